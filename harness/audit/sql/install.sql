@@ -1,0 +1,457 @@
+-- The reference audit layer: tables, capture, coverage. Safe to run again; loses nothing.
+--
+-- Table, column and setting names are those of Threadline 0.2, so that a tool for one reads the other.
+-- Where that contract and safety collide, the columns stay and the choice is explained in
+-- harness/audit/README.md.
+
+-- Semantic events: what the application meant to do.
+CREATE TABLE IF NOT EXISTS public.audit_actions (
+    id             uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    name           text NOT NULL,
+    actor_ref      jsonb NOT NULL,
+    status         text NOT NULL CHECK (status IN ('ok', 'error')),
+    verb           text,
+    category       text,
+    reason         text,
+    comment        text,
+    correlation_id text,
+    request_id     text,
+    job_id         text,
+    inserted_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS audit_actions_actor_ref_idx ON public.audit_actions USING gin (actor_ref);
+CREATE INDEX IF NOT EXISTS audit_actions_inserted_at_idx ON public.audit_actions (inserted_at);
+CREATE INDEX IF NOT EXISTS audit_actions_name_idx ON public.audit_actions (name);
+
+-- One row per captured database transaction. `action_id` is an audit_actions.id; a trigger keeps a linked
+-- action from being deleted, where a foreign key would cost every transaction. `id` is the transaction's identity: see
+-- threadline_transaction_id. `txid` is not unique, because it is unique only within one cluster's life.
+CREATE TABLE IF NOT EXISTS public.audit_transactions (
+    id          uuid PRIMARY KEY,
+    txid        bigint NOT NULL,
+    occurred_at timestamptz NOT NULL DEFAULT now(),
+    source      text,
+    meta        jsonb,
+    actor_ref   jsonb,
+    action_id   uuid
+);
+CREATE INDEX IF NOT EXISTS audit_transactions_txid_idx ON public.audit_transactions (txid);
+
+-- One row per changed row. No foreign key and no CHECK: they cost a third of the capture, and only the
+-- capture functions below can write here. The cascade of a deletion is a trigger of its own. The key leads
+-- with the transaction, whose ids grow with time: one index that is appended to serves for two.
+CREATE TABLE IF NOT EXISTS public.audit_changes (
+    id             uuid NOT NULL DEFAULT gen_random_uuid(),
+    transaction_id uuid NOT NULL,
+    table_schema   text NOT NULL,
+    table_name     text NOT NULL,
+    table_pk       jsonb NOT NULL,
+    op             text NOT NULL,
+    data_after     jsonb,
+    changed_fields text[],
+    changed_from   jsonb,
+    captured_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (transaction_id, id)
+);
+CREATE INDEX IF NOT EXISTS audit_changes_captured_at_idx ON public.audit_changes (captured_at);
+
+-- What the capture functions looked like when they were installed; coverage compares.
+CREATE TABLE IF NOT EXISTS public.audit_capture_code (
+    function_name text PRIMARY KEY,
+    body_md5      text NOT NULL
+);
+
+REVOKE ALL ON public.audit_actions, public.audit_transactions, public.audit_changes, public.audit_capture_code
+    FROM PUBLIC;
+
+-- Returns the identity of the running transaction as a UUID of version 8 (RFC 9562): when it began, in
+-- microseconds, then its 64-bit id. The same in all its statements and savepoints without a look-up, and
+-- never that of a transaction from another cluster, whatever was dumped and restored.
+-- A single expression, so that the planner inlines it.
+CREATE OR REPLACE FUNCTION public.threadline_transaction_id() RETURNS uuid
+LANGUAGE sql STABLE AS $$
+    SELECT (pg_catalog.overlay(
+                pg_catalog.lpad(pg_catalog.to_hex((pg_catalog.date_part('epoch', pg_catalog.now()) * 1000000)::bigint), 15, '0'),
+                '8', 13, 0)
+            || pg_catalog.to_hex(pg_catalog.txid_current() | (1::bigint << 63)))::uuid
+$$;
+
+-- Returns what is wrong with an actor, NULL when nothing is. Six types; all but anonymous need an id.
+CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN pg_catalog.jsonb_typeof(actor) IS DISTINCT FROM 'object' THEN 'it is not a JSON object'
+        WHEN pg_catalog.jsonb_typeof(actor -> 'type') IS DISTINCT FROM 'string' THEN 'it has no type'
+        WHEN actor ->> 'type' NOT IN ('user', 'admin', 'service_account', 'job', 'system', 'anonymous')
+            THEN 'its type is none of user, admin, service_account, job, system, anonymous'
+        WHEN actor ->> 'type' = 'anonymous' THEN NULL
+        WHEN pg_catalog.jsonb_typeof(actor -> 'id') IS DISTINCT FROM 'string' THEN 'its id is missing or not a text'
+        WHEN pg_catalog.btrim(actor ->> 'id', E' \t\r\n') = '' THEN 'its id is blank'
+    END
+$$;
+
+ALTER TABLE public.audit_actions DROP CONSTRAINT IF EXISTS audit_actions_actor_ref_check;
+ALTER TABLE public.audit_actions ADD CONSTRAINT audit_actions_actor_ref_check
+    CHECK (public.threadline_actor_problem(actor_ref) IS NULL);
+
+-- Returns the primary key columns of a table, in the key's order; NULL when it has none.
+CREATE OR REPLACE FUNCTION public.threadline_key_columns(relation regclass) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(a.attname::text ORDER BY k.position)
+    FROM pg_index i
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = relation AND i.indisprimary AND k.position <= i.indnkeyatts
+$$;
+
+-- Returns the key of one row image: {"column": value, …} with JSON values, so that a number is a number.
+-- Takes the trigger's arguments. The general way, for composite keys, and for a key that was renamed
+-- since the table was attached.
+CREATE OR REPLACE FUNCTION public.threadline_row_key(relation regclass, image jsonb, arguments text[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys text[] := arguments[1:];
+BEGIN
+    IF NOT image ?& v_keys THEN
+        v_keys := public.threadline_key_columns(relation);
+        IF v_keys IS NULL THEN
+            RAISE EXCEPTION 'a row of % cannot be identified: its primary key is gone', relation
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Give the table a primary key and run threadline_attach again, or threadline_detach.';
+        END IF;
+    END IF;
+    RETURN (SELECT jsonb_object_agg(k, image -> k) FROM unnest(v_keys) AS k);
+END
+$$;
+
+-- Returns an actor as it is stored: an anonymous one has no id. Refuses what is no actor: the application's
+-- own write fails, rather than be attributed to nobody.
+CREATE OR REPLACE FUNCTION public.threadline_checked_actor(actor jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF actor IS NOT NULL AND public.threadline_actor_problem(actor) IS NOT NULL THEN
+        RAISE EXCEPTION 'the setting threadline.actor_ref is no actor: %', public.threadline_actor_problem(actor)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Set it in the transaction, before the first write: '
+                         'SELECT set_config(''threadline.actor_ref'', ''{"type": "user", "id": "42"}'', true)';
+    END IF;
+    RETURN CASE WHEN actor ->> 'type' = 'anonymous' THEN actor - 'id' ELSE actor END;
+END
+$$;
+
+-- Captures a statement's rows in one go, from its transition tables. Fires after each statement.
+-- TG_ARGV: 'changed_from' or '', then the key columns.
+--
+-- SECURITY DEFINER: the application needs no right on the audit tables, so it has none to abuse.
+-- All names are qualified, so that neither a search_path nor a temp table of the same name leads astray.
+CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_transaction uuid := public.threadline_transaction_id();
+    v_key         text := TG_ARGV[1];
+    v_single      boolean := TG_NARGS = 2;
+    v_actor       jsonb;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, data_after, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME,
+               CASE WHEN v_single AND r.image ? v_key THEN jsonb_build_object(v_key, r.image -> v_key)
+                    ELSE public.threadline_row_key(TG_RELID, r.image, TG_ARGV) END,
+               'insert', r.image, clock_timestamp()
+        FROM (SELECT to_jsonb(n) AS image FROM new_rows n OFFSET 0) r;
+    ELSIF TG_OP = 'UPDATE' THEN
+        -- Both transition tables hold a statement's rows in the same order; the key may have changed.
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, data_after, changed_fields, changed_from, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME, p.new_key, 'update', p.new_image, d.fields,
+               CASE WHEN TG_ARGV[0] = 'changed_from' THEN d.before WHEN p.old_key <> p.new_key THEN p.old_key END,
+               clock_timestamp()
+        FROM (
+            SELECT o.image AS old_image, n.image AS new_image,
+                   public.threadline_row_key(TG_RELID, o.image, TG_ARGV) AS old_key,
+                   public.threadline_row_key(TG_RELID, n.image, TG_ARGV) AS new_key
+            FROM (SELECT row_number() OVER () AS ordinal, to_jsonb(r) AS image FROM old_rows r) o
+            JOIN (SELECT row_number() OVER () AS ordinal, to_jsonb(r) AS image FROM new_rows r) n USING (ordinal)
+            OFFSET 0
+        ) p
+        CROSS JOIN LATERAL (
+            SELECT array_agg(f.key ORDER BY f.key COLLATE "C") AS fields,
+                   jsonb_object_agg(f.key, p.old_image -> f.key) AS before
+            FROM jsonb_each_text(p.new_image) f
+            WHERE f.value IS DISTINCT FROM p.old_image ->> f.key
+        ) d;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME,
+               public.threadline_row_key(TG_RELID, to_jsonb(r), TG_ARGV), 'delete', clock_timestamp()
+        FROM old_rows r;
+    ELSE
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, captured_at)
+        VALUES (v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME, 'null', 'truncate', clock_timestamp());
+    END IF;
+    IF FOUND THEN
+        -- The residue of a local setting is '', not NULL: no actor.
+        v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
+        IF v_actor IS NOT NULL AND NOT (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
+                                        AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' > ' ') THEN
+            v_actor := public.threadline_checked_actor(v_actor);  -- the rare and the wrong ones
+        END IF;
+        INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
+        VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
+        ON CONFLICT (id) DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Captures row by row, for partitioned tables and inheritance: there a statement's triggers fire only on
+-- the table it names, while a row's fire wherever the row is. Rows of a partition go under its root's name.
+CREATE OR REPLACE FUNCTION public.threadline_capture_row() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_transaction uuid := public.threadline_transaction_id();
+    v_root        oid := coalesce(pg_partition_root(TG_RELID), TG_RELID);
+    v_schema      text := TG_TABLE_SCHEMA;
+    v_table       text := TG_TABLE_NAME;
+    v_before      jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
+    v_after       jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
+    v_old_key     jsonb := CASE WHEN TG_OP <> 'INSERT' THEN public.threadline_row_key(TG_RELID, v_before, TG_ARGV) END;
+    v_key         jsonb := CASE WHEN TG_OP <> 'DELETE' THEN public.threadline_row_key(TG_RELID, v_after, TG_ARGV) ELSE v_old_key END;
+    v_fields      text[];
+    v_from        jsonb;
+    v_actor       jsonb;
+BEGIN
+    IF v_root <> TG_RELID THEN
+        SELECT n.nspname, c.relname INTO v_schema, v_table
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = v_root;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        SELECT array_agg(f.key ORDER BY f.key COLLATE "C"), jsonb_object_agg(f.key, v_before -> f.key)
+        INTO v_fields, v_from
+        FROM jsonb_each_text(v_after) f WHERE f.value IS DISTINCT FROM v_before ->> f.key;
+        v_from := CASE WHEN TG_ARGV[0] = 'changed_from' THEN v_from WHEN v_old_key <> v_key THEN v_old_key END;
+    END IF;
+    INSERT INTO public.audit_changes
+        (transaction_id, table_schema, table_name, table_pk, op, data_after, changed_fields, changed_from, captured_at)
+    VALUES (v_transaction, v_schema, v_table, v_key, lower(TG_OP), v_after, v_fields, v_from, clock_timestamp());
+    v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
+    IF v_actor IS NOT NULL THEN
+        v_actor := public.threadline_checked_actor(v_actor);
+    END IF;
+    INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
+    VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
+    ON CONFLICT (id) DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+-- Nobody but the installer may put these functions on a table: a trigger on a table of one's own would
+-- write audit rows that never happened.
+REVOKE ALL ON FUNCTION public.threadline_capture(), public.threadline_capture_row() FROM PUBLIC;
+
+INSERT INTO public.audit_capture_code (function_name, body_md5)
+SELECT p.proname, md5(p.prosrc) FROM pg_catalog.pg_proc p
+WHERE p.oid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
+ON CONFLICT (function_name) DO UPDATE SET body_md5 = EXCLUDED.body_md5;
+
+-- Deletes the changes of deleted transactions, a statement at a time, as a foreign key would a row at a time.
+CREATE OR REPLACE FUNCTION public.threadline_cascade() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM public.audit_changes c USING gone g WHERE c.transaction_id = g.id;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION public.threadline_cascade() FROM PUBLIC;
+CREATE OR REPLACE TRIGGER audit_transactions_cascade AFTER DELETE ON public.audit_transactions
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_cascade();
+
+-- Refuses to delete an action that transactions are linked to: their correlation would be lost silently.
+CREATE OR REPLACE FUNCTION public.threadline_keep_linked() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone g JOIN public.audit_transactions t ON t.action_id = g.id) THEN
+        RAISE EXCEPTION 'an action that transactions are linked to cannot be deleted'
+            USING ERRCODE = 'foreign_key_violation', HINT = 'Delete the transactions first.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION public.threadline_keep_linked() FROM PUBLIC;
+CREATE OR REPLACE TRIGGER audit_actions_keep_linked AFTER DELETE ON public.audit_actions
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_keep_linked();
+
+-- Says whether a table's rows must be captured one by one.
+CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent))
+    FROM pg_class c WHERE c.oid = relation
+$$;
+
+-- Takes capture off a table.
+CREATE OR REPLACE FUNCTION public.threadline_detach(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_trigger name;
+BEGIN
+    FOR v_trigger IN
+        SELECT t.tgname FROM pg_trigger t
+        WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgparentid = 0
+          AND t.tgfoid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, relation);
+    END LOOP;
+END
+$$;
+
+-- Puts capture on a table, or puts it right again. With changed_from, an update also keeps prior values.
+CREATE OR REPLACE FUNCTION public.threadline_attach(relation regclass, changed_from boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys      text[] := public.threadline_key_columns(relation);
+    v_class     pg_class%ROWTYPE;
+    v_arguments text;
+    v_leaf      regclass;
+BEGIN
+    SELECT * INTO v_class FROM pg_class WHERE oid = relation;
+    IF v_class.relkind NOT IN ('r', 'p') OR v_class.relpersistence = 't' THEN
+        RAISE EXCEPTION '% cannot be audited: only ordinary and partitioned tables can', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF relation IN ('public.audit_actions'::regclass, 'public.audit_transactions'::regclass,
+                    'public.audit_changes'::regclass, 'public.audit_capture_code'::regclass) THEN
+        RAISE EXCEPTION '% is part of the audit trail and cannot be audited', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF v_keys IS NULL THEN
+        RAISE EXCEPTION '% cannot be audited: it has no primary key, so its rows could not be told apart', relation
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key.';
+    END IF;
+    PERFORM public.threadline_detach(relation);
+    SELECT string_agg(quote_literal(a), ', ')
+    INTO v_arguments
+    FROM unnest(array_prepend(CASE WHEN changed_from THEN 'changed_from' ELSE '' END, v_keys)) a;
+    IF public.threadline_is_row_wise(relation) THEN
+        EXECUTE format('CREATE TRIGGER threadline_audit_row AFTER INSERT OR UPDATE OR DELETE ON %s '
+                       'FOR EACH ROW EXECUTE FUNCTION public.threadline_capture_row(%s)', relation, v_arguments);
+    ELSE
+        EXECUTE format('CREATE TRIGGER threadline_audit_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+        EXECUTE format('CREATE TRIGGER threadline_audit_update AFTER UPDATE ON %s '
+                       'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+        EXECUTE format('CREATE TRIGGER threadline_audit_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+    END IF;
+    FOR v_leaf IN SELECT i.relid FROM pg_partition_tree(relation) i UNION SELECT relation LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER threadline_audit_truncate AFTER TRUNCATE ON %s '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', v_leaf, v_arguments);
+    END LOOP;
+END
+$$;
+
+-- Returns why a table's changes are not all captured; NULL when they are. Asks the catalog by identity:
+-- this relation, these functions with the body that was installed, enabled, unconditional, with this key.
+CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys     text[] := public.threadline_key_columns(relation);
+    v_row_wise boolean := public.threadline_is_row_wise(relation);
+    v_function oid := CASE WHEN v_row_wise THEN 'public.threadline_capture_row()'::regprocedure
+                           ELSE 'public.threadline_capture()'::regprocedure END;
+    v_missing  text;
+    v_off      text;
+    v_keys_off boolean;
+BEGIN
+    -- pg_trigger.tgtype: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate, 64 instead of
+    WITH needed (operation, bit, function) AS (
+        VALUES ('INSERT', 4, v_function), ('UPDATE', 16, v_function), ('DELETE', 8, v_function),
+               ('TRUNCATE', 32, 'public.threadline_capture()'::regprocedure::oid)
+    ), found AS (
+        SELECT n.operation, t.tgname, t.tgenabled,
+               array_remove(string_to_array(encode(t.tgargs, 'escape'), '\000'), NULL) AS arguments
+        FROM needed n
+        LEFT JOIN pg_trigger t ON t.tgrelid = relation AND NOT t.tgisinternal AND t.tgfoid = n.function
+            AND t.tgtype & n.bit <> 0 AND t.tgtype & 66 = 0 AND t.tgqual IS NULL AND t.tgattr = ''::int2vector
+    )
+    SELECT string_agg(f.operation, ', ') FILTER (WHERE f.tgname IS NULL),
+           string_agg(f.operation, ', ') FILTER (WHERE f.tgenabled NOT IN ('O', 'A')),
+           bool_or(f.tgname IS NOT NULL AND f.operation <> 'TRUNCATE'
+                   AND f.arguments[2:cardinality(v_keys) + 1] IS DISTINCT FROM v_keys)
+    INTO v_missing, v_off, v_keys_off
+    FROM found f;
+    RETURN CASE
+        WHEN v_missing IS NOT NULL THEN 'no capture trigger for ' || v_missing
+        WHEN v_off IS NOT NULL THEN 'the capture trigger is disabled for ' || v_off
+        WHEN v_keys IS NULL THEN 'it has no primary key'
+        WHEN v_keys_off THEN 'its primary key changed since it was attached'
+        WHEN EXISTS (SELECT FROM pg_proc p LEFT JOIN public.audit_capture_code k ON k.function_name = p.proname
+                     WHERE p.oid IN (v_function, 'public.threadline_capture()'::regprocedure)
+                       AND md5(p.prosrc) IS DISTINCT FROM k.body_md5)
+            THEN 'the capture function is not the one that was installed'
+    END;
+END
+$$;
+
+-- Lists every table that could be audited, with what is wrong; the audit tables themselves are not listed.
+CREATE OR REPLACE FUNCTION public.threadline_coverage(only_schema name DEFAULT NULL)
+RETURNS TABLE (relation regclass, table_schema name, table_name name, covered boolean, problem text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass, n.nspname, c.relname, p.problem IS NULL, p.problem
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL (SELECT public.threadline_capture_problem(c.oid) AS problem) p
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+      AND (only_schema IS NULL OR n.nspname = only_schema)
+      AND NOT (n.nspname = 'public' AND c.relname IN
+               ('audit_actions', 'audit_transactions', 'audit_changes', 'audit_capture_code'))
+    ORDER BY n.nspname, c.relname
+$$;
+
+-- Records what the application meant to do, and links it to the running transaction's changes.
+-- Without an actor argument the transaction's actor is used.
+CREATE OR REPLACE FUNCTION public.threadline_record_action(
+    name text, actor_ref jsonb DEFAULT NULL, status text DEFAULT 'ok', verb text DEFAULT NULL,
+    category text DEFAULT NULL, reason text DEFAULT NULL, comment text DEFAULT NULL,
+    correlation_id text DEFAULT NULL, request_id text DEFAULT NULL, job_id text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_setting jsonb := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
+    v_actor   jsonb := coalesce($2, v_setting);
+    v_action  uuid;
+BEGIN
+    IF v_actor IS NULL THEN
+        RAISE EXCEPTION 'an action needs an actor, and neither the argument nor the setting gives one'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    v_actor := public.threadline_checked_actor(v_actor);
+    v_setting := public.threadline_checked_actor(v_setting);
+    INSERT INTO public.audit_actions
+        (name, actor_ref, status, verb, category, reason, comment, correlation_id, request_id, job_id)
+    VALUES ($1, v_actor, $3, $4, $5, $6, $7, $8, $9, $10)
+    RETURNING id INTO v_action;
+    INSERT INTO public.audit_transactions AS t (id, txid, occurred_at, actor_ref, action_id)
+    VALUES (public.threadline_transaction_id(), txid_current(), clock_timestamp(), v_setting, v_action)
+    ON CONFLICT (id) DO UPDATE SET action_id = coalesce(t.action_id, EXCLUDED.action_id);
+    RETURN v_action;
+END
+$$;
+REVOKE ALL ON FUNCTION public.threadline_record_action(text, jsonb, text, text, text, text, text, text, text, text)
+    FROM PUBLIC;
+
+-- Lets an application role use the trail: read it and record actions. Writing is the capture's alone.
+CREATE OR REPLACE FUNCTION public.threadline_grant(application regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('GRANT SELECT ON public.audit_actions, public.audit_transactions, public.audit_changes TO %s',
+                   application);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION public.threadline_record_action'
+                   '(text, jsonb, text, text, text, text, text, text, text, text) TO %s', application);
+END
+$$;

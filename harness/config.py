@@ -1,0 +1,128 @@
+"""TOML files to typed data. A mistake names the file, the key, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
+_FIELD = re.compile(r"`(?P<name>[^`]+)`")
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read one TOML file as `kind`, strictly: unknown keys, wrong types and values are refused.
+
+    :raises ConfigError: naming file and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"it cannot be read: {error}", where=str(path)) from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"it is not TOML: {error}", where=str(path)) from None
+    return convert(raw, kind, where=str(path))
+
+
+def convert(raw: dict[str, Any], kind: type[T], *, where: str) -> T:
+    """Convert decoded data as :func:`load` does, for data that came from elsewhere than a file."""
+    try:
+        return msgspec.convert(raw, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), raw, kind, where) from None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a hint for a misspelt name: the closest ones, else all of them."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+
+
+def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
+    match = _AT.search(message)
+    path = match["path"].lstrip(".") if match else ""
+    said = message[: match.start()] if match else message
+    found = _walk_data(raw, path)
+    expected = _walk_type(kind, path)
+    names = [field.encode_name for field in getattr(expected, "fields", ())]
+    if field := _FIELD.search(said) if said.startswith("Object ") else None:
+        key = f"{path}.{field['name']}" if path else field["name"]
+        if "unknown" in said:
+            return ConfigError(
+                f"{key}: there is no such key; allowed here: {', '.join(names)}",
+                where=where,
+                hint=nearest(field["name"], names),
+            )
+        return ConfigError(f"{key}: this key is missing", where=where)
+    allowed = _allowed(expected) or said
+    hint = nearest(found, expected.values) if isinstance(found, str) and hasattr(expected, "values") else ""
+    return ConfigError(f"{path or 'the document'}: found {found!r}, allowed: {allowed}", where=where, hint=hint)
+
+
+def _steps(path: str) -> list[str | int]:
+    parts = re.findall(r"[^.\[\]]+|\[\d+\]", path)
+    return [int(part[1:-1]) if part.startswith("[") else part for part in parts]
+
+
+def _walk_data(raw: Any, path: str) -> Any:
+    for step in _steps(path):
+        if step == "...":
+            continue
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _walk_type(kind: type, path: str) -> Any:
+    at: Any = msgspec.inspect.type_info(kind)
+    for step in _steps(path):
+        at = _one_of(at)
+        if isinstance(at, msgspec.inspect.StructType):
+            at = next((field.type for field in at.fields if field.encode_name == step), None)
+        elif isinstance(at, msgspec.inspect.DictType):
+            at = at.value_type
+        else:
+            at = getattr(at, "item_type", None)
+    return _one_of(at)
+
+
+def _one_of(info: Any) -> Any:
+    """Return the only real member of an optional type."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        members = [each for each in info.types if not isinstance(each, msgspec.inspect.NoneType)]
+        return members[0] if len(members) == 1 else info
+    if isinstance(info, msgspec.inspect.Metadata):
+        return info.type
+    return info
+
+
+def _allowed(info: Any) -> str:
+    if isinstance(info, msgspec.inspect.EnumType):
+        return ", ".join(str(member.value) for member in info.cls)
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return ", ".join(map(str, info.values))
+    if isinstance(info, msgspec.inspect.IntType):
+        return "a whole number" + (f" of at least {info.ge}" if info.ge is not None else "")
+    if isinstance(info, msgspec.inspect.StrType):
+        return "text" + (f" matching {info.pattern}" if info.pattern else "")
+    if isinstance(info, msgspec.inspect.BoolType):
+        return "true, false"
+    return ""

@@ -1,0 +1,190 @@
+"""The only door to psycopg: connections, statements, named SQL files, cloned databases."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from msgspec import Struct
+from psycopg import errors, pq, sql
+from psycopg.types.json import Jsonb
+
+from harness.errors import ConfigError, DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+#: any error of a server, or of the connection to it; `sqlstate` is None for the latter
+SqlError = psycopg.Error
+ConnectionLost = psycopg.OperationalError
+Json = Jsonb
+Identifier = sql.Identifier
+Composed = sql.SQL
+TransactionStatus = pq.TransactionStatus
+
+_NAME = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where to connect, and as whom. Its text never shows the password."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    dbname: str
+
+    def __repr__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
+
+    def environment(self) -> dict[str, str]:
+        """Return libpq's environment variables for a command that connects here."""
+        return {
+            "PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": self.user,
+            "PGPASSWORD": self.password, "PGDATABASE": self.dbname,
+        }
+
+
+class Client(psycopg.Connection[tuple[Any, ...]]):
+    """A connection in autocommit mode: a transaction is a block that somebody opened on purpose."""
+
+    def run(self, statement: str | sql.Composable, parameters: Sequence[object] | None = None) -> int:
+        """Execute and return the number of rows affected.
+
+        Without parameters the simple protocol is used, so several statements may be given at once.
+        """
+        return self.execute(_query(statement), parameters).rowcount
+
+    def rows(
+        self, statement: str | sql.Composable, parameters: Sequence[object] | None = None
+    ) -> list[tuple[Any, ...]]:
+        return self.execute(_query(statement), parameters).fetchall()
+
+    def value(self, statement: str | sql.Composable, parameters: Sequence[object] | None = None) -> Any:
+        """Return the first column of the first row, or None when there is no row."""
+        row = self.execute(_query(statement), parameters).fetchone()
+        return row[0] if row else None
+
+    def copy_in(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """COPY rows into a table."""
+        with self.cursor() as cursor, cursor.copy(_query(statement)) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def server_pid(self) -> int:
+        """Return the pid of the server connection that serves this client now."""
+        return cast("int", self.value("SELECT pg_backend_pid()"))
+
+
+def _query(statement: str | sql.Composable) -> Any:
+    return statement if isinstance(statement, sql.Composable) else cast("LiteralString", statement)
+
+
+def connect(
+    endpoint: Endpoint,
+    *,
+    application_name: str = "pooler-harness",
+    prepare_threshold: int | None = None,
+    options: str = "",
+    connect_timeout_s: int = 10,
+) -> Client:
+    """Connect in autocommit mode.
+
+    :param prepare_threshold: None never prepares on the server.
+    :raises SqlError: as psycopg does; see :func:`refusal` for what it means.
+    """
+    extra = {"options": options} if options else {}
+    return Client.connect(
+        host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password,
+        dbname=endpoint.dbname, application_name=application_name, connect_timeout=connect_timeout_s,
+        autocommit=True, prepare_threshold=prepare_threshold, **extra,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as the evidence spells it: SQLSTATE first, then the message's first line."""
+    text = str(error).strip().splitlines()
+    message = text[0] if text else ""
+    state = getattr(error, "sqlstate", None)
+    return f"{state} {message}" if state else f"{type(error).__name__}: {message}"
+
+
+#: PgBouncer gives no SQLSTATE that libpq would keep while connecting, so its refusals are known by text.
+_REFUSED = re.compile(
+    r"authentication failed|no such user|wrong password type|cannot do SCRAM|login failed|not allowed to connect"
+    r"|no pg_hba.conf entry|role \"[^\"]*\" does not exist|role \"[^\"]*\" is not permitted",
+    re.IGNORECASE,
+)
+
+
+def refusal(error: SqlError) -> str | None:
+    """Return why a server refused the login for good; None when it may just not be up yet."""
+    text = str(error)
+    return " ".join(text.split()) if _REFUSED.search(text) else None
+
+
+def load_queries(path: Path) -> dict[str, str]:
+    """Return the named statements of an SQL file: each block begins with `-- name: the_name`.
+
+    :raises ConfigError: on a name that is there twice, or a file without names.
+    """
+    text = path.read_text(encoding="utf-8")
+    marks = list(_NAME.finditer(text))
+    found: dict[str, str] = {}
+    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+        if mark["name"] in found:
+            raise ConfigError(f"there are two statements named {mark['name']}", where=str(path))
+        found[mark["name"]] = text[mark.end() : after.start() if after else None].strip()
+    if not found:
+        raise ConfigError("there is no statement in it: each begins with '-- name: the_name'", where=str(path))
+    return found
+
+
+def run_file(client: Client, path: Path) -> None:
+    """Run an SQL file in one transaction.
+
+    :raises DatabaseError: naming file, line and SQLSTATE.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        with client.transaction():
+            client.run(text)
+    except SqlError as error:
+        position = error.diag.statement_position
+        line = text.count("\n", 0, int(position) - 1) + 1 if position else None
+        raise DatabaseError(
+            f"this SQL does not run: {describe(error)}",
+            where=f"{path}:{line}" if line else str(path),
+            hint=error.diag.message_hint or "",
+            detail="\n".join(filter(None, (error.diag.message_detail, error.diag.context))),
+        ) from None
+
+
+def create_database(admin: Client, name: str, *, owner: str, template: str | None = None) -> None:
+    """Create a database, from a template that nobody is connected to."""
+    statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(owner))
+    if template:
+        statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+    admin.run(statement)
+
+
+def drop_database(admin: Client, name: str) -> None:
+    """Drop a database and end whoever is connected to it, a pooler's idle server connections included."""
+    admin.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
+    """Run one command of PgBouncer's admin console and return its rows as text.
+
+    The console speaks the simple protocol only and knows no transactions, hence autocommit and no
+    parameters (https://www.pgbouncer.org/usage.html#admin-console).
+    """
+    with Client.connect(
+        host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password,
+        dbname="pgbouncer", autocommit=True, connect_timeout=10, prepare_threshold=None,
+    ) as client:
+        cursor = client.execute(_query(command))
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, map(str, row), strict=True)) for row in cursor]

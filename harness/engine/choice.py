@@ -1,0 +1,49 @@
+"""Which engine runs: the one that was asked for, else Docker, else native."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from harness.engine.docker import DockerEngine
+from harness.engine.native import NativeEngine
+from harness.errors import EngineUnavailableError
+from harness.events import Listener, Notice
+
+if TYPE_CHECKING:
+    from harness.engine.images import ImagePolicy
+    from harness.engine.protocol import Engine, Wanted
+
+EngineName = Literal["auto", "docker", "native"]
+
+
+def choose(name: EngineName, policy: ImagePolicy, wanted: tuple[Wanted, ...], listener: Listener) -> Engine:
+    """Return an engine that is prepared for what is wanted.
+
+    `auto` prefers Docker and says so when it falls back; a named engine is never replaced.
+
+    :raises EngineUnavailableError: when none can serve, with what each said.
+    """
+    refused = ""
+    if name in {"auto", "docker"}:
+        try:
+            docker = DockerEngine(policy)
+        except EngineUnavailableError as error:
+            if name == "docker":
+                raise
+            refused = error.what
+        else:
+            docker.prepare(wanted, listener)
+            return docker
+    native = NativeEngine()
+    try:
+        native.prepare(wanted, listener)
+    except EngineUnavailableError as error:
+        if not refused:
+            raise
+        raise EngineUnavailableError(
+            f"nothing can run the servers: {refused}; and {error.what}",
+            hint="start Docker, or install postgresql and pgbouncer",
+        ) from None
+    if refused:
+        listener(Notice(f"{refused}; the native engine serves"))
+    return native

@@ -1,0 +1,350 @@
+"""Services as containers, through the Docker SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import requests.exceptions
+import urllib3.exceptions
+from docker.context import ContextAPI
+from docker.tls import TLSConfig
+
+from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, tar_of
+from harness.engine.owner import Owner
+from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
+from harness.errors import EngineUnavailableError, ServiceFailedError
+
+if TYPE_CHECKING:
+    from docker.api import APIClient
+
+    from harness.events import Listener
+
+LABEL_RUN = "pooler-harness.run"
+LABEL_TOPOLOGY = "pooler-harness.topology"
+LABEL_HOST = "pooler-harness.owner.host"
+LABEL_PID = "pooler-harness.owner.pid"
+LABEL_STARTED = "pooler-harness.owner.started"
+LABEL_CREATED = "pooler-harness.created"
+LABEL_KEPT = "pooler-harness.kept"
+
+#: the port each product listens on inside its container
+_PORTS = {"postgres": 5432, "pgbouncer": 6432}
+_FOLDER = "/srv/harness"
+
+_GONE = (docker.errors.NotFound,)
+_TROUBLE = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
+
+
+class DockerEngine:
+    """The engine behind `--engine docker`."""
+
+    name = "docker"
+
+    def __init__(self, policy: ImagePolicy | None = None) -> None:
+        """Connect as users expect: DOCKER_HOST, the current docker context, the socket.
+
+        :raises EngineUnavailableError: when nothing answers.
+        """
+        self._policy = policy or ImagePolicy()
+        self._images: dict[Wanted, tuple[str, Origin]] = {}
+        self._lock = Lock()
+        self.address = ""
+        try:
+            self._api = self._connect()
+            self.version: str = self._api.version()["Version"]
+        except _TROUBLE as error:
+            raise EngineUnavailableError(
+                f"no Docker engine answers at {self.address or 'the default address'}: {_short(error)}",
+                hint="start Docker, set DOCKER_HOST, or use --engine native",
+            ) from None
+
+    def _connect(self) -> APIClient:
+        if host := os.environ.get("DOCKER_HOST"):
+            self.address = host
+            return docker.from_env(timeout=60).api
+        context = None
+        with contextlib.suppress(Exception):  # a damaged ~/.docker must not hide a working socket
+            context = ContextAPI.get_current_context()
+        if context is not None and context.Name != "default":
+            self.address = context.Host or ""
+            tls = context.TLSConfig
+            return docker.APIClient(
+                base_url=self.address, version="auto", timeout=60, tls=tls if isinstance(tls, TLSConfig) else False
+            )
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        sockets = [Path("/var/run/docker.sock"), Path(runtime) / "docker.sock", Path.home() / ".docker/run/docker.sock"]
+        socket = next((path for path in sockets if path.is_absolute() and path.exists()), sockets[0])
+        self.address = f"unix://{socket}"
+        return docker.APIClient(base_url=self.address, version="auto", timeout=60)
+
+    def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
+        images = Images(self._api, self._policy, listener)
+        for each in dict.fromkeys(wanted):
+            if each not in self._images:
+                self._images[each] = images.prepared(each)
+
+    def origin(self, wanted: Wanted) -> tuple[str, Origin]:
+        """Return the image of a prepared product."""
+        return self._images[wanted]
+
+    def open_group(self, run: Owner, topology: str) -> DockerGroup:
+        return DockerGroup(self, self._api, run, topology)
+
+    def reap(self) -> list[str]:
+        """Remove containers and networks whose owner on this host is gone."""
+        removed = []
+        chosen = {"label": LABEL_RUN}
+        try:
+            for each in self._api.containers(all=True, filters=chosen):
+                if _is_left_over(each["Labels"]):
+                    with contextlib.suppress(*_GONE):
+                        self._api.remove_container(each["Id"], force=True, v=True)
+                        removed.append(f"container {each['Names'][0].lstrip('/')}")
+            for each in self._api.networks(filters=chosen):
+                if _is_left_over(each["Labels"]):
+                    with contextlib.suppress(*_GONE):
+                        self._api.remove_network(each["Id"])
+                        removed.append(f"network {each['Name']}")
+        except docker.errors.APIError as error:
+            # another run may be reaping the same container at this moment; what is left is left for the next
+            if not removed and error.status_code != requests.codes.conflict:
+                raise ServiceFailedError(f"leftovers could not be removed: {_short(error)}") from None
+        return removed
+
+    def close(self) -> None:
+        self._api.close()
+
+
+class DockerGroup:
+    """The containers of one topology, and the network that joins them."""
+
+    def __init__(self, engine: DockerEngine, api: APIClient, run: Owner, topology: str) -> None:
+        self._engine = engine
+        self._api = api
+        self._token = secrets.token_hex(4)
+        self._topology = topology
+        self._labels = {
+            LABEL_TOOL: "run",
+            LABEL_RUN: run.run_id,
+            LABEL_TOPOLOGY: topology,
+            LABEL_HOST: run.host,
+            LABEL_PID: str(run.pid),
+            LABEL_STARTED: str(run.started),
+            LABEL_CREATED: str(int(time.time())),
+        }
+        self._places: dict[str, Place] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._services: list[DockerService] = []
+        self._network: str | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    def place(self, name: str, wanted: Wanted) -> Place:
+        port = _PORTS[wanted.product]
+        place = Place(
+            name=name,
+            folder=_FOLDER,
+            data=f"{_FOLDER}/data",
+            listen="0.0.0.0",  # noqa: S104 -- inside the container; it is published on loopback only
+            port=port,
+            inside=Address(name, port),
+            origin=self._engine.origin(wanted)[1],
+        )
+        self._places[name], self._wanted[name] = place, wanted
+        return place
+
+    def start(self, spec: ServiceSpec) -> Service:
+        place = spec.place
+        image = self._engine.origin(self._wanted[place.name])[0]
+        name = f"harness-{self._topology}-{place.name}-{self._token}"
+        try:
+            network = self._join() if len(self._places) > 1 else None
+            with self._lock:
+                if self._closed:
+                    raise ServiceFailedError("the topology is being torn down", where=name)
+                container = self._create(name, image, spec, network)
+                service = DockerService(self._api, container, name, spec)
+                self._services.append(service)
+            self._api.put_archive(container, place.folder, tar_of(dict(spec.files)))
+            self._api.start(container)
+        except _TROUBLE as error:
+            raise ServiceFailedError(
+                f"the container could not be started: {_short(error)}", where=name, hint="harness doctor"
+            ) from None
+        service.endpoint()
+        return service
+
+    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> str:
+        port, api = spec.place.port, self._api
+        host = api.create_host_config(
+            port_bindings={port: ("127.0.0.1", None)},
+            network_mode=network or "bridge",
+            log_config={"Type": "json-file", "Config": {}},
+            security_opt=["no-new-privileges"],
+        )
+        joined = (
+            api.create_networking_config({network: api.create_endpoint_config(aliases=[spec.place.name])})
+            if network
+            else None
+        )
+        created: str = api.create_container(
+            image, command=["sh", "-c", spec.script], name=name, ports=[port], host_config=host,
+            networking_config=joined, labels=self._labels, stop_signal=spec.stop_signal,
+        )["Id"]
+        return created
+
+    def _join(self) -> str:
+        with self._lock:
+            if self._network is None:
+                name = f"harness-{self._topology}-{self._token}"
+                self._api.create_network(name, labels=self._labels, check_duplicate=True)
+                self._network = name
+            return self._network
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            services, network, self._network = list(self._services), self._network, None
+        first: Exception | None = None
+        for service in services:
+            try:
+                service.remove()
+            except ServiceFailedError as error:
+                first = first or error
+        if network:
+            try:
+                self._api.remove_network(network)
+            except _GONE:
+                pass
+            except _TROUBLE as error:
+                first = first or ServiceFailedError(f"the network could not be removed: {_short(error)}", where=network)
+        if first:
+            raise first
+
+
+class DockerService:
+    """One container."""
+
+    def __init__(self, api: APIClient, container: str, container_name: str, spec: ServiceSpec) -> None:
+        self._api = api
+        self._id = container
+        self._spec = spec
+        self._removed = False
+        self.container_name = container_name
+        self.name = spec.place.name
+        self.origin = spec.place.origin
+
+    def endpoint(self) -> Address:
+        ports = self._inspect()["NetworkSettings"]["Ports"] or {}
+        bound = ports.get(f"{self._spec.place.port}/tcp")
+        if not bound:
+            raise ServiceFailedError(
+                f"the service ended while starting: {self.state().detail}",
+                where=self.container_name, detail=log_tail(self.logs()),
+            )
+        return Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+
+    def state(self) -> ServiceState:
+        if self._removed:
+            return ServiceState(running=False, detail="removed")
+        try:
+            state = self._api.inspect_container(self._id)["State"]
+        except _GONE:
+            return ServiceState(running=False, detail="the container is gone")
+        except _TROUBLE as error:
+            return ServiceState(running=False, detail=f"the Docker engine does not answer: {_short(error)}")
+        detail = state["Status"]
+        if not state["Running"]:
+            detail += f" with exit code {state['ExitCode']}" + (", out of memory" if state["OOMKilled"] else "")
+            if state["Error"]:
+                detail += f": {state['Error']}"
+        return ServiceState(running=state["Running"], detail=detail)
+
+    def logs(self) -> str:
+        try:
+            raw: bytes = self._api.logs(self._id)
+        except _TROUBLE as error:
+            return f"(the log cannot be read: {_short(error)})\n"
+        return raw.decode("utf-8", errors="replace")
+
+    def stop(self) -> None:
+        self._do("stopped", lambda: self._api.stop(self._id, timeout=10))
+
+    def kill(self) -> None:
+        self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
+        self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
+
+    def pause(self) -> None:
+        self._do("paused", lambda: self._api.pause(self._id))
+
+    def resume(self) -> None:
+        self._do("resumed", lambda: self._api.unpause(self._id))
+
+    def restart(self) -> None:
+        self._do("restarted", lambda: self._api.restart(self._id, timeout=10))
+
+    def remove(self) -> None:
+        if self._removed:
+            return
+        try:
+            self._api.remove_container(self._id, force=True, v=True)
+        except _GONE:
+            pass
+        except docker.errors.APIError as error:
+            if error.status_code != requests.codes.conflict:  # somebody else is removing it already
+                raise ServiceFailedError(
+                    f"the container could not be removed: {_short(error)}", where=self.container_name,
+                    hint="harness reap",
+                ) from None
+        except _TROUBLE as error:
+            raise ServiceFailedError(
+                f"the container could not be removed: {_short(error)}", where=self.container_name, hint="harness reap"
+            ) from None
+        self._removed = True
+
+    def _inspect(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self._api.inspect_container(self._id)
+        except _TROUBLE as error:
+            raise ServiceFailedError(f"the container is gone: {_short(error)}", where=self.container_name) from None
+        return found
+
+    def _do(self, done: str, action: Any) -> None:
+        try:
+            action()
+        except _TROUBLE as error:
+            raise ServiceFailedError(
+                f"the container could not be {done}: {_short(error)}", where=self.container_name
+            ) from None
+
+
+def _is_left_over(labels: dict[str, str]) -> bool:
+    if LABEL_KEPT in labels:
+        return False
+    try:
+        owner = Owner(
+            run_id=labels[LABEL_RUN], host=labels[LABEL_HOST], pid=int(labels[LABEL_PID]),
+            started=int(labels[LABEL_STARTED]),
+        )
+    except (KeyError, ValueError):
+        return False
+    return owner.is_gone()
+
+
+def _short(error: Exception) -> str:
+    """Return the innermost message of the SDK's nested errors."""
+    explanation = getattr(error, "explanation", None)
+    if explanation:
+        return str(explanation)
+    inner: BaseException = error
+    while (inner.__cause__ or inner.__context__) is not None:
+        inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
+    return str(inner) or type(inner).__name__

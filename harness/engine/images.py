@@ -1,0 +1,278 @@
+"""Images: have it, else pull it, else build it.
+
+A *base* image holds the program: the one that users know (`postgres:17`), or one built offline from
+Debian packages. A *prepared* image is a thin layer on it, made here, that starts fast: PostgreSQL's
+cluster is initialised in it. Both are cached under a name that ends in a hash of what made them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import docker.errors
+from msgspec import Struct
+
+from harness import config, places
+from harness.engine.protocol import Origin, Wanted
+from harness.errors import ConfigError, ImageUnavailableError
+from harness.events import ImageProgress, Listener, Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from docker.api import APIClient
+
+NAMESPACE = "pooler-harness"
+LABEL_TOOL = "pooler-harness"
+LABEL_VERSION = "pooler-harness.version"
+
+#: apt's own default; HARNESS_DEBIAN_MIRROR names another
+_MIRROR = "http://deb.debian.org/debian"
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How images are found. A prefix is put before every name that is not overridden."""
+
+    prefix: str = ""
+    pull: Literal["missing", "never", "always"] = "missing"
+    #: product, or product:version, to image reference
+    override: dict[str, str] = {}
+
+
+class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    image: str
+    suite: str
+    packages: tuple[str, ...]
+
+
+class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`topologies/images/<product>/recipe.toml`."""
+
+    program: str
+    versions: dict[str, RecipeVersion]
+
+
+def recipe_folder(product: str) -> Path:
+    return places.TOPOLOGIES / "images" / product
+
+
+def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
+    """Return the recipe of a product and of its version.
+
+    :raises ConfigError: when the version has none.
+    """
+    path = recipe_folder(wanted.product) / "recipe.toml"
+    recipe = config.load(path, Recipe)
+    if wanted.version not in recipe.versions:
+        raise ConfigError(
+            f"versions: there is no {wanted.product} {wanted.version}; known: {', '.join(sorted(recipe.versions))}",
+            where=str(path),
+            hint=f'add a [versions."{wanted.version}"] table to this file, or choose a known version',
+        )
+    return recipe, recipe.versions[wanted.version]
+
+
+class Images:
+    """Makes images ready on one Docker engine."""
+
+    def __init__(self, api: APIClient, policy: ImagePolicy, listener: Listener) -> None:
+        self._api = api
+        self._policy = policy
+        self._tell = listener
+
+    def prepared(self, wanted: Wanted) -> tuple[str, Origin]:
+        """Return the reference of the prepared image and where it comes from, making it if needed.
+
+        :raises ImageUnavailableError: saying what was tried.
+        """
+        recipe, version = load_recipe(wanted)
+        reference, base = self._base(wanted, version)
+        dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
+        tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{_hash(dockerfile, base['Id'])}"
+        image = self._inspect(tag)
+        if image is None:
+            with _one_builder():
+                image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program)
+        labels = image["Config"].get("Labels") or {}
+        digests = base.get("RepoDigests") or []
+        return tag, Origin(
+            product=wanted.product,
+            version=labels.get(LABEL_VERSION, ""),
+            reference=digests[0] if digests else f"{reference}@{base['Id']}",
+            note="" if digests else "image built offline from Debian packages" if NAMESPACE in reference else "",
+        )
+
+    def _base(self, wanted: Wanted, version: RecipeVersion) -> tuple[str, dict[str, Any]]:
+        override = self._policy.override
+        chosen = override.get(f"{wanted.product}:{wanted.version}") or override.get(wanted.product)
+        reference = chosen or self._policy.prefix + version.image
+        offline = self._offline_tag(wanted, version)
+        if self._policy.pull != "always":
+            if found := self._inspect(reference):
+                return reference, found
+            if not chosen and (found := self._inspect(offline)):
+                return offline, found
+        refused = "pulling is switched off (pull policy never)"
+        if self._policy.pull != "never":
+            try:
+                return reference, self._pull(reference)
+            except docker.errors.DockerException as error:
+                refused = f"the pull was refused: {getattr(error, 'explanation', None) or error}"
+        if chosen or self._policy.pull == "always":
+            raise ImageUnavailableError(
+                f"the image {reference} is not here, and {refused}",
+                hint=f"docker pull {reference}, or leave the override out to have it built from Debian packages",
+            )
+        self._tell(Notice(f"{reference} is not here, and {refused}"))
+        with _one_builder():
+            found = self._inspect(offline) or self._build_offline(offline, wanted, version)
+        return offline, found
+
+    def _offline_tag(self, wanted: Wanted, version: RecipeVersion) -> str:
+        dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
+        made_of = _hash(dockerfile, version.suite, *version.packages)
+        return f"{NAMESPACE}/{wanted.product}-base:{wanted.version}-{made_of}"
+
+    def _inspect(self, reference: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self._api.inspect_image(reference)
+        except docker.errors.ImageNotFound:
+            return None
+        except docker.errors.APIError as error:
+            raise ImageUnavailableError(f"not an image reference: {error.explanation}", where=reference) from None
+        return found
+
+    def _pull(self, reference: str) -> dict[str, Any]:
+        name, _, tag = reference.partition("@")
+        if not tag:
+            name, _, tag = reference.rpartition(":")
+            if not name or "/" in tag:
+                name, tag = reference, "latest"
+        self._tell(ImageProgress(reference, "pulling"))
+        seen = set()
+        for line in self._api.pull(name, tag=tag, stream=True, decode=True):
+            if "error" in line:
+                raise docker.errors.DockerException(line["error"])
+            if (status := line.get("status", "")) and status not in seen and "Pull complete" in status:
+                self._tell(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
+        found = self._inspect(reference)
+        if found is None:
+            raise docker.errors.DockerException("the engine pulled it and does not know it")
+        return found
+
+    def _build_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
+        base = self._debian(version.suite)
+        dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
+        return self._build(
+            tag, dockerfile, {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
+        )
+
+    def _prepare(self, tag: str, dockerfile: str, base: str, program: str) -> dict[str, Any]:
+        """Build the prepared image; what version the program is, only the program can tell."""
+        unlabelled = self._build(f"{tag}-unlabelled", dockerfile, {"BASE": base})
+        container = self._api.create_container(
+            unlabelled["Id"], command=["sh", "-c", f"{program} --version"], labels={LABEL_TOOL: "build"}
+        )["Id"]
+        try:
+            self._api.start(container)
+            self._api.wait(container, timeout=60)
+            said = self._api.logs(container).decode(errors="replace")
+        finally:
+            self._api.remove_container(container, force=True, v=True)
+        version = next((word for word in said.split() if word[:1].isdigit()), "")
+        labelled = self._build(tag, f"FROM {unlabelled['Id']}\nLABEL {LABEL_VERSION}={version}\n", {})
+        with contextlib.suppress(docker.errors.APIError):
+            self._api.remove_image(f"{tag}-unlabelled", noprune=True)
+        return labelled
+
+    def _build(self, tag: str, dockerfile: str, arguments: dict[str, str]) -> dict[str, Any]:
+        self._tell(ImageProgress(tag, "building"))
+        proxies = {key: os.environ[key] for key in _PROXIES if key in os.environ}
+        said: list[str] = []
+        try:
+            for line in self._api.build(
+                fileobj=io.BytesIO(tar_of({"Dockerfile": dockerfile})), custom_context=True, tag=tag, rm=True,
+                forcerm=True, decode=True, labels={LABEL_TOOL: "image"}, buildargs=arguments | proxies,
+            ):
+                if "error" in line:
+                    raise ImageUnavailableError(
+                        f"the build of {tag} failed: {line['error'].strip()}", detail="\n".join("".join(said).splitlines()[-20:])
+                    )
+                text = line.get("stream", "")
+                said.append(text)
+                if text.startswith("Step "):
+                    self._tell(ImageProgress(tag, text.strip()))
+        except docker.errors.DockerException as error:
+            raise ImageUnavailableError(f"the build of {tag} failed: {error}") from None
+        found = self._inspect(tag)
+        if found is None:
+            raise ImageUnavailableError(f"the build of {tag} ended without an image")
+        return found
+
+    def _debian(self, suite: str) -> str:
+        for reference in (f"{NAMESPACE}/debian:{suite}", f"debian:{suite}-slim", f"debian:{suite}"):
+            if self._inspect(reference):
+                return reference
+        tag = f"{NAMESPACE}/debian:{suite}"
+        self._tell(ImageProgress(tag, f"making a bare Debian {suite} with debootstrap; takes about half a minute"))
+        debootstrap = shutil.which("debootstrap", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if debootstrap is None or os.geteuid() != 0:
+            missing = "debootstrap is not installed" if debootstrap is None else "that needs root"
+            raise ImageUnavailableError(
+                f"no Debian {suite} image is here, and none can be made: {missing}",
+                hint="apt-get install debootstrap and run as root, or load images: docker load < images.tar",
+            )
+        mirror = os.environ.get("HARNESS_DEBIAN_MIRROR", _MIRROR)
+        with tempfile.TemporaryDirectory(prefix="pooler-harness-debian-") as folder:
+            root = Path(folder) / "root"
+            done = subprocess.run(  # noqa: S603 -- the suite comes from a recipe of this project
+                [debootstrap, "--variant=minbase", "--include=ca-certificates", suite, str(root), mirror],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            )
+            if done.returncode != 0:
+                raise ImageUnavailableError(
+                    f"debootstrap could not make Debian {suite} from {mirror}",
+                    detail="\n".join((done.stdout + done.stderr).splitlines()[-8:]),
+                    hint="set HARNESS_DEBIAN_MIRROR to a mirror that this machine reaches",
+                )
+            archive = Path(folder) / "root.tar"
+            subprocess.run(  # noqa: S603
+                ["tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."], check=True  # noqa: S607
+            )
+            self._api.import_image_from_file(str(archive), repository=f"{NAMESPACE}/debian", tag=suite)
+        return tag
+
+
+@contextlib.contextmanager
+def _one_builder() -> Iterator[None]:
+    """Let one process build at a time: two runs that start together build an image once."""
+    with (places.cache() / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def tar_of(files: dict[str, str]) -> bytes:
+    """Return a tar archive of small text files that anybody in the container may read."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in files.items():
+            data = text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()

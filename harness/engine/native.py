@@ -1,0 +1,369 @@
+"""Services as processes of this machine, for machines without Docker."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness import places
+from harness.engine.images import load_recipe
+from harness.engine.owner import Owner, process_started
+from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
+from harness.errors import EngineUnavailableError, HarnessError, ServiceFailedError
+from harness.events import ImageProgress, Listener, Notice
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
+_STOP_DEADLINE_S = 10.0
+#: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
+_POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+
+
+class NativeEngine:
+    """The engine behind `--engine native`."""
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self.version = os.uname().sysname + " " + os.uname().release
+        self._origins: dict[Wanted, Origin] = {}
+        self._clusters: dict[str, Path] = {}
+        self.user = _unprivileged_user()
+
+    def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
+        for each in dict.fromkeys(wanted):
+            if each in self._origins:
+                continue
+            origin = find_program(each)
+            if origin.note:
+                listener(Notice(origin.note))
+            self._origins[each] = origin
+            if each.product == "postgres":
+                self._clusters[origin.reference] = self._cluster(origin, listener)
+
+    def _cluster(self, origin: Origin, listener: Listener) -> Path:
+        """Return the initialised cluster of the cache, making it once for each version and user."""
+        folder = places.cache() / "clusters"
+        folder.mkdir(exist_ok=True)
+        _give(folder, self.user)
+        cluster = folder / f"{origin.version}-{self.user.pw_name}"
+        with _locked(folder / "lock"):
+            if (cluster / "PG_VERSION").exists():
+                return cluster
+            listener(ImageProgress(str(cluster), "initialising a cluster"))
+            fresh = folder / f"{cluster.name}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            initdb = Path(origin.reference).with_name("initdb")
+            done = self.run(
+                [
+                    str(initdb), f"--pgdata={fresh}", "--username=harness_admin", "--encoding=UTF8", "--locale=C.UTF-8",
+                    "--auth-local=reject", "--auth-host=scram-sha-256", "--no-sync",
+                ]
+            )
+            if done.returncode != 0:
+                raise EngineUnavailableError(
+                    f"initdb of PostgreSQL {origin.version} failed", where=str(initdb), detail=log_tail(done.stdout)
+                )
+            fresh.rename(cluster)
+        return cluster
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a program of the server as the user that servers run as."""
+        return subprocess.run(  # noqa: S603 -- programs of PostgreSQL, with arguments of ours
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            check=False, cwd="/", **_as(self.user),  # type: ignore[call-overload]
+        )
+
+    def origin(self, wanted: Wanted) -> Origin:
+        return self._origins[wanted]
+
+    def cluster(self, origin: Origin) -> Path:
+        return self._clusters[origin.reference]
+
+    def open_group(self, run: Owner, topology: str) -> NativeGroup:
+        return NativeGroup(self, run, topology)
+
+    def reap(self) -> list[str]:
+        """End servers and remove folders whose owner on this host is gone."""
+        removed = []
+        for folder in sorted(_runs().glob("*/*")):
+            try:
+                owner = msgspec.json.decode((folder / "owner.json").read_bytes(), type=Owner)
+            except (OSError, msgspec.MsgspecError):
+                continue
+            if not owner.is_gone():
+                continue
+            for pidfile in folder.glob("*/pid.json"):
+                with contextlib.suppress(OSError, ValueError, TypeError):
+                    pid, started = json.loads(pidfile.read_text())
+                    if process_started(pid) == started:
+                        _end(pid, signal.SIGKILL)
+                        removed.append(f"process {pid}")
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+            removed.append(f"folder {folder}")
+        return removed
+
+    def close(self) -> None:
+        pass
+
+
+class NativeGroup:
+    """The servers of one topology, each in a folder of its own."""
+
+    def __init__(self, engine: NativeEngine, run: Owner, topology: str) -> None:
+        self._engine = engine
+        self._folder = _runs() / run.run_id / topology
+        self._lock = Lock()
+        self._services: list[NativeService] = []
+        self._wanted: dict[str, Wanted] = {}
+        self._closed = False
+        self._folder.mkdir(parents=True)
+        (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
+
+    def place(self, name: str, wanted: Wanted) -> Place:
+        folder = self._folder / name
+        folder.mkdir()
+        _give(folder, self._engine.user)
+        port = free_port()
+        self._wanted[name] = wanted
+        return Place(
+            name=name, folder=str(folder), data=str(folder / "data"), listen="127.0.0.1", port=port,
+            inside=Address("127.0.0.1", port), origin=self._engine.origin(wanted),
+        )
+
+    def start(self, spec: ServiceSpec) -> Service:
+        folder, engine = Path(spec.place.folder), self._engine
+        try:
+            for name, text in spec.files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+                (folder / name).chmod(0o600)
+                _give(folder / name, engine.user)
+            if self._wanted[spec.place.name].product == "postgres":
+                done = engine.run(["cp", "-a", str(engine.cluster(spec.place.origin)), spec.place.data])
+                if done.returncode != 0:
+                    raise ServiceFailedError(f"the cluster could not be copied: {done.stdout.strip()}", where=str(folder))
+        except OSError as error:
+            raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(folder)) from None
+        with self._lock:
+            if self._closed:
+                raise ServiceFailedError("the topology is being torn down", where=spec.place.name)
+            service = NativeService(spec, folder, engine.user)
+            self._services.append(service)
+            service.launch()
+        return service
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            services = list(self._services)
+        for service in services:
+            service.remove()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._folder.parent.rmdir()
+
+
+class NativeService:
+    """One process and its children."""
+
+    def __init__(self, spec: ServiceSpec, folder: Path, user: pwd.struct_passwd) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._user = user
+        self._log = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._removed = ""
+        self.name = spec.place.name
+        self.origin = spec.place.origin
+
+    def launch(self) -> None:
+        environment = {
+            "PATH": f"{Path(self.origin.reference).parent}:/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8",
+        }
+        with self._log.open("ab") as log:
+            # a session of its own: Ctrl-C at the terminal is for the harness, which then ends its servers
+            self._process = subprocess.Popen(  # noqa: S603
+                ["/bin/sh", "-c", self._spec.script], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self._folder, env=environment, start_new_session=True, **_as(self._user),  # type: ignore[call-overload]
+            )
+        pid = self._process.pid
+        (self._folder / "pid.json").write_text(json.dumps([pid, process_started(pid)]))
+
+    def endpoint(self) -> Address:
+        return self._spec.place.inside
+
+    def state(self) -> ServiceState:
+        if self._removed or self._process is None:
+            return ServiceState(running=False, detail="removed")
+        code = self._process.poll()
+        if code is None:
+            return ServiceState(running=True, detail="running")
+        return ServiceState(
+            running=False, detail=f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}"
+        )
+
+    def logs(self) -> str:
+        try:
+            return self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            return self._removed or f"(the log cannot be read: {error})\n"
+
+    def stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.Signals[self._spec.stop_signal])
+            try:
+                self._process.wait(_STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        if self._process and self._process.poll() is None:
+            _end(self._process.pid, signal.SIGKILL)
+            self._process.wait(_STOP_DEADLINE_S)
+
+    def pause(self) -> None:
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def restart(self) -> None:
+        self.stop()
+        self.launch()
+
+    def remove(self) -> None:
+        if not self._removed:
+            self.kill()
+            self._removed = self.logs() or "(nothing was logged)\n"
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self._process is None or self._process.poll() is not None:
+            raise ServiceFailedError("the service does not run", where=self.name)
+        for pid in [self._process.pid, *_descendants(self._process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def find_program(wanted: Wanted) -> Origin:
+    """Return the binary of a product: the asked version if it is here, else the newest, and say so.
+
+    :raises EngineUnavailableError: when there is none.
+    """
+    program = load_recipe(wanted)[0].program
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    folders += [Path(folder) for folder in ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")]
+    if wanted.product == "postgres":
+        for pattern in _POSTGRES_FOLDERS:
+            folders += sorted(Path("/").glob(pattern.lstrip("/")))
+    found: dict[str, Path] = {}
+    for folder in folders:
+        path = folder / program
+        if path.is_file() and os.access(path, os.X_OK):
+            said = subprocess.run(  # noqa: S603
+                [str(path.resolve()), "--version"], capture_output=True, text=True, check=False
+            ).stdout
+            if match := _VERSION.search(said):
+                found.setdefault(match[1], path.resolve())
+    if not found:
+        raise EngineUnavailableError(
+            f"the native engine needs {program} {wanted.version}, and there is no {program} on PATH or in the usual places",
+            hint=f"apt-get install {'postgresql' if program == 'postgres' else program}, or use --engine docker",
+        )
+    exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]
+    version = max(exact or found, key=_as_numbers)
+    note = "" if exact else f"native engine: {wanted.product} {wanted.version} was asked for, {version} is installed and runs"
+    return Origin(product=wanted.product, version=version, reference=str(found[version]), note=note)
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago; a topology that loses the race is started once more."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _runs() -> Path:
+    folder = places.cache() / "native"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _unprivileged_user() -> pwd.struct_passwd:
+    """Return who servers run as: PostgreSQL and PgBouncer both refuse root."""
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid())
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise EngineUnavailableError("servers refuse to run as root, and there is no user postgres or nobody")
+
+
+def _as(user: pwd.struct_passwd) -> dict[str, object]:
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _give(path: Path, user: pwd.struct_passwd) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the children of a process and theirs; PostgreSQL's backends lead sessions of their own."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def _end(pid: int, number: signal.Signals) -> None:
+    """Signal a process and all its descendants, and wait until the descendants are gone."""
+    below = {each: process_started(each) for each in _descendants(pid)}
+    for each in [pid, *below]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
+
+    def all_gone() -> None:
+        left = [each for each, started in below.items() if started is not None and process_started(each) == started]
+        if left:
+            raise NotYet(f"processes {left}")
+
+    with contextlib.suppress(HarnessError):
+        poll(all_gone, what="the server's children to end", deadline_s=_STOP_DEADLINE_S, interval_s=0.005)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,162 @@
+"""What an engine is: the small protocol that Docker and native servers both keep.
+
+An engine opens a group (the services of one topology, which reach each other). A service is given a
+place first, so that configuration can be rendered with the addresses of its neighbours, and all
+services of a group can then start side by side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.engine.owner import Owner
+    from harness.events import Listener
+
+
+class Address(Struct, frozen=True):
+    """A TCP address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """A product in a version, as a topology declares it."""
+
+    product: str
+    version: str
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a service's program comes from."""
+
+    product: str
+    #: as far as it is known before the program runs; "" when only the server itself can tell
+    version: str
+    #: image reference with digest, or the binary's path
+    reference: str
+    #: a sentence for the evidence when this is not exactly what was asked for
+    note: str = ""
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a service will run, known before it starts, for its configuration to name."""
+
+    name: str
+    #: the folder that the files of its specification are written to
+    folder: str
+    #: the initialised cluster, for PostgreSQL
+    data: str
+    listen: str
+    port: int
+    #: how the other services of the group reach it
+    inside: Address
+    origin: Origin
+
+
+class ServiceSpec(Struct, frozen=True, kw_only=True):
+    """One service to start."""
+
+    place: Place
+    #: file name to text, written into the place's folder
+    files: Mapping[str, str]
+    #: a POSIX shell script that ends in `exec`ing the server in the foreground, logging to stderr
+    script: str
+    #: the signal that ends the server at once, and in order
+    stop_signal: str
+
+
+class ServiceState(Struct, frozen=True):
+    """Whether a service runs, and if not, how it ended."""
+
+    running: bool
+    detail: str
+
+
+class Service(Protocol):
+    """A server that was started."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> Origin: ...
+    def endpoint(self) -> Address:
+        """Return the address on loopback; it may change over a restart."""
+        ...
+
+    def state(self) -> ServiceState: ...
+    def logs(self) -> str:
+        """Return everything the server logged, also after it ended."""
+        ...
+
+    def stop(self) -> None:
+        """End it in order."""
+        ...
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        ...
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        ...
+
+    def resume(self) -> None: ...
+    def restart(self) -> None:
+        """Start it again, with its files and its data, running or not."""
+        ...
+
+    def remove(self) -> None:
+        """End it and remove whatever it left; a second call does nothing."""
+        ...
+
+
+class Group(Protocol):
+    """The services of one topology, which reach each other."""
+
+    def place(self, name: str, wanted: Wanted) -> Place: ...
+    def start(self, spec: ServiceSpec) -> Service:
+        """Start a service; it does not answer yet.
+
+        :raises ServiceFailedError: with the log's tail when it did not even start.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove all services and what joins them; a second call does nothing."""
+        ...
+
+
+class Engine(Protocol):
+    """Where services run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
+        """Make sure that every product can start fast: pull, build or initialise what is missing.
+
+        :raises ImageUnavailableError: or EngineUnavailableError, saying what was tried.
+        """
+        ...
+
+    def open_group(self, run: Owner, topology: str) -> Group: ...
+    def reap(self) -> list[str]:
+        """Remove what runs left whose owner is gone; say what was removed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def log_tail(text: str, lines: int = 20) -> str:
+    """Return the end of a log, for an error message."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -1,0 +1,103 @@
+"""The topologies that there are: one TOML file each."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness import config, places
+from harness.engine.images import Recipe, load_recipe, recipe_folder
+from harness.engine.protocol import Wanted
+from harness.errors import ConfigError, UsageError
+from harness.model import Topology, TopologyFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+
+
+def load_topologies(folder: Path | None = None) -> dict[str, Topology]:
+    """Read every topology file, in the order of their names, direct first.
+
+    :raises ConfigError: naming file, key, what was found and what is allowed.
+    """
+    folder = folder or places.TOPOLOGIES
+    paths = sorted(folder.glob("*.toml"), key=lambda path: (path.stem != "direct", path.stem))
+    if not paths:
+        raise ConfigError("there is no topology file (*.toml) in this folder", where=str(folder))
+    return {path.stem: load_topology(path) for path in paths}
+
+
+def load_topology(path: Path) -> Topology:
+    if not _NAME.match(path.stem):
+        raise ConfigError(
+            f"a topology is named by its file: found {path.stem!r}, needed lower case letters, digits and dashes",
+            where=str(path),
+        )
+    declared = config.load(path, TopologyFile)
+    topology = Topology(
+        name=path.stem, summary=declared.summary, postgres=declared.postgres, pooler=declared.pooler,
+        client=declared.client,
+    )
+    for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
+        known = load_versions(wanted.product)
+        if wanted.version not in known:
+            raise ConfigError(
+                f'{key}.version: found "{wanted.version}", allowed: {", ".join(known)}',
+                where=str(path),
+                hint=f"or add the version to topologies/images/{wanted.product}/recipe.toml",
+            )
+    for key, settings in (("postgres", declared.postgres.settings), ("pooler", getattr(declared.pooler, "settings", {}))):
+        for name, value in settings.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:
+                raise ConfigError(
+                    f"{key}.settings.{name}: a setting is a name and a value on one line", where=str(path)
+                )
+    return topology
+
+
+def load_versions(product: str) -> list[str]:
+    return list(config.load(recipe_folder(product) / "recipe.toml", Recipe).versions)
+
+
+def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
+    """Return the products that a topology is made of, from the database outwards."""
+    wanted = [Wanted(product="postgres", version=topology.postgres.version)]
+    if topology.pooler:
+        wanted.append(Wanted(product=topology.pooler.product, version=topology.pooler.version))
+    return tuple(wanted)
+
+
+def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
+    """Return the topology with other versions, as `--set postgres=15` asks.
+
+    :raises UsageError: for a product that no topology has, or a version without a recipe.
+    """
+    for product, version in versions.items():
+        if product not in {"postgres", "pgbouncer"}:
+            raise UsageError(f"--set {product}={version}: there is no such product; known: postgres, pgbouncer")
+        try:
+            load_recipe(Wanted(product=product, version=version))
+        except ConfigError as error:
+            raise UsageError(f"--set {product}={version}: {error.what}") from None
+    if version := versions.get("postgres"):
+        topology = replace(topology, postgres=replace(topology.postgres, version=version))
+    if topology.pooler and (version := versions.get(topology.pooler.product)):
+        topology = replace(topology, pooler=replace(topology.pooler, version=version))
+    return topology
+
+
+def select(topologies: dict[str, Topology], names: Iterable[str]) -> list[Topology]:
+    """Return the named topologies, all when none is named.
+
+    :raises UsageError: for a name that there is not.
+    """
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name not in topologies:
+            raise UsageError(f"there is no topology {name!r}", hint=config.nearest(name, topologies))
+    return [topologies[name] for name in names] if names else list(topologies.values())

@@ -1,0 +1,197 @@
+"""A topology that is standing: stood up, proven to answer, torn down."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.database import Client, Endpoint, SqlError, connect, refusal
+from harness.engine.protocol import Service, log_tail
+from harness.errors import HarnessError, ServiceFailedError, TimedOutError
+from harness.lab.catalogue import wanted_by
+from harness.lab.credentials import Roles, random_roles
+from harness.lab.services import (
+    effective_prepare,
+    pgbouncer_settings,
+    pgbouncer_spec,
+    postgres_settings,
+    postgres_spec,
+)
+from harness.model import ServiceEvidence, Topology, TopologyEvidence
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine, Group
+    from harness.redaction import Redactor
+
+_READY_DEADLINE_S = 30.0
+#: a port that was free when it was chosen may be taken a moment later
+_PORT_TAKEN = "Address already in use"
+
+
+class Lab:
+    """One standing topology, with its endpoints through the chain and direct."""
+
+    def __init__(self, topology: Topology, group: Group, services: list[Service], roles: Roles) -> None:
+        self.topology = topology
+        self.roles = roles
+        self.services = services
+        self._group = group
+        self.evidence = TopologyEvidence(declared=topology, stood=False)
+
+    @property
+    def postgres(self) -> Service:
+        return self.services[0]
+
+    @property
+    def pooler(self) -> Service | None:
+        return self.services[1] if len(self.services) > 1 else None
+
+    def chain(self, dbname: str = "postgres") -> Endpoint:
+        """Return where the application connects: the outer end of the chain."""
+        return self._endpoint(self.services[-1], "app", dbname)
+
+    def direct(self, dbname: str = "postgres") -> Endpoint:
+        """Return PostgreSQL itself, as the application role."""
+        return self._endpoint(self.postgres, "app", dbname)
+
+    def owner(self, dbname: str = "postgres") -> Endpoint:
+        """Return PostgreSQL itself, as the role that owns the databases."""
+        return self._endpoint(self.postgres, "owner", dbname)
+
+    def admin(self, dbname: str = "postgres") -> Endpoint:
+        """Return PostgreSQL itself, as superuser."""
+        return self._endpoint(self.postgres, "admin", dbname)
+
+    def console(self) -> Endpoint | None:
+        """Return the pooler's admin console, if the pooler has one."""
+        return self._endpoint(self.pooler, "console", "pgbouncer") if self.pooler else None
+
+    def _endpoint(self, service: Service, role: str, dbname: str) -> Endpoint:
+        address, login = service.endpoint(), getattr(self.roles, role)
+        return Endpoint(host=address.host, port=address.port, user=login.name, password=login.password, dbname=dbname)
+
+    def connect_admin(self, dbname: str = "postgres") -> Client:
+        return connect(self.admin(dbname), application_name="pooler-harness admin")
+
+    def logs(self) -> dict[str, str]:
+        return {service.name: service.logs() for service in self.services}
+
+    def close(self) -> None:
+        """Remove the services; a second call does nothing."""
+        self._group.close()
+
+
+def stand_up(
+    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None = None
+) -> Lab:
+    """Stand a topology up; it is ready when a real query was answered through the whole chain.
+
+    :raises ServiceFailedError: with the log's tail, when a service died, refused or never answered;
+        nothing is left behind.
+    """
+    try:
+        return _stand_up(engine, topology, owner, redactor, cancelled)
+    except ServiceFailedError as error:
+        if _PORT_TAKEN not in error.detail or engine.name == "docker":
+            raise
+    return _stand_up(engine, topology, owner, redactor, cancelled)
+
+
+def _stand_up(
+    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None
+) -> Lab:
+    began = time.monotonic()
+    roles = random_roles()
+    redactor.learn(*roles.secrets())
+    group = engine.open_group(owner, topology.name)
+    try:
+        lab = Lab(topology, group, _start(group, topology, roles), roles)
+        evidence = _when_ready(lab, cancelled)
+        lab.evidence = replace(evidence, ready_ms=round((time.monotonic() - began) * 1000, 1))
+    except BaseException:
+        with contextlib.suppress(HarnessError):  # never mask the first error
+            group.close()
+        raise
+    return lab
+
+
+def _start(group: Group, topology: Topology, roles: Roles) -> list[Service]:
+    wanted = wanted_by(topology)
+    places = [group.place(name, each) for name, each in zip(("postgres", "pooler"), wanted, strict=False)]
+    specs = [postgres_spec(places[0], topology.postgres, roles)]
+    if topology.pooler:
+        specs.append(pgbouncer_spec(places[1], topology.pooler, roles, places[0].inside))
+    with ThreadPoolExecutor(len(specs)) as pool:
+        return [each.result() for each in [pool.submit(group.start, spec) for spec in specs]]
+
+
+def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
+    """Wait for each service from the database outwards, then read back what really runs."""
+    topology = lab.topology
+    with _ask(lab, lab.postgres, lab.admin(), cancelled) as admin:
+        settings = postgres_settings(admin)
+    found = [_evidence(lab.postgres, settings["server_version"], settings)]
+    notes = [service.origin.note for service in lab.services if service.origin.note]
+    prepare = topology.client.prepare
+    _ask(lab, lab.services[-1], lab.chain(), cancelled).close()
+    if lab.pooler and topology.pooler and (console := lab.console()):
+        version, shown = pgbouncer_settings(console)
+        found.append(_evidence(lab.pooler, version, shown))
+        if shown["pool_mode"] != topology.pooler.pool_mode:
+            raise ServiceFailedError(
+                f"the pooler runs in {shown['pool_mode']} mode, declared was {topology.pooler.pool_mode}",
+                where=f"topology {topology.name}",
+            )
+        prepare, why = effective_prepare(topology, version)
+        notes += [why] if why else []
+    return TopologyEvidence(
+        declared=topology, stood=True, services=tuple(found), prepare=prepare, notes=tuple(dict.fromkeys(notes))
+    )
+
+
+def _evidence(service: Service, version: str, settings: dict[str, str]) -> ServiceEvidence:
+    origin = service.origin
+    return ServiceEvidence(
+        name=service.name, product=origin.product, version=version, origin=origin.reference, settings=settings
+    )
+
+
+def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None) -> Client:
+    """Return a connection on which a real query was answered."""
+    where = f"topology {lab.topology.name}, service {service.name}"
+
+    def probe() -> Client:
+        state = service.state()
+        if not state.running:
+            raise ServiceFailedError(
+                f"the service ended while starting: {state.detail}", where=where, detail=log_tail(service.logs())
+            )
+        try:
+            client = connect(endpoint, connect_timeout_s=3)
+            client.value("SELECT 1")
+        except SqlError as error:
+            if why := refusal(error):
+                raise ServiceFailedError(
+                    f"the login was refused: {why}", where=where, detail=log_tail(service.logs())
+                ) from None
+            raise NotYet(" ".join(str(error).split())) from None
+        return client
+
+    try:
+        return poll(
+            probe, what=f"an answer from {service.name} at {endpoint!r}", deadline_s=_READY_DEADLINE_S,
+            interval_s=0.008, cancelled=cancelled,
+        )
+    except TimedOutError as error:
+        raise ServiceFailedError(
+            error.what, where=f"{where} ({service.state().detail})", detail=log_tail(service.logs()),
+            hint="harness doctor",
+        ) from None

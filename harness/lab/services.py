@@ -1,0 +1,111 @@
+"""What each product needs to run: its files, its script, its settings read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from harness import places
+from harness.database import Client, Endpoint, console
+from harness.engine.protocol import Address, Place, ServiceSpec
+from harness.model import PoolerDeclaration, PoolMode, PostgresDeclaration, Prepare, Topology
+
+if TYPE_CHECKING:
+    from harness.lab.credentials import Roles
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(places.TOPOLOGIES / "config"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701 -- configuration files, not HTML
+    keep_trailing_newline=True,
+)
+
+#: PgBouncer tracks prepared statements from 1.21 on (https://www.pgbouncer.org/changelog.html)
+_PREPARED_STATEMENTS = (1, 21)
+
+#: what decides whether an audited write behaves; recorded with every run
+_POSTGRES_SETTINGS = (
+    "server_version", "max_connections", "max_prepared_transactions", "default_transaction_isolation",
+    "session_replication_role", "fsync", "synchronous_commit", "password_encryption", "TimeZone",
+)
+_POOLER_SETTINGS = (
+    "pool_mode", "default_pool_size", "min_pool_size", "max_client_conn", "max_prepared_statements",
+    "server_reset_query", "server_reset_query_always", "ignore_startup_parameters", "track_extra_parameters",
+    "server_lifetime", "server_idle_timeout", "query_wait_timeout", "auth_type",
+)
+
+
+def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> ServiceSpec:
+    return ServiceSpec(
+        place=place,
+        files={
+            "postgresql.conf": _render("postgresql.conf", place=place, settings=declared.settings),
+            "pg_hba.conf": _render("pg_hba.conf"),
+            "roles.sql": _render("roles.sql", roles=roles),
+        },
+        # The passwords are set by a single-user server before the real one listens, so there is no
+        # moment in which an open or known login exists. Once: a restart finds them set.
+        script=(
+            f"cd {place.folder} && conf={place.folder}/postgresql.conf && "
+            f"{{ [ -e {place.data}/roles.done ] || "
+            f"{{ postgres --single --config-file=$conf postgres < roles.sql > /dev/null && : > {place.data}/roles.done; }}; }} && "
+            f"exec postgres --config-file=$conf"
+        ),
+        stop_signal="SIGINT",  # fast shutdown
+    )
+
+
+def pgbouncer_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
+    return ServiceSpec(
+        place=place,
+        files={
+            "pgbouncer.ini": _render(
+                "pgbouncer.ini", place=place, pooler=declared, upstream=upstream,
+                has_prepared_statements=knows_prepared_statements(place.origin.version),
+            ),
+            "userlist.txt": _render("userlist.txt", roles=roles),
+        },
+        script=f"exec pgbouncer {place.folder}/pgbouncer.ini",
+        # From 1.23 on SIGTERM waits for the clients to leave; SIGQUIT has ended it at once since 1.23,
+        # and by its default action before (https://www.pgbouncer.org/usage.html#signals).
+        stop_signal="SIGQUIT",
+    )
+
+
+def knows_prepared_statements(version: str) -> bool:
+    """Say whether this PgBouncer can track prepared statements; an unknown version is taken as new."""
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    return not numbers or numbers >= _PREPARED_STATEMENTS
+
+
+def effective_prepare(topology: Topology, pooler_version: str) -> tuple[Prepare, str]:
+    """Return what the client must do with repeated statements here, and why if not what was declared."""
+    pooler, declared = topology.pooler, topology.client.prepare
+    if declared is Prepare.UNNAMED or pooler is None or pooler.pool_mode is PoolMode.SESSION:
+        return declared, ""
+    if pooler.max_prepared_statements and knows_prepared_statements(pooler_version):
+        return declared, ""
+    return Prepare.UNNAMED, (
+        f"the client does not prepare: PgBouncer {pooler_version} with max_prepared_statements = "
+        f"{pooler.max_prepared_statements} does not track prepared statements in {pooler.pool_mode} mode"
+    )
+
+
+def postgres_settings(admin: Client) -> dict[str, str]:
+    found = admin.rows(
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s) ORDER BY name",
+        [list(_POSTGRES_SETTINGS)],
+    )
+    return dict(found)
+
+
+def pgbouncer_settings(endpoint: Endpoint) -> tuple[str, dict[str, str]]:
+    """Return the version that the pooler itself gives, and its effective settings."""
+    version = console(endpoint, "SHOW VERSION")[0]["version"].removeprefix("PgBouncer ")
+    shown = {row["key"]: row["value"] for row in console(endpoint, "SHOW CONFIG")}
+    return version, {name: shown[name] for name in _POOLER_SETTINGS if name in shown}
+
+
+def _render(name: str, **facts: object) -> str:
+    return _TEMPLATES.get_template(f"{name}.j2").render(**facts)

@@ -1,0 +1,260 @@
+"""The frozen data that flows from a plan to a printed table.
+
+Times are UTC, ISO 8601 with a zone; durations carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """The only four words a row may say."""
+
+    OK = "OK"
+    ISSUE = "Issue"
+    NA = "N/A"
+    NOT_RUN = "Not run"
+
+
+class Severity(StrEnum):
+    """P0 wrong or missing audit data, or security; P1 operational friction or docs; P2 residual depth."""
+
+    P0 = "P0"
+    P1 = "P1"
+    P2 = "P2"
+
+
+class Section(StrEnum):
+    """The seven sections of the checklist walkthrough, in its order."""
+
+    CAPTURE = "capture"
+    ACTOR = "actor"
+    REDACTION = "redaction"
+    RETENTION = "retention"
+    EXPORT = "export"
+    OBSERVABILITY = "observability"
+    CONTINUITY = "continuity"
+
+
+class EvidenceClass(StrEnum):
+    """CI: the harness stood the topology up. Host: an environment that an operator named."""
+
+    CI = "CI"
+    HOST = "host"
+
+
+class PoolMode(StrEnum):
+    """PgBouncer's three ways of assigning server connections."""
+
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class Prepare(StrEnum):
+    """What the client does with statements it repeats."""
+
+    NAMED = "named"
+    UNNAMED = "unnamed"
+
+
+# --- what a topology file declares ---------------------------------------------------------------
+
+Positive = Annotated[int, Meta(ge=1)]
+Version = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$")]
+
+
+class PostgresDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The PostgreSQL server at the end of the chain."""
+
+    version: Version
+    settings: dict[str, str] = {}
+
+
+class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pooler in the middle of the chain."""
+
+    product: Literal["pgbouncer"]
+    version: Version
+    pool_mode: PoolMode
+    default_pool_size: Positive
+    max_client_conn: Positive = 200
+    max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
+    settings: dict[str, str] = {}
+
+
+class ClientDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the application connects."""
+
+    prepare: Prepare = Prepare.NAMED
+    #: psycopg prepares a statement on the server after it was executed this often
+    prepare_threshold: Annotated[int, Meta(ge=0)] = 5
+
+
+class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file in `topologies/`; its stem is the topology's name."""
+
+    summary: Annotated[str, Meta(min_length=1)]
+    postgres: PostgresDeclaration
+    pooler: PoolerDeclaration | None = None
+    client: ClientDeclaration = ClientDeclaration()
+
+
+class Topology(Struct, frozen=True, kw_only=True):
+    """A named chain from the application to PostgreSQL."""
+
+    name: str
+    summary: str
+    postgres: PostgresDeclaration
+    pooler: PoolerDeclaration | None
+    client: ClientDeclaration
+
+    @property
+    def pool_mode(self) -> PoolMode | None:
+        return self.pooler.pool_mode if self.pooler else None
+
+
+class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An Issue that its owner accepts until a day; it still shows, and no longer fails the run."""
+
+    check: str
+    link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    owner: Annotated[str, Meta(min_length=1)]
+    #: the last day it is accepted, YYYY-MM-DD
+    expires: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    topologies: tuple[str, ...] = ()
+
+
+# --- what a run plans and finds -------------------------------------------------------------------
+
+
+class Expectation(Struct, frozen=True, kw_only=True):
+    """One compared fact inside a check."""
+
+    name: str
+    expected: str
+    observed: str
+    held: bool
+
+
+class BackendProbe(Struct, frozen=True, kw_only=True):
+    """The backend pids that a forced share or move was seen on; without them a probe is worth nothing."""
+
+    how: str
+    first_pid: int
+    second_pid: int
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """A documented limit that a check saw at work: what happens, and who documents it."""
+
+    outcome: str
+    source: str
+
+
+class PlannedCheck(Struct, frozen=True, kw_only=True):
+    """One row that the run owes an answer to."""
+
+    topology: str
+    check: str
+    claim: str
+    section: Section
+    severity: Severity
+    area: str
+    reproduce: str
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """The answer to one planned row, or to one control of it."""
+
+    topology: str
+    check: str
+    status: Status
+    #: N/A and Not run: why, in one line. Issue: what did not hold.
+    reason: str = ""
+    expectations: tuple[Expectation, ...] = ()
+    probes: tuple[BackendProbe, ...] = ()
+    facts: dict[str, str] = {}
+    limit: Limit | None = None
+    known: KnownIssue | None = None
+    started_at: str = ""
+    duration_ms: float = 0.0
+    reproduce: str = ""
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """Whether one control turned its check to Issue at the expectation it names."""
+
+    topology: str
+    check: str
+    control: str
+    at: str
+    proven: bool
+    #: N/A rows are neither proven nor failed
+    applicable: bool
+    reason: str
+    duration_ms: float = 0.0
+
+
+class ServiceEvidence(Struct, frozen=True, kw_only=True):
+    """One server as it really ran."""
+
+    name: str
+    product: str
+    #: as the server says it
+    version: str
+    #: image reference with its digest, or the path of the binary
+    origin: str
+    settings: dict[str, str] = {}
+
+
+class TopologyEvidence(Struct, frozen=True, kw_only=True):
+    """A topology as it really stood, or why it did not."""
+
+    declared: Topology
+    stood: bool
+    reason: str = ""
+    services: tuple[ServiceEvidence, ...] = ()
+    #: what the client really did, also where the pooler's version forced it
+    prepare: Prepare = Prepare.NAMED
+    notes: tuple[str, ...] = ()
+    ready_ms: float = 0.0
+
+
+class Provenance(Struct, frozen=True, kw_only=True):
+    """Which code produced the evidence."""
+
+    tool_version: str
+    #: git commit of the project, empty outside a checkout
+    commit: str
+    dirty: bool
+    #: hash of everything that decides a result: harness, topologies, and the version of python
+    fingerprint: str
+    python: str
+    psycopg: str
+
+
+class RunRecord(Struct, frozen=True, kw_only=True):
+    """`run.json`: everything about a run but its results."""
+
+    run_id: str
+    started_at: str
+    argv: tuple[str, ...]
+    provenance: Provenance
+    evidence_class: EvidenceClass
+    engine: str
+    engine_version: str
+    audit_target: str
+    plan: tuple[PlannedCheck, ...]
+    topologies: dict[str, TopologyEvidence] = {}
+    ended_at: str = ""
+    #: running, finished, interrupted or failed; a run that is `running` and whose owner is gone was killed
+    state: Literal["running", "finished", "interrupted", "failed"] = "running"
+    failure: str = ""
+    schema_version: int = SCHEMA_VERSION
