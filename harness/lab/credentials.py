@@ -9,7 +9,8 @@ import secrets
 
 from msgspec import Struct
 
-_ITERATIONS = 4096
+#: the passwords are random and live as long as the run, so there is nothing to slow a guesser down for
+_ITERATIONS = 256
 
 
 class Role(Struct, frozen=True, kw_only=True):

@@ -86,7 +86,7 @@ LANGUAGE sql IMMUTABLE AS $$
             THEN 'its type is none of user, admin, service_account, job, system, anonymous'
         WHEN actor ->> 'type' = 'anonymous' THEN NULL
         WHEN pg_catalog.jsonb_typeof(actor -> 'id') IS DISTINCT FROM 'string' THEN 'its id is missing or not a text'
-        WHEN pg_catalog.btrim(actor ->> 'id', E' \t\r\n') = '' THEN 'its id is blank'
+        WHEN actor ->> 'id' !~ '\S' THEN 'its id is blank'
     END
 $$;
 
@@ -195,8 +195,8 @@ BEGIN
     IF FOUND THEN
         -- The residue of a local setting is '', not NULL: no actor.
         v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
-        IF v_actor IS NOT NULL AND NOT (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
-                                        AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' > ' ') THEN
+        IF v_actor IS NOT NULL AND (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
+                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' ~ '\S') IS NOT TRUE THEN
             v_actor := public.threadline_checked_actor(v_actor);  -- the rare and the wrong ones
         END IF;
         INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
@@ -367,18 +367,18 @@ DECLARE
     v_keys_off boolean;
 BEGIN
     -- pg_trigger.tgtype: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate, 64 instead of
-    WITH needed (operation, bit, function) AS (
-        VALUES ('INSERT', 4, v_function), ('UPDATE', 16, v_function), ('DELETE', 8, v_function),
-               ('TRUNCATE', 32, 'public.threadline_capture()'::regprocedure::oid)
+    WITH needed (position, operation, bit, function) AS (
+        VALUES (1, 'INSERT', 4, v_function), (2, 'UPDATE', 16, v_function), (3, 'DELETE', 8, v_function),
+               (4, 'TRUNCATE', 32, 'public.threadline_capture()'::regprocedure::oid)
     ), found AS (
-        SELECT n.operation, t.tgname, t.tgenabled,
+        SELECT n.position, n.operation, t.tgname, t.tgenabled,
                array_remove(string_to_array(encode(t.tgargs, 'escape'), '\000'), NULL) AS arguments
         FROM needed n
         LEFT JOIN pg_trigger t ON t.tgrelid = relation AND NOT t.tgisinternal AND t.tgfoid = n.function
             AND t.tgtype & n.bit <> 0 AND t.tgtype & 66 = 0 AND t.tgqual IS NULL AND t.tgattr = ''::int2vector
     )
-    SELECT string_agg(f.operation, ', ') FILTER (WHERE f.tgname IS NULL),
-           string_agg(f.operation, ', ') FILTER (WHERE f.tgenabled NOT IN ('O', 'A')),
+    SELECT string_agg(f.operation, ', ' ORDER BY f.position) FILTER (WHERE f.tgname IS NULL),
+           string_agg(f.operation, ', ' ORDER BY f.position) FILTER (WHERE f.tgenabled NOT IN ('O', 'A')),
            bool_or(f.tgname IS NOT NULL AND f.operation <> 'TRUNCATE'
                    AND f.arguments[2:cardinality(v_keys) + 1] IS DISTINCT FROM v_keys)
     INTO v_missing, v_off, v_keys_off

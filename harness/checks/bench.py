@@ -1,0 +1,223 @@
+"""What one check may touch: its own database, clients through the chain, the trail, and `expect`."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from harness.database import Client, SqlError, connect, describe
+from harness.model import BackendProbe, Expectation, Limit, Prepare, Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.audit.target import Actor, AuditTarget, Change
+    from harness.lab.lab import Lab
+
+T = TypeVar("T")
+
+_LONGEST = 400
+
+
+class NotExercisedError(Exception):
+    """The probe could not bring about what it wanted to observe: Not run, never OK."""
+
+
+class Application:
+    """The habits of the application under test. A control replaces one with a careless one.
+
+    All habits are those of the contract: the actor is set locally, in the transaction of the write and
+    before it.
+    """
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
+        self.declare: Callable[[Client, Actor], None] = self.declare_locally
+        self.clean_up: Callable[[Client], None] = lambda _client: None
+        self.options_are_sent = True
+        self.undo = "ROLLBACK"
+        self.undo_to = "ROLLBACK TO SAVEPOINT {}"
+
+    def declare_locally(self, client: Client, actor: Actor) -> None:
+        client.value("SELECT set_config(%s, %s, true)", [self.setting, actor.setting])
+
+    def declare_for_the_session(self, client: Client, actor: Actor) -> None:
+        client.value("SELECT set_config(%s, %s, false)", [self.setting, actor.setting])
+
+    def declare_nothing(self, _client: Client, _actor: Actor) -> None:
+        pass
+
+    def no_transaction(self, client: Client) -> contextlib.AbstractContextManager[Client]:
+        """Leave every statement to commit by itself."""
+        return contextlib.nullcontext(client)
+
+    @contextlib.contextmanager
+    def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:
+        """One audited unit of work."""
+        with self.transaction(client):
+            if actor:
+                self.declare(client, actor)
+            yield client
+
+
+class Bench:
+    """One check's workplace. Everything it opens is closed with it."""
+
+    def __init__(self, lab: Lab, target: AuditTarget, database: str) -> None:
+        self._lab = lab
+        self._stack = ExitStack()
+        self._admin: Client | None = None
+        self._owner: Client | None = None
+        self.target = target
+        self.database = database
+        self.application = Application(target.actor_setting)
+        self.expectations: list[Expectation] = []
+        self.probes: list[BackendProbe] = []
+        self.facts: dict[str, str] = {}
+        self.limit: Limit | None = None
+
+    # --- connections ------------------------------------------------------------------------------
+
+    @property
+    def topology(self) -> Topology:
+        return self._lab.topology
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """How psycopg prepares here: after so many executions, or never."""
+        named = self._lab.evidence.prepare is Prepare.NAMED
+        return self.topology.client.prepare_threshold if named else None
+
+    def client(self, *, options: str = "", always_prepare: bool = False) -> Client:
+        """Connect through the chain as the application role."""
+        threshold = self.prepare_threshold
+        return self._keep(
+            connect(
+                self._lab.chain(self.database), application_name="application", options=options,
+                prepare_threshold=0 if always_prepare and threshold is not None else threshold,
+            )
+        )
+
+    def clients(self, count: int) -> list[Client]:
+        return [self.client() for _ in range(count)]
+
+    @property
+    def admin(self) -> Client:
+        """The superuser on the direct connection: for observing, and for breaking on purpose."""
+        if self._admin is None:
+            self._admin = self._keep(connect(self._lab.admin(self.database), application_name="pooler-harness bench"))
+        return self._admin
+
+    @property
+    def owner(self) -> Client:
+        """The owner of the tables on the direct connection."""
+        if self._owner is None:
+            self._owner = self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
+        return self._owner
+
+    def _keep(self, client: Client) -> Client:
+        self._stack.callback(client.close)
+        return client
+
+    def close(self) -> None:
+        with contextlib.suppress(SqlError):
+            self._stack.close()
+
+    # --- the application's work -------------------------------------------------------------------
+
+    def audited(self, client: Client, actor: Actor | None) -> contextlib.AbstractContextManager[Client]:
+        """Open one audited unit of work, with the habits of the application under test."""
+        return self.application.audited(client, actor)
+
+    def insert_post(self, client: Client, slug: str) -> None:
+        client.run("INSERT INTO public.posts (slug, title) VALUES (%s, 'a title')", [slug])
+
+    def write(self, client: Client, actor: Actor | None, slug: str) -> None:
+        """Commit one audited insert."""
+        with self.audited(client, actor):
+            self.insert_post(client, slug)
+
+    def attempt(self, action: Callable[[], object]) -> str:
+        """Return `done`, or the error as the evidence spells it."""
+        try:
+            action()
+        except SqlError as error:
+            return describe(error)
+        return "done"
+
+    def sqlstate(self, action: Callable[[], object]) -> str:
+        """Return `done`, or the error's SQLSTATE."""
+        return self.attempt(action).partition(" ")[0]
+
+    # --- the trail ----------------------------------------------------------------------------------
+
+    def changes(self, table: str | None = None) -> list[Change]:
+        return self.target.changes(self.admin, table)
+
+    def actor_of(self, slug: str) -> Any:
+        """Return the actor of the one change that inserted a post."""
+        found = [each for each in self.changes("posts") if (each.data_after or {}).get("slug") == slug]
+        return found[0].actor if len(found) == 1 else f"{len(found)} changes instead of one"
+
+    # --- deliberate breaks ----------------------------------------------------------------------------
+
+    def sabotage(self, statements: str) -> None:
+        """Run SQL as superuser in this check's database."""
+        self.admin.run(statements)
+
+    def disable_capture(self, table: str) -> None:
+        self.sabotage(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+
+    def tamper(self, table: str, body: str) -> None:
+        """Change every row on its way into a table of the trail: `body` assigns to NEW."""
+        self.sabotage(
+            f"CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS $t$ BEGIN {body}; RETURN NEW; END $t$;"
+            f"CREATE TRIGGER tamper BEFORE INSERT ON public.{table} FOR EACH ROW EXECUTE FUNCTION public.tamper()"
+        )
+
+    def rewrite_capture(self, *replacements: tuple[str, str]) -> None:
+        """Replace text in the capture functions; each text must occur in one of them at least."""
+        changed = dict(self.target.functions(self.admin))
+        for old, new in replacements:
+            if not any(old in definition for definition in changed.values()):
+                raise NotExercisedError(f"the capture functions do not contain {old!r}, so they cannot be broken there")
+            changed = {name: definition.replace(old, new) for name, definition in changed.items()}
+        for definition in changed.values():
+            self.sabotage(definition)
+
+    # --- findings -------------------------------------------------------------------------------------
+
+    def expect(self, name: str, observed: T, *, equals: T) -> bool:
+        """Compare one fact; the check goes on either way."""
+        held = observed == equals
+        self.expectations.append(
+            Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held)
+        )
+        return held
+
+    def fact(self, name: str, value: object) -> None:
+        """Record something observed that is not judged."""
+        self.facts[name] = spell(value)
+
+    def probed(self, how: str, first_pid: int, second_pid: int) -> None:
+        self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
+
+    def documented_limit(self, outcome: str, source: str) -> None:
+        """Record that the check saw a documented limit at work: what happens, and who says so."""
+        self.limit = Limit(outcome=outcome, source=source)
+
+
+def spell(value: object) -> str:
+    """Return a value as the evidence prints it: short text as it is, the rest as JSON."""
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            text = msgspec.json.encode(value, order="deterministic").decode()
+        except (TypeError, ValueError):
+            text = repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,182 @@
+"""What a check is, what a control is, and the catalogue of both.
+
+A decorator returns a frozen value and registers nothing; a suite is a module, and the catalogue is
+built from an explicit list of modules. Duplicates and checks that nothing can break are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.config import nearest
+from harness.errors import ConfigError, UsageError
+from harness.model import PoolMode, Section, Severity, Topology
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+
+P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
+
+_ID = re.compile(r"^[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+class Capability(Struct, frozen=True):
+    """What a check may need of a topology, and the one sentence that says why another lacks it."""
+
+    name: str
+    lacking: str
+    given: Callable[[Topology], bool]
+
+
+TRANSACTION_BLOCKS = Capability(
+    "transaction blocks",
+    "statement pooling refuses transaction blocks",
+    lambda topology: topology.pool_mode is not PoolMode.STATEMENT,
+)
+MOVES = Capability(
+    "server connections that change",
+    "a client keeps one server connection until it disconnects, so there is no move to survive",
+    lambda topology: topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT},
+)
+POOLER = Capability("a pooler", "there is no pooler in this chain", lambda topology: topology.pooler is not None)
+
+CheckFunction = Callable[["Bench"], None]
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One property of the system under test."""
+
+    id: str
+    claim: str
+    section: Section
+    severity: Severity
+    #: where a person would look first when it does not hold
+    area: str
+    needs: tuple[Capability, ...]
+    run: CheckFunction
+
+    def lacking(self, topology: Topology) -> str | None:
+        """Return why the check does not apply to a topology, in one sentence; None when it does."""
+        return next((each.lacking for each in self.needs if not each.given(topology)), None)
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """A deliberate break that must turn its check to Issue, at the expectation it names."""
+
+    name: str
+    check: str
+    at: str
+    needs: tuple[Capability, ...]
+    apply: CheckFunction
+
+    def lacking(self, topology: Topology) -> str | None:
+        return next((each.lacking for each in self.needs if not each.given(topology)), None)
+
+
+def check(
+    identity: str, *, claim: str, section: Section, severity: Severity, area: str, needs: tuple[Capability, ...] = ()
+) -> Callable[[CheckFunction], Check]:
+    """Declare a check.
+
+    :param identity: `suite.what-it-is-about`.
+    :param claim: one sentence, true when the check is OK.
+    :param area: where to look first when it does not hold.
+    :raises ConfigError: for an id or a claim that is not of this form.
+    """
+    if not _ID.match(identity):
+        raise ConfigError(f"check {identity!r}: an id is `suite.words-with-dashes`")
+    if not claim or claim != claim.strip() or "\n" in claim or claim.endswith("."):
+        raise ConfigError(f"check {identity!r}: a claim is one sentence, on one line, without a full stop")
+
+    def declare(function: CheckFunction) -> Check:
+        return Check(id=identity, claim=claim, section=section, severity=severity, area=area, needs=needs, run=function)
+
+    return declare
+
+
+def breaks(target: Check, *, at: str, needs: tuple[Capability, ...] = ()) -> Callable[[CheckFunction], Control]:
+    """Declare a control of a check: the function breaks something, before the check runs."""
+
+    def declare(function: CheckFunction) -> Control:
+        name = getattr(function, "__name__", "control").replace("_", "-")
+        return Control(name=name, check=target.id, at=at, needs=needs, apply=function)
+
+    return declare
+
+
+class Fixtures(Struct, frozen=True, kw_only=True):
+    """The tables that checks write to, made once in the template database."""
+
+    sql: Path
+    #: tables that capture is put on
+    attached: tuple[str, ...]
+    #: tables that also keep prior values
+    attached_with_changed_from: tuple[str, ...] = ()
+
+
+class Catalogue(Struct, frozen=True):
+    """All checks and their controls."""
+
+    checks: tuple[Check, ...]
+    controls: tuple[Control, ...]
+    fixtures: Fixtures
+
+    def select(self, suites: Iterable[str] = (), checks: Iterable[str] = ()) -> tuple[Check, ...]:
+        """Return the checks of the named suites and the named checks; all when nothing is named.
+
+        :raises UsageError: for a name that there is not.
+        """
+        suites, checks = set(suites), set(checks)
+        known, known_suites = {each.id for each in self.checks}, set(self.suites())
+        for name in suites - known_suites:
+            raise UsageError(f"there is no suite {name!r}", hint=nearest(name, known_suites))
+        for name in checks - known:
+            raise UsageError(f"there is no check {name!r}", hint=nearest(name, known))
+        if not suites and not checks:
+            return self.checks
+        return tuple(each for each in self.checks if each.id in checks or each.id.partition(".")[0] in suites)
+
+    def suites(self) -> list[str]:
+        return list(dict.fromkeys(each.id.partition(".")[0] for each in self.checks))
+
+    def controls_of(self, identity: str) -> tuple[Control, ...]:
+        return tuple(each for each in self.controls if each.check == identity)
+
+
+def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalogue:
+    """Collect the checks and controls of the suites, in the order they are written.
+
+    :raises ConfigError: for an id that is there twice, a control of a check that is not there, or a
+        check without a control.
+    """
+    found = list(_declared(modules))
+    checks = [each for each in found if isinstance(each, Check)]
+    controls = [each for each in found if isinstance(each, Control)]
+    seen: set[str] = set()
+    for each in checks:
+        if each.id in seen:
+            raise ConfigError(f"there are two checks with the id {each.id}")
+        seen.add(each.id)
+    for control in controls:
+        if control.check not in seen:
+            raise ConfigError(f"the control {control.name} breaks {control.check}, which is no check")
+    for each in checks:
+        if not any(control.check == each.id for control in controls):
+            raise ConfigError(f"nothing can break the check {each.id}: it has no control, so it proves nothing")
+    return Catalogue(tuple(checks), tuple(controls), fixtures)
+
+
+def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control]:
+    for module in modules:
+        for value in vars(module).values():
+            # a check that a module imported from another is declared there, not here
+            if isinstance(value, Check | Control) and getattr(
+                value.run if isinstance(value, Check) else value.apply, "__module__", ""
+            ) == module.__name__:
+                yield value

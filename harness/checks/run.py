@@ -1,0 +1,229 @@
+"""One execution: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.checks.runner import accept_known, prove, run_check
+from harness.checks.workplace import Workplace
+from harness.errors import HarnessError
+from harness.events import (
+    CheckFinished,
+    CheckStarted,
+    ControlFinished,
+    LabFailed,
+    LabReady,
+    LabStarting,
+    LabStopped,
+    Listener,
+    Notice,
+)
+from harness.lab.lab import Lab, stand_up
+from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status, Topology, TopologyEvidence
+from harness.store import utc_now
+
+if TYPE_CHECKING:
+    from harness.audit.target import AuditTarget
+    from harness.checks.registry import Catalogue, Check
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
+    from harness.redaction import Redactor
+    from harness.store import RunStore
+
+#: how often the main thread looks up from waiting, so that a signal is heard
+_TICK_S = 0.1
+
+
+class RunSettings(Struct, frozen=True, kw_only=True):
+    """What a run is made of."""
+
+    topologies: tuple[Topology, ...]
+    plan: tuple[PlannedCheck, ...]
+    catalogue: Catalogue
+    target: AuditTarget
+    #: checks at a time in each topology
+    jobs: int
+    known: tuple[KnownIssue, ...] = ()
+    #: run every check under its controls instead
+    proving: bool = False
+
+
+class Run:
+    """Runs a plan. `interrupt` may be called from a signal handler."""
+
+    def __init__(
+        self, settings: RunSettings, engine: Engine, owner: Owner, store: RunStore, redactor: Redactor, listener: Listener
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._owner = owner
+        self._store = store
+        self._redactor = redactor
+        self._tell = listener
+        self._labs: list[Lab] = []
+        self._lock = Lock()
+        self._answered: set[tuple[str, str]] = set()
+        #: set by a signal
+        self.interrupted = Event()
+        #: set when nothing new may begin, whatever the cause
+        self._stop = Event()
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+        self._stop.set()
+
+    def execute(self) -> None:
+        """Run everything; on return all labs are down and every planned row has an answer on disk.
+
+        :raises HarnessError: the first error that stopped the evidence from being kept.
+        """
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(max(1, len(self._settings.topologies)), thread_name_prefix="topology") as pool:
+            running = {pool.submit(self._topology, each) for each in self._settings.topologies}
+            try:
+                failure = self._watch(running)
+            finally:
+                self._close_labs()
+        failure = failure or next((error for each in running if (error := each.exception())), None)
+        state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
+        if failure and not isinstance(failure, HarnessError):
+            raise failure
+        with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
+            self._answer_the_rest(str(failure or ""))
+            self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
+        if failure:
+            raise failure
+
+    def _watch(self, running: set[Future[None]]) -> BaseException | None:
+        """Wait for the topologies; on a signal or a fatal error, pull the labs from under the checks."""
+        failure: BaseException | None = None
+        closed = False
+        while running:  # a short tick, so that the main thread hears signals
+            done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+            failure = failure or next((error for each in done if (error := each.exception())), None)
+            if failure:
+                self._stop.set()
+            if (self.interrupted.is_set() or failure) and not closed:
+                closed = True
+                self._close_labs()
+        return failure
+
+    def _topology(self, topology: Topology) -> None:
+        rows = [row for row in self._settings.plan if row.topology == topology.name]
+        self._tell(LabStarting(topology.name))
+        lab: Lab | None = None
+        try:
+            lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
+            with self._lock:
+                self._labs.append(lab)
+            self._record(lab.evidence)
+            self._tell(LabReady(topology.name, lab.evidence))
+            workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+        except HarnessError as error:
+            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not stand: {error.what}"
+            self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))
+            if not self._stop.is_set():
+                self._tell(LabFailed(topology.name, str(error)))
+            for row in rows:
+                self._answer(_not_run(row, reason))
+            if lab:
+                self._take_down(lab)
+            return
+        try:
+            self._checks(topology, rows, workplace)
+        finally:
+            workplace.close()
+            self._take_down(lab)
+
+    def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        one = self._prove_row if self._settings.proving else self._verify_row
+        with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix=f"check-{topology.name}") as pool:
+            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in rows]
+            try:
+                for each in pending:
+                    each.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+        if self._stop.is_set():
+            return
+        self._tell(CheckStarted(topology.name, check.id))
+        result = run_check(check, row, topology, workplace, interrupted=self._stop)
+        self._answer(accept_known(result, self._settings.known))
+
+    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+        """Run the check as it is, then under each control: a check that is not OK by itself proves nothing."""
+        if self._stop.is_set():
+            return
+        self._tell(CheckStarted(topology.name, check.id))
+        plain = run_check(check, row, topology, workplace, interrupted=self._stop)
+        for control in self._settings.catalogue.controls_of(check.id):
+            if self._stop.is_set():
+                return
+            if plain.status in {Status.OK, Status.NA}:
+                proof = prove(check, control, row, topology, workplace, self._stop)
+            else:
+                proof = Proof(
+                    topology=topology.name, check=check.id, control=control.name, at=control.at, proven=False,
+                    applicable=True, reason=f"without a control the check is {plain.status}: {plain.reason}",
+                )
+            if self._stop.is_set():
+                return
+            self._store.append_proof(proof)
+            self._tell(ControlFinished(proof))
+        self._answer(accept_known(plain, self._settings.known))
+
+    def _answer(self, result: Result) -> None:
+        with self._lock:
+            self._answered.add((result.topology, result.check))
+        self._store.append(result)
+        self._tell(CheckFinished(result))
+
+    def _answer_the_rest(self, failure: str) -> None:
+        why = "the run was interrupted before this check began" if self.interrupted.is_set() else f"the run failed: {failure}"
+        for row in self._settings.plan:
+            if (row.topology, row.check) not in self._answered:
+                self._answer(_not_run(row, why))
+
+    def _record(self, evidence: TopologyEvidence) -> None:
+        with self._lock:
+            topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
+            self._store.update(topologies=topologies)
+
+    def _take_down(self, lab: Lab) -> None:
+        """Keep the logs, then remove the lab; a trouble here is told and never replaces an earlier error."""
+        with self._lock:
+            if lab not in self._labs:
+                return
+            self._labs.remove(lab)
+        for step in (lambda: self._keep_logs(lab), lab.close):
+            try:
+                step()
+            except HarnessError as error:
+                self._tell(Notice(str(error)))
+        self._tell(LabStopped(lab.topology.name))
+
+    def _keep_logs(self, lab: Lab) -> None:
+        for service, text in lab.logs().items():
+            self._store.write_log(lab.topology.name, service, text)
+
+    def _close_labs(self) -> None:
+        with self._lock:
+            labs = list(self._labs)
+        with ThreadPoolExecutor(max(1, len(labs))) as pool:
+            list(pool.map(self._take_down, labs))
+
+
+def _not_run(row: PlannedCheck, reason: str) -> Result:
+    return Result(
+        topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=reason, started_at=utc_now(),
+        reproduce=row.reproduce,
+    )

@@ -1,0 +1,113 @@
+"""Running one check, with or without a control, to an honest answer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.checks.bench import NotExercisedError
+from harness.database import SqlError, describe
+from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
+from harness.store import utc_now
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from harness.checks.bench import Bench
+    from harness.checks.registry import Check, Control
+    from harness.checks.workplace import Workplace
+    from harness.model import Topology
+
+
+def run_check(
+    check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace, *,
+    control: Control | None = None, interrupted: Event | None = None,
+) -> Result:
+    """Run one check in a database of its own; never raises for what the check does.
+
+    OK needs at least one expectation, and all of them held. An unexpected exception is an Issue of the
+    check itself. What could not be brought about, or was interrupted, is Not run.
+    """
+    began, started_at = time.monotonic(), utc_now()
+    result = Result(
+        topology=row.topology, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
+    )
+    if lacking := check.lacking(topology):
+        return replace(result, status=Status.NA, reason=lacking)
+    bench: Bench | None = None
+    status, reason = Status.NOT_RUN, ""
+    try:
+        with workplace.bench(check.id) as bench:
+            try:
+                if control:
+                    control.apply(bench)
+                check.run(bench)
+            except NotExercisedError as error:
+                status, reason = Status.NOT_RUN, str(error)
+            except SqlError as error:
+                status, reason = Status.ISSUE, f"the check itself broke: {describe(error)}"
+            except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
+                status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
+            else:
+                status, reason = _judge(bench)
+    except SqlError as error:
+        status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
+    if interrupted and interrupted.is_set() and status is not Status.OK:
+        status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
+    if bench:
+        result = replace(
+            result, expectations=tuple(bench.expectations), probes=tuple(bench.probes), facts=bench.facts,
+            limit=bench.limit if status is Status.OK else None,
+        )
+    return replace(result, status=status, reason=reason, duration_ms=_since(began))
+
+
+def _judge(bench: Bench) -> tuple[Status, str]:
+    if not bench.expectations:
+        return Status.ISSUE, "the check itself broke: it made no expectation, so it has proven nothing"
+    failed = [each for each in bench.expectations if not each.held]
+    if not failed:
+        return Status.OK, ""
+    first = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return Status.ISSUE, f"{first.name}: expected {first.expected}, observed {first.observed}{more}"
+
+
+def prove(
+    check: Check, control: Control, row: PlannedCheck, topology: Topology, workplace: Workplace, interrupted: Event
+) -> Proof:
+    """Run a check under its control: it is proven when it turns to Issue at the named expectation."""
+    began = time.monotonic()
+    proof = Proof(
+        topology=topology.name, check=check.id, control=control.name, at=control.at, proven=False, applicable=False,
+        reason="",
+    )
+    if lacking := check.lacking(topology) or control.lacking(topology):
+        return replace(proof, reason=lacking)
+    result = run_check(check, row, topology, workplace, control=control, interrupted=interrupted)
+    at = [each for each in result.expectations if each.name == control.at]
+    if result.status is Status.ISSUE and any(not each.held for each in at):
+        reason, proven = "", True
+    elif result.status is Status.OK:
+        reason, proven = "the check stayed green under its control", False
+    elif not at:
+        reason, proven = f"no expectation is named {control.at!r}; the check said: {result.status}: {result.reason}", False
+    else:
+        reason, proven = f"the expectation held; the check said: {result.status}: {result.reason}", False
+    return replace(proof, proven=proven, applicable=True, reason=reason, duration_ms=_since(began))
+
+
+def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
+    """Mark an Issue that its owner accepts; it stays an Issue."""
+    if result.status is not Status.ISSUE:
+        return result
+    for each in known:
+        if each.check == result.check and (not each.topologies or result.topology in each.topologies):
+            return replace(result, known=each)
+    return result
+
+
+def _since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)

@@ -1,0 +1,23 @@
+"""The list of suites. Adding a suite is adding a module here."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from harness.checks.registry import Catalogue, Fixtures, build_catalogue
+from harness.suites import actor, capture, careless
+
+FIXTURES = Fixtures(
+    sql=Path(__file__).parent / "tables.sql",
+    attached=(
+        "public.posts", "public.comments", "public.bookmarks", "public.authors", "public.ledger", "public.measures",
+        '"Shop"."Order ""Items"""',
+    ),
+    attached_with_changed_from=("public.profiles",),
+)
+
+
+@cache
+def catalogue() -> Catalogue:
+    return build_catalogue((capture, actor, careless), FIXTURES)
