@@ -37,8 +37,8 @@ class Application:
         self.setting = setting
         self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
         self.declare: Callable[[Client, Actor], None] = self.declare_locally
-        self.clean_up: Callable[[Client], None] = lambda _client: None
-        self.options_are_sent = True
+        self.begin: Callable[[Client], object] = lambda client: client.run("BEGIN")
+        self.sends_startup_options = True
         self.undo = "ROLLBACK"
         self.undo_to = "ROLLBACK TO SAVEPOINT {}"
 
@@ -51,9 +51,8 @@ class Application:
     def declare_nothing(self, _client: Client, _actor: Actor) -> None:
         pass
 
-    def no_transaction(self, client: Client) -> contextlib.AbstractContextManager[Client]:
+    def begin_nothing(self, _client: Client) -> None:
         """Leave every statement to commit by itself."""
-        return contextlib.nullcontext(client)
 
     @contextlib.contextmanager
     def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:

@@ -276,9 +276,7 @@ def pipeline_that_declares_nothing(bench: Bench) -> None:
        section=_HERE, severity=P1, area=_SETTING)
 def single_message(bench: Bench) -> None:
     client = bench.client()
-    # the way of a session-level careless application, were it not for `true`
-    scope = "true" if bench.application.declare == bench.application.declare_locally else "false"
-    client.run(f"SELECT set_config('{bench.application.setting}', '{ADA.setting}', {scope}); "
+    client.run(f"SELECT set_config('{bench.application.setting}', '{ADA.setting}', true); "
                "INSERT INTO public.posts (slug) VALUES ('message')")
     bench.write(client, None, "next")
     bench.expect("actor of the message", bench.actor_of("message"), equals=ADA.reference)
@@ -286,8 +284,8 @@ def single_message(bench: Bench) -> None:
 
 
 @breaks(single_message, at="actor of the next write")
-def single_message_for_the_session(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
+def single_message_with_a_default(bench: Bench) -> None:
+    default_actor(bench)
 
 
 # --- many clients on shared server connections -----------------------------------------------------------------
@@ -370,15 +368,12 @@ def after_error_with_a_default(bench: Bench) -> None:
        section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
 def vanished_client(bench: Bench) -> None:
     client = bench.client()
-    with ExitStack() as stack:
-        stack.callback(lambda: None)
-        if bench.application.transaction is type(client).transaction:
-            client.run("BEGIN")
-        bench.application.declare(client, ADA)
-        bench.insert_post(client, "vanished")
-        pid = client.server_pid()
-        with socket.socket(fileno=dup(client.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
+    bench.application.begin(client)
+    bench.application.declare(client, ADA)
+    bench.insert_post(client, "vanished")
+    pid = client.server_pid()
+    with socket.socket(fileno=dup(client.fileno())) as wire:  # no Terminate message: the client is just gone
+        wire.shutdown(socket.SHUT_RDWR)
     other = bench.client()
     bench.write(other, None, "by nobody")
     bench.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
@@ -388,13 +383,14 @@ def vanished_client(bench: Bench) -> None:
 
 @breaks(vanished_client, at="changes")
 def vanished_client_without_a_transaction(bench: Bench) -> None:
-    bench.application.transaction = bench.application.no_transaction
+    bench.application.begin = bench.application.begin_nothing
 
 
 @check("actor.many-clients", claim="hundreds of writes by many clients on fewer server connections are each attributed to their own actor",
        section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
 def many_clients(bench: Bench) -> None:
-    """24 clients, 20 transactions each, every one with an actor of its own; one in ten rolls back, one in ten declares none."""
+    """24 clients, 20 transactions each, every one with an actor of its own; one in ten declares none."""
+
     def one_client(number: int) -> list[tuple[str, int, bool]]:
         seen = []
         with bench.client() as client:
@@ -402,11 +398,11 @@ def many_clients(bench: Bench) -> None:
                 slug = f"{number}-{n}"
                 actor = None if n % 10 == 9 else Actor("user", slug)
                 keep = n % 10 != 4
-                with bench.audited(client, actor) as work:
-                    bench.insert_post(work, slug)
-                    pid = work.server_pid()
+                with bench.audited(client, actor):
+                    bench.insert_post(client, slug)
+                    pid = client.server_pid()
                     if not keep:
-                        work.run("DELETE FROM public.posts WHERE slug = %s", [slug])
+                        client.run("DELETE FROM public.posts WHERE slug = %s", [slug])
                 seen.append((slug, pid, keep))
         return seen
 

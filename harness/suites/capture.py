@@ -328,7 +328,7 @@ def one_transaction_torn_apart(bench: Bench) -> None:
        section=_HERE, severity=P0, area="transaction record", needs=(TRANSACTION_BLOCKS,))
 def rollback(bench: Bench) -> None:
     client = bench.client()
-    client.run("BEGIN")
+    bench.application.begin(client)
     bench.application.declare(client, ADA)
     bench.insert_post(client, "undone")
     client.run(bench.application.undo)
@@ -393,9 +393,7 @@ def two_phase_without_an_actor(bench: Bench) -> None:
        section=_HERE, severity=P0, area="transaction record", needs=(TRANSACTION_BLOCKS,))
 def killed_connection(bench: Bench) -> None:
     client = bench.client()
-    began = bench.application.transaction is type(client).transaction
-    if began:
-        client.run("BEGIN")
+    bench.application.begin(client)
     bench.application.declare(client, ADA)
     bench.insert_post(client, "lost")
     pid = client.server_pid()
@@ -412,7 +410,7 @@ def killed_connection(bench: Bench) -> None:
 
 @breaks(killed_connection, at="rows")
 def killed_connection_without_a_transaction(bench: Bench) -> None:
-    bench.application.transaction = bench.application.no_transaction
+    bench.application.begin = bench.application.begin_nothing
 
 
 @check("capture.reused-txid", claim="a record left by another cluster with this transaction's id is not taken for its own",

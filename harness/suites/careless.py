@@ -41,7 +41,6 @@ def session_set(bench: Bench) -> None:
     def careless(client: Client) -> None:
         _set_for_the_session(bench, client)
         bench.write(client, None, "own write")
-        bench.application.clean_up(client)
 
     relay(bench, careless, lambda other: bench.write(other, None, "next on the connection"))
     lands = {
@@ -61,10 +60,9 @@ def session_set(bench: Bench) -> None:
     bench.documented_limit(outcome, source)
 
 
-@breaks(session_set, at="the next write on the server connection, by somebody else, is attributed to",)
-def session_set_landing_on_bob(bench: Bench) -> None:
-    bench.sabotage(f"ALTER ROLE harness_app IN DATABASE {bench.database} SET {bench.application.setting} = '{BOB.setting}'")
-    bench.application.clean_up = lambda client: client.run(f"SET {bench.application.setting} = '{BOB.setting}'") and None
+@breaks(session_set, at="the next write on the server connection, by somebody else, is attributed to")
+def session_set_landing_elsewhere(bench: Bench) -> None:
+    bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
 @check("actor.careless-session-set-lost",
@@ -74,16 +72,14 @@ def session_set_lost(bench: Bench) -> None:
     client = bench.client()
     _set_for_the_session(bench, client)
     with moved(bench, client):
-        if bench.application.declare != bench.application.declare_locally:
-            _set_for_the_session(bench, client)
         bench.write(client, None, "after the move")
     bench.expect("the write after the move is attributed to", _who(bench.actor_of("after the move")), equals="nobody")
     bench.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
 
 
 @breaks(session_set_lost, at="the write after the move is attributed to")
-def session_set_again_after_the_move(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
+def session_set_replaced_by_a_default(bench: Bench) -> None:
+    default_actor(bench)
 
 
 @check("actor.careless-outside-transaction",
@@ -132,8 +128,7 @@ def after_first_write_fills_in(bench: Bench) -> None:
        claim="an actor given as a startup option is on every write of the connection, or the pooler refuses to connect",
        section=_HERE, severity=P0, area=_AREA)
 def startup_option(bench: Bench) -> None:
-    option = f"-c {bench.application.setting}={ADA.setting}".replace(" ", "")
-    option = "-c " + option.removeprefix("-c") if bench.application.options_are_sent else ""
+    option = f"-c {bench.application.setting}={ADA.setting}" if bench.application.sends_startup_options else ""
     outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
     observed = f"a write by {_who(bench.actor_of('connected'))}" if outcome == "done" else "refused"
     bench.fact("what the client was told", outcome)
@@ -147,15 +142,14 @@ def startup_option(bench: Bench) -> None:
 
 @breaks(startup_option, at="connecting with the option")
 def startup_option_not_sent(bench: Bench) -> None:
-    bench.application.options_are_sent = False
+    bench.application.sends_startup_options = False
 
 
 @check("actor.careless-role-default",
        claim="an actor set as the default of a role or database is on every write that declares none",
        section=_HERE, severity=P0, area=_AREA)
 def role_default(bench: Bench) -> None:
-    if bench.application.declare == bench.application.declare_locally:
-        default_actor(bench)
+    default_actor(bench)
     client = bench.client()
     bench.write(client, None, "undeclared")
     bench.expect("the write is attributed to", _who(bench.actor_of("undeclared")), equals=_who(MALLORY.reference))
@@ -163,5 +157,5 @@ def role_default(bench: Bench) -> None:
 
 
 @breaks(role_default, at="the write is attributed to")
-def role_default_not_set(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_nothing
+def role_default_dropped_on_the_way(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.actor_ref := NULL")

@@ -1,0 +1,96 @@
+"""What the user asked for: harness.toml, then environment variables, then the command line."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from harness import config, places
+from harness.engine.images import ImagePolicy
+from harness.errors import ConfigError, UsageError
+from harness.model import KnownIssue
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+PROJECT_FILE = "harness.toml"
+
+
+class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`harness.toml` in the folder the command is run from; every key is optional."""
+
+    engine: Literal["auto", "docker", "native"] = "auto"
+    jobs: int = 0
+    reports: str = "reports"
+    topologies: str = ""
+    images: ImagePolicy = ImagePolicy()
+    known_issues: tuple[KnownIssue, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    engine: Literal["auto", "docker", "native"]
+    jobs: int
+    reports: Path
+    topologies: Path
+    images: ImagePolicy
+    known_issues: tuple[KnownIssue, ...]
+    #: `--set` values: product to version
+    versions: dict[str, str]
+
+
+def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
+    """Merge the three sources.
+
+    :param today: YYYY-MM-DD, for telling whether an accepted Issue has expired.
+    :raises ConfigError: for a mistake in harness.toml, or an expired entry in it.
+    """
+    path = Path(PROJECT_FILE)
+    file = config.load(path, ProjectFile) if path.exists() else ProjectFile()
+    today = today or f"{datetime.now(UTC):%Y-%m-%d}"
+    for entry in file.known_issues:
+        if entry.expires < today:
+            raise ConfigError(
+                f"known_issues: the entry for {entry.check} expired on {entry.expires}",
+                where=str(path), hint="mend the Issue, or give it a new day and say why where it links to",
+            )
+    images = msgspec.structs.replace(
+        file.images,
+        prefix=_given(arguments, "image_prefix") or os.environ.get("HARNESS_IMAGE_PREFIX", file.images.prefix),
+        pull=_given(arguments, "pull") or _choice("HARNESS_PULL", ("missing", "never", "always"), file.images.pull),
+        override=file.images.override | _pairs("--image", _given(arguments, "image") or []),
+    )
+    return Settings(
+        engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
+        # most of a check is waiting for servers; two for each core keep both busy
+        jobs=_given(arguments, "jobs") or file.jobs or max(2, min(8, os.cpu_count() or 2)),
+        reports=Path(_given(arguments, "reports") or os.environ.get("HARNESS_REPORTS") or file.reports),
+        topologies=Path(_given(arguments, "topologies_folder") or file.topologies or places.TOPOLOGIES),
+        images=images,
+        known_issues=file.known_issues,
+        versions=_pairs("--set", _given(arguments, "set") or []),
+    )
+
+
+def _given(arguments: Namespace, name: str) -> object:
+    return getattr(arguments, name, None)
+
+
+def _choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
+    value = os.environ.get(variable) or default
+    if value not in allowed:
+        raise UsageError(f"{variable}: found {value!r}, allowed: {', '.join(allowed)}")
+    return value
+
+
+def _pairs(option: str, values: object) -> dict[str, str]:
+    pairs = {}
+    for each in values if isinstance(values, list) else []:
+        key, found, value = str(each).partition("=")
+        if not found or not key or not value:
+            raise UsageError(f"{option}: found {each!r}, needed NAME=VALUE", hint=f"{option} postgres=17")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,140 @@
+"""Progress for people, on stderr: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from threading import RLock
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.events import (
+    CheckFinished,
+    CheckStarted,
+    ControlFinished,
+    Event,
+    ImageProgress,
+    LabFailed,
+    LabReady,
+    LabStarting,
+    LabStopped,
+    Notice,
+    RunEnded,
+    RunStarted,
+)
+from harness.model import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.model import Proof, Result
+
+_COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
+
+
+class Terminal:
+    """Listens to a run and says what happens. Everything passes the redactor."""
+
+    def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        stream = stream or sys.stderr
+        self._redact = redact
+        self._quiet = quiet
+        self._console = Console(
+            file=stream, highlight=False, soft_wrap=True, no_color="NO_COLOR" in os.environ or None, emoji=False
+        )
+        self._lock = RLock()
+        self._live: Live | None = None
+        self._planned: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._doing: dict[str, list[str]] = {}
+        self._state: dict[str, str] = {}
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print prose."""
+        with self._lock:
+            self._console.print(Text(self._redact(text), style=style))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._live:
+                self._live.stop()
+                self._live = None
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._hear(event)
+            if self._live:
+                self._live.update(self._table())
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case RunStarted(record):
+                for row in record.plan:
+                    self._planned[row.topology] = self._planned.get(row.topology, 0) + 1
+                self.say(
+                    f"run {record.run_id}: {len(record.plan)} rows in {len(self._planned)} topologies, "
+                    f"engine {record.engine} {record.engine_version}"
+                )
+                if self._console.is_terminal and not self._quiet:
+                    self._live = Live(self._table(), console=self._console, transient=True, refresh_per_second=8)
+                    self._live.start()
+            case Notice(text):
+                self.say(f"note: {text}", "yellow")
+            case ImageProgress(image, text):
+                self.say(f"image {image}: {text}", "dim")
+            case LabStarting(topology):
+                self._state[topology] = "starting"
+            case LabReady(topology, evidence):
+                self._state[topology] = "verifying"
+                servers = ", ".join(f"{each.product} {each.version}" for each in evidence.services)
+                self.say(f"{topology}: ready after {evidence.ready_ms / 1000:.2f} s ({servers})")
+            case LabFailed(topology, reason):
+                self._state[topology] = "did not stand"
+                self.say(f"{topology}: {reason}", "bold red")
+            case CheckStarted(topology, check):
+                self._doing.setdefault(topology, []).append(check)
+            case CheckFinished(result):
+                self._finished(result)
+            case ControlFinished(proof):
+                self._proof(proof)
+            case LabStopped(topology):
+                self._state[topology] = "torn down"
+            case RunEnded():
+                self.close()
+
+    def _finished(self, result: Result) -> None:
+        self._done[result.topology] = self._done.get(result.topology, 0) + 1
+        if result.check in self._doing.get(result.topology, []):
+            self._doing[result.topology].remove(result.check)
+        speaks = result.status in {Status.ISSUE, Status.NOT_RUN}
+        if speaks or not (self._live or self._quiet):
+            known = " (known)" if result.known else ""
+            why = f"  {result.reason}" if result.reason else ""
+            line = f"{result.topology:<12} {result.status + known:<8} {result.check}  {result.duration_ms / 1000:.2f}s{why}"
+            self.say(line, _COLOUR[result.status] if self._console.is_terminal else "")
+
+    def _proof(self, proof: Proof) -> None:
+        if not proof.applicable:
+            word = "n/a"
+        else:
+            word = "proven" if proof.proven else "UNPROVEN"
+        if word == "UNPROVEN" or not (self._live or self._quiet):
+            why = f"  {proof.reason}" if proof.reason else ""
+            self.say(f"{proof.topology:<12} {word:<8} {proof.check} under {proof.control}{why}",
+                     "bold red" if word == "UNPROVEN" else "")
+
+    def _table(self) -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for topology, planned in self._planned.items():
+            done = self._done.get(topology, 0)
+            width = 24
+            filled = width * done // planned if planned else 0
+            table.add_row(
+                topology, "█" * filled + "░" * (width - filled), f"{done}/{planned}",
+                self._state.get(topology, "waiting"), Text(", ".join(self._doing.get(topology, [])[:3]), style="dim"),
+            )
+        return table

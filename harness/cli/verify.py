@@ -1,0 +1,271 @@
+"""`verify`, `prove` and `report`: plan, run, render, recap."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.audit.target import AuditTarget, reference_target
+from harness.checks.run import Run, RunSettings
+from harness.engine.choice import choose
+from harness.engine.owner import Owner
+from harness.errors import UsageError
+from harness.events import Notice, RunEnded, RunStarted
+from harness.lab.catalogue import load_topologies, select, wanted_by, with_versions
+from harness.model import EvidenceClass, PlannedCheck, RunRecord, Status
+from harness.provenance import fingerprint, provenance
+from harness.redaction import Redactor
+from harness.report.evidence import Evidence, count, merge
+from harness.report.render import render
+from harness.report.tables import build_report
+from harness.store import RunStore, StoredRun, kept_runs, new_run_id, read_run, read_runs, require_writable, utc_now
+from harness.suites.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from harness.checks.registry import Check
+    from harness.cli.settings import Settings
+    from harness.cli.signals import Signals
+    from harness.cli.terminal import Terminal
+    from harness.engine.protocol import Engine
+    from harness.model import Topology
+
+EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
+
+
+class Context(Struct, frozen=True):
+    """What every command needs."""
+
+    settings: Settings
+    terminal: Terminal
+    redactor: Redactor
+    signals: Signals
+
+
+def verify(context: Context, arguments: Namespace) -> int:
+    """Run the checks of the named topologies, then render what is known about this commit."""
+    topologies = _topologies(context.settings, arguments.topologies)
+    checks = catalogue().select(arguments.suite, arguments.check)
+    if arguments.dry_run:
+        _print_plan(topologies, checks)
+        return 0
+    run = _execute(context, topologies, checks, proving=False)
+    evidence = _evidence(context.settings)
+    paths = render(build_report(evidence, context.settings.reports), context.settings.reports)
+    _recap([run])
+    _say_where(context, run.folder, paths)
+    _say_issues(context, [run])
+    return _exit_code(context, [run], strict=arguments.strict)
+
+
+def prove(context: Context, arguments: Namespace) -> int:
+    """Run every check under each of its controls."""
+    topologies = _topologies(context.settings, arguments.topologies)
+    checks = catalogue().select(arguments.suite, arguments.check)
+    if arguments.dry_run:
+        _print_plan(topologies, checks)
+        return 0
+    run = _execute(context, topologies, checks, proving=True)
+    render(build_report(_evidence(context.settings), context.settings.reports), context.settings.reports)
+    for topology in topologies:
+        proofs = [each for each in run.proofs if each.topology == topology.name]
+        proven = sum(each.proven for each in proofs)
+        unproven = sum(each.applicable and not each.proven for each in proofs)
+        sys.stdout.write(
+            f"{topology.name:<12} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
+        )
+    failed = [each for each in run.proofs if each.applicable and not each.proven]
+    for each in failed:
+        sys.stdout.write(context.redactor(
+            f"UNPROVEN {each.topology}: {each.check} under {each.control}, at {each.at!r}: {each.reason}\n"))
+    code = _exit_code(context, [run], strict=arguments.strict)
+    return code if code not in {0, EXIT_NOT_RUN} else EXIT_ISSUE if failed else code
+
+
+def report(context: Context, arguments: Namespace) -> int:
+    """Render what is known; with --complete, first run the topologies that lack evidence for this code."""
+    settings = context.settings
+    if arguments.complete and arguments.from_:
+        raise UsageError("--complete runs what is missing here, and --from takes evidence from elsewhere; choose one")
+    if arguments.from_:
+        runs = read_runs([Path(folder) for folder in arguments.from_])
+        evidence = merge(runs, _expected(settings))
+    else:
+        require_writable(settings.reports)
+        evidence = _evidence(settings)
+        runs = ()
+    fresh: list[StoredRun] = []
+    if arguments.complete:
+        missing = evidence.names() if arguments.fresh else evidence.missing()
+        for name in evidence.names():
+            if name not in missing:
+                context.terminal.say(f"{name}: its evidence for this code is complete; --fresh runs it again")
+        if missing:
+            topologies = _topologies(settings, missing)
+            fresh = [_execute(context, topologies, catalogue().checks, proving=False)]
+            evidence = _evidence(settings)
+    for why in evidence.left_out:
+        context.terminal.say(f"note: {why}; it is left out")
+    data = build_report(evidence, settings.reports)
+    paths = render(data, settings.reports)
+    if arguments.markdown:
+        sys.stdout.write((settings.reports / "report.md").read_text(encoding="utf-8"))
+    else:
+        _recap_evidence(evidence)
+    _say_where(context, fresh[0].folder if fresh else None, paths)
+    for row in evidence.rows:
+        if row.status is Status.ISSUE:
+            context.terminal.say(_issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce))
+    if context.signals.received:
+        return EXIT_INTERRUPTED
+    results = [row.result for row in evidence.rows]
+    if any(each.status is Status.ISSUE and each.known is None for each in results):
+        return EXIT_ISSUE
+    if not any(each.status is not Status.NOT_RUN for each in results):
+        return EXIT_NOTHING
+    if fresh and any(not stood.stood for stood in fresh[0].record.topologies.values()):
+        return EXIT_NOTHING
+    return EXIT_NOT_RUN if arguments.strict and any(each.status is Status.NOT_RUN for each in results) else 0
+
+
+# --- running -----------------------------------------------------------------------------------------------
+
+
+def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, ...], *, proving: bool) -> StoredRun:
+    settings, tell = context.settings, context.terminal
+    require_writable(settings.reports)
+    wanted = tuple(each for topology in topologies for each in wanted_by(topology))
+    engine = choose(settings.engine, settings.images, wanted, tell)
+    try:
+        for line in engine.reap():
+            tell(Notice(f"removed what an earlier run left: {line}"))
+        owner = Owner.me(new_run_id())
+        target = reference_target()
+        plan = _plan(topologies, checks, engine, settings)
+        record = _record(owner, engine, target, plan, settings)
+        store = RunStore(settings.reports, record, context.redactor)
+        try:
+            tell(RunStarted(record, str(store.folder)))
+            run = Run(
+                RunSettings(
+                    topologies=tuple(topologies), plan=plan, catalogue=catalogue(), target=target, jobs=settings.jobs,
+                    known=settings.known_issues, proving=proving,
+                ),
+                engine, owner, store, context.redactor, tell,
+            )
+            with context.signals.deferred_to(run.interrupt):
+                run.execute()
+        finally:
+            tell(RunEnded(store.record))
+            store.close()
+    finally:
+        engine.close()
+    return read_run(store.folder)
+
+
+def _topologies(settings: Settings, names: list[str]) -> list[Topology]:
+    known = load_topologies(settings.topologies)
+    variants = {name: with_versions(topology, settings.versions) for name, topology in known.items()}
+    return select(variants, names)
+
+
+def _plan(
+    topologies: list[Topology], checks: tuple[Check, ...], engine: Engine | None, settings: Settings
+) -> tuple[PlannedCheck, ...]:
+    extra = " --engine native" if engine and engine.name == "native" else ""
+    extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
+    return tuple(
+        PlannedCheck(
+            topology=topology.name, check=each.id, claim=each.claim, section=each.section, severity=each.severity,
+            area=each.area,
+            reproduce=f"nox -s topology-{topology.name} -- --check {each.id}{extra}",
+        )
+        for topology in topologies for each in checks
+    )
+
+
+def _record(
+    owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[PlannedCheck, ...], settings: Settings
+) -> RunRecord:
+    return RunRecord(
+        run_id=owner.run_id, started_at=utc_now(), argv=tuple(["harness", *sys.argv[1:]]),
+        provenance=provenance(settings.topologies), evidence_class=EvidenceClass.CI, engine=engine.name,
+        engine_version=engine.version, audit_target=target.name, plan=plan,
+    )
+
+
+def _expected(settings: Settings) -> tuple[PlannedCheck, ...]:
+    topologies = list(load_topologies(settings.topologies).values())
+    return _plan(topologies, catalogue().checks, None, settings)
+
+
+def _evidence(settings: Settings) -> Evidence:
+    """Merge what the reports folder holds about exactly this code."""
+    return merge(
+        kept_runs(settings.reports), _expected(settings), fingerprint=fingerprint(settings.topologies)
+    )
+
+
+# --- saying ------------------------------------------------------------------------------------------------
+
+
+def _print_plan(topologies: list[Topology], checks: tuple[Check, ...]) -> None:
+    for topology in topologies:
+        for each in checks:
+            lacking = each.lacking(topology)
+            sys.stdout.write(f"{topology.name:<12} {each.id}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
+
+
+def _recap(runs: list[StoredRun]) -> None:
+    for run in runs:
+        for name in dict.fromkeys(row.topology for row in run.record.plan):
+            results = [each for each in run.answers() if each.topology == name]
+            took = sum(each.duration_ms for each in results) / 1000
+            _recap_line(name, count(results), took)
+
+
+def _recap_evidence(evidence: Evidence) -> None:
+    for name in evidence.names():
+        rows = evidence.of(name)
+        _recap_line(name, count(rows), sum(row.result.duration_ms for row in rows) / 1000)
+
+
+def _recap_line(name: str, counted: object, took_s: float) -> None:
+    known = f" ({counted.known} known)" if counted.known else ""
+    sys.stdout.write(
+        f"{name:<12} ok={counted.ok} issue={counted.issue}{known} na={counted.na} not_run={counted.not_run}  {took_s:.1f}s\n"
+    )
+    sys.stdout.flush()
+
+
+def _say_where(context: Context, folder: Path | None, paths: list[Path]) -> None:
+    if folder:
+        context.terminal.say(f"evidence: {folder}")
+    context.terminal.say(f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
+                         f"{paths[0].parent}/")
+
+
+def _say_issues(context: Context, runs: list[StoredRun]) -> None:
+    for run in runs:
+        for each in run.answers():
+            if each.status is Status.ISSUE:
+                context.terminal.say(_issue_line(each.topology, each.check, each.reason, each.reproduce))
+
+
+def _issue_line(topology: str, check: str, reason: str, reproduce: str) -> str:
+    return f"Issue {topology} {check}: {reason}\n  reproduce: {reproduce}"
+
+
+def _exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
+    if context.signals.received or any(run.record.state == "interrupted" for run in runs):
+        return EXIT_INTERRUPTED
+    results = [each for run in runs for each in run.answers()]
+    if any(each.status is Status.ISSUE and each.known is None for each in results):
+        return EXIT_ISSUE
+    if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
+        return EXIT_NOTHING
+    return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0

@@ -1,0 +1,69 @@
+"""Which code produced the evidence: version, git commit, and a fingerprint of what decides a result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from harness import places
+from harness.model import Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
+_PRINTS_ONLY = ("cli", "report")
+
+
+def provenance(topologies: Path) -> Provenance:
+    """Describe the code that is running. `topologies` is the folder the topology files were read from."""
+    return Provenance(
+        tool_version=_version("pooler-harness"),
+        commit=_git("rev-parse", "HEAD"),
+        dirty=bool(_git("status", "--porcelain")),
+        fingerprint=fingerprint(topologies),
+        python=platform.python_version(),
+        psycopg=_version("psycopg"),
+    )
+
+
+def fingerprint(topologies: Path) -> str:
+    """Return a hash of every file that decides a result; evidence of the same hash may be shown together.
+
+    The folders that only print are left out, so that a mended sentence does not void the evidence.
+    """
+    digest = hashlib.sha256()
+    roots = dict.fromkeys([places.PACKAGE, places.TOPOLOGIES.resolve(), topologies.resolve()])
+    for root in roots:
+        for path in sorted(_files(root)):
+            inside = path.relative_to(root)
+            if inside.parts[0] not in (*_PRINTS_ONLY, "share"):
+                digest.update(f"{inside}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _files(root: Path) -> Iterable[Path]:
+    return (path for path in root.rglob("*") if path.name.endswith(_DECIDES) and path.is_file())
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(places.SHIPPED), *arguments],  # noqa: S607
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,93 @@
+"""Sessions: `nox -l` lists them; arguments after `--` go to the command line of the harness."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+TOPOLOGIES = sorted((path.stem for path in (ROOT / "topologies").glob("*.toml")), key=lambda name: (name != "direct", name))
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["report"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install the project once for each state of pyproject.toml: a present environment costs nothing."""
+    asked = ".[" + ",".join(extras) + "]" if extras else "."
+    state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + asked.encode() + str(ROOT).encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / "installed"
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    session.install("--quiet", "-e", asked)
+    stamp.write_text(state)
+
+
+def harness(session: nox.Session, *arguments: str) -> None:
+    # the harness has its own exit codes, and says itself what they mean
+    session.run("python", "-m", "harness", *arguments, *session.posargs)
+
+
+def add_topology(name: str) -> None:
+    def verify(session: nox.Session) -> None:
+        install(session)
+        harness(session, "verify", name)
+
+    verify.__doc__ = f"Verify the topology {name}, then render the tables."
+    nox.session(name=f"topology-{name}", tags=["topology"])(verify)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Run the topologies that lack evidence for this code, then fill the tables in reports/."""
+    install(session)
+    harness(session, "report", *([] if "--from" in session.posargs else ["--complete"]))
+
+
+for each in TOPOLOGIES:
+    add_topology(each)
+
+
+@nox.session
+def prove(session: nox.Session) -> None:
+    """Break what each check watches, on purpose: every check must turn to Issue."""
+    install(session)
+    harness(session, "prove")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests: unit tests, and contract tests on the engines that this machine has."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and that imports point down only."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure start-up, capture cost and the whole run, each beside what it is compared with."""
+    install(session, "bench")
+    session.run("python", "-m", "tests.bench", *session.posargs, env={"TESTCONTAINERS_RYUK_DISABLED": "true"})
+
+
+if "CI" in os.environ:
+    nox.options.stop_on_first_error = True
