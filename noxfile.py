@@ -9,7 +9,9 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).parent
-TOPOLOGIES = sorted((path.stem for path in (ROOT / "topologies").glob("*.toml")), key=lambda name: (name != "direct", name))
+TOPOLOGIES = sorted(
+    (path.stem for path in (ROOT / "topologies").glob("*.toml")), key=lambda name: (name != "direct", name)
+)
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["report"]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from msgspec import Struct
-from psycopg import errors, pq, sql
+from psycopg import pq, sql
 from psycopg.types.json import Jsonb
 
 from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for the latter
@@ -42,8 +42,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     def environment(self) -> dict[str, str]:
         """Return libpq's environment variables for a command that connects here."""
         return {
-            "PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": self.user,
-            "PGPASSWORD": self.password, "PGDATABASE": self.dbname,
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.user,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": self.dbname,
         }
 
 
@@ -79,7 +82,7 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
 
 
 def _query(statement: str | sql.Composable) -> Any:
-    return statement if isinstance(statement, sql.Composable) else cast("LiteralString", statement)
+    return statement
 
 
 def connect(
@@ -95,11 +98,17 @@ def connect(
     :param prepare_threshold: None never prepares on the server.
     :raises SqlError: as psycopg does; see :func:`refusal` for what it means.
     """
-    extra = {"options": options} if options else {}
     return Client.connect(
-        host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password,
-        dbname=endpoint.dbname, application_name=application_name, connect_timeout=connect_timeout_s,
-        autocommit=True, prepare_threshold=prepare_threshold, **extra,
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        password=endpoint.password,
+        dbname=endpoint.dbname,
+        application_name=application_name,
+        connect_timeout=connect_timeout_s,
+        autocommit=True,
+        prepare_threshold=prepare_threshold,
+        options=options or None,
     )
 
 
@@ -182,8 +191,14 @@ def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
     parameters (https://www.pgbouncer.org/usage.html#admin-console).
     """
     with Client.connect(
-        host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password,
-        dbname="pgbouncer", autocommit=True, connect_timeout=10, prepare_threshold=None,
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        password=endpoint.password,
+        dbname="pgbouncer",
+        autocommit=True,
+        connect_timeout=10,
+        prepare_threshold=None,
     ) as client:
         cursor = client.execute(_query(command))
         names = [column.name for column in cursor.description or ()]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from harness.model import Proof, Result, RunRecord, TopologyEvidence
+from harness.model import Proof, Result, RunRecord, TopologyEvidence
 
 
 class RunStarted(Struct, frozen=True):
@@ -64,8 +63,17 @@ class RunEnded(Struct, frozen=True):
 
 
 Event = (
-    RunStarted | Notice | ImageProgress | LabStarting | LabReady | LabFailed
-    | CheckStarted | CheckFinished | ControlFinished | LabStopped | RunEnded
+    RunStarted
+    | Notice
+    | ImageProgress
+    | LabStarting
+    | LabReady
+    | LabFailed
+    | CheckStarted
+    | CheckFinished
+    | ControlFinished
+    | LabStopped
+    | RunEnded
 )
 
 

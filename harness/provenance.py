@@ -62,7 +62,11 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603
             ["git", "-C", str(places.SHIPPED), *arguments],  # noqa: S607
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=10,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -18,12 +18,20 @@ _SHORTEST = 6
 
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@'\"`<>]*:[^\s@'\"`<>]*@"), rf"\g<scheme>{MASK}@"),
-    (re.compile(r"(?i)(?P<key>\b(?:[a-z_]*password|passwd|pgpassword|sslpassword|api_?key|secret|token)\b[\"']?\s*[=:]\s*)"
-                r"(?:'(?:[^'\\]|\\.)+'|\"(?:[^\"\\]|\\.)+\"|(?!\[redacted\])[^\s,;'\"`|)}\]]+)"), rf"\g<key>{MASK}"),
+    (
+        re.compile(
+            r"(?i)(?P<key>\b(?:[a-z_]*password|passwd|pgpassword|sslpassword|api_?key|secret|token)\b[\"']?\s*[=:]\s*)"
+            r"(?:'(?:[^'\\]|\\.)+'|\"(?:[^\"\\]|\\.)+\"|(?!\[redacted\])[^\s,;'\"`|)}\]]+)"
+        ),
+        rf"\g<key>{MASK}",
+    ),
     (re.compile(r"(?i)(?P<key>\bpassword\s+)(?:E?'(?:[^']|'')*')"), rf"\g<key>{MASK}"),
     (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
     (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),
-    (re.compile(r"(?i)\b(?P<key>authorization:?\s+(?:bearer|basic)\s+|bearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\g<key>{MASK}"),
+    (
+        re.compile(r"(?i)\b(?P<key>authorization:?\s+(?:bearer|basic)\s+|bearer\s+)[A-Za-z0-9._~+/=-]{8,}"),
+        rf"\g<key>{MASK}",
+    ),
 )
 
 

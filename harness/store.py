@@ -180,7 +180,9 @@ class StoredRun(msgspec.Struct, frozen=True):
         }[self.record.state]
         return tuple(
             seen.get((row.topology, row.check))
-            or Result(topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=how, reproduce=row.reproduce)
+            or Result(
+                topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=how, reproduce=row.reproduce
+            )
             for row in self.record.plan
         )
 

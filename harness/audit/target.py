@@ -88,9 +88,17 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """Return the captured changes in the order of their capture, of one table when it is named."""
         rows = [
             Change(
-                id=str(row[0]), transaction_id=str(row[1]), txid=row[2], table_schema=row[3], table_name=row[4],
-                table_pk=row[5], op=row[6], data_after=row[7],
-                changed_fields=None if row[8] is None else tuple(row[8]), changed_from=row[9], actor=row[10],
+                id=str(row[0]),
+                transaction_id=str(row[1]),
+                txid=row[2],
+                table_schema=row[3],
+                table_name=row[4],
+                table_pk=row[5],
+                op=row[6],
+                data_after=row[7],
+                changed_fields=None if row[8] is None else tuple(row[8]),
+                changed_from=row[9],
+                actor=row[10],
                 action_id=None if row[11] is None else str(row[11]),
             )
             for row in admin.rows(self.queries["changes"])
@@ -114,6 +122,8 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 def reference_target() -> AuditTarget:
     """Return our own audit layer."""
     return AuditTarget(
-        name="reference", install=(_SQL / "install.sql",), queries=load_queries(_SQL / "queries.sql"),
+        name="reference",
+        install=(_SQL / "install.sql",),
+        queries=load_queries(_SQL / "queries.sql"),
         actor_setting="threadline.actor_ref",
     )

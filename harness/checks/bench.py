@@ -96,7 +96,9 @@ class Bench:
         threshold = self.prepare_threshold
         return self._keep(
             connect(
-                self._lab.chain(self.database), application_name="application", options=options,
+                self._lab.chain(self.database),
+                application_name="application",
+                options=options,
                 prepare_threshold=0 if always_prepare and threshold is not None else threshold,
             )
         )
@@ -174,7 +176,8 @@ class Bench:
     def tamper(self, table: str, body: str) -> None:
         """Change every row on its way into a table of the trail: `body` assigns to NEW."""
         self.sabotage(
-            f"CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS $t$ BEGIN {body}; RETURN NEW; END $t$;"
+            "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$t$ BEGIN {body}; RETURN NEW; END $t$;"
             f"CREATE TRIGGER tamper BEFORE INSERT ON public.{table} FOR EACH ROW EXECUTE FUNCTION public.tamper()"
         )
 
@@ -193,9 +196,7 @@ class Bench:
     def expect(self, name: str, observed: T, *, equals: T) -> bool:
         """Compare one fact; the check goes on either way."""
         held = observed == equals
-        self.expectations.append(
-            Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held)
-        )
+        self.expectations.append(Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held))
         return held
 
     def fact(self, name: str, value: object) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -19,6 +18,8 @@ from harness.errors import ConfigError, UsageError
 from harness.model import PoolMode, Section, Severity, Topology
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from harness.checks.bench import Bench
 
 P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
@@ -176,7 +177,8 @@ def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control]:
     for module in modules:
         for value in vars(module).values():
             # a check that a module imported from another is declared there, not here
-            if isinstance(value, Check | Control) and getattr(
-                value.run if isinstance(value, Check) else value.apply, "__module__", ""
-            ) == module.__name__:
+            if (
+                isinstance(value, Check | Control)
+                and getattr(value.run if isinstance(value, Check) else value.apply, "__module__", "") == module.__name__
+            ):
                 yield value

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.target import AuditTarget
+from harness.checks.registry import Catalogue
 from harness.checks.runner import accept_known, prove, run_check
 from harness.checks.workplace import Workplace
 from harness.errors import HarnessError
@@ -28,8 +30,7 @@ from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status, Topol
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from harness.audit.target import AuditTarget
-    from harness.checks.registry import Catalogue, Check
+    from harness.checks.registry import Check
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.redaction import Redactor
@@ -57,7 +58,13 @@ class Run:
     """Runs a plan. `interrupt` may be called from a signal handler."""
 
     def __init__(
-        self, settings: RunSettings, engine: Engine, owner: Owner, store: RunStore, redactor: Redactor, listener: Listener
+        self,
+        settings: RunSettings,
+        engine: Engine,
+        owner: Owner,
+        store: RunStore,
+        redactor: Redactor,
+        listener: Listener,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -172,8 +179,13 @@ class Run:
                 proof = prove(check, control, row, topology, workplace, self._stop)
             else:
                 proof = Proof(
-                    topology=topology.name, check=check.id, control=control.name, at=control.at, proven=False,
-                    applicable=True, reason=f"without a control the check is {plain.status}: {plain.reason}",
+                    topology=topology.name,
+                    check=check.id,
+                    control=control.name,
+                    at=control.at,
+                    proven=False,
+                    applicable=True,
+                    reason=f"without a control the check is {plain.status}: {plain.reason}",
                 )
             if self._stop.is_set():
                 return
@@ -188,7 +200,11 @@ class Run:
         self._tell(CheckFinished(result))
 
     def _answer_the_rest(self, failure: str) -> None:
-        why = "the run was interrupted before this check began" if self.interrupted.is_set() else f"the run failed: {failure}"
+        why = (
+            "the run was interrupted before this check began"
+            if self.interrupted.is_set()
+            else f"the run failed: {failure}"
+        )
         for row in self._settings.plan:
             if (row.topology, row.check) not in self._answered:
                 self._answer(_not_run(row, why))
@@ -204,11 +220,14 @@ class Run:
             if lab not in self._labs:
                 return
             self._labs.remove(lab)
-        for step in (lambda: self._keep_logs(lab), lab.close):
-            try:
-                step()
-            except HarnessError as error:
-                self._tell(Notice(str(error)))
+        try:
+            self._keep_logs(lab)
+        except HarnessError as error:
+            self._tell(Notice(str(error)))
+        try:
+            lab.close()
+        except HarnessError as error:
+            self._tell(Notice(str(error)))
         self._tell(LabStopped(lab.topology.name))
 
     def _keep_logs(self, lab: Lab) -> None:
@@ -224,6 +243,10 @@ class Run:
 
 def _not_run(row: PlannedCheck, reason: str) -> Result:
     return Result(
-        topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=reason, started_at=utc_now(),
+        topology=row.topology,
+        check=row.check,
+        status=Status.NOT_RUN,
+        reason=reason,
+        started_at=utc_now(),
         reproduce=row.reproduce,
     )

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 
 def run_check(
-    check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace, *,
-    control: Control | None = None, interrupted: Event | None = None,
+    check: Check,
+    row: PlannedCheck,
+    topology: Topology,
+    workplace: Workplace,
+    *,
+    control: Control | None = None,
+    interrupted: Event | None = None,
 ) -> Result:
     """Run one check in a database of its own; never raises for what the check does.
 
@@ -58,7 +63,10 @@ def run_check(
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
     if bench:
         result = replace(
-            result, expectations=tuple(bench.expectations), probes=tuple(bench.probes), facts=bench.facts,
+            result,
+            expectations=tuple(bench.expectations),
+            probes=tuple(bench.probes),
+            facts=bench.facts,
             limit=bench.limit if status is Status.OK else None,
         )
     return replace(result, status=status, reason=reason, duration_ms=_since(began))
@@ -81,7 +89,12 @@ def prove(
     """Run a check under its control: it is proven when it turns to Issue at the named expectation."""
     began = time.monotonic()
     proof = Proof(
-        topology=topology.name, check=check.id, control=control.name, at=control.at, proven=False, applicable=False,
+        topology=topology.name,
+        check=check.id,
+        control=control.name,
+        at=control.at,
+        proven=False,
+        applicable=False,
         reason="",
     )
     if lacking := check.lacking(topology) or control.lacking(topology):
@@ -93,7 +106,10 @@ def prove(
     elif result.status is Status.OK:
         reason, proven = "the check stayed green under its control", False
     elif not at:
-        reason, proven = f"no expectation is named {control.at!r}; the check said: {result.status}: {result.reason}", False
+        reason, proven = (
+            f"no expectation is named {control.at!r}; the check said: {result.status}: {result.reason}",
+            False,
+        )
     else:
         reason, proven = f"the expectation held; the check said: {result.status}: {result.reason}", False
     return replace(proof, proven=proven, applicable=True, reason=reason, duration_ms=_since(began))

@@ -45,8 +45,12 @@ def list_things(context: Context, arguments: Namespace) -> int:
 
 def _topologies(context: Context) -> list[dict[str, Any]]:
     return [
-        {"name": each.name, "summary": each.summary, "postgres": each.postgres.version,
-         "pooler": msgspec.to_builtins(each.pooler)}
+        {
+            "name": each.name,
+            "summary": each.summary,
+            "postgres": each.postgres.version,
+            "pooler": msgspec.to_builtins(each.pooler),
+        }
         for each in load_topologies(context.settings.topologies).values()
     ]
 
@@ -61,9 +65,14 @@ def _suites(_context: Context) -> list[dict[str, Any]]:
 
 def _checks(_context: Context) -> list[dict[str, Any]]:
     return [
-        {"name": each.id, "summary": each.claim, "severity": each.severity.value, "section": each.section.value,
-         "needs": [need.name for need in each.needs],
-         "controls": [{"name": control.name, "at": control.at} for control in catalogue().controls_of(each.id)]}
+        {
+            "name": each.id,
+            "summary": each.claim,
+            "severity": each.severity.value,
+            "section": each.section.value,
+            "needs": [need.name for need in each.needs],
+            "controls": [{"name": control.name, "at": control.at} for control in catalogue().controls_of(each.id)],
+        }
         for each in catalogue().checks
     ]
 
@@ -71,18 +80,28 @@ def _checks(_context: Context) -> list[dict[str, Any]]:
 def matrix(context: Context, _arguments: Namespace) -> int:
     """Print the CI matrix: one job for each topology."""
     topologies = load_topologies(context.settings.topologies)
-    _print_json({"include": [
-        {"topology": name, "session": f"topology-{name}", "postgres": each.postgres.version,
-         "pooler": f"{each.pooler.product} {each.pooler.version}" if each.pooler else "none"}
-        for name, each in topologies.items()
-    ]})
+    _print_json(
+        {
+            "include": [
+                {
+                    "topology": name,
+                    "session": f"topology-{name}",
+                    "postgres": each.postgres.version,
+                    "pooler": f"{each.pooler.product} {each.pooler.version}" if each.pooler else "none",
+                }
+                for name, each in topologies.items()
+            ]
+        }
+    )
     return 0
 
 
 def images(context: Context, arguments: Namespace) -> int:
     """Make every image ready that the named topologies need."""
     settings = context.settings
-    known = {name: with_versions(each, settings.versions) for name, each in load_topologies(settings.topologies).items()}
+    known = {
+        name: with_versions(each, settings.versions) for name, each in load_topologies(settings.topologies).items()
+    }
     wanted = dict.fromkeys(each for topology in select(known, arguments.topologies) for each in wanted_by(topology))
     engine = DockerEngine(settings.images)
     try:
@@ -112,7 +131,9 @@ def _ask(name: str, question: Callable[[], str]) -> bool:
     try:
         answer = question()
     except HarnessError as error:
-        sys.stdout.write(f"{name:<12} missing  {error.what}\n" + (f"{'':<12}          try: {error.hint}\n" if error.hint else ""))
+        sys.stdout.write(
+            f"{name:<12} missing  {error.what}\n" + (f"{'':<12}          try: {error.hint}\n" if error.hint else "")
+        )
         return False
     sys.stdout.write(f"{name:<12} ok       {answer}\n")
     return True
@@ -128,7 +149,9 @@ def _docker() -> str:
 
 def _native(wanted: tuple[Any, ...]) -> str:
     found = [find_program(each) for each in wanted]
-    return "; ".join(f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "") for each in found)
+    return "; ".join(
+        f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "") for each in found
+    )
 
 
 def _reports(context: Context) -> str:

@@ -30,8 +30,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="harness", description="Proves whether an audit trail survives the pooler in front of PostgreSQL.",
-        epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog="harness",
+        description="Proves whether an audit trail survives the pooler in front of PostgreSQL.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
@@ -53,8 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function)
 
     report = commands.add_parser("report", help="fill the tables from evidence", allow_abbrev=False)
-    report.add_argument("--from", dest="from_", nargs="+", default=[], metavar="DIR", help="run folders to merge, also from other machines")
-    report.add_argument("--complete", action="store_true", help="first run the topologies that lack evidence for this code")
+    report.add_argument(
+        "--from",
+        dest="from_",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="run folders to merge, also from other machines",
+    )
+    report.add_argument(
+        "--complete", action="store_true", help="first run the topologies that lack evidence for this code"
+    )
     report.add_argument("--fresh", action="store_true", help="with --complete: run them all again")
     report.add_argument("--markdown", action="store_true", help="also print the report to stdout, for a CI job summary")
     _add_running(report)
@@ -86,10 +98,14 @@ def _add_running(command: argparse.ArgumentParser) -> None:
 
 
 def _add_images(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--set", action="append", metavar="PRODUCT=VERSION", help="another version, such as postgres=15")
+    command.add_argument(
+        "--set", action="append", metavar="PRODUCT=VERSION", help="another version, such as postgres=15"
+    )
     command.add_argument("--image", action="append", metavar="PRODUCT=REFERENCE", help="another image for a product")
     command.add_argument("--image-prefix", metavar="PREFIX", help="put before image names, for mirrors")
-    command.add_argument("--pull", choices=("missing", "never", "always"), help="when to pull images (default: missing)")
+    command.add_argument(
+        "--pull", choices=("missing", "never", "always"), help="when to pull images (default: missing)"
+    )
 
 
 def _positive(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -55,7 +55,8 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         if entry.expires < today:
             raise ConfigError(
                 f"known_issues: the entry for {entry.check} expired on {entry.expires}",
-                where=str(path), hint="mend the Issue, or give it a new day and say why where it links to",
+                where=str(path),
+                hint="mend the Issue, or give it a new day and say why where it links to",
             )
     images = msgspec.structs.replace(
         file.images,
@@ -75,11 +76,11 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
     )
 
 
-def _given(arguments: Namespace, name: str) -> object:
+def _given(arguments: Namespace, name: str) -> Any:
     return getattr(arguments, name, None)
 
 
-def _choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
+def _choice(variable: str, allowed: tuple[str, ...], default: str) -> Any:
     value = os.environ.get(variable) or default
     if value not in allowed:
         raise UsageError(f"{variable}: found {value!r}, allowed: {', '.join(allowed)}")

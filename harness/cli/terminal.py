@@ -114,18 +114,18 @@ class Terminal:
         if speaks or not (self._live or self._quiet):
             known = " (known)" if result.known else ""
             why = f"  {result.reason}" if result.reason else ""
-            line = f"{result.topology:<12} {result.status + known:<8} {result.check}  {result.duration_ms / 1000:.2f}s{why}"
+            took = f"{result.duration_ms / 1000:.2f}s"
+            line = f"{result.topology:<12} {result.status + known:<8} {result.check}  {took}{why}"
             self.say(line, _COLOUR[result.status] if self._console.is_terminal else "")
 
     def _proof(self, proof: Proof) -> None:
-        if not proof.applicable:
-            word = "n/a"
-        else:
-            word = "proven" if proof.proven else "UNPROVEN"
+        word = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"
         if word == "UNPROVEN" or not (self._live or self._quiet):
             why = f"  {proof.reason}" if proof.reason else ""
-            self.say(f"{proof.topology:<12} {word:<8} {proof.check} under {proof.control}{why}",
-                     "bold red" if word == "UNPROVEN" else "")
+            self.say(
+                f"{proof.topology:<12} {word:<8} {proof.check} under {proof.control}{why}",
+                "bold red" if word == "UNPROVEN" else "",
+            )
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
@@ -134,7 +134,10 @@ class Terminal:
             width = 24
             filled = width * done // planned if planned else 0
             table.add_row(
-                topology, "█" * filled + "░" * (width - filled), f"{done}/{planned}",
-                self._state.get(topology, "waiting"), Text(", ".join(self._doing.get(topology, [])[:3]), style="dim"),
+                topology,
+                "█" * filled + "░" * (width - filled),
+                f"{done}/{planned}",
+                self._state.get(topology, "waiting"),
+                Text(", ".join(self._doing.get(topology, [])[:3]), style="dim"),
             )
         return table

@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from harness.audit.target import AuditTarget, reference_target
 from harness.checks.run import Run, RunSettings
+from harness.cli.settings import Settings
+from harness.cli.signals import Signals
+from harness.cli.terminal import Terminal
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.errors import UsageError
@@ -18,7 +21,7 @@ from harness.lab.catalogue import load_topologies, select, wanted_by, with_versi
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Status
 from harness.provenance import fingerprint, provenance
 from harness.redaction import Redactor
-from harness.report.evidence import Evidence, count, merge
+from harness.report.evidence import Count, Evidence, count, merge
 from harness.report.render import render
 from harness.report.tables import build_report
 from harness.store import RunStore, StoredRun, kept_runs, new_run_id, read_run, read_runs, require_writable, utc_now
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from harness.checks.registry import Check
-    from harness.cli.settings import Settings
-    from harness.cli.signals import Signals
-    from harness.cli.terminal import Terminal
     from harness.engine.protocol import Engine
     from harness.model import Topology
 
@@ -80,8 +80,11 @@ def prove(context: Context, arguments: Namespace) -> int:
         )
     failed = [each for each in run.proofs if each.applicable and not each.proven]
     for each in failed:
-        sys.stdout.write(context.redactor(
-            f"UNPROVEN {each.topology}: {each.check} under {each.control}, at {each.at!r}: {each.reason}\n"))
+        sys.stdout.write(
+            context.redactor(
+                f"UNPROVEN {each.topology}: {each.check} under {each.control}, at {each.at!r}: {each.reason}\n"
+            )
+        )
     code = _exit_code(context, [run], strict=arguments.strict)
     return code if code not in {0, EXIT_NOT_RUN} else EXIT_ISSUE if failed else code
 
@@ -119,7 +122,9 @@ def report(context: Context, arguments: Namespace) -> int:
     _say_where(context, fresh[0].folder if fresh else None, paths)
     for row in evidence.rows:
         if row.status is Status.ISSUE:
-            context.terminal.say(_issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce))
+            context.terminal.say(
+                _issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce)
+            )
     if context.signals.received:
         return EXIT_INTERRUPTED
     results = [row.result for row in evidence.rows]
@@ -152,10 +157,19 @@ def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, 
             tell(RunStarted(record, str(store.folder)))
             run = Run(
                 RunSettings(
-                    topologies=tuple(topologies), plan=plan, catalogue=catalogue(), target=target, jobs=settings.jobs,
-                    known=settings.known_issues, proving=proving,
+                    topologies=tuple(topologies),
+                    plan=plan,
+                    catalogue=catalogue(),
+                    target=target,
+                    jobs=settings.jobs,
+                    known=settings.known_issues,
+                    proving=proving,
                 ),
-                engine, owner, store, context.redactor, tell,
+                engine,
+                owner,
+                store,
+                context.redactor,
+                tell,
             )
             with context.signals.deferred_to(run.interrupt):
                 run.execute()
@@ -180,11 +194,16 @@ def _plan(
     extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
     return tuple(
         PlannedCheck(
-            topology=topology.name, check=each.id, claim=each.claim, section=each.section, severity=each.severity,
+            topology=topology.name,
+            check=each.id,
+            claim=each.claim,
+            section=each.section,
+            severity=each.severity,
             area=each.area,
             reproduce=f"nox -s topology-{topology.name} -- --check {each.id}{extra}",
         )
-        for topology in topologies for each in checks
+        for topology in topologies
+        for each in checks
     )
 
 
@@ -192,9 +211,15 @@ def _record(
     owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[PlannedCheck, ...], settings: Settings
 ) -> RunRecord:
     return RunRecord(
-        run_id=owner.run_id, started_at=utc_now(), argv=tuple(["harness", *sys.argv[1:]]),
-        provenance=provenance(settings.topologies), evidence_class=EvidenceClass.CI, engine=engine.name,
-        engine_version=engine.version, audit_target=target.name, plan=plan,
+        run_id=owner.run_id,
+        started_at=utc_now(),
+        argv=("harness", *sys.argv[1:]),
+        provenance=provenance(settings.topologies),
+        evidence_class=EvidenceClass.CI,
+        engine=engine.name,
+        engine_version=engine.version,
+        audit_target=target.name,
+        plan=plan,
     )
 
 
@@ -205,9 +230,7 @@ def _expected(settings: Settings) -> tuple[PlannedCheck, ...]:
 
 def _evidence(settings: Settings) -> Evidence:
     """Merge what the reports folder holds about exactly this code."""
-    return merge(
-        kept_runs(settings.reports), _expected(settings), fingerprint=fingerprint(settings.topologies)
-    )
+    return merge(kept_runs(settings.reports), _expected(settings), fingerprint=fingerprint(settings.topologies))
 
 
 # --- saying ------------------------------------------------------------------------------------------------
@@ -234,10 +257,11 @@ def _recap_evidence(evidence: Evidence) -> None:
         _recap_line(name, count(rows), sum(row.result.duration_ms for row in rows) / 1000)
 
 
-def _recap_line(name: str, counted: object, took_s: float) -> None:
+def _recap_line(name: str, counted: Count, took_s: float) -> None:
     known = f" ({counted.known} known)" if counted.known else ""
     sys.stdout.write(
-        f"{name:<12} ok={counted.ok} issue={counted.issue}{known} na={counted.na} not_run={counted.not_run}  {took_s:.1f}s\n"
+        f"{name:<12} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
+        f"not_run={counted.not_run}  {took_s:.1f}s\n"
     )
     sys.stdout.flush()
 
@@ -245,8 +269,10 @@ def _recap_line(name: str, counted: object, took_s: float) -> None:
 def _say_where(context: Context, folder: Path | None, paths: list[Path]) -> None:
     if folder:
         context.terminal.say(f"evidence: {folder}")
-    context.terminal.say(f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
-                         f"{paths[0].parent}/")
+    context.terminal.say(
+        f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
+        f"{paths[0].parent}/"
+    )
 
 
 def _say_issues(context: Context, runs: list[StoredRun]) -> None:

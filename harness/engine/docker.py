@@ -14,8 +14,8 @@ import docker
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
-from docker.context import ContextAPI
-from docker.tls import TLSConfig
+from docker.context import Context, ContextAPI
+from docker.types import LogConfig
 
 from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, tar_of
 from harness.engine.owner import Owner
@@ -70,15 +70,12 @@ class DockerEngine:
         if host := os.environ.get("DOCKER_HOST"):
             self.address = host
             return docker.from_env(timeout=60).api
-        context = None
+        context: Context | None = None
         with contextlib.suppress(Exception):  # a damaged ~/.docker must not hide a working socket
             context = ContextAPI.get_current_context()
         if context is not None and context.Name != "default":
             self.address = context.Host or ""
-            tls = context.TLSConfig
-            return docker.APIClient(
-                base_url=self.address, version="auto", timeout=60, tls=tls if isinstance(tls, TLSConfig) else False
-            )
+            return docker.APIClient(base_url=self.address, version="auto", timeout=60, tls=context.TLSConfig)
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         sockets = [Path("/var/run/docker.sock"), Path(runtime) / "docker.sock", Path.home() / ".docker/run/docker.sock"]
         socket = next((path for path in sockets if path.is_absolute() and path.exists()), sockets[0])
@@ -187,17 +184,23 @@ class DockerGroup:
         host = api.create_host_config(
             port_bindings={port: ("127.0.0.1", None)},
             network_mode=network or "bridge",
-            log_config={"Type": "json-file", "Config": {}},
+            log_config=LogConfig(type="json-file"),
             security_opt=["no-new-privileges"],
         )
         joined = (
-            api.create_networking_config({network: api.create_endpoint_config(aliases=[spec.place.name])})
+            api.create_networking_config({network: api.create_endpoint_config(aliases=[spec.place.name])})  # type: ignore[arg-type]
             if network
             else None
         )
         created: str = api.create_container(
-            image, command=["sh", "-c", spec.script], name=name, ports=[port], host_config=host,
-            networking_config=joined, labels=self._labels, stop_signal=spec.stop_signal,
+            image,
+            command=["sh", "-c", spec.script],
+            name=name,
+            ports=[port],
+            host_config=host,
+            networking_config=joined,
+            labels=self._labels,
+            stop_signal=spec.stop_signal,
         )["Id"]
         return created
 
@@ -248,7 +251,8 @@ class DockerService:
         if not bound:
             raise ServiceFailedError(
                 f"the service ended while starting: {self.state().detail}",
-                where=self.container_name, detail=log_tail(self.logs()),
+                where=self.container_name,
+                detail=log_tail(self.logs()),
             )
         return Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
 
@@ -301,7 +305,8 @@ class DockerService:
         except docker.errors.APIError as error:
             if error.status_code != requests.codes.conflict:  # somebody else is removing it already
                 raise ServiceFailedError(
-                    f"the container could not be removed: {_short(error)}", where=self.container_name,
+                    f"the container could not be removed: {_short(error)}",
+                    where=self.container_name,
                     hint="harness reap",
                 ) from None
         except _TROUBLE as error:
@@ -331,7 +336,9 @@ def _is_left_over(labels: dict[str, str]) -> bool:
         return False
     try:
         owner = Owner(
-            run_id=labels[LABEL_RUN], host=labels[LABEL_HOST], pid=int(labels[LABEL_PID]),
+            run_id=labels[LABEL_RUN],
+            host=labels[LABEL_HOST],
+            pid=int(labels[LABEL_PID]),
             started=int(labels[LABEL_STARTED]),
         )
     except (KeyError, ValueError):

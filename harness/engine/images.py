@@ -146,7 +146,7 @@ class Images:
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = self._api.inspect_image(reference)
+            found: dict[str, Any] = self._api.inspect_image(reference)  # type: ignore[no-untyped-call]
         except docker.errors.ImageNotFound:
             return None
         except docker.errors.APIError as error:
@@ -160,7 +160,7 @@ class Images:
             if not name or "/" in tag:
                 name, tag = reference, "latest"
         self._tell(ImageProgress(reference, "pulling"))
-        seen = set()
+        seen: set[str] = set()
         for line in self._api.pull(name, tag=tag, stream=True, decode=True):
             if "error" in line:
                 raise docker.errors.DockerException(line["error"])
@@ -202,12 +202,19 @@ class Images:
         said: list[str] = []
         try:
             for line in self._api.build(
-                fileobj=io.BytesIO(tar_of({"Dockerfile": dockerfile})), custom_context=True, tag=tag, rm=True,
-                forcerm=True, decode=True, labels={LABEL_TOOL: "image"}, buildargs=arguments | proxies,
+                fileobj=io.BytesIO(tar_of({"Dockerfile": dockerfile})),
+                custom_context=True,
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                labels={LABEL_TOOL: "image"},
+                buildargs=arguments | proxies,
             ):
                 if "error" in line:
                     raise ImageUnavailableError(
-                        f"the build of {tag} failed: {line['error'].strip()}", detail="\n".join("".join(said).splitlines()[-20:])
+                        f"the build of {tag} failed: {line['error'].strip()}",
+                        detail="\n".join("".join(said).splitlines()[-20:]),
                     )
                 text = line.get("stream", "")
                 said.append(text)
@@ -238,7 +245,10 @@ class Images:
             root = Path(folder) / "root"
             done = subprocess.run(  # noqa: S603 -- the suite comes from a recipe of this project
                 [debootstrap, "--variant=minbase", "--include=ca-certificates", suite, str(root), mirror],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
                 raise ImageUnavailableError(
@@ -247,9 +257,7 @@ class Images:
                     hint="set HARNESS_DEBIAN_MIRROR to a mirror that this machine reaches",
                 )
             archive = Path(folder) / "root.tar"
-            subprocess.run(  # noqa: S603
-                ["tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."], check=True  # noqa: S607
-            )
+            subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", archive, "."], check=True)  # noqa: S603, S607
             self._api.import_image_from_file(str(archive), repository=f"{NAMESPACE}/debian", tag=suite)
         return tag
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
 _STOP_DEADLINE_S = 10.0
+_IMMEDIATE_S = 2.0
 #: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
 _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 
@@ -72,8 +73,14 @@ class NativeEngine:
             initdb = Path(origin.reference).with_name("initdb")
             done = self.run(
                 [
-                    str(initdb), f"--pgdata={fresh}", "--username=harness_admin", "--encoding=UTF8", "--locale=C.UTF-8",
-                    "--auth-local=reject", "--auth-host=scram-sha-256", "--no-sync",
+                    str(initdb),
+                    f"--pgdata={fresh}",
+                    "--username=harness_admin",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                    "--auth-local=reject",
+                    "--auth-host=scram-sha-256",
+                    "--no-sync",
                 ]
             )
             if done.returncode != 0:
@@ -85,10 +92,17 @@ class NativeEngine:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a program of the server as the user that servers run as."""
-        return subprocess.run(  # noqa: S603 -- programs of PostgreSQL, with arguments of ours
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            check=False, cwd="/", **_as(self.user),  # type: ignore[call-overload]
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603 -- our own arguments
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            cwd="/",
+            **_as(self.user),  # type: ignore[call-overload]
         )
+        return done
 
     def origin(self, wanted: Wanted) -> Origin:
         return self._origins[wanted]
@@ -145,8 +159,13 @@ class NativeGroup:
         port = free_port()
         self._wanted[name] = wanted
         return Place(
-            name=name, folder=str(folder), data=str(folder / "data"), listen="127.0.0.1", port=port,
-            inside=Address("127.0.0.1", port), origin=self._engine.origin(wanted),
+            name=name,
+            folder=str(folder),
+            data=str(folder / "data"),
+            listen="127.0.0.1",
+            port=port,
+            inside=Address("127.0.0.1", port),
+            origin=self._engine.origin(wanted),
         )
 
     def start(self, spec: ServiceSpec) -> Service:
@@ -159,7 +178,9 @@ class NativeGroup:
             if self._wanted[spec.place.name].product == "postgres":
                 done = engine.run(["cp", "-a", str(engine.cluster(spec.place.origin)), spec.place.data])
                 if done.returncode != 0:
-                    raise ServiceFailedError(f"the cluster could not be copied: {done.stdout.strip()}", where=str(folder))
+                    raise ServiceFailedError(
+                        f"the cluster could not be copied: {done.stdout.strip()}", where=str(folder)
+                    )
         except OSError as error:
             raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(folder)) from None
         with self._lock:
@@ -196,13 +217,20 @@ class NativeService:
 
     def launch(self) -> None:
         environment = {
-            "PATH": f"{Path(self.origin.reference).parent}:/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8",
+            "PATH": f"{Path(self.origin.reference).parent}:/usr/local/bin:/usr/bin:/bin",
+            "LC_ALL": "C.UTF-8",
         }
         with self._log.open("ab") as log:
             # a session of its own: Ctrl-C at the terminal is for the harness, which then ends its servers
             self._process = subprocess.Popen(  # noqa: S603
-                ["/bin/sh", "-c", self._spec.script], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self._folder, env=environment, start_new_session=True, **_as(self._user),  # type: ignore[call-overload]
+                ["/bin/sh", "-c", self._spec.script],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=environment,
+                start_new_session=True,
+                **_as(self._user),  # type: ignore[call-overload]
             )
         pid = self._process.pid
         (self._folder / "pid.json").write_text(json.dumps([pid, process_started(pid)]))
@@ -251,9 +279,20 @@ class NativeService:
 
     def remove(self) -> None:
         if not self._removed:
-            self.kill()
+            self._end_at_once()
             self._removed = self.logs() or "(nothing was logged)\n"
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_at_once(self) -> None:
+        """Let the server end its own children, so that no orphan is left to an init that reaps none."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self.resume()
+        self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, for PostgreSQL and PgBouncer alike
+        try:
+            self._process.wait(_IMMEDIATE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def _signal_all(self, number: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -285,12 +324,16 @@ def find_program(wanted: Wanted) -> Origin:
                 found.setdefault(match[1], path.resolve())
     if not found:
         raise EngineUnavailableError(
-            f"the native engine needs {program} {wanted.version}, and there is no {program} on PATH or in the usual places",
+            f"the native engine needs {program} {wanted.version}: there is none on PATH or in the usual places",
             hint=f"apt-get install {'postgresql' if program == 'postgres' else program}, or use --engine docker",
         )
     exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]
     version = max(exact or found, key=_as_numbers)
-    note = "" if exact else f"native engine: {wanted.product} {wanted.version} was asked for, {version} is installed and runs"
+    note = (
+        ""
+        if exact
+        else f"native engine: {wanted.product} {wanted.version} was asked for, {version} is installed and runs"
+    )
     return Origin(product=wanted.product, version=version, reference=str(found[version]), note=note)
 
 

@@ -27,7 +27,7 @@ class Owner(Struct, frozen=True, kw_only=True):
         if self.host != this_host():
             return False
         started = process_started(self.pid)
-        return started is None or (self.started != 0 and started != self.started)
+        return started is None or self.started not in {0, started}
 
 
 def this_host() -> str:

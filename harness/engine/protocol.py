@@ -7,13 +7,12 @@ services of a group can then start side by side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from harness.engine.owner import Owner
     from harness.events import Listener
 

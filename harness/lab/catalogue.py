@@ -40,7 +40,10 @@ def load_topology(path: Path) -> Topology:
         )
     declared = config.load(path, TopologyFile)
     topology = Topology(
-        name=path.stem, summary=declared.summary, postgres=declared.postgres, pooler=declared.pooler,
+        name=path.stem,
+        summary=declared.summary,
+        postgres=declared.postgres,
+        pooler=declared.pooler,
         client=declared.client,
     )
     for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
@@ -51,7 +54,10 @@ def load_topology(path: Path) -> Topology:
                 where=str(path),
                 hint=f"or add the version to topologies/images/{wanted.product}/recipe.toml",
             )
-    for key, settings in (("postgres", declared.postgres.settings), ("pooler", getattr(declared.pooler, "settings", {}))):
+    for key, settings in (
+        ("postgres", declared.postgres.settings),
+        ("pooler", getattr(declared.pooler, "settings", {})),
+    ):
         for name, value in settings.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:
                 raise ConfigError(
@@ -84,10 +90,10 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
             load_recipe(Wanted(product=product, version=version))
         except ConfigError as error:
             raise UsageError(f"--set {product}={version}: {error.what}") from None
-    if version := versions.get("postgres"):
-        topology = replace(topology, postgres=replace(topology.postgres, version=version))
-    if topology.pooler and (version := versions.get(topology.pooler.product)):
-        topology = replace(topology, pooler=replace(topology.pooler, version=version))
+    if "postgres" in versions:
+        topology = replace(topology, postgres=replace(topology.postgres, version=versions["postgres"]))
+    if topology.pooler and (chosen := versions.get(topology.pooler.product)):
+        topology = replace(topology, pooler=replace(topology.pooler, version=chosen))
     return topology
 
 

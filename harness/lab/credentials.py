@@ -45,8 +45,10 @@ class Roles(Struct, frozen=True, kw_only=True):
 
 def random_roles() -> Roles:
     return Roles(
-        admin=_role("harness_admin"), owner=_role("harness_owner"),
-        app=_role("harness_app"), console=_role("harness_console"),
+        admin=_role("harness_admin"),
+        owner=_role("harness_owner"),
+        app=_role("harness_app"),
+        console=_role("harness_console"),
     )
 
 

@@ -105,9 +105,7 @@ def stand_up(
     return _stand_up(engine, topology, owner, redactor, cancelled)
 
 
-def _stand_up(
-    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None
-) -> Lab:
+def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None) -> Lab:
     began = time.monotonic()
     roles = random_roles()
     redactor.learn(*roles.secrets())
@@ -187,11 +185,16 @@ def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None
 
     try:
         return poll(
-            probe, what=f"an answer from {service.name} at {endpoint!r}", deadline_s=_READY_DEADLINE_S,
-            interval_s=0.008, cancelled=cancelled,
+            probe,
+            what=f"an answer from {service.name} at {endpoint!r}",
+            deadline_s=_READY_DEADLINE_S,
+            interval_s=0.008,
+            cancelled=cancelled,
         )
     except TimedOutError as error:
         raise ServiceFailedError(
-            error.what, where=f"{where} ({service.state().detail})", detail=log_tail(service.logs()),
+            error.what,
+            where=f"{where} ({service.state().detail})",
+            detail=log_tail(service.logs()),
             hint="harness doctor",
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -26,13 +27,30 @@ _PREPARED_STATEMENTS = (1, 21)
 
 #: what decides whether an audited write behaves; recorded with every run
 _POSTGRES_SETTINGS = (
-    "server_version", "max_connections", "max_prepared_transactions", "default_transaction_isolation",
-    "session_replication_role", "fsync", "synchronous_commit", "password_encryption", "TimeZone",
+    "server_version",
+    "max_connections",
+    "max_prepared_transactions",
+    "default_transaction_isolation",
+    "session_replication_role",
+    "fsync",
+    "synchronous_commit",
+    "password_encryption",
+    "TimeZone",
 )
 _POOLER_SETTINGS = (
-    "pool_mode", "default_pool_size", "min_pool_size", "max_client_conn", "max_prepared_statements",
-    "server_reset_query", "server_reset_query_always", "ignore_startup_parameters", "track_extra_parameters",
-    "server_lifetime", "server_idle_timeout", "query_wait_timeout", "auth_type",
+    "pool_mode",
+    "default_pool_size",
+    "min_pool_size",
+    "max_client_conn",
+    "max_prepared_statements",
+    "server_reset_query",
+    "server_reset_query_always",
+    "ignore_startup_parameters",
+    "track_extra_parameters",
+    "server_lifetime",
+    "server_idle_timeout",
+    "query_wait_timeout",
+    "auth_type",
 )
 
 
@@ -47,10 +65,10 @@ def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> 
         # The passwords are set by a single-user server before the real one listens, so there is no
         # moment in which an open or known login exists. Once: a restart finds them set.
         script=(
-            f"cd {place.folder} && conf={place.folder}/postgresql.conf && "
-            f"{{ [ -e {place.data}/roles.done ] || "
-            f"{{ postgres --single --config-file=$conf postgres < roles.sql > /dev/null && : > {place.data}/roles.done; }}; }} && "
-            f"exec postgres --config-file=$conf"
+            f"cd {quote(place.folder)} && "
+            "{ [ -e roles.done ] || { postgres --single --config-file=postgresql.conf postgres < roles.sql > /dev/null "
+            "&& : > roles.done; }; } && "
+            "exec postgres --config-file=postgresql.conf"
         ),
         stop_signal="SIGINT",  # fast shutdown
     )
@@ -61,12 +79,15 @@ def pgbouncer_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upst
         place=place,
         files={
             "pgbouncer.ini": _render(
-                "pgbouncer.ini", place=place, pooler=declared, upstream=upstream,
+                "pgbouncer.ini",
+                place=place,
+                pooler=declared,
+                upstream=upstream,
                 has_prepared_statements=knows_prepared_statements(place.origin.version),
             ),
             "userlist.txt": _render("userlist.txt", roles=roles),
         },
-        script=f"exec pgbouncer {place.folder}/pgbouncer.ini",
+        script=f"exec pgbouncer {quote(place.folder)}/pgbouncer.ini",
         # From 1.23 on SIGTERM waits for the clients to leave; SIGQUIT has ended it at once since 1.23,
         # and by its default action before (https://www.pgbouncer.org/usage.html#signals).
         stop_signal="SIGQUIT",

@@ -35,7 +35,7 @@ def code(value: object) -> Ready:
 
 
 def link(label: object, target: str) -> Ready:
-    """Return a link; only http(s) and relative targets are linked, others are shown as code."""
-    if re.match(r"^(https?://|[\w./-]+$)", target) and not re.search(r"[\s<>()\"'`|]", target):
+    """Return a link where the target is a web address or a path from the report; else show it as code."""
+    if re.match(r"^(https?://|runs/|\.\./)", target) and not re.search(r"[\s<>()\"'`|]", target):
         return Ready(f"[{text(label)}]({target})")
     return code(target)

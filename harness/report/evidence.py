@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,7 +13,6 @@ from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, Topolo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from harness.store import StoredRun
 
@@ -73,7 +73,10 @@ def merge(runs: Sequence[StoredRun], expected: Iterable[PlannedCheck], *, finger
     rows: dict[tuple[str, str], Row] = {}
     for planned in expected:
         nothing = Result(
-            topology=planned.topology, check=planned.check, status=Status.NOT_RUN, reason=NOBODY_RAN_IT,
+            topology=planned.topology,
+            check=planned.check,
+            status=Status.NOT_RUN,
+            reason=NOBODY_RAN_IT,
             reproduce=planned.reproduce,
         )
         rows[planned.topology, planned.check] = Row(planned=planned, result=nothing, run_id="")
@@ -92,14 +95,21 @@ def merge(runs: Sequence[StoredRun], expected: Iterable[PlannedCheck], *, finger
                 topologies[name], records[name] = stood, run.record
         for proof in run.proofs:
             proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
-    left_out = [
-        f"run {run.record.run_id} is of other code (commit {run.record.provenance.commit[:10] or 'unknown'})"
-        for run in runs if run.record.provenance.fingerprint != chosen
-    ] if fingerprint is None else []
+    left_out = (
+        [
+            f"run {run.record.run_id} is of other code (commit {run.record.provenance.commit[:10] or 'unknown'})"
+            for run in runs
+            if run.record.provenance.fingerprint != chosen
+        ]
+        if fingerprint is None
+        else []
+    )
     return Evidence(
         rows=tuple(replace(row, proofs=tuple(proofs.get(key, {}).values())) for key, row in rows.items()),
-        topologies=topologies, records=records,
-        folders={run.record.run_id: run.folder for run in taken}, left_out=tuple(left_out),
+        topologies=topologies,
+        records=records,
+        folders={run.record.run_id: run.folder for run in taken},
+        left_out=tuple(left_out),
     )
 
 
@@ -123,7 +133,9 @@ def count(rows: Iterable[Row | Result]) -> Count:
     results = [row.result if isinstance(row, Row) else row for row in rows]
     by_status = Counter(result.status for result in results)
     return Count(
-        ok=by_status[Status.OK], issue=by_status[Status.ISSUE],
+        ok=by_status[Status.OK],
+        issue=by_status[Status.ISSUE],
         known=sum(result.known is not None for result in results),
-        na=by_status[Status.NA], not_run=by_status[Status.NOT_RUN],
+        na=by_status[Status.NA],
+        not_run=by_status[Status.NOT_RUN],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from harness.model import Status
 
@@ -16,33 +16,47 @@ _UNXML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(report: Report) -> str:
-    root = Xml.Element("testsuites", name="pooler-harness")
+    root = ET.Element("testsuites", name="pooler-harness")
     for topology, counted in report.counts.items():
         rows = [row for row in report.rows if row.planned.topology == topology]
-        suite = Xml.SubElement(
-            root, "testsuite", name=topology, tests=str(len(rows)), failures=str(counted.issue - counted.known),
-            errors="0", skipped=str(counted.na + counted.not_run + counted.known),
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            name=topology,
+            tests=str(len(rows)),
+            failures=str(counted.issue - counted.known),
+            errors="0",
+            skipped=str(counted.na + counted.not_run + counted.known),
             time=f"{sum(row.result.duration_ms for row in rows) / 1000:.3f}",
         )
         for row in rows:
             result = row.result
-            case = Xml.SubElement(
-                suite, "testcase", classname=f"{topology}.{row.planned.section}", name=row.planned.check,
+            case = ET.SubElement(
+                suite,
+                "testcase",
+                classname=f"{topology}.{row.planned.section}",
+                name=row.planned.check,
                 time=f"{result.duration_ms / 1000:.3f}",
             )
             message = _clean(f"{result.status}: {result.reason}" if result.reason else result.status)
             if result.known:
-                Xml.SubElement(case, "skipped", message=_clean(f"known {message} ({result.known.link})"))
+                ET.SubElement(case, "skipped", message=_clean(f"known {message} ({result.known.link})"))
             elif result.status is Status.ISSUE:
-                failure = Xml.SubElement(case, "failure", message=message, type=row.planned.severity)
-                failure.text = _clean("\n".join(
-                    [f"{each.name}: expected {each.expected}, observed {each.observed}"
-                     for each in result.expectations if not each.held] + [f"reproduce: {result.reproduce}"]
-                ))
+                failure = ET.SubElement(case, "failure", message=message, type=row.planned.severity)
+                failure.text = _clean(
+                    "\n".join(
+                        [
+                            f"{each.name}: expected {each.expected}, observed {each.observed}"
+                            for each in result.expectations
+                            if not each.held
+                        ]
+                        + [f"reproduce: {result.reproduce}"]
+                    )
+                )
             elif result.status is not Status.OK:
-                Xml.SubElement(case, "skipped", message=message)
-    Xml.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
+                ET.SubElement(case, "skipped", message=message)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _clean(value: str) -> str:

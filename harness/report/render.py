@@ -50,8 +50,11 @@ def _scrub(value: Any, redact: Redactor) -> Any:
 
 def _markdown(report: Report, name: str) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(places.TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        loader=jinja2.FileSystemLoader(places.TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 -- Markdown; what is printed passes `text` unless it is marked Ready
         finalize=text,
     )
@@ -61,8 +64,11 @@ def _markdown(report: Report, name: str) -> str:
 
 def _html(report: Report) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(places.TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=True,
+        loader=jinja2.FileSystemLoader(places.TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
     )
     environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
     return environment.get_template("report.html.j2").render(report=report, titles=TITLES, Status=Status)

@@ -137,10 +137,12 @@ def build_report(evidence: Evidence, reports: Path) -> Report:
         limits=_limits(evidence),
         matrix=_matrix(evidence, names),
         rows=evidence.rows,
-        notes=tuple(dict.fromkeys(
-            [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]
-            + list(evidence.left_out)
-        )),
+        notes=tuple(
+            dict.fromkeys(
+                [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]
+                + list(evidence.left_out)
+            )
+        ),
     )
 
 
@@ -150,11 +152,22 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
     if stood is None or record is None or not stood.stood:
         why = stood.reason if stood else "no run of this commit stood it up"
         return TopologyRow(
-            environment=name, evidence_class=EvidenceClass.CI, chain=f"Not run: {why}", pooler_product="Not run",
-            pool_mode=(stood.declared.pool_mode or "none: no pooler") if stood else "Not run", pools="Not run",
-            prepare_policy="Not run", sandbox_note=_SANDBOX, matches_prod="no",
+            environment=name,
+            evidence_class=EvidenceClass.CI,
+            chain=f"Not run: {why}",
+            pooler_product="Not run",
+            pool_mode=(stood.declared.pool_mode or "none: no pooler") if stood else "Not run",
+            pools="Not run",
+            prepare_policy="Not run",
+            sandbox_note=_SANDBOX,
+            matches_prod="no",
             rationale="Nothing is shown about this topology: it did not stand in any run of this commit.",
-            command=command, run_id="", run_link="", engine="", origins=(), ready_ms=0.0,
+            command=command,
+            run_id="",
+            run_link="",
+            engine="",
+            origins=(),
+            ready_ms=0.0,
         )
     shown = count(evidence.of(name))
     folder = evidence.folders[record.run_id]
@@ -231,8 +244,10 @@ def _questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
         ("Does the pooler track prepared statements?", _tracks(stood, pooler)),
         ("What does the client do with repeated statements?", _prepare_policy(stood)),
         ("What does the pooler run when a client leaves?", _reset(stood, pooler)),
-        ("Which startup parameters does it ignore?", pooler.get("ignore_startup_parameters") or "none"
-         if pooler else "none: no pooler"),
+        (
+            "Which startup parameters does it ignore?",
+            pooler.get("ignore_startup_parameters") or "none" if pooler else "none: no pooler",
+        ),
         ("How do clients authenticate?", "SCRAM-SHA-256, to the pooler and through it" if pooler else "SCRAM-SHA-256"),
         ("Which isolation level by default?", settings["postgres"].get("default_transaction_isolation", "unknown")),
         ("Are jobs and HTTP handlers part of it?", "no: library paths only"),
@@ -275,12 +290,18 @@ def _issue_id(row: Row) -> str:
 def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
     found = [
         IssueRow(
-            severity=row.planned.severity, id=_issue_id(row), symptom=row.result.reason, area=row.planned.area,
+            severity=row.planned.severity,
+            id=_issue_id(row),
+            symptom=row.result.reason,
+            area=row.planned.area,
             owner=row.result.known.owner if row.result.known else "unassigned",
-            link=row.result.known.link if row.result.known else "", command=row.result.reproduce,
-            topology=row.planned.topology, check=row.planned.check,
+            link=row.result.known.link if row.result.known else "",
+            command=row.result.reproduce,
+            topology=row.planned.topology,
+            check=row.planned.check,
         )
-        for row in evidence.rows if row.status is Status.ISSUE
+        for row in evidence.rows
+        if row.status is Status.ISSUE
     ]
     return tuple(sorted(found, key=lambda issue: (issue.severity, issue.id)))
 
@@ -292,7 +313,10 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
             seen.setdefault((row.planned.check, limit.outcome, limit.source), []).append(row)
     return tuple(
         LimitRow(
-            topologies=tuple(row.planned.topology for row in rows), outcome=outcome, check=check, source=source,
+            topologies=tuple(row.planned.topology for row in rows),
+            outcome=outcome,
+            check=check,
+            source=source,
             command=rows[0].result.reproduce,
         )
         for (check, outcome, source), rows in seen.items()
@@ -307,14 +331,19 @@ def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
     for check, rows in by_check.items():
         first = next(iter(rows.values())).planned
         marks = {
-            name: "limit" if row.result.limit else "known" if row.result.known else ""
-            for name, row in rows.items()
+            name: "limit" if row.result.limit else "known" if row.result.known else "" for name, row in rows.items()
         }
         proofs = [proof for row in rows.values() for proof in row.proofs if proof.applicable]
         proven = f"{sum(proof.proven for proof in proofs)} of {len(proofs)}" if proofs else "Not run"
-        matrix.append(MatrixRow(
-            check=check, claim=first.claim, severity=first.severity, section=first.section,
-            statuses={name: rows[name].status if name in rows else Status.NOT_RUN for name in names},
-            marks=marks, proven=proven,
-        ))
+        matrix.append(
+            MatrixRow(
+                check=check,
+                claim=first.claim,
+                severity=first.severity,
+                section=first.section,
+                statuses={name: rows[name].status if name in rows else Status.NOT_RUN for name in names},
+                marks=marks,
+                proven=proven,
+            )
+        )
     return tuple(matrix)

@@ -55,37 +55,64 @@ def _unbuilt(section: Section, summary: str) -> Item:
 
 ITEMS: tuple[Item, ...] = (
     Item(
-        section=Section.CAPTURE, summary="Audit schema installed, capture triggers on the tables",
+        section=Section.CAPTURE,
+        summary="Audit schema installed, capture triggers on the tables",
         checks=(
-            "capture.insert", "capture.update", "capture.delete", "capture.truncate", "capture.bulk", "capture.upsert",
-            "capture.merge", "capture.cascade", "capture.partitions", "capture.keys", "capture.one-transaction",
-            "capture.rollback", "capture.savepoint", "capture.two-phase", "capture.temp-tables", "capture.search-path",
+            "capture.insert",
+            "capture.update",
+            "capture.delete",
+            "capture.truncate",
+            "capture.bulk",
+            "capture.upsert",
+            "capture.merge",
+            "capture.cascade",
+            "capture.partitions",
+            "capture.keys",
+            "capture.one-transaction",
+            "capture.rollback",
+            "capture.savepoint",
+            "capture.two-phase",
+            "capture.temp-tables",
+            "capture.search-path",
             "capture.forgery",
         ),
     ),
     Item(
-        section=Section.CAPTURE, summary="Trigger definitions are the same in every environment",
+        section=Section.CAPTURE,
+        summary="Trigger definitions are the same in every environment",
         not_run="comparing two environments is not part of this version of the harness",
     ),
     Item(section=Section.CAPTURE, summary="Coverage verified", checks=("capture.coverage", "capture.canary")),
     Item(
-        section=Section.CAPTURE, summary="Health check of the capture wired up",
+        section=Section.CAPTURE,
+        summary="Health check of the capture wired up",
         not_run=_NO_SUITE.format("observability"),
     ),
     Item(
-        section=Section.ACTOR, summary="Actor set in the same transaction as the write, before it",
+        section=Section.ACTOR,
+        summary="Actor set in the same transaction as the write, before it",
         checks=(
-            "actor.local-setting", "actor.unset", "actor.residue", "actor.invalid", "actor.rollback-to-savepoint",
-            "actor.shared-connection", "actor.moved-connection", "actor.after-error", "actor.vanished-client",
-            "actor.many-clients", "actor.prepared",
+            "actor.local-setting",
+            "actor.unset",
+            "actor.residue",
+            "actor.invalid",
+            "actor.rollback-to-savepoint",
+            "actor.shared-connection",
+            "actor.moved-connection",
+            "actor.after-error",
+            "actor.vanished-client",
+            "actor.many-clients",
+            "actor.prepared",
         ),
     ),
     Item(
-        section=Section.ACTOR, summary="Jobs carry actor and correlation",
+        section=Section.ACTOR,
+        summary="Jobs carry actor and correlation",
         not_run="the reference host application with its job runner is not part of this version of the harness",
     ),
     Item(
-        section=Section.ACTOR, summary="Actions recorded where the intent matters",
+        section=Section.ACTOR,
+        summary="Actions recorded where the intent matters",
         checks=("actor.action-recorded", "actor.action-anonymous"),
     ),
     _unbuilt(Section.REDACTION, "Sensitive columns reviewed"),
@@ -118,17 +145,23 @@ def walk(rows: Sequence[Row]) -> list[ItemAnswer]:
             reason = item.not_run
         elif status is not Status.OK:
             blamed = [row for row in relevant if row.status is status]
-            reason = "; ".join(
-                f"{row.planned.check} in {row.planned.topology}: {row.result.reason}" for row in blamed[:3]
-            ) or NOBODY_RAN_IT
+            reason = (
+                "; ".join(f"{row.planned.check} in {row.planned.topology}: {row.result.reason}" for row in blamed[:3])
+                or NOBODY_RAN_IT
+            )
             if len(blamed) > 3:  # noqa: PLR2004 -- a table cell has room for three
                 reason += f"; and {len(blamed) - 3} more"
         topologies = list(dict.fromkeys(row.planned.topology for row in relevant))
         sessions = " ".join(f"topology-{name.partition('+')[0]}" for name in topologies)
         answers.append(
             ItemAnswer(
-                number=number, section=item.section, summary=item.summary, status=status, checks=item.checks,
-                command=f"nox -s {sessions} -- --suite {item.section.value}" if sessions else "", reason=reason,
+                number=number,
+                section=item.section,
+                summary=item.summary,
+                status=status,
+                checks=item.checks,
+                command=f"nox -s {sessions} -- --suite {item.section.value}" if sessions else "",
+                reason=reason,
             )
         )
     return answers

@@ -1,59 +1,41 @@
-"""Actor: every change is attributed to who made it, however connections are shared.
+"""Actor: every write is attributed to who made it, whatever it is set to and however it is sent.
 
-The heart of STG-01: many clients with different actors on fewer server connections. The careless
-variants beside it are in careless.py.
+The sharing of connections is in actor_sharing.py, the careless variants are in careless.py.
 """
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from os import dup
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.target import Actor
-from harness.checks.backends import moved, relay
-from harness.checks.bench import NotExercisedError
-from harness.checks.registry import MOVES, P0, P1, TRANSACTION_BLOCKS, breaks, check
-from harness.model import PoolMode, Section
+from harness.checks.backends import relay
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.model import Section
+from harness.suites.habits import ADA, BOB, declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.database import Client
 
-ADA, BOB = Actor("user", "ada"), Actor("user", "bob")
-MALLORY = Actor("user", "mallory")
 _HERE = Section.ACTOR
 _SETTING = "actor setting"
 _CLIENTS, _ROUNDS = 24, 20
 
 
-def default_actor(bench: Bench) -> None:
-    """Let every new server connection begin with an actor that nobody declared."""
-    bench.sabotage(f"ALTER ROLE harness_app IN DATABASE {bench.database} "
-                   f"SET {bench.application.setting} = '{MALLORY.setting}'")
-
-
-def declare_outside(bench: Bench) -> None:
-    """Set the actor locally, but in a transaction of its own before that of the write."""
-    habits = bench.application
-
-    def audited(client: Client, actor: Actor | None) -> Any:
-        if actor:
-            habits.declare_locally(client, actor)
-        return habits.transaction(client)
-
-    habits.audited = audited  # type: ignore[method-assign]
-
-
 # --- one client ----------------------------------------------------------------------------------------
 
 
-@check("actor.local-setting", claim="a write is attributed to the actor set locally in its transaction, and to no later one",
-       section=_HERE, severity=P0, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.local-setting",
+    claim="a write is attributed to the actor set locally in its transaction, and to no later one",
+    section=_HERE,
+    severity=P0,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def local_setting(bench: Bench) -> None:
     client = bench.client()
     bench.write(client, ADA, "by ada")
@@ -74,8 +56,13 @@ def actor_set_outside_the_transaction(bench: Bench) -> None:
     declare_outside(bench)
 
 
-@check("actor.unset", claim="a write without an actor is captured, and attributed to nobody",
-       section=_HERE, severity=P0, area=_SETTING)
+@check(
+    "actor.unset",
+    claim="a write without an actor is captured, and attributed to nobody",
+    section=_HERE,
+    severity=P0,
+    area=_SETTING,
+)
 def unset(bench: Bench) -> None:
     bench.write(bench.client(), None, "by nobody")
     bench.expect("rows captured", len(bench.changes("posts")), equals=1)
@@ -87,8 +74,14 @@ def unset_but_there_is_a_default(bench: Bench) -> None:
     default_actor(bench)
 
 
-@check("actor.residue", claim="the empty text that a local setting leaves behind is read as no actor, and breaks no write",
-       section=_HERE, severity=P0, area="capture function", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.residue",
+    claim="the empty text that a local setting leaves behind is read as no actor, and breaks no write",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def residue(bench: Bench) -> None:
     def read(client: Client) -> Any:
         return client.value("SELECT current_setting(%s, true)", [bench.application.setting])
@@ -112,16 +105,29 @@ def residue(bench: Bench) -> None:
 
 @breaks(residue, at="write on a used server connection")
 def residue_is_read_as_json(bench: Bench) -> None:
-    bench.rewrite_capture(("nullif(current_setting('threadline.actor_ref', true), '')",
-                           "current_setting('threadline.actor_ref', true)"))
+    bench.rewrite_capture(
+        ("nullif(current_setting('threadline.actor_ref', true), '')", "current_setting('threadline.actor_ref', true)")
+    )
 
 
-@check("actor.types", claim="all six types of actor are stored as they were set",
-       section=_HERE, severity=P1, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.types",
+    claim="all six types of actor are stored as they were set",
+    section=_HERE,
+    severity=P1,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def types(bench: Bench) -> None:
     client = bench.client()
-    for each in (Actor("user", "42"), Actor("admin", "ünïcode 'quoted'"), Actor("service_account", "billing"),
-                 Actor("job", "7"), Actor("system", "cron"), Actor("anonymous")):
+    for each in (
+        Actor("user", "42"),
+        Actor("admin", "ünïcode 'quoted'"),
+        Actor("service_account", "billing"),
+        Actor("job", "7"),
+        Actor("system", "cron"),
+        Actor("anonymous"),
+    ):
         bench.write(client, each, each.type)
         bench.expect(f"stored actor of type {each.type}", bench.actor_of(each.type), equals=each.reference)
 
@@ -131,8 +137,14 @@ def types_are_confused(bench: Bench) -> None:
     bench.tamper("audit_transactions", """NEW.actor_ref := jsonb_set(NEW.actor_ref, '{type}', '"user"')""")
 
 
-@check("actor.anonymous", claim="an anonymous actor is stored without an id, also when one is given",
-       section=_HERE, severity=P1, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.anonymous",
+    claim="an anonymous actor is stored without an id, also when one is given",
+    section=_HERE,
+    severity=P1,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def anonymous(bench: Bench) -> None:
     bench.write(bench.client(), Actor("anonymous", "10.0.0.7"), "by anonymous")
     bench.expect("stored actor", bench.actor_of("by anonymous"), equals={"type": "anonymous"})
@@ -143,8 +155,14 @@ def anonymous_keeps_its_id(bench: Bench) -> None:
     bench.rewrite_capture(("public.threadline_checked_actor(v_actor)", "v_actor"))
 
 
-@check("actor.invalid", claim="a setting that is no actor fails the write, rather than be stored or dropped",
-       section=_HERE, severity=P0, area="capture function", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.invalid",
+    claim="a setting that is no actor fails the write, rather than be stored or dropped",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def invalid(bench: Bench) -> None:
     client = bench.client()
 
@@ -154,11 +172,18 @@ def invalid(bench: Bench) -> None:
             bench.insert_post(client, "never")
 
     for name, value, state in (
-        ("text that is not JSON", "ada", "22P02"), ("blank text", "  ", "22P02"), ("a JSON text", '"ada"', "22023"),
-        ("a number", "42", "22023"), ("an array", '[{"type": "user", "id": "1"}]', "22023"), ("JSON null", "null", "22023"),
-        ("an object without type", '{"id": "1"}', "22023"), ("an unknown type", '{"type": "root", "id": "1"}', "22023"),
-        ("a type without id", '{"type": "user"}', "22023"), ("an empty id", '{"type": "user", "id": ""}', "22023"),
-        ("a blank id", '{"type": "user", "id": " \\t"}', "22023"), ("a number as id", '{"type": "user", "id": 1}', "22023"),
+        ("text that is not JSON", "ada", "22P02"),
+        ("blank text", "  ", "22P02"),
+        ("a JSON text", '"ada"', "22023"),
+        ("a number", "42", "22023"),
+        ("an array", '[{"type": "user", "id": "1"}]', "22023"),
+        ("JSON null", "null", "22023"),
+        ("an object without type", '{"id": "1"}', "22023"),
+        ("an unknown type", '{"type": "root", "id": "1"}', "22023"),
+        ("a type without id", '{"type": "user"}', "22023"),
+        ("an empty id", '{"type": "user", "id": ""}', "22023"),
+        ("a blank id", '{"type": "user", "id": " \\t"}', "22023"),
+        ("a number as id", '{"type": "user", "id": 1}', "22023"),
     ):
         bench.expect(name, bench.sqlstate(partial(write, value)), equals=state)
     bench.expect("rows written", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
@@ -167,12 +192,20 @@ def invalid(bench: Bench) -> None:
 
 @breaks(invalid, at="an unknown type")
 def invalid_is_not_looked_at(bench: Bench) -> None:
-    bench.sabotage("CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text "
-                   "LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text'")
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text "
+        "LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text'"
+    )
 
 
-@check("actor.rollback-to-savepoint", claim="after ROLLBACK TO SAVEPOINT the actor is the one set before the savepoint",
-       section=_HERE, severity=P0, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.rollback-to-savepoint",
+    claim="after ROLLBACK TO SAVEPOINT the actor is the one set before the savepoint",
+    section=_HERE,
+    severity=P0,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def rollback_to_savepoint(bench: Bench) -> None:
     client = bench.client()
     with bench.audited(client, ADA):
@@ -188,8 +221,14 @@ def savepoint_that_is_released_instead(bench: Bench) -> None:
     bench.application.undo_to = "RELEASE SAVEPOINT {}"
 
 
-@check("actor.first-write-in-savepoint", claim="an undone first write does not decide the transaction's actor",
-       section=_HERE, severity=P0, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.first-write-in-savepoint",
+    claim="an undone first write does not decide the transaction's actor",
+    section=_HERE,
+    severity=P0,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def first_write_in_savepoint(bench: Bench) -> None:
     client = bench.client()
     with bench.audited(client, None):
@@ -208,8 +247,14 @@ def first_write_is_kept(bench: Bench) -> None:
     bench.application.undo_to = "RELEASE SAVEPOINT {}"
 
 
-@check("actor.isolation-levels", claim="repeatable read and serializable transactions are attributed, and do not collide on the trail",
-       section=_HERE, severity=P0, area="transaction record", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.isolation-levels",
+    claim="repeatable read and serializable transactions are attributed, and do not collide on the trail",
+    section=_HERE,
+    severity=P0,
+    area="transaction record",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def isolation_levels(bench: Bench) -> None:
     for level in ("REPEATABLE READ", "SERIALIZABLE"):
         pair, slug = bench.clients(2), level.lower().replace(" ", "-")
@@ -236,8 +281,14 @@ def isolation_levels_with_a_trail_that_reads_itself(bench: Bench) -> None:
 # --- ways to send it ---------------------------------------------------------------------------------------
 
 
-@check("actor.prepared", claim="the actor set by a statement that is prepared on the server is this client's own",
-       section=_HERE, severity=P0, area="prepare policy", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.prepared",
+    claim="the actor set by a statement that is prepared on the server is this client's own",
+    section=_HERE,
+    severity=P0,
+    area="prepare policy",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def prepared(bench: Bench) -> None:
     bench.fact("prepare policy", "named" if bench.prepare_threshold is not None else "unnamed")
     pair = [bench.client(always_prepare=True) for _ in range(2)]
@@ -254,8 +305,14 @@ def prepared_outside_the_transaction(bench: Bench) -> None:
     declare_outside(bench)
 
 
-@check("actor.pipeline", claim="an actor set in a pipeline is on the writes that follow it in the same transaction",
-       section=_HERE, severity=P0, area=_SETTING, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.pipeline",
+    claim="an actor set in a pipeline is on the writes that follow it in the same transaction",
+    section=_HERE,
+    severity=P0,
+    area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def pipeline(bench: Bench) -> None:
     client = bench.client()
     for actor in (ADA, BOB):
@@ -272,12 +329,19 @@ def pipeline_that_declares_nothing(bench: Bench) -> None:
     bench.application.declare = bench.application.declare_nothing
 
 
-@check("actor.single-message", claim="setting and write sent as one message are one transaction, and attributed",
-       section=_HERE, severity=P1, area=_SETTING)
+@check(
+    "actor.single-message",
+    claim="setting and write sent as one message are one transaction, and attributed",
+    section=_HERE,
+    severity=P1,
+    area=_SETTING,
+)
 def single_message(bench: Bench) -> None:
     client = bench.client()
-    client.run(f"SELECT set_config('{bench.application.setting}', '{ADA.setting}', true); "
-               "INSERT INTO public.posts (slug) VALUES ('message')")
+    client.run(
+        f"SELECT set_config('{bench.application.setting}', '{ADA.setting}', true); "
+        "INSERT INTO public.posts (slug) VALUES ('message')"
+    )
     bench.write(client, None, "next")
     bench.expect("actor of the message", bench.actor_of("message"), equals=ADA.reference)
     bench.expect("actor of the next write", bench.actor_of("next"), equals=None)
@@ -288,172 +352,6 @@ def single_message_with_a_default(bench: Bench) -> None:
     default_actor(bench)
 
 
-# --- many clients on shared server connections -----------------------------------------------------------------
-
-
-@check("actor.shared-connection", claim="two clients that share a server connection keep their actors apart",
-       section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
-def shared_connection(bench: Bench) -> None:
-    def ada(client: Client) -> None:
-        bench.write(client, ADA, "by ada")
-
-    def others(client: Client) -> None:
-        bench.write(client, None, "by nobody")
-        bench.write(client, BOB, "by bob")
-
-    relay(bench, ada, others)
-    bench.expect("actor on Ada's change", bench.actor_of("by ada"), equals=ADA.reference)
-    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
-    bench.expect("actor on Bob's change", bench.actor_of("by bob"), equals=BOB.reference)
-
-
-@breaks(shared_connection, at="actor on a change that declared none")
-def shared_connection_with_a_default(bench: Bench) -> None:
-    default_actor(bench)
-
-
-@breaks(shared_connection, at="actor on Bob's change")
-def shared_connection_declared_outside(bench: Bench) -> None:
-    declare_outside(bench)
-
-
-@check("actor.moved-connection", claim="a client that changes server connections between transactions keeps its actor",
-       section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS, MOVES))
-def moved_connection(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "before")
-    with moved(bench, client):
-        bench.write(client, ADA, "after")
-        bench.write(client, None, "by nobody")
-    bench.expect("actor before the move", bench.actor_of("before"), equals=ADA.reference)
-    bench.expect("actor after the move", bench.actor_of("after"), equals=ADA.reference)
-    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
-
-
-@breaks(moved_connection, at="actor after the move")
-def moved_connection_declared_once(bench: Bench) -> None:
-    declared: set[int] = set()
-
-    def once(client: Client, actor: Actor) -> None:
-        if id(client) not in declared:
-            declared.add(id(client))
-            bench.application.declare_for_the_session(client, actor)
-
-    bench.application.declare = once
-
-
-@check("actor.after-error", claim="the actor of a failed transaction does not reach the next on that server connection",
-       section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
-def after_error(bench: Bench) -> None:
-    def fail(client: Client) -> str:
-        def work() -> None:
-            with bench.audited(client, ADA):
-                bench.insert_post(client, "failed")
-                client.value("SELECT 1 / 0")
-
-        return bench.sqlstate(work)
-
-    failed, _ = relay(bench, fail, lambda client: bench.write(client, None, "by nobody"))
-    bench.expect("the failing transaction", failed, equals="22012")
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes()], equals=["by nobody"])
-    bench.expect("actor on the next change", bench.actor_of("by nobody"), equals=None)
-
-
-@breaks(after_error, at="actor on the next change")
-def after_error_with_a_default(bench: Bench) -> None:
-    default_actor(bench)
-
-
-@check("actor.vanished-client", claim="a client that vanishes in its transaction leaves neither a change nor its actor",
-       section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
-def vanished_client(bench: Bench) -> None:
-    client = bench.client()
-    bench.application.begin(client)
-    bench.application.declare(client, ADA)
-    bench.insert_post(client, "vanished")
-    pid = client.server_pid()
-    with socket.socket(fileno=dup(client.fileno())) as wire:  # no Terminate message: the client is just gone
-        wire.shutdown(socket.SHUT_RDWR)
-    other = bench.client()
-    bench.write(other, None, "by nobody")
-    bench.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
-    bench.expect("changes", sorted(each.data_after["slug"] for each in bench.changes()), equals=["by nobody"])
-    bench.expect("actor on the next change", bench.actor_of("by nobody"), equals=None)
-
-
-@breaks(vanished_client, at="changes")
-def vanished_client_without_a_transaction(bench: Bench) -> None:
-    bench.application.begin = bench.application.begin_nothing
-
-
-@check("actor.many-clients", claim="hundreds of writes by many clients on fewer server connections are each attributed to their own actor",
-       section=_HERE, severity=P0, area="pool mode", needs=(TRANSACTION_BLOCKS,))
-def many_clients(bench: Bench) -> None:
-    """24 clients, 20 transactions each, every one with an actor of its own; one in ten declares none."""
-
-    def one_client(number: int) -> list[tuple[str, int, bool]]:
-        seen = []
-        with bench.client() as client:
-            for n in range(_ROUNDS):
-                slug = f"{number}-{n}"
-                actor = None if n % 10 == 9 else Actor("user", slug)
-                keep = n % 10 != 4
-                with bench.audited(client, actor):
-                    bench.insert_post(client, slug)
-                    pid = client.server_pid()
-                    if not keep:
-                        client.run("DELETE FROM public.posts WHERE slug = %s", [slug])
-                seen.append((slug, pid, keep))
-        return seen
-
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        seen = [each for client in pool.map(one_client, range(_CLIENTS)) for each in client]
-    pids = Counter(pid for _, pid, _ in seen)
-    clients_by_pid = {pid: {slug.partition("-")[0] for slug, at, _ in seen if at == pid} for pid in pids}
-    shared = sum(len(each) > 1 for each in clients_by_pid.values())
-    bench.fact("clients", _CLIENTS)
-    bench.fact("transactions", len(seen))
-    bench.fact("server connections", {str(pid): f"{count} transactions of {len(clients_by_pid[pid])} clients"
-                                      for pid, count in sorted(pids.items())})
-    if bench.topology.pooler and not shared:
-        raise NotExercisedError("no two clients shared a server connection")
-    if bench.topology.pooler:
-        bench.expect("fewer server connections than clients", len(pids) < _CLIENTS, equals=True)
-    if bench.topology.pool_mode is PoolMode.TRANSACTION:
-        moves = sum(len({pid for slug, pid, _ in seen if slug.startswith(f"{n}-")}) > 1 for n in range(_CLIENTS))
-        bench.fact("clients that changed server connections", moves)
-
-    inserts = [each for each in bench.changes("posts") if each.op == "insert"]
-    captured = Counter(each.data_after["slug"] for each in inserts)
-    written = Counter(slug for slug, _, _ in seen)
-    bench.expect("writes without an audit row", sorted((written - captured).elements()), equals=[])
-    bench.expect("audit rows without a write", sorted((captured - written).elements()), equals=[])
-    wrong = [each.data_after["slug"] for each in inserts if each.actor != _own(each.data_after["slug"])]
-    bench.expect("writes attributed to another actor, or to none", sorted(wrong), equals=[])
-    deleted = [each for each in bench.changes("posts") if each.op == "delete"]
-    bench.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in seen))
-    bench.expect("audit transactions", len({each.transaction_id for each in inserts}), equals=len(seen))
-
-
-def _own(slug: str) -> dict[str, str] | None:
-    return None if int(slug.rpartition("-")[2]) % 10 == 9 else Actor("user", slug).reference
-
-
-@breaks(many_clients, at="writes attributed to another actor, or to none")
-def many_clients_declare_outside(bench: Bench) -> None:
-    declare_outside(bench)
-
-
-@breaks(many_clients, at="writes attributed to another actor, or to none")
-def many_clients_declare_for_the_session(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
-
-
-@breaks(many_clients, at="writes without an audit row")
-def many_clients_lose_one_row(bench: Bench) -> None:
-    bench.sabotage("CREATE RULE one AS ON INSERT TO public.audit_changes WHERE NEW.data_after ->> 'slug' = '3-3' DO INSTEAD NOTHING")
-
-
 # --- what was meant: actions -------------------------------------------------------------------------------------
 
 
@@ -461,16 +359,33 @@ def _actions(bench: Bench) -> list[dict[str, Any]]:
     return [row for (row,) in bench.admin.rows("SELECT to_jsonb(a) FROM public.audit_actions a ORDER BY inserted_at")]
 
 
-@check("actor.action-recorded", claim="an action is recorded with its actor and all its fields, and linked to its transaction",
-       section=_HERE, severity=P1, area="actions", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.action-recorded",
+    claim="an action is recorded with its actor and all its fields, and linked to its transaction",
+    section=_HERE,
+    severity=P1,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def action_recorded(bench: Bench) -> None:
     client = bench.client()
-    fields = {"verb": "publish", "category": "post", "reason": "asked", "comment": "it's fine",
-              "correlation_id": "c-1", "request_id": "r-1", "job_id": "j-1"}
+    fields = {
+        "verb": "publish",
+        "category": "post",
+        "reason": "asked",
+        "comment": "it's fine",
+        "correlation_id": "c-1",
+        "request_id": "r-1",
+        "job_id": "j-1",
+    }
     with bench.audited(client, ADA):
         bench.insert_post(client, "published")
-        client.value("SELECT public.threadline_record_action('post_published', " + ", ".join(f"{name} => %s" for name in fields)
-                     + ")", list(fields.values()))
+        client.value(
+            "SELECT public.threadline_record_action('post_published', "
+            + ", ".join(f"{name} => %s" for name in fields)
+            + ")",
+            list(fields.values()),
+        )
     bench.write(client, ADA, "unlinked")
     actions = _actions(bench)
     if bench.expect("actions", [each["name"] for each in actions], equals=["post_published"]):
@@ -480,16 +395,24 @@ def action_recorded(bench: Bench) -> None:
         bench.expect("fields", {name: action[name] for name in fields}, equals=fields)
         linked = {each.data_after["slug"]: each.action_id for each in bench.changes("posts")}
         bench.expect("actions linked", linked, equals={"published": action["id"], "unlinked": None})
-    bench.expect("an action without an actor",
-                 bench.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x')")), equals="22023")
-    bench.expect("an action with an unknown status", bench.sqlstate(lambda: client.value(
-        "SELECT public.threadline_record_action('x', %s, 'maybe')", [ADA.setting])), equals="23514")
+    bench.expect(
+        "an action without an actor",
+        bench.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x')")),
+        equals="22023",
+    )
+    bench.expect(
+        "an action with an unknown status",
+        bench.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x', %s, 'maybe')", [ADA.setting])),
+        equals="23514",
+    )
 
 
 @breaks(action_recorded, at="actions linked")
 def action_not_linked(bench: Bench) -> None:
-    bench.sabotage("CREATE FUNCTION public.unlink() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.action_id := NULL; RETURN NEW; END';"
-                   "CREATE TRIGGER unlink BEFORE UPDATE ON public.audit_transactions FOR EACH ROW EXECUTE FUNCTION public.unlink()")
+    bench.sabotage(
+        "CREATE FUNCTION public.unlink() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.action_id := NULL; RETURN NEW; END';"
+        "CREATE TRIGGER unlink BEFORE UPDATE ON public.audit_transactions FOR EACH ROW EXECUTE FUNCTION public.unlink()"
+    )
 
 
 @breaks(action_recorded, at="actor")
@@ -497,12 +420,18 @@ def action_of_somebody_else(bench: Bench) -> None:
     bench.tamper("audit_actions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
-@check("actor.action-anonymous", claim="an anonymous action is stored without an id, and one before the first write is linked too",
-       section=_HERE, severity=P1, area="actions", needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.action-anonymous",
+    claim="an anonymous action is stored without an id, and one before the first write is linked too",
+    section=_HERE,
+    severity=P1,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+)
 def action_anonymous(bench: Bench) -> None:
     client = bench.client()
     with bench.audited(client, Actor("anonymous")):
-        client.value("SELECT public.threadline_record_action('signed_up', '{\"type\": \"anonymous\", \"id\": \"x\"}')")
+        client.value('SELECT public.threadline_record_action(\'signed_up\', \'{"type": "anonymous", "id": "x"}\')')
         bench.insert_post(client, "anonymous")
     actions = _actions(bench)
     bench.expect("actor of the action", [each["actor_ref"] for each in actions], equals=[{"type": "anonymous"}])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.backends import moved, relay
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.model import PoolMode, Section
-from harness.suites.actor import ADA, BOB, MALLORY, default_actor
+from harness.suites.habits import ADA, BOB, MALLORY, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -34,9 +34,13 @@ def _who(actor: Any) -> str:
     return "nobody" if actor is None else actor["id"] if isinstance(actor, dict) else str(actor)
 
 
-@check("actor.careless-session-set",
-       claim="an actor set for the session lands where the pool mode's documentation says: on whoever writes next",
-       section=_HERE, severity=P0, area=_AREA)
+@check(
+    "actor.careless-session-set",
+    claim="an actor set for the session lands where the pool mode's documentation says: on whoever writes next",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+)
 def session_set(bench: Bench) -> None:
     def careless(client: Client) -> None:
         _set_for_the_session(bench, client)
@@ -44,19 +48,35 @@ def session_set(bench: Bench) -> None:
 
     relay(bench, careless, lambda other: bench.write(other, None, "next on the connection"))
     lands = {
-        None: ("ada", "an actor set for the session is on every later write that uses the connection, whoever makes it", _SET),
+        None: (
+            "ada",
+            "an actor set for the session is on every later write that uses the connection, whoever makes it",
+            _SET,
+        ),
         PoolMode.SESSION: (
-            "nobody", "an actor set for the session is on all later writes of that client; "
-            "the pooler resets it when the client disconnects", _PGBOUNCER),
+            "nobody",
+            "an actor set for the session is on all later writes of that client; "
+            "the pooler resets it when the client disconnects",
+            _PGBOUNCER,
+        ),
         PoolMode.TRANSACTION: (
-            "ada", "an actor set for the session is on the next write of any other client that gets the server connection", _PGBOUNCER),
+            "ada",
+            "an actor set for the session is on the next write of any other client that gets the server connection",
+            _PGBOUNCER,
+        ),
         PoolMode.STATEMENT: (
-            "ada", "an actor set for the session is on the next write of any other client that gets the server connection", _PGBOUNCER),
+            "ada",
+            "an actor set for the session is on the next write of any other client that gets the server connection",
+            _PGBOUNCER,
+        ),
     }
     actor, outcome, source = lands[bench.topology.pool_mode]
     bench.expect("its own write is attributed to", _who(bench.actor_of("own write")), equals="ada")
-    bench.expect("the next write on the server connection, by somebody else, is attributed to",
-                 _who(bench.actor_of("next on the connection")), equals=actor)
+    bench.expect(
+        "the next write on the server connection, by somebody else, is attributed to",
+        _who(bench.actor_of("next on the connection")),
+        equals=actor,
+    )
     bench.documented_limit(outcome, source)
 
 
@@ -65,9 +85,14 @@ def session_set_landing_elsewhere(bench: Bench) -> None:
     bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
-@check("actor.careless-session-set-lost",
-       claim="an actor set for the session is lost when the client gets another server connection",
-       section=_HERE, severity=P0, area=_AREA, needs=(MOVES,))
+@check(
+    "actor.careless-session-set-lost",
+    claim="an actor set for the session is lost when the client gets another server connection",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(MOVES,),
+)
 def session_set_lost(bench: Bench) -> None:
     client = bench.client()
     _set_for_the_session(bench, client)
@@ -82,9 +107,14 @@ def session_set_replaced_by_a_default(bench: Bench) -> None:
     default_actor(bench)
 
 
-@check("actor.careless-outside-transaction",
-       claim="an actor set locally but outside the transaction of the write is on no write at all",
-       section=_HERE, severity=P0, area=_AREA, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.careless-outside-transaction",
+    claim="an actor set locally but outside the transaction of the write is on no write at all",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def outside_transaction(bench: Bench) -> None:
     client = bench.client()
     bench.application.declare(client, ADA)
@@ -98,9 +128,14 @@ def outside_transaction_but_for_the_session(bench: Bench) -> None:
     bench.application.declare = bench.application.declare_for_the_session
 
 
-@check("actor.careless-after-first-write",
-       claim="the first write decides the transaction's actor: one set later has no effect",
-       section=_HERE, severity=P0, area=_AREA, needs=(TRANSACTION_BLOCKS,))
+@check(
+    "actor.careless-after-first-write",
+    claim="the first write decides the transaction's actor: one set later has no effect",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+)
 def after_first_write(bench: Bench) -> None:
     client = bench.client()
     with bench.audited(client, None):
@@ -112,21 +147,31 @@ def after_first_write(bench: Bench) -> None:
         bench.application.declare(client, BOB)
         bench.insert_post(client, "bob's")
     found = {slug: _who(bench.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
-    bench.expect("the writes are attributed to", found,
-                 equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"})
-    bench.documented_limit("an actor set after the first write of a transaction is ignored: the first write decides",
-                           "harness/audit/README.md")
+    bench.expect(
+        "the writes are attributed to",
+        found,
+        equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
+    )
+    bench.documented_limit(
+        "an actor set after the first write of a transaction is ignored: the first write decides",
+        "harness/audit/README.md",
+    )
 
 
 @breaks(after_first_write, at="the writes are attributed to")
 def after_first_write_fills_in(bench: Bench) -> None:
-    bench.rewrite_capture(("ON CONFLICT (id) DO NOTHING",
-                           "ON CONFLICT (id) DO UPDATE SET actor_ref = EXCLUDED.actor_ref"))
+    bench.rewrite_capture(
+        ("ON CONFLICT (id) DO NOTHING", "ON CONFLICT (id) DO UPDATE SET actor_ref = EXCLUDED.actor_ref")
+    )
 
 
-@check("actor.careless-startup-option",
-       claim="an actor given as a startup option is on every write of the connection, or the pooler refuses to connect",
-       section=_HERE, severity=P0, area=_AREA)
+@check(
+    "actor.careless-startup-option",
+    claim="an actor given as a startup option is on every write of the connection, or the pooler refuses to connect",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+)
 def startup_option(bench: Bench) -> None:
     option = f"-c {bench.application.setting}={ADA.setting}" if bench.application.sends_startup_options else ""
     outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
@@ -145,9 +190,13 @@ def startup_option_not_sent(bench: Bench) -> None:
     bench.application.sends_startup_options = False
 
 
-@check("actor.careless-role-default",
-       claim="an actor set as the default of a role or database is on every write that declares none",
-       section=_HERE, severity=P0, area=_AREA)
+@check(
+    "actor.careless-role-default",
+    claim="an actor set as the default of a role or database is on every write that declares none",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+)
 def role_default(bench: Bench) -> None:
     default_actor(bench)
     client = bench.client()

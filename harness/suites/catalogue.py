@@ -6,12 +6,25 @@ from functools import cache
 from pathlib import Path
 
 from harness.checks.registry import Catalogue, Fixtures, build_catalogue
-from harness.suites import actor, capture, careless
+from harness.suites import (
+    actor,
+    actor_sharing,
+    capture,
+    capture_evasion,
+    capture_rows,
+    capture_transactions,
+    careless,
+)
 
 FIXTURES = Fixtures(
     sql=Path(__file__).parent / "tables.sql",
     attached=(
-        "public.posts", "public.comments", "public.bookmarks", "public.authors", "public.ledger", "public.measures",
+        "public.posts",
+        "public.comments",
+        "public.bookmarks",
+        "public.authors",
+        "public.ledger",
+        "public.measures",
         '"Shop"."Order ""Items"""',
     ),
     attached_with_changed_from=("public.profiles",),
@@ -20,4 +33,6 @@ FIXTURES = Fixtures(
 
 @cache
 def catalogue() -> Catalogue:
-    return build_catalogue((capture, actor, careless), FIXTURES)
+    return build_catalogue(
+        (capture, capture_transactions, capture_rows, capture_evasion, actor, actor_sharing, careless), FIXTURES
+    )

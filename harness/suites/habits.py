@@ -1,0 +1,37 @@
+"""Who acts in the actor suite, and careless habits that its controls share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.audit.target import Actor
+from harness.model import Section
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+    from harness.database import Client
+
+ADA, BOB = Actor("user", "ada"), Actor("user", "bob")
+MALLORY = Actor("user", "mallory")
+_HERE = Section.ACTOR
+_SETTING = "actor setting"
+_CLIENTS, _ROUNDS = 24, 20
+
+
+def default_actor(bench: Bench) -> None:
+    """Let every new server connection begin with an actor that nobody declared."""
+    bench.sabotage(
+        f"ALTER ROLE harness_app IN DATABASE {bench.database} SET {bench.application.setting} = '{MALLORY.setting}'"
+    )
+
+
+def declare_outside(bench: Bench) -> None:
+    """Set the actor locally, but in a transaction of its own before that of the write."""
+    habits = bench.application
+
+    def audited(client: Client, actor: Actor | None) -> Any:
+        if actor:
+            habits.declare_locally(client, actor)
+        return habits.transaction(client)
+
+    habits.audited = audited  # type: ignore[method-assign]
