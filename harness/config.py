@@ -71,7 +71,7 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
             )
         return ConfigError(f"{key}: this key is missing", where=where)
     allowed = _allowed(expected) or said
-    hint = nearest(found, expected.values) if isinstance(found, str) and hasattr(expected, "values") else ""
+    hint = nearest(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     return ConfigError(f"{path or 'the document'}: found {found!r}, allowed: {allowed}", where=where, hint=hint)
 
 
@@ -112,6 +112,10 @@ def _one_of(info: Any) -> Any:
     if isinstance(info, msgspec.inspect.Metadata):
         return info.type
     return info
+
+
+def _is_choice(info: Any) -> bool:
+    return isinstance(info, msgspec.inspect.EnumType | msgspec.inspect.LiteralType)
 
 
 def _allowed(info: Any) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -144,13 +145,16 @@ class NativeGroup:
 
     def __init__(self, engine: NativeEngine, run: Owner, topology: str) -> None:
         self._engine = engine
-        self._folder = _runs() / run.run_id / topology
+        self._folder = _runs() / run.run_id / f"{topology}-{secrets.token_hex(4)}"
         self._lock = Lock()
         self._services: list[NativeService] = []
         self._wanted: dict[str, Wanted] = {}
         self._closed = False
-        self._folder.mkdir(parents=True)
-        (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
+        try:
+            self._folder.mkdir(parents=True)
+            (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
+        except OSError as error:
+            raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(self._folder)) from None
 
     def place(self, name: str, wanted: Wanted) -> Place:
         folder = self._folder / name

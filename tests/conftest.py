@@ -1,0 +1,65 @@
+"""Shared fixtures: engines that are really there, and evidence that is made up for the report's tests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.engine.docker import DockerEngine
+from harness.engine.native import NativeEngine
+from harness.engine.owner import Owner
+from harness.errors import HarnessError
+from harness.events import silent
+from harness.lab.catalogue import load_topologies, wanted_by
+from harness.store import new_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.engine.protocol import Engine
+
+ENGINES = ("docker", "native")
+_opened: dict[str, Engine | HarnessError] = {}
+
+
+def _open(name: str) -> Engine | HarnessError:
+    """Open and prepare an engine once for the whole test run; remember why when it is missing."""
+    if name not in _opened:
+        wanted = tuple(each for topology in load_topologies().values() for each in wanted_by(topology))
+        try:
+            engine: Engine = DockerEngine() if name == "docker" else NativeEngine()
+            engine.prepare(wanted, silent)
+            _opened[name] = engine
+        except HarnessError as error:
+            _opened[name] = error
+    return _opened[name]
+
+
+def require_engine(name: str) -> Engine:
+    """Return an engine. In CI a missing one fails the test; elsewhere it skips it."""
+    engine = _open(name)
+    if isinstance(engine, HarnessError):
+        if os.environ.get("CI"):
+            pytest.fail(f"the {name} engine is missing, and CI is set: {engine}")
+        pytest.skip(f"the {name} engine is missing: {engine.what}")
+    return engine
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine in turn: the same contract holds for both."""
+    yield require_engine(request.param)
+
+
+@pytest.fixture
+def any_engine() -> Engine:
+    """One engine, the native one where it is: for tests of what is built on engines."""
+    native = _open("native")
+    return native if not isinstance(native, HarnessError) else require_engine("docker")
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner.me(new_run_id())

@@ -1,0 +1,41 @@
+"""A PostgreSQL service for the engine tests, made as a lab makes it but without the rest of a lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.database import Client, Endpoint, SqlError, connect
+from harness.engine.protocol import Wanted
+from harness.lab.credentials import Roles, random_roles
+from harness.lab.services import postgres_spec
+from harness.model import PostgresDeclaration
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.engine.protocol import Group, Service, ServiceSpec
+
+POSTGRES = Wanted(product="postgres", version="17")
+
+
+def specify(group: Group, settings: dict[str, str] | None = None) -> tuple[ServiceSpec, Roles]:
+    roles = random_roles()
+    place = group.place("postgres", POSTGRES)
+    return postgres_spec(place, PostgresDeclaration(version="17", settings=settings or {}), roles), roles
+
+
+def admin_of(service: Service, roles: Roles) -> Endpoint:
+    address = service.endpoint()
+    return Endpoint(host=address.host, port=address.port, user=roles.admin.name, password=roles.admin.password,
+                    dbname="postgres")
+
+
+def answer(service: Service, roles: Roles) -> Client:
+    """Wait until the server answers, and return the connection."""
+
+    def probe() -> Client:
+        try:
+            return connect(admin_of(service, roles), connect_timeout_s=2)
+        except SqlError as error:
+            raise NotYet(str(error)) from None
+
+    return poll(probe, what="PostgreSQL", deadline_s=20)

@@ -1,0 +1,171 @@
+"""The contract that every engine keeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness.database import SqlError, connect
+from harness.engine.owner import Owner, process_started
+from harness.errors import ServiceFailedError
+from harness.store import new_run_id
+from harness.waiting import NotYet, poll
+from tests.contract.services import admin_of, answer, specify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.engine.protocol import Engine, Group, Service
+    from harness.lab.credentials import Roles
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def group(engine: Engine, owner: Owner) -> Iterator[Group]:
+    group = engine.open_group(owner, "contract")
+    yield group
+    group.close()
+
+
+@pytest.fixture
+def started(group: Group) -> tuple[Service, Roles]:
+    spec, roles = specify(group)
+    service = group.start(spec)
+    answer(service, roles).close()
+    return service, roles
+
+
+def test_a_started_service_runs_answers_and_logs(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    assert service.state().running
+    assert service.endpoint().host == "127.0.0.1"
+    assert "database system is ready to accept connections" in service.logs()
+    with answer(service, roles) as client:
+        assert client.value("SELECT current_setting('password_encryption')") == "scram-sha-256"
+        # no login has a password that is not a SCRAM verifier, and none is the plain one
+        kept = client.rows("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")
+        assert all(secret.startswith("SCRAM-SHA-256$") for (secret,) in kept)
+
+
+def test_no_password_is_in_the_service_or_its_log(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    for role in roles.all():
+        assert role.password not in service.logs()
+    with pytest.raises(SqlError, match="authentication failed"):
+        connect(replace(admin_of(service, roles), password="wrong"))
+
+
+def test_stop_ends_it_in_order_and_the_log_stays_readable(started: tuple[Service, Roles]) -> None:
+    service, _ = started
+    service.stop()
+    assert not service.state().running
+    assert "database system is shut down" in service.logs()
+
+
+def test_kill_ends_it_as_a_crash_and_restart_recovers_the_data(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    with answer(service, roles) as client:
+        client.run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
+        client.run("CHECKPOINT")  # commits are not synchronous here
+    service.kill()
+    assert not service.state().running
+    service.restart()
+    with answer(service, roles) as client:
+        assert client.value("SELECT n FROM kept") == 1
+    assert "not properly shut down" in service.logs()
+
+
+def test_restart_of_a_running_service_keeps_its_logins(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    service.restart()
+    with answer(service, roles) as client:
+        assert client.value("SELECT 1") == 1
+
+
+def test_a_paused_service_keeps_connections_and_answers_nothing(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    with answer(service, roles) as client:
+        service.pause()
+        try:
+            with pytest.raises(SqlError):
+                connect(admin_of(service, roles), connect_timeout_s=2)
+        finally:
+            service.resume()
+        assert client.value("SELECT 1") == 1
+
+
+def test_removal_leaves_nothing_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    endpoint = admin_of(service, roles)
+    group.close()
+    assert not service.state().running
+    with pytest.raises(SqlError):
+        connect(endpoint, connect_timeout_s=2)
+    group.close()
+    service.remove()
+
+
+def test_a_service_that_does_not_start_says_why_with_its_log(group: Group) -> None:
+    spec, _ = specify(group)
+    broken = replace(spec, script="echo 'first line' >&2; echo 'the reason' >&2; exit 7")
+    try:
+        service = group.start(broken)
+    except ServiceFailedError as error:
+        assert "the reason" in error.detail  # noqa: PT017 -- both ways of learning it are right
+        assert "7" in error.what
+        return
+
+    def ended() -> None:
+        if service.state().running:
+            raise NotYet("it still runs")
+
+    poll(ended, what="the service to end", deadline_s=10)
+    assert "7" in service.state().detail
+    assert "first line\nthe reason" in service.logs()
+
+
+def test_services_of_two_groups_do_not_meet(engine: Engine, owner: Owner, started: tuple[Service, Roles]) -> None:
+    other = engine.open_group(Owner.me(new_run_id()), "contract")
+    try:
+        spec, roles = specify(other)
+        service = other.start(spec)
+        answer(service, roles).close()
+        assert service.endpoint() != started[0].endpoint()
+        other.close()
+        assert started[0].state().running
+    finally:
+        other.close()
+
+
+def test_reaping_removes_what_a_dead_owner_left_and_spares_the_living(
+    engine: Engine, started: tuple[Service, Roles]
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        dead = replace(Owner.me(new_run_id()), pid=process.pid, started=process_started(process.pid) or 0)
+        group = engine.open_group(dead, "contract")
+        spec, roles = specify(group)
+        left = group.start(spec)
+        answer(left, roles).close()
+        engine.reap()
+        assert left.state().running  # its owner lives
+        process.communicate(b"\n")
+    removed = engine.reap()
+    assert removed
+    assert not left.state().running
+    assert started[0].state().running
+    answer(*started).close()
+    assert engine.reap() == []
+    group.close()
+
+
+def test_an_owner_elsewhere_is_never_taken_for_gone(owner: Owner) -> None:
+    assert not replace(owner, host="another/host", pid=1, started=1).is_gone()
+    assert not owner.is_gone()
+    assert replace(owner, started=owner.started + 1).is_gone()  # the pid was given to another process
+    assert replace(owner, pid=2**22 + os.getpid()).is_gone()

@@ -1,0 +1,131 @@
+"""Topologies stand, or say why not, and leave nothing behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness.database import SqlError, connect, console
+from harness.engine import native
+from harness.engine.docker import DockerEngine
+from harness.errors import ServiceFailedError
+from harness.lab import lab as lab_module
+from harness.lab import services
+from harness.lab.catalogue import load_topologies
+from harness.lab.lab import stand_up
+from harness.redaction import Redactor
+from tests.conftest import require_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("name", ["direct", "session", "transaction"])
+def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner, name: str) -> None:
+    topology = load_topologies()[name]
+    lab = stand_up(engine, topology, owner, Redactor())
+    try:
+        with connect(lab.chain()) as client:
+            # behind a pooler the pid that the client was told at login is not the backend's
+            told = client.info.backend_pid
+            assert (told == client.server_pid()) is (topology.pooler is None)
+            assert client.value("SELECT current_user") == "harness_app"
+            assert client.value("SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user") is False
+        assert lab.evidence.stood
+        assert lab.evidence.services[0].settings["password_encryption"] == "scram-sha-256"
+        if topology.pooler:
+            assert lab.evidence.services[1].settings["pool_mode"] == topology.pooler.pool_mode
+            assert lab.evidence.services[1].settings["auth_type"] == "scram-sha-256"
+            with pytest.raises(SqlError):
+                connect(replace(lab.chain(), password="wrong"))
+    finally:
+        lab.close()
+    lab.close()
+
+
+def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
+    engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = services._render
+
+    def without_app(name: str, **facts: object) -> str:
+        text = render(name, **facts)
+        return text.replace('"harness_app"', '"somebody_else"') if name == "userlist.txt" else text
+
+    monkeypatch.setattr(services, "_render", without_app)
+    with pytest.raises(ServiceFailedError) as caught:
+        stand_up(engine, load_topologies()["transaction"], owner, Redactor())
+    assert "the login was refused" in caught.value.what
+    assert "service pooler" in caught.value.where
+    assert "harness_app" in caught.value.detail
+    nothing_is_left(engine, owner)
+
+
+def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine, owner: Owner) -> None:
+    topology = load_topologies()["direct"]
+    broken = replace(topology, postgres=replace(topology.postgres, settings={"no_such_setting": "1"}))
+    with pytest.raises(ServiceFailedError) as caught:
+        stand_up(engine, broken, owner, Redactor())
+    assert "ended while starting" in caught.value.what
+    assert "no_such_setting" in caught.value.detail
+    nothing_is_left(engine, owner)
+
+
+def test_a_service_that_never_answers_ends_at_the_deadline(
+    any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_module, "_READY_DEADLINE_S", 0.5)
+    spec = services.postgres_spec
+    monkeypatch.setattr(
+        lab_module, "postgres_spec", lambda *each: replace(spec(*each), script="echo 'not a server' >&2; exec sleep 60")
+    )
+    with pytest.raises(ServiceFailedError) as caught:
+        stand_up(any_engine, load_topologies()["direct"], owner, Redactor())
+    assert "timed out after 0.5 s" in caught.value.what
+    assert "not a server" in caught.value.detail
+    nothing_is_left(any_engine, owner)
+
+
+def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket  # noqa: PLC0415
+
+    engine = require_engine("native")
+    free = native.free_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(native, "free_port", lambda: next(ports, None) or free())
+        lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+        lab.close()
+    nothing_is_left(engine, owner)
+
+
+def test_the_pooler_passes_scram_keys_on_and_knows_no_password(engine: Engine, owner: Owner) -> None:
+    lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor())
+    try:
+        endpoint = lab.console()
+        assert endpoint
+        users = console(endpoint, "SHOW USERS")
+        assert "harness_app" in {row["name"] for row in users}
+        text = services._render("userlist.txt", roles=lab.roles)
+        assert all(role.password not in text for role in lab.roles.all())
+    finally:
+        lab.close()
+
+
+def nothing_is_left(engine: Engine, owner: Owner) -> None:
+    if isinstance(engine, DockerEngine):
+        chosen = {"label": f"pooler-harness.run={owner.run_id}"}
+        assert engine._api.containers(all=True, filters=chosen) == []
+        assert engine._api.networks(filters=chosen) == []
+    else:
+        folder: Path = native._runs() / owner.run_id
+        assert not folder.exists()

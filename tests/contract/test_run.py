@@ -1,0 +1,321 @@
+"""Whole runs through the command line: exit codes, interruption, crashes, leftovers, secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from harness import places
+from harness.engine import native
+from harness.engine.docker import LABEL_RUN, DockerEngine
+from harness.model import Status
+from harness.store import StoredRun, kept_runs, read_run
+from harness.waiting import NotYet, poll
+from tests.conftest import ENGINES, require_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+#: a topology whose every capture check must fail: triggers do not fire in it
+BROKEN = """
+summary = "triggers are switched off"
+[postgres]
+version = "17"
+[postgres.settings]
+session_replication_role = "replica"
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    require_engine(request.param)
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def any_name(any_engine: Engine) -> str:
+    return any_engine.name
+
+
+def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(**extra), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False, timeout=170,
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(places.SHIPPED), "NO_COLOR": "1", **extra}
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that a test starts, ended whatever happens."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def start(running: list[subprocess.Popen[str]], folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )
+    running.append(process)
+    return process
+
+
+def when_checks_run(folder: Path) -> StoredRun:
+    """Wait until a run has answered its first rows."""
+
+    def probe() -> StoredRun:
+        runs = kept_runs(folder / "reports")
+        if not runs or not runs[-1].results:
+            raise NotYet("no result yet")
+        return runs[-1]
+
+    return poll(probe, what="the first results", deadline_s=60)
+
+
+def leftovers(engine_name: str, run_id: str) -> list[str]:
+    if engine_name == "docker":
+        engine = require_engine("docker")
+        assert isinstance(engine, DockerEngine)
+        chosen = {"label": f"{LABEL_RUN}={run_id}"}
+        return [each["Id"] for each in engine._api.containers(all=True, filters=chosen) + engine._api.networks(filters=chosen)]
+    return [str(path) for path in native._runs().glob(run_id)]
+
+
+def test_a_run_that_holds_exits_0_and_leaves_evidence_and_nothing_else(engine_name: str, tmp_path: Path) -> None:
+    done = harness(tmp_path, "verify", "transaction", "--check", "capture.insert", "--check", "actor.moved-connection",
+                   "--engine", engine_name)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"transaction  ok=2 issue=0 na=0 not_run=0  \d+\.\ds\n", done.stdout)
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert run.record.state == "finished"
+    assert run.record.engine == engine_name
+    moved = next(each for each in run.results if each.check == "actor.moved-connection")
+    assert moved.probes
+    assert moved.probes[0].first_pid != moved.probes[0].second_pid
+    for service in ("postgres", "pooler"):
+        assert (run.folder / "logs" / "transaction" / f"{service}.log").read_text()
+    assert leftovers(engine_name, run.record.run_id) == []
+
+
+def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "topologies"
+    folder.mkdir()
+    (folder / "off.toml").write_text(BROKEN)
+    asked = ("verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder))
+    done = harness(tmp_path, *asked)
+    assert done.returncode == 1
+    assert "issue=1" in done.stdout
+    assert "reproduce: nox -s topology-off -- --check capture.insert" in done.stderr
+    assert "AP-1.insert.off" in (tmp_path / "reports" / "issues.md").read_text()
+
+    (tmp_path / "harness.toml").write_text(
+        '[[known_issues]]\ncheck = "capture.insert"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2999-01-01"\n')
+    done = harness(tmp_path, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "issue=1 (1 known)" in done.stdout
+
+
+def test_a_topology_that_does_not_stand_exits_3_and_its_rows_are_not_run(any_name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "topologies"
+    folder.mkdir()
+    shutil.copy(places.TOPOLOGIES / "direct.toml", folder)
+    (folder / "dies.toml").write_text(BROKEN.replace("session_replication_role", "no_such_setting"))
+    done = harness(tmp_path, "verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder))
+    assert done.returncode == 3
+    assert "no_such_setting" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    answers = {each.topology: each for each in run.answers()}
+    assert answers["direct"].status is Status.OK
+    assert answers["dies"].status is Status.NOT_RUN
+    assert "did not stand" in answers["dies"].reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_tears_down_and_leaves_a_valid_run(
+    engine_name: str, number: signal.Signals, tmp_path: Path, running: list[subprocess.Popen[str]]
+) -> None:
+    process = start(running, tmp_path, "verify", "--engine", engine_name)
+    when_checks_run(tmp_path)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert run.record.state == "interrupted"
+    assert len(run.results) == len(run.record.plan)  # every row has its answer on disk
+    statuses = {each.status for each in run.results}
+    assert Status.NOT_RUN in statuses
+    assert Status.ISSUE not in statuses
+    assert leftovers(engine_name, run.record.run_id) == []
+
+
+def test_a_signal_while_servers_start_leaves_nothing(
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
+) -> None:
+    process = start(running, tmp_path, "verify", "--engine", engine_name)
+
+    def begun() -> StoredRun:
+        runs = kept_runs(tmp_path / "reports")
+        if not runs:
+            raise NotYet("no run yet")
+        return runs[-1]
+
+    run = poll(begun, what="the run to begin", deadline_s=60, interval_s=0.002)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert leftovers(engine_name, run.record.run_id) == []
+
+
+def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
+) -> None:
+    process = start(running, tmp_path, "verify", "--engine", engine_name)
+    when_checks_run(tmp_path)
+    other = start(running, tmp_path / "..", "verify", "direct", "--engine", engine_name, "--reports", str(tmp_path / "other"))
+    process.kill()
+    process.communicate()
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert run.record.state == "running"
+    assert len(run.answers()) == len(run.record.plan)
+    assert "killed" in next(each.reason for each in run.answers() if each.status is Status.NOT_RUN)
+    done = harness(tmp_path, "reap", "--engine", engine_name)
+    assert done.returncode == 0, done.stderr
+    assert leftovers(engine_name, run.record.run_id) == []
+    # the run that was alive meanwhile was not touched
+    _, err = other.communicate(timeout=120)
+    assert other.returncode == 0, err
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
+) -> None:
+    both = [start(running, tmp_path, "verify", "direct", "transaction", "--suite", "actor", "--engine", engine_name)
+            for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=170)
+        assert process.returncode == 0, err
+        assert out.count("issue=0") == 2
+    runs = kept_runs(tmp_path / "reports")
+    assert len({run.record.run_id for run in runs}) == 2
+    assert {run.record.state for run in runs} == {"finished"}
+
+
+def test_a_full_disk_ends_the_run_with_one_clear_error(any_name: str, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)
+    try:
+        done = harness(tmp_path, "verify", "direct", "--engine", any_name, "--reports", str(small))
+        assert done.returncode == 3, done.stderr
+        assert "cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
+        runs = kept_runs(small)
+        assert all(leftovers(any_name, run.record.run_id) == [] for run in runs)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_no_engine_at_all_is_one_clear_error(tmp_path: Path) -> None:
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    done = harness(tmp_path, "verify", "direct", "--engine", "docker", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert done.returncode == 3
+    assert "no Docker engine answers at unix:///nowhere/docker.sock" in done.stderr
+    assert "--engine native" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_that_cannot_be_had_is_one_clear_error(tmp_path: Path) -> None:
+    require_engine("docker")
+    done = harness(tmp_path, "verify", "direct", "--engine", "docker", "--image", "postgres=127.0.0.1:1/nothing:1")
+    assert done.returncode == 3
+    assert "127.0.0.1:1/nothing:1 is not here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_planted_secrets_are_nowhere(engine_name: str, tmp_path: Path) -> None:
+    """Canaries in a server's setting, in an error that a server logs, and in every password of the run."""
+    folder = tmp_path / "topologies"
+    folder.mkdir()
+    canary = "canary-5f2e9c"
+    (folder / "leaky.toml").write_text(
+        'summary = "logs whatever it is told"\n[postgres]\nversion = "17"\n[postgres.settings]\n'
+        f'log_statement = "all"\nlog_connections = "on"\ncluster_name = "password={canary}"\n'
+        f"[pooler]\nproduct = \"pgbouncer\"\nversion = \"1.24\"\npool_mode = \"transaction\"\ndefault_pool_size = 4\n"
+        '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n')
+    script = (
+        "import sys; from harness.lab import credentials as c; from harness.cli.main import main\n"
+        f"c.secrets.token_urlsafe = lambda n, made=iter(range(99)): '{canary}-' + str(next(made)) * 12\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "verify", "--engine", engine_name, "--topologies-folder", str(folder),
+         "--check", "capture.insert", "--check", "actor.invalid", "--check", "actor.careless-startup-option"],
+        cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    log = tmp_path / "reports" / "runs" / "latest" / "logs" / "leaky" / "postgres.log"
+    assert "INSERT INTO public.posts" in log.read_text()  # the log really held what the servers were told
+    searched = [done.stdout, done.stderr]
+    searched += [path.read_text(errors="replace") for path in (tmp_path / "reports").rglob("*") if path.is_file()]
+    assert len(searched) > 10
+    assert not [text for text in searched if canary in text]
+
+
+def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
+    for name in ("direct", "session"):
+        done = harness(tmp_path, "verify", name, "--suite", "capture", "--engine", any_name, "--reports", f"job-{name}")
+        assert done.returncode == 0, done.stderr
+    done = harness(tmp_path, "report", "--from", "job-direct", "job-session", "--strict")
+    assert done.returncode == 4, done.stderr  # the transaction topology, and the actor suite, were not run
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "not_run=25" in lines["direct"]
+    assert "ok=0" in lines["transaction"]
+    raw = msgspec.json.decode((tmp_path / "reports" / "report.json").read_bytes())
+    assert {row["matches_prod"] for row in raw["topologies"]} == {"partial", "no"}
+
+
+@pytest.mark.timeout(400)
+def test_every_control_turns_its_check_to_issue_in_each_topology(engine_name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("prove", "--engine", engine_name), cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=380,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert [each for each in run.proofs if each.applicable and not each.proven] == []
+    proven = {(each.topology, each.check) for each in run.proofs if each.proven}
+    applicable = {(each.topology, each.check) for each in run.answers() if each.status is not Status.NA}
+    assert proven == applicable
+
+

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import config
+from harness.errors import ConfigError
+from harness.lab.catalogue import load_topology, load_topologies, with_versions
+from harness.errors import UsageError
+from harness.model import PoolMode, TopologyFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+summary = "s"
+[postgres]
+version = "17"
+[pooler]
+product = "pgbouncer"
+version = "1.24"
+pool_mode = "transaction"
+default_pool_size = 4
+"""
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_topology_is_a_file(tmp_path: Path) -> None:
+    topology = load_topology(write(tmp_path, GOOD))
+    assert topology.name == "mine"
+    assert topology.pool_mode is PoolMode.TRANSACTION
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"transaction"', '"transactional"', ["pooler.pool_mode", "'transactional'", "session, transaction, statement"]),
+        ("default_pool_size = 4", "default_pool_size = 0", ["pooler.default_pool_size", "found 0", "at least 1"]),
+        ("default_pool_size = 4", 'default_pool_size = "4"', ["pooler.default_pool_size", "found '4'", "whole number"]),
+        ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "no such key", "default_pool_size"]),
+        ('product = "pgbouncer"', 'product = "pgcat"', ["pooler.product", "'pgcat'", "pgbouncer"]),
+        ('product = "pgbouncer"\n', "", ["pooler.product", "missing"]),
+        ('version = "17"', 'version = "16"', ["postgres.version", '"16"', "17"]),
+        ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
+        ("[pooler]", "[pooler", ["not TOML", "line"]),
+        ('summary = "s"', "summary = ''", ["summary"]),
+        ('summary = "s"', 'summary = "s"\ncolour = "red"', ["colour", "no such key"]),
+    ],
+)
+def test_a_mistake_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_topology(path)
+    for each in [str(path), *said]:
+        assert each in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_misspelt_value_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean transaction"):
+        load_topology(write(tmp_path, GOOD.replace('"transaction"', '"transacton"')))
+
+
+@pytest.mark.parametrize("name", ["Mine.toml", "my topology.toml", "1st.toml", "a|b.toml"])
+def test_a_topology_name_is_checked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="named by its file"):
+        load_topology(write(tmp_path, GOOD, name))
+
+
+def test_a_setting_cannot_smuggle_another_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one line"):
+        load_topology(write(tmp_path, GOOD + '[pooler.settings]\nverbose = "1\\nauth_type = trust"\n'))
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no topology file"):
+        load_topologies(tmp_path)
+
+
+def test_versions_are_set_by_product() -> None:
+    topology = load_topologies()["transaction"]
+    older = with_versions(topology, {"postgres": "15", "pgbouncer": "1.18"})
+    assert (older.postgres.version, older.pooler and older.pooler.version) == ("15", "1.18")
+    with pytest.raises(UsageError, match="no such product"):
+        with_versions(topology, {"mysql": "8"})
+    with pytest.raises(UsageError, match="there is no postgres 9"):
+        with_versions(topology, {"postgres": "9"})
+
+
+scalars = st.one_of(st.text(max_size=12), st.integers(), st.booleans(), st.floats(allow_nan=False), st.none())
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8
+)
+keys = st.sampled_from(["summary", "postgres", "pooler", "client"]) | st.text(max_size=8)
+sections = st.dictionaries(
+    st.sampled_from(["version", "product", "pool_mode", "default_pool_size", "settings", "prepare"]) | st.text(max_size=6),
+    values, max_size=5,
+)
+
+
+@given(st.dictionaries(keys, values | sections, max_size=5))
+def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, object]) -> None:
+    try:
+        loaded = config.convert(raw, TopologyFile, where="some.toml")
+    except ConfigError as error:
+        assert str(error).startswith("some.toml: ")  # noqa: PT017 -- both ends are asserted
+    else:
+        assert loaded.summary
+
+
+@given(st.text(max_size=80))
+def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = write(tmp_path_factory.mktemp("config"), text)
+    try:
+        tomllib.loads(text)
+        valid = True
+    except tomllib.TOMLDecodeError:
+        valid = False
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, TopologyFile)
+    assert ("not TOML" in str(caught.value)) is not valid

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness.checks.bench import Bench
+from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
+from harness.errors import ConfigError, UsageError
+from harness.lab.catalogue import load_topologies
+from harness.model import Section
+from harness.report.walkthrough import ITEMS
+from harness.suites.catalogue import catalogue
+
+FIXTURES = Fixtures(sql=Path("x.sql"), attached=())
+
+
+def module(**members: Any) -> ModuleType:
+    made = ModuleType("a_suite")
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+def made_check(identity: str = "capture.x") -> Any:
+    def body(_bench: Bench) -> None:
+        """Do nothing."""
+
+    body.__module__ = "a_suite"
+    return check(identity, claim="it holds", section=Section.CAPTURE, severity=P0, area="x")(body)
+
+
+def made_control(target: Any) -> Any:
+    def body(_bench: Bench) -> None:
+        """Do nothing."""
+
+    body.__module__ = "a_suite"
+    return breaks(target, at="x")(body)
+
+
+def test_every_check_has_a_control_and_every_suite_fifteen_checks() -> None:
+    found = catalogue()
+    for each in found.checks:
+        assert found.controls_of(each.id), each.id
+    for suite in ("capture", "actor"):
+        assert len(found.select([suite])) >= 15
+
+
+def test_every_check_that_applies_can_be_broken_in_every_topology() -> None:
+    for topology in load_topologies().values():
+        for each in catalogue().checks:
+            if each.lacking(topology) is None:
+                assert any(control.lacking(topology) is None for control in catalogue().controls_of(each.id)), each.id
+
+
+def test_the_walkthrough_names_checks_that_there_are() -> None:
+    known = {each.id for each in catalogue().checks}
+    assert {check_id for item in ITEMS for check_id in item.checks} <= known
+
+
+def test_a_check_without_a_control_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"nothing can break the check capture\.x"):
+        build_catalogue([module(x=made_check())], FIXTURES)
+
+
+def test_a_duplicate_is_refused() -> None:
+    one, two = made_check(), made_check()
+    with pytest.raises(ConfigError, match="two checks"):
+        build_catalogue([module(one=one, two=two, control=made_control(one))], FIXTURES)
+
+
+def test_a_control_of_nothing_is_refused() -> None:
+    one = made_check()
+    with pytest.raises(ConfigError, match="which is no check"):
+        build_catalogue([module(one=one, a=made_control(one), b=made_control(made_check("capture.y")))], FIXTURES)
+
+
+@pytest.mark.parametrize("identity", ["Insert", "capture", "capture.", "capture.X", "capture.a b", "a.b.c"])
+def test_an_id_has_one_form(identity: str) -> None:
+    with pytest.raises(ConfigError, match="an id is"):
+        made_check(identity)
+
+
+@pytest.mark.parametrize(("suites", "checks"), [(["captur"], []), ([], ["capture.inset"])])
+def test_an_unknown_name_is_answered_with_the_nearest(suites: list[str], checks: list[str]) -> None:
+    with pytest.raises(UsageError, match="did you mean"):
+        catalogue().select(suites, checks)
+
+
+def test_a_topology_that_lacks_something_says_so_by_rule() -> None:
+    moved = next(each for each in catalogue().checks if each.id == "actor.moved-connection")
+    topologies = load_topologies()
+    assert "keeps one server connection" in (moved.lacking(topologies["session"]) or "")
+    assert moved.lacking(topologies["transaction"]) is None

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+
+from harness.model import Status
+from harness.report.evidence import merge, worst
+from harness.report.render import render
+from harness.report.tables import Report, build_report
+from harness.report.walkthrough import ITEMS
+from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path)
+
+
+@pytest.fixture
+def written(report: Report, tmp_path: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in render(report, tmp_path)}
+
+
+# --- merging --------------------------------------------------------------------------------------------
+
+
+def test_the_newest_answer_wins(tmp_path: Path) -> None:
+    old = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, "x")], record("20260101T000000Z-00000001"))
+    new = store_run(tmp_path, [result("direct", CHECKS[0])], record("20260101T000000Z-00000002"))
+    evidence = merge([old, new], PLAN)
+    assert evidence.rows[0].status is Status.OK
+    assert evidence.rows[0].run_id == new.record.run_id
+
+
+def test_an_answer_is_never_replaced_by_not_run(tmp_path: Path) -> None:
+    old = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, "x")], record("20260101T000000Z-00000001"))
+    new = store_run(tmp_path, [], record("20260101T000000Z-00000002", state="interrupted"))
+    assert merge([old, new], PLAN).rows[0].status is Status.ISSUE
+
+
+def test_runs_of_other_code_are_left_out_and_named(tmp_path: Path) -> None:
+    old = store_run(tmp_path, [result("direct", CHECKS[0])], record("20260101T000000Z-00000001", fingerprint="other"))
+    new = store_run(tmp_path, [], record("20260101T000000Z-00000002"))
+    evidence = merge([old, new], PLAN)
+    assert evidence.rows[0].status is Status.NOT_RUN
+    assert old.record.run_id in evidence.left_out[0]
+
+
+def test_rows_nobody_ran_are_not_run() -> None:
+    evidence = merge([], PLAN)
+    assert {row.status for row in evidence.rows} == {Status.NOT_RUN}
+    assert evidence.missing() == list(NAMES)
+
+
+def test_nothing_merged_is_not_run_and_the_worst_wins() -> None:
+    assert worst([]) is Status.NOT_RUN
+    assert worst([Status.OK, Status.NA]) is Status.OK
+    assert worst([Status.NA]) is Status.NA
+    assert worst([Status.OK, Status.NOT_RUN]) is Status.NOT_RUN
+    assert worst([Status.OK, Status.NOT_RUN, Status.ISSUE]) is Status.ISSUE
+
+
+# --- the rules of honest evidence -------------------------------------------------------------------------
+
+
+def table(markdown: str, first_column: str) -> list[dict[str, str]]:
+    """Return a Markdown table's rows, found by the name of its first column."""
+    lines = markdown.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    split = lambda line: [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]  # noqa: E731
+    names = split(lines[start])
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(dict(zip(names, split(line), strict=True)))
+    return rows
+
+
+def test_markers_and_columns_of_the_topology_table(written: dict[str, str]) -> None:
+    text = written["stg-01-topology.md"]
+    assert "\nSTG-HOST-TOPOLOGY-TEMPLATE\n" in text
+    rows = table(text, "Environment")
+    assert list(rows[0]) == [
+        "Environment", "Class (CI or host)", "Chain (app to pooler to postgres)", "Pooler product", "Pool mode",
+        "Ecto pools", "prepare policy", "Sandbox note", "Matches prod", "Evidence link",
+    ]
+    assert [row["Environment"] for row in rows] == list(NAMES)
+    assert {row["Class (CI or host)"] for row in rows} == {"CI"}
+
+
+def test_matches_prod_is_never_better_than_partial_and_partial_has_its_paragraph(
+    report: Report, written: dict[str, str]
+) -> None:
+    assert {row.matches_prod for row in report.topologies} == {"partial"}
+    for name in NAMES:
+        assert f"**{name}: matches prod partial.** CI-class evidence" in written["report.md"]
+
+
+def test_a_topology_that_did_not_stand_matches_nothing(tmp_path: Path) -> None:
+    empty = build_report(merge([], PLAN), tmp_path)
+    assert {row.matches_prod for row in empty.topologies} == {"no"}
+    assert empty.status is Status.NOT_RUN
+    render(empty, tmp_path)
+    assert "Not run" in (tmp_path / "report.md").read_text()
+
+
+def test_a_pooler_never_stands_without_its_mode(report: Report) -> None:
+    for row in report.topologies:
+        assert (row.pooler_product == "none") == (row.pool_mode == "none: no pooler")
+
+
+def test_statuses_are_the_four_and_each_carries_what_it_owes(report: Report, written: dict[str, str]) -> None:
+    rows = [row for name in NAMES for row in table(written["matrix.md"].split(f"### {name}\n")[1], "Check")]
+    assert {row["Status"] for row in rows} == {"OK", "Issue", "N/A", "Not run"}
+    for row in rows:
+        if row["Status"] in {"OK", "Issue"}:
+            assert "`nox -s topology-" in row["Evidence"]
+        else:
+            assert row["Evidence"]
+    for item in report.walkthrough:
+        assert item.command if item.status is Status.OK else item.reason
+
+
+def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report) -> None:
+    assert [sum(item.section == section for item in ITEMS) for section in dict.fromkeys(item.section for item in ITEMS)] == [
+        4, 3, 3, 4, 2, 2, 1]
+    unbuilt = [item for item in report.walkthrough if not item.checks]
+    assert {item.status for item in unbuilt} == {Status.NOT_RUN}
+
+
+def test_an_item_is_ok_only_if_all_its_checks_are(tmp_path: Path) -> None:
+    plan = PLAN
+    all_ok = [result(row.topology, row.check) for row in plan]
+    run = store_run(tmp_path, all_ok)
+    # the first item needs more checks than this plan has
+    report = build_report(merge([run], plan), tmp_path)
+    assert report.walkthrough[0].status is Status.NOT_RUN
+
+
+def test_issues_are_ordered_stable_and_reproducible(report: Report, written: dict[str, str]) -> None:
+    rows = table(written["issues.md"], "P")
+    assert [row["ID"] for row in rows] == ["AP-1.insert.session", "AP-2.many-clients.session"]
+    assert rows[0]["Owner"] == "ada"
+    assert "https://example.org/1" in rows[0]["Link"]
+    assert "nox -s topology-session" in rows[1]["Link"]
+    assert rows[1]["Symptom"] == "actor: expected a \\| b, observed &lt;c&gt;"
+    assert report.limits[0].source == "https://example.org/doc"
+
+
+def test_junit_counts_and_skips_with_reasons(written: dict[str, str]) -> None:
+    root = ET.fromstring(written["junit.xml"])  # noqa: S314 -- written a moment ago
+    session = next(each for each in root if each.get("name") == "session")
+    assert (session.get("tests"), session.get("failures"), session.get("skipped")) == ("3", "1", "2")
+    assert all(skip.get("message") for skip in root.iter("skipped"))
+
+
+def test_the_json_report_is_the_report(report: Report, written: dict[str, str]) -> None:
+    assert msgspec.json.decode(written["report.json"], type=Report) == report
+
+
+def test_hostile_evidence_is_inert_in_html(tmp_path: Path) -> None:
+    evil = '</td><script>alert(1)</script> | `x` postgresql://u:hunter22@h/d'
+    run = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, evil)])
+    render(build_report(merge([run], PLAN), tmp_path), tmp_path)
+    for name in ("report.html", "report.md", "issues.md", "report.json", "junit.xml"):
+        text = (tmp_path / name).read_text()
+        assert "hunter22" not in text
+        if name != "report.json":
+            assert "<script>" not in text
+
+
+def test_rendering_twice_gives_the_same_bytes(report: Report, tmp_path: Path) -> None:
+    first = {path.name: path.read_bytes() for path in render(report, tmp_path)}
+    assert {path.name: path.read_bytes() for path in render(report, tmp_path)} == first

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.errors import StoreError
+from harness.model import SCHEMA_VERSION, Status
+from harness.redaction import Redactor
+from harness.store import RunStore, kept_runs, new_run_id, read_run, read_runs, require_writable, write_atomically
+from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed())
+    assert list(run.results) == mixed()
+    assert run.record == record()
+    assert (tmp_path / "runs" / "latest").resolve() == run.folder.resolve()
+
+
+def test_every_planned_row_has_an_answer_after_a_crash(tmp_path: Path) -> None:
+    run = store_run(tmp_path, [result("direct", CHECKS[0])], record(state="running"))
+    answers = run.answers()
+    assert [(each.topology, each.check) for each in answers] == [(row.topology, row.check) for row in PLAN]
+    assert answers[0].status is Status.OK
+    assert {each.status for each in answers[1:]} == {Status.NOT_RUN}
+    assert all(each.reason for each in answers[1:])
+
+
+def test_a_torn_last_line_is_dropped_and_counted(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed())
+    path = run.folder / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-17])
+    again = read_run(run.folder)
+    assert list(again.results) == mixed()[:-1]
+    assert again.torn == 1
+
+
+def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:
+    redactor = Redactor()
+    redactor.learn('c4n"ary\\secret')
+    store = RunStore(tmp_path, record(), redactor)
+    store.append(result("direct", CHECKS[0], Status.ISSUE, 'it said c4n"ary\\secret and password="hunter22" } and more'))
+    store.write_log("direct", "postgres", "DETAIL: postgresql://u:hunter22@db/x\n")
+    store.update(failure='c4n"ary\\secret')
+    store.close()
+    for path in (each for each in tmp_path.rglob("*") if each.is_file()):
+        text = path.read_text()
+        assert "hunter22" not in text
+        assert "ary\\secret" not in text.replace("\\\\", "\\")
+    assert len(read_run(store.folder).results) == 1  # redacted text is still JSON
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    run = store_run(tmp_path, [])
+    path = run.folder / "run.json"
+    raw = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode(raw | {"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(StoreError, match="newer tool"):
+        read_run(run.folder)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'{"schema_version": "1"}'])
+def test_a_damaged_record_is_one_clear_error_and_is_passed_over(tmp_path: Path, damage: bytes) -> None:
+    run = store_run(tmp_path, mixed())
+    (run.folder / "run.json").write_bytes(damage)
+    with pytest.raises(StoreError, match=r"run\.json cannot be read"):
+        read_run(run.folder)
+    assert kept_runs(tmp_path) == ()
+
+
+def test_folders_of_runs_are_found_and_each_is_read_once(tmp_path: Path) -> None:
+    one = store_run(tmp_path / "job1", mixed(), record("20260101T000000Z-00000001"))
+    two = store_run(tmp_path / "job2", mixed(), record("20260101T000000Z-00000002"))
+    assert [run.record.run_id for run in read_runs([tmp_path, one.folder, two.folder])] == [
+        one.record.run_id, two.record.run_id]
+    with pytest.raises(StoreError, match="no run folder"):
+        (tmp_path / "empty").mkdir()
+        read_runs([tmp_path / "empty"])
+    with pytest.raises(StoreError, match="no such folder"):
+        read_runs([tmp_path / "nowhere"])
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path, record(), Redactor())
+    store.close()
+
+    class Full:
+        def write(self, _data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "_results", Full())
+    with pytest.raises(StoreError, match="No space left"):
+        store.append(result("direct", CHECKS[0]))
+
+    class Short(Full):
+        def write(self, data: bytes) -> int:
+            return len(data) - 1
+
+    monkeypatch.setattr(store, "_results", Short())
+    with pytest.raises(StoreError, match="only in part"):
+        store.append(result("direct", CHECKS[0]))
+
+
+def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        require_writable(tmp_path / "file")
+    assert "--reports" in str(caught.value)
+    with pytest.raises(StoreError):
+        write_atomically(tmp_path / "file" / "x.md", "text")
+
+
+def test_replacing_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    for text in ("old\n", "new\n"):
+        write_atomically(tmp_path / "x.md", text)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.md"]
+    assert (tmp_path / "x.md").read_text() == "new\n"
+
+
+def test_run_ids_differ_within_a_second() -> None:
+    assert len({new_run_id() for _ in range(50)}) == 50
+    assert len(NAMES) == 3

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from threading import Event
+
+import pytest
+
+from harness.errors import TimedOutError
+from harness.waiting import NotYet, poll
+
+
+def test_it_returns_what_the_probe_returns_and_tries_again() -> None:
+    seen = iter([NotYet("one"), NotYet("two"), 3])
+
+    def probe() -> int:
+        value = next(seen)
+        if isinstance(value, NotYet):
+            raise value
+        return value
+
+    assert poll(probe, what="three", deadline_s=5, interval_s=0.001) == 3
+
+
+def test_a_timeout_says_what_was_awaited_and_last_seen() -> None:
+    def probe() -> None:
+        raise NotYet("connection refused")
+
+    with pytest.raises(TimedOutError, match=r"waiting for an answer; last seen: connection refused"):
+        poll(probe, what="an answer", deadline_s=0.02, interval_s=0.001)
+
+
+def test_another_error_ends_the_wait_at_once() -> None:
+    def probe() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        poll(probe, what="x", deadline_s=60)
+
+
+def test_it_can_be_cancelled() -> None:
+    cancelled = Event()
+    cancelled.set()
+
+    def probe() -> None:
+        raise NotYet("nothing")
+
+    with pytest.raises(TimedOutError, match="stopped waiting"):
+        poll(probe, what="x", deadline_s=60, cancelled=cancelled)
