@@ -39,16 +39,6 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
 
-    def environment(self) -> dict[str, str]:
-        """Return libpq's environment variables for a command that connects here."""
-        return {
-            "PGHOST": self.host,
-            "PGPORT": str(self.port),
-            "PGUSER": self.user,
-            "PGPASSWORD": self.password,
-            "PGDATABASE": self.dbname,
-        }
-
 
 class Client(psycopg.Connection[tuple[Any, ...]]):
     """A connection in autocommit mode: a transaction is a block that somebody opened on purpose."""

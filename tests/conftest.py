@@ -16,8 +16,6 @@ from harness.lab.catalogue import load_topologies, wanted_by
 from harness.store import new_run_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness.engine.protocol import Engine
 
 ENGINES = ("docker", "native")
@@ -48,9 +46,9 @@ def require_engine(name: str) -> Engine:
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn: the same contract holds for both."""
-    yield require_engine(request.param)
+    return require_engine(request.param)
 
 
 @pytest.fixture

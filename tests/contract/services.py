@@ -25,8 +25,9 @@ def specify(group: Group, settings: dict[str, str] | None = None) -> tuple[Servi
 
 def admin_of(service: Service, roles: Roles) -> Endpoint:
     address = service.endpoint()
-    return Endpoint(host=address.host, port=address.port, user=roles.admin.name, password=roles.admin.password,
-                    dbname="postgres")
+    return Endpoint(
+        host=address.host, port=address.port, user=roles.admin.name, password=roles.admin.password, dbname="postgres"
+    )
 
 
 def answer(service: Service, roles: Roles) -> Client:

@@ -113,12 +113,17 @@ def test_transaction_ids_are_uuids_of_version_8_that_grow(lab: Lab) -> None:
         ids = [str(row[0]) for row in client.rows("SELECT id FROM public.audit_transactions ORDER BY txid")]
         assert ids == sorted(ids)
         assert {(each[14], each[19]) for each in ids} == {("8", "8")}
-        assert client.value("SELECT bool_and(('x' || translate(right(replace(id::text, '-', ''), 15), '-', ''))::bit(60)::bigint = txid) "
-                            "FROM public.audit_transactions") is True
+        assert (
+            client.value(
+                "SELECT bool_and(('x' || translate(right(replace(id::text, '-', ''), 15), '-', ''))::bit(60)::bigint = txid) "
+                "FROM public.audit_transactions"
+            )
+            is True
+        )
 
 
 def test_sql_that_does_not_install_names_file_line_and_sqlstate(lab: Lab, tmp_path: Path) -> None:
-    from msgspec.structs import replace  # noqa: PLC0415
+    from msgspec.structs import replace
 
     path = tmp_path / "broken.sql"
     path.write_text("CREATE TABLE public.a (n int);\n\nCREATE TABLE public.b (n integr);\n")

@@ -117,7 +117,7 @@ def test_a_service_that_does_not_start_says_why_with_its_log(group: Group) -> No
     try:
         service = group.start(broken)
     except ServiceFailedError as error:
-        assert "the reason" in error.detail  # noqa: PT017 -- both ways of learning it are right
+        assert "the reason" in error.detail
         assert "7" in error.what
         return
 

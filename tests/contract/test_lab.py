@@ -37,7 +37,12 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
             told = client.info.backend_pid
             assert (told == client.server_pid()) is (topology.pooler is None)
             assert client.value("SELECT current_user") == "harness_app"
-            assert client.value("SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user") is False
+            assert (
+                client.value(
+                    "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+                )
+                is False
+            )
         assert lab.evidence.stood
         assert lab.evidence.services[0].settings["password_encryption"] == "scram-sha-256"
         if topology.pooler:
@@ -94,7 +99,7 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
 
 
 def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket  # noqa: PLC0415
+    import socket
 
     engine = require_engine("native")
     free = native.free_port

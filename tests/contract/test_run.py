@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +23,7 @@ from tests.conftest import ENGINES, require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.engine.protocol import Engine
 
@@ -53,8 +53,14 @@ def any_name(any_engine: Engine) -> str:
 
 def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(**extra), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, check=False, timeout=170,
+        command(*arguments),
+        cwd=folder,
+        env=environment(**extra),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
     )
 
 
@@ -79,8 +85,13 @@ def running(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
 
 def start(running: list[subprocess.Popen[str]], folder: Path, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        command(*arguments), cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     running.append(process)
     return process
@@ -103,13 +114,25 @@ def leftovers(engine_name: str, run_id: str) -> list[str]:
         engine = require_engine("docker")
         assert isinstance(engine, DockerEngine)
         chosen = {"label": f"{LABEL_RUN}={run_id}"}
-        return [each["Id"] for each in engine._api.containers(all=True, filters=chosen) + engine._api.networks(filters=chosen)]
+        return [
+            each["Id"]
+            for each in engine._api.containers(all=True, filters=chosen) + engine._api.networks(filters=chosen)
+        ]
     return [str(path) for path in native._runs().glob(run_id)]
 
 
 def test_a_run_that_holds_exits_0_and_leaves_evidence_and_nothing_else(engine_name: str, tmp_path: Path) -> None:
-    done = harness(tmp_path, "verify", "transaction", "--check", "capture.insert", "--check", "actor.moved-connection",
-                   "--engine", engine_name)
+    done = harness(
+        tmp_path,
+        "verify",
+        "transaction",
+        "--check",
+        "capture.insert",
+        "--check",
+        "actor.moved-connection",
+        "--engine",
+        engine_name,
+    )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"transaction  ok=2 issue=0 na=0 not_run=0  \d+\.\ds\n", done.stdout)
     run = read_run(tmp_path / "reports" / "runs" / "latest")
@@ -135,7 +158,8 @@ def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path
     assert "AP-1.insert.off" in (tmp_path / "reports" / "issues.md").read_text()
 
     (tmp_path / "harness.toml").write_text(
-        '[[known_issues]]\ncheck = "capture.insert"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2999-01-01"\n')
+        '[[known_issues]]\ncheck = "capture.insert"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2999-01-01"\n'
+    )
     done = harness(tmp_path, *asked)
     assert done.returncode == 0, done.stderr
     assert "issue=1 (1 known)" in done.stdout
@@ -146,7 +170,9 @@ def test_a_topology_that_does_not_stand_exits_3_and_its_rows_are_not_run(any_nam
     folder.mkdir()
     shutil.copy(places.TOPOLOGIES / "direct.toml", folder)
     (folder / "dies.toml").write_text(BROKEN.replace("session_replication_role", "no_such_setting"))
-    done = harness(tmp_path, "verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder))
+    done = harness(
+        tmp_path, "verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder)
+    )
     assert done.returncode == 3
     assert "no_such_setting" in done.stderr
     assert "Traceback" not in done.stderr
@@ -199,7 +225,9 @@ def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
 ) -> None:
     process = start(running, tmp_path, "verify", "--engine", engine_name)
     when_checks_run(tmp_path)
-    other = start(running, tmp_path / "..", "verify", "direct", "--engine", engine_name, "--reports", str(tmp_path / "other"))
+    other = start(
+        running, tmp_path / "..", "verify", "direct", "--engine", engine_name, "--reports", str(tmp_path / "other")
+    )
     process.kill()
     process.communicate()
     run = read_run(tmp_path / "reports" / "runs" / "latest")
@@ -217,8 +245,10 @@ def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
 def test_two_runs_at_once_do_not_disturb_each_other(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    both = [start(running, tmp_path, "verify", "direct", "transaction", "--suite", "actor", "--engine", engine_name)
-            for _ in range(2)]
+    both = [
+        start(running, tmp_path, "verify", "direct", "transaction", "--suite", "actor", "--engine", engine_name)
+        for _ in range(2)
+    ]
     for process in both:
         out, err = process.communicate(timeout=170)
         assert process.returncode == 0, err
@@ -271,17 +301,38 @@ def test_planted_secrets_are_nowhere(engine_name: str, tmp_path: Path) -> None:
     (folder / "leaky.toml").write_text(
         'summary = "logs whatever it is told"\n[postgres]\nversion = "17"\n[postgres.settings]\n'
         f'log_statement = "all"\nlog_connections = "on"\ncluster_name = "password={canary}"\n'
-        f"[pooler]\nproduct = \"pgbouncer\"\nversion = \"1.24\"\npool_mode = \"transaction\"\ndefault_pool_size = 4\n"
-        '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n')
+        f'[pooler]\nproduct = "pgbouncer"\nversion = "1.24"\npool_mode = "transaction"\ndefault_pool_size = 4\n'
+        '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n'
+    )
     script = (
         "import sys; from harness.lab import credentials as c; from harness.cli.main import main\n"
         f"c.secrets.token_urlsafe = lambda n, made=iter(range(99)): '{canary}-' + str(next(made)) * 12\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "verify", "--engine", engine_name, "--topologies-folder", str(folder),
-         "--check", "capture.insert", "--check", "actor.invalid", "--check", "actor.careless-startup-option"],
-        cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120,
+        [
+            sys.executable,
+            "-c",
+            script,
+            "verify",
+            "--engine",
+            engine_name,
+            "--topologies-folder",
+            str(folder),
+            "--check",
+            "capture.insert",
+            "--check",
+            "actor.invalid",
+            "--check",
+            "actor.careless-startup-option",
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     log = tmp_path / "reports" / "runs" / "latest" / "logs" / "leaky" / "postgres.log"
@@ -308,8 +359,14 @@ def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_every_control_turns_its_check_to_issue_in_each_topology(engine_name: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        command("prove", "--engine", engine_name), cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False, timeout=380,
+        command("prove", "--engine", engine_name),
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=380,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
@@ -317,5 +374,3 @@ def test_every_control_turns_its_check_to_issue_in_each_topology(engine_name: st
     proven = {(each.topology, each.check) for each in run.proofs if each.proven}
     applicable = {(each.topology, each.check) for each in run.answers() if each.status is not Status.NA}
     assert proven == applicable
-
-

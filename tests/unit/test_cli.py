@@ -53,7 +53,9 @@ def test_from_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no run folder lies here" in capsys.readouterr().err
 
 
-def test_a_report_of_nothing_is_not_run_everywhere_and_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_nothing_is_not_run_everywhere_and_exit_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report"]) == 3
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()] == list(NAMES)

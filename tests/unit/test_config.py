@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config
-from harness.errors import ConfigError
-from harness.lab.catalogue import load_topology, load_topologies, with_versions
-from harness.errors import UsageError
+from harness.errors import ConfigError, UsageError
+from harness.lab.catalogue import load_topologies, load_topology, with_versions
 from harness.model import PoolMode, TopologyFile
 
 if TYPE_CHECKING:
@@ -43,7 +42,11 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"transaction"', '"transactional"', ["pooler.pool_mode", "'transactional'", "session, transaction, statement"]),
+        (
+            '"transaction"',
+            '"transactional"',
+            ["pooler.pool_mode", "'transactional'", "session, transaction, statement"],
+        ),
         ("default_pool_size = 4", "default_pool_size = 0", ["pooler.default_pool_size", "found 0", "at least 1"]),
         ("default_pool_size = 4", 'default_pool_size = "4"', ["pooler.default_pool_size", "found '4'", "whole number"]),
         ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "no such key", "default_pool_size"]),
@@ -98,12 +101,16 @@ def test_versions_are_set_by_product() -> None:
 
 scalars = st.one_of(st.text(max_size=12), st.integers(), st.booleans(), st.floats(allow_nan=False), st.none())
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
 )
 keys = st.sampled_from(["summary", "postgres", "pooler", "client"]) | st.text(max_size=8)
 sections = st.dictionaries(
-    st.sampled_from(["version", "product", "pool_mode", "default_pool_size", "settings", "prepare"]) | st.text(max_size=6),
-    values, max_size=5,
+    st.sampled_from(["version", "product", "pool_mode", "default_pool_size", "settings", "prepare"])
+    | st.text(max_size=6),
+    values,
+    max_size=5,
 )
 
 
@@ -112,13 +119,15 @@ def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, ob
     try:
         loaded = config.convert(raw, TopologyFile, where="some.toml")
     except ConfigError as error:
-        assert str(error).startswith("some.toml: ")  # noqa: PT017 -- both ends are asserted
+        assert str(error).startswith("some.toml: ")
     else:
         assert loaded.summary
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = write(tmp_path_factory.mktemp("config"), text)
     try:
         tomllib.loads(text)

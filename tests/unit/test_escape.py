@@ -47,7 +47,9 @@ def test_a_code_span_stays_in_its_cell_and_says_the_same(value: str) -> None:
         assert re.sub(r"\s+", " ", html.unescape(inside)).strip() == plain(value)
 
 
-@pytest.mark.parametrize("target", ["javascript:alert(1)", "data:text/html,x", "https://x/ )", 'https://x/"onload', "//evil"])
+@pytest.mark.parametrize(
+    "target", ["javascript:alert(1)", "data:text/html,x", "https://x/ )", 'https://x/"onload', "//evil"]
+)
 def test_only_web_addresses_are_linked(target: str) -> None:
     assert "](" not in link("label", target)
 

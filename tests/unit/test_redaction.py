@@ -37,8 +37,15 @@ def test_the_shapes_of_secrets_are_redacted(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["password authentication failed for user app", "https://www.pgbouncer.org/features.html", "a@b.example", "10:30:00",
-     "token", "the secret of success", "SCRAM-SHA-256, to the pooler and through it"],
+    [
+        "password authentication failed for user app",
+        "https://www.pgbouncer.org/features.html",
+        "a@b.example",
+        "10:30:00",
+        "token",
+        "the secret of success",
+        "SCRAM-SHA-256, to the pooler and through it",
+    ],
 )
 def test_ordinary_text_is_left_alone(text: str) -> None:
     assert Redactor()(text) == text

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks.bench import Bench
 from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
 from harness.errors import ConfigError, UsageError
 from harness.lab.catalogue import load_topologies
 from harness.model import Section
 from harness.report.walkthrough import ITEMS
 from harness.suites.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
 
 FIXTURES = Fixtures(sql=Path("x.sql"), attached=())
 

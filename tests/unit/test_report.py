@@ -70,17 +70,20 @@ def test_nothing_merged_is_not_run_and_the_worst_wins() -> None:
 # --- the rules of honest evidence -------------------------------------------------------------------------
 
 
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
 def table(markdown: str, first_column: str) -> list[dict[str, str]]:
     """Return a Markdown table's rows, found by the name of its first column."""
     lines = markdown.splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
-    split = lambda line: [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]  # noqa: E731
-    names = split(lines[start])
+    names = _cells(lines[start])
     rows = []
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             break
-        rows.append(dict(zip(names, split(line), strict=True)))
+        rows.append(dict(zip(names, _cells(line), strict=True)))
     return rows
 
 
@@ -89,8 +92,16 @@ def test_markers_and_columns_of_the_topology_table(written: dict[str, str]) -> N
     assert "\nSTG-HOST-TOPOLOGY-TEMPLATE\n" in text
     rows = table(text, "Environment")
     assert list(rows[0]) == [
-        "Environment", "Class (CI or host)", "Chain (app to pooler to postgres)", "Pooler product", "Pool mode",
-        "Ecto pools", "prepare policy", "Sandbox note", "Matches prod", "Evidence link",
+        "Environment",
+        "Class (CI or host)",
+        "Chain (app to pooler to postgres)",
+        "Pooler product",
+        "Pool mode",
+        "Ecto pools",
+        "prepare policy",
+        "Sandbox note",
+        "Matches prod",
+        "Evidence link",
     ]
     assert [row["Environment"] for row in rows] == list(NAMES)
     assert {row["Class (CI or host)"] for row in rows} == {"CI"}
@@ -130,8 +141,9 @@ def test_statuses_are_the_four_and_each_carries_what_it_owes(report: Report, wri
 
 
 def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report) -> None:
-    assert [sum(item.section == section for item in ITEMS) for section in dict.fromkeys(item.section for item in ITEMS)] == [
-        4, 3, 3, 4, 2, 2, 1]
+    assert [
+        sum(item.section == section for item in ITEMS) for section in dict.fromkeys(item.section for item in ITEMS)
+    ] == [4, 3, 3, 4, 2, 2, 1]
     unbuilt = [item for item in report.walkthrough if not item.checks]
     assert {item.status for item in unbuilt} == {Status.NOT_RUN}
 
@@ -167,7 +179,7 @@ def test_the_json_report_is_the_report(report: Report, written: dict[str, str]) 
 
 
 def test_hostile_evidence_is_inert_in_html(tmp_path: Path) -> None:
-    evil = '</td><script>alert(1)</script> | `x` postgresql://u:hunter22@h/d'
+    evil = "</td><script>alert(1)</script> | `x` postgresql://u:hunter22@h/d"
     run = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, evil)])
     render(build_report(merge([run], PLAN), tmp_path), tmp_path)
     for name in ("report.html", "report.md", "issues.md", "report.json", "junit.xml"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -12,6 +12,9 @@ from harness.model import SCHEMA_VERSION, Status
 from harness.redaction import Redactor
 from harness.store import RunStore, kept_runs, new_run_id, read_run, read_runs, require_writable, write_atomically
 from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -43,7 +46,9 @@ def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:
     redactor = Redactor()
     redactor.learn('c4n"ary\\secret')
     store = RunStore(tmp_path, record(), redactor)
-    store.append(result("direct", CHECKS[0], Status.ISSUE, 'it said c4n"ary\\secret and password="hunter22" } and more'))
+    store.append(
+        result("direct", CHECKS[0], Status.ISSUE, 'it said c4n"ary\\secret and password="hunter22" } and more')
+    )
     store.write_log("direct", "postgres", "DETAIL: postgresql://u:hunter22@db/x\n")
     store.update(failure='c4n"ary\\secret')
     store.close()
@@ -63,7 +68,9 @@ def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
         read_run(run.folder)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'{"schema_version": "1"}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'{"schema_version": "1"}']
+)
 def test_a_damaged_record_is_one_clear_error_and_is_passed_over(tmp_path: Path, damage: bytes) -> None:
     run = store_run(tmp_path, mixed())
     (run.folder / "run.json").write_bytes(damage)
@@ -76,9 +83,11 @@ def test_folders_of_runs_are_found_and_each_is_read_once(tmp_path: Path) -> None
     one = store_run(tmp_path / "job1", mixed(), record("20260101T000000Z-00000001"))
     two = store_run(tmp_path / "job2", mixed(), record("20260101T000000Z-00000002"))
     assert [run.record.run_id for run in read_runs([tmp_path, one.folder, two.folder])] == [
-        one.record.run_id, two.record.run_id]
+        one.record.run_id,
+        two.record.run_id,
+    ]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="no run folder"):
-        (tmp_path / "empty").mkdir()
         read_runs([tmp_path / "empty"])
     with pytest.raises(StoreError, match="no such folder"):
         read_runs([tmp_path / "nowhere"])

@@ -9,13 +9,12 @@ from harness.waiting import NotYet, poll
 
 
 def test_it_returns_what_the_probe_returns_and_tries_again() -> None:
-    seen = iter([NotYet("one"), NotYet("two"), 3])
+    seen = [NotYet("one"), NotYet("two")]
 
     def probe() -> int:
-        value = next(seen)
-        if isinstance(value, NotYet):
-            raise value
-        return value
+        if seen:
+            raise seen.pop(0)
+        return 3
 
     assert poll(probe, what="three", deadline_s=5, interval_s=0.001) == 3
 

@@ -86,7 +86,7 @@ LANGUAGE sql IMMUTABLE AS $$
             THEN 'its type is none of user, admin, service_account, job, system, anonymous'
         WHEN actor ->> 'type' = 'anonymous' THEN NULL
         WHEN pg_catalog.jsonb_typeof(actor -> 'id') IS DISTINCT FROM 'string' THEN 'its id is missing or not a text'
-        WHEN actor ->> 'id' !~ '\S' THEN 'its id is blank'
+        WHEN pg_catalog.btrim(actor ->> 'id', E' \t\r\n') = '' THEN 'its id is blank'
     END
 $$;
 
@@ -196,7 +196,7 @@ BEGIN
         -- The residue of a local setting is '', not NULL: no actor.
         v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
         IF v_actor IS NOT NULL AND (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
-                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' ~ '\S') IS NOT TRUE THEN
+                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND btrim(v_actor ->> 'id', E' \t\r\n') <> '') IS NOT TRUE THEN
             v_actor := public.threadline_checked_actor(v_actor);  -- the rare and the wrong ones
         END IF;
         INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)

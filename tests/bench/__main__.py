@@ -1,0 +1,90 @@
+"""The bench session: figures for what the project promises, each beside what it is compared with.
+
+Nothing here fails: a slow machine is not a defect. A figure over its bound says OVER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness import places
+from harness.engine.choice import choose
+from harness.engine.images import ImagePolicy
+from harness.engine.owner import Owner
+from harness.errors import HarnessError
+from harness.lab.catalogue import load_topologies, wanted_by
+from harness.lab.lab import stand_up
+from harness.redaction import Redactor
+from harness.store import new_run_id, read_run
+from tests.bench import capture
+
+BOUND_RUN_S = 20.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="nox -s bench --")
+    parser.add_argument("--engine", choices=("auto", "docker", "native"), default="auto")
+    parser.add_argument("what", nargs="*", choices=("startup", "capture", "run", []), help="all when none is named")
+    arguments = parser.parse_args()
+    asked = arguments.what or ["startup", "capture", "run"]
+    topologies = list(load_topologies().values())
+    wanted = tuple(each for topology in topologies for each in wanted_by(topology))
+    try:
+        engine = choose(arguments.engine, ImagePolicy(), wanted, lambda event: print(event, file=sys.stderr))
+    except HarnessError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    owner = Owner.me(new_run_id())
+    print(
+        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, python {platform.python_version()}, "
+        f"engine {engine.name} {engine.version}"
+    )
+    if "startup" in asked:
+        from tests.bench import startup
+
+        startup.measure(engine, topologies, owner)
+    if "capture" in asked:
+        lab = stand_up(engine, topologies[0], owner, Redactor())
+        try:
+            capture.measure(lab)
+        finally:
+            lab.close()
+    engine.close()
+    if "run" in asked:
+        measure_run(engine.name)
+    return 0
+
+
+def measure_run(engine: str) -> None:
+    """Print how long the main job takes, as `nox -s report` runs it in its environment, and what a check costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "harness", "report", "--complete", "--engine", engine],
+            cwd=folder,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(places.SHIPPED)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        took = time.perf_counter() - began
+        run = read_run(Path(folder) / "reports" / "runs" / "latest")
+    rows = [each for each in run.results if each.expectations]
+    verdict = "within" if took <= BOUND_RUN_S else "OVER"
+    print(
+        f"\nthe main job: {took:.1f} s ({verdict} {BOUND_RUN_S:.0f} s), {len(rows)} rows that ran, "
+        f"{took / len(rows) * 1000:.0f} ms of the job a row"
+    )
+    slowest = sorted(rows, key=lambda each: -each.duration_ms)[:5]
+    print("  slowest: " + ", ".join(f"{each.check} in {each.topology} {each.duration_ms:.0f} ms" for each in slowest))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
