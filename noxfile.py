@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import nox
@@ -32,7 +33,8 @@ def install(session: nox.Session, *extras: str) -> None:
 
 def harness(session: nox.Session, *arguments: str) -> None:
     # the harness has its own exit codes, and says itself what they mean
-    session.run("python", "-m", "harness", *arguments, *session.posargs)
+    # and what it prints on stdout is data: nox would put stderr among it
+    session.run("python", "-m", "harness", *arguments, *session.posargs, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def add_topology(name: str) -> None:

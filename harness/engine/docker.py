@@ -20,7 +20,8 @@ from docker.types import LogConfig
 from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, tar_of
 from harness.engine.owner import Owner
 from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
-from harness.errors import EngineUnavailableError, ServiceFailedError
+from harness.errors import EngineUnavailableError, ServiceFailedError, TimedOutError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -39,8 +40,15 @@ LABEL_KEPT = "pooler-harness.kept"
 _PORTS = {"postgres": 5432, "pgbouncer": 6432}
 _FOLDER = "/srv/harness"
 
+_REMOVAL_S = 10.0
+
 _GONE = (docker.errors.NotFound,)
-_TROUBLE = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
+_TROUBLE = (
+    TimedOutError,
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+)
 
 
 class DockerEngine:
@@ -97,23 +105,21 @@ class DockerEngine:
 
     def reap(self) -> list[str]:
         """Remove containers and networks whose owner on this host is gone."""
-        removed = []
+        removed: list[str] = []
         chosen = {"label": LABEL_RUN}
         try:
-            for each in self._api.containers(all=True, filters=chosen):
-                if _is_left_over(each["Labels"]):
-                    with contextlib.suppress(*_GONE):
-                        self._api.remove_container(each["Id"], force=True, v=True)
-                        removed.append(f"container {each['Names'][0].lstrip('/')}")
-            for each in self._api.networks(filters=chosen):
-                if _is_left_over(each["Labels"]):
-                    with contextlib.suppress(*_GONE):
-                        self._api.remove_network(each["Id"])
-                        removed.append(f"network {each['Name']}")
-        except docker.errors.APIError as error:
-            # another run may be reaping the same container at this moment; what is left is left for the next
-            if not removed and error.status_code != requests.codes.conflict:
-                raise ServiceFailedError(f"leftovers could not be removed: {_short(error)}") from None
+            containers = [
+                each for each in self._api.containers(all=True, filters=chosen) if _is_left_over(each["Labels"])
+            ]
+            removed += [
+                f"container {each['Names'][0].lstrip('/')}"
+                for each in containers
+                if _remove_container(self._api, each["Id"])
+            ]
+            networks = [each for each in self._api.networks(filters=chosen) if _is_left_over(each["Labels"])]
+            removed += [f"network {each['Name']}" for each in networks if _remove_network(self._api, each["Id"])]
+        except _TROUBLE as error:
+            raise ServiceFailedError(f"leftovers could not be removed: {_short(error)}") from None
         return removed
 
     def close(self) -> None:
@@ -224,9 +230,7 @@ class DockerGroup:
                 first = first or error
         if network:
             try:
-                self._api.remove_network(network)
-            except _GONE:
-                pass
+                _remove_network(self._api, network)
             except _TROUBLE as error:
                 first = first or ServiceFailedError(f"the network could not be removed: {_short(error)}", where=network)
         if first:
@@ -299,16 +303,7 @@ class DockerService:
         if self._removed:
             return
         try:
-            self._api.remove_container(self._id, force=True, v=True)
-        except _GONE:
-            pass
-        except docker.errors.APIError as error:
-            if error.status_code != requests.codes.conflict:  # somebody else is removing it already
-                raise ServiceFailedError(
-                    f"the container could not be removed: {_short(error)}",
-                    where=self.container_name,
-                    hint="harness reap",
-                ) from None
+            _remove_container(self._api, self._id)
         except _TROUBLE as error:
             raise ServiceFailedError(
                 f"the container could not be removed: {_short(error)}", where=self.container_name, hint="harness reap"
@@ -329,6 +324,46 @@ class DockerService:
             raise ServiceFailedError(
                 f"the container could not be {done}: {_short(error)}", where=self.container_name
             ) from None
+
+
+def _remove_container(api: APIClient, container: str) -> bool:
+    """Remove a container, and return whether it was this call that did; when it returns, it is gone."""
+    try:
+        api.remove_container(container, force=True, v=True)
+    except _GONE:
+        return False
+    except docker.errors.APIError as error:
+        if error.status_code != requests.codes.conflict:
+            raise
+        # another run is removing it at this moment
+
+        def gone() -> bool:
+            try:
+                api.inspect_container(container)
+            except _GONE:
+                return False
+            raise NotYet("it is still there")
+
+        return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
+    return True
+
+
+def _remove_network(api: APIClient, network: str) -> bool:
+    """Remove a network, and return whether it was this call that did."""
+
+    def remove() -> bool:
+        try:
+            api.remove_network(network)
+        except _GONE:
+            return False
+        except docker.errors.APIError as error:
+            # a container that another run is removing may hold an endpoint a moment longer
+            if error.status_code in {requests.codes.forbidden, requests.codes.conflict}:
+                raise NotYet(str(error.explanation)) from None
+            raise
+        return True
+
+    return poll(remove, what=f"the removal of network {network[:12]}", deadline_s=_REMOVAL_S)
 
 
 def _is_left_over(labels: dict[str, str]) -> bool:
