@@ -21,7 +21,7 @@ from harness.lab.catalogue import load_topologies, select, wanted_by, with_versi
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Status
 from harness.provenance import fingerprint, provenance
 from harness.redaction import Redactor
-from harness.report.evidence import Count, Evidence, count, merge
+from harness.report.evidence import Count, Evidence, count, elapsed_s, merge
 from harness.report.render import render
 from harness.report.tables import build_report
 from harness.store import RunStore, StoredRun, kept_runs, new_run_id, read_run, read_runs, require_writable, utc_now
@@ -247,14 +247,13 @@ def _recap(runs: list[StoredRun]) -> None:
     for run in runs:
         for name in dict.fromkeys(row.topology for row in run.record.plan):
             results = [each for each in run.answers() if each.topology == name]
-            took = sum(each.duration_ms for each in results) / 1000
-            _recap_line(name, count(results), took)
+            _recap_line(name, count(results), elapsed_s(results))
 
 
 def _recap_evidence(evidence: Evidence) -> None:
     for name in evidence.names():
-        rows = evidence.of(name)
-        _recap_line(name, count(rows), sum(row.result.duration_ms for row in rows) / 1000)
+        results = [row.result for row in evidence.of(name)]
+        _recap_line(name, count(results), elapsed_s(results))
 
 
 def _recap_line(name: str, counted: Count, took_s: float) -> None:

@@ -121,7 +121,8 @@ class Images:
         if self._policy.pull != "always":
             if found := self._inspect(reference):
                 return reference, found
-            if not chosen and (found := self._inspect(offline)):
+            # once built, it spares every later run a pull that cannot succeed; who names a mirror wants the mirror
+            if not chosen and not self._policy.prefix and (found := self._inspect(offline)):
                 return offline, found
         refused = "pulling is switched off (pull policy never)"
         if self._policy.pull != "never":

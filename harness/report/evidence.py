@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,16 @@ def worst(statuses: Iterable[Status]) -> Status:
     return next((each for each in _WORST if each in found), Status.NOT_RUN)
 
 
+def elapsed_s(results: Iterable[Result]) -> float:
+    """Return seconds from the first start to the last end; checks run side by side, so this is no sum."""
+    ran = [
+        (datetime.fromisoformat(each.started_at).timestamp(), each.duration_ms) for each in results if each.started_at
+    ]
+    if not ran:
+        return 0.0
+    return max(start + took / 1000 for start, took in ran) - min(start for start, _ in ran)
+
+
 class Count(Struct, frozen=True, kw_only=True):
     """How the rows of one topology ended."""
 
@@ -129,8 +140,8 @@ class Count(Struct, frozen=True, kw_only=True):
     not_run: int
 
 
-def count(rows: Iterable[Row | Result]) -> Count:
-    results = [row.result if isinstance(row, Row) else row for row in rows]
+def count(results: Iterable[Result]) -> Count:
+    results = tuple(results)
     by_status = Counter(result.status for result in results)
     return Count(
         ok=by_status[Status.OK],

@@ -128,7 +128,7 @@ def build_report(evidence: Evidence, reports: Path) -> Report:
         evidence_from=records[0].started_at if records else "",
         evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
         status=worst(row.status for row in evidence.rows),
-        counts={name: count(evidence.of(name)) for name in names},
+        counts={name: _count(evidence, name) for name in names},
         topologies=tuple(_topology_row(evidence, name, reports) for name in names),
         questions={name: _questions(evidence, name) for name in names},
         paths=_paths(),
@@ -169,7 +169,7 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
             origins=(),
             ready_ms=0.0,
         )
-    shown = count(evidence.of(name))
+    shown = _count(evidence, name)
     folder = evidence.folders[record.run_id]
     command = next((row.result.reproduce.partition(" -- ")[0] for row in evidence.of(name)), command)
     return TopologyRow(
@@ -191,6 +191,10 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in stood.services),
         ready_ms=stood.ready_ms,
     )
+
+
+def _count(evidence: Evidence, name: str) -> Count:
+    return count(row.result for row in evidence.of(name))
 
 
 def _versions(stood: TopologyEvidence) -> dict[str, str]:
