@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -37,12 +38,21 @@ def harness(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "harness", *arguments, *session.posargs, stdout=sys.stdout, stderr=sys.stderr)
 
 
+def summary(name: str) -> str:
+    """Say what a topology is; a mistake in its file is for the harness to explain, not for `nox -l`."""
+    try:
+        told = tomllib.loads((ROOT / "topologies" / f"{name}.toml").read_text(encoding="utf-8"))["summary"]
+    except (OSError, ValueError, KeyError):
+        return f"the topology {name}"
+    return str(told)
+
+
 def add_topology(name: str) -> None:
     def verify(session: nox.Session) -> None:
         install(session)
         harness(session, "verify", name)
 
-    verify.__doc__ = f"Verify the topology {name}, then render the tables."
+    verify.__doc__ = f"Verify: {summary(name)}."
     nox.session(name=f"topology-{name}", tags=["topology"])(verify)
 
 

@@ -227,12 +227,18 @@ def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:
     return tuple(sorted(found.values(), key=lambda run: (run.record.started_at, run.record.run_id)))
 
 
-def kept_runs(reports: Path) -> tuple[StoredRun, ...]:
-    """Read every readable run below a reports folder, oldest first; a damaged one is passed over."""
+def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[StoredRun, ...]:
+    """Read every readable run below a reports folder, oldest first; a damaged one is passed over.
+
+    :param fingerprint: only runs of this code; those of other code are not read further than that.
+    """
     runs = []
     for path in (reports / "runs").glob("*/run.json"):
-        if not path.parent.is_symlink():
-            with contextlib.suppress(StoreError):
+        if path.parent.is_symlink():
+            continue
+        with contextlib.suppress(StoreError, OSError):
+            # the rows of a run are read only when they count: a folder may hold hundreds of old runs
+            if fingerprint is None or fingerprint.encode() in path.read_bytes():
                 runs.append(read_run(path.parent))
     return tuple(sorted(runs, key=lambda run: (run.record.started_at, run.record.run_id)))
 

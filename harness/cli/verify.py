@@ -230,7 +230,8 @@ def _expected(settings: Settings) -> tuple[PlannedCheck, ...]:
 
 def _evidence(settings: Settings) -> Evidence:
     """Merge what the reports folder holds about exactly this code."""
-    return merge(kept_runs(settings.reports), _expected(settings), fingerprint=fingerprint(settings.topologies))
+    code = fingerprint(settings.topologies)
+    return merge(kept_runs(settings.reports, code), _expected(settings), fingerprint=code)
 
 
 # --- saying ------------------------------------------------------------------------------------------------
