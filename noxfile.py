@@ -35,7 +35,18 @@ def install(session: nox.Session, *extras: str) -> None:
 def harness(session: nox.Session, *arguments: str) -> None:
     # the harness has its own exit codes, and says itself what they mean
     # and what it prints on stdout is data: nox would put stderr among it
-    session.run("python", "-m", "harness", *arguments, *session.posargs, stdout=sys.stdout, stderr=sys.stderr)
+    # Ctrl-C reaches the harness too; nox would kill it before it has torn its servers down
+    session.run(
+        "python",
+        "-m",
+        "harness",
+        *arguments,
+        *session.posargs,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        interrupt_timeout=60,
+        terminate_timeout=60,
+    )
 
 
 def summary(name: str) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine
@@ -17,6 +18,10 @@ from harness.store import new_run_id
 
 if TYPE_CHECKING:
     from harness.engine.protocol import Engine
+
+# how long an example takes says something about the machine, and nothing about the code
+settings.register_profile("harness", deadline=None)
+settings.load_profile("harness")
 
 ENGINES = ("docker", "native")
 _opened: dict[str, Engine | HarnessError] = {}

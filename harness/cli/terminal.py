@@ -52,6 +52,8 @@ class Terminal:
         self._done: dict[str, int] = {}
         self._doing: dict[str, list[str]] = {}
         self._state: dict[str, str] = {}
+        #: rows by topology and reason
+        self._not_run: dict[tuple[str, str], int] = {}
 
     def say(self, text: str, style: str = "") -> None:
         """Print prose."""
@@ -105,11 +107,20 @@ class Terminal:
                 self._state[topology] = "torn down"
             case RunEnded():
                 self.close()
+                for (topology, reason), rows in self._not_run.items():
+                    if rows > 1:
+                        self.say(f"{topology:<12} Not run  {rows - 1} more rows: {reason}", "yellow")
+                self._not_run.clear()
 
     def _finished(self, result: Result) -> None:
         self._done[result.topology] = self._done.get(result.topology, 0) + 1
         if result.check in self._doing.get(result.topology, []):
             self._doing[result.topology].remove(result.check)
+        if result.status is Status.NOT_RUN:
+            reason = (result.topology, result.reason)
+            self._not_run[reason] = self._not_run.get(reason, 0) + 1
+            if self._not_run[reason] > 1:  # a topology that did not stand has one reason, not fifty
+                return
         speaks = result.status in {Status.ISSUE, Status.NOT_RUN}
         if speaks or not (self._live or self._quiet):
             known = " (known)" if result.known else ""
