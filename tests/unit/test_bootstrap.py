@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness import places
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 def machine(folder: Path, *programs: str) -> dict[str, str]:
     """Return the environment of a machine that has these programs and nothing else."""
     for name in programs:
-        found = shutil.which(name)
+        # the interpreter itself: on PATH there may be a shim that needs more than itself
+        found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
         assert found
         (folder / name).symlink_to(found)
     return {"PATH": str(folder), "HOME": str(folder), "TMPDIR": str(folder)}
