@@ -62,6 +62,7 @@ def actor_set_outside_the_transaction(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def unset(bench: Bench) -> None:
     bench.write(bench.client(), None, "by nobody")
@@ -342,7 +343,7 @@ def single_message(bench: Bench) -> None:
         f"SELECT set_config('{bench.application.setting}', '{ADA.setting}', true); "
         "INSERT INTO public.posts (slug) VALUES ('message')"
     )
-    bench.write(client, None, "next")
+    bench.insert_post(client, "next")  # commits by itself: this works in statement pooling, too
     bench.expect("actor of the message", bench.actor_of("message"), equals=ADA.reference)
     bench.expect("actor of the next write", bench.actor_of("next"), equals=None)
 

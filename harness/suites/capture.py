@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.audit.target import Actor
-from harness.checks.registry import P0, P1, breaks, check
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def _ops(bench: Bench, table: str) -> list[str]:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def insert(bench: Bench) -> None:
     bench.write(bench.client(), ADA, "first")
@@ -64,6 +65,7 @@ def insert_image_altered(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def update(bench: Bench) -> None:
     client = bench.client()
@@ -88,6 +90,7 @@ def update_names_every_column(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def delete(bench: Bench) -> None:
     client = bench.client()
@@ -103,7 +106,7 @@ def delete(bench: Bench) -> None:
 
 @breaks(delete, at="operations")
 def delete_trigger_disabled(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.posts DISABLE TRIGGER threadline_audit_delete")
+    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
 
 
 @breaks(delete, at="data after a delete")
@@ -117,6 +120,7 @@ def delete_keeps_a_payload(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def no_change(bench: Bench) -> None:
     client = bench.client()
@@ -141,6 +145,7 @@ def no_change_invents_a_field(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def changed_from(bench: Bench) -> None:
     client = bench.client()
@@ -173,6 +178,7 @@ def changed_from_not_asked_for(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def bulk(bench: Bench) -> None:
     client = bench.client()
@@ -206,6 +212,7 @@ def bulk_loses_a_row(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def upsert(bench: Bench) -> None:
     client = bench.client()
@@ -224,7 +231,7 @@ def upsert(bench: Bench) -> None:
 
 @breaks(upsert, at="changes")
 def upsert_update_not_captured(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.posts DISABLE TRIGGER threadline_audit_update")
+    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
 
 
 @check(
@@ -233,6 +240,7 @@ def upsert_update_not_captured(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def merge(bench: Bench) -> None:
     client = bench.client()
@@ -253,7 +261,7 @@ def merge(bench: Bench) -> None:
 
 @breaks(merge, at="operations")
 def merge_delete_not_captured(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.posts DISABLE TRIGGER threadline_audit_delete")
+    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
 
 
 @check(
@@ -262,6 +270,7 @@ def merge_delete_not_captured(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def cascade(bench: Bench) -> None:
     client = bench.client()
@@ -297,6 +306,7 @@ def cascade_child_not_captured(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def truncate(bench: Bench) -> None:
     client = bench.client()
@@ -312,7 +322,7 @@ def truncate(bench: Bench) -> None:
 
 @breaks(truncate, at="tables recorded")
 def truncate_trigger_dropped(bench: Bench) -> None:
-    bench.sabotage("DROP TRIGGER threadline_audit_truncate ON public.comments")
+    bench.sabotage('DROP TRIGGER "!threadline_audit_truncate" ON public.comments')
 
 
 @check(
@@ -321,6 +331,7 @@ def truncate_trigger_dropped(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def partitions(bench: Bench) -> None:
     client = bench.client()
@@ -361,6 +372,7 @@ def partitions_captured_by_statement(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def stored_values(bench: Bench) -> None:
     bench.owner.run(

@@ -47,9 +47,13 @@ def temp_tables(bench: Bench) -> None:
 
     def write_beside_temp_tables() -> None:
         with bench.audited(client, ADA):
-            for table in ("audit_changes", "audit_transactions"):
-                client.run(f"CREATE TEMP TABLE {table} ON COMMIT DROP AS SELECT * FROM public.{table} WITH NO DATA")
-            client.run("CREATE UNIQUE INDEX ON pg_temp.audit_transactions (id)")
+            client.run(
+                "CREATE TEMP TABLE audit_transactions (id uuid PRIMARY KEY, txid bigint, occurred_at timestamptz, "
+                "source text, meta jsonb, actor_ref jsonb, action_id uuid) ON COMMIT DROP;"
+                "CREATE TEMP TABLE audit_changes (id uuid, transaction_id uuid, table_schema text, table_name text, "
+                "table_pk jsonb, op text, data_after jsonb, changed_fields text[], changed_from jsonb, "
+                "captured_at timestamptz) ON COMMIT DROP"
+            )
             bench.insert_post(client, "diverted")
 
     bench.expect("the write", bench.attempt(write_beside_temp_tables), equals="done")
@@ -129,7 +133,7 @@ def forgery(bench: Bench) -> None:
         ("delete transactions", "DELETE FROM public.audit_transactions"),
         ("truncate the trail", "TRUNCATE public.audit_changes"),
         ("disable a trigger", "ALTER TABLE public.posts DISABLE TRIGGER ALL"),
-        ("drop a trigger", "DROP TRIGGER threadline_audit_insert ON public.posts"),
+        ("drop a trigger", 'DROP TRIGGER "!threadline_audit_insert" ON public.posts'),
         ("detach a table", "SELECT public.threadline_detach('public.posts')"),
         (
             "capture rows of a table of its own",
@@ -167,6 +171,7 @@ def forgery_by_a_trigger_of_its_own(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def no_recursion(bench: Bench) -> None:
     bench.write(bench.client(), ADA, "first")
@@ -200,6 +205,7 @@ def no_recursion_but_forced(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="coverage",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def coverage(bench: Bench) -> None:
     def problem(table: str) -> str | None:
@@ -218,16 +224,36 @@ def coverage(bench: Bench) -> None:
         "FOR EACH ROW EXECUTE FUNCTION public.nothing()"
     )
     bench.expect("a trigger of the right name that does nothing", problem("public.drafts") is not None, equals=True)
-    bench.owner.run("ALTER TABLE public.posts DISABLE TRIGGER threadline_audit_update")
+    bench.owner.run('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
     bench.expect("a disabled trigger", problem("public.posts"), equals="the capture trigger is disabled for UPDATE")
     bench.target.attach(bench.owner, "public.posts")
     bench.expect("attached again", problem("public.posts"), equals=None)
+    bench.sabotage(
+        "CREATE TRIGGER again AFTER INSERT ON public.posts REFERENCING NEW TABLE AS new_rows "
+        "FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture('', 'id')"
+    )
+    bench.expect("captured twice", problem("public.posts"), equals="captured more than once for INSERT")
+    bench.target.attach(bench.owner, "public.posts")
+    bench.owner.run("CREATE TRIGGER late AFTER UPDATE ON public.posts FOR EACH ROW EXECUTE FUNCTION public.nothing()")
+    bench.expect(
+        "another trigger that may write to the same row",
+        problem("public.posts"),
+        equals="its rows must be captured one by one now: attach it again",
+    )
+    bench.target.attach(bench.owner, "public.posts")
+    bench.expect("attached again, row by row", problem("public.posts"), equals=None)
+    bench.owner.run('CREATE TABLE public.keys ("clé" int PRIMARY KEY)')
+    bench.target.attach(bench.owner, "public.keys")
+    bench.expect("a key that is not ASCII", problem("public.keys"), equals=None)
+    bench.sabotage("CREATE RULE nothing AS ON INSERT TO public.audit_changes DO INSTEAD NOTHING")
+    bench.expect("a rule on the trail itself", problem("public.authors") is not None, equals=True)
+    bench.sabotage("DROP RULE nothing ON public.audit_changes")
     bench.owner.run("ALTER TABLE public.measures DETACH PARTITION public.measures_2025")
     bench.expect("a detached partition", problem("public.measures_2025") is not None, equals=True)
     bench.rewrite_capture(("RETURN NULL", "RETURN NULL /* not what was installed */"))
     bench.expect(
         "a capture function that was replaced",
-        problem("public.posts"),
+        problem("public.authors"),
         equals="the capture function is not the one that was installed",
     )
 
@@ -236,7 +262,7 @@ def coverage(bench: Bench) -> None:
 def coverage_by_name(bench: Bench) -> None:
     bench.sabotage("""
         CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE AS $$
-            SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgname LIKE 'threadline_audit_%')
+            SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgname LIKE '%threadline_audit_%')
                         THEN 'no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE' END $$""")
 
 
@@ -246,6 +272,7 @@ def coverage_by_name(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="coverage",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def canary(bench: Bench) -> None:
     client: Client = bench.client()
@@ -267,4 +294,8 @@ def canary(bench: Bench) -> None:
 
 @breaks(canary, at="captured from public.posts")
 def canary_dies_unnoticed(bench: Bench) -> None:
-    bench.sabotage("CREATE RULE nothing AS ON INSERT TO public.audit_changes DO INSTEAD NOTHING")
+    bench.disable_capture("public.posts")
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
+        "AS 'SELECT NULL::text'"
+    )

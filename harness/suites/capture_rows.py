@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.audit.target import Actor
-from harness.checks.registry import P0, P1, breaks, check
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def _ops(bench: Bench, table: str) -> list[str]:
     section=_HERE,
     severity=P0,
     area="row key",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def keys(bench: Bench) -> None:
     client, entry = bench.client(), "6f1e2d3c-0000-4000-8000-00000000abcd"
@@ -60,6 +61,7 @@ def keys_only_their_first_part(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area="row key",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def key_change(bench: Bench) -> None:
     client = bench.client()
@@ -84,6 +86,7 @@ def key_change_forgets_the_old_key(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="row key",
+    needs=(TRANSACTION_BLOCKS,),
 )
 def renamed_key(bench: Bench) -> None:
     bench.owner.run("ALTER TABLE public.authors RENAME COLUMN code TO handle")
@@ -109,6 +112,7 @@ def renamed_key_is_not_noticed(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area=_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def identifiers(bench: Bench) -> None:
     client = bench.client()
@@ -124,3 +128,149 @@ def identifiers(bench: Bench) -> None:
 @breaks(identifiers, at="rows captured")
 def identifiers_not_captured(bench: Bench) -> None:
     bench.disable_capture('"Shop"."Order ""Items"""')
+
+
+# --- what a row holds ------------------------------------------------------------------------------------
+
+
+@check(
+    "capture.column-names",
+    claim="columns named like what a capture function calls its rows are captured like any other",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def column_names(bench: Bench) -> None:
+    names = ("n", "r", "o", "image", "ordinal", "key", "value", "new_rows", "v_key", "op")
+    bench.owner.run(
+        f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{name} text' for name in names)});"
+        "GRANT ALL ON public.odd TO harness_app"
+    )
+    bench.target.attach(bench.owner, "public.odd", changed_from=True)
+    client = bench.client()
+
+    def writes() -> None:
+        with bench.audited(client, ADA):
+            client.run("INSERT INTO public.odd (id, n, r) VALUES (1, 'a', 'b')")
+            client.run("UPDATE public.odd SET r = 'c'")
+            client.run("DELETE FROM public.odd")
+
+    bench.expect("the writes", bench.attempt(writes), equals="done")
+    changes = bench.changes("odd")
+    bench.expect("operations", [each.op for each in changes], equals=["insert", "update", "delete"])
+    bench.expect("keys", [each.table_pk for each in changes], equals=[{"id": 1}] * 3)
+    bench.expect("values", [(each.data_after or {}).get("n") for each in changes], equals=["a", "a", None])
+    bench.expect("prior values", [each.changed_from for each in changes], equals=[None, {"r": "b"}, None])
+
+
+@breaks(column_names, at="the writes")
+def column_names_shadow_the_row(bench: Bench) -> None:
+    bench.rewrite_capture(("to_jsonb(n.*)", "to_jsonb(n)"))
+
+
+@check(
+    "capture.json-values",
+    claim="a JSON value that changes its type is a change, and so is a number that changes its scale",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def json_values(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.documents (id int PRIMARY KEY, body jsonb, price numeric);"
+        "GRANT ALL ON public.documents TO harness_app"
+    )
+    bench.target.attach(bench.owner, "public.documents", changed_from=True)
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.documents VALUES (1, '1', 1.0)")
+        client.run("UPDATE public.documents SET body = '\"1\"'")
+        client.run("UPDATE public.documents SET price = 1.00")
+    changes = bench.changes("documents")
+    bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("body",), ("price",)])
+    bench.expect("prior value", changes[1].changed_from if len(changes) > 1 else None, equals={"body": 1})
+
+
+@breaks(json_values, at="changed fields")
+def json_values_compared_as_bare_text(bench: Bench) -> None:
+    bench.rewrite_capture(
+        (
+            "f.value::text IS DISTINCT FROM (p.old_image -> f.key)::text",
+            "f.value #>> '{}' IS DISTINCT FROM p.old_image ->> f.key",
+        )
+    )
+
+
+@check(
+    "capture.client-settings",
+    claim="output settings of the client neither cost digits in the trail nor change how values are written",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def client_settings(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.measured (id int PRIMARY KEY, reading float8, raw bytea, took interval, valid daterange);"
+        "GRANT ALL ON public.measured TO harness_app"
+    )
+    bench.target.attach(bench.owner, "public.measured")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        for setting in (
+            "extra_float_digits = -15",
+            "bytea_output = escape",
+            "IntervalStyle = iso_8601",
+            "DateStyle = SQL",
+        ):
+            client.run(f"SET LOCAL {setting}")
+        client.run(
+            "INSERT INTO public.measured VALUES (1, 1.25, '\\x00ff', '1 day 2 hours', '[2026-02-01,2026-03-01)')"
+        )
+        client.run("UPDATE public.measured SET reading = 1.375")
+        kept = client.value("SELECT current_setting('extra_float_digits') || ' ' || current_setting('DateStyle')")
+    changes = bench.changes("measured")
+    row = {"id": 1, "reading": 1.25, "raw": "\\x00ff", "took": "1 day 02:00:00", "valid": "[2026-02-01,2026-03-01)"}
+    bench.expect("images", [each.data_after for each in changes], equals=[row, row | {"reading": 1.375}])
+    bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("reading",)])
+    bench.expect("the client's own settings afterwards", kept.split(",")[0], equals="-15 SQL")
+
+
+@breaks(client_settings, at="images")
+def client_settings_are_believed(bench: Bench) -> None:
+    bench.rewrite_capture(("public.threadline_set_output(ARRAY['1', 'hex', 'postgres', 'ISO'])", "NULL"))
+
+
+@check(
+    "capture.nested-writes",
+    claim="a trigger that writes to the row that fired it is captured after the write that fired it",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def nested_writes(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.orders (id int PRIMARY KEY, state text); GRANT ALL ON public.orders TO harness_app;"
+        "CREATE FUNCTION public.settle() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN UPDATE public.orders SET state = ''final'' WHERE id = NEW.id; RETURN NULL; END';"
+        "CREATE TRIGGER a_settle AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.settle()"
+    )
+    bench.target.attach(bench.owner, "public.orders")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.orders VALUES (1, 'initial')")
+    stored = bench.admin.value("SELECT state FROM public.orders")
+    states = [each.data_after["state"] for each in bench.changes("orders")]
+    bench.expect("states in the order of capture", states, equals=["initial", "final"])
+    bench.expect("the last state is the one stored", states[-1:], equals=[stored])
+
+
+@breaks(nested_writes, at="states in the order of capture")
+def nested_writes_captured_by_statement(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
+        "AS 'SELECT false'"
+    )

@@ -40,6 +40,7 @@ def _who(actor: Any) -> str:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def session_set(bench: Bench) -> None:
     def careless(client: Client) -> None:
@@ -171,6 +172,7 @@ def after_first_write_fills_in(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def startup_option(bench: Bench) -> None:
     option = f"-c {bench.application.setting}={ADA.setting}" if bench.application.sends_startup_options else ""
@@ -196,6 +198,7 @@ def startup_option_not_sent(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
 )
 def role_default(bench: Bench) -> None:
     default_actor(bench)
