@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS public.audit_actions (
 
 -- One row per captured database transaction. `action_id` is an audit_actions.id; a trigger keeps a linked
 -- action from being deleted, where a foreign key would cost every transaction. `id` is the transaction's identity: see
--- threadline_transaction_id. `txid` is not unique, because it is unique only within one cluster's life.
+-- threadline_transaction_id. `txid` has no index: the id says the same, and more.
 CREATE TABLE IF NOT EXISTS public.audit_transactions (
     id          uuid PRIMARY KEY,
     txid        bigint NOT NULL,
@@ -65,7 +65,6 @@ BEGIN
         ('audit_actions_actor_ref_idx', 'audit_actions USING gin (actor_ref)'),
         ('audit_actions_inserted_at_idx', 'audit_actions (inserted_at)'),
         ('audit_actions_name_idx', 'audit_actions (name)'),
-        ('audit_transactions_txid_idx', 'audit_transactions (txid)'),
         ('audit_changes_captured_at_idx', 'audit_changes (captured_at)')
     ) AS wanted (name, definition) LOOP
         IF pg_catalog.to_regclass('public.' || v_index.name) IS NULL THEN
@@ -159,21 +158,6 @@ BEGIN
 END
 $$;
 
--- Settings of the client that change how values are written as text, or lose digits of them.
-CREATE OR REPLACE FUNCTION public.threadline_set_output(settings text[]) RETURNS text[]
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_before text[] := ARRAY[pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('bytea_output'),
-                             pg_catalog.current_setting('IntervalStyle'), pg_catalog.current_setting('DateStyle')];
-BEGIN
-    PERFORM pg_catalog.set_config('extra_float_digits', settings[1], true),
-            pg_catalog.set_config('bytea_output', settings[2], true),
-            pg_catalog.set_config('IntervalStyle', settings[3], true),
-            pg_catalog.set_config('DateStyle', settings[4], true);
-    RETURN v_before;
-END
-$$;
-
 -- Captures a statement's rows in one go, from its transition tables. Fires after each statement.
 -- TG_ARGV: 'changed_from' or '', then the key columns.
 --
@@ -183,20 +167,19 @@ CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_transaction uuid := public.threadline_transaction_id();
-    v_key         text := TG_ARGV[1];
-    v_single      boolean := TG_NARGS = 2;
+    v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
     v_actor       jsonb;
-    v_output      text[];
+    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
 BEGIN
-    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') OR current_setting('bytea_output') <> 'hex'
-       OR current_setting('IntervalStyle') <> 'postgres' OR left(current_setting('DateStyle'), 3) <> 'ISO' THEN
-        v_output := public.threadline_set_output(ARRAY['1', 'hex', 'postgres', 'ISO']);
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+        v_digits := current_setting('extra_float_digits');
+        PERFORM set_config('extra_float_digits', '1', true);
     END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.audit_changes
             (transaction_id, table_schema, table_name, table_pk, op, data_after, captured_at)
         SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME,
-               CASE WHEN v_single AND r.image ? v_key THEN jsonb_build_object(v_key, r.image -> v_key)
+               CASE WHEN r.image ? v_key THEN jsonb_build_object(v_key, r.image -> v_key)
                     ELSE public.threadline_row_key(TG_RELID, r.image, TG_ARGV) END,
                'insert', r.image, clock_timestamp()
         FROM (SELECT to_jsonb(n.*) AS image FROM new_rows n OFFSET 0) r;
@@ -244,15 +227,15 @@ BEGIN
         -- The residue of a local setting is '', not NULL: no actor.
         v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
         IF v_actor IS NOT NULL AND (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
-                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND btrim(v_actor ->> 'id', E' \t\r\n') <> '') IS NOT TRUE THEN
+                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' > '!' COLLATE "C") IS NOT TRUE THEN
             v_actor := public.threadline_checked_actor(v_actor);  -- the rare and the wrong ones
         END IF;
         INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
         VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
         ON CONFLICT (id) DO NOTHING;
     END IF;
-    IF v_output IS NOT NULL THEN
-        PERFORM public.threadline_set_output(v_output);
+    IF v_digits IS NOT NULL THEN
+        PERFORM set_config('extra_float_digits', v_digits, true);
     END IF;
     RETURN NULL;
 END
@@ -276,11 +259,11 @@ DECLARE
     v_fields      text[];
     v_from        jsonb;
     v_actor       jsonb;
-    v_output      text[];
+    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
 BEGIN
-    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') OR current_setting('bytea_output') <> 'hex'
-       OR current_setting('IntervalStyle') <> 'postgres' OR left(current_setting('DateStyle'), 3) <> 'ISO' THEN
-        v_output := public.threadline_set_output(ARRAY['1', 'hex', 'postgres', 'ISO']);
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+        v_digits := current_setting('extra_float_digits');
+        PERFORM set_config('extra_float_digits', '1', true);
     END IF;
     IF TG_OP <> 'INSERT' THEN
         v_before := to_jsonb(OLD);
@@ -311,8 +294,8 @@ BEGIN
     INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
     VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
     ON CONFLICT (id) DO NOTHING;
-    IF v_output IS NOT NULL THEN
-        PERFORM public.threadline_set_output(v_output);
+    IF v_digits IS NOT NULL THEN
+        PERFORM set_config('extra_float_digits', v_digits, true);
     END IF;
     RETURN NULL;
 END
@@ -330,8 +313,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     JOIN pg_class c ON c.oid = 'public.audit_changes'::regclass
     WHERE p.pronamespace = 'public'::regnamespace
       AND p.proname IN ('threadline_capture', 'threadline_capture_row', 'threadline_transaction_id', 'threadline_row_key',
-                        'threadline_key_columns', 'threadline_checked_actor', 'threadline_actor_problem',
-                        'threadline_set_output')
+                        'threadline_key_columns', 'threadline_checked_actor', 'threadline_actor_problem')
 $$;
 INSERT INTO public.audit_capture_code (function_name, body_md5)
 SELECT function_name, body_md5 FROM public.threadline_capture_code()
