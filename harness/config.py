@@ -124,7 +124,13 @@ def _allowed(info: Any) -> str:
     if isinstance(info, msgspec.inspect.LiteralType):
         return ", ".join(map(str, info.values))
     if isinstance(info, msgspec.inspect.IntType):
-        return "a whole number" + (f" of at least {info.ge}" if info.ge is not None else "")
+        return "a whole number" + (
+            f" from {info.ge} to {info.le}"
+            if info.le is not None
+            else f" of at least {info.ge}"
+            if info.ge is not None
+            else ""
+        )
     if isinstance(info, msgspec.inspect.StrType):
         return "text" + (f" matching {info.pattern}" if info.pattern else "")
     if isinstance(info, msgspec.inspect.BoolType):

@@ -66,7 +66,7 @@ class Prepare(StrEnum):
 
 # --- what a topology file declares ---------------------------------------------------------------
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=100_000)]
 Version = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$")]
 
 
@@ -234,7 +234,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     #: git commit of the project, empty outside a checkout
     commit: str
     dirty: bool
-    #: hash of everything that decides a result: harness, topologies, and the version of python
+    #: hash of everything but the topology that decides a result
     fingerprint: str
     python: str
     psycopg: str

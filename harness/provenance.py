@@ -19,29 +19,30 @@ _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
 _PRINTS_ONLY = ("cli", "report")
 
 
-def provenance(topologies: Path) -> Provenance:
-    """Describe the code that is running. `topologies` is the folder the topology files were read from."""
+def provenance() -> Provenance:
+    """Describe the code that is running."""
     return Provenance(
         tool_version=_version("pooler-harness"),
         commit=_git("rev-parse", "HEAD"),
         dirty=bool(_git("status", "--porcelain")),
-        fingerprint=fingerprint(topologies),
+        fingerprint=fingerprint(),
         python=platform.python_version(),
         psycopg=_version("psycopg"),
     )
 
 
-def fingerprint(topologies: Path) -> str:
-    """Return a hash of every file that decides a result; evidence of the same hash may be shown together.
+def fingerprint() -> str:
+    """Return a hash of everything but the topology that decides a result.
 
-    The folders that only print are left out, so that a mended sentence does not void the evidence.
+    The code, the recipes and configuration templates, python and psycopg. What only prints is left out, so that
+    a mended sentence does not void the evidence; so are topology files, because a run records what it stood up.
     """
-    digest = hashlib.sha256()
-    roots = dict.fromkeys([places.PACKAGE, places.TOPOLOGIES.resolve(), topologies.resolve()])
-    for root in roots:
+    digest = hashlib.sha256(f"{platform.python_version()} {_version('psycopg')}".encode())
+    for root in (places.PACKAGE, places.TOPOLOGIES):
         for path in sorted(_files(root)):
             inside = path.relative_to(root)
-            if inside.parts[0] not in (*_PRINTS_ONLY, "share"):
+            topology_file = root == places.TOPOLOGIES and len(inside.parts) == 1
+            if inside.parts[0] not in (*_PRINTS_ONLY, "share") and not topology_file:
                 digest.update(f"{inside}\0".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

@@ -20,7 +20,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@'\"`<>]*:[^\s@'\"`<>]*@"), rf"\g<scheme>{MASK}@"),
     (
         re.compile(
-            r"(?i)(?P<key>\b(?:[a-z_]*password|passwd|pgpassword|sslpassword|api_?key|secret|token)\b[\"']?\s*[=:]\s*)"
+            r"(?i)(?P<key>(?<![/\w.-])(?:[a-z_]*password|passwd|pgpassword|sslpassword|api_?key|secret|token)\b[\"']?\s*[=:]\s*)"
             r"(?:'(?:[^'\\]|\\.)+'|\"(?:[^\"\\]|\\.)+\"|(?!\[redacted\])[^\s,;'\"`|)}\]]+)"
         ),
         rf"\g<key>{MASK}",

@@ -13,6 +13,7 @@ planned row without a result is then read as Not run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -152,10 +153,13 @@ def require_writable(reports: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return StoreError(
         f"the evidence cannot be written: {error.strerror or error}",
         where=str(path),
-        hint="free some space, or name another folder with --reports DIR",
+        hint="free some space, or name another folder with --reports DIR"
+        if full
+        else "name another folder with --reports DIR",
     )
 
 
@@ -216,8 +220,12 @@ def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:
     found: dict[Path, StoredRun] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise StoreError("there is no such folder", where=str(folder))
-        here = [folder] if (folder / "run.json").is_file() else sorted(path.parent for path in folder.rglob("run.json"))
+            raise StoreError("this is no folder" if folder.exists() else "there is no such folder", where=str(folder))
+        here = (
+            [folder]
+            if (folder / "run.json").is_file()
+            else sorted(path.parent for path in folder.rglob("run.json") if path.is_file())
+        )
         if not here:
             raise StoreError(
                 "no run folder lies here: none has a run.json", where=str(folder), hint="harness verify makes one"
@@ -227,20 +235,27 @@ def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:
     return tuple(sorted(found.values(), key=lambda run: (run.record.started_at, run.record.run_id)))
 
 
-def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[StoredRun, ...]:
-    """Read every readable run below a reports folder, oldest first; a damaged one is passed over.
+def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
+    """Read the runs below a reports folder.
 
     :param fingerprint: only runs of this code; those of other code are not read further than that.
+    :return: the runs, oldest first, and a sentence for each folder that cannot be read.
     """
-    runs = []
-    for path in (reports / "runs").glob("*/run.json"):
-        if path.parent.is_symlink():
+    runs, damaged = [], []
+    for path in sorted((reports / "runs").glob("*/run.json")):
+        if path.parent.is_symlink() or not path.is_file():
             continue
-        with contextlib.suppress(StoreError, OSError):
+        try:
             # the rows of a run are read only when they count: a folder may hold hundreds of old runs
-            if fingerprint is None or fingerprint.encode() in path.read_bytes():
+            raw = path.read_bytes()
+            whole = raw.rstrip().endswith(b"}") and b'"fingerprint"' in raw
+            if fingerprint is None or fingerprint.encode() in raw or not whole:
                 runs.append(read_run(path.parent))
-    return tuple(sorted(runs, key=lambda run: (run.record.started_at, run.record.run_id)))
+        except (StoreError, OSError) as error:
+            damaged.append(f"run {path.parent.name} cannot be read: {getattr(error, 'what', error)}")
+    if fingerprint is not None:
+        runs = [run for run in runs if run.record.provenance.fingerprint == fingerprint]
+    return tuple(sorted(runs, key=lambda run: (run.record.started_at, run.record.run_id))), tuple(damaged)
 
 
 class _Versioned(msgspec.Struct):

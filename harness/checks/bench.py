@@ -88,7 +88,7 @@ class Bench:
     @property
     def prepare_threshold(self) -> int | None:
         """How psycopg prepares here: after so many executions, or never."""
-        named = self._lab.evidence.prepare is Prepare.NAMED
+        named = self.topology.client.prepare is Prepare.NAMED
         return self.topology.client.prepare_threshold if named else None
 
     def client(self, *, options: str = "", always_prepare: bool = False) -> Client:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
-from harness.model import PoolMode, Section, Severity, Topology
+from harness.model import PoolMode, Prepare, Section, Severity, Topology
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -45,7 +45,16 @@ MOVES = Capability(
     "a client keeps one server connection until it disconnects, so there is no move to survive",
     lambda topology: topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT},
 )
-POOLER = Capability("a pooler", "there is no pooler in this chain", lambda topology: topology.pooler is not None)
+NAMED_STATEMENTS = Capability(
+    "named prepared statements",
+    "the client prepares no statement on the server here",
+    lambda topology: topology.client.prepare is Prepare.NAMED,
+)
+SEVERAL_SERVER_CONNECTIONS = Capability(
+    "several server connections",
+    "the pool has a single server connection, so two transactions cannot be open at a time",
+    lambda topology: topology.pooler is None or topology.pooler.default_pool_size > 1,
+)
 
 CheckFunction = Callable[["Bench"], None]
 

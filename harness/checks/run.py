@@ -98,8 +98,6 @@ class Run:
                 self._close_labs()
         failure = failure or next((error for each in running if (error := each.exception())), None)
         state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
-        if failure and not isinstance(failure, HarnessError):
-            raise failure
         with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
             self._answer_the_rest(str(failure or ""))
             self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
@@ -142,7 +140,7 @@ class Run:
                 self._take_down(lab)
             return
         try:
-            self._checks(topology, rows, workplace)
+            self._checks(lab.topology, rows, workplace)
         finally:
             workplace.close()
             self._take_down(lab)

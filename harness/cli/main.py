@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.cli import inspect, verify
@@ -16,6 +18,8 @@ from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MOST_JOBS = 64
 
 _EXIT_CODES = """\
 exit codes: 0 nothing but OK, N/A and known Issues; 1 an Issue; 2 usage or configuration; 3 nothing could be
@@ -113,13 +117,15 @@ def _positive(text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, needed a whole number of at least 1")
+    if not 1 <= number <= _MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"found {text!r}, needed a whole number from 1 to {_MOST_JOBS}")
     return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error for users is printed, never raised."""
+    if sys.stdout is None:  # closed by the caller, as in `harness verify >&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- for as long as the process lives
     redactor = Redactor()
     terminal = Terminal(redactor)
     signals = Signals(terminal.say)
@@ -128,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = build_parser().parse_args(arguments)
         context = verify.Context(read_settings(parsed), terminal, redactor, signals)
         code: int = parsed.run(context, parsed)
+        sys.stdout.flush()
     except HarnessError as error:
         terminal.close()
         terminal.say(f"harness: {error}", "bold red")
@@ -136,6 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader of stdout left, as `harness list | head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        terminal.close()
+        terminal.say(f"harness: {error.filename or 'the output'}: {error.strerror or error}", "bold red")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return HarnessError.exit_code
+    except Exception:  # noqa: BLE001 -- a mistake of ours must not pass for an Issue that was found
+        terminal.close()
+        terminal.say("harness: this is a mistake of the harness itself, please report it\n" + traceback.format_exc())
+        return HarnessError.exit_code
     finally:
         terminal.close()
     return code

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -13,18 +13,20 @@ from harness import config, places
 from harness.engine.images import ImagePolicy
 from harness.errors import ConfigError, UsageError
 from harness.model import KnownIssue
+from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
 PROJECT_FILE = "harness.toml"
+_PRODUCTS = ("postgres", "pgbouncer")
 
 
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`harness.toml` in the folder the command is run from; every key is optional."""
 
     engine: Literal["auto", "docker", "native"] = "auto"
-    jobs: int = 0
+    jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     reports: str = "reports"
     topologies: str = ""
     images: ImagePolicy = ImagePolicy()
@@ -51,19 +53,36 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
     path = Path(PROJECT_FILE)
     file = config.load(path, ProjectFile) if path.exists() else ProjectFile()
     today = today or f"{datetime.now(UTC):%Y-%m-%d}"
+    checks = {each.id for each in catalogue().checks}
     for entry in file.known_issues:
+        if entry.check not in checks:
+            raise ConfigError(
+                f"known_issues: there is no check {entry.check!r}",
+                where=str(path),
+                hint=config.nearest(entry.check, checks),
+            )
+        try:
+            date.fromisoformat(entry.expires)
+        except ValueError:
+            raise ConfigError(f"known_issues: {entry.expires} is no day", where=str(path)) from None
         if entry.expires < today:
             raise ConfigError(
                 f"known_issues: the entry for {entry.check} expired on {entry.expires}",
                 where=str(path),
                 hint="mend the Issue, or give it a new day and say why where it links to",
             )
+    for option in ("reports", "topologies_folder"):
+        if _given(arguments, option) == "":
+            raise UsageError(f"--{option.replace('_', '-')}: found an empty name, needed a folder")
     images = msgspec.structs.replace(
         file.images,
         prefix=_given(arguments, "image_prefix") or os.environ.get("HARNESS_IMAGE_PREFIX", file.images.prefix),
         pull=_given(arguments, "pull") or _choice("HARNESS_PULL", ("missing", "never", "always"), file.images.pull),
         override=file.images.override | _pairs("--image", _given(arguments, "image") or []),
     )
+    for name in images.override:
+        if name.partition(":")[0] not in _PRODUCTS:
+            raise UsageError(f"image of {name!r}: there is no such product", hint=config.nearest(name, _PRODUCTS))
     return Settings(
         engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
         # most of a check is waiting for servers; two for each core keep both busy
@@ -92,6 +111,9 @@ def _pairs(option: str, values: object) -> dict[str, str]:
     for each in values if isinstance(values, list) else []:
         key, found, value = str(each).partition("=")
         if not found or not key or not value:
-            raise UsageError(f"{option}: found {each!r}, needed NAME=VALUE", hint=f"{option} postgres=17")
+            raise UsageError(
+                f"{option}: found {each!r}, needed NAME=VALUE",
+                hint=f"{option} postgres={'17' if option == '--set' else 'mirror.example/postgres:17'}",
+            )
         pairs[key] = value
     return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, TextIO
 
@@ -36,15 +37,24 @@ if TYPE_CHECKING:
 _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
 
 
+class _Console(Console):
+    """A console whose reader may leave, as in `harness verify 2>&1 | head`: the run goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        self.file = Path(os.devnull).open("w")  # noqa: SIM115 -- for as long as the process lives
+
+
 class Terminal:
     """Listens to a run and says what happens. Everything passes the redactor."""
 
     def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        stream = stream or sys.stderr
+        stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
         self._redact = redact
         self._quiet = quiet
-        self._console = Console(
-            file=stream, highlight=False, soft_wrap=True, no_color="NO_COLOR" in os.environ or None, emoji=False
+        # https://no-color.org: any value but the empty one
+        self._console = _Console(
+            file=stream, highlight=False, soft_wrap=True, no_color=bool(os.environ.get("NO_COLOR")) or None, emoji=False
         )
         self._lock = RLock()
         self._live: Live | None = None
@@ -78,7 +88,7 @@ class Terminal:
                 for row in record.plan:
                     self._planned[row.topology] = self._planned.get(row.topology, 0) + 1
                 self.say(
-                    f"run {record.run_id}: {len(record.plan)} rows in {len(self._planned)} topologies, "
+                    f"run {record.run_id}: {len(record.plan)} rows, topologies: {', '.join(self._planned)}; "
                     f"engine {record.engine} {record.engine_version}"
                 )
                 if self._console.is_terminal and not self._quiet:

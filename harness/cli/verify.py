@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from harness import places
 from harness.audit.target import AuditTarget, reference_target
 from harness.checks.run import Run, RunSettings
+from harness.checks.runner import accept_known
 from harness.cli.settings import Settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
@@ -92,18 +96,24 @@ def prove(context: Context, arguments: Namespace) -> int:
 def report(context: Context, arguments: Namespace) -> int:
     """Render what is known; with --complete, first run the topologies that lack evidence for this code."""
     settings = context.settings
+    if arguments.fresh and not arguments.complete:
+        raise UsageError(
+            "--fresh runs the topologies again, which only --complete does", hint="report --complete --fresh"
+        )
+    if not all(arguments.from_):
+        raise UsageError("--from: found an empty name, needed a folder")
     if arguments.complete and arguments.from_:
         raise UsageError("--complete runs what is missing here, and --from takes evidence from elsewhere; choose one")
     if arguments.from_:
         runs = read_runs([Path(folder) for folder in arguments.from_])
-        evidence = merge(runs, _expected(settings))
+        evidence = _with_known(merge(runs, _expected(settings)), settings)
     else:
         require_writable(settings.reports)
         evidence = _evidence(settings)
         runs = ()
     fresh: list[StoredRun] = []
     if arguments.complete:
-        missing = evidence.names() if arguments.fresh else evidence.missing()
+        missing = evidence.names() if arguments.fresh else evidence.missing(settings.engine)
         for name in evidence.names():
             if name not in missing:
                 context.terminal.say(f"{name}: its evidence for this code is complete; --fresh runs it again")
@@ -112,7 +122,7 @@ def report(context: Context, arguments: Namespace) -> int:
             fresh = [_execute(context, topologies, catalogue().checks, proving=False)]
             evidence = _evidence(settings)
     for why in evidence.left_out:
-        context.terminal.say(f"note: {why}; it is left out")
+        context.terminal.say(f"note: {why}")
     data = build_report(evidence, settings.reports)
     paths = render(data, settings.reports)
     if arguments.markdown:
@@ -151,7 +161,7 @@ def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, 
         owner = Owner.me(new_run_id())
         target = reference_target()
         plan = _plan(topologies, checks, engine, settings)
-        record = _record(owner, engine, target, plan, settings)
+        record = _record(owner, engine, target, plan)
         store = RunStore(settings.reports, record, context.redactor)
         try:
             tell(RunStarted(record, str(store.folder)))
@@ -182,16 +192,29 @@ def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, 
 
 
 def _topologies(settings: Settings, names: list[str]) -> list[Topology]:
+    """Return the named topologies; with other versions than declared they are environments of their own."""
     known = load_topologies(settings.topologies)
-    variants = {name: with_versions(topology, settings.versions) for name, topology in known.items()}
-    return select(variants, names)
+    chosen = select(known, [name.partition("+")[0] for name in names])
+    return [with_versions(topology, settings.versions) for topology in chosen]
 
 
 def _plan(
     topologies: list[Topology], checks: tuple[Check, ...], engine: Engine | None, settings: Settings
 ) -> tuple[PlannedCheck, ...]:
+    """Return every row with the command that reproduces it: it names whatever decides the result."""
     extra = " --engine native" if engine and engine.name == "native" else ""
     extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
+    extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
+    extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
+    shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
+
+    def command(topology: Topology, check: Check) -> str:
+        base = topology.name.partition("+")[0]
+        if shipped:
+            return f"nox -s topology-{base} -- --check {check.id}{extra}"
+        folder = quote(str(settings.topologies))
+        return f"python -m harness verify {base} --check {check.id} --topologies-folder {folder}{extra}"
+
     return tuple(
         PlannedCheck(
             topology=topology.name,
@@ -200,21 +223,19 @@ def _plan(
             section=each.section,
             severity=each.severity,
             area=each.area,
-            reproduce=f"nox -s topology-{topology.name} -- --check {each.id}{extra}",
+            reproduce=command(topology, each),
         )
         for topology in topologies
         for each in checks
     )
 
 
-def _record(
-    owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[PlannedCheck, ...], settings: Settings
-) -> RunRecord:
+def _record(owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[PlannedCheck, ...]) -> RunRecord:
     return RunRecord(
         run_id=owner.run_id,
         started_at=utc_now(),
         argv=("harness", *sys.argv[1:]),
-        provenance=provenance(settings.topologies),
+        provenance=provenance(),
         evidence_class=EvidenceClass.CI,
         engine=engine.name,
         engine_version=engine.version,
@@ -224,14 +245,25 @@ def _record(
 
 
 def _expected(settings: Settings) -> tuple[PlannedCheck, ...]:
-    topologies = list(load_topologies(settings.topologies).values())
-    return _plan(topologies, catalogue().checks, None, settings)
+    return _plan(_topologies(settings, []), catalogue().checks, None, settings)
 
 
 def _evidence(settings: Settings) -> Evidence:
-    """Merge what the reports folder holds about exactly this code."""
-    code = fingerprint(settings.topologies)
-    return merge(kept_runs(settings.reports, code), _expected(settings), fingerprint=code)
+    """Merge what the reports folder holds about exactly this code and these topologies."""
+    code = fingerprint()
+    runs, damaged = kept_runs(settings.reports, code)
+    declared = {each.name: each for each in _topologies(settings, [])}
+    merged = merge(runs, _expected(settings), declared=declared, fingerprint=code, left_out=damaged)
+    return _with_known(merged, settings)
+
+
+def _with_known(evidence: Evidence, settings: Settings) -> Evidence:
+    """Mark the Issues that are accepted today, whatever was accepted when they were found."""
+    rows = tuple(
+        replace(row, result=accept_known(replace(row.result, known=None), settings.known_issues))
+        for row in evidence.rows
+    )
+    return replace(evidence, rows=rows)
 
 
 # --- saying ------------------------------------------------------------------------------------------------
@@ -292,6 +324,8 @@ def _exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
     results = [each for run in runs for each in run.answers()]
     if any(each.status is Status.ISSUE and each.known is None for each in results):
         return EXIT_ISSUE
+    if all(each.status is Status.NOT_RUN for each in results):
+        return EXIT_NOTHING
     if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
         return EXIT_NOTHING
     return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0

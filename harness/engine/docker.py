@@ -68,7 +68,7 @@ class DockerEngine:
         try:
             self._api = self._connect()
             self.version: str = self._api.version()["Version"]
-        except _TROUBLE as error:
+        except (*_TROUBLE, ValueError) as error:  # ValueError: an address that cannot be parsed
             raise EngineUnavailableError(
                 f"no Docker engine answers at {self.address or 'the default address'}: {_short(error)}",
                 hint="start Docker, set DOCKER_HOST, or use --engine native",

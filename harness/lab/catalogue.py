@@ -27,6 +27,8 @@ def load_topologies(folder: Path | None = None) -> dict[str, Topology]:
     """
     folder = folder or places.TOPOLOGIES
     paths = sorted(folder.glob("*.toml"), key=lambda path: (path.stem != "direct", path.stem))
+    if not folder.is_dir():
+        raise ConfigError("there is no such folder", where=str(folder))
     if not paths:
         raise ConfigError("there is no topology file (*.toml) in this folder", where=str(folder))
     return {path.stem: load_topology(path) for path in paths}
@@ -79,7 +81,7 @@ def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
 
 
 def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
-    """Return the topology with other versions, as `--set postgres=15` asks.
+    """Return the topology with other versions, as `--set postgres=15` asks, under a name that says so.
 
     :raises UsageError: for a product that no topology has, or a version without a recipe.
     """
@@ -90,11 +92,15 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
             load_recipe(Wanted(product=product, version=version))
         except ConfigError as error:
             raise UsageError(f"--set {product}={version}: {error.what}") from None
-    if "postgres" in versions:
-        topology = replace(topology, postgres=replace(topology.postgres, version=versions["postgres"]))
+    name = topology.name
+    if (version := versions.get("postgres", topology.postgres.version)) != topology.postgres.version:
+        topology = replace(topology, postgres=replace(topology.postgres, version=version))
+        name += f"+postgres-{version}"
     if topology.pooler and (chosen := versions.get(topology.pooler.product)):
+        if chosen != topology.pooler.version:
+            name += f"+{topology.pooler.product}-{chosen}"
         topology = replace(topology, pooler=replace(topology.pooler, version=chosen))
-    return topology
+    return replace(topology, name=name)
 
 
 def select(topologies: dict[str, Topology], names: Iterable[str]) -> list[Topology]:

@@ -114,6 +114,8 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
         lab = Lab(topology, group, _start(group, topology, roles), roles)
         evidence = _when_ready(lab, cancelled)
         lab.evidence = replace(evidence, ready_ms=round((time.monotonic() - began) * 1000, 1))
+        # what the pooler's version forces on the client decides which checks apply
+        lab.topology = replace(topology, client=replace(topology.client, prepare=evidence.prepare))
     except BaseException:
         with contextlib.suppress(HarnessError):  # never mask the first error
             group.close()

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, TopologyEvidence
+from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, Topology, TopologyEvidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.store import StoredRun
 
 #: worst first; used wherever several answers become one
 _WORST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
 
-NOBODY_RAN_IT = "no run of this commit has exercised it"
+NOBODY_RAN_IT = "no run of this code has exercised it"
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -55,22 +55,37 @@ class Evidence(Struct, frozen=True, kw_only=True):
     def names(self) -> list[str]:
         return list(dict.fromkeys(row.planned.topology for row in self.rows))
 
-    def missing(self) -> list[str]:
-        """Return the topologies that still lack an answer to a row."""
-        return list(dict.fromkeys(row.planned.topology for row in self.rows if row.status is Status.NOT_RUN))
+    def missing(self, engine: str = "auto") -> list[str]:
+        """Return the topologies that still lack an answer to a row, or have theirs from another engine."""
+        elsewhere = {name for name, record in self.records.items() if engine not in {"auto", record.engine}}
+        return [
+            name
+            for name in self.names()
+            if name in elsewhere or any(row.status is Status.NOT_RUN for row in self.of(name))
+        ]
 
 
-def merge(runs: Sequence[StoredRun], expected: Iterable[PlannedCheck], *, fingerprint: str | None = None) -> Evidence:
+def merge(
+    runs: Sequence[StoredRun],
+    expected: Iterable[PlannedCheck],
+    *,
+    declared: Mapping[str, Topology] | None = None,
+    fingerprint: str | None = None,
+    left_out: Iterable[str] = (),
+) -> Evidence:
     """Merge runs into one answer a row.
 
-    Only runs of the same code go together: that of `fingerprint`, else that of the newest run. The newest
-    answer wins, but an answer is never replaced by Not run. Rows nobody ran are Not run.
+    Only what belongs together is merged: runs of the same code, and within a topology only runs that stood up the
+    same declaration on the same engine from the same images or binaries as its newest one. Whatever is left out
+    is named. The newest answer wins, but an answer is never replaced by Not run. Rows nobody ran are Not run.
 
     :param runs: oldest first.
     :param expected: rows that the report owes an answer to, beside those that the runs planned.
+    :param declared: the topologies as they are declared now; runs of another declaration are left out.
+    :param fingerprint: of the code; that of the newest run when none is given.
     """
     chosen = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
-    taken = [run for run in runs if run.record.provenance.fingerprint == chosen]
+    out = list(left_out)
     rows: dict[tuple[str, str], Row] = {}
     for planned in expected:
         nothing = Result(
@@ -81,37 +96,72 @@ def merge(runs: Sequence[StoredRun], expected: Iterable[PlannedCheck], *, finger
             reproduce=planned.reproduce,
         )
         rows[planned.topology, planned.check] = Row(planned=planned, result=nothing, run_id="")
+    taken = []
+    for run in runs:
+        if run.record.provenance.fingerprint == chosen:
+            taken.append(run)
+        else:
+            out.append(f"run {run.record.run_id} is left out: it is of other code")
+        if run.torn:
+            out.append(f"run {run.record.run_id} has {run.torn} damaged rows; they count as Not run")
+    newest = _newest_stacks(taken, declared or {})
     proofs: dict[tuple[str, str], dict[str, Proof]] = {}
     topologies: dict[str, TopologyEvidence] = {}
     records: dict[str, RunRecord] = {}
     for run in taken:
         plan = {(each.topology, each.check): each for each in run.record.plan}
+        other = _other_stacks(run.record, newest, declared or {})
+        out += [f"run {run.record.run_id} is left out for {name}: {why}" for name, why in other.items()]
         for result in run.answers():
             key = (result.topology, result.check)
             before = rows.get(key)
+            if result.topology in other or key not in plan:
+                continue
             if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
         for name, stood in run.record.topologies.items():
-            if stood.stood or not topologies.get(name, stood).stood:
+            if name not in other and (stood.stood or not topologies.get(name, stood).stood):
                 topologies[name], records[name] = stood, run.record
         for proof in run.proofs:
-            proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
-    left_out = (
-        [
-            f"run {run.record.run_id} is of other code (commit {run.record.provenance.commit[:10] or 'unknown'})"
-            for run in runs
-            if run.record.provenance.fingerprint != chosen
-        ]
-        if fingerprint is None
-        else []
-    )
+            if proof.topology not in other:
+                proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
     return Evidence(
         rows=tuple(replace(row, proofs=tuple(proofs.get(key, {}).values())) for key, row in rows.items()),
         topologies=topologies,
         records=records,
         folders={run.record.run_id: run.folder for run in taken},
-        left_out=tuple(left_out),
+        left_out=tuple(dict.fromkeys(out)),
     )
+
+
+def stack_of(record: RunRecord, name: str) -> str:
+    """Return what a topology stood on, in one line; empty when it did not stand."""
+    stood = record.topologies.get(name)
+    if stood is None or not stood.stood:
+        return ""
+    return f"{record.engine}: " + ", ".join(
+        f"{each.product} {each.version} from {each.origin}" for each in stood.services
+    )
+
+
+def _newest_stacks(runs: Sequence[StoredRun], declared: Mapping[str, Topology]) -> dict[str, str]:
+    newest = {}
+    for run in runs:
+        for name, stood in run.record.topologies.items():
+            if stood.stood and declared.get(name, stood.declared) == stood.declared:
+                newest[name] = stack_of(run.record, name)
+    return newest
+
+
+def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mapping[str, Topology]) -> dict[str, str]:
+    """Return the topologies of a run that do not go together with the newest evidence, and why."""
+    other = {}
+    for name, stood in record.topologies.items():
+        if declared.get(name, stood.declared) != stood.declared:
+            other[name] = "its topology file was another"
+        elif stood.stood and stack_of(record, name) != newest.get(name, ""):
+            other[name] = f"a newer run stood on other servers; this one on {stack_of(record, name)}"
+    return other
 
 
 def worst(statuses: Iterable[Status]) -> Status:

@@ -150,7 +150,7 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
     stood, record = evidence.topologies.get(name), evidence.records.get(name)
     command = f"nox -s topology-{name.partition('+')[0]}"
     if stood is None or record is None or not stood.stood:
-        why = stood.reason if stood else "no run of this commit stood it up"
+        why = stood.reason if stood else "no run of this code stood it up"
         return TopologyRow(
             environment=name,
             evidence_class=EvidenceClass.CI,
@@ -161,7 +161,7 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
             prepare_policy="Not run",
             sandbox_note=_SANDBOX,
             matches_prod="no",
-            rationale="Nothing is shown about this topology: it did not stand in any run of this commit.",
+            rationale="Nothing is shown about this topology: it did not stand in any run of this code.",
             command=command,
             run_id="",
             run_link="",
@@ -171,7 +171,7 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         )
     shown = _count(evidence, name)
     folder = evidence.folders[record.run_id]
-    command = next((row.result.reproduce.partition(" -- ")[0] for row in evidence.of(name)), command)
+    command = next((without_check(row) for row in evidence.of(name) if row.run_id), command)
     return TopologyRow(
         environment=name,
         evidence_class=record.evidence_class,
@@ -191,6 +191,11 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in stood.services),
         ready_ms=stood.ready_ms,
     )
+
+
+def without_check(row: Row) -> str:
+    """Return the command that reproduces a row's whole topology."""
+    return row.result.reproduce.replace(f" --check {row.planned.check}", "").removesuffix(" --")
 
 
 def _count(evidence: Evidence, name: str) -> Count:

@@ -151,8 +151,11 @@ def walk(rows: Sequence[Row]) -> list[ItemAnswer]:
             )
             if len(blamed) > 3:  # noqa: PLR2004 -- a table cell has room for three
                 reason += f"; and {len(blamed) - 3} more"
-        topologies = list(dict.fromkeys(row.planned.topology for row in relevant))
-        sessions = " ".join(f"topology-{name.partition('+')[0]}" for name in topologies)
+        first = {row.planned.topology: row for row in reversed(relevant)}
+        commands = [
+            row.result.reproduce.replace(f"--check {row.planned.check}", f"--suite {item.section.value}")
+            for row in reversed(first.values())
+        ]
         answers.append(
             ItemAnswer(
                 number=number,
@@ -160,7 +163,7 @@ def walk(rows: Sequence[Row]) -> list[ItemAnswer]:
                 summary=item.summary,
                 status=status,
                 checks=item.checks,
-                command=f"nox -s {sessions} -- --suite {item.section.value}" if sessions else "",
+                command=" && ".join(dict.fromkeys(commands)),
                 reason=reason,
             )
         )

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.target import Actor
 from harness.checks.backends import relay
-from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.registry import (
+    NAMED_STATEMENTS,
+    P0,
+    P1,
+    SEVERAL_SERVER_CONNECTIONS,
+    TRANSACTION_BLOCKS,
+    breaks,
+    check,
+)
 from harness.model import Section
 from harness.suites.habits import ADA, BOB, declare_outside, default_actor
 
@@ -254,7 +262,7 @@ def first_write_is_kept(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="transaction record",
-    needs=(TRANSACTION_BLOCKS,),
+    needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
 )
 def isolation_levels(bench: Bench) -> None:
     for level in ("REPEATABLE READ", "SERIALIZABLE"):
@@ -288,14 +296,15 @@ def isolation_levels_with_a_trail_that_reads_itself(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="prepare policy",
-    needs=(TRANSACTION_BLOCKS,),
+    needs=(TRANSACTION_BLOCKS, NAMED_STATEMENTS),
 )
 def prepared(bench: Bench) -> None:
-    bench.fact("prepare policy", "named" if bench.prepare_threshold is not None else "unnamed")
     pair = [bench.client(always_prepare=True) for _ in range(2)]
     for n in range(8):
         for client, actor in zip(pair, (ADA, BOB), strict=True):
             bench.write(client, actor, f"{actor.id}-{n}")
+    named = pair[0].value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%set_config%%'", [])
+    bench.expect("the setting is prepared on the server", named > 0, equals=True)
     for actor in (ADA, BOB):
         found = [bench.actor_of(f"{actor.id}-{n}") for n in range(8)]
         bench.expect(f"actors of {actor.id}", found, equals=[actor.reference] * 8)

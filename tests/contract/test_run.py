@@ -101,7 +101,7 @@ def when_checks_run(folder: Path) -> StoredRun:
     """Wait until a run has answered its first rows."""
 
     def probe() -> StoredRun:
-        runs = kept_runs(folder / "reports")
+        runs, _ = kept_runs(folder / "reports")
         if not runs or not runs[-1].results:
             raise NotYet("no result yet")
         return runs[-1]
@@ -208,7 +208,7 @@ def test_a_signal_while_servers_start_leaves_nothing(
     process = start(running, tmp_path, "verify", "--engine", engine_name)
 
     def begun() -> StoredRun:
-        runs = kept_runs(tmp_path / "reports")
+        runs, _ = kept_runs(tmp_path / "reports")
         if not runs:
             raise NotYet("no run yet")
         return runs[-1]
@@ -253,7 +253,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(
         out, err = process.communicate(timeout=170)
         assert process.returncode == 0, err
         assert out.count("issue=0") == 2
-    runs = kept_runs(tmp_path / "reports")
+    runs, _ = kept_runs(tmp_path / "reports")
     assert len({run.record.run_id for run in runs}) == 2
     assert {run.record.state for run in runs} == {"finished"}
 
@@ -269,7 +269,7 @@ def test_a_full_disk_ends_the_run_with_one_clear_error(any_name: str, tmp_path: 
         assert done.returncode == 3, done.stderr
         assert "cannot be written" in done.stderr
         assert "Traceback" not in done.stderr
-        runs = kept_runs(small)
+        runs, _ = kept_runs(small)
         assert all(leftovers(any_name, run.record.run_id) == [] for run in runs)
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -27,7 +27,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "transacton"], "did you mean transaction?"),
         (["verify", "--check", "actor.many-client"], "did you mean actor.many-clients"),
         (["verify", "--suite", "actors"], "did you mean actor?"),
-        (["verify", "--jobs", "0"], "whole number of at least 1"),
+        (["verify", "--jobs", "0"], "whole number from 1"),
         (["verify", "--engine", "podman"], "invalid choice"),
         (["verify", "--set", "postgres"], "needed NAME=VALUE"),
         (["verify", "--set", "postgres=12"], "there is no postgres 12"),
@@ -35,7 +35,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["frobnicate"], "invalid choice"),
         ([], "required"),
         (["report", "--complete", "--from", "x"], "choose one"),
-        (["verify", "--topologies-folder", "nowhere"], "no topology file"),
+        (["verify", "--topologies-folder", "nowhere"], "no such folder"),
+        (["verify", "--image", "postgress=x"], "did you mean postgres"),
+        (["verify", "--reports", ""], "needed a folder"),
+        (["report", "--from", ""], "needed a folder"),
+        (["report", "--fresh"], "--complete"),
     ],
 )
 def test_bad_usage_is_one_clear_error_and_exit_2(

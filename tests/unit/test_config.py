@@ -47,7 +47,7 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
             '"transactional"',
             ["pooler.pool_mode", "'transactional'", "session, transaction, statement"],
         ),
-        ("default_pool_size = 4", "default_pool_size = 0", ["pooler.default_pool_size", "found 0", "at least 1"]),
+        ("default_pool_size = 4", "default_pool_size = 0", ["pooler.default_pool_size", "found 0", "from 1 to"]),
         ("default_pool_size = 4", 'default_pool_size = "4"', ["pooler.default_pool_size", "found '4'", "whole number"]),
         ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "no such key", "default_pool_size"]),
         ('product = "pgbouncer"', 'product = "pgcat"', ["pooler.product", "'pgcat'", "pgbouncer"]),
@@ -92,6 +92,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 def test_versions_are_set_by_product() -> None:
     topology = load_topologies()["transaction"]
     older = with_versions(topology, {"postgres": "15", "pgbouncer": "1.18"})
+    assert older.name == "transaction+postgres-15+pgbouncer-1.18"
     assert (older.postgres.version, older.pooler and older.pooler.version) == ("15", "1.18")
     with pytest.raises(UsageError, match="no such product"):
         with_versions(topology, {"mysql": "8"})

@@ -6,7 +6,9 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from harness.lab.catalogue import load_topologies
 from harness.model import Status
 from harness.report.evidence import merge, worst
 from harness.report.render import render
@@ -51,6 +53,32 @@ def test_runs_of_other_code_are_left_out_and_named(tmp_path: Path) -> None:
     evidence = merge([old, new], PLAN)
     assert evidence.rows[0].status is Status.NOT_RUN
     assert old.record.run_id in evidence.left_out[0]
+
+
+def test_runs_on_other_servers_are_not_mixed_and_are_named(tmp_path: Path) -> None:
+    """An Issue on one server is not covered by an OK on another: the older run is left out, and said so."""
+    old = store_run(
+        tmp_path,
+        [result("direct", CHECKS[0], Status.ISSUE, "x"), result("direct", CHECKS[1])],
+        record("20260101T000000Z-00000001"),
+    )
+    native = replace(record("20260101T000000Z-00000002"), engine="native")
+    new = store_run(tmp_path, [result("direct", CHECKS[0])], native)
+    evidence = merge([old, new], PLAN)
+    assert [row.status for row in evidence.of("direct")] == [Status.OK, Status.NOT_RUN, Status.NOT_RUN]
+    assert any(old.record.run_id in why and "other servers" in why for why in evidence.left_out)
+    assert evidence.missing("docker") == list(NAMES)
+
+
+def test_a_run_of_another_declaration_is_left_out(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed())
+    changed = load_topologies()
+    pooler = changed["transaction"].pooler
+    assert pooler
+    changed["transaction"] = replace(changed["transaction"], pooler=replace(pooler, default_pool_size=9))
+    evidence = merge([run], PLAN, declared=changed)
+    assert {row.status for row in evidence.of("transaction")} == {Status.NOT_RUN}
+    assert evidence.of("direct")[0].status is Status.OK
 
 
 def test_rows_nobody_ran_are_not_run() -> None:

@@ -76,7 +76,9 @@ def test_a_damaged_record_is_one_clear_error_and_is_passed_over(tmp_path: Path, 
     (run.folder / "run.json").write_bytes(damage)
     with pytest.raises(StoreError, match=r"run\.json cannot be read"):
         read_run(run.folder)
-    assert kept_runs(tmp_path) == ()
+    runs, damaged = kept_runs(tmp_path, "f1")
+    assert runs == ()
+    assert run.folder.name in damaged[0]
 
 
 def test_folders_of_runs_are_found_and_each_is_read_once(tmp_path: Path) -> None:
