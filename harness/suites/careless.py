@@ -92,7 +92,7 @@ def session_set_landing_elsewhere(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
-    needs=(MOVES,),
+    needs=(TRANSACTION_BLOCKS, MOVES),
 )
 def session_set_lost(bench: Bench) -> None:
     client = bench.client()
