@@ -154,7 +154,7 @@ def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path
     done = harness(tmp_path, *asked)
     assert done.returncode == 1
     assert "issue=1" in done.stdout
-    assert "reproduce: nox -s topology-off -- --check capture.insert" in done.stderr
+    assert f"reproduce: python -m harness verify off --check capture.insert --topologies-folder {folder}" in done.stderr
     assert "AP-1.insert.off" in (tmp_path / "reports" / "issues.md").read_text()
 
     (tmp_path / "harness.toml").write_text(
