@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from msgspec import Struct
-from psycopg import pq, sql
-from psycopg.types.json import Jsonb
+from psycopg import sql
 
 from harness.errors import ConfigError, DatabaseError
 
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for the latter
 SqlError = psycopg.Error
-ConnectionLost = psycopg.OperationalError
-Json = Jsonb
-Identifier = sql.Identifier
-Composed = sql.SQL
-TransactionStatus = pq.TransactionStatus
 
 _NAME = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
 

@@ -56,6 +56,12 @@ SEVERAL_SERVER_CONNECTIONS = Capability(
     lambda topology: topology.pooler is None or topology.pooler.default_pool_size > 1,
 )
 
+
+def lacking(needs: tuple[Capability, ...], topology: Topology) -> str | None:
+    """Return the sentence of the first capability that a topology lacks; None when it has them all."""
+    return next((each.lacking for each in needs if not each.given(topology)), None)
+
+
 CheckFunction = Callable[["Bench"], None]
 
 
@@ -73,7 +79,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
     def lacking(self, topology: Topology) -> str | None:
         """Return why the check does not apply to a topology, in one sentence; None when it does."""
-        return next((each.lacking for each in self.needs if not each.given(topology)), None)
+        return lacking(self.needs, topology)
 
 
 class Control(Struct, frozen=True, kw_only=True):
@@ -86,7 +92,7 @@ class Control(Struct, frozen=True, kw_only=True):
     apply: CheckFunction
 
     def lacking(self, topology: Topology) -> str | None:
-        return next((each.lacking for each in self.needs if not each.given(topology)), None)
+        return lacking(self.needs, topology)
 
 
 def check(

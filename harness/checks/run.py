@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from harness.audit.target import AuditTarget
 from harness.checks.registry import Catalogue
-from harness.checks.runner import accept_known, prove, run_check
+from harness.checks.runner import accept_known, prove, run_check, unproven
 from harness.checks.workplace import Workplace
 from harness.errors import HarnessError
 from harness.events import (
@@ -26,7 +26,7 @@ from harness.events import (
     Notice,
 )
 from harness.lab.lab import Lab, stand_up
-from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status, Topology, TopologyEvidence
+from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -176,15 +176,8 @@ class Run:
             if plain.status in {Status.OK, Status.NA}:
                 proof = prove(check, control, row, topology, workplace, self._stop)
             else:
-                proof = Proof(
-                    topology=topology.name,
-                    check=check.id,
-                    control=control.name,
-                    at=control.at,
-                    proven=False,
-                    applicable=True,
-                    reason=f"without a control the check is {plain.status}: {plain.reason}",
-                )
+                reason = f"without a control the check is {plain.status}: {plain.reason}"
+                proof = unproven(control, topology, reason)
             if self._stop.is_set():
                 return
             self._store.append_proof(proof)

@@ -88,17 +88,9 @@ def prove(
 ) -> Proof:
     """Run a check under its control: it is proven when it turns to Issue at the named expectation."""
     began = time.monotonic()
-    proof = Proof(
-        topology=topology.name,
-        check=check.id,
-        control=control.name,
-        at=control.at,
-        proven=False,
-        applicable=False,
-        reason="",
-    )
+    proof = unproven(control, topology, "")
     if lacking := check.lacking(topology) or control.lacking(topology):
-        return replace(proof, reason=lacking)
+        return replace(proof, applicable=False, reason=lacking)
     result = run_check(check, row, topology, workplace, control=control, interrupted=interrupted)
     at = [each for each in result.expectations if each.name == control.at]
     if result.status is Status.ISSUE and any(not each.held for each in at):
@@ -112,7 +104,20 @@ def prove(
         )
     else:
         reason, proven = f"the expectation held; the check said: {result.status}: {result.reason}", False
-    return replace(proof, proven=proven, applicable=True, reason=reason, duration_ms=_since(began))
+    return replace(proof, proven=proven, reason=reason, duration_ms=_since(began))
+
+
+def unproven(control: Control, topology: Topology, reason: str) -> Proof:
+    """Return the record of a control that has not turned its check to Issue."""
+    return Proof(
+        topology=topology.name,
+        check=control.check,
+        control=control.name,
+        at=control.at,
+        proven=False,
+        applicable=True,
+        reason=reason,
+    )
 
 
 def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:

@@ -22,15 +22,13 @@ from harness.checks.registry import (
     check,
 )
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, declare_outside, default_actor
+from harness.suites.habits import ACTOR_SETTING, ADA, BOB, declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.database import Client
 
 _HERE = Section.ACTOR
-_SETTING = "actor setting"
-_CLIENTS, _ROUNDS = 24, 20
 
 
 # --- one client ----------------------------------------------------------------------------------------
@@ -41,7 +39,7 @@ _CLIENTS, _ROUNDS = 24, 20
     claim="a write is attributed to the actor set locally in its transaction, and to no later one",
     section=_HERE,
     severity=P0,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def local_setting(bench: Bench) -> None:
@@ -69,7 +67,7 @@ def actor_set_outside_the_transaction(bench: Bench) -> None:
     claim="a write without an actor is captured, and attributed to nobody",
     section=_HERE,
     severity=P0,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def unset(bench: Bench) -> None:
@@ -124,7 +122,7 @@ def residue_is_read_as_json(bench: Bench) -> None:
     claim="all six types of actor are stored as they were set",
     section=_HERE,
     severity=P1,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def types(bench: Bench) -> None:
@@ -151,7 +149,7 @@ def types_are_confused(bench: Bench) -> None:
     claim="an anonymous actor is stored without an id, also when one is given",
     section=_HERE,
     severity=P1,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def anonymous(bench: Bench) -> None:
@@ -212,7 +210,7 @@ def invalid_is_not_looked_at(bench: Bench) -> None:
     claim="after ROLLBACK TO SAVEPOINT the actor is the one set before the savepoint",
     section=_HERE,
     severity=P0,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def rollback_to_savepoint(bench: Bench) -> None:
@@ -235,7 +233,7 @@ def savepoint_that_is_released_instead(bench: Bench) -> None:
     claim="an undone first write does not decide the transaction's actor",
     section=_HERE,
     severity=P0,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def first_write_in_savepoint(bench: Bench) -> None:
@@ -320,7 +318,7 @@ def prepared_outside_the_transaction(bench: Bench) -> None:
     claim="an actor set in a pipeline is on the writes that follow it in the same transaction",
     section=_HERE,
     severity=P0,
-    area=_SETTING,
+    area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
 def pipeline(bench: Bench) -> None:
@@ -344,7 +342,7 @@ def pipeline_that_declares_nothing(bench: Bench) -> None:
     claim="setting and write sent as one message are one transaction, and attributed",
     section=_HERE,
     severity=P1,
-    area=_SETTING,
+    area=ACTOR_SETTING,
 )
 def single_message(bench: Bench) -> None:
     client = bench.client()

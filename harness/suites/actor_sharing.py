@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.database import Client
 
 _HERE = Section.ACTOR
-_SETTING = "actor setting"
 _CLIENTS, _ROUNDS = 24, 20
 
 

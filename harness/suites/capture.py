@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target import Actor
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
+from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
 
-ADA = Actor("user", "ada")
 _HERE = Section.CAPTURE
-_TRIGGER = "capture trigger"
 
 
 def _ops(bench: Bench, table: str) -> list[str]:
@@ -32,7 +30,7 @@ def _ops(bench: Bench, table: str) -> list[str]:
     claim="an insert leaves one change with the row's values, in one transaction",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def insert(bench: Bench) -> None:
@@ -64,7 +62,7 @@ def insert_image_altered(bench: Bench) -> None:
     claim="an update leaves one change with the new values and the names of what changed",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def update(bench: Bench) -> None:
@@ -89,7 +87,7 @@ def update_names_every_column(bench: Bench) -> None:
     claim="a delete leaves one change that names the row and carries no payload",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def delete(bench: Bench) -> None:
@@ -119,7 +117,7 @@ def delete_keeps_a_payload(bench: Bench) -> None:
     claim="an update that changes nothing is recorded with no changed field",
     section=_HERE,
     severity=P1,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def no_change(bench: Bench) -> None:
@@ -144,7 +142,7 @@ def no_change_invents_a_field(bench: Bench) -> None:
     claim="a table that asks for it keeps the prior values of exactly the changed columns",
     section=_HERE,
     severity=P1,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def changed_from(bench: Bench) -> None:
@@ -177,7 +175,7 @@ def changed_from_not_asked_for(bench: Bench) -> None:
     claim="COPY, multi-row statements and data-modifying CTEs are captured row by row",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def bulk(bench: Bench) -> None:
@@ -211,7 +209,7 @@ def bulk_loses_a_row(bench: Bench) -> None:
     claim="an upsert is captured as what it did: insert, update, or nothing",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def upsert(bench: Bench) -> None:
@@ -239,7 +237,7 @@ def upsert_update_not_captured(bench: Bench) -> None:
     claim="a MERGE is captured as the inserts, updates and deletes it did",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def merge(bench: Bench) -> None:
@@ -269,7 +267,7 @@ def merge_delete_not_captured(bench: Bench) -> None:
     claim="rows changed by a foreign key are captured, with the statement's transaction and actor",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def cascade(bench: Bench) -> None:
@@ -305,7 +303,7 @@ def cascade_child_not_captured(bench: Bench) -> None:
     claim="a TRUNCATE leaves a record for every table it emptied",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def truncate(bench: Bench) -> None:
@@ -330,7 +328,7 @@ def truncate_trigger_dropped(bench: Bench) -> None:
     claim="rows of a partitioned table are captured under its name, however they are written",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def partitions(bench: Bench) -> None:
@@ -371,7 +369,7 @@ def partitions_captured_by_statement(bench: Bench) -> None:
     claim="the trail holds what was stored, also when another trigger edits or suppresses rows",
     section=_HERE,
     severity=P0,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def stored_values(bench: Bench) -> None:

@@ -5,22 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.audit.target import Actor
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
 from harness.model import Section
+from harness.suites.habits import ADA
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.database import Client
 
-ADA = Actor("user", "ada")
 _HERE = Section.CAPTURE
-_TRIGGER = "capture trigger"
-
-
-def _ops(bench: Bench, table: str) -> list[str]:
-    return [each.op for each in bench.changes(table)]
 
 
 # --- getting around the capture ------------------------------------------------------------------------------

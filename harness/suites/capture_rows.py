@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target import Actor
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
+from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
 
-ADA = Actor("user", "ada")
 _HERE = Section.CAPTURE
-_TRIGGER = "capture trigger"
-
-
-def _ops(bench: Bench, table: str) -> list[str]:
-    return [each.op for each in bench.changes(table)]
 
 
 # --- which row ---------------------------------------------------------------------------------------------
@@ -111,7 +105,7 @@ def renamed_key_is_not_noticed(bench: Bench) -> None:
     claim="names that must be quoted are captured as they are",
     section=_HERE,
     severity=P1,
-    area=_TRIGGER,
+    area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
 def identifiers(bench: Bench) -> None:

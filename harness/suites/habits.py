@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.target import Actor
-from harness.model import Section
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -13,9 +12,10 @@ if TYPE_CHECKING:
 
 ADA, BOB = Actor("user", "ada"), Actor("user", "bob")
 MALLORY = Actor("user", "mallory")
-_HERE = Section.ACTOR
-_SETTING = "actor setting"
-_CLIENTS, _ROUNDS = 24, 20
+
+#: where to look first
+CAPTURE_TRIGGER = "capture trigger"
+ACTOR_SETTING = "actor setting"
 
 
 def default_actor(bench: Bench) -> None:
