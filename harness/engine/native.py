@@ -22,10 +22,10 @@ import msgspec
 from harness import places
 from harness.engine.images import load_recipe
 from harness.engine.owner import Owner, process_started
+from harness.engine.processes import descendants, end_all
 from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
-from harness.errors import EngineUnavailableError, HarnessError, ServiceFailedError
+from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
-from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ class NativeEngine:
                 with contextlib.suppress(OSError, ValueError, TypeError):
                     pid, started = json.loads(pidfile.read_text())
                     if process_started(pid) == started:
-                        _end(pid, signal.SIGKILL)
+                        end_all(pid, signal.SIGKILL)
                         removed.append(f"process {pid}")
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -268,7 +268,7 @@ class NativeService:
 
     def kill(self) -> None:
         if self._process and self._process.poll() is None:
-            _end(self._process.pid, signal.SIGKILL)
+            end_all(self._process.pid, signal.SIGKILL)
             self._process.wait(_STOP_DEADLINE_S)
 
     def pause(self) -> None:
@@ -301,7 +301,7 @@ class NativeService:
     def _signal_all(self, number: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
             raise ServiceFailedError("the service does not run", where=self.name)
-        for pid in [self._process.pid, *_descendants(self._process.pid)]:
+        for pid in [self._process.pid, *descendants(self._process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -376,37 +376,6 @@ def _as(user: pwd.struct_passwd) -> dict[str, object]:
 def _give(path: Path, user: pwd.struct_passwd) -> None:
     if os.geteuid() == 0:
         os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the children of a process and theirs; PostgreSQL's backends lead sessions of their own."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def _end(pid: int, number: signal.Signals) -> None:
-    """Signal a process and all its descendants, and wait until the descendants are gone."""
-    below = {each: process_started(each) for each in _descendants(pid)}
-    for each in [pid, *below]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each, number)
-
-    def all_gone() -> None:
-        left = [each for each, started in below.items() if started is not None and process_started(each) == started]
-        if left:
-            raise NotYet(f"processes {left}")
-
-    with contextlib.suppress(HarnessError):
-        poll(all_gone, what="the server's children to end", deadline_s=_STOP_DEADLINE_S, interval_s=0.005)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.checks.registry import Catalogue, Fixtures, build_catalogue
 from harness.suites import (
     actor,
+    actor_actions,
     actor_sharing,
     capture,
     capture_evasion,
@@ -34,5 +35,6 @@ FIXTURES = Fixtures(
 @cache
 def catalogue() -> Catalogue:
     return build_catalogue(
-        (capture, capture_transactions, capture_rows, capture_evasion, actor, actor_sharing, careless), FIXTURES
+        (capture, capture_transactions, capture_rows, capture_evasion, actor, actor_sharing, actor_actions, careless),
+        FIXTURES,
     )

@@ -1,0 +1,48 @@
+"""Processes and their descendants, as /proc tells them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.engine.owner import process_started
+from harness.errors import HarnessError
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    import signal
+
+_GONE_DEADLINE_S = 10.0
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the children of a process and theirs; PostgreSQL's backends lead sessions of their own."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def end_all(pid: int, number: signal.Signals) -> None:
+    """Signal a process and all its descendants, and wait until the descendants are gone."""
+    below = {each: process_started(each) for each in descendants(pid)}
+    for each in [pid, *below]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
+
+    def all_gone() -> None:
+        left = [each for each, started in below.items() if started is not None and process_started(each) == started]
+        if left:
+            raise NotYet(f"processes {left}")
+
+    with contextlib.suppress(HarnessError):
+        poll(all_gone, what="the server's children to end", deadline_s=_GONE_DEADLINE_S, interval_s=0.005)
