@@ -111,7 +111,13 @@ def merge(
     for run in taken:
         plan = {(each.topology, each.check): each for each in run.record.plan}
         other = _other_stacks(run.record, newest, declared or {})
-        out += [f"run {run.record.run_id} is left out for {name}: {why}" for name, why in other.items()]
+        for name, why in other.items():
+            issues = sum(each.topology == name and each.status is Status.ISSUE for each in run.results)
+            out.append(
+                f"run {run.record.run_id} is left out for {name}"
+                + (f", with its rows that are Issue ({issues})" if issues else "")
+                + f": {why}"
+            )
         for result in run.answers():
             key = (result.topology, result.check)
             before = rows.get(key)

@@ -1,0 +1,116 @@
+"""How a check's answer is judged, whatever the check does."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from threading import Event
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from harness.audit.target import reference_target
+from harness.checks.bench import Bench, NotExercisedError
+from harness.checks.registry import MOVES, P0, breaks, check
+from harness.checks.runner import prove, run_check
+from harness.lab.catalogue import load_topologies
+from harness.model import Section, Status
+from tests.unit.made_up import planned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.checks.workplace import Workplace
+
+ROW = planned("direct", "capture.insert")
+DIRECT = load_topologies()["direct"]
+
+
+class Empty:
+    """A workplace without servers: these checks touch none."""
+
+    @contextmanager
+    def bench(self, _check: str) -> Iterator[Bench]:
+        yield Bench(cast("Any", None), reference_target(), "none")
+
+
+WORKPLACE = cast("Workplace", Empty())
+
+
+def made(body: Callable[[Bench], None], *needs: Any) -> Any:
+    declare = check("capture.insert", claim="it holds", section=Section.CAPTURE, severity=P0, area="x", needs=needs)
+    return declare(body)
+
+
+def nothing(_bench: Bench) -> None:
+    """Make no expectation."""
+
+
+def held(bench: Bench) -> None:
+    bench.expect("a", 1, equals=1)
+
+
+def failed(bench: Bench) -> None:
+    bench.expect("a", 1, equals=1)
+    bench.expect("b", 1, equals=2)
+
+
+def not_forced(bench: Bench) -> None:
+    bench.expect("a", 1, equals=1)
+    raise NotExercisedError("could not force a move")
+
+
+def failed_then_not_forced(bench: Bench) -> None:
+    failed(bench)
+    raise NotExercisedError("could not force a move")
+
+
+def broken(_bench: Bench) -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (held, Status.OK, ""),
+        (nothing, Status.ISSUE, "made no expectation"),
+        (failed, Status.ISSUE, "b: expected 2, observed 1"),
+        (not_forced, Status.NOT_RUN, "could not force a move"),
+        (failed_then_not_forced, Status.ISSUE, "b: expected 2, observed 1"),
+        (broken, Status.ISSUE, "the check itself broke: KeyError"),
+    ],
+)
+def test_a_check_is_judged_by_what_it_saw(body: Callable[[Bench], None], status: Status, reason: str) -> None:
+    result = run_check(made(body), ROW, DIRECT, WORKPLACE)
+    assert result.status is status
+    assert reason in result.reason
+    assert bool(result.reason) is (status is not Status.OK)
+
+
+def test_what_a_topology_lacks_is_na_by_rule() -> None:
+    result = run_check(made(held, MOVES), ROW, DIRECT, WORKPLACE)
+    assert (result.status, result.reason) == (Status.NA, MOVES.lacking)
+
+
+def test_an_interrupted_check_is_not_run() -> None:
+    interrupted = Event()
+    interrupted.set()
+    assert run_check(made(failed), ROW, DIRECT, WORKPLACE, interrupted=interrupted).status is Status.NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("body", "at", "proven", "reason"),
+    [
+        (failed, "b", True, ""),
+        (failed, "a", False, "the expectation held"),
+        (failed, "c", False, "no expectation is named 'c'"),
+        (held, "a", False, "stayed green"),
+        (broken, "a", False, "no expectation is named 'a'"),
+    ],
+)
+def test_a_control_proves_only_at_the_expectation_it_names(
+    body: Callable[[Bench], None], at: str, proven: bool, reason: str
+) -> None:
+    target = made(body)
+    proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKPLACE, Event())
+    assert (proof.proven, proof.applicable) == (proven, True)
+    assert reason in proof.reason
