@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -13,7 +14,6 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -36,7 +36,11 @@ def load(path: Path, kind: type[T]) -> T:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"it is not TOML: {error}", where=str(path)) from None
-    return convert(raw, kind, where=str(path))
+    try:
+        return convert(raw, kind, where=str(path))
+    except ConfigError as error:  # the key is told first; its line helps in a long file
+        error.where = at_key(str(path), re.sub(r"\[.*?\]", "", error.what.partition(":")[0]))
+        raise
 
 
 def convert(raw: dict[str, Any], kind: type[T], *, where: str) -> T:
@@ -45,6 +49,19 @@ def convert(raw: dict[str, Any], kind: type[T], *, where: str) -> T:
         return msgspec.convert(raw, kind, strict=True)
     except msgspec.ValidationError as error:
         raise _explained(str(error), raw, kind, where) from None
+
+
+def at_key(path: str, key: str) -> str:
+    """Return `path:line` of the first line that sets a key; the path alone where there is none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return path
+    last = key.rpartition(".")[2]
+    number = next(
+        (n for n, line in enumerate(lines, 1) if re.match(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=", line)), None
+    )
+    return f"{path}:{number}" if number else path
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
 from msgspec import Struct
-from psycopg import sql
+from psycopg import pq, sql
+from psycopg.rows import tuple_row
 
 from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for the latter
@@ -96,6 +97,34 @@ def connect(
     )
 
 
+#: a connection of anybody's: psycopg 3, synchronous, whatever its row factory
+AnyConnection = psycopg.Connection[Any]
+
+
+def fetch(
+    connection: AnyConnection, statement: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+) -> list[tuple[Any, ...]]:
+    """Execute on a connection of anybody's and return the rows as tuples; none for what returns nothing."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(_query(statement), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def quote_literal(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return sql.Literal(text).as_string(None)
+
+
+def is_idle(connection: AnyConnection) -> bool:
+    """Say whether no transaction is open on a connection."""
+    return connection.info.transaction_status == pq.TransactionStatus.IDLE
+
+
+def roll_back() -> NoReturn:
+    """Leave the innermost `with connection.transaction()` block, undone, without an error."""
+    raise psycopg.Rollback
+
+
 def describe(error: BaseException) -> str:
     """Return an error as the evidence spells it: SQLSTATE first, then the message's first line."""
     text = str(error).strip().splitlines()
@@ -135,24 +164,55 @@ def load_queries(path: Path) -> dict[str, str]:
     return found
 
 
-def run_file(client: Client, path: Path) -> None:
-    """Run an SQL file in one transaction.
+def run_files(connection: AnyConnection, paths: Sequence[Path]) -> None:
+    """Run SQL files in one transaction: all of them or nothing.
 
     :raises DatabaseError: naming file, line and SQLSTATE.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        with client.transaction():
-            client.run(text)
-    except SqlError as error:
-        position = error.diag.statement_position
-        line = text.count("\n", 0, int(position) - 1) + 1 if position else None
-        raise DatabaseError(
-            f"this SQL does not run: {describe(error)}",
-            where=f"{path}:{line}" if line else str(path),
-            hint=error.diag.message_hint or "",
-            detail="\n".join(filter(None, (error.diag.message_detail, error.diag.context))),
-        ) from None
+    with connection.transaction():
+        for path in paths:
+            try:
+                text = path.read_text(encoding="utf-8")
+                with connection.transaction():
+                    connection.execute(_query(text))
+            except (OSError, UnicodeDecodeError) as error:
+                raise DatabaseError(f"this SQL cannot be read: {error}", where=str(path)) from None
+            except SqlError as error:
+                position = error.diag.statement_position
+                line = (
+                    text.count("\n", 0, int(position) - 1) + 1 if position else _failing_line(connection, text, error)
+                )
+                raise DatabaseError(
+                    f"this SQL does not run: {describe(error)}",
+                    where=f"{path}:{line}" if line else str(path),
+                    hint=error.diag.message_hint or "",
+                    detail="\n".join(filter(None, (error.diag.message_detail, error.diag.context))),
+                ) from None
+
+
+#: what a semicolon may hide in: comments, texts, names, dollar-quoted bodies
+_TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|\b[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|(?P<end>;)""",
+    re.DOTALL,
+)
+
+
+def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int | None:
+    """Find the statement that raised an error without a position, by running them one at a time, undone afterwards."""
+    ends = [each.end() for each in _TOKEN.finditer(text) if each["end"]]
+    with connection.transaction(force_rollback=True):
+        for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+            try:
+                connection.execute(_query(text[start:end]))
+            except SqlError as again:
+                if again.sqlstate != error.sqlstate:
+                    return None
+                lead = _SPACE_AND_COMMENTS.match(text, start, end)
+                return text.count("\n", 0, lead.end() if lead else start) + 1
+    return None
+
+
+_SPACE_AND_COMMENTS = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 
 
 def create_database(admin: Client, name: str, *, owner: str, template: str | None = None) -> None:

@@ -131,6 +131,19 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     topologies: tuple[str, ...] = ()
 
 
+class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator states about work that no harness can do, and signs."""
+
+    item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
+    by: Annotated[str, Meta(min_length=1)]
+    #: YYYY-MM-DD
+    on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    #: one sentence: what was done
+    statement: Annotated[str, Meta(min_length=20, max_length=400)]
+    #: where it can be read again: a document, a ticket
+    link: Annotated[str, Meta(pattern=r"^\S+$")]
+
+
 # --- what a run plans and finds -------------------------------------------------------------------
 
 
@@ -250,6 +263,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     evidence_class: EvidenceClass
     engine: str
     engine_version: str
+    #: name and fingerprint of the audit trail under test
     audit_target: str
     plan: tuple[PlannedCheck, ...]
     topologies: dict[str, TopologyEvidence] = {}

@@ -1,129 +1,403 @@
 """The audit trail under test: how it is installed, put on a table, and read.
 
-Suites never name the trail's objects; they ask the target. The default is the reference layer; another
-trail is another :class:`AuditTarget`.
+Suites never name the trail's objects; they ask the target. The default is the reference layer. Any other trail is a
+TOML file (:class:`TargetFile`); what it does not claim to do is not judged, and what it claims is.
 """
 
 from __future__ import annotations
 
+import hashlib
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from harness.database import Client, load_queries, run_file
+from harness import config
+from harness.audit.installing import FILES
+from harness.database import Client, SqlError, describe, fetch, quote_literal, run_files
+from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-_SQL = Path(__file__).parent / "sql"
+    from harness.audit.actor import Actor
+
+_SHIPPED = Path(__file__).parent / "targets"
+_Statement = Annotated[str, Meta(min_length=1)]
 
 
-class Actor(Struct, frozen=True):
-    """Who did it: a type and, for all but anonymous, an id."""
+class Feature(StrEnum):
+    """What a trail may claim beyond capturing every change once, true, and attributed."""
 
-    type: str
-    id: str | None = None
+    CHANGED_FIELDS = "changed-fields"
+    CHANGED_FROM = "changed-from"
+    ACTOR_TYPES = "actor-types"
+    TRUNCATE = "truncate"
+    PARTITIONS = "partitions"
+    ACTIONS = "actions"
+    COVERAGE = "coverage"
+    REDACTION = "redaction"
+    RETENTION = "retention"
+    #: only the reference layer's: its Python library and its own objects
+    LIBRARY = "library"
 
     @property
-    def reference(self) -> dict[str, str]:
-        """Return the actor as the trail stores it."""
-        return {"type": self.type} if self.id is None else {"type": self.type, "id": self.id}
+    def unclaimed(self) -> str:
+        """Return the sentence for a target that does not claim it."""
+        return f"the audit target does not claim {_MEANINGS[self]}"
 
-    @property
-    def setting(self) -> str:
-        """Return the actor as the application sets it."""
-        return msgspec.json.encode(self.reference).decode()
+
+_MEANINGS = {
+    Feature.CHANGED_FIELDS: "to name the columns that an update changed",
+    Feature.CHANGED_FROM: "to keep prior values",
+    Feature.ACTOR_TYPES: "to tell types of actors apart",
+    Feature.TRUNCATE: "to record a TRUNCATE",
+    Feature.PARTITIONS: "to capture partitioned tables",
+    Feature.ACTIONS: "to record actions",
+    Feature.COVERAGE: "to tell which tables it captures",
+    Feature.REDACTION: "to redact",
+    Feature.RETENTION: "to delete what is too old",
+    Feature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
+}
+#: what a claim is worth nothing without
+_NEEDS_STATEMENT = {
+    Feature.CHANGED_FROM: "attach_with_changed_from",
+    Feature.ACTIONS: "record_action",
+    Feature.COVERAGE: "coverage",
+    Feature.REDACTION: "attach_redacted",
+    Feature.RETENTION: "purge",
+}
+
+
+class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an application says who acts."""
+
+    setting: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
+    #: what the setting holds: {"type": …, "id": …}, or the bare id
+    value: Literal["json", "id"] = "json"
+    #: set in each transaction, before its first write; or for the session, before the transaction
+    scope: Literal["transaction", "session"] = "transaction"
+
+    def spell(self, actor: Actor) -> str:
+        return actor.setting if self.value == "json" else actor.id or ""
+
+
+class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SQL that speaks to the trail.
+
+    `{table}` stands for a table as SQL spells it, with its schema, `{name}` for its name alone, `{table_literal}` for
+    the same as a text, `{role}` and `{role_literal}` for the application's role. `{exclude}`, `{mask}` are arrays of
+    texts, `{placeholder}` is a text.
+    """
+
+    attach: _Statement
+    #: returns the columns of :class:`Change` by their names, in the order of capture; see `REQUIRED`
+    changes: _Statement
+    grant: str = ""
+    #: counts the records of transactions, those without a change included
+    transactions: str = ""
+    detach: str = ""
+    attach_with_changed_from: str = ""
+    attach_redacted: str = ""
+    #: parameters `%(name)s`, `%(correlation_id)s`
+    record_action: str = ""
+    #: rows of schema, table, problem; NULL says that the table is captured
+    coverage: str = ""
+    #: parameter `%(cutoff)s`: deletes what was captured before it
+    purge: str = ""
+    #: parameter `%(age)s`: an interval by which all of the trail grows older, for trying the purge
+    age: str = ""
+    #: rows of name and definition of the functions that capture; for controls of the reference layer
+    capture_functions: str = ""
+
+
+class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An audit target as its TOML file describes it."""
+
+    summary: Annotated[str, Meta(min_length=1)]
+    #: SQL files beside it that the owner runs once in a database
+    install: tuple[str, ...] = ()
+    #: tables of the trail, with their schema: nobody but the capture may write to them
+    tables: Annotated[tuple[str, ...], Meta(min_length=1)]
+    actor: ActorConvention
+    statements: Statements
+    claims: tuple[Feature, ...] = ()
 
 
 class Change(Struct, frozen=True, kw_only=True):
     """One row change, in the canonical columns that every target's query maps to."""
 
     id: str
-    transaction_id: str
-    txid: int | None
+    transaction_id: str | None
     table_schema: str
     table_name: str
+    #: the key's columns to their values
     table_pk: Any
+    #: insert, update, delete or truncate
     op: str
+    #: the row after the change, column to value; None after a delete
     data_after: Any
-    changed_fields: tuple[str, ...] | None
-    changed_from: Any
+    #: {"type": …, "id": …}, or None
     actor: Any
-    action_id: str | None
+    txid: int | None = None
+    changed_fields: tuple[str, ...] | None = None
+    changed_from: Any = None
+    action_id: str | None = None
+
+
+REQUIRED = ("id", "transaction_id", "table_schema", "table_name", "table_pk", "op", "data_after", "actor")
 
 
 class AuditTarget(Struct, frozen=True, kw_only=True):
     """How an audit trail is installed, attached and read."""
 
     name: str
-    #: SQL files that the owner runs once in a database
+    summary: str
+    #: where a mistake in it is to be looked for
+    where: str
+    #: changes whenever what decides a result does
+    fingerprint: str
     install: tuple[Path, ...]
-    #: statements: attach, attach_with_changed_from, detach (one parameter: the table), grant (the role),
-    #: changes, transactions, coverage, capture_functions, changes_table, transactions_table, actions_table
-    queries: dict[str, str]
-    #: the setting that carries the actor, as JSON text
-    actor_setting: str
+    tables: tuple[str, ...]
+    actor: ActorConvention
+    statements: Statements
+    claims: frozenset[Feature]
+
+    @property
+    def identity(self) -> str:
+        """Return what evidence about this target is filed under: its name and what it is made of."""
+        return f"{self.name} {self.fingerprint}"
+
+    @property
+    def is_reference(self) -> bool:
+        return Feature.LIBRARY in self.claims
 
     def install_in(self, owner: Client) -> None:
         """Install the trail.
 
         :raises DatabaseError: naming file, line and SQLSTATE.
         """
-        for path in self.install:
-            run_file(owner, path)
+        run_files(owner, self.install)
+
+    def verify_in(self, owner: Client) -> None:
+        """Try what the target says on an empty trail, before any check relies on it.
+
+        :raises DatabaseError: naming the statement that does not run, or what it lacks.
+        """
+        for table in self.tables:
+            if owner.value("SELECT to_regclass(%s)", [table]) is None:
+                raise DatabaseError(f"tables: there is no table {table} once the trail is installed", where=self.where)
+        names = self._try(owner, "changes")
+        if missing := [each for each in REQUIRED if each not in names]:
+            raise DatabaseError(
+                f"statements.changes: it returns no column {', '.join(missing)}",
+                where=self._at("changes"),
+                hint=f"name them with AS; found: {', '.join(names)}",
+            )
+        if self.statements.coverage:
+            self._try(owner, "coverage")
+
+    def _try(self, owner: Client, name: str) -> list[str]:
+        with self._explained(name):
+            cursor = owner.execute(getattr(self.statements, name))
+            return [column.name for column in cursor.description or ()]
+
+    def _explained(self, name: str) -> _Explained:
+        return _Explained(name, self._at(name))
+
+    def _at(self, name: str) -> str:
+        return config.at_key(self.where, name)
 
     def attach(self, owner: Client, table: str, *, changed_from: bool = False) -> None:
-        """Put capture on a table, given as SQL spells it: quoted and qualified where needed."""
-        owner.run(self.queries["attach_with_changed_from" if changed_from else "attach"], [table])
+        """Put capture on a table, given as SQL spells it: quoted and qualified where needed.
+
+        :raises SqlError: as the server says it.
+        """
+        statement = self.statements.attach_with_changed_from if changed_from else self.statements.attach
+        owner.run(_filled(statement or self.statements.attach, table))
+
+    def attach_redacted(
+        self, owner: Client, table: str, *, exclude: Sequence[str], mask: Sequence[str], placeholder: str = "[REDACTED]"
+    ) -> None:
+        """Put capture on a table that keeps prior values and hides columns."""
+        rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
+        owner.run(_filled(self.statements.attach_redacted, table, rules))
 
     def detach(self, owner: Client, table: str) -> None:
-        owner.run(self.queries["detach"], [table])
+        owner.run(_filled(self.statements.detach, table))
 
     def grant(self, owner: Client, role: str) -> None:
-        owner.run(self.queries["grant"], [role])
+        """Give the application's role what the trail wants it to have.
+
+        :raises DatabaseError: naming the statement.
+        """
+        if self.statements.grant:
+            with self._explained("grant"):
+                owner.run(self.statements.grant.replace("{role_literal}", quote_literal(role)).replace("{role}", role))
 
     def changes(self, admin: Client, table: str | None = None) -> list[Change]:
         """Return the captured changes in the order of their capture, of one table when it is named."""
-        rows = [
-            Change(
-                id=str(row[0]),
-                transaction_id=str(row[1]),
-                txid=row[2],
-                table_schema=row[3],
-                table_name=row[4],
-                table_pk=row[5],
-                op=row[6],
-                data_after=row[7],
-                changed_fields=None if row[8] is None else tuple(row[8]),
-                changed_from=row[9],
-                actor=row[10],
-                action_id=None if row[11] is None else str(row[11]),
-            )
-            for row in admin.rows(self.queries["changes"])
-        ]
+        cursor = admin.execute(self.statements.changes)
+        names = [column.name for column in cursor.description or ()]
+        rows = [_change(dict(zip(names, row, strict=True))) for row in cursor]
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
 
     def count_transactions(self, admin: Client) -> int:
-        count: int = admin.value(self.queries["count_transactions"])
-        return count
+        """Return how many transactions the trail knows."""
+        if self.statements.transactions:
+            return int(admin.value(self.statements.transactions))
+        return len({each.transaction_id for each in self.changes(admin)})
 
     def coverage(self, client: Client) -> dict[str, str | None]:
         """Return schema.table to what is wrong with its capture; None is covered."""
-        return {f"{schema}.{table}": problem for schema, table, problem in client.rows(self.queries["coverage"])}
+        return {f"{schema}.{table}": problem for schema, table, problem in client.rows(self.statements.coverage)}
+
+    def record_action(self, client: Client, name: str, correlation_id: str) -> None:
+        """Record an action in the running transaction, as the application role."""
+        fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
 
     def functions(self, admin: Client) -> list[tuple[str, str]]:
         """Return name and definition of the functions that capture."""
-        rows: Sequence[tuple[str, str]] = admin.rows(self.queries["capture_functions"])
+        rows: Sequence[tuple[str, str]] = admin.rows(self.statements.capture_functions)
         return list(rows)
+
+
+class _Explained:
+    """Turns an SQL error of one of the target's statements into one that names it."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self._name = name
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, SqlError):
+            raise DatabaseError(
+                f"statements.{self._name} does not run: {describe(error)}",
+                where=self._where,
+                hint=error.diag.message_hint or "",
+            ) from None
+
+
+def _change(row: dict[str, Any]) -> Change:
+    def text(name: str) -> str | None:
+        return None if row.get(name) is None else str(row[name])
+
+    fields = row.get("changed_fields")
+    return Change(
+        id=str(row["id"]),
+        transaction_id=text("transaction_id"),
+        table_schema=row["table_schema"],
+        table_name=row["table_name"],
+        table_pk=row["table_pk"],
+        op=str(row["op"]).lower(),
+        data_after=row["data_after"],
+        actor=row["actor"],
+        txid=row.get("txid"),
+        changed_fields=None if fields is None else tuple(fields),
+        changed_from=row.get("changed_from"),
+        action_id=text("action_id"),
+    )
+
+
+def _filled(statement: str, table: str, more: Mapping[str, str] | None = None) -> str:
+    values = {"table_literal": quote_literal(table), "table": table, "name": _own_name(table), **(more or {})}
+    for name, value in values.items():
+        statement = statement.replace(f"{{{name}}}", value)
+    return statement
+
+
+def _own_name(table: str) -> str:
+    """Return the last part of a qualified name, quotes and all."""
+    inside, start = False, 0
+    for at, character in enumerate(table):
+        if character == '"':
+            inside = not inside
+        elif character == "." and not inside:
+            start = at + 1
+    return table[start:]
+
+
+def _array(values: Sequence[str]) -> str:
+    return f"ARRAY[{', '.join(map(quote_literal, values))}]::text[]"
 
 
 def reference_target() -> AuditTarget:
     """Return our own audit layer."""
+    path = _SHIPPED / "reference.toml"
+    return _built(path, "reference", FILES, claims=frozenset(Feature))
+
+
+def shipped_targets() -> dict[str, str]:
+    """Return the targets that come with the project, and what they are."""
+    found = {path.stem: config.load(path, TargetFile).summary for path in sorted(_SHIPPED.glob("*.toml"))}
+    return {"reference": found.pop("reference")} | found
+
+
+def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
+    """Return a shipped target by its name, or the one that a TOML file describes.
+
+    :param install: SQL files that install it, instead of those it names.
+    :raises ConfigError: naming file, line and key.
+    """
+    if named == "reference":
+        if install:
+            raise ConfigError("the reference layer installs its own SQL", hint="leave out --audit-sql")
+        return reference_target()
+    if not named.endswith(".toml"):
+        known = shipped_targets()
+        if named not in known:
+            raise ConfigError(
+                f"there is no audit target {named!r}",
+                hint=f"{config.nearest(named, known)}; a target of your own is a path that ends in .toml",
+            )
+        path = _SHIPPED / f"{named}.toml"
+    else:
+        path = Path(named)
+    return _built(path, path.stem, tuple(Path(each) for each in install))
+
+
+def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[Feature] | None = None) -> AuditTarget:
+    file = config.load(path, TargetFile)
+    claimed = frozenset(file.claims) if claims is None else claims
+    if claims is None and Feature.LIBRARY in claimed:
+        raise ConfigError(
+            "claims: only the reference layer can claim `library`", where=config.at_key(str(path), "claims")
+        )
+    for feature in sorted(claimed):
+        needed = _NEEDS_STATEMENT.get(feature)
+        if needed and not getattr(file.statements, needed):
+            raise ConfigError(
+                f"claims: {feature} is claimed, and there is no statements.{needed} to try it with",
+                where=config.at_key(str(path), "claims"),
+                hint=f"add statements.{needed}, or leave {feature} out: its checks are then N/A",
+            )
+    files = install or tuple(path.parent / each for each in file.install)
+    if not files:
+        raise ConfigError(
+            "install: it names no SQL files, and none were given",
+            where=str(path),
+            hint="--audit-sql FILE, once for each file that installs the trail, in order",
+        )
+    digest = hashlib.sha256(path.read_bytes())
+    for each in files:
+        try:
+            digest.update(each.read_bytes())
+        except OSError as error:
+            raise ConfigError(
+                f"install: {each} cannot be read: {error.strerror}", where=config.at_key(str(path), "install")
+            ) from None
     return AuditTarget(
-        name="reference",
-        install=(_SQL / "install.sql",),
-        queries=load_queries(_SQL / "queries.sql"),
-        actor_setting="threadline.actor_ref",
+        name=name,
+        summary=file.summary,
+        where=str(path),
+        fingerprint=digest.hexdigest()[:16],
+        install=files,
+        tables=file.tables,
+        actor=file.actor,
+        statements=file.statements,
+        claims=claimed,
     )

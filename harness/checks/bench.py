@@ -14,7 +14,9 @@ from harness.model import BackendProbe, Expectation, Limit, Prepare, Topology
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.audit.target import Actor, AuditTarget, Change
+    from harness.audit.actor import Actor
+    from harness.audit.target import ActorConvention, AuditTarget, Change, Feature
+    from harness.checks.workplace import Workplace
     from harness.lab.lab import Lab
 
 T = TypeVar("T")
@@ -29,24 +31,30 @@ class NotExercisedError(Exception):
 class Application:
     """The habits of the application under test. A control replaces one with a careless one.
 
-    All habits are those of the contract: the actor is set locally, in the transaction of the write and
-    before it.
+    All habits are those that the audit target asks for. The contract's is to set the actor locally, in the
+    transaction of the write and before it.
     """
 
-    def __init__(self, setting: str) -> None:
-        self.setting = setting
+    def __init__(self, convention: ActorConvention) -> None:
+        self.convention = convention
+        self.setting = convention.setting
         self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
-        self.declare: Callable[[Client, Actor], None] = self.declare_locally
+        self.declare: Callable[[Client, Actor], None] = (
+            self.declare_locally if convention.scope == "transaction" else self.declare_for_the_session
+        )
         self.begin: Callable[[Client], object] = lambda client: client.run("BEGIN")
         self.sends_startup_options = True
+        #: the operator's retention policy, over what a check asks for
+        self.policy: dict[str, Any] = {}
+        self.action_status = "ok"
         self.undo = "ROLLBACK"
         self.undo_to = "ROLLBACK TO SAVEPOINT {}"
 
     def declare_locally(self, client: Client, actor: Actor) -> None:
-        client.value("SELECT set_config(%s, %s, true)", [self.setting, actor.setting])
+        client.value("SELECT set_config(%s, %s, true)", [self.setting, self.convention.spell(actor)])
 
     def declare_for_the_session(self, client: Client, actor: Actor) -> None:
-        client.value("SELECT set_config(%s, %s, false)", [self.setting, actor.setting])
+        client.value("SELECT set_config(%s, %s, false)", [self.setting, self.convention.spell(actor)])
 
     def declare_nothing(self, _client: Client, _actor: Actor) -> None:
         pass
@@ -56,9 +64,12 @@ class Application:
 
     @contextlib.contextmanager
     def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:
-        """One audited unit of work."""
+        """One audited unit of work, as the audit target asks for it."""
+        within = self.convention.scope == "transaction"
+        if actor and not within:
+            self.declare(client, actor)
         with self.transaction(client):
-            if actor:
+            if actor and within:
                 self.declare(client, actor)
             yield client
 
@@ -66,14 +77,15 @@ class Application:
 class Bench:
     """One check's workplace. Everything it opens is closed with it."""
 
-    def __init__(self, lab: Lab, target: AuditTarget, database: str) -> None:
+    def __init__(self, lab: Lab, target: AuditTarget, database: str, workplace: Workplace) -> None:
         self._lab = lab
+        self._workplace = workplace
         self._stack = ExitStack()
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.target = target
         self.database = database
-        self.application = Application(target.actor_setting)
+        self.application = Application(target.actor)
         self.expectations: list[Expectation] = []
         self.probes: list[BackendProbe] = []
         self.facts: dict[str, str] = {}
@@ -117,8 +129,30 @@ class Bench:
     def owner(self) -> Client:
         """The owner of the tables on the direct connection."""
         if self._owner is None:
-            self._owner = self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
+            self._owner = self.another_owner()
         return self._owner
+
+    def another_owner(self) -> Client:
+        """Connect once more as the owner: for what two of its programs do at a time."""
+        return self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
+
+    def other_database(self, name: str, *, provisioned: bool) -> Client:
+        """Return its owner on another database, which lasts as long as the check: a second environment.
+
+        :param provisioned: with the trail and the fixture tables, as this check's own has them; else empty.
+        """
+        database = f"{self.database[:50]}_{name}"
+        self._workplace.new_database(database, template=provisioned)
+        self._stack.callback(self._workplace.drop_database, database)
+        return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
+
+    @property
+    def attached(self) -> dict[str, str]:
+        """What putting capture on each fixture table came to: `done`, or the error."""
+        return self._workplace.attached
+
+    def claims(self, feature: Feature) -> bool:
+        return feature in self.target.claims
 
     def _keep(self, client: Client) -> Client:
         self._stack.callback(client.close)
@@ -154,6 +188,12 @@ class Bench:
         """Return `done`, or the error's SQLSTATE."""
         return self.attempt(action).partition(" ")[0]
 
+    def refusal(self, action: Callable[[], object]) -> str:
+        """Return `refused` when the data is refused for what it is; else `done`, or the error as it is spelt."""
+        outcome = self.attempt(action)
+        # SQLSTATE: data exceptions, what PL/pgSQL raises, check_violation
+        return "refused" if outcome[:2] in {"22", "P0"} or outcome.startswith("23514") else outcome
+
     # --- the trail ----------------------------------------------------------------------------------
 
     def changes(self, table: str | None = None) -> list[Change]:
@@ -180,6 +220,18 @@ class Bench:
             f"$t$ BEGIN {body}; RETURN NEW; END $t$;"
             f"CREATE TRIGGER tamper BEFORE INSERT ON public.{table} FOR EACH ROW EXECUTE FUNCTION public.tamper()"
         )
+
+    def rewrite_function(self, name: str, *replacements: tuple[str, str]) -> None:
+        """Replace text in one of the trail's functions; each text must occur in it."""
+        definition = self.admin.value(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
+            [name],
+        )
+        for old, new in replacements:
+            if old not in (definition or ""):
+                raise NotExercisedError(f"the function {name} does not contain {old!r}, so it cannot be broken there")
+            definition = definition.replace(old, new)
+        self.sabotage(definition)
 
     def rewrite_capture(self, *replacements: tuple[str, str]) -> None:
         """Replace text in the capture functions; each text must occur in one of them at least."""

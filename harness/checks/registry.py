@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.target import Feature
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.model import PoolMode, Prepare, Section, Severity, Topology
@@ -20,6 +21,7 @@ from harness.model import PoolMode, Prepare, Section, Severity, Topology
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from harness.audit.target import AuditTarget
     from harness.checks.bench import Bench
 
 P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
@@ -75,10 +77,18 @@ class Check(Struct, frozen=True, kw_only=True):
     #: where a person would look first when it does not hold
     area: str
     needs: tuple[Capability, ...]
+    #: what the audit target must claim for the check to judge it
+    claims: tuple[Feature, ...]
+    #: judges only targets whose actor is set like that; any when empty
+    scope: str
     run: CheckFunction
 
-    def lacking(self, topology: Topology) -> str | None:
-        """Return why the check does not apply to a topology, in one sentence; None when it does."""
+    def lacking(self, topology: Topology, target: AuditTarget) -> str | None:
+        """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does."""
+        if unclaimed := next((each for each in self.claims if each not in target.claims), None):
+            return unclaimed.unclaimed
+        if self.scope and target.actor.scope != self.scope:
+            return f"the audit target has its actor set for the {target.actor.scope}, not for the {self.scope}"
         return lacking(self.needs, topology)
 
 
@@ -96,13 +106,23 @@ class Control(Struct, frozen=True, kw_only=True):
 
 
 def check(
-    identity: str, *, claim: str, section: Section, severity: Severity, area: str, needs: tuple[Capability, ...] = ()
+    identity: str,
+    *,
+    claim: str,
+    section: Section,
+    severity: Severity,
+    area: str,
+    needs: tuple[Capability, ...] = (),
+    claims: tuple[Feature, ...] = (),
+    scope: str = "",
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
 
     :param identity: `suite.what-it-is-about`.
     :param claim: one sentence, true when the check is OK.
     :param area: where to look first when it does not hold.
+    :param claims: features that an audit target must claim; one that does not gives N/A with that sentence.
+    :param scope: `transaction` or `session`, where the check is about actors that are set like that.
     :raises ConfigError: for an id or a claim that is not of this form.
     """
     if not _ID.match(identity):
@@ -111,7 +131,17 @@ def check(
         raise ConfigError(f"check {identity!r}: a claim is one sentence, on one line, without a full stop")
 
     def declare(function: CheckFunction) -> Check:
-        return Check(id=identity, claim=claim, section=section, severity=severity, area=area, needs=needs, run=function)
+        return Check(
+            id=identity,
+            claim=claim,
+            section=section,
+            severity=severity,
+            area=area,
+            needs=needs,
+            claims=claims,
+            scope=scope,
+            run=function,
+        )
 
     return declare
 

@@ -39,7 +39,7 @@ def run_check(
     result = Result(
         topology=row.topology, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
     )
-    if lacking := check.lacking(topology):
+    if lacking := check.lacking(topology, workplace.target):
         return replace(result, status=Status.NA, reason=lacking)
     bench: Bench | None = None
     status, reason = Status.NOT_RUN, ""
@@ -91,7 +91,7 @@ def prove(
     """Run a check under its control: it is proven when it turns to Issue at the named expectation."""
     began = time.monotonic()
     proof = unproven(control, topology, "")
-    if lacking := check.lacking(topology) or control.lacking(topology):
+    if lacking := check.lacking(topology, workplace.target) or control.lacking(topology):
         return replace(proof, applicable=False, reason=lacking)
     result = run_check(check, row, topology, workplace, control=control, interrupted=interrupted)
     at = [each for each in result.expectations if each.name == control.at]

@@ -9,7 +9,8 @@ from threading import local
 from typing import TYPE_CHECKING
 
 from harness.checks.bench import Bench
-from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_file
+from harness.config import at_key
+from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_files
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class Workplace:
         :raises DatabaseError: naming file, line and SQLSTATE.
         """
         self._lab = lab
-        self._target = target
+        self.target = target
+        #: what putting capture on each fixture table came to: `done`, or the error
+        self.attached: dict[str, str] = {}
         self._thread = local()
         self._chores: list[Client] = []
         owner = lab.roles.owner.name
@@ -39,30 +42,53 @@ class Workplace:
             create_database(self._chore(), _TEMPLATE, owner=owner)
             with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
                 target.install_in(client)
-                run_file(client, fixtures.sql)
-                for table in fixtures.attached:
-                    target.attach(client, table)
-                for table in fixtures.attached_with_changed_from:
-                    target.attach(client, table, changed_from=True)
+                run_files(client, [fixtures.sql])
+                target.verify_in(client)
+                self._attach(client, fixtures)
                 target.grant(client, lab.roles.app.name)
         except SqlError as error:
             raise DatabaseError(
                 f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
             ) from None
 
+    def _attach(self, client: Client, fixtures: Fixtures) -> None:
+        """Attach the fixture tables. Where that fails for one of them, the checks of that table tell."""
+        tables = dict.fromkeys(fixtures.attached, False) | dict.fromkeys(fixtures.attached_with_changed_from, True)
+        for table, changed_from in tables.items():
+            try:
+                with client.transaction():
+                    self.target.attach(client, table, changed_from=changed_from)
+            except SqlError as error:
+                self.attached[table] = describe(error)
+                if table == fixtures.attached[0]:  # an ordinary table: here the statement is at fault
+                    raise DatabaseError(
+                        f"statements.attach does not run for {table}: {describe(error)}",
+                        where=at_key(self.target.where, "attach"),
+                        hint=error.diag.message_hint or "",
+                    ) from None
+            else:
+                self.attached[table] = "done"
+
+    def new_database(self, name: str, *, template: bool) -> None:
+        """Create another database for a check: with the trail and the tables, or empty."""
+        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=_TEMPLATE if template else None)
+
+    def drop_database(self, name: str) -> None:
+        with contextlib.suppress(SqlError):
+            drop_database(self._chore(), name)
+
     @contextlib.contextmanager
     def bench(self, check: str) -> Iterator[Bench]:
         """Give a check a database that nobody else uses; it is dropped afterwards."""
         name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
         create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=_TEMPLATE)
-        bench = Bench(self._lab, self._target, name)
+        bench = Bench(self._lab, self.target, name, self)
         try:
             yield bench
         finally:
             bench.close()
             # ends the pooler's idle server connections to it, too
-            with contextlib.suppress(SqlError):
-                drop_database(self._chore(), name)
+            self.drop_database(name)
 
     def close(self) -> None:
         for client in self._chores:

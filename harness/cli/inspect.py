@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.audit.target import shipped_targets
 from harness.config import nearest
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine, find_program
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def list_things(context: Context, arguments: Namespace) -> int:
-    """Print topologies, suites or checks; all of them when none is named."""
-    kinds = {"topologies": _topologies, "suites": _suites, "checks": _checks}
+    """Print topologies, suites, checks or audit targets; all of them when none is named."""
+    kinds = {"topologies": _topologies, "suites": _suites, "checks": _checks, "targets": _targets}
     if arguments.what and arguments.what not in kinds:
         raise UsageError(f"there is no list of {arguments.what!r}", hint=nearest(arguments.what, kinds))
     chosen = [arguments.what] if arguments.what else list(kinds)
@@ -63,6 +64,10 @@ def _suites(_context: Context) -> list[dict[str, Any]]:
     ]
 
 
+def _targets(_context: Context) -> list[dict[str, Any]]:
+    return [{"name": name, "summary": summary} for name, summary in shipped_targets().items()]
+
+
 def _checks(_context: Context) -> list[dict[str, Any]]:
     return [
         {
@@ -71,6 +76,7 @@ def _checks(_context: Context) -> list[dict[str, Any]]:
             "severity": each.severity.value,
             "section": each.section.value,
             "needs": [need.name for need in each.needs],
+            "claims": [claim.value for claim in each.claims],
             "controls": [{"name": control.name, "at": control.at} for control in catalogue().controls_of(each.id)],
         }
         for each in catalogue().checks

@@ -42,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
-    listing = commands.add_parser("list", help="list topologies, suites or checks")
-    listing.add_argument("what", nargs="?", metavar="topologies|suites|checks")
+    listing = commands.add_parser("list", help="list topologies, suites, checks or audit targets")
+    listing.add_argument("what", nargs="?", metavar="topologies|suites|checks|targets")
     listing.add_argument("--json", action="store_true", help="for machines")
     listing.set_defaults(run=inspect.list_things)
 
@@ -97,6 +97,14 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", choices=("auto", "docker", "native"), help="auto prefers Docker")
     command.add_argument("--jobs", type=_positive, metavar="N", help="checks at a time in each topology")
+    command.add_argument(
+        "--audit-target",
+        metavar="NAME|FILE.toml",
+        help="the audit trail to judge (default: reference; `list targets` says which others there are)",
+    )
+    command.add_argument(
+        "--audit-sql", action="append", metavar="FILE", help="SQL that installs the audit trail; may be repeated"
+    )
     command.add_argument("--strict", action="store_true", help="exit 4 when a row is Not run")
     _add_images(command)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from harness import config, places
+from harness.audit.target import AuditTarget, load_target
 from harness.engine.images import ImagePolicy
 from harness.errors import ConfigError, UsageError
-from harness.model import KnownIssue
+from harness.model import Attestation, KnownIssue
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     topologies: str = ""
     images: ImagePolicy = ImagePolicy()
     known_issues: tuple[KnownIssue, ...] = ()
+    #: the audit trail under test: a shipped target's name, or a path that ends in .toml
+    audit_target: str = "reference"
+    #: SQL files that install it, where the target names none
+    audit_sql: tuple[str, ...] = ()
+    attestations: tuple[Attestation, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +48,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     known_issues: tuple[KnownIssue, ...]
     #: `--set` values: product to version
     versions: dict[str, str]
+    target: AuditTarget
+    #: as it was asked for
+    target_named: str
+    target_sql: tuple[str, ...]
+    attestations: tuple[Attestation, ...]
+
+    @property
+    def rendered(self) -> Path:
+        """Where the tables go."""
+        return self.reports if self.target.is_reference else self.reports / self.target.name
 
 
 def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
@@ -83,7 +99,18 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
     for name in images.override:
         if name.partition(":")[0] not in _PRODUCTS:
             raise UsageError(f"image of {name!r}: there is no such product", hint=config.nearest(name, _PRODUCTS))
+    named = _given(arguments, "audit_target") or file.audit_target
+    if _given(arguments, "audit_target") == "":
+        raise UsageError("--audit-target: found an empty name, needed a target's name or a path that ends in .toml")
+    # the SQL files of harness.toml belong to the target it names
+    in_file = file.audit_sql if named == file.audit_target else ()
+    target_sql = tuple(_given(arguments, "audit_sql") or in_file)
+    _require_real_days(file.attestations, path, today)
     return Settings(
+        target=load_target(named, target_sql),
+        target_named=named,
+        target_sql=target_sql,
+        attestations=file.attestations,
         engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
         # most of a check is waiting for servers; two for each core keep both busy
         jobs=_given(arguments, "jobs") or file.jobs or max(2, min(8, os.cpu_count() or 2)),
@@ -93,6 +120,16 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         known_issues=file.known_issues,
         versions=_pairs("--set", _given(arguments, "set") or []),
     )
+
+
+def _require_real_days(attestations: tuple[Attestation, ...], path: Path, today: str) -> None:
+    for each in attestations:
+        try:
+            date.fromisoformat(each.on)
+        except ValueError:
+            raise ConfigError(f"attestations: {each.on} is no day", where=str(path)) from None
+        if each.on > today:
+            raise ConfigError(f"attestations: {each.item} is signed on {each.on}, which is not yet", where=str(path))
 
 
 def _given(arguments: Namespace, name: str) -> Any:

@@ -11,7 +11,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness import places
-from harness.audit.target import AuditTarget, reference_target
 from harness.checks.run import Run, RunSettings
 from harness.checks.runner import accept_known
 from harness.cli.settings import Settings
@@ -34,6 +33,7 @@ from harness.suites.catalogue import catalogue
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from harness.audit.target import AuditTarget
     from harness.checks.registry import Check
     from harness.engine.protocol import Engine
     from harness.model import Topology
@@ -55,11 +55,10 @@ def verify(context: Context, arguments: Namespace) -> int:
     topologies = _topologies(context.settings, arguments.topologies)
     checks = catalogue().select(arguments.suite, arguments.check)
     if arguments.dry_run:
-        _print_plan(topologies, checks)
+        _print_plan(topologies, checks, context.settings.target)
         return 0
     run = _execute(context, topologies, checks, proving=False)
-    evidence = _evidence(context.settings)
-    paths = render(build_report(evidence, context.settings.reports), context.settings.reports)
+    paths = _render(_evidence(context.settings), context.settings)
     _recap([run])
     _say_where(context, run.folder, paths)
     _say_issues(context, [run])
@@ -70,11 +69,16 @@ def prove(context: Context, arguments: Namespace) -> int:
     """Run every check under each of its controls."""
     topologies = _topologies(context.settings, arguments.topologies)
     checks = catalogue().select(arguments.suite, arguments.check)
+    if not context.settings.target.is_reference:
+        raise UsageError(
+            "prove breaks the reference layer, to show that each check can fail; it has nothing to break elsewhere",
+            hint="leave out --audit-target; `verify --audit-target` judges a trail with the checks that were proven",
+        )
     if arguments.dry_run:
-        _print_plan(topologies, checks)
+        _print_plan(topologies, checks, context.settings.target)
         return 0
     run = _execute(context, topologies, checks, proving=True)
-    render(build_report(_evidence(context.settings), context.settings.reports), context.settings.reports)
+    _render(_evidence(context.settings), context.settings)
     for topology in topologies:
         proofs = [each for each in run.proofs if each.topology == topology.name]
         proven = sum(each.proven for each in proofs)
@@ -106,7 +110,7 @@ def report(context: Context, arguments: Namespace) -> int:
         raise UsageError("--complete runs what is missing here, and --from takes evidence from elsewhere; choose one")
     if arguments.from_:
         runs = read_runs([Path(folder) for folder in arguments.from_])
-        evidence = _with_known(merge(runs, _expected(settings)), settings)
+        evidence = _with_known(merge(runs, _expected(settings), target=settings.target.identity), settings)
     else:
         require_writable(settings.reports)
         evidence = _evidence(settings)
@@ -123,10 +127,9 @@ def report(context: Context, arguments: Namespace) -> int:
             evidence = _evidence(settings)
     for why in evidence.left_out:
         context.terminal.say(f"note: {why}")
-    data = build_report(evidence, settings.reports)
-    paths = render(data, settings.reports)
+    paths = _render(evidence, settings)
     if arguments.markdown:
-        sys.stdout.write((settings.reports / "report.md").read_text(encoding="utf-8"))
+        sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
     else:
         _recap_evidence(evidence)
     _say_where(context, fresh[0].folder if fresh else None, paths)
@@ -159,7 +162,7 @@ def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, 
         for line in engine.reap():
             tell(Notice(f"removed what an earlier run left: {line}"))
         owner = Owner.me(new_run_id())
-        target = reference_target()
+        target = settings.target
         plan = _plan(topologies, checks, engine, settings)
         record = _record(owner, engine, target, plan)
         store = RunStore(settings.reports, record, context.redactor)
@@ -206,6 +209,8 @@ def _plan(
     extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
     extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
     extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
+    extra += "" if settings.target.is_reference else f" --audit-target {quote(settings.target_named)}"
+    extra += "".join(f" --audit-sql {quote(each)}" for each in settings.target_sql)
     shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
 
     def command(topology: Topology, check: Check) -> str:
@@ -239,7 +244,7 @@ def _record(owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[Plann
         evidence_class=EvidenceClass.CI,
         engine=engine.name,
         engine_version=engine.version,
-        audit_target=target.name,
+        audit_target=target.identity,
         plan=plan,
     )
 
@@ -253,7 +258,14 @@ def _evidence(settings: Settings) -> Evidence:
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
     declared = {each.name: each for each in _topologies(settings, [])}
-    merged = merge(runs, _expected(settings), declared=declared, fingerprint=code, left_out=damaged)
+    merged = merge(
+        runs,
+        _expected(settings),
+        declared=declared,
+        fingerprint=code,
+        target=settings.target.identity,
+        left_out=damaged,
+    )
     return _with_known(merged, settings)
 
 
@@ -269,10 +281,16 @@ def _with_known(evidence: Evidence, settings: Settings) -> Evidence:
 # --- saying ------------------------------------------------------------------------------------------------
 
 
-def _print_plan(topologies: list[Topology], checks: tuple[Check, ...]) -> None:
+def _render(evidence: Evidence, settings: Settings) -> list[Path]:
+    """Fill the tables. Another audit target than the reference has a folder of its own: it never mixes with it."""
+    data = build_report(evidence, settings.rendered, settings.target.summary, settings.attestations)
+    return render(data, settings.rendered)
+
+
+def _print_plan(topologies: list[Topology], checks: tuple[Check, ...], target: AuditTarget) -> None:
     for topology in topologies:
         for each in checks:
-            lacking = each.lacking(topology)
+            lacking = each.lacking(topology, target)
             sys.stdout.write(f"{topology.name:<12} {each.id}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
 
 

@@ -71,6 +71,7 @@ def merge(
     *,
     declared: Mapping[str, Topology] | None = None,
     fingerprint: str | None = None,
+    target: str | None = None,
     left_out: Iterable[str] = (),
 ) -> Evidence:
     """Merge runs into one answer a row.
@@ -83,6 +84,8 @@ def merge(
     :param expected: rows that the report owes an answer to, beside those that the runs planned.
     :param declared: the topologies as they are declared now; runs of another declaration are left out.
     :param fingerprint: of the code; that of the newest run when none is given.
+    :param target: the audit target that the report is about; that of the newest run when none is given. Proofs are
+        taken from whatever target they were made with: they are about the checks.
     """
     chosen = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
     out = list(left_out)
@@ -104,11 +107,20 @@ def merge(
             out.append(f"run {run.record.run_id} is left out: it is of other code")
         if run.torn:
             out.append(f"run {run.record.run_id} has {run.torn} damaged rows; they count as Not run")
-    newest = _newest_stacks(taken, declared or {})
+    newest = _newest_stacks([run for run in taken if target in {None, run.record.audit_target}], declared or {})
     proofs: dict[tuple[str, str], dict[str, Proof]] = {}
     topologies: dict[str, TopologyEvidence] = {}
     records: dict[str, RunRecord] = {}
+    about = target or (taken[-1].record.audit_target if taken else "")
+    name_of = about.partition(" ")[0]
     for run in taken:
+        if run.record.audit_target != about:
+            if run.record.audit_target.partition(" ")[0] == name_of:
+                out.append(f"run {run.record.run_id} is left out: the audit target {name_of} was another")
+            for proof in run.proofs:
+                if _stood_the_same(run.record, proof.topology, newest):
+                    proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
+            continue
         plan = {(each.topology, each.check): each for each in run.record.plan}
         other = _other_stacks(run.record, newest, declared or {})
         for name, why in other.items():
@@ -157,6 +169,10 @@ def _newest_stacks(runs: Sequence[StoredRun], declared: Mapping[str, Topology]) 
             if stood.stood and declared.get(name, stood.declared) == stood.declared:
                 newest[name] = stack_of(run.record, name)
     return newest
+
+
+def _stood_the_same(record: RunRecord, name: str, newest: Mapping[str, str]) -> bool:
+    return name not in newest or stack_of(record, name) == newest[name]
 
 
 def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mapping[str, Topology]) -> dict[str, str]:

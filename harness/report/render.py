@@ -12,6 +12,7 @@ from harness.model import Status
 from harness.redaction import Redactor
 from harness.report.escape import Ready, code, link, text
 from harness.report.junit import junit
+from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
 from harness.store import write_atomically
 
@@ -59,7 +60,7 @@ def _markdown(report: Report, name: str) -> str:
         finalize=text,
     )
     environment.filters |= {"code": code, "ready": Ready, "link": link}
-    return environment.get_template(f"{name}.md.j2").render(report=report, titles=TITLES, Status=Status)
+    return environment.get_template(f"{name}.md.j2").render(report=report, titles=TITLES, Status=Status, proven=proven)
 
 
 def _html(report: Report) -> str:
@@ -71,4 +72,4 @@ def _html(report: Report) -> str:
         autoescape=True,
     )
     environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
-    return environment.get_template("report.html.j2").render(report=report, titles=TITLES, Status=Status)
+    return environment.get_template("report.html.j2").render(report=report, titles=TITLES, Status=Status, proven=proven)

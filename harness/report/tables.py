@@ -12,9 +12,10 @@ from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.walkthrough import ItemAnswer, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from harness.model import TopologyEvidence
+    from harness.model import Attestation, TopologyEvidence
 
 _SANDBOX = "no SQL sandbox: every check really commits; a test sandbox never stands for production"
 
@@ -89,7 +90,8 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
     statuses: dict[str, Status]
     #: by topology: limit, known
     marks: dict[str, str]
-    proven: str
+    #: by topology: proven, unproven, not proven yet; empty where the check does not apply
+    proven: dict[str, str]
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -99,6 +101,7 @@ class Report(Struct, frozen=True, kw_only=True):
     dirty: bool
     tool_version: str
     audit_target: str
+    target_summary: str
     evidence_from: str
     evidence_to: str
     status: Status
@@ -115,8 +118,15 @@ class Report(Struct, frozen=True, kw_only=True):
     schema_version: int = 1
 
 
-def build_report(evidence: Evidence, reports: Path) -> Report:
-    """Fill every table. `reports` is where the report will lie, for the links in it to be relative."""
+def build_report(
+    evidence: Evidence, reports: Path, target_summary: str = "", attestations: Sequence[Attestation] = ()
+) -> Report:
+    """Fill every table.
+
+    :param reports: where the report will lie, for the links in it to be relative.
+    :param target_summary: what the audit trail under test is.
+    :param attestations: what operators have signed for the items of the walkthrough that are human work.
+    """
     records = sorted(evidence.records.values(), key=lambda record: record.started_at)
     newest = records[-1] if records else None
     names = evidence.names()
@@ -124,7 +134,8 @@ def build_report(evidence: Evidence, reports: Path) -> Report:
         commit=newest.provenance.commit if newest else "",
         dirty=any(record.provenance.dirty for record in records),
         tool_version=newest.provenance.tool_version if newest else "",
-        audit_target=newest.audit_target if newest else "",
+        audit_target=newest.audit_target.partition(" ")[0] if newest else "",
+        target_summary=target_summary,
         evidence_from=records[0].started_at if records else "",
         evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
         status=worst(row.status for row in evidence.rows),
@@ -132,7 +143,7 @@ def build_report(evidence: Evidence, reports: Path) -> Report:
         topologies=tuple(_topology_row(evidence, name, reports) for name in names),
         questions={name: _questions(evidence, name) for name in names},
         paths=_paths(),
-        walkthrough=tuple(walk(evidence.rows)),
+        walkthrough=tuple(walk(evidence.rows, attestations)),
         issues=_issues(evidence),
         limits=_limits(evidence),
         matrix=_matrix(evidence, names),
@@ -332,6 +343,16 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
     )
 
 
+def proven(row: Row) -> str:
+    """Say whether a check has been shown to fail when what it watches is broken: here, and for this code."""
+    applicable = [proof for proof in row.proofs if proof.applicable]
+    if row.status is Status.NA or (row.proofs and not applicable):
+        return ""
+    if not row.proofs:
+        return "not proven yet"
+    return "proven" if all(proof.proven for proof in applicable) else "unproven"
+
+
 def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
     by_check: dict[str, dict[str, Row]] = {}
     for row in evidence.rows:
@@ -342,8 +363,6 @@ def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
         marks = {
             name: "limit" if row.result.limit else "known" if row.result.known else "" for name, row in rows.items()
         }
-        proofs = [proof for row in rows.values() for proof in row.proofs if proof.applicable]
-        proven = f"{sum(proof.proven for proof in proofs)} of {len(proofs)}" if proofs else "Not run"
         matrix.append(
             MatrixRow(
                 check=check,
@@ -352,7 +371,7 @@ def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
                 section=first.section,
                 statuses={name: rows[name].status if name in rows else Status.NOT_RUN for name in names},
                 marks=marks,
-                proven=proven,
+                proven={name: proven(row) for name, row in rows.items()},
             )
         )
     return tuple(matrix)

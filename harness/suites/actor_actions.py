@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target import Actor
+from harness.audit.actor import Actor
+from harness.audit.target import Feature
 from harness.checks.registry import (
     P1,
     TRANSACTION_BLOCKS,
@@ -12,7 +13,7 @@ from harness.checks.registry import (
     check,
 )
 from harness.model import Section
-from harness.suites.habits import ADA, BOB
+from harness.suites.habits import ADA, BOB, unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -31,6 +32,7 @@ def _actions(bench: Bench) -> list[dict[str, Any]]:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
 )
 def action_recorded(bench: Bench) -> None:
     client = bench.client()
@@ -74,10 +76,7 @@ def action_recorded(bench: Bench) -> None:
 
 @breaks(action_recorded, at="actions linked")
 def action_not_linked(bench: Bench) -> None:
-    bench.sabotage(
-        "CREATE FUNCTION public.unlink() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.action_id := NULL; RETURN NEW; END';"
-        "CREATE TRIGGER unlink BEFORE UPDATE ON public.audit_transactions FOR EACH ROW EXECUTE FUNCTION public.unlink()"
-    )
+    unlink_actions(bench)
 
 
 @breaks(action_recorded, at="actor")
@@ -92,6 +91,7 @@ def action_of_somebody_else(bench: Bench) -> None:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
 )
 def action_anonymous(bench: Bench) -> None:
     client = bench.client()

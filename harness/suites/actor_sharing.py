@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import dup
 from typing import TYPE_CHECKING
 
-from harness.audit.target import Actor
+from harness.audit.actor import Actor
 from harness.checks.backends import moved, relay
 from harness.checks.bench import NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check

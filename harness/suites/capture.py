@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.audit.target import Feature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER
@@ -42,7 +43,6 @@ def insert(bench: Bench) -> None:
         bench.expect("operation", change.op, equals="insert")
         bench.expect("table", f"{change.table_schema}.{change.table_name}", equals="public.posts")
         bench.expect("data after", change.data_after, equals=row)
-        bench.expect("key", change.table_pk, equals={"id": row["id"]})
         bench.expect("changed fields", change.changed_fields, equals=None)
     bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=1)
 
@@ -73,7 +73,8 @@ def update(bench: Bench) -> None:
     changes = bench.changes("posts")
     if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
         bench.expect("title after", changes[1].data_after["title"], equals="new")
-        bench.expect("changed fields", changes[1].changed_fields, equals=("title",))
+        if bench.claims(Feature.CHANGED_FIELDS):
+            bench.expect("changed fields", changes[1].changed_fields, equals=("title",))
         bench.expect("prior values, not asked for", changes[1].changed_from, equals=None)
 
 
@@ -98,7 +99,7 @@ def delete(bench: Bench) -> None:
         client.run("DELETE FROM public.posts WHERE slug = 'first'")
     changes = bench.changes("posts")
     if bench.expect("operations", [each.op for each in changes], equals=["insert", "delete"]):
-        bench.expect("key of the deleted row", changes[1].table_pk, equals={"id": key})
+        bench.expect("the key holds the row's", str(key) in str(changes[1].table_pk), equals=True)
         bench.expect("data after a delete", changes[1].data_after, equals=None)
 
 
@@ -119,6 +120,7 @@ def delete_keeps_a_payload(bench: Bench) -> None:
     severity=P1,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.CHANGED_FIELDS,),
 )
 def no_change(bench: Bench) -> None:
     client = bench.client()
@@ -144,6 +146,7 @@ def no_change_invents_a_field(bench: Bench) -> None:
     severity=P1,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.CHANGED_FROM, Feature.CHANGED_FIELDS),
 )
 def changed_from(bench: Bench) -> None:
     client = bench.client()
@@ -305,6 +308,7 @@ def cascade_child_not_captured(bench: Bench) -> None:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.TRUNCATE,),
 )
 def truncate(bench: Bench) -> None:
     client = bench.client()
@@ -330,6 +334,7 @@ def truncate_trigger_dropped(bench: Bench) -> None:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.PARTITIONS,),
 )
 def partitions(bench: Bench) -> None:
     client = bench.client()
@@ -352,7 +357,8 @@ def partitions(bench: Bench) -> None:
     bench.expect(
         "a row that moves to another partition", _ops(bench, "public.measures")[3:], equals=["delete", "insert"]
     )
-    bench.expect("key", bench.changes("public.measures")[0].table_pk, equals={"day": "2025-05-05", "sensor": 1})
+    keys = [each.table_pk for each in bench.changes("public.measures")[:1]]
+    bench.expect("key", keys, equals=[{"day": "2025-05-05", "sensor": 1}])
 
 
 @breaks(partitions, at="rows written to a leaf")

@@ -40,6 +40,7 @@ def _who(actor: Any) -> str:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
 def session_set(bench: Bench) -> None:
@@ -92,6 +93,7 @@ def session_set_landing_elsewhere(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS, MOVES),
 )
 def session_set_lost(bench: Bench) -> None:
@@ -114,6 +116,7 @@ def session_set_replaced_by_a_default(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
 def outside_transaction(bench: Bench) -> None:
@@ -135,6 +138,7 @@ def outside_transaction_but_for_the_session(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
 def after_first_write(bench: Bench) -> None:
@@ -172,6 +176,7 @@ def after_first_write_fills_in(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
 def startup_option(bench: Bench) -> None:
@@ -198,6 +203,7 @@ def startup_option_not_sent(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
+    scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
 def role_default(bench: Bench) -> None:

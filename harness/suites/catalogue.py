@@ -10,11 +10,20 @@ from harness.suites import (
     actor,
     actor_actions,
     actor_sharing,
+    actor_work,
     capture,
     capture_evasion,
+    capture_operations,
     capture_rows,
     capture_transactions,
+    capture_trouble,
     careless,
+    continuity,
+    export,
+    investigation,
+    observability,
+    redaction,
+    retention,
 )
 
 FIXTURES = Fixtures(
@@ -35,6 +44,10 @@ FIXTURES = Fixtures(
 @cache
 def catalogue() -> Catalogue:
     return build_catalogue(
-        (capture, capture_transactions, capture_rows, capture_evasion, actor, actor_sharing, actor_actions, careless),
+        (
+            *(capture, capture_transactions, capture_rows, capture_evasion, capture_operations, capture_trouble),
+            *(actor, actor_sharing, actor_actions, actor_work, careless),
+            *(redaction, retention, export, investigation, observability, continuity),
+        ),
         FIXTURES,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target import Actor
+from harness.audit.actor import Actor
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -21,7 +21,7 @@ ACTOR_SETTING = "actor setting"
 def default_actor(bench: Bench) -> None:
     """Let every new server connection begin with an actor that nobody declared."""
     bench.sabotage(
-        f"ALTER ROLE harness_app IN DATABASE {bench.database} SET {bench.application.setting} = '{MALLORY.setting}'"
+        f"ALTER ROLE harness_app IN DATABASE {bench.database} SET {bench.application.setting} = '{bench.target.actor.spell(MALLORY)}'"
     )
 
 
@@ -35,3 +35,17 @@ def declare_outside(bench: Bench) -> None:
         return habits.transaction(client)
 
     habits.audited = audited  # type: ignore[method-assign]
+
+
+def reader(bench: Bench) -> Client:
+    """Let the application role read the trail, and connect through the chain."""
+    bench.owner.value("SELECT public.threadline_grant('harness_app', reading => true)")
+    return bench.client()
+
+
+def unlink_actions(bench: Bench) -> None:
+    """Record actions as a host does that forgets to link them."""
+    bench.rewrite_function(
+        "threadline_record_action",
+        ("action_id = coalesce(t.action_id, EXCLUDED.action_id)", "action_id = t.action_id"),
+    )

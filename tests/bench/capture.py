@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.audit.target import reference_target
-from harness.database import Client, connect, create_database, run_file
+from harness.database import Client, connect, create_database, run_files
 
 if TYPE_CHECKING:
     from harness.lab.lab import Lab
@@ -26,7 +26,7 @@ def measure(lab: Lab) -> None:
     with connect(lab.admin("bench")) as client:
         target = reference_target()
         target.install_in(client)
-        run_file(client, Path(__file__).parent / "plain.sql")
+        run_files(client, [Path(__file__).parent / "plain.sql"])
         target.attach(client, "ours.t")
         print(f"\ncapture, extra time over a bare insert (PostgreSQL {client.value('SHOW server_version')})")
         _print("single-row transaction", _single(client), 1e6, "µs", BOUND_SINGLE)

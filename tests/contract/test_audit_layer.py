@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.audit.target import Actor, reference_target
+from harness.audit.actor import Actor
+from harness.audit.target import reference_target
 from harness.database import Client, SqlError, connect, create_database
 from harness.errors import DatabaseError
 from harness.lab.catalogue import load_topologies

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.audit.target import reference_target
 from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
 from harness.errors import ConfigError, UsageError
 from harness.lab.catalogue import load_topologies
@@ -16,6 +17,7 @@ from harness.suites.catalogue import catalogue
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
 
+REFERENCE = reference_target()
 FIXTURES = Fixtures(sql=Path("x.sql"), attached=())
 
 
@@ -53,7 +55,7 @@ def test_every_check_has_a_control_and_every_suite_fifteen_checks() -> None:
 def test_every_check_that_applies_can_be_broken_in_every_topology() -> None:
     for topology in load_topologies().values():
         for each in catalogue().checks:
-            if each.lacking(topology) is None:
+            if each.lacking(topology, REFERENCE) is None:
                 assert any(control.lacking(topology) is None for control in catalogue().controls_of(each.id)), each.id
 
 
@@ -94,5 +96,5 @@ def test_an_unknown_name_is_answered_with_the_nearest(suites: list[str], checks:
 def test_a_topology_that_lacks_something_says_so_by_rule() -> None:
     moved = next(each for each in catalogue().checks if each.id == "actor.moved-connection")
     topologies = load_topologies()
-    assert "keeps one server connection" in (moved.lacking(topologies["session"]) or "")
-    assert moved.lacking(topologies["transaction"]) is None
+    assert "keeps one server connection" in (moved.lacking(topologies["session"], REFERENCE) or "")
+    assert moved.lacking(topologies["transaction"], REFERENCE) is None

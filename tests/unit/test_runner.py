@@ -28,9 +28,11 @@ DIRECT = load_topologies()["direct"]
 class Empty:
     """A workplace without servers: these checks touch none."""
 
+    target = reference_target()
+
     @contextmanager
     def bench(self, _check: str) -> Iterator[Bench]:
-        yield Bench(cast("Any", None), reference_target(), "none")
+        yield Bench(cast("Any", None), self.target, "none", cast("Any", self))
 
 
 WORKPLACE = cast("Workplace", Empty())

@@ -1,0 +1,190 @@
+-- Putting capture on a table, and taking it off.
+
+-- Returns the arguments of a table's capture trigger: options, then key columns; NULL when it has none.
+CREATE OR REPLACE FUNCTION public.threadline_trigger_arguments(relation regclass) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- pg_trigger.tgargs: each argument ends with a zero byte
+    SELECT (SELECT array_agg(convert_from(decode(a.escaped, 'escape'), getdatabaseencoding()) ORDER BY a.position)
+            FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS a (escaped, position)
+            WHERE a.position <= t.tgnargs)
+    FROM pg_trigger t
+    WHERE t.tgrelid = relation AND NOT t.tgisinternal
+      AND t.tgfoid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
+    ORDER BY t.tgtype & 32, t.tgname
+    LIMIT 1
+$$;
+
+-- Returns the redaction rules of a table: {"exclude": […], "mask": […], "except": […], "placeholder": "…",
+-- "changed_from": true or false}; NULL when it has none.
+CREATE OR REPLACE FUNCTION public.threadline_rules(relation regclass) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN (public.threadline_trigger_arguments(relation))[1] LIKE '{%'
+                THEN (public.threadline_trigger_arguments(relation))[1]::jsonb END
+$$;
+
+-- Says whether a table's rows must be captured one by one, redaction aside.
+CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.relkind = 'p'
+        OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent))
+        -- pg_trigger.tgtype: 2 before, 64 instead of; TRUNCATE (32) has no rows to be late for
+        OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal
+                   AND t.tgtype & 66 = 0 AND t.tgtype & 28 <> 0
+                   AND t.tgfoid NOT IN ('public.threadline_capture()'::regprocedure,
+                                        'public.threadline_capture_row()'::regprocedure))
+    FROM pg_class c WHERE c.oid = relation
+$$;
+
+-- Returns what is wrong with redaction rules for a table, NULL when nothing is.
+CREATE OR REPLACE FUNCTION public.threadline_rules_problem(relation regclass, rules jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH rule AS (
+        SELECT k.kind, c.name FROM (VALUES ('exclude'), ('mask'), ('except')) AS k (kind)
+        CROSS JOIN LATERAL jsonb_array_elements_text(rules -> k.kind) AS c (name)
+    ), hidden AS (
+        SELECT name FROM rule WHERE kind IN ('exclude', 'mask')
+    ), existing AS (
+        SELECT a.attnum, a.attname::text AS name, a.attgenerated FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    ), problem AS (
+        SELECT 1 AS rank, 'both exclude and mask name ' || string_agg(quote_ident(name), ', ' ORDER BY name) AS text
+        FROM (SELECT name FROM rule WHERE kind = 'exclude' INTERSECT SELECT name FROM rule WHERE kind = 'mask') b
+        UNION ALL
+        SELECT 2, 'there is no column ' || string_agg(DISTINCT quote_ident(name), ', ')
+        FROM rule WHERE name NOT IN (SELECT name FROM existing)
+        UNION ALL
+        SELECT 3, 'the primary key cannot be redacted: ' || string_agg(quote_ident(name), ', ' ORDER BY name)
+        FROM hidden WHERE name = ANY (public.threadline_key_columns(relation))
+        UNION ALL
+        -- pg_depend knows what a generated column reads; before PostgreSQL 15 by the column, since then by its expression
+        SELECT 4, string_agg(DISTINCT format('column %I is computed from %I, and would keep what that hides', g.name, e.name), '; ')
+        FROM hidden h
+        JOIN existing e ON e.name = h.name
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = relation AND d.refobjsubid = e.attnum
+        LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+        JOIN existing g ON g.attgenerated <> '' AND g.attnum = coalesce(
+            f.adnum, CASE WHEN d.classid = 'pg_class'::regclass AND d.objid = relation THEN d.objsubid END)
+        WHERE g.name NOT IN (SELECT name FROM hidden)
+        UNION ALL
+        SELECT 5, CASE WHEN rules ->> 'placeholder' = '' THEN 'the placeholder is empty'
+                       WHEN length(rules ->> 'placeholder') > 200 THEN 'the placeholder has more than 200 characters'
+                       WHEN rules ->> 'placeholder' ~ '[\x01-\x1f]' THEN 'the placeholder has control characters' END
+    )
+    SELECT p.text FROM problem p WHERE p.text IS NOT NULL ORDER BY p.rank LIMIT 1
+$$;
+
+-- Takes capture off a table and its partitions.
+CREATE OR REPLACE FUNCTION public.threadline_detach(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_statement text;
+BEGIN
+    FOR v_statement IN SELECT * FROM public.threadline_detach_plan(relation) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.threadline_detach_plan(relation regclass) RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass) FROM pg_trigger t
+    WHERE t.tgrelid IN (SELECT relation UNION SELECT i.relid FROM pg_partition_tree(relation) i)
+      AND NOT t.tgisinternal AND t.tgparentid = 0
+      AND t.tgfoid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
+    ORDER BY t.tgrelid, t.tgname
+$$;
+
+DROP FUNCTION IF EXISTS public.threadline_attach(regclass, boolean);  -- its signature before there was redaction
+
+-- Returns the statements that threadline_attach would run; none when the table is captured just like that already.
+CREATE OR REPLACE FUNCTION public.threadline_attach_plan(
+    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT '{}', mask text[] DEFAULT '{}',
+    except_columns text[] DEFAULT '{}', placeholder text DEFAULT '[REDACTED]'
+) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys      text[] := public.threadline_key_columns(relation);
+    v_class     pg_class%ROWTYPE;
+    v_rules     jsonb;
+    v_problem   text;
+    v_given     text[];
+    v_arguments text;
+    v_leaf      regclass;
+BEGIN
+    SELECT * INTO v_class FROM pg_class WHERE oid = relation;
+    IF v_class.relkind NOT IN ('r', 'p') OR v_class.relpersistence = 't' THEN
+        RAISE EXCEPTION '% cannot be audited: only ordinary and partitioned tables can', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF relation IN ('public.audit_actions'::regclass, 'public.audit_transactions'::regclass,
+                    'public.audit_changes'::regclass, 'public.audit_capture_code'::regclass) THEN
+        RAISE EXCEPTION '% is part of the audit trail and cannot be audited', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF v_keys IS NULL THEN
+        RAISE EXCEPTION '% cannot be audited: it has no primary key, so its rows could not be told apart', relation
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key.';
+    END IF;
+    IF cardinality(exclude) + cardinality(mask) + cardinality(except_columns) > 0 THEN
+        v_rules := jsonb_build_object('changed_from', changed_from, 'exclude', to_jsonb(exclude), 'mask', to_jsonb(mask),
+                                      'except', to_jsonb(except_columns), 'placeholder', placeholder);
+        v_problem := public.threadline_rules_problem(relation, v_rules);
+        IF v_problem IS NOT NULL THEN
+            RAISE EXCEPTION '% cannot be redacted like that: %', relation, v_problem
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+    END IF;
+    IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgparentid <> 0
+               AND t.tgfoid = 'public.threadline_capture_row()'::regprocedure) THEN
+        RAISE NOTICE '% is captured already, through the table it is a partition of', relation;
+        RETURN;
+    END IF;
+    v_given := array_prepend(CASE WHEN v_rules IS NOT NULL THEN v_rules::text WHEN changed_from THEN 'changed_from' ELSE '' END, v_keys);
+    IF v_given = public.threadline_trigger_arguments(relation) AND public.threadline_capture_problem(relation) IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT * FROM public.threadline_detach_plan(relation);
+    SELECT string_agg(quote_literal(a), ', ' ORDER BY position) INTO v_arguments
+    FROM unnest(v_given) WITH ORDINALITY AS g (a, position);
+    -- Triggers fire in the order of their names: the exclamation mark puts the capture before others that may
+    -- write to the same row.
+    IF v_rules IS NOT NULL OR public.threadline_is_row_wise(relation) THEN
+        RETURN NEXT format('CREATE TRIGGER "!threadline_audit_row" AFTER INSERT OR UPDATE OR DELETE ON %s '
+                           'FOR EACH ROW EXECUTE FUNCTION public.threadline_capture_row(%s)', relation, v_arguments);
+    ELSE
+        RETURN NEXT format('CREATE TRIGGER "!threadline_audit_insert" AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
+                           'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+        RETURN NEXT format('CREATE TRIGGER "!threadline_audit_update" AFTER UPDATE ON %s '
+                           'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows '
+                           'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+        RETURN NEXT format('CREATE TRIGGER "!threadline_audit_delete" AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows '
+                           'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', relation, v_arguments);
+    END IF;
+    FOR v_leaf IN SELECT i.relid FROM pg_partition_tree(relation) i UNION SELECT relation LOOP
+        RETURN NEXT format('CREATE TRIGGER "!threadline_audit_truncate" AFTER TRUNCATE ON %s '
+                           'FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture(%s)', v_leaf, v_arguments);
+    END LOOP;
+END
+$$;
+
+-- Puts capture on a table, or puts it right again, and returns how many statements that took. With changed_from, an
+-- update also keeps prior values. What is excluded is never kept; what is masked is kept as the placeholder, a JSON value
+-- as a whole; except_columns are kept in the row but never named as changed. Rules replace those of an earlier call.
+CREATE OR REPLACE FUNCTION public.threadline_attach(
+    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT '{}', mask text[] DEFAULT '{}',
+    except_columns text[] DEFAULT '{}', placeholder text DEFAULT '[REDACTED]'
+) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_statement text;
+    v_count     integer := 0;
+BEGIN
+    FOR v_statement IN
+        SELECT * FROM public.threadline_attach_plan(relation, changed_from, exclude, mask, except_columns, placeholder)
+    LOOP
+        EXECUTE v_statement;
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END
+$$;

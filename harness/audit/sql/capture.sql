@@ -1,0 +1,275 @@
+-- Capturing: what a transaction and an actor are, what a row's key is, and the two trigger functions.
+
+-- Returns the identity of the running transaction as a UUID of version 8 (RFC 9562): when it began, in
+-- microseconds, then its 64-bit id. The same in all its statements and savepoints without a look-up, and
+-- never that of a transaction from another cluster, whatever was dumped and restored.
+-- A single expression, so that the planner inlines it.
+CREATE OR REPLACE FUNCTION public.threadline_transaction_id() RETURNS uuid
+LANGUAGE sql STABLE AS $$
+    SELECT (pg_catalog.overlay(
+                pg_catalog.lpad(pg_catalog.to_hex((pg_catalog.date_part('epoch', pg_catalog.now()) * 1000000)::bigint), 15, '0'),
+                '8', 13, 0)
+            || pg_catalog.to_hex(pg_catalog.txid_current() | (1::bigint << 63)))::uuid
+$$;
+
+-- Returns what is wrong with an actor, NULL when nothing is. Six types; all but anonymous need an id.
+CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN pg_catalog.jsonb_typeof(actor) IS DISTINCT FROM 'object' THEN 'it is not a JSON object'
+        WHEN pg_catalog.jsonb_typeof(actor -> 'type') IS DISTINCT FROM 'string' THEN 'it has no type'
+        WHEN actor ->> 'type' NOT IN ('user', 'admin', 'service_account', 'job', 'system', 'anonymous')
+            THEN 'its type is none of user, admin, service_account, job, system, anonymous'
+        WHEN actor ->> 'type' = 'anonymous' THEN NULL
+        WHEN pg_catalog.jsonb_typeof(actor -> 'id') IS DISTINCT FROM 'string' THEN 'its id is missing or not a text'
+        WHEN pg_catalog.btrim(actor ->> 'id', E' \t\r\n') = '' THEN 'its id is blank'
+    END
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conname = 'audit_actions_actor_ref_check'
+                   AND conrelid = 'public.audit_actions'::regclass) THEN
+        ALTER TABLE public.audit_actions ADD CONSTRAINT audit_actions_actor_ref_check
+            CHECK (public.threadline_actor_problem(actor_ref) IS NULL);
+    END IF;
+END
+$$;
+
+-- Returns the primary key columns of a table, in the key's order; NULL when it has none.
+CREATE OR REPLACE FUNCTION public.threadline_key_columns(relation regclass) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(a.attname::text ORDER BY k.position)
+    FROM pg_index i
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = relation AND i.indisprimary AND k.position <= i.indnkeyatts
+$$;
+
+-- Returns the key of one row image: {"column": value, …} with JSON values, so that a number is a number.
+-- Takes the trigger's arguments. The general way, for composite keys, and for a key that was renamed
+-- since the table was attached.
+CREATE OR REPLACE FUNCTION public.threadline_row_key(relation regclass, image jsonb, arguments text[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys text[] := arguments[1:];
+BEGIN
+    IF NOT image ?& v_keys THEN
+        v_keys := public.threadline_key_columns(relation);
+        IF v_keys IS NULL OR NOT image ?& v_keys THEN
+            RAISE EXCEPTION 'a row of % cannot be identified: its primary key is gone', relation
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Give the table a primary key and run threadline_attach again, or threadline_detach.';
+        END IF;
+    END IF;
+    RETURN (SELECT jsonb_object_agg(k, image -> k) FROM unnest(v_keys) AS k);
+END
+$$;
+
+-- Returns an actor as it is stored: an anonymous one has no id. Refuses what is no actor: the application's
+-- own write fails, rather than be attributed to nobody.
+CREATE OR REPLACE FUNCTION public.threadline_checked_actor(actor jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF actor IS NOT NULL AND public.threadline_actor_problem(actor) IS NOT NULL THEN
+        RAISE EXCEPTION 'the setting threadline.actor_ref is no actor: %', public.threadline_actor_problem(actor)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Set it in the transaction, before the first write: '
+                         'SELECT set_config(''threadline.actor_ref'', ''{"type": "user", "id": "42"}'', true)';
+    END IF;
+    RETURN CASE WHEN actor ->> 'type' = 'anonymous' THEN actor - 'id' ELSE actor END;
+END
+$$;
+
+-- Captures a statement's rows in one go, from its transition tables. Fires after each statement.
+-- TG_ARGV: 'changed_from' or '', then the key columns. (Of threadline_capture_row: or the redaction rules, as JSON.)
+--
+-- SECURITY DEFINER: the application needs no right on the audit tables, so it has none to abuse.
+-- All names are qualified, so that neither a search_path nor a temp table of the same name leads astray.
+CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_transaction uuid := public.threadline_transaction_id();
+    v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
+    v_actor       jsonb;
+    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
+BEGIN
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+        v_digits := current_setting('extra_float_digits');
+        PERFORM set_config('extra_float_digits', '1', true);
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, data_after, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME,
+               CASE WHEN r.image ? v_key THEN jsonb_build_object(v_key, r.image -> v_key)
+                    ELSE public.threadline_row_key(TG_RELID, r.image, TG_ARGV) END,
+               'insert', r.image, clock_timestamp()
+        FROM (SELECT to_jsonb(n.*) AS image FROM new_rows n OFFSET 0) r;
+    ELSIF TG_OP = 'UPDATE' THEN
+        -- Both transition tables hold a statement's rows in the same order; the key may have changed. Sorted
+        -- and not joined: a join would be planned once, for the rows of the session's first statement.
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, data_after, changed_fields, changed_from, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME, p.new_key, 'update', p.new_image, d.fields,
+               CASE WHEN TG_ARGV[0] = 'changed_from' THEN d.before WHEN p.old_key <> p.new_key THEN p.old_key END,
+               clock_timestamp()
+        FROM (
+            SELECT b.old_image, b.new_image,
+                   public.threadline_row_key(TG_RELID, b.old_image, TG_ARGV) AS old_key,
+                   public.threadline_row_key(TG_RELID, b.new_image, TG_ARGV) AS new_key
+            FROM (
+                SELECT e.side, e.image AS old_image, lead(e.image) OVER (ORDER BY e.ordinal, e.side) AS new_image
+                FROM (
+                    SELECT row_number() OVER () AS ordinal, 1 AS side, to_jsonb(n.*) AS image FROM old_rows n
+                    UNION ALL
+                    SELECT row_number() OVER (), 2, to_jsonb(n.*) FROM new_rows n
+                ) e
+            ) b
+            WHERE b.side = 1
+            OFFSET 0
+        ) p
+        CROSS JOIN LATERAL (
+            SELECT array_agg(f.key ORDER BY f.key COLLATE "C") AS fields,
+                   jsonb_object_agg(f.key, p.old_image -> f.key) AS before
+            FROM jsonb_each(p.new_image) f
+            WHERE f.value::text IS DISTINCT FROM (p.old_image -> f.key)::text
+        ) d;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, captured_at)
+        SELECT v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME,
+               public.threadline_row_key(TG_RELID, to_jsonb(n.*), TG_ARGV), 'delete', clock_timestamp()
+        FROM old_rows n;
+    ELSE
+        INSERT INTO public.audit_changes
+            (transaction_id, table_schema, table_name, table_pk, op, captured_at)
+        VALUES (v_transaction, TG_TABLE_SCHEMA, TG_TABLE_NAME, 'null', 'truncate', clock_timestamp());
+    END IF;
+    IF FOUND THEN
+        -- The residue of a local setting is '', not NULL: no actor.
+        v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
+        IF v_actor IS NOT NULL AND (v_actor ->> 'type' IN ('user', 'admin', 'service_account', 'job', 'system')
+                                    AND jsonb_typeof(v_actor -> 'id') = 'string' AND v_actor ->> 'id' > '!' COLLATE "C") IS NOT TRUE THEN
+            v_actor := public.threadline_checked_actor(v_actor);  -- the rare and the wrong ones
+        END IF;
+        INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
+        VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
+        ON CONFLICT (id) DO NOTHING;
+    END IF;
+    IF v_digits IS NOT NULL THEN
+        PERFORM set_config('extra_float_digits', v_digits, true);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Returns a row image as it may be stored: excluded columns are gone, masked ones hold the placeholder, whatever their type.
+-- A rule for a column that the row does not have fails the write: the column was renamed, and its value would be kept.
+CREATE OR REPLACE FUNCTION public.threadline_redacted(relation regclass, image jsonb, rules jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT image ?& ARRAY(SELECT jsonb_array_elements_text((rules -> 'exclude') || (rules -> 'mask') || (rules -> 'except'))) THEN
+        RAISE EXCEPTION 'a row of % cannot be redacted: a column that a redaction rule names is gone', relation
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'If the column was renamed or dropped, run threadline_attach again with rules for the columns there are now.';
+    END IF;
+    RETURN image - ARRAY(SELECT jsonb_array_elements_text(rules -> 'exclude'))
+        || coalesce((SELECT jsonb_object_agg(m, rules -> 'placeholder') FROM jsonb_array_elements_text(rules -> 'mask') m), '{}');
+END
+$$;
+
+-- Captures row by row, for partitioned tables and inheritance: there a statement's triggers fire only on
+-- the table it names, while a row's fire wherever the row is. And for tables with other AFTER triggers: one
+-- that writes to the same row would else be captured before the statement that fired it. And for tables with
+-- redaction rules, so that one function alone decides what is kept. Rows of a partition go under its root's name.
+CREATE OR REPLACE FUNCTION public.threadline_capture_row() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_transaction uuid := public.threadline_transaction_id();
+    v_rules       jsonb := CASE WHEN TG_ARGV[0] LIKE '{%' THEN TG_ARGV[0]::jsonb END;
+    v_root        oid := coalesce(pg_partition_root(TG_RELID), TG_RELID);
+    v_schema      text := TG_TABLE_SCHEMA;
+    v_table       text := TG_TABLE_NAME;
+    v_before      jsonb;
+    v_after       jsonb;
+    v_old_key     jsonb;
+    v_key         jsonb;
+    v_fields      text[];
+    v_from        jsonb;
+    v_actor       jsonb;
+    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
+BEGIN
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+        v_digits := current_setting('extra_float_digits');
+        PERFORM set_config('extra_float_digits', '1', true);
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        v_before := to_jsonb(OLD);
+        v_old_key := public.threadline_row_key(TG_RELID, v_before, TG_ARGV);
+        v_key := v_old_key;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        v_after := to_jsonb(NEW);
+        v_key := public.threadline_row_key(TG_RELID, v_after, TG_ARGV);
+    END IF;
+    IF v_root <> TG_RELID THEN
+        SELECT n.nspname, c.relname INTO v_schema, v_table
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = v_root;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        SELECT array_agg(f.key ORDER BY f.key COLLATE "C"), jsonb_object_agg(f.key, v_before -> f.key)
+        INTO v_fields, v_from
+        FROM jsonb_each(v_after) f
+        WHERE f.value::text IS DISTINCT FROM (v_before -> f.key)::text
+          AND (v_rules IS NULL OR NOT ((v_rules -> 'exclude') || (v_rules -> 'except')) ? f.key);
+        IF TG_ARGV[0] = 'changed_from' OR (v_rules -> 'changed_from') = 'true' THEN
+            IF v_rules IS NOT NULL THEN  -- the raw values have been compared; from here on nothing is raw
+                SELECT jsonb_object_agg(f.key, CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END)
+                INTO v_from FROM jsonb_each(v_from) f;
+            END IF;
+        ELSE
+            v_from := CASE WHEN v_old_key <> v_key THEN v_old_key END;
+        END IF;
+    END IF;
+    IF v_rules IS NOT NULL THEN
+        IF v_after IS NULL THEN
+            PERFORM public.threadline_redacted(TG_RELID, v_before, v_rules);
+        ELSE
+            v_after := public.threadline_redacted(TG_RELID, v_after, v_rules);
+        END IF;
+    END IF;
+    INSERT INTO public.audit_changes
+        (transaction_id, table_schema, table_name, table_pk, op, data_after, changed_fields, changed_from, captured_at)
+    VALUES (v_transaction, v_schema, v_table, v_key, lower(TG_OP), v_after, v_fields, v_from, clock_timestamp());
+    v_actor := nullif(current_setting('threadline.actor_ref', true), '')::jsonb;
+    IF v_actor IS NOT NULL THEN
+        v_actor := public.threadline_checked_actor(v_actor);
+    END IF;
+    INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref)
+    VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
+    ON CONFLICT (id) DO NOTHING;
+    IF v_digits IS NOT NULL THEN
+        PERFORM set_config('extra_float_digits', v_digits, true);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Nobody but the installer may put these functions on a table: a trigger on a table of one's own would
+-- write audit rows that never happened.
+REVOKE ALL ON FUNCTION public.threadline_capture(), public.threadline_capture_row() FROM PUBLIC;
+
+-- Returns what decides how the trail captures: bodies, rights and settings of the functions it runs.
+CREATE OR REPLACE FUNCTION public.threadline_capture_code() RETURNS TABLE (function_name text, body_md5 text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.proname::text, md5(concat_ws('|', p.prosrc, p.prosecdef, p.proconfig, p.proowner = c.relowner))
+    FROM pg_proc p
+    JOIN pg_class c ON c.oid = 'public.audit_changes'::regclass
+    WHERE p.pronamespace = 'public'::regnamespace
+      AND p.proname IN ('threadline_capture', 'threadline_capture_row', 'threadline_transaction_id', 'threadline_row_key',
+                        'threadline_key_columns', 'threadline_checked_actor', 'threadline_actor_problem', 'threadline_redacted')
+$$;
+INSERT INTO public.audit_capture_code (function_name, body_md5)
+SELECT function_name, body_md5 FROM public.threadline_capture_code()
+ON CONFLICT (function_name) DO UPDATE SET body_md5 = EXCLUDED.body_md5;

@@ -1,0 +1,313 @@
+"""Export: what leaves the trail is what is in it, whole or openly cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.audit.export import CSV_ACTION_COLUMNS, CSV_COLUMNS, CSV_TRUNCATED, Exported, Format, export, unguard
+from harness.audit.reading import Filter, count_matching, timeline
+from harness.audit.target import Feature
+from harness.audit.telemetry import Telemetry
+from harness.audit.work import Action, audited
+from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
+from harness.model import Section
+from harness.suites.habits import ADA, BOB, reader
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+    from harness.database import Client
+
+_HERE = Section.EXPORT
+_AREA = "export"
+
+#: what ends records, cells, texts and formulas early
+HOSTILE = (
+    "comma, \"quote\", 'apostrophe'",
+    "line\nfeed",
+    "carriage\rreturn",
+    "both\r\n",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-1",
+    "@sum",
+    "\ttab",
+    "'guarded already",
+    "ünïcode ✓ 𝄞",
+    "\x01 control",
+    "</script>",
+    "\\u0000",
+    "#truncated",
+)
+
+
+def _exported(client: Client, kind: Format, which: Filter | None = None, **more: Any) -> tuple[str, Exported]:
+    sink = io.StringIO(newline="")
+    done = export(client, sink, kind, which, to=Telemetry(), **more)
+    return sink.getvalue(), done
+
+
+def _records(text: str) -> list[list[str]]:
+    return [[unguard(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
+
+
+def _hostile_rows(bench: Bench) -> list[Any]:
+    """Write one post for each hostile text, with its correlation, and return the rows as they are stored."""
+    client = bench.client()
+    for n, text in enumerate(HOSTILE):
+        action = Action(name="posted", correlation_id=f"{text.strip()}#{n}")
+        with audited(client, ADA, action=action, to=Telemetry()):
+            client.run("INSERT INTO public.posts (slug, title) VALUES (%s, %s)", [f"{n}", text])
+    return [row for (row,) in bench.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id DESC")]
+
+
+@check(
+    "export.csv",
+    claim="a CSV export brings every value back as it was stored, and no cell of it is a formula",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def csv_document(bench: Bench) -> None:
+    stored = _hostile_rows(bench)
+    client = bench.client()
+    with audited(client, BOB, to=Telemetry()):
+        client.run("DELETE FROM public.posts WHERE slug = '0'")
+    text, done = _exported(reader(bench), "csv", action_metadata=True)
+    bench.expect("every record ends with CR LF", text.endswith("\r\n"), equals=True)
+    header, deleted, *records = _records(text)
+    bench.expect("header", header, equals=[*CSV_COLUMNS, *CSV_ACTION_COLUMNS])
+    bench.expect("cells of every record", {len(each) for each in records}, equals={len(header)})
+    bench.expect("rows", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
+    bench.expect("values", [json.loads(each[7]) for each in records], equals=stored)
+    bench.expect("a delete has no row, which is not an empty one", (deleted[4], deleted[7]), equals=("delete", ""))
+    told = [f"{each.strip()}#{n}" for n, each in enumerate(HOSTILE)][::-1]
+    bench.expect("correlations", [each[11] for each in records], equals=told)
+    cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    formulas = [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    bench.expect("cells that a spreadsheet would run", formulas, equals=[])
+    transaction = json.loads(records[0][10])
+    bench.expect("transaction of a record", sorted(transaction), equals=["actor_ref", "id", "occurred_at", "source"])
+    bench.expect("its actor", transaction["actor_ref"], equals=ADA.reference)
+
+
+@breaks(csv_document, at="values")
+def csv_of_an_altered_trail(bench: Bench) -> None:
+    bench.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "another"}'""")
+
+
+@breaks(csv_document, at="correlations")
+def csv_of_altered_correlations(bench: Bench) -> None:
+    bench.tamper("audit_actions", "NEW.correlation_id := ltrim(NEW.correlation_id, '=+-@')")
+
+
+@check(
+    "export.json",
+    claim="JSON and NDJSON exports bring every value back as it was stored, to the last digit",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def json_document(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.exact (id bigint PRIMARY KEY, n numeric); GRANT ALL ON public.exact TO harness_app"
+    )
+    bench.target.attach(bench.owner, "public.exact")
+    stored = _hostile_rows(bench)
+    client = bench.client()
+    with audited(client, ADA, to=Telemetry()):
+        client.run("INSERT INTO public.exact VALUES (9007199254740993, 1234567890123456789012345678.90)")
+    who = reader(bench)
+    text, done = _exported(who, "json")
+    document = json.loads(text, parse_float=Decimal)
+    first, *others = document["changes"]
+    bench.expect("format version", document["format_version"], equals=1)
+    bench.expect(
+        "told in the document", (document["returned_count"], document["truncated"]), equals=(len(HOSTILE) + 1, False)
+    )
+    bench.expect("told to the caller", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
+    digits = [str(first["data_after"][name]) for name in ("id", "n")]
+    bench.expect("digits", digits, equals=["9007199254740993", "1234567890123456789012345678.90"])
+    bench.expect("values", [each["data_after"] for each in others], equals=stored)
+    bench.expect("actors", {each["transaction"]["actor_ref"]["id"] for each in others}, equals={"ada"})
+    lines, _ = _exported(who, "ndjson")
+    bench.expect(
+        "an object a line",
+        [json.loads(line)["id"] for line in lines.splitlines()],
+        equals=[each["id"] for each in document["changes"]],
+    )
+    empty, _ = _exported(who, "json", Filter(table="nowhere"))
+    bench.expect("nothing", (json.loads(empty)["changes"], json.loads(empty)["returned_count"]), equals=([], 0))
+    bench.expect(
+        "nothing, as CSV: the header", len(_records(_exported(who, "csv", Filter(table="nowhere"))[0])), equals=1
+    )
+
+
+@breaks(json_document, at="digits")
+def json_of_rounded_numbers(bench: Bench) -> None:
+    bench.tamper(
+        "audit_changes",
+        "IF NEW.table_name = 'exact' THEN NEW.data_after := jsonb_set(NEW.data_after, '{n}', "
+        "to_jsonb((NEW.data_after ->> 'n')::float8)); END IF",
+    )
+
+
+@check(
+    "export.truncation",
+    claim="an export that was cut says so inside the document; one that just fits does not",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def truncation(bench: Bench) -> None:
+    client = bench.client()
+    for n in range(5):
+        bench.write(client, ADA, str(n))
+    who = reader(bench)
+    text, done = _exported(who, "csv", max_rows=3, page_size=2)
+    *_, last = _records(text)
+    bench.expect("CSV: last record", last[:3], equals=[CSV_TRUNCATED, "returned_count=3", "max_rows=3"])
+    bench.expect("CSV: cells of it", len(last), equals=len(CSV_COLUMNS))
+    bench.expect("told to the caller", (done.truncated, done.returned_count, done.max_rows), equals=(True, 3, 3))
+    document = json.loads(_exported(who, "json", max_rows=3, page_size=2)[0])
+    bench.expect(
+        "JSON", (document["truncated"], document["returned_count"], len(document["changes"])), equals=(True, 3, 3)
+    )
+    *lines, end = _exported(who, "ndjson", max_rows=3, page_size=2)[0].splitlines()
+    bench.expect("NDJSON: last line", (json.loads(end)["truncated"], len(lines)), equals=(True, 3))
+    text, done = _exported(who, "csv", max_rows=5, page_size=2)
+    bench.expect("just enough", (len(_records(text)), done.truncated), equals=(6, False))
+
+
+@breaks(truncation, at="CSV: last record")
+def truncation_hidden_by_lost_rows(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE RULE lost AS ON INSERT TO public.audit_changes WHERE NEW.data_after ->> 'slug' < '2' DO INSTEAD NOTHING"
+    )
+
+
+@check(
+    "export.streaming",
+    claim="an export in pages has the same changes in the same order as the timeline, also where times are equal",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def streaming(bench: Bench) -> None:
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 7) n")
+    bench.write(client, ADA, "later")
+    bench.admin.run("UPDATE public.audit_changes SET captured_at = '2026-01-01' WHERE data_after ->> 'slug' <> 'later'")
+    who = reader(bench)
+    lines, _ = _exported(who, "ndjson", page_size=2)
+    ids = [json.loads(line)["id"] for line in lines.splitlines()]
+    bench.expect("changes in pages of two", ids, equals=[each.id for each in timeline(who)])
+    bench.expect("counted beforehand", count_matching(who), equals=len(ids))
+    bench.expect("changes in all", len(set(ids)), equals=8)
+
+
+@breaks(streaming, at="changes in pages of two")
+def streaming_with_ids_that_are_equal(bench: Bench) -> None:
+    bench.tamper(
+        "audit_changes", "NEW.id := '00000000-0000-4000-8000-000000000000'; NEW.transaction_id := gen_random_uuid()"
+    )
+
+
+@check(
+    "export.late-commit",
+    claim="an export goes on from the last one's snapshot: a transaction that committed late is missed by neither",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
+    claims=(Feature.LIBRARY,),
+)
+def late_commit(bench: Bench) -> None:
+    slow, quick = bench.clients(2)
+    who = reader(bench)
+    with bench.audited(slow, ADA):
+        bench.insert_post(slow, "slow")
+        bench.write(quick, BOB, "quick")
+        text, first = _exported(who, "ndjson")
+        bench.expect("the first export", _slugs(text), equals=["quick"])
+    bench.write(quick, BOB, "next")
+    text, second = _exported(who, "ndjson", Filter(since_snapshot=first.snapshot))
+    bench.expect("the next export", sorted(_slugs(text)), equals=["next", "slow"])
+    text, _ = _exported(who, "ndjson", Filter(since_snapshot=second.snapshot))
+    bench.expect("the one after it", _slugs(text), equals=[])
+
+
+def _slugs(text: str) -> list[str]:
+    return [json.loads(line)["data_after"]["slug"] for line in text.splitlines()]
+
+
+@breaks(late_commit, at="the next export")
+def late_commit_told_by_a_wrong_transaction(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.txid := 3")
+
+
+@check(
+    "export.rights",
+    claim="a role that was not given the trail to read cannot read it; one that was, can",
+    section=_HERE,
+    severity=P0,
+    area="rights of the application role",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def rights(bench: Bench) -> None:
+    bench.write(bench.client(), ADA, "private")
+    client = bench.client()
+    bench.expect("reading without the right", bench.sqlstate(partial(timeline, client)), equals="42501")
+    bench.expect("exporting without the right", bench.sqlstate(partial(_exported, client, "json")), equals="42501")
+    bench.expect("reading with it", len(timeline(reader(bench))), equals=1)
+
+
+@breaks(rights, at="reading without the right")
+def rights_for_everybody(bench: Bench) -> None:
+    bench.sabotage("GRANT SELECT ON public.audit_actions, public.audit_transactions, public.audit_changes TO PUBLIC")
+
+
+@check(
+    "export.foreign-rows",
+    claim="rows of another trail, with actors and operations that are none, break no reader",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def foreign_rows(bench: Bench) -> None:
+    bench.write(bench.client(), ADA, "own")
+    bench.admin.run(
+        "WITH t AS (INSERT INTO public.audit_transactions (id, txid, actor_ref) SELECT gen_random_uuid(), 1, a::jsonb "
+        """FROM unnest(ARRAY['"ada"', '42', '[]', 'null', '{"type": "root"}', NULL]) a RETURNING id) """
+        "INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op) "
+        "SELECT id, 'public', 'elsewhere', '{\"id\": \"7\"}', 'insert' FROM t;"
+        "INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op) "
+        "VALUES (gen_random_uuid(), 'public', 'orphan', 'null', 'insert')"
+    )
+    who = reader(bench)
+    bench.expect("changes in the timeline", len(timeline(who)), equals=8)
+    bench.expect("changes in the CSV", len(_records(_exported(who, "csv")[0])) - 1, equals=8)
+    bench.expect("changes in the JSON", len(json.loads(_exported(who, "json")[0])["changes"]), equals=8)
+
+
+@breaks(foreign_rows, at="changes in the timeline")
+def foreign_rows_are_left_out(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE RULE own AS ON INSERT TO public.audit_changes WHERE NEW.table_name = 'orphan' DO INSTEAD NOTHING"
+    )

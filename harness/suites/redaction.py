@@ -1,0 +1,487 @@
+"""Redaction: what must not be kept is not, in no column of the trail and by no way of writing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.audit.coverage import definitions
+from harness.audit.installing import Redaction, attach, kept_before
+from harness.audit.target import Feature
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.model import Section
+from harness.suites.habits import ADA
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+
+_HERE = Section.REDACTION
+_AREA = "redaction rules"
+_README = "harness/audit/README.md"
+MASK = "[REDACTED]"
+CANARY = "canary-4711"
+
+
+def _people(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.people (id int PRIMARY KEY, name text, email text, token text, notes jsonb, salary int);"
+        "GRANT ALL ON public.people TO harness_app"
+    )
+
+
+def _redacted_people(bench: Bench) -> None:
+    _people(bench)
+    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["email", "notes", "salary"])
+
+
+def _run(bench: Bench, *statements: str) -> None:
+    client = bench.client()
+    for statement in statements:
+        with bench.audited(client, ADA):
+            client.run(statement)
+
+
+def _images(bench: Bench) -> list[Any]:
+    return [each.data_after for each in bench.changes("people")]
+
+
+def _keep_everything(bench: Bench) -> None:
+    """Capture as it is without rules."""
+    bench.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
+
+
+_INSERT = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'secret', '{\"diagnosis\": {\"code\": \"F32\"}}', 100)"
+
+
+@check(
+    "redaction.insert",
+    claim="an insert keeps no excluded column, and of a masked one the placeholder",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def insert(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(bench, _INSERT)
+    [image] = _images(bench) or [{}]
+    bench.expect("excluded column", "token" in image, equals=False)
+    bench.expect("masked column", image.get("email"), equals=MASK)
+    bench.expect("other columns", {"id": image.get("id"), "name": image.get("name")}, equals={"id": 1, "name": "Ada"})
+
+
+@breaks(insert, at="excluded column")
+def insert_keeps_everything(bench: Bench) -> None:
+    _keep_everything(bench)
+
+
+@breaks(insert, at="masked column")
+def insert_without_the_mask(bench: Bench) -> None:
+    bench.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
+
+
+@check(
+    "redaction.update",
+    claim="an update names masked columns and hides their values before and after; excluded ones it does not even name",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION, Feature.CHANGED_FROM, Feature.CHANGED_FIELDS),
+)
+def update(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(
+        bench,
+        _INSERT,
+        "UPDATE public.people SET name = 'Bea', email = 'bea@example.org', token = 'other', salary = 200",
+    )
+    changes = bench.changes("people")
+    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+        bench.expect("changed fields", changes[1].changed_fields, equals=("email", "name", "salary"))
+        bench.expect("prior values", changes[1].changed_from, equals={"email": MASK, "name": "Ada", "salary": MASK})
+        after = {"id": 1, "name": "Bea", "email": MASK, "notes": MASK, "salary": MASK}
+        bench.expect("data after", changes[1].data_after, equals=after)
+
+
+@breaks(update, at="prior values")
+def update_keeps_prior_values_raw(bench: Bench) -> None:
+    bench.rewrite_capture(
+        ("CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END", "f.value")
+    )
+
+
+@breaks(update, at="changed fields")
+def update_names_excluded_columns(bench: Bench) -> None:
+    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))
+
+
+@check(
+    "redaction.delete",
+    claim="a delete of a redacted row names it and carries nothing else",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def delete(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(bench, _INSERT, "DELETE FROM public.people")
+    gone = [each for each in bench.changes("people") if each.op == "delete"]
+    bench.expect("keys of deleted rows", [each.table_pk for each in gone], equals=[{"id": 1}])
+    bench.expect("payloads", [(each.data_after, each.changed_from) for each in gone], equals=[(None, None)])
+
+
+@breaks(delete, at="payloads")
+def delete_keeps_the_row(bench: Bench) -> None:
+    bench.rewrite_capture(("v_transaction, v_schema, v_table, v_key, lower(TG_OP), v_after,",
+                           "v_transaction, v_schema, v_table, v_key, lower(TG_OP), coalesce(v_after, v_before),"))  # fmt: skip
+
+
+@check(
+    "redaction.json-whole",
+    claim="a masked JSON column is replaced as a whole: no part of it is kept, however deep",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def json_whole(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(bench, _INSERT, 'UPDATE public.people SET notes = notes || \'{"more": [{"code": "F33"}]}\'')
+    bench.expect("masked JSON values", [(each or {}).get("notes") for each in _images(bench)], equals=[MASK, MASK])
+    for word in ("diagnosis", "F32", "F33"):
+        bench.expect(f"rows of the trail that hold {word}", _holding(bench, word), equals=0)
+
+
+@breaks(json_whole, at="masked JSON values")
+def json_only_its_leaves(bench: Bench) -> None:
+    bench.rewrite_function(
+        "threadline_redacted",
+        (
+            "rules -> 'placeholder')",
+            "CASE WHEN jsonb_typeof(image -> m) = 'object' THEN jsonb_build_object('diagnosis', rules -> 'placeholder') "
+            "ELSE rules -> 'placeholder' END)",
+        ),
+    )
+
+
+@check(
+    "redaction.canaries",
+    claim="a secret in redacted columns is in no column of the trail, whichever way it was written",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def canaries(bench: Bench) -> None:
+    _redacted_people(bench)
+    value = f"'{CANARY}'"
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run(f"INSERT INTO public.people VALUES (1, 'Ada', {value}, {value}, '{{\"a\": [\"{CANARY}\"]}}', 4711)")
+        client.copy_in(
+            "COPY public.people FROM STDIN", [(n, "n", CANARY, CANARY, f'["{CANARY}"]', 4711) for n in range(2, 6)]
+        )
+        client.run(
+            f"INSERT INTO public.people VALUES (1, 'again', {value}) ON CONFLICT (id) DO UPDATE "
+            f"SET email = {value} || '2', token = {value} || '2'"
+        )
+        client.run(
+            f"MERGE INTO public.people p USING (VALUES (2), (9)) AS s (id) ON p.id = s.id "
+            f"WHEN MATCHED THEN UPDATE SET email = {value} || '3' "
+            f"WHEN NOT MATCHED THEN INSERT VALUES (s.id, 'm', {value}, {value})"
+        )
+        client.run("UPDATE public.people SET id = 77 WHERE id = 3")
+        client.run("DELETE FROM public.people WHERE id = 4")
+        client.run("TRUNCATE public.people")
+    bench.expect("rows captured", len(bench.changes("people")) >= 10, equals=True)
+    bench.expect("rows of the trail that hold the secret", _holding(bench, CANARY), equals=0)
+    bench.expect("rows of the trail that hold the number", _holding(bench, "4711"), equals=0)
+
+
+def _holding(bench: Bench, word: str) -> int:
+    return sum(
+        bench.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", [f"%{word}%"])
+        for table in bench.target.tables
+    )
+
+
+@breaks(canaries, at="rows of the trail that hold the secret")
+def canaries_in_prior_values(bench: Bench) -> None:
+    bench.rewrite_capture(
+        ("CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END", "f.value")
+    )
+
+
+@breaks(canaries, at="rows of the trail that hold the secret")
+def canaries_in_a_log_of_its_own(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.meta := (SELECT to_jsonb(p) FROM public.people p LIMIT 1)")
+
+
+@check(
+    "redaction.partitions",
+    claim="rules of a partitioned table hold for rows written to its partitions",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION, Feature.PARTITIONS),
+)
+def partitions(bench: Bench) -> None:
+    bench.target.attach_redacted(bench.owner, "public.measures", exclude=[], mask=["reading"])
+    _run(
+        bench,
+        "INSERT INTO public.measures VALUES ('2025-05-05', 1, 20.5)",
+        "INSERT INTO public.measures_2026 VALUES ('2026-06-06', 1, 20.5)",
+        "UPDATE public.measures SET day = '2026-05-05' WHERE day = '2025-05-05'",
+    )
+    images = [each.data_after for each in bench.changes("public.measures") if each.data_after]
+    bench.expect("readings", [each["reading"] for each in images], equals=[MASK] * 3)
+
+
+@breaks(partitions, at="readings")
+def partitions_keep_everything(bench: Bench) -> None:
+    _keep_everything(bench)
+
+
+@check(
+    "redaction.null-hidden",
+    claim="a masked column hides also whether it was NULL",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def null_hidden(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(
+        bench,
+        "INSERT INTO public.people (id) VALUES (1)",
+        "INSERT INTO public.people VALUES (2, 'b', 'b@example.org', 't', '{}', 5)",
+    )
+    masked = [{name: (each or {}).get(name) for name in ("email", "notes", "salary")} for each in _images(bench)]
+    bench.expect("masked columns", masked, equals=[{"email": MASK, "notes": MASK, "salary": MASK}] * 2)
+
+
+@breaks(null_hidden, at="masked columns")
+def null_shows(bench: Bench) -> None:
+    bench.rewrite_function(
+        "threadline_redacted",
+        ("rules -> 'placeholder')", "CASE WHEN image -> m = 'null' THEN image -> m ELSE rules -> 'placeholder' END)"),
+    )
+
+
+@check(
+    "redaction.refused-rules",
+    claim="rules that would not protect what they name are refused, and leave the table as it was",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    claims=(Feature.LIBRARY,),
+)
+def refused_rules(bench: Bench) -> None:
+    _people(bench)
+    bench.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
+    attach(bench.owner, ["public.people"])
+    before = definitions(bench.owner)
+    for name, rules in {
+        "a column both excluded and masked": Redaction(exclude=("email", "lowered"), mask=("email",)),
+        "a misspelt column": Redaction(mask=("emial",)),
+        "a column in other case": Redaction(mask=("Email",)),
+        "a column with a blank": Redaction(exclude=(" token",)),
+        "a misspelt column of the exceptions": Redaction(except_columns=("visit",)),
+        "the key, masked": Redaction(mask=("id",)),
+        "the key, excluded": Redaction(exclude=("id",)),
+        "a column that another is computed from": Redaction(mask=("email",)),
+        "an empty placeholder": Redaction(mask=("token",), placeholder=""),
+        "a long placeholder": Redaction(mask=("token",), placeholder="x" * 201),
+        "a placeholder with a control character": Redaction(mask=("token",), placeholder="a\tb"),
+    }.items():
+        outcome = bench.sqlstate(partial(attach, bench.owner, ["public.people"], redaction=rules))
+        bench.expect(name, outcome, equals="22023")
+    bench.expect("definitions afterwards", definitions(bench.owner) == before, equals=True)
+
+
+@breaks(refused_rules, at="a misspelt column")
+def refused_rules_are_not_looked_at(bench: Bench) -> None:
+    _trust_rules(bench)
+
+
+def _trust_rules(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_rules_problem(relation regclass, rules jsonb) RETURNS text "
+        "LANGUAGE sql STABLE AS 'SELECT NULL::text'"
+    )
+
+
+@check(
+    "redaction.computed-later",
+    claim="a column that is later computed from a hidden one is noticed by coverage",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    claims=(Feature.LIBRARY,),
+)
+def computed_later(bench: Bench) -> None:
+    _redacted_people(bench)
+    bench.expect("coverage before", bench.target.coverage(bench.owner)["public.people"], equals=None)
+    bench.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
+    bench.expect(
+        "coverage after",
+        bench.target.coverage(bench.owner)["public.people"],
+        equals="its redaction is not whole: column lowered is computed from email, and would keep what that hides",
+    )
+
+
+@breaks(computed_later, at="coverage after")
+def computed_later_unnoticed(bench: Bench) -> None:
+    _trust_rules(bench)
+
+
+@check(
+    "redaction.renamed-column",
+    claim="after a hidden column is renamed, writes are refused rather than kept raw, and coverage says why",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def renamed_column(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(bench, _INSERT)
+    bench.owner.run("ALTER TABLE public.people RENAME COLUMN email TO mail")
+    for statement in (
+        "UPDATE public.people SET name = 'Bea'",
+        "DELETE FROM public.people",
+        _INSERT.replace("(1,", "(2,"),
+    ):
+        verb = statement.partition(" ")[0]
+        bench.expect(f"{verb} after the renaming", bench.sqlstate(partial(_run, bench, statement)), equals="55000")
+    problem = bench.target.coverage(bench.owner)["public.people"]
+    bench.expect("coverage", problem, equals="its redaction is not whole: there is no column email")
+    bench.expect("rows of the trail that hold the value", _holding(bench, "ada@example.org"), equals=0)
+    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["mail", "notes", "salary"])
+    bench.expect(
+        "with rules for the new name", bench.attempt(partial(_run, bench, "DELETE FROM public.people")), equals="done"
+    )
+
+
+@breaks(renamed_column, at="UPDATE after the renaming")
+def renamed_column_unnoticed(bench: Bench) -> None:
+    bench.rewrite_function("threadline_redacted", ("IF NOT image ?&", "IF false AND NOT image ?&"))
+
+
+@check(
+    "redaction.dry-run",
+    claim="a dry run tells the rules and what was kept before them, and changes nothing",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def dry_run(bench: Bench) -> None:
+    _people(bench)
+    attach(bench.owner, ["public.people"], changed_from=True)
+    _run(bench, _INSERT, "UPDATE public.people SET email = 'bea@example.org'")
+    rules = Redaction(exclude=("token",), mask=("email",))
+    before = definitions(bench.owner)
+    told = attach(bench.owner, ["public.people"], redaction=rules, dry_run=True)
+    bench.expect("statements that name the rules", sum('"mask": ["email"]' in each for each in told), equals=2)
+    bench.expect("definitions after the dry run", definitions(bench.owner) == before, equals=True)
+    bench.expect(
+        "changes that hold a value", kept_before(bench.owner, "public.people", rules), equals={"email": 2, "token": 2}
+    )
+    bench.expect("statements that are then run", attach(bench.owner, ["public.people"], redaction=rules), equals=told)
+
+
+@breaks(dry_run, at="definitions after the dry run")
+def dry_run_that_detaches(bench: Bench) -> None:
+    bench.rewrite_function(
+        "threadline_attach_plan",
+        (
+            "RETURN QUERY SELECT * FROM public.threadline_detach_plan(relation)",
+            "PERFORM public.threadline_detach(relation)",
+        ),
+        (" STABLE", " VOLATILE"),
+    )
+
+
+@check(
+    "redaction.except-columns",
+    claim="except_columns keeps a column out of what changed, and not out of the row: it is no redaction",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def except_columns(bench: Bench) -> None:
+    _people(bench)
+    attach(bench.owner, ["public.people"], changed_from=True, redaction=Redaction(except_columns=("salary",)))
+    _run(bench, _INSERT, "UPDATE public.people SET name = 'Bea', salary = 200")
+    changes = bench.changes("people")
+    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+        bench.expect("changed fields", changes[1].changed_fields, equals=("name",))
+        bench.expect("prior values", changes[1].changed_from, equals={"name": "Ada"})
+        bench.expect("the column in the row", changes[1].data_after["salary"], equals=200)
+    bench.documented_limit("a column that is excepted from what changed is still kept with the row", _README)
+
+
+@breaks(except_columns, at="changed fields")
+def except_columns_are_named(bench: Bench) -> None:
+    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'exclude')"))
+
+
+@check(
+    "redaction.earlier-rows",
+    claim="rules do not reach back: what was captured before them stays as it was",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION,),
+)
+def earlier_rows(bench: Bench) -> None:
+    _people(bench)
+    bench.target.attach(bench.owner, "public.people")
+    _run(bench, _INSERT)
+    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["email"])
+    _run(bench, "UPDATE public.people SET name = 'Bea'")
+    emails = [(each or {}).get("email") for each in _images(bench)]
+    bench.expect("values before and after the rule", emails, equals=["ada@example.org", MASK])
+    bench.documented_limit("values captured before a redaction rule stay in the trail until they are purged", _README)
+
+
+@breaks(earlier_rows, at="values before and after the rule")
+def earlier_rows_with_a_rule_that_is_not_kept(bench: Bench) -> None:
+    _keep_everything(bench)
+
+
+@check(
+    "redaction.excluded-only",
+    claim="an update of excluded columns only is recorded as an update of nothing",
+    section=_HERE,
+    severity=P1,
+    area=_AREA,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.REDACTION, Feature.CHANGED_FIELDS),
+)
+def excluded_only(bench: Bench) -> None:
+    _redacted_people(bench)
+    _run(bench, _INSERT, "UPDATE public.people SET token = 'other'")
+    told = [(each.op, each.changed_fields) for each in bench.changes("people")]
+    bench.expect("changes", told, equals=[("insert", None), ("update", None)])
+    bench.documented_limit("an update of excluded columns only shows that something was updated, and not what", _README)
+
+
+@breaks(excluded_only, at="changes")
+def excluded_only_is_named(bench: Bench) -> None:
+    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))
