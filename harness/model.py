@@ -215,6 +215,25 @@ class Proof(Struct, frozen=True, kw_only=True):
     duration_ms: float = 0.0
 
 
+class TrailProof(Struct, frozen=True, kw_only=True):
+    """Which checks one break of the audit trail turned to Issue, of those that were run under it."""
+
+    topology: str
+    name: str
+    what: str
+    tried: int
+    turned: tuple[str, ...]
+    #: checks that should have turned and did not
+    stayed: tuple[str, ...]
+    #: checks that turned and should not have
+    beside: tuple[str, ...]
+    duration_ms: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        return not self.stayed and not self.beside
+
+
 class ServiceEvidence(Struct, frozen=True, kw_only=True):
     """One server as it really ran."""
 

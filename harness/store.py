@@ -4,6 +4,7 @@
       run.json        the record: plan, provenance, topologies as they stood; replaced atomically
       results.jsonl   one row per planned check, appended
       proofs.jsonl    one row per control, when the run proved its checks
+      trail.jsonl     one row per break of the trail, likewise
       logs/<topology>/<service>.log
 
 A run that was killed leaves whole rows and at most one torn line, which the reader drops; every
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from harness.errors import StoreError
-from harness.model import SCHEMA_VERSION, Proof, Result, RunRecord, Status
+from harness.model import SCHEMA_VERSION, Proof, Result, RunRecord, Status, TrailProof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,6 +61,7 @@ class RunStore:
             (self.folder / "logs").mkdir(parents=True)
             self._results = (self.folder / "results.jsonl").open("ab", buffering=0)
             self._proofs = (self.folder / "proofs.jsonl").open("ab", buffering=0)
+            self._trail = (self.folder / "trail.jsonl").open("ab", buffering=0)
             self._write_record()
             self._point_latest()
 
@@ -75,6 +77,9 @@ class RunStore:
     def append_proof(self, proof: Proof) -> None:
         self._append(self._proofs, proof)
 
+    def append_trail_proof(self, proof: TrailProof) -> None:
+        self._append(self._trail, proof)
+
     def write_log(self, topology: str, service: str, text: str) -> None:
         with self._explained():
             folder = self.folder / "logs" / topology
@@ -84,8 +89,9 @@ class RunStore:
     def close(self) -> None:
         self._results.close()
         self._proofs.close()
+        self._trail.close()
 
-    def _append(self, file: FileIO, row: Result | Proof) -> None:
+    def _append(self, file: FileIO, row: Result | Proof | TrailProof) -> None:
         data = msgspec.json.encode(self._scrubbed(row)) + b"\n"
         with self._lock, self._explained():
             # one write call a row: a crash tears at most the last line
@@ -170,6 +176,7 @@ class StoredRun(msgspec.Struct, frozen=True):
     record: RunRecord
     results: tuple[Result, ...]
     proofs: tuple[Proof, ...]
+    trail_proofs: tuple[TrailProof, ...]
     #: lines that were not whole rows, such as the last one of a killed run
     torn: int
 
@@ -212,7 +219,8 @@ def read_run(folder: Path) -> StoredRun:
         raise StoreError(f"run.json cannot be read: {error}", where=str(folder)) from None
     results, torn = _rows(folder / "results.jsonl", Result)
     proofs, torn_proofs = _rows(folder / "proofs.jsonl", Proof)
-    return StoredRun(folder, record, results, proofs, torn + torn_proofs)
+    trail_proofs, torn_trail = _rows(folder / "trail.jsonl", TrailProof)
+    return StoredRun(folder, record, results, proofs, trail_proofs, torn + torn_proofs + torn_trail)
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:

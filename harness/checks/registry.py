@@ -105,6 +105,22 @@ class Control(Struct, frozen=True, kw_only=True):
         return lacking(self.needs, topology)
 
 
+class TrailBreak(Struct, frozen=True, kw_only=True):
+    """A break of the audit trail itself: it must turn exactly these checks to Issue, of all in these suites."""
+
+    name: str
+    what: str
+    among: tuple[str, ...]
+    turns: frozenset[str]
+    #: checks of those suites that are not run under it
+    aside: frozenset[str]
+    apply: CheckFunction
+
+    def control_of(self, identity: str) -> Control:
+        """Return the break as a control of one check; which expectation it turns is not asked."""
+        return Control(name=self.name, check=identity, at="", needs=(), apply=self.apply)
+
+
 def check(
     identity: str,
     *,
@@ -156,6 +172,26 @@ def breaks(target: Check, *, at: str, needs: tuple[Capability, ...] = ()) -> Cal
     return declare
 
 
+def breaks_trail(
+    *, what: str, among: tuple[str, ...], turns: Iterable[str], aside: Iterable[str] = ()
+) -> Callable[[CheckFunction], TrailBreak]:
+    """Declare a break of the audit trail.
+
+    :param what: one sentence: what the trail no longer does.
+    :param among: the suites whose checks are all run under it.
+    :param turns: the checks that it must turn to Issue; all others must stay as they are.
+    :param aside: checks of those suites that are not run under it.
+    """
+
+    def declare(function: CheckFunction) -> TrailBreak:
+        name = getattr(function, "__name__", "break").replace("_", "-")
+        return TrailBreak(
+            name=name, what=what, among=among, turns=frozenset(turns), aside=frozenset(aside), apply=function
+        )
+
+    return declare
+
+
 class Fixtures(Struct, frozen=True, kw_only=True):
     """The tables that checks write to, made once in the template database."""
 
@@ -172,6 +208,7 @@ class Catalogue(Struct, frozen=True):
     checks: tuple[Check, ...]
     controls: tuple[Control, ...]
     fixtures: Fixtures
+    trail_breaks: tuple[TrailBreak, ...] = ()
 
     def select(self, suites: Iterable[str] = (), checks: Iterable[str] = ()) -> tuple[Check, ...]:
         """Return the checks of the named suites and the named checks; all when nothing is named.
@@ -204,6 +241,7 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
     found = list(_declared(modules))
     checks = [each for each in found if isinstance(each, Check)]
     controls = [each for each in found if isinstance(each, Control)]
+    trail_breaks = [each for each in found if isinstance(each, TrailBreak)]
     seen: set[str] = set()
     for each in checks:
         if each.id in seen:
@@ -215,15 +253,17 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
     for each in checks:
         if not any(control.check == each.id for control in controls):
             raise ConfigError(f"nothing can break the check {each.id}: it has no control, so it proves nothing")
-    return Catalogue(tuple(checks), tuple(controls), fixtures)
+    for trail_break in trail_breaks:
+        if unknown := sorted((trail_break.turns | trail_break.aside) - seen):
+            raise ConfigError(f"the break {trail_break.name} names {', '.join(unknown)}, which is no check")
+    return Catalogue(tuple(checks), tuple(controls), fixtures, tuple(trail_breaks))
 
 
-def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control]:
+def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control | TrailBreak]:
     for module in modules:
         for value in vars(module).values():
-            # a check that a module imported from another is declared there, not here
-            if (
-                isinstance(value, Check | Control)
-                and getattr(value.run if isinstance(value, Check) else value.apply, "__module__", "") == module.__name__
-            ):
-                yield value
+            # what a module imported from another is declared there, not here
+            if isinstance(value, Check | Control | TrailBreak):
+                function = value.run if isinstance(value, Check) else value.apply
+                if getattr(function, "__module__", "") == module.__name__:
+                    yield value

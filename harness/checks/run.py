@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -26,11 +27,11 @@ from harness.events import (
     Notice,
 )
 from harness.lab.lab import Lab, stand_up
-from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
+from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from harness.checks.registry import Check
+    from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.redaction import Redactor
@@ -74,7 +75,8 @@ class Run:
         self._tell = listener
         self._labs: list[Lab] = []
         self._lock = Lock()
-        self._answered: set[tuple[str, str]] = set()
+        #: what has been answered, and how
+        self._statuses: dict[tuple[str, str], Status] = {}
         #: set by a signal
         self.interrupted = Event()
         #: set when nothing new may begin, whatever the cause
@@ -153,6 +155,8 @@ class Run:
             try:
                 for each in pending:
                     each.result()
+                if self._settings.proving:
+                    self._prove_trail(pool, rows, topology, workplace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -184,9 +188,58 @@ class Run:
             self._tell(ControlFinished(proof))
         self._answer(accept_known(plain, self._settings.known))
 
+    def _prove_trail(
+        self, pool: ThreadPoolExecutor, rows: list[PlannedCheck], topology: Topology, workplace: Workplace
+    ) -> None:
+        """Break the trail itself: exactly the checks that watch what broke must turn to Issue.
+
+        A break is the trail's and not the topology's, so each is tried in one of the run's topologies.
+        """
+        names = [each.name for each in self._settings.topologies]
+        mine = [
+            each
+            for number, each in enumerate(self._settings.catalogue.trail_breaks)
+            if names[number % len(names)] == topology.name
+        ]
+        sound = {row.check: row for row in rows if self._statuses.get((row.topology, row.check)) is Status.OK}
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        for broken in mine:
+            tried = [
+                row
+                for name, row in sound.items()
+                if name.partition(".")[0] in broken.among and name not in broken.aside
+            ]
+            due = broken.turns & {row.check for row in tried}
+            if not due:
+                continue
+            began = time.monotonic()
+
+            def one(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
+                if self._stop.is_set():
+                    return None
+                control = broken.control_of(row.check)
+                result = run_check(checks[row.check], row, topology, workplace, control=control, interrupted=self._stop)
+                return row.check if result.status is Status.ISSUE else None
+
+            turned = {name for name in pool.map(one, tried) if name}
+            if self._stop.is_set():
+                return
+            self._store.append_trail_proof(
+                TrailProof(
+                    topology=topology.name,
+                    name=broken.name,
+                    what=broken.what,
+                    tried=len(tried),
+                    turned=tuple(sorted(turned)),
+                    stayed=tuple(sorted(due - turned)),
+                    beside=tuple(sorted(turned - due)),
+                    duration_ms=round((time.monotonic() - began) * 1000, 1),
+                )
+            )
+
     def _answer(self, result: Result) -> None:
         with self._lock:
-            self._answered.add((result.topology, result.check))
+            self._statuses[result.topology, result.check] = result.status
         self._store.append(result)
         self._tell(CheckFinished(result))
 
@@ -197,7 +250,7 @@ class Run:
             else f"the run failed: {failure}"
         )
         for row in self._settings.plan:
-            if (row.topology, row.check) not in self._answered:
+            if (row.topology, row.check) not in self._statuses:
                 self._answer(_not_run(row, why))
 
     def _record(self, evidence: TopologyEvidence) -> None:

@@ -86,6 +86,9 @@ def prove(context: Context, arguments: Namespace) -> int:
         sys.stdout.write(
             f"{topology.name:<12} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
         )
+    if run.trail_proofs:
+        exact = sum(each.exact for each in run.trail_proofs)
+        sys.stdout.write(f"breaks of the trail: {exact} of {len(run.trail_proofs)} turned exactly their checks\n")
     failed = [each for each in run.proofs if each.applicable and not each.proven]
     for each in failed:
         sys.stdout.write(
@@ -93,8 +96,14 @@ def prove(context: Context, arguments: Namespace) -> int:
                 f"UNPROVEN {each.topology}: {each.check} under {each.control}, at {each.at!r}: {each.reason}\n"
             )
         )
+    for each in run.trail_proofs:
+        for names, how in ((each.stayed, "stayed green"), (each.beside, "turned to Issue, and should not have")):
+            if names:
+                sys.stdout.write(f"UNPROVEN {each.topology}: under the break {each.name} {', '.join(names)} {how}\n")
     code = _exit_code(context, [run], strict=arguments.strict)
-    return code if code not in {0, EXIT_NOT_RUN} else EXIT_ISSUE if failed else code
+    if code not in {0, EXIT_NOT_RUN}:
+        return code
+    return EXIT_ISSUE if failed or not all(each.exact for each in run.trail_proofs) else code
 
 
 def report(context: Context, arguments: Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, Topology, TopologyEvidence
+from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, Topology, TopologyEvidence, TrailProof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +48,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     folders: dict[str, Path]
     #: why run folders were left out, one sentence each
     left_out: tuple[str, ...] = ()
+    #: what breaking the audit trail itself turned, by the break's name
+    trail_proofs: dict[str, TrailProof] = {}
 
     def of(self, topology: str) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.planned.topology == topology)
@@ -113,7 +115,11 @@ def merge(
     records: dict[str, RunRecord] = {}
     about = target or (taken[-1].record.audit_target if taken else "")
     name_of = about.partition(" ")[0]
+    trail_proofs: dict[str, TrailProof] = {}
     for run in taken:
+        trail_proofs |= {
+            each.name: each for each in run.trail_proofs if _stood_the_same(run.record, each.topology, newest)
+        }
         if run.record.audit_target != about:
             if run.record.audit_target.partition(" ")[0] == name_of:
                 out.append(f"run {run.record.run_id} is left out: the audit target {name_of} was another")
@@ -149,6 +155,7 @@ def merge(
         records=records,
         folders={run.record.run_id: run.folder for run in taken},
         left_out=tuple(dict.fromkeys(out)),
+        trail_proofs=trail_proofs,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import EvidenceClass, PoolMode, Prepare, Section, Severity, Status
+from harness.model import EvidenceClass, PoolMode, Prepare, Section, Severity, Status, TrailProof
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.walkthrough import ItemAnswer, walk
 
@@ -114,6 +114,7 @@ class Report(Struct, frozen=True, kw_only=True):
     limits: tuple[LimitRow, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
+    trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     schema_version: int = 1
 
@@ -148,6 +149,7 @@ def build_report(
         limits=_limits(evidence),
         matrix=_matrix(evidence, names),
         rows=evidence.rows,
+        trail_proofs=tuple(evidence.trail_proofs.values()),
         notes=tuple(
             dict.fromkeys(
                 [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]

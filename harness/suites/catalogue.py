@@ -24,6 +24,7 @@ from harness.suites import (
     observability,
     redaction,
     retention,
+    trail_breaks,
 )
 
 FIXTURES = Fixtures(
@@ -48,6 +49,7 @@ def catalogue() -> Catalogue:
             *(capture, capture_transactions, capture_rows, capture_evasion, capture_operations, capture_trouble),
             *(actor, actor_sharing, actor_actions, actor_work, careless),
             *(redaction, retention, export, investigation, observability, continuity),
+            trail_breaks,
         ),
         FIXTURES,
     )

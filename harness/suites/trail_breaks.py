@@ -1,0 +1,320 @@
+"""Breaks of the audit trail itself, each with exactly the checks that must notice.
+
+A control shows that one check can fail. These show that the checks tell what broke: those that watch it turn to
+Issue, and the others stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.registry import breaks_trail
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+
+_ASIDE = (
+    # predictions of where a careless setting ends up: how they come out under a break depends on the pool mode
+    *("actor.careless-session-set", "actor.careless-session-set-lost", "actor.careless-outside-transaction"),
+    *("actor.careless-after-first-write", "actor.careless-startup-option", "actor.careless-role-default"),
+    # costs as much as all the others together
+    "capture.hostile-values",
+)
+_WRITES = ("capture", "actor", "continuity")
+
+
+@breaks_trail(
+    what="it captures no delete",
+    among=_WRITES,
+    turns=(
+        "actor.many-clients",
+        "capture.attach",
+        "capture.bulk",
+        "capture.canary",
+        "capture.cascade",
+        "capture.changed-from",
+        "capture.column-names",
+        "capture.coverage",
+        "capture.delete",
+        "capture.hostile-identifiers",
+        "capture.install",
+        "capture.keys",
+        "capture.merge",
+        "capture.parity",
+        "capture.partitions",
+        "continuity.capture-ready",
+        "continuity.old-rows",
+    ),
+    aside=_ASIDE,
+)
+def no_deletes(bench: Bench) -> None:
+    bench.rewrite_capture(
+        ("ELSIF TG_OP = 'UPDATE' THEN", "ELSIF TG_OP = 'DELETE' THEN RETURN NULL; ELSIF TG_OP = 'UPDATE' THEN"),
+        ("IF TG_OP <> 'INSERT' THEN", "IF TG_OP = 'DELETE' THEN RETURN NULL; END IF; IF TG_OP <> 'INSERT' THEN"),
+    )
+
+
+@breaks_trail(
+    what="it does not name what an update changed",
+    among=_WRITES,
+    turns=(
+        "capture.attach",
+        "capture.canary",
+        "capture.changed-from",
+        "capture.coverage",
+        "capture.float-digits",
+        "capture.json-values",
+        "capture.update",
+        "continuity.capture-ready",
+    ),
+    aside=_ASIDE,
+)
+def no_changed_fields(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.changed_fields := NULL")
+
+
+@breaks_trail(
+    what="it attributes every write to nobody",
+    among=_WRITES,
+    turns=(
+        "actor.action-anonymous",
+        "actor.anonymous",
+        "actor.first-write-in-savepoint",
+        "actor.isolation-levels",
+        "actor.jobs",
+        "actor.local-setting",
+        "actor.many-clients",
+        "actor.moved-connection",
+        "actor.pipeline",
+        "actor.prepared",
+        "actor.rollback-to-savepoint",
+        "actor.shared-connection",
+        "actor.single-message",
+        "actor.types",
+        "actor.unit-of-work",
+        "capture.attach",
+        "capture.canary",
+        "capture.cascade",
+        "capture.coverage",
+        "capture.least-rights",
+        "capture.reused-txid",
+        "capture.savepoint",
+        "capture.truncate",
+        "capture.two-phase",
+        "continuity.capture-ready",
+        "continuity.old-rows",
+    ),
+    aside=_ASIDE,
+)
+def no_actors(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.actor_ref := NULL")
+
+
+@breaks_trail(
+    what="it keeps keys as text",
+    among=("capture", "export"),
+    turns=(
+        "capture.attach",
+        "capture.canary",
+        "capture.coverage",
+        "capture.identifiers",
+        "capture.install",
+        "capture.keys",
+        "capture.parity",
+        "capture.partitions",
+        "export.history",
+    ),
+    aside=_ASIDE,
+)
+def text_keys(bench: Bench) -> None:
+    bench.rewrite_function(
+        "threadline_row_key", ("jsonb_object_agg(k, image -> k)", "jsonb_object_agg(k, image ->> k)")
+    )
+    bench.rewrite_capture(
+        ("jsonb_build_object(v_key, r.image -> v_key)", "jsonb_build_object(v_key, r.image ->> v_key)")
+    )
+
+
+@breaks_trail(
+    what="it runs with the rights of the writer, who is given them",
+    among=_WRITES,
+    turns=(
+        "capture.attach",
+        "capture.canary",
+        "capture.coverage",
+        "capture.forgery",
+        "capture.install",
+        "capture.least-rights",
+        "capture.parity",
+        "continuity.capture-ready",
+    ),
+    aside=_ASIDE,
+)
+def callers_rights(bench: Bench) -> None:
+    bench.rewrite_capture(("SECURITY DEFINER", ""))
+    bench.sabotage("GRANT SELECT, INSERT ON public.audit_changes, public.audit_transactions TO harness_app")
+
+
+@breaks_trail(
+    what="it records a TRUNCATE as nothing",
+    among=("capture", "actor", "export"),
+    turns=(
+        "capture.attach",
+        "capture.canary",
+        "capture.coverage",
+        "capture.install",
+        "capture.parity",
+        "capture.truncate",
+        "export.as-of",
+    ),
+    aside=_ASIDE,
+)
+def no_truncates(bench: Bench) -> None:
+    bench.rewrite_capture(
+        ("IF TG_OP = 'INSERT' THEN", "IF TG_OP = 'TRUNCATE' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
+    )
+
+
+@breaks_trail(
+    what="it gives every change a transaction of its own",
+    among=_WRITES,
+    turns=(
+        "actor.action-anonymous",
+        "actor.action-linkage",
+        "actor.action-recorded",
+        "actor.anonymous",
+        "actor.correlation-stored",
+        "actor.first-write-in-savepoint",
+        "actor.isolation-levels",
+        "actor.jobs",
+        "actor.linked-action-kept",
+        "actor.local-setting",
+        "actor.many-clients",
+        "actor.moved-connection",
+        "actor.pipeline",
+        "actor.prepared",
+        "actor.rollback-to-savepoint",
+        "actor.shared-connection",
+        "actor.single-message",
+        "actor.types",
+        "actor.unit-of-work",
+        "capture.attach",
+        "capture.bulk",
+        "capture.canary",
+        "capture.cascade",
+        "capture.coverage",
+        "capture.least-rights",
+        "capture.one-transaction",
+        "capture.reused-txid",
+        "capture.savepoint",
+        "capture.truncate",
+        "capture.two-phase",
+        "continuity.capture-ready",
+        "continuity.old-rows",
+    ),
+    aside=_ASIDE,
+)
+def torn_transactions(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
+
+
+@breaks_trail(
+    what="it links no action to its transaction",
+    among=("actor", "retention", "export"),
+    turns=(
+        "actor.action-linkage",
+        "actor.action-recorded",
+        "actor.correlation-stored",
+        "actor.jobs",
+        "actor.linked-action-kept",
+        "actor.unit-of-work",
+        "export.correlation",
+        "export.csv",
+        "retention.actions",
+    ),
+    aside=_ASIDE,
+)
+def unlinked_actions(bench: Bench) -> None:
+    bench.rewrite_function(
+        "threadline_record_action", ("action_id = coalesce(t.action_id, EXCLUDED.action_id)", "action_id = t.action_id")
+    )
+
+
+@breaks_trail(
+    what="it masks nothing",
+    among=("redaction", "capture"),
+    turns=(
+        "capture.attach",
+        "capture.canary",
+        "capture.coverage",
+        "capture.install",
+        "capture.parity",
+        "redaction.canaries",
+        "redaction.computed-later",
+        "redaction.earlier-rows",
+        "redaction.insert",
+        "redaction.json-whole",
+        "redaction.null-hidden",
+        "redaction.partitions",
+        "redaction.renamed-column",
+        "redaction.update",
+    ),
+    aside=_ASIDE,
+)
+def no_masks(bench: Bench) -> None:
+    bench.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
+
+
+@breaks_trail(
+    what="its purge takes changes of any age",
+    among=("retention", "observability"),
+    turns=(
+        "retention.boundary",
+        "retention.dry-run",
+        "retention.mixed-age",
+        "retention.old-gone",
+        "retention.purge",
+        "retention.side-by-side",
+    ),
+    aside=_ASIDE,
+)
+def purge_of_everything(bench: Bench) -> None:
+    bench.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "true"))
+
+
+@breaks_trail(
+    what="its times are an hour late",
+    among=("retention", "export", "continuity"),
+    turns=(
+        "continuity.capture-ready",
+        "continuity.nothing-made-up",
+        "export.commit-order",
+    ),
+    aside=_ASIDE,
+)
+def late_times(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")
+
+
+@breaks_trail(
+    what="its coverage calls everything captured",
+    among=("capture", "redaction", "observability", "continuity"),
+    turns=(
+        "capture.canary",
+        "capture.coverage",
+        "capture.install",
+        "capture.parity",
+        "capture.renamed-key",
+        "capture.schema-change",
+        "continuity.capture-ready",
+        "observability.health",
+        "redaction.computed-later",
+        "redaction.renamed-column",
+    ),
+    aside=_ASIDE,
+)
+def blind_coverage(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
+        "AS 'SELECT NULL::text'"
+    )
