@@ -125,6 +125,18 @@ def roll_back() -> NoReturn:
     raise psycopg.Rollback
 
 
+def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
+    """Connect in autocommit mode to what a connection string says.
+
+    :raises SqlError: as psycopg does.
+    :raises ConfigError: for what is no connection string; it is not repeated, because it may hold a password.
+    """
+    try:
+        return Client.connect(dsn, autocommit=True, connect_timeout=connect_timeout_s, prepare_threshold=None)
+    except psycopg.ProgrammingError:
+        raise ConfigError("this is no connection string that libpq understands") from None
+
+
 def describe(error: BaseException) -> str:
     """Return an error as the evidence spells it: SQLSTATE first, then the message's first line."""
     text = str(error).strip().splitlines()

@@ -34,9 +34,9 @@ CSV_ACTION_COLUMNS = ("correlation_id", "action_id")
 #: first cell of a CSV's last record, when the export was cut
 CSV_TRUNCATED = "#truncated"
 
-#: a spreadsheet takes a cell that begins like this for a formula (https://owasp.org/www-community/attacks/CSV_Injection)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 _GUARD = "'"
+#: a spreadsheet takes a cell that begins like this for a formula (https://owasp.org/www-community/attacks/CSV_Injection)
+_GUARDED = frozenset("=+-@\t\r＝＋－＠" + _GUARD)
 
 
 class Sink(Protocol):
@@ -128,7 +128,7 @@ class _Writer(Protocol):
 
 def guard(cell: str) -> str:
     """Return a cell that no spreadsheet runs: what could be a formula, or is guarded already, gets an apostrophe."""
-    return _GUARD + cell if cell.startswith((*_FORMULA, _GUARD)) else cell
+    return _GUARD + cell if cell[:1] in _GUARDED else cell
 
 
 def unguard(cell: str) -> str:

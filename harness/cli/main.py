@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import inspect, verify
+from harness.cli import audit, inspect, verify
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
@@ -87,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("reap", help="remove what killed runs left")
     command.add_argument("--engine", choices=("auto", "docker", "native"))
     command.set_defaults(run=inspect.reap)
+
+    audit.add_commands(commands)
 
     for command in {id(each): each for each in commands.choices.values()}.values():
         command.add_argument("--reports", metavar="DIR", help="where evidence and reports lie (default: reports)")

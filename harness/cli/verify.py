@@ -96,10 +96,13 @@ def prove(context: Context, arguments: Namespace) -> int:
                 f"UNPROVEN {each.topology}: {each.check} under {each.control}, at {each.at!r}: {each.reason}\n"
             )
         )
-    for each in run.trail_proofs:
-        for names, how in ((each.stayed, "stayed green"), (each.beside, "turned to Issue, and should not have")):
+    for broken in run.trail_proofs:
+        told = {"stayed green": broken.stayed, "turned to Issue, and should not have": broken.beside}
+        for how, names in told.items():
             if names:
-                sys.stdout.write(f"UNPROVEN {each.topology}: under the break {each.name} {', '.join(names)} {how}\n")
+                sys.stdout.write(
+                    f"UNPROVEN {broken.topology}: under the break {broken.name} {', '.join(names)} {how}\n"
+                )
     code = _exit_code(context, [run], strict=arguments.strict)
     if code not in {0, EXIT_NOT_RUN}:
         return code

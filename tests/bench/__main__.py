@@ -23,17 +23,19 @@ from harness.lab.catalogue import load_topologies, wanted_by
 from harness.lab.lab import stand_up
 from harness.redaction import Redactor
 from harness.store import new_run_id, read_run
-from tests.bench import capture
+from tests.bench import capture, trail
 
-BOUND_RUN_S = 20.0
+BOUND_RUN_S, BOUND_PROVE_S = 30.0, 120.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="nox -s bench --")
     parser.add_argument("--engine", choices=("auto", "docker", "native"), default="auto")
-    parser.add_argument("what", nargs="*", choices=("startup", "capture", "run", []), help="all when none is named")
+    parser.add_argument(
+        "what", nargs="*", choices=("startup", "capture", "trail", "run", "prove", []), help="all when none is named"
+    )
     arguments = parser.parse_args()
-    asked = arguments.what or ["startup", "capture", "run"]
+    asked = arguments.what or ["startup", "capture", "trail", "run", "prove"]
     topologies = list(load_topologies().values())
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
     try:
@@ -56,18 +58,26 @@ def main() -> int:
             capture.measure(lab)
         finally:
             lab.close()
+    if "trail" in asked:
+        lab = stand_up(engine, topologies[0], owner, Redactor())
+        try:
+            trail.measure(lab)
+        finally:
+            lab.close()
     engine.close()
-    if "run" in asked:
-        measure_run(engine.name)
+    for what, bound in (("run", BOUND_RUN_S), ("prove", BOUND_PROVE_S)):
+        if what in asked:
+            measure_run(what, bound, engine.name)
     return 0
 
 
-def measure_run(engine: str) -> None:
-    """Print how long the main job takes, as `nox -s report` runs it in its environment, and what a check costs."""
+def measure_run(what: str, bound_s: float, engine: str) -> None:
+    """Print how long all suites take on all topologies, as the nox sessions run them, and what a check costs."""
+    command = ["report", "--complete"] if what == "run" else ["prove"]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "harness", "report", "--complete", "--engine", engine],
+            [sys.executable, "-m", "harness", *command, "--engine", engine],
             cwd=folder,
             check=True,
             env={**os.environ, "PYTHONPATH": str(places.SHIPPED)},
@@ -77,13 +87,20 @@ def measure_run(engine: str) -> None:
         took = time.perf_counter() - began
         run = read_run(Path(folder) / "reports" / "runs" / "latest")
     rows = [each for each in run.results if each.expectations]
-    verdict = "within" if took <= BOUND_RUN_S else "OVER"
-    print(
-        f"\nthe main job: {took:.1f} s ({verdict} {BOUND_RUN_S:.0f} s), {len(rows)} rows that ran, "
-        f"{took / len(rows) * 1000:.0f} ms of the job a row"
-    )
+    cost = len(rows) if what == "run" else len(rows) + len(run.proofs) + sum(each.tried for each in run.trail_proofs)
+    verdict = "within" if took <= bound_s else "OVER"
+    named = "all suites on all topologies" if what == "run" else "prove"
+    print(f"\n{named}: {took:.1f} s ({verdict} {bound_s:.0f} s), {cost} checks run, {took / cost * 1000:.0f} ms each")
     slowest = sorted(rows, key=lambda each: -each.duration_ms)[:5]
     print("  slowest: " + ", ".join(f"{each.check} in {each.topology} {each.duration_ms:.0f} ms" for each in slowest))
+    if what == "run":
+        by_suite: dict[str, list[float]] = {}
+        for row in rows:
+            by_suite.setdefault(row.check.partition(".")[0], []).append(row.duration_ms)
+        print(
+            "  a check, by suite: "
+            + ", ".join(f"{suite} {sum(each) / len(each):.0f} ms" for suite, each in by_suite.items())
+        )
 
 
 if __name__ == "__main__":

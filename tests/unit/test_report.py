@@ -9,11 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from harness.lab.catalogue import load_topologies
-from harness.model import Status
+from harness.model import Attestation, Status
 from harness.report.evidence import merge, worst
 from harness.report.render import render
 from harness.report.tables import Report, build_report
 from harness.report.walkthrough import ITEMS
+from harness.suites.catalogue import catalogue
 from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
 
 if TYPE_CHECKING:
@@ -174,8 +175,32 @@ def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report
     assert [
         sum(item.section == section for item in ITEMS) for section in dict.fromkeys(item.section for item in ITEMS)
     ] == [4, 3, 3, 4, 2, 2, 1]
-    unbuilt = [item for item in report.walkthrough if not item.checks]
-    assert {item.status for item in unbuilt} == {Status.NOT_RUN}
+    human = [item for item in report.walkthrough if not item.checks]
+    assert [item.number for item in human] == ["3.1", "4.4"]
+    assert {item.status for item in human} == {Status.NA}
+    assert all("no operator has signed" in item.reason for item in human)
+
+
+def test_every_check_answers_exactly_one_item() -> None:
+    answered = [check for item in ITEMS for check in item.checks]
+    assert sorted(answered) == sorted(each.id for each in catalogue().checks)
+
+
+def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
+    signed = Attestation(
+        item="backups-agree-with-retention",
+        by="ada",
+        on="2026-01-01",
+        statement="restored on staging and purged",
+        link="docs/backups.md",
+    )
+    report = build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path, attestations=[signed])
+    item = next(each for each in report.walkthrough if each.number == "4.4")
+    assert item.status is Status.OK
+    render(report, tmp_path)
+    text = (tmp_path / "checklist.md").read_text()
+    assert "ada on 2026-01-01: restored on staging and purged" in text
+    assert "docs/backups.md" in text
 
 
 def test_an_item_is_ok_only_if_all_its_checks_are(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""A million audit rows exported and purged: time beside COPY and one DELETE, and the peak of memory.
+
+Each export and the purge runs in a process of its own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from harness.audit.export import FORMATS, Format, export
+from harness.audit.retention import Policy, purge
+from harness.audit.target import reference_target
+from harness.audit.telemetry import Telemetry
+from harness.database import Client, Endpoint, connect, create_database
+
+if TYPE_CHECKING:
+    from harness.lab.lab import Lab
+
+ROWS = 1_000_000
+_A_TENTH = 10
+_PAGE, _BATCH = 2000, 5000
+#: what an export holds, as one statement: the limit that COPY sets
+_SAME_AS_EXPORT = """
+COPY (SELECT c.*, t.occurred_at, t.actor_ref, a.correlation_id FROM public.audit_changes c
+      LEFT JOIN public.audit_transactions t ON t.id = c.transaction_id
+      LEFT JOIN public.audit_actions a ON a.id = t.action_id
+      ORDER BY c.captured_at DESC, c.id DESC) TO STDOUT (FORMAT csv)
+"""
+
+
+def measure(lab: Lab) -> None:
+    with lab.connect_admin() as admin:
+        create_database(admin, "trail", owner="harness_admin")
+    endpoint = lab.admin("trail")
+    with connect(endpoint) as client:
+        _fill(client)
+        print(f"\nexport and purge of {ROWS:,} changes (PostgreSQL {client.value('SHOW server_version')})")
+        copied = _copy(client)
+        print(f"  COPY of the same                  {copied:6.2f} s")
+        for kind in FORMATS:
+            _print_beside(f"export as {kind}, pages of {_PAGE}", _child(endpoint, kind, ROWS), copied, "COPY")
+        part = _child(endpoint, "ndjson", ROWS // _A_TENTH)
+        print(f"  export of a tenth as ndjson       {part['seconds']:6.2f} s  peak {part['peak_mb']:.0f} MB")
+        deleted = _delete(client)
+        print(f"  one DELETE, rolled back           {deleted:6.2f} s  and its locks to the end")
+        _print_beside(f"purge, batches of {_BATCH}", _child(endpoint, "purge", ROWS), deleted, "DELETE")
+        left = client.value("SELECT count(*) FROM public.audit_changes")
+        print(f"  changes left: {left}")
+
+
+def _fill(client: Client) -> None:
+    """Write the rows through the capture, a hundred a transaction, and make them old."""
+    target = reference_target()
+    target.install_in(client)
+    client.run(
+        "CREATE TABLE public.t (id bigserial PRIMARY KEY, name text NOT NULL, value integer, at timestamptz DEFAULT now())"
+    )
+    target.attach(client, "public.t")
+    client.run(
+        "CREATE PROCEDURE public.fill(n integer) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP "
+        """PERFORM set_config('threadline.actor_ref', '{"type": "user", "id": "42"}', true); """
+        "INSERT INTO public.t (name, value) SELECT 'name', i FROM generate_series(1, 100); COMMIT; END LOOP; END $$"
+    )
+    client.run(f"CALL public.fill({ROWS // 100})")
+    client.execute(target.statements.age, {"age": "90 days"})
+    client.run("VACUUM ANALYZE public.audit_changes, public.audit_transactions")
+
+
+def _copy(client: Client) -> float:
+    began = time.perf_counter()
+    with client.cursor() as cursor, cursor.copy(_SAME_AS_EXPORT) as copy, Path(os.devnull).open("wb") as sink:
+        sink.writelines(copy)
+    return time.perf_counter() - began
+
+
+def _delete(client: Client) -> float:
+    began = time.perf_counter()
+    with client.transaction(force_rollback=True):
+        client.run("DELETE FROM public.audit_transactions WHERE occurred_at < now() - interval '30 days'")
+        took = time.perf_counter() - began
+    client.run("VACUUM public.audit_changes, public.audit_transactions")
+    return took
+
+
+def _print_beside(what: str, measured: dict[str, Any], limit: float, name: str) -> None:
+    server = f", server process {measured['server_mb']:.0f} MB" if measured["server_mb"] else ""
+    print(
+        f"  {what:<33} {measured['seconds']:6.2f} s  {measured['seconds'] / limit:4.1f} x {name}, "
+        f"{measured['rows'] / measured['seconds']:,.0f} rows/s, peak {measured['peak_mb']:.0f} MB{server}"
+    )
+
+
+def _child(endpoint: Endpoint, what: str, rows: int) -> dict[str, Any]:
+    told = msgspec.json.encode({"endpoint": msgspec.to_builtins(endpoint), "what": what, "rows": rows})
+    done = subprocess.run([sys.executable, "-m", "tests.bench.trail"], input=told, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _run(told: dict[str, Any]) -> dict[str, Any]:
+    with connect(msgspec.convert(told["endpoint"], Endpoint)) as client, Path(os.devnull).open("w") as sink:
+        pid = client.server_pid()
+        began = time.perf_counter()
+        if told["what"] == "purge":
+            policy = Policy(enabled=True, keep_days=30)
+            rows = purge(client, policy, batch_size=_BATCH, to=Telemetry()).deleted_changes
+        else:
+            kind: Format = told["what"]
+            rows = export(client, sink, kind, max_rows=told["rows"], page_size=_PAGE, to=Telemetry()).returned_count
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"seconds": seconds, "rows": rows, "peak_mb": peak, "server_mb": _server_peak_mb(pid)}
+
+
+def _server_peak_mb(pid: int) -> float | None:
+    """Return the peak resident size of a server process, shared buffers included; None where it cannot be seen."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        # in a container it has another pid than outside: the last one is its own
+        if lines.get("Name", "").strip() == "postgres" and lines.get("NSpid", "").split()[-1:] == [str(pid)]:
+            return int(lines["VmHWM"].split()[0]) / 1024
+    return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_run(json.load(sys.stdin))))

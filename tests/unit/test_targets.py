@@ -1,0 +1,114 @@
+"""Audit targets as files: what is read, and what is said about a mistake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.audit.actor import Actor
+from harness.audit.target import Feature, _filled, load_target, reference_target, shipped_targets
+from harness.errors import ConfigError
+from harness.lab.catalogue import load_topologies
+from harness.suites.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+summary = "mine"
+install = ["mine.sql"]
+tables = ["public.log"]
+claims = ["truncate"]
+[actor]
+setting = "app.user"
+value = "id"
+scope = "session"
+[statements]
+attach = "CREATE TRIGGER t AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.f()"
+changes = "SELECT 1"
+"""
+
+
+def written(folder: Path, text: str = GOOD) -> str:
+    (folder / "mine.sql").write_text("SELECT 1;\n")
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_target_is_read_from_its_file(tmp_path: Path) -> None:
+    target = load_target(written(tmp_path))
+    assert (target.name, target.summary, target.claims) == ("mine", "mine", frozenset({Feature.TRUNCATE}))
+    assert target.install == (tmp_path / "mine.sql",)
+    assert target.actor.spell(Actor("user", "ada")) == "ada"
+    assert reference_target().actor.spell(Actor("user", "ada")) == '{"type":"user","id":"ada"}'
+
+
+def test_evidence_is_filed_under_what_a_target_is_made_of(tmp_path: Path) -> None:
+    before = load_target(written(tmp_path)).identity
+    assert load_target(written(tmp_path)).identity == before
+    (tmp_path / "mine.sql").write_text("SELECT 2;\n")
+    assert load_target(str(tmp_path / "mine.toml")).identity != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('scope = "session"', 'scope = "sesion"', "mine.toml:9: actor.scope: found 'sesion', allowed: "),
+        ('claims = ["truncate"]', 'claims = ["truncat"]', "mine.toml:5: claims"),
+        ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims: only the reference layer"),
+        ('claims = ["truncate"]', 'claims = ["redaction"]', "there is no statements.attach_redacted"),
+        ('setting = "app.user"', 'setting = "user"', "mine.toml:7: actor.setting"),
+        ("[statements]", "[statement]", "mine.toml: "),
+        ('summary = "mine"', 'sumary = "mine"', "sumary"),
+        ('install = ["mine.sql"]', 'install = ["other.sql"]', "mine.toml:3: install: "),
+        ('install = ["mine.sql"]', "", "--audit-sql FILE"),
+        ('tables = ["public.log"]', "tables = []", "tables"),
+        ('summary = "mine"', "summary = ", "it is not TOML"),
+    ],
+)
+def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_target(written(tmp_path, GOOD.replace(old, new)))
+    assert said in str(caught.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean plain-trigger"):
+        load_target("plain-triger")
+
+
+def test_the_shipped_targets_are_there_and_threadline_ships_no_sql(tmp_path: Path) -> None:
+    assert list(shipped_targets()) == ["reference", "plain-trigger", "session-setting", "threadline"]
+    for name in ("reference", "plain-trigger", "session-setting"):
+        assert load_target(name).install
+    with pytest.raises(ConfigError, match="--audit-sql"):
+        load_target("threadline")
+    (tmp_path / "own.sql").write_text("SELECT 1;")
+    assert load_target("threadline", [str(tmp_path / "own.sql")]).install == (tmp_path / "own.sql",)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [("public.posts", "posts"), ('"Shop"."Order ""Items"""', '"Order ""Items"""'), ('"a.b"', '"a.b"')],
+)
+def test_a_statement_is_filled_with_the_table_as_sql_spells_it(table: str, name: str) -> None:
+    assert _filled("{table}|{name}|'{}'", table) == f"{table}|{name}|'{{}}'"
+    assert _filled("{table_literal}", "public.it's") == "'public.it''s'"
+
+
+def test_what_a_target_does_not_claim_is_not_judged_and_says_so() -> None:
+    direct, checks = load_topologies()["direct"], {each.id: each for each in catalogue().checks}
+
+    def lacking(check: str, target: Any) -> str:
+        return checks[check].lacking(direct, target) or ""
+
+    plain, session = load_target("plain-trigger"), load_target("session-setting")
+    assert lacking("capture.truncate", plain) == "the audit target does not claim to record a TRUNCATE"
+    assert lacking("capture.insert", plain) == ""
+    assert "does not claim to redact" in lacking("redaction.insert", plain)
+    assert "set for the session" in lacking("actor.residue", session)
+    assert "whose own functions" in lacking("retention.purge", session)
+    for each in checks.values():
+        assert "audit target" not in (each.lacking(direct, reference_target()) or ""), each.id
