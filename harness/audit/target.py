@@ -187,7 +187,9 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """
         for table in self.tables:
             if owner.value("SELECT to_regclass(%s)", [table]) is None:
-                raise DatabaseError(f"tables: there is no table {table} once the trail is installed", where=self.where)
+                raise DatabaseError(
+                    f"tables: there is no table {table} once the trail is installed", where=self._at("tables")
+                )
         names = self._try(owner, "changes")
         if missing := [each for each in REQUIRED if each not in names]:
             raise DatabaseError(

@@ -314,7 +314,7 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
         IssueRow(
             severity=row.planned.severity,
             id=_issue_id(row),
-            symptom=row.result.reason,
+            symptom=f"not so: {row.planned.claim}. {row.result.reason}",
             area=row.planned.area,
             owner=row.result.known.owner if row.result.known else "unassigned",
             link=row.result.known.link if row.result.known else "",

@@ -218,7 +218,7 @@ def test_issues_are_ordered_stable_and_reproducible(report: Report, written: dic
     assert rows[0]["Owner"] == "ada"
     assert "https://example.org/1" in rows[0]["Link"]
     assert "nox -s topology-session" in rows[1]["Link"]
-    assert rows[1]["Symptom"] == "actor: expected a \\| b, observed &lt;c&gt;"
+    assert rows[1]["Symptom"] == "not so: the claim of actor.many-clients. actor: expected a \\| b, observed &lt;c&gt;"
     assert report.limits[0].source == "https://example.org/doc"
 
 
