@@ -39,6 +39,7 @@ class Feature(StrEnum):
     COVERAGE = "coverage"
     REDACTION = "redaction"
     RETENTION = "retention"
+    CONTRACT_TABLES = "contract-tables"
     #: only the reference layer's: its Python library and its own objects
     LIBRARY = "library"
 
@@ -58,6 +59,7 @@ _MEANINGS = {
     Feature.COVERAGE: "to tell which tables it captures",
     Feature.REDACTION: "to redact",
     Feature.RETENTION: "to delete what is too old",
+    Feature.CONTRACT_TABLES: "to keep its transactions in the contract's table, public.audit_transactions",
     Feature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
 }
 #: what a claim is worth nothing without

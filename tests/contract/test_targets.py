@@ -54,7 +54,7 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path,
         assert {
             *("capture.keys", "capture.key-change", "capture.identifiers", "capture.search-path"),
             *("capture.temp-tables", "capture.forgery", "capture.nested-writes", "capture.least-rights"),
-            *("capture.replica-role", "capture.canary", "capture.partitions"),
+            *("capture.replica-role", "capture.canary", "capture.partitions", "capture.reused-txid"),
         } <= found
         assert (
             not {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"} & found
