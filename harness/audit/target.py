@@ -125,6 +125,8 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actor: ActorConvention
     statements: Statements
     claims: tuple[Feature, ...] = ()
+    #: where the trail's own limits are documented: a path or an address
+    documentation: str = ""
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -165,6 +167,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     actor: ActorConvention
     statements: Statements
     claims: frozenset[Feature]
+    documentation: str
 
     @property
     def identity(self) -> str:
@@ -404,4 +407,5 @@ def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[F
         actor=file.actor,
         statements=file.statements,
         claims=claimed,
+        documentation=file.documentation,
     )

@@ -262,6 +262,13 @@ class Bench:
         """Record that the check saw a documented limit at work: what happens, and who says so."""
         self.limit = Limit(outcome=outcome, source=source)
 
+    def trail_limit(self, outcome: str) -> None:
+        """Record a limit of the audit trail itself; one that its target documents nowhere is an Issue."""
+        told = self.target.documentation
+        found = "documented" if told else "documented nowhere that its target names"
+        if self.expect(f"the limit that {outcome}", found, equals="documented"):
+            self.documented_limit(outcome, told)
+
 
 def spell(value: object) -> str:
     """Return a value as the evidence prints it: short text as it is, the rest as JSON."""

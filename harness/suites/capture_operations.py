@@ -194,9 +194,8 @@ def schema_change(bench: Bench) -> None:
     bench.expect(
         "coverage of a table made again", bench.target.coverage(bench.owner)["public.authors"] is None, equals=False
     )
-    bench.documented_limit(
-        "the values that ADD COLUMN … DEFAULT fills in are no changes; a renamed table's history is under two names",
-        "harness/audit/README.md",
+    bench.trail_limit(
+        "the values that ADD COLUMN … DEFAULT fills in are no changes; a renamed table's history is under two names"
     )
 
 
@@ -309,9 +308,7 @@ def occurred_at(bench: Bench) -> None:
     bench.expect(
         "first change, transaction, then the second change", times[0] <= occurred < between < times[-1], equals=True
     )
-    bench.documented_limit(
-        "occurred_at is the time of a transaction's first change; it commits later", "harness/audit/README.md"
-    )
+    bench.trail_limit("occurred_at is the time of a transaction's first change; it commits later")
 
 
 @breaks(occurred_at, at="first change, transaction, then the second change")

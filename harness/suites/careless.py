@@ -157,10 +157,7 @@ def after_first_write(bench: Bench) -> None:
         found,
         equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
     )
-    bench.documented_limit(
-        "an actor set after the first write of a transaction is ignored: the first write decides",
-        "harness/audit/README.md",
-    )
+    bench.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
 
 
 @breaks(after_first_write, at="the writes are attributed to")

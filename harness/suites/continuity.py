@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from harness.audit.coverage import CaptureNotReadyError, assert_capture_ready, explain_cutover
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from harness.checks.bench import Bench
 
 _HERE = Section.CONTINUITY
+_DEADLINE_S = 20
 
 
 def _old_table(bench: Bench) -> None:
@@ -142,21 +145,22 @@ def cutover_under_load(bench: Bench) -> None:
     after: list[int] = []
 
     def write() -> None:
-        for n in range(100, 400):
+        deadline = monotonic() + _DEADLINE_S
+        for n in count(100):
             mine = after if attached.is_set() else before
             with bench.audited(client, ADA):
                 client.run(f"INSERT INTO public.legacy VALUES ({n}, 'in use')")
             mine.append(n)
             first.set()
-            if len(after) == 20:
+            if len(after) == 20 or monotonic() > deadline:
                 return
 
     writer = Thread(target=write)
     writer.start()
-    first.wait(10)
+    first.wait(_DEADLINE_S)
     bench.target.attach(bench.owner, "public.legacy")
     attached.set()
-    writer.join(30)
+    writer.join()
     captured = [each.data_after["id"] for each in bench.changes("legacy")]
     bench.fact("writes before and after", f"{len(before)} and {len(after)}, {len(captured)} captured")
     bench.expect("there were writes before and after", bool(before and after), equals=True)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _HERE = Section.REDACTION
 _AREA = "redaction rules"
-_README = "harness/audit/README.md"
 MASK = "[REDACTED]"
 CANARY = "canary-4711"
 
@@ -432,7 +431,7 @@ def except_columns(bench: Bench) -> None:
         bench.expect("changed fields", changes[1].changed_fields, equals=("name",))
         bench.expect("prior values", changes[1].changed_from, equals={"name": "Ada"})
         bench.expect("the column in the row", changes[1].data_after["salary"], equals=200)
-    bench.documented_limit("a column that is excepted from what changed is still kept with the row", _README)
+    bench.trail_limit("a column that is excepted from what changed is still kept with the row")
 
 
 @breaks(except_columns, at="changed fields")
@@ -457,7 +456,7 @@ def earlier_rows(bench: Bench) -> None:
     _run(bench, "UPDATE public.people SET name = 'Bea'")
     emails = [(each or {}).get("email") for each in _images(bench)]
     bench.expect("values before and after the rule", emails, equals=["ada@example.org", MASK])
-    bench.documented_limit("values captured before a redaction rule stay in the trail until they are purged", _README)
+    bench.trail_limit("values captured before a redaction rule stay in the trail until they are purged")
 
 
 @breaks(earlier_rows, at="values before and after the rule")
@@ -479,7 +478,7 @@ def excluded_only(bench: Bench) -> None:
     _run(bench, _INSERT, "UPDATE public.people SET token = 'other'")
     told = [(each.op, each.changed_fields) for each in bench.changes("people")]
     bench.expect("changes", told, equals=[("insert", None), ("update", None)])
-    bench.documented_limit("an update of excluded columns only shows that something was updated, and not what", _README)
+    bench.trail_limit("an update of excluded columns only shows that something was updated, and not what")
 
 
 @breaks(excluded_only, at="changes")
