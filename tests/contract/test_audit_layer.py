@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.audit import installing
 from harness.audit.actor import Actor
 from harness.audit.target import reference_target
+from harness.audit.work import advice
 from harness.database import Client, SqlError, connect, create_database
 from harness.errors import DatabaseError
 from harness.lab.catalogue import load_topologies
@@ -17,7 +21,6 @@ from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -133,6 +136,40 @@ def test_transaction_ids_are_uuids_of_version_8_that_grow(lab: Lab) -> None:
             )
             is True
         )
+
+
+@pytest.mark.parametrize(
+    ("setting", "state"),
+    [
+        ("ada", "22P02"),
+        ("  ", "22P02"),
+        ('"ada"', "22023"),
+        ("null", "22023"),
+        ('{"id": "1"}', "22023"),
+        ('{"type": "root", "id": "1"}', "22023"),
+        ('{"type": "user", "id": 1}', "22023"),
+        ('{"type": "user", "id": " \\t"}', "22023"),
+    ],
+)
+def test_a_setting_that_is_no_actor_is_refused_with_its_sqlstate(lab: Lab, setting: str, state: str) -> None:
+    with database(lab) as client:
+        client.run(f"SET threadline.actor_ref = '{setting}'")
+        with pytest.raises(SqlError) as caught:
+            client.run("INSERT INTO public.posts (slug) VALUES ('x')")
+        assert client.value("SELECT count(*) FROM public.posts") == 0
+    assert caught.value.sqlstate == state
+    assert advice(caught.value)
+
+
+def test_the_sql_of_the_documentation_runs(lab: Lab) -> None:
+    text = (Path(installing.__file__).parent / "README.md").read_text(encoding="utf-8")
+    statements = re.findall(r"`(SELECT [^`]*threadline[^`]*)`", text)
+    assert len(statements) >= 5
+    with database(lab) as client, client.transaction(force_rollback=True):
+        client.run("CREATE TABLE public.orders (id int PRIMARY KEY)")
+        for statement in statements:
+            # what an application's role is called is the reader's own
+            client.run(statement.replace("'app'", "'harness_app'"))
 
 
 def test_sql_that_does_not_install_names_file_line_and_sqlstate(lab: Lab, tmp_path: Path) -> None:
