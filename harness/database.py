@@ -120,6 +120,11 @@ def is_idle(connection: AnyConnection) -> bool:
     return connection.info.transaction_status == pq.TransactionStatus.IDLE
 
 
+def is_open(connection: AnyConnection) -> bool:
+    """Say whether a transaction is open on a connection, and has not failed."""
+    return connection.info.transaction_status == pq.TransactionStatus.INTRANS
+
+
 def roll_back() -> NoReturn:
     """Leave the innermost `with connection.transaction()` block, undone, without an error."""
     raise psycopg.Rollback

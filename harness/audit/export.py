@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -36,7 +37,7 @@ CSV_TRUNCATED = "#truncated"
 
 _GUARD = "'"
 #: a spreadsheet takes a cell that begins like this for a formula (https://owasp.org/www-community/attacks/CSV_Injection)
-_GUARDED = frozenset("=+-@\t\r＝＋－＠" + _GUARD)
+_GUARDED = frozenset("=+-@\t\r\n＝＋－＠" + _GUARD)
 
 
 class Sink(Protocol):
@@ -46,13 +47,13 @@ class Sink(Protocol):
 
 
 class Exported(Struct, frozen=True, kw_only=True):
-    """What an export holds; the document says the same."""
+    """What an export holds; JSON says the same at its end."""
 
     returned_count: int
     truncated: bool
     max_rows: int | None
-    #: for :attr:`Filter.since_snapshot` of the next export, which then misses nothing and repeats nothing
-    snapshot: str
+    #: for :attr:`Filter.since_snapshot` of the next export, which then misses nothing and repeats nothing; None when cut
+    snapshot: str | None
 
 
 def export(
@@ -74,8 +75,10 @@ def export(
     :param action_metadata: in CSV, two more columns: correlation_id and action_id. JSON has them always.
     :raises ValueError: for sizes below 1, an unknown format, or a connection with an open transaction.
     """
-    if kind not in FORMATS or page_size < 1 or (max_rows is not None and max_rows < 1):
-        raise ValueError(f"needed a format of {', '.join(FORMATS)} and sizes of at least 1")
+    if kind not in FORMATS:
+        raise ValueError(f"format: found {kind!r}, needed {', '.join(FORMATS)}")
+    if page_size < 1 or (max_rows is not None and max_rows < 1):
+        raise ValueError(f"needed at least 1 row: found pages of {page_size}, at most {max_rows} rows")
     if not is_idle(connection):
         raise ValueError("an export reads as one snapshot, in a transaction of its own; end the open one first")
     began = time.monotonic()
@@ -83,14 +86,20 @@ def export(
     written, truncated = 0, False
     with connection.transaction():
         fetch(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        # what the client's own settings would spell in another way
+        fetch(connection, "SET LOCAL client_encoding = 'UTF8'")
+        fetch(connection, "SET LOCAL DateStyle = 'ISO'")
         [(snapshot, generated_at)] = fetch(connection, statements()["snapshot"])
+        rows = _pages(connection, which or Filter(), page_size, None if max_rows is None else max_rows + 1)
+        first = next(rows, None)  # a document begins when there is something to say, or surely nothing
         writer.begin(generated_at)
-        for row in _pages(connection, which or Filter(), page_size, None if max_rows is None else max_rows + 1):
+        for row in chain([] if first is None else [first], rows):
             if written == max_rows:
                 truncated = True
                 break
             writer.write(row)
             written += 1
+    snapshot = None if truncated else snapshot
     done = Exported(returned_count=written, truncated=truncated, max_rows=max_rows, snapshot=snapshot)
     writer.end(done)
     to.emit(

@@ -18,7 +18,8 @@ _SQL = Path(__file__).parent / "sql"
 
 #: in this order; each may be run again at any time
 FILES = tuple(
-    _SQL / f"{name}.sql" for name in ("tables", "capture", "links", "attach", "coverage", "actions", "retention")
+    _SQL / f"{name}.sql"
+    for name in ("tables", "capture", "links", "attach", "coverage", "actions", "retention", "rights")
 )
 
 
@@ -65,12 +66,15 @@ def attach(
 ) -> list[str]:
     """Put capture on tables, all of them or none, and return the statements that this takes: none where it is right.
 
+    :param redaction: None leaves what rules there are; `Redaction()` takes them off.
     :param tables: as SQL spells them: `posts`, `shop.orders`, `"Shop"."Order Items"`.
     :raises SqlError: 42P01 for a table that there is not, 42809 and 55000 for one that cannot be captured, 22023 for
         redaction rules that would not protect what they name.
     """
-    rules = redaction or Redaction()
-    given = [changed_from, list(rules.exclude), list(rules.mask), list(rules.except_columns), rules.placeholder]
+    given: list[object] = [changed_from, None, None, None, None]
+    if redaction:
+        hidden = (list(redaction.exclude), list(redaction.mask), list(redaction.except_columns))
+        given = [changed_from, *hidden, redaction.placeholder]
     statements: list[str] = []
     with connection.transaction():
         for table in tables:
@@ -93,13 +97,14 @@ def kept_before(connection: AnyConnection, table: str, redaction: Redaction) -> 
         connection,
         """
         SELECT r.name, count(*) FROM unnest(%s::text[]) AS r (name)
-        JOIN pg_catalog.pg_class t ON t.oid = %s::text::regclass
+        JOIN pg_catalog.pg_class t ON t.oid = coalesce(pg_catalog.pg_partition_root(%s::text::regclass), %s::text::regclass)
         JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
         JOIN public.audit_changes c ON c.table_schema = n.nspname AND c.table_name = t.relname
-        WHERE coalesce(c.data_after -> r.name, c.changed_from -> r.name) <> pg_catalog.to_jsonb(%s::text)
+        WHERE nullif(c.data_after -> r.name, 'null') <> pg_catalog.to_jsonb(%s::text)
+           OR nullif(c.changed_from -> r.name, 'null') <> pg_catalog.to_jsonb(%s::text)
         GROUP BY r.name
         """,
-        [[*redaction.exclude, *redaction.mask], table, redaction.placeholder],
+        [[*redaction.exclude, *redaction.mask], table, table, redaction.placeholder, redaction.placeholder],
     )
     return dict(rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _LONGEST_CORRELATION = 256
 _PAGE = 1000
+_LONG_INT = 4000
+#: what the trail takes off around a correlation
+_BLANKS = " \t\r\n"
 
 
 class FilterError(ValueError):
@@ -59,13 +62,13 @@ class Filter(Struct, frozen=True, kw_only=True):
     :raises FilterError: for a value that can find nothing.
     """
 
-    #: `name`, or `schema.name` as they are stored
+    #: `name`, or `schema.name`, as they are stored: without quotes
     table: str | None = None
     actor: Actor | None = None
     captured_from: datetime | None = None
     captured_to: datetime | None = None
     correlation_id: str | None = None
-    #: of an earlier export: only what that one could not see
+    #: of an earlier export of the same cluster: only what that one could not see
     since_snapshot: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class Filter(Struct, frozen=True, kw_only=True):
             text = given[name]
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise FilterError(f"{name}: found nothing to look for; leave the key out")
-        if self.correlation_id is not None and len(self.correlation_id.strip().encode()) > _LONGEST_CORRELATION:
+        if self.correlation_id is not None and len(self.correlation_id.strip(_BLANKS).encode()) > _LONGEST_CORRELATION:
             raise FilterError(f"correlation_id: it has more than {_LONGEST_CORRELATION} bytes, and none stored has")
 
     @classmethod
@@ -101,8 +104,8 @@ class Filter(Struct, frozen=True, kw_only=True):
         """Return the names of the conditions in reading.sql, and their parameters."""
         values: dict[str, Any] = {}
         if self.table:
-            schema, dot, name = self.table.rpartition(".")
-            values["table_name"] = name
+            schema, dot, name = self.table.partition(".")
+            values["table_name"] = name if dot else schema
             if dot:
                 values["table_schema"] = schema
         if self.actor:
@@ -112,7 +115,7 @@ class Filter(Struct, frozen=True, kw_only=True):
         if self.captured_to:
             values["captured_to"] = self.captured_to
         if self.correlation_id:
-            values["correlation_id"] = self.correlation_id.strip()
+            values["correlation_id"] = self.correlation_id.strip(_BLANKS)
         names = list(values)
         if self.since_snapshot:
             values["snapshot"] = self.since_snapshot
@@ -170,10 +173,11 @@ def history(
 ) -> list[AuditedChange]:
     """Return the changes of one row, newest first; also the one by which a row with this key got another.
 
-    :param table: `name` or `schema.name`, as they are stored.
+    :param table: `name`, which is in the schema public, or `schema.name`, as they are stored.
     :param key: the primary key, column to value: `{"id": 42}`. A number is not a text.
+    :raises FilterError: for a key of values that JSON has no form for.
     """
-    names, values = Filter(table=table).conditions()
+    names, values = Filter(table=_with_schema(table)).conditions()
     return _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": limit})
 
 
@@ -183,7 +187,7 @@ def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: dat
     Not repeatable for times that a transaction still running may yet write to: the trail's times are those of the
     changes, and become visible with the commit. A TRUNCATE counts as the deletion of every row.
     """
-    names, values = Filter(table=table, captured_to=at).conditions()
+    names, values = Filter(table=_with_schema(table), captured_to=at).conditions()
     found = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
     emptied = _changes(connection, [*names, "key"], values | {"key": "null", "limit": 1})
     if not found:
@@ -194,9 +198,40 @@ def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: dat
     seen: dict[str, Any] = {"change_id": last.id, "captured_at": last.captured_at}
     if last.op in {"delete", "truncate"}:
         return State(state="deleted", **seen)
-    if last.table_pk != _decoded(_encoded(key)):
-        return State(state="moved", key=last.table_pk, **seen)
+    wanted = _decoded(_encoded(key))
+    if last.table_pk != wanted:
+        every = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": None})
+        stayed = _who_stayed(every, wanted)
+        if stayed is None:
+            return State(state="moved", key=last.table_pk, **seen)
+        return State(state="present", row=stayed.data_after, change_id=stayed.id, captured_at=stayed.captured_at)
     return State(state="present", row=last.data_after, **seen)
+
+
+def _who_stayed(changes: list[AuditedChange], key: Any) -> AuditedChange | None:
+    """Return the last image under a key whose last change is a departure; None when nobody is left there.
+
+    Within one statement keys may be shifted or swapped, and then a row arrives where another has yet to leave. Whether
+    somebody is left is a matter of counting arrivals and departures.
+    """
+    count, image = 0, None
+    for number, each in enumerate(reversed(changes)):
+        left = each.op == "delete" or each.table_pk != key
+        arrived = each.op == "insert" or (each.op == "update" and not left and _old_key(each) != key)
+        if number == 0 and not arrived:
+            count = 1  # a row older than the trail
+        count += arrived - left
+        if not left:
+            image = each
+    return image if count > 0 else None
+
+
+def _old_key(change: AuditedChange) -> Any:
+    return {name: (change.changed_from or {}).get(name, value) for name, value in change.table_pk.items()}
+
+
+def _with_schema(table: str) -> str:
+    return table if "." in table else f"public.{table}"
 
 
 def actor_history(connection: AnyConnection, actor: Actor, *, limit: int = _PAGE) -> list[dict[str, Any]]:
@@ -269,8 +304,35 @@ def read_change(row: tuple[Any, ...]) -> AuditedChange:
 
 
 def _decoded(text: str) -> Any:
-    return json.loads(text, parse_float=Decimal)  # a numeric(30, 10) does not fit into a float
+    try:
+        return json.loads(text, parse_float=Decimal, parse_int=_integer)  # a numeric(30, 10) does not fit into a float
+    except RecursionError:
+        return text  # nested deeper than Python can follow: better told as it is than not at all
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < _LONG_INT else Decimal(digits)
 
 
 def _encoded(key: Mapping[str, Any]) -> str:
-    return json.dumps(dict(key), default=str)
+    """Return a key as the trail spells it."""
+    return "{" + ", ".join(f"{json.dumps(name)}: {_spelled(value)}" for name, value in key.items()) + "}"
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, Decimal) and value.is_finite():
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        whole, _, fraction = value.isoformat(timespec="microseconds").partition(".")
+        if value.tzinfo is not None:
+            whole, _, fraction = value.astimezone(UTC).isoformat(timespec="microseconds").partition(".")
+        digits, zone = fraction[:6].rstrip("0"), fraction[6:]
+        return json.dumps(whole + (f".{digits}" if digits else "") + zone)
+    if isinstance(value, UUID | date):
+        return json.dumps(str(value))
+    try:
+        return json.dumps(value)
+    except TypeError:
+        raise FilterError(
+            f"key: found {value!r}, needed what JSON can hold, a number, a date, a time or a UUID"
+        ) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("harness.audit.purge")
 _DAY_S = 86_400
+_LONGEST_S = 1000 * 365 * _DAY_S
 _COUNTED = ("changes", "transactions", "actions")
 _BATCH = "retention purge batch %d: changes=%d transactions=%d actions=%d"
 _FIRST_UUID = "00000000-0000-0000-0000-000000000000"
@@ -59,6 +60,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         for name, value in given.items():
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise RetentionError(f"retention: {name} must be a positive whole number, found {value!r}")
+        if self.seconds > _LONGEST_S:
+            raise RetentionError("retention: more than a thousand years is no policy; leave the purge alone instead")
 
     @property
     def seconds(self) -> int:
@@ -84,9 +87,14 @@ def cutoff_of(connection: AnyConnection, policy: Policy, earlier: datetime | Non
     :param earlier: a cutoff of the caller's own, at or before the policy's.
     :raises RetentionError: for a cutoff after the policy's, or one without a time zone.
     """
-    [(cutoff,)] = fetch(connection, "SELECT clock_timestamp() - make_interval(secs => %s)", [policy.seconds])
+    [(told,)] = fetch(
+        connection,  # spelled in one way, whatever the client's DateStyle
+        "SELECT to_char((clock_timestamp() - make_interval(secs => %s)) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
+        [policy.seconds],
+    )
+    cutoff = datetime.fromisoformat(told).replace(tzinfo=UTC)
     if earlier is None:
-        return cutoff  # type: ignore[no-any-return]
+        return cutoff
     if earlier.tzinfo is None:
         raise RetentionError("retention: a cutoff needs a time zone")
     if earlier > cutoff:
@@ -168,7 +176,7 @@ def _steps(
     while since:
         [(since, changes, transactions)] = fetch(
             connection,
-            "SELECT last, changes, transactions FROM public.threadline_purge_changes(%s, %s, %s, %s)",
+            "SELECT last::text, changes, transactions FROM public.threadline_purge_changes(%s, %s, %s, %s)",
             [before, batch_size, policy.delete_empty_transactions, since],
         )
         yield changes, transactions, 0

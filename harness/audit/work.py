@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from harness.audit import telemetry
-from harness.database import SqlError, fetch, is_idle
+from harness.database import SqlError, fetch, is_idle, is_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,10 @@ class NestedWorkError(RuntimeError):
     """An audited unit of work was opened within a transaction: its actor would not be its own."""
 
 
+class WorkUndoneError(RuntimeError):
+    """The transaction of a unit of work had ended, or failed, before the block did."""
+
+
 @contextmanager
 def audited(
     connection: AnyConnection, actor: Actor, *, action: Action | None = None, to: Telemetry = telemetry.default
@@ -60,29 +64,38 @@ def audited(
     commit, so that work that was rolled back is not counted.
 
     :raises NestedWorkError: within a transaction.
+    :raises WorkUndoneError: when the block ended the transaction, or kept an SQL error to itself; nothing is counted.
     :raises SqlError: as the server says it, with a note on what to do where the trail is the cause.
     """
     if not is_idle(connection):
         raise NestedWorkError(
             "there is a transaction open on this connection, and its first write has decided the actor; commit it first"
         )
-    refused = False
+    recording = done = False
     try:
         with connection.transaction():
             fetch(connection, "SELECT set_config(%s, %s, true)", [ACTOR_SETTING, actor.setting])
             [(identity,)] = fetch(connection, "SELECT public.threadline_transaction_id()::text")
             work = Work(transaction_id=identity, action_ids=[])
             yield work
+            if not is_open(connection):
+                raise WorkUndoneError(
+                    "the transaction was ended within the block, or an error in it was not let through; "
+                    "what was written since is not this unit of work's"
+                )
             if action:
-                refused = True
+                recording = True
                 work.action_ids.append(record_action(connection, action))
-                refused = False
+                recording = False
+            done = True
     except SqlError as error:
         if hint := advice(error):
             error.add_note(hint)
-        if refused:
+        if recording:
             to.emit("threadline.action.recorded", status="error")
         raise
+    if not done:
+        return  # rolled back on purpose
     tables = {} if work.table_count is None else {"table_count": work.table_count}
     to.emit("threadline.transaction.committed", actions=len(work.action_ids), **tables)
     if action:
@@ -117,7 +130,7 @@ _ADVICE = {
     "42501": "the role lacks a right: run threadline_grant for it",
     "55P03": "the audit tables are locked, perhaps by CREATE INDEX without CONCURRENTLY: let it end, then retry",
     "57014": "the write waited too long, perhaps for a lock on the audit tables: see pg_locks, then retry",
-    "22P05": "a value cannot be kept as JSON, such as an escaped NUL: exclude its column from the audit",
-    "54000": "a value is too large to be kept as JSON: exclude its column from the audit",
+    "22P05": "a value cannot be kept as JSON, such as an escaped NUL: keep such values out of audited tables, or detach the table",
+    "54000": "a value is too large to be kept as JSON: keep such values out of audited tables, or detach the table",
     "22P02": "the setting threadline.actor_ref is not JSON: set it with set_config(…, true) in the transaction",
 }

@@ -1,25 +1,33 @@
 -- Putting capture on a table, and taking it off.
 
--- Returns the arguments of a table's capture trigger: options, then key columns; NULL when it has none.
+-- Returns a trigger's arguments (pg_trigger.tgargs: each ends with a zero byte).
+CREATE OR REPLACE FUNCTION public.threadline_decoded(arguments bytea) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(convert_from(decode(replace(a.hex, ' ', ''), 'hex'), getdatabaseencoding()) ORDER BY a.position)
+    FROM string_to_array(regexp_replace(encode(arguments, 'hex'), '(..)', '\1 ', 'g'), '00 ') AS s (parts)
+    CROSS JOIN LATERAL unnest(s.parts) WITH ORDINALITY AS a (hex, position)
+    WHERE a.position < cardinality(s.parts)
+$$;
+
+-- Returns the arguments of a table's capture triggers: options, then key columns. NULL when it has none, or when they differ.
 CREATE OR REPLACE FUNCTION public.threadline_trigger_arguments(relation regclass) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    -- pg_trigger.tgargs: each argument ends with a zero byte
-    SELECT (SELECT array_agg(convert_from(decode(a.escaped, 'escape'), getdatabaseencoding()) ORDER BY a.position)
-            FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS a (escaped, position)
-            WHERE a.position <= t.tgnargs)
+    SELECT CASE WHEN count(DISTINCT t.tgargs) = 1 THEN public.threadline_decoded(decode(min(encode(t.tgargs, 'hex')), 'hex')) END
     FROM pg_trigger t
     WHERE t.tgrelid = relation AND NOT t.tgisinternal
       AND t.tgfoid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
-    ORDER BY t.tgtype & 32, t.tgname
-    LIMIT 1
 $$;
 
 -- Returns the redaction rules of a table: {"exclude": […], "mask": […], "except": […], "placeholder": "…",
 -- "changed_from": true or false}; NULL when it has none.
 CREATE OR REPLACE FUNCTION public.threadline_rules(relation regclass) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN (public.threadline_trigger_arguments(relation))[1] LIKE '{%'
-                THEN (public.threadline_trigger_arguments(relation))[1]::jsonb END
+    SELECT (public.threadline_decoded(t.tgargs))[1]::jsonb
+    FROM pg_trigger t
+    WHERE t.tgrelid = relation AND NOT t.tgisinternal AND substr(t.tgargs, 1, 1) = '\x7b'
+      AND t.tgfoid IN ('public.threadline_capture()'::regprocedure, 'public.threadline_capture_row()'::regprocedure)
+    ORDER BY t.tgtype & 32, t.tgname
+    LIMIT 1
 $$;
 
 -- Says whether a table's rows must be captured one by one, redaction aside.
@@ -94,12 +102,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY t.tgrelid, t.tgname
 $$;
 
-DROP FUNCTION IF EXISTS public.threadline_attach(regclass, boolean);  -- its signature before there was redaction
-
 -- Returns the statements that threadline_attach would run; none when the table is captured just like that already.
 CREATE OR REPLACE FUNCTION public.threadline_attach_plan(
-    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT '{}', mask text[] DEFAULT '{}',
-    except_columns text[] DEFAULT '{}', placeholder text DEFAULT '[REDACTED]'
+    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT NULL, mask text[] DEFAULT NULL,
+    except_columns text[] DEFAULT NULL, placeholder text DEFAULT '[REDACTED]'
 ) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -125,22 +131,50 @@ BEGIN
         RAISE EXCEPTION '% cannot be audited: it has no primary key, so its rows could not be told apart', relation
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key.';
     END IF;
-    IF cardinality(exclude) + cardinality(mask) + cardinality(except_columns) > 0 THEN
-        v_rules := jsonb_build_object('changed_from', changed_from, 'exclude', to_jsonb(exclude), 'mask', to_jsonb(mask),
-                                      'except', to_jsonb(except_columns), 'placeholder', placeholder);
-        v_problem := public.threadline_rules_problem(relation, v_rules);
+    changed_from := coalesce(changed_from, false);
+    IF exclude IS NULL AND mask IS NULL AND except_columns IS NULL THEN  -- to be put right again, not to be laid bare
+        v_rules := public.threadline_rules(relation) || jsonb_build_object('changed_from', changed_from);
+    ELSE
+        v_rules := jsonb_build_object('changed_from', changed_from, 'exclude', to_jsonb(coalesce(exclude, '{}')),
+                                      'mask', to_jsonb(coalesce(mask, '{}')), 'except', to_jsonb(coalesce(except_columns, '{}')),
+                                      'placeholder', coalesce(placeholder, '[REDACTED]'));
+        IF array_position(exclude || mask || except_columns, NULL) IS NOT NULL THEN
+            RAISE EXCEPTION '% cannot be redacted like that: a column name is NULL', relation
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF cardinality(exclude || mask || except_columns) = 0 THEN
+            v_rules := NULL;
+        END IF;
+    END IF;
+    IF v_rules IS NOT NULL THEN
+        SELECT p.problem INTO v_problem
+        FROM (SELECT relation AS relid UNION SELECT i.relid FROM pg_partition_tree(relation) i) r
+        CROSS JOIN LATERAL (SELECT public.threadline_rules_problem(r.relid, v_rules) AS problem) p
+        WHERE p.problem IS NOT NULL LIMIT 1;
         IF v_problem IS NOT NULL THEN
             RAISE EXCEPTION '% cannot be redacted like that: %', relation, v_problem
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
+        FOR v_leaf IN
+            SELECT DISTINCT t.tgrelid FROM pg_inherits i JOIN pg_trigger t ON t.tgrelid = i.inhparent
+            WHERE i.inhrelid = relation AND t.tgtype & 28 <> 0 AND t.tgfoid = 'public.threadline_capture()'::regprocedure
+        LOOP
+            RAISE EXCEPTION '% cannot be redacted: a statement on its parent % would capture its rows as they are', relation, v_leaf
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Attach the parent again first.';
+        END LOOP;
     END IF;
     IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgparentid <> 0
                AND t.tgfoid = 'public.threadline_capture_row()'::regprocedure) THEN
-        RAISE NOTICE '% is captured already, through the table it is a partition of', relation;
+        RAISE NOTICE '% is captured through the table it is a partition of: %', relation, pg_partition_root(relation)::regclass
+            USING HINT = 'Attach that one again if coverage finds something wrong here.';
         RETURN;
     END IF;
     v_given := array_prepend(CASE WHEN v_rules IS NOT NULL THEN v_rules::text WHEN changed_from THEN 'changed_from' ELSE '' END, v_keys);
-    IF v_given = public.threadline_trigger_arguments(relation) AND public.threadline_capture_problem(relation) IS NULL THEN
+    IF NOT EXISTS (
+        SELECT FROM (SELECT relation AS relid UNION SELECT i.relid FROM pg_partition_tree(relation) i) r
+        WHERE v_given IS DISTINCT FROM public.threadline_trigger_arguments(r.relid)
+           OR public.threadline_capture_problem(r.relid) IS NOT NULL
+    ) THEN
         RETURN;
     END IF;
     RETURN QUERY SELECT * FROM public.threadline_detach_plan(relation);
@@ -169,10 +203,11 @@ $$;
 
 -- Puts capture on a table, or puts it right again, and returns how many statements that took. With changed_from, an
 -- update also keeps prior values. What is excluded is never kept; what is masked is kept as the placeholder, a JSON value
--- as a whole; except_columns are kept in the row but never named as changed. Rules replace those of an earlier call.
+-- as a whole; except_columns are kept in the row but never named as changed. Without any of the
+-- three, rules of an earlier call stay; empty arrays take them off.
 CREATE OR REPLACE FUNCTION public.threadline_attach(
-    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT '{}', mask text[] DEFAULT '{}',
-    except_columns text[] DEFAULT '{}', placeholder text DEFAULT '[REDACTED]'
+    relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT NULL, mask text[] DEFAULT NULL,
+    except_columns text[] DEFAULT NULL, placeholder text DEFAULT '[REDACTED]'
 ) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -93,10 +93,15 @@ DECLARE
     v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
     v_actor       jsonb;
     v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
+    v_zone        text;  -- and its TimeZone, which would be part of a key
 BEGIN
     IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
         v_digits := current_setting('extra_float_digits');
         PERFORM set_config('extra_float_digits', '1', true);
+    END IF;
+    IF current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
+        v_zone := current_setting('TimeZone');
+        PERFORM set_config('TimeZone', 'UTC', true);
     END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.audit_changes
@@ -160,6 +165,9 @@ BEGIN
     IF v_digits IS NOT NULL THEN
         PERFORM set_config('extra_float_digits', v_digits, true);
     END IF;
+    IF v_zone IS NOT NULL THEN
+        PERFORM set_config('TimeZone', v_zone, true);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -199,10 +207,15 @@ DECLARE
     v_from        jsonb;
     v_actor       jsonb;
     v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
+    v_zone        text;  -- and its TimeZone, which would be part of a key
 BEGIN
     IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
         v_digits := current_setting('extra_float_digits');
         PERFORM set_config('extra_float_digits', '1', true);
+    END IF;
+    IF current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
+        v_zone := current_setting('TimeZone');
+        PERFORM set_config('TimeZone', 'UTC', true);
     END IF;
     IF TG_OP <> 'INSERT' THEN
         v_before := to_jsonb(OLD);
@@ -227,12 +240,20 @@ BEGIN
             IF v_rules IS NOT NULL THEN  -- the raw values have been compared; from here on nothing is raw
                 SELECT jsonb_object_agg(f.key, CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END)
                 INTO v_from FROM jsonb_each(v_from) f;
+                IF v_old_key <> v_key THEN
+                    v_from := coalesce(v_from, '{}') || v_old_key;
+                END IF;
             END IF;
         ELSE
             v_from := CASE WHEN v_old_key <> v_key THEN v_old_key END;
         END IF;
     END IF;
     IF v_rules IS NOT NULL THEN
+        IF (v_rules -> 'exclude') || (v_rules -> 'mask') ?| ARRAY(SELECT jsonb_object_keys(v_key)) THEN
+            RAISE EXCEPTION 'a row of % cannot be redacted: a column that is to be hidden is its key now', TG_RELID::regclass
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Run threadline_attach again with rules that leave the primary key out.';
+        END IF;
         IF v_after IS NULL THEN
             PERFORM public.threadline_redacted(TG_RELID, v_before, v_rules);
         ELSE
@@ -251,6 +272,9 @@ BEGIN
     ON CONFLICT (id) DO NOTHING;
     IF v_digits IS NOT NULL THEN
         PERFORM set_config('extra_float_digits', v_digits, true);
+    END IF;
+    IF v_zone IS NOT NULL THEN
+        PERFORM set_config('TimeZone', v_zone, true);
     END IF;
     RETURN NULL;
 END

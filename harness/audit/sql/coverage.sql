@@ -22,7 +22,7 @@ BEGIN
                (4, 'TRUNCATE', 32, 'public.threadline_capture()'::regprocedure::oid)
     ), found AS (
         SELECT n.position, n.operation, t.tgname, t.tgenabled,
-               array_remove(string_to_array(encode(t.tgargs, 'escape'), '\000'), NULL) AS arguments,
+               public.threadline_decoded(t.tgargs) AS arguments,
                (SELECT count(*) FROM pg_trigger every
                 WHERE every.tgrelid = relation AND NOT every.tgisinternal AND every.tgtype & n.bit <> 0
                   AND every.tgfoid IN ('public.threadline_capture()'::regprocedure,
@@ -36,9 +36,7 @@ BEGIN
            string_agg(DISTINCT f.operation, ', ') FILTER (WHERE f.captures > 1),
            bool_or(f.tgname IS NULL AND f.captures > 0),
            bool_or(f.tgname IS NOT NULL AND f.operation <> 'TRUNCATE'
-                   AND f.arguments[2:cardinality(v_keys) + 1] IS DISTINCT FROM
-                       (SELECT array_agg(encode(convert_to(k.name, getdatabaseencoding()), 'escape') ORDER BY k.position)
-                        FROM unnest(v_keys) WITH ORDINALITY AS k (name, position)))
+                   AND f.arguments[2:] IS DISTINCT FROM v_keys)
     INTO v_missing, v_off, v_twice, v_otherwise, v_keys_off
     FROM found f;
     RETURN CASE
@@ -48,6 +46,11 @@ BEGIN
         WHEN v_twice IS NOT NULL THEN 'captured more than once for ' || v_twice
         WHEN v_keys IS NULL THEN 'it has no primary key'
         WHEN v_keys_off THEN 'its primary key changed since it was attached'
+        WHEN public.threadline_trigger_arguments(relation) IS NULL THEN 'its capture triggers differ in their options: attach it again'
+        WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 67 = 1
+                     AND t.tgname < '!threadline_audit_row' COLLATE "C"
+                     AND t.tgfoid <> 'public.threadline_capture_row()'::regprocedure)
+            THEN 'a trigger whose name sorts before the capture''s fires before it: rename it'
         WHEN v_rules IS NOT NULL AND public.threadline_rules_problem(relation, v_rules) IS NOT NULL
             THEN 'its redaction is not whole: ' || public.threadline_rules_problem(relation, v_rules)
         WHEN EXISTS (SELECT function_name, body_md5 FROM public.audit_capture_code
@@ -58,6 +61,10 @@ BEGIN
                          SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
                          AND t.tgfoid <> 'public.threadline_cascade()'::regprocedure)))
             THEN 'rules, triggers or policies on the audit tables decide what is kept'
+        WHEN EXISTS (SELECT FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+                     WHERE c.oid IN ('public.audit_changes'::regclass, 'public.audit_transactions'::regclass)
+                     AND a.grantee <> c.relowner AND a.privilege_type <> 'SELECT')
+            THEN 'others than the owner may write to the audit tables'
     END;
 END
 $$;

@@ -21,7 +21,7 @@ c.table_name = %(table_name)s
 c.table_schema = %(table_schema)s
 
 -- name: where_actor
-t.actor_ref = %(actor)s::jsonb
+t.actor_ref @> %(actor)s::jsonb
 
 -- name: where_captured_from
 c.captured_at >= %(captured_from)s
@@ -52,12 +52,15 @@ ORDER BY c.captured_at DESC, c.id DESC
 -- name: transactions_of_actor
 SELECT t.id::text, t.occurred_at, t.actor_ref, t.source, t.meta, t.action_id::text
 FROM public.audit_transactions t
-WHERE t.actor_ref = %(actor)s::jsonb
+WHERE t.actor_ref @> %(actor)s::jsonb
 ORDER BY t.occurred_at DESC, t.id DESC
 LIMIT %(limit)s
 
 -- name: snapshot
-SELECT pg_current_snapshot()::text, clock_timestamp()
+-- On a standby what is still open on the primary is not known: all from the oldest on is read again.
+SELECT CASE WHEN pg_is_in_recovery()
+            THEN pg_snapshot_xmin(pg_current_snapshot()) || ':' || pg_snapshot_xmin(pg_current_snapshot()) || ':'
+            ELSE pg_current_snapshot()::text END, clock_timestamp()
 
 -- name: definitions
 SELECT 'trigger ' || pg_catalog.quote_ident(t.tgname) || ' on ' || t.tgrelid::pg_catalog.regclass,

@@ -4,6 +4,9 @@
 -- Where that contract and safety collide, the columns stay and the choice is explained in
 -- harness/audit/README.md.
 
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('threadline install'));  -- one installation at a time
+SELECT pg_catalog.set_config('threadline.is_new', (pg_catalog.to_regclass('public.audit_changes') IS NULL)::text, true);
+
 -- Semantic events: what the application meant to do.
 CREATE TABLE IF NOT EXISTS public.audit_actions (
     id             uuid PRIMARY KEY DEFAULT gen_random_uuid(),
