@@ -52,7 +52,7 @@ class Exported(Struct, frozen=True, kw_only=True):
     returned_count: int
     truncated: bool
     max_rows: int | None
-    #: for :attr:`Filter.since_snapshot` of the next export, which then misses nothing and repeats nothing; None when cut
+    #: for :attr:`Filter.since_snapshot` of the next export, which misses and repeats nothing; None when cut
     snapshot: str | None
 
 

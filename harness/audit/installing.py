@@ -97,7 +97,8 @@ def kept_before(connection: AnyConnection, table: str, redaction: Redaction) -> 
         connection,
         """
         SELECT r.name, count(*) FROM unnest(%s::text[]) AS r (name)
-        JOIN pg_catalog.pg_class t ON t.oid = coalesce(pg_catalog.pg_partition_root(%s::text::regclass), %s::text::regclass)
+        JOIN pg_catalog.pg_class t
+          ON t.oid = coalesce(pg_catalog.pg_partition_root(%s::text::regclass), %s::text::regclass)
         JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
         JOIN public.audit_changes c ON c.table_schema = n.nspname AND c.table_name = t.relname
         WHERE nullif(c.data_after -> r.name, 'null') <> pg_catalog.to_jsonb(%s::text)

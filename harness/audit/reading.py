@@ -333,6 +333,4 @@ def _spelled(value: Any) -> str:
     try:
         return json.dumps(value)
     except TypeError:
-        raise FilterError(
-            f"key: found {value!r}, needed what JSON can hold, a number, a date, a time or a UUID"
-        ) from None
+        raise FilterError(f"key: found {value!r}, needed a value of JSON, a Decimal, date, time or UUID") from None

@@ -89,7 +89,8 @@ def cutoff_of(connection: AnyConnection, policy: Policy, earlier: datetime | Non
     """
     [(told,)] = fetch(
         connection,  # spelled in one way, whatever the client's DateStyle
-        "SELECT to_char((clock_timestamp() - make_interval(secs => %s)) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
+        "SELECT to_char((clock_timestamp() - make_interval(secs => %s)) AT TIME ZONE 'UTC', "
+        "'YYYY-MM-DD HH24:MI:SS.US')",
         [policy.seconds],
     )
     cutoff = datetime.fromisoformat(told).replace(tzinfo=UTC)

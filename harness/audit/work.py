@@ -130,7 +130,7 @@ _ADVICE = {
     "42501": "the role lacks a right: run threadline_grant for it",
     "55P03": "the audit tables are locked, perhaps by CREATE INDEX without CONCURRENTLY: let it end, then retry",
     "57014": "the write waited too long, perhaps for a lock on the audit tables: see pg_locks, then retry",
-    "22P05": "a value cannot be kept as JSON, such as an escaped NUL: keep such values out of audited tables, or detach the table",
-    "54000": "a value is too large to be kept as JSON: keep such values out of audited tables, or detach the table",
+    "22P05": "a value cannot be kept as JSON, such as an escaped NUL: keep it out of audited tables",
+    "54000": "a value is too large to be kept as JSON: keep it out of audited tables",
     "22P02": "the setting threadline.actor_ref is not JSON: set it with set_config(…, true) in the transaction",
 }

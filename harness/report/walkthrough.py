@@ -64,7 +64,7 @@ ITEMS: tuple[Item, ...] = (
             *("capture.savepoint", "capture.two-phase", "capture.killed-connection", "capture.reused-txid"),
             *("capture.occurred-at", "capture.temp-tables", "capture.search-path", "capture.forgery"),
             *("capture.least-rights", "capture.no-recursion", "capture.replica-role", "capture.locked-trail"),
-            *("capture.trail-gone", "capture.dropped-table", "capture.attach", "capture.install"),
+            *("capture.trail-gone", "capture.durable", "capture.dropped-table", "capture.attach", "capture.install"),
         ),
     ),
     Item(

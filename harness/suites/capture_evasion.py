@@ -20,9 +20,11 @@ _HERE = Section.CAPTURE
 
 #: the columns of tables as CREATE TABLE takes them; the application may not read the trail, so it cannot say LIKE
 _COLUMNS = """
-    SELECT t.name, string_agg(format('%%I %%s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+    SELECT t.name, string_agg(format('%%I %%s', a.attname, CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace
+               THEN format_type(a.atttypid, a.atttypmod) ELSE 'text' END), ', ' ORDER BY a.attnum)
     FROM unnest(%s::text[]) AS t (name)
     JOIN pg_attribute a ON a.attrelid = t.name::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type y ON y.oid = a.atttypid
     GROUP BY t.name
 """
 
@@ -115,21 +117,17 @@ def forgery(bench: Bench) -> None:
     client = bench.client()
     bench.write(client, ADA, "genuine")
     before = bench.changes()
-    statements: dict[str, str] = {}
-    for table in bench.target.tables:
-        [(column,)] = bench.admin.rows(_FIRST_COLUMN, [table])
-        statements |= {
-            f"insert into {table}": f"INSERT INTO {table} SELECT * FROM {table}",
-            f"insert into {table} without reading it": f"INSERT INTO {table} DEFAULT VALUES",
-            f"update {table}": f"UPDATE {table} SET {column} = DEFAULT",
-            f"delete from {table}": f"DELETE FROM {table}",
-            f"truncate {table}": f"TRUNCATE {table}",
-        }
-    statements |= {
+    for table, right, given in bench.admin.rows(_RIGHTS, [list(bench.target.tables)]):
+        bench.expect(f"{right} {table}", given, equals=False)
+    statements = {
         "disable the table's triggers": "ALTER TABLE public.posts DISABLE TRIGGER ALL",
         "drop the table's trigger": bench.admin.value(_DROP_TRIGGER) or "SELECT 1 / 0",
         "switch triggers off": "SET LOCAL session_replication_role = replica",
     }
+    for number, (function, definition) in enumerate(bench.admin.rows(_OWN_TRIGGERS)):
+        statements[f"capture rows of a table of its own with {function}, {number + 1}"] = (
+            f"CREATE TEMP TABLE posts (id int PRIMARY KEY, slug text) ON COMMIT DROP; {definition}"
+        )
     if bench.target.is_reference:
         statements |= _FORGERIES
     for name, statement in statements.items():
@@ -139,21 +137,36 @@ def forgery(bench: Bench) -> None:
                 client.run(statement)
 
         bench.expect(name, bench.sqlstate(attempt), equals="42501")
+    if bench.target.statements.purge:
+
+        def purge() -> None:
+            with client.transaction():
+                client.execute(bench.target.statements.purge, {"cutoff": "infinity"})
+
+        bench.expect("purge", bench.sqlstate(purge), equals="42501")
     bench.expect("the trail afterwards", [each.id for each in bench.changes()], equals=[each.id for each in before])
 
 
-_FIRST_COLUMN = "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::text::regclass AND attnum = 1"
+_RIGHTS = """
+    SELECT t.name, r.told, has_table_privilege('harness_app', t.name, r.name)
+           OR r.name IN ('INSERT', 'UPDATE') AND has_any_column_privilege('harness_app', t.name, r.name)
+    FROM unnest(%s::text[]) AS t (name)
+    CROSS JOIN (VALUES ('insert into', 'INSERT'), ('update', 'UPDATE'), ('delete from', 'DELETE'), ('truncate', 'TRUNCATE'),
+                       ('put triggers on', 'TRIGGER')) AS r (told, name)
+"""
 _DROP_TRIGGER = """
     SELECT format('DROP TRIGGER %I ON public.posts', tgname) FROM pg_trigger
     WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal LIMIT 1
 """
+#: the triggers of a captured table, as somebody would put them on a table of the same name
+_OWN_TRIGGERS = """
+    SELECT p.proname::text, replace(pg_get_triggerdef(t.oid), ' ON public.posts ', ' ON pg_temp.posts ')
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = 'public.posts'::regclass AND NOT t.tgisinternal
+    ORDER BY t.tgname
+"""
 _FORGERIES = {
     "detach a table": "SELECT public.threadline_detach('public.posts')",
-    "purge": "SELECT public.threadline_purge_changes(now(), 1, true, '-infinity')",
-    "capture rows of a table of its own": (
-        "CREATE TEMP TABLE posts (id int PRIMARY KEY) ON COMMIT DROP; CREATE TRIGGER forged AFTER INSERT ON pg_temp.posts "
-        "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture('', 'id')"
-    ),
     "replace the capture function": (
         "CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     ),
@@ -165,7 +178,7 @@ def forgery_by_the_usual_grants(bench: Bench) -> None:
     bench.sabotage("GRANT SELECT, INSERT ON public.audit_transactions, public.audit_changes TO harness_app")
 
 
-@breaks(forgery, at="capture rows of a table of its own")
+@breaks(forgery, at="capture rows of a table of its own with threadline_capture, 1")
 def forgery_by_a_trigger_of_its_own(bench: Bench) -> None:
     bench.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
 
@@ -284,7 +297,11 @@ def coverage_by_name(bench: Bench) -> None:
 )
 def canary(bench: Bench) -> None:
     client: Client = bench.client()
-    covered = {table for table, problem in bench.target.coverage(bench.owner).items() if problem is None}
+    bench.owner.run("ALTER TABLE public.authors DISABLE TRIGGER USER; CREATE TABLE public.later (id int PRIMARY KEY)")
+    told = bench.target.coverage(bench.owner)
+    bench.expect("a table whose triggers are disabled is called captured", told["public.authors"] is None, equals=False)
+    bench.expect("a table without triggers is called captured", told["public.later"] is None, equals=False)
+    covered = {table for table, problem in told.items() if problem is None}
     for table, statement in {
         "public.posts": "INSERT INTO public.posts (slug) VALUES ('canary')",
         "public.authors": "INSERT INTO public.authors VALUES ('canary', 'c')",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.audit.target import Feature
 from harness.checks.backends import moved, relay
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.model import PoolMode, Section
@@ -27,7 +28,7 @@ _ALTER_ROLE = "https://www.postgresql.org/docs/current/sql-alterrole.html"
 
 
 def _set_for_the_session(bench: Bench, client: Client) -> None:
-    client.value("SELECT set_config(%s, %s, false)", [bench.application.setting, ADA.setting])
+    client.value("SELECT set_config(%s, %s, false)", [bench.application.setting, bench.target.actor.spell(ADA)])
 
 
 def _who(actor: Any) -> str:
@@ -139,6 +140,7 @@ def outside_transaction_but_for_the_session(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     scope="transaction",
+    claims=(Feature.CONTRACT_TABLES,),
     needs=(TRANSACTION_BLOCKS,),
 )
 def after_first_write(bench: Bench) -> None:
@@ -177,7 +179,11 @@ def after_first_write_fills_in(bench: Bench) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def startup_option(bench: Bench) -> None:
-    option = f"-c {bench.application.setting}={ADA.setting}" if bench.application.sends_startup_options else ""
+    option = (
+        f"-c {bench.application.setting}={bench.target.actor.spell(ADA)}"
+        if bench.application.sends_startup_options
+        else ""
+    )
     outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
     observed = f"a write by {_who(bench.actor_of('connected'))}" if outcome == "done" else "refused"
     bench.fact("what the client was told", outcome)

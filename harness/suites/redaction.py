@@ -471,7 +471,7 @@ def earlier_rows_with_a_rule_that_is_not_kept(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION, Feature.CHANGED_FIELDS),
+    claims=(Feature.LIBRARY,),
 )
 def excluded_only(bench: Bench) -> None:
     _redacted_people(bench)

@@ -38,7 +38,11 @@ def _write(bench: Bench, *slugs: str, days_old: int = 0) -> None:
     for slug in slugs:
         bench.write(client, ADA, slug)
     if days_old:
-        bench.admin.run(bench.target.statements.age, {"age": f"{days_old} days"})  # type: ignore[arg-type]
+        _age(bench, days_old)
+
+
+def _age(bench: Bench, days: int) -> None:
+    bench.admin.execute(bench.target.statements.age, {"age": f"{days} days"})
 
 
 def _left(bench: Bench) -> list[str]:
@@ -59,11 +63,19 @@ def _is_old(purge_function: str = "threadline_purge_changes") -> tuple[str, tupl
     claims=(Feature.RETENTION,),
 )
 def old_gone(bench: Bench) -> None:
-    _write(bench, "old-1", "old-2", days_old=2 * _DAYS)
+    client = bench.client()
+    _write(bench, "old-1", "old-2")
+    with bench.audited(client, ADA):
+        client.run("UPDATE public.posts SET title = 'old-3' WHERE slug = 'old-1'")
+        client.run("DELETE FROM public.posts WHERE slug = 'old-2'")
+    _age(bench, 2 * _DAYS)
     _write(bench, "new-1", "new-2")
     cutoff = bench.admin.value(f"SELECT clock_timestamp() - interval '{_DAYS} days'")
     bench.owner.execute(bench.target.statements.purge, {"cutoff": cutoff})
     bench.expect("changes left", _left(bench), equals=["new-1", "new-2"])
+    for table in bench.target.tables:
+        held = bench.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE '%old-%'")
+        bench.expect(f"old values left in {table}", held, equals=0)
 
 
 @breaks(old_gone, at="changes left")
