@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for the latter
@@ -188,23 +188,41 @@ def run_files(connection: AnyConnection, paths: Sequence[Path]) -> None:
     """
     with connection.transaction():
         for path in paths:
+            text = _read_sql(path)
             try:
-                text = path.read_text(encoding="utf-8")
                 with connection.transaction():
                     connection.execute(_query(text))
-            except (OSError, UnicodeDecodeError) as error:
-                raise DatabaseError(f"this SQL cannot be read: {error}", where=str(path)) from None
             except SqlError as error:
-                position = error.diag.statement_position
-                line = (
-                    text.count("\n", 0, int(position) - 1) + 1 if position else _failing_line(connection, text, error)
-                )
+                at = error.diag.statement_position
+                line = text.count("\n", 0, int(at) - 1) + 1 if at else _failing_line(connection, text, error)
                 raise DatabaseError(
                     f"this SQL does not run: {describe(error)}",
                     where=f"{path}:{line}" if line else str(path),
                     hint=error.diag.message_hint or "",
                     detail="\n".join(filter(None, (error.diag.message_detail, error.diag.context))),
                 ) from None
+
+
+def _read_sql(path: Path) -> str:
+    """Return the text of an SQL file that can be run as one message, in a transaction.
+
+    :raises DatabaseError: for what only psql understands, or what ends the transaction, with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatabaseError(f"this SQL cannot be read: {error}", where=str(path)) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DatabaseError("there is a NUL byte, and no server reads beyond it", where=f"{path}:{line}")
+    for start, end in _statements(text):
+        if found := _NOT_HERE.match(text, start, end):
+            raise DatabaseError(
+                f"{found[0].split()[0]} cannot be run here: the files are run in one transaction, and not by psql",
+                where=f"{path}:{text.count(chr(10), 0, start) + 1}",
+                hint="leave out BEGIN and COMMIT, COPY from or to the client, and what begins with a backslash",
+            )
+    return text
 
 
 #: what a semicolon may hide in: comments, texts, names, dollar-quoted bodies
@@ -214,22 +232,30 @@ _TOKEN = re.compile(
 )
 
 
+_SPACE_AND_COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_NOT_HERE = re.compile(
+    r"(?:BEGIN|COMMIT|ROLLBACK|START\s+TRANSACTION)\b(?!\s+ATOMIC)|\\\S*|COPY\b[^;]*?\b(?:STDIN|STDOUT)\b",
+    re.IGNORECASE,
+)
+
+
+def _statements(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the statements of a text begin and end, without the blanks and comments before them."""
+    ends = [each.end() for each in _TOKEN.finditer(text) if each["end"]]
+    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        lead = _SPACE_AND_COMMENTS.match(text, start, end)
+        yield (lead.end() if lead else start), end
+
+
 def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int | None:
     """Find the statement that raised an error without a position, by running them one at a time, undone afterwards."""
-    ends = [each.end() for each in _TOKEN.finditer(text) if each["end"]]
     with connection.transaction(force_rollback=True):
-        for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        for start, end in _statements(text):
             try:
                 connection.execute(_query(text[start:end]))
             except SqlError as again:
-                if again.sqlstate != error.sqlstate:
-                    return None
-                lead = _SPACE_AND_COMMENTS.match(text, start, end)
-                return text.count("\n", 0, lead.end() if lead else start) + 1
+                return text.count("\n", 0, start) + 1 if again.sqlstate == error.sqlstate else None
     return None
-
-
-_SPACE_AND_COMMENTS = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 
 
 def create_database(admin: Client, name: str, *, owner: str, template: str | None = None) -> None:

@@ -135,13 +135,13 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """What an operator states about work that no harness can do, and signs."""
 
     item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
-    by: Annotated[str, Meta(min_length=1)]
+    by: Annotated[str, Meta(pattern=r"\w")]
     #: YYYY-MM-DD
     on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     #: one sentence: what was done
-    statement: Annotated[str, Meta(min_length=20, max_length=400)]
+    statement: Annotated[str, Meta(pattern=r"^(?=.{20,400}$).*\w+\W+\w+\W+\w+")]
     #: where it can be read again: a document, a ticket
-    link: Annotated[str, Meta(pattern=r"^\S+$")]
+    link: Annotated[str, Meta(pattern=r"^(https?://\S+|[\w./#-]+)$")]
 
 
 # --- what a run plans and finds -------------------------------------------------------------------

@@ -7,10 +7,13 @@ TOML file (:class:`TargetFile`); what it does not claim to do is not judged, and
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from harness import config
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 _SHIPPED = Path(__file__).parent / "targets"
 _Statement = Annotated[str, Meta(min_length=1)]
+_Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
+#: becomes the name of a folder, beside that of the runs
+_NAME = re.compile(r"^(?!runs$)[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
 class Feature(StrEnum):
@@ -64,11 +70,11 @@ _MEANINGS = {
 }
 #: what a claim is worth nothing without
 _NEEDS_STATEMENT = {
-    Feature.CHANGED_FROM: "attach_with_changed_from",
-    Feature.ACTIONS: "record_action",
-    Feature.COVERAGE: "coverage",
-    Feature.REDACTION: "attach_redacted",
-    Feature.RETENTION: "purge",
+    Feature.CHANGED_FROM: ("attach_with_changed_from",),
+    Feature.ACTIONS: ("record_action",),
+    Feature.COVERAGE: ("coverage",),
+    Feature.REDACTION: ("attach_redacted",),
+    Feature.RETENTION: ("purge", "age"),
 }
 
 
@@ -88,13 +94,15 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SQL that speaks to the trail.
 
-    `{table}` stands for a table as SQL spells it, with its schema, `{name}` for its name alone, `{table_literal}` for
+    Attaching must be repeatable. `{table}` stands for a table as SQL spells it, with its schema, `{name}` for its
+    name alone, `{table_literal}` for
     the same as a text, `{role}` and `{role_literal}` for the application's role. `{exclude}`, `{mask}` are arrays of
     texts, `{placeholder}` is a text.
     """
 
     attach: _Statement
-    #: returns the columns of :class:`Change` by their names, in the order of capture; see `REQUIRED`
+    #: returns the columns of :class:`Change` by their names, in the order of capture; see `REQUIRED`. table_pk,
+    #: data_after, changed_from and actor are json or jsonb, or NULL; changed_fields is an array of texts in any order
     changes: _Statement
     grant: str = ""
     #: counts the records of transactions, those without a change included
@@ -104,8 +112,9 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attach_redacted: str = ""
     #: parameters `%(name)s`, `%(correlation_id)s`
     record_action: str = ""
-    #: rows of schema, table, problem; NULL says that the table is captured
+    #: rows of schema, table, problem for every table, captured or not; NULL says that it is captured
     coverage: str = ""
+    # (a percent sign in a statement with parameters is written twice)
     #: parameter `%(cutoff)s`: deletes what was captured before it
     purge: str = ""
     #: parameter `%(age)s`: an interval by which all of the trail grows older, for trying the purge
@@ -120,8 +129,8 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     summary: Annotated[str, Meta(min_length=1)]
     #: SQL files beside it that the owner runs once in a database
     install: tuple[str, ...] = ()
-    #: tables of the trail, with their schema: nobody but the capture may write to them
-    tables: Annotated[tuple[str, ...], Meta(min_length=1)]
+    #: tables of the trail, as schema.table: nobody but the capture may write to them
+    tables: Annotated[tuple[_Table, ...], Meta(min_length=1)]
     actor: ActorConvention
     statements: Statements
     claims: tuple[Feature, ...] = ()
@@ -150,6 +159,7 @@ class Change(Struct, frozen=True, kw_only=True):
     action_id: str | None = None
 
 
+_COVERAGE_COLUMNS = 3
 REQUIRED = ("id", "transaction_id", "table_schema", "table_name", "table_pk", "op", "data_after", "actor")
 
 
@@ -202,8 +212,30 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
                 where=self._at("changes"),
                 hint=f"name them with AS; found: {', '.join(names)}",
             )
-        if self.statements.coverage:
-            self._try(owner, "coverage")
+        if self.statements.coverage and len(found := self._try(owner, "coverage")) != _COVERAGE_COLUMNS:
+            raise DatabaseError(
+                f"statements.coverage: it returns {len(found)} columns, needed schema, table, problem",
+                where=self._at("coverage"),
+            )
+        with owner.transaction(force_rollback=True):
+            if self.statements.transactions and not isinstance(owner.value(self.statements.transactions), int):
+                raise DatabaseError("statements.transactions: it returns no number", where=self._at("transactions"))
+            for name, given in (("age", {"age": "1 day"}), ("purge", {"cutoff": "2000-01-01 00:00:00+00"})):
+                if statement := getattr(self.statements, name):
+                    with self._explained(name):
+                        fetch(owner, statement, given)
+            self._try_attaching(owner)
+
+    def _try_attaching(self, owner: Client) -> None:
+        """Try the ways to attach on a table of the target's own making; what is done here is undone."""
+        owner.run("CREATE TABLE public.tried (id int PRIMARY KEY, a text, b text)")
+        if self.statements.attach_with_changed_from:
+            with self._explained("attach_with_changed_from"):
+                self.attach(owner, "public.tried", changed_from=True)
+        if self.statements.attach_redacted:
+            with self._explained("attach_redacted"):
+                for _ in range(2):
+                    self.attach_redacted(owner, "public.tried", exclude=["a"], mask=["b"])
 
     def _try(self, owner: Client, name: str) -> list[str]:
         with self._explained(name):
@@ -247,8 +279,43 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """Return the captured changes in the order of their capture, of one table when it is named."""
         cursor = admin.execute(self.statements.changes)
         names = [column.name for column in cursor.description or ()]
-        rows = [_change(dict(zip(names, row, strict=True))) for row in cursor]
+        rows = [self._change(dict(zip(names, row, strict=True))) for row in cursor]
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
+
+    def _change(self, row: dict[str, Any]) -> Change:
+        """Return a row in canonical form.
+
+        :raises DatabaseError: for a column of another type than it has to have.
+        """
+
+        def column(name: str, kinds: tuple[type, ...], needed: str) -> Any:
+            value = row.get(name)
+            if not isinstance(value, kinds):
+                raise DatabaseError(
+                    f"statements.changes: {name} is {value!r}, needed {needed}", where=self._at("changes")
+                )
+            return value
+
+        def text(name: str) -> str | None:
+            return None if row.get(name) is None else str(row[name])
+
+        nothing = type(None)
+        column("id", (str, int, UUID), "a text, a number or a UUID that no other row has")
+        fields = column("changed_fields", (list, nothing), "an array of texts, or NULL")
+        return Change(
+            id=str(row["id"]),
+            transaction_id=text("transaction_id"),
+            table_schema=column("table_schema", (str,), "a text"),
+            table_name=column("table_name", (str,), "a text"),
+            table_pk=column("table_pk", (dict, nothing), "a JSON object, or NULL"),
+            op=column("op", (str,), "insert, update, delete or truncate").lower(),
+            data_after=column("data_after", (dict, nothing), "a JSON object, or NULL"),
+            actor=column("actor", (dict, str, int, float, list, bool, nothing), "JSON, or NULL"),
+            txid=row.get("txid"),
+            changed_fields=tuple(sorted(fields)) if fields else None,
+            changed_from=column("changed_from", (dict, nothing), "a JSON object, or NULL"),
+            action_id=text("action_id"),
+        )
 
     def count_transactions(self, admin: Client) -> int:
         """Return how many transactions the trail knows."""
@@ -258,7 +325,8 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
     def coverage(self, client: Client) -> dict[str, str | None]:
         """Return schema.table to what is wrong with its capture; None is covered."""
-        return {f"{schema}.{table}": problem for schema, table, problem in client.rows(self.statements.coverage)}
+        found = client.rows(self.statements.coverage)
+        return _Coverage({f"{schema}.{table}": problem for schema, table, problem in found})
 
     def record_action(self, client: Client, name: str, correlation_id: str) -> None:
         """Record an action in the running transaction, as the application role."""
@@ -268,6 +336,13 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """Return name and definition of the functions that capture."""
         rows: Sequence[tuple[str, str]] = admin.rows(self.statements.capture_functions)
         return list(rows)
+
+
+class _Coverage(dict[str, "str | None"]):
+    """What coverage tells; a table that it does not list is not said to be captured."""
+
+    def __missing__(self, table: str) -> str:
+        return "it is not listed"
 
 
 class _Explained:
@@ -287,27 +362,6 @@ class _Explained:
                 where=self._where,
                 hint=error.diag.message_hint or "",
             ) from None
-
-
-def _change(row: dict[str, Any]) -> Change:
-    def text(name: str) -> str | None:
-        return None if row.get(name) is None else str(row[name])
-
-    fields = row.get("changed_fields")
-    return Change(
-        id=str(row["id"]),
-        transaction_id=text("transaction_id"),
-        table_schema=row["table_schema"],
-        table_name=row["table_name"],
-        table_pk=row["table_pk"],
-        op=str(row["op"]).lower(),
-        data_after=row["data_after"],
-        actor=row["actor"],
-        txid=row.get("txid"),
-        changed_fields=None if fields is None else tuple(fields),
-        changed_from=row.get("changed_from"),
-        action_id=text("action_id"),
-    )
 
 
 def _filled(statement: str, table: str, more: Mapping[str, str] | None = None) -> str:
@@ -364,24 +418,34 @@ def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
         path = _SHIPPED / f"{named}.toml"
     else:
         path = Path(named)
+        if path.stem == "reference":
+            raise ConfigError("only the reference layer is called `reference`", where=named, hint="rename the file")
     return _built(path, path.stem, tuple(Path(each) for each in install))
 
 
 def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[Feature] | None = None) -> AuditTarget:
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"the audit target {name!r} cannot be called that: its report gets a folder of that name",
+            where=str(path),
+            hint="letters, digits, dashes and underscores, and not `runs`",
+        )
     file = config.load(path, TargetFile)
+    stripped = {key: value.rstrip().rstrip(";") for key, value in msgspec.structs.asdict(file.statements).items()}
+    file = msgspec.structs.replace(file, statements=Statements(**stripped))
     claimed = frozenset(file.claims) if claims is None else claims
     if claims is None and Feature.LIBRARY in claimed:
         raise ConfigError(
             "claims: only the reference layer can claim `library`", where=config.at_key(str(path), "claims")
         )
     for feature in sorted(claimed):
-        needed = _NEEDS_STATEMENT.get(feature)
-        if needed and not getattr(file.statements, needed):
-            raise ConfigError(
-                f"claims: {feature} is claimed, and there is no statements.{needed} to try it with",
-                where=config.at_key(str(path), "claims"),
-                hint=f"add statements.{needed}, or leave {feature} out: its checks are then N/A",
-            )
+        for needed in _NEEDS_STATEMENT.get(feature, ()):
+            if not getattr(file.statements, needed):
+                raise ConfigError(
+                    f"claims: {feature} is claimed, and there is no statements.{needed} to try it with",
+                    where=config.at_key(str(path), "claims"),
+                    hint=f"add statements.{needed}, or leave {feature} out: its checks are then N/A",
+                )
     files = install or tuple(path.parent / each for each in file.install)
     if not files:
         raise ConfigError(

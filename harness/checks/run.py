@@ -9,6 +9,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.registry import Catalogue
@@ -131,6 +132,10 @@ class Run:
             self._record(lab.evidence)
             self._tell(LabReady(topology.name, lab.evidence))
             workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+            if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
+                note = f"capture could not be put on {'; '.join(refused)}"
+                self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
+                self._tell(Notice(f"{topology.name}: {note}"))
         except HarnessError as error:
             reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not stand: {error.what}"
             self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))

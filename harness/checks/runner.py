@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from harness.checks.bench import NotExercisedError
 from harness.database import SqlError, describe
+from harness.errors import HarnessError
 from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
 from harness.store import utc_now
 
@@ -55,6 +56,8 @@ def run_check(
                     status, reason = _judge(bench)
             except SqlError as error:
                 status, reason = Status.ISSUE, f"the check itself broke: {describe(error)}"
+            except HarnessError as error:
+                status, reason = Status.ISSUE, f"the audit target is at fault: {error.where}: {error.what}"
             except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
                 status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
             else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec.structs import asdict
 
@@ -64,6 +66,7 @@ def add_commands(commands: _SubParsersAction[Any]) -> None:
     ):
         chosen.add_argument(option, action="append", default=[], metavar="COLUMN", help=text + "; may be repeated")
     chosen.add_argument("--placeholder", default="[REDACTED]")
+    chosen.add_argument("--no-redaction", action="store_true", help="take rules off; without any option they stay")
     actions.choices["coverage"].add_argument(
         "--expect", action="append", default=[], metavar="TABLE", help="may be repeated"
     )
@@ -75,7 +78,7 @@ def add_commands(commands: _SubParsersAction[Any]) -> None:
     chosen.add_argument("--format", choices=FORMATS, default="json")
     chosen.add_argument("--output", "-o", metavar="FILE", help="default: stdout")
     chosen.add_argument("--max-rows", type=int, default=10_000, metavar="N", help="0 for all (default: 10000)")
-    chosen.add_argument("--table", metavar="NAME")
+    chosen.add_argument("--table", metavar="NAME", help="as it is stored, without quotes")
     chosen.add_argument("--correlation-id", metavar="ID")
     chosen.add_argument("--since-snapshot", metavar="TEXT", help="only what an earlier export could not see")
 
@@ -99,7 +102,9 @@ def _connected(arguments: Namespace) -> Iterator[Client]:
         try:
             yield client
         except SqlError as error:
-            hint = error.diag.message_hint or ("" if error.sqlstate != "42883" else "harness audit install")
+            # an undefined function or table of the layer
+            missing = error.sqlstate in {"42883", "42P01"} and re.search("threadline_|audit_", str(error))
+            hint = "is the audit layer there? harness audit install" if missing else error.diag.message_hint or ""
             raise DatabaseError(describe(error), where=f"database {client.info.dbname}", hint=hint) from None
         except (FilterError, RetentionError, ValueError) as error:
             raise UsageError(str(error)) from None
@@ -118,6 +123,7 @@ def _install(context: Context, arguments: Namespace) -> int:
 
 
 def _attach(context: Context, arguments: Namespace) -> int:
+    named = [*arguments.exclude, *arguments.mask, *arguments.except_column]
     rules = Redaction(
         exclude=tuple(arguments.exclude),
         mask=tuple(arguments.mask),
@@ -126,7 +132,11 @@ def _attach(context: Context, arguments: Namespace) -> int:
     )
     with _connected(arguments) as client:
         told = attach(
-            client, arguments.tables, changed_from=arguments.changed_from, redaction=rules, dry_run=arguments.dry_run
+            client,
+            arguments.tables,
+            changed_from=arguments.changed_from,
+            redaction=rules if named or arguments.no_redaction else None,
+            dry_run=arguments.dry_run,
         )
         for table in arguments.tables:
             for column, count in kept_before(client, table, rules).items():
@@ -177,6 +187,24 @@ def _purge(context: Context, arguments: Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _replaced(path: Path) -> Iterator[TextIO]:
+    """Open a file for writing that appears under its name when it is whole; what is no file is written to as it is."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as sink:  # a device, a pipe; a folder says what it is
+            yield sink
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # for the owner's eyes only
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as sink:
+            yield sink
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    Path(name).replace(path)
+
+
 def _export(context: Context, arguments: Namespace) -> int:
     names = ("table", "correlation_id", "since_snapshot")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -185,14 +213,12 @@ def _export(context: Context, arguments: Namespace) -> int:
         if arguments.dry_run:
             _lines([f"matching_rows={count_matching(client, which)}"])
             return 0
+        kind, most = arguments.format, arguments.max_rows or None
         if arguments.output:
-            path = Path(arguments.output)
-            temporary = path.with_name(path.name + ".part")  # what lies under the name is whole
-            with temporary.open("w", encoding="utf-8", newline="") as sink:
-                done = export(client, sink, arguments.format, which, max_rows=arguments.max_rows or None)
-            temporary.replace(path)
+            with _replaced(Path(arguments.output)) as sink:
+                done = export(client, sink, kind, which, max_rows=most)
         else:
-            done = export(client, sys.stdout, arguments.format, which, max_rows=arguments.max_rows or None)
+            done = export(client, sys.stdout, kind, which, max_rows=most)
     cut = f"; CUT at --max-rows {arguments.max_rows}" if done.truncated else ""
     context.terminal.say(f"{done.returned_count} changes exported{cut}; snapshot {done.snapshot}")
     return 0

@@ -123,6 +123,9 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
 
 
 def _require_real_days(attestations: tuple[Attestation, ...], path: Path, today: str) -> None:
+    items = [each.item for each in attestations]
+    for item in {each for each in items if items.count(each) > 1}:
+        raise ConfigError(f"attestations: {item} is signed twice; one statement is enough", where=str(path))
     for each in attestations:
         try:
             date.fromisoformat(each.on)

@@ -58,7 +58,7 @@ def attach_tables(bench: Bench) -> None:
 
 @breaks(attach_tables, at="statements the second time")
 def attach_tables_again_and_again(bench: Bench) -> None:
-    bench.rewrite_function("threadline_attach_plan", ("IF v_given =", "IF false AND v_given ="))
+    bench.rewrite_function("threadline_attach_plan", ("IF NOT EXISTS (", "IF false AND NOT EXISTS ("))
 
 
 @check(

@@ -171,7 +171,7 @@ def test_a_filter_restricts_by_what_it_names() -> None:
     assert Filter().conditions() == ([], {})
     names, values = Filter(table="Shop.Order.Items", correlation_id=" c ").conditions()
     assert names == ["table_name", "table_schema", "correlation_id"]
-    assert values == {"table_name": "Items", "table_schema": "Shop.Order", "correlation_id": "c"}
+    assert values == {"table_name": "Order.Items", "table_schema": "Shop", "correlation_id": "c"}
 
 
 def change(op: str = "update", **more: Any) -> AuditedChange:
