@@ -92,16 +92,14 @@ DECLARE
     v_transaction uuid := public.threadline_transaction_id();
     v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
     v_actor       jsonb;
-    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
-    v_zone        text;  -- and its TimeZone, which would be part of a key
+    v_digits      text;  -- the client's own extra_float_digits and TimeZone, where ours must replace them
+    v_zone        text;
 BEGIN
-    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+    -- Below 1 a float loses digits, and a time in another zone would be another key.
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') OR current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
         v_digits := current_setting('extra_float_digits');
-        PERFORM set_config('extra_float_digits', '1', true);
-    END IF;
-    IF current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
         v_zone := current_setting('TimeZone');
-        PERFORM set_config('TimeZone', 'UTC', true);
+        PERFORM set_config('extra_float_digits', '1', true), set_config('TimeZone', 'UTC', true);
     END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.audit_changes
@@ -163,10 +161,7 @@ BEGIN
         ON CONFLICT (id) DO NOTHING;
     END IF;
     IF v_digits IS NOT NULL THEN
-        PERFORM set_config('extra_float_digits', v_digits, true);
-    END IF;
-    IF v_zone IS NOT NULL THEN
-        PERFORM set_config('TimeZone', v_zone, true);
+        PERFORM set_config('extra_float_digits', v_digits, true), set_config('TimeZone', v_zone, true);
     END IF;
     RETURN NULL;
 END
@@ -206,16 +201,14 @@ DECLARE
     v_fields      text[];
     v_from        jsonb;
     v_actor       jsonb;
-    v_digits      text;  -- the client's own extra_float_digits, where ours must replace it
-    v_zone        text;  -- and its TimeZone, which would be part of a key
+    v_digits      text;  -- the client's own extra_float_digits and TimeZone, where ours must replace them
+    v_zone        text;
 BEGIN
-    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') THEN  -- below 1 a float loses digits
+    -- Below 1 a float loses digits, and a time in another zone would be another key.
+    IF current_setting('extra_float_digits') NOT IN ('1', '2', '3') OR current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
         v_digits := current_setting('extra_float_digits');
-        PERFORM set_config('extra_float_digits', '1', true);
-    END IF;
-    IF current_setting('TimeZone') NOT IN ('UTC', 'Etc/UTC') THEN
         v_zone := current_setting('TimeZone');
-        PERFORM set_config('TimeZone', 'UTC', true);
+        PERFORM set_config('extra_float_digits', '1', true), set_config('TimeZone', 'UTC', true);
     END IF;
     IF TG_OP <> 'INSERT' THEN
         v_before := to_jsonb(OLD);
@@ -271,10 +264,7 @@ BEGIN
     VALUES (v_transaction, txid_current(), clock_timestamp(), v_actor)
     ON CONFLICT (id) DO NOTHING;
     IF v_digits IS NOT NULL THEN
-        PERFORM set_config('extra_float_digits', v_digits, true);
-    END IF;
-    IF v_zone IS NOT NULL THEN
-        PERFORM set_config('TimeZone', v_zone, true);
+        PERFORM set_config('extra_float_digits', v_digits, true), set_config('TimeZone', v_zone, true);
     END IF;
     RETURN NULL;
 END
