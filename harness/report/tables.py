@@ -147,7 +147,7 @@ def build_report(
         walkthrough=tuple(walk(evidence.rows, attestations)),
         issues=_issues(evidence),
         limits=_limits(evidence),
-        matrix=_matrix(evidence, names),
+        matrix=_matrix(evidence, names, newest.audit_target.partition(" ")[0] if newest else ""),
         rows=evidence.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
         notes=tuple(
@@ -345,17 +345,19 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
     )
 
 
-def proven(row: Row) -> str:
+def proven(row: Row, about: str) -> str:
     """Say whether a check has been shown to fail when what it watches is broken: here, and for this code."""
     applicable = [proof for proof in row.proofs if proof.applicable]
     if row.status is Status.NA or (row.proofs and not applicable):
         return ""
     if not row.proofs:
         return "not proven yet"
-    return "proven" if all(proof.proven for proof in applicable) else "unproven"
+    if not all(proof.proven for proof in applicable):
+        return "unproven"
+    return "proven" if about in {"", "reference"} else "proven on the reference"
 
 
-def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
+def _matrix(evidence: Evidence, names: list[str], about: str) -> tuple[MatrixRow, ...]:
     by_check: dict[str, dict[str, Row]] = {}
     for row in evidence.rows:
         by_check.setdefault(row.planned.check, {})[row.planned.topology] = row
@@ -373,7 +375,7 @@ def _matrix(evidence: Evidence, names: list[str]) -> tuple[MatrixRow, ...]:
                 section=first.section,
                 statuses={name: rows[name].status if name in rows else Status.NOT_RUN for name in names},
                 marks=marks,
-                proven={name: proven(row) for name, row in rows.items()},
+                proven={name: proven(row, about) for name, row in rows.items()},
             )
         )
     return tuple(matrix)
