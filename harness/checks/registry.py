@@ -47,6 +47,11 @@ MOVES = Capability(
     "a client keeps one server connection until it disconnects, so there is no move to survive",
     lambda topology: topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT},
 )
+NO_POOLER = Capability(
+    "no pooler",
+    "the server makes the value itself, so a pooler has no part in it: shown where there is none",
+    lambda topology: topology.pooler is None,
+)
 NAMED_STATEMENTS = Capability(
     "named prepared statements",
     "the client prepares no statement on the server here",

@@ -31,7 +31,7 @@ _ASIDE = (
     *("actor.careless-session-set", "actor.careless-session-set-lost", "actor.careless-outside-transaction"),
     *("actor.careless-after-first-write", "actor.careless-startup-option", "actor.careless-role-default"),
     # costs as much as all the others together
-    "capture.hostile-values",
+    "capture.large-values",
 )
 _WRITES = ("capture", "actor", "continuity")
 
