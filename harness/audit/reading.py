@@ -81,7 +81,7 @@ class Filter(Struct, frozen=True, kw_only=True):
             raise FilterError(f"actor: found {self.actor!r}, needed an Actor")
         for name in ("table", "correlation_id", "since_snapshot"):
             text = given[name]
-            if text is not None and (not isinstance(text, str) or not text.strip()):
+            if text is not None and (not isinstance(text, str) or not text.strip(_BLANKS)):
                 raise FilterError(f"{name}: found nothing to look for; leave the key out")
         if self.correlation_id is not None and len(self.correlation_id.strip(_BLANKS).encode()) > _LONGEST_CORRELATION:
             raise FilterError(f"correlation_id: it has more than {_LONGEST_CORRELATION} bytes, and none stored has")
@@ -201,7 +201,8 @@ def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: dat
     wanted = _decoded(_encoded(key))
     if last.table_pk != wanted:
         every = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": None})
-        stayed = _who_stayed(every, wanted)
+        since = [each for each in every if not emptied or each.captured_at > emptied[0].captured_at]
+        stayed = _who_stayed(since, wanted)
         if stayed is None:
             return State(state="moved", key=last.table_pk, **seen)
         return State(state="present", row=stayed.data_after, change_id=stayed.id, captured_at=stayed.captured_at)
@@ -323,9 +324,8 @@ def _spelled(value: Any) -> str:
     if isinstance(value, Decimal) and value.is_finite():
         return f"{value:f}"
     if isinstance(value, datetime):
-        whole, _, fraction = value.isoformat(timespec="microseconds").partition(".")
-        if value.tzinfo is not None:
-            whole, _, fraction = value.astimezone(UTC).isoformat(timespec="microseconds").partition(".")
+        moment = value.astimezone(UTC) if value.tzinfo else value
+        whole, _, fraction = moment.isoformat(timespec="microseconds").partition(".")
         digits, zone = fraction[:6].rstrip("0"), fraction[6:]
         return json.dumps(whole + (f".{digits}" if digits else "") + zone)
     if isinstance(value, UUID | date):

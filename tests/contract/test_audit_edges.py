@@ -190,6 +190,8 @@ def test_rows_that_change_keys_in_one_statement_are_told_apart(client: Client) -
     assert row(1) == ("moved", None)
     client.run("UPDATE t SET id = 9 WHERE id = 3")
     assert row(3) == ("moved", None)
+    client.run("TRUNCATE t; INSERT INTO t VALUES (2, 'new'); UPDATE t SET id = 8")
+    assert (row(2), row(8), row(4)) == (("moved", None), ("present", "new"), ("deleted", None))
 
 
 def test_a_name_without_a_schema_is_public(client: Client) -> None:
