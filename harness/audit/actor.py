@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -57,8 +57,3 @@ class Actor(Struct, frozen=True):
     def setting(self) -> str:
         """Return the actor as the application sets it: JSON text."""
         return msgspec.json.encode(self.reference).decode()
-
-
-def actor_setting(reference: Mapping[str, Any]) -> str:
-    """Return any map as the text of the setting, unchecked: for showing what the trail makes of a wrong one."""
-    return msgspec.json.encode(dict(reference)).decode()

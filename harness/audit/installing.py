@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.reading import statements
 from harness.database import fetch, roll_back, run_files
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ FILES = tuple(
     _SQL / f"{name}.sql"
     for name in ("tables", "capture", "links", "attach", "coverage", "actions", "retention", "rights")
 )
-
-
-_ATTACH_ARGUMENTS = "(%s::text::regclass, %s, %s::text[], %s::text[], %s::text[], %s)"
+_PLAN = """
+    SELECT * FROM public.threadline_attach_plan(%s::text::regclass, %s, %s::text[], %s::text[], %s::text[], %s)
+"""
 
 
 class Redaction(Struct, frozen=True, kw_only=True):
@@ -75,15 +76,15 @@ def attach(
     if redaction:
         hidden = (list(redaction.exclude), list(redaction.mask), list(redaction.except_columns))
         given = [changed_from, *hidden, redaction.placeholder]
-    statements: list[str] = []
+    planned: list[str] = []
     with connection.transaction():
         for table in tables:
-            arguments = [table, *given]
-            rows = fetch(connection, f"SELECT * FROM public.threadline_attach_plan{_ATTACH_ARGUMENTS}", arguments)
-            statements += [row[0] for row in rows]
+            plan = [row[0] for row in fetch(connection, _PLAN, [table, *given])]
+            planned += plan
             if not dry_run:
-                fetch(connection, f"SELECT public.threadline_attach{_ATTACH_ARGUMENTS}", arguments)
-    return statements
+                for statement in plan:
+                    fetch(connection, statement)
+    return planned
 
 
 def kept_before(connection: AnyConnection, table: str, redaction: Redaction) -> dict[str, int]:
@@ -93,21 +94,12 @@ def kept_before(connection: AnyConnection, table: str, redaction: Redaction) -> 
 
     :param table: as SQL spells it.
     """
-    rows: list[tuple[Any, ...]] = fetch(
-        connection,
-        """
-        SELECT r.name, count(*) FROM unnest(%s::text[]) AS r (name)
-        JOIN pg_catalog.pg_class t
-          ON t.oid = coalesce(pg_catalog.pg_partition_root(%s::text::regclass), %s::text::regclass)
-        JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-        JOIN public.audit_changes c ON c.table_schema = n.nspname AND c.table_name = t.relname
-        WHERE nullif(c.data_after -> r.name, 'null') <> pg_catalog.to_jsonb(%s::text)
-           OR nullif(c.changed_from -> r.name, 'null') <> pg_catalog.to_jsonb(%s::text)
-        GROUP BY r.name
-        """,
-        [[*redaction.exclude, *redaction.mask], table, table, redaction.placeholder, redaction.placeholder],
-    )
-    return dict(rows)
+    given = {
+        "columns": [*redaction.exclude, *redaction.mask],
+        "table": table,
+        "placeholder": redaction.placeholder,
+    }
+    return dict(fetch(connection, statements()["kept_before"], given))
 
 
 def _objects(connection: AnyConnection) -> dict[str, str]:

@@ -136,13 +136,10 @@ class Bench:
         """Connect once more as the owner: for what two of its programs do at a time."""
         return self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
 
-    def other_database(self, name: str, *, provisioned: bool) -> Client:
-        """Return its owner on another database, which lasts as long as the check: a second environment.
-
-        :param provisioned: with the trail and the fixture tables, as this check's own has them; else empty.
-        """
+    def empty_database(self, name: str) -> Client:
+        """Return its owner on another, empty database, which lasts as long as the check: a second environment."""
         database = f"{self.database[:50]}_{name}"
-        self._workplace.new_database(database, template=provisioned)
+        self._workplace.new_database(database)
         self._stack.callback(self._workplace.drop_database, database)
         return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
 

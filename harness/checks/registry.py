@@ -47,8 +47,8 @@ MOVES = Capability(
     "a client keeps one server connection until it disconnects, so there is no move to survive",
     lambda topology: topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT},
 )
-NO_POOLER = Capability(
-    "no pooler",
+MADE_BY_THE_SERVER = Capability(
+    "values that the server makes itself",
     "the server makes the value itself, so a pooler has no part in it: shown where there is none",
     lambda topology: topology.pooler is None,
 )

@@ -69,9 +69,8 @@ class Workplace:
             else:
                 self.attached[table] = "done"
 
-    def new_database(self, name: str, *, template: bool) -> None:
-        """Create another database for a check: with the trail and the tables, or empty."""
-        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=_TEMPLATE if template else None)
+    def new_database(self, name: str, template: str | None = None) -> None:
+        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
 
     def drop_database(self, name: str) -> None:
         with contextlib.suppress(SqlError):
@@ -81,7 +80,7 @@ class Workplace:
     def bench(self, check: str) -> Iterator[Bench]:
         """Give a check a database that nobody else uses; it is dropped afterwards."""
         name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
-        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=_TEMPLATE)
+        self.new_database(name, _TEMPLATE)
         bench = Bench(self._lab, self.target, name, self)
         try:
             yield bench

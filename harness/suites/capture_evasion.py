@@ -9,7 +9,7 @@ from harness.audit.target import Feature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.habits import ADA, blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -320,7 +320,4 @@ def canary(bench: Bench) -> None:
 @breaks(canary, at="captured from public.posts")
 def canary_dies_unnoticed(bench: Bench) -> None:
     bench.disable_capture("public.posts")
-    bench.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
-        "AS 'SELECT NULL::text'"
-    )
+    blind_coverage(bench)

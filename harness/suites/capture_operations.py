@@ -10,7 +10,7 @@ from harness.audit.installing import attach, install
 from harness.audit.target import Feature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -71,7 +71,7 @@ def attach_tables_again_and_again(bench: Bench) -> None:
     claims=(Feature.LIBRARY,),
 )
 def install_layer(bench: Bench) -> None:
-    empty = bench.other_database("empty", provisioned=False)
+    empty = bench.empty_database("empty")
     told = install(empty, dry_run=True)
     bench.expect("told for an empty database", "create table audit_changes" in told, equals=True)
     bench.expect("left by the dry run", empty.value("SELECT to_regclass('public.audit_changes')"), equals=None)
@@ -97,16 +97,14 @@ def install_over_something_else(bench: Bench) -> None:
 )
 def parity(bench: Bench) -> None:
     """Another database, installed from nothing, beside this check's own."""
-    other = bench.other_database("parity", provisioned=False)
+    other = bench.empty_database("parity")
     bench.target.install_in(other)
     other.run("CREATE TABLE public.posts (id bigint PRIMARY KEY)")
     bench.target.attach(other, "public.posts")
 
     def about_posts(found: dict[str, str]) -> dict[str, str]:
         return {
-            name: text
-            for name, text in found.items()
-            if name.endswith("public.posts") or (name.startswith("function ") and "tamper" not in name)
+            name: text for name, text in found.items() if name.endswith("public.posts") or name.startswith("function ")
         }
 
     here, there = about_posts(definitions(bench.owner)), about_posts(definitions(other))
@@ -201,10 +199,7 @@ def schema_change(bench: Bench) -> None:
 
 @breaks(schema_change, at="coverage of a table made again")
 def schema_change_unnoticed(bench: Bench) -> None:
-    bench.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
-        "AS 'SELECT NULL::text'"
-    )
+    blind_coverage(bench)
 
 
 @breaks(schema_change, at="changes under the new name")

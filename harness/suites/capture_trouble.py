@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.checks.registry import NO_POOLER, P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.registry import MADE_BY_THE_SERVER, P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
@@ -168,7 +168,7 @@ def hostile_values(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area="capture function",
-    needs=(TRANSACTION_BLOCKS, NO_POOLER),
+    needs=(TRANSACTION_BLOCKS, MADE_BY_THE_SERVER),
 )
 def large_values(bench: Bench) -> None:
     client = _blobs(bench)

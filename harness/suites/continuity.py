@@ -14,7 +14,7 @@ from harness.audit.reading import as_of, history
 from harness.audit.target import Feature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -124,10 +124,7 @@ def capture_ready(bench: Bench) -> None:
 
 @breaks(capture_ready, at="before attaching")
 def capture_ready_without_looking(bench: Bench) -> None:
-    bench.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
-        "AS 'SELECT NULL::text'"
-    )
+    blind_coverage(bench)
 
 
 @check(

@@ -49,3 +49,11 @@ def unlink_actions(bench: Bench) -> None:
         "threadline_record_action",
         ("action_id = coalesce(t.action_id, EXCLUDED.action_id)", "action_id = t.action_id"),
     )
+
+
+def blind_coverage(bench: Bench) -> None:
+    """Let coverage call everything captured."""
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
+        "AS 'SELECT NULL::text'"
+    )

@@ -134,12 +134,8 @@ def after_commit(bench: Bench) -> None:
 
 @breaks(after_commit, at="events of failed work")
 def after_commit_of_what_did_not_fail(bench: Bench) -> None:
-    bench.application.transaction = contextlib.nullcontext
-    bench.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE plpgsql AS $$ "
-        "BEGIN EXECUTE format('ALTER TABLE %s DISABLE TRIGGER too_late', relation); RETURN true; END $$"
-    )
-    bench.rewrite_function("threadline_attach_plan", (" STABLE", " VOLATILE"))
+    """A role whose triggers are silent: nothing objects at the commit."""
+    bench.sabotage(f"ALTER ROLE harness_app IN DATABASE {bench.database} SET session_replication_role = replica")
 
 
 @check(

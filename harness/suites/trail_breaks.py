@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.registry import breaks_trail
+from harness.suites.habits import blind_coverage, unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
 
 #: compares the trail with what was installed, so any change of it is noticed
-_COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "continuity.capture-ready")
-#: compares the functions' text
-_COMPARED = ("capture.install", "capture.parity")
+_COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
 #: asks who made a write
 _ATTRIBUTION = (
     *("actor.action-anonymous", "actor.anonymous", "actor.first-write-in-savepoint"),
@@ -41,7 +40,7 @@ _WRITES = ("capture", "actor", "continuity")
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        *_COMPARED,
+        "capture.install",
         *("actor.many-clients", "capture.bulk", "capture.cascade", "capture.changed-from"),
         *("capture.column-names", "capture.delete", "capture.hostile-identifiers", "capture.keys"),
         *("capture.merge", "capture.partitions", "continuity.old-rows"),
@@ -86,7 +85,7 @@ def no_actors(bench: Bench) -> None:
     among=("capture", "export"),
     turns=(
         *_COVERAGE,
-        *_COMPARED,
+        "capture.install",
         *("capture.identifiers", "capture.keys", "capture.partitions", "export.history"),
     ),
     aside=_ASIDE,
@@ -105,7 +104,7 @@ def text_keys(bench: Bench) -> None:
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        *_COMPARED,
+        "capture.install",
         *("capture.forgery", "capture.least-rights"),
     ),
     aside=_ASIDE,
@@ -120,7 +119,7 @@ def callers_rights(bench: Bench) -> None:
     among=("capture", "actor", "export"),
     turns=(
         *_COVERAGE,
-        *_COMPARED,
+        "capture.install",
         *("capture.truncate", "export.as-of"),
     ),
     aside=_ASIDE,
@@ -157,9 +156,7 @@ def torn_transactions(bench: Bench) -> None:
     aside=_ASIDE,
 )
 def unlinked_actions(bench: Bench) -> None:
-    bench.rewrite_function(
-        "threadline_record_action", ("action_id = coalesce(t.action_id, EXCLUDED.action_id)", "action_id = t.action_id")
-    )
+    unlink_actions(bench)
 
 
 @breaks_trail(
@@ -167,7 +164,7 @@ def unlinked_actions(bench: Bench) -> None:
     among=("redaction", "capture"),
     turns=(
         *_COVERAGE,
-        *_COMPARED,
+        "capture.install",
         *("redaction.canaries", "redaction.computed-later", "redaction.earlier-rows"),
         *("redaction.insert", "redaction.json-whole", "redaction.null-hidden", "redaction.partitions"),
         *("redaction.renamed-column", "redaction.update"),
@@ -208,15 +205,12 @@ def late_times(bench: Bench) -> None:
     what="its coverage calls everything captured",
     among=("capture", "redaction", "observability", "continuity"),
     turns=(
-        *_COMPARED,
-        *("capture.canary", "capture.coverage", "capture.renamed-key", "capture.schema-change"),
+        "capture.install",
+        *("capture.canary", "capture.coverage", "capture.parity", "capture.renamed-key", "capture.schema-change"),
         *("continuity.capture-ready", "observability.health", "redaction.computed-later"),
         "redaction.renamed-column",
     ),
     aside=_ASIDE,
 )
-def blind_coverage(bench: Bench) -> None:
-    bench.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
-        "AS 'SELECT NULL::text'"
-    )
+def no_coverage(bench: Bench) -> None:
+    blind_coverage(bench)

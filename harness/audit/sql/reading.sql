@@ -62,6 +62,16 @@ SELECT CASE WHEN pg_is_in_recovery()
             THEN pg_snapshot_xmin(pg_current_snapshot()) || ':' || pg_snapshot_xmin(pg_current_snapshot()) || ':'
             ELSE pg_current_snapshot()::text END, clock_timestamp()
 
+-- name: kept_before
+SELECT r.name, count(*) FROM unnest(%(columns)s::text[]) AS r (name)
+JOIN pg_catalog.pg_class t
+  ON t.oid = coalesce(pg_catalog.pg_partition_root(%(table)s::text::regclass), %(table)s::text::regclass)
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+JOIN public.audit_changes c ON c.table_schema = n.nspname AND c.table_name = t.relname
+WHERE nullif(c.data_after -> r.name, 'null') <> pg_catalog.to_jsonb(%(placeholder)s::text)
+   OR nullif(c.changed_from -> r.name, 'null') <> pg_catalog.to_jsonb(%(placeholder)s::text)
+GROUP BY r.name
+
 -- name: definitions
 SELECT 'trigger ' || pg_catalog.quote_ident(t.tgname) || ' on ' || t.tgrelid::pg_catalog.regclass,
        pg_catalog.pg_get_triggerdef(t.oid) || ', fires ' || t.tgenabled::text
