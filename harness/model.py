@@ -64,6 +64,17 @@ class Prepare(StrEnum):
     UNNAMED = "unnamed"
 
 
+class Confidence(StrEnum):
+    """How far a finding about somebody's servers can be relied on."""
+
+    #: told by the server itself, or forced and seen
+    CERTAIN = "certain"
+    #: everything that was tried agrees with it, and nothing forces it
+    LIKELY = "likely"
+    #: nothing that was tried tells
+    UNKNOWN = "unknown"
+
+
 # --- what a topology file declares ---------------------------------------------------------------
 
 Positive = Annotated[int, Meta(ge=1, le=100_000)]
@@ -232,6 +243,18 @@ class TrailProof(Struct, frozen=True, kw_only=True):
     @property
     def exact(self) -> bool:
         return not self.stayed and not self.beside
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One fact about a chain, found by asking and trying instead of believing what is declared."""
+
+    #: what the fact is about: `pooler`, `product`, `version`, `pool_mode`, ...
+    fact: str
+    #: "" when it could not be found
+    value: str
+    #: by which observation, in one sentence
+    how: str
+    confidence: Confidence
 
 
 class ServiceEvidence(Struct, frozen=True, kw_only=True):
