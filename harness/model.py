@@ -91,12 +91,17 @@ class PostgresDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pooler in the middle of the chain."""
 
-    product: Literal["pgbouncer"]
+    #: a folder of `topologies/images/` and of `topologies/config/`
+    product: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
     version: Version
     pool_mode: PoolMode
     default_pool_size: Positive
     max_client_conn: Positive = 200
     max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
+    #: processes behind the one address
+    instances: Annotated[int, Meta(ge=1, le=4)] = 1
+    #: whether those know each other, so that a cancel request finds its way
+    peered: bool = False
     settings: dict[str, str] = {}
 
 
@@ -115,6 +120,8 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None
     client: ClientDeclaration = ClientDeclaration()
+    #: what it is verified with unless suites or checks are named; all suites when empty
+    suites: tuple[str, ...] = ()
 
 
 class Topology(Struct, frozen=True, kw_only=True):
@@ -125,6 +132,7 @@ class Topology(Struct, frozen=True, kw_only=True):
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None
     client: ClientDeclaration
+    suites: tuple[str, ...] = ()
 
     @property
     def pool_mode(self) -> PoolMode | None:
@@ -262,6 +270,8 @@ class ServiceEvidence(Struct, frozen=True, kw_only=True):
 
     name: str
     product: str
+    #: the product's own spelling of its name
+    title: str = ""
     #: as the server says it
     version: str
     #: image reference with its digest, or the path of the binary

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: how often the main thread looks up from waiting, so that a signal is heard
 _TICK_S = 0.1
+#: topologies at a time: their servers share one machine, and deadlines are measured on it
+_MOST_TOPOLOGIES = 4
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):
@@ -93,7 +95,8 @@ class Run:
         :raises HarnessError: the first error that stopped the evidence from being kept.
         """
         failure: BaseException | None = None
-        with ThreadPoolExecutor(max(1, len(self._settings.topologies)), thread_name_prefix="topology") as pool:
+        at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
+        with ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool:
             running = {pool.submit(self._topology, each) for each in self._settings.topologies}
             try:
                 failure = self._watch(running)
@@ -122,6 +125,8 @@ class Run:
         return failure
 
     def _topology(self, topology: Topology) -> None:
+        if self._stop.is_set():
+            return
         rows = [row for row in self._settings.plan if row.topology == topology.name]
         self._tell(LabStarting(topology.name))
         lab: Lab | None = None

@@ -11,7 +11,7 @@ import msgspec
 
 from harness import config, places
 from harness.audit.target import AuditTarget, load_target
-from harness.engine.images import ImagePolicy
+from harness.engine.images import ImagePolicy, products
 from harness.errors import ConfigError, UsageError
 from harness.model import Attestation, KnownIssue
 from harness.suites.catalogue import catalogue
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 PROJECT_FILE = "harness.toml"
-_PRODUCTS = ("postgres", "pgbouncer")
 
 
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,8 +96,8 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         override=file.images.override | _pairs("--image", _given(arguments, "image") or []),
     )
     for name in images.override:
-        if name.partition(":")[0] not in _PRODUCTS:
-            raise UsageError(f"image of {name!r}: there is no such product", hint=config.nearest(name, _PRODUCTS))
+        if name.partition(":")[0] not in products():
+            raise UsageError(f"image of {name!r}: there is no such product", hint=config.nearest(name, products()))
     named = _given(arguments, "audit_target") or file.audit_target
     if _given(arguments, "audit_target") == "":
         raise UsageError("--audit-target: found an empty name, needed a target's name or a path that ends in .toml")

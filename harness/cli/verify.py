@@ -54,10 +54,11 @@ def verify(context: Context, arguments: Namespace) -> int:
     """Run the checks of the named topologies, then render what is known about this commit."""
     topologies = _topologies(context.settings, arguments.topologies)
     checks = catalogue().select(arguments.suite, arguments.check)
+    named = bool(arguments.suite or arguments.check)
     if arguments.dry_run:
-        _print_plan(topologies, checks, context.settings.target)
+        _print_plan(_plan(topologies, checks, None, context.settings, named=named), topologies, context.settings.target)
         return 0
-    run = _execute(context, topologies, checks, proving=False)
+    run = _execute(context, topologies, checks, proving=False, named=named)
     paths = _render(_evidence(context.settings), context.settings)
     _recap([run])
     _say_where(context, run.folder, paths)
@@ -69,15 +70,16 @@ def prove(context: Context, arguments: Namespace) -> int:
     """Run every check under each of its controls."""
     topologies = _topologies(context.settings, arguments.topologies)
     checks = catalogue().select(arguments.suite, arguments.check)
+    named = bool(arguments.suite or arguments.check)
     if not context.settings.target.is_reference:
         raise UsageError(
             "prove breaks the reference layer, to show that each check can fail; it has nothing to break elsewhere",
             hint="leave out --audit-target; `verify --audit-target` judges a trail with the checks that were proven",
         )
     if arguments.dry_run:
-        _print_plan(topologies, checks, context.settings.target)
+        _print_plan(_plan(topologies, checks, None, context.settings, named=named), topologies, context.settings.target)
         return 0
-    run = _execute(context, topologies, checks, proving=True)
+    run = _execute(context, topologies, checks, proving=True, named=named)
     _render(_evidence(context.settings), context.settings)
     for topology in topologies:
         proofs = [each for each in run.proofs if each.topology == topology.name]
@@ -165,7 +167,9 @@ def report(context: Context, arguments: Namespace) -> int:
 # --- running -----------------------------------------------------------------------------------------------
 
 
-def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, ...], *, proving: bool) -> StoredRun:
+def _execute(
+    context: Context, topologies: list[Topology], checks: tuple[Check, ...], *, proving: bool, named: bool = False
+) -> StoredRun:
     settings, tell = context.settings, context.terminal
     require_writable(settings.reports)
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
@@ -175,7 +179,7 @@ def _execute(context: Context, topologies: list[Topology], checks: tuple[Check, 
             tell(Notice(f"removed what an earlier run left: {line}"))
         owner = Owner.me(new_run_id())
         target = settings.target
-        plan = _plan(topologies, checks, engine, settings)
+        plan = _plan(topologies, checks, engine, settings, named=named)
         record = _record(owner, engine, target, plan)
         store = RunStore(settings.reports, record, context.redactor)
         try:
@@ -214,7 +218,12 @@ def _topologies(settings: Settings, names: list[str]) -> list[Topology]:
 
 
 def _plan(
-    topologies: list[Topology], checks: tuple[Check, ...], engine: Engine | None, settings: Settings
+    topologies: list[Topology],
+    checks: tuple[Check, ...],
+    engine: Engine | None,
+    settings: Settings,
+    *,
+    named: bool = False,
 ) -> tuple[PlannedCheck, ...]:
     """Return every row with the command that reproduces it: it names whatever decides the result."""
     extra = " --engine native" if engine and engine.name == "native" else ""
@@ -244,6 +253,8 @@ def _plan(
         )
         for topology in topologies
         for each in checks
+        # what a topology is there for, unless the user asks for something by name
+        if named or not topology.suites or each.id.partition(".")[0] in topology.suites
     )
 
 
@@ -299,11 +310,11 @@ def _render(evidence: Evidence, settings: Settings) -> list[Path]:
     return render(data, settings.rendered)
 
 
-def _print_plan(topologies: list[Topology], checks: tuple[Check, ...], target: AuditTarget) -> None:
-    for topology in topologies:
-        for each in checks:
-            lacking = each.lacking(topology, target)
-            sys.stdout.write(f"{topology.name:<12} {each.id}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
+def _print_plan(plan: tuple[PlannedCheck, ...], topologies: list[Topology], target: AuditTarget) -> None:
+    known, checks = {each.name: each for each in topologies}, {each.id: each for each in catalogue().checks}
+    for row in plan:
+        lacking = checks[row.check].lacking(known[row.topology], target)
+        sys.stdout.write(f"{row.topology:<12} {row.check}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
 
 
 def _recap(runs: list[StoredRun]) -> None:

@@ -17,10 +17,20 @@ import urllib3.exceptions
 from docker.context import Context, ContextAPI
 from docker.types import LogConfig
 
-from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, tar_of
+from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, load_product, tar_of
 from harness.engine.owner import Owner
-from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
-from harness.errors import EngineUnavailableError, ServiceFailedError, TimedOutError
+from harness.engine.protocol import (
+    Address,
+    Missing,
+    Origin,
+    Place,
+    Service,
+    ServiceSpec,
+    ServiceState,
+    Wanted,
+    log_tail,
+)
+from harness.errors import EngineUnavailableError, ImageUnavailableError, ServiceFailedError, TimedOutError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -36,8 +46,6 @@ LABEL_STARTED = "pooler-harness.owner.started"
 LABEL_CREATED = "pooler-harness.created"
 LABEL_KEPT = "pooler-harness.kept"
 
-#: the port each product listens on inside its container
-_PORTS = {"postgres": 5432, "pgbouncer": 6432}
 _FOLDER = "/srv/harness"
 
 _REMOVAL_S = 10.0
@@ -63,6 +71,7 @@ class DockerEngine:
         """
         self._policy = policy or ImagePolicy()
         self._images: dict[Wanted, tuple[str, Origin]] = {}
+        self._missing = Missing()
         self._lock = Lock()
         self.address = ""
         try:
@@ -94,10 +103,19 @@ class DockerEngine:
         images = Images(self._api, self._policy, listener)
         for each in dict.fromkeys(wanted):
             if each not in self._images:
-                self._images[each] = images.prepared(each)
+                try:
+                    self._images[each] = images.prepared(each)
+                except ImageUnavailableError as error:
+                    self._missing.note(each, error, listener)
+        if wanted and not self._images:
+            raise next(iter(self._missing.values()))
 
     def origin(self, wanted: Wanted) -> tuple[str, Origin]:
-        """Return the image of a prepared product."""
+        """Return the image of a prepared product.
+
+        :raises ImageUnavailableError: when it could not be had.
+        """
+        self._missing.require(wanted)
         return self._images[wanted]
 
     def open_group(self, run: Owner, topology: str) -> DockerGroup:
@@ -151,7 +169,7 @@ class DockerGroup:
         self._lock = Lock()
 
     def place(self, name: str, wanted: Wanted) -> Place:
-        port = _PORTS[wanted.product]
+        port = load_product(wanted.product).port
         place = Place(
             name=name,
             folder=_FOLDER,

@@ -26,6 +26,7 @@ from harness import config, places
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
+from harness.model import PoolMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,11 +61,34 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`topologies/images/<product>/recipe.toml`."""
 
     program: str
+    #: the product's own spelling of its name
+    title: str
+    #: that it listens on in a container
+    port: int
+    #: ends the server at once, and in order
+    stop_signal: str
+    #: that it knows, for a pooler
+    pool_modes: tuple[PoolMode, ...] = ()
     versions: dict[str, RecipeVersion]
 
 
 def recipe_folder(product: str) -> Path:
     return places.TOPOLOGIES / "images" / product
+
+
+def load_product(product: str) -> Recipe:
+    """Return the recipe of a product.
+
+    :raises ConfigError: when there is none.
+    """
+    if product not in products():
+        raise ConfigError(f"there is no product {product!r}; known: {', '.join(products())}")
+    return config.load(recipe_folder(product) / "recipe.toml", Recipe)
+
+
+def products() -> list[str]:
+    """Return the products that there is a recipe of."""
+    return sorted(path.parent.name for path in (places.TOPOLOGIES / "images").glob("*/recipe.toml"))
 
 
 def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
@@ -73,7 +97,7 @@ def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
     :raises ConfigError: when the version has none.
     """
     path = recipe_folder(wanted.product) / "recipe.toml"
-    recipe = config.load(path, Recipe)
+    recipe = load_product(wanted.product)
     if wanted.version not in recipe.versions:
         raise ConfigError(
             f"versions: there is no {wanted.product} {wanted.version}; known: {', '.join(sorted(recipe.versions))}",

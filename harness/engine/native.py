@@ -23,7 +23,17 @@ from harness import places
 from harness.engine.images import load_recipe
 from harness.engine.owner import Owner, process_started
 from harness.engine.processes import descendants, end_all
-from harness.engine.protocol import Address, Origin, Place, Service, ServiceSpec, ServiceState, Wanted, log_tail
+from harness.engine.protocol import (
+    Address,
+    Missing,
+    Origin,
+    Place,
+    Service,
+    ServiceSpec,
+    ServiceState,
+    Wanted,
+    log_tail,
+)
 from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
 
@@ -45,6 +55,7 @@ class NativeEngine:
     def __init__(self) -> None:
         self.version = os.uname().sysname + " " + os.uname().release
         self._origins: dict[Wanted, Origin] = {}
+        self._missing = Missing()
         self._clusters: dict[str, Path] = {}
         self.user = _unprivileged_user()
 
@@ -52,12 +63,18 @@ class NativeEngine:
         for each in dict.fromkeys(wanted):
             if each in self._origins:
                 continue
-            origin = find_program(each)
+            try:
+                origin = find_program(each)
+            except EngineUnavailableError as error:
+                self._missing.note(each, error, listener)
+                continue
             if origin.note:
                 listener(Notice(origin.note))
             self._origins[each] = origin
             if each.product == "postgres":
                 self._clusters[origin.reference] = self._cluster(origin, listener)
+        if wanted and not self._origins:
+            raise next(iter(self._missing.values()))
 
     def _cluster(self, origin: Origin, listener: Listener) -> Path:
         """Return the initialised cluster of the cache, making it once for each version and user."""
@@ -106,6 +123,7 @@ class NativeEngine:
         return done
 
     def origin(self, wanted: Wanted) -> Origin:
+        self._missing.require(wanted)
         return self._origins[wanted]
 
     def cluster(self, origin: Origin) -> Path:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
+from harness.events import Notice
+
 if TYPE_CHECKING:
     from harness.engine.owner import Owner
+    from harness.errors import HarnessError
     from harness.events import Listener
 
 
@@ -121,7 +124,13 @@ class Service(Protocol):
 class Group(Protocol):
     """The services of one topology, which reach each other."""
 
-    def place(self, name: str, wanted: Wanted) -> Place: ...
+    def place(self, name: str, wanted: Wanted) -> Place:
+        """Return where a service will run.
+
+        :raises HarnessError: when the product could not be had.
+        """
+        ...
+
     def start(self, spec: ServiceSpec) -> Service:
         """Start a service; it does not answer yet.
 
@@ -144,7 +153,10 @@ class Engine(Protocol):
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
         """Make sure that every product can start fast: pull, build or initialise what is missing.
 
-        :raises ImageUnavailableError: or EngineUnavailableError, saying what was tried.
+        A product that cannot be had is told to the listener, and again when a service of it is placed: the
+        topologies without it still stand.
+
+        :raises ImageUnavailableError: or EngineUnavailableError, saying what was tried, when none can be had.
         """
         ...
 
@@ -154,6 +166,18 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Missing(dict["Wanted", "HarnessError"]):
+    """The products that could not be had, and why."""
+
+    def note(self, wanted: Wanted, error: HarnessError, listener: Listener) -> None:
+        self[wanted] = error
+        listener(Notice(f"{wanted.product} {wanted.version} cannot be had here: {error.what}"))
+
+    def require(self, wanted: Wanted) -> None:
+        if wanted in self:
+            raise self[wanted]
 
 
 def log_tail(text: str, lines: int = 20) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness import config, places
-from harness.engine.images import Recipe, load_recipe, recipe_folder
+from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
 from harness.errors import ConfigError, UsageError
-from harness.model import Topology, TopologyFile
+from harness.model import PoolerDeclaration, Topology, TopologyFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,10 @@ def load_topology(path: Path) -> Topology:
         postgres=declared.postgres,
         pooler=declared.pooler,
         client=declared.client,
+        suites=declared.suites,
     )
+    if topology.pooler:
+        _require_pooler(topology.pooler, path)
     for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
         known = load_versions(wanted.product)
         if wanted.version not in known:
@@ -68,8 +71,27 @@ def load_topology(path: Path) -> Topology:
     return topology
 
 
+def _require_pooler(pooler: PoolerDeclaration, path: Path) -> None:
+    if pooler.product not in products():
+        raise ConfigError(
+            f"pooler.product: found {pooler.product!r}, allowed: {', '.join(poolers())}",
+            where=str(path),
+            hint=config.nearest(pooler.product, poolers()),
+        )
+    modes = load_product(pooler.product).pool_modes
+    if pooler.pool_mode not in modes:
+        raise ConfigError(
+            f"pooler.pool_mode: found '{pooler.pool_mode}', allowed for {pooler.product}: {', '.join(modes)}",
+            where=str(path),
+        )
+
+
+def poolers() -> list[str]:
+    return [name for name in products() if load_product(name).pool_modes]
+
+
 def load_versions(product: str) -> list[str]:
-    return list(config.load(recipe_folder(product) / "recipe.toml", Recipe).versions)
+    return list(load_product(product).versions)
 
 
 def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
@@ -86,8 +108,8 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
     :raises UsageError: for a product that no topology has, or a version without a recipe.
     """
     for product, version in versions.items():
-        if product not in {"postgres", "pgbouncer"}:
-            raise UsageError(f"--set {product}={version}: there is no such product; known: postgres, pgbouncer")
+        if product not in products():
+            raise UsageError(f"--set {product}={version}: there is no such product; known: {', '.join(products())}")
         try:
             load_recipe(Wanted(product=product, version=version))
         except ConfigError as error:

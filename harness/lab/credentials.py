@@ -33,6 +33,8 @@ class Roles(Struct, frozen=True, kw_only=True):
     owner: Role
     #: what the application connects as, with least rights
     app: Role
+    #: a superuser who comes through the pooler
+    dba: Role
     #: the pooler's admin console
     console: Role
 
@@ -40,7 +42,7 @@ class Roles(Struct, frozen=True, kw_only=True):
         return tuple(each for role in self.all() for each in (role.password, role.verifier))
 
     def all(self) -> tuple[Role, ...]:
-        return (self.admin, self.owner, self.app, self.console)
+        return (self.admin, self.owner, self.app, self.dba, self.console)
 
 
 def random_roles() -> Roles:
@@ -48,6 +50,7 @@ def random_roles() -> Roles:
         admin=_role("harness_admin"),
         owner=_role("harness_owner"),
         app=_role("harness_app"),
+        dba=_role("harness_dba"),
         console=_role("harness_console"),
     )
 

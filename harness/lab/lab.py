@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.database import Client, Endpoint, SqlError, connect, refusal
+from harness.engine.images import load_product
 from harness.engine.protocol import Service, log_tail
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.lab.catalogue import wanted_by
@@ -17,7 +18,7 @@ from harness.lab.credentials import Roles, random_roles
 from harness.lab.services import (
     effective_prepare,
     pgbouncer_settings,
-    pgbouncer_spec,
+    pooler_spec,
     postgres_settings,
     postgres_spec,
 )
@@ -70,9 +71,14 @@ class Lab:
         """Return PostgreSQL itself, as superuser."""
         return self._endpoint(self.postgres, "admin", dbname)
 
+    def dba(self, dbname: str = "postgres") -> Endpoint:
+        """Return the outer end of the chain, as a superuser."""
+        return self._endpoint(self.services[-1], "dba", dbname)
+
     def console(self) -> Endpoint | None:
-        """Return the pooler's admin console, if the pooler has one."""
-        return self._endpoint(self.pooler, "console", "pgbouncer") if self.pooler else None
+        """Return PgBouncer's admin console; no other product has one that speaks SQL."""
+        has_one = self.topology.pooler and self.topology.pooler.product == "pgbouncer"
+        return self._endpoint(self.services[-1], "console", "pgbouncer") if has_one else None
 
     def _endpoint(self, service: Service, role: str, dbname: str) -> Endpoint:
         address, login = service.endpoint(), getattr(self.roles, role)
@@ -128,7 +134,7 @@ def _start(group: Group, topology: Topology, roles: Roles) -> list[Service]:
     places = [group.place(name, each) for name, each in zip(("postgres", "pooler"), wanted, strict=False)]
     specs = [postgres_spec(places[0], topology.postgres, roles)]
     if topology.pooler:
-        specs.append(pgbouncer_spec(places[1], topology.pooler, roles, places[0].inside))
+        specs.append(pooler_spec(places[1], topology.pooler, roles, places[0].inside))
     with ThreadPoolExecutor(len(specs)) as pool:
         return [each.result() for each in [pool.submit(group.start, spec) for spec in specs]]
 
@@ -152,6 +158,8 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
             )
         prepare, why = effective_prepare(topology, version)
         notes += [why] if why else []
+    elif lab.pooler and topology.pooler:  # nobody to ask what is in force: what its files say
+        found.append(_evidence(lab.pooler, lab.pooler.origin.version, topology.pooler.settings))
     return TopologyEvidence(
         declared=topology, stood=True, services=tuple(found), prepare=prepare, notes=tuple(dict.fromkeys(notes))
     )
@@ -160,7 +168,12 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
 def _evidence(service: Service, version: str, settings: dict[str, str]) -> ServiceEvidence:
     origin = service.origin
     return ServiceEvidence(
-        name=service.name, product=origin.product, version=version, origin=origin.reference, settings=settings
+        name=service.name,
+        product=origin.product,
+        title=load_product(origin.product).title,
+        version=version,
+        origin=origin.reference,
+        settings=settings,
     )
 
 

@@ -9,14 +9,16 @@ import jinja2
 
 from harness import places
 from harness.database import Client, Endpoint, console
+from harness.engine.images import load_product
 from harness.engine.protocol import Address, Place, ServiceSpec
 from harness.model import PoolerDeclaration, PoolMode, PostgresDeclaration, Prepare, Topology
 
 if TYPE_CHECKING:
     from harness.lab.credentials import Roles
 
+_FOLDER = places.TOPOLOGIES / "config"
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(places.TOPOLOGIES / "config"),
+    loader=jinja2.FileSystemLoader(_FOLDER),
     undefined=jinja2.StrictUndefined,
     autoescape=False,  # noqa: S701 -- configuration files, not HTML
     keep_trailing_newline=True,
@@ -58,9 +60,9 @@ def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> 
     return ServiceSpec(
         place=place,
         files={
-            "postgresql.conf": _render("postgresql.conf", place=place, settings=declared.settings),
-            "pg_hba.conf": _render("pg_hba.conf"),
-            "roles.sql": _render("roles.sql", roles=roles),
+            "postgresql.conf": _render("postgres/postgresql.conf", place=place, settings=declared.settings),
+            "pg_hba.conf": _render("postgres/pg_hba.conf"),
+            "roles.sql": _render("postgres/roles.sql", roles=roles),
         },
         # The passwords are set by a single-user server before the real one listens, so there is no
         # moment in which an open or known login exists. Once: a restart finds them set.
@@ -70,27 +72,26 @@ def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> 
             "&& : > roles.done; }; } && "
             "exec postgres --config-file=postgresql.conf"
         ),
-        stop_signal="SIGINT",  # fast shutdown
+        stop_signal=load_product("postgres").stop_signal,
     )
 
 
-def pgbouncer_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
+def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
+    """Render the templates of a product: its files, one of which is the `start.sh` that becomes the server."""
+    recipe = load_product(declared.product)
+    facts = {
+        "place": place,
+        "pooler": declared,
+        "roles": roles,
+        "upstream": upstream,
+        "knows": {"prepared_statements": knows_prepared_statements(place.origin.version)},
+    }
+    files = {
+        path.stem: _render(f"{declared.product}/{path.stem}", **facts)
+        for path in sorted((_FOLDER / declared.product).glob("*.j2"))
+    }
     return ServiceSpec(
-        place=place,
-        files={
-            "pgbouncer.ini": _render(
-                "pgbouncer.ini",
-                place=place,
-                pooler=declared,
-                upstream=upstream,
-                has_prepared_statements=knows_prepared_statements(place.origin.version),
-            ),
-            "userlist.txt": _render("userlist.txt", roles=roles),
-        },
-        script=f"exec pgbouncer {quote(place.folder)}/pgbouncer.ini",
-        # From 1.23 on SIGTERM waits for the clients to leave; SIGQUIT has ended it at once since 1.23,
-        # and by its default action before (https://www.pgbouncer.org/usage.html#signals).
-        stop_signal="SIGQUIT",
+        place=place, files=files, script=f"exec sh {quote(place.folder)}/start.sh", stop_signal=recipe.stop_signal
     )
 
 
@@ -104,6 +105,8 @@ def effective_prepare(topology: Topology, pooler_version: str) -> tuple[Prepare,
     """Return what the client must do with repeated statements here, and why if not what was declared."""
     pooler, declared = topology.pooler, topology.client.prepare
     if declared is Prepare.UNNAMED or pooler is None or pooler.pool_mode is PoolMode.SESSION:
+        return declared, ""
+    if pooler.product != "pgbouncer":
         return declared, ""
     if pooler.max_prepared_statements and knows_prepared_statements(pooler_version):
         return declared, ""

@@ -18,7 +18,7 @@ from harness.engine.protocol import Address, Place, ServiceSpec
 from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Roles, random_roles
 from harness.lab.lab import stand_up
-from harness.lab.services import pgbouncer_spec, postgres_spec
+from harness.lab.services import pooler_spec, postgres_spec
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 
@@ -89,7 +89,7 @@ def _specs(engine: DockerEngine, topology: Topology, upstream: str) -> tuple[lis
         if wanted.product == "postgres":
             specs.append((image, postgres_spec(place, topology.postgres, roles)))
         elif topology.pooler:
-            specs.append((image, pgbouncer_spec(place, topology.pooler, roles, Address(upstream, 5432))))
+            specs.append((image, pooler_spec(place, topology.pooler, roles, Address(upstream, 5432))))
     return specs, roles
 
 
