@@ -294,4 +294,4 @@ def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
     ) as client:
         cursor = client.execute(_query(command))
         names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, map(str, row), strict=True)) for row in cursor]
+        return [dict(zip(names, map(str, row), strict=True)) for row in cursor] if names else []

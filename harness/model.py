@@ -40,6 +40,8 @@ class Section(StrEnum):
     EXPORT = "export"
     OBSERVABILITY = "observability"
     CONTINUITY = "continuity"
+    #: no section of the walkthrough: what a pooler does to PostgreSQL's features
+    POOLING = "pooling"
 
 
 class EvidenceClass(StrEnum):
@@ -120,8 +122,8 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None
     client: ClientDeclaration = ClientDeclaration()
-    #: what it is verified with unless suites or checks are named; all suites when empty
-    suites: tuple[str, ...] = ()
+    #: the suites and checks that it is verified with unless others are named; all when empty
+    verify: tuple[str, ...] = ()
 
 
 class Topology(Struct, frozen=True, kw_only=True):
@@ -132,7 +134,7 @@ class Topology(Struct, frozen=True, kw_only=True):
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None
     client: ClientDeclaration
-    suites: tuple[str, ...] = ()
+    verify: tuple[str, ...] = ()
 
     @property
     def pool_mode(self) -> PoolMode | None:
@@ -140,13 +142,17 @@ class Topology(Struct, frozen=True, kw_only=True):
 
 
 class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An Issue that its owner accepts until a day; it still shows, and no longer fails the run."""
+    """An Issue that its owner accepts until a day; it still shows, and no longer fails the run.
+
+    A defect of a pooler that is in the product's own issue tracker is known, too: until the version that its entry in
+    `topologies/behaviour/` ends with.
+    """
 
     check: str
     link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
     owner: Annotated[str, Meta(min_length=1)]
-    #: the last day it is accepted, YYYY-MM-DD
-    expires: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    #: the last day it is accepted, YYYY-MM-DD; empty for a defect that is known by version
+    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
     topologies: tuple[str, ...] = ()
 
 
@@ -190,6 +196,43 @@ class Limit(Struct, frozen=True, kw_only=True):
     source: str
 
 
+class Behaviour(StrEnum):
+    """What becomes of a feature of PostgreSQL behind a pooler."""
+
+    WORKS = "works"
+    #: loudly: with an SQLSTATE
+    FAILS = "fails"
+    LOST = "lost"
+    WRONG = "wrong"
+    #: one client's state or data reached another
+    LEAKS = "leaks"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How one probe of a feature ended."""
+
+    behaviour: Behaviour
+    #: of a loud failure
+    sqlstate: str = ""
+    #: whether the failure also cost the client its connection
+    closed: bool = False
+
+    def __str__(self) -> str:
+        told = ", ".join(filter(None, (self.sqlstate, "connection closed" if self.closed else "")))
+        return f"{self.behaviour} ({told})" if told else str(self.behaviour)
+
+
+class FeatureOutcome(Struct, frozen=True, kw_only=True):
+    """What a feature came to, beside what it should come to and who says so."""
+
+    observed: Outcome
+    expected: tuple[Outcome, ...]
+    #: where the expected behaviour is documented; empty when it is that of a direct connection
+    source: str = ""
+    #: what was observed is a defect that the product's issue tracker knows
+    defect: bool = False
+
+
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One row that the run owes an answer to."""
 
@@ -200,6 +243,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     severity: Severity
     area: str
     reproduce: str
+    #: the row of the feature map that it fills, if any
+    feature: str = ""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -214,6 +259,9 @@ class Result(Struct, frozen=True, kw_only=True):
     probes: tuple[BackendProbe, ...] = ()
     facts: dict[str, str] = {}
     limit: Limit | None = None
+    feature: FeatureOutcome | None = None
+    #: of this Issue, where it depends on what was seen
+    severity: Severity | None = None
     known: KnownIssue | None = None
     started_at: str = ""
     duration_ms: float = 0.0

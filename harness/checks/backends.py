@@ -7,10 +7,14 @@ function records both pids, and raises NotExercisedError when it could not force
 from __future__ import annotations
 
 import contextlib
+import secrets
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.checks.bench import Bench, NotExercisedError
+from harness.errors import TimedOutError
+from harness.messages import finish, start
 from harness.model import PoolMode
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +24,12 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 
+#: the pool modes in which a client changes server connections, and shares them
+MOVING = frozenset({PoolMode.TRANSACTION, PoolMode.STATEMENT})
+
 _SPARE_CLIENTS = 12
+_OTHERS = 2
+_WAITING_S = 5.0
 
 
 def relay(bench: Bench, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
@@ -70,24 +79,126 @@ def _client_on(bench: Bench, pid: int) -> Client:
 
 
 @contextlib.contextmanager
-def moved(bench: Bench, client: Client) -> Iterator[None]:
+def moved(bench: Bench, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
     """Keep the client's last server connection busy, so that within the block it gets another.
 
     :raises NotExercisedError: when it kept the one it had.
     """
     before = client.server_pid()
-    size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 1
-    with contextlib.ExitStack() as stack:
-        for _ in range(size - 1):
-            holder = bench.client()
-            stack.callback(holder.close)
-            stack.enter_context(holder.transaction())
-            if holder.server_pid() == before:
-                break
-        else:
-            raise NotExercisedError(f"could not occupy the server connection {before}")
+    with _busy(bench, before, others):
         after = client.server_pid()
         if after == before:
             raise NotExercisedError(f"the client kept the server connection {before}")
         bench.probed("another client occupies the server connection, so the first gets another", before, after)
         yield
+
+
+@contextlib.contextmanager
+def pressed(bench: Bench, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
+    """Let others work meanwhile: the client gets another server connection, where the pool mode ever does that.
+
+    :param others: who else works, in the same pool; clients of the application by default.
+    :raises NotExercisedError: when the mode does that, and the client kept the one it had.
+    """
+    if bench.mode in MOVING:
+        with moved(bench, client, others):
+            yield
+        return
+    before = client.server_pid()
+    with _working(bench, others):
+        bench.probed("others work, and the client goes on", before, client.server_pid())
+        yield
+
+
+@contextlib.contextmanager
+def elsewhere(bench: Bench, client: Client, before: int) -> Iterator[None]:
+    """Let others work meanwhile, and send nothing for the client: what it does last was on `before`.
+
+    :raises NotExercisedError: when the mode moves clients, and it turns out that this one was not moved.
+    """
+    moves = bench.mode in MOVING
+    with _busy(bench, before) if moves else _working(bench):
+        yield
+        after = client.server_pid()
+    if moves and before == after:
+        raise NotExercisedError(f"the client kept the server connection {before}")
+    bench.probed("others work, and the client goes on", before, after)
+
+
+@contextlib.contextmanager
+def _working(bench: Bench, others: Callable[[], Client] | None = None) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for _ in range(_OTHERS):
+            holder = (others or bench.plain_client)()
+            stack.callback(holder.close)
+            stack.enter_context(holder.transaction())
+            holder.server_pid()
+        yield
+
+
+def neighbour(bench: Bench, client: Client, other: Client | None = None) -> Client:
+    """Return another client while the first is connected and idle: on its server connection, if the mode shares them.
+
+    :param other: who that is; a new client of the application by default.
+    :raises NotExercisedError: when the mode shares server connections, and this other client got one of its own.
+    """
+    mine = client.server_pid()
+    other = other or bench.plain_client()
+    theirs = other.server_pid()
+    shares = bench.mode in MOVING
+    if shares and theirs != mine:
+        raise NotExercisedError(f"could not make two clients share a server connection: pids {mine}, {theirs}")
+    how = "two clients, one after the other, on one server connection" if shares else "two clients, both connected"
+    bench.probed(how, mine, theirs)
+    return other
+
+
+@contextlib.contextmanager
+def _busy(bench: Bench, pid: int, others: Callable[[], Client] | None = None) -> Iterator[None]:
+    """Occupy server connections until this one is among them; one at least stays free."""
+    size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 1
+    with contextlib.ExitStack() as stack:
+        for _ in range(size - 1):
+            holder = (others or bench.plain_client)()
+            stack.callback(holder.close)
+            if _occupy(bench, holder, stack) == pid:
+                break
+        else:
+            raise NotExercisedError(f"could not occupy the server connection {pid}")
+        yield
+
+
+def _occupy(bench: Bench, holder: Client, stack: contextlib.ExitStack) -> int:
+    """Keep one server connection busy until the stack unwinds, and return its pid."""
+    if bench.mode is not PoolMode.STATEMENT:
+        stack.enter_context(holder.transaction())
+        return holder.server_pid()
+    # a statement that waits for a lock which only the direct connection gives back: there are no transaction blocks
+    key = secrets.randbits(62)
+    bench.admin.value("SELECT pg_advisory_lock(%s)", [key])
+    stack.callback(finish, holder)
+    stack.callback(bench.admin.value, "SELECT pg_advisory_unlock(%s)", [key])
+    start(holder, f"SELECT pg_advisory_xact_lock({key})")
+    return waiting_pid(bench, f"({key})")
+
+
+def waiting_pid(bench: Bench, text: str) -> int:
+    """Return the pid of the backend whose statement holds this text and waits for a lock.
+
+    :raises NotExercisedError: when none does.
+    """
+
+    def waiting() -> int:
+        found = bench.admin.rows(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND position(%s IN query) > 0"
+            " AND pid <> pg_backend_pid()",
+            [text],
+        )
+        if not found:
+            raise NotYet("nobody waits")
+        return int(found[0][0])
+
+    try:
+        return poll(waiting, what="a statement that waits for its lock", deadline_s=_WAITING_S)
+    except TimedOutError as error:
+        raise NotExercisedError(f"could not make a statement wait: {error.what}") from None

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from harness.checks.documented import WORKS, Entry, documented
 from harness.database import Client, SqlError, connect, describe
-from harness.model import BackendProbe, Expectation, Limit, Prepare, Topology
+from harness.model import (
+    BackendProbe,
+    Behaviour,
+    Expectation,
+    FeatureOutcome,
+    Limit,
+    Outcome,
+    PoolMode,
+    Prepare,
+    ServiceEvidence,
+    Severity,
+    Topology,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,9 +36,24 @@ T = TypeVar("T")
 
 _LONGEST = 400
 
+#: the expectation that says what came of a feature
+OUTCOME = "outcome"
+#: of an outcome that is not as documented
+_SEVERITIES = {
+    Behaviour.WRONG: Severity.P0,
+    Behaviour.LEAKS: Severity.P0,
+    Behaviour.LOST: Severity.P1,
+    Behaviour.FAILS: Severity.P1,
+    Behaviour.WORKS: Severity.P2,
+}
+
 
 class NotExercisedError(Exception):
     """The probe could not bring about what it wanted to observe: Not run, never OK."""
+
+
+class NotApplicableError(Exception):
+    """What the check is about is not there in this topology: N/A, with the one objective sentence that it carries."""
 
 
 class Application:
@@ -90,12 +118,29 @@ class Bench:
         self.probes: list[BackendProbe] = []
         self.facts: dict[str, str] = {}
         self.limit: Limit | None = None
+        self.feature: FeatureOutcome | None = None
+        self.severity: Severity | None = None
+        #: a control: the probe steps in halfway, so that the feature behaves otherwise than it is expected to
+        self.otherwise = False
 
     # --- connections ------------------------------------------------------------------------------
 
     @property
     def topology(self) -> Topology:
         return self._lab.topology
+
+    @property
+    def lab(self) -> Lab:
+        return self._lab
+
+    @property
+    def mode(self) -> PoolMode | None:
+        return self.topology.pool_mode
+
+    @property
+    def pooler(self) -> ServiceEvidence | None:
+        """The pooler as it really runs."""
+        return self._lab.evidence.services[1] if self.topology.pooler else None
 
     @property
     def prepare_threshold(self) -> int | None:
@@ -114,6 +159,14 @@ class Bench:
                 prepare_threshold=0 if always_prepare and threshold is not None else threshold,
             )
         )
+
+    def plain_client(self) -> Client:
+        """Connect through the chain as the application role, with a driver that prepares nothing by itself."""
+        return self._keep(connect(self._lab.chain(self.database), application_name="application"))
+
+    def dba(self) -> Client:
+        """Connect through the chain as a superuser."""
+        return self._keep(connect(self._lab.dba(self.database), application_name="dba"))
 
     def clients(self, count: int) -> list[Client]:
         return [self.client() for _ in range(count)]
@@ -150,6 +203,11 @@ class Bench:
 
     def claims(self, feature: Feature) -> bool:
         return feature in self.target.claims
+
+    def forget_connections(self) -> None:
+        """Connect anew from here on: the server was restarted."""
+        self._admin = self._owner = None
+        self._workplace.forget_connections()
 
     def _keep(self, client: Client) -> Client:
         self._stack.callback(client.close)
@@ -254,6 +312,38 @@ class Bench:
 
     def probed(self, how: str, first_pid: int, second_pid: int) -> None:
         self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
+
+    def documented(self, feature: str) -> Entry | None:
+        """Return what is documented of a feature here, by the pooler or else by PostgreSQL."""
+        pooler, declared = self.pooler, self.topology.pooler
+        if pooler and declared:
+            # PgBouncer shows no such setting before it could track statements
+            settings = {"max_prepared_statements": "0", **declared.settings, **pooler.settings}
+            settings |= {"instances": str(declared.instances), "peered": str(declared.peered).lower()}
+            if entry := documented(declared.product, feature, declared.pool_mode, pooler.version, settings):
+                return entry
+        return documented("postgres", feature, None, self._lab.evidence.services[0].version, {})
+
+    def foreseen(self, feature: str) -> tuple[Outcome, ...]:
+        """Return what will be seen of a feature, if it is as documented; as without a pooler by default."""
+        entry = self.documented(feature)
+        return entry.outcomes() if entry else (WORKS,)
+
+    def judge(self, feature: str, title: str, observed: Outcome) -> None:
+        """Compare what came of a feature with what is documented; an undocumented wrong answer or leak is a P0."""
+        entry = self.documented(feature)
+        expected = entry.outcomes() if entry and not entry.defect else (WORKS,)
+        source = entry.source if entry else ""
+        held = observed in expected
+        defect = entry is not None and entry.defect and observed in entry.outcomes()
+        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect)
+        self.expectations.append(
+            Expectation(name=OUTCOME, expected=" or ".join(map(str, expected)), observed=str(observed), held=held)
+        )
+        if held and observed != WORKS:
+            self.documented_limit(f"{title}: {observed}", source)
+        if not held:
+            self.severity = _SEVERITIES[observed.behaviour]
 
     def documented_limit(self, outcome: str, source: str) -> None:
         """Record that the check saw a documented limit at work: what happens, and who says so."""

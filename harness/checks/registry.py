@@ -87,6 +87,10 @@ class Check(Struct, frozen=True, kw_only=True):
     #: judges only targets whose actor is set like that; any when empty
     scope: str
     run: CheckFunction
+    #: the row of the feature map that it fills; none when empty
+    feature: str = ""
+    #: runs after all others, by itself: it changes what they stand on
+    alone: bool = False
 
     def lacking(self, topology: Topology, target: AuditTarget) -> str | None:
         """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does."""
@@ -136,6 +140,8 @@ def check(
     needs: tuple[Capability, ...] = (),
     claims: tuple[Feature, ...] = (),
     scope: str = "",
+    feature: str = "",
+    alone: bool = False,
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
 
@@ -162,6 +168,8 @@ def check(
             claims=claims,
             scope=scope,
             run=function,
+            feature=feature,
+            alone=alone,
         )
 
     return declare
@@ -266,9 +274,11 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
 
 def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control | TrailBreak]:
     for module in modules:
-        for value in vars(module).values():
-            # what a module imported from another is declared there, not here
-            if isinstance(value, Check | Control | TrailBreak):
-                function = value.run if isinstance(value, Check) else value.apply
-                if getattr(function, "__module__", "") == module.__name__:
-                    yield value
+        for name, found in vars(module).items():
+            # a declaration may be several values: a check and its controls, or those of a whole table
+            for value in found if isinstance(found, tuple) and not name.startswith("_") else (found,):
+                # what a module imported from another is declared there, not here
+                if isinstance(value, Check | Control | TrailBreak):
+                    function = value.run if isinstance(value, Check) else value.apply
+                    if getattr(function, "__module__", "") == module.__name__:
+                        yield value

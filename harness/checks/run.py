@@ -161,12 +161,17 @@ class Run:
         checks = {each.id: each for each in self._settings.catalogue.checks}
         one = self._prove_row if self._settings.proving else self._verify_row
         with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix=f"check-{topology.name}") as pool:
-            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in rows]
+            together = [row for row in rows if not checks[row.check].alone]
+            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in together]
             try:
                 for each in pending:
                     each.result()
                 if self._settings.proving:
-                    self._prove_trail(pool, rows, topology, workplace)
+                    self._prove_trail(pool, together, topology, workplace)
+                # these change the pooler's settings or stop servers, so nothing else may run beside them
+                for row in rows:
+                    if checks[row.check].alone:
+                        pool.submit(one, checks[row.check], row, topology, workplace).result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -187,8 +192,9 @@ class Run:
         for control in self._settings.catalogue.controls_of(check.id):
             if self._stop.is_set():
                 return
-            if plain.status in {Status.OK, Status.NA}:
-                proof = prove(check, control, row, topology, workplace, self._stop)
+            defect = plain.feature is not None and plain.feature.defect
+            if plain.status in {Status.OK, Status.NA} or defect:
+                proof = prove(check, control, row, topology, workplace, self._stop, red_already=defect)
             else:
                 reason = f"without a control the check is {plain.status}: {plain.reason}"
                 proof = unproven(control, topology, reason)

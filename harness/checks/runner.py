@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.bench import NotExercisedError
+from harness.checks.bench import NotApplicableError, NotExercisedError
 from harness.database import SqlError, describe
 from harness.errors import HarnessError
 from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
@@ -54,6 +54,8 @@ def run_check(
                 status, reason = Status.NOT_RUN, str(error)
                 if any(not each.held for each in bench.expectations):  # what was seen before it stays seen
                     status, reason = _judge(bench)
+            except NotApplicableError as error:
+                status, reason = Status.NA, str(error)
             except SqlError as error:
                 status, reason = Status.ISSUE, f"the check itself broke: {describe(error)}"
             except HarnessError as error:
@@ -73,6 +75,8 @@ def run_check(
             probes=tuple(bench.probes),
             facts=bench.facts,
             limit=bench.limit if status is Status.OK else None,
+            feature=bench.feature,
+            severity=bench.severity if status is Status.ISSUE else None,
         )
     return replace(result, status=status, reason=reason, duration_ms=_since(began))
 
@@ -89,16 +93,32 @@ def _judge(bench: Bench) -> tuple[Status, str]:
 
 
 def prove(
-    check: Check, control: Control, row: PlannedCheck, topology: Topology, workplace: Workplace, interrupted: Event
+    check: Check,
+    control: Control,
+    row: PlannedCheck,
+    topology: Topology,
+    workplace: Workplace,
+    interrupted: Event,
+    *,
+    red_already: bool = False,
 ) -> Proof:
-    """Run a check under its control: it is proven when it turns to Issue at the named expectation."""
+    """Run a check under its control: it is proven when it turns to Issue at the named expectation.
+
+    :param red_already: without the control the check sees a known defect of the pooler; the control cures that, and
+        the check has to see it.
+    """
     began = time.monotonic()
     proof = unproven(control, topology, "")
     if lacking := check.lacking(topology, workplace.target) or control.lacking(topology):
         return replace(proof, applicable=False, reason=lacking)
     result = run_check(check, row, topology, workplace, control=control, interrupted=interrupted)
     at = [each for each in result.expectations if each.name == control.at]
-    if result.status is Status.ISSUE and any(not each.held for each in at):
+    if result.status is Status.NA:
+        return replace(proof, applicable=False, reason=result.reason)
+    if red_already:
+        proven = result.status is Status.OK
+        reason = "" if proven else f"the defect was cured, and the check said: {result.status}: {result.reason}"
+    elif result.status is Status.ISSUE and any(not each.held for each in at):
         reason, proven = "", True
     elif result.status is Status.OK:
         reason, proven = "the check stayed green under its control", False
@@ -126,9 +146,13 @@ def unproven(control: Control, topology: Topology, reason: str) -> Proof:
 
 
 def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
-    """Mark an Issue that its owner accepts; it stays an Issue."""
+    """Mark an Issue that its owner accepts, or that is a known defect of the pooler; it stays an Issue."""
     if result.status is not Status.ISSUE:
         return result
+    if result.feature and result.feature.defect:
+        return replace(
+            result, known=KnownIssue(check=result.check, link=result.feature.source, owner="the pooler", expires="")
+        )
     for each in known:
         if each.check == result.check and (not each.topologies or result.topology in each.topologies):
             return replace(result, known=each)

@@ -89,6 +89,12 @@ class Workplace:
             # ends the pooler's idle server connections to it, too
             self.drop_database(name)
 
+    def forget_connections(self) -> None:
+        """Connect anew for the next chore: the server was restarted."""
+        for client in self._chores:
+            client.close()
+        self._chores.clear()
+
     def close(self) -> None:
         for client in self._chores:
             client.close()

@@ -249,12 +249,13 @@ def _plan(
             section=each.section,
             severity=each.severity,
             area=each.area,
+            feature=each.feature,
             reproduce=command(topology, each),
         )
         for topology in topologies
         for each in checks
         # what a topology is there for, unless the user asks for something by name
-        if named or not topology.suites or each.id.partition(".")[0] in topology.suites
+        if named or not topology.verify or {each.id, each.id.partition(".")[0]} & set(topology.verify)
     )
 
 

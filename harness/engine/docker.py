@@ -34,6 +34,8 @@ from harness.errors import EngineUnavailableError, ImageUnavailableError, Servic
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from docker.api import APIClient
 
     from harness.events import Listener
@@ -192,7 +194,7 @@ class DockerGroup:
                 if self._closed:
                     raise ServiceFailedError("the topology is being torn down", where=name)
                 container = self._create(name, image, spec, network)
-                service = DockerService(self._api, container, name, spec)
+                service = DockerService(self._api, container, name, spec, alone=network is None)
                 self._services.append(service)
             self._api.put_archive(container, place.folder, tar_of(dict(spec.files)))
             self._api.start(container)
@@ -258,10 +260,12 @@ class DockerGroup:
 class DockerService:
     """One container."""
 
-    def __init__(self, api: APIClient, container: str, container_name: str, spec: ServiceSpec) -> None:
+    def __init__(self, api: APIClient, container: str, container_name: str, spec: ServiceSpec, *, alone: bool) -> None:
         self._api = api
         self._id = container
         self._spec = spec
+        # a container that joined no network has no name there
+        self._inside = Address("127.0.0.1", spec.place.port) if alone else spec.place.inside
         self._removed = False
         self.container_name = container_name
         self.name = spec.place.name
@@ -277,6 +281,21 @@ class DockerService:
                 detail=log_tail(self.logs()),
             )
         return Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+
+    @property
+    def inside(self) -> Address:
+        return self._inside
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+        try:
+            started = self._api.exec_create(self._id, list(command), environment=dict(environment))["Id"]
+            said: bytes = self._api.exec_start(started)
+            code: int = self._api.exec_inspect(started)["ExitCode"]
+        except _TROUBLE as error:
+            raise ServiceFailedError(
+                f"{command[0]} could not be run beside the server: {_short(error)}", where=self.container_name
+            ) from None
+        return code, said.decode(errors="replace")
 
     def state(self) -> ServiceState:
         if self._removed:

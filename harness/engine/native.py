@@ -38,7 +38,7 @@ from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
 _STOP_DEADLINE_S = 10.0
@@ -259,6 +259,30 @@ class NativeService:
 
     def endpoint(self) -> Address:
         return self._spec.place.inside
+
+    @property
+    def inside(self) -> Address:
+        return self._spec.place.inside
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+        program = Path(self.origin.reference).with_name(command[0])
+        try:
+            done = subprocess.run(  # noqa: S603 -- a program that came with the server
+                [str(program), *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment},
+                **_as(self._user),  # type: ignore[call-overload]
+            )
+        except OSError as error:
+            raise ServiceFailedError(
+                f"{command[0]} could not be run beside the server: {error.strerror}", where=str(program)
+            ) from None
+        return done.returncode, done.stdout
 
     def state(self) -> ServiceState:
         if self._removed or self._process is None:

@@ -7,7 +7,7 @@ services of a group can then start side by side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -92,6 +92,18 @@ class Service(Protocol):
     def origin(self) -> Origin: ...
     def endpoint(self) -> Address:
         """Return the address on loopback; it may change over a restart."""
+        ...
+
+    @property
+    def inside(self) -> Address:
+        """The address for the other services of its group, and for what runs beside it."""
+        ...
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+        """Run a program beside the server and return its exit code and what it said.
+
+        :raises ServiceFailedError: when it cannot be started.
+        """
         ...
 
     def state(self) -> ServiceState: ...

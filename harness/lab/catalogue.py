@@ -47,7 +47,7 @@ def load_topology(path: Path) -> Topology:
         postgres=declared.postgres,
         pooler=declared.pooler,
         client=declared.client,
-        suites=declared.suites,
+        verify=declared.verify,
     )
     if topology.pooler:
         _require_pooler(topology.pooler, path)

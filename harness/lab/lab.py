@@ -14,7 +14,7 @@ from harness.engine.images import load_product
 from harness.engine.protocol import Service, log_tail
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.lab.catalogue import wanted_by
-from harness.lab.credentials import Roles, random_roles
+from harness.lab.credentials import Role, Roles, random_roles
 from harness.lab.services import (
     effective_prepare,
     pgbouncer_settings,
@@ -74,6 +74,11 @@ class Lab:
     def dba(self, dbname: str = "postgres") -> Endpoint:
         """Return the outer end of the chain, as a superuser."""
         return self._endpoint(self.services[-1], "dba", dbname)
+
+    def through(self, role: Role, dbname: str = "postgres") -> Endpoint:
+        """Return the outer end of the chain, as any of the lab's roles."""
+        address = self.services[-1].endpoint()
+        return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
 
     def console(self) -> Endpoint | None:
         """Return PgBouncer's admin console; no other product has one that speaks SQL."""

@@ -45,3 +45,23 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.posts, public.comments,
     public.ledger, public.profiles, public.measures, public.measures_2025, public.measures_2026, public.drafts,
     "Shop"."Order ""Items""" TO harness_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO harness_app;
+
+-- What the pooling suite looks at, away from what capture is about.
+CREATE SCHEMA pooling;
+CREATE SCHEMA tenant_a;
+CREATE TABLE tenant_a.whose AS SELECT 'tenant a'::text AS owner;
+CREATE TABLE pooling.notes (body text);
+CREATE TABLE pooling.shapes (id integer, name text);
+INSERT INTO pooling.shapes VALUES (1, 'square');
+CREATE SEQUENCE pooling.numbers START 7;
+CREATE SEQUENCE pooling.others START 70;
+CREATE TABLE pooling.tenant_documents (tenant text NOT NULL, body text NOT NULL);
+INSERT INTO pooling.tenant_documents VALUES ('t1', 'of t1'), ('t2', 'of t2');
+ALTER TABLE pooling.tenant_documents ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY by_tenant ON pooling.tenant_documents USING (tenant = current_setting('app.tenant', true));
+CREATE FUNCTION pooling.set_for_the_session(name text, value text) RETURNS text LANGUAGE sql
+    AS $$ SELECT set_config(name, value, false) $$;
+GRANT USAGE ON SCHEMA pooling, tenant_a TO harness_app, harness_tenant;
+GRANT SELECT ON ALL TABLES IN SCHEMA pooling, tenant_a TO harness_app, harness_tenant;
+GRANT INSERT ON pooling.notes TO harness_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA pooling TO harness_app;

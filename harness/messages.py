@@ -1,0 +1,104 @@
+"""Single messages of PostgreSQL's protocol, as drivers send them: what libpq's ordinary calls hide.
+
+Every function returns what a driver would get to see: the first value of the answer as text, or an :class:`Answer`
+that carries the SQLSTATE. None of them raises for what the server says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import pq
+
+from harness.database import SqlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from psycopg.pq.abc import PGresult
+
+    from harness.database import Client
+
+
+#: in the place of an SQLSTATE, where the connection ended without one
+CLOSED = "closed"
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What a client was told."""
+
+    #: the first column of the first row, as text; None when there was no row or it was NULL
+    value: str | None = None
+    #: of an error
+    sqlstate: str = ""
+    message: str = ""
+    #: the connection is gone
+    closed: bool = False
+
+    @property
+    def is_error(self) -> bool:
+        return bool(self.sqlstate)
+
+    def __str__(self) -> str:
+        return self.sqlstate or str(self.value)
+
+
+def parse(client: Client, name: str, statement: str) -> Answer:
+    """Parse a statement under a name, the unnamed one when empty, then Sync."""
+    return _answer(client, lambda: client.pgconn.send_prepare(name.encode(), statement.encode()))
+
+
+def execute(client: Client, name: str, parameters: Sequence[str] = ()) -> Answer:
+    """Bind and Execute a statement that was parsed before, then Sync."""
+    values = [each.encode() for each in parameters]
+    return _answer(client, lambda: client.pgconn.send_query_prepared(name.encode(), values))
+
+
+def extended(client: Client, statement: str) -> Answer:
+    """Run a statement by the extended protocol: Parse, Bind and Execute in one go."""
+    return _answer(client, lambda: client.pgconn.send_query_params(statement.encode(), None))
+
+
+def simple(client: Client, statement: str) -> Answer:
+    """Run statements by the simple protocol, in one message; the first error counts, else the last result."""
+    return _answer(client, lambda: start(client, statement))
+
+
+def start(client: Client, statement: str) -> None:
+    """Send a statement by the simple protocol, and do not wait for the answer."""
+    client.pgconn.send_query(statement.encode())
+
+
+def finish(client: Client) -> Answer:
+    """Wait for the answer to what was started; the first error counts, else the last result.
+
+    A connection that ends after an error is `closed`, and the error keeps its own SQLSTATE: libpq's PQexec would
+    only tell of the end.
+    """
+    last = Answer()
+    try:
+        while (result := client.pgconn.get_result()) is not None:
+            if not last.is_error:
+                last = _read(result)
+    except SqlError as error:
+        return Answer(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+    return replace(last, closed=client.pgconn.status != pq.ConnStatus.OK)
+
+
+def _answer(client: Client, send: Callable[[], None]) -> Answer:
+    try:
+        send()
+    except SqlError as error:
+        return Answer(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+    return finish(client)
+
+
+def _read(result: PGresult) -> Answer:
+    if result.status in {pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE}:
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or CLOSED.encode()).decode()
+        message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+        return Answer(sqlstate=state, message=message.decode(errors="replace").strip())
+    value = result.get_value(0, 0) if result.ntuples and result.nfields else None
+    return Answer(value=value.decode(errors="replace") if value is not None else None)

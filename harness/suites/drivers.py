@@ -1,0 +1,71 @@
+"""Drivers: the same application code, by which driver and in which of its settings is it safe here?
+
+24 clients of several processes ask for values on fewer server connections; every answer is compared with what was
+asked. A driver that is not installed is Not run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.backends import MOVING
+from harness.checks.bench import NotExercisedError
+from harness.checks.documented import WORKS
+from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
+from harness.messages import Answer
+from harness.suites.features import WRONG, fails, feature, works_here
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+    from harness.checks.registry import Check, Control
+    from harness.model import Outcome
+
+_GROUP = "drivers"
+_CLIENTS = 24
+
+
+def _row(driver: Driver) -> tuple[Check, Control]:
+    name = f"driver-{driver.name}"
+
+    @feature(
+        name,
+        driver.title,
+        suite="drivers",
+        group=_GROUP,
+        claim=f"{driver.title}: {_CLIENTS} clients at once get their own values, and no error",
+        # it takes both cores of a small machine, and is to be compared with the other drivers
+        alone=True,
+    )
+    def probe(bench: Bench) -> Outcome:
+        endpoint = bench.lab.chain(bench.database)
+        if bench.otherwise and works_here(bench, name):
+            bench.admin.run(f"REVOKE CONNECT ON DATABASE {bench.database} FROM PUBLIC")
+        elif bench.otherwise:
+            endpoint = bench.lab.direct(bench.database)
+        try:
+            measured = measure(driver, endpoint, clients=_CLIENTS)
+        except NotInstalledError as error:
+            raise NotExercisedError(error.what) from None
+        bench.fact("settings", driver.settings)
+        bench.fact("versions", measured.versions)
+        bench.fact("queries", measured.queries)
+        bench.fact("errors", measured.errors)
+        bench.fact("wrong results", measured.wrong)
+        bench.fact("server connections", measured.server_pids)
+        bench.fact("seconds", round(measured.duration_s, 2))
+        for number, example in enumerate(measured.examples, 1):
+            bench.fact(f"example {number}", example)
+        if bench.mode in MOVING and not measured.errors and measured.server_pids >= _CLIENTS and not bench.otherwise:
+            raise NotExercisedError(
+                f"{_CLIENTS} clients had {measured.server_pids} server connections: none was shared"
+            )
+        if measured.wrong:
+            return WRONG
+        if measured.errors:
+            return fails(Answer(sqlstate=next(iter(measured.errors))))
+        return WORKS
+
+    return probe
+
+
+ROWS = tuple(each for driver in DRIVERS for each in _row(driver))

@@ -1,0 +1,105 @@
+"""How a row of the feature map is declared: one probe, what it is called, and the control that belongs to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.bench import OUTCOME, NotExercisedError
+from harness.checks.documented import WORKS
+from harness.checks.registry import P0, Capability, Check, Control, breaks, check
+from harness.messages import CLOSED
+from harness.model import Behaviour, Outcome, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.checks.bench import Bench
+    from harness.messages import Answer
+
+    Probe = Callable[[Bench], Outcome]
+
+LOST = Outcome(behaviour=Behaviour.LOST)
+WRONG = Outcome(behaviour=Behaviour.WRONG)
+LEAKS = Outcome(behaviour=Behaviour.LEAKS)
+
+#: groups of the feature map, and where to look first
+PREPARED, SETTINGS, OBJECTS, LOCKS = "prepared statements", "session settings", "session objects", "locks and messages"
+TRANSACTIONS, CONNECTIONS = "transactions", "connections"
+
+POOLED = Capability("a pooler", "there is no pooler in this chain", lambda topology: topology.pooler is not None)
+
+
+def feature(
+    name: str,
+    title: str,
+    *,
+    group: str,
+    claim: str,
+    suite: str = "pooling",
+    needs: tuple[Capability, ...] = (),
+    alone: bool = False,
+) -> Callable[[Probe], tuple[Check, Control]]:
+    """Declare a probe as a check, with its control.
+
+    The check compares what came of the feature with what is documented. Its control lets the probe step in halfway
+    (`bench.otherwise`), on the servers, so that the feature behaves otherwise than that; the check has to notice.
+
+    :param name: by which `topologies/behaviour/` knows it; the check's id is made of it.
+    :param title: the row of the feature map.
+    """
+
+    def declare(probe: Probe) -> tuple[Check, Control]:
+        def run(bench: Bench) -> None:
+            bench.judge(name, title, probe(bench))
+
+        def behaves_otherwise(bench: Bench) -> None:
+            bench.otherwise = True
+
+        run.__module__ = behaves_otherwise.__module__ = probe.__module__
+        declared = check(
+            f"{suite}.{name.removeprefix('driver-')}",
+            claim=claim,
+            section=Section.POOLING,
+            severity=P0,
+            area=group,
+            needs=needs,
+            feature=title,
+            alone=alone,
+        )(run)
+        return declared, breaks(declared, at=OUTCOME)(behaves_otherwise)
+
+    return declare
+
+
+def works_here(bench: Bench, name: str) -> bool:
+    """Say whether a feature is expected to work: what a control has to turn into the opposite."""
+    return WORKS in bench.foreseen(name)
+
+
+def fails(answer: Answer) -> Outcome:
+    """Return the outcome of an error."""
+    return Outcome(
+        behaviour=Behaviour.FAILS,
+        sqlstate="" if answer.sqlstate == CLOSED else answer.sqlstate,
+        closed=answer.closed,
+    )
+
+
+def outcome_of(answer: Answer, *, right: str, wrong: str | None = None) -> Outcome:
+    """Return what an answer says of a feature whose right answer is known.
+
+    :param wrong: somebody else's answer; any other than the right one when not given.
+    """
+    if answer.is_error:
+        return fails(answer)
+    if answer.value == right:
+        return WORKS
+    if wrong is not None and answer.value != wrong:
+        raise NotExercisedError(f"the answer is neither {right!r} nor {wrong!r}: {answer.value!r}")
+    return WRONG
+
+
+def worst(outcomes: dict[str, Outcome]) -> Outcome:
+    """Merge the outcomes of a feature's variants."""
+    order = [Behaviour.LEAKS, Behaviour.WRONG, Behaviour.LOST, Behaviour.FAILS, Behaviour.WORKS]
+    return min(outcomes.values(), key=lambda each: order.index(each.behaviour))

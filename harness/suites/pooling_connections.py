@@ -1,0 +1,346 @@
+"""Pooling: connecting, startup parameters, cancelling, bulk work: what a client meets before and around its statements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import TYPE_CHECKING
+
+from harness.checks.backends import neighbour, waiting_pid
+from harness.checks.documented import WORKS
+from harness.database import SqlError, connect
+from harness.errors import TimedOutError
+from harness.messages import finish, simple, start
+from harness.model import Behaviour, Outcome
+from harness.suites.features import CONNECTIONS, LEAKS, LOST, WRONG, feature, works_here
+from harness.waiting import NotYet, poll
+from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
+from harness.wire.messages import ClosedError, ServerError
+from harness.wire.reaching import Address, Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.checks.bench import Bench
+    from harness.database import Endpoint
+
+_DEADLINE_S = 5.0
+
+
+def _raw(
+    endpoint: Endpoint, parameters: Mapping[str, str], *, version: tuple[int, int] = PROTOCOL_3_0, password: str = ""
+) -> Wire:
+    """Log in with any startup parameters, which libpq would not send.
+
+    :raises ServerError: when the server refuses; ClosedError when it just leaves.
+    """
+    wire = Wire.open(Address(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
+    try:
+        asked = wire.greet({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
+        wire.log_in(asked, endpoint.user, password or endpoint.password)
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def _refused(error: ServerError | ClosedError) -> Outcome:
+    return Outcome(
+        behaviour=Behaviour.FAILS, sqlstate=error.sqlstate if isinstance(error, ServerError) else "", closed=True
+    )
+
+
+def _startup(bench: Bench, name: str, parameters: dict[str, str], shown: str, asked: str) -> Outcome:
+    """Connect with startup parameters, and have the value shown back: accepted is not yet in force."""
+    if bench.otherwise:
+        parameters = {} if works_here(bench, name) else {"application_name": "control"}
+    try:
+        wire = _raw(bench.lab.chain(bench.database), parameters)
+    except (ServerError, ClosedError) as error:
+        bench.fact("what the client was told", str(error))
+        return _refused(error)
+    try:
+        if bench.otherwise and not works_here(bench, name):
+            wire.query(f"SET {shown} = '{asked}'")
+        value = wire.query(f"SHOW {shown}")[0][0]
+    finally:
+        wire.close()
+    bench.fact("asked for, and shown", [asked, value])
+    return WORKS if value == asked else LOST
+
+
+@feature(
+    "startup-tracked",
+    "startup parameter that a pooler tracks: TimeZone",
+    group=CONNECTIONS,
+    claim="a TimeZone that is given when connecting is in force",
+)
+def startup_tracked(bench: Bench) -> Outcome:
+    return _startup(bench, "startup-tracked", {"TimeZone": "Asia/Kathmandu"}, "TimeZone", "Asia/Kathmandu")
+
+
+@feature(
+    "startup-options",
+    "startup parameter options: -c statement_timeout",
+    group=CONNECTIONS,
+    claim="a statement_timeout that is given in the options when connecting is in force",
+)
+def startup_options(bench: Bench) -> Outcome:
+    return _startup(bench, "startup-options", {"options": "-c statement_timeout=4242"}, "statement_timeout", "4242ms")
+
+
+@feature(
+    "startup-float-digits",
+    "startup parameter extra_float_digits, as JDBC sends it",
+    group=CONNECTIONS,
+    claim="extra_float_digits that is given when connecting is in force",
+)
+def startup_float_digits(bench: Bench) -> Outcome:
+    return _startup(bench, "startup-float-digits", {"extra_float_digits": "3"}, "extra_float_digits", "3")
+
+
+@feature(
+    "startup-search-path",
+    "startup parameter search_path",
+    group=CONNECTIONS,
+    claim="a search_path that is given when connecting is in force",
+)
+def startup_search_path(bench: Bench) -> Outcome:
+    return _startup(bench, "startup-search-path", {"search_path": "tenant_a"}, "search_path", "tenant_a")
+
+
+@feature(
+    "startup-interval-style",
+    "startup parameter IntervalStyle",
+    group=CONNECTIONS,
+    claim="an IntervalStyle that is given when connecting is in force",
+)
+def startup_interval_style(bench: Bench) -> Outcome:
+    return _startup(bench, "startup-interval-style", {"IntervalStyle": "iso_8601"}, "IntervalStyle", "iso_8601")
+
+
+@feature(
+    "role-default",
+    "ALTER ROLE … IN DATABASE … SET",
+    group=CONNECTIONS,
+    claim="a setting that is the default of a role in a database is in force for its clients",
+)
+def role_default(bench: Bench) -> Outcome:
+    value = "4242ms" if not bench.otherwise else "1s"
+    bench.admin.run(f"ALTER ROLE harness_app IN DATABASE {bench.database} SET statement_timeout = '{value}'")
+    client = bench.plain_client()
+    other = neighbour(bench, client)
+    seen = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
+    return WORKS if seen == ["4242ms", "4242ms"] else LOST
+
+
+@feature(
+    "protocol-3-2",
+    "protocol version 3.2",
+    group=CONNECTIONS,
+    claim="a client that asks for protocol 3.2 is served, in 3.2 or in the version that it is offered instead",
+)
+def protocol(bench: Bench) -> Outcome:
+    version = (4, 0) if bench.otherwise and works_here(bench, "protocol-3-2") else PROTOCOL_3_2
+    if bench.otherwise and not works_here(bench, "protocol-3-2"):
+        version = PROTOCOL_3_0
+    try:
+        wire = _raw(bench.lab.chain(bench.database), {}, version=version)
+    except (ServerError, ClosedError) as error:
+        bench.fact("what the client was told", str(error))
+        return _refused(error)
+    bench.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
+    answer = wire.query("SELECT 1")
+    wire.close()
+    return WORKS if answer == [("1",)] else WRONG
+
+
+@feature(
+    "replication",
+    "replication connection",
+    group=CONNECTIONS,
+    claim="a client with the right to it can open a logical replication connection",
+)
+def replication(bench: Bench) -> Outcome:
+    works = works_here(bench, "replication")
+    endpoint = bench.lab.dba(bench.database) if not (bench.otherwise and works) else bench.lab.chain(bench.database)
+    try:
+        wire = _raw(endpoint, {"replication": "database"} if works or not bench.otherwise else {})
+        rows = wire.query("IDENTIFY_SYSTEM" if works or not bench.otherwise else "SELECT 1")
+    except (ServerError, ClosedError) as error:
+        bench.fact("what the client was told", str(error))
+        return _refused(error)
+    wire.close()
+    return WORKS if rows else LOST
+
+
+@feature(
+    "wrong-password",
+    "wrong password is refused",
+    group=CONNECTIONS,
+    claim="a client with a wrong password is refused; the evidence has the SQLSTATE, which tools look for",
+)
+def wrong_password(bench: Bench) -> Outcome:
+    return _is_refused(bench, "" if bench.otherwise else "not the password", bench.database)
+
+
+@feature(
+    "unknown-database",
+    "unknown database is refused",
+    group=CONNECTIONS,
+    claim="a client that asks for a database that does not exist is refused; the evidence has the SQLSTATE",
+)
+def unknown_database(bench: Bench) -> Outcome:
+    return _is_refused(bench, "", bench.database if bench.otherwise else "no_such_database")
+
+
+def _is_refused(bench: Bench, password: str, database: str) -> Outcome:
+    try:
+        wire = _raw(bench.lab.chain(database), {}, password=password)
+        wire.query("SELECT 1")
+    except ServerError as error:
+        bench.fact("what the client was told", f"{error.sqlstate} {error}")
+        return WORKS
+    except ClosedError as error:
+        bench.fact("what the client was told", str(error))
+        return _refused(error)
+    wire.close()
+    return WRONG
+
+
+_ATTEMPTS = 12
+_OTHERS = 5
+
+
+@feature(
+    "cancel",
+    "cancel request",
+    group=CONNECTIONS,
+    claim="a cancel request ends the statement of the client that sent it, and no other",
+)
+def cancel(bench: Bench) -> Outcome:
+    """Where several processes share one address, a cancel request may reach another than its client's: often enough."""
+    declared = bench.topology.pooler
+    attempts = _ATTEMPTS if declared and declared.instances > 1 else 1
+    seen = []
+    for number in range(attempts):
+        client, gate = bench.plain_client(), 5000 + number
+        bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+        start(client, f"SELECT pg_advisory_xact_lock({gate})")
+        waiting_pid(bench, f"({gate})")
+        if not bench.otherwise:
+            try:
+                client.cancel_safe(timeout=_DEADLINE_S)
+            except SqlError as error:
+                bench.fact("the cancel request itself", str(error))
+        elif not works_here(bench, "cancel"):
+            bench.admin.value(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
+                [f"%({gate})%"],
+            )
+        arrived = _is_over(bench, gate)
+        bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+        answer = finish(client)
+        seen.append(arrived and answer.sqlstate == "57014")
+        client.close()
+    bench.fact("cancelled, of so many", [sum(seen), len(seen)])
+    return WORKS if all(seen) else LOST
+
+
+def _is_over(bench: Bench, gate: int) -> bool:
+    """Say whether the statement that waits at a gate ends within a moment, without the gate being opened."""
+
+    def probe() -> bool:
+        waiting = bench.admin.value(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s", [gate]
+        )
+        if waiting:
+            raise NotYet("it still waits")
+        return True
+
+    try:
+        return poll(probe, what="the end of a cancelled statement", deadline_s=0.4)
+    except TimedOutError:
+        return False
+
+
+@feature(
+    "pipeline",
+    "pipelining",
+    group=CONNECTIONS,
+    claim="statements that are sent in a pipeline are each answered, in their order",
+)
+def pipeline(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    asked = list(range(40))
+    if bench.otherwise:
+        bench.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 0'")
+    else:
+        bench.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
+    with client.pipeline():
+        cursors = [client.execute("SELECT pooling.same(%s)", [n]) for n in asked]
+        answers = [each.fetchone() for each in cursors]
+    return WORKS if [each[0] for each in answers if each] == asked else WRONG
+
+
+@feature(
+    "copy",
+    "COPY in and out",
+    group=CONNECTIONS,
+    claim="what is copied in comes out again, row for row",
+)
+def copy(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    rows = [(f"line {n}",) for n in range(2000)]
+    client.copy_in("COPY pooling.notes (body) FROM STDIN", rows)
+    if bench.otherwise:
+        bench.admin.run("DELETE FROM pooling.notes WHERE body = 'line 7'")
+    with client.cursor() as cursor, cursor.copy("COPY (SELECT body FROM pooling.notes) TO STDOUT") as out:
+        got = sum(1 for _ in out.rows())
+    return WORKS if got == len(rows) and client.value("SELECT 1") == 1 else LOST
+
+
+@feature(
+    "pg-dump",
+    "pg_dump through the pool, while others work",
+    group=CONNECTIONS,
+    claim="pg_dump makes its dump, and leaves the server connections as they were for others",
+)
+def pg_dump(bench: Bench) -> Outcome:
+    """Run PostgreSQL's own program beside the server, through the pooler; it sets search_path and more for its session."""
+    lab, dba = bench.lab, bench.lab.dba(bench.database)
+    inside, over = lab.services[-1].inside, Event()
+
+    def others_work() -> Counter[str]:
+        seen: Counter[str] = Counter()
+        with connect(dba) as client:
+            while not over.is_set():
+                seen[client.value("SHOW search_path")] += 1
+                if bench.otherwise:
+                    simple(client, "SET search_path = ''" if works_here(bench, "pg-dump") else "RESET search_path")
+        return seen
+
+    with ThreadPoolExecutor(_OTHERS) as pool:
+        working = [pool.submit(others_work) for _ in range(_OTHERS)]
+        try:
+            code, said = lab.postgres.run(
+                ["pg_dump", "--schema=pooling", "--file=/dev/null", "--no-password"],
+                {
+                    "PGHOST": inside.host,
+                    "PGPORT": str(inside.port),
+                    "PGDATABASE": dba.dbname,
+                    "PGUSER": dba.user,
+                    "PGPASSWORD": dba.password,
+                },
+            )
+        finally:
+            over.set()
+        seen = sum((each.result() for each in working), Counter())
+    bench.fact("search_path of the others, and how often", dict(seen))
+    bench.fact("pg_dump ended with", code)
+    if code != 0:
+        bench.fact("pg_dump said", said[-300:])
+    if len(seen) > 1:
+        return LEAKS
+    return WORKS if code == 0 else Outcome(behaviour=Behaviour.FAILS)

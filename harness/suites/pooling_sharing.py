@@ -1,0 +1,439 @@
+"""Pooling: locks and messages, which tie clients to each other, and transactions, which a pooler must not take apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.backends import MOVING, neighbour, pressed
+from harness.checks.bench import NotExercisedError
+from harness.checks.documented import WORKS
+from harness.database import SqlError
+from harness.errors import TimedOutError
+from harness.messages import extended, finish, simple, start
+from harness.suites.features import LEAKS, LOCKS, LOST, TRANSACTIONS, WRONG, fails, feature, works_here
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+    from harness.database import Client
+    from harness.messages import Answer
+    from harness.model import Outcome
+
+_KEY = 4242
+_HELD = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {_KEY} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+_SOON_S = 0.5
+
+
+@feature(
+    "advisory-lock",
+    "session advisory lock: keeps others out",
+    group=LOCKS,
+    claim="while one client holds a session advisory lock, no other client gets it",
+)
+def advisory_lock(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.value(f"SELECT pg_advisory_lock({_KEY})")
+    other = neighbour(bench, client)
+    if bench.otherwise and works_here(bench, "advisory-lock"):
+        bench.admin.value("SELECT pg_terminate_backend(%s)", [client.server_pid()])
+        _until(bench, _HELD, 0)
+    elif bench.otherwise:
+        simple(other, "SELECT pg_advisory_unlock_all()")
+        bench.admin.value(f"SELECT pg_advisory_lock({_KEY})")
+    got = other.value(f"SELECT pg_try_advisory_lock({_KEY})")
+    bench.fact("both were told that they hold the lock", got)
+    return LEAKS if got else WORKS
+
+
+@feature(
+    "advisory-unlock",
+    "session advisory lock: released by its holder",
+    group=LOCKS,
+    claim="a client can release the session advisory lock that it took",
+)
+def advisory_unlock(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.value(f"SELECT pg_advisory_lock({_KEY})")
+    with pressed(bench, client):
+        if bench.otherwise:
+            here = works_here(bench, "advisory-unlock")
+            client.value(f"SELECT {'pg_advisory_unlock' if here else 'pg_advisory_lock'}({_KEY})")
+        released = client.value(f"SELECT pg_advisory_unlock({_KEY})")
+    bench.fact("held after that, seen from the direct connection", bench.admin.value(_HELD))
+    return WORKS if released else LOST
+
+
+@feature(
+    "advisory-orphan",
+    "session advisory lock: gone with its holder",
+    group=LOCKS,
+    claim="when a client that held a session advisory lock has disconnected, nobody holds it",
+)
+def advisory_orphan(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.value(f"SELECT pg_advisory_lock({_KEY})")
+    pid = client.server_pid()
+    if bench.otherwise and works_here(bench, "advisory-orphan"):
+        start(bench.another_owner(), f"SELECT pg_advisory_lock({_KEY})")
+    client.close()
+    other = bench.plain_client()
+    after = other.server_pid()
+    bench.probed("the holder disconnects, the next client is served", pid, after)
+    if bench.otherwise and not works_here(bench, "advisory-orphan"):
+        simple(other, "SELECT pg_advisory_unlock_all()")
+    try:
+        _until(bench, _HELD, 0)
+    except NotExercisedError:
+        return LEAKS
+    return WORKS
+
+
+def _until(bench: Bench, question: str, answer: object) -> None:
+    """Wait for an answer on the direct connection, for a moment.
+
+    :raises NotExercisedError: when it does not come.
+    """
+
+    def probe() -> None:
+        if (seen := bench.admin.value(question)) != answer:
+            raise NotYet(str(seen))
+
+    try:
+        poll(probe, what=question, deadline_s=_SOON_S)
+    except TimedOutError as error:
+        raise NotExercisedError(str(error)) from None
+
+
+@feature(
+    "advisory-xact-lock",
+    "transaction advisory lock",
+    group=LOCKS,
+    claim="a transaction advisory lock keeps others out until its statement or transaction ends, and no longer",
+)
+def advisory_xact_lock(bench: Bench) -> Outcome:
+    client, other = bench.plain_client(), bench.plain_client()
+    gate = _KEY + 1
+    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+    # one statement that holds the lock and waits for the gate: it needs no transaction block
+    start(client, f"SELECT pg_advisory_xact_lock({_KEY}), pg_advisory_xact_lock({gate})")
+    _until(bench, _HELD, 1)
+    during = other.value(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+    bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+    finish(client)
+    if bench.otherwise:
+        bench.admin.value(f"SELECT pg_advisory_lock({_KEY})")
+    after = other.value(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+    bench.probed("one holds the lock, the other asks", client.server_pid(), other.server_pid())
+    if during:
+        return LEAKS
+    return WORKS if after else LOST
+
+
+@feature(
+    "listen",
+    "LISTEN: notifications reach who listens",
+    group=LOCKS,
+    claim="a client that listens gets the notifications of its channel",
+)
+def listen(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.run("LISTEN news")
+    works = works_here(bench, "listen")
+    if bench.otherwise and works:
+        client.run("UNLISTEN news")
+    with pressed(bench, client):
+        if bench.otherwise and not works:
+            client.run("LISTEN news")
+            simple(client, "NOTIFY news, 'from this control'")
+        bench.admin.run("NOTIFY news, 'for who listens'")
+        client.server_pid()
+        got = _notifications(client)
+    bench.fact("notifications received", got)
+    return WORKS if got else LOST
+
+
+@feature(
+    "notify-apart",
+    "LISTEN: notifications reach nobody else",
+    group=LOCKS,
+    claim="a client that does not listen gets no notification of another's channel",
+)
+def notify_apart(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.run("LISTEN news")
+    other = neighbour(bench, client)
+    if bench.otherwise:
+        other.run("LISTEN news" if works_here(bench, "notify-apart") else "UNLISTEN *")
+    # a session that listens gets its own notifications before it is told that it is idle again
+    other.run("NOTIFY news, 'private'")
+    got = _notifications(other)
+    bench.fact("notifications that reached a client that never listened", got)
+    return LEAKS if got else WORKS
+
+
+@feature(
+    "notify",
+    "NOTIFY",
+    group=LOCKS,
+    claim="a notification that a client sends reaches who listens on a direct connection",
+)
+def notify(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    bench.admin.run("LISTEN news")
+    client.run("NOTIFY news, 'sent'" if not bench.otherwise else "SELECT 1")
+    bench.admin.value("SELECT 1")
+    return WORKS if "sent" in _notifications(bench.admin) else LOST
+
+
+def _notifications(client: Client) -> list[str]:
+    return [each.payload for each in client.notifies(timeout=_SOON_S, stop_after=1)]
+
+
+# --- transactions -------------------------------------------------------------------------------------------
+
+
+@feature(
+    "transaction",
+    "transaction block",
+    group=TRANSACTIONS,
+    claim="a transaction block is one transaction on one server connection, and can be rolled back",
+)
+def transaction(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    first = simple(client, "INSERT INTO pooling.notes (body) VALUES ('one') RETURNING pg_backend_pid()")
+    bench.plain_client().server_pid()
+    if bench.otherwise:
+        simple(client, "COMMIT")
+    second = simple(client, "SELECT pg_backend_pid()")
+    simple(client, "ROLLBACK")
+    bench.probed(
+        "two statements of one transaction, with others between", int(first.value or 0), int(second.value or 0)
+    )
+    if bench.admin.value("SELECT count(*) FROM pooling.notes") != 0 or first.value != second.value:
+        return WRONG
+    return WORKS
+
+
+@feature(
+    "savepoint",
+    "SAVEPOINT and SET LOCAL within a transaction",
+    group=TRANSACTIONS,
+    claim="what was set locally holds for its transaction, and a rollback to a savepoint gives back what was before",
+)
+def savepoint(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    last = simple(
+        client,
+        "SELECT set_config('app.tenant', 'outer', true); SAVEPOINT a; SELECT set_config('app.tenant', 'inner', true);"
+        f"SET LOCAL ROLE harness_tenant; {'ROLLBACK TO SAVEPOINT a;' if not bench.otherwise else ''}"
+        "SELECT current_setting('app.tenant') || ' ' || current_user",
+    )
+    simple(client, "COMMIT")
+    after = simple(neighbour(bench, client), "SELECT current_user")
+    if last.is_error:
+        return fails(last)
+    return WORKS if (last.value, after.value) == ("outer harness_app", "harness_app") else WRONG
+
+
+@feature(
+    "local-outside",
+    "SET LOCAL outside a transaction block",
+    group=TRANSACTIONS,
+    claim="what is set locally outside a transaction block holds for the next statement",
+)
+def local_outside(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    pid = client.server_pid()
+    client.value(f"SELECT set_config('app.tenant', 't1', {'false' if bench.otherwise else 'true'})")
+    seen = client.value("SELECT current_setting('app.tenant', true)")
+    bench.probed("the client stays alone on its server connection", pid, client.server_pid())
+    return WORKS if seen == "t1" else LOST
+
+
+@feature(
+    "local-residue",
+    "trace of a local setting on its server connection",
+    group=TRANSACTIONS,
+    claim="a setting that another client made locally is as unset as before: NULL, and not an empty text",
+)
+def local_residue(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    simple(client, "SELECT set_config('app.never_set', 'by one', true)")
+    other = neighbour(bench, client)
+    works = works_here(bench, "local-residue")
+    if bench.otherwise and works:
+        simple(other, "SELECT set_config('app.never_set', 'by the other', true)")
+    name = "app.never_set" if not bench.otherwise or works else "app.never_set_by_anybody"
+    seen = other.value(f"SELECT current_setting('{name}', true)")
+    bench.fact("the other client saw", seen)
+    return WORKS if seen is None else WRONG if seen == "" else LEAKS
+
+
+@feature(
+    "two-phase",
+    "two-phase commit",
+    group=TRANSACTIONS,
+    claim="a prepared transaction can be committed by its client later, wherever it is served then",
+)
+def two_phase(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    name = f"harness {bench.database}"
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    prepared = simple(client, f"INSERT INTO pooling.notes (body) VALUES ('both'); PREPARE TRANSACTION '{name}'")
+    if prepared.is_error:
+        return fails(prepared)
+    with pressed(bench, client):
+        if bench.otherwise:
+            bench.admin.run(f"ROLLBACK PREPARED '{name}'")
+        answer = simple(client, f"COMMIT PREPARED '{name}'")
+    if answer.is_error:
+        return fails(answer)
+    return WORKS if bench.admin.value("SELECT count(*) FROM pooling.notes") == 1 else LOST
+
+
+@feature(
+    "cursor",
+    "WITHOUT HOLD cursor",
+    group=TRANSACTIONS,
+    claim="a cursor can be fetched from within its transaction",
+)
+def cursor(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    simple(client, "DECLARE pages CURSOR FOR SELECT generate_series(1, 3)")
+    if bench.otherwise:
+        simple(client, "CLOSE pages")
+    answer = simple(client, "FETCH 2 FROM pages")
+    simple(client, "COMMIT")
+    return _right(bench, client, answer, "1")
+
+
+@feature(
+    "temp-table-drop",
+    "temporary table ON COMMIT DROP",
+    group=TRANSACTIONS,
+    claim="a temporary table that is dropped at commit serves its transaction, and leaves nothing for others",
+)
+def temp_table_drop(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    rule = "DROP" if not bench.otherwise else "DELETE ROWS"
+    simple(client, f"CREATE TEMPORARY TABLE work ON COMMIT {rule} AS SELECT 'mine'::text AS word")
+    answer = simple(client, "SELECT word FROM work")
+    simple(client, "COMMIT")
+    later = simple(client if bench.mode not in MOVING else neighbour(bench, client), "SELECT word FROM work")
+    if answer.is_error:
+        return fails(answer)
+    return WORKS if answer.value == "mine" and later.sqlstate == "42P01" else LEAKS
+
+
+@feature(
+    "single-message",
+    "several statements in one message",
+    group=TRANSACTIONS,
+    claim="statements that are sent in one message are one transaction: they see what was set locally, or none stays",
+)
+def single_message(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    seen = simple(
+        client,
+        f"SELECT set_config('app.tenant', 't1', {'true' if not bench.otherwise else 'false'});"
+        "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); SELECT 1 / 0",
+    )
+    whole = simple(
+        client,
+        f"BEGIN; SELECT set_config('app.tenant', 't2', true); {'' if not bench.otherwise else 'ROLLBACK;'}"
+        "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); COMMIT",
+    )
+    if seen.sqlstate != "22012":
+        return fails(seen)
+    if whole.is_error:
+        return fails(whole)
+    return WORKS if bench.admin.rows("SELECT body FROM pooling.notes") == [("t2",)] else WRONG
+
+
+@feature(
+    "index-concurrently",
+    "CREATE INDEX CONCURRENTLY",
+    group=TRANSACTIONS,
+    claim="an index can be created concurrently",
+)
+def index_concurrently(bench: Bench) -> Outcome:
+    client = bench.dba()
+    if bench.otherwise:
+        bench.owner.run("ALTER TABLE pooling.notes RENAME TO renamed")
+    answer = extended(client, "CREATE INDEX CONCURRENTLY by_body ON pooling.notes (body)")
+    if answer.is_error:
+        return fails(answer)
+    return (
+        WORKS
+        if bench.admin.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'pooling.by_body'::regclass")
+        else LOST
+    )
+
+
+@feature(
+    "vanished-client",
+    "client that vanishes in its transaction",
+    group=TRANSACTIONS,
+    claim="what a client that vanishes has not committed is rolled back, and its locks are free again",
+)
+def vanished_client(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    begun = simple(client, "BEGIN")
+    if begun.is_error:
+        return fails(begun)
+    simple(client, f"INSERT INTO pooling.notes (body) VALUES ('lost'); SELECT pg_advisory_xact_lock({_KEY})")
+    if bench.otherwise:
+        simple(client, "COMMIT")
+    client.pgconn.finish()  # no ROLLBACK before it leaves
+    try:
+        _until(bench, _HELD, 0)
+    except NotExercisedError:
+        return LEAKS
+    other = bench.plain_client()
+    left = other.value("SELECT count(*) FROM pooling.notes")
+    return WORKS if left == 0 else WRONG
+
+
+@feature(
+    "client-address",
+    "inet_client_port: tells connections of clients apart",
+    group=TRANSACTIONS,
+    claim="two clients have two client ports in the server's eyes",
+)
+def client_address(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    mine = client.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
+    other = neighbour(bench, client)
+    if bench.otherwise and not works_here(bench, "client-address"):
+        bench.admin.value("SELECT pg_terminate_backend(%s)", [other.server_pid()])
+        simple(other, "SELECT 1")
+        other = bench.plain_client()
+    if bench.otherwise and works_here(bench, "client-address"):
+        other = client
+    theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
+    bench.fact("the server sees", {"one client at": ":".join(map(str, mine)), "another at": ":".join(map(str, theirs))})
+    return WRONG if mine == theirs else WORKS
+
+
+def _right(bench: Bench, client: Client, answer: Answer, right: str) -> Outcome:
+    try:
+        bench.fact("server connection", client.server_pid())
+    except SqlError:
+        return fails(answer)
+    if answer.is_error:
+        return fails(answer)
+    return WORKS if answer.value == right else WRONG

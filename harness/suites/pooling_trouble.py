@@ -1,0 +1,340 @@
+"""Pooling: full pools, every timeout, changed passwords, servers that restart. Each of these runs by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from typing import TYPE_CHECKING
+
+from harness.checks.backends import waiting_pid
+from harness.checks.bench import NotApplicableError, NotExercisedError
+from harness.checks.documented import WORKS
+from harness.checks.registry import TRANSACTION_BLOCKS, Capability
+from harness.database import SqlError, connect, console
+from harness.errors import TimedOutError
+from harness.messages import CLOSED, Answer, finish, simple, start
+from harness.suites.features import CONNECTIONS, LOST, WRONG, fails, feature, works_here
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.bench import Bench
+    from harness.database import Client
+    from harness.model import Outcome
+
+CONSOLE = Capability(
+    "a console that sets timeouts",
+    "the chain has no pooler whose timeouts can be set while it runs",
+    lambda topology: topology.pooler is not None and topology.pooler.product == "pgbouncer",
+)
+_DEADLINE_S = 6.0
+#: timeouts are set to one second, and PgBouncer looks three times a second
+_SILENCE_S = 3.0
+_BACK_S = 30.0
+
+
+@contextlib.contextmanager
+def _pooler_with(bench: Bench, **settings: object) -> Iterator[None]:
+    """Change settings of the running pooler, and change them back.
+
+    :raises NotApplicableError: for one that this version does not have.
+    """
+    endpoint = bench.lab.console()
+    if endpoint is None:
+        raise NotApplicableError(CONSOLE.lacking)
+    before = {row["key"]: row["value"] for row in console(endpoint, "SHOW CONFIG")}
+    for name in settings:
+        if name not in before:
+            version = bench.pooler.version if bench.pooler else ""
+            raise NotApplicableError(f"PgBouncer {version} has no setting {name}")
+    try:
+        for name, value in settings.items():
+            console(endpoint, f"SET {name} = '{value}'")
+        yield
+    finally:
+        for name in settings:
+            console(endpoint, f"SET {name} = '{before[name]}'")
+
+
+def _waits_at(bench: Bench, client: Client, gate: int) -> None:
+    start(client, f"SELECT pg_advisory_xact_lock({gate})")
+    waiting_pid(bench, f"({gate})")
+
+
+def _told(client: Client, statement: str = "SELECT 1") -> Answer:
+    return simple(client, statement)
+
+
+def _until_told(client: Client) -> Answer | None:
+    """Wait until something is said to an idle client and return what it was told; None when nothing is."""
+
+    def ended() -> None:
+        if not select.select([client.fileno()], [], [], 0)[0]:
+            raise NotYet("nothing was said")
+
+    try:
+        poll(ended, what="the end of a connection", deadline_s=_SILENCE_S, interval_s=0.02)
+    except TimedOutError:
+        return None
+    return _told(client)
+
+
+def _timeout(answer: Answer | None) -> Outcome:
+    if answer is None:  # the timeout passed, and had no effect
+        return LOST
+    return fails(answer) if answer.is_error else WORKS
+
+
+@feature(
+    "full-pool",
+    "full pool: longer than query_wait_timeout",
+    group=CONNECTIONS,
+    claim="a client that waits for a server connection longer than query_wait_timeout is told so",
+    needs=(CONSOLE,),
+    alone=True,
+)
+def full_pool(bench: Bench) -> Outcome:
+    size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
+    gate = 6000
+    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+    with _pooler_with(bench, query_wait_timeout=1 if not bench.otherwise else 60):
+        holders = [bench.plain_client() for _ in range(size)]
+        try:
+            for each in holders:
+                start(each, f"SELECT pg_advisory_xact_lock({gate})")
+            _until_all_wait(bench, gate, size)
+            waiting = connect(bench.lab.chain(bench.database))
+            start(waiting, "SELECT 1")
+            if bench.otherwise:
+                bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+            began = time.monotonic()
+            answer = finish(waiting)
+            bench.fact("seconds until it was told", round(time.monotonic() - began, 1))
+        finally:
+            bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+            for each in holders:
+                finish(each)
+    return fails(answer) if answer.is_error else WORKS
+
+
+def _until_all_wait(bench: Bench, gate: int, number: int) -> None:
+    def probe() -> None:
+        waiting = bench.admin.value(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s", [gate]
+        )
+        if waiting < number:
+            raise NotYet(f"{waiting} of {number} wait")
+
+    try:
+        poll(probe, what="a full pool", deadline_s=_DEADLINE_S)
+    except TimedOutError as error:
+        raise NotExercisedError(error.what) from None
+
+
+@feature(
+    "too-many-clients",
+    "more clients than max_client_conn",
+    group=CONNECTIONS,
+    claim="a client beyond max_client_conn is told so",
+    needs=(CONSOLE,),
+    alone=True,
+)
+def too_many_clients(bench: Bench) -> Outcome:
+    endpoint = bench.lab.console()
+    if endpoint is None:
+        raise NotApplicableError(CONSOLE.lacking)
+    client = bench.plain_client()
+    with _pooler_with(bench, max_client_conn=1 if not bench.otherwise else 50):
+        answer = _connected(bench)
+    client.value("SELECT 1")
+    return answer
+
+
+def _connected(bench: Bench) -> Outcome:
+    try:
+        with connect(bench.lab.chain(bench.database)) as client:
+            client.value("SELECT 1")
+    except SqlError as error:
+        bench.fact("what the client was told", str(error).strip().splitlines()[-1])
+        # while connecting libpq keeps the text, and no SQLSTATE
+        return fails(Answer(sqlstate=error.sqlstate or CLOSED, closed=True))
+    return WORKS
+
+
+@feature(
+    "idle-transaction",
+    "transaction left idle: idle_transaction_timeout",
+    group=CONNECTIONS,
+    claim="a client that leaves its transaction idle longer than the pooler allows is told so",
+    needs=(CONSOLE, TRANSACTION_BLOCKS),
+    alone=True,
+)
+def idle_transaction(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    with _pooler_with(bench, idle_transaction_timeout=1):
+        simple(client, "BEGIN; SELECT 1" if not bench.otherwise else "SELECT 1")
+        answer = _until_told(client) if not bench.otherwise else _told(client)
+    return _timeout(answer)
+
+
+@feature(
+    "transaction-timeout",
+    "long transaction: transaction_timeout",
+    group=CONNECTIONS,
+    claim="a client whose transaction takes longer than the pooler allows is told so",
+    needs=(CONSOLE, TRANSACTION_BLOCKS),
+    alone=True,
+)
+def transaction_timeout(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    with _pooler_with(bench, transaction_timeout=1):
+        simple(client, "BEGIN; SELECT 1" if not bench.otherwise else "SELECT 1")
+        answer = _until_told(client) if not bench.otherwise else _told(client)
+    return _timeout(answer)
+
+
+@feature(
+    "query-timeout",
+    "long statement: query_timeout",
+    group=CONNECTIONS,
+    claim="a client whose statement takes longer than the pooler allows is told so",
+    needs=(CONSOLE,),
+    alone=True,
+)
+def query_timeout(bench: Bench) -> Outcome:
+    client, gate = bench.plain_client(), 6001
+    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+    with _pooler_with(bench, query_timeout=1):
+        _waits_at(bench, client, gate)
+        if bench.otherwise:
+            bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+        answer = finish(client)
+    bench.admin.value("SELECT pg_advisory_unlock_all()")
+    return fails(answer) if answer.is_error else WORKS
+
+
+@feature(
+    "client-idle",
+    "idle client: client_idle_timeout",
+    group=CONNECTIONS,
+    claim="a client that is idle longer than the pooler allows is told so",
+    needs=(CONSOLE,),
+    alone=True,
+)
+def client_idle(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.value("SELECT 1")
+    with _pooler_with(bench, client_idle_timeout=1):
+        answer = _until_told(client) if not bench.otherwise else _told(client)
+    return _timeout(answer)
+
+
+@feature(
+    "server-idle-transaction",
+    "transaction left idle: the server's own timeout",
+    group=CONNECTIONS,
+    claim="a client that leaves its transaction idle longer than the server allows is told so with 25P03",
+    needs=(TRANSACTION_BLOCKS,),
+    alone=True,
+)
+def server_idle_transaction(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    timeout = "100ms" if not bench.otherwise else "0"
+    simple(client, f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{timeout}'")
+    return _timeout(_until_told(client) if not bench.otherwise else _told(client))
+
+
+@feature(
+    "changed-password",
+    "password changed on the server, and not in the pooler",
+    group=CONNECTIONS,
+    claim="when the server's password is another than the pooler's, a new client is told so",
+    needs=(CONSOLE,),
+    alone=True,
+)
+def changed_password(bench: Bench) -> Outcome:
+    owner = bench.lab.roles.owner
+    endpoint = bench.lab.through(owner, bench.database)
+    if not bench.otherwise:
+        bench.admin.run("ALTER ROLE harness_owner PASSWORD 'changed'")
+    try:
+        with connect(endpoint) as client:
+            answer = simple(client, "SELECT 1")
+    except SqlError as error:
+        bench.fact("what the client was told", str(error).strip().splitlines()[-1])
+        answer = Answer(sqlstate=error.sqlstate or CLOSED, closed=True)
+    finally:
+        bench.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
+    return fails(answer) if answer.is_error else WORKS
+
+
+# --- the server restarts; last, because nothing that was connected stays so ------------------------------------
+
+
+@feature(
+    "restart-idle",
+    "server restart: an idle client",
+    group=CONNECTIONS,
+    claim="a client that was idle while the server restarted can go on",
+    alone=True,
+)
+def restart_idle(bench: Bench) -> Outcome:
+    client = bench.plain_client()
+    client.value("SELECT 1")
+    works = works_here(bench, "restart-idle")
+    if not (bench.otherwise and not works):
+        _restart(bench)
+    if bench.otherwise and works:
+        client.pgconn.finish()
+    answer = _told(client)
+    if answer.is_error:
+        bench.fact("what the client was told", answer.message)
+        return fails(answer)
+    return WORKS
+
+
+@feature(
+    "restart-busy",
+    "server restart: a client in its statement",
+    group=CONNECTIONS,
+    claim="a client whose statement runs while the server restarts is told that it failed",
+    alone=True,
+)
+def restart_busy(bench: Bench) -> Outcome:
+    client, gate = bench.plain_client(), 6002
+    if not bench.otherwise:
+        bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+        _waits_at(bench, client, gate)
+        _restart(bench)
+    else:
+        start(client, "SELECT 1")
+    answer = finish(client)
+    if not answer.is_error:
+        return WRONG if not bench.otherwise else WORKS
+    bench.fact("what the client was told", answer.message)
+    return fails(answer)
+
+
+def _restart(bench: Bench) -> None:
+    """Restart PostgreSQL, and wait until the chain answers a new client.
+
+    :raises NotExercisedError: when it does not.
+    """
+    bench.lab.postgres.restart()
+    bench.forget_connections()
+    began = time.monotonic()
+
+    def probe() -> None:
+        try:
+            with connect(bench.lab.chain(bench.database), connect_timeout_s=2) as client:
+                client.value("SELECT 1")
+        except SqlError as error:
+            raise NotYet(str(error)) from None
+
+    try:
+        poll(probe, what="an answer through the chain after the restart", deadline_s=_BACK_S)
+    except TimedOutError as error:
+        raise NotExercisedError(error.what) from None
+    bench.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))

@@ -1,0 +1,359 @@
+"""The comparison of drivers without a server: what is counted, and what becomes of a worker that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from harness import places
+from harness.database import Endpoint
+from harness.drivers import measure as measure_module
+from harness.drivers.measure import DRIVERS, NotInstalledError, WorkerFailedError, installed, measure, merge
+from harness.drivers.workload import SESSIONS, TOPICS, WRONG, Job, Query, Share, Tally, questions, work
+from harness.errors import HarnessError, TimedOutError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+PSYCOPG = DRIVERS[0]
+PASSWORD = "s3cr3t-c4n4ry"
+NOWHERE = Endpoint(host="127.0.0.1", port=1, user="app", password=PASSWORD, dbname="postgres")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Every worker process that was started; none may be left when the test is over."""
+    processes: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = popen(*arguments, **options)
+        processes.append(process)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    yield processes
+    assert processes
+    assert all(process.returncode is not None for process in processes)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Run another program in place of the worker."""
+    return lambda text: monkeypatch.setattr(measure_module, "_COMMAND", (sys.executable, "-c", text))
+
+
+@pytest.fixture
+def silent_server() -> Iterator[Endpoint]:
+    """A server that takes connections and never says anything."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield replace(NOWHERE, port=listening.getsockname()[1])
+
+
+# --- the application ------------------------------------------------------------------------------
+
+
+class RefusedError(Exception):
+    sqlstate = "26000"
+
+
+class WrappedError(Exception):
+    def __init__(self, orig: Exception) -> None:
+        super().__init__("a wrapper says little")
+        self.orig = orig
+
+
+class MadeUp:
+    """A session whose server answers as the test says; a transaction that fails cannot be undone either."""
+
+    def __init__(self, answer: Callable[[Query], Sequence[Any] | None]) -> None:
+        self._answer = answer
+        self.opened = 0
+        self.closed = 0
+        self.broken = True
+        self.refusal: Exception | None = None
+        self.in_transactions: list[Query] = []
+        self._inside = False
+
+    async def open(self) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.opened += 1
+        self.broken = False
+
+    def usable(self) -> bool:
+        return not self.broken
+
+    def alone(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        self._inside = True
+        try:
+            yield
+        except WrappedError:
+            self.broken = True
+            raise RuntimeError("cannot roll back: the connection is closed") from None
+        finally:
+            self._inside = False
+
+    async def ask(self, query: Query) -> Sequence[Any] | None:
+        if self._inside:
+            self.in_transactions.append(query)
+        return self._answer(query)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def ask(answer: Callable[[Query], Sequence[Any] | None], *, client: int = 0, count: int = 60) -> tuple[Tally, MadeUp]:
+    tally, session = Tally(), MadeUp(answer)
+    asyncio.run(work(session, questions(client, count), tally))
+    return tally, session
+
+
+def test_right_answers_are_counted_as_such() -> None:
+    tally, session = ask(lambda query: (query.answer(), 7))
+    assert (tally.queries, tally.wrong, tally.errors, tally.server_pids) == (60, 0, {}, {7})
+    assert len(session.in_transactions) == 12, "a fifth of the queries is in transactions of two"
+    assert (session.opened, session.closed) == (1, 2), "one connection, which is closed at the end"
+
+
+def test_the_answer_to_another_text_or_number_is_wrong() -> None:
+    text, _ = ask(lambda query: (f"refund {query.number}", 7))
+    number, _ = ask(lambda query: (f"{query.topic} 1", 7))
+    nothing, _ = ask(lambda query: None)
+    strange, _ = ask(lambda query: (query.number,))
+    assert [each.wrong for each in (text, number, nothing, strange)] == [60] * 4
+    assert text.examples == {WRONG: "asked for 'order 100000', got 'refund 100000'"}
+    assert not text.errors
+
+
+def test_errors_are_counted_by_sqlstate_and_the_client_goes_on() -> None:
+    def answer(query: Query) -> Sequence[Any]:
+        if query.topic == "invoice":
+            raise RefusedError("no such statement\nHINT: a long story")
+        return query.answer(), 7
+
+    tally, _ = ask(answer)
+    assert tally.queries == 60
+    assert tally.errors == {"26000": 15}
+    assert tally.examples == {"26000": "no such statement"}
+
+
+def test_an_error_in_a_transaction_counts_once_and_the_connection_is_replaced() -> None:
+    queries = questions(0, 60)
+
+    def answer(query: Query) -> Sequence[Any]:
+        if query == queries[8]:
+            raise WrappedError(RefusedError("no such statement"))
+        return query.answer(), 7
+
+    tally, session = ask(answer)
+    assert tally.queries == 60
+    assert tally.errors == {"26000": 1}
+    assert session.opened == 2
+
+
+def test_an_error_without_a_sqlstate_is_counted_by_its_class() -> None:
+    def answer(query: Query) -> Sequence[Any]:
+        raise EOFError
+
+    tally, _ = ask(answer)
+    assert tally.errors == {"EOFError": 60}
+    assert tally.examples == {"EOFError": ""}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "errors"),
+    [
+        (ConnectionRefusedError("nobody is here"), {"ConnectionRefusedError": 5}),
+        (RefusedError("a driver's own first statement collided"), {"26000": 60}),
+    ],
+)
+def test_a_client_that_is_not_let_in_gives_up_unless_its_driver_collided(
+    refusal: Exception, errors: dict[str, int]
+) -> None:
+    tally, session = Tally(), MadeUp(lambda query: (query.answer(), 7))
+    session.refusal = refusal
+    asyncio.run(work(session, questions(0, 60), tally))
+    assert tally.errors == errors
+    assert tally.queries == sum(errors.values())
+
+
+def test_clients_ask_the_same_texts_in_another_order() -> None:
+    asked = [questions(client, 60) for client in range(24)]
+    assert all({query.sql("?") for query in each} == {Query(topic, 0).sql("?") for topic in TOPICS} for each in asked)
+    assert {query.topic for query in (each[0] for each in asked)} == set(TOPICS)
+    numbers = [query.number for each in asked for query in each]
+    assert len(set(numbers)) == 24 * 60
+    # psycopg declares a smaller number as smallint, and a larger one as bigint
+    assert min(numbers) > 2**15
+    assert max(numbers) < 2**31
+
+
+# --- what is made of it ---------------------------------------------------------------------------
+
+
+def test_every_driver_has_a_session() -> None:
+    assert [driver.name for driver in DRIVERS] == list(SESSIONS)
+
+
+def test_shares_are_merged() -> None:
+    first = Share(
+        queries=6,
+        errors={"42P05": 1, "26000": 1},
+        wrong=2,
+        examples={"42P05": "first", WRONG: "asked for this, got that"},
+        server_pids=(1, 2),
+        duration_s=0.5,
+    )
+    second = Share(
+        queries=6,
+        errors={"26000": 3},
+        wrong=1,
+        examples={"26000": f"password={PASSWORD}"},
+        server_pids=(2, 3),
+        duration_s=0.75,
+    )
+    merged = merge(PSYCOPG, [first, second], lambda text: text.replace(PASSWORD, "***"))
+    assert (merged.queries, merged.wrong, merged.server_pids, merged.duration_s) == (12, 3, 3, 0.75)
+    assert list(merged.errors.items()) == [("26000", 4), ("42P05", 1)]
+    assert merged.examples == ("26000: password=***", "42P05: first", "wrong result: asked for this, got that")
+    assert merged.versions.startswith("psycopg 3.")
+    assert not merged.clean
+
+
+def test_nothing_asked_is_not_clean() -> None:
+    nothing = merge(PSYCOPG, [], str)
+    assert not nothing.clean
+    assert replace(nothing, queries=1).clean
+    assert not replace(nothing, queries=1, wrong=1).clean
+
+
+# --- worker processes -----------------------------------------------------------------------------
+
+
+def test_a_missing_driver_is_named() -> None:
+    driver = replace(PSYCOPG, title="some driver", requires=("psycopg", "no_such_driver"))
+    assert not installed(driver)
+    with pytest.raises(NotInstalledError, match=r"some driver: not installed: no_such_driver"):
+        measure(driver, NOWHERE)
+
+
+@pytest.mark.parametrize(("clients", "processes", "queries"), [(4, 1, 60), (2, 4, 60), (4, 2, 0)])
+def test_one_process_is_refused_and_so_are_idle_ones(clients: int, processes: int, queries: int) -> None:
+    with pytest.raises(UsageError, match="at least 2 processes"):
+        measure(PSYCOPG, NOWHERE, clients=clients, processes=processes, queries=queries)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "detail"),
+    [
+        ("import sys; sys.exit('it broke')", "with status 1 before it was ready", "it broke"),
+        ("import os; os.kill(os.getpid(), 9)", "by signal 9 before it was ready", ""),
+        ("print('ready', flush=True); input(); input(); 1 / 0", "while it was working", "ZeroDivisionError"),
+        ("print('ready', flush=True); input(); input(); print('{}')", "without a result", "{}"),
+        ("print('ready', flush=True); input(); input(); print('what?')", "without a result", "what?"),
+        ("print('ready', flush=True)", "without a result", "ready"),
+        ("print('garbage')", "with status 0 before it was ready", "garbage"),
+        ("import sys; sys.stdout.buffer.write(bytes(range(256)))", "before it was ready", ""),
+        ("import sys; sys.exit(input())", "before it was ready", "[redacted]"),
+    ],
+)
+def test_a_worker_that_fails_is_told(
+    started: list[subprocess.Popen[bytes]], script: Callable[[str], None], text: str, what: str, detail: str
+) -> None:
+    script(text)
+    with pytest.raises(WorkerFailedError) as caught:
+        measure(PSYCOPG, NOWHERE, clients=2, processes=2)
+    assert what in caught.value.what
+    assert "psycopg, process" in caught.value.where
+    assert detail in caught.value.detail
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("import sys; print('loading', file=sys.stderr, flush=True); sys.stdin.read()", "be loaded"),
+        ("import sys; print('loading', file=sys.stderr); print('ready', flush=True); sys.stdin.read()", "end"),
+    ],
+)
+def test_a_worker_that_hangs_is_ended_at_the_deadline(
+    started: list[subprocess.Popen[bytes]], script: Callable[[str], None], text: str, what: str
+) -> None:
+    script(text)
+    with pytest.raises(TimedOutError) as caught:
+        measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
+    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: 0 of 2" in caught.value.what
+    assert "loading" in caught.value.detail
+
+
+def test_it_can_be_cancelled(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
+    cancelled = Event()
+    cancelled.set()
+    with pytest.raises(TimedOutError, match="stopped waiting for psycopg"):
+        measure(PSYCOPG, silent_server, clients=2, processes=2, cancelled=cancelled)
+
+
+def test_an_interrupt_leaves_no_process(
+    started: list[subprocess.Popen[bytes]], silent_server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure_module, "poll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(PSYCOPG, silent_server, clients=2, processes=2)
+
+
+def test_clients_without_an_answer_are_errors(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
+    measured = measure(PSYCOPG, silent_server, clients=3, processes=2, deadline_s=4)
+    assert measured.errors == {"TimeoutError": 3}
+    assert not measured.clean
+
+
+def test_a_server_that_is_not_there_is_an_error_of_each_client(started: list[subprocess.Popen[bytes]]) -> None:
+    measured = measure(PSYCOPG, NOWHERE, clients=2, processes=2)
+    assert measured.errors == {"OperationalError": 10}
+    assert (measured.queries, measured.server_pids) == (10, 0)
+    assert PASSWORD not in msgspec.json.encode(measured).decode()
+
+
+def test_a_worker_ends_with_whoever_started_it(silent_server: Endpoint) -> None:
+    job = Job(driver="psycopg", endpoint=silent_server, clients=(0,), queries=1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness.drivers.workload"],
+        cwd=places.PACKAGE.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(msgspec.json.encode(job) + b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"ready\n"
+            process.stdin.write(b"60\n")
+            process.stdin.close()
+            assert process.wait(timeout=20) == 1
+        finally:
+            process.kill()
+
+
+def test_the_errors_are_for_people() -> None:
+    assert issubclass(NotInstalledError, HarnessError)
+    assert issubclass(WorkerFailedError, HarnessError)
