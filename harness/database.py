@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
@@ -64,6 +67,12 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
     def server_pid(self) -> int:
         """Return the pid of the server connection that serves this client now."""
         return cast("int", self.value("SELECT pg_backend_pid()"))
+
+
+def cut(client: Client) -> None:
+    """End a connection as a broken network does: without a word to either side, and under whoever waits on it."""
+    with contextlib.suppress(OSError, SqlError), socket.socket(fileno=os.dup(client.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def _query(statement: str | sql.Composable) -> Any:

@@ -1,11 +1,13 @@
 """Single messages of PostgreSQL's protocol, as drivers send them: what libpq's ordinary calls hide.
 
 Every function returns what a driver would get to see: the first value of the answer as text, or an :class:`Answer`
-that carries the SQLSTATE. None of them raises for what the server says.
+that carries the SQLSTATE. None of them raises for what the server says; all of them end at a deadline.
 """
 
 from __future__ import annotations
 
+import select
+import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -13,6 +15,7 @@ from msgspec.structs import replace
 from psycopg import pq
 
 from harness.database import SqlError
+from harness.errors import TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from harness.database import Client
 
 
+_DEADLINE_S = 30.0
 #: in the place of an SQLSTATE, where the connection ended without one
 CLOSED = "closed"
 
@@ -69,17 +73,20 @@ def simple(client: Client, statement: str) -> Answer:
 def start(client: Client, statement: str) -> None:
     """Send a statement by the simple protocol, and do not wait for the answer."""
     client.pgconn.send_query(statement.encode())
+    _flush(client, time.monotonic() + _DEADLINE_S)
 
 
-def finish(client: Client) -> Answer:
+def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Answer:
     """Wait for the answer to what was started; the first error counts, else the last result.
 
     A connection that ends after an error is `closed`, and the error keeps its own SQLSTATE: libpq's PQexec would
     only tell of the end.
+
+    :raises TimedOutError: when there is no answer within so many seconds.
     """
-    last = Answer()
+    last, end = Answer(), time.monotonic() + deadline_s
     try:
-        while (result := client.pgconn.get_result()) is not None:
+        while (result := _next_result(client, end)) is not None:
             if not last.is_error:
                 last = _read(result)
     except SqlError as error:
@@ -87,9 +94,35 @@ def finish(client: Client) -> Answer:
     return replace(last, closed=client.pgconn.status != pq.ConnStatus.OK)
 
 
+def _next_result(client: Client, end: float) -> PGresult | None:
+    # PQgetResult would block with Python's lock held, and with it every other thread
+    while client.pgconn.is_busy():
+        _wait(client, select.POLLIN, end)
+        try:
+            client.pgconn.consume_input()
+        except SqlError:  # the end of the connection; what was said before it is still to be read
+            break
+    return client.pgconn.get_result()
+
+
+def _flush(client: Client, end: float) -> None:
+    while client.pgconn.flush():
+        _wait(client, select.POLLIN | select.POLLOUT, end)
+        client.pgconn.consume_input()
+
+
+def _wait(client: Client, events: int, end: float) -> None:
+    left_s = end - time.monotonic()
+    poll = select.poll()
+    poll.register(client.fileno(), events)
+    if left_s <= 0 or not poll.poll(left_s * 1000):
+        raise TimedOutError("timed out waiting for the answer to a statement")
+
+
 def _answer(client: Client, send: Callable[[], None]) -> Answer:
     try:
         send()
+        _flush(client, time.monotonic() + _DEADLINE_S)
     except SqlError as error:
         return Answer(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
     return finish(client)

@@ -124,6 +124,8 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     client: ClientDeclaration = ClientDeclaration()
     #: the suites and checks that it is verified with unless others are named; all when empty
     verify: tuple[str, ...] = ()
+    #: left out of what is run when no topology is named
+    on_demand: bool = False
 
 
 class Topology(Struct, frozen=True, kw_only=True):
@@ -135,6 +137,7 @@ class Topology(Struct, frozen=True, kw_only=True):
     pooler: PoolerDeclaration | None
     client: ClientDeclaration
     verify: tuple[str, ...] = ()
+    on_demand: bool = False
 
     @property
     def pool_mode(self) -> PoolMode | None:

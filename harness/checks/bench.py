@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from harness.checks.documented import WORKS, Entry, documented
-from harness.database import Client, SqlError, connect, describe
+from harness.database import Client, SqlError, connect, cut, describe
 from harness.model import (
     BackendProbe,
     Behaviour,
@@ -109,6 +109,7 @@ class Bench:
         self._lab = lab
         self._workplace = workplace
         self._stack = ExitStack()
+        self._clients: list[Client] = []
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.target = target
@@ -164,6 +165,10 @@ class Bench:
         """Connect through the chain as the application role, with a driver that prepares nothing by itself."""
         return self._keep(connect(self._lab.chain(self.database), application_name="application"))
 
+    def direct_client(self) -> Client:
+        """Connect to the server itself as the application role."""
+        return self._keep(connect(self._lab.direct(self.database), application_name="application"))
+
     def dba(self) -> Client:
         """Connect through the chain as a superuser."""
         return self._keep(connect(self._lab.dba(self.database), application_name="dba"))
@@ -211,7 +216,13 @@ class Bench:
 
     def _keep(self, client: Client) -> Client:
         self._stack.callback(client.close)
+        self._clients.append(client)
         return client
+
+    def cut(self) -> None:
+        """End every connection under whoever waits on it, in another thread."""
+        for client in list(self._clients):
+            cut(client)
 
     def close(self) -> None:
         with contextlib.suppress(SqlError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from threading import Event as ThreadEvent
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from harness.checks.bench import NotApplicableError, NotExercisedError
 from harness.database import SqlError, describe
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TimedOutError
 from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
 from harness.store import utc_now
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check, Control
     from harness.checks.workplace import Workplace
     from harness.model import Topology
+
+#: a check that takes longer hangs; the driver suite has a deadline of its own, and a shorter one
+_LONGEST_S = 90.0
 
 
 def run_check(
@@ -44,6 +49,17 @@ def run_check(
         return replace(result, status=Status.NA, reason=lacking)
     bench: Bench | None = None
     status, reason = Status.NOT_RUN, ""
+    given_up = ThreadEvent()
+
+    def give_up() -> None:
+        """End the check's connections: whatever it waits for, it hears of it."""
+        given_up.set()
+        if bench:
+            bench.cut()
+
+    watchdog = Timer(_LONGEST_S, give_up)
+    watchdog.daemon = True
+    watchdog.start()
     try:
         with workplace.bench(check.id) as bench:
             try:
@@ -54,6 +70,8 @@ def run_check(
                 status, reason = Status.NOT_RUN, str(error)
                 if any(not each.held for each in bench.expectations):  # what was seen before it stays seen
                     status, reason = _judge(bench)
+            except TimedOutError as error:
+                status, reason = Status.NOT_RUN, error.what
             except NotApplicableError as error:
                 status, reason = Status.NA, str(error)
             except SqlError as error:
@@ -66,6 +84,10 @@ def run_check(
                 status, reason = _judge(bench)
     except SqlError as error:
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
+    finally:
+        watchdog.cancel()
+    if given_up.is_set() and status is not Status.OK:
+        status, reason = Status.NOT_RUN, f"it was given up after {_LONGEST_S:g} s: {reason}"
     if interrupted and interrupted.is_set() and status is not Status.OK:
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
     if bench:

@@ -52,7 +52,8 @@ class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    image: str
+    #: to pull; empty where nobody publishes one that could be pinned
+    image: str = ""
     suite: str
     packages: tuple[str, ...]
 
@@ -142,6 +143,8 @@ class Images:
         chosen = override.get(f"{wanted.product}:{wanted.version}") or override.get(wanted.product)
         reference = chosen or self._policy.prefix + version.image
         offline = self._offline_tag(wanted, version)
+        if not reference or reference == self._policy.prefix:
+            return offline, self._inspect(offline) or self._built_offline(offline, wanted, version)
         if self._policy.pull != "always":
             if found := self._inspect(reference):
                 return reference, found
@@ -160,9 +163,11 @@ class Images:
                 hint=f"docker pull {reference}, or leave the override out to have it built from Debian packages",
             )
         self._tell(Notice(f"{reference} is not here, and {refused}"))
+        return offline, self._built_offline(offline, wanted, version)
+
+    def _built_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
         with _one_builder():
-            found = self._inspect(offline) or self._build_offline(offline, wanted, version)
-        return offline, found
+            return self._inspect(tag) or self._build_offline(tag, wanted, version)
 
     def _offline_tag(self, wanted: Wanted, version: RecipeVersion) -> str:
         dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
@@ -255,6 +260,11 @@ class Images:
     def _debian(self, suite: str) -> str:
         for reference in (f"{NAMESPACE}/debian:{suite}", f"debian:{suite}-slim", f"debian:{suite}"):
             if self._inspect(reference):
+                return reference
+        if self._policy.pull != "never":
+            with contextlib.suppress(docker.errors.DockerException):
+                reference = f"{self._policy.prefix}debian:{suite}-slim"
+                self._pull(reference)
                 return reference
         tag = f"{NAMESPACE}/debian:{suite}"
         self._tell(ImageProgress(tag, f"making a bare Debian {suite} with debootstrap; takes about half a minute"))

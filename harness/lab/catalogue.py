@@ -48,6 +48,7 @@ def load_topology(path: Path) -> Topology:
         pooler=declared.pooler,
         client=declared.client,
         verify=declared.verify,
+        on_demand=declared.on_demand,
     )
     if topology.pooler:
         _require_pooler(topology.pooler, path)
@@ -126,7 +127,7 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
 
 
 def select(topologies: dict[str, Topology], names: Iterable[str]) -> list[Topology]:
-    """Return the named topologies, all when none is named.
+    """Return the named topologies; when none is named, all that are not there on demand only.
 
     :raises UsageError: for a name that there is not.
     """
@@ -134,4 +135,6 @@ def select(topologies: dict[str, Topology], names: Iterable[str]) -> list[Topolo
     for name in names:
         if name not in topologies:
             raise UsageError(f"there is no topology {name!r}", hint=config.nearest(name, topologies))
-    return [topologies[name] for name in names] if names else list(topologies.values())
+    return (
+        [topologies[name] for name in names] if names else [each for each in topologies.values() if not each.on_demand]
+    )

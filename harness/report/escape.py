@@ -36,6 +36,8 @@ def code(value: object) -> Ready:
 
 def link(label: object, target: str) -> Ready:
     """Return a link where the target is a web address or a path from the report; else show it as code."""
-    if re.match(r"^(https?://|runs/|\.\./)", target) and not re.search(r"[\s<>()\"'`|]", target):
+    if re.match(r"^(https?://|runs/|\.\./|(matrix\.md)?#[A-Za-z0-9])", target) and not re.search(
+        r"[\s<>()\"'`|]", target
+    ):
         return Ready(f"[{text(label)}]({target})")
     return code(target)

@@ -42,7 +42,7 @@ def junit(report: Report) -> str:
             if result.known:
                 ET.SubElement(case, "skipped", message=_clean(f"known {message} ({result.known.link})"))
             elif result.status is Status.ISSUE:
-                failure = ET.SubElement(case, "failure", message=message, type=row.planned.severity)
+                failure = ET.SubElement(case, "failure", message=message, type=result.severity or row.planned.severity)
                 failure.text = _clean(
                     "\n".join(
                         [

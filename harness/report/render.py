@@ -11,6 +11,7 @@ from harness import places
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.report.escape import Ready, code, link, text
+from harness.report.features import anchor
 from harness.report.junit import junit
 from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from harness.report.tables import Report
 
 #: each is a template of its own, and all are parts of report.md
-_DOCUMENTS = ("report", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
+_DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -60,7 +61,9 @@ def _markdown(report: Report, name: str) -> str:
         finalize=text,
     )
     environment.filters |= {"code": code, "ready": Ready, "link": link}
-    return environment.get_template(f"{name}.md.j2").render(report=report, titles=TITLES, Status=Status, proven=proven)
+    return environment.get_template(f"{name}.md.j2").render(
+        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor
+    )
 
 
 def _html(report: Report) -> str:
@@ -72,4 +75,6 @@ def _html(report: Report) -> str:
         autoescape=True,
     )
     environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
-    return environment.get_template("report.html.j2").render(report=report, titles=TITLES, Status=Status, proven=proven)
+    return environment.get_template("report.html.j2").render(
+        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor
+    )

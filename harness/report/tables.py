@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, PoolMode, Prepare, Section, Severity, Status, TrailProof
 from harness.report.evidence import Count, Evidence, Row, count, worst
+from harness.report.features import DriverRow, FeatureRow, driver_table, feature_map
 from harness.report.walkthrough import ItemAnswer, walk
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ class Report(Struct, frozen=True, kw_only=True):
     walkthrough: tuple[ItemAnswer, ...]
     issues: tuple[IssueRow, ...]
     limits: tuple[LimitRow, ...]
+    features: tuple[FeatureRow, ...]
+    drivers: tuple[DriverRow, ...]
+    #: the columns of both
+    feature_topologies: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
     trail_proofs: tuple[TrailProof, ...]
@@ -131,6 +136,8 @@ def build_report(
     records = sorted(evidence.records.values(), key=lambda record: record.started_at)
     newest = records[-1] if records else None
     names = evidence.names()
+    features, drivers = feature_map(evidence), driver_table(evidence)
+    mapped = {name for row in features for name in row.cells} | {name for row in drivers for name in row.cells}
     return Report(
         commit=newest.provenance.commit if newest else "",
         dirty=any(record.provenance.dirty for record in records),
@@ -147,6 +154,9 @@ def build_report(
         walkthrough=tuple(walk(evidence.rows, attestations)),
         issues=_issues(evidence),
         limits=_limits(evidence),
+        features=features,
+        drivers=drivers,
+        feature_topologies=tuple(name for name in names if name in mapped),
         matrix=_matrix(evidence, names, newest.audit_target.partition(" ")[0] if newest else ""),
         rows=evidence.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
@@ -305,6 +315,8 @@ def _paths() -> tuple[PathRow, ...]:
 
 
 def _issue_id(row: Row) -> str:
+    if row.planned.section is Section.POOLING:
+        return f"PL.{row.planned.check}.{row.planned.topology}"
     section = list(Section).index(row.planned.section) + 1
     return f"AP-{section}.{row.planned.check.partition('.')[2]}.{row.planned.topology}"
 
@@ -312,7 +324,7 @@ def _issue_id(row: Row) -> str:
 def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
     found = [
         IssueRow(
-            severity=row.planned.severity,
+            severity=row.result.severity or row.planned.severity,
             id=_issue_id(row),
             symptom=f"not so: {row.planned.claim}. {row.result.reason}",
             area=row.planned.area,

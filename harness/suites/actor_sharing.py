@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from os import dup
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.checks.backends import moved, relay
 from harness.checks.bench import NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
+from harness.database import cut
 from harness.model import PoolMode, Section
 from harness.suites.habits import ADA, BOB, declare_outside, default_actor
 
@@ -131,8 +130,7 @@ def vanished_client(bench: Bench) -> None:
     bench.application.declare(client, ADA)
     bench.insert_post(client, "vanished")
     pid = client.server_pid()
-    with socket.socket(fileno=dup(client.fileno())) as wire:  # no Terminate message: the client is just gone
-        wire.shutdown(socket.SHUT_RDWR)
+    cut(client)  # no Terminate message: the client is just gone
     other = bench.client()
     bench.write(other, None, "by nobody")
     bench.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from harness.checks.backends import neighbour, waiting_pid
 from harness.checks.documented import WORKS
 from harness.database import SqlError, connect
-from harness.errors import TimedOutError
+from harness.errors import DatabaseError, TimedOutError
 from harness.messages import finish, simple, start
 from harness.model import Behaviour, Outcome
 from harness.suites.features import CONNECTIONS, LEAKS, LOST, WRONG, feature, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
-from harness.wire.messages import ClosedError, ServerError
+from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.reaching import Address, Deadline
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _raw(
     return wire
 
 
-def _refused(error: ServerError | ClosedError) -> Outcome:
+def _refused(error: DatabaseError) -> Outcome:
     return Outcome(
         behaviour=Behaviour.FAILS, sqlstate=error.sqlstate if isinstance(error, ServerError) else "", closed=True
     )
@@ -147,7 +147,7 @@ def protocol(bench: Bench) -> Outcome:
         version = PROTOCOL_3_0
     try:
         wire = _raw(bench.lab.chain(bench.database), {}, version=version)
-    except (ServerError, ClosedError) as error:
+    except (ServerError, ClosedError, NotPostgresError) as error:
         bench.fact("what the client was told", str(error))
         return _refused(error)
     bench.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
@@ -223,7 +223,7 @@ def cancel(bench: Bench) -> Outcome:
     """Where several processes share one address, a cancel request may reach another than its client's: often enough."""
     declared = bench.topology.pooler
     attempts = _ATTEMPTS if declared and declared.instances > 1 else 1
-    seen = []
+    seen, refused = [], False
     for number in range(attempts):
         client, gate = bench.plain_client(), 5000 + number
         bench.admin.value(f"SELECT pg_advisory_lock({gate})")
@@ -234,6 +234,7 @@ def cancel(bench: Bench) -> Outcome:
                 client.cancel_safe(timeout=_DEADLINE_S)
             except SqlError as error:
                 bench.fact("the cancel request itself", str(error))
+                refused = True
         elif not works_here(bench, "cancel"):
             bench.admin.value(
                 "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
@@ -245,7 +246,9 @@ def cancel(bench: Bench) -> Outcome:
         seen.append(arrived and answer.sqlstate == "57014")
         client.close()
     bench.fact("cancelled, of so many", [sum(seen), len(seen)])
-    return WORKS if all(seen) else LOST
+    if all(seen):
+        return WORKS
+    return Outcome(behaviour=Behaviour.FAILS) if refused else LOST
 
 
 def _is_over(bench: Bench, gate: int) -> bool:
@@ -310,15 +313,16 @@ def copy(bench: Bench) -> Outcome:
 def pg_dump(bench: Bench) -> Outcome:
     """Run PostgreSQL's own program beside the server, through the pooler; it sets search_path and more for its session."""
     lab, dba = bench.lab, bench.lab.dba(bench.database)
-    inside, over = lab.services[-1].inside, Event()
+    works, over = works_here(bench, "pg-dump"), Event()
+    inside = (lab.postgres if bench.otherwise and not works else lab.services[-1]).inside
 
     def others_work() -> Counter[str]:
         seen: Counter[str] = Counter()
         with connect(dba) as client:
             while not over.is_set():
                 seen[client.value("SHOW search_path")] += 1
-                if bench.otherwise:
-                    simple(client, "SET search_path = ''" if works_here(bench, "pg-dump") else "RESET search_path")
+                if bench.otherwise and works:
+                    simple(client, "SET search_path = ''")
         return seen
 
     with ThreadPoolExecutor(_OTHERS) as pool:

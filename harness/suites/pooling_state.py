@@ -270,7 +270,7 @@ def _kept(state: State) -> tuple[Check, Control]:
             variant.bring_about(client)
             with pressed(bench, client, lambda: _client(bench, state)):
                 if bench.otherwise:
-                    _turn_around(client, variant, there=not works_here(bench, name))
+                    client = _turned_around(bench, state, client, variant, there=not works_here(bench, name))
                 answer = simple(client, variant.observe)
             seen[way] = _seen(answer, variant, mine=WORKS, fresh=LOST)
             bench.fact(way, f"its client saw {answer}, so it {seen[way]}")
@@ -296,7 +296,7 @@ def _apart(state: State) -> tuple[Check, Control]:
             variant.bring_about(client)
             other = neighbour(bench, client, _client(bench, state))
             if bench.otherwise:
-                _turn_around(other, variant, there=works_here(bench, name))
+                other = _turned_around(bench, state, other, variant, there=works_here(bench, name))
             answer = simple(other, variant.observe)
             seen[way] = _seen(answer, variant, mine=LEAKS, fresh=WORKS)
             bench.fact(way, f"another client saw {answer}, so it {seen[way]}")
@@ -309,15 +309,23 @@ def _apart(state: State) -> tuple[Check, Control]:
     return probe
 
 
-def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
+def _turned_around(bench: Bench, state: State, client: Client, variant: Variant, *, there: bool) -> Client:
     """Bring a state about where it is not, or end it where it is: a pooler that does what it does not document."""
-    if there:
-        with contextlib.suppress(NotExercisedError):
-            variant.bring_about(client)
-    elif variant.undo:
+    if there or variant.undo:
+        _turn_around(client, variant, there=there)
+        return client
+    # it cannot be undone, so its server connection ends
+    bench.admin.value("SELECT pg_terminate_backend(%s, 1000)", [client.server_pid()])
+    client.close()
+    return _client(bench, state)
+
+
+def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
+    if not there:
         simple(client, variant.undo)
-    else:
-        raise NotExercisedError("this state cannot be undone")
+        return
+    with contextlib.suppress(NotExercisedError):
+        variant.bring_about(client)
 
 
 KEPT_AND_APART = tuple(each for state in STATES for pair in (_kept(state), _apart(state)) for each in pair)

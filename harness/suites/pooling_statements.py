@@ -115,7 +115,7 @@ def named_under_load(bench: Bench) -> Outcome:
                 asked = f"{number}-{n}"
                 text = f"SELECT 'text {which}: ' || %s::text, pg_backend_pid()"
                 if bench.otherwise and threshold == 0 and n == 7:
-                    client.run("DEALLOCATE ALL")
+                    simple(client, "DEALLOCATE ALL")  # psycopg would notice its own
                 try:
                     value, pid = client.rows(text, [asked])[0]
                 except SqlError as error:

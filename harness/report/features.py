@@ -1,0 +1,117 @@
+"""The feature map: features down, topologies across, what became of each; and the same for drivers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from harness.model import Behaviour, Status
+
+if TYPE_CHECKING:
+    from harness.report.evidence import Evidence, Row
+
+DRIVERS = "drivers"
+
+
+class Cell(Struct, frozen=True, kw_only=True):
+    """What became of one feature in one topology."""
+
+    #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; else the status
+    text: str
+    #: for a style: works, loud, silent, or none
+    tone: str
+    #: Issue, known: what the reader should know beside it
+    mark: str
+    #: where its row with the evidence is, in the report
+    anchor: str
+    command: str
+
+
+class FeatureRow(Struct, frozen=True, kw_only=True):
+    """One feature."""
+
+    group: str
+    feature: str
+    check: str
+    #: by topology; one that was not asked about the feature has none
+    cells: dict[str, Cell]
+
+
+class DriverRow(Struct, frozen=True, kw_only=True):
+    """One driver in its settings."""
+
+    driver: str
+    settings: str
+    versions: str
+    cells: dict[str, Cell]
+
+
+def anchor(row: Row) -> str:
+    """Return where a row's evidence is in the report; evidence comes from anywhere, so nothing but a name is left."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.topology}.{row.planned.check}")
+
+
+def feature_map(evidence: Evidence) -> tuple[FeatureRow, ...]:
+    """Return the features in the order in which they are declared."""
+    found: dict[str, dict[str, Cell]] = {}
+    planned = {}
+    for row in evidence.rows:
+        if row.planned.feature and row.planned.area != DRIVERS:
+            planned[row.planned.check] = row.planned
+            found.setdefault(row.planned.check, {})[row.planned.topology] = _cell(row)
+    return tuple(
+        FeatureRow(group=planned[check].area, feature=planned[check].feature, check=check, cells=cells)
+        for check, cells in found.items()
+    )
+
+
+def _cell(row: Row, text: str = "") -> Cell:
+    seen = row.result.feature if row.status in {Status.OK, Status.ISSUE} else None
+    tone = ""
+    if seen:
+        behaviour = seen.observed.behaviour
+        tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud"}.get(behaviour, "silent")
+        text = text or str(seen.observed)
+    mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
+    return Cell(
+        text=text if seen and text else str(row.status),
+        tone=tone,
+        mark=mark,
+        anchor=anchor(row),
+        command=row.result.reproduce,
+    )
+
+
+def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
+    """Return the drivers with their errors and wrong results by topology."""
+    rows: dict[str, list[Row]] = {}
+    for row in evidence.rows:
+        if row.planned.area == DRIVERS:
+            rows.setdefault(row.planned.feature, []).append(row)
+    table = []
+    for driver, found in rows.items():
+        facts = next((row.result.facts for row in found if row.result.facts), {})
+        table.append(
+            DriverRow(
+                driver=driver,
+                settings=facts.get("settings", ""),
+                versions=facts.get("versions", ""),
+                cells={row.planned.topology: _cell(row, _counted(row.result.facts)) for row in found},
+            )
+        )
+    return tuple(table)
+
+
+def _counted(facts: dict[str, str]) -> str:
+    """Return errors and wrong results in words, from what the check recorded."""
+    try:
+        errors = msgspec.json.decode(facts["errors"], type=dict[str, int])
+        wrong, queries = int(facts["wrong results"]), int(facts["queries"])
+    except (KeyError, ValueError, msgspec.MsgspecError):  # evidence of another version
+        return ""
+    total = sum(errors.values())
+    kinds = f" ({', '.join(errors)})" if errors else ""
+    return f"{total} errors{kinds}, {wrong} wrong of {queries}"

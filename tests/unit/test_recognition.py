@@ -1,0 +1,226 @@
+"""What cannot be recognised ends in one clear message, in time, and without a secret."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from argparse import ArgumentParser, Namespace
+from io import StringIO
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from harness.cli import identify as command
+from harness.cli.signals import Signals
+from harness.cli.terminal import Terminal
+from harness.cli.verify import Context
+from harness.database import Endpoint
+from harness.errors import ConfigError, HarnessError, UsageError
+from harness.model import Confidence, Finding
+from harness.recognition import FACTS, Recognition, contradictions, recognise
+from harness.recognition.notes import Notes
+from harness.recognition.server import Served, judge_pooler
+from harness.recognition.versions import narrowed
+from harness.redaction import Redactor
+from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.cli.settings import Settings
+
+SECRET = "a-secret-of-the-test"
+
+
+def found(fact: str, value: str, confidence: Confidence = Confidence.CERTAIN) -> Recognition:
+    return Recognition(findings=(Finding(fact=fact, value=value, how="seen", confidence=confidence),))
+
+
+@pytest.mark.parametrize(
+    ("handle", "text"),
+    [
+        (http, "not PostgreSQL"),
+        (garbage, "not PostgreSQL"),
+        (closes, "closed before the login"),
+        (silent, "no login before the deadline"),
+        (refuses, "too many clients"),
+    ],
+)
+def test_a_server_that_is_none_is_told_in_one_message(handle: Callable[[socket.socket], None], text: str) -> None:
+    began = time.monotonic()
+    with serving(handle) as address, pytest.raises(HarnessError) as caught:
+        recognise(f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db?gssencmode=disable", deadline_s=1.0)
+    assert time.monotonic() - began < 2
+    assert text in str(caught.value).replace("\n", " ")
+    assert SECRET not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_a_closed_port_a_name_that_does_not_exist_and_no_connection_string() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    closed = Endpoint(host="127.0.0.1", port=port, user="app", password=SECRET, dbname="db")
+    with pytest.raises(HarnessError, match="Connection refused") as caught:
+        recognise(closed, deadline_s=2)
+    assert caught.value.exit_code == 3
+    with pytest.raises(HarnessError) as caught:
+        recognise(f"host=no-such-host.invalid password={SECRET} dbname=db", deadline_s=2)
+    assert caught.value.exit_code == 3
+    with pytest.raises(ConfigError) as malformed:
+        recognise(f"postgresql://app:{SECRET}@[half", deadline_s=2)
+    assert SECRET not in str(malformed.value)
+    with pytest.raises(HarnessError, match="cannot connect"):
+        recognise(f"host=/no/such/folder dbname=db password={SECRET}", deadline_s=2)
+
+
+def test_limits_in_which_nothing_can_be_found_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 3"):
+        recognise("", most_connections=2)
+
+
+@pytest.mark.parametrize(
+    ("fact", "declared", "value", "is_contradicted"),
+    [
+        ("pool_mode", "transaction", "transaction", False),
+        ("pool_mode", "Transaction", "transaction", False),
+        ("pool_mode", "session", "transaction", True),
+        ("pool_size", "20", "at least 12", False),
+        ("pool_size", "8", "at least 12", True),
+        ("pool_size", "8", "4", True),
+        ("version", "1.24", "1.24.1", False),
+        ("version", "1.24", ">= 1.23", False),
+        ("version", "1.18", ">= 1.20, < 1.23", True),
+        ("version", "1.25.1", ">= 1.25", False),
+        ("version", "1.25.1", "< 1.25", True),
+        ("server_version", "17", "17.11", False),
+        ("server_version", "15", "17.11", True),
+        ("pooler", "true", "yes", False),
+        ("pooler", "no", "yes", True),
+    ],
+)
+def test_a_declared_value_is_contradicted_by_what_cannot_be_true_beside_it(
+    fact: str, declared: str, value: str, is_contradicted: bool
+) -> None:
+    sentences = contradictions(found(fact, value), {fact: declared})
+    assert bool(sentences) is is_contradicted
+    assert all(fact in each and value in each for each in sentences)
+
+
+def test_what_is_unknown_contradicts_nothing_and_what_is_no_fact_is_refused() -> None:
+    assert contradictions(found("pool_mode", "", Confidence.UNKNOWN), {"pool_mode": "session"}) == ()
+    assert contradictions(Recognition(findings=()), {"pool_mode": "session"}) == ()
+    with pytest.raises(UsageError, match="no fact 'mode'"):
+        contradictions(Recognition(findings=()), {"mode": "session"})
+
+
+def test_the_more_certain_note_stays_and_no_secret_does() -> None:
+    redactor = Redactor()
+    redactor.learn(SECRET)
+    notes = Notes(redactor)
+    notes.unknown("pool_mode", "nothing")
+    notes.likely("pool_mode", "session", f"said {SECRET}")
+    notes.likely("pool_mode", "transaction", "later")
+    (pool_mode,) = [each for each in notes.findings("not tried") if each.fact == "pool_mode"]
+    assert (pool_mode.value, pool_mode.how) == ("session", "said [redacted]")
+    assert [each.fact for each in notes.findings("not tried")] == [each for each in FACTS if each in notes._found]
+
+
+def test_bounds_are_narrowed_and_contradicting_ones_say_nothing() -> None:
+    assert narrowed([">= 1.20", "< 1.23", ">= 1.21"]) == ">= 1.21, < 1.23"
+    assert narrowed([]) == ""
+    assert narrowed([">= 1.23", "< 1.20"]) == ""
+
+
+def served(pid: int, told: int | None, *, own: bool = False, backend: int | None = 50, now: int = 10) -> Served:
+    return Served(
+        told_pid=told,
+        pid=pid,
+        postmaster_start_us=1,
+        now_us=now,
+        backend_start_us=backend,
+        in_recovery=False,
+        version="17",
+        isolation="read committed",
+        is_own_socket=own,
+        tls="f",
+    )
+
+
+@pytest.mark.parametrize(
+    ("sessions", "judged", "is_certain"),
+    [
+        ([served(7, 9), served(8, 10)], "yes", True),
+        ([served(7, 7), served(7, 7)], "yes", True),
+        ([served(7, 7, now=99), served(8, 8, backend=98)], "yes", True),
+        ([served(7, 7), served(8, 8)], "no", False),
+        ([served(7, 7, own=True), served(8, 8, own=True)], "no", True),
+        ([served(7, None), served(8, None)], "", False),
+    ],
+)
+def test_a_pooler_is_judged_by_pids_ages_and_ports(sessions: list[Served], judged: str, is_certain: bool) -> None:
+    assert judge_pooler(sessions)[:2] == (judged, is_certain)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def parsed(*arguments: str) -> Namespace:
+    parser = ArgumentParser()
+    command.add_command(parser.add_subparsers())
+    return parser.parse_args(["identify", *arguments])
+
+
+def run(stderr: StringIO, *arguments: str) -> int:
+    redactor = Redactor()
+    terminal = Terminal(redactor, stderr)
+    # nothing of the settings is used
+    context = Context(cast("Settings", None), terminal, redactor, Signals(terminal.say))
+    return command.identify(context, parsed(*arguments))
+
+
+def test_the_command_prints_a_table_or_json_and_judges_what_is_declared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+
+    def recognise(chain: str, **_: object) -> Recognition:
+        asked.append(chain)
+        return found("pool_mode", "transaction")
+
+    monkeypatch.setattr(command, "recognise", recognise)
+    monkeypatch.setenv("STAGING_DSN", "host=staging")
+    stderr = StringIO()
+    assert run(stderr, "env:STAGING_DSN", "--declared", "pool_mode=transaction") == 0
+    assert asked == ["host=staging"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["fact", "value", "confidence", "how"]
+    assert printed[1].split() == ["pool_mode", "transaction", "certain", "seen"]
+    assert run(stderr, "env:STAGING_DSN", "--declared", "pool_mode=session", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["value"] == "transaction"
+    assert "contradicted: pool_mode is declared as 'session'" in stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("env:NO_SUCH_VARIABLE_ANYWHERE",),
+        ("host=x", "--declared", "pool_mode"),
+        ("host=x", "--declared", "mode=session"),
+        ("host=x", "--declared", "pool_mode=session", "--declared", "pool_mode=statement"),
+        ("host=x", "--console", "env:NO_SUCH_VARIABLE_ANYWHERE"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(HarnessError) as caught:
+        run(StringIO(), *arguments)
+    assert caught.value.exit_code == 2
+
+
+def test_the_deadline_holds_on_the_command_line() -> None:
+    began = time.monotonic()
+    with serving(silent) as address, pytest.raises(HarnessError) as caught:
+        run(StringIO(), f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db", "--deadline", "0.5")
+    assert time.monotonic() - began < 1.5
+    assert caught.value.exit_code == 3
+    assert SECRET not in str(caught.value)
