@@ -60,7 +60,7 @@ def summary(name: str) -> str:
 
 def add_topology(name: str) -> None:
     def verify(session: nox.Session) -> None:
-        install(session)
+        install(session, "drivers")
         harness(session, "verify", name)
 
     verify.__doc__ = f"Verify: {summary(name)}."
@@ -70,7 +70,7 @@ def add_topology(name: str) -> None:
 @nox.session
 def report(session: nox.Session) -> None:
     """Run the topologies that lack evidence for this code, then fill the tables in reports/."""
-    install(session)
+    install(session, "drivers")
     harness(session, "report", *([] if "--from" in session.posargs else ["--complete"]))
 
 
@@ -81,14 +81,14 @@ for each in TOPOLOGIES:
 @nox.session
 def prove(session: nox.Session) -> None:
     """Break what each check watches, on purpose: every check must turn to Issue."""
-    install(session)
+    install(session, "drivers")
     harness(session, "prove")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests: unit tests, and contract tests on the engines that this machine has."""
-    install(session, "tests")
+    install(session, "tests", "drivers")
     session.run("pytest", *session.posargs)
 
 
@@ -110,7 +110,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure start-up, capture cost and the whole run, each beside what it is compared with."""
-    install(session, "bench")
+    install(session, "bench", "drivers")
     session.run("python", "-m", "tests.bench", *session.posargs, env={"TESTCONTAINERS_RYUK_DISABLED": "true"})
 
 

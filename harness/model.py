@@ -341,6 +341,14 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
     prepare: Prepare = Prepare.NAMED
     notes: tuple[str, ...] = ()
     ready_ms: float = 0.0
+    #: what the chain is found to be by a client that knows nothing of it
+    findings: tuple[Finding, ...] = ()
+    #: a sentence for each declared value that a finding contradicts
+    contradictions: tuple[str, ...] = ()
+
+    def found(self, fact: str) -> Finding | None:
+        """Return the finding about a fact; None when it was not found."""
+        return next((each for each in self.findings if each.fact == fact and each.value), None)
 
 
 class Provenance(Struct, frozen=True, kw_only=True):

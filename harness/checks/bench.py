@@ -123,6 +123,8 @@ class Bench:
         self.severity: Severity | None = None
         #: a control: the probe steps in halfway, so that the feature behaves otherwise than it is expected to
         self.otherwise = False
+        #: a control: what is declared of the chain in place of the truth
+        self.declared: dict[str, str] = {}
 
     # --- connections ------------------------------------------------------------------------------
 

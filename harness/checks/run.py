@@ -28,6 +28,7 @@ from harness.events import (
     Notice,
 )
 from harness.lab.lab import Lab, stand_up
+from harness.lab.recognised import recognised
 from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
 from harness.store import utc_now
 
@@ -136,7 +137,13 @@ class Run:
                 self._labs.append(lab)
             self._record(lab.evidence)
             self._tell(LabReady(topology.name, lab.evidence))
-            workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+            with ThreadPoolExecutor(1, thread_name_prefix=f"look-{topology.name}") as looking:
+                looked = looking.submit(recognised, lab)
+                workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+                lab.evidence = looked.result()
+            self._record(lab.evidence)
+            for contradiction in lab.evidence.contradictions:
+                self._tell(Notice(f"{topology.name}: {contradiction}"))
             if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
                 note = f"capture could not be put on {'; '.join(refused)}"
                 self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -49,6 +50,7 @@ def _topologies(context: Context) -> list[dict[str, Any]]:
         {
             "name": each.name,
             "summary": each.summary,
+            "on_demand": each.on_demand,
             "postgres": each.postgres.version,
             "pooler": msgspec.to_builtins(each.pooler),
         }
@@ -83,23 +85,46 @@ def _checks(_context: Context) -> list[dict[str, Any]]:
     ]
 
 
-def matrix(context: Context, _arguments: Namespace) -> int:
-    """Print the CI matrix: one job for each topology."""
+def matrix(context: Context, arguments: Namespace) -> int:
+    """Print the CI matrix: one job for each topology, and for each of the versions that are asked for."""
     topologies = load_topologies(context.settings.topologies)
-    _print_json(
-        {
-            "include": [
+    axes = [[(product, version) for version in versions] for product, versions in _axes(arguments.axis).items()]
+    jobs: dict[str, dict[str, str]] = {}
+    for name, declared in topologies.items():
+        if declared.on_demand and not arguments.all:
+            continue
+        for versions in itertools.product(*axes):
+            each = with_versions(declared, dict(versions))
+            pooler = each.pooler
+            asked = [
+                f"--set {product}={version}"
+                for product, version in versions
+                if product == "postgres" or (pooler and pooler.product == product)
+            ]
+            jobs.setdefault(
+                each.name,
                 {
                     "topology": name,
+                    "environment": each.name,
                     "session": f"topology-{name}",
+                    "arguments": " ".join(asked),
                     "postgres": each.postgres.version,
-                    "pooler": f"{each.pooler.product} {each.pooler.version}" if each.pooler else "none",
-                }
-                for name, each in topologies.items()
-            ]
-        }
-    )
+                    "pooler": f"{pooler.product} {pooler.version}" if pooler else "none",
+                },
+            )
+    _print_json({"include": list(jobs.values())})
     return 0
+
+
+def _axes(values: list[str] | None) -> dict[str, list[str]]:
+    """Return product to versions; `postgres=15,17` and the option repeated are the same."""
+    axes: dict[str, list[str]] = {}
+    for each in values or []:
+        product, found, versions = each.partition("=")
+        if not found or not product or not all(versions.split(",")):
+            raise UsageError(f"--set: found {each!r}, needed PRODUCT=VERSION[,VERSION]", hint="--set postgres=15,17")
+        axes.setdefault(product, []).extend(versions.split(","))
+    return axes
 
 
 def images(context: Context, arguments: Namespace) -> int:

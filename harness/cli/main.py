@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import audit, inspect, verify
+from harness.cli import audit, identify, inspect, verify
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
@@ -76,7 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(report)
     report.set_defaults(run=verify.report)
 
-    command = commands.add_parser("matrix", help="print the CI matrix as JSON")
+    command = commands.add_parser("matrix", help="print the CI matrix as JSON", allow_abbrev=False)
+    command.add_argument(
+        "--set",
+        dest="axis",
+        action="append",
+        metavar="PRODUCT=VERSION[,VERSION]",
+        help="a job for each of these versions, such as postgres=15,17; may be repeated",
+    )
+    command.add_argument("--all", action="store_true", help="also the topologies that are there on demand")
     command.set_defaults(run=inspect.matrix)
     command = commands.add_parser("images", help="pull or build the images that topologies need")
     command.add_argument("topologies", nargs="*", metavar="TOPOLOGY")
@@ -89,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=inspect.reap)
 
     audit.add_commands(commands)
+    identify.add_command(commands)
 
     for command in {id(each): each for each in commands.choices.values()}.values():
         command.add_argument("--reports", metavar="DIR", help="where evidence and reports lie (default: reports)")

@@ -44,6 +44,8 @@ def _agrees(fact: str, declared: str, found: str) -> bool:
         return _version_agrees(declared, found)
     if fact == "pool_size" and (least := re.fullmatch(r"at least (\d+)", found)):
         return not declared.isdecimal() or int(declared) >= int(least[1])
+    if fact == "product" and found == "unknown pooler":
+        return declared.casefold() != "postgresql"
     if fact in _YES_OR_NO:
         declared = _YES.get(declared.casefold(), declared)
     return declared.casefold() == found.casefold()

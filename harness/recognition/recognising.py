@@ -114,15 +114,16 @@ def _look(
     except_for = STAYS_ON_OLD_PGBOUNCER if is_old else ()
     tried = _try_parameters(chain, plain, served, notes, except_for, max(_SECOND_S, took_s * _SLOWNESS))
     bounds += note_bounds(tried) if tried is not None else []
-    _note_pooler(chain, plain, served, notes)
+    came_from = ""
+    if direct is not None:
+        with _going_on(notes, "direct", "same_server"), _side(direct, chain, redactor, "the direct address") as side:
+            came_from = look_at_direct(served[0], side, notes)
+            look_at_login(side, notes, "direct_authentication")
+            look_at_tls(side, notes, "direct_tls")
+    _note_pooler(chain, plain, served, came_from, notes)
     if console is not None:
         with _going_on(notes), _side(console, chain, redactor, "the console") as side:
             ask_console(side, chain, served[0].pid, notes)
-    if direct is not None:
-        with _going_on(notes, "direct", "same_server"), _side(direct, chain, redactor, "the direct address") as side:
-            look_at_direct(served[0], side, notes)
-            look_at_login(side, notes, "direct_authentication")
-            look_at_tls(side, notes, "direct_tls")
     _under_pressure(chain, plain, served, tried, notes)
     with _going_on(notes, "product"):
         look_at_other_products(chain, notes)
@@ -178,7 +179,7 @@ def _try_parameters(
     return found[0] if found else None
 
 
-def _note_pooler(chain: Chain, plain: Wire, served: list[Served], notes: Notes) -> None:
+def _note_pooler(chain: Chain, plain: Wire, served: list[Served], direct_from: str, notes: Notes) -> None:
     judged, is_certain, how = judge_pooler(served)
     if not is_certain:
         # some poolers tell the server's own pid, and show only when they name themselves or use a connection again
@@ -190,6 +191,10 @@ def _note_pooler(chain: Chain, plain: Wire, served: list[Served], notes: Notes) 
             if again := sees_reuse(chain):
                 notes.certain("pooler", "yes", again)
                 return
+        chain_from = served[0].client_address
+        if direct_from and chain_from != direct_from:
+            notes.likely("pooler", "yes", f"the server sees it come from {chain_from}, and us from {direct_from}")
+            return
     if not judged:
         notes.unknown("pooler", how)
     elif is_certain:

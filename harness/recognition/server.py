@@ -20,7 +20,8 @@ SELECT pg_catalog.pg_backend_pid(),
     (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8,
     (EXTRACT(epoch FROM a.backend_start) * 1000000)::pg_catalog.int8,
     pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version'),
-    pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.inet_client_port(), s.ssl
+    pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.inet_client_port(), s.ssl,
+    pg_catalog.host(pg_catalog.inet_client_addr())
 FROM (SELECT 1) AS one
 LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
 LEFT JOIN pg_catalog.pg_stat_ssl AS s ON s.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"""
@@ -49,11 +50,14 @@ class Served(Struct, frozen=True, kw_only=True):
     is_own_socket: bool
     #: t, f, or "" when the role may not see it
     tls: str
+    #: where the server sees the session come from; "" for a Unix socket
+    client_address: str = ""
 
 
 def ask_about(wire: Wire) -> Served:
     """Ask a session about its server. :raises ServerError: when that is not PostgreSQL enough to answer."""
-    pid, start, now, backend, recovery, version, isolation, port, tls = (each or "" for each in wire.query(_ABOUT)[0])
+    answer = (each or "" for each in wire.query(_ABOUT)[0])
+    pid, start, now, backend, recovery, version, isolation, port, tls, address = answer
     return Served(
         told_pid=wire.told_pid,
         pid=int(pid),
@@ -65,6 +69,7 @@ def ask_about(wire: Wire) -> Served:
         isolation=isolation,
         is_own_socket=bool(port) and port == str(wire.own_port),
         tls=tls,
+        client_address=address,
     )
 
 
@@ -100,7 +105,7 @@ def judge_pooler(sessions: list[Served]) -> tuple[str, bool, str]:
     how = f"{len(sessions)} logins were told the pids that serve them ({pids}), each younger than its login"
     if all(each.is_own_socket for each in sessions):
         return "no", True, f"{how}; and the server sees our own ports at the other end"
-    return "no", False, how
+    return "no", False, f"{how}; a pooler that passes logins through and uses no connection twice would look the same"
 
 
 def sees_reuse(chain: Chain) -> str:
@@ -116,8 +121,11 @@ def sees_reuse(chain: Chain) -> str:
     return ""
 
 
-def look_at_direct(served: Served, direct: Chain, notes: Notes) -> None:
-    """Find whether the direct address has no pooler, and whether it ends at the server that serves the chain."""
+def look_at_direct(served: Served, direct: Chain, notes: Notes) -> str:
+    """Find whether the direct address has no pooler, and whether it ends at the server that serves the chain.
+
+    :returns: where that server sees the direct session come from; "" when it is another server.
+    """
     wire = direct.open()
     first = ask_about(wire)
     judged, is_certain, how = judge_pooler([first, ask_about(direct.open())])
@@ -136,3 +144,4 @@ def look_at_direct(served: Served, direct: Chain, notes: Notes) -> None:
         notes.certain("same_server", "yes", how)
     else:
         notes.likely("same_server", "yes", "both were started at the same microsecond")
+    return first.client_address if notes.value("same_server") == "yes" else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import EvidenceClass, PoolMode, Prepare, Section, Severity, Status, TrailProof
+from harness.model import EvidenceClass, Finding, PoolMode, Prepare, Section, Severity, Status, TrailProof
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.features import DriverRow, FeatureRow, driver_table, feature_map
 from harness.report.walkthrough import ItemAnswer, walk
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from harness.model import Attestation, TopologyEvidence
+    from harness.model import Attestation, ServiceEvidence, TopologyEvidence
 
 _SANDBOX = "no SQL sandbox: every check really commits; a test sandbox never stands for production"
 
@@ -41,6 +41,9 @@ class TopologyRow(Struct, frozen=True, kw_only=True):
     engine: str
     origins: tuple[str, ...]
     ready_ms: float
+    #: what a client found who was told the addresses only
+    findings: tuple[Finding, ...] = ()
+    contradictions: tuple[str, ...] = ()
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -200,7 +203,7 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         evidence_class=record.evidence_class,
         chain=_chain(stood),
         pooler_product=_pooler_product(stood),
-        pool_mode=stood.declared.pool_mode or "none: no pooler",
+        pool_mode=_pool_mode(stood),
         pools=_pools(stood),
         prepare_policy=_prepare_policy(stood),
         sandbox_note=_SANDBOX,
@@ -213,6 +216,8 @@ def _topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         engine=f"{record.engine} {record.engine_version}",
         origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in stood.services),
         ready_ms=stood.ready_ms,
+        findings=stood.findings,
+        contradictions=stood.contradictions,
     )
 
 
@@ -225,24 +230,48 @@ def _count(evidence: Evidence, name: str) -> Count:
     return count(row.result for row in evidence.of(name))
 
 
-def _versions(stood: TopologyEvidence) -> dict[str, str]:
-    return {service.name: service.version.partition(" ")[0] for service in stood.services}
+def _service(stood: TopologyEvidence, name: str) -> ServiceEvidence | None:
+    return next((each for each in stood.services if each.name == name), None)
+
+
+def _titled(service: ServiceEvidence) -> str:
+    return f"{service.title or service.product} {service.version.partition(' ')[0]}"
 
 
 def _chain(stood: TopologyEvidence) -> str:
-    versions, pooler = _versions(stood), stood.declared.pooler
-    middle = f"PgBouncer {versions['pooler']} to " if pooler else ""
-    return f"psycopg to {middle}PostgreSQL {versions['postgres']}"
+    """Return the chain: as it was recognised from outside, else as it was stood up."""
+    server, pooler = _service(stood, "postgres"), _service(stood, "pooler")
+    middle = f"{_titled(pooler)} to " if pooler else ""
+    return f"psycopg to {middle}{_titled(server)}" if server else "unknown"
+
+
+def _seen(stood: TopologyEvidence, fact: str, declared: str) -> str:
+    """Return what was found about a fact, with its confidence; what is declared where nothing was found."""
+    found = stood.found(fact)
+    if found is None:
+        return f"{declared} (declared; not recognised from outside)" if stood.findings else declared
+    wrong = any(each.startswith(f"{fact} ") for each in stood.contradictions)
+    return f"{found.value}, found; declared is {declared}" if wrong else declared
 
 
 def _pooler_product(stood: TopologyEvidence) -> str:
-    return f"PgBouncer {_versions(stood)['pooler']}" if stood.declared.pooler else "none"
+    pooler = _service(stood, "pooler")
+    return _seen(stood, "product", _titled(pooler)) if pooler else "none"
+
+
+def _pool_mode(stood: TopologyEvidence) -> str:
+    mode = stood.declared.pool_mode
+    return _seen(stood, "pool_mode", str(mode)) if mode else "none: no pooler"
 
 
 def _pools(stood: TopologyEvidence) -> str:
     clients = "no Ecto: psycopg, one connection a client"
     pooler = stood.declared.pooler
-    return f"{clients}; default_pool_size {pooler.default_pool_size}" if pooler else clients
+    if not pooler:
+        return clients
+    size = stood.found("pool_size")
+    seen = f", {size.value} found" if size and size.value != str(pooler.default_pool_size) else ""
+    return f"{clients}; default_pool_size {pooler.default_pool_size}{seen}"
 
 
 def _prepare_policy(stood: TopologyEvidence) -> str:
@@ -271,14 +300,14 @@ def _questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
     pooler = settings.get("pooler", {})
     answers = [
         ("What does a write pass on its way?", _chain(stood)),
-        ("Which pool mode?", stood.declared.pool_mode or "none: no pooler"),
+        ("Which pool mode?", _pool_mode(stood)),
         ("How many server connections for one database and user?", pooler.get("default_pool_size", "one a client")),
         ("Does the pooler track prepared statements?", _tracks(stood, pooler)),
         ("What does the client do with repeated statements?", _prepare_policy(stood)),
         ("What does the pooler run when a client leaves?", _reset(stood, pooler)),
         (
             "Which startup parameters does it ignore?",
-            pooler.get("ignore_startup_parameters") or "none" if pooler else "none: no pooler",
+            pooler.get("ignore_startup_parameters") or "none" if stood.declared.pooler else "none: no pooler",
         ),
         ("How do clients authenticate?", "SCRAM-SHA-256, to the pooler and through it" if pooler else "SCRAM-SHA-256"),
         ("Which isolation level by default?", settings["postgres"].get("default_transaction_isolation", "unknown")),
@@ -293,13 +322,19 @@ def _tracks(stood: TopologyEvidence, pooler: dict[str, str]) -> str:
         return "no pooler"
     size = pooler.get("max_prepared_statements")
     if size is None:
-        return f"no: PgBouncer {_versions(stood)['pooler']} cannot"
+        service = _service(stood, "pooler")
+        told = stood.found("prepared_statements")
+        if told:
+            return f"{told.value}: {told.how}"
+        return f"no: {_titled(service)} cannot" if service else "no"
     return f"yes, max_prepared_statements {size}" if size != "0" else "no: max_prepared_statements 0"
 
 
 def _reset(stood: TopologyEvidence, pooler: dict[str, str]) -> str:
     if not stood.declared.pooler:
         return "no pooler"
+    if stood.declared.pooler.product != "pgbouncer":
+        return "as the product does by default"
     query = pooler.get("server_reset_query") or "nothing"
     if stood.declared.pool_mode is PoolMode.SESSION or pooler.get("server_reset_query_always") == "1":
         return query

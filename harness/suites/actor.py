@@ -345,27 +345,3 @@ def pipeline(bench: Bench) -> None:
 @breaks(pipeline, at="actors")
 def pipeline_that_declares_nothing(bench: Bench) -> None:
     bench.application.declare = bench.application.declare_nothing
-
-
-@check(
-    "actor.single-message",
-    claim="setting and write sent as one message are one transaction, and attributed",
-    section=_HERE,
-    severity=P1,
-    area=ACTOR_SETTING,
-)
-def single_message(bench: Bench) -> None:
-    client = bench.client()
-    local = str(bench.target.actor.scope == "transaction").lower()
-    client.run(
-        f"SELECT set_config('{bench.application.setting}', '{bench.target.actor.spell(ADA)}', {local}); "
-        "INSERT INTO public.posts (slug) VALUES ('message')"
-    )
-    bench.insert_post(client, "next")  # commits by itself: this works in statement pooling, too
-    bench.expect("actor of the message", bench.actor_of("message"), equals=ADA.reference)
-    bench.expect("actor of the next write", bench.actor_of("next"), equals=None)
-
-
-@breaks(single_message, at="actor of the next write")
-def single_message_with_a_default(bench: Bench) -> None:
-    default_actor(bench)

@@ -228,3 +228,50 @@ def many_clients_lose_one_row(bench: Bench) -> None:
     bench.sabotage(
         "CREATE RULE one AS ON INSERT TO public.audit_changes WHERE NEW.data_after ->> 'slug' = '3-3' DO INSTEAD NOTHING"
     )
+
+
+# --- one message: what also works where transaction blocks are refused -------------------------------------------
+
+
+def _in_one_message(bench: Bench, slug: str) -> dict[str, str]:
+    """Return the ways to set an actor and write in a single message; each is a transaction by itself."""
+    local = str(bench.target.actor.scope == "transaction").lower()
+    declare = f"set_config('{bench.application.setting}', '{bench.target.actor.spell(ADA)}', {local})"
+    insert = f"INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
+    return {
+        "a transaction block": f"BEGIN; SELECT {declare}; {insert}; COMMIT",
+        "several statements": f"SELECT {declare}; {insert}",
+        "a materialized CTE": f"WITH actor AS MATERIALIZED (SELECT {declare}) "
+        f"INSERT INTO public.posts (slug, title) SELECT '{slug}', 'a title' FROM actor",
+        "a DO block": f"DO $do$ BEGIN PERFORM {declare}; {insert}; END $do$",
+    }
+
+
+@check(
+    "actor.single-message",
+    claim="an audited write that travels in one message has its actor, in every pool mode, and leaves it to nobody",
+    section=_HERE,
+    severity=P0,
+    area="pool mode",
+)
+def single_message(bench: Bench) -> None:
+    ways = list(_in_one_message(bench, ""))
+
+    def ada(client: Client) -> None:
+        for number, way in enumerate(ways):
+            client.run(_in_one_message(bench, f"ada {number}")[way])
+
+    relay(bench, ada, lambda other: bench.insert_post(other, "by nobody"))
+    found = {way: bench.actor_of(f"ada {number}") for number, way in enumerate(ways)}
+    bench.expect("actors of the writes", found, equals=dict.fromkeys(ways, ADA.reference))
+    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
+
+
+@breaks(single_message, at="actors of the writes")
+def single_message_sets_something_else(bench: Bench) -> None:
+    bench.application.setting = "app.somebody"
+
+
+@breaks(single_message, at="actor on a change that declared none")
+def single_message_with_a_default(bench: Bench) -> None:
+    default_actor(bench)

@@ -8,10 +8,13 @@ import pytest
 from harness.cli.main import main
 from harness.cli.settings import read_settings
 from harness.errors import ConfigError, HarnessError
-from tests.unit.made_up import NAMES
+from harness.lab.catalogue import load_topologies, select
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: what runs when no topology is named
+DEFAULT = [each.name for each in select(load_topologies(), [])]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["verify", "transacton"], "did you mean transaction?"),
+        (["verify", "transacton"], "did you mean transaction"),
         (["verify", "--check", "actor.many-client"], "did you mean actor.many-clients"),
         (["verify", "--suite", "actors"], "did you mean actor?"),
         (["verify", "--jobs", "0"], "whole number from 1"),
@@ -62,7 +65,7 @@ def test_a_report_of_nothing_is_not_run_everywhere_and_exit_3(
 ) -> None:
     assert main(["report"]) == 3
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == list(NAMES)
+    assert [line.split()[0] for line in out.splitlines()] == DEFAULT
     assert all("ok=0 issue=0 na=0 not_run=" in line for line in out.splitlines())
     assert (tmp_path / "reports" / "report.md").exists()
 
@@ -79,7 +82,19 @@ def test_an_unwritable_reports_folder_ends_before_any_server_starts(
 
 def test_the_matrix_has_a_job_for_each_topology(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix"]) == 0
-    assert [job["topology"] for job in json.loads(capsys.readouterr().out)["include"]] == list(NAMES)
+    assert [job["topology"] for job in json.loads(capsys.readouterr().out)["include"]] == DEFAULT
+    assert main(["matrix", "--all"]) == 0
+    assert [job["topology"] for job in json.loads(capsys.readouterr().out)["include"]] == list(load_topologies())
+
+
+def test_the_matrix_expands_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "--set", "postgres=15,17", "--set", "pgbouncer=1.18", "--set", "pgbouncer=1.24"]) == 0
+    jobs = {job["environment"]: job for job in json.loads(capsys.readouterr().out)["include"]}
+    assert jobs["direct+postgres-15"]["arguments"] == "--set postgres=15"
+    assert jobs["transaction"]["arguments"] == "--set postgres=17 --set pgbouncer=1.24"
+    assert jobs["transaction+postgres-15+pgbouncer-1.18"]["pooler"] == "pgbouncer 1.18"
+    assert main(["matrix", "--set", "postgres=15,"]) == 2
+    assert "needed PRODUCT=VERSION" in capsys.readouterr().err
 
 
 def test_lists_are_readable_by_machines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.lab.catalogue import load_topologies
-from harness.model import Attestation, Status
+from harness.model import Attestation, Section, Status
 from harness.report.evidence import merge, worst
 from harness.report.render import render
 from harness.report.tables import Report, build_report
@@ -183,7 +183,8 @@ def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report
 
 def test_every_check_answers_exactly_one_item() -> None:
     answered = [check for item in ITEMS for check in item.checks]
-    assert sorted(answered) == sorted(each.id for each in catalogue().checks)
+    # what a pooler does to PostgreSQL is a map of its own
+    assert sorted(answered) == sorted(each.id for each in catalogue().checks if each.section is not Section.POOLING)
 
 
 def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
