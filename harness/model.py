@@ -221,7 +221,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     closed: bool = False
 
     def __str__(self) -> str:
-        told = ", ".join(filter(None, (self.sqlstate, "connection closed" if self.closed else "")))
+        told = ", ".join(filter(None, (self.sqlstate, "closed" if self.closed else "")))
         return f"{self.behaviour} ({told})" if told else str(self.behaviour)
 
 

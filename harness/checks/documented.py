@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 WORKS = Outcome(behaviour=Behaviour.WORKS)
 
-_OUTCOME = re.compile(
-    r"^(?P<behaviour>[a-z]+)(?: \((?P<sqlstate>[0-9A-Z]{5})?(?:, )?(?P<closed>connection closed)?\))?$"
-)
+_OUTCOME = re.compile(r"^(?P<behaviour>[a-z]+)(?: \((?P<sqlstate>[0-9A-Z]{5})?(?:, )?(?P<closed>closed)?\))?$")
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +67,7 @@ class BehaviourFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def read_outcome(text: str) -> Outcome:
-    """Return an outcome from its spelling, such as `lost` or `fails (08P01, connection closed)`.
+    """Return an outcome from its spelling, such as `lost` or `fails (08P01, closed)`.
 
     :raises ConfigError: for any other text.
     """

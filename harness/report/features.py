@@ -33,11 +33,17 @@ class Cell(Struct, frozen=True, kw_only=True):
 class FeatureRow(Struct, frozen=True, kw_only=True):
     """One feature."""
 
-    group: str
     feature: str
     check: str
     #: by topology; one that was not asked about the feature has none
     cells: dict[str, Cell]
+
+
+class FeatureGroup(Struct, frozen=True, kw_only=True):
+    """Features that belong together."""
+
+    name: str
+    rows: tuple[FeatureRow, ...]
 
 
 class DriverRow(Struct, frozen=True, kw_only=True):
@@ -54,17 +60,21 @@ def anchor(row: Row) -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.topology}.{row.planned.check}")
 
 
-def feature_map(evidence: Evidence) -> tuple[FeatureRow, ...]:
+def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     """Return the features in the order in which they are declared."""
-    found: dict[str, dict[str, Cell]] = {}
-    planned = {}
+    found: dict[str, dict[str, dict[str, Cell]]] = {}
+    titles = {}
     for row in evidence.rows:
         if row.planned.feature and row.planned.area != DRIVERS:
-            planned[row.planned.check] = row.planned
-            found.setdefault(row.planned.check, {})[row.planned.topology] = _cell(row)
+            titles[row.planned.check] = row.planned.feature
+            checks = found.setdefault(row.planned.area, {})
+            checks.setdefault(row.planned.check, {})[row.planned.topology] = _cell(row)
     return tuple(
-        FeatureRow(group=planned[check].area, feature=planned[check].feature, check=check, cells=cells)
-        for check, cells in found.items()
+        FeatureGroup(
+            name=area,
+            rows=tuple(FeatureRow(feature=titles[check], check=check, cells=cells) for check, cells in checks.items()),
+        )
+        for area, checks in found.items()
     )
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, Finding, PoolMode, Prepare, Section, Severity, Status, TrailProof
 from harness.report.evidence import Count, Evidence, Row, count, worst
-from harness.report.features import DriverRow, FeatureRow, driver_table, feature_map
+from harness.report.features import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.walkthrough import ItemAnswer, walk
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Report(Struct, frozen=True, kw_only=True):
     walkthrough: tuple[ItemAnswer, ...]
     issues: tuple[IssueRow, ...]
     limits: tuple[LimitRow, ...]
-    features: tuple[FeatureRow, ...]
+    features: tuple[FeatureGroup, ...]
     drivers: tuple[DriverRow, ...]
     #: the columns of both
     feature_topologies: tuple[str, ...]
@@ -140,7 +140,9 @@ def build_report(
     newest = records[-1] if records else None
     names = evidence.names()
     features, drivers = feature_map(evidence), driver_table(evidence)
-    mapped = {name for row in features for name in row.cells} | {name for row in drivers for name in row.cells}
+    mapped = {name for group in features for row in group.rows for name in row.cells} | {
+        name for row in drivers for name in row.cells
+    }
     return Report(
         commit=newest.provenance.commit if newest else "",
         dirty=any(record.provenance.dirty for record in records),

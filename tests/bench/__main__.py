@@ -19,24 +19,23 @@ from harness.engine.choice import choose
 from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
 from harness.errors import HarnessError
-from harness.lab.catalogue import load_topologies, wanted_by
+from harness.lab.catalogue import load_topologies, select, wanted_by
 from harness.lab.lab import stand_up
 from harness.redaction import Redactor
 from harness.store import new_run_id, read_run
-from tests.bench import capture, trail
+from tests.bench import capture, pooling, trail
 
-BOUND_RUN_S, BOUND_PROVE_S = 30.0, 120.0
+BOUND_RUN_S, BOUND_PROVE_S = 120.0, 600.0
+_ALL = ("startup", "capture", "trail", "pooling", "run", "prove")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="nox -s bench --")
     parser.add_argument("--engine", choices=("auto", "docker", "native"), default="auto")
-    parser.add_argument(
-        "what", nargs="*", choices=("startup", "capture", "trail", "run", "prove", []), help="all when none is named"
-    )
+    parser.add_argument("what", nargs="*", choices=(*_ALL, []), help="all when none is named")
     arguments = parser.parse_args()
-    asked = arguments.what or ["startup", "capture", "trail", "run", "prove"]
-    topologies = list(load_topologies().values())
+    asked = arguments.what or list(_ALL)
+    topologies = select(load_topologies(), [])
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
     try:
         engine = choose(arguments.engine, ImagePolicy(), wanted, lambda event: print(event, file=sys.stderr))
@@ -64,6 +63,8 @@ def main() -> int:
             trail.measure(lab)
         finally:
             lab.close()
+    if "pooling" in asked:
+        pooling.measure(engine, topologies, owner)
     engine.close()
     for what, bound in (("run", BOUND_RUN_S), ("prove", BOUND_PROVE_S)):
         if what in asked:
