@@ -89,8 +89,8 @@ class Check(Struct, frozen=True, kw_only=True):
     run: CheckFunction
     #: the row of the feature map that it fills; none when empty
     feature: str = ""
-    #: runs after all others, by itself: it changes what they stand on
-    alone: bool = False
+    #: it changes what others stand on, so it runs after them, beside those of the same group only; "" with all others
+    apart: str = ""
 
     def lacking(self, topology: Topology, target: AuditTarget) -> str | None:
         """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does."""
@@ -141,7 +141,7 @@ def check(
     claims: tuple[Feature, ...] = (),
     scope: str = "",
     feature: str = "",
-    alone: bool = False,
+    apart: str = "",
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
 
@@ -169,7 +169,7 @@ def check(
             scope=scope,
             run=function,
             feature=feature,
-            alone=alone,
+            apart=apart,
         )
 
     return declare

@@ -33,6 +33,8 @@ from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, To
 from harness.store import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -168,20 +170,32 @@ class Run:
         checks = {each.id: each for each in self._settings.catalogue.checks}
         one = self._prove_row if self._settings.proving else self._verify_row
         with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix=f"check-{topology.name}") as pool:
-            together = [row for row in rows if not checks[row.check].alone]
+            together = [row for row in rows if not checks[row.check].apart]
             pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in together]
             try:
                 for each in pending:
                     each.result()
                 if self._settings.proving:
                     self._prove_trail(pool, together, topology, workplace)
-                # these change the pooler's settings or stop servers, so nothing else may run beside them
-                for row in rows:
-                    if checks[row.check].alone:
-                        pool.submit(one, checks[row.check], row, topology, workplace).result()
+                self._checks_apart(one, checks, rows, topology, workplace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _checks_apart(
+        self,
+        one: Callable[[Check, PlannedCheck, Topology, Workplace], None],
+        checks: dict[str, Check],
+        rows: list[PlannedCheck],
+        topology: Topology,
+        workplace: Workplace,
+    ) -> None:
+        """Run what changes the pooler's settings or stops servers: group after group, each group side by side."""
+        for group in dict.fromkeys(checks[row.check].apart for row in rows if checks[row.check].apart):
+            mine = [row for row in rows if checks[row.check].apart == group]
+            with ThreadPoolExecutor(len(mine), thread_name_prefix=f"check-{topology.name}") as pool:
+                for each in [pool.submit(one, checks[row.check], row, topology, workplace) for row in mine]:
+                    each.result()
 
     def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
         if self._stop.is_set():

@@ -40,6 +40,7 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: Literal["auto", "docker", "native"]
+    #: checks at a time in each topology; 0 leaves it to the number of cores
     jobs: int
     reports: Path
     topologies: Path
@@ -111,8 +112,7 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         target_sql=target_sql,
         attestations=file.attestations,
         engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
-        # most of a check is waiting for servers; two for each core keep both busy
-        jobs=_given(arguments, "jobs") or file.jobs or max(2, min(8, os.cpu_count() or 2)),
+        jobs=_given(arguments, "jobs") or file.jobs,
         reports=Path(_given(arguments, "reports") or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(_given(arguments, "topologies_folder") or file.topologies or places.TOPOLOGIES),
         images=images,

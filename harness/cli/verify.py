@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -190,7 +191,7 @@ def _execute(
                     plan=plan,
                     catalogue=catalogue(),
                     target=target,
-                    jobs=settings.jobs,
+                    jobs=settings.jobs or _jobs(len(topologies)),
                     known=settings.known_issues,
                     proving=proving,
                 ),
@@ -208,6 +209,14 @@ def _execute(
     finally:
         engine.close()
     return read_run(store.folder)
+
+
+def _jobs(topologies: int) -> int:
+    """Return how many checks to run at a time in each topology.
+
+    Most of a check is waiting for servers: four for each core keep it busy; topologies side by side share them.
+    """
+    return max(2, min(8, 2 * (os.cpu_count() or 2) // topologies))
 
 
 def _topologies(settings: Settings, names: list[str]) -> list[Topology]:

@@ -153,7 +153,8 @@ class DockerGroup:
         self._engine = engine
         self._api = api
         self._token = secrets.token_hex(4)
-        self._topology = topology
+        # an environment with other versions is called transaction+postgres-15, and Docker knows no plus
+        self._topology = topology.replace("+", "-")
         self._labels = {
             LABEL_TOOL: "run",
             LABEL_RUN: run.run_id,

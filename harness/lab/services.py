@@ -26,6 +26,8 @@ _TEMPLATES = jinja2.Environment(
 
 #: PgBouncer tracks prepared statements from 1.21 on (https://www.pgbouncer.org/changelog.html)
 _PREPARED_STATEMENTS = (1, 21)
+#: and several of its processes can be peers from 1.19 on
+_PEERING = (1, 19)
 
 #: what decides whether an audited write behaves; recorded with every run
 _POSTGRES_SETTINGS = (
@@ -84,7 +86,11 @@ def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstrea
         "pooler": declared,
         "roles": roles,
         "upstream": upstream,
-        "knows": {"prepared_statements": knows_prepared_statements(place.origin.version)},
+        # an unknown setting would keep it from starting
+        "knows": {
+            "prepared_statements": knows_prepared_statements(place.origin.version),
+            "peering": is_at_least(place.origin.version, _PEERING),
+        },
     }
     files = {
         path.stem: _render(f"{declared.product}/{path.stem}", **facts)
@@ -96,9 +102,14 @@ def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstrea
 
 
 def knows_prepared_statements(version: str) -> bool:
-    """Say whether this PgBouncer can track prepared statements; an unknown version is taken as new."""
+    """Say whether this PgBouncer can track prepared statements."""
+    return is_at_least(version, _PREPARED_STATEMENTS)
+
+
+def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:
+    """Compare versions; an unknown one is taken as new."""
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
-    return not numbers or numbers >= _PREPARED_STATEMENTS
+    return not numbers or numbers >= wanted
 
 
 def effective_prepare(topology: Topology, pooler_version: str) -> tuple[Prepare, str]:

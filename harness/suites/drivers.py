@@ -34,7 +34,7 @@ def _row(driver: Driver) -> tuple[Check, Control]:
         group=_GROUP,
         claim=f"{driver.title}: {_CLIENTS} clients at once get their own values, and no error",
         # it takes both cores of a small machine, and is to be compared with the other drivers
-        alone=True,
+        apart=name,
     )
     def probe(bench: Bench) -> Outcome:
         endpoint = bench.lab.chain(bench.database)

@@ -37,7 +37,7 @@ def feature(
     claim: str,
     suite: str = "pooling",
     needs: tuple[Capability, ...] = (),
-    alone: bool = False,
+    apart: str = "",
 ) -> Callable[[Probe], tuple[Check, Control]]:
     """Declare a probe as a check, with its control.
 
@@ -64,7 +64,7 @@ def feature(
             area=group,
             needs=needs,
             feature=title,
-            alone=alone,
+            apart=apart,
         )(run)
         return declared, breaks(declared, at=OUTCOME)(behaves_otherwise)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _KEY = 4242
 _HELD = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {_KEY} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-_SOON_S = 0.5
+_SOON_S = 0.25
 
 
 @feature(

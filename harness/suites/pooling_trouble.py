@@ -1,4 +1,4 @@
-"""Pooling: full pools, every timeout, changed passwords, servers that restart. Each of these runs by itself."""
+"""Pooling: full pools, every timeout, changed passwords, servers that restart: apart from all other checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONSOLE = Capability(
 )
 _DEADLINE_S = 6.0
 #: timeouts are set to one second, and PgBouncer looks three times a second
-_SILENCE_S = 3.0
+_SILENCE_S = 2.4
 _BACK_S = 30.0
 
 
@@ -95,7 +95,7 @@ def _timeout(answer: Answer | None) -> Outcome:
     group=CONNECTIONS,
     claim="a client that waits for a server connection longer than query_wait_timeout is told so",
     needs=(CONSOLE,),
-    alone=True,
+    apart="full-pool",
 )
 def full_pool(bench: Bench) -> Outcome:
     size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
@@ -143,7 +143,7 @@ def _until_all_wait(bench: Bench, gate: int, number: int) -> None:
     group=CONNECTIONS,
     claim="a client beyond max_client_conn is told so",
     needs=(CONSOLE,),
-    alone=True,
+    apart="too-many-clients",
 )
 def too_many_clients(bench: Bench) -> Outcome:
     endpoint = bench.lab.console()
@@ -173,7 +173,7 @@ def _connected(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that leaves its transaction idle longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
-    alone=True,
+    apart="timeouts",
 )
 def idle_transaction(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -189,7 +189,7 @@ def idle_transaction(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client whose transaction takes longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
-    alone=True,
+    apart="timeouts",
 )
 def transaction_timeout(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -205,7 +205,7 @@ def transaction_timeout(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client whose statement takes longer than the pooler allows is told so",
     needs=(CONSOLE,),
-    alone=True,
+    apart="timeouts",
 )
 def query_timeout(bench: Bench) -> Outcome:
     client, gate = bench.plain_client(), 6001
@@ -229,7 +229,7 @@ def query_timeout(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that is idle longer than the pooler allows is told so",
     needs=(CONSOLE,),
-    alone=True,
+    apart="timeouts",
 )
 def client_idle(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -245,7 +245,7 @@ def client_idle(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that leaves its transaction idle longer than the server allows is told so with 25P03",
     needs=(TRANSACTION_BLOCKS,),
-    alone=True,
+    apart="timeouts",
 )
 def server_idle_transaction(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -260,7 +260,7 @@ def server_idle_transaction(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="when the server's password is another than the pooler's, a new client is told so",
     needs=(CONSOLE,),
-    alone=True,
+    apart="changed-password",
 )
 def changed_password(bench: Bench) -> Outcome:
     owner = bench.lab.roles.owner
@@ -286,7 +286,7 @@ def changed_password(bench: Bench) -> Outcome:
     "server restart: an idle client",
     group=CONNECTIONS,
     claim="a client that was idle while the server restarted can go on",
-    alone=True,
+    apart="restart-idle",
 )
 def restart_idle(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -308,7 +308,7 @@ def restart_idle(bench: Bench) -> Outcome:
     "server restart: a client in its statement",
     group=CONNECTIONS,
     claim="a client whose statement runs while the server restarts is told that it failed",
-    alone=True,
+    apart="restart-busy",
 )
 def restart_busy(bench: Bench) -> Outcome:
     client, gate = bench.plain_client(), 6002

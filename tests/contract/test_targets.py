@@ -38,7 +38,7 @@ def name(any_engine: Engine) -> str:
 
 
 def judged(folder: Path, engine: str, *arguments: str) -> StoredRun:
-    done = harness(folder, "verify", "--engine", engine, *arguments)
+    done = harness(folder, "verify", "direct", "session", "transaction", "--engine", engine, *arguments)
     assert done.returncode == 1, done.stderr
     return read_run(folder / "reports" / "runs" / "latest")
 
