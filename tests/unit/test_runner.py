@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from harness.audit.target import reference_target
-from harness.checks.bench import Bench, NotExercisedError
+from harness.checks.bench import Bench, NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, breaks, check
 from harness.checks.runner import prove, run_check
+from harness.errors import TimedOutError
 from harness.lab.catalogue import load_topologies
 from harness.model import Section, Status
 from tests.unit.made_up import planned
@@ -116,3 +117,55 @@ def test_a_control_proves_only_at_the_expectation_it_names(
     proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKPLACE, Event())
     assert (proof.proven, proof.applicable) == (proven, True)
     assert reason in proof.reason
+
+
+def not_there(_bench: Bench) -> None:
+    raise NotApplicableError("this version has no such setting")
+
+
+def timed_out(bench: Bench) -> None:
+    bench.expect("a", 1, equals=1)
+    raise TimedOutError("timed out waiting for an answer")
+
+
+def test_what_is_not_there_is_not_applicable_with_its_sentence() -> None:
+    result = run_check(made(not_there), ROW, DIRECT, WORKPLACE)
+    assert (result.status, result.reason) == (Status.NA, "this version has no such setting")
+
+
+def test_a_deadline_is_not_run_and_never_ok() -> None:
+    result = run_check(made(timed_out), ROW, DIRECT, WORKPLACE)
+    assert (result.status, result.reason) == (Status.NOT_RUN, "timed out waiting for an answer")
+
+
+def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.checks.runner._LONGEST_S", 0.05)
+    cut = Event()
+    monkeypatch.setattr(Bench, "cut", lambda _bench: cut.set())
+
+    def hangs(_bench: Bench) -> None:
+        assert cut.wait(10)
+        raise ConnectionError("the connection was cut")
+
+    result = run_check(made(hangs), ROW, DIRECT, WORKPLACE)
+    assert result.status is Status.NOT_RUN
+    assert "given up after 0.05 s" in result.reason
+
+
+def test_a_known_defect_is_proven_by_its_cure() -> None:
+    @breaks(made(nothing), at="outcome")
+    def cured(bench: Bench) -> None:
+        bench.otherwise = True
+
+    def defect(bench: Bench) -> None:
+        bench.expect("outcome", "works" if bench.otherwise else "wrong", equals="works")
+
+    proof = prove(made(defect), cured, ROW, DIRECT, WORKPLACE, Event(), red_already=True)
+    assert proof.proven
+
+    def blind(bench: Bench) -> None:
+        bench.expect("outcome", "wrong", equals="works")
+
+    proof = prove(made(blind), cured, ROW, DIRECT, WORKPLACE, Event(), red_already=True)
+    assert not proof.proven
+    assert "the defect was cured" in proof.reason

@@ -1,0 +1,153 @@
+"""The feature map and the driver table, from evidence that is made up."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.checks.runner import accept_known
+from harness.model import Behaviour, FeatureOutcome, Outcome, PlannedCheck, Result, Section, Severity, Status
+from harness.report.evidence import Evidence, Row
+from harness.report.features import driver_table, feature_map
+from harness.report.render import render
+from harness.report.tables import build_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORKS = Outcome(behaviour=Behaviour.WORKS)
+LEAKS = Outcome(behaviour=Behaviour.LEAKS)
+FAILS = Outcome(behaviour=Behaviour.FAILS, sqlstate="26000")
+
+
+def row(
+    topology: str,
+    check: str,
+    outcome: Outcome | None,
+    status: Status = Status.OK,
+    *,
+    area: str = "session settings",
+    facts: dict[str, str] | None = None,
+    defect: bool = False,
+) -> Row:
+    reproduce = f"nox -s topology-{topology} -- --check {check}"
+    planned = PlannedCheck(
+        topology=topology,
+        check=check,
+        claim="c",
+        section=Section.POOLING,
+        severity=Severity.P1,
+        area=area,
+        reproduce=reproduce,
+        feature=f"the feature {check}",
+    )
+    seen = (
+        FeatureOutcome(observed=outcome, expected=(WORKS,), source="https://example.org/1", defect=defect)
+        if outcome
+        else None
+    )
+    result = Result(
+        topology=topology,
+        check=check,
+        status=status,
+        reason="" if status is Status.OK else "why",
+        feature=seen,
+        facts=facts or {},
+        reproduce=reproduce,
+        severity=Severity.P0 if status is Status.ISSUE else None,
+    )
+    return Row(planned=planned, result=accept_known(result, ()), run_id="")
+
+
+def evidence(*rows: Row) -> Evidence:
+    return Evidence(rows=rows, topologies={}, records={}, folders={})
+
+
+MIXED = evidence(
+    row("direct", "pooling.a", WORKS),
+    row("transaction", "pooling.a", LEAKS),
+    row("transaction", "pooling.b", FAILS, Status.ISSUE),
+    row("direct", "pooling.b", None, Status.NOT_RUN),
+    row("transaction", "pooling.c", LEAKS, Status.ISSUE, defect=True),
+    row(
+        "transaction",
+        "drivers.x",
+        FAILS,
+        area="drivers",
+        facts={
+            "errors": '{"26000":7,"42P05":2}',
+            "wrong results": "3",
+            "queries": "1440",
+            "settings": "s",
+            "versions": "v",
+        },
+    ),
+    row("direct", "drivers.x", None, Status.NOT_RUN, area="drivers"),
+)
+
+
+def test_features_are_down_and_topologies_across() -> None:
+    (group,) = feature_map(MIXED)
+    texts = {(each.check, name): cell.text for each in group.rows for name, cell in each.cells.items()}
+    assert texts == {
+        ("pooling.a", "direct"): "works",
+        ("pooling.a", "transaction"): "leaks",
+        ("pooling.b", "transaction"): "fails (26000)",
+        ("pooling.b", "direct"): "Not run",
+        ("pooling.c", "transaction"): "leaks",
+    }
+    marks = {each.check: each.cells["transaction"].mark for each in group.rows}
+    assert marks == {"pooling.a": "", "pooling.b": "Issue", "pooling.c": "known Issue"}
+
+
+def test_what_was_not_run_has_no_outcome_even_if_one_was_seen() -> None:
+    (group,) = feature_map(evidence(row("direct", "pooling.a", WORKS, Status.NOT_RUN)))
+    cell = group.rows[0].cells["direct"]
+    assert (cell.text, cell.tone) == ("Not run", "")
+
+
+def test_drivers_are_counted() -> None:
+    (driver,) = driver_table(MIXED)
+    assert driver.cells["transaction"].text == "9 errors (26000, 42P05), 3 wrong of 1440"
+    assert driver.cells["direct"].text == "Not run"
+    assert driver.settings == "s"
+
+
+def test_evidence_of_another_version_still_has_its_outcome() -> None:
+    (driver,) = driver_table(evidence(row("direct", "drivers.x", WORKS, area="drivers", facts={"errors": "nine"})))
+    assert driver.cells["direct"].text == "works"
+
+
+def test_a_known_defect_does_not_fail_the_run_and_still_shows(tmp_path: Path) -> None:
+    report = build_report(MIXED, tmp_path)
+    issues = {each.check: each for each in report.issues}
+    assert issues["pooling.c"].link == "https://example.org/1"
+    assert issues["pooling.b"].link == ""
+    assert issues["pooling.b"].severity is Severity.P0  # as what was seen asks for, not as planned
+    assert report.counts["transaction"].known == 1
+
+
+def test_every_cell_leads_to_its_row(tmp_path: Path) -> None:
+    render(build_report(MIXED, tmp_path), tmp_path)
+    page, matrix = (tmp_path / "report.html").read_text(), (tmp_path / "matrix.md").read_text()
+    for group in feature_map(MIXED):
+        for each in group.rows:
+            for cell in each.cells.values():
+                assert f'href="#{cell.anchor}"' in page
+                assert f'id="{cell.anchor}"' in page
+                assert f'<a id="{cell.anchor}"></a>' in matrix
+    assert "[leaks](matrix.md#transaction.pooling.a)" in (tmp_path / "feature-map.md").read_text()
+
+
+def test_hostile_names_make_no_markup(tmp_path: Path) -> None:
+    bad = row('"><script>x</script>', "pooling.a", LEAKS)
+    bad = replace(bad, planned=replace(bad.planned, feature="<img src=x> | [a](javascript:b)"))
+    render(build_report(evidence(bad), tmp_path), tmp_path)
+    for path in tmp_path.glob("*.*"):
+        if path.suffix in {".md", ".html"}:
+            text = path.read_text()
+            assert "<script>x" not in text
+            assert "<img" not in text
+            assert path.suffix == ".html" or not re.search(r"(?<!\\)\]\(javascript", text)
