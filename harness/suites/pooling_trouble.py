@@ -176,11 +176,14 @@ def _connected(bench: Bench) -> Outcome:
     apart="timeouts",
 )
 def idle_transaction(bench: Bench) -> Outcome:
+    return _in_a_transaction(bench, idle_transaction_timeout=1)
+
+
+def _in_a_transaction(bench: Bench, **settings: object) -> Outcome:
     client = bench.plain_client()
-    with _pooler_with(bench, idle_transaction_timeout=1):
+    with _pooler_with(bench, **settings):
         simple(client, "BEGIN; SELECT 1" if not bench.otherwise else "SELECT 1")
-        answer = _until_told(client) if not bench.otherwise else _told(client)
-    return _timeout(answer)
+        return _timeout(_until_told(client) if not bench.otherwise else _told(client))
 
 
 @feature(
@@ -192,11 +195,7 @@ def idle_transaction(bench: Bench) -> Outcome:
     apart="timeouts",
 )
 def transaction_timeout(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    with _pooler_with(bench, transaction_timeout=1):
-        simple(client, "BEGIN; SELECT 1" if not bench.otherwise else "SELECT 1")
-        answer = _until_told(client) if not bench.otherwise else _told(client)
-    return _timeout(answer)
+    return _in_a_transaction(bench, transaction_timeout=1)
 
 
 @feature(
