@@ -208,6 +208,7 @@ def transaction(bench: Bench) -> Outcome:
     client = _beginner(bench)
     begun = simple(client, "BEGIN")
     if begun.is_error:
+        bench.fact("what the client was told", begun.message)
         return fails(begun)
     first = simple(client, "INSERT INTO pooling.notes (body) VALUES ('one') RETURNING pg_backend_pid()")
     bench.plain_client().server_pid()

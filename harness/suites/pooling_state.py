@@ -186,7 +186,14 @@ STATES = (
                 "secret",
                 "42P01",
                 "DROP TABLE secrets",
-            )
+            ),
+            "DELETE ROWS": Variant(
+                "CREATE TEMPORARY TABLE marks (n integer) ON COMMIT DELETE ROWS",
+                "SELECT count(*) FROM marks",
+                "0",
+                "42P01",
+                "DROP TABLE marks",
+            ),
         },
     ),
     State(
@@ -329,6 +336,38 @@ def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
 
 
 KEPT_AND_APART = tuple(each for state in STATES for pair in (_kept(state), _apart(state)) for each in pair)
+
+
+def _collides(state: State) -> tuple[Check, Control]:
+    """Two clients give what they bring about the same name, as the same code in two workers does."""
+    name = f"{state.name}-collides"
+
+    @feature(
+        name,
+        f"{state.title}: a name that another client uses too",
+        group=state.group,
+        claim=f"{state.title}: two clients can each have one of the same name",
+    )
+    def probe(bench: Bench) -> Outcome:
+        seen = {}
+        for way, variant in state.variants.items():
+            client = _client(bench, state)
+            variant.bring_about(client)
+            other = neighbour(bench, client, _client(bench, state))
+            if bench.otherwise:
+                _turn_around(other, variant, there=works_here(bench, name))
+            answer = simple(other, variant.establish)
+            seen[way] = fails(answer) if answer.is_error else WORKS
+            if bench.mode in MOVING:
+                simple(other, variant.undo)
+            client.close()
+            other.close()
+        return worst(seen)
+
+    return probe
+
+
+COLLIDING = tuple(each for state in STATES if state.name in {"sql-prepare", "temp-table"} for each in _collides(state))
 
 
 @feature(
