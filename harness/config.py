@@ -149,7 +149,15 @@ def _allowed(info: Any) -> str:
             else ""
         )
     if isinstance(info, msgspec.inspect.StrType):
-        return "text" + (f" matching {info.pattern}" if info.pattern else "")
+        return "text" + _form(info)
     if isinstance(info, msgspec.inspect.BoolType):
         return "true, false"
     return ""
+
+
+def _form(info: msgspec.inspect.StrType) -> str:
+    if info.pattern:
+        return f" matching {info.pattern}"
+    if info.max_length:
+        return f" of {info.min_length or 0} to {info.max_length} characters"
+    return f" of at least {info.min_length} characters" if info.min_length else ""

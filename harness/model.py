@@ -163,11 +163,11 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """What an operator states about work that no harness can do, and signs."""
 
     item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
-    by: Annotated[str, Meta(pattern=r"\w")]
+    by: Annotated[str, Meta(min_length=2)]
     #: YYYY-MM-DD
     on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    #: one sentence: what was done
-    statement: Annotated[str, Meta(pattern=r"^(?=.{20,400}$).*\w+\W+\w+\W+\w+")]
+    #: one sentence of three words at least: what was done
+    statement: Annotated[str, Meta(min_length=20, max_length=400)]
     #: where it can be read again: a document, a ticket
     link: Annotated[str, Meta(pattern=r"^(https?://\S+|[\w./#-]+)$")]
 

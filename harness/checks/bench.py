@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.audit.actor import Actor
-    from harness.audit.target import ActorConvention, AuditTarget, Change, Feature
+    from harness.audit.target import AuditTarget, Change
+    from harness.audit.target_file import ActorConvention, Feature
     from harness.checks.workplace import Workplace
     from harness.lab.lab import Lab
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.model import PoolMode, Prepare, Section, Severity, Topology

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from harness.audit.target import shipped_targets
+from harness.audit.target_loading import shipped_targets
 from harness.config import nearest
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine, find_program

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from harness import config, places
-from harness.audit.target import AuditTarget, load_target
+from harness.audit.target import AuditTarget
+from harness.audit.target_loading import load_target
 from harness.engine.images import ImagePolicy, products
 from harness.errors import ConfigError, UsageError
 from harness.model import Attestation, KnownIssue
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 PROJECT_FILE = "harness.toml"
+_FEWEST_WORDS = 3
 
 
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,6 +128,12 @@ def _require_real_days(attestations: tuple[Attestation, ...], path: Path, today:
     for item in {each for each in items if items.count(each) > 1}:
         raise ConfigError(f"attestations: {item} is signed twice; one statement is enough", where=str(path))
     for each in attestations:
+        if len(each.statement.split()) < _FEWEST_WORDS or "\n" in each.statement:
+            raise ConfigError(
+                f"attestations: {each.item}: found the statement {each.statement!r}, needed one sentence that says "
+                "what was done",
+                where=str(path),
+            )
         try:
             date.fromisoformat(each.on)
         except ValueError:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.actor import Actor
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.checks.backends import relay
 from harness.checks.registry import (
     NAMED_STATEMENTS,

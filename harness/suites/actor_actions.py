@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.actor import Actor
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.checks.registry import (
     P1,
     TRANSACTION_BLOCKS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.actor import Actor, ActorError
 from harness.audit.job import actor_from_args, context_from_args, job_args
 from harness.audit.reading import Filter, timeline
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, NestedWorkError, audited, record_action
 from harness.checks.backends import relay

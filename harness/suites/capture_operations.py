@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.coverage import definitions, differences
 from harness.audit.installing import attach, install
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.checks.backends import moved, relay
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.model import PoolMode, Section

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.export import CSV_ACTION_COLUMNS, CSV_COLUMNS, CSV_TRUNCATED, Exported, Format, export, unguard
 from harness.audit.reading import Filter, count_matching, timeline
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check

@@ -18,7 +18,7 @@ from harness.audit.reading import (
     history,
     timeline,
 )
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check

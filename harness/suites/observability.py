@@ -12,7 +12,7 @@ from harness.audit.actor import Actor
 from harness.audit.coverage import coverage, violations
 from harness.audit.export import export
 from harness.audit.retention import Policy, purge
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check

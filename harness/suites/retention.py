@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.retention import Policy, Purged, RetentionError, cutoff_of, purge
-from harness.audit.target import Feature
+from harness.audit.target_file import Feature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.database import Client, connect, create_database, run_files
 
 if TYPE_CHECKING:

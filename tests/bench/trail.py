@@ -18,7 +18,7 @@ import msgspec
 
 from harness.audit.export import FORMATS, Format, export
 from harness.audit.retention import Policy, purge
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.audit.telemetry import Telemetry
 from harness.database import Client, Endpoint, connect, create_database
 

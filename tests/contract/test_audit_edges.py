@@ -16,7 +16,7 @@ from harness.audit.export import export
 from harness.audit.installing import Redaction, attach, install, kept_before
 from harness.audit.reading import Filter, as_of, count_matching, history, timeline
 from harness.audit.retention import Policy, purge
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, WorkUndoneError, audited
 from harness.database import Client, SqlError, connect, create_database, roll_back

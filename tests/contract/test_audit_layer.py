@@ -11,7 +11,7 @@ import pytest
 
 from harness.audit import installing
 from harness.audit.actor import Actor
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.audit.work import advice
 from harness.database import Client, SqlError, connect, create_database
 from harness.errors import DatabaseError

@@ -138,3 +138,18 @@ def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path, m
     monkeypatch.setenv("HARNESS_ENGINE", "podman")
     with pytest.raises(HarnessError, match="HARNESS_ENGINE: found 'podman'"):
         read_settings(arguments())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [("done", "text of 20 to 400 characters"), ("x" * 30, "needed one sentence that says what was done")],
+)
+def test_what_is_signed_has_to_say_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], statement: str, said: str
+) -> None:
+    (tmp_path / "harness.toml").write_text(
+        f'[[attestations]]\nitem = "backups-agree-with-retention"\nby = "ada"\non = "2026-01-01"\n'
+        f'statement = "{statement}"\nlink = "docs/restore.md"\n'
+    )
+    assert main(["list", "suites"]) == 2
+    assert said in capsys.readouterr().err

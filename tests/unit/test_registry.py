@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
 from harness.errors import ConfigError, UsageError
 from harness.lab.catalogue import load_topologies

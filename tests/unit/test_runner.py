@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from harness.audit.target import reference_target
+from harness.audit.target_loading import reference_target
 from harness.checks.bench import Bench, NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, breaks, check
 from harness.checks.runner import prove, run_check

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.audit.actor import Actor
-from harness.audit.target import Feature, _filled, load_target, reference_target, shipped_targets
+from harness.audit.target import _filled
+from harness.audit.target_file import Feature
+from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.errors import ConfigError
 from harness.lab.catalogue import load_topologies
 from harness.suites.catalogue import catalogue
