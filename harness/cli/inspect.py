@@ -179,10 +179,21 @@ def _docker() -> str:
 
 
 def _native(wanted: tuple[Any, ...]) -> str:
-    found = [find_program(each) for each in wanted]
-    return "; ".join(
-        f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "") for each in found
-    )
+    found, missing = {}, []
+    for each in wanted:
+        try:
+            origin = find_program(each)
+        except EngineUnavailableError as error:
+            if each.product == "postgres":  # without it nothing stands
+                raise
+            missing.append(error.what)
+        else:
+            found[origin.product, origin.version] = origin
+    told = [
+        f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
+        for each in found.values()
+    ]
+    return "; ".join(told + missing)
 
 
 def _reports(context: Context) -> str:
