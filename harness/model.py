@@ -205,6 +205,7 @@ class Behaviour(StrEnum):
     WORKS = "works"
     #: loudly: with an SQLSTATE
     FAILS = "fails"
+    HANGS = "hangs"
     LOST = "lost"
     WRONG = "wrong"
     #: one client's state or data reached another

@@ -61,12 +61,12 @@ def relay(bench: Bench, first: Callable[[Client], A], second: Callable[[Client],
     return one, two
 
 
-def _client_on(bench: Bench, pid: int) -> Client:
+def _client_on(bench: Bench, pid: int, who: Callable[[], Client] | None = None) -> Client:
     """Connect until a client gets this server connection; the others hold theirs meanwhile."""
     spare: list[Client] = []
     try:
         for _ in range(_SPARE_CLIENTS):
-            client = bench.client()
+            client = (who or bench.client)()
             if client.server_pid() == pid:
                 return client
             spare.append(client)
@@ -134,6 +134,43 @@ def _working(bench: Bench, others: Callable[[], Client] | None = None) -> Iterat
             stack.enter_context(holder.transaction())
             holder.server_pid()
         yield
+
+
+def follower(bench: Bench, client: Client, who: Callable[[], Client] | None = None) -> Client:
+    """Return another client that the pooler serves with the first one's server connection.
+
+    In session mode that is the next one after the first has disconnected; without a pooler there is none, and both
+    are connected.
+
+    :param who: connects another client; one of the application by default.
+    :raises NotExercisedError: when no other client got that server connection.
+    """
+    if bench.mode is PoolMode.SESSION:
+        return successor(bench, client, who)
+    return neighbour(bench, client, (who or bench.plain_client)())
+
+
+def successor(bench: Bench, client: Client, who: Callable[[], Client] | None = None) -> Client:
+    """Let a client disconnect, and return the next one that the pooler serves with its server connection.
+
+    :raises NotExercisedError: when no other client got it.
+    """
+    who = who or bench.plain_client
+    before = client.server_pid()
+    client.close()
+    if bench.mode is None:  # there is nothing to hand on: a server connection ends with its client
+        other = who()
+        how = "the first client disconnects, and so does its server connection"
+    elif bench.mode is PoolMode.SESSION:
+        other = _client_on(bench, before, who)
+        how = "the first client disconnects, the second gets its server connection"
+    else:
+        other = who()
+        how = "the first client disconnects, the second gets its server connection"
+        if (after := other.server_pid()) != before:
+            raise NotExercisedError(f"could not get the released server connection {before} again, but {after}")
+    bench.probed(how, before, other.server_pid())
+    return other
 
 
 def neighbour(bench: Bench, client: Client, other: Client | None = None) -> Client:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget, Change
     from harness.audit.target_file import ActorConvention, Feature
     from harness.checks.workplace import Workplace
+    from harness.database import Endpoint
     from harness.lab.lab import Lab
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ _SEVERITIES = {
     Behaviour.LEAKS: Severity.P0,
     Behaviour.LOST: Severity.P1,
     Behaviour.FAILS: Severity.P1,
+    Behaviour.HANGS: Severity.P1,
     Behaviour.WORKS: Severity.P2,
 }
 
@@ -167,6 +169,10 @@ class Bench:
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that prepares nothing by itself."""
         return self._keep(connect(self._lab.chain(self.database), application_name="application"))
+
+    def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
+        """Connect to any address; like all clients of a bench it ends with it."""
+        return self._keep(connect(endpoint, application_name="application", prepare_threshold=prepare_threshold))
 
     def direct_client(self) -> Client:
         """Connect to the server itself as the application role."""
@@ -327,16 +333,20 @@ class Bench:
     def probed(self, how: str, first_pid: int, second_pid: int) -> None:
         self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
 
-    def documented(self, feature: str) -> Entry | None:
-        """Return what is documented of a feature here, by the pooler or else by PostgreSQL."""
+    def documented(self, feature: str, *, defects: bool = True) -> Entry | None:
+        """Return what is documented of a feature here, by the pooler or else by PostgreSQL.
+
+        :param defects: also what only the product's issue tracker says.
+        """
         pooler, declared = self.pooler, self.topology.pooler
         if pooler and declared:
             # PgBouncer shows no such setting before it could track statements
             settings = {"max_prepared_statements": "0", **declared.settings, **pooler.settings}
             settings |= {"instances": str(declared.instances), "peered": str(declared.peered).lower()}
-            if entry := documented(declared.product, feature, declared.pool_mode, pooler.version, settings):
-                return entry
-        return documented("postgres", feature, None, self._lab.evidence.services[0].version, {})
+            found = documented(declared.product, feature, self.mode, pooler.version, settings, defects=defects)
+            if found:
+                return found
+        return documented("postgres", feature, self.mode, self._lab.evidence.services[0].version, {})
 
     def foreseen(self, feature: str) -> tuple[Outcome, ...]:
         """Return what will be seen of a feature, if it is as documented; as without a pooler by default."""
@@ -346,10 +356,11 @@ class Bench:
     def judge(self, feature: str, title: str, observed: Outcome) -> None:
         """Compare what came of a feature with what is documented; an undocumented wrong answer or leak is a P0."""
         entry = self.documented(feature)
-        expected = entry.outcomes() if entry and not entry.defect else (WORKS,)
-        source = entry.source if entry else ""
-        held = observed in expected
         defect = entry is not None and entry.defect and observed in entry.outcomes()
+        right = self.documented(feature, defects=False)
+        expected = right.outcomes() if right else (WORKS,)
+        source = entry.source if entry and defect else right.source if right else ""
+        held = observed in expected
         self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect)
         self.expectations.append(
             Expectation(name=OUTCOME, expected=" or ".join(map(str, expected)), observed=str(observed), held=held)

@@ -102,14 +102,21 @@ def load_behaviour_file(path: Path) -> tuple[Entry, ...]:
 
 
 def documented(
-    product: str, feature: str, mode: PoolMode | None, version: str, settings: Mapping[str, str]
+    product: str,
+    feature: str,
+    mode: PoolMode | None,
+    version: str,
+    settings: Mapping[str, str],
+    *,
+    defects: bool = True,
 ) -> Entry | None:
     """Return the first entry about a feature of a product in a mode, a version and its settings.
 
     :param version: as the product gives it; one that is not known is taken for the newest.
     """
     numbers = _numbers(version) or (10**6,)
-    found = (each for each in load_behaviour(product) if each.is_about(feature, mode, numbers, settings))
+    entries = (each for each in load_behaviour(product) if defects or not each.defect)
+    found = (each for each in entries if each.is_about(feature, mode, numbers, settings))
     return next(found, None)
 
 

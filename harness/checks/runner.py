@@ -77,7 +77,8 @@ def run_check(
             except SqlError as error:
                 status, reason = Status.ISSUE, f"the check itself broke: {describe(error)}"
             except HarnessError as error:
-                status, reason = Status.ISSUE, f"the audit target is at fault: {error.where}: {error.what}"
+                whose = "the check itself broke" if check.feature else "the audit target is at fault"
+                status, reason = Status.ISSUE, ": ".join(filter(None, (whose, error.where, error.what)))
             except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
                 status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
             else:

@@ -83,7 +83,7 @@ def _cell(row: Row, text: str = "") -> Cell:
     tone = ""
     if seen:
         behaviour = seen.observed.behaviour
-        tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud"}.get(behaviour, "silent")
+        tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud", Behaviour.HANGS: "loud"}.get(behaviour, "silent")
         text = text or str(seen.observed)
     mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
     return Cell(

@@ -57,9 +57,10 @@ def catalogue() -> Catalogue:
             *(actor, actor_sharing, actor_actions, actor_work, careless),
             *(redaction, retention, export, investigation, observability, continuity),
             trail_breaks,
-            *(pooling_statements, pooling_state, pooling_sharing, pooling_connections),
-            *(pooling_recognition, pooling_trouble),
+            *(pooling_statements, pooling_state, pooling_sharing, pooling_connections, pooling_recognition),
             drivers,
+            # restarts servers at its end, so nothing comes after it
+            pooling_trouble,
         ),
         FIXTURES,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.checks.bench import OUTCOME, NotExercisedError
 from harness.checks.documented import WORKS
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
+from harness.errors import TimedOutError
 from harness.messages import CLOSED
 from harness.model import Behaviour, Outcome, Section
 
@@ -50,7 +51,12 @@ def feature(
 
     def declare(probe: Probe) -> tuple[Check, Control]:
         def run(bench: Bench) -> None:
-            bench.judge(name, title, probe(bench))
+            try:
+                outcome = probe(bench)
+            except TimedOutError as error:
+                bench.fact("what was waited for", error.what)
+                outcome = Outcome(behaviour=Behaviour.HANGS)
+            bench.judge(name, title, outcome)
 
         def behaves_otherwise(bench: Bench) -> None:
             bench.otherwise = True
@@ -101,5 +107,5 @@ def outcome_of(answer: Answer, *, right: str, wrong: str | None = None) -> Outco
 
 def worst(outcomes: dict[str, Outcome]) -> Outcome:
     """Merge the outcomes of a feature's variants."""
-    order = [Behaviour.LEAKS, Behaviour.WRONG, Behaviour.LOST, Behaviour.FAILS, Behaviour.WORKS]
+    order = [Behaviour.LEAKS, Behaviour.WRONG, Behaviour.LOST, Behaviour.HANGS, Behaviour.FAILS, Behaviour.WORKS]
     return min(outcomes.values(), key=lambda each: order.index(each.behaviour))

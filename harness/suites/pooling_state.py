@@ -1,8 +1,9 @@
 """Pooling: what a client keeps for its session, whether it keeps it, and whether others get to see it.
 
 Each kind of state is probed twice. *Kept*: its client sets it, then others work, and it looks again, on another
-server connection where the pool mode changes them. *Apart*: another client looks, on the same server connection
-where the pool mode shares them. The third way, by disconnecting, is `leftovers`.
+server connection where the pool mode changes them. *Apart*: another client looks, on the same server connection:
+while the first is idle, or, in session mode, after it has disconnected. What is left after a disconnect, in every mode,
+is `leftovers`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.backends import MOVING, neighbour, pressed, relay
+from harness.checks.backends import MOVING, follower, neighbour, pressed, successor
 from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
 from harness.messages import extended, simple
@@ -216,14 +217,18 @@ STATES = (
         group=OBJECTS,
         variants={
             "currval": Variant(
-                "SELECT nextval('pooling.numbers')",
+                "SELECT setval('pooling.numbers', 6), nextval('pooling.numbers')",
                 "SELECT currval('pooling.numbers')::text",
                 "7",
                 "55000",
                 "DISCARD SEQUENCES",
             ),
             "lastval": Variant(
-                "SELECT nextval('pooling.others')", "SELECT lastval()::text", "70", "55000", "DISCARD SEQUENCES"
+                "SELECT setval('pooling.others', 69), nextval('pooling.others')",
+                "SELECT lastval()::text",
+                "70",
+                "55000",
+                "DISCARD SEQUENCES",
             ),
         },
     ),
@@ -301,7 +306,7 @@ def _apart(state: State) -> tuple[Check, Control]:
         for way, variant in state.variants.items():
             client = _client(bench, state)
             variant.bring_about(client)
-            other = neighbour(bench, client, _client(bench, state))
+            other = follower(bench, client, lambda: _client(bench, state))
             if bench.otherwise:
                 other = _turned_around(bench, state, other, variant, there=works_here(bench, name))
             answer = simple(other, variant.observe)
@@ -382,27 +387,18 @@ def leftovers(bench: Bench) -> Outcome:
         "a temporary table": next(each for each in STATES if each.name == "temp-table").variants["PRESERVE ROWS"],
         "an advisory lock": Variant(
             "SELECT pg_advisory_lock(42)",
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             "1",
             "0",
             "SELECT pg_advisory_unlock_all()",
         ),
     }
 
-    def leave(client: Client) -> None:
-        for variant in ways.values():
-            variant.bring_about(client)
-
-    if bench.mode is None:  # there is nothing to hand a server connection on: it ends with its client
-        first = bench.plain_client()
-        leave(first)
-        before = first.server_pid()
-        first.close()
-        other = bench.plain_client()
-        bench.probed("the first client disconnects, and so does its server connection", before, other.server_pid())
-        answers = _look(bench, other, ways)
-    else:
-        _, answers = relay(bench, leave, lambda other: _look(bench, other, ways))
+    first = bench.plain_client()
+    for variant in ways.values():
+        variant.bring_about(first)
+    answers = _look(bench, successor(bench, first), ways)
     seen = {}
     for way, answer in answers.items():
         seen[way] = _seen(answer, ways[way], mine=LEAKS, fresh=WORKS)

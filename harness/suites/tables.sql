@@ -64,4 +64,4 @@ CREATE FUNCTION pooling.set_for_the_session(name text, value text) RETURNS text 
 GRANT USAGE ON SCHEMA pooling, tenant_a TO harness_app, harness_tenant;
 GRANT SELECT ON ALL TABLES IN SCHEMA pooling, tenant_a TO harness_app, harness_tenant;
 GRANT INSERT ON pooling.notes TO harness_app;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA pooling TO harness_app;
+GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA pooling TO harness_app;

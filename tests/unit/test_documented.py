@@ -43,7 +43,7 @@ def test_any_other_text_is_refused_clearly(text: str) -> None:
     try:
         assert str(read_outcome(text)) in {text, text.replace(" ()", "")}
     except ConfigError as error:
-        assert "needed one of works, fails, lost, wrong, leaks" in error.what
+        assert "needed one of works, fails, hangs, lost, wrong, leaks" in error.what
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -79,8 +79,10 @@ def test_a_defect_is_known_up_to_a_version_only(product: str) -> None:
             "lost",
         ),
         ("startup-options", PoolMode.SESSION, "1.24.1", {"ignore_startup_parameters": ""}, "fails (08P01, closed)"),
-        ("setting-apart", PoolMode.TRANSACTION, "1.24.1", TRACKING, "leaks"),
-        ("setting-apart", PoolMode.SESSION, "1.24.1", TRACKING, None),
+        ("setting-apart", PoolMode.TRANSACTION, "1.24.1", {"server_reset_query_always": "0"}, "leaks"),
+        ("setting-apart", PoolMode.TRANSACTION, "1.24.1", {"server_reset_query_always": "1"}, None),
+        ("setting-apart", PoolMode.SESSION, "1.24.1", {"server_reset_query": ""}, "leaks"),
+        ("setting-apart", PoolMode.SESSION, "1.24.1", {"server_reset_query": "DISCARD ALL"}, None),
         ("unnamed-mixed-up", PoolMode.TRANSACTION, "1.26", TRACKING, None),
         ("parse-again", PoolMode.TRANSACTION, "unknown", TRACKING, None),
         ("cancel", PoolMode.TRANSACTION, "1.24.1", {"instances": "2", "peered": "false"}, "lost"),
