@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import psycopg
 from msgspec import Struct
 from psycopg import pq, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from harness.errors import ConfigError, DatabaseError
@@ -146,6 +147,11 @@ def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
     :raises ConfigError: for what is no connection string; it is not repeated, because it may hold a password.
     """
     try:
+        if any("@" in (host or "") for host in str(conninfo_to_dict(dsn).get("host", "")).split(",")):
+            raise ConfigError(
+                "the host of the connection string holds an @: the password before it is cut short",
+                hint="in a password write %40 for @, %2F for / and %3A for a colon",
+            )
         return Client.connect(dsn, autocommit=True, connect_timeout=connect_timeout_s, prepare_threshold=None)
     except psycopg.ProgrammingError:
         raise ConfigError("this is no connection string that libpq understands") from None

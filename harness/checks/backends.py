@@ -220,15 +220,15 @@ def _occupy(bench: Bench, holder: Client, stack: contextlib.ExitStack) -> int:
 
 
 def waiting_pid(bench: Bench, text: str) -> int:
-    """Return the pid of the backend whose statement holds this text and waits for a lock.
+    """Return the pid of the backend whose statement holds this text, and waits for a lock or for time to pass.
 
     :raises NotExercisedError: when none does.
     """
 
     def waiting() -> int:
         found = bench.admin.rows(
-            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND position(%s IN query) > 0"
-            " AND pid <> pg_backend_pid()",
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type IN ('Lock', 'Timeout')"
+            " AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
             [text],
         )
         if not found:

@@ -18,7 +18,7 @@ from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 WORKS = Outcome(behaviour=Behaviour.WORKS)
@@ -99,6 +99,23 @@ def load_behaviour_file(path: Path) -> tuple[Entry, ...]:
         except ConfigError as error:
             raise ConfigError(error.what, where=f"{path}: behaviour[{number}].outcome") from None
     return entries
+
+
+def require_sound(features: Iterable[str]) -> None:
+    """Read all of what is documented.
+
+    :raises ConfigError: for a mistake in any of the files, or for a feature that there is not.
+    """
+    known = set(features)
+    for path in sorted((places.TOPOLOGIES / "behaviour").glob("*.toml")):
+        for number, entry in enumerate(load_behaviour_file(path)):
+            for name in entry.features:
+                if name not in known:
+                    raise ConfigError(
+                        f"behaviour[{number}].features: there is no feature {name!r}",
+                        where=str(path),
+                        hint=config.nearest(name, known),
+                    )
 
 
 def documented(

@@ -12,10 +12,12 @@ import msgspec
 from harness import config, places
 from harness.audit.target import AuditTarget
 from harness.audit.target_loading import load_target
+from harness.checks.documented import require_sound
 from harness.engine.images import ImagePolicy, products
 from harness.errors import ConfigError, UsageError
 from harness.model import Attestation, KnownIssue
 from harness.suites.catalogue import catalogue
+from harness.suites.features import feature_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -72,6 +74,7 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
     file = config.load(path, ProjectFile) if path.exists() else ProjectFile()
     today = today or f"{datetime.now(UTC):%Y-%m-%d}"
     checks = {each.id for each in catalogue().checks}
+    require_sound(feature_of(each) for each in catalogue().checks if each.feature)
     for entry in file.known_issues:
         if entry.check not in checks:
             raise ConfigError(

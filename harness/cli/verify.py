@@ -17,9 +17,10 @@ from harness.checks.runner import accept_known
 from harness.cli.settings import Settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
+from harness.config import nearest
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
-from harness.errors import UsageError
+from harness.errors import ConfigError, UsageError
 from harness.events import Notice, RunEnded, RunStarted
 from harness.lab.catalogue import load_topologies, select, wanted_by, with_versions
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Status
@@ -222,6 +223,15 @@ def _jobs(topologies: int) -> int:
 def _topologies(settings: Settings, names: list[str]) -> list[Topology]:
     """Return the named topologies; with other versions than declared they are environments of their own."""
     known = load_topologies(settings.topologies)
+    verified = {each.id for each in catalogue().checks} | set(catalogue().suites())
+    for topology in known.values():
+        for name in topology.verify:
+            if name not in verified:
+                raise ConfigError(
+                    f"verify: there is no suite and no check {name!r}",
+                    where=str(settings.topologies / f"{topology.name}.toml"),
+                    hint=nearest(name, verified),
+                )
     chosen = select(known, [name.partition("+")[0] for name in names])
     return [with_versions(topology, settings.versions) for topology in chosen]
 

@@ -79,6 +79,10 @@ def _require_pooler(pooler: PoolerDeclaration, path: Path) -> None:
             where=str(path),
             hint=config.nearest(pooler.product, poolers()),
         )
+    if pooler.peered and pooler.instances == 1:
+        raise ConfigError(
+            "pooler.peered: found true, and a single instance has no peers", where=str(path), hint="instances = 2"
+        )
     modes = load_product(pooler.product).pool_modes
     if pooler.pool_mode not in modes:
         raise ConfigError(

@@ -11,6 +11,7 @@ from harness import places
 from harness.database import Client, Endpoint, console
 from harness.engine.images import load_product
 from harness.engine.protocol import Address, Place, ServiceSpec
+from harness.errors import ConfigError
 from harness.model import PoolerDeclaration, PoolMode, PostgresDeclaration, Prepare, Topology
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstrea
         path.stem: _render(f"{declared.product}/{path.stem}", **facts)
         for path in sorted((_FOLDER / declared.product).glob("*.j2"))
     }
+    if "start.sh" not in files:
+        raise ConfigError("there is no start.sh.j2, which becomes the server", where=str(_FOLDER / declared.product))
     return ServiceSpec(
         place=place, files=files, script=f"exec sh {quote(place.folder)}/start.sh", stop_signal=recipe.stop_signal
     )
@@ -143,4 +146,14 @@ def pgbouncer_settings(endpoint: Endpoint) -> tuple[str, dict[str, str]]:
 
 
 def _render(name: str, **facts: object) -> str:
-    return _TEMPLATES.get_template(f"{name}.j2").render(**facts)
+    """Fill a configuration template.
+
+    :raises ConfigError: naming file and line.
+    """
+    path = _FOLDER / f"{name}.j2"
+    try:
+        return _TEMPLATES.get_template(f"{name}.j2").render(**facts)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"this template is wrong: {error.message}", where=f"{path}:{error.lineno}") from None
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"this template cannot be filled: {error.message}", where=str(path)) from None

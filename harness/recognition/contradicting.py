@@ -30,6 +30,8 @@ def contradictions(recognition: Recognition, declared: Mapping[str, str]) -> tup
     for fact, value in declared.items():
         if fact not in FACTS:
             raise UsageError(f"there is no fact {fact!r}", hint=f"one of: {', '.join(FACTS)}")
+        if fact in _VERSIONS | {"pool_size"} and not re.search(r"\d", value) and value.strip() != "none":
+            raise UsageError(f"{fact}: found {value!r}, needed a number")
         finding = recognition.finding(fact)
         if finding is None or finding.confidence is Confidence.UNKNOWN or _agrees(fact, value.strip(), finding.value):
             continue

@@ -45,10 +45,11 @@ class Move(Struct, frozen=True, kw_only=True):
 class Pressure:
     """Watchers, which are idle, and holders, which keep a server connection each."""
 
-    def __init__(self, chain: Chain, watchers: dict[Wire, int]) -> None:
+    def __init__(self, chain: Chain, watchers: dict[Wire, int], usual_s: float = 0.0) -> None:
         """Begin.
 
         :param watchers: idle sessions, and the server process that served each of them last.
+        :param usual_s: how long a login with a first query took, when nobody had to wait.
         """
         self.chain = chain
         self.watchers = watchers
@@ -60,7 +61,9 @@ class Pressure:
         self.limit = ""
         #: whether it was that none was left
         self.starved = False
-        self._slowest_s = 0.0
+        #: whether the server has answered a BEGIN with a transaction
+        self.allows_blocks = False
+        self._slowest_s = usual_s
 
     def add_holder(self) -> int | None:
         """Let one more session hold a server connection, and return its process; None when none is left."""
@@ -68,10 +71,13 @@ class Pressure:
         began = time.monotonic()
         try:
             wire = self.chain.open(within_s=max(_LOGIN_S, self._patience_s))
-            pid = self._hold(wire)
+            pid = self.hold(wire)
         except TimedOutError:
             if wire:
                 self.waiting.append(wire)
+            if not self.chain.deadline.left_s():
+                self.limit = "the deadline came before the next session had one"
+                return None
             self.starved = True
             self.limit = f"the next session waited for more than {self._patience_s:.1f} s"
             return None
@@ -100,12 +106,17 @@ class Pressure:
     def _patience_s(self) -> float:
         return max(_WAIT_S, self._slowest_s * _SLOWNESS)
 
-    def _hold(self, wire: Wire) -> int:
+    def hold(self, wire: Wire) -> int:
+        """Open a transaction as :meth:`begin` does, and wait no longer than usual for a server connection.
+
+        :raises TimedOutError: the answer is still to come then, and :meth:`release` takes care of it.
+        """
         usual = wire.deadline
         wire.deadline = usual.within(self._patience_s)
-        row = self.begin(wire)
-        wire.deadline = usual
-        return row
+        try:
+            return self.begin(wire)
+        finally:
+            wire.deadline = usual
 
     def begin(self, wire: Wire) -> int:
         """Open a transaction, and return the server process that it is on."""
@@ -115,6 +126,7 @@ class Pressure:
             (pid,) = wire.pipe(parse("", _PID), *run(""), until="12C")[0]
         else:
             (pid,) = wire.query(f"{_BEGIN}; {_PID}")[0]
+            self.allows_blocks = True
         return int(pid or 0)
 
     def end(self, wire: Wire) -> None:
@@ -194,6 +206,8 @@ def _stays(pressure: Pressure) -> bool:
 def _note_mode(pressure: Pressure, taken: str, move: Move | None, notes: Notes, *, stayed: bool) -> None:
     if pressure.no_blocks:
         notes.certain("pool_mode", "statement", f"BEGIN is refused: {pressure.no_blocks}")
+    elif taken and not pressure.allows_blocks:
+        notes.unknown("pool_mode", f"{taken}, so transaction or statement; no BEGIN was answered: {pressure.limit}")
     elif taken:
         then = f"; it went on with {move.after}" if move and move.before != move.after else ""
         notes.certain("pool_mode", "transaction", f"{taken}{then}; transactions are allowed")

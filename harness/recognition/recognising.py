@@ -124,7 +124,7 @@ def _look(
     if console is not None:
         with _going_on(notes), _side(console, chain, redactor, "the console") as side:
             ask_console(side, chain, served[0].pid, notes)
-    _under_pressure(chain, plain, served, tried, notes)
+    _under_pressure(chain, plain, served, tried, notes, usual_s=took_s)
     with _going_on(notes, "product"):
         look_at_other_products(chain, notes)
     if notes.value("product") == "PgBouncer":
@@ -203,12 +203,14 @@ def _note_pooler(chain: Chain, plain: Wire, served: list[Served], direct_from: s
         notes.likely("pooler", judged, how)
 
 
-def _under_pressure(chain: Chain, plain: Wire, served: list[Served], tried: Tried | None, notes: Notes) -> None:
+def _under_pressure(
+    chain: Chain, plain: Wire, served: list[Served], tried: Tried | None, notes: Notes, *, usual_s: float
+) -> None:
     """Find what only shows when sessions compete for server connections."""
     watchers = {plain: served[0].pid}
     if tried is not None:
         watchers[tried.session] = tried.pid
-    pressure = Pressure(chain, watchers)
+    pressure = Pressure(chain, watchers, usual_s)
     moves: list[Move | None] = []
     if notes.value("pooler") == "no":
         for fact in ("pool_mode", "pool_size"):

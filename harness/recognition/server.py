@@ -20,7 +20,8 @@ SELECT pg_catalog.pg_backend_pid(),
     (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8,
     (EXTRACT(epoch FROM a.backend_start) * 1000000)::pg_catalog.int8,
     pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version'),
-    pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.inet_client_port(), s.ssl,
+    (SELECT reset_val FROM pg_catalog.pg_settings
+     WHERE name OPERATOR(pg_catalog.=) 'default_transaction_isolation'), pg_catalog.inet_client_port(), s.ssl,
     pg_catalog.host(pg_catalog.inet_client_addr())
 FROM (SELECT 1) AS one
 LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
@@ -76,7 +77,9 @@ def ask_about(wire: Wire) -> Served:
 def note_server(served: Served, notes: Notes) -> None:
     notes.certain("server_version", served.version, "the server's own setting")
     notes.certain("in_recovery", "yes" if served.in_recovery else "no", "pg_is_in_recovery()")
-    notes.certain("default_transaction_isolation", served.isolation, "the setting of a new session")
+    # not the setting in force: behind a pooler another client may have left it
+    how = "what a session of this role begins with, whatever others set since; options of the connection string aside"
+    notes.certain("default_transaction_isolation", served.isolation, how)
     if served.tls:
         value = "used" if served.tls == "t" else "not used"
         notes.certain("tls_server", value, f"pg_stat_ssl of the server process {served.pid}")

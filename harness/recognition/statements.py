@@ -51,14 +51,18 @@ def _confirm(wire: Wire, pressure: Pressure, name: str, first: tuple[int, str], 
     """Run a renamed statement on another server connection than the one it was prepared on."""
     before, renamed = first
     how = f"the server process {before} has it as {renamed}"
+    size = notes.value("pool_size")
+    # whoever holds the last server connection keeps the application waiting
+    most = int(size) - 1 if size.isdecimal() else pressure.chain.most
     try:
-        while not pressure.chain.is_full and (pid := pressure.add_holder()) is not None:
-            if pid == before:
+        while len(pressure.holders) < most and not pressure.chain.is_full:
+            pid = pressure.add_holder()
+            if pid is None or pid == before:
                 break
-        else:
+        if before not in pressure.holders.values():
             notes.likely(_FACT, "tracked", f"{how}; no move could be forced")
             return
-        after = pressure.begin(wire)
+        after = pressure.hold(wire)
         try:
             wire.pipe(*run(name), until="2C")
             _deallocate(wire, _names_on_server(wire, name))

@@ -77,6 +77,12 @@ def feature(
     return declare
 
 
+def feature_of(declared: Check) -> str:
+    """Return the name by which `topologies/behaviour/` knows a check."""
+    suite, _, name = declared.id.partition(".")
+    return name if suite == "pooling" else f"driver-{name}"
+
+
 def works_here(bench: Bench, name: str) -> bool:
     """Say whether a feature is expected to work: what a control has to turn into the opposite."""
     return WORKS in bench.foreseen(name)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 5.0
 
 
-def _raw(
+def log_in_raw(
     endpoint: Endpoint, parameters: Mapping[str, str], *, version: tuple[int, int] = PROTOCOL_3_0, password: str = ""
 ) -> Wire:
     """Log in with any startup parameters, which libpq would not send.
@@ -48,7 +48,8 @@ def _raw(
     return wire
 
 
-def _refused(error: DatabaseError) -> Outcome:
+def refused(error: DatabaseError) -> Outcome:
+    """Return the outcome of a refused login."""
     return Outcome(
         behaviour=Behaviour.FAILS, sqlstate=error.sqlstate if isinstance(error, ServerError) else "", closed=True
     )
@@ -59,10 +60,10 @@ def _startup(bench: Bench, name: str, parameters: dict[str, str], shown: str, as
     if bench.otherwise:
         parameters = {} if works_here(bench, name) else {"application_name": "control"}
     try:
-        wire = _raw(bench.lab.chain(bench.database), parameters)
+        wire = log_in_raw(bench.lab.chain(bench.database), parameters)
     except (ServerError, ClosedError) as error:
         bench.fact("what the client was told", str(error))
-        return _refused(error)
+        return refused(error)
     with contextlib.closing(wire):
         if bench.otherwise and not works_here(bench, name):
             wire.query(f"SET {shown} = '{asked}'")
@@ -147,10 +148,10 @@ def protocol(bench: Bench) -> Outcome:
     if bench.otherwise and not works_here(bench, "protocol-3-2"):
         version = PROTOCOL_3_0
     try:
-        wire = _raw(bench.lab.chain(bench.database), {}, version=version)
+        wire = log_in_raw(bench.lab.chain(bench.database), {}, version=version)
     except (ServerError, ClosedError, NotPostgresError) as error:
         bench.fact("what the client was told", str(error))
-        return _refused(error)
+        return refused(error)
     bench.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
     with contextlib.closing(wire):
         answer = wire.query("SELECT 1")
@@ -168,12 +169,12 @@ def replication(bench: Bench) -> Outcome:
     endpoint = bench.lab.dba(bench.database) if not (bench.otherwise and works) else bench.lab.chain(bench.database)
     try:
         with contextlib.closing(
-            _raw(endpoint, {"replication": "database"} if works or not bench.otherwise else {})
+            log_in_raw(endpoint, {"replication": "database"} if works or not bench.otherwise else {})
         ) as wire:
             rows = wire.query("IDENTIFY_SYSTEM" if works or not bench.otherwise else "SELECT 1")
     except (ServerError, ClosedError) as error:
         bench.fact("what the client was told", str(error))
-        return _refused(error)
+        return refused(error)
     return WORKS if rows else LOST
 
 
@@ -202,11 +203,11 @@ def unknown_database(bench: Bench) -> Outcome:
 def _is_refused(bench: Bench, password: str, database: str, why: str) -> Outcome:
     """Connect, and expect to be refused in words that say why; the SQLSTATE is another with each product."""
     try:
-        with contextlib.closing(_raw(bench.lab.chain(database), {}, password=password)) as wire:
+        with contextlib.closing(log_in_raw(bench.lab.chain(database), {}, password=password)) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
         bench.fact("what the client was told", str(error))
-        return WORKS if re.search(why, str(error), re.IGNORECASE) else _refused(error)
+        return WORKS if re.search(why, str(error), re.IGNORECASE) else refused(error)
     return WRONG
 
 

@@ -14,9 +14,11 @@ from harness.checks.documented import WORKS
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
 from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError
-from harness.messages import CLOSED, Answer, finish, simple, start
+from harness.messages import Answer, finish, simple, start
 from harness.suites.features import CONNECTIONS, LOST, WRONG, fails, feature, works_here
+from harness.suites.pooling_connections import log_in_raw, refused
 from harness.waiting import NotYet, poll
+from harness.wire.messages import ClosedError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 CONSOLE = Capability(
     "a console that sets timeouts",
-    "the chain has no pooler whose timeouts can be set while it runs",
+    "the chain has no PgBouncer whose settings can be changed while it runs",
     lambda topology: (
         topology.pooler is not None and topology.pooler.product == "pgbouncer" and topology.pooler.instances == 1
     ),
@@ -170,19 +172,18 @@ def too_many_clients(bench: Bench) -> Outcome:
 
 
 def _connected(bench: Bench, reason: str, endpoint: Endpoint | None = None) -> Outcome:
-    """Connect, and tell what came of it; while connecting libpq keeps the text, and no SQLSTATE.
+    """Connect, and tell what came of it; by messages of our own, because libpq keeps no SQLSTATE while it connects.
 
     :param reason: what the text has to say if it is refused.
     """
     try:
-        with bench.connect(endpoint or bench.lab.chain(bench.database)) as client:
-            client.value("SELECT 1")
-    except SqlError as error:
-        told = " ".join(str(error).split())
-        bench.fact("what the client was told", told)
-        if not re.search(reason, told):
-            raise NotExercisedError(f"the client was refused for something else: {told}") from None
-        return fails(Answer(sqlstate=error.sqlstate or CLOSED, closed=True))
+        with contextlib.closing(log_in_raw(endpoint or bench.lab.chain(bench.database), {})) as wire:
+            wire.query("SELECT 1")
+    except (ServerError, ClosedError) as error:
+        bench.fact("what the client was told", error.what)
+        if not re.search(reason, error.what):
+            raise NotExercisedError(f"the client was refused for something else: {error.what}") from None
+        return refused(error)
     return WORKS
 
 
@@ -325,10 +326,11 @@ def restart_idle(bench: Bench) -> Outcome:
     apart="restart-busy",
 )
 def restart_busy(bench: Bench) -> Outcome:
-    client, gate = bench.plain_client(), 6002
+    client = bench.plain_client()
     if not bench.otherwise:
-        bench.admin.value(f"SELECT pg_advisory_lock({gate})")
-        _waits_at(bench, client, gate)
+        # no lock: who holds it ends in the restart, too, and might end first
+        start(client, f"SELECT pg_sleep({_FAR_S})")
+        waiting_pid(bench, f"pg_sleep({_FAR_S})")
         _restart(bench)
     else:
         start(client, "SELECT 1")

@@ -153,3 +153,44 @@ def test_what_is_signed_has_to_say_something(
     )
     assert main(["list", "suites"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_topology_cannot_be_verified_with_what_there_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.toml").write_text('summary = "s"\nverify = ["poolling"]\n[postgres]\nversion = "17"\n')
+    assert main(["verify", "mine", "--dry-run", "--topologies-folder", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "mine.toml" in err
+    assert "did you mean pooling" in err
+
+
+def test_what_is_documented_of_no_feature_is_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "behaviour").mkdir()
+    (tmp_path / "behaviour" / "pgbouncer.toml").write_text(
+        '[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
+    )
+    monkeypatch.setattr("harness.places.TOPOLOGIES", tmp_path)
+    assert main(["list", "suites"]) == 2
+    assert "there is no feature 'seting-kept'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
+        (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "needed a number"),
+        (["--most-connections", "1"], "at least 3"),
+        (["not a connection string"], "no connection string"),
+    ],
+)
+def test_what_cannot_be_identified_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["identify", *arguments]) in {2, 3}
+    err = capsys.readouterr().err
+    assert said in err or "could not be reached" in err or "refused" in err
+    assert "ss@127" not in err
+    assert "Traceback" not in err

@@ -52,6 +52,13 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
         ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "no such key", "default_pool_size"]),
         ('product = "pgbouncer"', 'product = "pgcat"', ["pooler.product", "'pgcat'", "pgbouncer"]),
         ('product = "pgbouncer"\n', "", ["pooler.product", "missing"]),
+        (
+            'product = "pgbouncer"\nversion = "1.24"',
+            'product = "pgpool"\nversion = "4.6"',
+            ["pooler.pool_mode", "allowed for pgpool: session"],
+        ),
+        ("default_pool_size = 4", "default_pool_size = 4\npeered = true", ["pooler.peered", "no peers"]),
+        ("default_pool_size = 4", "default_pool_size = 4\ninstances = 9", ["pooler.instances", "from 1 to 4"]),
         ('version = "17"', 'version = "16"', ["postgres.version", '"16"', "17"]),
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
         ("[pooler]", "[pooler", ["not TOML", "line"]),
