@@ -66,6 +66,7 @@ def identify(context: Context, arguments: Namespace) -> int:
     :raises UsageError: :raises ConfigError: for what cannot be asked (exit 2).
     """
     declared = _declared(arguments.declared)
+    contradictions(Recognition(findings=()), declared)  # names and values that make no sense, before anything is asked
     given = {name: getattr(arguments, name) for name in ("dsn", "direct", "console")}
     strings = {name: _connection_string(each, name) for name, each in given.items() if each is not None}
     try:

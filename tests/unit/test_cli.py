@@ -182,7 +182,7 @@ def test_what_is_documented_of_no_feature_is_told_before_anything_starts(
     [
         (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
         (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "needed a number"),
-        (["--most-connections", "1"], "at least 3"),
+        (["--most-connections", "1"], "from 3 to 100"),
         (["not a connection string"], "no connection string"),
     ],
 )
@@ -191,6 +191,6 @@ def test_what_cannot_be_identified_is_one_clear_error(
 ) -> None:
     assert main(["identify", *arguments]) in {2, 3}
     err = capsys.readouterr().err
-    assert said in err or "could not be reached" in err or "refused" in err
+    assert said in err
     assert "ss@127" not in err
     assert "Traceback" not in err
