@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
+import jinja2
 import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect, console
 from harness.engine import native
 from harness.engine.docker import DockerEngine
-from harness.errors import ServiceFailedError
+from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import services
 from harness.lab.catalogue import load_topologies
@@ -62,7 +64,7 @@ def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
 
     def without_app(name: str, **facts: object) -> str:
         text = render(name, **facts)
-        return text.replace('"harness_app"', '"somebody_else"') if name == "userlist.txt" else text
+        return text.replace('"harness_app"', '"somebody_else"') if name == "pgbouncer/userlist.txt" else text
 
     monkeypatch.setattr(services, "_render", without_app)
     with pytest.raises(ServiceFailedError) as caught:
@@ -81,6 +83,19 @@ def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine,
     assert "ended while starting" in caught.value.what
     assert "no_such_setting" in caught.value.detail
     nothing_is_left(engine, owner)
+
+
+def test_a_template_with_a_mistake_is_told_with_its_line(
+    any_engine: Engine, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for product in ("postgres", "pgbouncer"):
+        shutil.copytree(services._FOLDER / product, tmp_path / product)
+    (tmp_path / "pgbouncer" / "pgbouncer.ini.j2").write_text("[pgbouncer]\n{% if %}\n")
+    monkeypatch.setattr(services, "_FOLDER", tmp_path)
+    monkeypatch.setattr(services._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
+    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: this template is wrong"):
+        stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
+    nothing_is_left(any_engine, owner)
 
 
 def test_a_service_that_never_answers_ends_at_the_deadline(
@@ -120,7 +135,7 @@ def test_the_pooler_passes_scram_keys_on_and_knows_no_password(engine: Engine, o
         assert endpoint
         users = console(endpoint, "SHOW USERS")
         assert "harness_app" in {row["name"] for row in users}
-        text = services._render("userlist.txt", roles=lab.roles)
+        text = services._render("pgbouncer/userlist.txt", roles=lab.roles)
         assert all(role.password not in text for role in lab.roles.all())
     finally:
         lab.close()
