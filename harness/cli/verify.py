@@ -309,7 +309,14 @@ def _evidence(settings: Settings) -> Evidence:
         target=settings.target.identity,
         left_out=damaged,
     )
-    return _with_known(merged, settings)
+    ran = set(merged.names())
+    on_demand = [each.name for each in load_topologies(settings.topologies).values() if each.on_demand]
+    apart = tuple(
+        f"the topology {name} is there on demand, and no run of this code has verified it"
+        for name in on_demand
+        if name not in ran
+    )
+    return _with_known(replace(merged, left_out=(*merged.left_out, *apart)), settings)
 
 
 def _with_known(evidence: Evidence, settings: Settings) -> Evidence:
