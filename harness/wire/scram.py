@@ -26,7 +26,7 @@ class Scram:
     def __init__(self, password: str, nonce: str = "") -> None:
         """Begin an exchange; the nonce is random unless a test gives one."""
         self._password = _prepared(password).encode("utf-8", "surrogateescape")
-        self._nonce = nonce or secrets.token_urlsafe(18)
+        self._nonce = nonce or base64.b64encode(secrets.token_bytes(18)).decode()
         self._server_signature = b""
         self.verified = False
 
