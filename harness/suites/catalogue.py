@@ -28,6 +28,7 @@ from harness.suites import (
     pooling_sharing,
     pooling_state,
     pooling_statements,
+    pooling_transactions,
     pooling_trouble,
     redaction,
     retention,
@@ -57,7 +58,8 @@ def catalogue() -> Catalogue:
             *(actor, actor_sharing, actor_actions, actor_work, careless),
             *(redaction, retention, export, investigation, observability, continuity),
             trail_breaks,
-            *(pooling_statements, pooling_state, pooling_sharing, pooling_connections, pooling_recognition),
+            *(pooling_statements, pooling_state, pooling_sharing, pooling_transactions),
+            *(pooling_connections, pooling_recognition),
             drivers,
             # restarts servers at its end, so nothing comes after it
             pooling_trouble,

@@ -1,29 +1,26 @@
-"""Pooling: locks and messages, which tie clients to each other, and transactions, which a pooler must not take apart."""
+"""Pooling: locks and messages, which tie clients to each other."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import MOVING, follower, neighbour, pressed
+from harness.checks.backends import follower, neighbour, pressed
 from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
-from harness.database import SqlError, cut
 from harness.errors import TimedOutError
-from harness.messages import extended, finish, simple, start
-from harness.suites.features import LEAKS, LOCKS, LOST, TRANSACTIONS, WRONG, fails, feature, works_here
+from harness.messages import finish, simple, start
+from harness.suites.features import LEAKS, LOCKS, LOST, feature, works_here
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.database import Client
-    from harness.messages import Answer
     from harness.model import Outcome
 
-_KEY = 4242
-_HELD = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {_KEY} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+KEY = 4242
+HELD = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {KEY} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 #: for what is expected to come, and for what is expected not to
-_PATIENT_S, _SOON_S = 5.0, 0.25
+PATIENT_S, SOON_S = 5.0, 0.25
 
 
 @feature(
@@ -34,15 +31,15 @@ _PATIENT_S, _SOON_S = 5.0, 0.25
 )
 def advisory_lock(bench: Bench) -> Outcome:
     client = bench.plain_client()
-    client.value(f"SELECT pg_advisory_lock({_KEY})")
+    client.value(f"SELECT pg_advisory_lock({KEY})")
     other = neighbour(bench, client)
     if bench.otherwise and works_here(bench, "advisory-lock"):
         bench.admin.value("SELECT pg_terminate_backend(%s)", [client.server_pid()])
-        _until(bench, _HELD, 0, _PATIENT_S)
+        until(bench, HELD, 0, PATIENT_S)
     elif bench.otherwise:
         simple(other, "SELECT pg_advisory_unlock_all()")
-        bench.admin.value(f"SELECT pg_advisory_lock({_KEY})")
-    got = other.value(f"SELECT pg_try_advisory_lock({_KEY})")
+        bench.admin.value(f"SELECT pg_advisory_lock({KEY})")
+    got = other.value(f"SELECT pg_try_advisory_lock({KEY})")
     bench.fact("both were told that they hold the lock", got)
     return LEAKS if got else WORKS
 
@@ -55,13 +52,13 @@ def advisory_lock(bench: Bench) -> Outcome:
 )
 def advisory_unlock(bench: Bench) -> Outcome:
     client = bench.plain_client()
-    client.value(f"SELECT pg_advisory_lock_shared({_KEY})")
+    client.value(f"SELECT pg_advisory_lock_shared({KEY})")
     with pressed(bench, client):
         if bench.otherwise:
             verb = "unlock" if works_here(bench, "advisory-unlock") else "lock"
-            client.value(f"SELECT pg_advisory_{verb}_shared({_KEY})")
-        released = client.value(f"SELECT pg_advisory_unlock_shared({_KEY})")
-    bench.fact("held after that, seen from the direct connection", bench.admin.value(_HELD))
+            client.value(f"SELECT pg_advisory_{verb}_shared({KEY})")
+        released = client.value(f"SELECT pg_advisory_unlock_shared({KEY})")
+    bench.fact("held after that, seen from the direct connection", bench.admin.value(HELD))
     return WORKS if released else LOST
 
 
@@ -73,10 +70,10 @@ def advisory_unlock(bench: Bench) -> Outcome:
 )
 def advisory_orphan(bench: Bench) -> Outcome:
     client = bench.plain_client()
-    client.value(f"SELECT pg_advisory_lock({_KEY})")
+    client.value(f"SELECT pg_advisory_lock({KEY})")
     pid = client.server_pid()
     if bench.otherwise and works_here(bench, "advisory-orphan"):
-        start(bench.another_owner(), f"SELECT pg_advisory_lock({_KEY})")
+        start(bench.another_owner(), f"SELECT pg_advisory_lock({KEY})")
     client.close()
     other = bench.plain_client()
     after = other.server_pid()
@@ -85,13 +82,13 @@ def advisory_orphan(bench: Bench) -> Outcome:
         simple(other, "SELECT pg_advisory_unlock_all()")
     try:
         patient = works_here(bench, "advisory-orphan") and not bench.otherwise
-        _until(bench, _HELD, 0, _PATIENT_S if patient else _SOON_S)
+        until(bench, HELD, 0, PATIENT_S if patient else SOON_S)
     except NotExercisedError:
         return LEAKS
     return WORKS
 
 
-def _until(bench: Bench, question: str, answer: object, deadline_s: float) -> None:
+def until(bench: Bench, question: str, answer: object, deadline_s: float) -> None:
     """Wait for an answer on the direct connection.
 
     :raises NotExercisedError: when it does not come.
@@ -115,17 +112,17 @@ def _until(bench: Bench, question: str, answer: object, deadline_s: float) -> No
 )
 def advisory_xact_lock(bench: Bench) -> Outcome:
     client, other = bench.plain_client(), bench.plain_client()
-    gate = _KEY + 1
+    gate = KEY + 1
     bench.admin.value(f"SELECT pg_advisory_lock({gate})")
     # one statement that holds the lock and waits for the gate: it needs no transaction block
-    start(client, f"SELECT pg_advisory_xact_lock({_KEY}), pg_advisory_xact_lock({gate})")
-    _until(bench, _HELD, 1, _PATIENT_S)
-    during = other.value(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+    start(client, f"SELECT pg_advisory_xact_lock({KEY}), pg_advisory_xact_lock({gate})")
+    until(bench, HELD, 1, PATIENT_S)
+    during = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
     bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
     finish(client)
     if bench.otherwise:
-        bench.admin.value(f"SELECT pg_advisory_lock({_KEY})")
-    after = other.value(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+        bench.admin.value(f"SELECT pg_advisory_lock({KEY})")
+    after = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
     bench.probed("one holds the lock, the other asks", client.server_pid(), other.server_pid())
     if during:
         return LEAKS
@@ -150,7 +147,7 @@ def listen(bench: Bench) -> Outcome:
             simple(client, "NOTIFY news, 'from this control'")
         bench.admin.run("NOTIFY news, 'for who listens'")
         client.server_pid()
-        got = _notifications(client, _PATIENT_S if works else _SOON_S)
+        got = _notifications(client, PATIENT_S if works else SOON_S)
     bench.fact("notifications received", got)
     return WORKS if got else LOST
 
@@ -169,7 +166,7 @@ def notify_apart(bench: Bench) -> Outcome:
         other.run("LISTEN news" if works_here(bench, "notify-apart") else "UNLISTEN *")
     # a session that listens gets its own notifications before it is told that it is idle again
     other.run("NOTIFY news, 'private'")
-    got = _notifications(other, _SOON_S)
+    got = _notifications(other, SOON_S)
     bench.fact("notifications that reached a client that never listened", got)
     return LEAKS if got else WORKS
 
@@ -185,267 +182,8 @@ def notify(bench: Bench) -> Outcome:
     bench.admin.run("LISTEN news")
     client.run("NOTIFY news, 'sent'" if not bench.otherwise else "SELECT 1")
     bench.admin.value("SELECT 1")
-    return WORKS if "sent" in _notifications(bench.admin, _SOON_S if bench.otherwise else _PATIENT_S) else LOST
+    return WORKS if "sent" in _notifications(bench.admin, SOON_S if bench.otherwise else PATIENT_S) else LOST
 
 
 def _notifications(client: Client, timeout_s: float) -> list[str]:
     return [each.payload for each in client.notifies(timeout=timeout_s, stop_after=1)]
-
-
-# --- transactions -------------------------------------------------------------------------------------------
-
-
-def _beginner(bench: Bench) -> Client:
-    """Return who opens a transaction block; where that is refused, the control lets it reach the server itself."""
-    return bench.direct_client() if bench.otherwise and not works_here(bench, "transaction") else bench.plain_client()
-
-
-@feature(
-    "transaction",
-    "transaction block",
-    group=TRANSACTIONS,
-    claim="a transaction block is one transaction on one server connection, and can be rolled back",
-)
-def transaction(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        bench.fact("what the client was told", begun.message)
-        return fails(begun)
-    first = simple(client, "INSERT INTO pooling.notes (body) VALUES ('one') RETURNING pg_backend_pid()")
-    bench.plain_client().server_pid()
-    if bench.otherwise and works_here(bench, "transaction"):
-        simple(client, "COMMIT")
-    second = simple(client, "SELECT pg_backend_pid()")
-    simple(client, "ROLLBACK")
-    bench.probed(
-        "two statements of one transaction, with others between", int(first.value or 0), int(second.value or 0)
-    )
-    if bench.admin.value("SELECT count(*) FROM pooling.notes") != 0 or first.value != second.value:
-        return WRONG
-    return WORKS
-
-
-@feature(
-    "savepoint",
-    "SAVEPOINT and SET LOCAL within a transaction",
-    group=TRANSACTIONS,
-    claim="what was set locally holds for its transaction, and a rollback to a savepoint gives back what was before",
-)
-def savepoint(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        return fails(begun)
-    spoilt = bench.otherwise and works_here(bench, "transaction")
-    last = simple(
-        client,
-        "SELECT set_config('app.tenant', 'outer', true); SAVEPOINT a; SELECT set_config('app.tenant', 'inner', true);"
-        f"SET LOCAL ROLE harness_tenant; {'' if spoilt else 'ROLLBACK TO SAVEPOINT a;'}"
-        "SELECT current_setting('app.tenant') || ' ' || current_user",
-    )
-    simple(client, "COMMIT")
-    after = simple(client if bench.otherwise else neighbour(bench, client), "SELECT current_user")
-    if last.is_error:
-        return fails(last)
-    return WORKS if (last.value, after.value) == ("outer harness_app", "harness_app") else WRONG
-
-
-@feature(
-    "local-outside",
-    "SET LOCAL outside a transaction block",
-    group=TRANSACTIONS,
-    claim="what is set locally outside a transaction block holds for the next statement",
-)
-def local_outside(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    pid = client.server_pid()
-    client.value(f"SELECT set_config('app.tenant', 't1', {'false' if bench.otherwise else 'true'})")
-    seen = client.value("SELECT current_setting('app.tenant', true)")
-    bench.probed("the client stays alone on its server connection", pid, client.server_pid())
-    return WORKS if seen == "t1" else LOST
-
-
-@feature(
-    "local-residue",
-    "trace of a local setting on its server connection",
-    group=TRANSACTIONS,
-    claim="a setting that another client made locally is as unset as before: NULL, and not an empty text",
-)
-def local_residue(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    simple(client, "SELECT set_config('app.never_set', 'by one', true)")
-    other = follower(bench, client)
-    works = works_here(bench, "local-residue")
-    if bench.otherwise and works:
-        simple(other, "SELECT set_config('app.never_set', 'by the other', true)")
-    name = "app.never_set" if not bench.otherwise or works else "app.never_set_by_anybody"
-    seen = other.value(f"SELECT current_setting('{name}', true)")
-    bench.fact("the other client saw", seen)
-    return WORKS if seen is None else WRONG if seen == "" else LEAKS
-
-
-@feature(
-    "two-phase",
-    "two-phase commit",
-    group=TRANSACTIONS,
-    claim="a prepared transaction can be committed by its client later, wherever it is served then",
-)
-def two_phase(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    name = f"harness {bench.database}"
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        return fails(begun)
-    prepared = simple(client, f"INSERT INTO pooling.notes (body) VALUES ('both'); PREPARE TRANSACTION '{name}'")
-    if prepared.is_error:
-        return fails(prepared)
-    works = works_here(bench, "two-phase")
-    with pressed(bench, client) if works else contextlib.nullcontext():
-        if bench.otherwise and works:
-            bench.admin.run(f"ROLLBACK PREPARED '{name}'")
-        answer = simple(client, f"COMMIT PREPARED '{name}'")
-    if answer.is_error:
-        return fails(answer)
-    return WORKS if bench.admin.value("SELECT count(*) FROM pooling.notes") == 1 else LOST
-
-
-@feature(
-    "cursor",
-    "WITHOUT HOLD cursor",
-    group=TRANSACTIONS,
-    claim="a cursor can be fetched from within its transaction",
-)
-def cursor(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        return fails(begun)
-    simple(client, "DECLARE pages CURSOR FOR SELECT generate_series(1, 3)")
-    if bench.otherwise and works_here(bench, "cursor"):
-        simple(client, "CLOSE pages")
-    answer = simple(client, "FETCH 2 FROM pages")
-    simple(client, "COMMIT")
-    return _right(bench, client, answer, "1")
-
-
-@feature(
-    "temp-table-drop",
-    "temporary table ON COMMIT DROP",
-    group=TRANSACTIONS,
-    claim="a temporary table that is dropped at commit serves its transaction, and leaves nothing for others",
-)
-def temp_table_drop(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        return fails(begun)
-    works = works_here(bench, "temp-table-drop")
-    rule = "DELETE ROWS" if bench.otherwise and works else "DROP"
-    simple(client, f"CREATE TEMPORARY TABLE work ON COMMIT {rule} AS SELECT 'mine'::text AS word")
-    answer = simple(client, "SELECT word FROM work")
-    simple(client, "COMMIT")
-    later = simple(neighbour(bench, client) if bench.mode in MOVING and works else client, "SELECT word FROM work")
-    if answer.is_error:
-        return fails(answer)
-    return WORKS if answer.value == "mine" and later.sqlstate == "42P01" else LEAKS
-
-
-@feature(
-    "single-message",
-    "several statements in one message",
-    group=TRANSACTIONS,
-    claim="statements that are sent in one message are one transaction: they see what was set locally, or none stays",
-)
-def single_message(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    seen = simple(
-        client,
-        f"SELECT set_config('app.tenant', 't1', {'true' if not bench.otherwise else 'false'});"
-        "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); SELECT 1 / 0",
-    )
-    whole = simple(
-        client,
-        f"BEGIN; SELECT set_config('app.tenant', 't2', true); {'' if not bench.otherwise else 'ROLLBACK;'}"
-        "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); COMMIT",
-    )
-    if seen.sqlstate != "22012":
-        return fails(seen) if seen.is_error else WRONG
-    if whole.is_error:
-        return fails(whole)
-    return WORKS if bench.admin.rows("SELECT body FROM pooling.notes") == [("t2",)] else WRONG
-
-
-@feature(
-    "index-concurrently",
-    "CREATE INDEX CONCURRENTLY",
-    group=TRANSACTIONS,
-    claim="an index can be created concurrently",
-)
-def index_concurrently(bench: Bench) -> Outcome:
-    client = bench.dba()
-    if bench.otherwise:
-        bench.owner.run("ALTER TABLE pooling.notes RENAME TO renamed")
-    answer = extended(client, "CREATE INDEX CONCURRENTLY by_body ON pooling.notes (body)")
-    if answer.is_error:
-        return fails(answer)
-    return (
-        WORKS
-        if bench.admin.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'pooling.by_body'::regclass")
-        else LOST
-    )
-
-
-@feature(
-    "vanished-client",
-    "client that vanishes in its transaction",
-    group=TRANSACTIONS,
-    claim="what a client that vanishes has not committed is rolled back, and its locks are free again",
-)
-def vanished_client(bench: Bench) -> Outcome:
-    client = _beginner(bench)
-    begun = simple(client, "BEGIN")
-    if begun.is_error:
-        return fails(begun)
-    simple(client, f"INSERT INTO pooling.notes (body) VALUES ('lost'); SELECT pg_advisory_xact_lock({_KEY})")
-    if bench.otherwise and works_here(bench, "vanished-client"):
-        simple(client, "COMMIT")
-    cut(client)
-    try:
-        _until(bench, _HELD, 0, _PATIENT_S)
-    except NotExercisedError:
-        return LEAKS
-    other = bench.plain_client()
-    left = other.value("SELECT count(*) FROM pooling.notes")
-    return WORKS if left == 0 else WRONG
-
-
-@feature(
-    "client-address",
-    "inet_client_port: tells connections of clients apart",
-    group=TRANSACTIONS,
-    claim="two clients have two client ports in the server's eyes",
-)
-def client_address(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    mine = client.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
-    other = neighbour(bench, client)
-    if bench.otherwise and not works_here(bench, "client-address"):
-        bench.admin.value("SELECT pg_terminate_backend(%s)", [other.server_pid()])
-        simple(other, "SELECT 1")
-        other = bench.plain_client()
-    if bench.otherwise and works_here(bench, "client-address"):
-        other = client
-    theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
-    bench.fact("the server sees", {"one client at": ":".join(map(str, mine)), "another at": ":".join(map(str, theirs))})
-    return WRONG if mine == theirs else WORKS
-
-
-def _right(bench: Bench, client: Client, answer: Answer, right: str) -> Outcome:
-    try:
-        bench.fact("server connection", client.server_pid())
-    except SqlError:
-        return fails(answer)
-    if answer.is_error:
-        return fails(answer)
-    return WORKS if answer.value == right else WRONG

@@ -70,23 +70,21 @@ def _waits_at(bench: Bench, client: Client, gate: int) -> None:
     waiting_pid(bench, f"({gate})")
 
 
-def _told(client: Client, statement: str = "SELECT 1") -> Answer:
-    return simple(client, statement)
-
-
 def _until_told(client: Client) -> Answer | None:
     """Wait until something is said to an idle client and return what it was told; None when nothing is."""
 
     def ended() -> None:
         with contextlib.suppress(SqlError):  # the connection is known to be lost already
-            if not select.select([client.fileno()], [], [], 0)[0]:
+            news = select.poll()
+            news.register(client.fileno(), select.POLLIN)
+            if not news.poll(0):
                 raise NotYet("nothing was said")
 
     try:
         poll(ended, what="the end of a connection", deadline_s=_SILENCE_S, interval_s=0.02)
     except TimedOutError:
         return None
-    return _told(client)
+    return simple(client, "SELECT 1")
 
 
 def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
@@ -311,7 +309,7 @@ def restart_idle(bench: Bench) -> Outcome:
         _restart(bench)
     if bench.otherwise and works:
         client.pgconn.finish()
-    answer = _told(client)
+    answer = simple(client, "SELECT 1")
     if answer.is_error:
         bench.fact("what the client was told", answer.message)
         return fails(answer)
