@@ -34,6 +34,7 @@ from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterable
 
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Check
@@ -83,12 +84,13 @@ def prove(context: Context, arguments: Namespace) -> int:
         return 0
     run = _execute(context, topologies, checks, proving=True, named=named)
     _render(_evidence(context.settings), context.settings)
+    width = _width(each.name for each in topologies)
     for topology in topologies:
         proofs = [each for each in run.proofs if each.topology == topology.name]
         proven = sum(each.proven for each in proofs)
         unproven = sum(each.applicable and not each.proven for each in proofs)
         sys.stdout.write(
-            f"{topology.name:<12} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
+            f"{topology.name:<{width}} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
         )
     if run.trail_proofs:
         exact = sum(each.exact for each in run.trail_proofs)
@@ -346,21 +348,26 @@ def _print_plan(plan: tuple[PlannedCheck, ...], topologies: list[Topology], targ
 
 def _recap(runs: list[StoredRun]) -> None:
     for run in runs:
-        for name in dict.fromkeys(row.topology for row in run.record.plan):
+        names = list(dict.fromkeys(row.topology for row in run.record.plan))
+        for name in names:
             results = [each for each in run.answers() if each.topology == name]
-            _recap_line(name, count(results), elapsed_s(results))
+            _recap_line(name.ljust(_width(names)), count(results), elapsed_s(results))
 
 
 def _recap_evidence(evidence: Evidence) -> None:
     for name in evidence.names():
         results = [row.result for row in evidence.of(name)]
-        _recap_line(name, count(results), elapsed_s(results))
+        _recap_line(name.ljust(_width(evidence.names())), count(results), elapsed_s(results))
+
+
+def _width(names: Iterable[str]) -> int:
+    return max([12, *map(len, names)])
 
 
 def _recap_line(name: str, counted: Count, took_s: float) -> None:
     known = f" ({counted.known} known)" if counted.known else ""
     sys.stdout.write(
-        f"{name:<12} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
+        f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
         f"not_run={counted.not_run}  {took_s:.1f}s\n"
     )
     sys.stdout.flush()
