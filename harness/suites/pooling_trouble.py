@@ -108,7 +108,7 @@ def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
     group=CONNECTIONS,
     claim="a client that waits for a server connection longer than query_wait_timeout is told so",
     needs=(CONSOLE,),
-    apart="full-pool",
+    apart="timeouts",
 )
 def full_pool(bench: Bench) -> Outcome:
     size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
