@@ -232,11 +232,10 @@ class Run:
 
         A break is the trail's and not the topology's, so each is tried in one of the run's topologies.
         """
-        names = [each.name for each in self._settings.topologies]
         mine = [
             each
             for number, each in enumerate(self._settings.catalogue.trail_breaks)
-            if names[number % len(names)] == topology.name
+            if (able := self._able_to_try(each)) and able[number % len(able)] == topology.name
         ]
         sound = {row.check: row for row in rows if self._statuses.get((row.topology, row.check)) is Status.OK}
         checks = {each.id: each for each in self._settings.catalogue.checks}
@@ -273,6 +272,19 @@ class Run:
                     duration_ms=round((time.monotonic() - began) * 1000, 1),
                 )
             )
+
+    def _able_to_try(self, broken: TrailBreak) -> list[str]:
+        """Return the run's topologies in which a check that has to notice a break is planned, and applies."""
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        planned = {(row.topology, row.check) for row in self._settings.plan}
+        return [
+            each.name
+            for each in self._settings.topologies
+            if any(
+                (each.name, name) in planned and checks[name].lacking(each, self._settings.target) is None
+                for name in broken.turns
+            )
+        ]
 
     def _answer(self, result: Result) -> None:
         with self._lock:
