@@ -41,23 +41,17 @@ def relay(bench: Bench, first: Callable[[Client], A], second: Callable[[Client],
 
     :raises NotExercisedError: when the second did not get the first one's server connection.
     """
-    mode = bench.topology.pool_mode
     client = bench.client()
     one = first(client)
     before = client.server_pid()
-    if mode is None:
-        other, how = client, "the application's own pool hands one connection on"
-    elif mode is PoolMode.SESSION:
-        client.close()
-        other, how = _client_on(bench, before), "the first client disconnects, the second gets its server connection"
+    if bench.mode is None:
+        other = client
+        bench.probed("the application's own pool hands one connection on", before, before)
     else:
-        other, how = bench.client(), "two clients, one after the other, on one server connection"
-    got = other.server_pid()
+        other = follower(bench, client, bench.client)
     two = second(other)
-    after = other.server_pid()
-    if not before == got == after:
-        raise NotExercisedError(f"could not make two clients share a server connection: pids {before}, {got}, {after}")
-    bench.probed(how, before, after)
+    if (after := other.server_pid()) != before:
+        raise NotExercisedError(f"could not keep two clients on one server connection: pids {before}, {after}")
     return one, two
 
 
@@ -239,3 +233,24 @@ def waiting_pid(bench: Bench, text: str) -> int:
         return poll(waiting, what="a statement that waits for its lock", deadline_s=_WAITING_S)
     except TimedOutError as error:
         raise NotExercisedError(f"could not make a statement wait: {error.what}") from None
+
+
+def until(bench: Bench, question: str, answer: object, deadline_s: float) -> None:
+    """Wait for an answer on the direct connection.
+
+    :raises NotExercisedError: when it does not come.
+    """
+
+    def probe() -> None:
+        if (seen := bench.admin.value(question)) != answer:
+            raise NotYet(str(seen))
+
+    try:
+        poll(probe, what=question, deadline_s=deadline_s)
+    except TimedOutError as error:
+        raise NotExercisedError(str(error)) from None
+
+
+def waiters_at(gate: int) -> str:
+    """Return the question how many statements wait for an advisory lock."""
+    return f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"

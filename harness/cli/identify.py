@@ -30,7 +30,8 @@ def add_command(commands: _SubParsersAction[Any]) -> None:
         "identify",
         help="find out what pooler and server a connection string leads to",
         description="Finds out by asking and trying what is between a client and PostgreSQL. Reads only, and leaves "
-        "nothing behind; for less than a second it holds as many server connections as it can get.",
+        "nothing behind; for a third of a second, longer where the server is far, it holds as many server connections "
+        "as it can get.",
         epilog="exit codes: 0 it could look; 1 a finding contradicts what is declared; 2 usage; 3 it could not look",
         allow_abbrev=False,
     )

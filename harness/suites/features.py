@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.bench import OUTCOME, NotExercisedError
+from harness.checks.bench import OUTCOME
 from harness.checks.documented import WORKS
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
 from harness.errors import TimedOutError
@@ -26,8 +26,6 @@ LEAKS = Outcome(behaviour=Behaviour.LEAKS)
 #: groups of the feature map, and where to look first
 PREPARED, SETTINGS, OBJECTS, LOCKS = "prepared statements", "session settings", "session objects", "locks and messages"
 TRANSACTIONS, CONNECTIONS = "transactions", "connections"
-
-POOLED = Capability("a pooler", "there is no pooler in this chain", lambda topology: topology.pooler is not None)
 
 
 def feature(
@@ -97,17 +95,12 @@ def fails(answer: Answer) -> Outcome:
     )
 
 
-def outcome_of(answer: Answer, *, right: str, wrong: str | None = None) -> Outcome:
-    """Return what an answer says of a feature whose right answer is known.
-
-    :param wrong: somebody else's answer; any other than the right one when not given.
-    """
+def outcome_of(answer: Answer, *, right: str) -> Outcome:
+    """Return what an answer says of a feature whose right answer is known."""
     if answer.is_error:
         return fails(answer)
     if answer.value == right:
         return WORKS
-    if wrong is not None and answer.value != wrong:
-        raise NotExercisedError(f"the answer is neither {right!r} nor {wrong!r}: {answer.value!r}")
     return WRONG
 
 

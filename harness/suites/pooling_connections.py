@@ -9,15 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import neighbour, waiting_pid
+from harness.checks.backends import neighbour, until, waiters_at, waiting_pid
 from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
 from harness.database import SqlError
-from harness.errors import DatabaseError, TimedOutError
 from harness.messages import finish, simple, start
 from harness.model import Behaviour, Outcome
 from harness.suites.features import CONNECTIONS, LEAKS, LOST, WRONG, feature, works_here
-from harness.waiting import NotYet, poll
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.reaching import Address, Deadline
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
     from harness.checks.bench import Bench
     from harness.database import Endpoint
+    from harness.errors import DatabaseError
 
 _DEADLINE_S = 5.0
 
@@ -265,19 +264,11 @@ def cancel(bench: Bench) -> Outcome:
 
 def _is_over(bench: Bench, gate: int, deadline_s: float) -> bool:
     """Say whether the statement that waits at a gate ends within a moment, without the gate being opened."""
-
-    def probe() -> bool:
-        waiting = bench.admin.value(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s", [gate]
-        )
-        if waiting:
-            raise NotYet("it still waits")
-        return True
-
     try:
-        return poll(probe, what="the end of a cancelled statement", deadline_s=deadline_s)
-    except TimedOutError:
+        until(bench, waiters_at(gate), 0, deadline_s)
+    except NotExercisedError:
         return False
+    return True
 
 
 @feature(

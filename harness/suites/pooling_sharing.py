@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import follower, neighbour, pressed
+from harness.checks.backends import follower, neighbour, pressed, until
 from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
-from harness.errors import TimedOutError
 from harness.messages import finish, simple, start
 from harness.suites.features import LEAKS, LOCKS, LOST, feature, works_here
-from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
@@ -86,22 +84,6 @@ def advisory_orphan(bench: Bench) -> Outcome:
     except NotExercisedError:
         return LEAKS
     return WORKS
-
-
-def until(bench: Bench, question: str, answer: object, deadline_s: float) -> None:
-    """Wait for an answer on the direct connection.
-
-    :raises NotExercisedError: when it does not come.
-    """
-
-    def probe() -> None:
-        if (seen := bench.admin.value(question)) != answer:
-            raise NotYet(str(seen))
-
-    try:
-        poll(probe, what=question, deadline_s=deadline_s)
-    except TimedOutError as error:
-        raise NotExercisedError(str(error)) from None
 
 
 @feature(

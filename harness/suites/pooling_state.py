@@ -407,9 +407,7 @@ def leftovers(bench: Bench) -> Outcome:
 
 
 def _look(bench: Bench, other: Client, ways: dict[str, Variant]) -> dict[str, Answer]:
-    for variant in ways.values():
-        if bench.otherwise:
+    if bench.otherwise:
+        for variant in ways.values():
             _turn_around(other, variant, there=works_here(bench, "leftovers"))
-    answers = {way: simple(other, variant.observe) for way, variant in ways.items()}
-    simple(other, "DISCARD ALL")
-    return answers
+    return {way: simple(other, variant.observe) for way, variant in ways.items()}

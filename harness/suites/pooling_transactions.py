@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import MOVING, follower, neighbour, pressed
+from harness.checks.backends import MOVING, follower, neighbour, pressed, until
 from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
-from harness.database import SqlError, cut
+from harness.database import cut
 from harness.messages import extended, simple
-from harness.suites.features import LEAKS, LOST, TRANSACTIONS, WRONG, fails, feature, works_here
-from harness.suites.pooling_sharing import HELD, KEY, PATIENT_S, until
+from harness.suites.features import LEAKS, LOST, TRANSACTIONS, WRONG, fails, feature, outcome_of, works_here
+from harness.suites.pooling_sharing import HELD, KEY, PATIENT_S
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.database import Client
-    from harness.messages import Answer
     from harness.model import Outcome
 
 
@@ -151,7 +150,7 @@ def cursor(bench: Bench) -> Outcome:
         simple(client, "CLOSE pages")
     answer = simple(client, "FETCH 2 FROM pages")
     simple(client, "COMMIT")
-    return _right(bench, client, answer, "1")
+    return outcome_of(answer, right="1")
 
 
 @feature(
@@ -264,13 +263,3 @@ def client_address(bench: Bench) -> Outcome:
     theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
     bench.fact("the server sees", {"one client at": ":".join(map(str, mine)), "another at": ":".join(map(str, theirs))})
     return WRONG if mine == theirs else WORKS
-
-
-def _right(bench: Bench, client: Client, answer: Answer, right: str) -> Outcome:
-    try:
-        bench.fact("server connection", client.server_pid())
-    except SqlError:
-        return fails(answer)
-    if answer.is_error:
-        return fails(answer)
-    return WORKS if answer.value == right else WRONG

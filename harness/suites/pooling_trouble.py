@@ -8,7 +8,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import waiting_pid
+from harness.checks.backends import until, waiters_at, waiting_pid
 from harness.checks.bench import NotApplicableError, NotExercisedError
 from harness.checks.documented import WORKS
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
@@ -114,12 +114,12 @@ def full_pool(bench: Bench) -> Outcome:
     size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
     gate = 6000
     bench.admin.value(f"SELECT pg_advisory_lock({gate})")
-    with _pooler_with(bench, query_wait_timeout=1 if not bench.otherwise else 60):
+    with _pooler_with(bench, query_wait_timeout=1 if not bench.otherwise else _FAR_S):
         holders = [bench.plain_client() for _ in range(size)]
         try:
             for each in holders:
                 start(each, f"SELECT pg_advisory_xact_lock({gate})")
-            _until_all_wait(bench, gate, size)
+            until(bench, waiters_at(gate), size, _DEADLINE_S)
             waiting = bench.plain_client()
             start(waiting, "SELECT 1")
             if bench.otherwise:
@@ -136,20 +136,6 @@ def full_pool(bench: Bench) -> Outcome:
     return _timeout(bench, answer, "query wait timeout")
 
 
-def _until_all_wait(bench: Bench, gate: int, number: int) -> None:
-    def probe() -> None:
-        waiting = bench.admin.value(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s", [gate]
-        )
-        if waiting < number:
-            raise NotYet(f"{waiting} of {number} wait")
-
-    try:
-        poll(probe, what="a full pool", deadline_s=_DEADLINE_S)
-    except TimedOutError as error:
-        raise NotExercisedError(error.what) from None
-
-
 @feature(
     "too-many-clients",
     "more clients than max_client_conn",
@@ -159,9 +145,6 @@ def _until_all_wait(bench: Bench, gate: int, number: int) -> None:
     apart="too-many-clients",
 )
 def too_many_clients(bench: Bench) -> Outcome:
-    endpoint = bench.lab.console()
-    if endpoint is None:
-        raise NotApplicableError(CONSOLE.lacking)
     client = bench.plain_client()
     with _pooler_with(bench, max_client_conn=1 if not bench.otherwise else 50):
         answer = _connected(bench, "max_client_conn|no more connections")
