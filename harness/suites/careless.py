@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.target_file import Feature
 from harness.checks.backends import moved, relay
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
-from harness.model import PoolMode, Section
+from harness.model import Behaviour, PoolMode, Section
 from harness.suites.habits import ADA, BOB, MALLORY, default_actor
 
 if TYPE_CHECKING:
@@ -169,9 +169,21 @@ def after_first_write_fills_in(bench: Bench) -> None:
     )
 
 
+#: what comes of the write, by what becomes of startup options
+_WITH_OPTION = {Behaviour.WORKS: "a write by ada", Behaviour.FAILS: "refused", Behaviour.LOST: "a write by nobody"}
+_OPTION_LIMITS = {
+    Behaviour.WORKS: ("an actor given as startup option is a default for every write that declares none", _SET),
+    Behaviour.FAILS: ("startup options other than the tracked ones are refused", _CONFIG),
+    Behaviour.LOST: (
+        "startup options that the pooler was told to ignore are not in force: the write has no actor",
+        _CONFIG,
+    ),
+}
+
+
 @check(
     "actor.careless-startup-option",
-    claim="an actor given as a startup option is on every write of the connection, or the pooler refuses to connect",
+    claim="an actor given as a startup option is on every write, unless the pooler is known to refuse or ignore options",
     section=_HERE,
     severity=P0,
     area=_AREA,
@@ -187,17 +199,17 @@ def startup_option(bench: Bench) -> None:
     outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
     observed = f"a write by {_who(bench.actor_of('connected'))}" if outcome == "done" else "refused"
     bench.fact("what the client was told", outcome)
-    if bench.topology.pooler:
-        bench.expect("connecting with the option", observed, equals="refused")
-        bench.documented_limit("startup options other than the tracked ones are refused", _CONFIG)
-    else:
-        bench.expect("connecting with the option", observed, equals="a write by ada")
-        bench.documented_limit("an actor given as startup option is a default for every write that declares none", _SET)
+    behaviour = bench.foreseen("startup-options")[0].behaviour
+    bench.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
+    limit, source = _OPTION_LIMITS[behaviour]
+    bench.documented_limit(limit, source)
 
 
 @breaks(startup_option, at="connecting with the option")
 def startup_option_not_sent(bench: Bench) -> None:
     bench.application.sends_startup_options = False
+    if bench.foreseen("startup-options")[0].behaviour is Behaviour.LOST:  # then it is as if it had not been sent
+        default_actor(bench)
 
 
 @check(
