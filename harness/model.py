@@ -40,8 +40,14 @@ class Section(StrEnum):
     EXPORT = "export"
     OBSERVABILITY = "observability"
     CONTINUITY = "continuity"
-    #: no section of the walkthrough: what a pooler does to PostgreSQL's features
+    #: no sections of the walkthrough: what a pooler does to PostgreSQL's features,
     POOLING = "pooling"
+    #: the audited paths of a host application (STG-02),
+    PATHS = "paths"
+    #: an operator's environment (STG-01),
+    ENVIRONMENT = "environment"
+    #: and commands of other test suites
+    COMMANDS = "commands"
 
 
 class EvidenceClass(StrEnum):
@@ -115,6 +121,25 @@ class ClientDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     prepare_threshold: Annotated[int, Meta(ge=0)] = 5
 
 
+class Notifier(StrEnum):
+    """How the host application's job runner learns of new jobs."""
+
+    #: LISTEN through the chain, which a pooler in session mode lets through
+    LISTEN = "listen"
+    #: it looks for them at an interval
+    POLL = "poll"
+    #: LISTEN past the pooler
+    DIRECT = "direct"
+
+
+class HostDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The reference host application at the outer end of the chain, where it is started."""
+
+    #: listen without a pooler and in session mode, else poll, when it is left out
+    notifier: Notifier | None = None
+    pool_size: Annotated[int, Meta(ge=2, le=1000)] = 4
+
+
 class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file in `topologies/`; its stem is the topology's name."""
 
@@ -122,6 +147,7 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None
     client: ClientDeclaration = ClientDeclaration()
+    host: HostDeclaration = HostDeclaration()
     #: the suites and checks that it is verified with unless others are named; all when empty
     verify: tuple[str, ...] = ()
     #: left out of what is run when no topology is named
@@ -136,12 +162,19 @@ class Topology(Struct, frozen=True, kw_only=True):
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None
     client: ClientDeclaration
+    host: HostDeclaration = HostDeclaration()
     verify: tuple[str, ...] = ()
     on_demand: bool = False
 
     @property
     def pool_mode(self) -> PoolMode | None:
         return self.pooler.pool_mode if self.pooler else None
+
+    @property
+    def notifier(self) -> Notifier:
+        """What the host's job runner gets: LISTEN survives only where a client keeps its server connection."""
+        keeps = self.pool_mode in {None, PoolMode.SESSION}
+        return self.host.notifier or (Notifier.LISTEN if keeps else Notifier.POLL)
 
 
 class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,6 +270,17 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     defect: bool = False
 
 
+class PathLabel(Struct, frozen=True, kw_only=True):
+    """Which audited path a row is about, and what of it."""
+
+    name: str
+    #: as the rubric calls it: `POST /api/posts`
+    title: str
+    kind: Literal["HTTP", "job"]
+    #: "" for the path itself; else what else was tried with it, such as `two-callers`
+    aspect: str = ""
+
+
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One row that the run owes an answer to."""
 
@@ -249,6 +293,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     reproduce: str
     #: the row of the feature map that it fills, if any
     feature: str = ""
+    #: the audited path that it is about, if any
+    path: PathLabel | None = None
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -352,6 +398,35 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
         return next((each for each in self.findings if each.fact == fact and each.value), None)
 
 
+class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
+    """An environment that an operator named, as it was found; or why nobody got there."""
+
+    name: str
+    reached: bool
+    reason: str = ""
+    #: what the operator says of the application: its name, its pools, what it does with repeated statements
+    application: str = ""
+    pools: str = ""
+    prepare: Prepare | None = None
+    #: of what runs there, by what they are of: `library`, `app`
+    versions: dict[str, str] = {}
+    findings: tuple[Finding, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    #: of the server, as it says itself
+    settings: dict[str, str] = {}
+    #: of the pooler, where its admin console was named
+    pooler_settings: dict[str, str] = {}
+    #: what production is declared to be, by the names of facts and settings
+    production: dict[str, str] = {}
+    #: whose declaration that is
+    declared_by: str = ""
+    notes: tuple[str, ...] = ()
+
+    def found(self, fact: str) -> Finding | None:
+        """Return the finding about a fact; None when it was not found."""
+        return next((each for each in self.findings if each.fact == fact and each.value), None)
+
+
 class Provenance(Struct, frozen=True, kw_only=True):
     """Which code produced the evidence."""
 
@@ -379,6 +454,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     audit_target: str
     plan: tuple[PlannedCheck, ...]
     topologies: dict[str, TopologyEvidence] = {}
+    environments: dict[str, EnvironmentEvidence] = {}
     ended_at: str = ""
     #: running, finished, interrupted or failed; a run that is `running` and whose owner is gone was killed
     state: Literal["running", "finished", "interrupted", "failed"] = "running"

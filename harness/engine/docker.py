@@ -104,7 +104,7 @@ class DockerEngine:
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
         images = Images(self._api, self._policy, listener)
         for each in dict.fromkeys(wanted):
-            if each not in self._images:
+            if each not in self._images and each not in self._missing:
                 try:
                     self._images[each] = images.prepared(each)
                 except ImageUnavailableError as error:
@@ -173,6 +173,11 @@ class DockerGroup:
 
     def place(self, name: str, wanted: Wanted) -> Place:
         port = load_product(wanted.product).port
+        if self._services:  # one that was started alone gets the name that this one's configuration will use
+            try:
+                self._join()
+            except _TROUBLE as error:
+                raise ServiceFailedError(f"the services could not be joined: {_short(error)}", where=name) from None
         place = Place(
             name=name,
             folder=_FOLDER,
@@ -237,6 +242,8 @@ class DockerGroup:
                 name = f"harness-{self._topology}-{self._token}"
                 self._api.create_network(name, labels=self._labels, check_duplicate=True)
                 self._network = name
+                for service in self._services:  # started when they were alone
+                    service.join(name)
             return self._network
 
     def close(self) -> None:
@@ -286,6 +293,11 @@ class DockerService:
     @property
     def inside(self) -> Address:
         return self._inside
+
+    def join(self, network: str) -> None:
+        """Give a container that was alone a name for the others of its group."""
+        self._api.connect_container_to_network(self._id, network, aliases=[self.name])
+        self._inside = self._spec.place.inside
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
         try:

@@ -16,13 +16,14 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import docker.errors
 from msgspec import Struct
 
 from harness import config, places
+from harness.engine import pip_access
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
@@ -39,6 +40,10 @@ LABEL_VERSION = "pooler-harness.version"
 
 #: apt's own default; HARNESS_DEBIAN_MIRROR names another
 _MIRROR = "http://deb.debian.org/debian"
+#: files beside the Dockerfile; this one is for pip, which then has to be told how packages are reached from here
+_REQUIREMENTS = "requirements.txt"
+#: what a Dockerfile labels a stage with that must not stay
+_BUILD_STAGE = "build-stage"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
@@ -108,6 +113,13 @@ def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
     return recipe, recipe.versions[wanted.version]
 
 
+def files_beside(product: str) -> dict[str, str]:
+    """Return the files that the prepared image of a product is also made of, by name."""
+    own = {"recipe.toml", "Dockerfile", "prepared.Dockerfile"}
+    paths = sorted(path for path in recipe_folder(product).iterdir() if path.is_file() and path.name not in own)
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
 class Images:
     """Makes images ready on one Docker engine."""
 
@@ -124,11 +136,13 @@ class Images:
         recipe, version = load_recipe(wanted)
         reference, base = self._base(wanted, version)
         dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
-        tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{_hash(dockerfile, base['Id'])}"
+        beside = files_beside(wanted.product)
+        made_of = _hash(dockerfile, base["Id"], *(part for each in beside.items() for part in each))
+        tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
         image = self._inspect(tag)
         if image is None:
             with _one_builder():
-                image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program)
+                image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, beside)
         labels = image["Config"].get("Labels") or {}
         digests = base.get("RepoDigests") or []
         return tag, Origin(
@@ -208,9 +222,12 @@ class Images:
             tag, dockerfile, {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
         )
 
-    def _prepare(self, tag: str, dockerfile: str, base: str, program: str) -> dict[str, Any]:
+    def _prepare(self, tag: str, dockerfile: str, base: str, program: str, beside: dict[str, str]) -> dict[str, Any]:
         """Build the prepared image; what version the program is, only the program can tell."""
-        unlabelled = self._build(f"{tag}-unlabelled", dockerfile, {"BASE": base})
+        try:
+            unlabelled = self._build(f"{tag}-unlabelled", dockerfile, {"BASE": base}, beside)
+        finally:
+            self._forget_stages()
         container = self._api.create_container(
             unlabelled["Id"], command=["sh", "-c", f"{program} --version"], labels={LABEL_TOOL: "build"}
         )["Id"]
@@ -226,13 +243,26 @@ class Images:
             self._api.remove_image(f"{tag}-unlabelled", noprune=True)
         return labelled
 
-    def _build(self, tag: str, dockerfile: str, arguments: dict[str, str]) -> dict[str, Any]:
+    def _forget_stages(self) -> None:
+        """Remove the layers of a stage that knew this machine's package index."""
+        with contextlib.suppress(docker.errors.DockerException):
+            chosen = {"dangling": True, "label": f"{LABEL_TOOL}={_BUILD_STAGE}"}
+            self._api.prune_images(filters=chosen)  # type: ignore[no-untyped-call]
+
+    def _build(
+        self, tag: str, dockerfile: str, arguments: dict[str, str], beside: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         self._tell(ImageProgress(tag, "building"))
+        context = {"Dockerfile": dockerfile} | (beside or {})
+        hint = ""
+        if _REQUIREMENTS in context:
+            context |= pip_access.pip_files()
+            hint = pip_access.HINT
         proxies = {key: os.environ[key] for key in _PROXIES if key in os.environ}
         said: list[str] = []
         try:
             for line in self._api.build(
-                fileobj=io.BytesIO(tar_of({"Dockerfile": dockerfile})),
+                fileobj=io.BytesIO(tar_of(context)),
                 custom_context=True,
                 tag=tag,
                 rm=True,
@@ -245,6 +275,7 @@ class Images:
                     raise ImageUnavailableError(
                         f"the build of {tag} failed: {line['error'].strip()}",
                         detail="\n".join("".join(said).splitlines()[-20:]),
+                        hint=hint,
                     )
                 text = line.get("stream", "")
                 said.append(text)
@@ -310,9 +341,13 @@ def _hash(*parts: str) -> str:
 
 
 def tar_of(files: dict[str, str]) -> bytes:
-    """Return a tar archive of small text files that anybody in the container may read."""
+    """Return a tar archive of small text files, with their folders, that anybody in the container may read."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for folder in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
         for name, text in files.items():
             data = text.encode()
             entry = tarfile.TarInfo(name)

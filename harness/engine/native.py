@@ -34,6 +34,7 @@ from harness.engine.protocol import (
     Wanted,
     log_tail,
 )
+from harness.engine.virtual_environments import PYTHON_PRODUCT, virtual_environment
 from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
 
@@ -57,14 +58,15 @@ class NativeEngine:
         self._origins: dict[Wanted, Origin] = {}
         self._missing = Missing()
         self._clusters: dict[str, Path] = {}
+        self._users: dict[Wanted, pwd.struct_passwd] = {}
         self.user = _unprivileged_user()
 
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
         for each in dict.fromkeys(wanted):
-            if each in self._origins:
+            if each in self._origins or each in self._missing:
                 continue
             try:
-                origin = find_program(each)
+                origin = self._found(each, listener)
             except EngineUnavailableError as error:
                 self._missing.note(each, error, listener)
                 continue
@@ -75,6 +77,21 @@ class NativeEngine:
                 self._clusters[origin.reference] = self._cluster(origin, listener)
         if wanted and not self._origins:
             raise next(iter(self._missing.values()))
+
+    def _found(self, wanted: Wanted, listener: Listener) -> Origin:
+        if wanted.product != PYTHON_PRODUCT:
+            return find_program(wanted)
+        folder = places.cache() / wanted.product
+        folder.mkdir(exist_ok=True)
+        with _locked(folder / "lock"):
+            origin, by_service_user = virtual_environment(wanted, folder, _as(self.user), listener)
+        if not by_service_user:
+            self._users[wanted] = pwd.getpwuid(os.geteuid())
+        return origin
+
+    def user_for(self, wanted: Wanted) -> pwd.struct_passwd:
+        """Return who a product's services run as."""
+        return self._users.get(wanted, self.user)
 
     def _cluster(self, origin: Origin, listener: Listener) -> Path:
         """Return the initialised cluster of the cache, making it once for each version and user."""
@@ -177,7 +194,7 @@ class NativeGroup:
     def place(self, name: str, wanted: Wanted) -> Place:
         folder = self._folder / name
         folder.mkdir()
-        _give(folder, self._engine.user)
+        _give(folder, self._engine.user_for(wanted))
         port = free_port()
         self._wanted[name] = wanted
         return Place(
@@ -192,11 +209,16 @@ class NativeGroup:
 
     def start(self, spec: ServiceSpec) -> Service:
         folder, engine = Path(spec.place.folder), self._engine
+        user = engine.user_for(self._wanted[spec.place.name])
         try:
             for name, text in spec.files.items():
-                (folder / name).write_text(text, encoding="utf-8")
-                (folder / name).chmod(0o600)
-                _give(folder / name, engine.user)
+                path = folder / name
+                if not path.parent.is_dir():
+                    path.parent.mkdir()
+                    _give(path.parent, user)
+                path.write_text(text, encoding="utf-8")
+                path.chmod(0o600)
+                _give(path, user)
             if self._wanted[spec.place.name].product == "postgres":
                 done = engine.run(["cp", "-a", str(engine.cluster(spec.place.origin)), spec.place.data])
                 if done.returncode != 0:
@@ -208,7 +230,7 @@ class NativeGroup:
         with self._lock:
             if self._closed:
                 raise ServiceFailedError("the topology is being torn down", where=spec.place.name)
-            service = NativeService(spec, folder, engine.user)
+            service = NativeService(spec, folder, user)
             self._services.append(service)
             service.launch()
         return service

@@ -68,7 +68,7 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     """One service to start."""
 
     place: Place
-    #: file name to text, written into the place's folder
+    #: file name, or folder/name, to text; written into the place's folder
     files: Mapping[str, str]
     #: a POSIX shell script that ends in `exec`ing the server in the foreground, logging to stderr
     script: str

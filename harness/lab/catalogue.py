@@ -11,7 +11,7 @@ from harness import config, places
 from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
 from harness.errors import ConfigError, UsageError
-from harness.model import PoolerDeclaration, Topology, TopologyFile
+from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology, TopologyFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,11 +47,18 @@ def load_topology(path: Path) -> Topology:
         postgres=declared.postgres,
         pooler=declared.pooler,
         client=declared.client,
+        host=declared.host,
         verify=declared.verify,
         on_demand=declared.on_demand,
     )
     if topology.pooler:
         _require_pooler(topology.pooler, path)
+    if topology.host.notifier is Notifier.LISTEN and topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}:
+        raise ConfigError(
+            f"host.notifier: found 'listen', and LISTEN does not survive the pool mode {topology.pool_mode}",
+            where=str(path),
+            hint='notifier = "poll", or "direct" for an address past the pooler',
+        )
     for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
         known = load_versions(wanted.product)
         if wanted.version not in known:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,6 +15,7 @@ from harness.database import Client, Endpoint, SqlError, connect, refusal
 from harness.engine.images import load_product
 from harness.engine.protocol import Service, log_tail
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
+from harness.events import silent
 from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Role, Roles, random_roles
 from harness.lab.services import (
@@ -26,10 +29,10 @@ from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from threading import Event
+    from collections.abc import Callable
 
     from harness.engine.owner import Owner
-    from harness.engine.protocol import Engine, Group
+    from harness.engine.protocol import Engine, Group, Place, ServiceSpec, Wanted
     from harness.redaction import Redactor
 
 _READY_DEADLINE_S = 30.0
@@ -40,11 +43,26 @@ _PORT_TAKEN = "Address already in use"
 class Lab:
     """One standing topology, with its endpoints through the chain and direct."""
 
-    def __init__(self, topology: Topology, group: Group, services: list[Service], roles: Roles) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        group: Group,
+        services: list[Service],
+        roles: Roles,
+        *,
+        engine: Engine,
+        redactor: Redactor,
+    ) -> None:
         self.topology = topology
         self.roles = roles
         self.services = services
         self._group = group
+        self._engine = engine
+        self._redactor = redactor
+        self._beside: list[Service] = []
+        self._numbers = itertools.count(1)
+        self._kept: dict[str, str] = {}
+        self._closed = Event()
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property
@@ -93,10 +111,44 @@ class Lab:
         return connect(self.admin(dbname), application_name="pooler-harness admin")
 
     def logs(self) -> dict[str, str]:
-        return {service.name: service.logs() for service in self.services}
+        return {service.name: service.logs() for service in (*self.services, *self._beside)} | self._kept
+
+    def learn(self, *more: str) -> None:
+        """Tell the run's redactor of secrets that were made for this lab."""
+        self._redactor.learn(*more)
+
+    def start_service(self, name: str, wanted: Wanted, specify: Callable[[Place], ServiceSpec]) -> Service:
+        """Start one more service beside those of the chain; it is removed with them, at the latest.
+
+        :param name: the second of a name is called `name-2`.
+        :param specify: turns the place that it gets into its specification.
+        :raises HarnessError: when the product cannot be had, or the service does not start.
+        """
+        self._engine.prepare((wanted,), silent)
+        number = next(self._numbers)
+        service = self._group.start(specify(self._group.place(f"{name}-{number}" if number > 1 else name, wanted)))
+        self._beside.append(service)
+        return service
+
+    def remove_service(self, service: Service) -> None:
+        """Remove a service that was started beside the chain, and keep its log; a second call does nothing."""
+        if service in self._beside:
+            self.keep_log(service.name, service.logs())
+            self._beside.remove(service)
+            service.remove()
+
+    def keep_log(self, name: str, text: str) -> None:
+        """Keep what something said that ran beside the services, to be found among their logs."""
+        self._kept[name] = text
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the services are gone, or about to go."""
+        return self._closed.is_set()
 
     def close(self) -> None:
         """Remove the services; a second call does nothing."""
+        self._closed.set()
         self._group.close()
 
 
@@ -122,7 +174,7 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
     redactor.learn(*roles.secrets())
     group = engine.open_group(owner, topology.name)
     try:
-        lab = Lab(topology, group, _start(group, topology, roles), roles)
+        lab = Lab(topology, group, _start(group, topology, roles), roles, engine=engine, redactor=redactor)
         evidence = _when_ready(lab, cancelled)
         lab.evidence = replace(evidence, ready_ms=round((time.monotonic() - began) * 1000, 1))
         # what the pooler's version forces on the client decides which checks apply

@@ -41,6 +41,8 @@ _POSTGRES_SETTINGS = (
     "synchronous_commit",
     "password_encryption",
     "TimeZone",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
 )
 _POOLER_SETTINGS = (
     "pool_mode",
@@ -93,15 +95,20 @@ def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstrea
             "peering": is_at_least(place.origin.version, _PEERING),
         },
     }
-    files = {
-        path.stem: _render(f"{declared.product}/{path.stem}", **facts)
-        for path in sorted((_FOLDER / declared.product).glob("*.j2"))
-    }
+    files = rendered(declared.product, **facts)
     if "start.sh" not in files:
         raise ConfigError("there is no start.sh.j2, which becomes the server", where=str(_FOLDER / declared.product))
     return ServiceSpec(
         place=place, files=files, script=f"exec sh {quote(place.folder)}/start.sh", stop_signal=recipe.stop_signal
     )
+
+
+def rendered(product: str, **facts: object) -> dict[str, str]:
+    """Fill all templates of a product; file name to text.
+
+    :raises ConfigError: naming file and line.
+    """
+    return {path.stem: _render(f"{product}/{path.stem}", **facts) for path in sorted((_FOLDER / product).glob("*.j2"))}
 
 
 def knows_prepared_statements(version: str) -> bool:

@@ -1,0 +1,135 @@
+"""What every request goes through: its ids, its log line, its count, and an answer also where something broke."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+
+from . import correlation, validation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .counters import Counters
+    from .settings import Actor
+
+_LOG = logging.getLogger("hostapp.http")
+#: asked every few seconds by machines, and of interest only when the answer changes
+_PROBES = {"/health", "/ready", "/metrics"}
+_ERROR = 500
+
+
+class RefusedError(Exception):
+    """The request cannot be answered as it asks; `status` and `body` say why."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(str(status))
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+
+class Callers:
+    """Who a bearer token belongs to. Only digests are kept, so that a look-up tells nothing by how long it takes."""
+
+    def __init__(self, tokens: Mapping[str, Actor]) -> None:
+        self._actors = [(_digest(token), actor) for token, actor in tokens.items()]
+
+    def require(self, request: Request) -> Actor:
+        """Return the actor of a request.
+
+        :raises RefusedError: 401, when it has no known token.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            given = _digest(token.strip())
+            for digest, actor in self._actors:
+                if hmac.compare_digest(digest, given):
+                    return actor
+        raise RefusedError(
+            401, {"error": "an authenticated actor is required"}, {"www-authenticate": 'Bearer realm="hostapp"'}
+        )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", errors="surrogateescape")).digest()
+
+
+async def document_of(request: Request) -> Any:
+    """Read a JSON body of bounded size.
+
+    :raises RefusedError: 413 when it is too large, 400 when it is not JSON.
+    """
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > validation.LARGEST_BODY:
+            raise RefusedError(
+                413, {"error": f"a body has at most {validation.LARGEST_BODY} bytes"}, {"connection": "close"}
+            )
+    try:
+        return validation.decoded(bytes(body))
+    except ValueError:
+        raise RefusedError(400, {"error": "the body is not JSON"}) from None
+
+
+class Observed:
+    """ASGI middleware: takes the ids in, gives them back, and logs and counts the request when it was answered."""
+
+    def __init__(self, app: ASGIApp, counters: Counters, routes: Mapping[Any, str]) -> None:
+        """Wrap an application.
+
+        :param routes: endpoint to the template of its path; a path itself may hold anything.
+        """
+        self._app = app
+        self._counters = counters
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+        headers = Headers(scope=scope)
+        ids = {
+            "x-correlation-id": correlation.given_or_fresh(headers.get("x-correlation-id")),
+            "x-request-id": correlation.given_or_fresh(headers.get("x-request-id")),
+        }
+        correlation.correlation_id.set(ids["x-correlation-id"])
+        correlation.request_id.set(ids["x-request-id"])
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+                MutableHeaders(scope=message).update(ids)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:  # noqa: BLE001 -- whatever it was, the client gets an answer with its ids
+            _LOG.exception("the request failed")
+            if not status:
+                await JSONResponse({"error": "internal error"}, _ERROR)(scope, receive, answer)
+        finally:
+            route = self._routes.get(scope.get("endpoint"), "unmatched")
+            # a method may be any word; one that no route has must not become a label
+            method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST"} else "other"
+            self._counters.count_request(method, route, status)
+            quiet = route in _PROBES and status < _ERROR
+            fields = {
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration_ms": round((time.monotonic() - began) * 1000, 1),
+            }
+            _LOG.log(logging.DEBUG if quiet or route in _PROBES else logging.INFO, "request", extra={"fields": fields})

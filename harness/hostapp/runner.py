@@ -1,0 +1,136 @@
+"""The job runner: Oban, started as soon as the database lets it, kept going over the database's restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from oban import Job, Oban
+from oban.telemetry import core as telemetry
+
+from . import correlation, notifiers
+from .jobs import MAX_ATTEMPTS, QUEUE, WORKER, ChangePostTitle, TitleChange, Tools
+from .log_lines import described
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+_LOG = logging.getLogger("hostapp.job")
+_NAME = "hostapp"
+_PAUSE_S = 0.5
+_GRACE_S = 0.8
+_EVENTS = ["oban.job.start", "oban.job.stop", "oban.job.exception", "oban.producer.ack.exception"]
+
+
+class Runner:
+    """One Oban instance that works a queue, and its supervision."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._stopping = asyncio.Event()
+        self._ack_failed = False
+        self.started = False
+        #: of this process
+        self.last_success: datetime | None = None
+        ChangePostTitle.tools = tools
+        notifiers.choose_notifier(tools.settings)
+        telemetry.attach("hostapp", _EVENTS, self._on_event)
+        # stays the same over a restart, so that what a killed process led is led again at once
+        self._node = f"{socket.gethostname()}:{tools.settings.port}"
+        self._oban = self._built()
+
+    def _built(self) -> Any:
+        jobs = self._tools.settings.jobs
+        return Oban(
+            pool=self._tools.pool,
+            name=_NAME,
+            node=self._node,
+            queues={QUEUE: jobs.concurrency},
+            stager={"interval": jobs.stage_interval_s},
+            lifeline={"interval": jobs.rescue_interval_s, "rescue_after": jobs.rescue_after_s},
+            shutdown_grace_period=_GRACE_S,
+        )
+
+    async def enqueue(self, change: TitleChange, connection: AsyncConnection[tuple[Any, ...]]) -> int:
+        """Put a job into the connection's transaction, and return its id; it exists when that commits."""
+        job = Job(WORKER, queue=QUEUE, max_attempts=MAX_ATTEMPTS, args=change.as_args())
+        job = await self._oban.enqueue(job, conn=connection)
+        return int(job.id)
+
+    async def supervise(self) -> None:
+        """Start the runner, again and again until it stands, and then look after it until it is stopped."""
+        while not self._stopping.is_set():
+            if not self.started:
+                await self._try_to_start()
+            elif self._ack_failed:
+                await self._wake()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+
+    async def _try_to_start(self) -> None:
+        try:
+            async with self._tools.pool.connection() as connection:
+                await connection.execute("SELECT 1")
+            await self._oban.start()
+        except Exception as error:  # noqa: BLE001 -- Oban raises RuntimeError where its tables are missing
+            _LOG.warning("the job runner cannot start yet: %s", described(error))
+            self._discard()
+        else:
+            self.started = True
+            _LOG.info("the job runner works the queue %s", QUEUE, extra={"fields": self._facts()})
+
+    def _discard(self) -> None:
+        """End what a start that failed half-way left running, and take a fresh instance for the next."""
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("oban-"):
+                task.cancel()
+        self._oban = self._built()
+
+    def _facts(self) -> dict[str, Any]:
+        settings = self._tools.settings
+        return {"notifier": settings.notifier, "stage_interval_s": settings.jobs.stage_interval_s}
+
+    async def _wake(self) -> None:
+        """Let Oban tell the database of jobs that ended while it was away; it would wait for the next job to do so."""
+        self._ack_failed = False
+        try:
+            await self._oban.resume_queue(QUEUE, node=self._node)
+        except Exception as error:  # noqa: BLE001 -- whatever it was, it is tried again
+            self._ack_failed = True
+            _LOG.warning("the end of jobs cannot be recorded yet: %s", described(error))
+
+    async def stop(self) -> None:
+        """Let running jobs end for a moment, and end."""
+        self._stopping.set()
+        if self.started:
+            await self._oban.stop()
+
+    def _on_event(self, name: str, facts: dict[str, Any]) -> None:
+        """Log and count what Oban does with jobs. Its own logger would tell their arguments."""
+        if name == "oban.producer.ack.exception":
+            self._ack_failed = True
+            return
+        job = facts["job"]
+        line: dict[str, Any] = {
+            "job_id": job.id,
+            "queue": job.queue,
+            "attempt": job.attempt,
+            "max_attempts": job.max_attempts,
+        }
+        if correlation.is_acceptable(given := job.args.get("correlation_id")):
+            line["correlation_id"] = given
+        if name == "oban.job.start":
+            _LOG.info("job started", extra={"fields": line})
+            return
+        outcome = str(facts["state"])
+        self._tools.counters.count_job(outcome)
+        if outcome == "completed":
+            self.last_success = datetime.now(UTC)
+        line |= {"outcome": outcome, "duration_ms": round(facts["duration"] / 1e6, 1)}
+        if name == "oban.job.exception":
+            line["error_type"] = facts["error_type"]
+        _LOG.log(logging.INFO if outcome == "completed" else logging.WARNING, "job ended", extra={"fields": line})

@@ -1,0 +1,155 @@
+"""The reference host application at the outer end of a standing chain."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from harness import places
+from harness.engine.protocol import Address, Place, Service, ServiceSpec, Wanted, log_tail
+from harness.errors import ServiceFailedError, TimedOutError
+from harness.lab.services import rendered
+from harness.model import Notifier, PoolMode, Prepare
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.lab.credentials import Role
+    from harness.lab.lab import Lab
+
+HOST = Wanted(product="hostapp", version="3.13")
+#: what a job that SQL puts into Oban's table names as its worker, and the queue that is worked
+WORKER = "hostapp.jobs.ChangePostTitle"
+QUEUE = "threadline_audit"
+
+_VERSION = "reference host"
+_SOURCE = places.PACKAGE / "hostapp"
+_READY_DEADLINE_S = 30.0
+_REQUEST_TIMEOUT_S = 3.0
+
+
+class HostService:
+    """The application as it runs. Its tokens are secrets, and known to the lab's redactor."""
+
+    def __init__(self, lab: Lab, service: Service, tokens: dict[str, str]) -> None:
+        self.service = service
+        #: bearer token by the id of the actor whose it is
+        self.tokens = tokens
+        self._lab = lab
+
+    @property
+    def base_url(self) -> str:
+        """The address on loopback; it may change over a restart."""
+        return f"http://{self.service.endpoint()}"
+
+    def logs(self) -> str:
+        return self._lab.logs()[self.service.name]
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Ask with GET, as nobody in particular.
+
+        :returns: status and body.
+        :raises OSError: when nothing answers, or http.client.HTTPException for what is no answer.
+        """
+        address = self.service.endpoint()
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=_REQUEST_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def when_ready(self, deadline_s: float = _READY_DEADLINE_S) -> None:
+        """Wait until /ready answers 200.
+
+        :raises ServiceFailedError: with what was last seen and the log's tail, when it ended or the deadline passed.
+        """
+        where = f"topology {self._lab.topology.name}, service {self.service.name}"
+
+        def probe() -> None:
+            state = self.service.state()
+            if not state.running:
+                raise ServiceFailedError(
+                    f"the host ended while starting: {state.detail}", where=where, detail=log_tail(self.logs())
+                )
+            try:
+                status, body = self.get("/ready")
+            except (OSError, http.client.HTTPException) as error:
+                raise NotYet(str(error)) from None
+            if status != http.client.OK:
+                raise NotYet(f"{status} {body.decode(errors='replace')}")
+
+        try:
+            poll(probe, what="the host's /ready to answer 200", deadline_s=deadline_s, interval_s=0.02)
+        except TimedOutError as error:
+            raise ServiceFailedError(
+                error.what, where=where, detail=log_tail(self.logs()), hint="harness doctor"
+            ) from None
+
+    def close(self) -> None:
+        """End it and keep its log; a second call does nothing."""
+        self._lab.remove_service(self.service)
+
+
+def start_host(lab: Lab, database: str, callers: Sequence[Mapping[str, str]]) -> HostService:
+    """Start the application on a database, and return when it is ready.
+
+    It makes its own tables first, as their owner and past the pooler, where they are missing.
+
+    :param database: that is there, and belongs to the lab's owner.
+    :param callers: actors as the audit trail spells them, `{"type": "user", "id": "ada"}`; each gets a token.
+    :raises ServiceFailedError: when it does not start, or never gets ready, with its log's tail.
+    :raises HarnessError: when it cannot be had here.
+    """
+    if lab.topology.pool_mode is PoolMode.STATEMENT:
+        raise ServiceFailedError(
+            "the host writes in transactions, and statement mode refuses them", where=f"topology {lab.topology.name}"
+        )
+    tokens = {caller["id"]: secrets.token_urlsafe(24) for caller in callers}
+    lab.learn(*tokens.values())
+    actors = {tokens[caller["id"]]: dict(caller) for caller in callers}
+    service = lab.start_service("app", HOST, lambda place: _spec(lab, place, database, actors))
+    host = HostService(lab, service, tokens)
+    try:
+        host.when_ready()
+    except BaseException:
+        host.close()
+        raise
+    return host
+
+
+def _spec(lab: Lab, place: Place, database: str, actors: dict[str, dict[str, str]]) -> ServiceSpec:
+    notifier, client, roles = lab.topology.notifier, lab.topology.client, lab.roles
+    server = lab.postgres.inside
+    settings = rendered(
+        HOST.product,
+        place=place,
+        version=f"{_VERSION} on Python {place.origin.version}",
+        dsn=_dsn(lab.services[-1].inside, roles.app, database),
+        notifier=str(notifier),
+        direct_dsn=_dsn(server, roles.app, database) if notifier is Notifier.DIRECT else None,
+        prepare_threshold=client.prepare_threshold if client.prepare is Prepare.NAMED else None,
+        pool_size=lab.topology.host.pool_size,
+        tokens=actors,
+        owner_dsn=_dsn(server, roles.owner, database),
+        application_role=roles.app.name,
+    )
+    json.loads(settings["serve.json"])  # a mistake in the template is the harness's own, and told here
+    source = {
+        f"hostapp/{path.name}": path.read_text(encoding="utf-8")
+        for path in sorted(_SOURCE.iterdir())
+        if path.suffix in {".py", ".sql"}
+    }
+    return ServiceSpec(
+        place=place, files=settings | source, script=f"exec sh {place.folder}/start.sh", stop_signal="SIGTERM"
+    )
+
+
+def _dsn(address: Address, role: Role, database: str) -> str:
+    user, password, name = (quote(each, safe="") for each in (role.name, role.password, database))
+    return f"postgresql://{user}:{password}@{address.host}:{address.port}/{name}"

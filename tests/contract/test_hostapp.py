@@ -1,0 +1,546 @@
+"""The reference host keeps its word on real chains: what it writes is audited, or is not written."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.audit.target_loading import load_target
+from harness.database import SqlError, connect, create_database
+from harness.engine.docker import DockerEngine
+from harness.engine.owner import Owner
+from harness.errors import EngineUnavailableError, ImageUnavailableError
+from harness.lab.catalogue import load_topologies
+from harness.lab.host import HOST, QUEUE, WORKER, HostService, start_host
+from harness.lab.lab import Lab, stand_up
+from harness.redaction import Redactor
+from harness.store import new_run_id
+from harness.waiting import NotYet, poll
+from tests.conftest import ENGINES, require_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.database import Client
+
+pytestmark = pytest.mark.engine
+
+DATABASE = "blog"
+ADA, BOB = {"type": "user", "id": "ada"}, {"type": "admin", "id": "bob"}
+#: in every title: none of it may get into a log
+CANARY = "titles-are-nobodys-business"
+INSERT_TRIGGER, UPDATE_TRIGGER = "!threadline_audit_insert", "!threadline_audit_update"
+
+
+class Blog:
+    """A host on a standing chain, with the database that it writes to."""
+
+    def __init__(self, lab: Lab, host: HostService, owner: Client) -> None:
+        self.lab, self.host, self.owner = lab, host, owner
+        self._slugs = iter(range(10_000))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        caller: str | None = "ada",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], Any]:
+        """Return status, headers and decoded body."""
+        address = self.host.service.endpoint()
+        sent = dict(headers or {})
+        if caller:
+            sent["authorization"] = f"Bearer {self.host.tokens.get(caller, caller)}"
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
+        try:
+            connection.request(method, path, raw, sent)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            is_json = "json" in (answer.getheader("content-type") or "")
+            return (
+                answer.status,
+                {key.lower(): value for key, value in answer.getheaders()},
+                json.loads(text) if is_json else text,
+            )
+        finally:
+            connection.close()
+
+    def slug(self) -> str:
+        return f"slug-{next(self._slugs)}"
+
+    def created(self, **more: Any) -> dict[str, Any]:
+        body = {"post": {"title": f"{CANARY} first", "slug": self.slug()}}
+        status, _, post = self.request("POST", "/api/posts", body, **more)
+        assert status == 201, post
+        return dict(post)
+
+    def job(self, identity: int) -> tuple[str, int, list[dict[str, Any]]]:
+        [row] = self.owner.rows("SELECT state::text, attempt, errors FROM oban_jobs WHERE id = %s", [identity])
+        return row
+
+    def when(self, identity: int, *states: str) -> tuple[str, int, list[dict[str, Any]]]:
+        def probe() -> tuple[str, int, list[dict[str, Any]]]:
+            if (seen := self.job(identity))[0] not in states:
+                raise NotYet(str(seen))
+            return seen
+
+        return poll(probe, what=f"job {identity} to be {states}", deadline_s=20)
+
+    def retitled(self, post: int, title: str, **more: Any) -> int:
+        status, _, answer = self.request("POST", f"/api/posts/{post}/title", {"title": title}, **more)
+        assert status == 202, answer
+        return int(answer["job_id"])
+
+    def put_in(self, args: dict[str, Any]) -> int:
+        return int(
+            self.owner.value(
+                "INSERT INTO oban_jobs (worker, queue, args, max_attempts) VALUES (%s, %s, %s::jsonb, 5) RETURNING id",
+                [WORKER, QUEUE, json.dumps(args)],
+            )
+        )
+
+    def title(self, post: int) -> str:
+        return str(self.owner.value("SELECT title FROM posts WHERE id = %s", [post]))
+
+    def actions(self, correlation_id: str) -> list[Any]:
+        return self.owner.rows(
+            "SELECT a.name, a.actor_ref, a.request_id, a.job_id, t.id::text, t.actor_ref, c.op, c.table_pk "
+            "FROM audit_actions a JOIN audit_transactions t ON t.action_id = a.id "
+            "JOIN audit_changes c ON c.transaction_id = t.id WHERE a.correlation_id = %s ORDER BY a.inserted_at",
+            [correlation_id],
+        )
+
+    def count(self) -> tuple[int, ...]:
+        [row] = self.owner.rows(
+            "SELECT (SELECT count(*) FROM posts), (SELECT count(*) FROM audit_actions), (SELECT count(*) FROM audit_changes)"
+        )
+        return tuple(row)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.host.logs().splitlines()]
+
+    def when_ready_is(self, status: int) -> Any:
+        def probe() -> Any:
+            seen, _, body = self.request("GET", "/ready", caller=None)
+            if seen != status:
+                raise NotYet(f"{seen} {body}")
+            return body
+
+        return poll(probe, what=f"/ready to answer {status}", deadline_s=20)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(engine, name) for engine in ENGINES for name in ("direct", "transaction")],
+    ids="-".join,
+)
+def blog(request: pytest.FixtureRequest) -> Iterator[Blog]:
+    engine_name, topology = request.param
+    engine = require_engine(engine_name)
+    lab = stand_up(engine, load_topologies()[topology], Owner.me(new_run_id()), Redactor())
+    try:
+        with lab.connect_admin() as admin:
+            create_database(admin, DATABASE, owner=lab.roles.owner.name)
+        with connect(lab.owner(DATABASE)) as owner:
+            target = load_target("reference")
+            target.install_in(owner)
+            try:
+                host = start_host(lab, DATABASE, [ADA, BOB])
+            except (EngineUnavailableError, ImageUnavailableError) as error:
+                if os.environ.get("CI"):
+                    raise
+                pytest.skip(f"the reference host cannot be had here: {error.what}")
+            target.attach(owner, "public.posts")
+            owner.run("SELECT threadline_grant('harness_app', reading => true)")
+            blog = Blog(lab, host, owner)
+            yield blog
+            blog.owner.close()  # a test that restarted the server has replaced it
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def disabled(blog: Blog) -> Iterator[Callable[[str], None]]:
+    """Switch a capture trigger off, until the test ends."""
+    off: list[str] = []
+
+    def disable(trigger: str) -> None:
+        blog.owner.run(f'ALTER TABLE public.posts DISABLE TRIGGER "{trigger}"')
+        off.append(trigger)
+
+    yield disable
+    for trigger in off:
+        blog.owner.run(f'ALTER TABLE public.posts ENABLE TRIGGER "{trigger}"')
+
+
+def test_a_post_is_created_and_its_audit_transaction_lists_it(blog: Blog) -> None:
+    sent = {"x-correlation-id": "corr created", "x-request-id": "req-created"}
+    body = {"post": {"title": f"{CANARY} <ü>", "slug": blog.slug()}}
+    status, headers, post = blog.request("POST", "/api/posts", body, headers=sent)
+    assert status == 201
+    assert set(post) == {"id", "title", "slug", "inserted_at", "audit_transaction_id"}
+    assert post["title"] == body["post"]["title"]
+    assert datetime.fromisoformat(post["inserted_at"]).utcoffset() is not None
+    assert sent.items() <= headers.items()
+    status, _, listed = blog.request(
+        "GET", f"/api/audit_transactions/{post['audit_transaction_id']}/changes", caller="bob"
+    )
+    assert status == 200
+    assert listed["audit_transaction_id"] == post["audit_transaction_id"]
+    [change] = listed["changes"]
+    assert (change["op"], change["table"], change["key"]) == ("insert", "public.posts", {"id": post["id"]})
+    assert change["data_after"]["slug"] == post["slug"]
+    key = {"id": post["id"]}
+    expected = ("post_created_via_api", ADA, "req-created", None, post["audit_transaction_id"], ADA, "insert", key)
+    assert blog.actions("corr created") == [expected]
+
+
+def test_each_caller_is_the_actor_of_their_own_writes(blog: Blog) -> None:
+    for number, (caller, actor) in enumerate([("ada", ADA), ("bob", BOB)] * 4):
+        blog.created(caller=caller, headers={"x-correlation-id": f"own-{number}"})
+        [(_, of_action, _, _, _, of_transaction, _, _)] = blog.actions(f"own-{number}")
+        assert of_action == of_transaction == actor
+
+
+@pytest.mark.parametrize("caller", [None, "nobody-s-token", ""])
+def test_without_a_known_token_nothing_is_answered(blog: Blog, caller: str | None) -> None:
+    before = blog.count()
+    record = "00660c71-cca0-8fcb-8000-0000000002f6"
+    for method, path in (
+        ("POST", "/api/posts"),
+        ("POST", "/api/posts/1/title"),
+        ("GET", f"/api/audit_transactions/{record}/changes"),
+    ):
+        status, headers, body = blog.request(method, path, b"{" if method == "POST" else None, caller=caller)
+        assert (status, set(body)) == (401, {"error"})
+        assert headers["www-authenticate"].startswith("Bearer")
+    assert blog.count() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "fields"),
+    [
+        ({"post": "text"}, 422, {"post"}),
+        ({"post": {}}, 422, {"title", "slug"}),
+        ({"post": {"title": 1, "slug": "fine"}}, 422, {"title"}),
+        ({"post": {"title": "x" * 201, "slug": "fine"}}, 422, {"title"}),
+        (b"{", 400, None),
+        (b'{"post": {"title": "' + b"x" * 70_000, 413, None),
+    ],
+)
+def test_what_cannot_be_a_post_is_refused(blog: Blog, body: Any, status: int, fields: set[str] | None) -> None:
+    before = blog.count()
+    answered, _, said = blog.request("POST", "/api/posts", body)
+    assert answered == status
+    assert set(said["errors"]) == fields if fields else said["error"]
+    assert blog.count() == before
+
+
+def test_a_slug_is_used_once(blog: Blog) -> None:
+    post = blog.created()
+    before = blog.count()
+    status, _, said = blog.request("POST", "/api/posts", {"post": {"title": "other", "slug": post["slug"]}})
+    assert (status, said) == (422, {"errors": {"slug": ["has already been taken"]}})
+    assert blog.count() == before
+
+
+def test_what_is_not_there_and_what_is_no_id(blog: Blog) -> None:
+    for identity in ("9223372036854775807", "0", "x", "9" * 5000):
+        status, _, _ = blog.request("POST", f"/api/posts/{identity}/title", {"title": "new"})
+        assert status == 404
+    status, _, body = blog.request("GET", "/api/audit_transactions/nonsense/changes")
+    assert (status, body) == (400, {"error": "invalid audit transaction id"})
+    unknown = "00660c71-cca0-8fcb-8000-ffffffffffff"
+    status, _, body = blog.request("GET", f"/api/audit_transactions/{unknown}/changes")
+    assert (status, body) == (200, {"audit_transaction_id": unknown, "changes": []})
+    assert blog.request("GET", "/nowhere")[0] == 404
+    assert blog.request("GET", "/api/posts")[0] == 405
+
+
+def test_a_title_is_changed_by_a_job_that_carries_who_and_why(blog: Blog) -> None:
+    post = blog.created()
+    ids = {"x-correlation-id": "corr-job", "x-request-id": "req-job"}
+    job = blog.retitled(post["id"], f"{CANARY} second", caller="bob", headers=ids)
+    assert blog.when(job, "completed")[1] == 1
+    assert blog.title(post["id"]) == f"{CANARY} second"
+    [(name, actor, request, job_id, record, of_transaction, op, key)] = blog.actions("corr-job")
+    assert (name, actor, request, job_id) == ("post_title_changed_by_job", BOB, None, str(job))
+    assert (of_transaction, op, key) == (BOB, "update", {"id": post["id"]})
+    told = [line for line in blog.lines() if line.get("correlation_id") == "corr-job"]
+    assert {line["ctx"] for line in told} == {"http", "job"}
+    assert {"request", "a job was enqueued", "job started", "job ended"} <= {line["msg"] for line in told}
+    assert {line["job_id"] for line in told if line["ctx"] == "job"} == {job}
+    status, _, listed = blog.request("GET", f"/api/audit_transactions/{record}/changes")
+    assert status == 200
+    assert sorted(listed["changes"][0]["changed_fields"]) == ["title", "updated_at"]
+
+
+def test_ids_that_are_not_acceptable_are_replaced(blog: Blog) -> None:
+    sent = {"x-correlation-id": "x" * 257, "x-request-id": ""}
+    _, headers, _ = blog.request("GET", "/health", headers=sent)
+    assert 0 < len(headers["x-correlation-id"]) <= 256
+    assert headers["x-request-id"]
+
+
+def test_a_write_whose_audit_row_is_missing_does_not_happen(blog: Blog, disabled: Callable[[str], None]) -> None:
+    disabled(INSERT_TRIGGER)
+    before = blog.count()
+    status, _, said = blog.request("POST", "/api/posts", {"post": {"title": "unaudited", "slug": blog.slug()}})
+    assert (status, set(said)) == (500, {"error"})
+    assert blog.count() == before
+
+
+def test_a_write_whose_trail_refuses_does_not_happen(blog: Blog) -> None:
+    signature = "threadline_record_action(text, jsonb, text, text, text, text, text, text, text, text)"
+    before = blog.count()
+    blog.owner.run(f"REVOKE EXECUTE ON FUNCTION {signature} FROM harness_app")
+    try:
+        status, _, _ = blog.request("POST", "/api/posts", {"post": {"title": "unaudited", "slug": blog.slug()}})
+    finally:
+        blog.owner.run(f"GRANT EXECUTE ON FUNCTION {signature} TO harness_app")
+    assert status == 500
+    assert blog.count() == before
+
+
+def test_a_job_whose_audit_row_is_missing_fails_and_is_tried_again(blog: Blog, disabled: Callable[[str], None]) -> None:
+    post = blog.created()
+    disabled(UPDATE_TRIGGER)
+    job = blog.retitled(post["id"], f"{CANARY} closed", headers={"x-correlation-id": "corr-closed"})
+    _, attempt, errors = blog.when(job, "retryable")
+    assert attempt == 1
+    assert "NotAuditedError" in errors[0]["error"]
+    assert blog.title(post["id"]) == post["title"]
+    assert blog.actions("corr-closed") == []
+    wait = blog.owner.value(
+        "SELECT extract(epoch FROM scheduled_at - attempted_at)::float FROM oban_jobs WHERE id = %s", [job]
+    )
+    assert 1 <= wait < 3
+    blog.owner.run(f'ALTER TABLE public.posts ENABLE TRIGGER "{UPDATE_TRIGGER}"')
+    assert blog.when(job, "completed")[1] == 2
+    assert blog.title(post["id"]) == f"{CANARY} closed"
+    assert len(blog.actions("corr-closed")) == 1
+
+
+def test_a_job_that_is_delivered_again_has_one_effect(blog: Blog) -> None:
+    post = blog.created()
+    job = blog.retitled(post["id"], f"{CANARY} once", headers={"x-correlation-id": "corr-once"})
+    blog.when(job, "completed")
+    later = blog.retitled(post["id"], f"{CANARY} later")
+    blog.when(later, "completed")
+    blog.owner.run("UPDATE oban_jobs SET state = 'available', completed_at = NULL WHERE id = %s", [job])
+    assert blog.when(job, "completed")[1] == 2
+    assert blog.title(post["id"]) == f"{CANARY} later"
+    assert len(blog.actions("corr-once")) == 1
+
+
+def test_an_unchanged_title_claims_nothing(blog: Blog) -> None:
+    post = blog.created()
+    before = blog.count()
+    job = blog.retitled(post["id"], post["title"], headers={"x-correlation-id": "corr-same"})
+    blog.when(job, "completed")
+    assert blog.count() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({}, "lacks actor_ref, post_id, title"),
+        ({"actor_ref": {"type": "robot"}, "post_id": 1, "title": "t"}, "actor_ref is no actor"),
+        ({"actor_ref": ADA, "post_id": "1", "title": "t"}, "post_id is no key"),
+        ({"actor_ref": ADA, "post_id": 1, "title": 1}, "title must be text"),
+        ({"actor_ref": ADA, "post_id": 1, "title": "t", "correlation_id": 1}, "correlation_id is not"),
+        ({"actor_ref": ADA, "post_id": 2**62, "title": "t"}, "there is no post"),
+    ],
+)
+def test_a_job_that_can_never_be_done_is_not_tried_again(blog: Blog, args: dict[str, Any], said: str) -> None:
+    _, attempt, errors = blog.when(blog.put_in(args), "cancelled")
+    assert attempt == 1
+    assert said in errors[0]["error"]
+
+
+def test_a_job_without_a_correlation_is_done_once(blog: Blog) -> None:
+    post = blog.created()
+    job = blog.put_in({"actor_ref": ADA, "post_id": post["id"], "title": f"{CANARY} bare"})
+    blog.when(job, "completed")
+    assert blog.title(post["id"]) == f"{CANARY} bare"
+    count = blog.count()
+    blog.owner.run("UPDATE oban_jobs SET state = 'available', completed_at = NULL WHERE id = %s", [job])
+    blog.when(job, "completed")
+    assert blog.count() == count
+
+
+def test_it_listens_only_where_that_reaches_it(blog: Blog) -> None:
+    with blog.lab.connect_admin() as admin:
+        listening = admin.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN %%'", [DATABASE]
+        )
+    assert (listening > 0) is (blog.lab.topology.pooler is None)
+
+
+def test_counters_go_up_by_what_was_done(blog: Blog) -> None:
+    def read() -> dict[str, float]:
+        _, headers, text = blog.request("GET", "/metrics", caller=None)
+        assert headers["content-type"].startswith("text/plain; version=0.0.4")
+        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    before = read()
+    post = blog.created()
+    blog.when(blog.retitled(post["id"], f"{CANARY} counted"), "completed")
+    after = read()
+    for name in (
+        'hostapp_requests_total{method="POST",route="/api/posts",status="201"}',
+        'hostapp_audited_writes_total{path="http"}',
+        'hostapp_audited_writes_total{path="job"}',
+        'hostapp_jobs_total{outcome="completed"}',
+    ):
+        assert after[name] == before[name] + 1
+    assert 0 < after["hostapp_pool_size"] <= blog.lab.topology.host.pool_size
+
+
+def test_a_second_start_changes_nothing_in_the_database(blog: Blog) -> None:
+    def fingerprint() -> list[Any]:
+        return blog.owner.rows(
+            "SELECT c.relname, c.relkind::text, c.relacl::text, a.attname, format_type(a.atttypid, a.atttypmod) "
+            "FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 "
+            "WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1, a.attnum"
+        )
+
+    before = fingerprint()
+    second = start_host(blog.lab, DATABASE, [ADA])
+    try:
+        assert second.base_url != blog.host.base_url
+        assert second.tokens["ada"] != blog.host.tokens["ada"]
+        assert fingerprint() == before
+    finally:
+        second.close()
+    second.close()
+    assert not second.service.state().running
+    assert "ready" in second.logs()
+
+
+@pytest.mark.parametrize("how", ["paused", "down"])
+def test_it_outlives_the_database(blog: Blog, how: str) -> None:
+    post = blog.created()
+    job = blog.retitled(post["id"], f"{CANARY} before {how}")
+    blog.when(job, "completed")
+    server = blog.lab.postgres
+    blog.owner.commit()
+    (server.pause if how == "paused" else server.stop)()
+    try:
+        began = time.monotonic()
+        body = blog.when_ready_is(503)
+        assert time.monotonic() - began < 5
+        assert body["database"] is False
+        assert datetime.fromisoformat(body["last_successful_job_at"]).utcoffset() is not None
+        assert blog.request("GET", "/health", caller=None)[0] == 200
+        assert blog.request("GET", "/metrics", caller=None)[0] == 200
+    finally:
+        (server.resume if how == "paused" else server.restart)()
+    if how == "down":
+        poll_until_connected(blog)
+    body = blog.when_ready_is(200)
+    assert body["database"]
+    assert body["job_runner"]
+    job = blog.retitled(post["id"], f"{CANARY} after {how}")
+    blog.when(job, "completed")
+    assert blog.host.service.state().running
+
+
+def poll_until_connected(blog: Blog) -> None:
+    def probe() -> Client:
+        try:
+            return connect(blog.lab.owner(DATABASE), connect_timeout_s=3)
+        except SqlError as error:
+            raise NotYet(str(error)) from None
+
+    blog.owner = poll(probe, what="PostgreSQL to be back", deadline_s=20)
+
+
+def test_jobs_that_fail_for_good_make_it_not_ready_until_one_succeeds(blog: Blog) -> None:
+    blog.when_ready_is(200)
+    job = blog.put_in({})
+    blog.when(job, "cancelled")
+    assert blog.request("GET", "/ready", caller=None)[0] == 200
+    blog.owner.run(
+        "UPDATE oban_jobs SET state = 'discarded', cancelled_at = NULL, discarded_at = timezone('UTC', clock_timestamp()) "
+        "WHERE id = %s",
+        [job],
+    )
+    body = blog.when_ready_is(503)
+    assert (body["database"], body["job_runner"]) == (True, False)
+    post = blog.created()
+    blog.when(blog.retitled(post["id"], f"{CANARY} well"), "completed")
+    blog.when_ready_is(200)
+
+
+def test_sigterm_ends_it_in_time_and_a_restart_brings_it_back(blog: Blog) -> None:
+    service = blog.host.service
+    began = time.monotonic()
+    service.stop()
+    assert time.monotonic() - began < 2.5
+    assert not service.state().running
+    assert "exit code 0" in service.state().detail
+    service.restart()
+    blog.host.when_ready()
+    blog.created()
+
+
+def test_sigterm_ends_it_in_time_while_the_database_is_frozen(blog: Blog) -> None:
+    service = blog.host.service
+    blog.lab.postgres.pause()
+    try:
+        blog.when_ready_is(503)
+        began = time.monotonic()
+        service.stop()
+        assert time.monotonic() - began < 2.5
+        assert not service.state().running
+    finally:
+        blog.lab.postgres.resume()
+    service.restart()
+    blog.host.when_ready()
+
+
+def test_every_line_it_ever_said_is_json_and_tells_no_secret(blog: Blog) -> None:
+    text = blog.host.logs()
+    assert CANARY not in text
+    assert "slug-" not in text
+    for secret in (*blog.host.tokens.values(), *blog.lab.roles.secrets()):
+        assert secret not in text
+    for line in blog.lines():
+        assert {"ts", "level", "ctx", "msg"} <= set(line)
+        assert datetime.fromisoformat(line["ts"]).utcoffset() is not None
+        assert line["level"] in {"debug", "info", "warning", "error", "critical"}
+        assert line["ctx"] in {"http", "job", "app", "database", "oban"}
+    assert blog.host.service.name in blog.lab.logs()
+
+
+def test_neither_certificates_nor_an_index_stay_in_the_image() -> None:
+    engine = require_engine("docker")
+    assert isinstance(engine, DockerEngine)
+    engine.prepare((HOST,), lambda _: None)
+    try:
+        tag, _ = engine.origin(HOST)
+    except ImageUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.what)
+    history = json.dumps(engine._api.history(tag))  # type: ignore[no-untyped-call]
+    assert "pip.conf" not in history
+    assert "ca-bundle" not in history
+    container = engine._api.create_container(tag, ["true"])["Id"]
+    try:
+        with pytest.raises(Exception, match="Could not find the file /build"):
+            engine._api.get_archive(container, "/build")
+    finally:
+        engine._api.remove_container(container, force=True)
+    assert engine._api.images(filters={"label": "pooler-harness=build-stage"}) == []

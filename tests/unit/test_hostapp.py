@@ -1,0 +1,387 @@
+"""The reference host's rules, where no server is needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import random
+import stat
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.engine import pip_access
+from harness.engine.images import files_beside, tar_of
+from harness.engine.protocol import Wanted
+from harness.engine.virtual_environments import virtual_environment
+from harness.errors import ConfigError, EngineUnavailableError
+from harness.events import silent
+from harness.hostapp import backoff, correlation, validation
+from harness.hostapp.counters import Counters
+from harness.hostapp.log_lines import JsonLines, context_of, described
+from harness.hostapp.settings import Actor, SettingsError, load_migration, load_settings
+from harness.lab.catalogue import load_topologies, load_topology
+from harness.model import Notifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = {
+    "version": "test",
+    "host": "127.0.0.1",
+    "port": 8000,
+    "dsn": "postgresql://app:hunter2hunter2@localhost/app",
+    "notifier": "poll",
+    "prepare_threshold": None,
+    "tokens": {"token-of-ada": {"type": "user", "id": "ada"}},
+}
+
+
+# --- retries -------------------------------------------------------------------------------------
+
+
+@given(attempt=st.integers(-3, 5000), base_s=st.integers(1, 60), cap_s=st.integers(1, 3600), seed=st.integers())
+def test_a_delay_is_between_half_the_longest_and_the_longest_and_never_above_the_cap(
+    attempt: int, base_s: int, cap_s: int, seed: int
+) -> None:
+    longest = backoff.longest_delay(attempt, base_s=base_s, cap_s=cap_s)
+    waited = backoff.delay(attempt, base_s=base_s, cap_s=cap_s, chance=random.Random(seed))  # noqa: S311 -- chance, not a secret
+    assert 1 <= longest <= cap_s
+    assert longest / 2 <= waited <= longest
+
+
+@given(attempt=st.integers(1, 100), base_s=st.integers(1, 60), cap_s=st.integers(1, 3600))
+def test_the_longest_delay_doubles_up_to_the_cap(attempt: int, base_s: int, cap_s: int) -> None:
+    this, following = (backoff.longest_delay(each, base_s=base_s, cap_s=cap_s) for each in (attempt, attempt + 1))
+    assert following == min(this * 2, cap_s)
+
+
+def test_delays_differ() -> None:
+    chance = random.Random(7)  # noqa: S311 -- chance, not a secret
+    assert len({backoff.delay(5, base_s=2, cap_s=60, chance=chance) for _ in range(50)}) > 5
+
+
+# --- ids -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given_id", ["a", "corr-1", "two words", "x" * 256, "{}~!"])
+def test_an_id_that_is_acceptable_is_kept(given_id: str) -> None:
+    assert correlation.given_or_fresh(given_id) == given_id
+    assert correlation.given_or_fresh(f"  {given_id}\t") == given_id
+
+
+@pytest.mark.parametrize("given_id", [None, "", "  ", "x" * 257, "tab\there", "new\nline", "é", "\x7f", "\x00"])
+def test_an_id_that_is_not_is_replaced_by_a_fresh_one(given_id: str | None) -> None:
+    fresh, other = correlation.given_or_fresh(given_id), correlation.given_or_fresh(given_id)
+    assert correlation.is_acceptable(fresh)
+    assert fresh not in {given_id, other}
+
+
+@given(st.text(max_size=300))
+def test_every_id_is_one_to_256_printable_characters_that_the_audit_trail_stores_as_they_are(text: str) -> None:
+    kept = correlation.given_or_fresh(text)
+    assert 1 <= len(kept.encode()) <= 256
+    assert kept.isascii()
+    assert kept.isprintable()
+    assert kept.strip() == kept
+
+
+# --- what a request may hold -----------------------------------------------------------------------
+
+
+def test_a_post_is_read() -> None:
+    post = validation.post_from({"post": {"title": "A title", "slug": "a-title", "more": 1}})
+    assert (post.title, post.slug) == ("A title", "a-title")
+
+
+@pytest.mark.parametrize("document", [None, [], "post", 1, {}, {"post": None}, {"post": []}, {"post": "text"}])
+def test_a_post_that_is_no_object_is_told(document: object) -> None:
+    with pytest.raises(validation.InvalidError) as caught:
+        validation.post_from(document)
+    assert caught.value.errors == {"post": ["must be an object"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "can't be blank"),
+        ("", "can't be blank"),
+        (" \n", "can't be blank"),
+        (1, "must be text"),
+        (True, "must be text"),
+        ([], "must be text"),
+        ({}, "must be text"),
+        ("x" * 201, "should be at most 200 characters"),
+        ("a\0b", "has characters that cannot be stored"),
+        ("\ud800", "has characters that cannot be stored"),
+    ],
+)
+def test_each_wrong_field_is_told(value: object, said: str) -> None:
+    for name, other in (("title", "slug"), ("slug", "title")):
+        with pytest.raises(validation.InvalidError) as caught:
+            validation.post_from({"post": {name: value, other: "fine"}})
+        assert caught.value.errors == {name: [said]}
+    with pytest.raises(validation.InvalidError):
+        validation.title_from({"title": value})
+    with pytest.raises(validation.InvalidError) as caught:
+        validation.post_from({"post": {}})
+    assert set(caught.value.errors) == {"title", "slug"}
+
+
+@given(st.text(max_size=400))
+def test_what_is_valid_can_be_stored(text: str) -> None:
+    try:
+        title = validation.title_from({"title": text})
+    except validation.InvalidError:
+        return
+    assert title == text
+    assert "\0" not in title.encode().decode()
+    assert 0 < len(title) <= validation.LONGEST
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"NaN", b"[" * 100_000, b'{"a": Infinity}', b"1" * 5000])
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- that it is refused is the point, and json words it
+        validation.decoded(body)
+
+
+# --- actors and settings ---------------------------------------------------------------------------
+
+
+def test_actors_are_spelled_as_the_trail_spells_them() -> None:
+    assert json.loads(Actor(type="user", id="ada").as_json()) == {"type": "user", "id": "ada"}
+    assert json.loads(Actor(type="anonymous").as_json()) == {"type": "anonymous"}
+
+
+@pytest.mark.parametrize(
+    "ref", [{}, {"type": "user"}, {"type": "user", "id": " "}, {"type": "robot", "id": "r"}, {"type": "user", "id": 1}]
+)
+def test_what_is_no_actor_is_refused(ref: object) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(ref, Actor)
+
+
+def test_settings_are_read_and_show_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "serve.json"
+    path.write_text(json.dumps(SETTINGS))
+    settings = load_settings(path)
+    assert settings.prepare_threshold is None
+    assert settings.tokens["token-of-ada"].id == "ada"
+    assert "hunter2" not in repr(settings)
+    assert "token-of-ada" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"notifier": "shout"}, "notifier"),
+        ({"notifier": "direct"}, "direct_dsn"),
+        ({"direct_dsn": "postgresql://x:hunter2hunter2@y/z"}, "direct_dsn"),
+        ({"port": "8000"}, "port"),
+        ({"extra": 1}, "extra"),
+        ({"pool_size": 1}, "pool_size"),
+        ({"tokens": {"token-of-ada": {"type": "user"}}}, "id"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_told_without_values(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    path = tmp_path / "serve.json"
+    path.write_text(json.dumps(SETTINGS | change))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_that_are_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_migration(tmp_path / "migrate.json")
+
+
+# --- log lines -------------------------------------------------------------------------------------
+
+
+def logged(emit: object) -> list[dict[str, object]]:
+    buffer = io.StringIO()
+    handler = logging.StreamHandler(buffer)
+    handler.setFormatter(JsonLines())
+    logger = logging.getLogger("hostapp.http.test")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        assert callable(emit)
+        emit(logger)
+    finally:
+        logger.removeHandler(handler)
+    return [json.loads(line) for line in buffer.getvalue().splitlines()]
+
+
+@given(st.text(max_size=100))
+def test_every_line_is_one_json_object_with_the_four_keys(text: str) -> None:
+    lines = logged(lambda logger: logger.warning("%s", text))
+    assert len(lines) == 1
+    [line] = lines
+    assert line["msg"] == text
+    assert line["level"] == "warning"
+    assert line["ctx"] == "http"
+    assert "correlation_id" not in line
+    at = datetime.fromisoformat(str(line["ts"]))
+    assert at.utcoffset() is not None
+
+
+def test_a_line_carries_the_ids_that_are_being_worked_on_and_its_fields() -> None:
+    tokens = [correlation.correlation_id.set("corr-1"), correlation.request_id.set("req-1")]
+    try:
+        [line] = logged(lambda logger: logger.info("x", extra={"fields": {"status": 200}}))
+    finally:
+        correlation.correlation_id.reset(tokens[0])
+        correlation.request_id.reset(tokens[1])
+    assert (line["correlation_id"], line["request_id"], line["status"]) == ("corr-1", "req-1", 200)
+
+
+def test_an_error_is_told_by_its_places_and_without_a_line_of_source() -> None:
+    def fail(logger: logging.Logger) -> None:
+        try:
+            [1].index(2)
+        except ValueError:
+            logger.exception("it failed")
+
+    [line] = logged(fail)
+    assert str(line["error"]).startswith("ValueError: ")
+    assert "[1].index(" not in json.dumps(line)
+    assert "test_hostapp.py" in json.dumps(line["frames"])
+
+
+def test_what_postgresql_quotes_of_a_row_is_left_out() -> None:
+    class Diagnosis:
+        message_primary = "null value in column"
+
+    class ViolationError(Exception):
+        sqlstate = "23502"
+        diag = Diagnosis()
+
+    assert (
+        described(ViolationError("DETAIL: Failing row contains (secret)"))
+        == "ViolationError 23502: null value in column"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("uvicorn.error", "http"),
+        ("oban", "oban"),
+        ("oban._stager", "oban"),
+        ("psycopg.pool", "database"),
+        ("hostapp.job", "job"),
+        ("hostapp", "app"),
+        ("asyncio", "app"),
+        ("obanish", "app"),
+    ],
+)
+def test_a_logger_belongs_to_a_part_of_the_application(name: str, context: str) -> None:
+    assert context_of(name) == context
+
+
+# --- counters --------------------------------------------------------------------------------------
+
+
+def test_counters_are_told_in_prometheus_text() -> None:
+    counters = Counters()
+    counters.count_request("POST", "/api/posts", 201)
+    counters.count_request("POST", "/api/posts", 201)
+    counters.count_job("completed")
+    counters.count_write("http")
+    text = counters.exposition('one "two"\n', {"pool_size": 4, "pool_available": 3})
+    assert 'hostapp_requests_total{method="POST",route="/api/posts",status="201"} 2\n' in text
+    assert 'hostapp_jobs_total{outcome="completed"} 1\n' in text
+    assert 'hostapp_audited_writes_total{path="http"} 1\n' in text
+    assert 'hostapp_audited_writes_total{path="job"} 0\n' in text
+    assert "hostapp_pool_size 4\n" in text
+    assert "hostapp_pool_requests_waiting 0\n" in text
+    assert r'version="one \"two\"\n"' in text
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names))
+
+
+# --- where it runs -----------------------------------------------------------------------------------
+
+
+def test_every_topology_says_what_the_job_runner_gets() -> None:
+    chosen = {name: topology.host.notifier for name, topology in load_topologies().items()}
+    assert None not in chosen.values()
+    assert {chosen[name] for name in ("direct", "session", "pgpool", "pgagroal")} == {Notifier.LISTEN}
+    assert chosen["transaction"] is Notifier.POLL
+    assert chosen["transaction-legacy"] is Notifier.DIRECT
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_listening_where_it_is_lost_is_refused(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "mine.toml"
+    declared = (
+        f'summary = "mine"\n[postgres]\nversion = "17"\n[pooler]\nproduct = "pgbouncer"\nversion = "1.24"\n'
+        f'pool_mode = "{mode}"\ndefault_pool_size = 4\n'
+    )
+    path.write_text(declared)
+    assert load_topology(path).notifier is Notifier.POLL
+    path.write_text(declared + '[host]\nnotifier = "listen"\n')
+    with pytest.raises(ConfigError, match=f"LISTEN does not survive the pool mode {mode}") as caught:
+        load_topology(path)
+    assert "direct" in caught.value.hint
+
+
+def test_pip_is_told_what_it_is_told_here_and_no_folder_of_this_machine(tmp_path: Path) -> None:
+    said = (
+        "global.index-url='https://first.example/simple'\ninstall.index-url='https://second.example/simple'\n"
+        "global.extra-index-url='file:///opt/index https://third.example/simple'\n:env:.timeout='9'\nnonsense\n"
+    )
+    configured = pip_access.parsed(said, {"PIP_FIND_LINKS": "/opt/wheels", "PIP_PROXY": "http://proxy:3128"})
+    text = pip_access._pip_conf(configured, trusts_bundle=True)
+    assert "index-url = https://second.example/simple\n" in text
+    assert "extra-index-url = https://third.example/simple\n" in text
+    assert "proxy = http://proxy:3128\n" in text
+    assert "cert = /build/ca-bundle.pem\n" in text
+    assert "first" not in text
+    assert "/opt" not in text
+    assert "cert" not in pip_access._pip_conf({}, trusts_bundle=False)
+
+
+def test_the_bundle_that_pip_is_told_of_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", "other"):
+        (tmp_path / name).write_text(f"-- {name} --")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other"))
+    assert pip_access._bundle(str(tmp_path / "mine")) == "-- mine --"
+    assert pip_access._bundle("") == "-- other --"
+    assert pip_access._bundle(str(tmp_path / "gone")) == "-- other --"
+
+
+def test_the_requirements_are_part_of_the_image() -> None:
+    assert set(files_beside("hostapp")) == {"requirements.txt"}
+    assert files_beside("postgres") == {}
+
+
+def test_files_in_folders_are_delivered_with_their_folders() -> None:
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(tar_of({"top": "1", "folder/name": "2"}))) as archive:
+        kinds = {entry.name: (entry.isdir(), stat.S_IMODE(entry.mode)) for entry in archive}
+    assert kinds == {"folder": (True, 0o755), "top": (False, 0o644), "folder/name": (False, 0o644)}
+
+
+def test_a_machine_without_a_suitable_python_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\necho /usr/bin/python3 3 11 2\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("HARNESS_PYTHON", str(old))
+    with pytest.raises(EngineUnavailableError, match=r"needs Python 3\.12 or newer") as caught:
+        virtual_environment(Wanted(product="hostapp", version="3.13"), tmp_path, {}, silent)
+    assert "3.11.2" in caught.value.what
+    assert "apt-get install" in caught.value.hint

@@ -1,0 +1,21 @@
+# Two stages: the first knows this machine's certificates and package index, and only what it installed is kept. The
+# label is how its layers are found again and removed.
+ARG BASE
+FROM ${BASE} AS packages
+LABEL pooler-harness=build-stage
+# Oban needs erlpack, which is published as source only
+RUN export DEBIAN_FRONTEND=noninteractive \
+ && apt-get update -q \
+ && apt-get install -q -y --no-install-recommends g++ python3-dev
+COPY requirements.txt pip.conf ca-bundle.pem /build/
+RUN python3 -m venv /opt/hostapp \
+ && PIP_CONFIG_FILE=/build/pip.conf /opt/hostapp/bin/python -m pip install --quiet --no-cache-dir \
+      --disable-pip-version-check --no-input -r /build/requirements.txt
+
+FROM ${BASE}
+COPY --from=packages /opt/hostapp /opt/hostapp
+ENV PATH=/opt/hostapp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+RUN mkdir -p /srv/harness && chown 65534:65534 /srv/harness
+USER 65534:65534
+WORKDIR /srv/harness
+ENTRYPOINT []
