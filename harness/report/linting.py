@@ -1,0 +1,132 @@
+"""The linter of filled tables: reads documents, judges them by the rules, and says what it did not judge.
+
+It checks form, and that pointers lead somewhere. That a pointer shows what its row says, it cannot check.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.errors import UsageError
+from harness.report.lint_commands import Verdict
+from harness.report.lint_findings import Finding, Level, Page
+from harness.report.lint_repository import Repository
+from harness.report.lint_rules import RULES, judge
+from harness.report.markdown_tables import MARKERS, read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_LOOKED_FOR = (
+    f"a marker on a line of its own ({', '.join(MARKERS)}) with a table below it, or a table with the columns "
+    "Environment and Pool mode; Path, Kind and Status; Question, Answer and Matches prod?; Checklist item and Status; "
+    "Item, Status and Evidence; Check, Status and Evidence; or P, ID and Symptom"
+)
+
+
+class FoundTable(Struct, frozen=True):
+    """A table that was judged: what it is, its line, and how many rows are filled."""
+
+    kind: str
+    line: int
+    rows: int
+
+
+class LintReport(Struct, frozen=True):
+    """What came of it. `not_judged` are sentences about what the linter leaves to people."""
+
+    findings: tuple[Finding, ...]
+    #: by document
+    tables: dict[str, tuple[FoundTable, ...]]
+    not_judged: tuple[str, ...]
+
+    @property
+    def errors(self) -> int:
+        return sum(each.level is Level.ERROR for each in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        return len(self.findings) - self.errors
+
+
+def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
+    """Judge documents.
+
+    :param root: the repository that pointers lead into; else the nearest folder above each document that has a `.git`,
+        else the document's own folder.
+    :raises UsageError: for a document that is not there, is no text, or has none of the tables.
+    """
+    repositories: dict[Path, Repository] = {}
+    findings: list[Finding] = []
+    tables: dict[str, tuple[FoundTable, ...]] = {}
+    unknown: Counter[str] = Counter()
+    if root is not None and not root.is_dir():
+        raise UsageError("this is no folder", where=str(root), hint="name the repository's folder with --root")
+    for path in paths:
+        file = path.resolve()
+        place = root.resolve() if root else _root_of(file)
+        page = Page(
+            path=str(path),
+            file=file,
+            document=read_document(_read(path)),
+            repository=repositories.setdefault(place, Repository(place)),
+        )
+        if not page.document.ours():
+            raise UsageError("none of the adoption tables is in it", where=str(path), hint=f"needed is {_LOOKED_FOR}")
+        findings += judge(page)
+        tables[str(path)] = tuple(
+            FoundTable(str(table.kind), table.line, len(table.rows)) for table in page.document.ours()
+        )
+        unknown += _unknown(page)
+    return LintReport(tuple(findings), tables, (*_left_to_people(), *_not_looked_up(unknown)))
+
+
+def _root_of(file: Path) -> Path:
+    return next((folder for folder in file.parents if (folder / ".git").exists()), file.parent)
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError("this is a folder", where=str(path), hint="name its Markdown files")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError("there is no such file", where=str(path), hint="name a Markdown file") from None
+    except OSError as error:
+        raise UsageError(f"it cannot be read: {error.strerror or error}", where=str(path)) from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError("it is no UTF-8 text", where=f"{path}:{line}", hint="save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError("it is binary: it has NUL bytes", where=str(path), hint="name a Markdown file")
+    return text
+
+
+def _unknown(page: Page) -> Counter[str]:
+    """Count the pointers that were not looked up, by why."""
+    cells = {
+        cell.raw: cell
+        for table in page.document.ours()
+        for row in table.rows
+        for column in ("evidence", "link", "notes")
+        if column in table.columns and (cell := table.cell(row, column)).raw
+    }
+    every = {each for cell in cells.values() for each in page.pointers(cell)}
+    return Counter(each.what for each in every if each.verdict is Verdict.UNKNOWN)
+
+
+def _not_looked_up(unknown: Counter[str]) -> list[str]:
+    return [
+        f"{why} ({count} {'pointer' if count == 1 else 'pointers'}, not looked up)"
+        for why, count in sorted(unknown.items())
+    ]
+
+
+def _left_to_people() -> list[str]:
+    return [f"{rule.left} ({rule.number})" for rule in RULES if rule.left]

@@ -1,0 +1,617 @@
+from __future__ import annotations
+
+import argparse
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.checks import registry
+from harness.checks.registry import Capability
+from harness.cli import lint as command
+from harness.errors import UsageError
+from harness.redaction import Redactor
+from harness.report.lint_commands import Place, Verdict
+from harness.report.lint_findings import Finding, Level, Page
+from harness.report.lint_pointers import pointers
+from harness.report.lint_repository import Repository
+from harness.report.lint_rules import RULES, judge
+from harness.report.lint_secrets import masked, shapes_in
+from harness.report.linting import lint
+from harness.report.markdown_tables import Cell, read_document
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOXFILE = """
+import nox
+@nox.session
+def tests(session): ...
+@nox.session(name="docs-live", python=["3.11"])
+def docs(session): ...
+for each in ("direct", "session"):
+    nox.session(name=f"topology-{each}", tags=["t"])(print)
+for each in range(3):
+    nox.session(name=f"shard-{each}")(print)
+"""
+FILES = {
+    ".git/HEAD": "ref: refs/heads/main\n",
+    ".github/workflows/ci.yml": "jobs:\n  verify-pool:\n    steps:\n      - name: Verify it\n",
+    "noxfile.py": NOXFILE,
+    "topologies/direct.toml": "",
+    "topologies/transaction.toml": "",
+    "Makefile": "VERSION := 1\n.PHONY: check\ncheck: deps\n\ttrue\ndeps build:\n\ttrue\n",
+    "package.json": '{"name": "shop-web", "version": "3.1.0", "scripts": {"e2e": "x", "test": "y"}}',
+    "mix.exs": 'app: :shop,\n@version "0.4.0"\naliases: ["verify.audit": ["test"], check: ["test"]],\n{:threadline, "~> 0.6"}\n',
+    "lib/mix/tasks/shop.purge.ex": "",
+    "lib/shop/audit.ex": "one\ntwo\nthree\n",
+    "tests/test_audit.py": "class TestJobs:\n    def test_actor(self): ...\n",
+    "test/shop/purge_test.exs": 'test "purges"\n',
+    "docs/runbook.md": "# How to run\n\n## Steps: one & two\n",
+    "scripts/smoke.sh": "",
+    "shop/__init__.py": "",
+    "shop/cli.py": "",
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+def found(repository: Path, text: str, rule: str = "") -> list[Finding]:
+    """Judge a document in `docs/`; return the findings of a rule, or all."""
+    file = repository / "docs" / "adoption.md"
+    file.write_text(text)
+    return [each for each in lint([file]).findings if not rule or each.rule == rule]
+
+
+# --- one good row of each table, and what breaks it -------------------------------------------------------------
+
+PATHS = (
+    "STG-AUDITED-PATH-RUBRIC\n\n"
+    "| Path | Kind (HTTP \\| job) | Status | Evidence / pointer | Notes (N/A justification if N/A) |\n"
+    "|---|---|---|---|---|\n"
+)
+HTTP = "| POST /posts | HTTP | OK | `nox -s tests` | CI-class |\n"
+JOB = "| purge | job | N/A | | no background job executor in this deployment |\n"
+TOPOLOGY = (
+    "STG-HOST-TOPOLOGY-TEMPLATE\n\n"
+    "| Environment | Class (CI or host) | Chain (app to pooler to postgres) | Pooler product | Pool mode | Ecto pools "
+    "| prepare policy | Sandbox note | Matches prod | Evidence link |\n|---|---|---|---|---|---|---|---|---|---|\n"
+)
+CHECKLIST = "| Checklist item (summary) | Status | Evidence |\n|---|---|---|\n"
+ISSUES = "| P | ID | Symptom | Likely area | Owner | Link |\n|---|---|---|---|---|---|\n"
+QUESTIONS = "| Question | Answer | Matches prod? |\n|---|---|---|\n"
+PREFLIGHT = "| Item | Status | Evidence / notes |\n|---|---|---|\n"
+PARITY = "| Check | Status | Evidence |\n|---|---|---|\n"
+
+
+def environment(**changes: str) -> str:
+    """Return a row of the topology table that breaks no rule, with some cells changed."""
+    cells = {
+        "environment": "staging",
+        "class": "host",
+        "chain": "shop 0.4.0 to PgBouncer 1.24 to PostgreSQL 17",
+        "product": "PgBouncer 1.24",
+        "mode": "transaction",
+        "pools": "pool_size 10",
+        "prepare": "unnamed",
+        "sandbox": "the sandbox is for tests only",
+        "matches": "partial",
+        "evidence": "[runbook](runbook.md#how-to-run)",
+    } | changes
+    return "| " + " | ".join(cells.values()) + " |\n"
+
+
+BELOW = "\n**staging:** production has two poolers, and this environment has only one of them.\n"
+
+
+def topology(row: str = "", below: str = BELOW, **changes: str) -> str:
+    return TOPOLOGY + (row or environment(**changes)) + below
+
+
+def paths(row: str) -> str:
+    return PATHS + row + HTTP + JOB
+
+
+GOOD = {
+    "paths": PATHS + HTTP + JOB,
+    "topology": topology(),
+    "yes": topology(matches="yes"),
+    "direct and pooled": topology(
+        environment() + environment(environment="direct", product="none", mode="none", chain="shop to PostgreSQL 17"),
+        BELOW + "\ndirect: there is no pooler, so nothing about pool modes is shown.\n",
+    ),
+    "one paragraph for one row": topology(below="\nProduction has two poolers, and this has only one of them.\n"),
+    "our sandbox note": topology(
+        sandbox="no SQL sandbox: every check really commits; a test sandbox never stands for production"
+    ),
+    "the template's example": TOPOLOGY
+    + "| _example: staging_ | _host_ | _x_ | _y_ | _transaction \\| session_ | | | | _yes \\| no_ | |\n"
+    + environment()
+    + BELOW,
+    "checklist": CHECKLIST + "| 1.1 installed | OK | `mix verify.audit`, `make check` |\n"
+    "| 1.2 parity | Not run | the nightly job of staging is switched off until the move |\n"
+    "| 1.3 backups | N/A | backups are kept outside of what the harness stands up |\n"
+    "| 1.4 health | Issue | owner: ada, [ticket](https://example.org/1) |\n",
+    "issues": ISSUES
+    + "| P0 | AP-2.jobs | x | y | ada | #12 |\n| P2 | PL.pooling.set.session | x | y | ada | [r](runbook.md) |\n"
+    "| P1 | PATH.posts | x | y | ada | STG-01 |\n",
+    "questions": QUESTIONS + "| Which mode? | transaction | partial |\n\nPartial: the servers are our own.\n",
+    "questions with prose": QUESTIONS + "| Which mode? | transaction | **partial**, CI shows the class only |\n",
+    "preflight": PREFLIGHT + "| shop 0.4.0 on Hex | Done | `mix hex.info shop`; `shop ~> 0.4` |\n",
+    "parity": PARITY + "| pool | OK | CI job `verify-pool` |\n",
+    "steps": PARITY + "| pool | OK | 1. start the pooler 2. run the purge |\n",
+    "sql": PARITY + "| pool | OK | `SELECT count(*) FROM audit_changes` |\n",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_honest_table_has_no_finding(repository: Path, name: str) -> None:
+    assert found(repository, GOOD[name]) == []
+
+
+_E, _W = Level.ERROR, Level.WARNING
+BAD: list[tuple[str, Level, int, str]] = [
+    # four words, which is what R1 asks for
+    ("R1", _E, 5, paths("| a | HTTP | ✅ | `nox -s tests` | CI-class |\n")),
+    ("R1", _E, 5, paths("| a | HTTP | ok | `nox -s tests` | CI-class |\n")),
+    ("R1", _E, 5, paths("| a | HTTP | Done | `nox -s tests` | CI-class |\n")),
+    ("R1", _E, 3, CHECKLIST + "| a | | `nox -s tests` |\n"),
+    (
+        "R1",
+        _E,
+        3,
+        "STG-AUDITED-PATH-RUBRIC\n\n| Path | Kind | Evidence |\n|---|---|---|\n| a | HTTP | x |\n| b | job | x |\n",
+    ),
+    ("R1", _W, 3, CHECKLIST + "| a | OK | `nox -s tests` | b | c |\n"),
+    # Not run is not N/A, which is what R2 asks for
+    ("R2", _E, 5, paths("| a | job | N/A | | the job has not been tested yet by us |\n")),
+    ("R2", _E, 3, CHECKLIST + "| a | N/A | pending until the next release of ours |\n"),
+    ("R2", _W, 5, paths("| a | job | Not run | | there is no job runner in this deployment |\n")),
+    # a reason, which is what R3 asks for
+    ("R3", _E, 5, paths("| a | job | N/A | | not relevant |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | | |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | - | n/a |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | | see above |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | | not needed for us |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | | no jobs |\n")),
+    ("R3", _E, 5, paths("| a | job | N/A | | there is no executor<br>and there will be none |\n")),
+    # a pointer, which is what R4 asks for
+    ("R4", _E, 3, CHECKLIST + "| a | OK | |\n"),
+    ("R4", _E, 3, CHECKLIST + "| a | OK | verified |\n"),
+    ("R4", _E, 3, CHECKLIST + "| a | OK | `works on my machine` |\n"),
+    ("R4", _E, 3, CHECKLIST + "| a | OK | we make sure that the actor is set and/or kept |\n"),
+    ("R4", _E, 3, CHECKLIST + "| a | OK | `test/shop/gone_test.exs` |\n"),
+    ("R4", _E, 3, CHECKLIST + "| a | OK | `nox -s tests`, and [here](gone.md) |\n"),
+    ("R4", _W, 3, CHECKLIST + "| a | Not run | waits for `lib/shop/gone.ex` |\n"),
+    ("R4", _E, 3, ISSUES + "| P0 | AP-2.jobs | x | y | ada | [r](gone.md) |\n"),
+    ("R4", _E, 5, topology(evidence="")),
+    ("R4", _E, 3, topology().replace("Evidence link", "Remarks")),
+    ("R4", _E, 5, topology(evidence="it was seen to work")),
+    ("R4", _W, 5, topology(evidence="", matches="no")),
+    # Issues are tracked, which is what R5 asks for
+    ("R5", _E, 3, CHECKLIST + "| a | Issue | |\n"),
+    ("R5", _W, 3, CHECKLIST + "| a | Issue | it is flaky at times |\n"),
+    ("R5", _E, 3, ISSUES + "| P0 | AP-2.jobs | x | y | unassigned | - |\n"),
+    ("R5", _W, 3, ISSUES + "| P0 | AP-2.jobs | x | y | ada | |\n"),
+    # whose evidence, which is what R6 asks for
+    ("R6", _W, 5, PATHS + HTTP.replace("CI-class", "") + JOB),
+    # class, which is what R7 asks for
+    ("R7", _E, 5, topology(**{"class": "staging"})),
+    ("R7", _E, 5, topology(**{"class": ""})),
+    ("R7", _E, 3, (TOPOLOGY + environment() + BELOW).replace("Class (CI or host)", "Owner")),
+    ("R7", _W, 1, "STG-HOST-TOPOLOGY-TEMPLATE\n\n# next\n\n" + CHECKLIST),
+    ("R7", _W, 3, TOPOLOGY),
+    # matches prod, which is what R8 asks for
+    ("R8", _E, 5, topology(matches="mostly")),
+    ("R8", _E, 5, topology(matches="partial: it has one pooler")),
+    ("R8", _E, 5, topology(matches="yes", **{"class": "CI"})),
+    ("R8", _E, 5, topology(below="")),
+    ("R8", _E, 5, topology(below="\n# Another section\n\nstaging is not production, as was said many times.\n")),
+    ("R8", _E, 7, topology(below="\nstaging differs.\n")),
+    ("R8", _W, 7, topology(below="\nstaging is what we call the servers in the cellar of the house.\n")),
+    (
+        "R8",
+        _E,
+        6,
+        topology(environment() + environment(environment="perf"), BELOW),
+    ),
+    ("R8", _E, 3, QUESTIONS + "| Which mode? | transaction | mostly |\n"),
+    ("R8", _W, 3, QUESTIONS + "| Which mode? | transaction | partial |\n"),
+    # a pooler has a mode, which is what R9 asks for
+    ("R9", _E, 5, topology(mode="")),
+    ("R9", _E, 5, topology(mode="default")),
+    ("R9", _E, 5, topology(mode="transaction \\| session")),
+    ("R9", _W, 5, topology(product="RDS Proxy", mode="multiplexed")),
+    ("R9", _E, 5, topology(product="none", mode="none")),
+    ("R9", _W, 5, topology(product="none", chain="shop to PostgreSQL 17")),
+    # the sandbox, which is what R10 asks for
+    ("R10", _E, 5, topology(sandbox="")),
+    ("R10", _E, 5, topology(sandbox="same as production")),
+    ("R10", _E, 5, topology(sandbox="Ecto sandbox, mode shared")),
+    ("R10", _E, 5, paths("| a | HTTP | OK | `nox -s tests` | CI-class: the sandbox behaves as production |\n")),
+    # versions, which is what R12 asks for
+    ("R12", _W, 5, topology(chain="app to pooler to postgres", product="PgBouncer", evidence="#12")),
+    ("R12", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | host-class |\n")),
+    # both kinds, which is what R13 asks for
+    ("R13", _E, 3, PATHS + HTTP),
+    ("R13", _E, 3, PATHS + JOB),
+    ("R13", _E, 5, paths("| a | queue | OK | `nox -s tests` | CI-class |\n")),
+    ("R13", _W, 5, paths("| GET /posts | HTTP | OK | `nox -s tests` | CI-class |\n")),
+    ("R13", _W, 1, "STG-AUDITED-PATH-RUBRIC\n\n# next\n\n" + CHECKLIST),
+    # ids and priorities, which is what R14 asks for
+    ("R14", _E, 3, ISSUES + "| high | AP-2.jobs | x | y | ada | #12 |\n"),
+    ("R14", _E, 3, ISSUES + "| P0 | 17 | x | y | ada | #12 |\n"),
+    ("R14", _E, 4, ISSUES + "| P0 | AP-2.jobs | x | y | ada | #12 |\n" * 2),
+    # not only direct, which is what R16 asks for
+    ("R16", _W, 5, topology(product="none", mode="none", chain="shop to PostgreSQL 17")),
+    # no parity is implied, which is what R17 asks for
+    ("R17", _E, 6, topology(environment(environment="production") + environment(mode="session", matches="yes"))),
+    ("R17", _E, 5, topology(chain="Not run: nobody stood it up", matches="yes")),
+    ("R17", _W, 5, topology(matches="no", below="")),
+    ("R17", _W, 5, paths("| a | HTTP | N/A | | staging has another pooler than this chain needs |\n")),
+    # evidence, which is what R18 asks for
+    ("R18", _E, 3, CHECKLIST + "| a | Not run | |\n"),
+    # counts and versions, which is what R19 asks for
+    ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests`, 136 tests |\n"),
+    ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests` (12 tests, all green) |\n"),
+    ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests`, all 40 checks passed |\n"),
+    ("R19", _E, 3, PREFLIGHT + "| shop **0.3.9** on Hex | OK | `mix verify.audit` |\n"),
+    ("R19", _E, 3, PREFLIGHT + '| depends on `{:shop, "~> 0.3.0"}` | OK | `mix verify.audit` |\n'),
+    ("R19", _W, 1, "We have 136 tests.\n\n" + CHECKLIST),
+    ("R19", _W, 1, "Filled with shop 0.3.9.\n\n" + CHECKLIST),
+]
+
+
+@pytest.mark.parametrize(("rule", "level", "line", "text"), BAD, ids=[f"{each[0]}-{n}" for n, each in enumerate(BAD)])
+def test_what_breaks_a_rule_is_found_at_its_line(
+    repository: Path, rule: str, level: Level, line: int, text: str
+) -> None:
+    findings = found(repository, text, rule)
+    assert [(each.line, each.level) for each in findings] == [(line, level)]
+    assert findings[0].path.endswith("docs/adoption.md")
+    assert findings[0].mend
+
+
+def test_a_path_that_only_reads_is_not_the_one_over_http(repository: Path) -> None:
+    findings = found(repository, PATHS + HTTP.replace("POST", "GET") + JOB, "R13")
+    assert [(each.line, each.level) for each in findings] == [(3, _E), (5, _W)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "PostgreSQL 17 test environment",
+        "three tests",
+        "`tests/test_audit.py:2` tests it",
+        "section 3 tests",
+        "shop 0.4",
+        "shop >= 0.2",
+        "bookshop 0.3.9",
+        "shop-web 3.1.0",
+    ],
+)
+def test_numbers_that_count_no_tests_are_left_alone(repository: Path, said: str) -> None:
+    assert found(repository, PARITY + f"| a | OK | `nox -s tests`: {said} |\n", "R19") == []
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_are_told_whatever_ends_them(repository: Path, line_end: str) -> None:
+    text = "\ufeffprose\n\n" + CHECKLIST + "| a | good | `nox -s tests` |\n"
+    (repository / "docs" / "adoption.md").write_bytes(text.replace("\n", line_end).encode())
+    assert [each.line for each in lint([repository / "docs" / "adoption.md"]).findings] == [5]
+
+
+@pytest.mark.parametrize("capability", [each for each in vars(registry).values() if isinstance(each, Capability)])
+def test_the_reasons_that_the_harness_gives_itself_are_good_enough(repository: Path, capability: Capability) -> None:
+    assert found(repository, PARITY + f"| a | N/A | {capability.lacking} |\n") == []
+
+
+# --- pointers -----------------------------------------------------------------------------------------------------
+
+
+def verdicts(repository: Path, raw: str) -> list[Verdict]:
+    document = repository / "docs" / "adoption.md"
+    document.write_text("# Here\n")
+    return [each.verdict for each in pointers(Cell(raw), Place(Repository(repository), document.parent), document)]
+
+
+THERE = [
+    "`tests/test_audit.py`",
+    "`tests/test_audit.py::TestJobs::test_actor`",
+    "`tests/test_audit.py::TestJobs::test_actor[session-1]`",
+    "`lib/shop/audit.ex:3`",
+    "lib/shop/audit.ex shows it",
+    "`purge_test.exs`",
+    "see docs/runbook.md",
+    "`test/shop/`",
+    "`test/*/purge*`",
+    "[x](runbook.md#steps-one--two)",
+    "[x](/lib/shop/audit.ex#L2-L3)",
+    "[x](../tests/test_audit.py)",
+    "[x](#here)",
+    "`nox -s tests`",
+    "`nox -s docs-live-3.11`",
+    "`nox -s topology-transaction -- --check whatever`",
+    "`nox --session=tests -- -k x`",
+    "`.venv/bin/nox -s tests && make check`",
+    "nox -s tests",
+    "`pytest tests/test_audit.py -k actor`",
+    "`DB_PORT=5433 MIX_ENV=test mix verify.audit`",
+    "`mix check`",
+    "`mix shop.purge --dry-run`",
+    "`mix test test/shop/purge_test.exs:1`",
+    "`make -j 4 check`",
+    "`npm run e2e`",
+    "`npm test`",
+    "`./scripts/smoke.sh --fast`",
+    "`bash scripts/smoke.sh`",
+    "`python -m shop.cli`",
+    "`python -m pytest tests/test_audit.py::TestJobs`",
+    "`uv run pytest tests`",
+    "`go test ./lib/...`",
+    "`python -m harness verify --check actor.residue --suite path`",
+    "`harness verify --check command.import`",
+    "job `verify-pool`",
+    "`cd docs && ./../scripts/smoke.sh`",
+]
+GONE = [
+    "`tests/test_gone.py`",
+    "tests/test_gone.py",
+    "`tests/test_audit.py::test_gone`",
+    "`lib/shop/audit.ex:40`",
+    "`gone_test.exs`",
+    "`test/gone/`",
+    "`test/gone*/*.exs`",
+    "`tests/test_<name>.py`",
+    "[x](gone.md)",
+    "[x](runbook.md#gone)",
+    "[x](../../outside.md)",
+    "[x](#gone)",
+    "`nox -s gone`",
+    "`nox -s topology-gone`",
+    "`nox -s tests gone`",
+    "`pytest tests/test_gone.py`",
+    "`mix verify.gone`",
+    "`mix test test/gone_test.exs`",
+    "`make gone`",
+    "`npm run gone`",
+    "`./gone.sh --fast`",
+    "`bash scripts/gone.sh`",
+    "`python -m shop.gone`",
+    "`python -m harness verify --check actor.gone`",
+    "`harness verify --suite gone`",
+    "`cd gone && make check`",
+]
+OPEN = [
+    "https://example.org/run/1",
+    "[log](https://example.org/run/1)",
+    "PR #12",
+    "#12",
+    "shop/shop#12",
+    "issue SHOP-12",
+    "`nox -s shard-7`",
+    "`mix threadline.verify_coverage`",
+    "`mix ecto.migrate`",
+    "`kubectl logs deploy/shop`",
+    "`frobnicate --all`",
+    "`python -m locust`",
+    "`SELECT 1`",
+    "1. start it 2. look",
+]
+NONE = [
+    "",
+    "verified",
+    "`verify_coverage`",
+    "works on my machine",
+    "`works fine`",
+    "and/or",
+    "`POST /api/posts`",
+    "`/api/posts`",
+    "`Threadline.Job.actor_ref/1`",
+    "`application/json`",
+    "tests",
+    "UTF-8",
+    "Node.js",
+    "mix of things",
+    "make sure",
+    "`MIX_ENV=test`",
+    "`shop/<name>`",
+]
+
+
+@pytest.mark.parametrize(
+    ("raw", "verdict"),
+    [(raw, verdict) for verdict, all_of in zip(Verdict, (THERE, GONE, OPEN), strict=True) for raw in all_of],
+)
+def test_a_pointer_is_looked_up(repository: Path, raw: str, verdict: Verdict) -> None:
+    found = verdicts(repository, raw)
+    assert verdict in found
+    assert verdict is Verdict.MISSING or Verdict.MISSING not in found
+
+
+@pytest.mark.parametrize("raw", NONE)
+def test_a_word_is_no_pointer(repository: Path, raw: str) -> None:
+    assert verdicts(repository, raw) == []
+
+
+def test_each_of_several_commands_is_judged(repository: Path) -> None:
+    assert verdicts(repository, "`nox -s tests && make gone; frobnicate --all`") == [
+        Verdict.EXISTS,
+        Verdict.MISSING,
+        Verdict.UNKNOWN,
+    ]
+
+
+def test_without_their_files_commands_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for each in ("`nox -s tests`", "`make check`", "`npm run e2e`", "`mix verify.audit`"):
+        assert verdicts(tmp_path, each) == [Verdict.MISSING]
+
+
+@given(st.text(alphabet="ab./:#*[]()<>`|&;'\" -\x00\\…~$%é", max_size=60))
+def test_no_cell_is_too_strange_to_be_judged(tmp_path_factory: pytest.TempPathFactory, raw: str) -> None:
+    root = tmp_path_factory.getbasetemp()
+    text = PARITY + f"| a | OK | {raw} |\n"
+    judge(Page(path="x", file=root / "x.md", document=read_document(text), repository=Repository(root)))
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+# put together here, so that no scanner takes this file for a leak
+SECRETS = [
+    "postgresql" + "://ada:s3cretword@db.example.org/shop",
+    "host=db.example.org dbname=shop user=ada " + "password=s3cretword",
+    "AKIA" + "S3CRETWORDS3CRET",
+    "ghp_" + "s3cretword" * 3,
+    "glpat-" + "s3cretword" * 2,
+    "xoxb-" + "s3cretword-1",
+    "eyJ" + "s3cretword.eyJ" + "s3cretword.abc",
+    "-----BEGIN " + "PRIVATE KEY-----",
+    "DB_PASSWORD=" + "s3cretword",
+    "password: `" + "s3cretword1`",
+    "Authorization: Bearer " + "s3cretword1234",
+    "SCRAM-SHA-256" + "$4096:s3cretword",
+]
+INTERNAL = [
+    "https://grafana.internal/d/1",
+    "http://10.1.2.3:8080/",
+    "postgres://pool.corp:6432/shop",
+    "host=db.example.org port=5432 dbname=shop",
+]
+HARMLESS = [
+    "postgresql://[redacted]@db.example.org/x".replace("postgresql", "pooler"),
+    "https://user:***@example.org",
+    "https://user:<password>@example.org",
+    "password=$DB_PASSWORD",
+    "host=… dbname=… user=…",
+    "password: changed on the server, and not in the pooler",
+    "tokens: the session has none",
+    "https://github.com/shop/shop/pull/12",
+    "https://localhost.example.org/",
+    "http://192.168.example.org/",
+    "https://example.org:8443/@scope/package",
+    "psql 'host=localhost port=6432 dbname=shop'",
+    "postgres://localhost:6432/shop",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS + INTERNAL)
+def test_a_secret_is_found_and_not_repeated(repository: Path, secret: str) -> None:
+    findings = found(repository, PARITY + f"| a | OK | only a sentence, {secret} |\n")
+    assert [(each.line, each.level) for each in findings if each.rule == "R11"] == [(3, Level.ERROR)]
+    assert not any("s3cretword" in str(each).lower() for each in findings)
+    assert "s3cretword" not in masked(secret).lower()
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_stands_for_a_secret_is_none(text: str) -> None:
+    assert list(shapes_in(text)) == []
+
+
+def test_secrets_are_found_in_code_too_and_an_own_machine_only_warns(repository: Path) -> None:
+    text = (
+        f"```\n{SECRETS[0]}\nhttp://localhost:4000/audit\n```\n\n"
+        + PARITY
+        + "| a | OK | http://localhost:4000/audit |\n"
+    )
+    assert [(each.line, each.level) for each in found(repository, text, "R11")] == [(2, _E), (3, _W), (8, _E)]
+
+
+# --- documents and the command ----------------------------------------------------------------------------------------
+
+
+def test_the_rules_are_nineteen_and_say_what_is_left_to_people() -> None:
+    assert [rule.number for rule in RULES] == [f"R{n}" for n in range(1, 20)]
+    assert [rule.number for rule in RULES if rule.judge is None] == ["R15"]
+    assert all(rule.judge or rule.left for rule in RULES)
+    assert {rule.number for rule in RULES if rule.judge} == {each[0] for each in BAD} | {"R11"}
+
+
+def test_what_is_not_judged_is_said(repository: Path) -> None:
+    file = repository / "a.md"
+    file.write_text(PARITY + "| a | OK | https://example.org/1 and `frobnicate --all` |\n")
+    report = lint([file])
+    assert report.findings == ()
+    assert any("whether a pointer shows what its row says" in each for each in report.not_judged)
+    assert "whether the web has it (1 pointer, not looked up)" in report.not_judged
+    assert [table.line for table in report.tables[str(file)]] == [1]
+
+
+def test_the_root_is_the_repository_unless_another_is_named(repository: Path) -> None:
+    file = repository / "docs" / "adoption.md"
+    file.write_text(PARITY + "| a | OK | `make check` |\n")
+    assert lint([file]).errors == 0
+    assert lint([file], repository / "docs").errors == 1
+
+
+def run(arguments: list[str], said: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_command(parser.add_subparsers())
+    parsed = parser.parse_args(["lint", *arguments])
+    terminal = SimpleNamespace(say=lambda text, style="": said.append(text))
+    context: Any = SimpleNamespace(terminal=terminal, redactor=Redactor())
+    code: int = parsed.run(context, parsed)
+    return code
+
+
+def test_findings_are_printed_for_people_and_machines(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = repository / "a.md"
+    file.write_text(CHECKLIST + "| a | OK | verified |\n")
+    said: list[str] = []
+    assert run([str(file)], said) == 1
+    line = capsys.readouterr().out
+    assert line.startswith(f'{file}:3: R4 error: OK with only a sentence, "verified". mend: ')
+    assert said[-1] == "errors=1 warnings=0"
+    assert any("whether a pointer shows what its row says" in each for each in said)
+    assert run(["--json", str(file)], said) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [(each["line"], each["rule"], each["level"]) for each in document["findings"]] == [(3, "R4", "error")]
+
+
+def test_warnings_alone_are_no_failure(repository: Path) -> None:
+    file = repository / "a.md"
+    file.write_text(CHECKLIST + "| a | Issue | it is flaky at times |\n")
+    assert run([str(file)], []) == 0
+
+
+def test_the_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--rules"], []) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 19
+    assert run(["--rules", "--json"], []) == 0
+    assert json.loads(capsys.readouterr().out)[14]["judged"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("gone.md", None, "no such file"),
+        ("docs", None, "this is a folder"),
+        ("a.md", b"| a |\x00", "it is binary"),
+        ("a.md", b"a\nna\xefve", "no UTF-8 text"),
+        ("a.md", b"# nothing\n\n| a | b |\n|---|---|\n", "STG-AUDITED-PATH-RUBRIC"),
+    ],
+)
+def test_what_cannot_be_judged_is_a_usage_error(repository: Path, name: str, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (repository / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        run([str(repository / name)], [])
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:
+    with pytest.raises(UsageError, match="none"):
+        run([], [])
+    with pytest.raises(UsageError, match="no folder"):
+        run(["--root", str(repository / "gone"), "x.md"], [])
