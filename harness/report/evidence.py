@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.model import PlannedCheck, Proof, Result, RunRecord, Status, Topology, TopologyEvidence, TrailProof
+from harness.model import (
+    EnvironmentEvidence,
+    PlannedCheck,
+    Proof,
+    Result,
+    RunRecord,
+    Status,
+    Topology,
+    TopologyEvidence,
+    TrailProof,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +29,9 @@ if TYPE_CHECKING:
 
 #: worst first; used wherever several answers become one
 _WORST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
+
+#: the services that decide every result; the reference host is there only where paths are taken
+_STACK = ("postgres", "pooler")
 
 NOBODY_RAN_IT = "no run of this code has exercised it"
 
@@ -50,6 +63,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     left_out: tuple[str, ...] = ()
     #: what breaking the audit trail itself turned, by the break's name
     trail_proofs: dict[str, TrailProof] = {}
+    #: what environments of operators were found to be, in the newest run that verified each
+    environments: dict[str, EnvironmentEvidence] = {}
 
     def of(self, topology: str) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.planned.topology == topology)
@@ -113,6 +128,7 @@ def merge(
     proofs: dict[tuple[str, str], dict[str, Proof]] = {}
     topologies: dict[str, TopologyEvidence] = {}
     records: dict[str, RunRecord] = {}
+    environments: dict[str, EnvironmentEvidence] = {}
     about = target or (taken[-1].record.audit_target if taken else "")
     name_of = about.partition(" ")[0]
     trail_proofs: dict[str, TrailProof] = {}
@@ -143,6 +159,9 @@ def merge(
                 continue
             if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+        for name, found in run.record.environments.items():
+            if found.reached or name not in environments:
+                environments[name], records[name] = found, run.record
         for name, stood in run.record.topologies.items():
             if name not in other and (stood.stood or not topologies.get(name, stood).stood):
                 topologies[name], records[name] = stood, run.record
@@ -156,6 +175,7 @@ def merge(
         folders={run.record.run_id: run.folder for run in taken},
         left_out=tuple(dict.fromkeys(out)),
         trail_proofs=trail_proofs,
+        environments=environments,
     )
 
 
@@ -165,7 +185,7 @@ def stack_of(record: RunRecord, name: str) -> str:
     if stood is None or not stood.stood:
         return ""
     return f"{record.engine}: " + ", ".join(
-        f"{each.product} {each.version} from {each.origin}" for each in stood.services
+        f"{each.product} {each.version} from {each.origin}" for each in stood.services if each.name in _STACK
     )
 
 

@@ -31,8 +31,7 @@ def render(report: Report, folder: Path) -> list[Path]:
 
     :raises StoreError: when the folder cannot be written to.
     """
-    redact = Redactor()  # by shape: evidence may come from elsewhere
-    report = msgspec.convert(_scrub(msgspec.to_builtins(report), redact), type(report))
+    report = _scrubbed(report)
     texts = {f"{name}.md": _markdown(report, name) for name in _DOCUMENTS}
     texts["report.html"] = _html(report)
     texts["junit.xml"] = junit(report)
@@ -40,6 +39,35 @@ def render(report: Report, folder: Path) -> list[Path]:
     for name, content in texts.items():
         write_atomically(folder / name, content)
     return [folder / name for name in texts]
+
+
+#: what can be put into a team's own document: by the name of its marker, the template that it is filled by
+_FRAGMENTS = {
+    "stg-01": "_stg-01",
+    "stg-02": "_stg-02",
+    "checklist": "_checklist",
+    "issues": "_issues",
+    "feature-map": "_features",
+    "readiness": "_readiness",
+    "preflight": "_preflight",
+    "parity": "_parity",
+}
+
+
+def fragments(report: Report) -> dict[str, str]:
+    """Return the Markdown of each table that a document of somebody's may hold, by the name of its marker.
+
+    Links into the evidence are left out: its folder is no part of their repository.
+    """
+    report = _scrubbed(report)
+    rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
+    plain = msgspec.structs.replace(report, topologies=rows)
+    return {name: _markdown(plain, template) for name, template in _FRAGMENTS.items()}
+
+
+def _scrubbed(report: Report) -> Report:
+    redact = Redactor()  # by shape: evidence may come from elsewhere
+    return msgspec.convert(_scrub(msgspec.to_builtins(report), redact), type(report))
 
 
 def _scrub(value: Any, redact: Redactor) -> Any:

@@ -1,0 +1,127 @@
+"""Jobs of a host's own worker, driven through Oban's table with nothing but SQL.
+
+The columns used are those that Oban for Elixir and Oban for Python have in common; a job is put in, watched, and
+never left behind for somebody to wonder about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from harness.database import Client, SqlError, describe, fetch
+from harness.errors import DatabaseError
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.host.declared import ObanJob
+    from harness.host.site import Values
+
+#: nothing more comes of a job in one of these
+ENDED = ("completed", "cancelled", "discarded")
+
+
+class JobState(Struct, frozen=True, kw_only=True):
+    """How far a job got."""
+
+    state: str
+    attempt: int
+    max_attempts: int
+
+    def __str__(self) -> str:
+        return f"{self.state} after {self.attempt} of {self.max_attempts} attempts"
+
+
+class ObanJobs:
+    """The jobs that one path put into Oban's table."""
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self._client = client
+        self._table = f'"{prefix}".oban_jobs'
+        self._put_in: list[int] = []
+
+    def put_in(self, job: ObanJob, values: Values) -> int:
+        """Insert a job as Oban itself would, wake its queue where somebody listens, and return its id.
+
+        :raises DatabaseError: when the table is not there, or the role may not insert.
+        """
+        try:
+            [(identity,)] = fetch(
+                self._client,
+                f"INSERT INTO {self._table} (worker, queue, args, meta, max_attempts, state) "
+                "VALUES (%s, %s, %s::jsonb, %s::jsonb, %s, 'available') RETURNING id",
+                [
+                    job.worker,
+                    job.queue,
+                    msgspec.json.encode(values.fill(job.args)).decode(),
+                    msgspec.json.encode(values.fill(job.meta)).decode(),
+                    job.max_attempts,
+                ],
+            )
+        except SqlError as error:
+            raise DatabaseError(
+                f"the job cannot be put into {self._table}: {describe(error)}",
+                hint="does the connection's role own Oban's tables, and is `prefix` the schema they are in?",
+            ) from None
+        self._put_in.append(identity)
+        return int(identity)
+
+    def state(self, identity: int) -> JobState | None:
+        """Return how far a job got; None when it is gone."""
+        found = fetch(
+            self._client,
+            f"SELECT state::text, attempt, max_attempts FROM {self._table} WHERE id = %s",
+            [identity],
+        )
+        return next((JobState(state=state, attempt=attempt, max_attempts=most) for state, attempt, most in found), None)
+
+    def when(self, identity: int, states: tuple[str, ...], deadline_s: float) -> JobState:
+        """Wait until a job is in one of some states.
+
+        :raises TimedOutError: saying how far it got.
+        """
+
+        def probe() -> JobState:
+            seen = self.state(identity)
+            if seen is None:
+                raise NotYet("it is gone from the table")
+            if seen.state not in states:
+                raise NotYet(str(seen))
+            return seen
+
+        return poll(probe, what=f"job {identity} to be {' or '.join(states)}", deadline_s=deadline_s, interval_s=0.03)
+
+    def hurry(self, identity: int) -> None:
+        """Let a job that waits to be tried again be tried now."""
+        fetch(
+            self._client,
+            f"UPDATE {self._table} SET scheduled_at = timezone('UTC', now()) "
+            "WHERE id = %s AND state::text = 'retryable'",
+            [identity],
+        )
+
+    def take_back(self) -> list[str]:
+        """Remove the jobs that were put in: done ones are deleted, others ended; say what could not be.
+
+        A job that a worker holds is cancelled, so that it is not tried again, and its row is left to Oban's pruner.
+        """
+        trouble = []
+        for identity in self._put_in:
+            try:
+                fetch(
+                    self._client,
+                    f"DELETE FROM {self._table} WHERE id = %s AND state::text <> 'executing'",
+                    [identity],
+                )
+                fetch(
+                    self._client,
+                    f"UPDATE {self._table} SET state = 'cancelled', cancelled_at = timezone('UTC', now()) "
+                    "WHERE id = %s",
+                    [identity],
+                )
+            except SqlError as error:
+                trouble.append(f"job {identity} could not be removed: {describe(error)}")
+        self._put_in.clear()
+        return trouble

@@ -1,0 +1,71 @@
+"""The reference host behind a standing topology: its database, its audit trail, and the application itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness import config, places
+from harness.database import SqlError, connect, create_database, describe
+from harness.errors import DatabaseError
+from harness.host.declared import Caller, PathDeclaration
+from harness.host.site import Site
+from harness.lab.host import start_host
+from harness.model import EvidenceClass
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.audit.target import AuditTarget
+    from harness.lab.lab import Lab
+
+HOST_DATABASE = "harness_host"
+#: that its paths write to
+_TABLE = "public.posts"
+_ACTORS = ({"type": "user", "id": "ada"}, {"type": "user", "id": "bob"})
+
+
+class _PathsFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    paths: tuple[PathDeclaration, ...]
+
+
+def reference_paths() -> tuple[PathDeclaration, ...]:
+    """Return the paths that the reference host has, declared as a team declares its own."""
+    return config.load(_paths_file(), _PathsFile).paths
+
+
+def _paths_file() -> Path:
+    return places.PACKAGE / "hostapp" / "paths.toml"
+
+
+def stand_up_reference(lab: Lab, target: AuditTarget) -> Site:
+    """Provision a database on the direct connection, start the application, and return where it answers.
+
+    :raises HarnessError: when it cannot be had here, does not start, or its trail cannot be installed.
+    """
+    owner = lab.roles.owner.name
+    try:
+        with lab.connect_admin() as admin:
+            create_database(admin, HOST_DATABASE, owner=owner)
+        with connect(lab.owner(HOST_DATABASE), application_name="pooler-harness owner") as client:
+            target.install_in(client)
+            service = start_host(lab, HOST_DATABASE, _ACTORS)
+            target.attach(client, _TABLE)
+            client.run(f"SELECT public.threadline_grant('{lab.roles.app.name}'::regrole, reading => true)")
+    except SqlError as error:
+        raise DatabaseError(f"the reference host's database could not be made: {describe(error)}") from None
+    return Site(
+        name=lab.topology.name,
+        evidence_class=EvidenceClass.CI,
+        base_url=service.base_url,
+        callers=tuple(
+            Caller(actor=actor, headers={"authorization": f"Bearer {service.tokens[actor['id']]}"}) for actor in _ACTORS
+        ),
+        target=target,
+        about=f"reference host on Python {service.service.origin.version}, {lab.topology.notifier} for jobs",
+        trail=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness trail"),
+        application=lambda: connect(lab.chain(HOST_DATABASE), application_name="pooler-harness jobs"),
+        admin=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness bench"),
+        trust_env=False,
+    )

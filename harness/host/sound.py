@@ -1,0 +1,137 @@
+"""Whether what `harness.toml` says of hosts makes sense as a whole, before anything is asked or run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import config
+from harness.audit.actor import Actor, ActorError
+from harness.errors import ConfigError, UsageError
+from harness.host.environment import refuse_secrets
+from harness.recognition import Recognition, contradictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+
+#: reasons that say nothing: they would let anything be N/A
+_VAGUE = ("not relevant", "n/a", "not applicable", "not needed", "irrelevant", "tbd", "later", "none", "see above")
+#: words that belong to Not run: it is in scope, and nobody has done it
+_PENDING = ("not yet", "todo", "to do", "pending", "soon", "not tested", "untested", "not adopted")
+_FEWEST_WORDS = 4
+
+
+def require_host_sound(
+    environments: Mapping[str, EnvironmentDeclaration],
+    paths: tuple[PathDeclaration, ...],
+    commands: tuple[CommandDeclaration, ...],
+    where: Path,
+) -> None:
+    """Refuse what contradicts itself, names what there is not, or could never be judged.
+
+    :raises ConfigError: naming the key.
+    """
+    try:
+        refuse_secrets(environments, paths)
+        _require_different("paths", (each.name for each in paths))
+        _require_different("commands", (each.name for each in commands))
+        for path in paths:
+            _require_path(path, environments)
+        for name, environment in environments.items():
+            _require_environment(name, environment, environments)
+    except ConfigError as error:
+        error.where = str(where)
+        raise
+
+
+def _require_different(key: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"{key}: there are two called {name}")
+        seen.add(name)
+
+
+def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentDeclaration]) -> None:
+    at = f"paths: {path.name}"
+    for name in path.environments:
+        if name not in environments:
+            raise ConfigError(f"{at}: there is no environment {name!r}", hint=config.nearest(name, environments))
+    if path.not_applicable:
+        require_reason(at, path.not_applicable)
+        return
+    if path.expect is None:
+        raise ConfigError(f"{at}: nothing is expected of it", hint="add [paths.expect], or say not_applicable = …")
+    if not (path.steps or path.job or path.command):
+        raise ConfigError(f"{at}: there is no step, no job and no command, so nothing takes it")
+    if path.job and path.command:
+        raise ConfigError(f"{at}: found a job and a command; one of them takes the path")
+    if path.kind == "HTTP" and (path.job or path.command):
+        raise ConfigError(f'{at}: a path of kind HTTP is taken by a request; needed kind = "job"')
+    if path.fails and not (path.fails.steps or path.fails.job):
+        raise ConfigError(f"{at}: the variant that fails has neither steps nor a job")
+    told_by = f"{path.expect.where} {path.expect.key}"
+    kept = {name for step in path.steps for name in step.keep}
+    if "{unique}" not in told_by and not any(f"{{{name}}}" in told_by for name in kept):
+        raise ConfigError(
+            f"{at}: nothing tells its rows from everybody else's",
+            hint='let a value that the request writes hold {unique}, and name it: where = { slug = "{unique}" }',
+        )
+    if path.expect.operation == "delete" and path.expect.where:
+        raise ConfigError(f"{at}: a delete leaves no row to hold `where`", hint='key = { id = "{post_id}" }')
+    if path.expect.actor is not None:
+        _require_actor(at, path.expect.actor)
+
+
+def _require_environment(
+    name: str, declared: EnvironmentDeclaration, environments: Mapping[str, EnvironmentDeclaration]
+) -> None:
+    at = f"environments.{name}"
+    for caller in declared.callers:
+        _require_actor(f"{at}.callers", caller.actor)
+    if declared.canary and declared.scratch_schema:
+        raise ConfigError(f"{at}: found a canary table and a scratch schema; one of them is written to")
+    if declared.compare_with and declared.compare_with not in environments:
+        raise ConfigError(
+            f"{at}.compare_with: there is no environment {declared.compare_with!r}",
+            hint=config.nearest(declared.compare_with, environments),
+        )
+    if declared.compare_with and declared.production:
+        raise ConfigError(f"{at}: found compare_with and production; production is what one of them says")
+    if declared.compare_with == name:
+        raise ConfigError(f"{at}.compare_with: it is compared with itself")
+    try:
+        contradictions(Recognition(findings=()), declared.declared)
+    except UsageError as error:
+        raise ConfigError(f"{at}.declared: {error.what}", hint=error.hint) from None
+
+
+def _require_actor(at: str, actor: Mapping[str, str]) -> None:
+    if any("{" in value for value in actor.values()):
+        return
+    try:
+        Actor.from_map(actor)
+    except ActorError as error:
+        raise ConfigError(f"{at}: this is no actor: {error}") from None
+
+
+def require_reason(at: str, reason: str) -> None:
+    """Refuse a reason for N/A that is not objective, or is one for Not run.
+
+    :raises ConfigError: naming what is wrong with it.
+    """
+    text = " ".join(reason.lower().split()).rstrip(".")
+    if "\n" in reason:
+        raise ConfigError(f"{at}: a reason for N/A is one line")
+    if pending := next((each for each in _PENDING if each in text), None):
+        raise ConfigError(
+            f"{at}: found {reason!r}: what is {pending!r} is Not run, and not N/A",
+            hint="leave not_applicable out, and it is Not run until it is exercised",
+        )
+    if any(text == each or text.startswith(f"{each} ") for each in _VAGUE) or len(text.split()) < _FEWEST_WORDS:
+        raise ConfigError(
+            f"{at}: found {reason!r}, needed an objective reason in one line, tied to what the host is",
+            hint="such as: no background job executor in this deployment",
+        )

@@ -1,0 +1,280 @@
+"""Taking an audited path once, and looking for what it left in the trail. What was seen is judged elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from harness.audit.target import Change
+from harness.database import SqlError, describe
+from harness.errors import DatabaseError, TimedOutError
+from harness.host.declared import Step
+from harness.host.exchange import Answer, Exchange
+from harness.host.jobs import ENDED, JobState, ObanJobs
+from harness.host.site import holds, place
+from harness.host.trail import Recorded, Trail
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.host.declared import Expected, FailingVariant, ObanJob, PathDeclaration
+    from harness.host.site import Site, Values
+
+#: for rows beyond those that were expected to come, seconds
+_LATE_S = 0.3
+#: what a command is told of the time the path is taken
+_UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNESS_ACTOR"
+
+
+class Taken(Struct, frozen=True, kw_only=True):
+    """What was done, and what came of it as far as a caller can tell."""
+
+    answers: tuple[Answer, ...] = ()
+    #: the steps that were sent, in their order
+    steps: tuple[Step, ...] = ()
+    #: what is wrong with the answers' content: names only, never values
+    amiss: tuple[str, ...] = ()
+    #: the id of the job that was put into Oban's table
+    job: int | None = None
+    #: exit code of the command, if there is one
+    exit_code: int | None = None
+    #: why the path was not exercised at all
+    not_exercised: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every step was answered as declared, as far as there are steps."""
+        return (
+            not self.amiss
+            and not self.not_exercised
+            and self.exit_code in {None, 0}
+            and all(
+                not answer.trouble and answer.status == step.status
+                for answer, step in zip(self.answers, self.steps, strict=True)
+            )
+        )
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What was found in the trail of one time that a path was taken."""
+
+    #: the changes that hold what tells this request from others
+    changes: tuple[Change, ...]
+    #: all changes of that table in their transactions
+    beside: tuple[Change, ...]
+    #: the actions of those transactions
+    actions: tuple[Recorded | None, ...]
+
+    @property
+    def transactions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.transaction_id or "" for each in self.changes))
+
+
+class Path:
+    """One declared path at one site. Its connections end with it, and so do the jobs that it put in."""
+
+    def __init__(
+        self, declared: PathDeclaration, expected: Expected, site: Site, *, jobs: ObanJobs | None = None
+    ) -> None:
+        """Connect to nothing yet.
+
+        :param jobs: of somebody who takes the path at the same time, and takes all of them back.
+        """
+        self.declared = declared
+        self.expected = expected
+        self.site = site
+        self._stack = contextlib.ExitStack()
+        self._exchange = self._stack.enter_context(Exchange(site))
+        self._trail: Trail | None = None
+        self._jobs = jobs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def take(self, values: Values) -> Taken:
+        """Take the path once: what prepares it, then what it is about.
+
+        :raises ConfigError: for a name in the declaration that nothing has.
+        :raises DatabaseError: when the job cannot be put in, or the command cannot be run.
+        """
+        prepared = self.prepare(values)
+        return self.act(values, prepared) if prepared.succeeded else prepared
+
+    def prepare(self, values: Values) -> Taken:
+        """Send the steps before the one that the path is about."""
+        steps = self.declared.steps
+        return self._send(steps if self._is_beside_http(self.declared.job) else steps[:-1], values)
+
+    def act(self, values: Values, before: Taken | None = None, *, variant: FailingVariant | None = None) -> Taken:
+        """Do what the path is about: its last step, its job or its command.
+
+        :param before: what prepared it, to be told with it.
+        :param variant: the declared one that fails.
+        """
+        before = before or Taken()
+        job = (variant.job if variant else None) or self.declared.job
+        if variant and variant.steps:
+            done = self._send(variant.steps, values)
+        elif not self._is_beside_http(job):
+            done = self._send(self.declared.steps[-1:], values)
+        elif job:
+            identity = self.jobs(job).put_in(job, values)
+            values.keep("job_id", str(identity))
+            done = Taken(job=identity)
+        else:
+            done = Taken(exit_code=self._run_command(values))
+        return replace(done, steps=before.steps + done.steps, answers=before.answers + done.answers)
+
+    def _is_beside_http(self, job: ObanJob | None) -> bool:
+        return bool(job or self.declared.command)
+
+    def _send(self, steps: Sequence[Step], values: Values) -> Taken:
+        """Send steps in their order, until one is not answered as declared."""
+        sent: list[Step] = []
+        answers: list[Answer] = []
+        amiss: list[str] = []
+        for number, step in enumerate(steps, 1):
+            answer = self._exchange.send(step, values, self.declared.deadline_s)
+            sent.append(step)
+            answers.append(answer)
+            if answer.trouble or answer.status != step.status:
+                if why := answer.why_not_exercised:
+                    return Taken(steps=tuple(sent), answers=tuple(answers), not_exercised=why)
+                break
+            amiss += self._keep(step, answer, values, number)
+            if amiss:
+                break
+        return Taken(steps=tuple(sent), answers=tuple(answers), amiss=tuple(amiss))
+
+    def _keep(self, step: Step, answer: Answer, values: Values, number: int) -> list[str]:
+        amiss = []
+        for name, where in step.keep.items():
+            try:
+                values.keep(name, place(answer.data, where))
+            except KeyError:
+                amiss.append(f"step {number} answers without {where}")
+        amiss += [
+            f"step {number} answers with another {where} than it was given"
+            for where, wanted in step.answer.items()
+            if not _answered(answer, where, values.fill(wanted))
+        ]
+        return amiss
+
+    def _run_command(self, values: Values) -> int | None:
+        given = {_UNIQUE: values.unique, _CORRELATION: values.correlation}
+        given |= {f"{_ACTOR}_{name.upper()}": value for name, value in values.actor.items()}
+        try:
+            done = subprocess.run(  # noqa: S603 -- the operator's own command
+                [values.text(each) for each in self.declared.command],
+                env={**os.environ, **given},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what it says is the host's, and may hold anything
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=self.declared.deadline_s,
+            )
+        except OSError as error:
+            raise DatabaseError(f"the command {self.declared.command[0]} cannot be run: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise TimedOutError(f"the command did not end within {self.declared.deadline_s:g} s") from None
+        return done.returncode
+
+    def jobs(self, job: ObanJob) -> ObanJobs:
+        """Return the jobs of this path; they are taken back when it is closed."""
+        if self._jobs is None:
+            client = self._stack.enter_context(contextlib.closing(self.site.application()))
+            self._jobs = ObanJobs(client, job.prefix)
+            self._stack.callback(self._take_back)
+        return self._jobs
+
+    def _take_back(self) -> None:
+        if self._jobs:
+            with contextlib.suppress(SqlError):
+                self._jobs.take_back()
+
+    def job_ended(self, taken: Taken) -> JobState | None:
+        """Wait for the job that was put in to end, for good or for the better; None where there is none.
+
+        :raises TimedOutError: saying how far it got.
+        """
+        if taken.job is None or self._jobs is None:
+            return None
+        return self._jobs.when(taken.job, ENDED, self.declared.deadline_s)
+
+    def put_in(self, taken: Taken) -> tuple[ObanJobs, int]:
+        """Return the job that was put in, and where to ask for it.
+
+        :raises ValueError: when there is none.
+        """
+        if taken.job is None or self._jobs is None:
+            raise ValueError("no job was put in")
+        return self._jobs, taken.job
+
+    def job_state(self, taken: Taken) -> JobState | None:
+        return self._jobs.state(taken.job) if taken.job is not None and self._jobs else None
+
+    def look(self, values: Values, *, wanted: int, deadline_s: float | None = None) -> Seen:
+        """Look for the rows until as many as wanted are there; then once more, for those that nobody expected.
+
+        :raises DatabaseError: when the trail cannot be read.
+        """
+        self.wait_for_rows(values, wanted=wanted, deadline_s=deadline_s)
+        self.watch(values, wanted)
+        return self.seen(values)
+
+    def wait_for_rows(self, values: Values, *, wanted: int, deadline_s: float | None = None) -> None:
+        """Look for the rows until as many as wanted are there, or the deadline has passed."""
+
+        def probe() -> int:
+            found = len(self.trail.rows_of(self.expected, values))
+            if found < wanted:
+                raise NotYet(f"{found} rows")
+            return found
+
+        with contextlib.suppress(TimedOutError):
+            poll(probe, what="rows", deadline_s=self.declared.deadline_s if deadline_s is None else deadline_s)
+
+    def watch(self, values: Values, wanted: int) -> None:
+        """Watch for a moment whether more rows come, as of a job that runs twice."""
+
+        def more() -> None:
+            if len(self.trail.rows_of(self.expected, values)) <= wanted:
+                raise NotYet("no more rows")
+
+        late_s = _LATE_S if self.declared.kind == "job" else 0.0
+        with contextlib.suppress(TimedOutError):
+            poll(more, what="more rows", deadline_s=late_s, interval_s=0.05)
+
+    def seen(self, values: Values) -> Seen:
+        """Return what the trail holds of this time that the path was taken."""
+        changes = tuple(self.trail.rows_of(self.expected, values))
+        transactions = dict.fromkeys(each.transaction_id for each in changes if each.transaction_id)
+        beside = tuple(self.trail.rows_with(transactions, self.expected)) if transactions else ()
+        by_id = {each.action_id: self.trail.action(each.action_id) for each in changes}
+        return Seen(changes=changes, beside=beside, actions=tuple(by_id[each.action_id] for each in changes))
+
+    @property
+    def trail(self) -> Trail:
+        if self._trail is None:
+            try:
+                client = self._stack.enter_context(contextlib.closing(self.site.trail()))
+            except SqlError as error:
+                raise DatabaseError(f"who reads the audit trail cannot log in: {describe(error)}") from None
+            self._trail = Trail(client, self.site.target)
+        return self._trail
+
+
+def _answered(answer: Answer, where: str, wanted: object) -> bool:
+    try:
+        return holds(place(answer.data, where), wanted)
+    except KeyError:
+        return False

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import ConfigError
+from harness.host.junit import LARGEST_BYTES, add_up, find_junit, read_junit
+from harness.model import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PYTEST = """<?xml version="1.0" encoding="utf-8"?>
+<testsuites name="pytest tests">
+ <testsuite name="pytest" errors="0" failures="1" skipped="1" tests="3" time="1.250" timestamp="2026-01-01T00:00:00">
+  <testcase classname="tests.test_a.TestPosts" name="test_write" time="0.1"/>
+  <testcase classname="tests.test_a" name="test_read[a|b]" time="0.2"><failure message="no">Traceback</failure></testcase>
+  <testcase classname="tests.test_a" name="test_later"><skipped type="pytest.skip" message="later"/></testcase>
+ </testsuite>
+</testsuites>"""
+
+MIX = """<?xml version="1.0"?>
+<testsuites>
+  <testsuite errors="0" failures="0" name="Elixir.Demo.PostTest" tests="2" time="0.5">
+    <properties><property name="seed" value="0"/></properties>
+    <testcase classname="Elixir.Demo.PostTest" name="test a write" time="0.25" file="test/post_test.exs:9"/>
+    <testcase classname="Elixir.Demo.PostTest" name="test a job" time="0.25"><skipped message="excluded"/></testcase>
+  </testsuite>
+</testsuites>"""
+
+GOTESTSUM = """<testsuites tests="1" failures="0" errors="0" time="2.5">
+ <testsuite tests="1" failures="0" time="2.0" name="example.org/demo"><properties/>
+  <testcase classname="example.org/demo" name="TestWrite/with_actor" time="2.0"></testcase>
+ </testsuite></testsuites>"""
+
+SUREFIRE = """<testsuite xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" name="org.demo.PostIT" time="1,234.5"
+  tests="3" errors="1" skipped="0" failures="0">
+  <testcase name="writes" classname="org.demo.PostIT" time="0.1"><error type="java.lang.E"><![CDATA[<x>]]></error>
+    <rerunFailure/></testcase>
+  <testcase name="reads" classname="org.demo.PostIT" time="0.1"><flakyFailure message="once"/></testcase>
+  <testcase name="ends" classname="org.demo.PostIT" time="0.1"><system-out>a failure</system-out></testcase>
+</testsuite>"""
+
+JEST = """<testsuites name="jest tests" tests="2" failures="1" errors="0" time="3.1">
+  <testsuite name="posts" errors="0" failures="1" skipped="0" tests="2" time="3">
+    <testcase classname="posts writes" name="posts writes" time="0.01"/>
+    <testcase classname="posts reads" name="posts reads" time="0.01"><failure>Error</failure></testcase>
+  </testsuite></testsuites>"""
+
+
+def _read(tmp_path: Path, content: str | bytes) -> object:
+    path = tmp_path / "junit.xml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_junit(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "counts", "failed", "seconds", "status"),
+    [
+        (PYTEST, (3, 1, 0, 1), ("tests.test_a.test_read[a|b]",), 1.25, Status.ISSUE),
+        (MIX, (2, 0, 0, 1), (), 0.5, Status.OK),
+        (GOTESTSUM, (1, 0, 0, 0), (), 2.5, Status.OK),
+        (SUREFIRE, (3, 0, 1, 0), ("org.demo.PostIT.writes",), 1234.5, Status.ISSUE),
+        (JEST, (2, 1, 0, 0), ("posts reads.posts reads",), 3.1, Status.ISSUE),
+    ],
+    ids=["pytest", "mix", "gotestsum", "surefire", "jest"],
+)
+def test_each_writer_is_read(
+    tmp_path: Path, content: str, counts: tuple[int, ...], failed: tuple[str, ...], seconds: float, status: Status
+) -> None:
+    (tmp_path / "junit.xml").write_text(content)
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.tests, result.failures, result.errors, result.skipped) == counts
+    assert result.failed == failed
+    assert result.seconds == pytest.approx(seconds)
+    assert result.verdict.status is status
+    assert result.verdict.reason
+
+
+def test_what_passed_only_when_it_was_repeated_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(SUREFIRE)
+    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only when they were repeated",)
+
+
+def test_cases_of_nested_suites_are_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(
+        '<testsuites><testsuite name="a"><testsuite name="b"><testcase name="x"/></testsuite>'
+        '<testcase name="y"><error/></testcase></testsuite></testsuites>'
+    )
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.tests, result.errors, result.failed) == (2, 1, ("a.y",))
+    assert result.notes == ()
+
+
+def test_a_namespace_and_another_encoding_do_not_matter(tmp_path: Path) -> None:
+    text = '<?xml version="1.0" encoding="utf-16"?><j:testsuite xmlns:j="urn:x"><j:testcase name="ä"><j:failure/></j:testcase></j:testsuite>'
+    (tmp_path / "junit.xml").write_bytes(text.encode("utf-16"))
+    assert read_junit(tmp_path / "junit.xml").failed == ("ä",)
+
+
+@pytest.mark.parametrize("declared", ["7", "-1", "NaN", "", "9" * 5000])
+def test_counts_that_the_cases_do_not_bear_out_are_noted(tmp_path: Path, declared: str) -> None:
+    (tmp_path / "junit.xml").write_text(f'<testsuite name="s" tests="{declared}"><testcase name="x"/></testsuite>')
+    result = read_junit(tmp_path / "junit.xml")
+    assert result.tests == 1
+    assert "where its cases show 1" in result.notes[0]
+    assert len(result.notes[0]) < 400
+
+
+def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(
+        '<testsuites failures="2"><testsuite failures="2"><testcase name="x"/></testsuite></testsuites>'
+    )
+    result = read_junit(tmp_path / "junit.xml")
+    assert result.untold == 2
+    assert result.verdict.status is Status.ISSUE
+
+
+def test_a_suite_whose_set_up_broke_is_no_pass(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(
+        '<testsuite name="s"><testcase name="x"/><error>no database</error></testsuite>'
+    )
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.errors, result.failed) == (1, ("s",))
+    assert result.verdict.status is Status.ISSUE
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("<testsuites/>", "there is no test in it"),
+        ('<testsuite tests="9"/>', "there is no test in it"),
+        ('<testsuite><testcase name="x"><skipped/></testcase></testsuite>', "all of its tests were skipped (1)"),
+        ('<testsuite><testcase name="x" status="notrun"/></testsuite>', "all of its tests were skipped (1)"),
+    ],
+)
+def test_nothing_and_nothing_but_skips_is_no_pass(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "junit.xml").write_text(content)
+    verdict = read_junit(tmp_path / "junit.xml").verdict
+    assert (verdict.status, verdict.reason) == (Status.NOT_RUN, reason)
+
+
+def test_at_most_ten_names_and_none_of_them_long_or_of_several_lines(tmp_path: Path) -> None:
+    cases = "".join(f'<testcase name="{n}&#10;{"x" * 999}"><failure/></testcase>' for n in range(12))
+    (tmp_path / "junit.xml").write_text(f"<testsuite>{cases}</testsuite>")
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.failures, len(result.failed)) == (12, 10)
+    assert all("\n" not in name and len(name) <= 200 for name in result.failed)
+    assert result.verdict.reason.endswith(", and 2 more")
+
+
+LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><testsuite name="&b;"/>'
+OUTSIDE = (
+    '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]><testsuite><testcase name="x">&a;</testcase></testsuite>'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (LAUGHS, "document type"),
+        (OUTSIDE, "document type"),
+        ('<!DOCTYPE testsuite SYSTEM "http://example.org/x.dtd"><testsuite/>', "document type"),
+        (PYTEST[:300], "not complete XML"),
+        ("", "it is empty"),
+        ("all tests passed\n", "not complete XML"),
+        ("<html><body/></html>", "its root element is html, and testsuites or testsuite was needed"),
+        ("<testsuite>" * 200 + "</testsuite>" * 200, "nested more than 100 deep"),
+        ('<?xml version="1.0" encoding="klingon"?><testsuite/>', "klingon|unknown encoding"),
+        (b"<testsuite name='\xff'/>", "not complete XML"),
+        ("<testsuite/><testsuite/>", "not complete XML"),
+        ("<testsuite>&nbsp;</testsuite>", "undefined entity"),
+    ],
+    ids=[
+        "laughs",
+        "external",
+        "dtd",
+        "truncated",
+        "empty",
+        "text",
+        "html",
+        "deep",
+        "encoding",
+        "bytes",
+        "two",
+        "entity",
+    ],
+)
+def test_hostile_and_broken_files_are_refused_with_file_and_line(
+    tmp_path: Path, content: str | bytes, what: str
+) -> None:
+    with pytest.raises(ConfigError, match=what) as caught:
+        _read(tmp_path, content)
+    assert caught.value.where.startswith(f"{tmp_path / 'junit.xml'}:")
+
+
+def test_what_is_no_regular_file_or_not_there_or_too_large_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_junit(tmp_path / "none.xml")
+    with pytest.raises(ConfigError, match="no regular file"):
+        read_junit(tmp_path)
+    os.mkfifo(tmp_path / "pipe.xml")
+    with pytest.raises(ConfigError, match="no regular file"):
+        read_junit(tmp_path / "pipe.xml")
+    with (tmp_path / "large.xml").open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+    with pytest.raises(ConfigError, match="larger than 50 MB"):
+        read_junit(tmp_path / "large.xml")
+
+
+@given(st.lists(st.sampled_from(["", "<failure/>", "<error/>", "<skipped/>", "<failure/><error/>"]), max_size=30))
+def test_every_case_counts_once_and_a_pass_needs_one_that_passed(
+    tmp_path_factory: pytest.TempPathFactory, inner: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("junit") / "j.xml"
+    path.write_text("<testsuite>" + "".join(f'<testcase name="n">{each}</testcase>' for each in inner) + "</testsuite>")
+    result = read_junit(path)
+    assert result.tests == len(inner)
+    bad = sum("failure" in each or "error" in each for each in inner)
+    assert result.failures + result.errors == bad
+    assert (result.verdict.status is Status.OK) == (bad == 0 and "" in inner)
+
+
+def test_several_files_add_up(tmp_path: Path) -> None:
+    for name, content in (("a.xml", PYTEST), ("b.xml", SUREFIRE)):
+        (tmp_path / name).write_text(content)
+    total = add_up([read_junit(tmp_path / "a.xml"), read_junit(tmp_path / "b.xml")])
+    assert (total.tests, total.failures, total.errors, total.skipped) == (6, 1, 1, 1)
+    assert total.failed == ("tests.test_a.test_read[a|b]", "org.demo.PostIT.writes")
+    assert add_up([]).verdict.status is Status.NOT_RUN
+
+
+# --- finding --------------------------------------------------------------------------------------------
+
+
+def test_only_files_written_since_are_found(tmp_path: Path) -> None:
+    for name, written in (("old.xml", 1000), ("new.xml", 2000), ("deep/er/new.xml", 2001), ("new.txt", 2000)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<testsuite/>")
+        os.utime(path, (written, written))
+    found = find_junit(["**/*.xml", "*.xml"], tmp_path, since=2000)
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["deep/er/new.xml", "new.xml"]
+    assert find_junit(["nothing/*.xml"], tmp_path, since=0) == []
+
+
+def test_links_out_of_the_folder_and_folders_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "outside.xml").write_text("<testsuite/>")
+    inside = tmp_path / "inside"
+    (inside / "folder.xml").mkdir(parents=True)
+    (inside / "link.xml").symlink_to(tmp_path / "outside.xml")
+    (inside / "dangling.xml").symlink_to(inside / "nowhere")
+    assert find_junit(["*.xml"], inside, since=0) == []
+
+
+@pytest.mark.parametrize("pattern", ["../*.xml", "/etc/*.xml", "", "a/../../*.xml", "**.xml"])
+def test_patterns_that_leave_the_folder_or_are_none_are_refused(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        find_junit([pattern], tmp_path, since=0)

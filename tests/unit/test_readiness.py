@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import re
+from datetime import date
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_args
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness import places
+from harness.config import convert
+from harness.errors import ConfigError
+from harness.host.readiness_file import GUIDANCE, Guidance, GuidanceItem, ReadinessArea, Workflow
+from harness.model import EvidenceClass, KnownIssue, Limit, PlannedCheck, Result, Section, Severity, Status
+from harness.report.escape import Ready, code, link, text
+from harness.report.evidence import Evidence, Row
+from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
+from tests.unit.made_up import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KNOWN = KnownIssue(check="actor.residue", link="https://example.org/7", owner="ada", expires="2099-01-01")
+LIMIT = Limit(outcome="notifications are lost", source="https://example.org/doc")
+TODAY = date(2026, 3, 1)
+
+
+def row(
+    check: str,
+    status: Status = Status.OK,
+    topology: str = "transaction",
+    *,
+    known: KnownIssue | None = None,
+    limit: Limit | None = None,
+) -> Row:
+    command = f"nox -s topology-{topology} -- --check {check}"
+    return Row(
+        planned=PlannedCheck(
+            topology=topology,
+            check=check,
+            claim=f"the claim of {check}",
+            section=Section.PATHS if check.startswith("path.") else Section.ACTOR,
+            severity=Severity.P0,
+            area="",
+            reproduce=command,
+        ),
+        result=Result(
+            topology=topology,
+            check=check,
+            status=status,
+            reason="" if status is Status.OK else "for a reason",
+            known=known,
+            limit=limit,
+            reproduce=command,
+        ),
+        run_id="r",
+    )
+
+
+def evidence(rows: Iterable[Row], hosts: tuple[str, ...] = ("staging",)) -> Evidence:
+    rows = tuple(rows)
+    records = {
+        name: replace(record(), evidence_class=EvidenceClass.HOST if name in hosts else EvidenceClass.CI)
+        for name in dict.fromkeys(each.planned.topology for each in rows)
+    }
+    return Evidence(rows=rows, topologies={}, records=records, folders={})
+
+
+def area(*checks: str, **more: Any) -> ReadinessArea:
+    return ReadinessArea(
+        area="actor on jobs", checks=checks or ("actor",), host_responsibility="set the actor in every job", **more
+    )
+
+
+def stance(rows: Iterable[Row], declared: ReadinessArea | None = None) -> Stance:
+    return readiness([declared or area()], evidence(rows))[0].stance
+
+
+# --- the map ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row("actor.a"), row("actor.b")], Stance.PROVEN),
+        ([row("actor.a"), row("actor.b", Status.NA)], Stance.PROVEN),
+        ([row("actor.a", limit=LIMIT)], Stance.WITH_LIMITS),
+        ([row("actor.a"), row("actor.b", Status.ISSUE, known=KNOWN)], Stance.WITH_LIMITS),
+        ([row("actor.a", Status.ISSUE, known=KNOWN)], Stance.NOT_SHOWN),
+        ([row("actor.a"), row("actor.b", Status.NOT_RUN)], Stance.NOT_SHOWN),
+        ([row("actor.a", Status.NA)], Stance.NOT_SHOWN),
+        ([row("capture.a")], Stance.NOT_SHOWN),
+        ([], Stance.NOT_SHOWN),
+        ([row("actor.a"), row("actor.b", Status.ISSUE)], Stance.NOT_READY),
+        ([row("actor.a", Status.NOT_RUN), row("actor.b", Status.ISSUE)], Stance.NOT_READY),
+    ],
+)
+def test_the_stance_follows_from_the_evidence(rows: list[Row], expected: Stance) -> None:
+    assert stance(rows) is expected
+
+
+def test_a_check_or_a_topology_without_a_row_is_not_shown() -> None:
+    declared = area("actor.a", "actor.b", topologies=("direct", "transaction"))
+    found = readiness([declared], evidence([row("actor.a"), row("actor.b"), row("actor.b", topology="direct")]))[0]
+    assert found.stance is Stance.NOT_SHOWN
+    assert found.reasons == ("no row of the evidence is of actor.a in direct",)
+
+
+def test_topologies_that_are_not_named_do_not_count() -> None:
+    rows = [row("actor.a"), row("actor.a", Status.ISSUE, "statement")]
+    assert stance(rows, area(topologies=("transaction",))) is Stance.PROVEN
+    assert stance(rows) is Stance.NOT_READY
+
+
+def test_limits_and_known_issues_are_named_with_their_sources() -> None:
+    rows = [row("actor.a", limit=LIMIT), row("actor.b", Status.ISSUE, known=KNOWN)]
+    found = readiness([area()], evidence(rows))[0]
+    assert "known Issue of ada, https://example.org/7" in found.reasons[0]
+    assert "notifications are lost (https://example.org/doc)" in found.reasons[1]
+    assert found.shown == "1 OK, 1 Issue in transaction"
+    assert found.meaning == MEANINGS[Stance.WITH_LIMITS]
+
+
+def test_commands_show_it_again_with_checks_or_with_suites() -> None:
+    few = readiness([area()], evidence([row("actor.a"), row("actor.b"), row("actor.a", topology="direct")]))[0]
+    assert few.commands == (
+        "nox -s topology-transaction -- --check actor.a --check actor.b",
+        "nox -s topology-direct -- --check actor.a",
+    )
+    many = readiness([area()], evidence(row(f"actor.{each}") for each in "abcdefg"))[0]
+    assert many.commands == ("nox -s topology-transaction -- --suite actor",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hosts", "expected"),
+    [
+        ([row("path.posts", topology="staging")], ("staging",), Stance.PROVEN),
+        (
+            [row("path.posts", topology="staging"), row("path.posts-twice", Status.NA, "staging")],
+            ("staging",),
+            Stance.PROVEN,
+        ),
+        ([row("path.posts", Status.NA, "staging")], ("staging",), Stance.NOT_SHOWN),
+        ([row("path.posts-twice", topology="staging")], ("staging",), Stance.NOT_SHOWN),
+        ([row("path.posts", topology="staging")], (), Stance.NOT_SHOWN),
+        ([row("path.posts", topology="elsewhere")], ("elsewhere",), Stance.NOT_SHOWN),
+        (
+            [row("path.posts", topology="staging"), row("path.posts-twice", Status.ISSUE, "staging")],
+            ("staging",),
+            Stance.NOT_READY,
+        ),
+        ([], ("staging",), Stance.NOT_SHOWN),
+    ],
+)
+def test_a_host_path_counts_only_as_the_host_took_it(rows: list[Row], hosts: tuple[str, ...], expected: Stance) -> None:
+    declared = area("actor.a", environment="staging", paths=("posts",))
+    found = readiness([declared], evidence([row("actor.a"), *rows], hosts))[0]
+    assert found.stance is expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(Status), st.booleans(), st.booleans()).map(
+            lambda made: row(
+                "actor.a",
+                made[0],
+                known=KNOWN if made[1] and made[0] is Status.ISSUE else None,
+                limit=LIMIT if made[2] and made[0] is Status.OK else None,
+            )
+        ),
+        max_size=6,
+    )
+)
+def test_no_row_more_ever_makes_what_is_bad_better(rows: list[Row]) -> None:
+    order = list(Stance)
+    found = stance(rows)
+    assert (found is Stance.PROVEN) == (
+        any(each.status is Status.OK for each in rows)
+        and all(each.status in {Status.OK, Status.NA} and not each.result.limit for each in rows)
+    )
+    worse = stance([*rows, row("actor.z", Status.ISSUE)])
+    assert order.index(worse) <= order.index(found)
+
+
+# --- the decision ----------------------------------------------------------------------------------------
+
+
+def item(name: Guidance, on: str = "2026-02-01") -> GuidanceItem:
+    return GuidanceItem(
+        item=name, done_by="ada", on=on, statement="written down in the runbook", link="docs/rollout.md"
+    )
+
+
+WORKFLOW = Workflow(
+    name="invoice reminders",
+    release="0.4.0",
+    checks=("actor",),
+    topologies=("transaction",),
+    guidance=tuple(item(each) for each in GUIDANCE),
+    environment="staging",
+    paths=("reminder",),
+)
+GREEN = (row("actor.a"), row("path.reminder", topology="staging"), row("path.reminder-twice", topology="staging"))
+
+
+def _decide(workflow: Workflow = WORKFLOW, rows: Iterable[Row] = GREEN, version: str = "0.4.0") -> Decision:
+    return decide(workflow, evidence(rows), library_version=version, today=TODAY)
+
+
+def test_yes_takes_all_three() -> None:
+    found = _decide()
+    assert found.answer == "yes"
+    assert [each.held for each in found.conjuncts] == [True, True, True]
+    assert found.missing == ()
+    assert (
+        "versions-recorded: ada on 2026-02-01: written down in the runbook (docs/rollout.md)"
+        in found.conjuncts[0].shown
+    )
+
+
+def test_the_guidance_has_eight_items_and_each_must_be_signed() -> None:
+    assert set(get_args(Guidance)) == set(GUIDANCE)
+    assert len(GUIDANCE) == 8
+    for missing in GUIDANCE:
+        found = _decide(replace(WORKFLOW, guidance=tuple(item(each) for each in GUIDANCE if each != missing)))
+        assert found.answer == "not yet"
+        assert found.missing == (f"nobody has signed {missing}: {GUIDANCE[missing]}",)
+
+
+@pytest.mark.parametrize("day", ["2026-03-02", "2026-02-30"])
+def test_what_is_signed_for_the_future_or_for_no_day_is_not_done(day: str) -> None:
+    found = _decide(replace(WORKFLOW, guidance=tuple(item(each, day) for each in GUIDANCE)))
+    assert [each.held for each in found.conjuncts] == [False, True, True]
+    assert f"is signed for {day}" in found.missing[-1]
+
+
+@pytest.mark.parametrize(
+    ("verification", "sentence"),
+    [
+        ([row("actor.a", Status.ISSUE)], "actor.a in transaction is Issue: for a reason"),
+        ([row("actor.a"), row("actor.b", Status.NOT_RUN)], "actor.b in transaction is Not run: for a reason"),
+        (
+            [row("actor.a", Status.NA)],
+            "actor is OK nowhere: it does not apply, or is a known Issue, wherever it was tried",
+        ),
+        ([row("actor.a", topology="direct")], "no row of the evidence is of actor in transaction"),
+        ([], "no row of the evidence is of actor in transaction"),
+    ],
+)
+def test_verification_that_is_not_green_is_named(verification: list[Row], sentence: str) -> None:
+    found = _decide(rows=[*verification, *GREEN[1:]])
+    assert found.answer == "not yet"
+    assert found.conjuncts[1].missing == (sentence,)
+
+
+def test_an_accepted_issue_is_green_and_told() -> None:
+    found = _decide(rows=[*GREEN, row("actor.b", Status.ISSUE, known=KNOWN)])
+    assert found.answer == "yes"
+    assert any("known Issue of ada" in sentence for sentence in found.conjuncts[1].shown)
+
+
+def test_another_release_is_missing_and_an_unrecorded_one_is_told() -> None:
+    assert _decide(version="v0.4.0").answer == "yes"
+    assert _decide(version="0.3.9").missing == ("the evidence is about release 0.3.9, and 0.4.0 is to be decided on",)
+    unrecorded = _decide(version="")
+    assert unrecorded.answer == "yes"
+    assert "does not record the library's version" in unrecorded.conjuncts[1].shown[-1]
+
+
+@pytest.mark.parametrize(
+    ("host", "sentence"),
+    [
+        ([], "nobody has taken the path reminder in staging"),
+        ([row("path.other", topology="staging")], "nobody has taken the path reminder in staging"),
+        ([row("path.reminder", Status.NOT_RUN, "staging")], "path.reminder in staging is Not run: for a reason"),
+        ([row("path.reminder", Status.NA, "staging")], "path.reminder in staging is N/A: for a reason"),
+        (
+            [GREEN[1], row("path.reminder-twice", Status.ISSUE, "staging")],
+            "path.reminder-twice in staging is Issue: for a reason",
+        ),
+        (
+            [row("path.reminder", Status.ISSUE, "staging", known=KNOWN)],
+            "path.reminder in staging is known Issue of ada, https://example.org/7: for a reason",
+        ),
+    ],
+)
+def test_the_hosts_own_path_must_be_ok(host: list[Row], sentence: str) -> None:
+    found = _decide(rows=[GREEN[0], *host])
+    assert [each.held for each in found.conjuncts] == [True, True, False]
+    assert sentence in found.missing
+
+
+def test_the_harnesss_own_topology_is_not_the_hosts() -> None:
+    found = decide(WORKFLOW, evidence(GREEN, hosts=()), library_version="0.4.0", today=TODAY)
+    assert found.answer == "not yet"
+    assert found.missing == ("the evidence of staging is CI-class: the harness's own, not the host's",)
+
+
+def test_no_path_or_no_environment_is_never_yes() -> None:
+    assert _decide(replace(WORKFLOW, paths=())).answer == "not yet"
+    assert _decide(replace(WORKFLOW, environment="")).answer == "not yet"
+
+
+# --- declared and printed --------------------------------------------------------------------------------
+
+
+def test_what_is_declared_is_checked_at_the_edge() -> None:
+    good = {"area": "jobs", "checks": ["actor"], "host_responsibility": "set the actor in every job"}
+    assert convert(good, ReadinessArea, where="harness.toml").checks == ("actor",)
+    for bad in ({**good, "stance": "Proven"}, {**good, "checks": []}, {**good, "host_responsibility": ""}):
+        with pytest.raises(ConfigError, match=r"harness\.toml"):
+            convert(bad, ReadinessArea, where="harness.toml")
+    with pytest.raises(ConfigError, match=r"allowed: .*versions-recorded"):
+        convert({**_signed(), "item": "all-done"}, GuidanceItem, where="harness.toml")
+
+
+def _signed() -> dict[str, str]:
+    return {
+        "item": "versions-recorded",
+        "done_by": "ada",
+        "on": "2026-02-01",
+        "statement": "written down in the runbook",
+        "link": "docs/rollout.md",
+    }
+
+
+def _rendered(name: str, **report: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(places.TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 -- Markdown, as the report renders it
+        finalize=text,
+    )
+    environment.filters |= {"code": code, "ready": Ready, "link": link}
+    return environment.get_template(name).render(report=SimpleNamespace(**report))
+
+
+def _cells(rendered: str, first: str) -> list[list[str]]:
+    """Return header and rows of the table that begins with a column, without the line between them."""
+    lines = rendered.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    end = next((n for n in range(start, len(lines)) if not lines[n].startswith("|")), len(lines))
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines[start:end]
+        if not line.startswith("|---")
+    ]
+
+
+def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert() -> None:
+    evil = replace(area(), area="a | b\n<script>", host_responsibility="| x |\r\n# heading")
+    rows = readiness([evil, area("nothing.here")], evidence([row("actor.a", limit=LIMIT)]))
+    rendered = _rendered("_readiness.md.j2", readiness=rows, decisions=(_decide(replace(WORKFLOW, paths=())),))
+    header, *cells = _cells(rendered, "Area")
+    assert header == ["Area", "Stance", "Evidence", "Host responsibility"]
+    assert [len(each) for each in cells] == [4, 4]
+    assert [each[1] for each in cells] == ["Proven with limits", "Not shown"]
+    assert "<script>" not in rendered
+    assert "\n*Not shown*: " in rendered
+    assert "### invoice reminders on 0.4.0: not yet" in rendered
+    assert [each[1] for each in _cells(rendered, "Condition")[1:]] == ["yes", "yes", "no"]
+
+
+def test_nothing_declared_is_said_to_be_not_run() -> None:
+    assert _rendered("_readiness.md.j2", readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
+    assert "Not run: `harness.toml`" in _rendered("_preflight.md.j2", preflight=())
+    assert "Not run: `harness.toml`" in _rendered("_parity.md.j2", parity=())
+
+
+def test_preflight_and_parity_have_their_columns() -> None:
+    made = SimpleNamespace(
+        item="a | b",
+        check="unit tests, on direct",
+        status=Status.OK,
+        evidence="pyproject.toml:3",
+        command="nox -s t",
+        notes="x",
+    )
+    assert _cells(_rendered("_preflight.md.j2", preflight=(made,)), "Item") == [
+        ["Item", "Status", "Evidence / notes"],
+        [r"a \| b", "OK", "`pyproject.toml:3`: x"],
+    ]
+    assert _cells(_rendered("_parity.md.j2", parity=(made,)), "Check") == [
+        ["Check", "Status", "Evidence"],
+        ["unit tests, on direct", "OK", "`nox -s t`: x"],
+    ]
