@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
+_AT = re.compile(r" - at (?P<key>`key` in )?`(?:key in )?\$(?P<path>[^`]*)`$")
 _FIELD = re.compile(r"`(?P<name>[^`]+)`")
 
 
@@ -89,7 +89,10 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
         return ConfigError(f"{key}: this key is missing", where=where)
     allowed = _allowed(expected) or said
     hint = nearest(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
-    return ConfigError(f"{path or 'the document'}: found {found!r}, allowed: {allowed}", where=where, hint=hint)
+    shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
+    if match and match["key"]:  # the key itself is wrong, and not what it holds
+        return ConfigError(f"{path}: one of its keys is not allowed: {said}", where=where)
+    return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)
 
 
 def _steps(path: str) -> list[str | int]:

@@ -157,6 +157,24 @@ def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
         raise ConfigError("this is no connection string that libpq understands") from None
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def confidential(dsn: str) -> tuple[str, ...]:
+    """Return what a connection string holds that no evidence may show: the password, and where the servers are.
+
+    :raises ConfigError: for what is no connection string.
+    """
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise ConfigError("this is no connection string that libpq understands") from None
+    found = [str(parts[name]) for name in ("password", "sslpassword") if parts.get(name)]
+    for name in ("host", "hostaddr"):
+        found += [each for each in str(parts.get(name) or "").split(",") if each not in ("", *_LOOPBACK)]
+    return tuple(found)
+
+
 def describe(error: BaseException) -> str:
     """Return an error as the evidence spells it: SQLSTATE first, then the message's first line."""
     text = str(error).strip().splitlines()

@@ -96,6 +96,10 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
                 where=self._at("changes"),
                 hint=f"name them with AS; found: {', '.join(names)}",
             )
+        if self.statements.actions and (lacks := {"id", "name", "correlation_id"} - set(self._try(owner, "actions"))):
+            raise DatabaseError(
+                f"statements.actions: it returns no column {', '.join(sorted(lacks))}", where=self._at("actions")
+            )
         if self.statements.coverage and len(found := self._try(owner, "coverage")) != _COVERAGE_COLUMNS:
             raise DatabaseError(
                 f"statements.coverage: it returns {len(found)} columns, needed schema, table, problem",
@@ -161,10 +165,14 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
     def changes(self, admin: Client, table: str | None = None) -> list[Change]:
         """Return the captured changes in the order of their capture, of one table when it is named."""
-        cursor = admin.execute(self.statements.changes)
-        names = [column.name for column in cursor.description or ()]
-        rows = [self._change(dict(zip(names, row, strict=True))) for row in cursor]
+        rows = self.changes_by(admin, self.statements.changes)
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
+
+    def changes_by(self, client: Client, statement: str) -> list[Change]:
+        """Return the captured changes that a statement selects, which returns the columns of `statements.changes`."""
+        cursor = client.execute(statement.encode())
+        names = [column.name for column in cursor.description or ()]
+        return [self._change(dict(zip(names, row, strict=True))) for row in cursor]
 
     def _change(self, row: dict[str, Any]) -> Change:
         """Return a row in canonical form.

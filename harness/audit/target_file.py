@@ -92,6 +92,8 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attach_redacted: str = ""
     #: parameters `%(name)s`, `%(correlation_id)s`
     record_action: str = ""
+    #: rows of id, name, correlation_id and job_id, by which `action_id` of a change is followed
+    actions: str = ""
     #: rows of schema, table, problem for every table, captured or not; NULL says that it is captured
     coverage: str = ""
     # (a percent sign in a statement with parameters is written twice)

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.checks.bench import Bench, NotExercisedError
+from harness.checks.findings import NotExercisedError
 from harness.errors import TimedOutError
 from harness.messages import finish, start
 from harness.model import PoolMode
@@ -19,6 +19,7 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness.checks.bench import Bench
     from harness.database import Client
 
 A = TypeVar("A")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from harness.checks.documented import WORKS, Entry, documented
+from harness.checks.findings import Findings, NotExercisedError
 from harness.database import Client, SqlError, connect, cut, describe
+from harness.host.canary import Canary, scratch_canary
+from harness.lab.recognised import declared_facts
 from harness.model import (
-    BackendProbe,
     Behaviour,
     Expectation,
     FeatureOutcome,
-    Limit,
+    Finding,
     Outcome,
     PoolMode,
     Prepare,
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from harness.audit.target_file import ActorConvention, Feature
     from harness.checks.workplace import Workplace
     from harness.database import Endpoint
+    from harness.host.site import Site
     from harness.lab.lab import Lab
 
-T = TypeVar("T")
-
-_LONGEST = 400
+_UNTAMPER = "DROP FUNCTION public.tamper() CASCADE"
 
 #: the expectation that says what came of a feature
 OUTCOME = "outcome"
@@ -49,14 +48,6 @@ _SEVERITIES = {
     Behaviour.HANGS: Severity.P1,
     Behaviour.WORKS: Severity.P2,
 }
-
-
-class NotExercisedError(Exception):
-    """The probe could not bring about what it wanted to observe: Not run, never OK."""
-
-
-class NotApplicableError(Exception):
-    """What the check is about is not there in this topology: N/A, with the one objective sentence that it carries."""
 
 
 class Application:
@@ -105,29 +96,23 @@ class Application:
             yield client
 
 
-class Bench:
+class Bench(Findings):
     """One check's workplace. Everything it opens is closed with it."""
 
     def __init__(self, lab: Lab, target: AuditTarget, database: str, workplace: Workplace) -> None:
+        super().__init__(target)
         self._lab = lab
         self._workplace = workplace
         self._stack = ExitStack()
         self._clients: list[Client] = []
         self._admin: Client | None = None
         self._owner: Client | None = None
-        self.target = target
         self.database = database
         self.application = Application(target.actor)
-        self.expectations: list[Expectation] = []
-        self.probes: list[BackendProbe] = []
-        self.facts: dict[str, str] = {}
-        self.limit: Limit | None = None
-        self.feature: FeatureOutcome | None = None
-        self.severity: Severity | None = None
-        #: a control: the probe steps in halfway, so that the feature behaves otherwise than it is expected to
-        self.otherwise = False
         #: a control: what is declared of the chain in place of the truth
         self.declared: dict[str, str] = {}
+        #: a control: whether the canary table is captured
+        self.canary_captured = True
 
     # --- connections ------------------------------------------------------------------------------
 
@@ -138,6 +123,40 @@ class Bench:
     @property
     def lab(self) -> Lab:
         return self._lab
+
+    @property
+    def site(self) -> Site:
+        """The reference host application; it and its database are shared by all checks of paths.
+
+        :raises NotExercisedError: when it does not run here.
+        """
+        return self._workplace.site()
+
+    @property
+    def audited_tables(self) -> tuple[str, ...]:
+        """Tables that must be captured: of the fixtures those that could be, by names that need no quotes."""
+        return tuple(name for name, came in self.attached.items() if came == "done" and '"' not in name)
+
+    @property
+    def sharing_mode(self) -> bool:
+        """Whether clients share server connections here, each for a transaction at a time."""
+        return self.mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}
+
+    def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
+        """Return what was found of the chain by who was told its address only, and what is declared of it."""
+        return self._lab.evidence.findings, declared_facts(self.topology, self._lab.evidence) | self.declared
+
+    def trail_reader(self) -> Client:
+        """Return a connection that may read the trail."""
+        return self.admin
+
+    @contextlib.contextmanager
+    def canary(self) -> Iterator[Canary]:
+        """Give a captured table that is made for the check."""
+        with scratch_canary(self.owner, self.target, "public", self._lab.roles.app.name) as canary:
+            if not self.canary_captured:
+                self.disable_capture(canary.table)
+            yield canary
 
     @property
     def mode(self) -> PoolMode | None:
@@ -296,6 +315,25 @@ class Bench:
             f"CREATE TRIGGER tamper BEFORE INSERT ON public.{table} FOR EACH ROW EXECUTE FUNCTION public.tamper()"
         )
 
+    def for_now(self, statements: str, *, undo: str) -> None:
+        """Run SQL as superuser in a database that others use after this check, and undo it when the check ends."""
+        self.sabotage(statements)
+        self._stack.callback(self.sabotage, undo)
+
+    def tamper_for_now(self, table: str, body: str) -> None:
+        self.tamper(table, body)
+        self._stack.callback(self.sabotage, _UNTAMPER)
+
+    def tamper_at_commit(self, table: str, statement: str) -> None:
+        """Change a table of the trail when a transaction commits, so that no host notices; until the check ends."""
+        self.sabotage(
+            "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS "
+            f"$t$ BEGIN {statement}; RETURN NULL; END $t$;"
+            f"CREATE CONSTRAINT TRIGGER tamper AFTER INSERT ON public.{table} DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION public.tamper()"
+        )
+        self._stack.callback(self.sabotage, _UNTAMPER)
+
     def rewrite_function(self, name: str, *replacements: tuple[str, str]) -> None:
         """Replace text in one of the trail's functions; each text must occur in it."""
         definition = self.admin.value(
@@ -318,20 +356,7 @@ class Bench:
         for definition in changed.values():
             self.sabotage(definition)
 
-    # --- findings -------------------------------------------------------------------------------------
-
-    def expect(self, name: str, observed: T, *, equals: T) -> bool:
-        """Compare one fact; the check goes on either way."""
-        held = observed == equals
-        self.expectations.append(Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held))
-        return held
-
-    def fact(self, name: str, value: object) -> None:
-        """Record something observed that is not judged."""
-        self.facts[name] = spell(value)
-
-    def probed(self, how: str, first_pid: int, second_pid: int) -> None:
-        self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
+    # --- what is documented -----------------------------------------------------------------------------
 
     def documented(self, feature: str, *, defects: bool = True) -> Entry | None:
         """Return what is documented of a feature here, by the pooler or else by PostgreSQL.
@@ -369,26 +394,3 @@ class Bench:
             self.documented_limit(f"{title}: {observed}", source)
         if not held:
             self.severity = _SEVERITIES[observed.behaviour]
-
-    def documented_limit(self, outcome: str, source: str) -> None:
-        """Record that the check saw a documented limit at work: what happens, and who says so."""
-        self.limit = Limit(outcome=outcome, source=source)
-
-    def trail_limit(self, outcome: str) -> None:
-        """Record a limit of the audit trail itself; one that its target documents nowhere is an Issue."""
-        told = self.target.documentation
-        found = "documented" if told else "documented nowhere that its target names"
-        if self.expect(f"the limit that {outcome}", found, equals="documented"):
-            self.documented_limit(outcome, told)
-
-
-def spell(value: object) -> str:
-    """Return a value as the evidence prints it: short text as it is, the rest as JSON."""
-    if isinstance(value, str):
-        text = value
-    else:
-        try:
-            text = msgspec.json.encode(value, order="deterministic").decode()
-        except (TypeError, ValueError):
-            text = repr(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

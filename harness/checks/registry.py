@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from msgspec import Struct
 from harness.audit.target_file import Feature
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
-from harness.model import PoolMode, Prepare, Section, Severity, Topology
+from harness.model import PathLabel, PoolMode, Prepare, Section, Severity, Topology
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -69,6 +70,19 @@ def lacking(needs: tuple[Capability, ...], topology: Topology) -> str | None:
     return next((each.lacking for each in needs if not each.given(topology)), None)
 
 
+class Safety(StrEnum):
+    """What a check does to an environment that others use."""
+
+    #: it breaks things, or writes wherever it likes
+    NO = "no"
+    #: it reads
+    READS = "reads"
+    #: it writes where the operator said that checks may
+    WRITES = "writes"
+    #: it takes a path that the operator declared
+    PATH = "path"
+
+
 CheckFunction = Callable[["Bench"], None]
 
 
@@ -91,14 +105,23 @@ class Check(Struct, frozen=True, kw_only=True):
     feature: str = ""
     #: it changes what others stand on, so it runs after them, beside those of the same group only; "" with all others
     apart: str = ""
+    #: the audited path of a host application that it takes, if it does
+    path: PathLabel | None = None
+    #: whether it may be run in an environment that others use, too
+    safe: Safety = Safety.NO
+    #: longer than this it hangs; the driver suite has a deadline of its own, and a shorter one
+    longest_s: float = 90.0
 
-    def lacking(self, topology: Topology, target: AuditTarget) -> str | None:
-        """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does."""
+    def lacking(self, topology: Topology | None, target: AuditTarget) -> str | None:
+        """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does.
+
+        :param topology: None for an environment that nobody declared as one.
+        """
         if unclaimed := next((each for each in self.claims if each not in target.claims), None):
             return unclaimed.unclaimed
         if self.scope and target.actor.scope != self.scope:
             return f"the audit target has its actor set for the {target.actor.scope}, not for the {self.scope}"
-        return lacking(self.needs, topology)
+        return lacking(self.needs, topology) if topology else None
 
 
 class Control(Struct, frozen=True, kw_only=True):
@@ -142,6 +165,8 @@ def check(
     scope: str = "",
     feature: str = "",
     apart: str = "",
+    path: PathLabel | None = None,
+    safe: Safety = Safety.NO,
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
 
@@ -170,6 +195,8 @@ def check(
             run=function,
             feature=feature,
             apart=apart,
+            path=path,
+            safe=safe,
         )
 
     return declare
@@ -241,6 +268,21 @@ class Catalogue(Struct, frozen=True):
     def suites(self) -> list[str]:
         return list(dict.fromkeys(each.id.partition(".")[0] for each in self.checks))
 
+    def with_checks(self, found: Iterable[Check | Control]) -> Catalogue:
+        """Return the catalogue with what a project declares itself, such as its audited paths.
+
+        :raises ConfigError: for an id that is there twice.
+        """
+        found = list(found)
+        checks = (*self.checks, *(each for each in found if isinstance(each, Check)))
+        _require_different(checks)
+        return Catalogue(
+            checks,
+            (*self.controls, *(each for each in found if isinstance(each, Control))),
+            self.fixtures,
+            self.trail_breaks,
+        )
+
     def controls_of(self, identity: str) -> tuple[Control, ...]:
         return tuple(each for each in self.controls if each.check == identity)
 
@@ -255,11 +297,7 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
     checks = [each for each in found if isinstance(each, Check)]
     controls = [each for each in found if isinstance(each, Control)]
     trail_breaks = [each for each in found if isinstance(each, TrailBreak)]
-    seen: set[str] = set()
-    for each in checks:
-        if each.id in seen:
-            raise ConfigError(f"there are two checks with the id {each.id}")
-        seen.add(each.id)
+    seen = _require_different(checks)
     for control in controls:
         if control.check not in seen:
             raise ConfigError(f"the control {control.name} breaks {control.check}, which is no check")
@@ -270,6 +308,15 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
         if unknown := sorted((trail_break.turns | trail_break.aside) - seen):
             raise ConfigError(f"the break {trail_break.name} names {', '.join(unknown)}, which is no check")
     return Catalogue(tuple(checks), tuple(controls), fixtures, tuple(trail_breaks))
+
+
+def _require_different(checks: Iterable[Check]) -> set[str]:
+    seen: set[str] = set()
+    for each in checks:
+        if each.id in seen:
+            raise ConfigError(f"there are two checks with the id {each.id}")
+        seen.add(each.id)
+    return seen
 
 
 def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control | TrailBreak]:

@@ -144,6 +144,8 @@ class Run:
                 workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
                 lab.evidence = looked.result()
             self._record(lab.evidence)
+            if self._takes_paths(rows, lab.topology):  # meanwhile other checks run
+                workplace.start_host()
             for contradiction in lab.evidence.contradictions:
                 self._tell(Notice(f"{topology.name}: {contradiction}"))
             if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
@@ -165,6 +167,13 @@ class Run:
         finally:
             workplace.close()
             self._take_down(lab)
+
+    def _takes_paths(self, rows: list[PlannedCheck], topology: Topology) -> bool:
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        return any(
+            checks[row.check].path and checks[row.check].lacking(topology, self._settings.target) is None
+            for row in rows
+        )
 
     def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
         checks = {each.id: each for each in self._settings.catalogue.checks}
@@ -193,7 +202,9 @@ class Run:
         """Run what changes the pooler's settings or stops servers: group after group, each group side by side."""
         for group in dict.fromkeys(checks[row.check].apart for row in rows if checks[row.check].apart):
             mine = [row for row in rows if checks[row.check].apart == group]
-            with ThreadPoolExecutor(len(mine), thread_name_prefix=f"check-{topology.name}") as pool:
+            # paths share one host, where a control breaks something for the time it is tried
+            workers = 1 if self._settings.proving and checks[mine[0].check].path else len(mine)
+            with ThreadPoolExecutor(workers, thread_name_prefix=f"check-{topology.name}") as pool:
                 for each in [pool.submit(one, checks[row.check], row, topology, workplace) for row in mine]:
                     each.result()
 

@@ -5,33 +5,42 @@ from __future__ import annotations
 import time
 from threading import Event as ThreadEvent
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from harness.checks.bench import NotApplicableError, NotExercisedError
+from harness.checks.findings import NotApplicableError, NotExercisedError
+from harness.checks.registry import Safety
 from harness.database import SqlError, describe
 from harness.errors import HarnessError, TimedOutError
 from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
 from harness.store import utc_now
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from threading import Event
 
+    from harness.audit.target import AuditTarget
     from harness.checks.bench import Bench
     from harness.checks.registry import Check, Control
     from harness.checks.workplace import Workplace
     from harness.model import Topology
 
-#: a check that takes longer hangs; the driver suite has a deadline of its own, and a shorter one
-_LONGEST_S = 90.0
+
+class Place(Protocol):
+    """Where checks are run: a workplace in a lab, or an environment that an operator named."""
+
+    @property
+    def target(self) -> AuditTarget: ...
+    def bench(self, check: str, /) -> AbstractContextManager[Bench]: ...
+    def host_bench(self) -> AbstractContextManager[Bench]: ...
 
 
 def run_check(
     check: Check,
     row: PlannedCheck,
-    topology: Topology,
-    workplace: Workplace,
+    topology: Topology | None,
+    workplace: Place,
     *,
     control: Control | None = None,
     interrupted: Event | None = None,
@@ -57,30 +66,17 @@ def run_check(
         if bench:
             bench.cut()
 
-    watchdog = Timer(_LONGEST_S, give_up)
+    watchdog = Timer(check.longest_s, give_up)
     watchdog.daemon = True
     watchdog.start()
     try:
-        with workplace.bench(check.id) as bench:
+        with workplace.host_bench() if check.path else workplace.bench(check.id) as bench:
             try:
                 if control:
                     control.apply(bench)
                 check.run(bench)
-            except NotExercisedError as error:
-                status, reason = Status.NOT_RUN, str(error)
-                if any(not each.held for each in bench.expectations):  # what was seen before it stays seen
-                    status, reason = _judge(bench)
-            except TimedOutError as error:
-                status, reason = Status.NOT_RUN, error.what
-            except NotApplicableError as error:
-                status, reason = Status.NA, str(error)
-            except SqlError as error:
-                status, reason = Status.ISSUE, f"the check itself broke: {describe(error)}"
-            except HarnessError as error:
-                whose = "the check itself broke" if check.feature else "the audit target is at fault"
-                status, reason = Status.ISSUE, ": ".join(filter(None, (whose, error.where, error.what)))
             except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
-                status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
+                status, reason = _what_it_means(error, check, bench)
             else:
                 status, reason = _judge(bench)
     except SqlError as error:
@@ -88,7 +84,7 @@ def run_check(
     finally:
         watchdog.cancel()
     if given_up.is_set() and status is not Status.OK:
-        status, reason = Status.NOT_RUN, f"it was given up after {_LONGEST_S:g} s: {reason}"
+        status, reason = Status.NOT_RUN, f"it was given up after {check.longest_s:g} s: {reason}"
     if interrupted and interrupted.is_set() and status is not Status.OK:
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
     if bench:
@@ -102,6 +98,31 @@ def run_check(
             severity=bench.severity if status is Status.ISSUE else None,
         )
     return replace(result, status=status, reason=reason, duration_ms=_since(began))
+
+
+def _what_it_means(error: Exception, check: Check, bench: Bench) -> tuple[Status, str]:
+    """Return what a check that ended with an error has shown."""
+    where_others_work = check.safe is not Safety.NO
+    status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
+    match error:
+        case NotExercisedError():
+            status, reason = Status.NOT_RUN, str(error)
+        case TimedOutError():
+            return Status.NOT_RUN, error.what
+        case NotApplicableError():
+            return Status.NA, str(error)
+        case HarnessError() if where_others_work:  # a host that cannot be asked has shown nothing, either way
+            status, reason = Status.NOT_RUN, error.what
+        case HarnessError():
+            whose = "the check itself broke" if check.feature else "the audit target is at fault"
+            reason = ": ".join(filter(None, (whose, error.where, error.what)))
+        case SqlError() if where_others_work:
+            status, reason = Status.NOT_RUN, f"the server refused: {describe(error)}"
+        case SqlError():
+            reason = f"the check itself broke: {describe(error)}"
+    if status is Status.NOT_RUN and any(not each.held for each in bench.expectations):
+        return _judge(bench)  # what was seen before it stays seen
+    return status, reason
 
 
 def _judge(bench: Bench) -> tuple[Status, str]:

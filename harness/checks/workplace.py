@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from threading import local
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock, local
+from typing import TYPE_CHECKING, cast
 
 from harness.checks.bench import Bench
+from harness.checks.findings import NotExercisedError
 from harness.config import at_key
 from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_files
-from harness.errors import DatabaseError
+from harness.errors import DatabaseError, HarnessError
+from harness.host.reference import HOST_DATABASE, stand_up_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Fixtures
+    from harness.host.site import Site
     from harness.lab.lab import Lab
 
 _TEMPLATE = "harness_template"
+#: longer than any deadline within it
+_HOST_STARTS_S = 90.0
 
 
 class Workplace:
@@ -37,6 +43,8 @@ class Workplace:
         self.attached: dict[str, str] = {}
         self._thread = local()
         self._chores: list[Client] = []
+        self._host: Future[Site] | None = None
+        self._starting = Lock()
         owner = lab.roles.owner.name
         try:
             create_database(self._chore(), _TEMPLATE, owner=owner)
@@ -89,6 +97,34 @@ class Workplace:
             # ends the pooler's idle server connections to it, too
             self.drop_database(name)
 
+    @contextlib.contextmanager
+    def host_bench(self) -> Iterator[Bench]:
+        """Give a check the reference host's database, which other checks use, too."""
+        bench = Bench(self._lab, self.target, HOST_DATABASE, self)
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+    def start_host(self) -> None:
+        """Start the reference host in the background, once; who needs it waits for it."""
+        with self._starting:
+            if self._host is None:
+                pool = ThreadPoolExecutor(1, thread_name_prefix=f"host-{self._lab.topology.name}")
+                self._host = pool.submit(stand_up_reference, self._lab, self.target)
+                pool.shutdown(wait=False)
+
+    def site(self) -> Site:
+        """Return the reference host.
+
+        :raises NotExercisedError: when it could not be started, saying why.
+        """
+        self.start_host()
+        try:
+            return cast("Future[Site]", self._host).result()
+        except HarnessError as error:
+            raise NotExercisedError(f"the reference host does not run here: {error.what}") from None
+
     def forget_connections(self) -> None:
         """Connect anew for the next chore: the server was restarted."""
         for client in self._chores:
@@ -96,6 +132,8 @@ class Workplace:
         self._chores.clear()
 
     def close(self) -> None:
+        if self._host:  # it is removed with the lab; nobody may be starting it then
+            wait([self._host], timeout=_HOST_STARTS_S)
         for client in self._chores:
             client.close()
 

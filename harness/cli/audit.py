@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from argparse import Namespace, _SubParsersAction
     from collections.abc import Iterator
 
-    from harness.cli.verify import Context
+    from harness.cli.context import Context
     from harness.database import Client
 
 _EXIT_ISSUE = 1

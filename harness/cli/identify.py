@@ -16,7 +16,7 @@ from harness.recognition import FACTS, Recognition, contradictions, recognise
 if TYPE_CHECKING:
     from argparse import Namespace, _SubParsersAction
 
-    from harness.cli.verify import Context
+    from harness.cli.context import Context
 
 _EXIT_ISSUE = 1
 _DEFAULT = "env:DATABASE_URL"

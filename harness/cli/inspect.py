@@ -16,6 +16,7 @@ from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine, find_program
 from harness.errors import EngineUnavailableError, HarnessError, UsageError
 from harness.lab.catalogue import load_topologies, select, wanted_by, with_versions
+from harness.lab.host import HOST
 from harness.store import require_writable
 from harness.suites.catalogue import catalogue
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from harness.cli.verify import Context
+    from harness.cli.context import Context
 
 
 def list_things(context: Context, arguments: Namespace) -> int:
@@ -134,6 +135,7 @@ def images(context: Context, arguments: Namespace) -> int:
         name: with_versions(each, settings.versions) for name, each in load_topologies(settings.topologies).items()
     }
     wanted = dict.fromkeys(each for topology in select(known, arguments.topologies) for each in wanted_by(topology))
+    wanted[HOST] = None
     engine = DockerEngine(settings.images)
     try:
         engine.prepare(tuple(wanted), context.terminal)

@@ -9,7 +9,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import audit, identify, inspect, verify
+from harness.cli import audit, execute, identify, inspect, lint, verify
+from harness.cli.context import Context
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
@@ -56,6 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--suite", action="append", default=[], help="only this suite; may be repeated")
         command.add_argument("--check", action="append", default=[], help="only this check; may be repeated")
         command.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
+        if name == "verify":
+            command.add_argument(
+                "--environment",
+                metavar="NAME",
+                help="verify an environment of harness.toml instead: what is safe there",
+            )
         _add_running(command)
         command.set_defaults(run=function)
 
@@ -73,8 +80,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--fresh", action="store_true", help="with --complete: run them all again")
     report.add_argument("--markdown", action="store_true", help="also print the report to stdout, for a CI job summary")
+    report.add_argument(
+        "--into",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="also fill the tables between their markers in a document of your own; may be repeated",
+    )
+    report.add_argument("--check", action="store_true", help="with --into: only say whether it is up to date")
     _add_running(report)
     report.set_defaults(run=verify.report)
+
+    command = commands.add_parser(
+        "decide", help="say whether a workflow may be rolled out, or what is missing", allow_abbrev=False
+    )
+    command.add_argument("workflows", nargs="*", metavar="WORKFLOW", help="of harness.toml; all when none is named")
+    command.set_defaults(run=verify.decide)
 
     command = commands.add_parser("matrix", help="print the CI matrix as JSON", allow_abbrev=False)
     command.add_argument(
@@ -96,6 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--engine", choices=("auto", "docker", "native"))
     command.set_defaults(run=inspect.reap)
 
+    _add_running(execute.add_command(commands))
+    lint.add_command(commands)
     audit.add_commands(commands)
     identify.add_command(commands)
 
@@ -151,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         signals.install()
         parsed = build_parser().parse_args(arguments)
-        context = verify.Context(read_settings(parsed), terminal, redactor, signals)
+        context = Context(read_settings(parsed), terminal, redactor, signals)
         code: int = parsed.run(context, parsed)
         sys.stdout.flush()
     except HarnessError as error:

@@ -15,15 +15,24 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.engine.images import ImagePolicy, products
 from harness.errors import ConfigError, UsageError
+from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+from harness.host.preflight import PreflightDeclaration
+from harness.host.readiness_file import ReadinessArea, Workflow
+from harness.host.sound import require_host_sound
 from harness.model import Attestation, KnownIssue
-from harness.suites.catalogue import catalogue
+from harness.recognition import FACTS
+from harness.report.comparison import FIELDS
+from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.features import feature_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from harness.checks.registry import Catalogue
+
 PROJECT_FILE = "harness.toml"
 _FEWEST_WORDS = 3
+_ENVIRONMENT = r"^[a-z][a-z0-9-]{0,30}$"
 
 
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +49,12 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     #: SQL files that install it, where the target names none
     audit_sql: tuple[str, ...] = ()
     attestations: tuple[Attestation, ...] = ()
+    environments: dict[Annotated[str, msgspec.Meta(pattern=_ENVIRONMENT)], EnvironmentDeclaration] = {}
+    paths: tuple[PathDeclaration, ...] = ()
+    commands: tuple[CommandDeclaration, ...] = ()
+    preflight: PreflightDeclaration | None = None
+    readiness: tuple[ReadinessArea, ...] = ()
+    workflows: tuple[Workflow, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +72,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     target_named: str
     target_sql: tuple[str, ...]
     attestations: tuple[Attestation, ...]
+    environments: dict[str, EnvironmentDeclaration]
+    paths: tuple[PathDeclaration, ...]
+    commands: tuple[CommandDeclaration, ...]
+    preflight: PreflightDeclaration | None
+    readiness: tuple[ReadinessArea, ...]
+    workflows: tuple[Workflow, ...]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All checks: the project's own, and those that harness.toml declares."""
+        return whole_catalogue(self.paths, self.commands)
 
     @property
     def rendered(self) -> Path:
@@ -73,7 +99,10 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
     path = Path(PROJECT_FILE)
     file = config.load(path, ProjectFile) if path.exists() else ProjectFile()
     today = today or f"{datetime.now(UTC):%Y-%m-%d}"
-    checks = {each.id for each in catalogue().checks}
+    require_host_sound(file.environments, file.paths, file.commands, path)
+    _require_comparable(file.environments, path)
+    checks = {each.id for each in whole_catalogue(file.paths, file.commands).checks}
+    _require_known(file, checks, path)
     require_sound(feature_of(each) for each in catalogue().checks if each.feature)
     for entry in file.known_issues:
         if entry.check not in checks:
@@ -116,6 +145,12 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         target_named=named,
         target_sql=target_sql,
         attestations=file.attestations,
+        environments=file.environments,
+        paths=file.paths,
+        commands=file.commands,
+        preflight=file.preflight,
+        readiness=file.readiness,
+        workflows=file.workflows,
         engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
         jobs=_given(arguments, "jobs") or file.jobs,
         reports=Path(_given(arguments, "reports") or os.environ.get("HARNESS_REPORTS") or file.reports),
@@ -124,6 +159,39 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         known_issues=file.known_issues,
         versions=_pairs("--set", _given(arguments, "set") or []),
     )
+
+
+def _require_known(file: ProjectFile, checks: set[str], path: Path) -> None:
+    """Refuse a name in the readiness map or in a workflow that nothing has: it would never be shown."""
+    names = checks | {each.partition(".")[0] for each in checks}
+    paths = {each.name for each in file.paths}
+    declared: list[tuple[str, ReadinessArea | Workflow]] = [
+        *((f"readiness: {each.area}", each) for each in file.readiness),
+        *((f"workflows: {each.name}", each) for each in file.workflows),
+    ]
+    for where, each in declared:
+        for kind, given, known in (
+            ("check or suite", each.checks, names),
+            ("path", each.paths, paths),
+            ("environment", filter(None, (each.environment,)), file.environments),
+        ):
+            for name in given:
+                if name not in known:
+                    raise ConfigError(
+                        f"{where}: there is no {kind} {name!r}", where=str(path), hint=config.nearest(name, known)
+                    )
+
+
+def _require_comparable(environments: dict[str, EnvironmentDeclaration], path: Path) -> None:
+    known = {*FIELDS, *FACTS}
+    for name, declared in environments.items():
+        for fact in declared.production.facts if declared.production else ():
+            if fact not in known:
+                raise ConfigError(
+                    f"environments.{name}.production.facts: there is no fact {fact!r}",
+                    where=str(path),
+                    hint=config.nearest(fact, known),
+                )
 
 
 def _require_real_days(attestations: tuple[Attestation, ...], path: Path, today: str) -> None:

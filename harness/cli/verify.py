@@ -5,74 +5,88 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from harness import places
+from harness.checks.environment import EnvironmentRun
+from harness.checks.registry import Safety
 from harness.checks.run import Run, RunSettings
-from harness.checks.runner import accept_known
-from harness.cli.settings import Settings
-from harness.cli.signals import Signals
-from harness.cli.terminal import Terminal
+from harness.cli.planning import (
+    evidence_from,
+    evidence_here,
+    named_topologies,
+    new_record,
+    plan_environment,
+    plan_topologies,
+)
+from harness.cli.recap import (
+    EXIT_INTERRUPTED,
+    EXIT_ISSUE,
+    EXIT_NOT_RUN,
+    EXIT_NOTHING,
+    exit_code,
+    issue_line,
+    recap,
+    recap_evidence,
+    say_issues,
+    say_where,
+    width,
+)
 from harness.config import nearest
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
-from harness.errors import ConfigError, UsageError
+from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
-from harness.lab.catalogue import load_topologies, select, wanted_by, with_versions
-from harness.model import EvidenceClass, PlannedCheck, RunRecord, Status
-from harness.provenance import fingerprint, provenance
-from harness.redaction import Redactor
-from harness.report.evidence import Count, Evidence, count, elapsed_s, merge
-from harness.report.render import render
-from harness.report.tables import build_report
-from harness.store import RunStore, StoredRun, kept_runs, new_run_id, read_run, read_runs, require_writable, utc_now
-from harness.suites.catalogue import catalogue
+from harness.host.environment import resolve
+from harness.host.preflight import preflight
+from harness.lab.catalogue import wanted_by
+from harness.lab.host import HOST
+from harness.model import Status
+from harness.report.render import fragments, render
+from harness.report.splicing import into
+from harness.report.tables import Declared, build_report
+from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
 
     from harness.audit.target import AuditTarget
-    from harness.checks.registry import Check
-    from harness.engine.protocol import Engine
-    from harness.model import Topology
-
-EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
-
-
-class Context(Struct, frozen=True):
-    """What every command needs."""
-
-    settings: Settings
-    terminal: Terminal
-    redactor: Redactor
-    signals: Signals
+    from harness.checks.registry import Catalogue, Check
+    from harness.cli.context import Context
+    from harness.cli.settings import Settings
+    from harness.model import PlannedCheck, Topology
+    from harness.report.evidence import Evidence
+    from harness.report.tables import Report
 
 
 def verify(context: Context, arguments: Namespace) -> int:
-    """Run the checks of the named topologies, then render what is known about this commit."""
-    topologies = _topologies(context.settings, arguments.topologies)
-    checks = catalogue().select(arguments.suite, arguments.check)
+    """Run the checks of the named topologies, or of an environment, then render what is known about this commit."""
+    checks = context.settings.catalogue.select(arguments.suite, arguments.check)
+    if arguments.environment is not None:
+        return _verify_environment(context, arguments, checks)
+    topologies = named_topologies(context.settings, arguments.topologies)
     named = bool(arguments.suite or arguments.check)
     if arguments.dry_run:
-        _print_plan(_plan(topologies, checks, None, context.settings, named=named), topologies, context.settings.target)
+        _print_plan(
+            plan_topologies(topologies, checks, None, context.settings, named=named),
+            topologies,
+            context.settings.target,
+            context.settings.catalogue,
+        )
         return 0
-    run = _execute(context, topologies, checks, proving=False, named=named)
-    paths = _render(_evidence(context.settings), context.settings)
-    _recap([run])
-    _say_where(context, run.folder, paths)
-    _say_issues(context, [run])
-    return _exit_code(context, [run], strict=arguments.strict)
+    run = execute(context, topologies, context.settings.catalogue, checks, named=named)
+    paths = fill(evidence_here(context.settings), context.settings)
+    recap([run])
+    say_where(context, run.folder, paths)
+    say_issues(context, [run])
+    return exit_code(context, [run], strict=arguments.strict)
 
 
 def prove(context: Context, arguments: Namespace) -> int:
     """Run every check under each of its controls."""
-    topologies = _topologies(context.settings, arguments.topologies)
-    checks = catalogue().select(arguments.suite, arguments.check)
+    topologies = named_topologies(context.settings, arguments.topologies)
+    checks = context.settings.catalogue.select(arguments.suite, arguments.check)
     named = bool(arguments.suite or arguments.check)
     if not context.settings.target.is_reference:
         raise UsageError(
@@ -80,17 +94,22 @@ def prove(context: Context, arguments: Namespace) -> int:
             hint="leave out --audit-target; `verify --audit-target` judges a trail with the checks that were proven",
         )
     if arguments.dry_run:
-        _print_plan(_plan(topologies, checks, None, context.settings, named=named), topologies, context.settings.target)
+        _print_plan(
+            plan_topologies(topologies, checks, None, context.settings, named=named),
+            topologies,
+            context.settings.target,
+            context.settings.catalogue,
+        )
         return 0
-    run = _execute(context, topologies, checks, proving=True, named=named)
-    _render(_evidence(context.settings), context.settings)
-    width = _width(each.name for each in topologies)
+    run = execute(context, topologies, context.settings.catalogue, checks, proving=True, named=named)
+    fill(evidence_here(context.settings), context.settings)
+    longest = width(each.name for each in topologies)
     for topology in topologies:
         proofs = [each for each in run.proofs if each.topology == topology.name]
         proven = sum(each.proven for each in proofs)
         unproven = sum(each.applicable and not each.proven for each in proofs)
         sys.stdout.write(
-            f"{topology.name:<{width}} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
+            f"{topology.name:<{longest}} proven={proven} unproven={unproven} na={len(proofs) - proven - unproven}\n"
         )
     if run.trail_proofs:
         exact = sum(each.exact for each in run.trail_proofs)
@@ -109,7 +128,7 @@ def prove(context: Context, arguments: Namespace) -> int:
                 sys.stdout.write(
                     f"UNPROVEN {broken.topology}: under the break {broken.name} {', '.join(names)} {how}\n"
                 )
-    code = _exit_code(context, [run], strict=arguments.strict)
+    code = exit_code(context, [run], strict=arguments.strict)
     if code not in {0, EXIT_NOT_RUN}:
         return code
     return EXIT_ISSUE if failed or not all(each.exact for each in run.trail_proofs) else code
@@ -124,37 +143,44 @@ def report(context: Context, arguments: Namespace) -> int:
         )
     if not all(arguments.from_):
         raise UsageError("--from: found an empty name, needed a folder")
+    if arguments.check and not arguments.into:
+        raise UsageError("--check says whether a document is up to date; which one?", hint="report --into FILE --check")
     if arguments.complete and arguments.from_:
         raise UsageError("--complete runs what is missing here, and --from takes evidence from elsewhere; choose one")
     if arguments.from_:
-        runs = read_runs([Path(folder) for folder in arguments.from_])
-        evidence = _with_known(merge(runs, _expected(settings), target=settings.target.identity), settings)
+        evidence = evidence_from(settings, arguments.from_)
     else:
         require_writable(settings.reports)
-        evidence = _evidence(settings)
-        runs = ()
+        evidence = evidence_here(settings)
     fresh: list[StoredRun] = []
     if arguments.complete:
-        missing = evidence.names() if arguments.fresh else evidence.missing(settings.engine)
-        for name in evidence.names():
+        known = [each for each in evidence.names() if each not in settings.environments]
+        missing = [each for each in known if arguments.fresh or each in evidence.missing(settings.engine)]
+        for name in known:
             if name not in missing:
                 context.terminal.say(f"{name}: its evidence for this code is complete; --fresh runs it again")
         if missing:
-            topologies = _topologies(settings, missing)
-            fresh = [_execute(context, topologies, catalogue().checks, proving=False)]
-            evidence = _evidence(settings)
+            topologies = named_topologies(settings, missing)
+            fresh = [execute(context, topologies, settings.catalogue, settings.catalogue.checks)]
+            evidence = evidence_here(settings)
     for why in evidence.left_out:
         context.terminal.say(f"note: {why}")
-    paths = _render(evidence, settings)
+    current = [_put_into(Path(each), evidence, settings, check=arguments.check) for each in arguments.into]
+    for name, told in zip(arguments.into, current, strict=True):
+        outdated = "is not up to date" if arguments.check else "was filled anew"
+        context.terminal.say(f"{name}: {'up to date' if told else outdated}")
+    if arguments.check:
+        return 0 if all(current) else EXIT_ISSUE
+    paths = fill(evidence, settings)
     if arguments.markdown:
         sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
     else:
-        _recap_evidence(evidence)
-    _say_where(context, fresh[0].folder if fresh else None, paths)
+        recap_evidence(evidence)
+    say_where(context, fresh[0].folder if fresh else None, paths)
     for row in evidence.rows:
         if row.status is Status.ISSUE:
             context.terminal.say(
-                _issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce)
+                issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce)
             )
     if context.signals.received:
         return EXIT_INTERRUPTED
@@ -171,29 +197,42 @@ def report(context: Context, arguments: Namespace) -> int:
 # --- running -----------------------------------------------------------------------------------------------
 
 
-def _execute(
-    context: Context, topologies: list[Topology], checks: tuple[Check, ...], *, proving: bool, named: bool = False
+def execute(
+    context: Context,
+    topologies: list[Topology],
+    catalogue: Catalogue,
+    checks: tuple[Check, ...],
+    *,
+    proving: bool = False,
+    named: bool = False,
+    reproduce: str = "",
 ) -> StoredRun:
+    """Stand topologies up, run checks there, and return the evidence.
+
+    :param reproduce: of every row, in place of the command that verifies a check.
+    """
     settings, tell = context.settings, context.terminal
     require_writable(settings.reports)
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
+    if any(each.path for each in checks):  # without it paths are Not run, and all else is verified
+        wanted += (HOST,)
     engine = choose(settings.engine, settings.images, wanted, tell)
     try:
         for line in engine.reap():
             tell(Notice(f"removed what an earlier run left: {line}"))
         owner = Owner.me(new_run_id())
-        target = settings.target
-        plan = _plan(topologies, checks, engine, settings, named=named)
-        record = _record(owner, engine, target, plan)
-        store = RunStore(settings.reports, record, context.redactor)
+        plan = plan_topologies(topologies, checks, engine, settings, named=named)
+        if reproduce:
+            plan = tuple(replace(row, reproduce=reproduce) for row in plan)
+        store = RunStore(settings.reports, new_record(owner.run_id, settings, plan, engine), context.redactor)
         try:
-            tell(RunStarted(record, str(store.folder)))
+            tell(RunStarted(store.record, str(store.folder)))
             run = Run(
                 RunSettings(
                     topologies=tuple(topologies),
                     plan=plan,
-                    catalogue=catalogue(),
-                    target=target,
+                    catalogue=catalogue,
+                    target=settings.target,
                     jobs=settings.jobs or _jobs(len(topologies)),
                     known=settings.known_issues,
                     proving=proving,
@@ -222,185 +261,107 @@ def _jobs(topologies: int) -> int:
     return max(2, min(8, 2 * (os.cpu_count() or 2) // topologies))
 
 
-def _topologies(settings: Settings, names: list[str]) -> list[Topology]:
-    """Return the named topologies; with other versions than declared they are environments of their own."""
-    known = load_topologies(settings.topologies)
-    verified = {each.id for each in catalogue().checks} | set(catalogue().suites())
-    for topology in known.values():
-        for name in topology.verify:
-            if name not in verified:
-                raise ConfigError(
-                    f"verify: there is no suite and no check {name!r}",
-                    where=str(settings.topologies / f"{topology.name}.toml"),
-                    hint=nearest(name, verified),
-                )
-    chosen = select(known, [name.partition("+")[0] for name in names])
-    return [with_versions(topology, settings.versions) for topology in chosen]
-
-
-def _plan(
-    topologies: list[Topology],
-    checks: tuple[Check, ...],
-    engine: Engine | None,
-    settings: Settings,
-    *,
-    named: bool = False,
-) -> tuple[PlannedCheck, ...]:
-    """Return every row with the command that reproduces it: it names whatever decides the result."""
-    extra = " --engine native" if engine and engine.name == "native" else ""
-    extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
-    extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
-    extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
-    extra += "" if settings.target.is_reference else f" --audit-target {quote(settings.target_named)}"
-    extra += "".join(f" --audit-sql {quote(each)}" for each in settings.target_sql)
-    shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
-
-    def command(topology: Topology, check: Check) -> str:
-        base = topology.name.partition("+")[0]
-        if shipped:
-            return f"nox -s topology-{base} -- --check {check.id}{extra}"
-        folder = quote(str(settings.topologies))
-        return f"python -m harness verify {base} --check {check.id} --topologies-folder {folder}{extra}"
-
-    return tuple(
-        PlannedCheck(
-            topology=topology.name,
-            check=each.id,
-            claim=each.claim,
-            section=each.section,
-            severity=each.severity,
-            area=each.area,
-            feature=each.feature,
-            reproduce=command(topology, each),
+def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Check, ...]) -> int:
+    settings, name = context.settings, arguments.environment
+    if arguments.topologies:
+        raise UsageError("found topologies and --environment; needed one or the other")
+    if name not in settings.environments:
+        raise UsageError(
+            f"there is no environment {name!r}",
+            hint=nearest(name, settings.environments)
+            if settings.environments
+            else f"declare it in harness.toml: [environments.{name}]",
         )
-        for topology in topologies
-        for each in checks
-        # what a topology is there for, unless the user asks for something by name
-        if named or not topology.verify or {each.id, each.id.partition(".")[0]} & set(topology.verify)
-    )
+    plan = plan_environment(name, checks, settings)
+    if not plan:
+        raise UsageError(f"nothing of what was asked for is there to be verified in {name}")
+    if arguments.dry_run:
+        safe = {each.id: each.safe for each in settings.catalogue.checks}
+        for row in plan:
+            sys.stdout.write(f"{row.topology:<12} {row.check}  {_DOES[safe[row.check]]}\n")
+        return 0
+    environment = resolve(name, settings.environments[name], os.environ, context.redactor)
+    require_writable(settings.reports)
+    store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), context.redactor)
+    tell = context.terminal
+    try:
+        tell(RunStarted(store.record, str(store.folder)))
+        run = EnvironmentRun(
+            environment,
+            plan,
+            settings.catalogue,
+            settings.target,
+            settings.known_issues,
+            store,
+            context.redactor,
+            tell,
+        )
+        with context.signals.deferred_to(run.interrupt):
+            run.execute()
+    finally:
+        tell(RunEnded(store.record))
+        store.close()
+    done = read_run(store.folder)
+    paths = fill(evidence_here(settings), settings)
+    recap([done])
+    say_where(context, done.folder, paths)
+    say_issues(context, [done])
+    return exit_code(context, [done], strict=arguments.strict)
 
 
-def _record(owner: Owner, engine: Engine, target: AuditTarget, plan: tuple[PlannedCheck, ...]) -> RunRecord:
-    return RunRecord(
-        run_id=owner.run_id,
-        started_at=utc_now(),
-        argv=("harness", *sys.argv[1:]),
-        provenance=provenance(),
-        evidence_class=EvidenceClass.CI,
-        engine=engine.name,
-        engine_version=engine.version,
-        audit_target=target.identity,
-        plan=plan,
-    )
+_DOES = {
+    Safety.NO: "Not run: not safe where others work",
+    Safety.READS: "reads",
+    Safety.WRITES: "writes to the canary table or the scratch schema",
+    Safety.PATH: "takes a declared path",
+}
 
 
-def _expected(settings: Settings) -> tuple[PlannedCheck, ...]:
-    return _plan(_topologies(settings, []), catalogue().checks, None, settings)
-
-
-def _evidence(settings: Settings) -> Evidence:
-    """Merge what the reports folder holds about exactly this code and these topologies."""
-    code = fingerprint()
-    runs, damaged = kept_runs(settings.reports, code)
-    declared = {each.name: each for each in _topologies(settings, [])}
-    merged = merge(
-        runs,
-        _expected(settings),
-        declared=declared,
-        fingerprint=code,
-        target=settings.target.identity,
-        left_out=damaged,
-    )
-    ran = set(merged.names())
-    on_demand = [each.name for each in load_topologies(settings.topologies).values() if each.on_demand]
-    apart = tuple(
-        f"the topology {name} is there on demand, and no run of this code has verified it"
-        for name in on_demand
-        if name not in ran
-    )
-    return _with_known(replace(merged, left_out=(*merged.left_out, *apart)), settings)
-
-
-def _with_known(evidence: Evidence, settings: Settings) -> Evidence:
-    """Mark the Issues that are accepted today, whatever was accepted when they were found."""
-    rows = tuple(
-        replace(row, result=accept_known(replace(row.result, known=None), settings.known_issues))
-        for row in evidence.rows
-    )
-    return replace(evidence, rows=rows)
-
-
-# --- saying ------------------------------------------------------------------------------------------------
-
-
-def _render(evidence: Evidence, settings: Settings) -> list[Path]:
+def fill(evidence: Evidence, settings: Settings) -> list[Path]:
     """Fill the tables. Another audit target than the reference has a folder of its own: it never mixes with it."""
-    data = build_report(evidence, settings.rendered, settings.target.summary, settings.attestations)
-    return render(data, settings.rendered)
+    return render(_data(evidence, settings), settings.rendered)
 
 
-def _print_plan(plan: tuple[PlannedCheck, ...], topologies: list[Topology], target: AuditTarget) -> None:
-    known, checks = {each.name: each for each in topologies}, {each.id: each for each in catalogue().checks}
+def _data(evidence: Evidence, settings: Settings) -> Report:
+    declared = Declared(
+        target_summary=settings.target.summary,
+        attestations=settings.attestations,
+        environments={name: each.compare_with for name, each in settings.environments.items()},
+        readiness=settings.readiness,
+        workflows=settings.workflows,
+        preflight=preflight(settings.preflight, Path.cwd()) if settings.preflight else (),
+    )
+    return build_report(evidence, settings.rendered, declared)
+
+
+def decide(context: Context, arguments: Namespace) -> int:
+    """Say of each workflow whether the evidence decides for it; exit 1 where one is not decided for yet."""
+    settings = context.settings
+    known = {each.name for each in settings.workflows}
+    if not known:
+        raise UsageError("there is no workflow to decide on", hint="declare one in harness.toml: [[workflows]]")
+    for name in arguments.workflows:
+        if name not in known:
+            raise UsageError(f"there is no workflow {name!r}", hint=nearest(name, known))
+    data = _data(evidence_here(settings), settings)
+    chosen = [each for each in data.decisions if not arguments.workflows or each.workflow in arguments.workflows]
+    for each in chosen:
+        sys.stdout.write(f"{each.workflow} on {each.release}: {each.answer}\n")
+        for conjunct in each.conjuncts:
+            sys.stdout.write(f"  {'holds  ' if conjunct.held else 'missing'}  {conjunct.name}\n")
+            for sentence in conjunct.missing:
+                sys.stdout.write(f"           {context.redactor(sentence)}\n")
+    return 0 if all(each.answer == "yes" for each in chosen) else EXIT_ISSUE
+
+
+def _put_into(document: Path, evidence: Evidence, settings: Settings, *, check: bool) -> bool:
+    return into(document, fragments(_data(evidence, settings)), check=check)
+
+
+def _print_plan(
+    plan: tuple[PlannedCheck, ...], topologies: list[Topology], target: AuditTarget, catalogue: Catalogue
+) -> None:
+    known, checks = {each.name: each for each in topologies}, {each.id: each for each in catalogue.checks}
     for row in plan:
         lacking = checks[row.check].lacking(known[row.topology], target)
         sys.stdout.write(f"{row.topology:<12} {row.check}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
-
-
-def _recap(runs: list[StoredRun]) -> None:
-    for run in runs:
-        names = list(dict.fromkeys(row.topology for row in run.record.plan))
-        for name in names:
-            results = [each for each in run.answers() if each.topology == name]
-            _recap_line(name.ljust(_width(names)), count(results), elapsed_s(results))
-
-
-def _recap_evidence(evidence: Evidence) -> None:
-    for name in evidence.names():
-        results = [row.result for row in evidence.of(name)]
-        _recap_line(name.ljust(_width(evidence.names())), count(results), elapsed_s(results))
-
-
-def _width(names: Iterable[str]) -> int:
-    return max([12, *map(len, names)])
-
-
-def _recap_line(name: str, counted: Count, took_s: float) -> None:
-    known = f" ({counted.known} known)" if counted.known else ""
-    sys.stdout.write(
-        f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
-        f"not_run={counted.not_run}  {took_s:.1f}s\n"
-    )
-    sys.stdout.flush()
-
-
-def _say_where(context: Context, folder: Path | None, paths: list[Path]) -> None:
-    if folder:
-        context.terminal.say(f"evidence: {folder}")
-    context.terminal.say(
-        f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
-        f"{paths[0].parent}/"
-    )
-
-
-def _say_issues(context: Context, runs: list[StoredRun]) -> None:
-    for run in runs:
-        for each in run.answers():
-            if each.status is Status.ISSUE:
-                context.terminal.say(_issue_line(each.topology, each.check, each.reason, each.reproduce))
-
-
-def _issue_line(topology: str, check: str, reason: str, reproduce: str) -> str:
-    return f"Issue {topology} {check}: {reason}\n  reproduce: {reproduce}"
-
-
-def _exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
-    if context.signals.received or any(run.record.state == "interrupted" for run in runs):
-        return EXIT_INTERRUPTED
-    results = [each for run in runs for each in run.answers()]
-    if any(each.status is Status.ISSUE and each.known is None for each in results):
-        return EXIT_ISSUE
-    if all(each.status is Status.NOT_RUN for each in results):
-        return EXIT_NOTHING
-    if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
-        return EXIT_NOTHING
-    return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.checks.backends import moved, relay
-from harness.checks.bench import NotExercisedError
+from harness.checks.findings import NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import cut
 from harness.model import PoolMode, Section

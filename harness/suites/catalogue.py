@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.checks.registry import Catalogue, Fixtures, build_catalogue
+from harness.host.reference import reference_paths
 from harness.suites import (
     actor,
     actor_actions,
@@ -20,6 +22,7 @@ from harness.suites import (
     careless,
     continuity,
     drivers,
+    environment,
     export,
     investigation,
     observability,
@@ -34,6 +37,11 @@ from harness.suites import (
     retention,
     trail_breaks,
 )
+from harness.suites.commands import command_checks
+from harness.suites.paths import path_checks
+
+if TYPE_CHECKING:
+    from harness.host.declared import CommandDeclaration, PathDeclaration
 
 FIXTURES = Fixtures(
     sql=Path(__file__).parent / "tables.sql",
@@ -50,8 +58,24 @@ FIXTURES = Fixtures(
 )
 
 
+def whole_catalogue(
+    declared: tuple[PathDeclaration, ...] = (), commands: tuple[CommandDeclaration, ...] = ()
+) -> Catalogue:
+    """Return the catalogue with the paths and commands that a project declares.
+
+    :raises ConfigError: for a path that is called as one of the reference host's.
+    """
+    return catalogue().with_checks((*path_checks(declared), *command_checks(commands)))
+
+
 @cache
 def catalogue() -> Catalogue:
+    """Return what is verified everywhere, the reference host's paths included."""
+    return _suites().with_checks(path_checks(reference_paths(), reference=True))
+
+
+@cache
+def _suites() -> Catalogue:
     return build_catalogue(
         (
             *(capture, capture_transactions, capture_rows, capture_evasion, capture_operations, capture_trouble),
@@ -60,6 +84,7 @@ def catalogue() -> Catalogue:
             trail_breaks,
             *(pooling_statements, pooling_state, pooling_sharing, pooling_transactions),
             *(pooling_connections, pooling_recognition),
+            environment,
             drivers,
             # restarts servers at its end, so nothing comes after it
             pooling_trouble,

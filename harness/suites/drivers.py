@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.backends import MOVING
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
 from harness.messages import Answer
 from harness.suites.features import WRONG, fails, feature, works_here

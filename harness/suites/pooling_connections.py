@@ -10,8 +10,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.backends import neighbour, until, waiters_at, waiting_pid
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.database import SqlError
 from harness.messages import finish, simple, start
 from harness.model import Behaviour, Outcome

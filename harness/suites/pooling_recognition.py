@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.bench import NotExercisedError
-from harness.checks.registry import P0, breaks, check
-from harness.lab.recognised import declared_facts
+from harness.checks.findings import NotExercisedError
+from harness.checks.registry import P0, Safety, breaks, check
 from harness.model import PoolMode, Section
 from harness.recognition import contradictions
 from harness.recognition.notes import Recognition
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
+    from harness.checks.environment import EnvironmentBench
 
 _CONTRADICTED = "declared values that a finding contradicts"
 
@@ -23,22 +23,25 @@ _CONTRADICTED = "declared values that a finding contradicts"
     section=Section.POOLING,
     severity=P0,
     area="topology declaration",
+    safe=Safety.READS,
 )
-def recognised(bench: Bench) -> None:
-    evidence = bench.lab.evidence
-    declared = declared_facts(bench.topology, evidence) | bench.declared
-    known = [each for each in evidence.findings if each.value and each.fact in declared]
+def recognised(bench: Bench | EnvironmentBench) -> None:
+    findings, declared = bench.recognised()
+    if not declared:
+        raise NotExercisedError("nothing is declared of the chain that could be compared with what is found")
+    known = [each for each in findings if each.value and each.fact in declared]
     if not known:
         raise NotExercisedError("nothing of what is declared could be found out from outside")
-    for each in evidence.findings:
+    for each in findings:
         if each.fact in declared:
             told = f"{each.value or 'unknown'} ({each.confidence}): {each.how}"
             bench.fact(f"{each.fact}, declared {declared[each.fact]}", told)
-    wrong = contradictions(Recognition(findings=evidence.findings), declared)
+    wrong = contradictions(Recognition(findings=findings), declared)
     bench.expect(_CONTRADICTED, list(wrong), equals=[])
-    bench.expect(
-        "something was found about the pool mode", any(each.fact == "pool_mode" for each in known), equals=True
-    )
+    if "pool_mode" in declared:
+        bench.expect(
+            "something was found about the pool mode", any(each.fact == "pool_mode" for each in known), equals=True
+        )
 
 
 @breaks(recognised, at=_CONTRADICTED)

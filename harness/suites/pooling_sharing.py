@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.backends import follower, neighbour, pressed, until
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.messages import finish, simple, start
 from harness.suites.features import LEAKS, LOCKS, LOST, feature, works_here
 

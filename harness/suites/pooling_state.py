@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.checks.backends import MOVING, follower, neighbour, pressed, successor
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.messages import extended, simple
 from harness.suites.features import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, feature, works_here, worst
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.backends import MOVING, elsewhere, moved, neighbour, pressed
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.database import SqlError
 from harness.messages import CLOSED, Answer, execute, extended, parse, simple
 from harness.suites.features import PREPARED, WRONG, fails, feature, outcome_of, works_here

@@ -6,8 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from harness.checks.backends import MOVING, follower, neighbour, pressed, until
-from harness.checks.bench import NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotExercisedError
 from harness.database import cut
 from harness.messages import extended, simple
 from harness.suites.features import LEAKS, LOST, TRANSACTIONS, WRONG, fails, feature, outcome_of, works_here

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from harness.checks.backends import until, waiters_at, waiting_pid
-from harness.checks.bench import NotApplicableError, NotExercisedError
 from harness.checks.documented import WORKS
+from harness.checks.findings import NotApplicableError, NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
 from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError

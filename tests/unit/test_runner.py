@@ -7,9 +7,11 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
-from harness.checks.bench import Bench, NotApplicableError, NotExercisedError
+from harness.checks.bench import Bench
+from harness.checks.findings import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, breaks, check
 from harness.checks.runner import prove, run_check
 from harness.errors import TimedOutError
@@ -139,7 +141,6 @@ def test_a_deadline_is_not_run_and_never_ok() -> None:
 
 
 def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.checks.runner._LONGEST_S", 0.05)
     cut = Event()
     monkeypatch.setattr(Bench, "cut", lambda _bench: cut.set())
 
@@ -147,7 +148,7 @@ def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         assert cut.wait(10)
         raise ConnectionError("the connection was cut")
 
-    result = run_check(made(hangs), ROW, DIRECT, WORKPLACE)
+    result = run_check(replace(made(hangs), longest_s=0.05), ROW, DIRECT, WORKPLACE)
     assert result.status is Status.NOT_RUN
     assert "given up after 0.05 s" in result.reason
 

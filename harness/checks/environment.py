@@ -1,0 +1,203 @@
+"""Running checks where others work, too: in an environment that an operator named. Nothing is broken there."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import ExitStack
+from threading import Event
+from typing import TYPE_CHECKING, cast
+
+from msgspec import Struct
+
+from harness.audit.target import AuditTarget
+from harness.checks.findings import Findings, NotExercisedError
+from harness.checks.registry import Safety
+from harness.checks.runner import accept_known, run_check
+from harness.database import Client, SqlError, cut
+from harness.errors import HarnessError
+from harness.events import CheckFinished, CheckStarted, Listener, Notice
+from harness.host.canary import Canary, scratch_canary
+from harness.host.environment import Environment, look_at
+from harness.model import EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status
+from harness.store import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.bench import Bench
+    from harness.checks.registry import Catalogue, Check
+    from harness.host.site import Site
+    from harness.redaction import Redactor
+    from harness.store import RunStore
+
+NOT_SAFE = "not safe where others work: it breaks things, or writes; exercised on what the harness stands up itself"
+_NOT_NAMED = "it writes, and the operator named neither a canary table nor a scratch schema"
+
+
+class EnvironmentBench(Findings):
+    """What one check may touch of an operator's environment. Everything it opens is closed with it."""
+
+    def __init__(self, environment: Environment, evidence: EnvironmentEvidence, target: AuditTarget) -> None:
+        super().__init__(target)
+        self._environment = environment
+        self._evidence = evidence
+        self._stack = ExitStack()
+        self._clients: list[Client] = []
+
+    @property
+    def site(self) -> Site:
+        return self._environment.site(self.target)
+
+    @property
+    def audited_tables(self) -> tuple[str, ...]:
+        return self._environment.declared.audited_tables
+
+    def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
+        """Return what was found of the chain, and what is declared of it."""
+        return self._evidence.findings, dict(self._environment.declared.declared)
+
+    @property
+    def sharing_mode(self) -> bool:
+        """Whether a client was seen to change server connections between its transactions."""
+        found = self._evidence.found("pool_mode")
+        return found is not None and found.value in {"transaction", "statement"}
+
+    def client(self) -> Client:
+        return self._keep(self._environment.client())
+
+    def trail_reader(self) -> Client:
+        return self._keep(self._environment.reader())
+
+    @contextlib.contextmanager
+    def canary(self) -> Iterator[Canary]:
+        """Give a table to write to.
+
+        :raises NotExercisedError: when the operator named none.
+        """
+        declared = self._environment.declared
+        if declared.canary:
+            yield Canary.named(declared.canary)
+        elif declared.scratch_schema:
+            role = self.client().value("SELECT current_user")
+            with (
+                self._environment.owner() as owner,
+                scratch_canary(owner, self.target, declared.scratch_schema, role) as canary,
+            ):
+                yield canary
+        else:
+            raise NotExercisedError(_NOT_NAMED)
+
+    def _keep(self, client: Client) -> Client:
+        self._stack.callback(client.close)
+        self._clients.append(client)
+        return client
+
+    def cut(self) -> None:
+        for client in list(self._clients):
+            cut(client)
+
+    def close(self) -> None:
+        with contextlib.suppress(SqlError):
+            self._stack.close()
+
+
+class EnvironmentPlace(Struct, frozen=True):
+    """Where the checks of an environment are run."""
+
+    environment: Environment
+    evidence: EnvironmentEvidence
+    target: AuditTarget
+
+    @contextlib.contextmanager
+    def bench(self, _check: str) -> Iterator[Bench]:
+        bench = EnvironmentBench(self.environment, self.evidence, self.target)
+        try:
+            # what is safe in an environment asks for no more than both kinds of bench have
+            yield cast("Bench", bench)
+        finally:
+            bench.close()
+
+    def host_bench(self) -> contextlib.AbstractContextManager[Bench]:
+        return self.bench("")
+
+
+class EnvironmentRun:
+    """Runs the plan of one environment, a check at a time. `interrupt` may be called from a signal handler."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        plan: tuple[PlannedCheck, ...],
+        catalogue: Catalogue,
+        target: AuditTarget,
+        known: tuple[KnownIssue, ...],
+        store: RunStore,
+        redactor: Redactor,
+        listener: Listener,
+    ) -> None:
+        self._environment = environment
+        self._plan = plan
+        self._checks = {each.id: each for each in catalogue.checks}
+        self._target = target
+        self._known = known
+        self._store = store
+        self._redactor = redactor
+        self._tell = listener
+        self.interrupted = Event()
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def execute(self) -> None:
+        """Run everything; on return every planned row has an answer on disk.
+
+        :raises HarnessError: when the evidence could not be kept.
+        """
+        name = self._environment.name
+        failure = ""
+        try:
+            evidence = look_at(self._environment, self._redactor)
+            self._store.update(environments={name: evidence})
+            for each in (*evidence.contradictions, *evidence.notes):
+                self._tell(Notice(f"{name}: {each}"))
+            if not evidence.reached:
+                self._tell(Notice(f"{name} was not reached: {evidence.reason}"))
+            place = EnvironmentPlace(self._environment, evidence, self._target)
+            for row in self._plan:
+                self._answer(self._exercise(self._checks[row.check], row, evidence, place))
+        except BaseException as error:
+            failure = str(error) or type(error).__name__
+            raise
+        finally:
+            state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
+            with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
+                self._store.update(state=state, ended_at=utc_now(), failure=failure)
+
+    def _exercise(
+        self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, place: EnvironmentPlace
+    ) -> Result:
+        why = (
+            "the run was interrupted before this check began"
+            if self.interrupted.is_set()
+            else NOT_SAFE
+            if check.safe is Safety.NO
+            else f"the environment was not reached: {evidence.reason}"
+            if not evidence.reached
+            else ""
+        )
+        if why:
+            return Result(
+                topology=row.topology,
+                check=row.check,
+                status=Status.NOT_RUN,
+                reason=why,
+                started_at=utc_now(),
+                reproduce=row.reproduce,
+            )
+        self._tell(CheckStarted(row.topology, check.id))
+        result = run_check(check, row, None, place, interrupted=self.interrupted)
+        return accept_known(result, self._known)
+
+    def _answer(self, result: Result) -> None:
+        self._store.append(result)
+        self._tell(CheckFinished(result))

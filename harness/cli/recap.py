@@ -1,0 +1,80 @@
+"""What is said at the end of a run: a line for each topology on stdout, then where to look, then what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from harness.model import Status
+from harness.report.evidence import Count, Evidence, count, elapsed_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from harness.cli.context import Context
+    from harness.store import StoredRun
+
+EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
+
+
+def recap(runs: list[StoredRun]) -> None:
+    for run in runs:
+        names = list(dict.fromkeys(row.topology for row in run.record.plan))
+        for name in names:
+            results = [each for each in run.answers() if each.topology == name]
+            _recap_line(name.ljust(width(names)), count(results), elapsed_s(results))
+
+
+def recap_evidence(evidence: Evidence) -> None:
+    for name in evidence.names():
+        results = [row.result for row in evidence.of(name)]
+        _recap_line(name.ljust(width(evidence.names())), count(results), elapsed_s(results))
+
+
+def width(names: Iterable[str]) -> int:
+    return max([12, *map(len, names)])
+
+
+def _recap_line(name: str, counted: Count, took_s: float) -> None:
+    known = f" ({counted.known} known)" if counted.known else ""
+    sys.stdout.write(
+        f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
+        f"not_run={counted.not_run}  {took_s:.1f}s\n"
+    )
+    sys.stdout.flush()
+
+
+def say_where(context: Context, folder: Path | None, paths: list[Path]) -> None:
+    if folder:
+        context.terminal.say(f"evidence: {folder}")
+    context.terminal.say(
+        f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
+        f"{paths[0].parent}/"
+    )
+
+
+def say_issues(context: Context, runs: list[StoredRun]) -> None:
+    for run in runs:
+        for each in run.answers():
+            if each.status is Status.ISSUE:
+                context.terminal.say(issue_line(each.topology, each.check, each.reason, each.reproduce))
+
+
+def issue_line(topology: str, check: str, reason: str, reproduce: str) -> str:
+    return f"Issue {topology} {check}: {reason}\n  reproduce: {reproduce}"
+
+
+def exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
+    if context.signals.received or any(run.record.state == "interrupted" for run in runs):
+        return EXIT_INTERRUPTED
+    results = [each for run in runs for each in run.answers()]
+    if any(each.status is Status.ISSUE and each.known is None for each in results):
+        return EXIT_ISSUE
+    if all(each.status is Status.NOT_RUN for each in results):
+        return EXIT_NOTHING
+    if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
+        return EXIT_NOTHING
+    if any(not found.reached for run in runs for found in run.record.environments.values()):
+        return EXIT_NOTHING
+    return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0

@@ -1,0 +1,254 @@
+"""Audited paths of a host application (STG-02): each declared one is taken, alone and in trouble, and its trail read.
+
+The same checks judge the reference host behind every topology, where `prove` breaks what they watch, and the host of
+an environment that an operator named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from harness.audit.target_file import Feature
+from harness.checks.findings import Findings, NotApplicableError, NotExercisedError
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Check, Control, Safety, breaks, check
+from harness.errors import TimedOutError
+from harness.host.site import Values
+from harness.model import PathLabel, Section, Severity
+from harness.suites import paths_in_trouble
+from harness.suites.path_expectations import (
+    ACTOR,
+    ANSWERS,
+    CORRELATION,
+    JOB,
+    ROWS,
+    expect_done,
+    expect_rows,
+    first_caller,
+    require_exercised,
+    same_actor,
+    the_path,
+    wanted_actor,
+)
+from harness.suites.paths_together import OTHERS, two_callers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.checks.bench import Bench
+    from harness.checks.registry import CheckFunction
+    from harness.host.declared import PathDeclaration
+    from harness.host.taking import Path, Seen, Taken
+
+#: what may come of the same a second time
+_WHOLE = ("refused", "again", "once")
+#: paths share one host application and one database; what breaks something there is run alone
+TOGETHER = "paths"
+
+
+class _Aspect(Struct, frozen=True, kw_only=True):
+    """What else is tried with a path."""
+
+    name: str
+    claim: str
+    severity: Severity
+    function: Any
+    #: it takes something away that the other paths need meanwhile
+    alone: bool = False
+
+
+def path_checks(declared: Iterable[PathDeclaration], *, reference: bool = False) -> tuple[Check | Control, ...]:
+    """Return the checks of declared paths, and their controls where it is the reference host that takes them."""
+    found: list[Check | Control] = []
+    for each in declared:
+        for aspect in _ASPECTS:
+            made = _made(each, aspect, reference=reference)
+            found += [made, *(_controls(made, each, aspect) if reference else ())]
+    return tuple(found)
+
+
+def _made(path: PathDeclaration, aspect: _Aspect, *, reference: bool) -> Check:
+    name = f"path.{path.name}" + (f"-{aspect.name}" if aspect.name else "")
+    declare = check(
+        name,
+        claim=f"{path.title}: {aspect.claim}",
+        section=Section.PATHS,
+        severity=aspect.severity,
+        area=f"audited path, {path.kind}",
+        needs=(TRANSACTION_BLOCKS,),
+        claims=(Feature.LIBRARY,) if reference else (),
+        apart=f"{TOGETHER} {name}" if aspect.alone else TOGETHER,
+        path=PathLabel(name=path.name, title=path.title, kind=path.kind, aspect=aspect.name),
+        safe=Safety.PATH,
+    )
+    return declare(_judged(path, aspect.function))
+
+
+def _judged(path: PathDeclaration, function: Any) -> CheckFunction:
+    def judge(bench: Findings) -> None:
+        if path.not_applicable:
+            raise NotApplicableError(path.not_applicable)
+        function(path, bench)
+
+    return judge
+
+
+def once(declared: PathDeclaration, bench: Findings) -> None:
+    """Take the path once, and find exactly what is declared of it."""
+    caller = first_caller(declared, bench)
+    values = Values(caller)
+    with the_path(declared, bench) as path:
+        taken = require_exercised(path.take(values))
+        if expect_done(bench, path, taken):
+            expect_rows(bench, path, values, path.look(values, wanted=path.expected.rows))
+        bench.fact("told from others by", values.unique)
+        if bench.site.about:
+            bench.fact("host", bench.site.about)
+
+
+def repeated(declared: PathDeclaration, bench: Findings) -> None:
+    """Send the same request, or put in the same job, twice."""
+    values = Values(first_caller(declared, bench))
+    with the_path(declared, bench) as path:
+        first = require_exercised(path.take(values))
+        if not expect_done(bench, path, first):
+            return
+        path.look(values, wanted=path.expected.rows)
+        if bench.otherwise:
+            _undo_what_refuses(bench, path, values)
+        again = path.act(values)
+        ended = _ended(path, again)
+        seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=1.0)
+        found = _second_time(path, again, seen)
+        bench.fact("the second time", found)
+        if ended:
+            bench.fact("the second job", ended)
+        undeclared = found if found in _WHOLE else " or ".join(_WHOLE)
+        bench.expect("the second time", found, equals=declared.repeated or undeclared)
+        actor = wanted_actor(path, values)
+        wrong = sum(not same_actor(each.actor, actor) for each in seen.changes)
+        bench.expect("rows that name another actor", wrong, equals=0)
+
+
+def _second_time(path: Path, again: Taken, seen: Seen) -> str:
+    whole, rows = path.expected.rows, len(seen.changes)
+    if not again.succeeded and rows == whole:
+        return "refused"
+    if again.succeeded and rows == whole:
+        return "once"
+    if again.succeeded and rows == 2 * whole and len(seen.transactions) == 2:
+        return "again"
+    return f"{rows} rows in {len(seen.transactions)} transactions, and the answer was {again.answers or 'a job'}"
+
+
+def _ended(path: Path, taken: Taken) -> str:
+    try:
+        state = path.job_ended(taken)
+    except TimedOutError as error:
+        return error.what
+    return str(state) if state else ""
+
+
+def _undo_what_refuses(bench: Findings, path: Path, values: Values) -> None:
+    """As a control: let nothing stand in the way of a second time."""
+    if bench.site.admin is None:
+        raise NotExercisedError("only what the harness stood up itself is broken on purpose")
+    with bench.site.admin() as admin:
+        for name in path.expected.where:
+            admin.run(
+                f"UPDATE {path.expected.table} SET {name} = {name} || '-of-the-first-time' WHERE {name} = %s",
+                [values.unique],
+            )
+    bench.fact("undone before the second time", list(path.expected.where))
+
+
+_ASPECTS = (
+    _Aspect(
+        name="",
+        claim="leaves exactly the declared rows, in one transaction, with the caller as actor",
+        severity=P0,
+        function=once,
+    ),
+    _Aspect(
+        name="two-callers",
+        claim="two callers at the same moment are kept apart in the trail",
+        severity=P0,
+        function=two_callers,
+    ),
+    _Aspect(
+        name="repeated",
+        claim="the same a second time is refused, done again as a whole, or done once",
+        severity=P1,
+        function=repeated,
+    ),
+    _Aspect(
+        name="failure",
+        claim="a failure in the middle leaves all of it or nothing",
+        severity=P0,
+        function=paths_in_trouble.failure,
+        alone=True,
+    ),
+    _Aspect(
+        name="no-trigger",
+        claim="what becomes of the write when the audit trigger is missing is as declared",
+        severity=P0,
+        function=paths_in_trouble.no_trigger,
+        alone=True,
+    ),
+)
+
+
+# --- controls, for the reference host ------------------------------------------------------------------------
+
+
+def _controls(made: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[Control]:
+    lost = update_lost if path.kind == "job" else insert_lost
+    at = {
+        "": ((ACTOR, another_actor), (CORRELATION, another_correlation), (ROWS, lost)),
+        "two-callers": ((OTHERS, another_actor),),
+        "repeated": (("the second time", something_else_happens),),
+        "failure": ((paths_in_trouble.ENDED, something_else_happens),),
+        "no-trigger": ((paths_in_trouble.WITHOUT, something_else_happens),),
+    }[aspect.name]
+    for expectation, function in at:
+        yield breaks(made, at=expectation)(function)
+    if not aspect.name and path.kind == "HTTP":
+        yield breaks(made, at=ANSWERS)(insert_refused_by_the_host)
+    if not aspect.name and path.job:
+        yield breaks(made, at=JOB)(update_refused_by_the_host)
+
+
+def another_actor(bench: Bench) -> None:
+    bench.tamper_at_commit(
+        "audit_transactions",
+        """UPDATE public.audit_transactions SET actor_ref = '{"type": "user", "id": "else"}' WHERE id = NEW.id""",
+    )
+
+
+def another_correlation(bench: Bench) -> None:
+    bench.tamper_at_commit(
+        "audit_actions", "UPDATE public.audit_actions SET correlation_id = 'of-another' WHERE id = NEW.id"
+    )
+
+
+def insert_lost(bench: Bench) -> None:
+    bench.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'insert'")
+
+
+def update_lost(bench: Bench) -> None:
+    """What a job writes is lost from the trail; what prepares it is not."""
+    bench.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'update'")
+
+
+def insert_refused_by_the_host(bench: Bench) -> None:
+    """The trail holds another key than was written while the host still looks: it has to refuse."""
+    bench.tamper_for_now("audit_changes", """IF NEW.op = 'insert' THEN NEW.table_pk := '{"id": 0}'; END IF""")
+
+
+def update_refused_by_the_host(bench: Bench) -> None:
+    bench.tamper_for_now("audit_changes", """IF NEW.op = 'update' THEN NEW.table_pk := '{"id": 0}'; END IF""")
+
+
+def something_else_happens(bench: Bench) -> None:
+    bench.otherwise = True

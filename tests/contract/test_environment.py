@@ -1,0 +1,274 @@
+"""An operator's environment: verified by what is safe there, judged by what its host really does."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.audit.target_loading import load_target
+from harness.cli.main import main
+from harness.database import connect, create_database
+from harness.lab.catalogue import load_topologies
+from harness.lab.lab import stand_up
+from harness.model import EvidenceClass, Result, Status
+from harness.redaction import Redactor
+from harness.store import StoredRun, read_run
+from tests.contract.a_host import SCHEMA, SECRET_OF_ANOTHER, Host, somebody_else_writes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
+    from harness.lab.lab import Lab
+
+pytestmark = pytest.mark.engine
+
+FILE = """
+[environments.staging]
+dsn = "env:STAGING_URL"
+direct = "env:STAGING_DIRECT_URL"
+trail = "env:STAGING_TRAIL_URL"
+base_url = "env:STAGING_BASE_URL"
+application = "a host of the tests"
+audited_tables = ["public.posts"]
+scratch_schema = "scratch"
+declared = { pool_mode = "transaction" }
+
+[[environments.staging.callers]]
+actor = { type = "user", id = "ada" }
+headers = { authorization = "Bearer env:TOKEN_OF_ADA" }
+[[environments.staging.callers]]
+actor = { type = "user", id = "bob" }
+headers = { authorization = "Bearer env:TOKEN_OF_BOB" }
+
+[environments.staging.production]
+declared_by = "ada, in docs/production.md"
+[environments.staging.production.facts]
+pooler = "yes"
+product = "PgBouncer"
+pool_mode = "transaction"
+
+[[paths]]
+name = "new-post"
+title = "POST /posts"
+kind = "HTTP"
+deadline_s = 2
+repeated = "refused"
+[[paths.steps]]
+path = "/posts"
+headers = { x-correlation-id = "{correlation}" }
+json = { slug = "{unique}" }
+status = 201
+answer = { slug = "{unique}" }
+[paths.expect]
+table = "public.posts"
+operation = "insert"
+where = { slug = "{unique}" }
+correlation = "{correlation}"
+action = "post_created"
+[paths.fails]
+why = "the slug is taken"
+[[paths.fails.steps]]
+path = "/posts"
+json = { slug = "taken" }
+status = 422
+
+[[paths]]
+name = "retitle"
+title = "the job that changes a title"
+kind = "job"
+deadline_s = 3
+[[paths.steps]]
+path = "/posts"
+json = { slug = "{unique}-post" }
+status = 201
+keep = { post_id = "id" }
+[paths.job]
+worker = "Retitle"
+args = { post_id = "{post_id}", title = "{unique}", correlation_id = "{correlation}", actor_ref = { id = "{actor.id}" } }
+[paths.expect]
+table = "public.posts"
+operation = "update"
+where = { title = "{unique}" }
+correlation = "{correlation}"
+job_id = "{job_id}"
+
+[[paths]]
+name = "nightly"
+title = "the nightly import"
+kind = "job"
+not_applicable = "no nightly import in this deployment"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab_engine() -> Iterator[Engine]:
+    from tests.conftest import _open, require_engine
+
+    native = _open("native")
+    yield native if not isinstance(native, Exception) else require_engine("docker")
+
+
+@pytest.fixture(scope="module")
+def staging(lab_engine: Engine) -> Iterator[tuple[Lab, Host]]:
+    """Stand in for somebody's staging: a transaction pool, the reference layer, and a host that others use, too."""
+    from harness.engine.owner import Owner
+    from harness.store import new_run_id
+
+    lab = stand_up(lab_engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
+    try:
+        with lab.connect_admin() as admin:
+            create_database(admin, "staging", owner=lab.roles.owner.name)
+        with connect(lab.owner("staging")) as owner:
+            target = load_target("reference")
+            target.install_in(owner)
+            owner.run(SCHEMA)
+            owner.run("CREATE SCHEMA scratch")
+            target.attach(owner, "public.posts")
+            target.grant(owner, "harness_app")
+            owner.run("INSERT INTO public.posts (slug) VALUES ('taken')")
+        host = Host(lab.chain("staging"))
+        host.start()
+        try:
+            yield lab, host
+        finally:
+            host.close()
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def verify(
+    staging: tuple[Lab, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, StoredRun]]:
+    """Return a way to verify the staging; the host does one thing wrong, or none."""
+    lab, host = staging
+    given = {
+        "STAGING_URL": lab.chain("staging"),
+        "STAGING_DIRECT_URL": lab.owner("staging"),
+        "STAGING_TRAIL_URL": lab.admin("staging"),
+    }
+    for name, at in given.items():
+        monkeypatch.setenv(name, f"postgresql://{at.user}:{at.password}@{at.host}:{at.port}/{at.dbname}")
+    monkeypatch.setenv("TOKEN_OF_ADA", "token-of-ada-1234")
+    monkeypatch.setenv("TOKEN_OF_BOB", "token-of-bob-1234")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "harness.toml").write_text(FILE)
+
+    def run(*arguments: str, wrong: str = "", base_url: str = "") -> tuple[int, StoredRun]:
+        monkeypatch.setenv("STAGING_BASE_URL", base_url or host.base_url)
+        host.wrong = wrong
+        try:
+            code = main(["verify", "--environment", "staging", *arguments])
+        finally:
+            host.wrong = ""
+        return code, read_run(tmp_path / "reports" / "runs" / "latest")
+
+    return run
+
+
+def row(run: StoredRun, check: str) -> Result:
+    return next(each for each in run.answers() if each.check == check)
+
+
+def test_a_sound_environment_is_shown_by_what_is_safe_there(
+    verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host], tmp_path: Path
+) -> None:
+    with somebody_else_writes(staging[1]):
+        code, run = verify()
+    statuses = {each.check: (each.status, each.reason) for each in run.answers()}
+    assert code == 0, [each for each in statuses.items() if each[1][0] is Status.ISSUE]
+    assert run.record.evidence_class is EvidenceClass.HOST
+    exercised = {name for name, (status, _) in statuses.items() if status is Status.OK}
+    assert exercised == {
+        "pooling.recognised",
+        "environment.no-actor-left",
+        "environment.trail-closed",
+        "environment.tables-captured",
+        "environment.canary-attributed",
+        "environment.canary-rolled-back",
+        "path.new-post",
+        "path.new-post-two-callers",
+        "path.new-post-repeated",
+        "path.new-post-failure",
+        "path.retitle",
+        "path.retitle-two-callers",
+        "path.retitle-repeated",
+    }
+    assert statuses["path.nightly"] == (Status.NA, "no nightly import in this deployment")
+    assert statuses["capture.insert"][0] is Status.NOT_RUN
+    assert "not safe" in statuses["capture.insert"][1]
+    assert statuses["path.new-post-no-trigger"][0] is Status.NOT_RUN
+    report = json.loads((tmp_path / "reports" / "report.json").read_text())
+    staged = next(each for each in report["topologies"] if each["environment"] == "staging")
+    assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
+    assert staged["matches_prod"] == "partial"
+    lab, _ = staging
+    with connect(lab.admin("staging")) as admin:
+        assert admin.value("SELECT count(*) FROM oban_jobs") == 0
+        assert admin.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'scratch'::regnamespace") == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "status", "told"),
+    [
+        ("error", "path.new-post", Status.ISSUE, "observed 500"),
+        ("redirect", "path.new-post", Status.NOT_RUN, "redirect"),
+        ("stream", "path.new-post", Status.ISSUE, "no whole answer within 2 s"),
+        ("big", "path.new-post", Status.ISSUE, "more than 1 MiB"),
+        ("another tenant", "path.new-post", Status.ISSUE, "another slug"),
+        ("another actor", "path.new-post", Status.ISSUE, "another value"),
+        ("another actor", "path.new-post-two-callers", Status.ISSUE, "name another caller"),
+        ("twice", "path.new-post", Status.ISSUE, "changes of public.posts in that transaction"),
+        ("never", "path.retitle", Status.ISSUE, "available after 0 of 20 attempts"),
+        ("fails for good", "path.retitle", Status.ISSUE, "discarded"),
+        ("runs twice", "path.retitle", Status.ISSUE, "rows in the trail: expected 1, observed 2"),
+    ],
+)
+def test_what_a_host_does_wrong_is_told_and_never_ok(
+    verify: Callable[..., tuple[int, StoredRun]],
+    staging: tuple[Lab, Host],
+    wrong: str,
+    check: str,
+    status: Status,
+    told: str,
+) -> None:
+    code, run = verify("--check", check, wrong=wrong)
+    found = row(run, check)
+    assert (found.status, told in found.reason) == (status, True), found
+    assert code == (1 if status is Status.ISSUE else 3)
+    evidence = "".join(path.read_text() for path in run.folder.rglob("*") if path.is_file())
+    for secret in (SECRET_OF_ANOTHER, "token-of-ada", staging[1].base_url, "somebody-else"):
+        assert secret not in evidence
+    with connect(staging[0].admin("staging")) as admin:
+        assert admin.value("SELECT count(*) FROM oban_jobs WHERE state IN ('available', 'retryable')") == 0
+
+
+def test_a_host_that_is_down_has_shown_nothing(verify: Callable[..., tuple[int, StoredRun]]) -> None:
+    code, run = verify("--check", "path.new-post", base_url="http://127.0.0.1:9")
+    assert row(run, "path.new-post").status is Status.NOT_RUN
+    assert "connection refused" in row(run, "path.new-post").reason
+    assert code == 3
+
+
+def test_a_caller_who_is_not_known_has_shown_nothing(
+    verify: Callable[..., tuple[int, StoredRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_OF_ADA", "another-token-1234")
+    code, run = verify("--check", "path.new-post")
+    assert "does not know the caller" in row(run, "path.new-post").reason
+    assert code == 3
+
+
+def test_an_environment_that_is_not_there_is_told(
+    verify: Callable[..., tuple[int, StoredRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGING_URL", "postgresql://somebody:a-secret-password@127.0.0.1:9/none")
+    code, run = verify()
+    assert code == 3
+    assert not run.record.environments["staging"].reached
+    assert {each.status for each in run.answers()} == {Status.NOT_RUN}

@@ -1,0 +1,159 @@
+"""Any command behind a topology: it gets the chain's address, and what it says and comes to is evidence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.model import Status
+from harness.store import StoredRun, read_run
+from harness.waiting import NotYet, poll
+from tests.contract.command_line import command, environment, harness
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+#: a test suite that makes a table and uses it, through the chain and past it
+SUITE = """
+import os, sys, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"], prepare_threshold=None) as chain:
+    chain.execute("CREATE TABLE mine (id int)")
+with psycopg.connect(os.environ["DIRECT_URL"]) as direct:
+    direct.execute("INSERT INTO mine VALUES (1)")
+with psycopg.connect(host=os.environ["PGHOST"], port=os.environ["DB_PORT"], user=os.environ["PGUSER"],
+                     password=os.environ["DB_PASSWORD"], dbname=os.environ["PGDATABASE"]) as again:
+    print("rows", again.execute("SELECT count(*) FROM mine").fetchone()[0], os.environ["POOL_MODE"])
+print("the password is", os.environ["PGPASSWORD"])
+open("results.xml", "w").write('<testsuite><testcase classname="A" name="b"/></testsuite>')
+"""
+
+
+def last(reports: Path) -> StoredRun:
+    return read_run(reports / "runs" / "latest")
+
+
+def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "suite.py").write_text(SUITE)
+    done = harness(
+        tmp_path,
+        *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--junit", "*.xml", "--", sys.executable, "suite.py"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rows 1 transaction" in done.stdout
+    run = last(tmp_path / "reports")
+    [result] = run.answers()
+    assert result.status is Status.OK
+    assert result.facts["tests"] == "1"
+    assert result.reproduce.startswith("python -m harness exec transaction --name ")
+    log = next((run.folder / "logs" / "transaction").glob("command-*.log")).read_text()
+    assert "rows 1" in log
+    assert "the password is [redacted]" in log
+    assert "the password is [redacted]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "told"),
+    [
+        ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
+        ("open('r.xml','w').write('<testsuite/>')", 1, "what the results are worth"),
+        ("pass", 1, "JUnit XML was written"),
+    ],
+)
+def test_what_is_no_pass_is_an_issue(any_engine: Engine, tmp_path: Path, program: str, code: int, told: str) -> None:
+    done = harness(
+        tmp_path,
+        *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--junit", "*.xml", "--", sys.executable, "-c", program),
+    )
+    assert done.returncode == code, done.stderr
+    assert told in last(tmp_path / "reports").answers()[0].reason
+
+
+def test_a_command_that_is_not_there_is_told(any_engine: Engine, tmp_path: Path) -> None:
+    done = harness(
+        tmp_path,
+        *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--", "no-such-command"),
+    )
+    assert done.returncode == 1
+    assert "there is no command 'no-such-command'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_declared_commands_are_proven_by_a_server_out_of_reach(any_engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "harness.toml").write_text(
+        f"""
+[[commands]]
+name = "uses-it"
+title = "a suite that uses the database passes"
+command = ["{sys.executable}", "-c", "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).close()"]
+[[commands]]
+name = "uses-nothing"
+title = "a suite that needs no database passes"
+command = ["{sys.executable}", "-c", "pass"]
+"""
+    )
+    done = harness(
+        tmp_path,
+        *(
+            "prove",
+            "session",
+            "--suite",
+            "command",
+            "--engine",
+            any_engine.name,
+            "--reports",
+            str(tmp_path / "reports"),
+        ),
+    )
+    assert done.returncode == 1
+    assert "proven=1 unproven=1" in done.stdout
+    assert "UNPROVEN session: command.uses-nothing" in done.stdout
+    assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
+
+
+def test_an_interrupted_command_is_ended_with_all_it_started(any_engine: Engine, tmp_path: Path) -> None:
+    import subprocess
+
+    marker = tmp_path / "pid"
+    program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    process = subprocess.Popen(
+        command(
+            *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+            *("--", sys.executable, "-c", program),
+        ),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def started() -> int:
+        if not marker.exists() or not marker.read_text():
+            raise NotYet("it has not started")
+        return int(marker.read_text())
+
+    pid = poll(started, what="the command", deadline_s=60)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+
+    def gone() -> None:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        raise NotYet("it runs")
+
+    poll(gone, what="the command to end", deadline_s=10)
+    assert last(tmp_path / "reports").answers()[0].status is Status.NOT_RUN
