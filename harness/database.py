@@ -171,8 +171,23 @@ def confidential(dsn: str) -> tuple[str, ...]:
         raise ConfigError("this is no connection string that libpq understands") from None
     found = [str(parts[name]) for name in ("password", "sslpassword") if parts.get(name)]
     for name in ("host", "hostaddr"):
-        found += [each for each in str(parts.get(name) or "").split(",") if each not in ("", *_LOOPBACK)]
-    return tuple(found)
+        for each in str(parts.get(name) or "").split(","):
+            if each not in ("", *_LOOPBACK) and not each.startswith("/"):
+                found += [each, *_addresses(each)]
+    return tuple(dict.fromkeys(found))
+
+
+def _addresses(name: str) -> list[str]:
+    """Return the addresses of a host: libpq's messages give them beside its name."""
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return []
+
+
+def quote_name(name: str) -> str:
+    """Return a name, or one with its schema before it, as SQL identifiers."""
+    return sql.SQL(".").join(sql.Identifier(part) for part in name.split(".")).as_string(None)
 
 
 def describe(error: BaseException) -> str:

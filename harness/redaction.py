@@ -25,6 +25,13 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\g<key>{MASK}",
     ),
+    # an option of a command line, its value after a blank
+    (
+        re.compile(
+            r"(?i)(?P<key>(?<!\S)--?[a-z-]*(?:password|passwd|secret|token|api-?key)[a-z-]*[ =])(?!\[redacted\])[^\s'\"-]\S*"
+        ),
+        rf"\g<key>{MASK}",
+    ),
     (re.compile(r"(?i)(?P<key>\bpassword\s+)(?:E?'(?:[^']|'')*')"), rf"\g<key>{MASK}"),
     (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
     (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),

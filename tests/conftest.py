@@ -56,11 +56,16 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return require_engine(request.param)
 
 
-@pytest.fixture
-def any_engine() -> Engine:
+@pytest.fixture(scope="session")
+def some_engine() -> Engine:
     """One engine, the native one where it is: for tests of what is built on engines."""
     native = _open("native")
     return native if not isinstance(native, HarnessError) else require_engine("docker")
+
+
+@pytest.fixture
+def any_engine(some_engine: Engine) -> Engine:
+    return some_engine
 
 
 @pytest.fixture

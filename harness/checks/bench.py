@@ -153,7 +153,8 @@ class Bench(Findings):
     @contextlib.contextmanager
     def canary(self) -> Iterator[Canary]:
         """Give a captured table that is made for the check."""
-        with scratch_canary(self.owner, self.target, "public", self._lab.roles.app.name) as canary:
+        role = self._lab.roles.app.name
+        with scratch_canary(self.owner, self.target, "public", role, self.left_behind) as canary:
             if not self.canary_captured:
                 self.disable_capture(canary.table)
             yield canary

@@ -8,6 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.findings import Findings, NotExercisedError
@@ -46,7 +47,10 @@ class EnvironmentBench(Findings):
 
     @property
     def site(self) -> Site:
-        return self._environment.site(self.target)
+        site = self._environment.site(self.target)
+        return replace(  # what hangs is cut, wherever it was opened
+            site, trail=lambda: self._keep(site.trail()), application=lambda: self._keep(site.application())
+        )
 
     @property
     def audited_tables(self) -> tuple[str, ...]:
@@ -58,9 +62,11 @@ class EnvironmentBench(Findings):
 
     @property
     def sharing_mode(self) -> bool:
-        """Whether a client was seen to change server connections between its transactions."""
-        found = self._evidence.found("pool_mode")
-        return found is not None and found.value in {"transaction", "statement"}
+        """Whether clients share server connections, each for a transaction at a time; also where nobody knows."""
+        mode, pooler = self._evidence.found("pool_mode"), self._evidence.found("pooler")
+        if mode is not None:
+            return mode.value in {"transaction", "statement"}
+        return pooler is None or pooler.value != "no"
 
     def client(self) -> Client:
         return self._keep(self._environment.client())
@@ -80,8 +86,8 @@ class EnvironmentBench(Findings):
         elif declared.scratch_schema:
             role = self.client().value("SELECT current_user")
             with (
-                self._environment.owner() as owner,
-                scratch_canary(owner, self.target, declared.scratch_schema, role) as canary,
+                self._keep(self._environment.owner()) as owner,
+                scratch_canary(owner, self.target, declared.scratch_schema, role, self.left_behind) as canary,
             ):
                 yield canary
         else:
@@ -107,14 +113,22 @@ class EnvironmentPlace(Struct, frozen=True):
     environment: Environment
     evidence: EnvironmentEvidence
     target: AuditTarget
+    _benches: list[EnvironmentBench] = []
+
+    def cut(self) -> None:
+        """End the connections of the check that runs, under whoever waits on them."""
+        for each in list(self._benches):
+            each.cut()
 
     @contextlib.contextmanager
     def bench(self, _check: str) -> Iterator[Bench]:
         bench = EnvironmentBench(self.environment, self.evidence, self.target)
+        self._benches.append(bench)
         try:
             # what is safe in an environment asks for no more than both kinds of bench have
             yield cast("Bench", bench)
         finally:
+            self._benches.remove(bench)
             bench.close()
 
     def host_bench(self) -> contextlib.AbstractContextManager[Bench]:
@@ -144,9 +158,13 @@ class EnvironmentRun:
         self._redactor = redactor
         self._tell = listener
         self.interrupted = Event()
+        self._place: EnvironmentPlace | None = None
 
     def interrupt(self) -> None:
+        """End the check that runs, and begin no other."""
         self.interrupted.set()
+        if self._place:
+            self._place.cut()
 
     def execute(self) -> None:
         """Run everything; on return every planned row has an answer on disk.
@@ -162,7 +180,7 @@ class EnvironmentRun:
                 self._tell(Notice(f"{name}: {each}"))
             if not evidence.reached:
                 self._tell(Notice(f"{name} was not reached: {evidence.reason}"))
-            place = EnvironmentPlace(self._environment, evidence, self._target)
+            place = self._place = EnvironmentPlace(self._environment, evidence, self._target)
             for row in self._plan:
                 self._answer(self._exercise(self._checks[row.check], row, evidence, place))
         except BaseException as error:

@@ -54,6 +54,10 @@ class Findings:
         """Record something observed that is not judged."""
         self.facts[name] = spell(value)
 
+    def left_behind(self, what: str) -> None:
+        """Record what the check could not take away again."""
+        self.facts["left behind"] = "; ".join(filter(None, (self.facts.get("left behind", ""), what)))
+
     def probed(self, how: str, first_pid: int, second_pid: int) -> None:
         self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.store import StoredRun
 
 _LONGEST_NAME = 50
+#: of a command that its row is named by
+_WORDS = 3
 
 
 def add_command(commands: _SubParsersAction[Any]) -> Any:
@@ -95,7 +97,8 @@ def _name(given: str | None, command: list[str]) -> str:
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", given) or len(given) > _LONGEST_NAME:
             raise UsageError(f"--name: found {given!r}, needed lower case words with dashes, such as mix-test")
         return given
-    words = re.findall(r"[a-z0-9]+", " ".join(command).lower())
+    told = [command[0].rpartition("/")[2], *(each for each in command[1:] if re.fullmatch(r"[\w./:-]{1,20}", each))]
+    words = re.findall(r"[a-z0-9]+", " ".join(told[:_WORDS]).lower())
     name = "-".join(words)[:_LONGEST_NAME].strip("-") or "command"
     return name if name[0].isalpha() else f"run-{name}"
 

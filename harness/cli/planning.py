@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from shlex import join, quote
@@ -16,6 +17,7 @@ from harness.errors import ConfigError, UsageError
 from harness.lab.catalogue import load_topologies, select, with_versions
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Topology
 from harness.provenance import fingerprint, provenance
+from harness.redaction import MASK, Redactor
 from harness.report.evidence import Evidence, merge
 from harness.store import kept_runs, read_runs, utc_now
 
@@ -145,7 +147,7 @@ def new_record(
     return RunRecord(
         run_id=run_id,
         started_at=utc_now(),
-        argv=("harness", *sys.argv[1:]),
+        argv=_without_secrets(("harness", *sys.argv[1:])),
         provenance=provenance(),
         evidence_class=EvidenceClass.CI if engine else EvidenceClass.HOST,
         engine=engine.name if engine else "attached",
@@ -160,6 +162,15 @@ def expected(settings: Settings) -> tuple[PlannedCheck, ...]:
     checks = settings.catalogue.checks
     return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
         row for name in settings.environments for row in plan_environment(name, checks, settings)
+    )
+
+
+def _without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command line as evidence may keep it: the value of an option is told by the option before it."""
+    redact = Redactor()
+    return tuple(
+        MASK if before.startswith("-") and MASK in redact(f"{before} {each}") else redact(each)
+        for before, each in itertools.pairwise(("", *arguments))
     )
 
 

@@ -40,6 +40,7 @@ from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
 from harness.host.environment import resolve
 from harness.host.preflight import preflight
+from harness.host.secrecy import looked_up
 from harness.lab.catalogue import wanted_by
 from harness.lab.host import HOST
 from harness.model import Status
@@ -47,6 +48,7 @@ from harness.report.render import fragments, render
 from harness.report.splicing import into
 from harness.report.tables import Declared, build_report
 from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
+from harness.suites.catalogue import whole_catalogue
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -281,6 +283,10 @@ def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Ch
             sys.stdout.write(f"{row.topology:<12} {row.check}  {_DOES[safe[row.check]]}\n")
         return 0
     environment = resolve(name, settings.environments[name], os.environ, context.redactor)
+    taken = {row.path.name for row in plan if row.path}
+    paths = tuple(
+        looked_up(each, os.environ, context.redactor) if each.name in taken else each for each in settings.paths
+    )
     require_writable(settings.reports)
     store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), context.redactor)
     tell = context.terminal
@@ -289,7 +295,7 @@ def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Ch
         run = EnvironmentRun(
             environment,
             plan,
-            settings.catalogue,
+            whole_catalogue(paths, settings.commands),
             settings.target,
             settings.known_issues,
             store,
@@ -302,9 +308,9 @@ def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Ch
         tell(RunEnded(store.record))
         store.close()
     done = read_run(store.folder)
-    paths = fill(evidence_here(settings), settings)
+    rendered = fill(evidence_here(settings), settings)
     recap([done])
-    say_where(context, done.folder, paths)
+    say_where(context, done.folder, rendered)
     say_issues(context, [done])
     return exit_code(context, [done], strict=arguments.strict)
 

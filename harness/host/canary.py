@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.database import Client, SqlError, describe
+from harness.database import Client, SqlError, describe, quote_name
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness.audit.target import AuditTarget
 
@@ -34,35 +34,57 @@ class Canary(Struct, frozen=True):
         schema, _, table = self.table.partition(".")
         return schema, table
 
+    def require_clearable(self, client: Client) -> None:
+        """Refuse to write what could not be deleted again.
+
+        :raises DatabaseError: naming the right that is missing.
+        """
+        for right in ("INSERT", "DELETE", "SELECT"):
+            if not client.value("SELECT has_table_privilege(%s, %s)", [quote_name(self.table), right]):
+                raise DatabaseError(f"the application's role lacks the right {right} on {self.table}")
+
     def insert(self, client: Client, text: str) -> None:
-        client.run(f"INSERT INTO {self.table} ({self.column}) VALUES (%s)", [text])
+        client.run(f"INSERT INTO {quote_name(self.table)} ({quote_name(self.column)}) VALUES (%s)", [text])
 
     def clear(self, client: Client, prefix: str) -> None:
         """Delete the rows that begin with a text of one's own. What the trail keeps of them it keeps."""
-        client.run(f"DELETE FROM {self.table} WHERE starts_with({self.column}, %s)", [prefix])
+        client.run(f"DELETE FROM {quote_name(self.table)} WHERE starts_with({quote_name(self.column)}, %s)", [prefix])
 
 
 @contextlib.contextmanager
-def scratch_canary(owner: Client, target: AuditTarget, schema: str, role: str) -> Iterator[Canary]:
-    """Make a table in a schema, put capture on it, and drop it afterwards.
+def scratch_canary(
+    owner: Client, target: AuditTarget, schema: str, role: str, left_behind: Callable[[str], None]
+) -> Iterator[Canary]:
+    """Make a table in a schema, put capture on it, and take all of it away afterwards.
 
+    :param left_behind: hears what could not be taken away.
     :raises DatabaseError: when the role may not, or the trail cannot be put on it.
     """
-    table = f"{schema}.harness_canary_{secrets.token_hex(4)}"
+    canary = Canary(f"{schema}.harness_canary_{secrets.token_hex(4)}", "note")
+    table, within, who = quote_name(canary.table), quote_name(schema), quote_name(role)
+    granted = False
     try:
         with owner.transaction():
+            owner.run("SET LOCAL lock_timeout = '5s'")
             owner.run(f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
             target.attach(owner, table)
-            owner.run(
-                f'GRANT USAGE ON SCHEMA {schema} TO "{role}"; GRANT SELECT, INSERT, DELETE ON {table} TO "{role}"'
-            )
+            granted = not owner.value("SELECT has_schema_privilege(%s, %s, 'USAGE')", [role, schema])
+            if granted:
+                owner.run(f"GRANT USAGE ON SCHEMA {within} TO {who}")
+            owner.run(f"GRANT SELECT, INSERT, DELETE ON {table} TO {who}")
     except SqlError as error:
         raise DatabaseError(
             f"no captured table can be made in the schema {schema}: {describe(error)}",
             hint='name a table that is captured already: canary = "public.audit_canary(note)"',
         ) from None
     try:
-        yield Canary(table, "note")
+        yield canary
     finally:
-        with contextlib.suppress(SqlError):
-            owner.run(f"DROP TABLE IF EXISTS {table}")
+        for statement in (
+            *((f"REVOKE USAGE ON SCHEMA {within} FROM {who}",) if granted else ()),
+            f"DROP TABLE IF EXISTS {table}",
+        ):
+            try:
+                owner.run(f"SET lock_timeout = '5s'; {statement}")
+            except SqlError as error:
+                left_behind(f"{statement}: {describe(error)}")

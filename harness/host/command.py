@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from harness.errors import UsageError
+from harness.errors import TimedOutError, UsageError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _KEPT_LINES = 2000
 #: for ending when asked to, before it is ended
 _GRACE_S = 5.0
-_EXIT_NOT_FOUND, _EXIT_NOT_EXECUTABLE = 127, 126
+_LONGEST_LINE = 65_536
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -83,14 +83,15 @@ def run(
     say: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> Ended:
-    """Run a command to its end, its deadline, or until somebody wants it stopped; nothing of it is left.
+    """Run a command to its end, its deadline, or until somebody wants it stopped; its process group ends with it.
 
     :param given: environment variables, beside those of this process; libpq's that would lead elsewhere are left out.
     :param say: hears every line, stdout and stderr.
     :param stopped: asked a few times a second.
     :raises UsageError: when there is no such command or folder.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in _LEADS_ELSEWHERE}
+    # libpq's variables of a developer's shell would win over what is given
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     began = time.monotonic()
     try:
         process = subprocess.Popen(  # noqa: S603 -- the user's own command
@@ -104,7 +105,7 @@ def run(
             errors="replace",
             start_new_session=True,  # so that all it started can be ended with it
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         missing = f"there is no folder {folder}" if not folder.is_dir() else f"there is no command {command[0]!r}"
         raise UsageError(missing, hint="is it on PATH, and is it installed here?") from None
     except OSError as error:
@@ -124,8 +125,6 @@ def run(
     finally:
         _end(process)
     reader.join(_GRACE_S)
-    if process.stdout and not reader.is_alive():
-        process.stdout.close()
     return Ended(
         exit_code=None if reason else process.returncode,
         seconds=round(time.monotonic() - began, 2),
@@ -134,32 +133,32 @@ def run(
     )
 
 
-#: set in a developer's shell, they would win over what is given
-_LEADS_ELSEWHERE = frozenset(
-    {"PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGPASSFILE", "PGOPTIONS", "PGSSLMODE", "PGCHANNELBINDING"}
-)
-
-
 def _read(source: IO[str] | None, lines: list[str], say: Callable[[str], None]) -> None:
-    with contextlib.suppress(ValueError, OSError):
-        for line in source or ():
+    if source is None:
+        return
+    with contextlib.suppress(ValueError, OSError), source:
+        while line := source.readline(_LONGEST_LINE):
             lines.append(line)
             if len(lines) > 2 * _KEPT_LINES:
                 del lines[:-_KEPT_LINES]
-            say(line)
+            with contextlib.suppress(ValueError, OSError):  # whoever listened may have left
+                say(line)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """End a command and all that it started: asked first, then made to."""
 
     def gone() -> None:
-        if process.poll() is None:
-            raise NotYet("it runs")
+        """Look for the group, not for the process: what it started may outlive it."""
+        process.poll()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, 0)
+            raise NotYet("something of it runs")
 
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(process.pid, number)
-        if process.poll() is not None:
-            continue  # what it left behind in its group is ended, too
-        with contextlib.suppress(Exception):
+        except (ProcessLookupError, PermissionError):
+            return
+        with contextlib.suppress(TimedOutError):
             poll(gone, what="the command to end", deadline_s=_GRACE_S)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.database import Client, SqlError, confidential, connect_to, describe
-from harness.errors import ConfigError, DatabaseError, HarnessError, UsageError
-from harness.host.declared import Caller, EnvironmentDeclaration, PathDeclaration
+from harness.errors import ConfigError, DatabaseError, HarnessError
+from harness.host.declared import Caller, EnvironmentDeclaration
+from harness.host.secrecy import fill_in, require_set, variables_of
 from harness.host.site import Site
 from harness.lab.services import postgres_settings
 from harness.model import EnvironmentEvidence, EvidenceClass
@@ -23,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.audit.target import AuditTarget
+    from harness.redaction import Redactor
 
-_VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-#: headers and fields that are secrets, whatever they look like
-_SECRET_NAME = re.compile(r"(?i)passw|secret|token|authorization|cookie|api-?key|credential")
+_STRINGS = ("dsn", "direct", "console", "trail")
 _CONNECT_S = 10
 
 
@@ -76,48 +74,18 @@ def resolve(
     """Look up what an environment names by environment variables; what is secret is told to the redactor.
 
     :raises UsageError: naming every variable that is not set.
-    :raises ConfigError: for what is no connection string; it is not repeated.
+    :raises ConfigError: for what is no connection string or no address; it is not repeated.
     """
-    texts = [
-        *(
-            each
-            for each in (declared.dsn, declared.direct, declared.console, declared.trail, declared.base_url)
-            if each
-        ),
-        *(value for caller in declared.callers for value in caller.headers.values()),
-        *declared.versions.values(),
-    ]
-    wanted = dict.fromkeys(found for text in texts for found in _VARIABLE.findall(text))
-    if missing := [each for each in wanted if not variables.get(each)]:
-        raise UsageError(
-            f"the environment {name} is named by environment variables that are not set: {', '.join(missing)}",
-            where="harness.toml",
-            hint=f"export {missing[0]}=…",
-        )
-
-    def looked_up(text: str) -> str:
-        return _VARIABLE.sub(lambda found: variables[found[1]], text)
-
-    strings = {
-        key: looked_up(each) for key in ("dsn", "direct", "console", "trail") if (each := getattr(declared, key))
-    }
+    require_set(variables_of(declared), variables, f"the environment {name}")
+    strings = {key: fill_in(each, variables) for key in _STRINGS if (each := getattr(declared, key))}
     for key, string in strings.items():
         try:
             redactor.learn(*confidential(string))
         except ConfigError as error:
             raise ConfigError(error.what, where=f"environments.{name}.{key}", hint=error.hint) from None
-    base_url = looked_up(declared.base_url)
-    if base_url and not urlsplit(base_url).hostname:
-        raise ConfigError("this is no address of a host: needed https://…", where=f"environments.{name}.base_url")
-    if declared.base_url.startswith("env:"):  # who hides it does not want to see it in a report
-        redactor.learn(base_url, urlsplit(base_url).netloc)
-    callers = []
     for caller in declared.callers:
-        for value in caller.headers.values():
-            redactor.learn(
-                *(part for found in _VARIABLE.findall(value) for part in (variables[found], *variables[found].split()))
-            )
-        callers.append(replace(caller, headers={key: looked_up(value) for key, value in caller.headers.items()}))
+        for variable in variables_of(caller):
+            redactor.learn(variables[variable], *variables[variable].split())
     return Environment(
         name=name,
         declared=declared,
@@ -125,47 +93,33 @@ def resolve(
         direct=strings.get("direct"),
         console=strings.get("console"),
         trail=strings.get("trail") or strings.get("direct") or strings["dsn"],
-        base_url=base_url,
-        callers=tuple(callers),
-        versions={key: looked_up(each) for key, each in declared.versions.items()},
+        base_url=_base_url(name, declared.base_url, variables, redactor),
+        callers=tuple(
+            replace(caller, headers={key: fill_in(value, variables) for key, value in caller.headers.items()})
+            for caller in declared.callers
+        ),
+        versions={key: fill_in(each, variables) for key, each in declared.versions.items()},
     )
 
 
-def refuse_secrets(environments: Mapping[str, EnvironmentDeclaration], paths: tuple[PathDeclaration, ...]) -> None:
-    """Refuse a secret that is written in the file instead of being named by an environment variable.
-
-    :raises ConfigError: naming the key, and never repeating the value.
-    """
-    redact = Redactor()
-    for where, key, value in [
-        *(each for name, declared in environments.items() for each in _texts(declared, f"environments.{name}")),
-        *(each for path in paths for each in _texts(path, f"paths.{path.name}")),
-    ]:
-        named = _VARIABLE.search(value) or re.fullmatch(r"\{[\w.-]+\}", value)
-        if not named and (redact(value) != value or (_SECRET_NAME.search(key) and value)):
-            raise ConfigError(
-                f"{where}: a secret is written in the file, and must not be",
-                where="harness.toml",
-                hint=f'{key} = "env:NAME", and the value in that environment variable',
-            )
-
-
-def _texts(declared: Any, where: str) -> list[tuple[str, str, str]]:
-    """Return every text below a declaration: its place, the last part of that, and the text."""
-    found: list[tuple[str, str, str]] = []
-
-    def walk(value: Any, at: str) -> None:
-        if isinstance(value, str):
-            found.append((at, at.rpartition(".")[2], value))
-        elif isinstance(value, dict):
-            for key, each in value.items():
-                walk(each, f"{at}.{key}")
-        elif isinstance(value, list):
-            for each in value:
-                walk(each, at)
-
-    walk(msgspec.to_builtins(declared), where)
-    return found
+def _base_url(name: str, told: str, variables: Mapping[str, str], redactor: Redactor) -> str:
+    """Return the host's address. Who hides it, or a part of it, does not want to see it in a report."""
+    if not told:
+        return ""
+    base_url = fill_in(told, variables)
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in {"http", "https"} or parts.username or parts.password:
+        raise ConfigError(
+            "this is no address of a host: needed https://name, without a login", where=f"environments.{name}.base_url"
+        )
+    if base_url != told:
+        redactor.learn(base_url, parts.netloc, host)
+    return base_url
 
 
 def look_at(environment: Environment, redactor: Redactor) -> EnvironmentEvidence:

@@ -55,6 +55,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return self.trouble or str(self.status)
 
+    def __repr__(self) -> str:
+        return f"Answer({self})"
+
 
 class Exchange:
     """Requests to one host, over connections of its own."""
@@ -62,7 +65,11 @@ class Exchange:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._client = httpx.Client(
-            follow_redirects=False, trust_env=site.trust_env, headers={"user-agent": "pooler-harness"}
+            follow_redirects=False,
+            trust_env=site.trust_env,
+            headers={"user-agent": "pooler-harness"},
+            # a connection of its own for each request: the watchdog has to know it before the answer begins
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     def __enter__(self) -> Self:
@@ -79,7 +86,8 @@ class Exchange:
         headers = {**(values.caller.headers if values.caller else {}), **step.headers}
         body: dict[str, Any] = {}
         if step.json is not None:
-            body["json"] = values.fill(step.json)
+            body["content"] = msgspec.json.encode(values.fill(step.json))
+            headers = {"content-type": "application/json", **headers}
         if step.form:
             body["data"] = fill_all(step.form, values)
         return self._send(
@@ -105,32 +113,47 @@ class Exchange:
                 found = told["return_value"].get_extra_info("socket")
                 if found is not None:
                     wires.append(found)
+                    if time.monotonic() >= end:  # the watchdog has been here already
+                        _shut(wires)
 
-        late = f"no whole answer within {deadline_s:g} s"
         try:
             with self._client.stream(
                 method, url, headers=headers, timeout=deadline_s, extensions={"trace": note}, **body
             ) as response:
-                # a connection that was used before is not traced again
-                if found := response.extensions["network_stream"].get_extra_info("socket"):
-                    wires.append(found)
-                whole = bytearray()
-                for part in response.iter_bytes():
-                    whole += part
-                    if len(whole) > _LONGEST_BYTES:
-                        return Answer(status=response.status_code, trouble="an answer of more than 1 MiB")
-                    if time.monotonic() > end:
-                        return Answer(status=response.status_code, trouble=late)
-                if time.monotonic() >= end:  # ended by the watchdog, which looks like the end of the answer
-                    return Answer(status=response.status_code, trouble=late)
-                return Answer(status=response.status_code, data=_decoded(bytes(whole)))
+                return _whole(response, end, deadline_s)
+        except (UnicodeError, httpx.LocalProtocolError) as error:
+            why = "a header or an address holds what HTTP cannot carry"
+            return Answer(
+                status=0, trouble=f"the request cannot be sent: {why} ({type(error).__name__})", arrived=False
+            )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             return Answer(status=0, trouble=f"the host cannot be reached: {_reason(error)}", arrived=False)
         except httpx.HTTPError as error:
-            trouble = late if time.monotonic() >= end - 0.05 else f"no whole answer: {type(error).__name__}"
+            trouble = (
+                _late(deadline_s) if time.monotonic() >= end - 0.05 else f"no whole answer: {type(error).__name__}"
+            )
             return Answer(status=0, trouble=trouble)
         finally:
             watchdog.cancel()
+
+
+def _late(deadline_s: float) -> str:
+    return f"no whole answer within {deadline_s:g} s"
+
+
+def _whole(response: httpx.Response, end: float, deadline_s: float) -> Answer:
+    """Read an answer to its end, its limit, or the deadline."""
+    trouble, body = "", bytearray()
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > _LONGEST_BYTES:
+            trouble = "an answer of more than 1 MiB"
+        if trouble or time.monotonic() > end:
+            break
+    if not trouble and time.monotonic() >= end:  # ended by the watchdog, which looks like the end of the answer
+        trouble = _late(deadline_s)
+    data = None if trouble else _decoded(bytes(body))
+    return Answer(status=response.status_code, data=data, trouble=trouble)
 
 
 def _shut(wires: list[socket.socket]) -> None:

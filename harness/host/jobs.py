@@ -6,16 +6,21 @@ never left behind for somebody to wonder about.
 
 from __future__ import annotations
 
+import contextlib
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from harness.database import Client, SqlError, describe, fetch
+from harness.database import SqlError, describe, fetch, quote_name
 from harness.errors import DatabaseError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.database import Client
     from harness.host.declared import ObanJob
     from harness.host.site import Values
 
@@ -35,15 +40,24 @@ class JobState(Struct, frozen=True, kw_only=True):
 
 
 class ObanJobs:
-    """The jobs that one path put into Oban's table."""
+    """The jobs that one path put into Oban's table, on one connection that is made anew where it was lost."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
-        self._client = client
-        self._table = f'"{prefix}".oban_jobs'
+    def __init__(self, connect: Callable[[], Client], prefix: str) -> None:
+        self._connect = connect
+        self._connected: Client | None = None
+        self._lock = Lock()
+        self._table = f"{quote_name(prefix)}.oban_jobs"
         self._put_in: list[int] = []
 
+    @property
+    def _client(self) -> Client:
+        with self._lock:
+            if self._connected is None or self._connected.closed:
+                self._connected = self._connect()
+            return self._connected
+
     def put_in(self, job: ObanJob, values: Values) -> int:
-        """Insert a job as Oban itself would, wake its queue where somebody listens, and return its id.
+        """Insert a job, to be found by the runner when it looks for jobs that are due, and return its id.
 
         :raises DatabaseError: when the table is not there, or the role may not insert.
         """
@@ -103,25 +117,25 @@ class ObanJobs:
         )
 
     def take_back(self) -> list[str]:
-        """Remove the jobs that were put in: done ones are deleted, others ended; say what could not be.
+        """Remove the jobs that were put in, and say what could not be removed.
 
-        A job that a worker holds is cancelled, so that it is not tried again, and its row is left to Oban's pruner.
+        Each is cancelled first, so that it is not tried again even where the role may not delete; one that a worker
+        holds stays cancelled, and its row is left to Oban's pruner.
         """
         trouble = []
         for identity in self._put_in:
             try:
                 fetch(
                     self._client,
-                    f"DELETE FROM {self._table} WHERE id = %s AND state::text <> 'executing'",
-                    [identity],
-                )
-                fetch(
-                    self._client,
                     f"UPDATE {self._table} SET state = 'cancelled', cancelled_at = timezone('UTC', now()) "
-                    "WHERE id = %s",
+                    "WHERE id = %s AND state::text NOT IN ('completed', 'cancelled', 'discarded')",
                     [identity],
                 )
+                fetch(self._client, f"DELETE FROM {self._table} WHERE id = %s", [identity])
             except SqlError as error:
                 trouble.append(f"job {identity} could not be removed: {describe(error)}")
         self._put_in.clear()
+        with contextlib.suppress(SqlError):
+            if self._connected:
+                self._connected.close()
         return trouble

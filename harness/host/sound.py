@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from harness import config
 from harness.audit.actor import Actor, ActorError
 from harness.errors import ConfigError, UsageError
-from harness.host.environment import refuse_secrets
+from harness.host.secrecy import refuse_secrets
 from harness.recognition import Recognition, contradictions
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def require_host_sound(
     :raises ConfigError: naming the key.
     """
     try:
-        refuse_secrets(environments, paths)
+        refuse_secrets(environments, paths, commands)
         _require_different("paths", (each.name for each in paths))
         _require_different("commands", (each.name for each in commands))
         for path in paths:
@@ -79,10 +81,28 @@ def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentD
             f"{at}: nothing tells its rows from everybody else's",
             hint='let a value that the request writes hold {unique}, and name it: where = { slug = "{unique}" }',
         )
+    sent = _texts_of(path.steps, path.job, path.command)
+    if "{unique}" in told_by and "{unique}" not in sent:
+        raise ConfigError(f"{at}: `where` holds {{unique}}, and nothing that takes the path sends it")
+    if path.fails and "{unique}" not in _texts_of(path.fails.steps, path.fails.job):
+        raise ConfigError(
+            f"{at}: the variant that fails sends no {{unique}}, so nobody could tell whether it left something"
+        )
     if path.expect.operation == "delete" and path.expect.where:
         raise ConfigError(f"{at}: a delete leaves no row to hold `where`", hint='key = { id = "{post_id}" }')
     if path.expect.actor is not None:
         _require_actor(at, path.expect.actor)
+
+
+def _texts_of(*declared: object) -> str:
+    """Return what is sent as one text, in which a name can be looked for.
+
+    :raises ConfigError: for what no JSON can hold, such as nan.
+    """
+    try:
+        return msgspec.json.encode(declared).decode()
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"found a value that JSON cannot hold: {error}") from None
 
 
 def _require_environment(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 from harness.audit.target import Change
 from harness.database import SqlError, describe
 from harness.errors import DatabaseError, TimedOutError
+from harness.host.command import run
 from harness.host.declared import Step
 from harness.host.exchange import Answer, Exchange
 from harness.host.jobs import ENDED, JobState, ObanJobs
@@ -60,6 +60,12 @@ class Taken(Struct, frozen=True, kw_only=True):
             )
         )
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the host said no: a status of the client's fault (RFC 9110), and no trouble."""
+        last = self.answers[-1] if self.answers else None
+        return last is not None and not last.trouble and 400 <= last.status < 500  # noqa: PLR2004
+
 
 class Seen(Struct, frozen=True, kw_only=True):
     """What was found in the trail of one time that a path was taken."""
@@ -93,6 +99,8 @@ class Path:
         self._exchange = self._stack.enter_context(Exchange(site))
         self._trail: Trail | None = None
         self._jobs = jobs
+        #: what could not be taken back, once the path is closed
+        self.left_behind: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -172,34 +180,29 @@ class Path:
     def _run_command(self, values: Values) -> int | None:
         given = {_UNIQUE: values.unique, _CORRELATION: values.correlation}
         given |= {f"{_ACTOR}_{name.upper()}": value for name, value in values.actor.items()}
-        try:
-            done = subprocess.run(  # noqa: S603 -- the operator's own command
-                [values.text(each) for each in self.declared.command],
-                env={**os.environ, **given},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what it says is the host's, and may hold anything
-                stderr=subprocess.DEVNULL,
-                check=False,
-                timeout=self.declared.deadline_s,
-            )
-        except OSError as error:
-            raise DatabaseError(f"the command {self.declared.command[0]} cannot be run: {error.strerror}") from None
-        except subprocess.TimeoutExpired:
-            raise TimedOutError(f"the command did not end within {self.declared.deadline_s:g} s") from None
-        return done.returncode
+        ended = run(
+            [values.text(each) for each in self.declared.command],
+            folder=FilePath.cwd(),
+            given=given,
+            deadline_s=self.declared.deadline_s,
+            say=_unheard,
+            stopped=lambda: False,
+        )
+        if ended.reason:
+            raise TimedOutError(f"the command was ended: {ended.reason}")
+        return ended.exit_code
 
     def jobs(self, job: ObanJob) -> ObanJobs:
         """Return the jobs of this path; they are taken back when it is closed."""
         if self._jobs is None:
-            client = self._stack.enter_context(contextlib.closing(self.site.application()))
-            self._jobs = ObanJobs(client, job.prefix)
+            self._jobs = ObanJobs(self.site.application, job.prefix)
             self._stack.callback(self._take_back)
         return self._jobs
 
     def _take_back(self) -> None:
         if self._jobs:
             with contextlib.suppress(SqlError):
-                self._jobs.take_back()
+                self.left_behind += self._jobs.take_back()
 
     def job_ended(self, taken: Taken) -> JobState | None:
         """Wait for the job that was put in to end, for good or for the better; None where there is none.
@@ -271,6 +274,10 @@ class Path:
                 raise DatabaseError(f"who reads the audit trail cannot log in: {describe(error)}") from None
             self._trail = Trail(client, self.site.target)
         return self._trail
+
+
+def _unheard(_line: str) -> None:
+    """Keep nothing of it: what a host's command says is the host's, and may hold anything."""
 
 
 def _answered(answer: Answer, where: str, wanted: object) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from harness.database import Client, SqlError, describe, quote_literal
+from harness.database import Client, SqlError, describe, quote_literal, quote_name
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -84,10 +84,9 @@ class Trail:
 
 def count_in_table(client: Client, expected: Expected, values: Values) -> int:
     """Return how many rows of the audited table itself hold what tells this request from others."""
-    schema, _, table = expected.table.partition(".")
     return int(
         client.value(
-            f'SELECT count(*) FROM "{schema}"."{table}" AS entry '
+            f"SELECT count(*) FROM {quote_name(expected.table)} AS entry "
             f"WHERE to_jsonb(entry) @> {_json(values.fill(expected.where))}"
         )
     )
@@ -100,8 +99,13 @@ def _json(value: Any) -> str:
 def _holds_key(key: dict[str, Any]) -> str:
     """Compare a key by its texts: some trails keep a number as a text."""
     return " AND ".join(
-        f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(str(value))}" for name, value in key.items()
+        f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(_as_text(value))}"
+        for name, value in key.items()
     )
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _unreadable(error: SqlError) -> DatabaseError:

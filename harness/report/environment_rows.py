@@ -79,19 +79,25 @@ def environment_row(
 def _compared(evidence: Evidence, found: EnvironmentEvidence, compared: Mapping[str, str]) -> Comparison:
     other = compared.get(found.name, "")
     production = dict(found.production)
-    named = found.declared_by or "production"
+    declared_by = found.declared_by
     if other:
         there = evidence.environments.get(other)
         production = facts_of(there) if there and there.reached else {}
-        named = f"the environment {other}"
-    return compare(facts_of(found), production, evidence_class=EvidenceClass.HOST, names=(found.name, named))
+        declared_by = f"the environment {other}, looked at in the same way"
+    return compare(
+        facts_of(found),
+        production,
+        evidence_class=EvidenceClass.HOST,
+        names=(found.name, other or "production"),
+        declared_by=declared_by,
+    )
 
 
 def facts_of(found: EnvironmentEvidence) -> dict[str, str]:
     """Return what is known of an environment, by the names of facts and settings."""
     facts = {each.fact: each.value for each in found.findings if each.value}
     if found.prepare:
-        facts["prepare_policy"] = str(found.prepare)
+        facts["prepare"] = str(found.prepare)
     return {**found.settings, **facts}
 
 

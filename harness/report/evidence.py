@@ -125,6 +125,9 @@ def merge(
         if run.torn:
             out.append(f"run {run.record.run_id} has {run.torn} damaged rows; they count as Not run")
     newest = _newest_stacks([run for run in taken if target in {None, run.record.audit_target}], declared or {})
+    newest_chains = {
+        name: chain_of(found) for run in taken for name, found in run.record.environments.items() if found.reached
+    }
     proofs: dict[tuple[str, str], dict[str, Proof]] = {}
     topologies: dict[str, TopologyEvidence] = {}
     records: dict[str, RunRecord] = {}
@@ -144,7 +147,7 @@ def merge(
                     proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
             continue
         plan = {(each.topology, each.check): each for each in run.record.plan}
-        other = _other_stacks(run.record, newest, declared or {})
+        other = _other_stacks(run.record, newest, declared or {}) | _other_chains(run.record, newest_chains)
         for name, why in other.items():
             issues = sum(each.topology == name and each.status is Status.ISSUE for each in run.results)
             out.append(
@@ -160,7 +163,7 @@ def merge(
             if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
         for name, found in run.record.environments.items():
-            if found.reached or name not in environments:
+            if name not in other and (found.reached or name not in environments):
                 environments[name], records[name] = found, run.record
         for name, stood in run.record.topologies.items():
             if name not in other and (stood.stood or not topologies.get(name, stood).stood):
@@ -210,6 +213,26 @@ def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mappin
             other[name] = "its topology file was another"
         elif stood.stood and stack_of(record, name) != newest.get(name, ""):
             other[name] = f"a newer run stood on other servers; this one on {stack_of(record, name)}"
+    return other
+
+
+#: what an environment is told by: with another of these its evidence is another's
+_CHAIN = ("pooler", "product", "pool_mode", "server_version")
+
+
+def chain_of(found: EnvironmentEvidence) -> dict[str, str]:
+    """Return what an environment's chain was found to be, as far as it was found."""
+    return {fact: seen.value for fact in _CHAIN if (seen := found.found(fact))}
+
+
+def _other_chains(record: RunRecord, newest: Mapping[str, dict[str, str]]) -> dict[str, str]:
+    """Return the environments of a run that were another chain than in the newest, and why."""
+    other = {}
+    for name, found in record.environments.items():
+        chain, now = chain_of(found), newest.get(name, {})
+        changed = [fact for fact in _CHAIN if fact in chain and fact in now and chain[fact] != now[fact]]
+        if found.reached and changed:
+            other[name] = f"the environment has changed since: {', '.join(changed)}"
     return other
 
 

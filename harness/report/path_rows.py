@@ -9,9 +9,11 @@ from msgspec import Struct
 from harness.model import EvidenceClass, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.report.evidence import Evidence, Row
 
-_NOBODY = {
+_OWED = {
     "HTTP": "in scope and not yet exercised: no audited write by an HTTP request is declared",
     "job": "in scope and not yet exercised: no audited write by a job is declared",
 }
@@ -35,64 +37,79 @@ class PathRow(Struct, frozen=True, kw_only=True):
     notes: str
 
 
-def path_rows(evidence: Evidence) -> tuple[PathRow, ...]:
-    """Return the rows of what was declared, by path and environment; and what is owed where nothing was."""
+def path_rows(evidence: Evidence, hosts: Iterable[str] = ()) -> tuple[PathRow, ...]:
+    """Return the rows of what was declared, by path and environment; and what each environment still owes.
+
+    :param hosts: the environments that an operator named, verified or not. Paths of the reference host are none of
+        theirs, so what is owed is owed also where those are OK.
+    """
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in evidence.rows:
         if path := row.planned.path:
             found.setdefault((path.name, row.planned.topology), {})[path.aspect] = row
-    rows = [_row(evidence, topology, aspects) for (_, topology), aspects in found.items() if "" in aspects]
-    kinds = {row.kind for row in rows}
-    rows += [
-        PathRow(
-            path=f"an audited write by {'a job' if kind == 'job' else 'an HTTP request'}",
-            kind=kind,
-            status=Status.NOT_RUN,
-            evidence="",
-            notes=why,
-        )
-        for kind, why in _NOBODY.items()
-        if kind not in kinds
-    ]
+    hosts = tuple(hosts)
+    rows, kinds = [], set()
+    for (_, environment), aspects in found.items():
+        if "" in aspects:
+            is_host = environment in hosts or _is_host(evidence, environment)
+            rows.append(_row(evidence, environment, aspects, is_host=is_host))
+            kinds.add((environment, rows[-1].kind))
+    for environment in hosts or ("",):
+        for kind, why in _OWED.items():
+            if (environment, kind) not in kinds:
+                rows.append(_owed(environment, kind, why))
     return tuple(rows)
 
 
-def _row(evidence: Evidence, name: str, aspects: dict[str, Row]) -> PathRow:
-    main = aspects[""]
-    record = evidence.records.get(name)
-    is_host = bool(name in evidence.environments or (record and record.evidence_class is EvidenceClass.HOST))
-    found = evidence.environments.get(name)
-    versions = ", ".join(found.versions.values()) if found else ""
-    whose = "host-class: the operator's own host" if is_host else "CI-class: the reference host, not yours"
-    whose += f" ({versions})" if versions else ""
-    status = main.status
-    if status is Status.OK and any(each.status is Status.ISSUE for each in aspects.values()):
-        status = Status.ISSUE
-    path = main.planned.path
-    label = f"{path.title} ({path.name}) on {name}" if path else name
+def _owed(environment: str, kind: str, why: str) -> PathRow:
+    what = "a job" if kind == "job" else "an HTTP request"
+    where = f" on {environment}" if environment else ": your own host"
+    reason = why if environment else "in scope and not yet exercised: no environment of class host is declared"
     return PathRow(
-        path=label,
-        kind=path.kind if path else "",
-        status=status,
-        evidence=main.result.reproduce if status is not Status.NA else "",
-        notes="; ".join(filter(None, (main.result.reason, _told(main), *_others(aspects, main), whose)))
-        if status is not Status.NA
-        else main.result.reason,
+        path=f"an audited write by {what}{where}", kind=kind, status=Status.NOT_RUN, evidence="", notes=reason
     )
 
 
-def _told(main: Row) -> str:
+def _is_host(evidence: Evidence, environment: str) -> bool:
+    record = evidence.records.get(environment)
+    return environment in evidence.environments or (record is not None and record.evidence_class is EvidenceClass.HOST)
+
+
+def _row(evidence: Evidence, environment: str, aspects: dict[str, Row], *, is_host: bool) -> PathRow:
+    main = aspects[""]
+    label = main.planned.path
+    title, name, kind = (label.title, label.name, label.kind) if label else ("", "", "")
+    path = f"{title} ({name}) on {environment}"
+    if main.status is Status.NA:
+        return PathRow(path=path, kind=kind, status=Status.NA, evidence="", notes=main.result.reason)
+    # an aspect that is an Issue makes the path one, whatever became of the path itself
+    shown = next((each for each in (main, *aspects.values()) if each.status is Status.ISSUE), main)
+    notes = filter(None, (*_told(main, shown), *_others(aspects, main), _whose(evidence, environment, is_host=is_host)))
+    return PathRow(path=path, kind=kind, status=shown.status, evidence=shown.result.reproduce, notes="; ".join(notes))
+
+
+def _whose(evidence: Evidence, environment: str, *, is_host: bool) -> str:
+    if not is_host:
+        return "CI-class: the reference host, not yours"
+    found = evidence.environments.get(environment)
+    versions = ", ".join(found.versions.values()) if found else ""
+    return "host-class: the operator's own host" + (f" ({versions})" if versions else "")
+
+
+def _told(main: Row, shown: Row) -> tuple[str, ...]:
+    """Say what came of the path itself."""
     transaction = main.result.facts.get("audit transaction", "")
-    return f"audit transaction {transaction}" if transaction and main.status is Status.OK else ""
+    itself = "" if shown is main else f"once {main.status}"
+    return itself, main.result.reason, f"audit transaction {transaction}" if transaction else ""
 
 
 def _others(aspects: dict[str, Row], main: Row) -> list[str]:
     """Say what else was tried and what came of it; what was not is named with its reason."""
     told = []
     for aspect, row in aspects.items():
-        if not aspect or (row.status is main.status and row.result.reason == main.result.reason):
-            continue
-        saw = row.result.facts.get(_SAW.get(aspect, ""), "").partition(":")[0]
-        more = (saw if row.status is Status.OK else row.result.reason) or ""
-        told.append(f"{_CALLED.get(aspect, aspect)} {row.status}" + (f": {more}" if more else ""))
+        said = main.result.reason and (row.status, row.result.reason) == (main.status, main.result.reason)
+        if aspect and not said:
+            saw = row.result.facts.get(_SAW.get(aspect, ""), "").partition(":")[0]
+            more = saw if row.status is Status.OK else row.result.reason
+            told.append(f"{_CALLED.get(aspect, aspect)} {row.status}" + (f": {more}" if more else ""))
     return told

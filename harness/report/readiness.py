@@ -198,7 +198,7 @@ def _verification(workflow: Workflow, evidence: Evidence, library_version: str) 
     ]
     shown = [counted(rows), *few(judged.limits)]
     if not library_version:
-        shown.append(f"the evidence does not record the library's version; {workflow.release} is what was declared")
+        missing.append(f"no evidence says that it is about {workflow.release}: the library's version is not known")
     elif library_version.removeprefix("v") != workflow.release.removeprefix("v"):
         missing.append(f"the evidence is about release {library_version}, and {workflow.release} is to be decided on")
     return Conjunct(

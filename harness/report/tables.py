@@ -21,6 +21,8 @@ from harness.report.walkthrough import TITLES, ItemAnswer, walk
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.model import RunRecord
+
 
 class IssueRow(Struct, frozen=True, kw_only=True):
     """One row of the prioritised issues."""
@@ -150,12 +152,12 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         questions={
             name: environment_questions(*hosts[name]) if name in hosts else questions(evidence, name) for name in names
         },
-        paths=path_rows(evidence),
+        paths=path_rows(evidence, hosts),
         parity=_parity(evidence),
         preflight=declared.preflight,
         readiness=readiness(declared.readiness, evidence),
         decisions=tuple(
-            decide(each, evidence, library_version=_library(evidence, each)) for each in declared.workflows
+            decide(each, evidence, library_version=_library(evidence, each, newest)) for each in declared.workflows
         ),
         walkthrough=tuple(walk(ours.rows, declared.attestations)),
         issues=_issues(evidence),
@@ -175,10 +177,12 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     )
 
 
-def _library(evidence: Evidence, workflow: Workflow) -> str:
-    """Return the version of the library under test, as the operator of the workflow's environment gives it."""
+def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:
+    """Return the version of the library under test: the operator's, or that of this project for its own layer."""
     found = evidence.environments.get(workflow.environment)
-    return found.versions.get("library", "").rpartition(" ")[2] if found else ""
+    told = found.versions.get("library", "").rpartition(" ")[2] if found else ""
+    ours = newest is not None and newest.audit_target.partition(" ")[0] == "reference"
+    return told or (newest.provenance.tool_version if newest and ours else "")
 
 
 def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.checks.findings import NotExercisedError
 from harness.checks.registry import P0, Check, Control, breaks, check
+from harness.errors import ConfigError, TimedOutError, UsageError
 from harness.host.command import run, variables
-from harness.host.junit import find_junit, read_junit
-from harness.model import Section
+from harness.host.junit import add_up, find_junit, read_junit
+from harness.model import Section, Status
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _EXIT = "exit code"
 #: kept back for standing up and tearing down around the command's own deadline
 _AROUND_S = 30.0
+_STATISTICS_S = 4.0
 
 
 def command_checks(
@@ -60,7 +64,9 @@ def the_server_is_out_of_reach(bench: Bench) -> None:
 def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[[Bench], None]:
     def run_it(bench: Bench) -> None:
         lab = bench.lab
-        database = bench.empty_database("command").info.dbname
+        owner = bench.empty_database("command")
+        database = owner.info.dbname
+        owner.close()
         role = lab.roles.owner  # a test suite makes its own tables
         chain, direct = lab.through(role, database), lab.owner(database)
         if bench.otherwise:
@@ -70,34 +76,78 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         given = variables(chain, direct) | {"HARNESS_TOPOLOGY": bench.topology.name, "POOL_MODE": mode}
         root = Path.cwd() / declared.folder
         since = time.time()
-        ended = run(
-            declared.command,
-            folder=root,
-            given=given,
-            deadline_s=declared.deadline_s,
-            say=say,
-            stopped=lambda: lab.is_closed,
-        )
+        before = _own_sessions(bench, database)
+        try:
+            ended = run(
+                declared.command,
+                folder=root,
+                given=given,
+                deadline_s=declared.deadline_s,
+                say=say,
+                stopped=lambda: lab.is_closed,
+            )
+        except UsageError as error:
+            raise NotExercisedError(error.what) from None
         lab.keep_log(f"command-{declared.name}", ended.output)
         bench.fact("command", join(declared.command))
         bench.fact("took", f"{ended.seconds:g} s")
+        if lab.is_closed:
+            raise NotExercisedError("the run ended before the command did")
         bench.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
+        # a suite that ignores the address passes everywhere, and says nothing about this topology
+        bench.expect("it used the database that it was given", _used(bench, database, before), equals=True)
         if declared.junit:
             _expect_results(bench, declared, root, since)
 
     return run_it
 
 
+def _sessions(bench: Bench, database: str) -> int:
+    """Return how many sessions a database has had (https://www.postgresql.org/docs/current/monitoring-stats.html)."""
+    bench.admin.run("SELECT pg_stat_clear_snapshot()")
+    return int(bench.admin.value("SELECT sessions FROM pg_stat_database WHERE datname = %s", [database]) or 0)
+
+
+def _own_sessions(bench: Bench, database: str) -> int:
+    """Wait until the statistics tell of the harness's own session, and return how many there are then."""
+
+    def probe() -> int:
+        if not (found := _sessions(bench, database)):
+            raise NotYet("no session")
+        return found
+
+    return poll(probe, what="statistics of a session that ended", deadline_s=_STATISTICS_S)
+
+
+def _used(bench: Bench, database: str, before: int) -> bool:
+    """Wait a moment for the statistics to show a session, which servers tell of with a delay of a second."""
+
+    def probe() -> bool:
+        if _sessions(bench, database) <= before:
+            raise NotYet("no session")
+        return True
+
+    try:
+        return poll(probe, what="a session of the command", deadline_s=_STATISTICS_S, interval_s=0.05)
+    except TimedOutError:
+        return False
+
+
 def _expect_results(bench: Bench, declared: CommandDeclaration, root: Path, since: float) -> None:
-    files = find_junit(declared.junit, root, since)
+    try:
+        files = find_junit(declared.junit, root, since)
+        results = add_up([read_junit(path) for path in files])
+    except ConfigError as error:
+        bench.expect("JUnit XML that can be read", f"{error.where}: {error.what}", equals="JUnit XML")
+        return
     if not bench.expect("JUnit XML was written", bool(files), equals=True):
         return
-    results = [read_junit(path) for path in files]
-    bench.fact("tests", sum(each.tests for each in results))
-    bench.fact("skipped", sum(each.skipped for each in results))
-    failed = [name for each in results for name in each.failed]
-    bench.expect("tests that failed", failed, equals=[])
-    bench.expect("what the results are worth", [str(each.verdict) for each in results], equals=[])
+    bench.fact("tests", results.tests)
+    bench.fact("skipped", results.skipped)
+    bench.expect("tests that failed", list(results.failed), equals=[])
+    verdict = results.verdict
+    told = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
+    bench.expect("what the results are worth", str(told), equals=str(Status.OK))
 
 
 def _closed_port() -> int:

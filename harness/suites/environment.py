@@ -6,13 +6,14 @@ The same questions are asked of every topology that the harness stands up, where
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.target_file import Feature
 from harness.checks.findings import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
-from harness.database import roll_back
+from harness.database import SqlError, describe, roll_back
 from harness.model import Section
 from harness.suites.habits import default_actor
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from harness.host.canary import Canary
 
 _FRESH_CLIENTS = 8
+_HELD_S = 0.15
 _ROUNDS = 6
 _MOST_ROUNDS = 60
 _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
@@ -40,14 +42,18 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
 def no_actor_left(bench: Bench | EnvironmentBench) -> None:
     setting = bench.target.actor.setting
     clients = [bench.client() for _ in range(_FRESH_CLIENTS)]
-    found, pids = [], set()
-    for client in clients * 2:
-        pid, actor = client.rows("SELECT pg_backend_pid(), current_setting(%s, true)", [setting])[0]
-        pids.add(pid)
-        if actor:
-            found.append(pid)
-    bench.fact("server connections that were given", sorted(pids))
-    bench.expect("server connections that name an actor", sorted(set(found)), equals=[])
+
+    def look(client: Client) -> tuple[int, str | None]:
+        # held for a moment, so that the next client is given another server connection where there is one
+        pid, actor, _ = client.rows(
+            f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
+        )[0]
+        return pid, actor
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        seen = list(pool.map(look, clients))
+    bench.fact("server connections that were given", sorted({pid for pid, _ in seen}))
+    bench.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
 
 
 @breaks(no_actor_left, at="server connections that name an actor")
@@ -69,8 +75,10 @@ def trail_closed(bench: Bench | EnvironmentBench) -> None:
     for table in bench.target.tables:
         if client.value("SELECT to_regclass(%s)", [table]) is None:
             raise NotExercisedError(f"there is no table {table} that the role can see: is audit_target the right one?")
-        for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
-            if client.value("SELECT has_table_privilege(%s::regclass, %s)", [table, right]):
+        for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"):
+            # a right on one column is a right
+            asked = "has_any_column_privilege" if right in {"INSERT", "UPDATE"} else "has_table_privilege"
+            if client.value(f"SELECT {asked}(%s::regclass, %s)", [table, right]):
                 may.setdefault(right, []).append(table)
     bench.fact("tables that the role may insert into", may.pop("INSERT", []))
     bench.expect("rights on the trail's tables", may, equals={})
@@ -117,6 +125,7 @@ def canary_attributed(bench: Bench | EnvironmentBench) -> None:
     mine = f"harness-{secrets.token_hex(6)}"
     with bench.canary() as canary:
         clients = {_ADA: bench.client(), _BOB: bench.client()}
+        canary.require_clearable(clients[_ADA])
         shared = ""
         used: dict[Actor, set[int]] = {_ADA: set(), _BOB: set()}
         rounds = 0
@@ -129,9 +138,7 @@ def canary_attributed(bench: Bench | EnvironmentBench) -> None:
                     shared = str(min(both))
             changes = _of(bench, canary, mine)
         finally:
-            canary.clear(clients[_ADA], mine)
-        if bench.sharing_mode and not shared:
-            raise NotExercisedError(f"the two clients did not share a server connection in {rounds} rounds")
+            _clear(bench, canary, mine)
         if shared:
             bench.probed("both clients wrote over it by turns", int(shared), int(shared))
         bench.fact("server connections", {each.id or "": sorted(pids) for each, pids in used.items()})
@@ -139,6 +146,8 @@ def canary_attributed(bench: Bench | EnvironmentBench) -> None:
         wrong = sum(not _names(each, _ADA if "-harness-ada-" in _text(each, canary) else _BOB) for each in changes)
         bench.expect("writes that name another actor, or none", wrong, equals=0)
         bench.expect("transactions", len({each.transaction_id for each in changes}), equals=2 * rounds)
+        if bench.sharing_mode and not shared:
+            raise NotExercisedError(f"the two clients did not share a server connection in {rounds} rounds")
 
 
 @breaks(canary_attributed, at="writes that name another actor, or none")
@@ -164,6 +173,7 @@ def canary_rolled_back(bench: Bench | EnvironmentBench) -> None:
     mine = f"harness-{secrets.token_hex(6)}"
     with bench.canary() as canary:
         client = bench.client()
+        canary.require_clearable(client)
         try:
             with client.transaction():
                 _declare(bench, client, _ADA)
@@ -174,7 +184,7 @@ def canary_rolled_back(bench: Bench | EnvironmentBench) -> None:
             _write(bench, canary, client, _ADA, f"{mine}-kept")
             kept = len(_of(bench, canary, f"{mine}-kept"))
         finally:
-            canary.clear(client, mine)
+            _clear(bench, canary, mine)
     bench.expect("changes of what was rolled back", found, equals=0)
     bench.expect("changes of the same, committed", kept, equals=1)
 
@@ -185,13 +195,24 @@ def it_is_committed(bench: Bench) -> None:
 
 
 def _declare(bench: Bench | EnvironmentBench, client: Client, actor: Actor) -> None:
+    """Set the actor for the transaction only, whatever the target asks for: nothing may stay on a server connection."""
     application = getattr(bench, "application", None)
-    if application:  # the habits that a control may have changed
+    if application and application.convention.scope == "transaction":  # the habits that a control may have changed
         application.declare(client, actor)
     else:
         convention = bench.target.actor
-        scope = "true" if convention.scope == "transaction" else "false"
-        client.value(f"SELECT set_config(%s, %s, {scope})", [convention.setting, convention.spell(actor)])
+        client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(actor)])
+
+
+def _clear(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> None:
+    """Delete one's own rows, as somebody whom the trail can name, on a connection that nothing has happened to."""
+    try:
+        client = bench.client()
+        with client.transaction():
+            _declare(bench, client, _ADA)
+            canary.clear(client, prefix)
+    except SqlError as error:
+        bench.left_behind(f"rows in {canary.table} that begin with {prefix}: {describe(error)}")
 
 
 def _write(bench: Bench | EnvironmentBench, canary: Canary, client: Client, actor: Actor, text: str) -> int:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from harness.checks.findings import Findings, NotExercisedError
+from harness.database import quote_name
 from harness.errors import TimedOutError
 from harness.host.jobs import ENDED as ENDED_JOB
 from harness.host.jobs import ObanJobs
@@ -68,7 +69,9 @@ def _failing_variant(declared: PathDeclaration, bench: Findings, path: Path, val
         with contextlib.suppress(TimedOutError):
             path.job_ended(taken)
         state = path.job_state(taken)
-        bench.expect("the job completed", bool(state and state.state == "completed"), equals=False)
+        if state is None or not state.attempt:
+            raise NotExercisedError(f"no worker tried the job that fails: {state or 'it is gone'}")
+        bench.expect("the job completed", state.state == "completed", equals=False)
     bench.expect("rows in the trail", len(path.look(values, wanted=1, deadline_s=1.0).changes), equals=0)
 
 
@@ -154,6 +157,8 @@ def no_trigger(declared: PathDeclaration, bench: Findings) -> None:
     """Take the capture trigger off the table, take the path, and say what the host does."""
     if bench.site.admin is None:
         raise NotExercisedError("taking the audit trigger away is not safe in an environment that others use")
+    if declared.expect and not declared.expect.where:
+        raise NotExercisedError("what it writes leaves no row in the table that could be told from others")
     values = Values(first_caller(declared, bench))
     with the_path(declared, bench) as path, bench.site.admin() as admin:
         prepared = require_exercised(path.prepare(values))
@@ -196,7 +201,7 @@ def _let_it_run(path: Path, values: Values, admin: Client) -> str:
         raise NotExercisedError(
             "the request that enqueues keeps no `job_id`, so nobody can tell when the job was tried"
         )
-    jobs, identity = ObanJobs(admin, "public"), int(values.text("{job_id}"))
+    jobs, identity = ObanJobs(lambda: admin, "public"), int(values.text("{job_id}"))
     try:
         return str(jobs.when(identity, _TRIED, path.declared.deadline_s))
     except TimedOutError as error:
@@ -205,8 +210,8 @@ def _let_it_run(path: Path, values: Values, admin: Client) -> str:
 
 @contextlib.contextmanager
 def _capture_off(admin: Client, table: str) -> Iterator[None]:
-    admin.run(f"SET lock_timeout = '5s'; ALTER TABLE {table} DISABLE TRIGGER USER")
+    admin.run(f"SET lock_timeout = '5s'; ALTER TABLE {quote_name(table)} DISABLE TRIGGER USER")
     try:
         yield
     finally:
-        admin.run(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        admin.run(f"ALTER TABLE {quote_name(table)} ENABLE TRIGGER USER")

@@ -10,18 +10,18 @@ import pytest
 from harness.audit.target_loading import load_target
 from harness.cli.main import main
 from harness.database import connect, create_database
+from harness.engine.owner import Owner
 from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
 from harness.model import EvidenceClass, Result, Status
 from harness.redaction import Redactor
-from harness.store import StoredRun, read_run
+from harness.store import StoredRun, new_run_id, read_run
 from tests.contract.a_host import SCHEMA, SECRET_OF_ANOTHER, Host, somebody_else_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
 
@@ -74,7 +74,7 @@ action = "post_created"
 why = "the slug is taken"
 [[paths.fails.steps]]
 path = "/posts"
-json = { slug = "taken" }
+json = { slug = "taken", title = "{unique}" }
 status = 422
 
 [[paths]]
@@ -106,20 +106,9 @@ not_applicable = "no nightly import in this deployment"
 
 
 @pytest.fixture(scope="module")
-def lab_engine() -> Iterator[Engine]:
-    from tests.conftest import _open, require_engine
-
-    native = _open("native")
-    yield native if not isinstance(native, Exception) else require_engine("docker")
-
-
-@pytest.fixture(scope="module")
-def staging(lab_engine: Engine) -> Iterator[tuple[Lab, Host]]:
+def staging(some_engine: Engine) -> Iterator[tuple[Lab, Host]]:
     """Stand in for somebody's staging: a transaction pool, the reference layer, and a host that others use, too."""
-    from harness.engine.owner import Owner
-    from harness.store import new_run_id
-
-    lab = stand_up(lab_engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
+    lab = stand_up(some_engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
     try:
         with lab.connect_admin() as admin:
             create_database(admin, "staging", owner=lab.roles.owner.name)

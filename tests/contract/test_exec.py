@@ -36,6 +36,9 @@ open("results.xml", "w").write('<testsuite><testcase classname="A" name="b"/></t
 """
 
 
+USES_IT = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).close()"
+
+
 def last(reports: Path) -> StoredRun:
     return read_run(reports / "runs" / "latest")
 
@@ -64,8 +67,9 @@ def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, t
     ("program", "code", "told"),
     [
         ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
-        ("open('r.xml','w').write('<testsuite/>')", 1, "what the results are worth"),
-        ("pass", 1, "JUnit XML was written"),
+        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "what the results are worth"),
+        (USES_IT, 1, "JUnit XML was written"),
+        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "it used the database"),
     ],
 )
 def test_what_is_no_pass_is_an_issue(any_engine: Engine, tmp_path: Path, program: str, code: int, told: str) -> None:
@@ -84,7 +88,7 @@ def test_a_command_that_is_not_there_is_told(any_engine: Engine, tmp_path: Path)
         *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", "no-such-command"),
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "there is no command 'no-such-command'" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -95,7 +99,7 @@ def test_declared_commands_are_proven_by_a_server_out_of_reach(any_engine: Engin
 [[commands]]
 name = "uses-it"
 title = "a suite that uses the database passes"
-command = ["{sys.executable}", "-c", "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).close()"]
+command = ["{sys.executable}", "-c", "{USES_IT}"]
 [[commands]]
 name = "uses-nothing"
 title = "a suite that needs no database passes"
@@ -118,6 +122,7 @@ command = ["{sys.executable}", "-c", "pass"]
     assert done.returncode == 1
     assert "proven=1 unproven=1" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
+    assert "it used the database that it was given: expected true, observed false" in done.stderr
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 

@@ -104,7 +104,8 @@ def row_of(found: tuple[PathRow, ...], name: str) -> PathRow:
 
 def test_a_path_that_holds_is_ok_with_what_reproduces_it_and_where_it_is_in_the_trail(tmp_path: Path) -> None:
     rows = path_rows(evidence(tmp_path, sound("direct", POST) + sound("direct", JOB)))
-    assert [each.status for each in rows] == [Status.OK, Status.OK]
+    # what the reference host does is not what the operator's own host owes
+    assert [each.status for each in rows] == [Status.OK, Status.OK, Status.NOT_RUN, Status.NOT_RUN]
     post = row_of(rows, "new-post")
     assert (post.path, post.kind) == ("POST /posts (new-post) on direct", "HTTP")
     assert post.evidence == "verify direct --check path.new-post"
@@ -195,19 +196,21 @@ def test_where_nothing_is_declared_both_kinds_are_owed() -> None:
         ("HTTP", Status.NOT_RUN, ""),
         ("job", Status.NOT_RUN, ""),
     ]
-    assert rows[0].notes == "in scope and not yet exercised: no audited write by an HTTP request is declared"
-    assert rows[1].path == "an audited write by a job"
+    assert rows[0].notes == "in scope and not yet exercised: no environment of class host is declared"
+    assert rows[1].path == "an audited write by a job: your own host"
 
 
 def test_where_one_kind_is_declared_the_other_is_owed(tmp_path: Path) -> None:
-    rows = path_rows(evidence(tmp_path, sound("direct", POST)))
+    rows = path_rows(evidence(tmp_path, sound("staging", POST), environments=("staging",)), ["staging"])
+    assert rows[1].notes == "in scope and not yet exercised: no audited write by a job is declared"
     assert [(each.kind, each.status) for each in rows] == [("HTTP", Status.OK), ("job", Status.NOT_RUN)]
 
 
 def test_na_is_an_answer_to_what_is_owed(tmp_path: Path) -> None:
-    row = planned("direct", JOB)
-    answers = [*sound("direct", POST), (row, answer(row, Status.NA, "no background job executor in this deployment"))]
-    assert [each.kind for each in path_rows(evidence(tmp_path, answers))] == ["HTTP", "job"]
+    row = planned("staging", JOB)
+    answers = [*sound("staging", POST), (row, answer(row, Status.NA, "no background job executor in this deployment"))]
+    found = path_rows(evidence(tmp_path, answers, environments=("staging",)), ["staging"])
+    assert [each.kind for each in found] == ["HTTP", "job"]
 
 
 # --- whose host it is ---------------------------------------------------------------------------------------
@@ -240,6 +243,6 @@ def test_an_environment_that_was_not_reached_is_still_the_operators(tmp_path: Pa
 
 def test_an_environment_that_nobody_verified_is_not_called_the_reference_host(tmp_path: Path) -> None:
     """Nothing of it is on disk; its name is no topology's."""
-    row = row_of(path_rows(evidence(tmp_path, sound("staging", POST), written=False)), "new-post")
+    row = row_of(path_rows(evidence(tmp_path, sound("staging", POST), written=False), ["staging"]), "new-post")
     assert row.status is Status.NOT_RUN
     assert CI not in row.notes

@@ -263,12 +263,12 @@ def test_an_accepted_issue_is_green_and_told() -> None:
     assert any("known Issue of ada" in sentence for sentence in found.conjuncts[1].shown)
 
 
-def test_another_release_is_missing_and_an_unrecorded_one_is_told() -> None:
+def test_another_release_is_missing_and_so_is_an_unrecorded_one() -> None:
     assert _decide(version="v0.4.0").answer == "yes"
     assert _decide(version="0.3.9").missing == ("the evidence is about release 0.3.9, and 0.4.0 is to be decided on",)
     unrecorded = _decide(version="")
-    assert unrecorded.answer == "yes"
-    assert "does not record the library's version" in unrecorded.conjuncts[1].shown[-1]
+    assert unrecorded.answer == "not yet"
+    assert unrecorded.missing == ("no evidence says that it is about 0.4.0: the library's version is not known",)
 
 
 @pytest.mark.parametrize(

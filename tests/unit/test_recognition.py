@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from harness.cli import identify as command
+from harness.cli.context import Context
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
-from harness.cli.context import Context
 from harness.database import Endpoint
 from harness.errors import ConfigError, HarnessError, UsageError
 from harness.model import Confidence, Finding
