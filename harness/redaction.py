@@ -28,7 +28,8 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     # an option of a command line, its value after a blank
     (
         re.compile(
-            r"(?i)(?P<key>(?<!\S)--?[a-z-]*(?:password|passwd|secret|token|api-?key)[a-z-]*[ =])(?!\[redacted\])[^\s'\"-]\S*"
+            r"(?i)(?P<key>(?<!\S)--?[a-z-]*(?:password|passwd|secret|token|api-?key)[a-z-]*[ =])"
+            r"(?!\[redacted\])[^\s'\"-]\S*"
         ),
         rf"\g<key>{MASK}",
     ),
