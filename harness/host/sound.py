@@ -58,6 +58,8 @@ def _require_different(key: str, names: Iterable[str]) -> None:
 
 def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentDeclaration]) -> None:
     at = f"paths: {path.name}"
+    if path.name.startswith("reference-"):
+        raise ConfigError(f"{at}: names that begin with reference- are those of the reference host's paths")
     for name in path.environments:
         if name not in environments:
             raise ConfigError(f"{at}: there is no environment {name!r}", hint=config.nearest(name, environments))

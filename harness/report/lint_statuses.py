@@ -50,8 +50,8 @@ _FEWEST_WORDS = 4
 _TRACKED = re.compile(
     r"(?i)\b(?:owner|owned\s+by|next\s+step|next:|assigned|tracked|mitigation|fix(?:ed)?\s+(?:in|by)|follow-?up)\b|@\w"
 )
-_REQUIREMENT = re.compile(r"\b[A-Z][A-Z0-9]+-\d+\b|\b(?:AP-|PL\.|PATH\.)[\w.-]+")
-_ISSUE_ID = re.compile(r"AP-[A-Za-z0-9]+(?:\.[\w-]+)+|(?:PL|PATH)\.[\w-]+(?:\.[\w-]+)*")
+_REQUIREMENT = re.compile(r"\b[A-Z][A-Z0-9]+-\d+\b|\b(?:AP-|PL\.|PATH\.|ENV\.|CMD\.)[\w.-]+")
+_ISSUE_ID = re.compile(r"AP-[A-Za-z0-9]+(?:\.[\w-]+)+|(?:PL|PATH|ENV|CMD)\.[\w-]+(?:\.[\w-]+)*")
 _FOUR = "OK, Issue, N/A or Not run"
 
 

@@ -1,0 +1,51 @@
+"""What the READMEs show can be pasted as it is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness import places
+from harness.cli.main import build_parser
+from harness.cli.settings import read_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = places.PACKAGE.parent
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harness.toml").write_text("".join(blocks("harness/host/README.md", "toml")))
+    monkeypatch.chdir(tmp_path)
+    settings = read_settings(argparse.Namespace())
+    checks = {each.id for each in settings.catalogue.checks}
+    assert {"path.create-post", "path.refresh-title-failure", "command.mix-test"} <= checks
+    assert list(settings.environments) == ["staging"]
+    assert settings.workflows
+    assert settings.readiness
+    assert settings.preflight
+
+
+@pytest.mark.parametrize("text", [each for each in blocks("README.md", "toml") if "[environments" in each])
+def test_the_example_of_a_staging_is_a_project_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harness.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert read_settings(argparse.Namespace()).paths
+
+
+@pytest.mark.parametrize("readme", ["README.md", "harness/host/README.md"])
+def test_every_command_line_is_understood(readme: str) -> None:
+    parser = build_parser()
+    lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
+    commands = [line.split("#")[0].split()[3:] for line in lines if line.startswith("python -m harness ")]
+    assert commands
+    for command in commands:
+        parser.parse_args([each.strip("'") for each in command])
