@@ -16,7 +16,7 @@ from msgspec import Struct
 from harness import config
 from harness.audit.target_file import ActorConvention, Feature, Statements
 from harness.database import Client, SqlError, describe, fetch, quote_literal, run_files
-from harness.errors import DatabaseError
+from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +71,18 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     @property
     def is_reference(self) -> bool:
         return Feature.LIBRARY in self.claims
+
+    def require_installable(self) -> None:
+        """Refuse a target that has to be there already, as in an operator's environment, where it is to be installed.
+
+        :raises ConfigError: saying what is missing.
+        """
+        if not self.install:
+            raise ConfigError(
+                "install: it names no SQL files, and none were given",
+                where=self.where,
+                hint="--audit-sql FILE, once for each file that installs the trail, in order",
+            )
 
     def install_in(self, owner: Client) -> None:
         """Install the trail.

@@ -84,12 +84,6 @@ def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[F
                     hint=f"add statements.{needed}, or leave {feature} out: its checks are then N/A",
                 )
     files = install or tuple(path.parent / each for each in file.install)
-    if not files:
-        raise ConfigError(
-            "install: it names no SQL files, and none were given",
-            where=str(path),
-            hint="--audit-sql FILE, once for each file that installs the trail, in order",
-        )
     digest = hashlib.sha256(path.read_bytes())
     for each in files:
         try:

@@ -214,6 +214,7 @@ def execute(
     :param reproduce: of every row, in place of the command that verifies a check.
     """
     settings, tell = context.settings, context.terminal
+    settings.target.require_installable()
     require_writable(settings.reports)
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
     if any(each.path for each in checks):  # without it paths are Not run, and all else is verified
