@@ -68,12 +68,15 @@ def plan_topologies(
     extra = _options(settings, engine)
     shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
 
+    # where this project is installed into another, there is no such session
+    has_sessions = shipped and Path.cwd().resolve() == places.SHIPPED.resolve()
+
     def command(topology: Topology, check: Check) -> str:
         base = topology.name.partition("+")[0]
-        if shipped:
+        if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
-        folder = quote(str(settings.topologies))
-        return f"python -m harness verify {base} --check {check.id} --topologies-folder {folder}{extra}"
+        folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
+        return f"python -m harness verify {base} --check {check.id}{folder}{extra}"
 
     mine = {f"path.{each.name}" for each in settings.paths}
     limited = {f"command.{each.name}": each.topologies for each in settings.commands if each.topologies}

@@ -62,7 +62,7 @@ def fragments(report: Report) -> dict[str, str]:
     report = _scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
     plain = msgspec.structs.replace(report, topologies=rows)
-    return {name: _markdown(plain, template) for name, template in _FRAGMENTS.items()}
+    return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 
 def _scrubbed(report: Report) -> Report:
@@ -78,7 +78,7 @@ def _scrub(value: Any, redact: Redactor) -> Any:
     return [_scrub(each, redact) for each in value] if isinstance(value, list) else value
 
 
-def _markdown(report: Report, name: str) -> str:
+def _markdown(report: Report, name: str, **more: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(places.TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -90,7 +90,7 @@ def _markdown(report: Report, name: str) -> str:
     )
     environment.filters |= {"code": code, "ready": Ready, "link": link}
     return environment.get_template(f"{name}.md.j2").render(
-        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor
+        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
     )
 
 

@@ -58,7 +58,7 @@ class Question(Struct, frozen=True, kw_only=True):
 
 def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
     stood, record = evidence.topologies.get(name), evidence.records.get(name)
-    command = f"nox -s topology-{name.partition('+')[0]}"
+    command = next((without_check(row) for row in evidence.of(name)), f"nox -s topology-{name.partition('+')[0]}")
     if stood is None or record is None or not stood.stood:
         why = stood.reason if stood else "no run of this code stood it up"
         return TopologyRow(
@@ -82,7 +82,6 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
     hosted = is_hosted(evidence, name)
     shown = _count(evidence, name)
     folder = evidence.folders[record.run_id]
-    command = next((without_check(row) for row in evidence.of(name) if row.run_id), command)
     return TopologyRow(
         environment=name,
         evidence_class=record.evidence_class,

@@ -28,6 +28,11 @@ _EXIT = "exit code"
 #: kept back for standing up and tearing down around the command's own deadline
 _AROUND_S = 30.0
 _STATISTICS_S = 4.0
+#: where test runners write JUnit XML when nobody says where
+_USUAL = (
+    *("*junit*.xml", "results.xml", "test-results.xml", "TEST-*.xml", "test-results/**/*.xml", "junit/*.xml"),
+    *("_build/test/lib/*/*.xml", "target/surefire-reports/*.xml", "build/test-results/**/*.xml"),
+)
 
 
 def command_checks(
@@ -96,8 +101,7 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         bench.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
         # a suite that ignores the address passes everywhere, and says nothing about this topology
         bench.expect("it used the database that it was given", _used(bench, database, before), equals=True)
-        if declared.junit:
-            _expect_results(bench, declared, root, since)
+        _expect_results(bench, declared, root, since)
 
     return run_it
 
@@ -135,10 +139,13 @@ def _used(bench: Bench, database: str, before: int) -> bool:
 
 def _expect_results(bench: Bench, declared: CommandDeclaration, root: Path, since: float) -> None:
     try:
-        files = find_junit(declared.junit, root, since)
+        files = find_junit(declared.junit or _USUAL, root, since)
         results = add_up([read_junit(path) for path in files])
     except ConfigError as error:
-        bench.expect("JUnit XML that can be read", f"{error.where}: {error.what}", equals="JUnit XML")
+        if declared.junit:  # else it is some other XML
+            bench.expect("JUnit XML that can be read", f"{error.where}: {error.what}", equals="JUnit XML")
+        return
+    if not files and not declared.junit:
         return
     if not bench.expect("JUnit XML was written", bool(files), equals=True):
         return

@@ -48,14 +48,14 @@ def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, t
     done = harness(
         tmp_path,
         *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--junit", "*.xml", "--", sys.executable, "suite.py"),
+        *("--", sys.executable, "suite.py"),
     )
     assert done.returncode == 0, done.stderr
     assert "rows 1 transaction" in done.stdout
     run = last(tmp_path / "reports")
     [result] = run.answers()
     assert result.status is Status.OK
-    assert result.facts["tests"] == "1"
+    assert result.facts["tests"] == "1"  # found where such files usually lie
     assert result.reproduce.startswith("python -m harness exec transaction --name ")
     log = next((run.folder / "logs" / "transaction").glob("command-*.log")).read_text()
     assert "rows 1" in log
