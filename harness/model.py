@@ -295,6 +295,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     feature: str = ""
     #: the audited path that it is about, if any
     path: PathLabel | None = None
+    #: whether it is owed about an environment that an operator named
+    evidence_class: EvidenceClass = EvidenceClass.CI
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -408,6 +410,10 @@ class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
     application: str = ""
     pools: str = ""
     prepare: Prepare | None = None
+    #: a digest of what harness.toml said of it, of its paths and callers: with another, the evidence is another's
+    declared_as: str = ""
+    #: whether its servers are the harness's own: then it shows nothing about anybody's staging
+    is_a_lab: bool = False
     #: of what runs there, by what they are of: `library`, `app`
     versions: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()

@@ -111,6 +111,8 @@ class Bench(Findings):
         self.application = Application(target.actor)
         #: a control: what is declared of the chain in place of the truth
         self.declared: dict[str, str] = {}
+        #: a control: whether the address of the chain is really the server's
+        self.past_the_pooler = False
         #: a control: whether the canary table is captured
         self.canary_captured = True
 
@@ -154,7 +156,7 @@ class Bench(Findings):
     def canary(self) -> Iterator[Canary]:
         """Give a captured table that is made for the check."""
         role = self._lab.roles.app.name
-        with scratch_canary(self.owner, self.target, "public", role, self.left_behind) as canary:
+        with scratch_canary(self.another_owner, self.target, "public", role, self.left_behind) as canary:
             if not self.canary_captured:
                 self.disable_capture(canary.table)
             yield canary

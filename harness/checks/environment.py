@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, cast
@@ -38,8 +39,16 @@ _NOT_NAMED = "it writes, and the operator named neither a canary table nor a scr
 class EnvironmentBench(Findings):
     """What one check may touch of an operator's environment. Everything it opens is closed with it."""
 
-    def __init__(self, environment: Environment, evidence: EnvironmentEvidence, target: AuditTarget) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        evidence: EnvironmentEvidence,
+        target: AuditTarget,
+        stopped: Callable[[], bool],
+    ) -> None:
         super().__init__(target)
+        self._stopped = stopped
+        self._reader: Client | None = None
         self._environment = environment
         self._evidence = evidence
         self._stack = ExitStack()
@@ -49,7 +58,10 @@ class EnvironmentBench(Findings):
     def site(self) -> Site:
         site = self._environment.site(self.target)
         return replace(  # what hangs is cut, wherever it was opened
-            site, trail=lambda: self._keep(site.trail()), application=lambda: self._keep(site.application())
+            site,
+            trail=lambda: self._keep(site.trail()),
+            application=lambda: self._keep(site.application()),
+            stopped=self._stopped,
         )
 
     @property
@@ -72,7 +84,10 @@ class EnvironmentBench(Findings):
         return self._keep(self._environment.client())
 
     def trail_reader(self) -> Client:
-        return self._keep(self._environment.reader())
+        """Return the connection of who may read the trail."""
+        if self._reader is None or self._reader.closed:
+            self._reader = self._keep(self._environment.reader())
+        return self._reader
 
     @contextlib.contextmanager
     def canary(self) -> Iterator[Canary]:
@@ -85,10 +100,9 @@ class EnvironmentBench(Findings):
             yield Canary.named(declared.canary)
         elif declared.scratch_schema:
             role = self.client().value("SELECT current_user")
-            with (
-                self._keep(self._environment.owner()) as owner,
-                scratch_canary(owner, self.target, declared.scratch_schema, role, self.left_behind) as canary,
-            ):
+            # not among the clients that are cut: what was made has to be taken away
+            making = self._environment.owner
+            with scratch_canary(making, self.target, declared.scratch_schema, role, self.left_behind) as canary:
                 yield canary
         else:
             raise NotExercisedError(_NOT_NAMED)
@@ -113,6 +127,8 @@ class EnvironmentPlace(Struct, frozen=True):
     environment: Environment
     evidence: EnvironmentEvidence
     target: AuditTarget
+    #: whether the run is to end
+    stopped: Callable[[], bool]
     _benches: list[EnvironmentBench] = []
 
     def cut(self) -> None:
@@ -122,7 +138,7 @@ class EnvironmentPlace(Struct, frozen=True):
 
     @contextlib.contextmanager
     def bench(self, _check: str) -> Iterator[Bench]:
-        bench = EnvironmentBench(self.environment, self.evidence, self.target)
+        bench = EnvironmentBench(self.environment, self.evidence, self.target, self.stopped)
         self._benches.append(bench)
         try:
             # what is safe in an environment asks for no more than both kinds of bench have
@@ -148,8 +164,11 @@ class EnvironmentRun:
         store: RunStore,
         redactor: Redactor,
         listener: Listener,
+        *,
+        declared_as: str = "",
     ) -> None:
         self._environment = environment
+        self._declared_as = declared_as
         self._plan = plan
         self._checks = {each.id: each for each in catalogue.checks}
         self._target = target
@@ -174,13 +193,13 @@ class EnvironmentRun:
         name = self._environment.name
         failure = ""
         try:
-            evidence = look_at(self._environment, self._redactor)
+            evidence = look_at(self._environment, self._redactor, self._declared_as)
             self._store.update(environments={name: evidence})
             for each in (*evidence.contradictions, *evidence.notes):
                 self._tell(Notice(f"{name}: {each}"))
             if not evidence.reached:
                 self._tell(Notice(f"{name} was not reached: {evidence.reason}"))
-            place = self._place = EnvironmentPlace(self._environment, evidence, self._target)
+            place = self._place = EnvironmentPlace(self._environment, evidence, self._target, self.interrupted.is_set)
             for row in self._plan:
                 self._answer(self._exercise(self._checks[row.check], row, evidence, place))
         except BaseException as error:
@@ -214,6 +233,8 @@ class EnvironmentRun:
             )
         self._tell(CheckStarted(row.topology, check.id))
         result = run_check(check, row, None, place, interrupted=self.interrupted)
+        if left := result.facts.get("left behind"):
+            self._tell(Notice(f"{row.topology}: {check.id} could not take away {left}"))
         return accept_known(result, self._known)
 
     def _answer(self, result: Result) -> None:

@@ -83,7 +83,8 @@ def run_check(
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
     finally:
         watchdog.cancel()
-    if given_up.is_set() and status is not Status.OK:
+    seen = bench is not None and any(not each.held for each in bench.expectations)
+    if given_up.is_set() and status is not Status.OK and not seen:
         status, reason = Status.NOT_RUN, f"it was given up after {check.longest_s:g} s: {reason}"
     if interrupted and interrupted.is_set() and status is not Status.OK:
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
@@ -108,7 +109,7 @@ def _what_it_means(error: Exception, check: Check, bench: Bench) -> tuple[Status
         case NotExercisedError():
             status, reason = Status.NOT_RUN, str(error)
         case TimedOutError():
-            return Status.NOT_RUN, error.what
+            status, reason = Status.NOT_RUN, error.what
         case NotApplicableError():
             return Status.NA, str(error)
         case HarnessError() if where_others_work:  # a host that cannot be asked has shown nothing, either way

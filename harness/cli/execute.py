@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.planning import evidence_here, exec_command, named_topologies
+from harness.cli.planning import chosen_options, evidence_here, exec_command, named_topologies
 from harness.cli.recap import exit_code, say_issues, say_where
 from harness.cli.verify import execute, fill
 from harness.errors import UsageError
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from harness.cli.context import Context
     from harness.store import StoredRun
 
-_LONGEST_NAME = 50
+_LONGEST_NAME = 40
 #: of a command that its row is named by
 _WORDS = 3
+_DEADLINE_S = 600.0
 
 
 def add_command(commands: _SubParsersAction[Any]) -> Any:
@@ -41,7 +43,9 @@ def add_command(commands: _SubParsersAction[Any]) -> Any:
     command.add_argument(
         "--junit", action="append", default=[], metavar="GLOB", help="JUnit XML that it writes; may be repeated"
     )
-    command.add_argument("--deadline", type=_seconds, default=600.0, metavar="S", help="for the command (default: 600)")
+    command.add_argument(
+        "--deadline", type=_seconds, default=_DEADLINE_S, metavar="S", help="for the command (default: 600)"
+    )
     command.set_defaults(run=run)
     return command
 
@@ -77,6 +81,9 @@ def run(context: Context, arguments: Namespace) -> int:
     made = command_checks([declared], say)
     catalogue = settings.catalogue.with_checks(made)
     options = f" --name {declared.name}" + "".join(f" --junit {join([each])}" for each in declared.junit)
+    options += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
+    options += f" --engine {settings.engine}" if settings.engine != "auto" else ""
+    options += chosen_options(settings)
     done = execute(
         context,
         topologies,
@@ -100,6 +107,8 @@ def _name(given: str | None, command: list[str]) -> str:
     told = [command[0].rpartition("/")[2], *(each for each in command[1:] if re.fullmatch(r"[\w./:-]{1,20}", each))]
     words = re.findall(r"[a-z0-9]+", " ".join(told[:_WORDS]).lower())
     name = "-".join(words)[:_LONGEST_NAME].strip("-") or "command"
+    if told[:_WORDS] != command:  # another command of the same first words has a row of its own
+        name += f"-{hashlib.sha256(join(command).encode()).hexdigest()[:6]}"
     return name if name[0].isalpha() else f"run-{name}"
 
 

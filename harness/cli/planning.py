@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import sys
 from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from harness import places
@@ -108,13 +110,25 @@ def plan_environment(
             continue  # commands are run behind topologies
         elif not everything and each.safe == "no":
             continue
-        found.append(planned(name, each, f"python -m harness verify --environment {name} --check {each.id}{extra}"))
+        command = f"python -m harness verify --environment {name} --check {each.id}{extra}"
+        found.append(replace(planned(name, each, command), evidence_class=EvidenceClass.HOST))
     return tuple(found)
 
 
+def declared_as(name: str, settings: Settings) -> str:
+    """Return a digest of what harness.toml says of an environment; secrets are not in it, only their names."""
+    paths = [each for each in settings.paths if not each.environments or name in each.environments]
+    told = msgspec.json.encode([settings.environments[name], paths], order="deterministic")
+    return hashlib.sha256(told).hexdigest()[:16]
+
+
 def _options(settings: Settings, engine: Engine | None) -> str:
-    extra = " --engine native" if engine and engine.name == "native" else ""
-    extra += "".join(f" --set {product}={version}" for product, version in settings.versions.items())
+    return (" --engine native" if engine and engine.name == "native" else "") + chosen_options(settings)
+
+
+def chosen_options(settings: Settings) -> str:
+    """Return the options that decide what is stood up and judged, as they are typed."""
+    extra = "".join(f" --set {product}={version}" for product, version in settings.versions.items())
     extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
     extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
     extra += "" if settings.target.is_reference else f" --audit-target {quote(settings.target_named)}"
@@ -189,6 +203,7 @@ def evidence_here(settings: Settings) -> Evidence:
         fingerprint=code,
         target=settings.target.identity,
         left_out=damaged,
+        environments={name: declared_as(name, settings) for name in settings.environments},
     )
     ran = set(merged.names())
     on_demand = [each.name for each in load_topologies(settings.topologies).values() if each.on_demand]
@@ -203,7 +218,15 @@ def evidence_here(settings: Settings) -> Evidence:
 def evidence_from(settings: Settings, folders: list[str]) -> Evidence:
     """Merge what run folders hold, also from other machines."""
     runs = read_runs([Path(folder) for folder in folders])
-    return with_known(merge(runs, expected(settings), target=settings.target.identity), settings)
+    return with_known(
+        merge(
+            runs,
+            expected(settings),
+            target=settings.target.identity,
+            environments={name: declared_as(name, settings) for name in settings.environments},
+        ),
+        settings,
+    )
 
 
 def with_known(evidence: Evidence, settings: Settings) -> Evidence:

@@ -13,6 +13,7 @@ from harness.checks.environment import EnvironmentRun
 from harness.checks.registry import Safety
 from harness.checks.run import Run, RunSettings
 from harness.cli.planning import (
+    declared_as,
     evidence_from,
     evidence_here,
     named_topologies,
@@ -302,6 +303,7 @@ def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Ch
             store,
             context.redactor,
             tell,
+            declared_as=declared_as(name, settings),
         )
         with context.signals.deferred_to(run.interrupt):
             run.execute()

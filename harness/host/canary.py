@@ -53,10 +53,13 @@ class Canary(Struct, frozen=True):
 
 @contextlib.contextmanager
 def scratch_canary(
-    owner: Client, target: AuditTarget, schema: str, role: str, left_behind: Callable[[str], None]
+    connect: Callable[[], Client], target: AuditTarget, schema: str, role: str, left_behind: Callable[[str], None]
 ) -> Iterator[Canary]:
-    """Make a table in a schema, put capture on it, and take all of it away afterwards.
+    """Make a table in a schema, put capture on it, and take all of it away afterwards, on a connection of its own.
 
+    Settings are made for their transaction only: the way to the server may be a pool.
+
+    :param connect: as who may make tables there.
     :param left_behind: hears what could not be taken away.
     :raises DatabaseError: when the role may not, or the trail cannot be put on it.
     """
@@ -64,7 +67,7 @@ def scratch_canary(
     table, within, who = quote_name(canary.table), quote_name(schema), quote_name(role)
     granted = False
     try:
-        with owner.transaction():
+        with connect() as owner, owner.transaction():
             owner.run("SET LOCAL lock_timeout = '5s'")
             owner.run(f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
             target.attach(owner, table)
@@ -80,11 +83,11 @@ def scratch_canary(
     try:
         yield canary
     finally:
-        for statement in (
-            *((f"REVOKE USAGE ON SCHEMA {within} FROM {who}",) if granted else ()),
-            f"DROP TABLE IF EXISTS {table}",
-        ):
-            try:
-                owner.run(f"SET lock_timeout = '5s'; {statement}")
-            except SqlError as error:
-                left_behind(f"{statement}: {describe(error)}")
+        try:
+            with connect() as owner, owner.transaction():
+                owner.run("SET LOCAL lock_timeout = '5s'")
+                if granted:
+                    owner.run(f"REVOKE USAGE ON SCHEMA {within} FROM {who}")
+                owner.run(f"DROP TABLE IF EXISTS {table}")
+        except SqlError as error:
+            left_behind(f"the table {canary.table}{' and a grant on its schema' if granted else ''}: {describe(error)}")

@@ -102,6 +102,8 @@ class PathDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: what comes of the same request a second time: `refused`, done `again`, or done `once` whatever is answered
     repeated: Literal["refused", "again", "once", ""] = ""
     fails: FailingVariant | None = None
+    #: requests that take away what a request made, one after the other, once it was judged
+    cleanup: tuple[Step, ...] = ()
     #: what the host does when the table's audit trigger is missing
     without_trigger: Literal["fails closed", "fails open"] = "fails closed"
 

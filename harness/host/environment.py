@@ -122,7 +122,7 @@ def _base_url(name: str, told: str, variables: Mapping[str, str], redactor: Reda
     return base_url
 
 
-def look_at(environment: Environment, redactor: Redactor) -> EnvironmentEvidence:
+def look_at(environment: Environment, redactor: Redactor, declared_as: str = "") -> EnvironmentEvidence:
     """Find out what the environment is, with nothing but its addresses. Reads only, and ends with its deadline.
 
     What cannot be found is noted; an environment that nobody gets to is told as such, with the reason.
@@ -135,6 +135,7 @@ def look_at(environment: Environment, redactor: Redactor) -> EnvironmentEvidence
         pools=declared.pools,
         prepare=declared.prepare,
         versions=environment.versions,
+        declared_as=declared_as,
         production=declared.production.facts if declared.production else {},
         declared_by=declared.production.declared_by if declared.production else "",
     )
@@ -149,15 +150,23 @@ def look_at(environment: Environment, redactor: Redactor) -> EnvironmentEvidence
     except HarnessError as error:
         return replace(evidence, reason=error.what)
     wrong = contradictions(found, declared.declared)
-    settings, notes = _settings(environment)
+    settings, is_a_lab, notes = _settings(environment)
     return replace(
-        evidence, reached=True, findings=found.findings, contradictions=wrong, settings=settings, notes=notes
+        evidence,
+        reached=True,
+        findings=found.findings,
+        contradictions=wrong,
+        settings=settings,
+        is_a_lab=is_a_lab,
+        notes=notes,
     )
 
 
-def _settings(environment: Environment) -> tuple[dict[str, str], tuple[str, ...]]:
+def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str, ...]]:
+    """Return the server's settings, and whether the role is one that the harness makes for servers of its own."""
     try:
         with environment.client() as client:
-            return postgres_settings(client), ()
+            is_a_lab = str(client.value("SELECT current_user")).startswith("harness_")
+            return postgres_settings(client), is_a_lab, ()
     except (SqlError, DatabaseError) as error:
-        return {}, (f"{environment.name}: the server's settings could not be read: {describe(error)}",)
+        return {}, False, (f"{environment.name}: the server's settings could not be read: {describe(error)}",)

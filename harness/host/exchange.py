@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 _LONGEST_BYTES = 1_048_576
 _REDIRECTS = range(300, 400)
 _LOGIN_NEEDED = (401, 403, 407)
+#: a host that is busy, or whose gateway does not reach it (RFC 9110, RFC 6585): it has not judged the request
+_BUSY = (408, 425, 429, 502, 503, 504)
+
+
+_NOT_REACHED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -48,6 +59,8 @@ class Answer(Struct, frozen=True, kw_only=True):
             return self.trouble
         if self.status in _LOGIN_NEEDED:
             return f"the host answered {self.status}: it does not know the caller; are the caller's headers right?"
+        if self.status in _BUSY:
+            return f"the host answered {self.status}: it is busy, or down behind its gateway"
         if self.status in _REDIRECTS:
             return f"the host answered {self.status}, a redirect; does it want a login, or another base URL?"
         return ""
@@ -126,7 +139,7 @@ class Exchange:
             return Answer(
                 status=0, trouble=f"the request cannot be sent: {why} ({type(error).__name__})", arrived=False
             )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        except _NOT_REACHED as error:
             return Answer(status=0, trouble=f"the host cannot be reached: {_reason(error)}", arrived=False)
         except httpx.HTTPError as error:
             trouble = (

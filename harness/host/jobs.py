@@ -119,10 +119,11 @@ class ObanJobs:
     def take_back(self) -> list[str]:
         """Remove the jobs that were put in, and say what could not be removed.
 
-        Each is cancelled first, so that it is not tried again even where the role may not delete; one that a worker
-        holds stays cancelled, and its row is left to Oban's pruner.
+        Each is cancelled first, so that it is not tried again even where the role may not delete.
         """
         trouble = []
+        with contextlib.suppress(SqlError):  # it may have been cut
+            self._client.value("SELECT 1")
         for identity in self._put_in:
             try:
                 fetch(
@@ -131,7 +132,9 @@ class ObanJobs:
                     "WHERE id = %s AND state::text NOT IN ('completed', 'cancelled', 'discarded')",
                     [identity],
                 )
-                fetch(self._client, f"DELETE FROM {self._table} WHERE id = %s", [identity])
+                fetch(
+                    self._client, f"DELETE FROM {self._table} WHERE id = %s AND state::text <> 'executing'", [identity]
+                )
             except SqlError as error:
                 trouble.append(f"job {identity} could not be removed: {describe(error)}")
         self._put_in.clear()

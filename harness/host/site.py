@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 80
+#: how evidence tells of a value that may be somebody else's
+ANOTHER = "another value"
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -38,6 +40,8 @@ class Site(Struct, frozen=True, kw_only=True):
     application: Callable[[], Client]
     #: connects past the pooler as a superuser; only where the harness stood the servers up
     admin: Callable[[], Client] | None = None
+    #: whether nothing more is to be sent: the run is to end
+    stopped: Callable[[], bool] = bool
     #: whether the proxies and certificates of this machine's environment hold for the requests
     trust_env: bool = True
 
@@ -55,6 +59,7 @@ class Values:
         actor = caller.actor if caller else {}
         self.caller = caller
         self.actor = dict(actor)
+        self._kept: set[str] = set()
         self._held: dict[str, Any] = {
             "unique": unique,
             "correlation": f"harness-{unique}",
@@ -70,7 +75,9 @@ class Values:
         return str(self._held["correlation"])
 
     def keep(self, name: str, value: Any) -> None:
+        """Remember a value that an answer held: it may be anybody's."""
         self._held[name] = value
+        self._kept.add(name)
 
     def has(self, name: str) -> bool:
         return name in self._held
@@ -107,8 +114,9 @@ class Values:
         return filled
 
     def knows(self, value: object) -> bool:
-        """Say whether a value is one of these: then it is ours, and no personal value of anybody else's."""
-        return any(value == held or str(value) == str(held) for held in self._held.values()) or value == self.actor
+        """Say whether a value was made up or declared here: then it is no personal value of anybody else's."""
+        ours = (held for name, held in self._held.items() if name not in self._kept)
+        return any(value == held or str(value) == str(held) for held in ours) or value == self.actor
 
 
 def discreet(value: Any, values: Values, *, ours: bool) -> str:
@@ -121,7 +129,7 @@ def discreet(value: Any, values: Values, *, ours: bool) -> str:
     if ours or values.knows(value):
         text = value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    return "another value"
+    return ANOTHER
 
 
 def place(data: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ import msgspec
 from harness import config
 from harness.audit.actor import Actor, ActorError
 from harness.errors import ConfigError, UsageError
+from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
 from harness.host.secrecy import refuse_secrets
 from harness.recognition import Recognition, contradictions
 
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
-
-#: reasons that say nothing: they would let anything be N/A
-_VAGUE = ("not relevant", "n/a", "not applicable", "not needed", "irrelevant", "tbd", "later", "none", "see above")
-#: words that belong to Not run: it is in scope, and nobody has done it
-_PENDING = ("not yet", "todo", "to do", "pending", "soon", "not tested", "untested", "not adopted")
-_FEWEST_WORDS = 4
 
 
 def require_host_sound(
@@ -144,15 +139,14 @@ def require_reason(at: str, reason: str) -> None:
 
     :raises ConfigError: naming what is wrong with it.
     """
-    text = " ".join(reason.lower().split()).rstrip(".")
     if "\n" in reason:
         raise ConfigError(f"{at}: a reason for N/A is one line")
-    if pending := next((each for each in _PENDING if each in text), None):
+    if pending := NOT_YET.search(reason):
         raise ConfigError(
-            f"{at}: found {reason!r}: what is {pending!r} is Not run, and not N/A",
+            f"{at}: found {reason!r}: what is {' '.join(pending[0].lower().split())!r} is Not run, and not N/A",
             hint="leave not_applicable out, and it is Not run until it is exercised",
         )
-    if any(text == each or text.startswith(f"{each} ") for each in _VAGUE) or len(text.split()) < _FEWEST_WORDS:
+    if is_vague(reason) or len(reason.split()) < FEWEST_WORDS:
         raise ConfigError(
             f"{at}: found {reason!r}, needed an objective reason in one line, tied to what the host is",
             hint="such as: no background job executor in this deployment",

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from harness.audit.target import Change
 from harness.database import SqlError, describe
-from harness.errors import DatabaseError, TimedOutError
+from harness.errors import ConfigError, DatabaseError, TimedOutError
 from harness.host.command import run
 from harness.host.declared import Step
 from harness.host.exchange import Answer, Exchange
@@ -21,7 +21,7 @@ from harness.host.trail import Recorded, Trail
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.host.declared import Expected, FailingVariant, ObanJob, PathDeclaration
     from harness.host.site import Site, Values
@@ -86,11 +86,18 @@ class Path:
     """One declared path at one site. Its connections end with it, and so do the jobs that it put in."""
 
     def __init__(
-        self, declared: PathDeclaration, expected: Expected, site: Site, *, jobs: ObanJobs | None = None
+        self,
+        declared: PathDeclaration,
+        expected: Expected,
+        site: Site,
+        *,
+        jobs: ObanJobs | None = None,
+        tell: Callable[[str], None],
     ) -> None:
         """Connect to nothing yet.
 
         :param jobs: of somebody who takes the path at the same time, and takes all of them back.
+        :param tell: hears what could not be taken away when it is closed.
         """
         self.declared = declared
         self.expected = expected
@@ -101,12 +108,30 @@ class Path:
         self._jobs = jobs
         #: what could not be taken back, once the path is closed
         self.left_behind: list[str] = []
+        self._tell = tell
+        self._taken: list[Values] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        for values in self._taken:
+            self._clean_up(values)
         self._stack.close()
+        for each in self.left_behind:
+            self._tell(each)
+
+    def _clean_up(self, values: Values) -> None:
+        for number, step in enumerate(self.declared.cleanup, 1):
+            try:
+                answer = self._exchange.send(step, values, self.declared.deadline_s)
+            except ConfigError:  # it names what was never kept: there is nothing to take away
+                return
+            if answer.trouble or answer.status != step.status:
+                self.left_behind.append(
+                    f"what {values.unique} made: step {number} of its cleanup was answered {answer}"
+                )
+                return
 
     def take(self, values: Values) -> Taken:
         """Take the path once: what prepares it, then what it is about.
@@ -119,6 +144,7 @@ class Path:
 
     def prepare(self, values: Values) -> Taken:
         """Send the steps before the one that the path is about."""
+        self._taken.append(values)
         steps = self.declared.steps
         return self._send(steps if self._is_beside_http(self.declared.job) else steps[:-1], values)
 
@@ -151,6 +177,8 @@ class Path:
         answers: list[Answer] = []
         amiss: list[str] = []
         for number, step in enumerate(steps, 1):
+            if self.site.stopped():
+                return Taken(steps=tuple(sent), answers=tuple(answers), not_exercised="the run was interrupted")
             answer = self._exchange.send(step, values, self.declared.deadline_s)
             sent.append(step)
             answers.append(answer)
@@ -186,7 +214,7 @@ class Path:
             given=given,
             deadline_s=self.declared.deadline_s,
             say=_unheard,
-            stopped=lambda: False,
+            stopped=self.site.stopped,
         )
         if ended.reason:
             raise TimedOutError(f"the command was ended: {ended.reason}")

@@ -41,8 +41,11 @@ FIELDS: dict[str, str] = {
 }
 
 _DECISIVE = ("chain", "pooler", "product", "pool_mode")
-_ALWAYS_NEEDED = ("chain", "server_version")
-_NEEDED_WITH_POOLER = ("product", "pool_mode", "pool_size", "prepared_statements")
+_ALWAYS_NEEDED = (
+    *("chain", "server_version"),
+    *("session_replication_role", "synchronous_commit", "default_transaction_isolation"),
+)
+_NEEDED_WITH_POOLER = ("product", "version", "pool_mode", "pool_size", "prepared_statements", "prepare")
 
 _VERSIONS = ("version", "server_version")
 _TIMEOUTS = ("idle_in_transaction_session_timeout", "statement_timeout")

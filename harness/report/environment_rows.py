@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from harness.model import EnvironmentEvidence, EvidenceClass
+from harness.model import Confidence, EnvironmentEvidence, EvidenceClass
 from harness.report.comparison import Comparison, compare
 from harness.report.topology_rows import Question, TopologyRow
 
@@ -87,15 +87,16 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, compared: Mapping[
     return compare(
         facts_of(found),
         production,
-        evidence_class=EvidenceClass.HOST,
+        # servers of the harness's own are nobody's staging, whatever they are called
+        evidence_class=EvidenceClass.CI if found.is_a_lab else EvidenceClass.HOST,
         names=(found.name, other or "production"),
         declared_by=declared_by,
     )
 
 
 def facts_of(found: EnvironmentEvidence) -> dict[str, str]:
-    """Return what is known of an environment, by the names of facts and settings."""
-    facts = {each.fact: each.value for each in found.findings if each.value}
+    """Return what is certain of an environment, by the names of facts and settings."""
+    facts = {each.fact: each.value for each in found.findings if each.confidence is Confidence.CERTAIN}
     if found.prepare:
         facts["prepare"] = str(found.prepare)
     return {**found.settings, **facts}

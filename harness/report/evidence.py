@@ -90,6 +90,7 @@ def merge(
     fingerprint: str | None = None,
     target: str | None = None,
     left_out: Iterable[str] = (),
+    environments: Mapping[str, str] | None = None,
 ) -> Evidence:
     """Merge runs into one answer a row.
 
@@ -101,6 +102,7 @@ def merge(
     :param expected: rows that the report owes an answer to, beside those that the runs planned.
     :param declared: the topologies as they are declared now; runs of another declaration are left out.
     :param fingerprint: of the code; that of the newest run when none is given.
+    :param environments: the operator's environments, each with a digest of what is declared of it now.
     :param target: the audit target that the report is about; that of the newest run when none is given. Proofs are
         taken from whatever target they were made with: they are about the checks.
     """
@@ -128,10 +130,11 @@ def merge(
     newest_chains = {
         name: chain_of(found) for run in taken for name, found in run.record.environments.items() if found.reached
     }
+    declared_now = dict(environments or {})
     proofs: dict[tuple[str, str], dict[str, Proof]] = {}
     topologies: dict[str, TopologyEvidence] = {}
     records: dict[str, RunRecord] = {}
-    environments: dict[str, EnvironmentEvidence] = {}
+    found_environments: dict[str, EnvironmentEvidence] = {}
     about = target or (taken[-1].record.audit_target if taken else "")
     name_of = about.partition(" ")[0]
     trail_proofs: dict[str, TrailProof] = {}
@@ -147,7 +150,9 @@ def merge(
                     proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
             continue
         plan = {(each.topology, each.check): each for each in run.record.plan}
-        other = _other_stacks(run.record, newest, declared or {}) | _other_chains(run.record, newest_chains)
+        other = _other_stacks(run.record, newest, declared or {}) | _other_chains(
+            run.record, newest_chains, declared_now
+        )
         for name, why in other.items():
             issues = sum(each.topology == name and each.status is Status.ISSUE for each in run.results)
             out.append(
@@ -163,8 +168,8 @@ def merge(
             if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
         for name, found in run.record.environments.items():
-            if name not in other and (found.reached or name not in environments):
-                environments[name], records[name] = found, run.record
+            if name not in other and (found.reached or name not in found_environments):
+                found_environments[name], records[name] = found, run.record
         for name, stood in run.record.topologies.items():
             if name not in other and (stood.stood or not topologies.get(name, stood).stood):
                 topologies[name], records[name] = stood, run.record
@@ -178,7 +183,7 @@ def merge(
         folders={run.record.run_id: run.folder for run in taken},
         left_out=tuple(dict.fromkeys(out)),
         trail_proofs=trail_proofs,
-        environments=environments,
+        environments=found_environments,
     )
 
 
@@ -221,18 +226,23 @@ _CHAIN = ("pooler", "product", "pool_mode", "server_version")
 
 
 def chain_of(found: EnvironmentEvidence) -> dict[str, str]:
-    """Return what an environment's chain was found to be, as far as it was found."""
-    return {fact: seen.value for fact in _CHAIN if (seen := found.found(fact))}
+    """Return what an environment's chain was found to be, as far as it was found, and which versions ran there."""
+    chain = {fact: seen.value for fact in _CHAIN if (seen := found.found(fact))}
+    return chain | {f"the version of {name}": version for name, version in found.versions.items()}
 
 
-def _other_chains(record: RunRecord, newest: Mapping[str, dict[str, str]]) -> dict[str, str]:
-    """Return the environments of a run that were another chain than in the newest, and why."""
+def _other_chains(
+    record: RunRecord, newest: Mapping[str, dict[str, str]], declared: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environments of a run that were another than in the newest, or declared otherwise, and why."""
     other = {}
     for name, found in record.environments.items():
         chain, now = chain_of(found), newest.get(name, {})
-        changed = [fact for fact in _CHAIN if fact in chain and fact in now and chain[fact] != now[fact]]
+        changed = [fact for fact in chain if fact in now and chain[fact] != now[fact]]
         if found.reached and changed:
             other[name] = f"the environment has changed since: {', '.join(changed)}"
+        elif declared.get(name, found.declared_as) != found.declared_as:
+            other[name] = "harness.toml said otherwise of it"
     return other
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
 from harness.model import Severity, Status
 from harness.report.lint_commands import Verdict
 from harness.report.lint_findings import quoted
@@ -24,29 +25,11 @@ _STATUSES = {each.value for each in Status}
 _DONE = "Done"
 _BLANK = frozenset({"", "-", "–", "—", "_", "?", "n/a", "na", "none", "tbd", "todo", "…", "..."})
 
-#: whoever says so means that it was not run yet
-_NOT_YET = re.compile(
-    r"\b(?:not\s+(?:been\s+)?(?:yet\s+)?(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started)\s+yet|"
-    r"not\s+yet\s+(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started|looked)|"
-    r"yet\s+to\s+be|to\s+be\s+(?:done|tested|verified|run|determined)|will\s+be\s+(?:tested|run|verified|done)|"
-    r"todo|tbd|(?<!no )pending|untested|next\s+sprint|needs?\s+(?:testing|to\s+be)|later\s*$|"
-    r"(?:have|has)(?:n['’]t|\s+not)\s+(?:been\s+)?(?:tested|tried|run|verified|checked|exercised)|"
-    r"not\s+(?:been\s+)?(?:tested|tried|run|verified|checked)\s*$)\b",
-    re.IGNORECASE,
-)
 _ABSENT = re.compile(
     r"\b(?:there\s+(?:is|are)\s+no\b|not\s+applicable|out\s+of\s+scope|does\s+not\s+(?:exist|apply)|do\s+not\s+apply|"
     r"we\s+(?:have|use|run)\s+no\b|no\s+(?:[\w-]+\s+){1,4}in\s+this\s+(?:deployment|application|app|environment)\b)",
     re.IGNORECASE,
 )
-_VAGUE = re.compile(
-    r"(?:this\s+is\s+|it\s+is\s+|it's\s+)?(?:not\s+(?:relevant|applicable|needed|necessary|required|important|used|"
-    r"in\s+scope)|irrelevant|unnecessary|does\s+not\s+apply|doesn['’]t\s+apply|see\s+(?:above|below|notes?|there)|same|"
-    r"ditto|idem|skipped?|ignored?|obvious|trivial|unknown|later|out\s+of\s+scope)\b",
-    re.IGNORECASE,
-)
-_BECAUSE = re.compile(r"(?:\b(?:because|since|as|for|in|while)\b|[:;,—–])\s*(?:\S+\s+){3,}\S+", re.IGNORECASE)
-_FEWEST_WORDS = 4
 _TRACKED = re.compile(
     r"(?i)\b(?:owner|owned\s+by|next\s+step|next:|assigned|tracked|mitigation|fix(?:ed)?\s+(?:in|by)|follow-?up)\b|@\w"
 )
@@ -100,7 +83,7 @@ def r2_not_run_is_not_na(page: Page) -> Iterator[Finding]:
     """What is in scope and was not run yet is Not run; what is out of scope is N/A."""
     for entry in page.rows(*WITH_STATUS):
         reason = reason_of(entry)
-        if status_of(entry) == Status.NA and (match := _NOT_YET.search(reason)):
+        if status_of(entry) == Status.NA and (match := NOT_YET.search(reason)):
             yield page.error(
                 entry.line,
                 "R2",
@@ -126,9 +109,9 @@ def r3_na_has_a_reason(page: Page) -> Iterator[Finding]:
         cells = (entry.cell("notes"), entry.cell("evidence"))
         if is_blank(reason):
             yield page.error(entry.line, "R3", "N/A without a reason", mend)
-        elif _VAGUE.match(reason) and not _BECAUSE.search(reason):
+        elif is_vague(reason):
             yield page.error(entry.line, "R3", f"N/A with a vague reason, {quoted(reason)}", mend)
-        elif len(reason.split()) < _FEWEST_WORDS and not any(map(page.pointers, cells)):
+        elif len(reason.split()) < FEWEST_WORDS and not any(map(page.pointers, cells)):
             yield page.error(entry.line, "R3", f"N/A with too short a reason, {quoted(reason)}", mend)
         elif any(span.kind is SpanKind.BREAK for cell in cells for span in cell.spans):
             yield page.error(entry.line, "R3", "N/A with a reason of several lines", "say it in one line")

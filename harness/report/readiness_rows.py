@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FEW = 5
 _PATH = "path."
+_NOT_OWED = ("failure", "no-trigger")
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -38,7 +39,9 @@ def rows_of(evidence: Evidence, checks: Sequence[str], topologies: Sequence[str]
     return [
         row
         for row in evidence.rows
-        if (not topologies or row.planned.topology in topologies) and any(is_of(row, name) for name in checks)
+        # an environment is meant only where it is named: most checks are not safe there
+        if (row.planned.topology in topologies if topologies else row.planned.evidence_class is EvidenceClass.CI)
+        and any(is_of(row, name) for name in checks)
     ]
 
 
@@ -69,6 +72,8 @@ def path_rows(evidence: Evidence, environment: str, path: str) -> list[Row]:
             if row.planned.path
             else row.planned.check == whole or row.planned.check.startswith(f"{whole}-")
         )
+        # what is not safe where others work is owed on topologies, and not there
+        and not (row.status is Status.NOT_RUN and row.planned.path and row.planned.path.aspect in _NOT_OWED)
     ]
 
 

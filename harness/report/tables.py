@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness.checks.environment import NOT_SAFE
 from harness.host.preflight import PreflightRow
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
@@ -143,9 +144,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_from=records[0].started_at if records else "",
         evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
         # what is not safe in an operator's environment was never owed there
-        status=worst(
-            row.status for row in evidence.rows if row.planned.topology not in hosts or row.status is not Status.NOT_RUN
-        ),
+        status=worst(row.status for row in evidence.rows if row.result.reason != NOT_SAFE),
         counts={name: count(row.result for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),

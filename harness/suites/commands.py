@@ -6,15 +6,17 @@ import socket
 import time
 from pathlib import Path
 from shlex import join
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from harness.checks.findings import NotExercisedError
-from harness.checks.registry import P0, Check, Control, breaks, check
+from harness.checks.registry import P0, Capability, Check, Control, breaks, check
+from harness.database import console
 from harness.errors import ConfigError, TimedOutError, UsageError
 from harness.host.command import run, variables
-from harness.host.junit import add_up, find_junit, read_junit
+from harness.host.junit import JUnitResult, add_up, find_junit, read_junit
 from harness.model import Section, Status
 from harness.waiting import NotYet, poll
 
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.host.declared import CommandDeclaration
 
-_EXIT = "exit code"
+_EXIT, _THROUGH = "exit code", "it came through the pooler"
+_CONSOLE = Capability(
+    "an admin console",
+    "there is no pooler whose console tells what passed it",
+    lambda topology: topology.pooler is not None and topology.pooler.product == "pgbouncer",
+)
 #: kept back for standing up and tearing down around the command's own deadline
 _AROUND_S = 30.0
 _STATISTICS_S = 4.0
@@ -54,7 +61,11 @@ def command_checks(
             area="test suite of its own",
         )
         made = replace(declare(_runs(each, say or _unheard)), longest_s=each.deadline_s + _AROUND_S)
-        found += [made, breaks(made, at=_EXIT)(the_server_is_out_of_reach)]
+        found += [
+            made,
+            breaks(made, at=_EXIT)(the_server_is_out_of_reach),
+            breaks(made, at=_THROUGH, needs=(_CONSOLE,))(the_address_leads_past_the_pooler),
+        ]
     return tuple(found)
 
 
@@ -64,6 +75,10 @@ def _unheard(_line: str) -> None:
 
 def the_server_is_out_of_reach(bench: Bench) -> None:
     bench.otherwise = True
+
+
+def the_address_leads_past_the_pooler(bench: Bench) -> None:
+    bench.past_the_pooler = True
 
 
 def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[[Bench], None]:
@@ -77,22 +92,27 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         if bench.otherwise:
             closed = _closed_port()
             chain, direct = replace(chain, port=closed), replace(direct, port=closed)
+        if bench.past_the_pooler:
+            chain = direct
         mode = str(bench.mode or "none")
         given = variables(chain, direct) | {"HARNESS_TOPOLOGY": bench.topology.name, "POOL_MODE": mode}
         root = Path.cwd() / declared.folder
-        since = time.time()
         before = _own_sessions(bench, database)
-        try:
-            ended = run(
-                declared.command,
-                folder=root,
-                given=given,
-                deadline_s=declared.deadline_s,
-                say=say,
-                stopped=lambda: lab.is_closed,
-            )
-        except UsageError as error:
-            raise NotExercisedError(error.what) from None
+        # one at a time in a folder: what they write there would be each other's
+        with _in_folder(root):
+            since = time.time()
+            try:
+                ended = run(
+                    declared.command,
+                    folder=root,
+                    given=given,
+                    deadline_s=declared.deadline_s,
+                    say=say,
+                    stopped=lambda: lab.is_closed,
+                )
+            except UsageError as error:
+                raise NotExercisedError(error.what) from None
+            results = _results(declared, root, since)
         lab.keep_log(f"command-{declared.name}", ended.output)
         bench.fact("command", join(declared.command))
         bench.fact("took", f"{ended.seconds:g} s")
@@ -101,7 +121,9 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         bench.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
         # a suite that ignores the address passes everywhere, and says nothing about this topology
         bench.expect("it used the database that it was given", _used(bench, database, before), equals=True)
-        _expect_results(bench, declared, root, since)
+        if (passed := _passed_the_pooler(bench, database)) is not None:
+            bench.expect(_THROUGH, passed, equals=True)
+        _expect_results(bench, declared, results)
 
     return run_it
 
@@ -137,24 +159,50 @@ def _used(bench: Bench, database: str, before: int) -> bool:
         return False
 
 
-def _expect_results(bench: Bench, declared: CommandDeclaration, root: Path, since: float) -> None:
+def _passed_the_pooler(bench: Bench, database: str) -> bool | None:
+    """Say whether a query to the database passed the pooler; None where nobody can be asked.
+
+    Without it a suite that uses the server's own address only would pass for one that works behind the pooler
+    (https://www.pgbouncer.org/usage.html#show-commands).
+    """
+    endpoint = bench.lab.console()
+    if endpoint is None:
+        return None
+    rows = console(endpoint, "SHOW STATS")
+    return any(row["database"] == database and int(row["total_query_count"]) > 0 for row in rows)
+
+
+_folders: dict[Path, Lock] = {}
+_folders_lock = Lock()
+
+
+def _in_folder(folder: Path) -> Lock:
+    with _folders_lock:
+        return _folders.setdefault(folder.resolve(), Lock())
+
+
+def _results(declared: CommandDeclaration, root: Path, since: float) -> JUnitResult | ConfigError | None:
+    """Return what the command wrote of its tests; None when it wrote nothing."""
     try:
         files = find_junit(declared.junit or _USUAL, root, since)
-        results = add_up([read_junit(path) for path in files])
+        return add_up([read_junit(path) for path in files]) if files else None
     except ConfigError as error:
-        if declared.junit:  # else it is some other XML
-            bench.expect("JUnit XML that can be read", f"{error.where}: {error.what}", equals="JUnit XML")
-        return
-    if not files and not declared.junit:
-        return
-    if not bench.expect("JUnit XML was written", bool(files), equals=True):
-        return
-    bench.fact("tests", results.tests)
-    bench.fact("skipped", results.skipped)
-    bench.expect("tests that failed", list(results.failed), equals=[])
-    verdict = results.verdict
-    told = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
-    bench.expect("what the results are worth", str(told), equals=str(Status.OK))
+        return error if declared.junit else None  # else it is some other XML
+
+
+def _expect_results(bench: Bench, declared: CommandDeclaration, results: JUnitResult | ConfigError | None) -> None:
+    if isinstance(results, ConfigError):
+        bench.expect("JUnit XML that can be read", f"{results.where}: {results.what}", equals="JUnit XML")
+    elif results is None:
+        if declared.junit:
+            bench.expect("JUnit XML was written", observed=False, equals=True)
+    else:
+        bench.fact("tests", results.tests)
+        bench.fact("skipped", results.skipped)
+        bench.expect("tests that failed", list(results.failed), equals=[])
+        verdict = results.verdict
+        told = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
+        bench.expect("what the results are worth", str(told), equals=str(Status.OK))
 
 
 def _closed_port() -> int:

@@ -14,8 +14,10 @@ from harness.audit.target_file import Feature
 from harness.checks.findings import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
 from harness.database import SqlError, describe, roll_back
+from harness.errors import TimedOutError
 from harness.model import Section
 from harness.suites.habits import default_actor
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from harness.audit.target import Change
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _FRESH_CLIENTS = 8
 _HELD_S = 0.15
+_LATE_S = 5.0
 _ROUNDS = 6
 _MOST_ROUNDS = 60
 _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
@@ -136,7 +139,7 @@ def canary_attributed(bench: Bench | EnvironmentBench) -> None:
                 rounds += 1
                 if both := used[_ADA] & used[_BOB]:
                     shared = str(min(both))
-            changes = _of(bench, canary, mine)
+            changes = _when_there(bench, canary, mine, 2 * rounds)
         finally:
             _clear(bench, canary, mine)
         if shared:
@@ -177,12 +180,13 @@ def canary_rolled_back(bench: Bench | EnvironmentBench) -> None:
         try:
             with client.transaction():
                 _declare(bench, client, _ADA)
-                canary.insert(client, mine)
+                canary.insert(client, f"{mine}-gone")
                 if not bench.otherwise:
                     roll_back()
-            found = len(_of(bench, canary, mine))
+            # written after it: where this one is in the trail, the other would be, too
             _write(bench, canary, client, _ADA, f"{mine}-kept")
-            kept = len(_of(bench, canary, f"{mine}-kept"))
+            kept = len(_when_there(bench, canary, f"{mine}-kept", 1))
+            found = len(_of(bench, canary, f"{mine}-gone"))
         finally:
             _clear(bench, canary, mine)
     bench.expect("changes of what was rolled back", found, equals=0)
@@ -232,6 +236,21 @@ def _of(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> list[Ch
         f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
         f"AND starts_with(change.data_after::jsonb ->> '{canary.column}', '{prefix}')",
     )
+
+
+def _when_there(bench: Bench | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:
+    """Wait for as many as were written: a trail may be read from a standby, or be written late."""
+
+    def probe() -> list[Change]:
+        found = _of(bench, canary, prefix)
+        if len(found) < wanted:
+            raise NotYet(f"{len(found)} of them")
+        return found
+
+    try:
+        return poll(probe, what="the rows in the trail", deadline_s=_LATE_S, interval_s=0.05)
+    except TimedOutError:
+        return _of(bench, canary, prefix)
 
 
 def _text(change: Change, canary: Canary) -> str:

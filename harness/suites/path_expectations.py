@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checks.findings import Findings, NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.site import Values, discreet, holds
+from harness.host.site import ANOTHER, Values, discreet, holds
 from harness.host.taking import Path, Seen, Taken
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def the_path(declared: PathDeclaration, bench: Findings, jobs: ObanJobs | None =
     site = bench.site
     if declared.steps and not site.base_url:
         raise NotExercisedError(f"no base URL is declared for {site.name}")
-    return Path(declared, declared.expect, site, jobs=jobs)
+    return Path(declared, declared.expect, site, jobs=jobs, tell=bench.left_behind)
 
 
 def first_caller(declared: PathDeclaration, bench: Findings) -> Caller | None:
@@ -88,7 +88,7 @@ def expect_rows(bench: Findings, path: Path, values: Values, seen: Seen) -> None
     bench.expect("transactions", len(seen.transactions), equals=1)
     bench.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
     actor = wanted_actor(path, values)
-    spelt = discreet(actor, values, ours=True)
+    spelt = _spelt(actor, values, ours=ours)
     wrong = next((each.actor for each in seen.changes if not same_actor(each.actor, actor)), actor)
     bench.expect(ACTOR, spelt if wrong == actor else discreet(wrong, values, ours=ours), equals=spelt)
     if expected.key:
@@ -116,7 +116,14 @@ def _expect_actions(bench: Findings, path: Path, values: Values, seen: Seen) -> 
             right = values.text(told)
             found = [getattr(each, field, None) for each in seen.actions]
             wrong = next((each for each in found if each != right), right)
-            bench.expect(name, right if wrong == right else discreet(wrong, values, ours=ours), equals=right)
+            spelt = _spelt(right, values, ours=ours)
+            bench.expect(name, spelt if wrong == right else discreet(wrong, values, ours=ours), equals=spelt)
+
+
+def _spelt(right: Any, values: Values, *, ours: bool) -> str:
+    """Return what is expected as evidence may show it: what was kept from an answer may be anybody's."""
+    told = discreet(right, values, ours=ours)
+    return "the value that the answer held" if told == ANOTHER else told
 
 
 def same_actor(found: Any, wanted: dict[str, Any]) -> bool:

@@ -73,6 +73,9 @@ def _failing_variant(declared: PathDeclaration, bench: Findings, path: Path, val
             raise NotExercisedError(f"no worker tried the job that fails: {state or 'it is gone'}")
         bench.expect("the job completed", state.state == "completed", equals=False)
     bench.expect("rows in the trail", len(path.look(values, wanted=1, deadline_s=1.0).changes), equals=0)
+    with contextlib.closing(bench.site.application()) as client:
+        bench.expect("rows in the table", count_in_table(client, path.expected, values), equals=0)
+    bench.fact("that it had begun to write", "is declared, and was not seen from here")
 
 
 def _cut_in_the_middle(bench: Findings, path: Path, values: Values, admin: Client) -> tuple[Taken, int]:
@@ -170,7 +173,7 @@ def no_trigger(declared: PathDeclaration, bench: Findings) -> None:
             if taken.job and not state.startswith(_TRIED):
                 raise NotExercisedError(f"the job was not tried while the trigger was missing: {state}")
             if declared.kind == "job" and not taken.job:
-                state = _let_it_run(path, values, admin)
+                state = when_tried(path, values, admin)
             kept = count_in_table(admin, path.expected, values)
             audited = len(path.seen(values).changes)
         done = taken.succeeded and (not state or state.startswith("completed"))
@@ -192,7 +195,7 @@ def no_trigger(declared: PathDeclaration, bench: Findings) -> None:
             bench.expect("its rows then", len(path.look(values, wanted=1).changes), equals=path.expected.rows)
 
 
-def _let_it_run(path: Path, values: Values, admin: Client) -> str:
+def when_tried(path: Path, values: Values, admin: Client) -> str:
     """Wait until a job that a request enqueued was tried at least once: before that it has refused nothing.
 
     :raises NotExercisedError: when the answer named no job, or it was not tried.

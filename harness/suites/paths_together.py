@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError
@@ -17,8 +18,11 @@ from harness.host.taking import Taken
 from harness.suites.path_expectations import require_exercised, same_actor, the_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from harness.host.declared import Caller, PathDeclaration
     from harness.host.jobs import ObanJobs
+    from harness.host.taking import Path
 
 #: the expectation that a row of another caller turns
 OTHERS = "rows that name another caller"
@@ -47,29 +51,34 @@ def two_callers(declared: PathDeclaration, bench: Findings) -> None:
     with the_path(declared, bench) as path:
         # a server connection for each of them would be more than some pools have
         jobs = path.jobs(declared.job) if declared.job else None
-        times = _side_by_side(declared, bench, callers, jobs)
-        done = [each for each in times if each.taken.succeeded]
-        bench.expect("times it was answered as declared", len(done), equals=len(times))
-        end = time.monotonic() + declared.deadline_s
-        whole = others = wrong = 0
-        transactions: set[str] = set()
-        for each in done:
-            left_s = max(0.2, end - time.monotonic())
-            path.wait_for_rows(each.values, wanted=path.expected.rows, deadline_s=left_s)
-        if done:
-            path.watch(done[-1].values, path.expected.rows)
-        for each in done:
-            seen = path.seen(each.values)
-            whole += len(seen.changes) == len(seen.beside) == path.expected.rows
-            others += sum(not same_actor(change.actor, each.values.actor) for change in seen.beside)
-            right = each.values.text(path.expected.correlation)
-            wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
-            transactions |= set(seen.transactions)
-        bench.expect("times exactly its rows were found", whole, equals=len(done))
-        bench.expect(OTHERS, others, equals=0)
-        bench.expect("times another correlation was found", wrong, equals=0)
-        bench.expect("transactions", len(transactions), equals=len(done))
-    _require_sharing(bench, len(times))
+        with _served(bench) as served:
+            times = _side_by_side(declared, bench, callers, jobs)
+            _judge(bench, path, times, served)
+
+
+def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[set[str]], dict[str, set[int]]]) -> None:
+    done = [each for each in times if each.taken.succeeded]
+    bench.expect("times it was answered as declared", len(done), equals=len(times))
+    end = time.monotonic() + path.declared.deadline_s
+    whole = others = wrong = 0
+    transactions: set[str] = set()
+    for each in done:
+        left_s = max(0.2, end - time.monotonic())
+        path.wait_for_rows(each.values, wanted=path.expected.rows, deadline_s=left_s)
+    if done:
+        path.watch(done[-1].values, path.expected.rows)
+    for each in done:
+        seen = path.seen(each.values)
+        whole += len(seen.changes) == len(seen.beside) == path.expected.rows
+        others += sum(not same_actor(change.actor, each.values.actor) for change in seen.beside)
+        right = each.values.text(path.expected.correlation) if path.site.target.statements.actions else ""
+        wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
+        transactions |= set(seen.transactions)
+    bench.expect("times exactly its rows were found", whole, equals=len(done))
+    bench.expect(OTHERS, others, equals=0)
+    bench.expect("times another correlation was found", wrong, equals=0)
+    bench.expect("transactions", len(transactions), equals=len(done))
+    _require_sharing(bench, served(transactions), len(times))
 
 
 def _side_by_side(
@@ -84,7 +93,7 @@ def _side_by_side(
                 for _ in range(_ROUNDS):
                     values = Values(caller)
                     prepared = path.prepare(values)
-                    together.wait(declared.deadline_s)
+                    together.wait(declared.deadline_s)  # broken for all when one of them ends early
                     taken = path.act(values, prepared) if prepared.succeeded else prepared
                     times.append(_Time(values, require_exercised(taken)))
                 for each in times:  # one that never ends shows by its rows
@@ -105,22 +114,49 @@ def _side_by_side(
         return [each for done in running for each in done.result()]
 
 
-def _require_sharing(bench: Findings, times: int) -> None:
-    """Record which server connections served; with more writes than connections, some were shared."""
+@contextlib.contextmanager
+def _served(bench: Findings) -> Iterator[Callable[[set[str]], dict[str, set[int]]]]:
+    """Record which server process each transaction's record was written by, and under whose name.
+
+    Only where the harness stood the servers up. Yields a function that returns actor id to pids, of some transactions.
+    """
+    if bench.site.admin is None:
+        yield lambda _transactions: {}
+        return
+    name = f"public.harness_served_{secrets.token_hex(4)}"
+    with bench.site.admin() as admin:
+        admin.run(
+            f"CREATE TABLE {name} (transaction_id text, pid int, actor jsonb);"
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $t$ BEGIN "
+            f"INSERT INTO {name} VALUES (NEW.id::text, pg_backend_pid(), NEW.actor_ref); RETURN NULL; END $t$;"
+            f"CREATE TRIGGER {name.rpartition('.')[2]} AFTER INSERT ON public.audit_transactions FOR EACH ROW "
+            f"EXECUTE FUNCTION {name}()"
+        )
+        try:
+
+            def read(transactions: set[str]) -> dict[str, set[int]]:
+                found: dict[str, set[int]] = {}
+                for transaction, pid, actor in admin.rows(f"SELECT transaction_id, pid, actor FROM {name}"):
+                    if transaction in transactions:
+                        found.setdefault(str((actor or {}).get("id")), set()).add(pid)
+                return found
+
+            yield read
+        finally:
+            admin.run(f"DROP FUNCTION {name}() CASCADE; DROP TABLE {name}")
+
+
+def _require_sharing(bench: Findings, served: dict[str, set[int]], times: int) -> None:
+    """Record a server connection that wrote for both callers; without one nothing shows that they were apart.
+
+    :raises NotExercisedError: where it could have been seen, and was not.
+    """
     if bench.site.admin is None:
         bench.fact("shared", f"{times} writes by two callers; who shared a server connection is not visible from here")
         return
-    with bench.site.admin() as admin:
-        pids = [
-            pid
-            for (pid,) in admin.rows(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'harness_app' "
-                "ORDER BY pid"
-            )
-        ]
-    bench.fact("server connections of the application", pids)
-    if not 0 < len(pids) < times:
-        raise NotExercisedError(
-            f"{times} writes over {len(pids)} server connections: nothing shows that two callers shared one"
-        )
-    bench.fact("shared", f"{times} writes of two callers over {len(pids)} server connections")
+    bench.fact("server connections by caller", {actor: sorted(pids) for actor, pids in sorted(served.items())})
+    both = set.intersection(*served.values()) if len(served) > 1 else set()
+    if not both:
+        raise NotExercisedError("no server connection was seen to write for both callers")
+    pid = min(both)
+    bench.probed("one server connection wrote for both callers", pid, pid)

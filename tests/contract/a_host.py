@@ -32,6 +32,14 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO harness_app;
 """
 
 
+class FailedError(Exception):
+    """What the host was told to do once it had written."""
+
+
+def _fail() -> None:
+    raise FailedError
+
+
 class Host:
     """Serves `POST /posts`, and performs jobs, on a database through the chain."""
 
@@ -127,12 +135,17 @@ class Host:
                     )
                     if self.wrong == "twice":
                         client.execute("UPDATE posts SET title = 'b' WHERE slug = 'taken'")
+                    if told.get("then") == "fail" and self.wrong != "half of it":
+                        _fail()
                 if self.wrong == "two transactions":
                     with client.transaction():
                         self._declare(client, named)
                         client.execute("UPDATE posts SET title = 'c' WHERE id = %s", [identity])
-        except psycopg.errors.UniqueViolation:
-            self._send(request, 422, {"errors": {"slug": ["is taken"]}})
+                if told.get("then") == "fail":  # too late: it is committed
+                    _fail()
+        except (psycopg.errors.UniqueViolation, FailedError):
+            busy = self.wrong == "busy" and "then" not in told
+            self._send(request, 429 if busy else 422, {"errors": {"slug": ["is taken"]}})
             return
         slug = SECRET_OF_ANOTHER if self.wrong == "another tenant" else told["slug"]
         self._send(request, 201, {"id": identity, "slug": slug})

@@ -71,10 +71,10 @@ where = { slug = "{unique}" }
 correlation = "{correlation}"
 action = "post_created"
 [paths.fails]
-why = "the slug is taken"
+why = "the host is told to fail once it has written"
 [[paths.fails.steps]]
 path = "/posts"
-json = { slug = "taken", title = "{unique}" }
+json = { slug = "{unique}", then = "fail" }
 status = 422
 
 [[paths]]
@@ -196,6 +196,7 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
     staged = next(each for each in report["topologies"] if each["environment"] == "staging")
     assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
     assert staged["matches_prod"] == "partial"
+    assert "the harness stood staging up itself" in staged["rationale"]  # a lab is nobody's staging
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs") == 0
@@ -212,6 +213,8 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
         ("another tenant", "path.new-post", Status.ISSUE, "another slug"),
         ("another actor", "path.new-post", Status.ISSUE, "another value"),
         ("another actor", "path.new-post-two-callers", Status.ISSUE, "name another caller"),
+        ("half of it", "path.new-post-failure", Status.ISSUE, "rows in the trail: expected 0, observed 1"),
+        ("busy", "path.new-post-repeated", Status.NOT_RUN, "the host answered 429"),
         ("twice", "path.new-post", Status.ISSUE, "changes of public.posts in that transaction"),
         ("never", "path.retitle", Status.ISSUE, "available after 0 of 20 attempts"),
         ("fails for good", "path.retitle", Status.ISSUE, "discarded"),

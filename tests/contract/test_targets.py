@@ -89,7 +89,7 @@ def test_a_setting_for_the_session_goes_wrong_where_connections_are_shared(tmp_p
 def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) -> None:
     """Not Threadline's SQL, which we do not ship: something with its names."""
     sql = (TARGETS / "plain-trigger.sql").read_text().replace("audit_row()", "threadline_capture_changes()")
-    sql += "CREATE TABLE audit_actions (id uuid); ALTER TABLE audit_transactions ADD action_id uuid;"
+    sql += "CREATE TABLE audit_actions (id uuid, name text, correlation_id text, job_id text); ALTER TABLE audit_transactions ADD action_id uuid;"
     (tmp_path / "own.sql").write_text(sql + "ALTER TABLE audit_changes ADD changed_from jsonb;")
     run = judged(
         tmp_path, name, "direct", "--audit-target", "threadline", "--audit-sql", "own.sql",

@@ -14,9 +14,17 @@ POOLED = {
     "pool_mode": "transaction",
     "pool_size": "20",
     "prepared_statements": "tracked",
+    "prepare": "unnamed",
     "server_version": "17.5",
+    "session_replication_role": "origin",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
 }
-DIRECT = {"chain": "direct", "server_version": "17.5"}
+SERVER = {
+    name: POOLED[name]
+    for name in ("server_version", "session_replication_role", "synchronous_commit", "default_transaction_isolation")
+}
+DIRECT = {"chain": "direct", **SERVER}
 
 
 def _host(here: dict[str, str], production: dict[str, str]) -> Comparison:
@@ -33,7 +41,8 @@ def test_all_that_is_declared_and_needed_the_same_is_yes_by_whose_declaration() 
     assert found.matches == "yes"
     assert found.paragraph == (
         "By the declaration of those who run production, staging is the same as production in chain, product, "
-        "pool_mode, prepared_statements, pool_size, version and server_version."
+        "pool_mode, prepared_statements, prepare, pool_size, version, server_version, session_replication_role, "
+        "synchronous_commit and default_transaction_isolation."
     )
 
 
@@ -46,7 +55,13 @@ def test_who_declared_production_is_named() -> None:
 
 def test_without_a_pooler_nothing_is_asked_of_one() -> None:
     assert _host(DIRECT, DIRECT).matches == "yes"
-    assert _host({"pooler": "no", "server_version": "17"}, {"pooler": "no", "server_version": "17"}).matches == "yes"
+    assert _host({"pooler": "no", **SERVER}, {"pooler": "no", **SERVER}).matches == "yes"
+
+
+@pytest.mark.parametrize("name", ["version", "prepare", "pool_size", "session_replication_role"])
+def test_what_production_leaves_out_keeps_it_from_matching(name: str) -> None:
+    production = {field: value for field, value in POOLED.items() if field != name}
+    assert _host(POOLED, production).matches == "partial"
 
 
 def test_ci_class_is_partial_at_best() -> None:

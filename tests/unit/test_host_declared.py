@@ -223,7 +223,6 @@ def test_what_is_made_up_or_answered_is_no_secret_of_the_file(tmp_path: Path, ol
         "Not relevant.",
         "n/a",
         "N/A for us",
-        "tbd",
         "None",
         "irrelevant here in this deployment",
         "we skip it",

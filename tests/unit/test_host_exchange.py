@@ -206,7 +206,13 @@ def test_a_caller_who_is_not_known_has_exercised_nothing(server: Callable[..., S
     assert not answer.succeeded
 
 
-@pytest.mark.parametrize("status", [404, 422, 500, 503])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_host_that_is_busy_or_behind_a_gateway_has_judged_nothing(server: Callable[..., Server], status: int) -> None:
+    answer = send(server(says(f"HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n".encode())).base_url)
+    assert f"the host answered {status}" in answer.why_not_exercised
+
+
+@pytest.mark.parametrize("status", [404, 422, 500])
 def test_another_status_is_an_answer(server: Callable[..., Server], status: int) -> None:
     told = f"HTTP/1.1 {status} No\r\ncontent-length: {len(OF_ANOTHER)}\r\n\r\n{OF_ANOTHER}"
     answer = send(server(says(told.encode())).base_url)
