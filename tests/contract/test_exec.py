@@ -36,7 +36,7 @@ open("results.xml", "w").write('<testsuite><testcase classname="A" name="b"/></t
 """
 
 
-USES_IT = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).close()"
+USES_IT = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 1').connection.close()"
 
 
 def last(reports: Path) -> StoredRun:
@@ -61,6 +61,17 @@ def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, t
     assert "rows 1" in log
     assert "the password is [redacted]" in log
     assert "the password is [redacted]" in done.stdout
+
+
+def test_a_command_that_goes_past_the_pooler_has_shown_nothing_of_it(any_engine: Engine, tmp_path: Path) -> None:
+    program = USES_IT.replace("DATABASE_URL", "DIRECT_URL")
+    done = harness(
+        tmp_path,
+        *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--", sys.executable, "-c", program),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "it came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ command = ["{sys.executable}", "-c", "pass"]
         ),
     )
     assert done.returncode == 1
-    assert "proven=1 unproven=1" in done.stdout
+    assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
     assert "it used the database that it was given: expected true, observed false" in done.stderr
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
