@@ -420,8 +420,6 @@ class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
     contradictions: tuple[str, ...] = ()
     #: of the server, as it says itself
     settings: dict[str, str] = {}
-    #: of the pooler, where its admin console was named
-    pooler_settings: dict[str, str] = {}
     #: what production is declared to be, by the names of facts and settings
     production: dict[str, str] = {}
     #: whose declaration that is

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.documented import WORKS, Entry, documented
 from harness.checks.findings import Findings, NotExercisedError
-from harness.database import Client, SqlError, connect, cut, describe
+from harness.database import Client, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.recognised import declared_facts
 from harness.model import (
@@ -103,8 +102,6 @@ class Bench(Findings):
         super().__init__(target)
         self._lab = lab
         self._workplace = workplace
-        self._stack = ExitStack()
-        self._clients: list[Client] = []
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.database = database
@@ -245,20 +242,6 @@ class Bench(Findings):
         self._admin = self._owner = None
         self._workplace.forget_connections()
 
-    def _keep(self, client: Client) -> Client:
-        self._stack.callback(client.close)
-        self._clients.append(client)
-        return client
-
-    def cut(self) -> None:
-        """End every connection under whoever waits on it, in another thread."""
-        for client in list(self._clients):
-            cut(client)
-
-    def close(self) -> None:
-        with contextlib.suppress(SqlError):
-            self._stack.close()
-
     # --- the application's work -------------------------------------------------------------------
 
     def audited(self, client: Client, actor: Actor | None) -> contextlib.AbstractContextManager[Client]:
@@ -317,11 +300,6 @@ class Bench(Findings):
             f"$t$ BEGIN {body}; RETURN NEW; END $t$;"
             f"CREATE TRIGGER tamper BEFORE INSERT ON public.{table} FOR EACH ROW EXECUTE FUNCTION public.tamper()"
         )
-
-    def for_now(self, statements: str, *, undo: str) -> None:
-        """Run SQL as superuser in a database that others use after this check, and undo it when the check ends."""
-        self.sabotage(statements)
-        self._stack.callback(self.sabotage, undo)
 
     def tamper_for_now(self, table: str, body: str) -> None:
         self.tamper(table, body)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, cast
 
@@ -15,7 +14,6 @@ from harness.audit.target import AuditTarget
 from harness.checks.findings import Findings, NotExercisedError
 from harness.checks.registry import Safety
 from harness.checks.runner import accept_known, run_check
-from harness.database import Client, SqlError, cut
 from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from harness.checks.bench import Bench
     from harness.checks.registry import Catalogue, Check
+    from harness.database import Client
     from harness.host.site import Site
     from harness.redaction import Redactor
     from harness.store import RunStore
@@ -51,8 +50,6 @@ class EnvironmentBench(Findings):
         self._reader: Client | None = None
         self._environment = environment
         self._evidence = evidence
-        self._stack = ExitStack()
-        self._clients: list[Client] = []
 
     @property
     def site(self) -> Site:
@@ -106,19 +103,6 @@ class EnvironmentBench(Findings):
                 yield canary
         else:
             raise NotExercisedError(_NOT_NAMED)
-
-    def _keep(self, client: Client) -> Client:
-        self._stack.callback(client.close)
-        self._clients.append(client)
-        return client
-
-    def cut(self) -> None:
-        for client in list(self._clients):
-            cut(client)
-
-    def close(self) -> None:
-        with contextlib.suppress(SqlError):
-            self._stack.close()
 
 
 class EnvironmentPlace(Struct, frozen=True):

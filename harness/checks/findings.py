@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from harness.database import Client, SqlError, cut
 from harness.model import BackendProbe, Expectation, FeatureOutcome, Limit, Severity
 
 if TYPE_CHECKING:
@@ -26,10 +29,12 @@ class NotApplicableError(Exception):
 
 
 class Findings:
-    """Collects what one check finds out."""
+    """Collects what one check finds out, and closes with it whatever it opened."""
 
     def __init__(self, target: AuditTarget) -> None:
         self.target = target
+        self._stack = ExitStack()
+        self._clients: list[Client] = []
         self.expectations: list[Expectation] = []
         self.probes: list[BackendProbe] = []
         self.facts: dict[str, str] = {}
@@ -71,6 +76,20 @@ class Findings:
         found = "documented" if told else "documented nowhere that its target names"
         if self.expect(f"the limit that {outcome}", found, equals="documented"):
             self.documented_limit(outcome, told)
+
+    def _keep(self, client: Client) -> Client:
+        self._stack.callback(client.close)
+        self._clients.append(client)
+        return client
+
+    def cut(self) -> None:
+        """End every connection under whoever waits on it, in another thread."""
+        for client in list(self._clients):
+            cut(client)
+
+    def close(self) -> None:
+        with contextlib.suppress(SqlError):
+            self._stack.close()
 
 
 def spell(value: object) -> str:
