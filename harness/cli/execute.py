@@ -8,9 +8,10 @@ import sys
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.filling import fill
 from harness.cli.planning import chosen_options, evidence_here, exec_command, named_topologies
 from harness.cli.recap import exit_code, say_issues, say_where
-from harness.cli.verify import execute, fill
+from harness.cli.verify import execute
 from harness.errors import UsageError
 from harness.host.declared import CommandDeclaration
 from harness.suites.commands import command_checks

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import audit, execute, identify, inspect, lint, verify
+from harness.cli import audit, decide, execute, identify, inspect, lint, verify
 from harness.cli.context import Context
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         "decide", help="say whether a workflow may be rolled out, or what is missing", allow_abbrev=False
     )
     command.add_argument("workflows", nargs="*", metavar="WORKFLOW", help="of harness.toml; all when none is named")
-    command.set_defaults(run=verify.decide)
+    command.set_defaults(run=decide.decide)
 
     command = commands.add_parser("matrix", help="print the CI matrix as JSON", allow_abbrev=False)
     command.add_argument(

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.environment import EnvironmentRun
-from harness.checks.registry import Safety
 from harness.checks.run import Run, RunSettings
+from harness.cli.environments import verify_environment
+from harness.cli.filling import fill, put_into
 from harness.cli.planning import (
-    declared_as,
     evidence_from,
     evidence_here,
     named_topologies,
     new_record,
-    plan_environment,
     plan_topologies,
 )
 from harness.cli.recap import (
@@ -34,22 +32,14 @@ from harness.cli.recap import (
     say_where,
     width,
 )
-from harness.config import nearest
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
-from harness.host.environment import resolve
-from harness.host.preflight import preflight
-from harness.host.secrecy import looked_up
 from harness.lab.catalogue import wanted_by
 from harness.lab.host import HOST
 from harness.model import Status
-from harness.report.render import fragments, render
-from harness.report.splicing import into
-from harness.report.tables import Declared, build_report
 from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
-from harness.suites.catalogue import whole_catalogue
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -57,17 +47,14 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Catalogue, Check
     from harness.cli.context import Context
-    from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Topology
-    from harness.report.evidence import Evidence
-    from harness.report.tables import Report
 
 
 def verify(context: Context, arguments: Namespace) -> int:
     """Run the checks of the named topologies, or of an environment, then render what is known about this commit."""
     checks = context.settings.catalogue.select(arguments.suite, arguments.check)
     if arguments.environment is not None:
-        return _verify_environment(context, arguments, checks)
+        return verify_environment(context, arguments, checks)
     topologies = named_topologies(context.settings, arguments.topologies)
     named = bool(arguments.suite or arguments.check)
     if arguments.dry_run:
@@ -168,7 +155,7 @@ def report(context: Context, arguments: Namespace) -> int:
             evidence = evidence_here(settings)
     for why in evidence.left_out:
         context.terminal.say(f"note: {why}")
-    current = [_put_into(Path(each), evidence, settings, check=arguments.check) for each in arguments.into]
+    current = [put_into(Path(each), evidence, settings, check=arguments.check) for each in arguments.into]
     for name, told in zip(arguments.into, current, strict=True):
         outdated = "is not up to date" if arguments.check else "was filled anew"
         context.terminal.say(f"{name}: {'up to date' if told else outdated}")
@@ -263,108 +250,6 @@ def _jobs(topologies: int) -> int:
     Most of a check is waiting for servers: four for each core keep it busy; topologies side by side share them.
     """
     return max(2, min(8, 2 * (os.cpu_count() or 2) // topologies))
-
-
-def _verify_environment(context: Context, arguments: Namespace, checks: tuple[Check, ...]) -> int:
-    settings, name = context.settings, arguments.environment
-    if arguments.topologies:
-        raise UsageError("found topologies and --environment; needed one or the other")
-    if name not in settings.environments:
-        raise UsageError(
-            f"there is no environment {name!r}",
-            hint=nearest(name, settings.environments)
-            if settings.environments
-            else f"declare it in harness.toml: [environments.{name}]",
-        )
-    plan = plan_environment(name, checks, settings)
-    if not plan:
-        raise UsageError(f"nothing of what was asked for is there to be verified in {name}")
-    if arguments.dry_run:
-        safe = {each.id: each.safe for each in settings.catalogue.checks}
-        for row in plan:
-            sys.stdout.write(f"{row.topology:<12} {row.check}  {_DOES[safe[row.check]]}\n")
-        return 0
-    environment = resolve(name, settings.environments[name], os.environ, context.redactor)
-    taken = {row.path.name for row in plan if row.path}
-    paths = tuple(
-        looked_up(each, os.environ, context.redactor) if each.name in taken else each for each in settings.paths
-    )
-    require_writable(settings.reports)
-    store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), context.redactor)
-    tell = context.terminal
-    try:
-        tell(RunStarted(store.record, str(store.folder)))
-        run = EnvironmentRun(
-            environment,
-            plan,
-            whole_catalogue(paths, settings.commands),
-            settings.target,
-            settings.known_issues,
-            store,
-            context.redactor,
-            tell,
-            declared_as=declared_as(name, settings),
-        )
-        with context.signals.deferred_to(run.interrupt):
-            run.execute()
-    finally:
-        tell(RunEnded(store.record))
-        store.close()
-    done = read_run(store.folder)
-    rendered = fill(evidence_here(settings), settings)
-    recap([done])
-    say_where(context, done.folder, rendered)
-    say_issues(context, [done])
-    return exit_code(context, [done], strict=arguments.strict)
-
-
-_DOES = {
-    Safety.NO: "Not run: not safe where others work",
-    Safety.READS: "reads",
-    Safety.WRITES: "writes to the canary table or the scratch schema",
-    Safety.PATH: "takes a declared path",
-}
-
-
-def fill(evidence: Evidence, settings: Settings) -> list[Path]:
-    """Fill the tables. Another audit target than the reference has a folder of its own: it never mixes with it."""
-    return render(_data(evidence, settings), settings.rendered)
-
-
-def _data(evidence: Evidence, settings: Settings) -> Report:
-    declared = Declared(
-        target_summary=settings.target.summary,
-        attestations=settings.attestations,
-        environments={name: each.compare_with for name, each in settings.environments.items()},
-        readiness=settings.readiness,
-        workflows=settings.workflows,
-        preflight=preflight(settings.preflight, Path.cwd()) if settings.preflight else (),
-    )
-    return build_report(evidence, settings.rendered, declared)
-
-
-def decide(context: Context, arguments: Namespace) -> int:
-    """Say of each workflow whether the evidence decides for it; exit 1 where one is not decided for yet."""
-    settings = context.settings
-    known = {each.name for each in settings.workflows}
-    if not known:
-        raise UsageError("there is no workflow to decide on", hint="declare one in harness.toml: [[workflows]]")
-    for name in arguments.workflows:
-        if name not in known:
-            raise UsageError(f"there is no workflow {name!r}", hint=nearest(name, known))
-    data = _data(evidence_here(settings), settings)
-    chosen = [each for each in data.decisions if not arguments.workflows or each.workflow in arguments.workflows]
-    for each in chosen:
-        sys.stdout.write(f"{each.workflow} on {each.release}: {each.answer}\n")
-        for conjunct in each.conjuncts:
-            sys.stdout.write(f"  {'holds  ' if conjunct.held else 'missing'}  {conjunct.name}\n")
-            for sentence in conjunct.missing:
-                sys.stdout.write(f"           {context.redactor(sentence)}\n")
-    return 0 if all(each.answer == "yes" for each in chosen) else EXIT_ISSUE
-
-
-def _put_into(document: Path, evidence: Evidence, settings: Settings, *, check: bool) -> bool:
-    return into(document, fragments(_data(evidence, settings)), check=check)
 
 
 def _print_plan(
