@@ -27,7 +27,7 @@ def load(path: Path, kind: type[T]) -> T:
     :raises ConfigError: naming file and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # line ends as they are: a lone carriage return is none in TOML
     except FileNotFoundError:
         raise ConfigError("there is no such file", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -74,6 +74,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
     match = _AT.search(message)
     path = match["path"].lstrip(".") if match else ""
+    if (found := _in_table(path, raw, kind, where)) is not None:
+        return found
     said = message[: match.start()] if match else message
     found = _walk_data(raw, path)
     expected = _walk_type(kind, path)
@@ -90,9 +92,30 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
     allowed = _allowed(expected) or said
     hint = nearest(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
+    if "env:" in allowed:  # where only a name is allowed, what stands there may be a secret
+        shown = "another text"
     if match and match["key"]:  # the key itself is wrong, and not what it holds
         return ConfigError(f"{path}: one of its keys is not allowed: {said}", where=where)
     return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)
+
+
+def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None:
+    """Return the error of the entry of a table that is wrong, under its name; msgspec leaves names of entries out."""
+    before, named, _ = path.partition("[...]")
+    info = _walk_type(kind, before) if named else None
+    value_type = getattr(_one_of(getattr(info, "value_type", None)), "cls", None)
+    entries = _walk_data(raw, before)
+    if value_type is None or not isinstance(entries, dict):
+        return None
+    for name, value in entries.items():
+        try:
+            msgspec.convert(value, value_type, strict=True)
+        except msgspec.ValidationError as error:
+            inner = _explained(str(error), value, value_type, where)
+            inner.what = f"{before}.{name}.{inner.what}"
+            inner.args = (inner.what,)
+            return inner
+    return None
 
 
 def _steps(path: str) -> list[str | int]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check
     from harness.cli.context import Context
+    from harness.cli.settings import Settings
+    from harness.model import PlannedCheck
 
 
 def verify_environment(context: Context, arguments: Namespace, checks: tuple[Check, ...]) -> int:
@@ -41,9 +43,7 @@ def verify_environment(context: Context, arguments: Namespace, checks: tuple[Che
     if not plan:
         raise UsageError(f"nothing of what was asked for is there to be verified in {name}")
     if arguments.dry_run:
-        safe = {each.id: each.safe for each in settings.catalogue.checks}
-        for row in plan:
-            sys.stdout.write(f"{row.topology:<12} {row.check}  {_DOES[safe[row.check]]}\n")
+        _print_plan(plan, settings)
         return 0
     environment = resolve(name, settings.environments[name], os.environ, context.redactor)
     taken = {row.path.name for row in plan if row.path}
@@ -77,6 +77,27 @@ def verify_environment(context: Context, arguments: Namespace, checks: tuple[Che
     say_where(context, done.folder, rendered)
     say_issues(context, [done])
     return exit_code(context, [done], strict=arguments.strict)
+
+
+def _print_plan(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
+    """Say what would be done; what is not safe there is counted."""
+    safe = {each.id: each.safe for each in settings.catalogue.checks}
+    paths = {each.name: each for each in settings.paths}
+    left_out = 0
+    for row in plan:
+        does = _DOES[safe[row.check]]
+        if row.path:
+            path = paths[row.path.name]
+            if path.not_applicable:
+                does = f"N/A: {path.not_applicable}"
+            elif row.path.aspect == "no-trigger" or (row.path.aspect == "failure" and path.fails is None):
+                does = "Not run: not safe where others work"
+        if safe[row.check] is Safety.NO:
+            left_out += 1
+        else:
+            sys.stdout.write(f"{row.topology:<12} {row.check}  {does}\n")
+    if left_out:
+        sys.stdout.write(f"and {left_out} more: {_DOES[Safety.NO]}\n")
 
 
 _DOES = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import os
 import re
 import sys
 from shlex import join
@@ -14,6 +16,7 @@ from harness.cli.recap import exit_code, say_issues, say_where
 from harness.cli.verify import execute
 from harness.errors import UsageError
 from harness.host.declared import CommandDeclaration
+from harness.host.secrecy import secrets_of
 from harness.suites.commands import command_checks
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ _LONGEST_NAME = 40
 #: of a command that its row is named by
 _WORDS = 3
 _DEADLINE_S = 600.0
+_LONGEST_S = 7200
 
 
 def add_command(commands: _SubParsersAction[Any]) -> Any:
@@ -52,9 +56,12 @@ def add_command(commands: _SubParsersAction[Any]) -> Any:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 7200:  # noqa: PLR2004 -- two hours
-        raise ValueError(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"found {text!r}, needed seconds, more than 0 and at most {_LONGEST_S}")
     return seconds
 
 
@@ -74,6 +81,8 @@ def run(context: Context, arguments: Namespace) -> int:
             f"--name: {declared.name} is a command of harness.toml",
             hint=f"nox -s topology-{arguments.topology} -- --check command.{declared.name}",
         )
+
+    context.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
 
     def say(line: str) -> None:
         sys.stdout.write(context.redactor(line))

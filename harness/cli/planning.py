@@ -48,6 +48,14 @@ def named_topologies(settings: Settings, names: list[str]) -> list[Topology]:
                 f"environments: {topology.name} is the name of a topology; an environment needs one of its own",
                 where="harness.toml",
             )
+    for command in settings.commands:
+        for name in command.topologies:
+            if name not in known:
+                raise ConfigError(
+                    f"commands: {command.name}: there is no topology {name!r}",
+                    where="harness.toml",
+                    hint=nearest(name, known),
+                )
     for name in names:
         if name in settings.environments:
             raise UsageError(f"{name} is an environment, and no topology", hint=f"verify --environment {name}")

@@ -17,7 +17,7 @@ from harness.engine.images import ImagePolicy, products
 from harness.errors import ConfigError, UsageError
 from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.preflight import PreflightDeclaration
-from harness.host.readiness_file import ReadinessArea, Workflow
+from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.sound import require_host_sound
 from harness.model import Attestation, KnownIssue
 from harness.recognition import FACTS
@@ -169,6 +169,9 @@ def _require_known(file: ProjectFile, checks: set[str], path: Path) -> None:
         *((f"readiness: {each.area}", each) for each in file.readiness),
         *((f"workflows: {each.name}", each) for each in file.workflows),
     ]
+    for workflow in file.workflows:
+        for item in workflow.guidance:
+            _require_signed(f"workflows: {workflow.name}: {item.item}", item, path)
     for where, each in declared:
         for kind, given, known in (
             ("check or suite", each.checks, names),
@@ -180,6 +183,23 @@ def _require_known(file: ProjectFile, checks: set[str], path: Path) -> None:
                     raise ConfigError(
                         f"{where}: there is no {kind} {name!r}", where=str(path), hint=config.nearest(name, known)
                     )
+
+
+def _require_signed(where: str, item: GuidanceItem, path: Path) -> None:
+    """Refuse a signature that signs nothing.
+
+    :raises ConfigError: naming the item.
+    """
+    if item.done_by.strip().lower() in {"todo", "tbd", "n/a", "none", "nobody", "someone", "xx", "xxx"}:
+        raise ConfigError(f"{where}: found done_by = {item.done_by!r}, needed who did it", where=str(path))
+    try:
+        date.fromisoformat(item.on)
+    except ValueError:
+        raise ConfigError(f"{where}: {item.on} is no day", where=str(path)) from None
+    if item.on > f"{datetime.now(UTC):%Y-%m-%d}":
+        raise ConfigError(f"{where}: it is signed on {item.on}, which is not yet", where=str(path))
+    if not item.link.startswith(("http://", "https://")) and not Path(item.link.partition("#")[0]).exists():
+        raise ConfigError(f"{where}: there is no {item.link} here", where=str(path), hint="link what can be read again")
 
 
 def _require_comparable(environments: dict[str, EnvironmentDeclaration], path: Path) -> None:

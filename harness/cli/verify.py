@@ -36,6 +36,7 @@ from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
+from harness.host.secrecy import secrets_of
 from harness.lab.catalogue import wanted_by
 from harness.lab.host import HOST
 from harness.model import Status
@@ -57,6 +58,11 @@ def verify(context: Context, arguments: Namespace) -> int:
         return verify_environment(context, arguments, checks)
     topologies = named_topologies(context.settings, arguments.topologies)
     named = bool(arguments.suite or arguments.check)
+    if not plan_topologies(topologies, checks, None, context.settings, named=named):
+        raise UsageError(
+            "nothing of what was asked for is there to be verified in these topologies",
+            hint="commands name their topologies in harness.toml, and paths of your host are taken in environments",
+        )
     if arguments.dry_run:
         _print_plan(
             plan_topologies(topologies, checks, None, context.settings, named=named),
@@ -203,6 +209,8 @@ def execute(
     """
     settings, tell = context.settings, context.terminal
     settings.target.require_installable()
+    if settings.commands:  # what they print may be of this shell
+        context.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
     require_writable(settings.reports)
     wanted = tuple(each for topology in topologies for each in wanted_by(topology))
     if any(each.path for each in checks):  # without it paths are Not run, and all else is verified

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
 
 
+#: for the transaction only: the way to the server may be a pool
+_PATIENCE = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '20s'"
+
+
 class Canary(Struct, frozen=True):
     """A captured table, and its column of texts."""
 
@@ -44,10 +48,13 @@ class Canary(Struct, frozen=True):
                 raise DatabaseError(f"the application's role lacks the right {right} on {self.table}")
 
     def insert(self, client: Client, text: str) -> None:
+        """Insert a row, in a transaction that is open; it fails rather than wait for a lock of somebody's."""
+        client.run(_PATIENCE)
         client.run(f"INSERT INTO {quote_name(self.table)} ({quote_name(self.column)}) VALUES (%s)", [text])
 
     def clear(self, client: Client, prefix: str) -> None:
-        """Delete the rows that begin with a text of one's own. What the trail keeps of them it keeps."""
+        """Delete the rows that begin with a text of one's own, likewise. What the trail keeps of them it keeps."""
+        client.run(_PATIENCE)
         client.run(f"DELETE FROM {quote_name(self.table)} WHERE starts_with({quote_name(self.column)}, %s)", [prefix])
 
 
@@ -68,7 +75,7 @@ def scratch_canary(
     granted = False
     try:
         with connect() as owner, owner.transaction():
-            owner.run("SET LOCAL lock_timeout = '5s'")
+            owner.run(_PATIENCE)
             owner.run(f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
             target.attach(owner, table)
             granted = not owner.value("SELECT has_schema_privilege(%s, %s, 'USAGE')", [role, schema])
@@ -85,7 +92,7 @@ def scratch_canary(
     finally:
         try:
             with connect() as owner, owner.transaction():
-                owner.run("SET LOCAL lock_timeout = '5s'")
+                owner.run(_PATIENCE)
                 if granted:
                     owner.run(f"REVOKE USAGE ON SCHEMA {within} FROM {who}")
                 owner.run(f"DROP TABLE IF EXISTS {table}")

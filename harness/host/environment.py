@@ -167,6 +167,15 @@ def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str
     try:
         with environment.client() as client:
             is_a_lab = str(client.value("SELECT current_user")).startswith("harness_")
-            return postgres_settings(client), is_a_lab, ()
+            left = client.rows(
+                "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.relkind = 'r' "
+                "AND c.relnamespace = to_regnamespace(%s) AND starts_with(c.relname, 'harness_canary_')",
+                [environment.declared.scratch_schema or "none"],
+            )
+            notes = tuple(
+                f"{environment.name}: the table {name} was left by a run that was killed, or is of one that goes on"
+                for (name,) in left
+            )
+            return postgres_settings(client), is_a_lab, notes
     except (SqlError, DatabaseError) as error:
         return {}, False, (f"{environment.name}: the server's settings could not be read: {describe(error)}",)

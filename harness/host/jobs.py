@@ -126,15 +126,16 @@ class ObanJobs:
             self._client.value("SELECT 1")
         for identity in self._put_in:
             try:
-                fetch(
-                    self._client,
-                    f"UPDATE {self._table} SET state = 'cancelled', cancelled_at = timezone('UTC', now()) "
-                    "WHERE id = %s AND state::text NOT IN ('completed', 'cancelled', 'discarded')",
-                    [identity],
-                )
-                fetch(
-                    self._client, f"DELETE FROM {self._table} WHERE id = %s AND state::text <> 'executing'", [identity]
-                )
+                with self._client.transaction():
+                    self._client.run("SET LOCAL lock_timeout = '5s'")
+                    self._client.run(
+                        f"UPDATE {self._table} SET state = 'cancelled', cancelled_at = timezone('UTC', now()) "
+                        "WHERE id = %s AND state::text NOT IN ('completed', 'cancelled', 'discarded')",
+                        [identity],
+                    )
+                with self._client.transaction():
+                    self._client.run("SET LOCAL lock_timeout = '5s'")
+                    self._client.run(f"DELETE FROM {self._table} WHERE id = %s", [identity])
             except SqlError as error:
                 trouble.append(f"job {identity} could not be removed: {describe(error)}")
         self._put_in.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -20,6 +21,8 @@ T = TypeVar("T")
 _VARIABLE = re.compile(r"\benv:([A-Za-z_][A-Za-z0-9_]*)")
 #: a text that is a secret's name and no secret, with the word before it that a header wants
 _NAMED = re.compile(r"(?:(?:Bearer|Basic|Token|Digest) )?env:[A-Za-z_][A-Za-z0-9_]*")
+#: a shorter one would blank out ordinary text
+_SHORTEST = 8
 #: it is filled in when a path is taken
 _FILLED = re.compile(r"\{[\w.-]+\}")
 #: keys whose values are secrets, whatever they look like
@@ -36,6 +39,16 @@ _NAMES_ONLY = ("keep", "expect")
 def variables_of(declared: object) -> list[str]:
     """Return the environment variables that a declaration names, in their order."""
     return list(dict.fromkeys(name for _, _, text in _texts(declared, "") for name in _VARIABLE.findall(text)))
+
+
+def secrets_of(variables: Mapping[str, str], *declared: Iterable[object]) -> list[str]:
+    """Return what a command that inherits these variables might print: those that are named as secrets, or by name."""
+    named = {name for group in declared for each in group for name in variables_of(each)}
+    return [
+        value
+        for name, value in variables.items()
+        if (name in named or _SECRET_NAME.search(name)) and len(value) >= _SHORTEST
+    ]
 
 
 def fill_in(text: str, variables: Mapping[str, str]) -> str:
@@ -95,6 +108,9 @@ def refuse_secrets(
         *(each for name, declared in environments.items() for each in _texts(declared, f"environments.{name}")),
         *(each for path in paths for each in _texts(path, f"paths.{path.name}")),
         *(each for command in commands for each in _texts(command, f"commands.{command.name}")),
+        # an option's value is told by the option before it
+        *((f"commands.{each.name}.command", "command", join(each.command)) for each in commands),
+        *((f"paths.{each.name}.command", "command", join(each.command)) for each in paths if each.command),
     ]:
         if not value or _NAMED.fullmatch(value) or (_SECRET_NAME.search(key) and _FILLED.search(value)):
             continue

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 
 
+_YES_NO = ("yes", "no")
+#: facts whose values are words of a closed set
+_WORDS = {
+    "pool_mode": ("session", "transaction", "statement", "none"),
+    **dict.fromkeys(("pooler", "direct", "same_server", "in_recovery"), _YES_NO),
+}
+
+
 def require_host_sound(
     environments: Mapping[str, EnvironmentDeclaration],
     paths: tuple[PathDeclaration, ...],
@@ -119,6 +127,12 @@ def _require_environment(
         raise ConfigError(f"{at}: found compare_with and production; production is what one of them says")
     if declared.compare_with == name:
         raise ConfigError(f"{at}.compare_with: it is compared with itself")
+    for fact, value in declared.declared.items():
+        if fact in _WORDS and value not in _WORDS[fact]:
+            raise ConfigError(
+                f"{at}.declared: {fact}: found {value!r}, allowed: {', '.join(_WORDS[fact])}",
+                hint=config.nearest(value, _WORDS[fact]),
+            )
     try:
         contradictions(Recognition(findings=()), declared.declared)
     except UsageError as error:

@@ -62,7 +62,9 @@ class Taken(Struct, frozen=True, kw_only=True):
 
     @property
     def is_refused(self) -> bool:
-        """Whether the host said no: a status of the client's fault (RFC 9110), and no trouble."""
+        """Whether the host said no: a status of the client's fault (RFC 9110), or a command that failed."""
+        if self.exit_code is not None:
+            return self.exit_code != 0
         last = self.answers[-1] if self.answers else None
         return last is not None and not last.trouble and 400 <= last.status < 500  # noqa: PLR2004
 

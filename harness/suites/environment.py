@@ -230,12 +230,15 @@ def _of(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> list[Ch
     """Return the inserts of one's own rows, among everybody's."""
     schema, table = canary.parts
     statement = bench.target.statements.changes.strip().rstrip(";")
-    return bench.target.changes_by(
-        bench.trail_reader(),
-        f"SELECT * FROM ({statement}\n) AS change WHERE change.table_schema = '{schema}' "
-        f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
-        f"AND starts_with(change.data_after::jsonb ->> '{canary.column}', '{prefix}')",
-    )
+    reader = bench.trail_reader()
+    with reader.transaction():
+        reader.run("SET LOCAL statement_timeout = '20s'")
+        return bench.target.changes_by(
+            reader,
+            f"SELECT * FROM ({statement}\n) AS change WHERE change.table_schema = '{schema}' "
+            f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
+            f"AND starts_with(change.data_after::jsonb ->> '{canary.column}', '{prefix}')",
+        )
 
 
 def _when_there(bench: Bench | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:

@@ -122,8 +122,8 @@ def repeated(declared: PathDeclaration, bench: Findings) -> None:
             _undo_what_refuses(bench, path, values)
         again = require_exercised(path.act(values))
         ended = _ended(path, again)
-        enqueues = declared.kind == "job" and again.job is None
-        if enqueues and bench.site.admin is not None:
+        enqueues = declared.kind == "job" and again.job is None and again.succeeded
+        if enqueues and bench.site.admin is not None and not declared.command:
             with bench.site.admin() as admin:
                 ended = paths_in_trouble.when_tried(path, values, admin)
         seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=None if enqueues else 1.0)
@@ -150,7 +150,8 @@ def _second_time(path: Path, again: Taken, seen: Seen, ended: str) -> str:
     if rows == 2 * whole and transactions == 2 and done:
         return "again"
     answers = ", ".join(map(str, again.answers)) or "none"
-    return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {ended or 'none'}"
+    exited = "" if again.exit_code is None else f"; exit code {again.exit_code}"
+    return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {ended or 'none'}{exited}"
 
 
 def _ended(path: Path, taken: Taken) -> str:

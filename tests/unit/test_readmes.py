@@ -24,6 +24,8 @@ def blocks(readme: str, language: str) -> list[str]:
 
 def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "harness.toml").write_text("".join(blocks("harness/host/README.md", "toml")))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "versions.md").write_text("library 0.6.1")
     monkeypatch.chdir(tmp_path)
     settings = read_settings(argparse.Namespace())
     checks = {each.id for each in settings.catalogue.checks}
