@@ -93,12 +93,12 @@ class Path:
         expected: Expected,
         site: Site,
         *,
-        jobs: ObanJobs | None = None,
+        beside: Path | None = None,
         tell: Callable[[str], None],
     ) -> None:
         """Connect to nothing yet.
 
-        :param jobs: of somebody who takes the path at the same time, and takes all of them back.
+        :param beside: the same path, that lives longer, and takes away what both made once it was judged.
         :param tell: hears what could not be taken away when it is closed.
         """
         self.declared = declared
@@ -107,17 +107,19 @@ class Path:
         self._stack = contextlib.ExitStack()
         self._exchange = self._stack.enter_context(Exchange(site))
         self._trail: Trail | None = None
-        self._jobs = jobs
+        self._jobs = beside.jobs(declared.job) if beside and declared.job else None
         #: what could not be taken back, once the path is closed
         self.left_behind: list[str] = []
         self._tell = tell
-        self._taken: list[Values] = []
+        #: the times it was taken, each to be cleaned up after
+        self.times: list[Values] = beside.times if beside else []
+        self._cleans_up = beside is None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        for values in self._taken:
+        for values in self.times if self._cleans_up else ():
             self._clean_up(values)
         self._stack.close()
         for each in self.left_behind:
@@ -146,7 +148,7 @@ class Path:
 
     def prepare(self, values: Values) -> Taken:
         """Send the steps before the one that the path is about."""
-        self._taken.append(values)
+        self.times.append(values)
         steps = self.declared.steps
         return self._send(steps if self._is_beside_http(self.declared.job) else steps[:-1], values)
 

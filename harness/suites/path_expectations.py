@@ -11,7 +11,6 @@ from harness.host.taking import Path, Seen, Taken
 
 if TYPE_CHECKING:
     from harness.host.declared import Caller, PathDeclaration
-    from harness.host.jobs import ObanJobs
 
 #: names of expectations that controls turn
 ANSWERS = "answers"
@@ -21,10 +20,10 @@ CORRELATION = "correlation"
 JOB = "the job"
 
 
-def the_path(declared: PathDeclaration, bench: Findings, jobs: ObanJobs | None = None) -> Path:
+def the_path(declared: PathDeclaration, bench: Findings, beside: Path | None = None) -> Path:
     """Return the path, to be taken at the check's site.
 
-    :param jobs: of somebody who takes it at the same time.
+    :param beside: the same, that takes away what both made.
     :raises NotExercisedError: where there is nothing to send it to.
     """
     if declared.expect is None:
@@ -32,7 +31,7 @@ def the_path(declared: PathDeclaration, bench: Findings, jobs: ObanJobs | None =
     site = bench.site
     if declared.steps and not site.base_url:
         raise NotExercisedError(f"no base URL is declared for {site.name}")
-    return Path(declared, declared.expect, site, jobs=jobs, tell=bench.left_behind)
+    return Path(declared, declared.expect, site, beside=beside, tell=bench.left_behind)
 
 
 def first_caller(declared: PathDeclaration, bench: Findings) -> Caller | None:

@@ -122,11 +122,12 @@ def repeated(declared: PathDeclaration, bench: Findings) -> None:
             _undo_what_refuses(bench, path, values)
         again = require_exercised(path.act(values))
         ended = _ended(path, again)
-        enqueues = declared.kind == "job" and again.job is None and again.succeeded
-        if enqueues and bench.site.admin is not None and not declared.command:
+        later = declared.kind == "job" and again.job is None and again.succeeded
+        enqueues = later and not declared.command
+        if enqueues and bench.site.admin is not None:
             with bench.site.admin() as admin:
                 ended = paths_in_trouble.when_tried(path, values, admin)
-        seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=None if enqueues else 1.0)
+        seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=None if later else 1.0)
         found = _second_time(path, again, seen, ended)
         if found == "once" and enqueues and not ended:
             raise NotExercisedError("the second left no rows, and nobody can tell whether its job was done")

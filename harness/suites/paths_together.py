@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declared import Caller, PathDeclaration
-    from harness.host.jobs import ObanJobs
     from harness.host.taking import Path
 
 #: the expectation that a row of another caller turns
@@ -48,12 +47,9 @@ def two_callers(declared: PathDeclaration, bench: Findings) -> None:
         raise NotExercisedError("the two callers that are declared are the same actor")
     if declared.expect and declared.expect.actor:
         raise NotExercisedError("the path is declared to have one actor, whoever calls")
-    with the_path(declared, bench) as path:
-        # a server connection for each of them would be more than some pools have
-        jobs = path.jobs(declared.job) if declared.job else None
-        with _served(bench) as served:
-            times = _side_by_side(declared, bench, callers, jobs)
-            _judge(bench, path, times, served)
+    with the_path(declared, bench) as path, _served(bench) as served:
+        times = _side_by_side(declared, bench, callers, path)
+        _judge(bench, path, times, served)
 
 
 def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[set[str]], dict[str, set[int]]]) -> None:
@@ -81,15 +77,14 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
     _require_sharing(bench, served(transactions), len(times))
 
 
-def _side_by_side(
-    declared: PathDeclaration, bench: Findings, callers: tuple[Caller, ...], jobs: ObanJobs | None
-) -> list[_Time]:
+def _side_by_side(declared: PathDeclaration, bench: Findings, callers: tuple[Caller, ...], whole: Path) -> list[_Time]:
+    # for its jobs too: a server connection for each of them would be more than some pools have
     together = Barrier(len(callers) * _SIDE_BY_SIDE)
 
     def rounds(caller: Caller) -> list[_Time]:
         times = []
         try:
-            with the_path(declared, bench, jobs) as path:
+            with the_path(declared, bench, whole) as path:
                 for _ in range(_ROUNDS):
                     values = Values(caller)
                     prepared = path.prepare(values)

@@ -54,6 +54,12 @@ class Host:
             def do_POST(self) -> None:
                 host.answer(self)
 
+            def do_DELETE(self) -> None:
+                with host.connect() as client:
+                    client.execute("DELETE FROM posts WHERE slug = %s", [self.path.rpartition("/")[2]])
+                self.send_response(204)
+                self.end_headers()
+
             def log_message(self, *_told: Any) -> None:
                 pass
 

@@ -70,6 +70,10 @@ operation = "insert"
 where = { slug = "{unique}" }
 correlation = "{correlation}"
 action = "post_created"
+[[paths.cleanup]]
+method = "DELETE"
+path = "/posts/{unique}"
+status = 204
 [paths.fails]
 why = "the host is told to fail once it has written"
 [[paths.fails.steps]]
@@ -200,6 +204,8 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs") == 0
+        # what the path wrote was taken away by its cleanup; the job's posts have none
+        assert admin.value("SELECT count(*) FROM posts WHERE slug ~ '^h[0-9a-f]{16}$'") == 0
         assert admin.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'scratch'::regnamespace") == 0
 
 
