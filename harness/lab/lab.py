@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -63,6 +63,7 @@ class Lab:
         self._numbers = itertools.count(1)
         self._kept: dict[str, str] = {}
         self._closed = Event()
+        self._changing = Lock()
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property
@@ -125,9 +126,12 @@ class Lab:
         :raises HarnessError: when the product cannot be had, or the service does not start.
         """
         self._engine.prepare((wanted,), silent)
-        number = next(self._numbers)
-        service = self._group.start(specify(self._group.place(f"{name}-{number}" if number > 1 else name, wanted)))
-        self._beside.append(service)
+        with self._changing:  # what is started while the lab closes would be left behind
+            if self.is_closed:
+                raise ServiceFailedError("the topology is going down", where=f"topology {self.topology.name}")
+            number = next(self._numbers)
+            service = self._group.start(specify(self._group.place(f"{name}-{number}" if number > 1 else name, wanted)))
+            self._beside.append(service)
         return service
 
     def remove_service(self, service: Service) -> None:
@@ -149,7 +153,8 @@ class Lab:
     def close(self) -> None:
         """Remove the services; a second call does nothing."""
         self._closed.set()
-        self._group.close()
+        with self._changing:
+            self._group.close()
 
 
 def stand_up(
