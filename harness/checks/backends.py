@@ -154,6 +154,8 @@ def successor(bench: Bench, client: Client, who: Callable[[], Client] | None = N
     before = client.server_pid()
     client.close()
     if bench.mode is None:  # there is nothing to hand on: a server connection ends with its client
+        # a busy server takes a moment to end it, and its locks with it
+        until(bench, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _WAITING_S)
         other = who()
         how = "the first client disconnects, and so does its server connection"
     elif bench.mode is PoolMode.SESSION:
