@@ -297,6 +297,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     path: PathLabel | None = None
     #: whether it is owed about an environment that an operator named
     evidence_class: EvidenceClass = EvidenceClass.CI
+    #: a digest of what harness.toml declares of it, where it does: an answer to another is none to this
+    declared_as: str = ""
 
 
 class Result(Struct, frozen=True, kw_only=True):

@@ -90,8 +90,9 @@ def plan_topologies(
 
     mine = {f"path.{each.name}" for each in settings.paths}
     limited = {f"command.{each.name}": each.topologies for each in settings.commands if each.topologies}
+    digests = {f"command.{each.name}": _digest(each) for each in settings.commands}
     return tuple(
-        planned(topology.name, each, command(topology, each))
+        replace(planned(topology.name, each, command(topology, each)), declared_as=digests.get(each.id, ""))
         for topology in topologies
         for each in checks
         # the paths of the operator's own host are taken in the operator's environments
@@ -126,8 +127,11 @@ def plan_environment(
 def declared_as(name: str, settings: Settings) -> str:
     """Return a digest of what harness.toml says of an environment; secrets are not in it, only their names."""
     paths = [each for each in settings.paths if not each.environments or name in each.environments]
-    told = msgspec.json.encode([settings.environments[name], paths], order="deterministic")
-    return hashlib.sha256(told).hexdigest()[:16]
+    return _digest([settings.environments[name], paths])
+
+
+def _digest(declared: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(declared, order="deterministic")).hexdigest()[:16]
 
 
 def _options(settings: Settings, engine: Engine | None) -> str:

@@ -165,6 +165,9 @@ def merge(
             before = rows.get(key)
             if result.topology in other or key not in plan:
                 continue
+            if before is not None and before.planned.declared_as != plan[key].declared_as:
+                out.append(f"run {run.record.run_id} is left out for {result.check}: harness.toml said otherwise of it")
+                continue
             if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
         for name, found in run.record.environments.items():

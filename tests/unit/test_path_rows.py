@@ -246,3 +246,13 @@ def test_an_environment_that_nobody_verified_is_not_called_the_reference_host(tm
     row = row_of(path_rows(evidence(tmp_path, sound("staging", POST), written=False), ["staging"]), "new-post")
     assert row.status is Status.NOT_RUN
     assert CI not in row.notes
+
+
+def test_an_answer_to_another_declaration_is_none(tmp_path: Path) -> None:
+    row = planned("direct", POST)
+    run = replace(record(), plan=(row,))
+    stored = store_run(tmp_path, [answer(row)], run)
+    assert merge([stored], [row]).rows[0].status is Status.OK
+    changed = merge([stored], [replace(row, declared_as="another")])
+    assert changed.rows[0].status is Status.NOT_RUN
+    assert "harness.toml said otherwise" in changed.left_out[0]
