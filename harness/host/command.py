@@ -17,7 +17,7 @@ from harness.errors import TimedOutError, UsageError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from harness.database import Endpoint
@@ -27,6 +27,14 @@ _KEPT_LINES = 2000
 #: for ending when asked to, before it is ended
 _GRACE_S = 5.0
 _LONGEST_LINE = 65_536
+#: run by a shell that reads from the harness: one that was killed closes the pipe without a word. Then the command's
+#: process group, $1, is asked to end, and made to
+_LEASH = """
+read -r _ && exit
+kill -TERM "-$1" 2>/dev/null || exit
+for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || exit; done
+kill -KILL "-$1" 2>/dev/null
+"""
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -85,6 +93,8 @@ def run(
 ) -> Ended:
     """Run a command to its end, its deadline, or until somebody wants it stopped; its process group ends with it.
 
+    It ends with this process, too, when that is killed.
+
     :param given: environment variables, beside those of this process; libpq's that would lead elsewhere are left out.
     :param say: hears every line, stdout and stderr.
     :param stopped: asked a few times a second.
@@ -114,7 +124,7 @@ def run(
     reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
     reader.start()
     reason = ""
-    try:
+    with _leashed(process):
         while process.poll() is None and not reason:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
@@ -122,8 +132,6 @@ def run(
                 reason = "it was stopped with the run"
             elif time.monotonic() - began > deadline_s:
                 reason = f"it did not end within {deadline_s:g} s"
-    finally:
-        _end(process)
     reader.join(_GRACE_S)
     return Ended(
         exit_code=None if reason else process.returncode,
@@ -143,6 +151,28 @@ def _read(source: IO[str] | None, lines: list[str], say: Callable[[str], None]) 
                 del lines[:-_KEPT_LINES]
             with contextlib.suppress(ValueError, OSError):  # whoever listened may have left
                 say(line)
+
+
+@contextlib.contextmanager
+def _leashed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a command with the block, and with this process if it is killed before that."""
+    try:
+        with subprocess.Popen(  # noqa: S603 -- our own arguments
+            ["/bin/sh", "-c", _LEASH, "leash", str(process.pid)],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # out of reach of whatever ends the harness and its group
+        ) as leash:
+            try:
+                yield
+            finally:
+                _end(process)
+                leash.communicate("it has ended\n")
+    finally:
+        _end(process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,12 @@ subprocess.Popen([sys.executable, "-c", sys.argv[2], str(at)])
 while not (at.exists() and at.read_text()):
     time.sleep(0.01)
 """
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ignores being asked is waited for; here not as long as somebody's test suite may need to put away."""
+    monkeypatch.setattr("harness.host.command._GRACE_S", 0.5)
 
 
 def never() -> bool:
@@ -270,6 +277,7 @@ while True: signal.pause()
     assert ended.exit_code is None
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_a_command_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:
     at = tmp_path / "pid"
     ended = python(STUBBORN, str(at), deadline_s=1.0)
@@ -286,6 +294,7 @@ def test_it_is_stopped_with_the_run(tmp_path: Path) -> None:
     assert (ended.exit_code, ended.reason) == (None, "it was stopped with the run")
 
 
+@pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize(
     ("then", "exit_code"), [("raise SystemExit(4)", 4), ("import signal; signal.pause()", None)], ids=["ended", "late"]
 )
@@ -298,6 +307,7 @@ def test_what_it_started_and_what_ignores_being_asked_is_gone_afterwards(
     assert ended.exit_code == exit_code
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_an_interrupt_of_the_harness_ends_it_too(tmp_path: Path) -> None:
     at = tmp_path / "pid"
 
@@ -311,6 +321,26 @@ def test_an_interrupt_of_the_harness_ends_it_too(tmp_path: Path) -> None:
     wait_gone(pid_in(at))
 
 
+HARNESS = """
+import sys
+from pathlib import Path
+from harness.host.command import run
+run([sys.executable, "-c", *sys.argv[1:]], folder=Path("/"), given={}, deadline_s=60, say=print, stopped=lambda: False)
+"""
+
+
+def test_a_harness_that_is_killed_takes_it_along(tmp_path: Path) -> None:
+    """With all that it started, and though it ignores being asked."""
+    at = tmp_path / "pid"
+    then = "(at.parent / 'own').write_text(str(os.getpid())); import signal; signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", HARNESS, f"import os{PARENT}{then}", str(at), STUBBORN]) as harness:
+        pids = [pid_in(at), pid_in(tmp_path / "own")]
+        harness.kill()
+    for pid in pids:
+        wait_gone(pid)
+
+
+@pytest.mark.usefixtures("short_grace")
 def test_what_left_for_a_session_of_its_own_does_not_hold_it_up(tmp_path: Path) -> None:
     """A daemon that the command starts keeps its output open; that is waited for a moment, and no longer."""
     at = tmp_path / "pid"
