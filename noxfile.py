@@ -15,6 +15,9 @@ TOPOLOGIES = sorted(
     (path.stem for path in (ROOT / "topologies").glob("*.toml")), key=lambda name: (name != "direct", name)
 )
 
+#: tests at a time; each may stand servers of its own up
+_MOST_WORKERS = 6
+
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["report"]
 nox.options.reuse_existing_virtualenvs = True
@@ -89,7 +92,10 @@ def prove(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests: unit tests, and contract tests on the engines that this machine has."""
     install(session, "tests", "drivers")
-    session.run("pytest", *session.posargs)
+    # most of a contract test is waiting for servers; one process where somebody chose what to run, as debuggers need
+    workers = min((os.cpu_count() or 2) + 1, _MOST_WORKERS)
+    chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
+    session.run("pytest", *chosen)
 
 
 @nox.session

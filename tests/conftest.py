@@ -27,6 +27,12 @@ ENGINES = ("docker", "native")
 _opened: dict[str, Engine | HarnessError] = {}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin the long tests first where they run side by side, so that the others end beside them."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda each: each.get_closest_marker("long") is None)
+
+
 def _open(name: str) -> Engine | HarnessError:
     """Open and prepare an engine once for the whole test run; remember why when it is missing."""
     if name not in _opened:

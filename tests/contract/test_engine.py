@@ -155,12 +155,16 @@ def test_reaping_removes_what_a_dead_owner_left_and_spares_the_living(
         engine.reap()
         assert left.state().running  # its owner lives
         process.communicate(b"\n")
-    removed = engine.reap()
-    assert removed
-    assert not left.state().running
+
+    def reaped() -> None:
+        """Reap; another harness on this machine may have been first, and be at it."""
+        engine.reap()
+        if left.state().running:
+            raise NotYet("its owner is gone, and it runs")
+
+    poll(reaped, what="what a dead owner left to be removed", deadline_s=20)
     assert started[0].state().running
     answer(*started).close()
-    assert engine.reap() == []
     group.close()
 
 

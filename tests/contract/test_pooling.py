@@ -69,6 +69,7 @@ def test_the_pooling_suite_tells_the_pool_modes_apart(engine: Engine, tmp_path: 
     assert not [key for key, each in found.items() if each.status is Status.NOT_RUN]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_probe_notices_when_a_feature_behaves_otherwise(engine: Engine, tmp_path: Path) -> None:
     names = ["transaction-unprepared", "session"] if engine.name == "docker" else ["transaction"]

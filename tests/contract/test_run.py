@@ -207,7 +207,9 @@ def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
     process = start(running, tmp_path, "verify", "--engine", engine_name)
     when_checks_run(tmp_path)
     other = start(
-        running, tmp_path / "..", "verify", "direct", "--engine", engine_name, "--reports", str(tmp_path / "other")
+        running,
+        tmp_path / "..",
+        *("verify", "direct", "--suite", "actor", "--engine", engine_name, "--reports", str(tmp_path / "other")),
     )
     process.kill()
     process.communicate()
@@ -218,6 +220,7 @@ def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
     done = harness(tmp_path, "reap", "--engine", engine_name)
     assert done.returncode == 0, done.stderr
     assert leftovers(engine_name, run.record.run_id) == []
+    assert other.poll() is None
     # the run that was alive meanwhile was not touched
     _, err = other.communicate(timeout=120)
     assert other.returncode == 0, err
@@ -340,6 +343,7 @@ def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
     assert {row["matches_prod"] for row in raw["topologies"]} == {"partial", "no"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_control_turns_its_check_to_issue_in_each_topology(engine_name: str, tmp_path: Path) -> None:
     # the current versions are proven whole; of the older ones, which the native engine has, what depends on them
