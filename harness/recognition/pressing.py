@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from harness.errors import TimedOutError
 from harness.recognition.notes import TROUBLE
+from harness.waiting import NotYet, poll
 from harness.wire import ClosedError, ServerError, Wire, parse, run
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Pressure:
         wire: Wire | None = None
         began = time.monotonic()
         try:
-            wire = self.chain.open(within_s=max(_LOGIN_S, self._patience_s))
+            wire = self._open()
             pid = self.hold(wire)
         except TimedOutError:
             if wire:
@@ -93,6 +94,20 @@ class Pressure:
         self._slowest_s = max(self._slowest_s, time.monotonic() - began)
         self.holders[wire] = pid
         return pid
+
+    def _open(self) -> Wire:
+        """Log one more session in. One that we closed a moment ago may still count where their number is limited."""
+        again = self.chain.deadline.within(self._patience_s)
+
+        def probe() -> Wire:
+            try:
+                return self.chain.open(within_s=max(_LOGIN_S, self._patience_s))
+            except (ServerError, ClosedError) as error:
+                if not again.left_s():
+                    raise
+                raise NotYet(str(error)) from None
+
+        return poll(probe, what="one more session", deadline_s=self.chain.deadline.left_s(), interval_s=0.1)
 
     def _look_again(self) -> None:
         """Ask the watchers where they are now: what refuses BEGIN closes the server connection that it was sent to."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 0.3
 #: for scheduling, on a machine that does other things, too
-SLACK_S = 1.0
+SLACK_S = 5.0
 OF_ANOTHER = "the-diary-of-somebody-else"
 JSON = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
 
