@@ -27,37 +27,38 @@ _SETTINGS = (
 
 
 def ask_console(console: Chain, chain: Chain, server_pid: int, notes: Notes) -> None:
-    """Note what the console says; it is certain only when it knows the server process that serves the chain.
+    """Note what the console says, where it knows the server process that serves the chain: else it is another's.
 
     :param server_pid: the process that serves an open session of the chain.
     """
     wire = console.open(dbname="pgbouncer")
     version = wire.table("SHOW VERSION")[0]["version"].removeprefix("PgBouncer ")
-    is_ours = any(row.get("remote_pid") == str(server_pid) for row in wire.table("SHOW SERVERS"))
-    where = "the admin console" if is_ours else f"an admin console that does not know the server process {server_pid}"
-    note = notes.certain if is_ours else notes.likely
-    note("product", "PgBouncer", f"{where}: SHOW VERSION")
-    note("version", version, f"{where}: SHOW VERSION")
+    if not any(row.get("remote_pid") == str(server_pid) for row in wire.table("SHOW SERVERS")):
+        for fact in ("pool_mode", "pool_size", *_SETTINGS):
+            notes.unknown(fact, f"the admin console does not know the server process {server_pid}: it is another's")
+        return
+    where = "the admin console"
+    notes.certain("product", "PgBouncer", f"{where}: SHOW VERSION")
+    notes.certain("version", version, f"{where}: SHOW VERSION")
     shown = {row["key"]: row["value"] for row in wire.table("SHOW CONFIG")}
     for name in _SETTINGS:
         if name in shown:
-            note(name, shown[name] or "none", f"{where}: SHOW CONFIG")
+            notes.certain(name, shown[name] or "none", f"{where}: SHOW CONFIG")
     try:
-        _pool(wire, chain, shown, where, notes, certain=is_ours)
+        _pool(wire, chain, shown, where, notes)
     except TROUBLE as error:
         notes.unknown("pool_size", f"{where}: {error.what}")
 
 
-def _pool(wire: Wire, chain: Chain, shown: dict[str, str], where: str, notes: Notes, *, certain: bool) -> None:
+def _pool(wire: Wire, chain: Chain, shown: dict[str, str], where: str, notes: Notes) -> None:
     """Note mode and size of the very pool: a database or a user may have its own."""
-    note = notes.certain if certain else notes.likely
     user, dbname = chain.route.user, chain.route.dbname
     pools = [row for row in wire.table("SHOW POOLS") if (row["database"], row["user"]) == (dbname, user)]
     databases = [row for row in wire.table("SHOW DATABASES") if row["name"] == dbname]
     mode = pools[0].get("pool_mode") if pools else shown.get("pool_mode")
     if mode:
-        note("pool_mode", mode, f"{where}: {'SHOW POOLS' if pools else 'SHOW CONFIG'}")
+        notes.certain("pool_mode", mode, f"{where}: {'SHOW POOLS' if pools else 'SHOW CONFIG'}")
     users = [row for row in wire.table("SHOW USERS") if row["name"] == user]
     size = (users[0].get("pool_size") if users else "") or (databases[0].get("pool_size") if databases else "")
     if size:
-        note("pool_size", size, f"{where}: SHOW DATABASES and SHOW USERS")
+        notes.certain("pool_size", size, f"{where}: SHOW DATABASES and SHOW USERS")

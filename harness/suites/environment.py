@@ -5,8 +5,9 @@ The same questions are asked of every topology that the harness stands up, where
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
@@ -26,6 +27,39 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.host.canary import Canary
 
+# what a role may do to a table: itself, as a role that it can become, as the owner of the schema, who may drop what is
+# in it, or through a view that writes with its owner's rights (https://www.postgresql.org/docs/current/rules-privileges.html).
+# A right on one column is a right
+_RIGHTS = """
+WITH given (become, trail) AS (VALUES (%s, %s::regclass)),
+wanted (name, bit) AS (VALUES ('INSERT', 8), ('UPDATE', 4), ('DELETE', 16), ('TRUNCATE', 0), ('TRIGGER', 0)),
+me AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user),
+become AS (SELECT oid, rolname FROM pg_catalog.pg_roles, given WHERE pg_has_role(current_user, oid, given.become)),
+trail AS (SELECT oid, relnamespace FROM pg_catalog.pg_class, given WHERE oid = given.trail),
+own AS (
+    SELECT wanted.name, become.oid, become.rolname FROM wanted, become, trail
+    WHERE CASE WHEN wanted.name IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(become.oid, trail.oid, wanted.name)
+               ELSE has_table_privilege(become.oid, trail.oid, wanted.name) END
+)
+SELECT name, CASE WHEN oid = (SELECT oid FROM me) THEN '' ELSE ' as role ' || quote_ident(rolname) END FROM own
+WHERE oid = (SELECT oid FROM me) OR name NOT IN (SELECT name FROM own WHERE oid = (SELECT oid FROM me))
+UNION ALL
+SELECT 'DROP', ' as owner of the schema' FROM given, trail JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_has_role(current_user, nspowner, 'USAGE') OR pg_has_role(current_user, nspowner, given.become)
+UNION ALL
+SELECT DISTINCT wanted.name, ' through the view ' || view.oid::regclass::text
+FROM wanted, trail, pg_catalog.pg_depend, pg_catalog.pg_rewrite, pg_catalog.pg_class AS view, become
+WHERE wanted.bit > 0
+  AND pg_depend.classid = 'pg_rewrite'::regclass AND pg_depend.objid = pg_rewrite.oid
+  AND pg_depend.refclassid = 'pg_class'::regclass AND pg_depend.refobjid = trail.oid
+  AND view.oid = pg_rewrite.ev_class AND view.relkind = 'v' AND pg_relation_is_updatable(view.oid, false) & wanted.bit > 0
+  AND CASE WHEN wanted.name = 'DELETE' THEN has_table_privilege(become.oid, view.oid, 'DELETE')
+           ELSE has_any_column_privilege(become.oid, view.oid, wanted.name) END
+  AND has_table_privilege(view.relowner, trail.oid, wanted.name)
+  AND NOT coalesce('security_invoker=true' = ANY (view.reloptions), false)
+ORDER BY 1, 2
+"""
+_SET_IS_A_RIGHT_OF_ITS_OWN = 160000
 _FRESH_CLIENTS = 8
 _HELD_S = 0.15
 _LATE_S = 5.0
@@ -44,19 +78,27 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
 )
 def no_actor_left(bench: Bench | EnvironmentBench) -> None:
     setting = bench.target.actor.setting
-    clients = [bench.client() for _ in range(_FRESH_CLIENTS)]
 
-    def look(client: Client) -> tuple[int, str | None]:
-        # held for a moment, so that the next client is given another server connection where there is one
-        pid, actor, _ = client.rows(
-            f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
-        )[0]
+    def look() -> tuple[int, str | None]:
+        # held for a moment, so that the next client is given another server connection where there is one; and no
+        # longer, because a pool in session mode has none for others meanwhile
+        with contextlib.closing(bench.client()) as client:
+            pid, actor, _ = client.rows(
+                f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
+            )[0]
         return pid, actor
 
-    with ThreadPoolExecutor(len(clients)) as pool:
-        seen = list(pool.map(look, clients))
+    with ThreadPoolExecutor(_FRESH_CLIENTS) as pool:
+        looking = [pool.submit(look) for _ in range(_FRESH_CLIENTS)]
+        given, waiting = wait(looking, timeout=_LATE_S)
+        if waiting:
+            bench.cut()
+    seen = [each.result() for each in given]
     bench.fact("server connections that were given", sorted({pid for pid, _ in seen}))
-    bench.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
+    if seen:
+        bench.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
+    if waiting:
+        raise NotExercisedError(f"{len(waiting)} of {_FRESH_CLIENTS} clients got no server connection in {_LATE_S:g} s")
 
 
 @breaks(no_actor_left, at="server connections that name an actor")
@@ -66,7 +108,7 @@ def every_connection_begins_with_one(bench: Bench) -> None:
 
 @check(
     "environment.trail-closed",
-    claim="the application's role has no right to change, delete or empty what the trail holds",
+    claim="the application's role, and each that it can become, has no right to change, delete or empty the trail",
     section=Section.ENVIRONMENT,
     severity=P0,
     area="rights on the trail",
@@ -78,18 +120,31 @@ def trail_closed(bench: Bench | EnvironmentBench) -> None:
     for table in bench.target.tables:
         if client.value("SELECT to_regclass(%s)", [table]) is None:
             raise NotExercisedError(f"there is no table {table} that the role can see: is audit_target the right one?")
-        for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"):
-            # a right on one column is a right
-            asked = "has_any_column_privilege" if right in {"INSERT", "UPDATE"} else "has_table_privilege"
-            if client.value(f"SELECT {asked}(%s::regclass, %s)", [table, right]):
-                may.setdefault(right, []).append(table)
+        for right, how in client.rows(_RIGHTS, [_become(client), table]):
+            may.setdefault(right, []).append(table + how)
     bench.fact("tables that the role may insert into", may.pop("INSERT", []))
     bench.expect("rights on the trail's tables", may, equals={})
+
+
+def _become(client: Client) -> str:
+    """Return what pg_has_role calls the right to SET ROLE (https://www.postgresql.org/docs/16/release-16.html)."""
+    return "SET" if client.info.server_version >= _SET_IS_A_RIGHT_OF_ITS_OWN else "MEMBER"
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
 def the_role_may_delete(bench: Bench) -> None:
     bench.sabotage(f"GRANT DELETE ON {bench.target.tables[0]} TO harness_app")
+
+
+@breaks(trail_closed, at="rights on the trail's tables")
+def a_view_lets_it_delete(bench: Bench) -> None:
+    bench.sabotage(f"CREATE VIEW public.harness_way_in AS SELECT * FROM {bench.target.tables[0]}")
+    bench.sabotage("GRANT DELETE ON public.harness_way_in TO harness_app")
+
+
+@breaks(trail_closed, at="rights on the trail's tables")
+def the_role_owns_the_schema(bench: Bench) -> None:
+    bench.sabotage(f"ALTER SCHEMA {bench.target.tables[0].partition('.')[0]} OWNER TO harness_app")
 
 
 @check(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import places
 from harness.audit.target_loading import load_target
 from harness.cli.main import main
 from harness.database import connect, create_database
@@ -17,6 +18,7 @@ from harness.model import EvidenceClass, Result, Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run
 from tests.contract.a_host import SCHEMA, SECRET_OF_ANOTHER, Host, somebody_else_writes
+from tests.contract.command_line import harness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -270,3 +272,37 @@ def test_an_environment_that_is_not_there_is_told(
     assert code == 3
     assert not run.record.environments["staging"].reached
     assert {each.status for each in run.answers()} == {Status.NOT_RUN}
+
+
+def test_what_the_role_may_do_as_another_is_its_own_to_do(
+    verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host]
+) -> None:
+    lab, _ = staging
+    with connect(lab.admin("staging")) as admin:
+        admin.run("CREATE ROLE gardener")
+        admin.run("GRANT DELETE ON audit_changes TO gardener")
+        admin.run("ALTER ROLE harness_app NOINHERIT")
+        admin.run("GRANT gardener TO harness_app")
+        try:
+            code, run = verify("--check", "environment.trail-closed")
+        finally:
+            admin.run("REVOKE gardener FROM harness_app")
+            admin.run("ALTER ROLE harness_app INHERIT")
+            admin.run("DROP OWNED BY gardener")
+            admin.run("DROP ROLE gardener")
+    found = row(run, "environment.trail-closed")
+    assert (code, found.status) == (1, Status.ISSUE)
+    assert '{"DELETE":["public.audit_changes as role gardener"]}' in found.reason
+
+
+def test_a_session_pool_that_is_smaller_than_the_look_is_not_held(any_engine: Engine, tmp_path: Path) -> None:
+    shipped = (places.TOPOLOGIES / "session.toml").read_text()
+    (tmp_path / "small.toml").write_text(shipped.replace("default_pool_size = 8", "default_pool_size = 2"))
+    done = harness(
+        tmp_path,
+        *("verify", "small", "--check", "environment.no-actor-left", "--engine", any_engine.name),
+        *("--topologies-folder", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    found = row(read_run(tmp_path / "reports" / "runs" / "latest"), "environment.no-actor-left")
+    assert found.status is Status.OK

@@ -220,6 +220,20 @@ def test_a_pool_that_others_hold_ends_at_the_deadline_with_what_was_seen(any_eng
         recognised(lab)
 
 
+def test_a_console_of_another_pooler_counts_for_nothing(any_engine: Engine, owner: Owner) -> None:
+    topologies = load_topologies()
+    with (
+        standing(any_engine, owner, topologies["session"]) as lab,
+        standing(any_engine, owner, topologies["transaction"]) as other,
+    ):
+        found = recognise(lab.chain(), console=other.console())
+        assert found.value("pool_mode") in {"session", ""}
+        assert found.value("max_client_conn") == ""
+        finding = found.finding("max_client_conn")
+        assert finding
+        assert "it is another's" in finding.how
+
+
 def test_a_limit_of_clients_is_told_and_not_taken_for_the_pool(any_engine: Engine, owner: Owner) -> None:
     with standing(any_engine, owner, with_pooler("session", max_client_conn=5)) as lab:
         found = recognised(lab)
