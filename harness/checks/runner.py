@@ -81,6 +81,10 @@ def run_check(
                 status, reason = _judge(bench)
     except SqlError as error:
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
+    except HarnessError as error:
+        if not (interrupted and interrupted.is_set()):
+            raise
+        status, reason = Status.NOT_RUN, error.what  # the lab is being torn down
     finally:
         watchdog.cancel()
     seen = bench is not None and any(not each.held for each in bench.expectations)

@@ -81,8 +81,13 @@ class Workplace:
         create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
 
     def drop_database(self, name: str) -> None:
-        with contextlib.suppress(SqlError):
+        try:
             drop_database(self._chore(), name)
+        except SqlError:
+            pass
+        except HarnessError:
+            if not self._lab.is_closed:  # a lab that is torn down takes it along
+                raise
 
     @contextlib.contextmanager
     def bench(self, check: str) -> Iterator[Bench]:

@@ -16,6 +16,7 @@ from harness.cli.recap import exit_code, say_issues, say_where
 from harness.cli.verify import execute
 from harness.errors import UsageError
 from harness.host.declared import CommandDeclaration
+from harness.host.junit import require_patterns
 from harness.host.secrecy import secrets_of
 from harness.suites.commands import command_checks
 
@@ -69,6 +70,7 @@ def run(context: Context, arguments: Namespace) -> int:
     """Run the command, record it, and return what its row comes to."""
     settings = context.settings
     topologies = named_topologies(settings, [arguments.topology])
+    require_patterns(arguments.junit)
     declared = CommandDeclaration(
         name=_name(arguments.name, arguments.command_line),
         title=f"{join(arguments.command_line)} passes"[:300],

@@ -8,6 +8,7 @@ and with it every entity and everything that a file could make the parser fetch 
 from __future__ import annotations
 
 import stat
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,6 +92,18 @@ def add_up(results: Iterable[JUnitResult]) -> JUnitResult:
         notes=tuple(dict.fromkeys(note for each in results for note in each.notes)),
         untold=sum(each.untold for each in results),
     )
+
+
+def require_patterns(patterns: Iterable[str]) -> None:
+    """Refuse what can match nothing below a folder, before anything is run.
+
+    :raises ConfigError: for a pattern that is absolute, empty, or leaves the folder.
+    """
+    for each in patterns:
+        if not each.strip() or PurePath(each).is_absolute() or ".." in each.replace("\\", "/").split("/"):
+            raise ConfigError(
+                f"{each!r} is no pattern of files below the command's folder", hint="one such as reports/**/*.xml"
+            )
 
 
 def find_junit(patterns: Sequence[str], root: Path, since: float) -> list[Path]:

@@ -9,6 +9,7 @@ import msgspec
 from harness import config
 from harness.audit.actor import Actor, ActorError
 from harness.errors import ConfigError, UsageError
+from harness.host.junit import require_patterns
 from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
 from harness.host.secrecy import refuse_secrets
 from harness.recognition import Recognition, contradictions
@@ -42,6 +43,8 @@ def require_host_sound(
         refuse_secrets(environments, paths, commands)
         _require_different("paths", (each.name for each in paths))
         _require_different("commands", (each.name for each in commands))
+        for command in commands:
+            require_patterns(command.junit)
         for path in paths:
             _require_path(path, environments)
         for name, environment in environments.items():

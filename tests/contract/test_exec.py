@@ -137,14 +137,14 @@ command = ["{sys.executable}", "-c", "pass"]
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 
-def test_an_interrupted_command_is_ended_with_all_it_started(any_engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupted_command_is_ended_with_all_it_started(engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     marker = tmp_path / "pid"
     program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     process = subprocess.Popen(
         command(
-            *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+            *("exec", "direct", "--engine", engine.name, "--reports", str(tmp_path / "reports")),
             *("--", sys.executable, "-c", program),
         ),
         cwd=tmp_path,
@@ -172,4 +172,7 @@ def test_an_interrupted_command_is_ended_with_all_it_started(any_engine: Engine,
         raise NotYet("it runs")
 
     poll(gone, what="the command to end", deadline_s=10)
-    assert last(tmp_path / "reports").answers()[0].status is Status.NOT_RUN
+    [result] = last(tmp_path / "reports").answers()
+    assert result.status is Status.NOT_RUN
+    assert result.reason == "the run was interrupted before this check finished"
+    assert (tmp_path / "reports" / "report.md").exists()

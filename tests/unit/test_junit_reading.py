@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.host.junit import LARGEST_BYTES, add_up, find_junit, read_junit
+from harness.host.junit import LARGEST_BYTES, add_up, find_junit, read_junit, require_patterns
 from harness.model import Status
 
 if TYPE_CHECKING:
@@ -261,3 +261,9 @@ def test_links_out_of_the_folder_and_folders_are_left_out(tmp_path: Path) -> Non
 def test_patterns_that_leave_the_folder_or_are_none_are_refused(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(ConfigError, match="pattern"):
         find_junit([pattern], tmp_path, since=0)
+
+
+@pytest.mark.parametrize("pattern", ["", "  ", "/etc/**/*", "../*.xml", "a/../../b.xml", "..\\x.xml"])
+def test_a_pattern_that_finds_nothing_below_the_folder_is_refused_before_anything_runs(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="is no pattern of files below"):
+        require_patterns(["reports/**/*.xml", pattern])
