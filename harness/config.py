@@ -94,6 +94,7 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
     shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
     if "env:" in allowed:  # where only a name is allowed, what stands there may be a secret
         shown = "another text"
+        hint = "a secret is not written in the file: env:NAME, and the value in that environment variable"
     if match and match["key"]:  # the key itself is wrong, and not what it holds
         return ConfigError(f"{path}: one of its keys is not allowed: {said}", where=where)
     return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)

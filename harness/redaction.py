@@ -16,6 +16,17 @@ MASK = "[redacted]"
 #: A password shorter than this is not searched for by value: it would blank out ordinary text.
 _SHORTEST = 6
 
+#: what tokens look like that say themselves whose they are
+TOKENS = (
+    ("an AWS access key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    ("a GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
+    ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{16,}"),
+    ("a Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}|hooks\.slack\.com/services/[A-Za-z0-9/]{12,}"),
+    ("a Stripe key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{12,}"),
+    ("a Google API key", r"\bAIza[A-Za-z0-9_-]{30,}"),
+    ("a JSON web token", r"\beyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{4,}\.?[A-Za-z0-9_-]*"),
+)
+
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@'\"`<>]*:[^\s@'\"`<>]*@"), rf"\g<scheme>{MASK}@"),
     (
@@ -36,6 +47,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)(?P<key>\bpassword\s+)(?:E?'(?:[^']|'')*')"), rf"\g<key>{MASK}"),
     (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
     (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),
+    (re.compile("|".join(pattern for _, pattern in TOKENS)), MASK),
     (
         re.compile(r"(?i)\b(?P<key>authorization:?\s+(?:bearer|basic)\s+|bearer\s+)[A-Za-z0-9._~+/=-]{8,}"),
         rf"\g<key>{MASK}",

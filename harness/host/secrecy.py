@@ -25,6 +25,8 @@ _NAMED = re.compile(r"(?:(?:Bearer|Basic|Token|Digest) )?env:[A-Za-z_][A-Za-z0-9
 _SHORTEST = 8
 #: it is filled in when a path is taken
 _FILLED = re.compile(r"\{[\w.-]+\}")
+#: variables of every shell that are called as passwords are, and hold folders
+_FOLDERS = ("PWD", "OLDPWD")
 #: keys whose values are secrets, whatever they look like
 _SECRET_NAME = re.compile(
     r"(?i)passw|passphrase|pwd|secret|token|authorization|cookie|api[-_]?key|credential|private[-_]?key"
@@ -47,7 +49,7 @@ def secrets_of(variables: Mapping[str, str], *declared: Iterable[object]) -> lis
     return [
         value
         for name, value in variables.items()
-        if (name in named or _SECRET_NAME.search(name)) and len(value) >= _SHORTEST
+        if (name in named or (_SECRET_NAME.search(name) and name not in _FOLDERS)) and len(value) >= _SHORTEST
     ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.redaction import MASK, Redactor
+from harness.redaction import MASK, TOKENS, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +42,7 @@ SHAPES = (
             rf"(?!['\"]?{_STAND_IN})\S+"
         ),
     ),
-    Shape("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
-    Shape("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})")),
-    Shape("a GitLab token", re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}")),
-    Shape("a Slack token", re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}|hooks\.slack\.com/services/[A-Za-z0-9/]{12,}")),
-    Shape("a Stripe key", re.compile(r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{12,}")),
-    Shape("a Google API key", re.compile(r"\bAIza[A-Za-z0-9_-]{30,}")),
-    Shape("a JSON web token", re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{4,}\.?[A-Za-z0-9_-]*")),
+    *(Shape(what, re.compile(pattern)) for what, pattern in TOKENS),
     Shape("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
     Shape("a password verifier", re.compile(r"SCRAM-SHA-256\$\d+:\S+|\bmd5[0-9a-f]{32}\b")),
     Shape(

@@ -5,6 +5,7 @@ It checks form, and that pointers lead somewhere. That a pointer shows what its 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -53,17 +54,22 @@ class LintReport(Struct, frozen=True):
         return len(self.findings) - self.errors
 
 
+#: the row of dashes of a table in a block quote, and where an HTML table begins
+_ELSEWHERE = re.compile(r" {0,3}>[> ]*\|?[ :]*-+[ :]*\|[-|: ]*$| {0,3}(?:<\w+>)?<table\b", re.IGNORECASE)
+
+
 def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
     """Judge documents.
 
     :param root: the repository that pointers lead into; else the nearest folder above each document that has a `.git`,
         else the document's own folder.
-    :raises UsageError: for a document that is not there, is no text, or has none of the tables.
+    :raises UsageError: for a document that is not there or is no text, and where none of them has any of the tables.
     """
     repositories: dict[Path, Repository] = {}
     findings: list[Finding] = []
     tables: dict[str, tuple[FoundTable, ...]] = {}
     unknown: Counter[str] = Counter()
+    unread: list[str] = []
     if root is not None and not root.is_dir():
         raise UsageError("this is no folder", where=str(root), hint="name the repository's folder with --root")
     for path in paths:
@@ -75,14 +81,17 @@ def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
             document=read_document(_read(path)),
             repository=repositories.setdefault(place, Repository(place)),
         )
-        if not page.document.ours():
+        if not page.document.ours() and len(paths) == 1:
             raise UsageError("none of the adoption tables is in it", where=str(path), hint=f"needed is {_LOOKED_FOR}")
         findings += judge(page)
         tables[str(path)] = tuple(
             FoundTable(str(table.kind), table.line, len(table.rows)) for table in page.document.ours()
         )
         unknown += _unknown(page)
-    return LintReport(tuple(findings), tables, (*_left_to_people(), *_not_looked_up(unknown)))
+        unread += _unread(page)
+    if not any(tables.values()):
+        raise UsageError("none of the adoption tables is in any of them", hint=f"needed is {_LOOKED_FOR}")
+    return LintReport(tuple(findings), tables, (*_left_to_people(), *_not_looked_up(unknown), *unread))
 
 
 def _root_of(file: Path) -> Path:
@@ -119,6 +128,16 @@ def _unknown(page: Page) -> Counter[str]:
     }
     every = {each for cell in cells.values() for each in page.pointers(cell)}
     return Counter(each.what for each in every if each.verdict is Verdict.UNKNOWN)
+
+
+def _unread(page: Page) -> list[str]:
+    """Name the tables that a reader sees, and that are not looked for."""
+    document = page.document
+    return [
+        f"the table at {page.path}:{number}: it is in a block quote, or HTML"
+        for number, (line, plainly) in enumerate(zip(document.lines, document.plainly, strict=True), 1)
+        if plainly and _ELSEWHERE.match(line)
+    ]
 
 
 def _not_looked_up(unknown: Counter[str]) -> list[str]:

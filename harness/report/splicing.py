@@ -215,12 +215,14 @@ def _end_of(line: str) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, under the mode that it has."""
+    """Write a file so that a reader sees the old bytes or the new ones, under the owner and mode that it has."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
         temporary.write_bytes(data)
-        temporary.chmod(mode & 0o7777)
+        with contextlib.suppress(PermissionError):  # only root can give a file away
+            os.chown(temporary, status.st_uid, status.st_gid)
+        temporary.chmod(status.st_mode & 0o7777)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

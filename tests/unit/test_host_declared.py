@@ -190,6 +190,9 @@ def test_a_secret_that_a_job_is_given_is_refused(tmp_path: Path) -> None:
         ),
         pytest.param('"{unique}" }\nstatus', f'"{{unique}}", api_key = "{SECRET}" }}\nstatus', id="api-key-in-a-body"),
         pytest.param('"/posts"\njson', f'"/posts?access_token={SECRET}"\njson', id="access-token-in-a-query"),
+        pytest.param(
+            '["mix", "test"]', '["mix", "test", "ghp_0123456789abcdefghij-s3cret"]', id="a-token-that-says-whose"
+        ),
         pytest.param('["mix", "test"]', f'["mix", "test", "postgresql://shop:{SECRET}@db/shop"]', id="command"),
     ],
 )

@@ -610,6 +610,23 @@ def test_what_cannot_be_judged_is_a_usage_error(repository: Path, name: str, con
     assert caught.value.exit_code == 2
 
 
+def test_a_document_without_tables_does_not_keep_the_others_from_being_judged(repository: Path) -> None:
+    (repository / "prose.md").write_text("# nothing\n")
+    (repository / "rubric.md").write_text(PATHS + HTTP)
+    out: list[str] = []
+    run([str(repository / "prose.md"), str(repository / "rubric.md")], out)
+    assert any("1 tables" in line and "rubric.md" in line for line in out), out
+    with pytest.raises(UsageError, match="in any of them"):
+        run([str(repository / "prose.md"), str(repository / "prose.md")], [])
+
+
+def test_tables_that_are_not_looked_for_are_named(repository: Path) -> None:
+    quoted = "".join(f"> {line}\n" for line in (PATHS + HTTP).splitlines() if line.startswith("|"))
+    (repository / "a.md").write_text(f"{PATHS}{HTTP}\n{quoted}\n<table><tr><td>OK</td></tr></table>\n")
+    not_judged = lint([repository / "a.md"]).not_judged
+    assert sum("block quote, or HTML" in each for each in not_judged) == 2
+
+
 def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:
     with pytest.raises(UsageError, match="none"):
         run([], [])
