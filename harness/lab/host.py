@@ -87,6 +87,13 @@ class HostService:
         try:
             poll(probe, what="the host's /ready to answer 200", deadline_s=deadline_s, interval_s=0.02)
         except TimedOutError as error:
+            for each in self._lab.services:  # what it waits for may not be there any more
+                if not (state := each.state()).running:
+                    raise ServiceFailedError(
+                        f"{error.what}; the service {each.name} has ended: {state.detail}",
+                        where=where,
+                        detail=log_tail(each.logs()),
+                    ) from None
             raise ServiceFailedError(
                 error.what, where=where, detail=log_tail(self.logs()), hint="harness doctor"
             ) from None
