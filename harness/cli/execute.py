@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.arguments import seconds_up_to
 from harness.cli.filling import fill
 from harness.cli.planning import chosen_options, evidence_here, exec_command, named_topologies
 from harness.cli.recap import exit_code, say_issues, say_where
@@ -50,20 +50,14 @@ def add_command(commands: _SubParsersAction[Any]) -> Any:
         "--junit", action="append", default=[], metavar="GLOB", help="JUnit XML that it writes; may be repeated"
     )
     command.add_argument(
-        "--deadline", type=_seconds, default=_DEADLINE_S, metavar="S", help="for the command (default: 600)"
+        "--deadline",
+        type=seconds_up_to(_LONGEST_S),
+        default=_DEADLINE_S,
+        metavar="S",
+        help="for the command (default: 600)",
     )
     command.set_defaults(run=run)
     return command
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"found {text!r}, needed seconds, more than 0 and at most {_LONGEST_S}")
-    return seconds
 
 
 def run(context: Context, arguments: Namespace) -> int:

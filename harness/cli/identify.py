@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.cli.arguments import seconds_up_to
 from harness.errors import ConfigError, DatabaseError, HarnessError, TimedOutError, UsageError
 from harness.recognition import FACTS, Recognition, contradictions, recognise
 
@@ -52,7 +53,9 @@ def add_command(commands: _SubParsersAction[Any]) -> None:
         metavar="FACT=VALUE",
         help="such as pool_mode=transaction; exit 1 when a finding contradicts it; may be repeated",
     )
-    command.add_argument("--deadline", type=_seconds, default=10.0, metavar="S", help="for everything (default: 10)")
+    command.add_argument(
+        "--deadline", type=seconds_up_to(_LONGEST_S), default=10.0, metavar="S", help="for everything (default: 10)"
+    )
     command.add_argument(
         "--most-connections", type=_connections, default=12, metavar="N", help="at the same time (default: 12)"
     )
@@ -140,16 +143,6 @@ def _print(found: Recognition, context: Context, *, as_json: bool) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         sys.stdout.write(context.redactor("  ".join([*cells, row[3]])) + "\n")
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"found {text!r}, needed seconds, more than 0 and at most {_LONGEST_S:g}")
-    return number
 
 
 def _connections(text: str) -> int:
