@@ -27,7 +27,7 @@ class Owner(Struct, frozen=True, kw_only=True):
         if self.host != this_host():
             return False
         started = process_started(self.pid)
-        return started is None or self.started not in {0, started}
+        return started is None or (0 not in {self.started, started} and self.started != started)
 
 
 def this_host() -> str:
@@ -41,7 +41,7 @@ def this_host() -> str:
 
 
 def process_started(pid: int) -> int | None:
-    """Return when a process started, in clock ticks after boot; None when it is gone or a zombie.
+    """Return when a process started, in clock ticks after boot; None when it is gone or a zombie, 0 when unknown.
 
     Source: proc(5), field 22 of /proc/<pid>/stat.
     """
@@ -51,8 +51,10 @@ def process_started(pid: int) -> int | None:
         if Path("/proc/self").exists():
             return None
         return _started_without_proc(pid)
-    except OSError:
+    except ProcessLookupError:  # it ended between opening and reading
         return None
+    except OSError:  # no more files can be opened, say: that tells nothing of the process
+        return 0
     return None if fields[0] in {"Z", "X"} else int(fields[19])
 
 
