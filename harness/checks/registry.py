@@ -109,6 +109,8 @@ class Check(Struct, frozen=True, kw_only=True):
     path: PathLabel | None = None
     #: whether it may be run in an environment that others use, too
     safe: Safety = Safety.NO
+    #: in an environment it is asked after all others: it looks for what they left
+    last: bool = False
     #: longer than this it hangs; the driver suite has a deadline of its own, and a shorter one
     longest_s: float = 90.0
 
@@ -167,6 +169,7 @@ def check(
     apart: str = "",
     path: PathLabel | None = None,
     safe: Safety = Safety.NO,
+    last: bool = False,
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
 
@@ -197,6 +200,7 @@ def check(
             apart=apart,
             path=path,
             safe=safe,
+            last=last,
         )
 
     return declare

@@ -106,11 +106,14 @@ def plan_topologies(
 def plan_environment(
     name: str, checks: tuple[Check, ...], settings: Settings, *, everything: bool = True
 ) -> tuple[PlannedCheck, ...]:
-    """Return what is owed about an environment: all checks, and of the paths those that are declared for it."""
+    """Return what is owed about an environment: all checks, and of the paths those that are declared for it.
+
+    Checks are run in this order there, so those that look for what others left come last.
+    """
     extra = _options(settings, None)
     declared = {each.name: each for each in settings.paths}
     found = []
-    for each in checks:
+    for each in sorted(checks, key=lambda check: check.last):
         if each.path:
             path = declared.get(each.path.name)
             if path is None or (path.environments and name not in path.environments):

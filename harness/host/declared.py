@@ -61,8 +61,12 @@ class Expected(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     where: dict[str, Any] = {}
     #: the same for the row's key, where the operation leaves no row behind
     key: dict[str, Any] = {}
+    #: what tells the rows in the table itself, where the trail calls its columns otherwise than the table does
+    row: dict[str, Any] = {}
     #: changes of that table, in that transaction: no fewer, and no more
     rows: _Rows = 1
+    #: rows that the table holds afterwards; where nothing is said as many as were written, and none once deleted
+    left: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     #: the caller's by default
     actor: dict[str, str] | None = None
     #: that the action recorded with them carries; "" where the trail keeps none

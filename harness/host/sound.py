@@ -92,6 +92,8 @@ def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentD
     sent = _texts_of(path.steps, path.job, path.command)
     if "{unique}" in told_by and "{unique}" not in sent:
         raise ConfigError(f"{at}: `where` holds {{unique}}, and nothing that takes the path sends it")
+    if path.expect.row and "{unique}" not in str(path.expect.row) and not path.expect.key:
+        raise ConfigError(f"{at}: `row` tells its rows in the table, and holds no {{unique}}")
     if path.fails and "{unique}" not in _texts_of(path.fails.steps, path.fails.job):
         raise ConfigError(
             f"{at}: the variant that fails sends no {{unique}}, so nobody could tell whether it left something"

@@ -17,7 +17,9 @@ from harness.host.declared import Step
 from harness.host.exchange import Answer, Exchange
 from harness.host.jobs import ENDED, JobState, ObanJobs
 from harness.host.site import holds, place
+from harness.host.table import RowsNotSeenError, TableRows, rows_in_table, trail_is_of
 from harness.host.trail import Recorded, Trail
+from harness.model import EvidenceClass
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from harness.host.declared import Expected, FailingVariant, ObanJob, PathDeclaration
     from harness.host.site import Site, Values
 
-#: for rows beyond those that were expected to come, seconds
-_LATE_S = 0.3
+#: for rows beyond those that were expected to come, seconds; where the path is taken for once, there is more time
+_LATE_S = {EvidenceClass.CI: 0.3, EvidenceClass.HOST: 2.0}
 #: what a command is told of the time the path is taken
 _UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNESS_ACTOR"
 
@@ -270,7 +272,7 @@ class Path:
         """Look for the rows until as many as wanted are there, or the deadline has passed."""
 
         def probe() -> int:
-            found = len(self.trail.rows_of(self.expected, values))
+            found = self.count(values)
             if found < wanted:
                 raise NotYet(f"{found} rows")
             return found
@@ -279,15 +281,40 @@ class Path:
             poll(probe, what="rows", deadline_s=self.declared.deadline_s if deadline_s is None else deadline_s)
 
     def watch(self, values: Values, wanted: int) -> None:
-        """Watch for a moment whether more rows come, as of a job that runs twice."""
+        """Watch for a moment whether more rows come, as of what is done twice, or after the answer."""
 
         def more() -> None:
-            if len(self.trail.rows_of(self.expected, values)) <= wanted:
+            if self.count(values) <= wanted:
                 raise NotYet("no more rows")
 
-        late_s = _LATE_S if self.declared.kind == "job" else 0.0
         with contextlib.suppress(TimedOutError):
-            poll(more, what="more rows", deadline_s=late_s, interval_s=0.05)
+            poll(more, what="more rows", deadline_s=_LATE_S[self.site.evidence_class], interval_s=0.05)
+
+    def count(self, values: Values) -> int:
+        """Return how many rows the trail holds of this time by now."""
+        return len(self.trail.rows_of(self.expected, values))
+
+    def in_table(self, values: Values) -> TableRows:
+        """Return the rows that the audited table itself holds of this time, as the first sees them who can.
+
+        :raises RowsNotSeenError: when nobody can; with what each was told.
+        """
+        told = []
+        for connect in filter(None, (self.site.admin, self.site.trail, self.site.application)):
+            try:
+                with contextlib.closing(connect()) as client:
+                    return rows_in_table(client, self.expected, values)
+            except RowsNotSeenError as error:
+                told.append(str(error))
+            except SqlError as error:
+                told.append(describe(error))
+        raise RowsNotSeenError("; ".join(dict.fromkeys(told)))
+
+    def is_of_the_trail(self, rows: TableRows) -> bool | None:
+        """Say whether those rows were written by transactions that wrote to the trail; None when nobody can tell."""
+        with contextlib.suppress(SqlError), contextlib.closing(self.site.trail()) as client:
+            return trail_is_of(client, self.site.target.tables, rows.written_by) if rows.written_by else None
+        return None
 
     def seen(self, values: Values) -> Seen:
         """Return what the trail holds of this time that the path was taken."""

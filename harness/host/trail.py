@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from harness.database import Client, SqlError, describe, quote_literal, quote_name
+from harness.database import Client, SqlError, describe, quote_literal
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -84,16 +84,6 @@ class Trail:
                 name=found.get("name"), correlation_id=found.get("correlation_id"), job_id=found.get("job_id")
             )
         return None
-
-
-def count_in_table(client: Client, expected: Expected, values: Values) -> int:
-    """Return how many rows of the audited table itself hold what tells this request from others."""
-    return int(
-        client.value(
-            f"SELECT count(*) FROM {quote_name(expected.table)} AS entry "
-            f"WHERE to_jsonb(entry) @> {_json(values.fill(expected.where))}"
-        )
-    )
 
 
 def _json(value: Any) -> str:

@@ -100,7 +100,8 @@ def _told(main: Row, shown: Row) -> tuple[str, ...]:
     """Say what came of the path itself."""
     transaction = main.result.facts.get("audit transaction", "")
     itself = "" if shown is main else f"once {main.status}"
-    return itself, main.result.reason, f"audit transaction {transaction}" if transaction else ""
+    limit = f"a limit: {main.result.limit.outcome}" if main.result.limit else ""
+    return itself, main.result.reason, limit, f"audit transaction {transaction}" if transaction else ""
 
 
 def _others(aspects: dict[str, Row], main: Row) -> list[str]:

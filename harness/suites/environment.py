@@ -14,52 +14,67 @@ from harness.audit.actor import Actor
 from harness.audit.target_file import Feature
 from harness.checks.findings import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
-from harness.database import SqlError, describe, roll_back
+from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
 from harness.model import Section
 from harness.suites.habits import default_actor
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.audit.target import Change
     from harness.checks.bench import Bench
     from harness.checks.environment import EnvironmentBench
     from harness.database import Client
     from harness.host.canary import Canary
 
-# what a role may do to a table: itself, as a role that it can become, as the owner of the schema, who may drop what is
-# in it, or through a view that writes with its owner's rights (https://www.postgresql.org/docs/current/rules-privileges.html).
+# what a role may do to a table and its partitions: itself, as a role that it can become, as the owner of the schema, who
+# may drop what is in it, or through a view, or a view on one, that writes with its owner's rights (https://www.postgresql.org/docs/current/rules-privileges.html).
 # A right on one column is a right
 _RIGHTS = """
-WITH given (become, trail) AS (VALUES (%s, %s::regclass)),
+WITH RECURSIVE given (become, trail) AS (VALUES (%s, %s::regclass)),
 wanted (name, bit) AS (VALUES ('INSERT', 8), ('UPDATE', 4), ('DELETE', 16), ('TRUNCATE', 0), ('TRIGGER', 0)),
 me AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user),
 become AS (SELECT oid, rolname FROM pg_catalog.pg_roles, given WHERE pg_has_role(current_user, oid, given.become)),
-trail AS (SELECT oid, relnamespace FROM pg_catalog.pg_class, given WHERE oid = given.trail),
+trail AS (
+    SELECT oid, relnamespace, '' AS part FROM pg_catalog.pg_class, given WHERE oid = given.trail
+    UNION
+    SELECT inhrelid, child.relnamespace, ' in its part ' || inhrelid::regclass::text
+    FROM trail JOIN pg_catalog.pg_inherits ON inhparent = trail.oid JOIN pg_catalog.pg_class AS child ON child.oid = inhrelid
+),
 own AS (
-    SELECT wanted.name, become.oid, become.rolname FROM wanted, become, trail
+    SELECT wanted.name, part, become.oid, become.rolname FROM wanted, become, trail
     WHERE CASE WHEN wanted.name IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(become.oid, trail.oid, wanted.name)
                ELSE has_table_privilege(become.oid, trail.oid, wanted.name) END
+),
+way (name, relation, is_view) AS (
+    SELECT name, trail.oid, false FROM wanted, trail WHERE bit > 0
+    UNION
+    SELECT way.name, view.oid, true
+    FROM way JOIN wanted USING (name)
+    JOIN pg_catalog.pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = way.relation
+    JOIN pg_catalog.pg_rewrite ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+    JOIN pg_catalog.pg_class AS view ON view.oid = ev_class AND view.relkind = 'v' AND view.oid <> way.relation
+    WHERE pg_relation_is_updatable(view.oid, false) & wanted.bit > 0
+      AND has_table_privilege(view.relowner, way.relation, way.name)
+      AND NOT coalesce('security_invoker=true' = ANY (view.reloptions), false)
 )
-SELECT name, CASE WHEN oid = (SELECT oid FROM me) THEN '' ELSE ' as role ' || quote_ident(rolname) END FROM own
+SELECT name, part || CASE WHEN oid = (SELECT oid FROM me) THEN '' ELSE ' as role ' || quote_ident(rolname) END FROM own
 WHERE oid = (SELECT oid FROM me) OR name NOT IN (SELECT name FROM own WHERE oid = (SELECT oid FROM me))
 UNION ALL
-SELECT 'DROP', ' as owner of the schema' FROM given, trail JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+SELECT 'DROP', part || ' as owner of the schema'
+FROM given, trail JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_has_role(current_user, nspowner, 'USAGE') OR pg_has_role(current_user, nspowner, given.become)
 UNION ALL
-SELECT DISTINCT wanted.name, ' through the view ' || view.oid::regclass::text
-FROM wanted, trail, pg_catalog.pg_depend, pg_catalog.pg_rewrite, pg_catalog.pg_class AS view, become
-WHERE wanted.bit > 0
-  AND pg_depend.classid = 'pg_rewrite'::regclass AND pg_depend.objid = pg_rewrite.oid
-  AND pg_depend.refclassid = 'pg_class'::regclass AND pg_depend.refobjid = trail.oid
-  AND view.oid = pg_rewrite.ev_class AND view.relkind = 'v' AND pg_relation_is_updatable(view.oid, false) & wanted.bit > 0
-  AND CASE WHEN wanted.name = 'DELETE' THEN has_table_privilege(become.oid, view.oid, 'DELETE')
-           ELSE has_any_column_privilege(become.oid, view.oid, wanted.name) END
-  AND has_table_privilege(view.relowner, trail.oid, wanted.name)
-  AND NOT coalesce('security_invoker=true' = ANY (view.reloptions), false)
+SELECT DISTINCT way.name, ' through the view ' || relation::regclass::text FROM way, become
+WHERE is_view AND CASE WHEN way.name = 'DELETE' THEN has_table_privilege(become.oid, relation, 'DELETE')
+                       ELSE has_any_column_privilege(become.oid, relation, way.name) END
 ORDER BY 1, 2
 """
 _SET_IS_A_RIGHT_OF_ITS_OWN = 160000
+#: GRANT SET ON PARAMETER (https://www.postgresql.org/docs/15/release-15.html)
+_A_SETTING_IS_A_RIGHT = 150000
 _FRESH_CLIENTS = 8
 _HELD_S = 0.15
 _LATE_S = 5.0
@@ -75,6 +90,8 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
     severity=P0,
     area="actor setting",
     safe=Safety.READS,
+    # the host's own paths are what leaves one, and an idle staging has served nobody before they are taken
+    last=True,
 )
 def no_actor_left(bench: Bench | EnvironmentBench) -> None:
     setting = bench.target.actor.setting
@@ -137,9 +154,16 @@ def the_role_may_delete(bench: Bench) -> None:
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
-def a_view_lets_it_delete(bench: Bench) -> None:
+def a_view_on_a_view_lets_it_delete(bench: Bench) -> None:
     bench.sabotage(f"CREATE VIEW public.harness_way_in AS SELECT * FROM {bench.target.tables[0]}")
-    bench.sabotage("GRANT DELETE ON public.harness_way_in TO harness_app")
+    bench.sabotage("CREATE VIEW public.harness_way_on AS SELECT * FROM public.harness_way_in")
+    bench.sabotage("GRANT DELETE ON public.harness_way_on TO harness_app")
+
+
+@breaks(trail_closed, at="rights on the trail's tables")
+def a_part_lets_it_delete(bench: Bench) -> None:
+    bench.sabotage(f"CREATE TABLE public.harness_part () INHERITS ({bench.target.tables[0]})")
+    bench.sabotage("GRANT DELETE ON public.harness_part TO harness_app")
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
@@ -163,6 +187,29 @@ def tables_captured(bench: Bench | EnvironmentBench) -> None:
     problems = {table: told[table] for table in bench.audited_tables if told[table] is not None}
     bench.fact("tables", list(bench.audited_tables))
     bench.expect("tables that are not captured", problems, equals={})
+    if past := _past_capture(bench.client(), bench.audited_tables):
+        bench.documented_limit(
+            f"the application's role can write past capture: it {', and '.join(past)}",
+            "https://www.postgresql.org/docs/current/sql-altertable.html",
+        )
+
+
+def _past_capture(client: Client, tables: Iterable[str]) -> list[str]:
+    """Return by which rights the role may switch triggers off. As superuser it may do so and everything else."""
+    become = _become(client)
+    ways = [
+        f"owns {table}"
+        for table in tables
+        if client.value(
+            "SELECT pg_has_role(current_user, relowner, %s) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)",
+            [become, quote_name(table)],
+        )
+    ]
+    if client.info.server_version >= _A_SETTING_IS_A_RIGHT and client.value(
+        "SELECT has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
+    ):
+        ways.append("may set session_replication_role")
+    return ways
 
 
 @breaks(tables_captured, at="tables that are not captured")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.checks.findings import Findings, NotExercisedError
+from harness.checks.findings import Findings, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.site import ANOTHER, Values, discreet, holds
+from harness.host.table import RowsNotSeenError, TableRows
 from harness.host.taking import Path, Seen, Taken
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ ROWS = "rows in the trail"
 ACTOR = "actor"
 CORRELATION = "correlation"
 JOB = "the job"
+KEPT = "rows in the table"
+#: where it is explained what a row of a path is worth
+_EXPLAINED = "harness/host/README.md"
 
 
 def the_path(declared: PathDeclaration, bench: Findings, beside: Path | None = None) -> Path:
@@ -117,6 +121,52 @@ def _expect_actions(bench: Findings, path: Path, values: Values, seen: Seen) -> 
             wrong = next((each for each in found if each != right), right)
             spelt = _spelt(right, values, ours=ours)
             bench.expect(name, spelt if wrong == right else discreet(wrong, values, ours=ours), equals=spelt)
+
+
+def expect_kept(bench: Findings, path: Path, values: Values, seen: Seen) -> TableRows:
+    """Compare the rows that the table holds with those that the trail tells of: neither is worth much alone.
+
+    :raises NotExercisedError: when nobody who is given may count them.
+    """
+    table = rows_there(path, values)
+    keys = {spell(each.table_pk) for each in seen.changes if each.table_pk}
+    written = len(keys) if keys else len(seen.changes)
+    if path.expected.left is not None:
+        written = path.expected.left * max(1, len(seen.transactions))
+    elif path.expected.operation == "delete":
+        written = 0
+    bench.expect(KEPT, table.count, equals=written)
+    return table
+
+
+def rows_there(path: Path, values: Values) -> TableRows:
+    """Return the rows of the audited table.
+
+    :raises NotExercisedError: when nobody who is given may count them: none seen would mean nothing.
+    """
+    try:
+        return path.in_table(values)
+    except RowsNotSeenError as error:
+        raise NotExercisedError(
+            f"{error}; needed a role of `trail` or `dsn` that may read {path.expected.table} as a whole"
+        ) from None
+
+
+def tell_apart(bench: Findings, path: Path, table: TableRows, *, late: bool) -> None:
+    """Record as limits what makes a trail that is right less than certain to be so."""
+    limits = []
+    if late:
+        limits.append("its rows were not in the trail when it answered: they were written later, or are read late")
+    together = path.is_of_the_trail(table)
+    if together is not None:
+        bench.fact("written with its trail", "by the same transaction" if together else "not shown")
+    if together is False:
+        limits.append(
+            "nothing shows that the row and its trail were written by one transaction: there were two, or savepoints, "
+            "or the row was changed again"
+        )
+    if limits:
+        bench.documented_limit("; ".join(limits), _EXPLAINED)
 
 
 def _spelt(right: Any, values: Values, *, ours: bool) -> str:

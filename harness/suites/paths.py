@@ -24,12 +24,15 @@ from harness.suites.path_expectations import (
     ANSWERS,
     CORRELATION,
     JOB,
+    KEPT,
     ROWS,
     expect_done,
+    expect_kept,
     expect_rows,
     first_caller,
     require_exercised,
     same_actor,
+    tell_apart,
     the_path,
     wanted_actor,
 )
@@ -102,12 +105,15 @@ def once(declared: PathDeclaration, bench: Findings) -> None:
     caller = first_caller(declared, bench)
     values = Values(caller)
     with the_path(declared, bench) as path:
-        taken = require_exercised(path.take(values))
-        if expect_done(bench, path, taken):
-            expect_rows(bench, path, values, path.look(values, wanted=path.expected.rows))
         bench.fact("told from others by", values.unique)
         if bench.site.about:
             bench.fact("host", bench.site.about)
+        taken = require_exercised(path.take(values))
+        late = declared.kind == "HTTP" and path.count(values) < path.expected.rows
+        if expect_done(bench, path, taken):
+            seen = path.look(values, wanted=path.expected.rows)
+            expect_rows(bench, path, values, seen)
+            tell_apart(bench, path, expect_kept(bench, path, values, seen), late=late)
 
 
 def repeated(declared: PathDeclaration, bench: Findings) -> None:
@@ -139,6 +145,7 @@ def repeated(declared: PathDeclaration, bench: Findings) -> None:
         actor = wanted_actor(path, values)
         wrong = sum(not same_actor(each.actor, actor) for each in seen.changes)
         bench.expect("rows that name another actor", wrong, equals=0)
+        expect_kept(bench, path, values, seen)
 
 
 def _second_time(path: Path, again: Taken, seen: Seen, ended: str) -> str:
@@ -217,11 +224,11 @@ _ASPECTS = (
 
 
 def _controls(made: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[Control]:
-    lost = update_lost if path.kind == "job" else insert_lost
+    lost, gone = (update_lost, updated_row_gone) if path.kind == "job" else (insert_lost, inserted_row_gone)
     at = {
-        "": ((ACTOR, another_actor), (CORRELATION, another_correlation), (ROWS, lost)),
+        "": ((ACTOR, another_actor), (CORRELATION, another_correlation), (ROWS, lost), (KEPT, gone)),
         "two-callers": ((OTHERS, another_actor),),
-        "repeated": (("the second time", something_else_happens),),
+        "repeated": (("the second time", something_else_happens), (KEPT, gone)),
         "failure": ((paths_in_trouble.ENDED, something_else_happens),),
         "no-trigger": ((paths_in_trouble.WITHOUT, something_else_happens),),
     }[aspect.name]
@@ -253,6 +260,24 @@ def insert_lost(bench: Bench) -> None:
 def update_lost(bench: Bench) -> None:
     """What a job writes is lost from the trail; what prepares it is not."""
     bench.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'update'")
+
+
+def inserted_row_gone(bench: Bench) -> None:
+    _row_gone(bench, "insert")
+
+
+def updated_row_gone(bench: Bench) -> None:
+    _row_gone(bench, "update")
+
+
+def _row_gone(bench: Bench, operation: str) -> None:
+    """The trail is right, and what it tells of is not there: taken away past capture, when the host has looked."""
+    bench.tamper_at_commit(
+        "audit_changes",
+        f"IF NEW.op = '{operation}' THEN PERFORM set_config('session_replication_role', 'replica', true); "
+        "DELETE FROM public.posts WHERE id = (NEW.table_pk ->> 'id')::bigint; "
+        "PERFORM set_config('session_replication_role', 'origin', true); END IF",
+    )
 
 
 def insert_refused_by_the_host(bench: Bench) -> None:

@@ -104,6 +104,16 @@ class Host:
                     self._send(request, 201, {"id": 1, "slug": "x" * 3_000_000})
                 case _ if actor is None:
                     self._send(request, 401, {"error": "who are you?"})
+                case "answers first":
+                    told = json.loads(body)
+                    self._send(request, 201, {"id": 1, "slug": told["slug"]})
+                    self._ended.wait(0.3)
+                    self._write(request, told, actor)
+                case "once more, later":
+                    told = json.loads(body)
+                    self._create(request, told, actor)
+                    self._ended.wait(0.3)
+                    self._write(request, told, actor, "UPDATE posts SET title = 'a' WHERE slug = %s RETURNING id")
                 case _:
                     self._create(request, json.loads(body), actor)
 
@@ -126,35 +136,47 @@ class Host:
         request.wfile.write(text)
 
     def _create(self, request: BaseHTTPRequestHandler, told: dict[str, Any], actor: str) -> None:
-        named = "somebody-else" if self.wrong == "another actor" else actor
         try:
-            with self.connect() as client:
-                with client.transaction():
-                    self._declare(client, named)
-                    cursor = client.execute(
-                        "INSERT INTO posts (slug, title) VALUES (%s, 'a') RETURNING id", [told["slug"]]
-                    )
-                    [(identity,)] = cursor.fetchall()
-                    client.execute(
-                        "SELECT threadline_record_action('post_created', correlation_id => %s)",
-                        [request.headers.get("x-correlation-id") or "none"],
-                    )
-                    if self.wrong == "twice":
-                        client.execute("UPDATE posts SET title = 'b' WHERE slug = 'taken'")
-                    if told.get("then") == "fail" and self.wrong != "half of it":
-                        _fail()
-                if self.wrong == "two transactions":
-                    with client.transaction():
-                        self._declare(client, named)
-                        client.execute("UPDATE posts SET title = 'c' WHERE id = %s", [identity])
-                if told.get("then") == "fail":  # too late: it is committed
-                    _fail()
+            identity = self._write(request, told, actor)
         except (psycopg.errors.UniqueViolation, FailedError):
             busy = self.wrong == "busy" and "then" not in told
             self._send(request, 429 if busy else 422, {"errors": {"slug": ["is taken"]}})
             return
         slug = SECRET_OF_ANOTHER if self.wrong == "another tenant" else told["slug"]
         self._send(request, 201, {"id": identity, "slug": slug})
+
+    def _write(
+        self,
+        request: BaseHTTPRequestHandler,
+        told: dict[str, Any],
+        actor: str,
+        statement: str = "INSERT INTO posts (slug, title) VALUES (%s, 'a') RETURNING id",
+    ) -> int:
+        named = "somebody-else" if self.wrong == "another actor" else actor
+        with self.connect() as client:
+            with client.transaction():
+                self._declare(client, named)
+                [(identity,)] = client.execute(statement.encode(), [told["slug"]]).fetchall()
+                client.execute(
+                    "SELECT threadline_record_action('post_created', correlation_id => %s)",
+                    [request.headers.get("x-correlation-id") or "none"],
+                )
+                if self.wrong == "for the session":
+                    client.execute(
+                        "SELECT set_config('threadline.actor_ref', %s, false)",
+                        [json.dumps({"type": "user", "id": named})],
+                    )
+                if self.wrong == "twice":
+                    client.execute("UPDATE posts SET title = 'b' WHERE slug = 'taken'")
+                if told.get("then") == "fail" and self.wrong != "half of it":
+                    _fail()
+            if self.wrong == "two transactions":
+                with client.transaction():
+                    self._declare(client, named)
+                    client.execute("UPDATE posts SET title = 'c' WHERE id = %s", [identity])
+            if told.get("then") == "fail":  # too late: it is committed
+                _fail()
+        return int(identity)
 
     def _declare(self, client: psycopg.Connection[Any], actor: str) -> None:
         client.execute(
@@ -164,12 +186,13 @@ class Host:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        with self.connect() as client:
-            while not self._ended.wait(0.03):
-                if self.wrong == "never":
-                    continue
-                with contextlib.suppress(psycopg.Error):
-                    self._perform(client)
+        while not self._ended.wait(0.03):
+            with self.connect() as client:
+                while not client.closed and not self._ended.wait(0.03):
+                    if self.wrong == "never":
+                        continue
+                    with contextlib.suppress(psycopg.Error):
+                        self._perform(client)
 
     def _perform(self, client: psycopg.Connection[Any]) -> None:
         taken = client.execute(

@@ -223,6 +223,7 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
         ("another actor", "path.new-post-two-callers", Status.ISSUE, "name another caller"),
         ("half of it", "path.new-post-failure", Status.ISSUE, "rows in the trail: expected 0, observed 1"),
         ("busy", "path.new-post-repeated", Status.NOT_RUN, "the host answered 429"),
+        ("once more, later", "path.new-post", Status.ISSUE, "rows in the trail: expected 1, observed 2"),
         ("twice", "path.new-post", Status.ISSUE, "changes of public.posts in that transaction"),
         ("never", "path.retitle", Status.ISSUE, "available after 0 of 20 attempts"),
         ("fails for good", "path.retitle", Status.ISSUE, "discarded"),
@@ -246,6 +247,51 @@ def test_what_a_host_does_wrong_is_told_and_never_ok(
         assert secret not in evidence
     with connect(staging[0].admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs WHERE state IN ('available', 'retryable')") == 0
+
+
+def test_an_actor_that_a_path_leaves_on_a_server_connection_is_seen_in_the_same_run(
+    verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host]
+) -> None:
+    try:
+        code, run = verify("--check", "environment.no-actor-left", "--check", "path.new-post", wrong="for the session")
+    finally:
+        with connect(staging[0].admin("staging")) as admin:  # the pool opens others, that name nobody
+            admin.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'harness_app' AND state = 'idle'"
+            )
+    assert (code, row(run, "path.new-post").status) == (1, Status.OK)
+    assert row(run, "environment.no-actor-left").status is Status.ISSUE
+
+
+def test_rows_that_come_after_the_answer_are_a_limit(verify: Callable[..., tuple[int, StoredRun]]) -> None:
+    _, run = verify("--check", "path.new-post", wrong="answers first")
+    found = row(run, "path.new-post")
+    assert found.status is Status.OK
+    assert found.limit is not None
+    assert "not in the trail when it answered" in found.limit.outcome
+    assert found.facts["written with its trail"] == "by the same transaction"
+
+
+def test_rows_that_nobody_may_count_have_shown_nothing(
+    verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = staging[0].admin("staging")
+    monkeypatch.setenv("STAGING_TRAIL_URL", f"postgresql://auditor:of-an-auditor@{at.host}:{at.port}/{at.dbname}")
+    with connect(staging[0].admin("staging")) as admin:
+        admin.run(
+            "ALTER TABLE posts ENABLE ROW LEVEL SECURITY;"
+            "CREATE POLICY mine ON posts USING (current_setting('threadline.actor_ref', true) <> '');"
+            "CREATE ROLE auditor LOGIN PASSWORD 'of-an-auditor';"
+            "SELECT threadline_grant('auditor', reading => true)"
+        )
+        try:
+            _, run = verify("--check", "path.new-post", "--check", "path.new-post-failure")
+        finally:
+            admin.run("DROP POLICY mine ON posts; ALTER TABLE posts DISABLE ROW LEVEL SECURITY")
+            admin.run("DROP OWNED BY auditor; DROP ROLE auditor")
+    for each in ("path.new-post", "path.new-post-failure"):
+        assert row(run, each).status is Status.NOT_RUN
+        assert "row security hides rows of public.posts" in row(run, each).reason
 
 
 def test_a_host_that_is_down_has_shown_nothing(verify: Callable[..., tuple[int, StoredRun]]) -> None:
