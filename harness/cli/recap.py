@@ -65,6 +65,15 @@ def issue_line(topology: str, check: str, reason: str, reproduce: str) -> str:
     return f"Issue {topology} {check}: {reason}\n  reproduce: {reproduce}"
 
 
+def _host_was_not_seen(run: StoredRun) -> bool:
+    """Say whether an environment was not reached, or its paths were to be taken and none was."""
+    if not all(found.reached for found in run.record.environments.values()):
+        return True
+    mains = {(each.topology, each.check) for each in run.record.plan if each.path and not each.path.aspect}
+    taken = [each.status for each in run.answers() if (each.topology, each.check) in mains]
+    return Status.NOT_RUN in taken and not {Status.OK, Status.ISSUE} & set(taken)
+
+
 def exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
     if context.signals.received or any(run.record.state == "interrupted" for run in runs):
         return EXIT_INTERRUPTED
@@ -75,6 +84,6 @@ def exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
         return EXIT_NOTHING
     if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
         return EXIT_NOTHING
-    if any(not found.reached for run in runs for found in run.record.environments.values()):
+    if any(_host_was_not_seen(run) for run in runs if run.record.environments):
         return EXIT_NOTHING
     return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0

@@ -110,12 +110,14 @@ def _base_url(name: str, told: str, variables: Mapping[str, str], redactor: Reda
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
+        beyond = parts.username or parts.password or parts.query or parts.fragment
         _ = parts.port
     except ValueError:
         host = ""
-    if not host or parts.scheme not in {"http", "https"} or parts.username or parts.password:
+    if not host or parts.scheme not in {"http", "https"} or beyond:
         raise ConfigError(
-            "this is no address of a host: needed https://name, without a login", where=f"environments.{name}.base_url"
+            "this is no address of a host: needed https://name, without a login, a query or a fragment",
+            where=f"environments.{name}.base_url",
         )
     if base_url != told:
         redactor.learn(base_url, parts.netloc, host)

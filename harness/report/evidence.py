@@ -96,7 +96,9 @@ def merge(
 
     Only what belongs together is merged: runs of the same code, and within a topology only runs that stood up the
     same declaration on the same engine from the same images or binaries as its newest one. Whatever is left out
-    is named. The newest answer wins, but an answer is never replaced by Not run. Rows nobody ran are Not run.
+    is named. The newest answer wins. Of a topology an answer is never replaced by Not run, because the same code stood
+    the same servers up; an environment changes by itself, so that what could not be exercised there any more is Not
+    run, unless the run was interrupted. Rows nobody ran are Not run.
 
     :param runs: oldest first.
     :param expected: rows that the report owes an answer to, beside those that the runs planned.
@@ -168,8 +170,9 @@ def merge(
             if before is not None and before.planned.declared_as != plan[key].declared_as:
                 out.append(f"run {run.record.run_id} is left out for {result.check}: harness.toml said otherwise of it")
                 continue
-            if result.status is not Status.NOT_RUN or before is None or before.status is Status.NOT_RUN:
+            if before is None or _replaces(result, before, run.record):
                 rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+        out += _not_reached(run.record, found_environments)
         for name, found in run.record.environments.items():
             if name not in other and (found.reached or name not in found_environments):
                 found_environments[name], records[name] = found, run.record
@@ -222,6 +225,21 @@ def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mappin
         elif stood.stood and stack_of(record, name) != newest.get(name, ""):
             other[name] = f"a newer run stood on other servers; this one on {stack_of(record, name)}"
     return other
+
+
+def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
+    """Say whether a newer answer takes the place of an older one."""
+    tried_again = result.topology in record.environments and record.state == "finished"
+    return tried_again or result.status is not Status.NOT_RUN or before.status is Status.NOT_RUN
+
+
+def _not_reached(record: RunRecord, before: Mapping[str, EnvironmentEvidence]) -> list[str]:
+    """Say of which environments a run learned nothing, so that what the report says they are is older."""
+    return [
+        f"run {record.run_id} did not reach {name}: {found.reason}; what it was found to be is older"
+        for name, found in record.environments.items()
+        if not found.reached and name in before
+    ]
 
 
 #: what an environment is told by: with another of these its evidence is another's

@@ -199,16 +199,28 @@ def _verification(workflow: Workflow, evidence: Evidence, library_version: str) 
     shown = [counted(rows), *few(judged.limits)]
     if not library_version:
         missing.append(f"no evidence says that it is about {workflow.release}: the library's version is not known")
-    elif library_version.removeprefix("v") != workflow.release.removeprefix("v"):
+    elif not _is_release(library_version, workflow):
         missing.append(f"the evidence is about release {library_version}, and {workflow.release} is to be decided on")
     return Conjunct(
         name=f"verification green on release {workflow.release}", missing=tuple(missing), shown=tuple(shown)
     )
 
 
+def library_of(evidence: Evidence, environment: str) -> str:
+    """Return which version of the library an environment is declared to run; "" where nobody says so."""
+    found = evidence.environments.get(environment)
+    return found.versions.get("library", "").rpartition(" ")[2] if found else ""
+
+
+def _is_release(version: str, workflow: Workflow) -> bool:
+    return version.removeprefix("v") == workflow.release.removeprefix("v")
+
+
 def _host_path(workflow: Workflow, evidence: Evidence) -> Conjunct:
     missing = [] if workflow.paths else ["no audited path is named that the host takes through its own worker"]
     missing += not_by_the_host(evidence, workflow.environment, workflow.paths)
+    if (runs := library_of(evidence, workflow.environment)) and not _is_release(runs, workflow):
+        missing.append(f"{workflow.environment} runs release {runs}, and {workflow.release} is to be decided on")
     shown = []
     for name in workflow.paths:
         judged = judge(path_rows(evidence, workflow.environment, name))

@@ -15,7 +15,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.features import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.path_rows import PathRow, path_rows
-from harness.report.readiness import Decision, ReadinessRow, decide, readiness
+from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 
@@ -177,11 +177,10 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
 
 
 def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:
-    """Return the version of the library under test: the operator's, or that of this project for its own layer."""
-    found = evidence.environments.get(workflow.environment)
-    told = found.versions.get("library", "").rpartition(" ")[2] if found else ""
-    ours = newest is not None and newest.audit_target.partition(" ")[0] == "reference"
-    return told or (newest.provenance.tool_version if newest and ours else "")
+    """Return the version of the library under test: of this project for its own layer, else as the operator says."""
+    if newest is not None and newest.audit_target.partition(" ")[0] == "reference":
+        return newest.provenance.tool_version
+    return library_of(evidence, workflow.environment)
 
 
 def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:

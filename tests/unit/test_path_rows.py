@@ -9,6 +9,7 @@ from harness.model import (
     EnvironmentEvidence,
     EvidenceClass,
     Expectation,
+    Limit,
     PathLabel,
     PlannedCheck,
     Result,
@@ -96,6 +97,39 @@ def evidence(
         found = {name: EnvironmentEvidence(name=name, reached=True) for name in environments}
         run = replace(run, evidence_class=EvidenceClass.HOST, engine="attached", engine_version="", environments=found)
     return merge([store_run(folder, [result for _, result in answers], run)], plan)
+
+
+def twice(folder: Path, status: Status, *, state: str = "finished", environment: bool = True) -> Evidence:
+    """Return what is merged of a run in which a path was OK, and a later one with another answer."""
+    [(row, result)] = [each for each in sound("staging", POST) if not (each[0].path and each[0].path.aspect)]
+    found = {"staging": EnvironmentEvidence(name="staging", reached=True)} if environment else {}
+    made = []
+    for number, (how, became) in enumerate(((Status.OK, "finished"), (status, state)), 1):
+        run = replace(record(f"20260101T000000Z-0000000{number}", state=became), plan=(row,), topologies={})
+        run = replace(run, environments=found)
+        made.append(store_run(folder / str(number), [replace(result, status=how, reason="it is down")], run))
+    return merge(made, [row])
+
+
+def test_an_environment_that_could_not_be_exercised_any_more_is_not_ok(tmp_path: Path) -> None:
+    rows = path_rows(twice(tmp_path, Status.NOT_RUN), ["staging"])
+    assert row_of(rows, "new-post").status is Status.NOT_RUN
+    assert "it is down" in row_of(rows, "new-post").notes
+
+
+def test_an_interrupted_run_takes_no_answer_away(tmp_path: Path) -> None:
+    assert row_of(path_rows(twice(tmp_path, Status.NOT_RUN, state="interrupted")), "new-post").status is Status.OK
+
+
+def test_a_topology_stood_up_by_the_same_code_keeps_its_answer(tmp_path: Path) -> None:
+    assert row_of(path_rows(twice(tmp_path, Status.NOT_RUN, environment=False)), "new-post").status is Status.OK
+
+
+def test_a_limit_of_a_path_is_told_with_it(tmp_path: Path) -> None:
+    [(row, result), *others] = sound("staging", POST)
+    limited = replace(result, limit=Limit(outcome="its rows came later", source="README.md"))
+    rows = path_rows(evidence(tmp_path, [(row, limited), *others], environments=("staging",)))
+    assert "a limit: its rows came later" in row_of(rows, "new-post").notes
 
 
 def row_of(found: tuple[PathRow, ...], name: str) -> PathRow:

@@ -15,7 +15,17 @@ from harness import places
 from harness.config import convert
 from harness.errors import ConfigError
 from harness.host.readiness_file import GUIDANCE, Guidance, GuidanceItem, ReadinessArea, Workflow
-from harness.model import EvidenceClass, KnownIssue, Limit, PlannedCheck, Result, Section, Severity, Status
+from harness.model import (
+    EnvironmentEvidence,
+    EvidenceClass,
+    KnownIssue,
+    Limit,
+    PlannedCheck,
+    Result,
+    Section,
+    Severity,
+    Status,
+)
 from harness.report.escape import Ready, code, link, text
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
@@ -269,6 +279,14 @@ def test_another_release_is_missing_and_so_is_an_unrecorded_one() -> None:
     unrecorded = _decide(version="")
     assert unrecorded.answer == "not yet"
     assert unrecorded.missing == ("no evidence says that it is about 0.4.0: the library's version is not known",)
+
+
+def test_a_host_that_runs_another_release_has_not_verified_this_one() -> None:
+    runs = EnvironmentEvidence(name="staging", reached=True, versions={"library": "reminders 0.3.9"})
+    found = decide(
+        WORKFLOW, replace(evidence(GREEN), environments={"staging": runs}), library_version="0.4.0", today=TODAY
+    )
+    assert found.missing == ("staging runs release 0.3.9, and 0.4.0 is to be decided on",)
 
 
 @pytest.mark.parametrize(
