@@ -24,7 +24,8 @@ _MOST_JOBS = 64
 
 _EXIT_CODES = """\
 exit codes: 0 nothing but OK, N/A and known Issues; 1 an Issue; 2 usage or configuration; 3 nothing could be
-verified, or a topology did not stand; 4 Not run rows under --strict; 130 interrupted
+verified, or a topology did not stand, or none of an environment's paths could be taken; 4 Not run rows under
+--strict; 130 interrupted
 """
 
 

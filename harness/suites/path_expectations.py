@@ -129,14 +129,19 @@ def expect_kept(bench: Findings, path: Path, values: Values, seen: Seen) -> Tabl
     :raises NotExercisedError: when nobody who is given may count them.
     """
     table = rows_there(path, values)
-    keys = {spell(each.table_pk) for each in seen.changes if each.table_pk}
-    written = len(keys) if keys else len(seen.changes)
-    if path.expected.left is not None:
-        written = path.expected.left * max(1, len(seen.transactions))
-    elif path.expected.operation == "delete":
-        written = 0
-    bench.expect(KEPT, table.count, equals=written)
+    bench.expect(KEPT, table.count, equals=_written(path, seen))
     return table
+
+
+def _written(path: Path, seen: Seen) -> int:
+    """Return how many rows the table must hold after what the trail tells of."""
+    expected = path.expected
+    if expected.left is not None:
+        return expected.left * max(1, len(seen.transactions))
+    if expected.operation == "insert":
+        return sum(each.op == "insert" for each in seen.changes)
+    keys = {spell(each.table_pk) for each in seen.changes if each.table_pk}
+    return 0 if expected.operation == "delete" else len(keys) or expected.rows
 
 
 def rows_there(path: Path, values: Values) -> TableRows:
