@@ -5,13 +5,43 @@ from __future__ import annotations
 import re
 
 FEWEST_WORDS = 4
+_US = r"(?:we|they|i|team)"
+_NOBODY = r"(?:nobody|no[\s-]one|none\s+of\s+us)"
+_TRY = r"(?:test|run|exercise|try|verify|check|measure|look)"
+_TRIED = (
+    r"(?:tested|run|ran|exercised|tried|verified|checked|measured|looked|managed\s+to|found\s+(?:the\s+)?time|"
+    r"had\s+(?:(?:the|any|enough|an?)\s+)?(?:time|chance|opportunity))"
+)
+#: time that was lacking; a time limit, and what happens at the same time, are of another kind
+_NO_TIME = (
+    r"(?:no|not|\w+n['’]t|lack(?:s|ed|ing)?|short\s+of|little|insufficient)\s+"
+    r"(?:(?:have|has|had|got|find|found|enough|the|any|much|sufficient|been|yet|of)\s+){0,3}"
+    r"time(?=\s+(?:for|yet|left|so\s+far|until|before|now|in\s+(?:this|the)|to\s+(?!live\b))|\s*(?:[.,;:]|$))|"
+    rf"{_US}\s+(?:ran|(?:have\s+|had\s+)?run|were|are)\s+out\s+of\s+time"
+)
+_PLANS = (
+    r"(?:next|coming|upcoming)\s+(?:weeks?|months?|quarters?|years?|sprints?|iterations?|milestones?)|"
+    r"this\s+(?:week|month|quarter)|(?:this|current)\s+(?:sprint|iteration)|(?:for|in|by|until)\s+q[1-4]|"
+    r"plan(?:s|ned|ning)?\s+to|planned\s+later|(?:it|this|that|path|job|tests?|testing|run)\s+(?:is|are)\s+planned|"
+    rf"(?:intends?|hopes?|aims?|going|{_US}\s+(?:wants?|means?|expects?))\s+to\s+{_TRY}|"
+    rf"(?:{_US}|somebody|someone)(?:['’]ll|\s+will|\s+shall)\s+{_TRY}|postponed|on\s+(?:the|our|a)\s+roadmap"
+)
+_EFFORT = (
+    r"too\s+(?:much|many)\s+(?:work|effort|trouble|hassle)|too\s+(?:hard|difficult|laborious|time-consuming)|"
+    rf"{_US}\s+(?:is|are|was|were)\s+too\s+busy|(?:not|\w+n['’]t)\s+worth"
+)
+_NOT_LOOKED = (
+    rf"{_NOBODY}\s+(?:(?:has|have|had|ever|yet)\s+)*{_TRIED}|"
+    rf"(?:have|has|had)(?:n['’]t|\s+not|\s+never)\s+(?:(?:yet|ever|been)\s+)*{_TRIED}|"
+    rf"{_US}\s+did(?:n['’]t|\s+not)\s+(?:yet\s+)?{_TRY}|g[eo]t(?:ten|ting)?\s+(?:a)?round\s+to"
+)
 #: whoever says so means that it was not run yet
 NOT_YET = re.compile(
+    rf"\b(?:{_NO_TIME}|{_PLANS}|{_EFFORT}|{_NOT_LOOKED})\b|"
     r"\b(?:not\s+(?:been\s+)?(?:yet\s+)?(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started)\s+yet|"
     r"not\s+yet\s+(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started|looked)|"
     r"yet\s+to\s+be|to\s+be\s+(?:done|tested|verified|run|determined)|will\s+be\s+(?:tested|run|verified|done)|"
-    r"not\s+yet|soon|todo|tbd|(?<!no )pending|untested|next\s+sprint|needs?\s+(?:testing|to\s+be)|later\s*$|"
-    r"(?:have|has)(?:n['’]t|\s+not)\s+(?:been\s+)?(?:tested|tried|run|verified|checked|exercised)|"
+    r"not\s+yet|soon|todo|tbd|(?<!no )pending|untested|needs?\s+(?:testing|to\s+be)|later\s*$|"
     r"not\s+(?:been\s+)?(?:tested|tried|run|verified|checked)\s*$)\b",
     re.IGNORECASE,
 )

@@ -35,6 +35,12 @@ _TRACKED = re.compile(
 )
 _REQUIREMENT = re.compile(r"\b[A-Z][A-Z0-9]+-\d+\b|\b(?:AP-|PL\.|PATH\.|ENV\.|CMD\.)[\w.-]+")
 _ISSUE_ID = re.compile(r"AP-[A-Za-z0-9]+(?:\.[\w-]+)+|(?:PL|PATH|ENV|CMD)\.[\w-]+(?:\.[\w-]+)*")
+#: strikethrough, section 6.5 of the GFM spec, and the tags that GitHub shows in the same way
+_STRUCK = re.compile(r"~~|<(?:del|s|strike)\b", re.IGNORECASE)
+#: a note that begins so says another status; "Issue #12" is a ticket
+_OTHER_STATUS = re.compile(
+    r"not\s+run\b|issue(?=\s*[:;,.–—-]|\s+(?:on|in|at|with|behind|when|if|under|for)\b|\s*$)", re.IGNORECASE
+)
 _FOUR = "OK, Issue, N/A or Not run"
 
 
@@ -60,13 +66,21 @@ def r1_four_words(page: Page) -> Iterator[Finding]:
     for table in page.tables(*WITH_STATUS):
         if "status" not in table.columns:
             yield page.error(table.line, "R1", f"the table {table.kind} has no column Status", f"add one, with {_FOUR}")
+        if (columns := table.columns.count("status")) > 1:
+            mend = "keep one, and give the others another name or a table of their own"
+            yield page.error(table.line, "R1", f"the table {table.kind} has {columns} columns Status", mend)
     for entry in page.rows(*WITH_STATUS):
         status = entry.text("status")
-        if "status" not in entry.table.columns or status_of(entry) in _STATUSES:
+        if "status" not in entry.table.columns:
+            continue
+        if status_of(entry) in _STATUSES:
+            yield from _taken_back(page, entry)
             continue
         known = {each.lower().replace("/", ""): each for each in _STATUSES} | {"notrun": "Not run"}
         meant = known.get(status.lower().replace("/", "").replace("-", " "))
         mend = f"write {meant}" if meant else f"write {_FOUR}, and the rest in another column"
+        if "|" not in page.document.lines[entry.line - 1]:
+            mend = f"write {_FOUR}; or a blank line above it, for without one it is a row of the table to every reader"
         yield page.error(entry.line, "R1", f"the status is {quoted(status)}", mend)
     for table in page.document.ours():
         for row in table.rows:
@@ -77,6 +91,20 @@ def r1_four_words(page: Page) -> Iterator[Finding]:
                     f"the row has {row.surplus} cells more than the table has columns, and no reader sees them",
                     "write a pipe inside a cell as \\|",
                 )
+
+
+def _taken_back(page: Page, entry: Entry) -> Iterator[Finding]:
+    """Find a status that its own row does not stand by."""
+    if _STRUCK.search(entry.cell("status").raw):
+        mend = f"write {_FOUR}, and nothing that is no longer so"
+        yield page.error(entry.line, "R1", f"the status {quoted(entry.text('status'))} is struck out", mend)
+    if status_of(entry) == Status.OK and (match := _OTHER_STATUS.match(reason_of(entry))):
+        yield page.warning(
+            entry.line,
+            "R1",
+            f"the status is OK, and what is said of it begins with {quoted(match[0])}",
+            f"write {match[0].capitalize()} as the status; or give what is not OK a row of its own",
+        )
 
 
 def r2_not_run_is_not_na(page: Page) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ It checks form, and that pointers lead somewhere. That a pointer shows what its 
 from __future__ import annotations
 
 import re
+import stat
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ class LintReport(Struct, frozen=True):
 
 
 #: the row of dashes of a table in a block quote, and where an HTML table begins
-_ELSEWHERE = re.compile(r" {0,3}>[> ]*\|?[ :]*-+[ :]*\|[-|: ]*$| {0,3}(?:<\w+>)?<table\b", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"\s*>[> ]*\|?[ :]*-+[ :]*\|[-|: ]*$|\s*(?:<\w+>)?<table\b", re.IGNORECASE)
 
 
 def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
@@ -63,7 +64,8 @@ def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
 
     :param root: the repository that pointers lead into; else the nearest folder above each document that has a `.git`,
         else the document's own folder.
-    :raises UsageError: for a document that is not there or is no text, and where none of them has any of the tables.
+    :raises UsageError: for a document that is not there, is no regular file or no text, and where none of them has any
+        of the tables.
     """
     repositories: dict[Path, Repository] = {}
     findings: list[Finding] = []
@@ -102,6 +104,8 @@ def _read(path: Path) -> str:
     if path.is_dir():
         raise UsageError("this is a folder", where=str(path), hint="name its Markdown files")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe may never end
+            raise UsageError("it is no regular file", where=str(path), hint="name a Markdown file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError("there is no such file", where=str(path), hint="name a Markdown file") from None

@@ -1,8 +1,9 @@
 """The tables of a Markdown document, with their lines, and which of the adoption tables each of them is.
 
-Read as GitHub reads them: a pipe behind a backslash belongs to its cell, also in a code span; outer pipes may be
-missing; what lies in a fenced code block or an HTML comment is no table. A line without any pipe ends a table, so that
-prose right below it is prose. Tables in block quotes, and those indented by four blanks or more, are not looked for.
+Read as GitHub reads them (https://github.github.com/gfm/): a pipe behind a backslash belongs to its cell, also in a
+code span; outer pipes may be missing; what lies in code, an HTML block or a comment is no table; and every line below a
+table is a row of it, also one without a pipe, up to a blank line or the beginning of another block. Tables in list
+items are found, and those in block quotes are not looked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.report.markdown_blocks import Blocks, split_cells
 from harness.report.markdown_inline import Span, plain, spans
 
 if TYPE_CHECKING:
@@ -79,15 +81,8 @@ _SIGNS: dict[Kind, tuple[frozenset[str], frozenset[str], int]] = {
 }
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_DELIMITER = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
-_FENCE = re.compile(r"[ \t]*(?P<fence>`{3,}(?=[^`]*$)|~{3,})")
-_VERBATIM = re.compile(r" {0,3}<(?P<tag>pre|script|style|textarea)\b", re.IGNORECASE)
 _HEADING = re.compile(r" {0,3}(?P<level>#{1,6})(?:[ \t]+(?P<title>.*?))??(?:[ \t]+#+)?[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(?P<kind>=+|-+)[ \t]*")
-#: a line that begins another block ends a table
-_BLOCK = re.compile(
-    r" {0,3}(?:>|#{1,6}(?:\s|$)|[-*+]\s|\d{1,9}[.)]\s|<!--|</?[A-Za-z])|[ \t]*(?:```|~~~)|(?: {4}| {0,3}\t)"
-)
 _ANCHOR = re.compile(r"<a\s[^>]*\b(?:id|name)\s*=\s*[\"']?(?P<name>[^\"'\s>]+)", re.IGNORECASE)
 
 
@@ -197,8 +192,11 @@ def split_lines(text: str) -> list[str]:
 def read_document(text: str) -> Document:
     """Read a document. Never fails: what is no table is prose."""
     lines = split_lines(text.removeprefix("\ufeff"))
-    plainly = _outside_code(lines)
-    tables = _tables(lines, plainly)
+    blocks = Blocks()
+    for line in lines:
+        blocks.read(line)
+    plainly = blocks.plainly
+    tables = [_table(each) for each in blocks.tables]
     headings, prose = _around(lines, plainly, tables)
     markers = tuple(
         (number, MARKERS[name])
@@ -240,77 +238,16 @@ def _with_kinds(document: Document) -> Document:
     )
 
 
-def _outside_code(lines: Sequence[str]) -> list[bool]:
-    """Say for each line whether it is outside of fenced code, HTML comments and verbatim HTML."""
-    found = []
-    fence, until = "", ""
-    for line in lines:
-        if fence:
-            found.append(False)
-            stripped = line.strip()
-            if stripped.startswith(fence) and not stripped.strip(fence[0]):
-                fence = ""
-        elif until:
-            found.append(False)
-            until = "" if until in line.lower() else until
-        elif match := _FENCE.match(line):
-            found.append(False)
-            fence = match["fence"]
-        elif re.match(r" {0,3}<!--", line):
-            # a comment of one line hides itself only, and may be a marker
-            found.append("-->" in line)
-            until = "" if "-->" in line else "-->"
-        elif match := _VERBATIM.match(line):
-            found.append(False)
-            end = f"</{match['tag'].lower()}>"
-            until = "" if end in line.lower() else end
-        else:
-            found.append(True)
-    return found
-
-
-def _tables(lines: Sequence[str], plainly: Sequence[bool]) -> list[Table]:
-    found: list[Table] = []
-    at = 0
-    while at + 1 < len(lines):
-        header = _header(lines, plainly, at)
-        if not header:
-            at += 1
-            continue
-        last = at + 1
-        while last + 1 < len(lines) and plainly[last + 1] and _is_row(lines[last + 1]):
-            last += 1
-        texts = tuple(plain(each) for each in header)
-        rows = tuple(_row(lines[number], number + 1, len(header)) for number in range(at + 2, last + 1))
-        found.append(
-            Table(line=at + 1, last_line=last + 1, header=texts, columns=tuple(map(_column, texts)), rows=rows)
-        )
-        at = last + 1
-    return found
-
-
-def _header(lines: Sequence[str], plainly: Sequence[bool], at: int) -> list[str]:
-    """Return the cells of the header that begins a table at an index; none where no table begins."""
-    if not (plainly[at] and plainly[at + 1] and "|" in lines[at + 1] and _DELIMITER.fullmatch(lines[at + 1])):
-        return []
-    if not lines[at].strip() or _BLOCK.match(lines[at]):
-        return []
-    cells = split_cells(lines[at])
-    return cells if len(cells) == len(split_cells(lines[at + 1])) else []
-
-
-def _is_row(line: str) -> bool:
-    return bool(re.search(r"(?<!\\)\|", line)) and not _BLOCK.match(line)
-
-
-def split_cells(line: str) -> list[str]:
-    r"""Return the cells of a row as they are written, with `\|` as the pipe that it stands for."""
-    cells = re.split(r"(?<!\\)\|", line.strip(" \t"))
-    if not cells[0].strip(" \t") and len(cells) > 1:
-        cells = cells[1:]
-    if not cells[-1].strip(" \t") and len(cells) > 1:
-        cells = cells[:-1]
-    return [cell.strip(" \t").replace("\\|", "|") for cell in cells]
+def _table(lines: Sequence[tuple[int, str]]) -> Table:
+    header = split_cells(lines[0][1])
+    texts = tuple(plain(each) for each in header)
+    return Table(
+        line=lines[0][0] + 1,
+        last_line=lines[-1][0] + 1,
+        header=texts,
+        columns=tuple(map(_column, texts)),
+        rows=tuple(_row(text, number + 1, len(header)) for number, text in lines[2:]),
+    )
 
 
 def _row(line: str, number: int, width: int) -> TableRow:

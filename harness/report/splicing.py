@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -35,6 +36,8 @@ NAMES = ("stg-01", "stg-02", "checklist", "issues", "feature-map", "readiness", 
 
 _BARE = {Kind.TOPOLOGY: "stg-01", Kind.PATHS: "stg-02"}
 _MARKER = re.compile(r" {0,3}<!--\s*pooler-harness\b(?P<said>.*?)-->[ \t]*")
+#: the mark of a list item before the first cell of a table
+_BEGINS_ITEM = re.compile(r"\s*(?:[-+*]|\d+[.)])\s")
 _END = "end"
 _HINT = (
     "put <!-- pooler-harness: stg-01 --> and <!-- pooler-harness: end --> on lines of their own, where the table shall "
@@ -82,10 +85,12 @@ def into(path: Path, tables: Mapping[str, str], *, check: bool) -> bool:
     A link is followed, the file keeps its mode, and it is written only where something changes, whole or not at all.
 
     :param check: only look, and write nothing.
-    :raises ConfigError: as :func:`splice` does, and when the file cannot be read.
+    :raises ConfigError: as :func:`splice` does, and when the file cannot be read or is no regular file.
     :raises StoreError: when it cannot be written.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe may never end
+            raise ConfigError("the document cannot be read: it is no regular file", where=str(path))
         before = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError("there is no such document", where=str(path), hint=f"write it first, and {_HINT}") from None
@@ -111,7 +116,7 @@ def _targets(document: Document, tables: Mapping[str, str], name: str) -> list[T
             raise _twice(_BARE[kind], f"{name}:{line}")
         if any(first < table.line <= end for first, end in inside):
             raise ConfigError("the table below the marker is already in a marked place", where=f"{name}:{line}")
-        found.append(Target(_BARE[kind], table.line - 1, table.last_line, table_only=True))
+        found.append(Target(_BARE[kind], table.line - 1, _last_piped(document, table), table_only=True))
     if not found:
         raise ConfigError("no marker says where the tables belong", where=name, hint=_HINT)
     for target in found:
@@ -134,7 +139,18 @@ def _below(document: Document, line: int, kind: Kind, where: str) -> Table:
             where=where,
             hint=f"put that table there, or instead of the marker <!-- pooler-harness: {_BARE[kind]} --> and its end",
         )
+    if _BEGINS_ITEM.match(document.lines[table.line - 1]):
+        raise ConfigError(
+            f"the table on line {table.line} begins in a list, and cannot be replaced alone",
+            where=where,
+            hint=f"put <!-- pooler-harness: {_BARE[kind]} --> and its end there instead of the marker",
+        )
     return table
+
+
+def _last_piped(document: Document, table: Table) -> int:
+    """Return the last line of a table with a pipe; GitHub shows prose right below as rows, and it is not ours."""
+    return next(n for n in range(table.last_line, table.line, -1) if "|" in document.lines[n - 1])
 
 
 def _blocks(document: Document, name: str) -> list[Target]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,13 @@ BAD: list[tuple[str, Level, int, str]] = [
         "STG-AUDITED-PATH-RUBRIC\n\n| Path | Kind | Evidence |\n|---|---|---|\n| a | HTTP | x |\n| b | job | x |\n",
     ),
     ("R1", _W, 3, CHECKLIST + "| a | OK | `nox -s tests` | b | c |\n"),
+    ("R1", _E, 5, paths("| a | HTTP | ~~OK~~ | `nox -s tests` | CI-class |\n")),
+    ("R1", _E, 5, paths("| a | HTTP | <del>OK</del> | `nox -s tests` | CI-class |\n")),
+    ("R1", _E, 7, PATHS + HTTP + JOB + "POST /z\n"),
+    ("R1", _E, 1, "| Item | Status | Status | Evidence |\n|---|---|---|---|\n| a | OK | good | `nox -s tests` |\n"),
+    ("R1", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | Issue: the actor is lost, CI-class |\n")),
+    ("R1", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | not run on staging, CI-class |\n")),
+    ("R1", _W, 3, CHECKLIST + "| a | OK | **Not run** on staging, `nox -s tests` |\n"),
     # Not run is not N/A, which is what R2 asks for
     ("R2", _E, 5, paths("| a | job | N/A | | the job has not been tested yet by us |\n")),
     ("R2", _E, 3, CHECKLIST + "| a | N/A | pending until the next release of ours |\n"),
@@ -280,6 +288,74 @@ def test_what_breaks_a_rule_is_found_at_its_line(
     assert [(each.line, each.level) for each in findings] == [(line, level)]
     assert findings[0].path.endswith("docs/adoption.md")
     assert findings[0].mend
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "we did not have time to run it yet",
+        "The team plans to exercise this path next quarter",
+        "there is no time for it in this sprint",
+        "we have not got round to testing this path",
+        "nobody has looked at this path so far",
+        "it was too much work for this release",
+        "the job is planned for Q3 of this year",
+        "we ran out of time before the job came up",
+        "no one has ever exercised the job here",
+        "we did not look at the job in staging",
+        "our team intends to test the job in May",
+        "it is not worth the effort for one job",
+        "we lack the time to exercise the job",
+        "the job has never been exercised in staging",
+        "we haven't had time for the job",
+        "we will look at the job in the coming weeks",
+        "we couldn't find the time to exercise the job",
+        "it isn't worth testing for one job",
+        "nobody has had the time for the job",
+        "the team has not managed to look at it",
+        "running the job is too much work for us",
+    ],
+)
+def test_what_nobody_had_time_for_is_not_run(repository: Path, reason: str) -> None:
+    assert [each.level for each in found(repository, paths(f"| a | job | N/A | | {reason} |\n"), "R2")] == [_E]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "statement pooling refuses transaction blocks",
+        "the path was removed in 0.7",
+        "no job runner in this application",
+        "there is no time limit for a transaction here",
+        "the two callers do not write at the same time",
+        "there is no time to live for what is queued",
+        "the pooler keeps no query plans for unnamed statements",
+        "jobs are scheduled to run outside of this deployment",
+        "the queue has no backlog that could be looked at",
+        "this release of the pooler has no transaction mode",
+        "foreign keys are deferred until the commit, and there are none",
+        "nobody can write there: the replica is read only",
+        "the pool has no capacity for a second client",
+        "PgBouncer does not check what the server runs",
+        "the planner of this server has no parallel mode",
+        "the application has not got a job executor",
+        "nobody has got write access to the replica",
+        "the job is expected to run outside of this deployment",
+        "the purge is meant to run in another service",
+        "a job runner is not planned for this application",
+        "we did not install a job runner in this deployment",
+        "the partition of the current month is never purged",
+        "jobs of low priority are dropped by this deployment",
+        "the statement runs out of time in this mode by design",
+    ],
+)
+def test_what_the_host_lacks_is_not_applicable(repository: Path, reason: str) -> None:
+    assert found(repository, paths(f"| a | job | N/A | | {reason} |\n")) == []
+
+
+def test_an_ok_may_tell_of_tickets_and_of_its_parts(repository: Path) -> None:
+    for notes in ("Issue #12 is closed, CI-class", "two callers OK; twice Not run: why; CI-class", "N/A"):
+        assert found(repository, paths(f"| a | HTTP | OK | `nox -s tests` | {notes} |\n"), "R1") == []
 
 
 def test_a_path_that_only_reads_is_not_the_one_over_http(repository: Path) -> None:
@@ -596,6 +672,7 @@ def test_the_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("gone.md", None, "no such file"),
         ("docs", None, "this is a folder"),
+        ("pipe", None, "no regular file"),
         ("a.md", b"| a |\x00", "it is binary"),
         ("a.md", b"a\nna\xefve", "no UTF-8 text"),
         ("a.md", b"# nothing\n\n| a | b |\n|---|---|\n", "STG-AUDITED-PATH-RUBRIC"),
@@ -604,6 +681,8 @@ def test_the_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_cannot_be_judged_is_a_usage_error(repository: Path, name: str, content: bytes | None, said: str) -> None:
     if content is not None:
         (repository / name).write_bytes(content)
+    if name == "pipe":
+        os.mkfifo(repository / name)
     with pytest.raises(UsageError) as caught:
         run([str(repository / name)], [])
     assert said in str(caught.value)
@@ -622,9 +701,12 @@ def test_a_document_without_tables_does_not_keep_the_others_from_being_judged(re
 
 def test_tables_that_are_not_looked_for_are_named(repository: Path) -> None:
     quoted = "".join(f"> {line}\n" for line in (PATHS + HTTP).splitlines() if line.startswith("|"))
-    (repository / "a.md").write_text(f"{PATHS}{HTTP}\n{quoted}\n<table><tr><td>OK</td></tr></table>\n")
+    in_list = "- x\n\n" + "".join(f"    {line}\n" for line in quoted.splitlines()).replace("    ", "  ", 1)
+    (repository / "a.md").write_text(
+        f"{PATHS}{HTTP}\n{quoted}\n<table><tr><td>OK</td></tr></table>\n\n{in_list}\n```\n{quoted}```\n"
+    )
     not_judged = lint([repository / "a.md"]).not_judged
-    assert sum("block quote, or HTML" in each for each in not_judged) == 2
+    assert sum("block quote, or HTML" in each for each in not_judged) == 3
 
 
 def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:

@@ -92,7 +92,14 @@ def test_lines_count_from_one_and_a_byte_order_mark_counts_nothing() -> None:
     [
         "a | b\n---|---\n1 | 2",
         "   | a | b |\n   |---|---|\n   | 1 | 2 |",
-        "before\n\n| a | b |\n| :-: | - |\n| 1 | 2 |\nprose without a pipe",
+        "before\n\n| a | b |\n| :-: | - |\n| 1 | 2 |\n\nprose without a pipe",
+        "right above\n| a | b |\n|---|---|\n| 1 | 2 |\n|\n| 3 | 4 |",
+        "- | a | b |\n  |---|---|\n  | 1 | 2 |\n| 3 | 4 |",
+        "1. x\n\n      | a | b |\n      |---|---|\n      | 1 | 2 |\n".replace("      ", "   "),
+        "- x\n  - y\n\n    | a | b |\n    |---|---|\n    | 1 | 2 |\n",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n    | 3 | 4 |",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n<div>\n| 3 | 4 |",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n2. | 3 |",
         "| a | b |\r|---|---|\r| 1 | 2 |\r",
         "| a | b |\n|---|---|\n| 1 | 2 |\n# heading | x",
     ],
@@ -114,15 +121,80 @@ def test_tables_come_in_many_spellings(document: str) -> None:
         "| a | b |\n|---|\n",
         "a\n---\n",
         "| a | b |",
-        "1. list\n\n    ```\n| a | b |\n|---|---|\n    ```",
+        "1. list\n\n   ```\n   | a | b |\n   |---|---|\n   ```",
+        "- ```\n  | a | b |\n  |---|---|\n\n  | a | b |\n  |---|---|",
+        "> | a | b |\n> |---|---|",
+        "<div>\n| a | b |\n|---|---|",
+        "a\n|---|---|\n| a | b |\n|---|---|",
+        "- x\n | a | b |\n  |---|---|",
+        "<?x\n\n| a | b |\n|---|---|",
     ],
 )
 def test_what_only_looks_like_a_table_is_none(document: str) -> None:
     assert read_document(document).tables == ()
 
 
-def test_a_fence_that_is_closed_hides_nothing_behind_it() -> None:
-    assert only("```sh\nx\n```\n\n| a |\n|---|\n| 1 |").line == 5
+@pytest.mark.parametrize(
+    "above",
+    [
+        "```sh\nx\n```",
+        "- ```sh\n  x\n  ```",
+        "1. ```sh\n   x\n   ```",
+        "10) ```sh\n    x\n    ```",
+        "* ~~~\n  x\n  ~~~",
+        "+ ```\n  x",
+        "- a\n  - ```sh\n    x\n    ```",
+        "- - ```sh\n    x\n    ```",
+        "- a\n\n      ```\n  b",
+        "-\t```sh\n\tx\n\t```",
+        "> - ```sh\n>   x",
+        "- > ```sh\n  > x",
+        "> ```",
+        "text\n\n    ```\n    code",
+        "text\n    ```\n    more",
+        "\t```",
+        "```sh `x`",
+        "x\n2. ```",
+        "-\n\n  x\n-\n\n      ```",
+        "<pre>\nx\n</script>",
+        "<SCRIPT>\nx </Style> y",
+        "<div>\n```",
+        "<b>\n```",
+        "<!-- x\n```\n-->",
+        "<?x ```\n```\n?>",
+        "<!DOCTYPE\n```\n>",
+        "<![CDATA[\n```\n]]>",
+        "<prefix>\n```",
+    ],
+)
+def test_what_is_closed_hides_nothing_behind_it(above: str) -> None:
+    assert only(f"{above}\n\n| a |\n|---|\n| 1 |").line == above.count("\n") + 3
+
+
+@pytest.mark.parametrize("line", ["    x", "- ~~~", "1. <!--\n   x", "\tx", ">     x", "<style>x"])
+def test_code_and_comments_are_not_read_in_lists_and_quotes_either(line: str) -> None:
+    assert not any(read_document(line).plainly)
+
+
+_MARKS = st.lists(st.sampled_from(["- ", "1. ", "2) ", "* ", "-", " ", "  ", "    ", "\t"]), max_size=4).map("".join)
+_TEXTS = st.sampled_from(["", "", "x", "```", "````", "~~~", "~~~ x", "``` `", "# x", "---", "===", "<!-- x -->"])
+_LINES = st.builds("{}{}".format, _MARKS, _TEXTS)
+
+
+@given(st.lists(_LINES, max_size=12))
+def test_code_is_where_another_reader_of_markdown_sees_it(lines: list[str]) -> None:
+    tokens = MARKDOWN.parse("\n".join(lines))
+    code = {n for each in tokens if each.type in {"fence", "code_block"} and each.map for n in range(*each.map)}
+    words = {n for each in tokens if each.type == "inline" and each.map for n in range(*each.map)}
+    plainly = read_document("\n".join(lines)).plainly
+    assert [n for n in sorted(code) if plainly[n] and lines[n].strip(" \t>")] == []
+    assert [n for n in sorted(words - code) if not plainly[n]] == []
+
+
+@pytest.mark.parametrize("row", ["POST /z", "<b>POST</b> /z | HTTP", "1 \\| 2", "   2.x"])
+def test_any_line_below_a_table_is_a_row_unless_it_begins_another_block(row: str) -> None:
+    table = only(f"| a | b |\n|---|---|\n{row}\n| 3 | 4 |\n\nprose")
+    assert [each.line for each in table.rows] == [3, 4]
 
 
 def test_pipes_behind_a_backslash_belong_to_their_cell() -> None:
@@ -199,12 +271,12 @@ def test_columns_win_over_a_marker() -> None:
 
 def test_what_is_below_a_table_ends_with_its_section() -> None:
     document = read_document(
-        "# One\n\n## Two\n\n| a |\n|---|\n| 1 |\nright below\nit\n\n- a list\n\n### staging\n\ndiffers\n\n## Three\n\nnot this\n"
+        "# One\n\n## Two\n\n| a |\n|---|\n| 1 |\n\nright below\nit\n\n- a list\n\n### staging\n\ndiffers\n\n## Three\n\nnot this\n"
     )
     assert [(each.line, each.text) for each in document.below(document.tables[0])] == [
-        (8, "right below it"),
-        (11, "- a list"),
-        (15, "staging differs"),
+        (9, "right below it"),
+        (12, "- a list"),
+        (16, "staging differs"),
     ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,23 @@ def test_the_table_below_a_bare_marker_is_replaced_alone() -> None:
     assert splice(after.encode(), TABLES).decode() == after
 
 
+def test_a_marker_below_code_in_a_list_is_a_marker() -> None:
+    before = f"- ```sh\n  x\n  ```\n\n    ```\n\n{block('stg-01')}"
+    assert b"| direct |" in splice(before.encode(), TABLES)
+
+
+def test_a_table_that_begins_a_list_is_not_replaced() -> None:
+    before = "STG-HOST-TOPOLOGY-TEMPLATE\n\n- " + ROWS.replace("\n|", "\n  |")
+    with pytest.raises(ConfigError, match="in a list"):
+        splice(before.encode(), TABLES)
+
+
+def test_rows_without_a_pipe_go_with_the_rows_around_them() -> None:
+    old = "| Environment | Class | Chain | Pool mode |\n|--|--|--|--|\nold\n| a | b | c | d |\n"
+    after = splice(f"STG-HOST-TOPOLOGY-TEMPLATE\n\n{old}ours\n".encode(), TABLES).decode()
+    assert after == f"STG-HOST-TOPOLOGY-TEMPLATE\n\n{ROWS}ours\n"
+
+
 def test_a_bare_table_at_the_end_of_a_file_gets_no_line_end() -> None:
     before = b"STG-HOST-TOPOLOGY-TEMPLATE\r\n\r\n| Environment | Class | Chain | Pool mode |\r\n|--|--|--|--|\r\n| a | b | c | d |"
     assert splice(before, TABLES) == b"STG-HOST-TOPOLOGY-TEMPLATE\r\n\r\n" + ROWS.strip().replace("\n", "\r\n").encode()
@@ -151,6 +169,8 @@ def test_a_mistake_is_told_with_its_line(document: str, line: int, said: str) ->
     [
         "nothing here\n",
         f"```md\n{block('stg-01')}```\n",
+        f"- ```sh\n  x\n  ```\n\n```md\n{block('stg-01')}```\n",
+        f"<pre>\n</style>\n```md\n{block('stg-01')}```\n",
         f"<!--\n{block('stg-01')}-->\n",
         "say `<!-- pooler-harness: stg-01 -->` in a line\n",
         "",
@@ -192,6 +212,10 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path: Path, monkeypatch: pyt
         into(tmp_path / "none.md", TABLES, check=True)
     with pytest.raises(ConfigError, match="cannot be read"):
         into(tmp_path, TABLES, check=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        into(tmp_path / "pipe", TABLES, check=True)
+    (tmp_path / "pipe").unlink()
     file = tmp_path / "a.md"
     file.write_text(block("stg-01"))
 
