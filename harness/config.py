@@ -36,6 +36,8 @@ def load(path: Path, kind: type[T]) -> T:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"it is not TOML: {error}", where=str(path)) from None
+    except RecursionError:  # the parser calls itself for each level
+        raise ConfigError("it is not TOML that can be read: it is nested too deep", where=str(path)) from None
     try:
         return convert(raw, kind, where=str(path))
     except ConfigError as error:  # the key is told first; its line helps in a long file

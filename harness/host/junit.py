@@ -51,6 +51,8 @@ class JUnitResult(Counted, frozen=True, kw_only=True):
             return Verdict(status=Status.ISSUE, reason=reason)
         if not self.tests:
             return Verdict(status=Status.NOT_RUN, reason="there is no test in it")
+        if self.unbelieved:
+            return Verdict(status=Status.ISSUE, reason=f"it cannot be believed: {self.unbelieved}")
         if self.skipped == self.tests:
             return Verdict(status=Status.NOT_RUN, reason=f"all of its tests were skipped ({self.tests})")
         skips = f", {self.skipped} skipped" if self.skipped else ""
@@ -91,6 +93,7 @@ def add_up(results: Iterable[JUnitResult]) -> JUnitResult:
         seconds=sum(each.seconds for each in results),
         notes=tuple(dict.fromkeys(note for each in results for note in each.notes)),
         untold=sum(each.untold for each in results),
+        unbelieved=next((each.unbelieved for each in results if each.unbelieved), ""),
     )
 
 

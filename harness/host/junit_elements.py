@@ -14,6 +14,8 @@ _DEEPEST = 100
 _LONGEST_NAME = 200
 
 _SUITES = ("testsuites", "testsuite")
+#: what a case may say of itself in its status or result, without an element for it
+_SAID = {"failed": "failures", "failure": "failures", "fail": "failures", "error": "errors", "errored": "errors"}
 #: surefire's elements for a case that passed only when it was repeated
 _FLAKY = ("flakyFailure", "flakyError")
 
@@ -32,6 +34,8 @@ class Counted(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     #: failures that a suite counts and none of its cases shows
     untold: int = 0
+    #: what the first suite declares that counts more tests than it holds, or has a count that is none
+    unbelieved: str = ""
 
 
 class _Suite:
@@ -60,8 +64,11 @@ class _Case:
         self.name = name
         self.seconds = _seconds(attributes.get("time", "")) or 0.0
         self.flaky = False
+        said = {attributes.get(each, "").strip().lower() for each in ("status", "result")}
+        self.outcomes = {outcome for word, outcome in _SAID.items() if word in said}
         # GoogleTest's way of saying that a case was not run
-        self.outcomes = {"skipped"} if attributes.get("status") in {"notrun", "disabled"} else set[str]()
+        if attributes.get("status") in {"notrun", "disabled"}:
+            self.outcomes.add("skipped")
 
     @property
     def outcome(self) -> str:
@@ -83,6 +90,7 @@ class ElementReader:
         self._notes: list[str] = []
         self._flaky = 0
         self._untold = 0
+        self._unbelieved = ""
         self._parser = expat.ParserCreate()
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
         self._parser.StartElementHandler = self._start
@@ -114,6 +122,7 @@ class ElementReader:
             seconds=round(root.seconds, 3),
             notes=tuple(dict.fromkeys(self._notes)),
             untold=self._untold,
+            unbelieved=self._unbelieved,
         )
 
     def _error(self, what: str, *, line: int | None = None, hint: str = "") -> ConfigError:
@@ -200,13 +209,18 @@ class ElementReader:
             if value != suite.counts[key]
         ]
         if wrong:
-            self._notes.append(f"the suite {suite.name or 'without a name'} declares {', '.join(wrong)}")
+            sentence = f"the suite {suite.name or 'without a name'} declares {', '.join(wrong)}"
+            self._notes.append(sentence)
+            # tests that are counted and not shown may have failed; of fewer, every one is there to be looked at
+            if None in declared.values() or (declared.get("tests") or 0) > suite.counts["tests"]:
+                self._unbelieved = self._unbelieved or sentence
         bad = sum(declared.get(key) or 0 for key in ("failures", "errors"))
         # an outer suite counts what its inner ones do, so the largest difference is all of it
         self._untold = max(self._untold, bad - suite.counts["failures"] - suite.counts["errors"])
 
 
 def _count(value: str) -> int | None:
+    """Read a count; None for one that is negative or no number."""
     digits = value.strip()
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len("1000000000") else None
 

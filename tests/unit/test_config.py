@@ -132,6 +132,12 @@ def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, ob
         assert loaded.summary
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000, "a = " + "[" * 3000 + "]" * 3000, "a = " + "{a = " * 3000])
+def test_what_is_nested_too_deep_is_a_config_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="not TOML"):
+        config.load(write(tmp_path, text), TopologyFile)
+
+
 @given(st.text(max_size=80))
 def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str

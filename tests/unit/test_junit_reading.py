@@ -120,6 +120,51 @@ def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
     assert result.verdict.status is Status.ISSUE
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<testsuite tests="300" failures="0"><testcase/><testcase/><testcase/></testsuite>',
+        '<testsuite tests="-3"><testcase/></testsuite>',
+        '<testsuite failures="-1"><testcase/></testsuite>',
+        '<testsuite errors="some"><testcase/></testsuite>',
+        '<testsuite skipped=""><testcase/></testsuite>',
+        '<testsuites tests="3"><testsuite tests="2"><testcase/><testcase/></testsuite></testsuites>',
+        '<testsuites><testsuite tests="2"><testcase/></testsuite><testsuite><testcase/></testsuite></testsuites>',
+        '<testsuite tests="2"><testcase><skipped/></testcase></testsuite>',
+    ],
+)
+def test_counts_that_cannot_be_believed_are_no_pass(tmp_path: Path, content: str) -> None:
+    (tmp_path / "junit.xml").write_text(content)
+    result = read_junit(tmp_path / "junit.xml")
+    for verdict in (result.verdict, add_up([result, result]).verdict):
+        assert verdict.status is Status.ISSUE
+        assert "cannot be believed" in verdict.reason
+
+
+def test_a_suite_may_count_fewer_tests_than_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text('<testsuite tests="1"><testcase/><testcase/></testsuite>')
+    assert read_junit(tmp_path / "junit.xml").verdict.status is Status.OK
+
+
+@pytest.mark.parametrize("attribute", ["status", "result"])
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("failed", Status.ISSUE),
+        ("Failure", Status.ISSUE),
+        (" ERROR ", Status.ISSUE),
+        ("run", Status.OK),
+        ("completed", Status.OK),
+        ("passed", Status.OK),
+    ],
+)
+def test_a_case_may_say_itself_that_it_failed(tmp_path: Path, attribute: str, said: str, status: Status) -> None:
+    (tmp_path / "junit.xml").write_text(f'<testsuite><testcase name="x" {attribute}="{said}"/></testsuite>')
+    result = read_junit(tmp_path / "junit.xml")
+    assert result.verdict.status is status
+    assert result.failed == (("x",) if status is Status.ISSUE else ())
+
+
 def test_a_suite_whose_set_up_broke_is_no_pass(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(
         '<testsuite name="s"><testcase name="x"/><error>no database</error></testsuite>'
