@@ -24,35 +24,113 @@ TOKENS = (
     ("a Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}|hooks\.slack\.com/services/[A-Za-z0-9/]{12,}"),
     ("a Stripe key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{12,}"),
     ("a Google API key", r"\bAIza[A-Za-z0-9_-]{30,}"),
-    ("a JSON web token", r"\beyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{4,}\.?[A-Za-z0-9_-]*"),
+    # atomic, and from the beginning of the word: a word full of `-eyJ` is read once, not once for each
+    (
+        "a JSON web token",
+        r"(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?\beyJ[A-Za-z0-9_-]{6,})\.eyJ[A-Za-z0-9_-]{4,}\.?[A-Za-z0-9_-]*",
+    ),
 )
 
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@'\"`<>]*:[^\s@'\"`<>]*@"), rf"\g<scheme>{MASK}@"),
-    (
-        re.compile(
-            r"(?i)(?P<key>(?<![/\w.-])(?:[a-z_]*password|passwd|pgpassword|sslpassword|api_?key|secret|token)\b[\"']?\s*[=:]\s*)"
-            r"(?:'(?:[^'\\]|\\.)+'|\"(?:[^\"\\]|\\.)+\"|(?!\[redacted\])[^\s,;'\"`|)}\]]+)"
-        ),
-        rf"\g<key>{MASK}",
-    ),
-    # an option of a command line, its value after a blank
-    (
-        re.compile(
-            r"(?i)(?P<key>(?<!\S)--?[a-z-]*(?:password|passwd|secret|token|api-?key)[a-z-]*[ =])"
-            r"(?!\[redacted\])[^\s'\"-]\S*"
-        ),
-        rf"\g<key>{MASK}",
-    ),
-    (re.compile(r"(?i)(?P<key>\bpassword\s+)(?:E?'(?:[^']|'')*')"), rf"\g<key>{MASK}"),
-    (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
-    (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),
-    (re.compile("|".join(pattern for _, pattern in TOKENS)), MASK),
-    (
-        re.compile(r"(?i)\b(?P<key>authorization:?\s+(?:bearer|basic)\s+|bearer\s+)[A-Za-z0-9._~+/=-]{8,}"),
-        rf"\g<key>{MASK}",
-    ),
+_WORDS = "password|passphrase|secret|token|api[_-]key|apikey"
+_ENDS = (
+    *_WORDS.split("|"),
+    *(f"{what}{by}key" for what in ("secret", "private", "access", "signing", "encryption") for by in ("", "[_-]")),
+    *("secret[_-]key[_-]base", "secretkeybase", "(?-i:[A-Z0-9]_PASS)"),
+    *(f"{what}[_.-]pass" for what in ("db", "database", "pg", "postgres", "mysql", "redis", "smtp", "mail")),
+    *(f"{what}[_.-]pass" for what in ("user", "admin", "app", "http", "proxy", "ssh", "ftp", "ldap")),
 )
+_FOLDER = r"(?:\\*[\"'])?\s*[=:]\s*[\"']?(?:[/~$]|\.{1,2}(?:[/\\]|\s|\Z)|[a-z]:[\\/])"
+
+#: names whose values are secrets, by their ends: `access_token`, `X-Api-Key`, `AWS_SECRET_ACCESS_KEY`. A word is read
+#: once, and then judged backwards: each of its letters would else be a new beginning. `PWD` is a folder
+#: (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html), and a password where ODBC has it
+SECRET_NAME = (
+    r"(?<![/\w.-])[\w.-]++(?=\\*[\"']?\s*[=:])(?:"
+    + "|".join(rf"(?<={end}{number})" for number in ("", r"\d", r"\d\d", r"[_-]\d") for end in _ENDS)
+    + rf"|(?<=passwd)(?<!pool_passwd)|(?<=pwd)(?<!oldpwd)(?!{_FOLDER})|(?<=cookie)(?=[\"']?\s*=))(?:\\*[\"'])?"
+)
+
+#: `-u name:password` as curl takes it (https://curl.se/docs/manpage.html#-u); numbers are the ids of a user and a group
+#: (`docker run -u 1000:1000`), and a name twice is no secret
+ACCOUNT_OPTION = (
+    r"(?:(?<![^\s'\"`])(?:-u|--(?:proxy-)?user)(?:=|[ \t]++)|(?<=curl )-u)(?P<quote>[\"'])?"
+    r"(?!\d++:\d++(?!\S))(?P<name>[^\s:'\"`]++):(?!(?P=name)(?!\w))"
+)
+
+#: a header with cookies (RFC 6265); one without `=` is prose
+COOKIES = (
+    r"(?<![\w-])(?:set-)?cookie(?:\\*[\"'])?[ \t]*+[:,][ \t]*+\[?(?:\\*[\"'])?"
+    r"(?=[a-z0-9!#$%&*+.^_~-]++=(?!\\*[\"']))"
+)
+
+#: what stands for a secret and is none. A narrow choice: what is taken for one by mistake is not redacted
+_STAND_IN = (
+    r"(?:\[(?:redacted|filtered|masked|hidden)\]|<[a-z][\w .-]{0,60}>|\$(?:\d+|(?-i:[A-Z_][A-Z0-9_]*)|\{[a-z_]\w*\})"
+    r"|\{\{? ?[a-z_][\w.-]* ?\}?\}|(?-i:%[A-Z_]+%)|\*+|x{3,}|…|\.\.\.|env:[a-z_]\w*"
+    r"|null|none|nil|undefined|true|false|passed|failed|skipped|ok)"
+    r"(?=[\s,;'\"`|)}\]\\]|\Z)"
+)
+
+#: where no value is: at one of those; and, behind a name, where a list or an object begins
+_NO_STAND_IN = rf"(?!\\*[\"'`]?(?:\[redacted\]|{_STAND_IN}))"
+_NO_VALUE = rf"{_NO_STAND_IN}(?![{{\[]++(?:[\s\"'\]}}\\]|\Z))"
+
+#: a value between quotes, which stay. Where the second is missing, the value ends with its line at the latest, or with
+#: the cell of its table; between escaped quotes, as in JSON within JSON, also with the text around
+_QUOTED = (
+    r"(?:(?P<open>[\"'])(?:[^\"'\\\n]++|\\[^\n]|(?!(?P=open))[\"'])++(?P<close>(?P=open))"
+    r"|(?P<unclosed>[\"'])(?![\s`\"'])[^\n|]++"
+    r"|(?P<escaped>(?P<slashes>\\++)(?P<mark>[\"']))(?:[^\"'\\\n]++|(?!(?P=mark))[\"']|(?<=\\)[\"'\\]"
+    r"|(?!(?P=slashes)(?P=mark))\\)++(?P<closed>(?P=escaped))?)"
+)
+
+#: blanks before a value; on another line it is none where a name with its own value stands there
+_BLANKS = r"(?:[^\S\n]*+(?!\n)|\s*+(?![\w.-]++\s*+[=:]))"
+
+#: of what is found, the `key` and the quotes stay; `nothing` is what was only read to be read once
+_SHAPES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # A run without `@` is taken whole: what begins within it has none either, and to look again from each `://`
+        # would take the square of its length
+        (
+            r"(?P<key>(?<=[a-zA-Z0-9+.-])://)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
+            r"|(?P<nothing>[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+))"
+        ),
+        # an option of a command line, its value after a blank
+        (
+            rf"(?i)(?P<key>(?<!\S)--?(?=[\w.-]*?(?:{_WORDS}|passwd|cookie))[\w.-]*+[ =]){_NO_STAND_IN}"
+            rf"(?:{_QUOTED}|(?:(?<==)|(?!-))[^\s'\"](?:[^\s'\"`]++|[\"'`]++(?!\s|\Z))*+)"
+        ),
+        rf"(?i)(?P<key>{COOKIES})(?:[^\n'\"`|\\=]++|=\"[^\"\n]*+\"|=|\\++(?![\"']))++",
+        rf"(?i)(?P<key>{ACCOUNT_OPTION}){_NO_STAND_IN}(?(quote)[^\n'\"]++|[^\s'\"`]++)",
+        (
+            rf"(?i)(?P<key>{SECRET_NAME}\s*+(?>=>|[=:]){_BLANKS}(?>bearer[ \t]++)?+)"
+            rf"(?!(?<=: )[a-z]{{1,3}} [a-z]){_NO_VALUE}"
+            rf"(?:{_QUOTED}|(?:[^\s,;'\"`|)}}\]\\]++|\\++(?![\"']))++)"
+        ),
+        (
+            r"(?i)(?P<key>\bpassword\s++E?)(?!'\[redacted\])"
+            r"(?:(?P<open>')(?:[^'\n]++|'')++(?P<close>')|(?P<unclosed>')(?![\s'`])[^\n|]++)"
+        ),
+        r"SCRAM-SHA-256\$[^\s'\"]+",
+        r"\bmd5[0-9a-f]{32}\b",
+        *(pattern for _, pattern in TOKENS),
+        (
+            r"(?i)\b(?P<key>(?:authorization(?:\\*+[\"'])?+(?:\s*+[:=])?+\s*+(?:\\*+[\"'])?+(?:bearer|basic)"
+            r"|authorization(?:\\*+[\"'])?+\s*+[:=]\s*+(?:\\*+[\"'])?+token|bearer)\s++)[A-Za-z0-9._~+/=-]{8,}"
+        ),
+    )
+)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """Return what was found with the mask for its value."""
+    part = found.groupdict(default="").get
+    if part("nothing"):
+        return found[0]
+    before = f"{part('key', '')}{part('open', '')}{part('unclosed', '')}{part('escaped', '')}"
+    return f"{before}{MASK}{part('close', '')}{part('closed', '')}"
 
 
 class Redactor:
@@ -84,6 +162,6 @@ class Redactor:
         """Return `text` without secrets; redacting twice changes nothing."""
         if self._pattern:
             text = self._pattern.sub(MASK, text)
-        for shape, replacement in _SHAPES:
-            text = shape.sub(replacement, text)
+        for shape in _SHAPES:
+            text = shape.sub(_without_value, text)
         return text

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from harness.report.escape import code, text
+from harness.report.markdown_blocks import split_cells
 from harness.report.markdown_inline import Span, SpanKind, plain, spans
-from harness.report.markdown_tables import Kind, Table, read_document, split_cells
+from harness.report.markdown_tables import Kind, Table, read_document
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 _PIECES = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from urllib.parse import quote
 
 import pytest
@@ -76,3 +77,190 @@ def test_short_secrets_do_not_blank_out_ordinary_text() -> None:
     redact = Redactor()
     redact.learn("a", "")
     assert redact("a cat") == "a cat"
+
+
+# --- names of secrets, before their values -----------------------------------------------------------------------
+
+# put together here, so that no scanner takes this file for a leak
+NAMED = [
+    "access_token=" + CANARY,
+    "AWS_SECRET_ACCESS_KEY=wJalr/K7MDENG+" + CANARY,
+    "DEPLOY_TOKEN=" + CANARY,
+    "client_secret=" + CANARY,
+    'left {"access_token":"' + CANARY + '"} right',
+    r'left "{\"access_token\": \"' + CANARY + r'\", \"n\": 1}" right',
+    "SECRET_KEY_BASE=" + CANARY,
+    "DB_PASS=" + CANARY,
+    "db_pass: " + CANARY,
+    "DATABASE_PWD=" + CANARY,
+    "Server=db;Uid=app;Pwd=" + CANARY + ";",
+    "X-Api-Key: " + CANARY,
+    "X-Auth-Token: " + CANARY,
+    "accessToken=" + CANARY,
+    "spring.datasource.password=" + CANARY,
+    "private_key = '" + CANARY + "'",
+    "passphrase: " + CANARY,
+    "RELEASE_COOKIE=" + CANARY,
+    "GET /posts?access_token=" + CANARY,
+    '%{"password" => "' + CANARY + '"}',
+    "Cookie: a=b; sid=" + CANARY + "; c=d",
+    "Set-Cookie: sid=" + CANARY + "; Path=/; HttpOnly",
+    '"set-cookie": "sid=' + CANARY + '; Path=/"',
+    "curl -H 'Cookie: sid=" + CANARY + "' https://db.example",
+    "curl -u user:" + CANARY + " https://db.example",
+    "curl -s --user 'user:a " + CANARY + "' https://db.example",
+    "curl -uuser:" + CANARY,
+    '"Authorization": "Basic ' + CANARY + '"',
+    "Token: Bearer " + CANARY,
+    "bearer password: " + CANARY,
+    "--password '" + CANARY + "' --verbose",
+    "--db_password=a," + CANARY,
+    "password='" + CANARY,
+    "PASSWORD '" + CANARY,
+    "postgres://app:a@" + CANARY + "@db.example/app",
+]
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_what_a_name_says_is_a_secret_is_redacted(text: str) -> None:
+    redacted = Redactor()(text)
+    assert CANARY not in redacted
+    assert MASK in redacted
+    assert Redactor()(redacted) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PWD=/some/folder",
+        "OLDPWD=/some/folder",
+        "OLDPWD=",
+        "PWD=\nHOME=/root",
+        r"PWD=C:\some\folder",
+        "pwd: ~/folder",
+        "DEPLOY_TOKEN=\nPATH=/usr/bin",
+        "password=***",
+        "TOKEN=env:NAME",
+        "password=$PGPASSWORD",
+        "token: <token>",
+        'password = "env:PASSWORD"',
+        "PGPASSWORD=${DB_PASSWORD} psql",
+        "--token $TOKEN --password <password>",
+        "the token: a word",
+        "max_prepared_statements = 0",
+        "auth_query = SELECT usename, passwd FROM pg_shadow",
+        "password_encryption = scram-sha-256",
+        '{"tokens": 3, "token": null, "secret": {"id": 1}, "max_tokens": 12}',
+        "cat: /run/secrets/db_password: No such file or directory",
+        "test_a_secret: passed",
+        "Cookie: a small file",
+        "docker run -u 1000:1000 -u node:node image",
+        "git push -u origin main",
+        'curl -u "$NAME:$PASSWORD" https://db.example',
+        "2 compass: north, 3 first_pass: done",
+        "SET SESSION AUTHORIZATION: unseen by others",
+    ],
+)
+def test_what_stands_for_a_secret_stays_legible(text: str) -> None:
+    assert Redactor()(text) == text
+
+
+@pytest.mark.parametrize("name", ["password", "access_token", "clientSecret", "Set-Cookie"])
+def test_what_can_be_parsed_still_can(name: str) -> None:
+    document = {name: f"sid={CANARY}", "before": [1, {"x": "y"}], "n": {"token": f'a"{CANARY}', "password": None}}
+    redacted = Redactor()(json.dumps(document))
+    assert CANARY not in redacted
+    assert json.loads(redacted) == {**document, name: MASK, "n": {"token": MASK, "password": None}}
+    assert tomllib.loads(Redactor()(f'x_token = "{CANARY}"\n')) == {"x_token": MASK}
+    assert Redactor()(f"| a | password='{CANARY}' | b |") == f"| a | password='{MASK}' | b |"
+
+
+@pytest.mark.parametrize("start", ["password='", 'token="', "PASSWORD '", r"\"token\": \"", "--password '"])
+def test_a_quote_that_is_not_closed_ends_with_its_line(start: str) -> None:
+    redacted = Redactor()(f'{start}{CANARY} and\nit\'s said \\"here\\" and "there"')
+    assert CANARY not in redacted
+    assert redacted.endswith('\nit\'s said \\"here\\" and "there"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres://{user}:{password}@db.example/app",
+        "password={password}",
+        '{{"password": "{password}"}}',
+        "--password {password} --verbose",
+        "-u user:{password}",
+        "Bearer {password}",
+    ],
+)
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_long_secret_is_redacted_whole(text: str, length: int) -> None:
+    assert "7" not in Redactor()(text.format(user="u" * length, password="7" * length))
+
+
+# --- hostile lines ---------------------------------------------------------------------------------------------------
+
+LITERALS = (
+    *(
+        "://",
+        ":",
+        "@",
+        "--",
+        "-",
+        "_",
+        "=",
+        '"',
+        "'",
+        "`",
+        "\\",
+        "/",
+        ".",
+        "?",
+        "<",
+        "[",
+        "{",
+        "$",
+        "%",
+        " ",
+        "\t",
+        "\n",
+    ),
+    *("1", "a", "password", "passwd", "token", "secret", "api-key", "cookie: ", "pwd", "host", "curl -u", "-u "),
+    *("bearer", "basic ", "authorization: ", "eyJ", "AKIA", "ghp_", "glpat-", "xoxb-", "SCRAM-SHA-256$", "md5"),
+    "-----BEGIN ",
+)
+HOSTILE = (
+    *LITERALS,
+    *(
+        "a.",
+        "a-",
+        "a_",
+        "x://",
+        "x://a:",
+        "a://b:c",
+        "--token",
+        "--token=",
+        "token=",
+        "token='",
+        'token="',
+        'token="\\"',
+    ),
+    *("token=\\'", "token:\n", "token: a ", "password '", "password ''", "password '''", "pwd=", "pwd=/", "cookie: a="),
+    *("cookie: a='", "-u a:", "-u=", "-u '", "--user=", "-u a:a ", "bearer bearer ", "bearer a", "eyJaaaaaa-"),
+    *(
+        f"x://a:{'b' * 500} ",
+        f"x://{':' * 500} ",
+        f"token='{'a.' * 500}",
+        f"--{'token' * 500} ",
+        f"cookie: a={'=' * 500}",
+    ),
+    *("eyJaaaaaa.", "-----BEGIN A ", "authorization: basic ", "token[", "token=$", "token=<", "token={", "--a-token"),
+)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_line_is_too_hostile_to_be_redacted(hostile: str) -> None:
+    """A pattern that grows with the square of its text needs hours for this one."""
+    redacted = Redactor()(f"{hostile * (1_000_000 // len(hostile))}\npassword={CANARY}\n")
+    assert CANARY not in redacted

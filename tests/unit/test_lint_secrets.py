@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.redaction import MASK
+from harness.report.lint_secrets import masked, shapes_in
+
+# put together here, so that no scanner takes this file for a leak
+SECRETS = [
+    "access_token=" + "abcdefgh1234",
+    "AWS_SECRET_ACCESS_KEY=" + "wJalr/K7MDENG",
+    "SECRET_KEY_BASE=" + "abcdefgh1234",
+    "DB_PASS=" + "abcdefgh1234",
+    "DATABASE_PWD=" + "abcdefgh1234",
+    'client_secret = "' + 'abcdefgh1234"',
+    '{"access_token":"' + 'abcdefgh1234"}',
+    r'"{\"access_token\": \"' + r'abcdefgh1234\"}"',
+    "X-Api-Key: " + "abcdefgh1234",
+    "Cookie: sid=" + "abcdefgh1234",
+    "Set-Cookie: a=b; sid=" + "abcdefgh1234; Path=/",
+    "curl -u user:" + "abcdefgh1234 https://db.example.org",
+    "`curl --user user:" + "abcdefgh1234`",
+    "postgres" + "://" + "u" * 100 + ":" + "abcdefgh1234" * 30 + "@db.example.org/shop",
+]
+INSIDE = [
+    "10.1.2.3",
+    "reached at 172.20.3.4.",
+    "ssh deploy@192.168.3.4",
+    "db-primary.internal:5432",
+    "pool.prod.corp",
+    "api.default.svc:8080",
+    "https://grafana.internal.",
+]
+HARMLESS = [
+    "PWD=/some/folder1",
+    "OLDPWD=/some/folder1",
+    "DEPLOY_TOKEN=env:TOKEN_1",
+    "password=$PGPASSWORD1",
+    '"tokens": 1234567',
+    "the token: a word1 and another",
+    "max_prepared_statements = 0",
+    "Cookie: a small file",
+    "docker run -u 1000:1000 -u node:node image",
+    "curl -u <name>:<password> https://example.org",
+    "~/.local/share, config.local, docker-compose.local.yml and conn.private",
+    "host.docker.internal:5432",
+    "db.internal.example.org",
+    "pg_hba.conf lets 10.0.0.0/8 in",
+    "section 10.1.2.3, version 10.1.2.3, v10.1.2.3 and 10.1.2",
+    "192.168.example.org",
+    "172.15.0.1 and 192.169.1.1 are public",
+    "http://example.org:80/x and https://example.org/@scope/package",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS + INSIDE)
+def test_what_must_not_be_public_is_found_and_masked(text: str) -> None:
+    assert [shape.always for shape in shapes_in(f"| a | {text} |")] == [True]
+    assert MASK in masked(text)
+    assert "abcdefgh1234" not in masked(text)
+    assert "wJalr" not in masked(text)
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_may_be_public_is_left_alone(text: str) -> None:
+    assert list(shapes_in(text)) == []
+
+
+def test_what_is_harmless_does_not_hide_what_follows_in_the_same_word() -> None:
+    assert [each.name for each in shapes_in("http://a:80/x,pooler" + "://ada:s3cretword@b")] == [
+        "a URL with a password"
+    ]
+
+
+HOSTILE = (
+    *(
+        "a.",
+        "a-",
+        "x://",
+        "x://a:",
+        "x://a:80/",
+        "://",
+        ":",
+        "@",
+        "=",
+        '"',
+        "'",
+        "`",
+        "\\",
+        "-",
+        "_",
+        " ",
+        "1",
+        "[",
+        "<",
+    ),
+    *("{", "$", "%", "a", "password", "token", "--token", "token=", "token=[", "token=<", "pwd=", "cookie: a=", "-u ="),
+    *("cookie:a=", "host=", "host=a ", "host=abcdef.", "password=", "postgres://", "postgres://[", "postgres://a/b,"),
+    *("bearer ", "authorization: ", "eyJaaaaaa-", "eyJ", "AKIA", "-----BEGIN ", "-----BEGIN A ", "SCRAM-SHA-256$1"),
+    *("a.internal", "a.internal:", "10.", "10.1.2.", "192.168.", "https://a@"),
+)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_line_is_too_hostile_to_be_judged(hostile: str) -> None:
+    """A pattern that grows with the square of its line needs hours for this one."""
+    line = hostile * (500_000 // len(hostile)) + " DB_PASS=" + "abcdefgh1234"
+    assert any(shape.always for shape in shapes_in(line))
+    assert "abcdefgh1234" not in masked(line)
