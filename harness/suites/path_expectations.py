@@ -129,11 +129,11 @@ def expect_kept(bench: Findings, path: Path, values: Values, seen: Seen) -> Tabl
     :raises NotExercisedError: when nobody who is given may count them.
     """
     table = rows_there(path, values)
-    bench.expect(KEPT, table.count, equals=_written(path, seen))
+    bench.expect(KEPT, table.count, equals=written(path, seen))
     return table
 
 
-def _written(path: Path, seen: Seen) -> int:
+def written(path: Path, seen: Seen) -> int:
     """Return how many rows the table must hold after what the trail tells of."""
     expected = path.expected
     if expected.left is not None:

@@ -36,7 +36,7 @@ from harness.suites.path_expectations import (
     the_path,
     wanted_actor,
 )
-from harness.suites.paths_together import OTHERS, two_callers
+from harness.suites.paths_together import OTHERS, THERE, two_callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +109,7 @@ def once(declared: PathDeclaration, bench: Findings) -> None:
         if bench.site.about:
             bench.fact("host", bench.site.about)
         taken = require_exercised(path.take(values))
-        late = declared.kind == "HTTP" and path.count(values) < path.expected.rows
+        late = declared.kind == "HTTP" and taken.succeeded and path.count(values) < path.expected.rows
         if expect_done(bench, path, taken):
             seen = path.look(values, wanted=path.expected.rows)
             expect_rows(bench, path, values, seen)
@@ -227,7 +227,7 @@ def _controls(made: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[C
     lost, gone = (update_lost, updated_row_gone) if path.kind == "job" else (insert_lost, inserted_row_gone)
     at = {
         "": ((ACTOR, another_actor), (CORRELATION, another_correlation), (ROWS, lost), (KEPT, gone)),
-        "two-callers": ((OTHERS, another_actor),),
+        "two-callers": ((OTHERS, another_actor), (THERE, gone)),
         "repeated": (("the second time", something_else_happens), (KEPT, gone)),
         "failure": ((paths_in_trouble.ENDED, something_else_happens),),
         "no-trigger": ((paths_in_trouble.WITHOUT, something_else_happens),),

@@ -15,16 +15,18 @@ from harness.checks.findings import Findings, NotExercisedError
 from harness.errors import TimedOutError
 from harness.host.site import Values
 from harness.host.taking import Taken
-from harness.suites.path_expectations import require_exercised, same_actor, the_path
+from harness.suites.path_expectations import require_exercised, rows_there, same_actor, the_path, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declared import Caller, PathDeclaration
-    from harness.host.taking import Path
+    from harness.host.taking import Path, Seen
 
 #: the expectation that a row of another caller turns
 OTHERS = "rows that name another caller"
+#: the expectation that a row turns which is in the trail, and not in the table
+THERE = "times the table held what the trail tells of"
 #: each caller's threads, and how often each of them takes the path
 _SIDE_BY_SIDE, _ROUNDS = 2, 4
 
@@ -57,6 +59,7 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
     bench.expect("times it was answered as declared", len(done), equals=len(times))
     end = time.monotonic() + path.declared.deadline_s
     whole = others = wrong = 0
+    found: list[tuple[Values, Seen]] = []
     transactions: set[str] = set()
     for each in done:
         left_s = max(0.2, end - time.monotonic())
@@ -65,6 +68,7 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
         path.watch(done[-1].values, path.expected.rows)
     for each in done:
         seen = path.seen(each.values)
+        found.append((each.values, seen))
         whole += len(seen.changes) == len(seen.beside) == path.expected.rows
         others += sum(not same_actor(change.actor, each.values.actor) for change in seen.beside)
         right = each.values.text(path.expected.correlation) if path.site.target.statements.actions else ""
@@ -74,6 +78,8 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
     bench.expect(OTHERS, others, equals=0)
     bench.expect("times another correlation was found", wrong, equals=0)
     bench.expect("transactions", len(transactions), equals=len(done))
+    there = sum(rows_there(path, values).count == written(path, seen) for values, seen in found)
+    bench.expect(THERE, there, equals=len(done))
     _require_sharing(bench, served(transactions), len(times))
 
 
