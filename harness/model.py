@@ -416,6 +416,8 @@ class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
     declared_as: str = ""
     #: whether its servers are the harness's own: then it shows nothing about anybody's staging
     is_a_lab: bool = False
+    #: a digest of which database of which server it is; "" where the role may not know
+    database: str = ""
     #: of what runs there, by what they are of: `library`, `app`
     versions: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -152,10 +154,11 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
     except HarnessError as error:
         return replace(evidence, reason=error.what)
     wrong = contradictions(found, declared.declared)
-    settings, is_a_lab, notes = _settings(environment)
+    settings, is_a_lab, notes, database = _settings(environment)
     return replace(
         evidence,
         reached=True,
+        database=database,
         findings=found.findings,
         contradictions=wrong,
         settings=settings,
@@ -164,8 +167,8 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
     )
 
 
-def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str, ...]]:
-    """Return the server's settings, and whether the role is one that the harness makes for servers of its own."""
+def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str, ...], str]:
+    """Return the server's settings, whether the role is one that the harness makes, what was left, and which it is."""
     try:
         with environment.client() as client:
             is_a_lab = str(client.value("SELECT current_user")).startswith("harness_")
@@ -178,6 +181,17 @@ def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str
                 f"{environment.name}: the table {name} was left by a run that was killed, or is of one that goes on"
                 for (name,) in left
             )
-            return postgres_settings(client), is_a_lab, notes
+            return postgres_settings(client), is_a_lab, notes, _database(client)
     except (SqlError, DatabaseError) as error:
-        return {}, False, (f"{environment.name}: the server's settings could not be read: {describe(error)}",)
+        return {}, False, (f"{environment.name}: the server's settings could not be read: {describe(error)}",), ""
+
+
+def _database(client: Client) -> str:
+    """Return a digest of which database this is: a copy of a cluster has its identifier, and another address."""
+    with contextlib.suppress(SqlError):
+        known = client.rows(
+            "SELECT system_identifier, inet_server_addr()::text, inet_server_port(), current_database() "
+            "FROM pg_control_system()"
+        )
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    return ""

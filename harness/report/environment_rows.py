@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.model import Confidence, EnvironmentEvidence, EvidenceClass
 from harness.report.comparison import Comparison, compare
 from harness.report.topology_rows import Question, TopologyRow
@@ -84,6 +86,8 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, compared: Mapping[
         there = evidence.environments.get(other)
         production = facts_of(there) if there and there.reached else {}
         declared_by = f"the environment {other}, looked at in the same way"
+        if there and there.database and there.database == found.database:
+            return _itself(compare(facts_of(found), {}, evidence_class=EvidenceClass.HOST), found.name, other)
     return compare(
         facts_of(found),
         production,
@@ -92,6 +96,13 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, compared: Mapping[
         names=(found.name, other or "production"),
         declared_by=declared_by,
     )
+
+
+def _itself(comparison: Comparison, name: str, other: str) -> Comparison:
+    paragraph = (
+        f"{name} and {other} are the same database of the same server, so comparing them says nothing about production."
+    )
+    return replace(comparison, paragraph=paragraph)
 
 
 def facts_of(found: EnvironmentEvidence) -> dict[str, str]:

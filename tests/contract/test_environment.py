@@ -320,6 +320,23 @@ def test_an_environment_that_is_not_there_is_told(
     assert {each.status for each in run.answers()} == {Status.NOT_RUN}
 
 
+def test_an_environment_under_another_name_is_no_production(
+    verify: Callable[..., tuple[int, StoredRun]], tmp_path: Path
+) -> None:
+    before, _, after = FILE.partition("[environments.staging.production]")
+    file = f"{before}[[paths]]{after.partition('[[paths]]')[2]}"
+    prod = '[environments.prod]\ndsn = "env:STAGING_DIRECT_URL"\nprepare = "unnamed"\n'
+    (tmp_path / "harness.toml").write_text(
+        prod + file.replace("[environments.staging]", '[environments.staging]\ncompare_with = "prod"', 1)
+    )
+    verify("--check", "environment.tables-captured")
+    main(["verify", "--environment", "prod", "--check", "environment.no-actor-left"])
+    report = json.loads((tmp_path / "reports" / "report.json").read_text())
+    staged = next(each for each in report["topologies"] if each["environment"] == "staging")
+    assert staged["matches_prod"] == "partial"
+    assert staged["rationale"].startswith("staging and prod are the same database of the same server")
+
+
 def test_what_the_role_may_do_as_another_is_its_own_to_do(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host]
 ) -> None:
