@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: a table that nothing indexes by what tells the rows is read whole
 _LONGEST = "20s"
+#: a right that is missing, and a statement that took too long: their messages hold names only
+_TELLING = ("42501", "57014")
 #: for a trail that is read whole, because nothing indexes which transaction wrote a row
 _LONGEST_IN_TRAIL = "5s"
 
@@ -30,6 +32,8 @@ class TableRows(Struct, frozen=True, kw_only=True):
     """The rows of one time that a path was taken, as the audited table has them."""
 
     count: int
+    #: those that hold what is of this request only: the host may have changed the rest of them since
+    loosely: int
     #: the transactions, or the savepoints in them, that wrote these versions of the rows
     #: (https://www.postgresql.org/docs/current/ddl-system-columns.html); none where it is a view
     written_by: tuple[str, ...]
@@ -45,15 +49,18 @@ def rows_in_table(client: Client, expected: Expected, values: Values) -> TableRo
         with client.transaction():
             client.run(f"SET LOCAL statement_timeout = '{_LONGEST}'")
             columns, is_view = _columns(client, expected.table)
-            condition = _condition(expected, values, columns)
-            written_by = "NULL" if is_view else "array_agg(DISTINCT entry.xmin::text)"
+            whole, loose = _conditions(expected, values, columns)
+            written_by = "NULL" if is_view else "array_agg(DISTINCT harness_row.xmin::text)"
             found = client.rows(
-                f"SELECT count(*), {written_by} FROM {quote_name(expected.table)} AS entry WHERE {condition}"
+                f"SELECT count(*) FILTER (WHERE {whole}), count(*), {written_by} "
+                f"FROM {quote_name(expected.table)} AS harness_row WHERE {loose}"
             )
     except SqlError as error:
-        raise RowsNotSeenError(f"the rows of {expected.table} cannot be counted: {describe(error)}") from None
-    count, transactions = found[0]
-    return TableRows(count=count, written_by=tuple(transactions or ()))
+        # the message of others may repeat a value that an answer held
+        told = describe(error) if error.sqlstate in _TELLING else f"SQLSTATE {error.sqlstate}"
+        raise RowsNotSeenError(f"the rows of {expected.table} cannot be counted: {told}") from None
+    count, loosely, transactions = found[0]
+    return TableRows(count=count, loosely=loosely, written_by=tuple(transactions or ()))
 
 
 def _columns(client: Client, table: str) -> tuple[dict[str, bool], bool]:
@@ -73,24 +80,30 @@ def _columns(client: Client, table: str) -> tuple[dict[str, bool], bool]:
     return {column: is_text for column, is_text, _ in found}, any(is_view for _, _, is_view in found)
 
 
-def _condition(expected: Expected, values: Values, columns: dict[str, bool]) -> str:
-    """Return what tells the rows: only values that are of this request, because others may change meanwhile."""
-    told = values.fill(expected.row)
-    if not told and expected.operation != "delete":
-        told = {name: each for name, each in values.fill(expected.where).items() if values.unique in _json(each)}
-    by_key = not told
-    told = told or values.fill(expected.key)
-    if missing := [name for name in told if name not in columns]:
+def _conditions(expected: Expected, values: Values, columns: dict[str, bool]) -> tuple[str, str]:
+    """Return what tells the rows as a whole, and the part of it that nobody else's rows can hold."""
+    told = values.fill(expected.row) or values.fill(expected.where)
+    key = {name: each for name, each in values.fill(expected.key).items() if not told or name in columns}
+    if missing := [name for name in (*told, *key) if name not in columns]:
         raise RowsNotSeenError(
             f"{expected.table} has no column {', '.join(missing)}: name those that tell its rows with `row`"
         )
-    return " AND ".join(
-        # compared as the column's own type, so that an index on it is used
-        f"entry.{quote_name(name)} = {quote_literal(each if isinstance(each, str) else _json(each))}"
-        if by_key or (columns[name] and isinstance(each, str))
-        else f"to_jsonb(entry) @> {quote_literal(_json({name: each}))}::jsonb"
-        for name, each in told.items()
-    )
+    by_value = {name: _holds(name, each, columns) for name, each in told.items()}
+    # compared as the column's own type, so that an index on it is used
+    by_key = [f"harness_row.{quote_name(name)} = {quote_literal(_text(each))}" for name, each in key.items()]
+    whole = [*by_value.values(), *by_key]
+    loose = [by_value[name] for name, each in told.items() if values.unique in _json(each)]
+    return " AND ".join(whole), " AND ".join(loose or whole)
+
+
+def _holds(name: str, value: Any, columns: dict[str, bool]) -> str:
+    if columns[name] and isinstance(value, str):
+        return f"harness_row.{quote_name(name)} = {quote_literal(value)}"
+    return f"to_jsonb(harness_row) @> {quote_literal(_json({name: value}))}::jsonb"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
 
 
 def _json(value: Any) -> str:

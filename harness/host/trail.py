@@ -42,6 +42,8 @@ class Trail:
         conditions = [f"change.table_schema = {quote_literal(schema)}", f"change.table_name = {quote_literal(table)}"]
         if expected.where:
             conditions.append(f"change.data_after::jsonb @> {_json(values.fill(expected.where))}")
+        if expected.operation == "delete":  # what prepared the path wrote a row with the same key
+            conditions.append("change.op ILIKE 'delete'")
         if expected.key:
             conditions.append(_holds_key(values.fill(expected.key)))
         return self._changes(" AND ".join(conditions))

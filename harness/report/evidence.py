@@ -229,7 +229,10 @@ def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mappin
 
 def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
     """Say whether a newer answer takes the place of an older one."""
-    tried_again = result.topology in record.environments and record.state == "finished"
+    # what was shown to be wrong stands until it is shown to be right
+    tried_again = (
+        result.topology in record.environments and record.state == "finished" and before.status is not Status.ISSUE
+    )
     return tried_again or result.status is not Status.NOT_RUN or before.status is Status.NOT_RUN
 
 

@@ -55,7 +55,10 @@ class Host:
                 host.answer(self)
 
             def do_DELETE(self) -> None:
-                with host.connect() as client:
+                actor = TOKENS.get((self.headers.get("authorization") or "").removeprefix("Bearer "))
+                with host.connect() as client, client.transaction():
+                    if actor:
+                        host._declare(client, actor)
                     client.execute("DELETE FROM posts WHERE slug = %s", [self.path.rpartition("/")[2]])
                 self.send_response(204)
                 self.end_headers()

@@ -104,6 +104,26 @@ correlation = "{correlation}"
 job_id = "{job_id}"
 
 [[paths]]
+name = "remove-post"
+title = "DELETE /posts/{slug}"
+kind = "HTTP"
+deadline_s = 2
+repeated = "once"
+[[paths.steps]]
+path = "/posts"
+json = { slug = "{unique}" }
+status = 201
+keep = { post_id = "id" }
+[[paths.steps]]
+method = "DELETE"
+path = "/posts/{unique}"
+status = 204
+[paths.expect]
+table = "public.posts"
+operation = "delete"
+key = { id = "{post_id}" }
+
+[[paths]]
 name = "nightly"
 title = "the nightly import"
 kind = "job"
@@ -193,6 +213,9 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
         "path.retitle",
         "path.retitle-two-callers",
         "path.retitle-repeated",
+        "path.remove-post",
+        "path.remove-post-two-callers",
+        "path.remove-post-repeated",
     }
     assert statuses["path.nightly"] == (Status.NA, "no nightly import in this deployment")
     assert statuses["capture.insert"][0] is Status.NOT_RUN

@@ -127,7 +127,6 @@ def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
         '<testsuite tests="-3"><testcase/></testsuite>',
         '<testsuite failures="-1"><testcase/></testsuite>',
         '<testsuite errors="some"><testcase/></testsuite>',
-        '<testsuite skipped=""><testcase/></testsuite>',
         '<testsuites tests="3"><testsuite tests="2"><testcase/><testcase/></testsuite></testsuites>',
         '<testsuites><testsuite tests="2"><testcase/></testsuite><testsuite><testcase/></testsuite></testsuites>',
         '<testsuite tests="2"><testcase><skipped/></testcase></testsuite>',
@@ -139,6 +138,11 @@ def test_counts_that_cannot_be_believed_are_no_pass(tmp_path: Path, content: str
     for verdict in (result.verdict, add_up([result, result]).verdict):
         assert verdict.status is Status.ISSUE
         assert "cannot be believed" in verdict.reason
+
+
+def test_a_suite_that_says_that_nothing_failed_may_count_what_it_does_not_show(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text('<testsuite tests="3" failures="0" errors="0"><testcase/></testsuite>')
+    assert read_junit(tmp_path / "junit.xml").verdict.status is Status.OK
 
 
 def test_a_suite_may_count_fewer_tests_than_it_holds(tmp_path: Path) -> None:

@@ -99,12 +99,19 @@ def evidence(
     return merge([store_run(folder, [result for _, result in answers], run)], plan)
 
 
-def twice(folder: Path, status: Status, *, state: str = "finished", environment: bool = True) -> Evidence:
-    """Return what is merged of a run in which a path was OK, and a later one with another answer."""
+def twice(
+    folder: Path,
+    status: Status,
+    *,
+    before: Status = Status.OK,
+    state: str = "finished",
+    environment: bool = True,
+) -> Evidence:
+    """Return what is merged of a run with one answer of a path, and a later one with another."""
     [(row, result)] = [each for each in sound("staging", POST) if not (each[0].path and each[0].path.aspect)]
     found = {"staging": EnvironmentEvidence(name="staging", reached=True)} if environment else {}
     made = []
-    for number, (how, became) in enumerate(((Status.OK, "finished"), (status, state)), 1):
+    for number, (how, became) in enumerate(((before, "finished"), (status, state)), 1):
         run = replace(record(f"20260101T000000Z-0000000{number}", state=became), plan=(row,), topologies={})
         run = replace(run, environments=found)
         made.append(store_run(folder / str(number), [replace(result, status=how, reason="it is down")], run))
@@ -115,6 +122,11 @@ def test_an_environment_that_could_not_be_exercised_any_more_is_not_ok(tmp_path:
     rows = path_rows(twice(tmp_path, Status.NOT_RUN), ["staging"])
     assert row_of(rows, "new-post").status is Status.NOT_RUN
     assert "it is down" in row_of(rows, "new-post").notes
+
+
+def test_what_was_shown_to_be_wrong_stands_until_it_is_shown_to_be_right(tmp_path: Path) -> None:
+    rows = path_rows(twice(tmp_path, Status.NOT_RUN, before=Status.ISSUE), ["staging"])
+    assert row_of(rows, "new-post").status is Status.ISSUE
 
 
 def test_an_interrupted_run_takes_no_answer_away(tmp_path: Path) -> None:
