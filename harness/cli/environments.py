@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.environment import EnvironmentRun
 from harness.checks.registry import Safety
-from harness.cli.filling import fill, report_of
+from harness.cli.filling import fill, preflight_of
 from harness.cli.planning import declared_as, evidence_here, new_record, plan_environment
 from harness.cli.recap import exit_code, recap, say_issues, say_where
 from harness.config import nearest
@@ -45,7 +45,7 @@ def verify_environment(context: Context, arguments: Namespace, checks: tuple[Che
     if arguments.dry_run:
         _print_plan(plan, settings)
         return 0
-    report_of(evidence_here(settings), settings)  # what cannot be reported is told before anything is written to
+    preflight_of(settings)  # a project that is not there is told before anything is written to
     environment = resolve(name, settings.environments[name], os.environ, context.redactor)
     taken = {row.path.name for row in plan if row.path}
     paths = tuple(

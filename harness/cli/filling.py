@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.host.preflight import preflight
+from harness.host.preflight import PreflightRow, preflight
 from harness.report.render import fragments, render
 from harness.report.splicing import into
 from harness.report.tables import Declared, Report, build_report
@@ -27,9 +27,17 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
         environments={name: each.compare_with for name, each in settings.environments.items()},
         readiness=settings.readiness,
         workflows=settings.workflows,
-        preflight=preflight(settings.preflight, Path.cwd()) if settings.preflight else (),
+        preflight=preflight_of(settings),
     )
     return build_report(evidence, settings.rendered, declared)
+
+
+def preflight_of(settings: Settings) -> tuple[PreflightRow, ...]:
+    """Fill the distribution preflight; nothing where none is declared.
+
+    :raises ConfigError: for a project that is not there, or is none.
+    """
+    return preflight(settings.preflight, Path.cwd()) if settings.preflight else ()
 
 
 def put_into(document: Path, evidence: Evidence, settings: Settings, *, check: bool) -> bool:

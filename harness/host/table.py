@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.database import SqlError, describe, quote_literal, quote_name
+from harness.host.trail import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +91,7 @@ def _conditions(expected: Expected, values: Values, columns: dict[str, bool]) ->
         )
     by_value = {name: _holds(name, each, columns) for name, each in told.items()}
     # compared as the column's own type, so that an index on it is used
-    by_key = [f"harness_row.{quote_name(name)} = {quote_literal(_text(each))}" for name, each in key.items()]
+    by_key = [f"harness_row.{quote_name(name)} = {quote_literal(as_text(each))}" for name, each in key.items()]
     whole = [*by_value.values(), *by_key]
     loose = [by_value[name] for name, each in told.items() if values.unique in _json(each)]
     return " AND ".join(whole), " AND ".join(loose or whole)
@@ -100,10 +101,6 @@ def _holds(name: str, value: Any, columns: dict[str, bool]) -> str:
     if columns[name] and isinstance(value, str):
         return f"harness_row.{quote_name(name)} = {quote_literal(value)}"
     return f"to_jsonb(harness_row) @> {quote_literal(_json({name: value}))}::jsonb"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else _json(value)
 
 
 def _json(value: Any) -> str:

@@ -95,12 +95,13 @@ def _json(value: Any) -> str:
 def _holds_key(key: dict[str, Any]) -> str:
     """Compare a key by its texts: some trails keep a number as a text."""
     return " AND ".join(
-        f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(_as_text(value))}"
+        f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(as_text(value))}"
         for name, value in key.items()
     )
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value of a key as a text."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
