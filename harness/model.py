@@ -93,6 +93,8 @@ class PostgresDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The PostgreSQL server at the end of the chain."""
 
     version: Version
+    #: its data survives a crash: on disk, with fsync and synchronous commit, for checks that crash servers
+    durable: bool = False
     settings: dict[str, str] = {}
 
 
@@ -391,6 +393,8 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
     #: what the client really did, also where the pooler's version forced it
     prepare: Prepare = Prepare.NAMED
     notes: tuple[str, ...] = ()
+    #: where the server's data was: in memory or on disk, and why
+    storage: str = ""
     ready_ms: float = 0.0
     #: what the chain is found to be by a client that knows nothing of it
     findings: tuple[Finding, ...] = ()

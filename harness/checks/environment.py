@@ -131,6 +131,10 @@ class EnvironmentPlace(Struct, frozen=True):
             self._benches.remove(bench)
             bench.close()
 
+    def own_failure(self) -> str:
+        """The servers are the operator's: the harness owes them nothing."""
+        return ""
+
     def host_bench(self) -> contextlib.AbstractContextManager[Bench]:
         return self.bench("")
 

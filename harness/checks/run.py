@@ -27,6 +27,7 @@ from harness.events import (
     Listener,
     Notice,
 )
+from harness.lab.catalogue import wanted_by
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
 from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
@@ -134,6 +135,8 @@ class Run:
         self._tell(LabStarting(topology.name))
         lab: Lab | None = None
         try:
+            # images of other topologies may still be in the making
+            self._engine.prepare(wanted_by(topology), self._tell)
             lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
             with self._lock:
                 self._labs.append(lab)

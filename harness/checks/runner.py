@@ -34,6 +34,9 @@ class Place(Protocol):
     def target(self) -> AuditTarget: ...
     def bench(self, check: str, /) -> AbstractContextManager[Bench]: ...
     def host_bench(self) -> AbstractContextManager[Bench]: ...
+    def own_failure(self) -> str:
+        """Return what the servers lacked that the harness owed them, in one sentence; "" when they lacked nothing."""
+        ...
 
 
 def run_check(
@@ -79,6 +82,8 @@ def run_check(
                 status, reason = _what_it_means(error, check, bench)
             else:
                 status, reason = _judge(bench)
+            if status is Status.ISSUE and (failure := workplace.own_failure()):
+                status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
     except SqlError as error:
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
     except HarnessError as error:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
 
 _TEMPLATE = "harness_template"
+#: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
+_NO_SPACE = "No space left on device"
 #: longer than any deadline within it
 _HOST_STARTS_S = 90.0
 
@@ -110,6 +112,11 @@ class Workplace:
             yield bench
         finally:
             bench.close()
+
+    def own_failure(self) -> str:
+        """Return why a server failed its clients where the harness is at fault: the file system of its data is full."""
+        full = _NO_SPACE in self._lab.postgres.logs()
+        return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
 
     def start_host(self) -> None:
         """Start the reference host in the background, once; who needs it waits for it."""

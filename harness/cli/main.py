@@ -14,6 +14,7 @@ from harness.cli.context import Context
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
+from harness.engine.storage import LAB_MIB, StoragePolicy
 from harness.errors import HarnessError, UsageError
 from harness.redaction import Redactor
 
@@ -131,6 +132,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", choices=("auto", "docker", "native"), help="auto prefers Docker")
+    command.add_argument(
+        "--storage",
+        choices=tuple(StoragePolicy),
+        help=f"where servers keep their data: auto takes memory, {LAB_MIB} MiB a topology, where it is available",
+    )
     command.add_argument("--jobs", type=_positive, metavar="N", help="checks at a time in each topology")
     command.add_argument(
         "--audit-target",

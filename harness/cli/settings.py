@@ -14,6 +14,7 @@ from harness.audit.target import AuditTarget
 from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.engine.images import ImagePolicy, products
+from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError, UsageError
 from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.preflight import PreflightDeclaration
@@ -39,6 +40,7 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`harness.toml` in the folder the command is run from; every key is optional."""
 
     engine: Literal["auto", "docker", "native"] = "auto"
+    storage: StoragePolicy = StoragePolicy.AUTO
     jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     reports: str = "reports"
     topologies: str = ""
@@ -59,6 +61,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: Literal["auto", "docker", "native"]
+    #: where the data of database servers is kept
+    storage: StoragePolicy
     #: checks at a time in each topology; 0 leaves it to the number of cores
     jobs: int
     reports: Path
@@ -152,6 +156,9 @@ def read_settings(arguments: Namespace, today: str | None = None) -> Settings:
         readiness=file.readiness,
         workflows=file.workflows,
         engine=_given(arguments, "engine") or _choice("HARNESS_ENGINE", ("auto", "docker", "native"), file.engine),
+        storage=StoragePolicy(
+            _given(arguments, "storage") or _choice("HARNESS_STORAGE", tuple(StoragePolicy), file.storage)
+        ),
         jobs=_given(arguments, "jobs") or file.jobs,
         reports=Path(_given(arguments, "reports") or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(_given(arguments, "topologies_folder") or file.topologies or places.TOPOLOGIES),

@@ -38,7 +38,6 @@ from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
 from harness.host.secrecy import secrets_of
 from harness.lab.catalogue import wanted_by
-from harness.lab.host import HOST
 from harness.model import Status
 from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
 
@@ -212,10 +211,8 @@ def execute(
     if settings.commands:  # what they print may be of this shell
         context.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
     require_writable(settings.reports)
-    wanted = tuple(each for topology in topologies for each in wanted_by(topology))
-    if any(each.path for each in checks):  # without it paths are Not run, and all else is verified
-        wanted += (HOST,)
-    engine = choose(settings.engine, settings.images, wanted, tell)
+    wanted = tuple(product for topology in topologies for product in wanted_by(topology))
+    engine = choose(settings.engine, settings.images, wanted, tell, settings.storage)
     try:
         for line in engine.reap():
             tell(Notice(f"removed what an earlier run left: {line}"))

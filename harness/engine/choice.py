@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine
+from harness.engine.storage import StoragePolicy
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, Notice
 
@@ -16,25 +17,30 @@ if TYPE_CHECKING:
 EngineName = Literal["auto", "docker", "native"]
 
 
-def choose(name: EngineName, policy: ImagePolicy, wanted: tuple[Wanted, ...], listener: Listener) -> Engine:
-    """Return an engine that is prepared for what is wanted.
+def choose(
+    name: EngineName,
+    policy: ImagePolicy,
+    wanted: tuple[Wanted, ...],
+    listener: Listener,
+    storage: StoragePolicy = StoragePolicy.AUTO,
+) -> Engine:
+    """Return an engine that can run the given products. Images are not made yet: see `Engine.prepare`.
 
-    `auto` prefers Docker and says so when it falls back; a named engine is never replaced.
+    `auto` prefers Docker and reports when it falls back; a named engine is never replaced.
 
+    :param wanted: what the native engine must find on this machine, at least one of them.
+    :param storage: where the data of database servers is kept.
     :raises EngineUnavailableError: when none can serve, with what each said.
     """
     refused = ""
     if name in {"auto", "docker"}:
         try:
-            docker = DockerEngine(policy)
+            return DockerEngine(policy, storage)
         except EngineUnavailableError as error:
             if name == "docker":
                 raise
             refused = error.what
-        else:
-            docker.prepare(wanted, listener)
-            return docker
-    native = NativeEngine()
+    native = NativeEngine(storage)
     try:
         native.prepare(wanted, listener)
     except EngineUnavailableError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
+from shlex import quote
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from harness.engine.protocol import (
     Wanted,
     log_tail,
 )
+from harness.engine.storage import LAB_MIB, DataStorage, MemoryBudget, StoragePolicy, available_here_mib
 from harness.errors import EngineUnavailableError, ImageUnavailableError, ServiceFailedError, TimedOutError
 from harness.waiting import NotYet, poll
 
@@ -49,6 +52,36 @@ LABEL_CREATED = "pooler-harness.created"
 LABEL_KEPT = "pooler-harness.kept"
 
 _FOLDER = "/srv/harness"
+#: the product whose image holds a cluster, and whose container outlives its server
+_DATABASE = "postgres"
+#: where memory is mounted for the data of a database server
+_MEMORY = f"{_FOLDER}/memory"
+#: Keeps the container, and with it the memory, while the server is stopped and started again. A server that ends by
+#: itself ends the container, with its exit code. The cluster of the image is copied into memory, or used where it is.
+_SUPERVISOR = """
+cd {folder} || exit
+if [ -e memory ]; then cp -a cluster memory/data && ln -s memory/data data || exit; else ln -s cluster data || exit; fi
+mkfifo start || exit
+trap 'kill -INT "$server"; wait "$server"; exit' TERM INT QUIT
+while :; do
+    sh -c {script} &
+    server=$!
+    echo "$server" > server.pid
+    wait "$server"
+    code=$?
+    [ -e held ] || exit "$code"
+    : > ended
+    read -r _ < start
+done
+"""
+#: Ends the server of a supervised container, waits until it has ended, and says with 1 that it has not.
+_END = """
+cd {folder} && : > held && {signal}
+tries=0
+until [ -e ended ]; do tries=$((tries + 1)); [ $tries -lt {tries} ] || exit 1; sleep 0.02; done
+"""
+_END_TRY_S = 0.02
+_STOP_S = 10.0
 
 _REMOVAL_S = 10.0
 
@@ -66,9 +99,10 @@ class DockerEngine:
 
     name = "docker"
 
-    def __init__(self, policy: ImagePolicy | None = None) -> None:
+    def __init__(self, policy: ImagePolicy | None = None, storage: StoragePolicy = StoragePolicy.AUTO) -> None:
         """Connect as users expect: DOCKER_HOST, the current docker context, the socket.
 
+        :param storage: where the data of database servers is kept.
         :raises EngineUnavailableError: when nothing answers.
         """
         self._policy = policy or ImagePolicy()
@@ -84,6 +118,18 @@ class DockerEngine:
                 f"no Docker engine answers at {self.address or 'the default address'}: {_short(error)}",
                 hint="start Docker, set DOCKER_HOST, or use --engine native",
             ) from None
+        self.memory = MemoryBudget(storage, self._available_mib)
+
+    def _available_mib(self) -> int:
+        """Return the memory available for data where containers run: on this machine, or in a machine of their own."""
+        try:
+            info = self._api.info()
+        except _TROUBLE:
+            return 0
+        if info.get("Name") == socket.gethostname() and info.get("KernelVersion") == os.uname().release:
+            return available_here_mib()
+        # a virtual machine, or another host: what others use of it cannot be seen from here
+        return int(info.get("MemTotal", 0)) // 2**20 // 2
 
     def _connect(self) -> APIClient:
         if host := os.environ.get("DOCKER_HOST"):
@@ -120,8 +166,8 @@ class DockerEngine:
         self._missing.require(wanted)
         return self._images[wanted]
 
-    def open_group(self, run: Owner, topology: str) -> DockerGroup:
-        return DockerGroup(self, self._api, run, topology)
+    def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> DockerGroup:
+        return DockerGroup(self, self._api, run, topology, self.memory.take(durable=durable))
 
     def reap(self) -> list[str]:
         """Remove containers and networks whose owner on this host is gone."""
@@ -149,7 +195,10 @@ class DockerEngine:
 class DockerGroup:
     """The containers of one topology, and the network that joins them."""
 
-    def __init__(self, engine: DockerEngine, api: APIClient, run: Owner, topology: str) -> None:
+    def __init__(
+        self, engine: DockerEngine, api: APIClient, run: Owner, topology: str, storage: DataStorage
+    ) -> None:
+        self.storage = storage
         self._engine = engine
         self._api = api
         self._token = secrets.token_hex(4)
@@ -196,14 +245,7 @@ class DockerGroup:
         name = f"harness-{self._topology}-{place.name}-{self._token}"
         try:
             network = self._join() if len(self._places) > 1 else None
-            with self._lock:
-                if self._closed:
-                    raise ServiceFailedError("the topology is being torn down", where=name)
-                container = self._create(name, image, spec, network)
-                service = DockerService(self._api, container, name, spec, alone=network is None)
-                self._services.append(service)
-            self._api.put_archive(container, place.folder, tar_of(dict(spec.files)))
-            self._api.start(container)
+            service = self._launch(name, image, spec, network)
         except _TROUBLE as error:
             raise ServiceFailedError(
                 f"the container could not be started: {_short(error)}", where=name, hint="harness doctor"
@@ -211,9 +253,36 @@ class DockerGroup:
         service.endpoint()
         return service
 
-    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> str:
+    def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
+        """Create and start a container; without memory for its data where the engine refuses it."""
+        keeps_data = self._wanted[spec.place.name].product == _DATABASE
+        while True:
+            in_memory = keeps_data and self.storage.in_memory
+            with self._lock:
+                if self._closed:
+                    raise ServiceFailedError("the topology is being torn down", where=name)
+                container = self._create(name, image, spec, network, keeps_data=keeps_data)
+                service = DockerService(self._api, container, name, spec, alone=network is None, keeps_data=keeps_data)
+                self._services.append(service)
+            try:
+                self._api.put_archive(container, spec.place.folder, tar_of(dict(spec.files)))
+                self._api.start(container)
+            except docker.errors.APIError as error:
+                if not in_memory:
+                    raise
+                service.remove()
+                self.storage = self._engine.memory.refused(_short(error))
+            else:
+                return service
+
+    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None, *, keeps_data: bool) -> str:
         port, api = spec.place.port, self._api
+        script = spec.script
+        if keeps_data:
+            script = _SUPERVISOR.format(folder=spec.place.folder, script=quote(spec.script))
+        in_memory = keeps_data and self.storage.in_memory
         host = api.create_host_config(
+            tmpfs={_MEMORY: f"size={LAB_MIB}m,mode=1777"} if in_memory else None,
             port_bindings={port: ("127.0.0.1", None)},
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),
@@ -226,7 +295,7 @@ class DockerGroup:
         )
         created: str = api.create_container(
             image,
-            command=["sh", "-c", spec.script],
+            command=["sh", "-c", script],
             name=name,
             ports=[port],
             host_config=host,
@@ -248,6 +317,8 @@ class DockerGroup:
 
     def close(self) -> None:
         with self._lock:
+            if not self._closed and self.storage.in_memory:
+                self._engine.memory.give_back()
             self._closed = True
             services, network, self._network = list(self._services), self._network, None
         first: Exception | None = None
@@ -268,8 +339,21 @@ class DockerGroup:
 class DockerService:
     """One container."""
 
-    def __init__(self, api: APIClient, container: str, container_name: str, spec: ServiceSpec, *, alone: bool) -> None:
+    def __init__(
+        self,
+        api: APIClient,
+        container: str,
+        container_name: str,
+        spec: ServiceSpec,
+        *,
+        alone: bool,
+        keeps_data: bool,
+    ) -> None:
         self._api = api
+        #: its container goes on while the server is down, because the data may be in the container's memory
+        self._is_supervised = keeps_data
+        #: how the server was ended, while it is down and its container goes on
+        self._down = ""
         self._id = container
         self._spec = spec
         # a container that joined no network has no name there
@@ -311,8 +395,8 @@ class DockerService:
         return code, said.decode(errors="replace")
 
     def state(self) -> ServiceState:
-        if self._removed:
-            return ServiceState(running=False, detail="removed")
+        if self._removed or self._down:
+            return ServiceState(running=False, detail="removed" if self._removed else self._down)
         try:
             state = self._api.inspect_container(self._id)["State"]
         except _GONE:
@@ -334,11 +418,30 @@ class DockerService:
         return raw.decode("utf-8", errors="replace")
 
     def stop(self) -> None:
-        self._do("stopped", lambda: self._api.stop(self._id, timeout=10))
+        if self._is_supervised:
+            if not self._end(f'kill -{self._spec.stop_signal.removeprefix("SIG")} "$(cat server.pid)"', "stopped"):
+                self.kill()
+        else:
+            self._do("stopped", lambda: self._api.stop(self._id, timeout=int(_STOP_S)))
 
     def kill(self) -> None:
-        self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
-        self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
+        if self._is_supervised:
+            # everything in the container but its first process and the one that signals, see kill(2)
+            self._end("kill -KILL -1", "killed")
+        else:
+            self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
+            self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
+
+    def _end(self, signal: str, how: str) -> bool:
+        """End the server and leave its container; return whether it ended in time."""
+        if self._down:
+            return True
+        script = _END.format(folder=self._spec.place.folder, signal=signal, tries=int(_STOP_S / _END_TRY_S))
+        code, said = self.run(["sh", "-c", script], {})
+        if code not in {0, 1}:
+            raise ServiceFailedError(f"the server could not be {how}: {said.strip()}", where=self.container_name)
+        self._down = how if code == 0 else ""
+        return code == 0
 
     def pause(self) -> None:
         self._do("paused", lambda: self._api.pause(self._id))
@@ -347,7 +450,14 @@ class DockerService:
         self._do("resumed", lambda: self._api.unpause(self._id))
 
     def restart(self) -> None:
-        self._do("restarted", lambda: self._api.restart(self._id, timeout=10))
+        if not self._is_supervised:
+            self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
+            return
+        self.stop()
+        code, said = self.run(["sh", "-c", f"cd {self._spec.place.folder} && rm -f held ended && echo > start"], {})
+        if code != 0:
+            raise ServiceFailedError(f"the server could not be restarted: {said.strip()}", where=self.container_name)
+        self._down = ""
 
     def remove(self) -> None:
         if self._removed:

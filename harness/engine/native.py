@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 from pathlib import Path
 from threading import Lock
@@ -34,6 +35,7 @@ from harness.engine.protocol import (
     Wanted,
     log_tail,
 )
+from harness.engine.storage import DataStorage, MemoryBudget, StoragePolicy, available_here_mib
 from harness.engine.virtual_environments import PYTHON_PRODUCT, virtual_environment
 from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
+#: a file system in memory, on Linux; memory for data is there or nowhere
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- with a folder of our own, whose owner is looked at
 _STOP_DEADLINE_S = 10.0
 _IMMEDIATE_S = 2.0
 #: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
@@ -53,7 +57,12 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, storage: StoragePolicy = StoragePolicy.AUTO) -> None:
+        """Look at nothing yet.
+
+        :param storage: where the data of database servers is kept.
+        """
+        self.memory = MemoryBudget(storage, _available_mib)
         self.version = os.uname().sysname + " " + os.uname().release
         self._origins: dict[Wanted, Origin] = {}
         self._missing = Missing()
@@ -146,13 +155,13 @@ class NativeEngine:
     def cluster(self, origin: Origin) -> Path:
         return self._clusters[origin.reference]
 
-    def open_group(self, run: Owner, topology: str) -> NativeGroup:
-        return NativeGroup(self, run, topology)
+    def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> NativeGroup:
+        return NativeGroup(self, run, topology, self.memory.take(durable=durable))
 
     def reap(self) -> list[str]:
         """End servers and remove folders whose owner on this host is gone."""
         removed = []
-        for folder in sorted(_runs().glob("*/*")):
+        for folder in sorted([*_runs().glob("*/*"), *_runs_in_memory().glob("*/*")]):
             try:
                 owner = msgspec.json.decode((folder / "owner.json").read_bytes(), type=Owner)
             except (OSError, msgspec.MsgspecError):
@@ -178,9 +187,11 @@ class NativeEngine:
 class NativeGroup:
     """The servers of one topology, each in a folder of its own."""
 
-    def __init__(self, engine: NativeEngine, run: Owner, topology: str) -> None:
+    def __init__(self, engine: NativeEngine, run: Owner, topology: str, storage: DataStorage) -> None:
+        self.storage = storage
         self._engine = engine
-        self._folder = _runs() / run.run_id / f"{topology}-{secrets.token_hex(4)}"
+        runs = _runs_in_memory() if storage.in_memory else _runs()
+        self._folder = runs / run.run_id / f"{topology}-{secrets.token_hex(4)}"
         self._lock = Lock()
         self._services: list[NativeService] = []
         self._wanted: dict[str, Wanted] = {}
@@ -237,6 +248,8 @@ class NativeGroup:
 
     def close(self) -> None:
         with self._lock:
+            if not self._closed and self.storage.in_memory:
+                self._engine.memory.give_back()
             self._closed = True
             services = list(self._services)
         for service in services:
@@ -421,6 +434,26 @@ def _runs() -> Path:
     folder = places.cache() / "native"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _runs_in_memory() -> Path:
+    """Return the folder of runs in shared memory; like all of that folder's content, it is for one user."""
+    return _SHARED_MEMORY / f"pooler-harness-{os.geteuid()}"
+
+
+def _available_mib() -> int:
+    """Return how much may be kept in shared memory, in MiB; 0 where a folder of our own cannot be made in it."""
+    folder = _runs_in_memory()
+    try:
+        if not os.path.ismount(_SHARED_MEMORY):
+            return 0
+        folder.mkdir(mode=0o755, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():  # somebody else was there first
+            return 0
+        return min(shutil.disk_usage(folder).free // 2**20, available_here_mib())
+    except OSError:
+        return 0
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

@@ -16,6 +16,7 @@ from harness.events import Notice
 
 if TYPE_CHECKING:
     from harness.engine.owner import Owner
+    from harness.engine.storage import DataStorage
     from harness.errors import HarnessError
     from harness.events import Listener
 
@@ -136,6 +137,11 @@ class Service(Protocol):
 class Group(Protocol):
     """The services of one topology, which reach each other."""
 
+    @property
+    def storage(self) -> DataStorage:
+        """Where the data of its database server is; settled once that is started."""
+        ...
+
     def place(self, name: str, wanted: Wanted) -> Place:
         """Return where a service will run.
 
@@ -172,7 +178,14 @@ class Engine(Protocol):
         """
         ...
 
-    def open_group(self, run: Owner, topology: str) -> Group: ...
+    def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> Group:
+        """Return an empty group.
+
+        :param durable: its data has to survive a crash of the server, so it is kept on disk.
+        :raises ServiceFailedError: when its data was to be kept in memory, and there is not enough.
+        """
+        ...
+
     def reap(self) -> list[str]:
         """Remove what runs left whose owner is gone; say what was removed."""
         ...

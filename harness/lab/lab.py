@@ -162,6 +162,7 @@ def stand_up(
 ) -> Lab:
     """Stand a topology up; it is ready when a real query was answered through the whole chain.
 
+    :raises ImageUnavailableError: or EngineUnavailableError, when one of its products is not available.
     :raises ServiceFailedError: with the log's tail, when a service died, refused or never answered;
         nothing is left behind.
     """
@@ -177,11 +178,12 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
     began = time.monotonic()
     roles = random_roles()
     redactor.learn(*roles.secrets())
-    group = engine.open_group(owner, topology.name)
+    group = engine.open_group(owner, topology.name, durable=topology.postgres.durable)
     try:
         lab = Lab(topology, group, _start(group, topology, roles), roles, engine=engine, redactor=redactor)
         evidence = _when_ready(lab, cancelled)
-        lab.evidence = replace(evidence, ready_ms=round((time.monotonic() - began) * 1000, 1))
+        ready_ms = round((time.monotonic() - began) * 1000, 1)
+        lab.evidence = replace(evidence, storage=group.storage.note, ready_ms=ready_ms)
         # what the pooler's version forces on the client decides which checks apply
         lab.topology = replace(topology, client=replace(topology.client, prepare=evidence.prepare))
     except BaseException:

@@ -65,7 +65,9 @@ def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> 
     return ServiceSpec(
         place=place,
         files={
-            "postgresql.conf": _render("postgres/postgresql.conf", place=place, settings=declared.settings),
+            "postgresql.conf": _render(
+                "postgres/postgresql.conf", place=place, durable=declared.durable, settings=declared.settings
+            ),
             "pg_hba.conf": _render("postgres/pg_hba.conf"),
             "roles.sql": _render("postgres/roles.sql", roles=roles),
         },

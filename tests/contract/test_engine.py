@@ -11,11 +11,16 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect
+from harness.engine.docker import DockerEngine
+from harness.engine.native import NativeEngine
 from harness.engine.owner import Owner, process_started
+from harness.engine.storage import StoragePolicy
 from harness.errors import ServiceFailedError
+from harness.events import silent
 from harness.store import new_run_id
 from harness.waiting import NotYet, poll
-from tests.contract.services import admin_of, answer, specify
+from tests.conftest import ENGINES, require_engine
+from tests.contract.services import POSTGRES, admin_of, answer, specify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +103,34 @@ def test_a_paused_service_keeps_connections_and_answers_nothing(started: tuple[S
         finally:
             service.resume()
         assert client.value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("policy", [StoragePolicy.MEMORY, StoragePolicy.DISK])
+@pytest.mark.parametrize("name", ENGINES)
+def test_data_is_where_it_was_asked_for_and_outlives_its_server(name: str, policy: StoragePolicy, owner: Owner) -> None:
+    require_engine(name)
+    engine: Engine = DockerEngine(storage=policy) if name == "docker" else NativeEngine(policy)
+    engine.prepare((POSTGRES,), silent)
+    group = engine.open_group(owner, "contract")
+    try:
+        spec, roles = specify(group)
+        service = group.start(spec)
+        with answer(service, roles) as client:
+            client.run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1); CHECKPOINT")
+            # the server's working directory is its data directory
+            client.run("CREATE TEMP TABLE file_system (kind text); COPY file_system FROM PROGRAM 'stat -f -c %T .'")
+            kind = client.value("SELECT kind FROM file_system")
+        assert (kind == "tmpfs") is (policy is StoragePolicy.MEMORY)
+        assert group.storage.in_memory is (policy is StoragePolicy.MEMORY)
+        for end in (service.restart, service.stop, service.kill):
+            end()
+            if not service.state().running:
+                service.restart()
+            with answer(service, roles) as client:
+                assert client.value("SELECT n FROM kept") == 1
+    finally:
+        group.close()
+        engine.close()
 
 
 def test_removal_leaves_nothing_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:

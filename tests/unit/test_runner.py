@@ -33,6 +33,12 @@ class Empty:
 
     target = reference_target()
 
+    def __init__(self, failure: str = "") -> None:
+        self._failure = failure
+
+    def own_failure(self) -> str:
+        return self._failure
+
     @contextmanager
     def bench(self, _check: str) -> Iterator[Bench]:
         yield Bench(cast("Any", None), self.target, "none", cast("Any", self))
@@ -89,6 +95,16 @@ def test_a_check_is_judged_by_what_it_saw(body: Callable[[Bench], None], status:
     assert result.status is status
     assert reason in result.reason
     assert bool(result.reason) is (status is not Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_forced, Status.NOT_RUN)]
+)
+def test_a_failure_of_the_harness_own_servers_is_never_an_issue(body: Callable[[Bench], None], status: Status) -> None:
+    workplace = cast("Workplace", Empty("the file system of the server's data was full"))
+    result = run_check(made(body), ROW, DIRECT, workplace)
+    assert result.status is status
+    assert ("was full" in result.reason) is (body in {failed, broken})
 
 
 def test_what_a_topology_lacks_is_na_by_rule() -> None:

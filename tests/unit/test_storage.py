@@ -1,0 +1,91 @@
+"""Who gets memory for data, and what the others are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.engine import storage
+from harness.engine.storage import LAB_MIB, MemoryBudget, StoragePolicy, available_here_mib
+from harness.errors import ServiceFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLENTY = 100 * LAB_MIB
+
+
+def budget(policy: StoragePolicy, available_mib: int) -> MemoryBudget:
+    return MemoryBudget(policy, lambda: available_mib)
+
+
+@pytest.mark.parametrize("policy", [StoragePolicy.AUTO, StoragePolicy.MEMORY])
+def test_data_is_kept_in_memory_where_there_is_enough(policy: StoragePolicy) -> None:
+    found = budget(policy, PLENTY).take(durable=False)
+    assert found.in_memory
+    assert f"{LAB_MIB} MiB at most" in found.note
+
+
+@pytest.mark.parametrize("policy", list(StoragePolicy))
+def test_durable_data_is_on_disk_whatever_is_available(policy: StoragePolicy) -> None:
+    found = budget(policy, PLENTY).take(durable=True)
+    assert not found.in_memory
+    assert "with fsync" in found.note
+
+
+def test_disk_is_used_when_it_was_asked_for() -> None:
+    assert not budget(StoragePolicy.DISK, PLENTY).take(durable=False).in_memory
+
+
+def test_too_little_memory_gives_disk_and_says_how_much_was_needed() -> None:
+    found = budget(StoragePolicy.AUTO, 700).take(durable=False)
+    assert not found.in_memory
+    assert found.note == "on disk, without fsync: 1536 MiB of memory are needed for its data, and 700 MiB are available"
+
+
+def test_memory_that_was_demanded_is_never_replaced() -> None:
+    with pytest.raises(ServiceFailedError, match="1536 MiB of memory are needed") as raised:
+        budget(StoragePolicy.MEMORY, 700).take(durable=False)
+    assert "--storage disk" in raised.value.hint
+    with pytest.raises(ServiceFailedError, match="no tmpfs here"):
+        budget(StoragePolicy.MEMORY, PLENTY).refused("no tmpfs here")
+
+
+@given(available=st.integers(0, 20 * LAB_MIB), labs=st.integers(1, 30))
+def test_together_they_never_get_more_than_is_available(available: int, labs: int) -> None:
+    given_out = budget(StoragePolicy.AUTO, available)
+    in_memory = sum(given_out.take(durable=False).in_memory for _ in range(labs))
+    assert in_memory * LAB_MIB <= available
+    for _ in range(in_memory):
+        given_out.give_back()
+    again = sum(given_out.take(durable=False).in_memory for _ in range(labs))
+    assert again == in_memory
+
+
+def test_memory_that_the_engine_refused_is_there_for_others() -> None:
+    one = budget(StoragePolicy.AUTO, 2 * LAB_MIB)
+    assert one.take(durable=False).in_memory
+    assert not one.take(durable=False).in_memory
+    assert "the engine refused memory for it: rootless" in one.refused("rootless").note
+    assert one.take(durable=False).in_memory
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "found"), [("max", "1", 4000), ("2147483648", "1073741824", 1024), ("1", "2147483648", 0), ("x", "1", 4000)]
+)
+def test_a_control_group_lowers_what_is_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, found: int
+) -> None:
+    for name, text in (("meminfo", "MemTotal: 8 kB\nMemAvailable:   4096000 kB\n"), ("limit", limit), ("used", used)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(storage, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(storage, "_CGROUP_LIMITS", ((tmp_path / "limit", tmp_path / "used"),))
+    assert available_here_mib() == found
+
+
+def test_nothing_is_available_where_nobody_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_MEMINFO", tmp_path / "meminfo")
+    assert available_here_mib() == 0
