@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,33 +168,37 @@ def measure(
     redact = Redactor()
     redact.learn(endpoint.password)
     end = time.monotonic() + deadline_s
-    with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                _Worker(
-                    Job(
-                        driver=driver.name,
-                        endpoint=endpoint,
-                        clients=tuple(range(first, clients, processes)),
-                        queries=queries,
-                    ),
-                    f"{driver.title}, process {first + 1} of {processes}",
-                    redact,
+    job = Job(
+        driver=driver.name,
+        endpoint=endpoint,
+        shares=tuple(tuple(range(first, clients, processes)) for first in range(processes)),
+        queries=queries,
+    )
+    with _Worker(job, driver.title, redact) as worker:
+
+        def wait(reached: Callable[[], bool], for_what: str) -> None:
+            left_s = round(max(end - time.monotonic(), 0), 1)
+
+            def probe() -> None:
+                if not reached():
+                    raise NotYet("it runs")
+
+            try:
+                poll(
+                    probe,
+                    what=f"{driver.title} at {endpoint!r} to {for_what}",
+                    deadline_s=left_s,
+                    interval_s=0.005,
+                    cancelled=cancelled,
                 )
-            )
-            for first in range(processes)
-        ]
+            except TimedOutError as error:
+                raise TimedOutError(error.what, detail=worker.tail()) from None
 
-        def wait(each: Callable[[_Worker], bool], for_what: str) -> None:
-            _wait(workers, each, f"{driver.title} at {endpoint!r} to {for_what}", end - time.monotonic(), cancelled)
-
-        # together: what is measured is what they do to each other
-        wait(_Worker.is_ready, "be loaded")
-        for worker in workers:
-            worker.begin((end - time.monotonic()) * _FOR_CLIENTS)
-        wait(_Worker.has_ended, "end")
-        shares = [worker.share() for worker in workers]
-    return merge(driver, shares, redact)
+        # loading is not measured
+        wait(worker.is_ready, "be loaded")
+        worker.begin((end - time.monotonic()) * _FOR_CLIENTS)
+        wait(worker.has_ended, "end")
+        return merge(driver, worker.shares(), redact)
 
 
 def merge(driver: Driver, shares: Sequence[Share], redact: Callable[[str], str]) -> Measured:
@@ -215,27 +220,8 @@ def merge(driver: Driver, shares: Sequence[Share], redact: Callable[[str], str])
     )
 
 
-def _wait(
-    workers: Sequence[_Worker],
-    reached: Callable[[_Worker], bool],
-    what: str,
-    deadline_s: float,
-    cancelled: Event | None,
-) -> None:
-    def probe() -> None:
-        left = sum(not reached(worker) for worker in workers)
-        if left:
-            raise NotYet(f"{len(workers) - left} of {len(workers)} processes did")
-
-    try:
-        poll(probe, what=what, deadline_s=round(max(deadline_s, 0), 1), interval_s=0.005, cancelled=cancelled)
-    except TimedOutError as error:
-        detail = "\n".join(filter(None, (worker.tail() for worker in workers)))
-        raise TimedOutError(error.what, detail=detail) from None
-
-
 class _Worker:
-    """One worker process; leaving its context ends it, whatever it is doing."""
+    """The process that loads a driver, and those it forks; leaving its context ends them all."""
 
     def __init__(self, job: Job, where: str, redact: Callable[[str], str]) -> None:
         self._where = where
@@ -259,7 +245,9 @@ class _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for each in (self._process.stdin, self._out, self._err):
             if each:
@@ -294,13 +282,13 @@ class _Worker:
             raise self._failed("while it was working")
         return status is not None
 
-    def share(self) -> Share:
-        """Return what it saw: its last line.
+    def shares(self) -> list[Share]:
+        """Return what its processes saw: its last line.
 
         :raises WorkerFailedError: when that is something else.
         """
         try:
-            return msgspec.json.decode((self._lines() or [""])[-1], type=Share)
+            return msgspec.json.decode((self._lines() or [""])[-1], type=list[Share])
         except msgspec.MsgspecError as error:
             raise self._failed(f"without a result ({error})") from None
 

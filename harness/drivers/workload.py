@@ -1,8 +1,9 @@
-"""The application that the drivers are compared with, as one worker process runs its share of it.
+"""The application that the drivers are compared with, and the processes that its clients are spread over.
 
 Executed as `python -m harness.drivers.workload`: a job as one line of JSON on stdin, then `ready` on
-stdout, then the seconds it may take on stdin, then its :class:`Share` as one line of JSON on stdout.
-The password is on stdin only. The process ends when stdin does, so that it outlives nobody.
+stdout, then the seconds it may take on stdin, then a list of :class:`Share` as one line of JSON on stdout.
+The password is on stdin only. Loading a driver takes longer than running it, so it is loaded once, and a process is
+forked for each share of the clients. All of them end when stdin does, so that they outlive nobody.
 
 Clients send one of four texts and one number; the answer names both. The texts take and return the same
 types, so that the text of somebody else, run under a name that two drivers both made up, raises no error
@@ -19,6 +20,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,13 +53,13 @@ _COLLISIONS = ("26000", "42P05")
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """What one worker process has to do."""
+    """The work of one driver."""
 
     driver: str
     endpoint: Endpoint
-    #: the clients of this process, by their number among those of all processes
-    clients: tuple[int, ...]
-    #: what each of them asks
+    #: the clients of each process, by their number among those of all processes
+    shares: tuple[tuple[int, ...], ...]
+    #: how many queries each client asks
     queries: int
 
 
@@ -119,7 +121,7 @@ class Session(Protocol):
     async def close(self) -> None: ...
 
 
-# The drivers are loaded by name: a worker loads the one that it runs, and nothing here needs the others
+# The drivers are loaded by name: a process loads the one that it runs, and nothing here needs the others
 # to be installed.
 
 
@@ -362,24 +364,61 @@ async def _together(session: Session, queries: Sequence[Query], tally: Tally) ->
     return max(asked, 1)
 
 
-async def run(job: Job, sessions: Sequence[Session], limit_s: float) -> Share:
-    """Let all clients of this process ask at once; one without an answer at the limit counts as an error."""
+async def run(job: Job, clients: Sequence[int], limit_s: float, report: Callable[[Share], None]) -> None:
+    """Let the clients of this process ask at once; a client without an answer at the limit counts as an error.
+
+    :param report: called with the result before anything is cancelled: a driver that hangs may hang in being
+        cancelled, too.
+    """
     tally, began = Tally(), time.monotonic()
     tasks = [
-        asyncio.create_task(work(session, questions(client, job.queries), tally))
-        for client, session in zip(job.clients, sessions, strict=True)
+        asyncio.create_task(work(SESSIONS[job.driver](job.endpoint), questions(client, job.queries), tally))
+        for client in clients
     ]
     done, pending = await asyncio.wait(tasks, timeout=limit_s)
     for task in done:
-        task.result()  # a mistake of this file is to end the process
+        task.result()  # a mistake in this file ends the process
     for _ in pending:
         tally.count("TimeoutError", f"a client had no answer {limit_s:.0f} s after the start")
-    share = tally.share(round(time.monotonic() - began, 3))
-    if pending:
-        # A driver that hangs may hang in being cancelled, too.
-        _say(msgspec.json.encode(share).decode())
+    report(tally.share(round(time.monotonic() - began, 3)))
+
+
+def _forked(job: Job, clients: Sequence[int], limit_s: float) -> tuple[int, int]:
+    """Start a process for some clients; return its pid, and where its share can be read."""
+    read, write = os.pipe()
+    if pid := os.fork():
+        os.close(write)
+        return pid, read
+
+    def report(share: Share) -> None:
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(msgspec.json.encode(share))
         os._exit(0)
-    return share
+
+    try:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        asyncio.run(run(job, clients, limit_s, report))
+    except BaseException:  # noqa: BLE001 -- a forked process must not go on as its parent
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _shares(job: Job, limit_s: float) -> list[Share]:
+    """Run all clients and return the share of each process.
+
+    :raises SystemExit: with the status of a process that failed; it has written why to stderr.
+    """
+    started = [_forked(job, clients, limit_s) for clients in job.shares]
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    shares = []
+    for pid, pipe in started:
+        with os.fdopen(pipe, "rb") as reader:
+            written = reader.read()
+        if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            raise SystemExit(f"a process ended with status {status}")
+        shares.append(msgspec.json.decode(written, type=Share))
+    return shares
 
 
 def _say(line: str) -> None:
@@ -396,12 +435,10 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    # loads the driver: what takes long and is not measured
-    sessions = [SESSIONS[job.driver](job.endpoint) for _ in job.clients]
+    SESSIONS[job.driver](job.endpoint)  # loads the driver
     _say(READY)
     if limit_s := sys.stdin.buffer.readline():
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-        _say(msgspec.json.encode(asyncio.run(run(job, sessions, float(limit_s)))).decode())
+        _say(msgspec.json.encode(_shares(job, float(limit_s))).decode())
 
 
 if __name__ == "__main__":

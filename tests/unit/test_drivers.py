@@ -19,7 +19,10 @@ from harness.database import Endpoint
 from harness.drivers import measure as measure_module
 from harness.drivers.measure import DRIVERS, NotInstalledError, WorkerFailedError, installed, measure, merge
 from harness.drivers.workload import SESSIONS, TOPICS, WRONG, Job, Query, Share, Tally, questions, work
+from harness.engine.owner import process_started
+from harness.engine.processes import descendants
 from harness.errors import HarnessError, TimedOutError, UsageError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -280,7 +283,7 @@ def test_a_worker_that_fails_is_told(
     with pytest.raises(WorkerFailedError) as caught:
         measure(PSYCOPG, NOWHERE, clients=2, processes=2)
     assert what in caught.value.what
-    assert "psycopg, process" in caught.value.where
+    assert caught.value.where == "psycopg"
     assert detail in caught.value.detail
     assert PASSWORD not in str(caught.value)
 
@@ -298,7 +301,7 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(
     script(text)
     with pytest.raises(TimedOutError) as caught:
         measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
-    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: 0 of 2" in caught.value.what
+    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: it runs" in caught.value.what
     assert "loading" in caught.value.detail
 
 
@@ -333,8 +336,9 @@ def test_a_server_that_is_not_there_is_an_error_of_each_client(started: list[sub
     assert PASSWORD not in msgspec.json.encode(measured).decode()
 
 
-def test_a_worker_ends_with_whoever_started_it(silent_server: Endpoint) -> None:
-    job = Job(driver="psycopg", endpoint=silent_server, clients=(0,), queries=1)
+@pytest.mark.parametrize("how", ["stdin is closed", "the worker is killed"])
+def test_a_worker_and_its_processes_end_with_whoever_started_them(how: str, silent_server: Endpoint) -> None:
+    job = Job(driver="psycopg", endpoint=silent_server, shares=((0,), (1,)), queries=1)
     with subprocess.Popen(
         [sys.executable, "-m", "harness.drivers.workload"],
         cwd=places.PACKAGE.parent,
@@ -348,8 +352,24 @@ def test_a_worker_ends_with_whoever_started_it(silent_server: Endpoint) -> None:
             process.stdin.flush()
             assert process.stdout.readline() == b"ready\n"
             process.stdin.write(b"60\n")
+            process.stdin.flush()
+
+            def forked() -> list[int]:
+                if len(children := descendants(process.pid)) < len(job.shares):
+                    raise NotYet(f"{len(children)} processes")
+                return children
+
+            children = poll(forked, what="a process for each share", deadline_s=20)
+            if how == "the worker is killed":
+                process.kill()
             process.stdin.close()
-            assert process.wait(timeout=20) == 1
+            assert process.wait(timeout=20) == (1 if how == "stdin is closed" else -9)
+
+            def gone() -> None:
+                if left := [pid for pid in children if process_started(pid) is not None]:
+                    raise NotYet(f"{left} run")
+
+            poll(gone, what="the end of the forked processes", deadline_s=20)
         finally:
             process.kill()
 
