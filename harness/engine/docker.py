@@ -84,6 +84,8 @@ _END_TRY_S = 0.02
 _STOP_S = 10.0
 
 _REMOVAL_S = 10.0
+#: for a container on this machine to answer; one that a firewall hides never does
+_REACH_S = 0.5
 
 _GONE = (docker.errors.NotFound,)
 _TROUBLE = (
@@ -119,17 +121,24 @@ class DockerEngine:
                 hint="start Docker, set DOCKER_HOST, or use --engine native",
             ) from None
         self.memory = MemoryBudget(storage, self._available_mib)
+        self.reach = Reach(is_local=self._is_on_this_machine())
 
-    def _available_mib(self) -> int:
-        """Return the memory available for data where containers run: on this machine, or in a machine of their own."""
+    def _is_on_this_machine(self) -> bool:
+        """Say whether containers run on this machine's own kernel, and not in a virtual machine or on another host."""
         try:
             info = self._api.info()
         except _TROUBLE:
-            return 0
-        if info.get("Name") == socket.gethostname() and info.get("KernelVersion") == os.uname().release:
+            return False
+        return info.get("Name") == socket.gethostname() and info.get("KernelVersion") == os.uname().release
+
+    def _available_mib(self) -> int:
+        """Return the memory available for data where containers run."""
+        if self.reach.is_local:
             return available_here_mib()
-        # a virtual machine, or another host: what others use of it cannot be seen from here
-        return int(info.get("MemTotal", 0)) // 2**20 // 2
+        try:  # what others use of it cannot be seen from here
+            return int(self._api.info().get("MemTotal", 0)) // 2**20 // 2
+        except _TROUBLE:
+            return 0
 
     def _connect(self) -> APIClient:
         if host := os.environ.get("DOCKER_HOST"):
@@ -190,6 +199,34 @@ class DockerEngine:
 
     def close(self) -> None:
         self._api.close()
+
+
+class Reach:
+    """Whether containers can be reached at their own addresses, past the proxy that publishes their ports.
+
+    The proxy copies every byte in a process of its own, which takes a tenth of the processor time of a run.
+    """
+
+    def __init__(self, *, is_local: bool) -> None:
+        """Ask nobody yet.
+
+        :param is_local: containers run on this machine's kernel: elsewhere the same address may be another's.
+        """
+        self.is_local = is_local
+        self._found: bool | None = None if is_local else False
+
+    def directly(self, host: str, port: int) -> bool:
+        """Say whether a container's own address answers; the first answer counts for all containers."""
+        if self._found is None:
+            try:
+                socket.create_connection((host, port), timeout=_REACH_S).close()
+            except ConnectionRefusedError:  # the container answers, and its server does not listen yet
+                self._found = True
+            except OSError:
+                self._found = False
+            else:
+                self._found = True
+        return self._found
 
 
 class DockerGroup:
@@ -262,7 +299,15 @@ class DockerGroup:
                 if self._closed:
                     raise ServiceFailedError("the topology is being torn down", where=name)
                 container = self._create(name, image, spec, network, keeps_data=keeps_data)
-                service = DockerService(self._api, container, name, spec, alone=network is None, keeps_data=keeps_data)
+                service = DockerService(
+                    self._api,
+                    container,
+                    name,
+                    spec,
+                    reach=self._engine.reach,
+                    alone=network is None,
+                    keeps_data=keeps_data,
+                )
                 self._services.append(service)
             try:
                 self._api.put_archive(container, spec.place.folder, tar_of(dict(spec.files)))
@@ -346,12 +391,16 @@ class DockerService:
         container_name: str,
         spec: ServiceSpec,
         *,
+        reach: Reach,
         alone: bool,
         keeps_data: bool,
     ) -> None:
         self._api = api
         #: its container goes on while the server is down, because the data may be in the container's memory
         self._is_supervised = keeps_data
+        #: known from the first question on; a container that is restarted may get another
+        self._address: Address | None = None
+        self._reach = reach
         #: how the server was ended, while it is down and its container goes on
         self._down = ""
         self._id = container
@@ -364,15 +413,23 @@ class DockerService:
         self.origin = spec.place.origin
 
     def endpoint(self) -> Address:
-        ports = self._inspect()["NetworkSettings"]["Ports"] or {}
-        bound = ports.get(f"{self._spec.place.port}/tcp")
-        if not bound:
-            raise ServiceFailedError(
-                f"the service ended while starting: {self.state().detail}",
-                where=self.container_name,
-                detail=log_tail(self.logs()),
-            )
-        return Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+        """Return where the service listens: in its container where that can be reached, else where it is published."""
+        if self._address is None:
+            network = self._inspect()["NetworkSettings"]
+            port = self._spec.place.port
+            bound = (network["Ports"] or {}).get(f"{port}/tcp")
+            if not bound:
+                raise ServiceFailedError(
+                    f"the service ended while starting: {self.state().detail}",
+                    where=self.container_name,
+                    detail=log_tail(self.logs()),
+                )
+            own = next((each["IPAddress"] for each in network["Networks"].values() if each["IPAddress"]), "")
+            if own and self._reach.directly(own, port):
+                self._address = Address(own, port)
+            else:
+                self._address = Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+        return self._address
 
     @property
     def inside(self) -> Address:
@@ -451,6 +508,7 @@ class DockerService:
 
     def restart(self) -> None:
         if not self._is_supervised:
+            self._address = None
             self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
             return
         self.stop()
