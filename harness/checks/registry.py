@@ -103,8 +103,10 @@ class Check(Struct, frozen=True, kw_only=True):
     run: CheckFunction
     #: the row of the feature map that it fills; none when empty
     feature: str = ""
-    #: it changes what others stand on, so it runs after them, beside those of the same group only; "" with all others
+    #: groups run one after another, and the checks of a group side by side; "" for those that run with all others
     apart: str = ""
+    #: it restarts servers or changes the pooler's settings, so nothing else runs in its topology meanwhile
+    disrupts: bool = False
     #: the audited path of a host application that it takes, if it does
     path: PathLabel | None = None
     #: whether it may be run in an environment that others use, too
@@ -167,6 +169,7 @@ def check(
     scope: str = "",
     feature: str = "",
     apart: str = "",
+    disrupts: bool = False,
     path: PathLabel | None = None,
     safe: Safety = Safety.NO,
     last: bool = False,
@@ -178,6 +181,8 @@ def check(
     :param area: where to look first when it does not hold.
     :param claims: features that an audit target must claim; one that does not gives N/A with that sentence.
     :param scope: `transaction` or `session`, where the check is about actors that are set like that.
+    :param apart: the name of a group. The groups run one after another, and the checks of a group side by side.
+    :param disrupts: it restarts servers or changes the pooler's settings; nothing else runs in its topology meanwhile.
     :raises ConfigError: for an id or a claim that is not of this form.
     """
     if not _ID.match(identity):
@@ -198,6 +203,7 @@ def check(
             run=function,
             feature=feature,
             apart=apart,
+            disrupts=disrupts,
             path=path,
             safe=safe,
             last=last,

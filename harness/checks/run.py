@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -34,7 +35,6 @@ from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, To
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
@@ -101,7 +101,10 @@ class Run:
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
         with ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool:
-            running = {pool.submit(self._topology, each) for each in self._settings.topologies}
+            # the longest first, so that the others end beside them
+            size = Counter(row.topology for row in self._settings.plan)
+            longest_first = sorted(self._settings.topologies, key=lambda topology: -size[topology.name])
+            running = {pool.submit(self._topology, topology) for topology in longest_first}
             try:
                 failure = self._watch(running)
             finally:
@@ -147,8 +150,6 @@ class Run:
                 workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
                 lab.evidence = looked.result()
             self._record(lab.evidence)
-            if self._takes_paths(rows, lab.topology):  # meanwhile other checks run
-                workplace.start_host()
             for contradiction in lab.evidence.contradictions:
                 self._tell(Notice(f"{topology.name}: {contradiction}"))
             if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
@@ -179,37 +180,64 @@ class Run:
         )
 
     def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
+        """Run the checks: the paths of the host beside all others, and what disrupts the servers before or after them.
+
+        What disrupts mostly waits. Every second topology begins with it, so that others use the processor meanwhile.
+        """
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        disruptive = [row for row in rows if checks[row.check].disrupts]
+        paths = [row for row in rows if checks[row.check].path]
+        others = [row for row in rows if row not in disruptive and row not in paths]
+        position = [each.name for each in self._settings.topologies].index(topology.name)
+        begins_with_disruption = position % 2 == 1
+        if begins_with_disruption:
+            self._in_groups(disruptive, topology, workplace)
+        with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as beside:
+            taken = beside.submit(self._paths, paths, topology, workplace)
+            try:
+                self._side_by_side(
+                    [row for row in others if not checks[row.check].apart], self._settings.jobs, topology, workplace
+                )
+                self._in_groups([row for row in others if checks[row.check].apart], topology, workplace)
+                taken.result()
+            except BaseException:
+                self._stop.set()
+                raise
+        if not begins_with_disruption:
+            self._in_groups(disruptive, topology, workplace)
+
+    def _paths(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
+        """Take the paths of the host, which ends with the last of them."""
+        if self._takes_paths(rows, topology):
+            workplace.start_host()
+        self._in_groups(rows, topology, workplace)
+        with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
+            workplace.end_host()
+
+    def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
+        """Run group after group, the checks of each side by side."""
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        for group in dict.fromkeys(checks[row.check].apart for row in rows):
+            mine = [row for row in rows if checks[row.check].apart == group]
+            # paths share one host, where a control breaks something for the time it is tried
+            alone = self._settings.proving and checks[mine[0].check].path
+            self._side_by_side(mine, 1 if alone else len(mine), topology, workplace)
+
+    def _side_by_side(self, rows: list[PlannedCheck], at_a_time: int, topology: Topology, workplace: Workplace) -> None:
+        if not rows:
+            return
         checks = {each.id: each for each in self._settings.catalogue.checks}
         one = self._prove_row if self._settings.proving else self._verify_row
-        with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix=f"check-{topology.name}") as pool:
-            together = [row for row in rows if not checks[row.check].apart]
-            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in together]
+        with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
+            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in rows]
             try:
                 for each in pending:
                     each.result()
-                if self._settings.proving:
-                    self._prove_trail(pool, together, topology, workplace)
-                self._checks_apart(one, checks, rows, topology, workplace)
+                if self._settings.proving and not any(checks[row.check].apart for row in rows):
+                    self._prove_trail(pool, rows, topology, workplace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-    def _checks_apart(
-        self,
-        one: Callable[[Check, PlannedCheck, Topology, Workplace], None],
-        checks: dict[str, Check],
-        rows: list[PlannedCheck],
-        topology: Topology,
-        workplace: Workplace,
-    ) -> None:
-        """Run what changes the pooler's settings or stops servers: group after group, each group side by side."""
-        for group in dict.fromkeys(checks[row.check].apart for row in rows if checks[row.check].apart):
-            mine = [row for row in rows if checks[row.check].apart == group]
-            # paths share one host, where a control breaks something for the time it is tried
-            workers = 1 if self._settings.proving and checks[mine[0].check].path else len(mine)
-            with ThreadPoolExecutor(workers, thread_name_prefix=f"check-{topology.name}") as pool:
-                for each in [pool.submit(one, checks[row.check], row, topology, workplace) for row in mine]:
-                    each.result()
 
     def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
         if self._stop.is_set():

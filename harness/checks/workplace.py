@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Fixtures
     from harness.host.site import Site
+    from harness.lab.host import HostService
     from harness.lab.lab import Lab
 
 _TEMPLATE = "harness_template"
@@ -45,7 +46,7 @@ class Workplace:
         self.attached: dict[str, str] = {}
         self._thread = local()
         self._chores: list[Client] = []
-        self._host: Future[Site] | None = None
+        self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
         owner = lab.roles.owner.name
         try:
@@ -119,12 +120,17 @@ class Workplace:
         return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
 
     def start_host(self) -> None:
-        """Start the reference host in the background, once; who needs it waits for it."""
+        """Start the reference host in the background, once; callers of `site` block until it is ready."""
         with self._starting:
             if self._host is None:
                 pool = ThreadPoolExecutor(1, thread_name_prefix=f"host-{self._lab.topology.name}")
                 self._host = pool.submit(stand_up_reference, self._lab, self.target)
                 pool.shutdown(wait=False)
+
+    def end_host(self) -> None:
+        """End the reference host, if it was started: idle, it would go on to look for jobs."""
+        if self._host and self._host.exception() is None:
+            self._host.result()[1].close()
 
     def site(self) -> Site:
         """Return the reference host.
@@ -133,7 +139,7 @@ class Workplace:
         """
         self.start_host()
         try:
-            return cast("Future[Site]", self._host).result()
+            return cast("Future[tuple[Site, HostService]]", self._host).result()[0]
         except HarnessError as error:
             raise NotExercisedError(f"the reference host does not run here: {error.what}") from None
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.audit.target import AuditTarget
+    from harness.lab.host import HostService
     from harness.lab.lab import Lab
 
 HOST_DATABASE = "harness_host"
@@ -39,8 +40,8 @@ def _paths_file() -> Path:
     return places.PACKAGE / "hostapp" / "paths.toml"
 
 
-def stand_up_reference(lab: Lab, target: AuditTarget) -> Site:
-    """Provision a database on the direct connection, start the application, and return where it answers.
+def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService]:
+    """Provision a database on the direct connection, start the application, and return where it answers, and itself.
 
     :raises HarnessError: when it cannot be had here, does not start, or its trail cannot be installed.
     """
@@ -55,7 +56,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> Site:
             client.run(f"SELECT public.threadline_grant('{lab.roles.app.name}'::regrole, reading => true)")
     except SqlError as error:
         raise DatabaseError(f"the reference host's database could not be made: {describe(error)}") from None
-    return Site(
+    site = Site(
         name=lab.topology.name,
         evidence_class=EvidenceClass.CI,
         base_url=service.base_url,
@@ -69,3 +70,4 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> Site:
         admin=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness bench"),
         trust_env=False,
     )
+    return site, service

@@ -37,6 +37,7 @@ def feature(
     suite: str = "pooling",
     needs: tuple[Capability, ...] = (),
     apart: str = "",
+    disrupts: bool = False,
 ) -> Callable[[Probe], tuple[Check, Control]]:
     """Declare a probe as a check, with its control.
 
@@ -45,6 +46,8 @@ def feature(
 
     :param name: by which `topologies/behaviour/` knows it; the check's id is made of it.
     :param title: the row of the feature map.
+    :param apart: see `check`.
+    :param disrupts: see `check`.
     """
 
     def declare(probe: Probe) -> tuple[Check, Control]:
@@ -69,6 +72,7 @@ def feature(
             needs=needs,
             feature=title,
             apart=apart,
+            disrupts=disrupts,
         )(run)
         return declared, breaks(declared, at=OUTCOME)(behaves_otherwise)
 

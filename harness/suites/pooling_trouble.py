@@ -109,6 +109,7 @@ def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
     claim="a client that waits for a server connection longer than query_wait_timeout is told so",
     needs=(CONSOLE,),
     apart="timeouts",
+    disrupts=True,
 )
 def full_pool(bench: Bench) -> Outcome:
     size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
@@ -143,6 +144,7 @@ def full_pool(bench: Bench) -> Outcome:
     claim="a client beyond max_client_conn is told so",
     needs=(CONSOLE,),
     apart="too-many-clients",
+    disrupts=True,
 )
 def too_many_clients(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -175,6 +177,7 @@ def _connected(bench: Bench, reason: str, endpoint: Endpoint | None = None) -> O
     claim="a client that leaves its transaction idle longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
     apart="timeouts",
+    disrupts=True,
 )
 def idle_transaction(bench: Bench) -> Outcome:
     return _in_a_transaction(bench, "idle_transaction_timeout")
@@ -196,6 +199,7 @@ def _in_a_transaction(bench: Bench, setting: str) -> Outcome:
     claim="a client whose transaction takes longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
     apart="transaction-timeout",
+    disrupts=True,
 )
 def transaction_timeout(bench: Bench) -> Outcome:
     return _in_a_transaction(bench, "transaction_timeout")
@@ -208,6 +212,7 @@ def transaction_timeout(bench: Bench) -> Outcome:
     claim="a client whose statement takes longer than the pooler allows is told so",
     needs=(CONSOLE,),
     apart="query-timeout",
+    disrupts=True,
 )
 def query_timeout(bench: Bench) -> Outcome:
     client, gate = bench.plain_client(), 6001
@@ -230,6 +235,7 @@ def query_timeout(bench: Bench) -> Outcome:
     claim="a client that is idle longer than the pooler allows is told so",
     needs=(CONSOLE,),
     apart="timeouts",
+    disrupts=True,
 )
 def client_idle(bench: Bench) -> Outcome:
     defect = (entry := bench.documented("client-idle")) is not None and entry.defect
@@ -247,6 +253,7 @@ def client_idle(bench: Bench) -> Outcome:
     claim="a client that leaves its transaction idle longer than the server allows is told so with 25P03",
     needs=(TRANSACTION_BLOCKS,),
     apart="timeouts",
+    disrupts=True,
 )
 def server_idle_transaction(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -262,6 +269,7 @@ def server_idle_transaction(bench: Bench) -> Outcome:
     claim="when the server's password is another than the pooler's, a new client is told so",
     needs=(CONSOLE,),
     apart="changed-password",
+    disrupts=True,
 )
 def changed_password(bench: Bench) -> Outcome:
     owner = bench.lab.roles.owner
@@ -283,6 +291,7 @@ def changed_password(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that was idle while the server restarted can go on",
     apart="restart-idle",
+    disrupts=True,
 )
 def restart_idle(bench: Bench) -> Outcome:
     client = bench.plain_client()
@@ -305,6 +314,7 @@ def restart_idle(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client whose statement runs while the server restarts is told that it failed",
     apart="restart-busy",
+    disrupts=True,
 )
 def restart_busy(bench: Bench) -> Outcome:
     client = bench.plain_client()
