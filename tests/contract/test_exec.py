@@ -12,7 +12,7 @@ import pytest
 from harness.model import Status
 from harness.store import StoredRun, read_run
 from harness.waiting import NotYet, poll
-from tests.contract.command_line import command, environment, harness
+from tests.contract.command_line import command, ended, environment, harness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,7 @@ def test_an_interrupted_command_is_ended_with_all_it_started(engine: Engine, tmp
 
     pid = poll(started, what="the command", deadline_s=60)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out = ended(process).stdout
     assert process.returncode == 130, out
 
     def gone() -> None:

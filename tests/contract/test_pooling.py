@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import places
 from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
 from harness.model import Behaviour, PoolMode, Result, Status
 from harness.redaction import Redactor
 from harness.store import read_run
 from tests.conftest import require_engine
-from tests.contract.command_line import command, environment, harness
+from tests.contract.command_line import harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 
-def run(folder: Path, *arguments: str, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout_s,
-    )
-
-
 def answers(folder: Path) -> dict[tuple[str, str], Result]:
     found = read_run(folder / "reports" / "runs" / "latest").answers()
     return {(each.topology, each.check.partition(".")[2]): each for each in found}
@@ -48,7 +35,7 @@ def answers(folder: Path) -> dict[tuple[str, str], Result]:
 
 def test_the_pooling_suite_tells_the_pool_modes_apart(engine: Engine, tmp_path: Path) -> None:
     """On both engines, so with two versions of each product."""
-    done = run(tmp_path, "verify", "direct", "session", "transaction", "--suite", "pooling", "--engine", engine.name)
+    done = harness(tmp_path, "verify", "direct", "session", "transaction", "--suite", "pooling", "--engine", engine.name)
     assert done.returncode == 0, done.stdout + done.stderr
     found = answers(tmp_path)
     seen = {key: each.feature.observed.behaviour for key, each in found.items() if each.feature}
@@ -70,12 +57,11 @@ def test_the_pooling_suite_tells_the_pool_modes_apart(engine: Engine, tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_every_probe_notices_when_a_feature_behaves_otherwise(engine: Engine, tmp_path: Path) -> None:
     names = ["transaction-unprepared", "session"] if engine.name == "docker" else ["transaction"]
     if engine.name == "docker":
         names.append("statement")
-    done = run(tmp_path, "prove", *names, "--suite", "pooling", "--engine", engine.name, timeout_s=380)
+    done = harness(tmp_path, "prove", *names, "--suite", "pooling", "--engine", engine.name)
     assert done.returncode == 0, done.stdout + done.stderr
     stored = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [each for each in stored.proofs if each.applicable and not each.proven] == []
@@ -87,12 +73,12 @@ def test_other_products_and_versions_stand(tmp_path: Path) -> None:
     require_engine("docker")
     checks = ("setting-kept", "setting-apart", "named-kept", "discard-all-extended", "transaction", "recognised")
     asked = [f"--check=pooling.{each}" for each in checks]
-    done = run(tmp_path, "verify", "pgpool", "pgagroal", *asked, "--engine", "docker")
+    done = harness(tmp_path, "verify", "pgpool", "pgagroal", *asked, "--engine", "docker")
     assert done.returncode == 0, done.stdout + done.stderr
     found = answers(tmp_path)
     assert found["pgpool", "discard-all-extended"].known
     assert found["pgagroal", "discard-all-extended"].status is Status.OK
-    done = run(
+    done = harness(
         tmp_path,
         *("verify", "transaction", "--set", "postgres=15", "--set", "pgbouncer=1.18", *asked, "--engine", "docker"),
     )
@@ -136,7 +122,7 @@ def test_identify_prints_what_it_found_and_no_secret(lab: Lab, tmp_path: Path) -
 def test_a_restarted_server_leaves_the_rest_of_the_run_whole(any_engine: Engine, tmp_path: Path) -> None:
     checks = ("restart-idle", "restart-busy", "changed-password")
     asked = [f"--check=pooling.{each}" for each in checks]
-    done = run(
+    done = harness(
         tmp_path, "verify", "direct", "transaction", *asked, "--check=capture.insert", "--engine", any_engine.name
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -149,15 +135,10 @@ def test_a_driver_that_is_not_installed_is_not_run(any_engine: Engine, tmp_path:
         "def version(name):\n    if name == 'asyncpg':\n        raise m.PackageNotFoundError(name)\n    return real(name)\n"
         "m.version = version\n"
     )
-    env = environment()
-    done = subprocess.run(
-        command("verify", "direct", "--check=drivers.asyncpg", "--check=drivers.psycopg", "--engine", any_engine.name),
-        cwd=tmp_path,
-        env={**env, "PYTHONPATH": os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=170,
+    done = harness(
+        tmp_path,
+        *("verify", "direct", "--check=drivers.asyncpg", "--check=drivers.psycopg", "--engine", any_engine.name),
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(places.SHIPPED)]),
     )
     assert done.returncode == 0, done.stderr
     found = answers(tmp_path)

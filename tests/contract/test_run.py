@@ -21,7 +21,7 @@ from harness.store import StoredRun, kept_runs, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
-from tests.contract.command_line import command, environment, harness
+from tests.contract.command_line import command, ended, environment, harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +171,7 @@ def test_a_signal_tears_down_and_leaves_a_valid_run(
     process = start(running, tmp_path, "verify", "--engine", engine_name)
     when_checks_run(tmp_path)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    err = ended(process).stderr
     assert process.returncode == 130, err
     assert "Traceback" not in err
     run = read_run(tmp_path / "reports" / "runs" / "latest")
@@ -196,7 +196,7 @@ def test_a_signal_while_servers_start_leaves_nothing(
 
     run = poll(begun, what="the run to begin", deadline_s=60, interval_s=0.002)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    err = ended(process).stderr
     assert process.returncode == 130, err
     assert leftovers(engine_name, run.record.run_id) == []
 
@@ -222,7 +222,7 @@ def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
     assert leftovers(engine_name, run.record.run_id) == []
     assert other.poll() is None
     # the run that was alive meanwhile was not touched
-    _, err = other.communicate(timeout=120)
+    err = ended(other).stderr
     assert other.returncode == 0, err
 
 
@@ -234,9 +234,9 @@ def test_two_runs_at_once_do_not_disturb_each_other(
         for _ in range(2)
     ]
     for process in both:
-        out, err = process.communicate(timeout=170)
-        assert process.returncode == 0, err
-        assert out.count("issue=0") == 2
+        done = ended(process)
+        assert process.returncode == 0, done.stderr
+        assert done.stdout.count("issue=0") == 2
     runs, _ = kept_runs(tmp_path / "reports")
     assert len({run.record.run_id for run in runs}) == 2
     assert {run.record.state for run in runs} == {"finished"}
@@ -316,7 +316,6 @@ def test_planted_secrets_are_nowhere(engine_name: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     log = tmp_path / "reports" / "runs" / "latest" / "logs" / "leaky" / "postgres.log"
@@ -344,23 +343,13 @@ def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_every_control_turns_its_check_to_issue_in_each_topology(engine_name: str, tmp_path: Path) -> None:
     # the current versions are proven whole; of the older ones, which the native engine has, what depends on them
     apart = {"pooling", "drivers"}  # test_pooling.py
     whole = [each for each in catalogue().suites() if each not in apart]
     suites = whole if engine_name == "docker" else ["actor", "redaction", "retention", "export"]
     named = [word for suite in suites for word in ("--suite", suite)]
-    done = subprocess.run(
-        command("prove", "direct", "session", "transaction", "--engine", engine_name, *named),
-        cwd=tmp_path,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=380,
-    )
+    done = harness(tmp_path, "prove", "direct", "session", "transaction", "--engine", engine_name, *named)
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [each for each in run.proofs if each.applicable and not each.proven] == []

@@ -339,7 +339,6 @@ def test_a_header_that_cannot_be_sent_has_exercised_nothing(server: Callable[...
     assert answer.why_not_exercised
 
 
-@pytest.mark.timeout(15)
 def test_a_second_request_is_bounded_as_the_first(server: Callable[..., Server]) -> None:
     """Also over a connection that is used again, where nothing is connected."""
     trickle = trickles(b"HTTP/1.1 201 Created\r\n", b"x-more: y\r\n")
@@ -362,7 +361,6 @@ def test_a_second_request_is_bounded_as_the_first(server: Callable[..., Server])
     assert answer.trouble == "no whole answer within 0.3 s"
 
 
-@pytest.mark.timeout(15)
 def test_a_host_of_several_addresses_has_one_deadline(
     server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.redaction import MASK, Redactor
+from tests.growth import is_linear
 
 CANARY = "s3cr3t-c4n4ry"
 
@@ -258,9 +259,9 @@ HOSTILE = (
 )
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_no_line_is_too_hostile_to_be_redacted(hostile: str) -> None:
-    """A pattern that grows with the square of its text needs hours for this one."""
-    redacted = Redactor()(f"{hostile * (1_000_000 // len(hostile))}\npassword={CANARY}\n")
-    assert CANARY not in redacted
+    """A pattern that grows with the square of its text needs hours for a long line."""
+    redact = Redactor()
+    assert CANARY not in redact(f"{hostile * (50_000 // len(hostile))}\npassword={CANARY}\n")
+    assert is_linear(redact, hostile)
