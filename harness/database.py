@@ -324,6 +324,13 @@ def drop_database(admin: Client, name: str) -> None:
     admin.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+def leave_database(admin: Client, name: str) -> int:
+    """End whoever is connected to a database that nobody needs any more, and return its size in bytes."""
+    admin.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+    size: int = admin.value("SELECT pg_database_size(%s::name)", [name])
+    return size
+
+
 def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
     """Run one command of PgBouncer's admin console and return its rows as text.
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, cast
 from harness.checks.bench import Bench
 from harness.checks.findings import NotExercisedError
 from harness.config import at_key
-from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_files
+from harness.database import (
+    Client,
+    SqlError,
+    connect,
+    create_database,
+    describe,
+    drop_database,
+    leave_database,
+    run_files,
+)
 from harness.errors import DatabaseError, HarnessError
 from harness.host.reference import HOST_DATABASE, stand_up_reference
 
@@ -26,6 +35,8 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
 
 _TEMPLATE = "harness_template"
+#: of the memory for data, how much databases may take that nobody needs any more
+_LEFT = 0.6
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
 #: longer than any deadline within it
@@ -48,6 +59,9 @@ class Workplace:
         self._chores: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
+        #: by databases that nobody needs any more
+        self._left_bytes = 0
+        self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
         owner = lab.roles.owner.name
         try:
             create_database(self._chore(), _TEMPLATE, owner=owner)
@@ -84,8 +98,14 @@ class Workplace:
         create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
 
     def drop_database(self, name: str) -> None:
+        """Drop a database; where memory allows it is left until the topology ends, which takes it along at once."""
         try:
-            drop_database(self._chore(), name)
+            if self._left_bytes < self._may_be_left_bytes:
+                size = leave_database(self._chore(), name)
+                with self._starting:
+                    self._left_bytes += size
+            else:
+                drop_database(self._chore(), name)
         except SqlError:
             pass
         except HarnessError:

@@ -103,7 +103,8 @@ class Terminal:
             case LabReady(topology, evidence):
                 self._state[topology] = "verifying"
                 servers = ", ".join(f"{each.product} {each.version}" for each in evidence.services)
-                self.say(f"{topology}: ready after {evidence.ready_ms / 1000:.2f} s ({servers})")
+                took_s = evidence.ready_ms / 1000
+                self.say(f"{topology}: ready after {took_s:.2f} s ({servers}; data {evidence.storage})")
             case LabFailed(topology, reason):
                 self._state[topology] = "did not stand"
                 self.say(f"{topology}: {reason}", "bold red")

@@ -32,7 +32,7 @@ from harness.engine.protocol import (
     Wanted,
     log_tail,
 )
-from harness.engine.storage import LAB_MIB, DataStorage, MemoryBudget, StoragePolicy, available_here_mib
+from harness.engine.storage import DataStorage, MemoryBudget, StoragePolicy, available_here_mib
 from harness.errors import EngineUnavailableError, ImageUnavailableError, ServiceFailedError, TimedOutError
 from harness.waiting import NotYet, poll
 
@@ -316,7 +316,7 @@ class DockerGroup:
                 if not in_memory:
                     raise
                 service.remove()
-                self.storage = self._engine.memory.refused(_short(error))
+                self.storage = self._engine.memory.refused(self.storage, _short(error))
             else:
                 return service
 
@@ -327,7 +327,7 @@ class DockerGroup:
             script = _SUPERVISOR.format(folder=spec.place.folder, script=quote(spec.script))
         in_memory = keeps_data and self.storage.in_memory
         host = api.create_host_config(
-            tmpfs={_MEMORY: f"size={LAB_MIB}m,mode=1777"} if in_memory else None,
+            tmpfs={_MEMORY: f"size={self.storage.memory_mib}m,mode=1777"} if in_memory else None,
             port_bindings={port: ("127.0.0.1", None)},
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),
@@ -362,8 +362,8 @@ class DockerGroup:
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed and self.storage.in_memory:
-                self._engine.memory.give_back()
+            if not self._closed:
+                self._engine.memory.give_back(self.storage)
             self._closed = True
             services, network, self._network = list(self._services), self._network, None
         first: Exception | None = None

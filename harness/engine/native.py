@@ -248,8 +248,8 @@ class NativeGroup:
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed and self.storage.in_memory:
-                self._engine.memory.give_back()
+            if not self._closed:
+                self._engine.memory.give_back(self.storage)
             self._closed = True
             services = list(self._services)
         for service in services:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MIB = 2**20
-#: the most that one topology's data may take; a full file system ends its checks as Not run
+#: the least that one topology's data gets; a full file system ends its checks as Not run
 LAB_MIB = 1024
+#: the most: with it, no database has to be dropped while the topology is up
+ROOMY_MIB = 2560
 #: left to everything else on the machine
 _SPARE_MIB = 512
 
@@ -47,9 +49,14 @@ class StoragePolicy(StrEnum):
 class DataStorage(Struct, frozen=True, kw_only=True):
     """Where the data directory of one topology's server is."""
 
-    in_memory: bool
+    #: how much memory it may take; 0 on disk
+    memory_mib: int = 0
     #: one sentence for the evidence
     note: str
+
+    @property
+    def in_memory(self) -> bool:
+        return self.memory_mib > 0
 
 
 class MemoryBudget:
@@ -72,34 +79,37 @@ class MemoryBudget:
         :raises ServiceFailedError: when memory was demanded and is not available.
         """
         if durable:
-            return DataStorage(in_memory=False, note="on disk, with fsync: the topology is declared durable")
+            return DataStorage(note="on disk, with fsync: the topology is declared durable")
         if self._policy is StoragePolicy.DISK:
-            return DataStorage(in_memory=False, note="on disk, without fsync")
+            return DataStorage(note="on disk, without fsync")
         needed = LAB_MIB + _SPARE_MIB
         with self._lock:
             available = self._available_mib() - self._given_mib
             if available >= needed:
-                self._given_mib += LAB_MIB
-                return DataStorage(in_memory=True, note=f"in memory, {LAB_MIB} MiB at most")
+                # half of what is left, so that the topologies after it find room, too
+                memory_mib = max(LAB_MIB, min(ROOMY_MIB, (available - _SPARE_MIB) // 2))
+                self._given_mib += memory_mib
+                return DataStorage(memory_mib=memory_mib, note=f"in memory, {memory_mib} MiB at most")
         found = f"{needed} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
         if self._policy is StoragePolicy.MEMORY:
             raise ServiceFailedError(found, hint="--storage disk, or fewer topologies at a time")
-        return DataStorage(in_memory=False, note=f"on disk, without fsync: {found}")
+        return DataStorage(note=f"on disk, without fsync: {found}")
 
-    def refused(self, why: str) -> DataStorage:
+    def refused(self, storage: DataStorage, why: str) -> DataStorage:
         """Return what a topology gets whose memory the engine refused.
 
+        :param storage: what it was given; its memory is returned.
         :raises ServiceFailedError: when memory was demanded.
         """
         if self._policy is StoragePolicy.MEMORY:
             raise ServiceFailedError(f"the data cannot be kept in memory: {why}", hint="--storage disk")
-        self.give_back()
-        return DataStorage(in_memory=False, note=f"on disk, without fsync: the engine refused memory for it: {why}")
+        self.give_back(storage)
+        return DataStorage(note=f"on disk, without fsync: the engine refused memory for it: {why}")
 
-    def give_back(self) -> None:
+    def give_back(self, storage: DataStorage) -> None:
         """Return one topology's memory."""
         with self._lock:
-            self._given_mib -= LAB_MIB
+            self._given_mib -= storage.memory_mib
 
 
 def available_here_mib() -> int:

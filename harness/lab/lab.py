@@ -146,6 +146,11 @@ class Lab:
         self._kept[name] = text
 
     @property
+    def memory_mib(self) -> int:
+        """How much memory the server's data may take; 0 when it is on disk."""
+        return self._group.storage.memory_mib
+
+    @property
     def is_closed(self) -> bool:
         """Whether the services are gone, or about to go."""
         return self._closed.is_set()

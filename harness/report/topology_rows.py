@@ -45,6 +45,8 @@ class TopologyRow(Struct, frozen=True, kw_only=True):
     engine: str
     origins: tuple[str, ...]
     ready_ms: float
+    #: where the server's data was
+    storage: str = ""
     #: what a client found who was told the addresses only
     findings: tuple[Finding, ...] = ()
     contradictions: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         engine=f"{record.engine} {record.engine_version}",
         origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in stood.services),
         ready_ms=stood.ready_ms,
+        storage=stood.storage,
         findings=stood.findings,
         contradictions=stood.contradictions,
     )

@@ -32,6 +32,9 @@ NAMES = ("direct", "session", "transaction")
 CHECKS = ("capture.insert", "actor.many-clients", "capture.coverage")
 
 
+STORAGE = "in memory, 1024 MiB at most"
+
+
 def planned(topology: str, check: str) -> PlannedCheck:
     section = Section(check.partition(".")[0])
     return PlannedCheck(
@@ -93,7 +96,7 @@ def stood(name: str) -> TopologyEvidence:
                 },
             )
         )
-    return TopologyEvidence(declared=declared, stood=True, services=tuple(services), ready_ms=700.0)
+    return TopologyEvidence(declared=declared, stood=True, services=tuple(services), storage=STORAGE, ready_ms=700.0)
 
 
 def result(topology: str, check: str, status: Status = Status.OK, reason: str = "") -> Result:

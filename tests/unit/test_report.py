@@ -15,7 +15,7 @@ from harness.report.render import render
 from harness.report.tables import Declared, Report, build_report
 from harness.report.walkthrough import ITEMS, TITLES
 from harness.suites.catalogue import catalogue
-from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
+from tests.unit.made_up import CHECKS, NAMES, PLAN, STORAGE, mixed, record, result, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,6 +136,11 @@ def test_markers_and_columns_of_the_topology_table(written: dict[str, str]) -> N
     ]
     assert [row["Environment"] for row in rows] == list(NAMES)
     assert {row["Class (CI or host)"] for row in rows} == {"CI"}
+
+
+@pytest.mark.parametrize("document", ["stg-01-topology.md", "report.md", "report.html", "report.json"])
+def test_it_says_where_the_data_of_each_topology_was(written: dict[str, str], document: str) -> None:
+    assert written[document].count(STORAGE) == len(NAMES)
 
 
 def test_matches_prod_is_never_better_than_partial_and_partial_has_its_paragraph(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engine import storage
-from harness.engine.storage import LAB_MIB, MemoryBudget, StoragePolicy, available_here_mib
+from harness.engine.storage import LAB_MIB, ROOMY_MIB, DataStorage, MemoryBudget, StoragePolicy, available_here_mib
 from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def budget(policy: StoragePolicy, available_mib: int) -> MemoryBudget:
 def test_data_is_kept_in_memory_where_there_is_enough(policy: StoragePolicy) -> None:
     found = budget(policy, PLENTY).take(durable=False)
     assert found.in_memory
-    assert f"{LAB_MIB} MiB at most" in found.note
+    assert found == DataStorage(memory_mib=ROOMY_MIB, note=f"in memory, {ROOMY_MIB} MiB at most")
 
 
 @pytest.mark.parametrize("policy", list(StoragePolicy))
@@ -51,25 +51,26 @@ def test_memory_that_was_demanded_is_never_replaced() -> None:
         budget(StoragePolicy.MEMORY, 700).take(durable=False)
     assert "--storage disk" in raised.value.hint
     with pytest.raises(ServiceFailedError, match="no tmpfs here"):
-        budget(StoragePolicy.MEMORY, PLENTY).refused("no tmpfs here")
+        budget(StoragePolicy.MEMORY, PLENTY).refused(DataStorage(memory_mib=LAB_MIB, note=""), "no tmpfs here")
 
 
 @given(available=st.integers(0, 20 * LAB_MIB), labs=st.integers(1, 30))
 def test_together_they_never_get_more_than_is_available(available: int, labs: int) -> None:
-    given_out = budget(StoragePolicy.AUTO, available)
-    in_memory = sum(given_out.take(durable=False).in_memory for _ in range(labs))
-    assert in_memory * LAB_MIB <= available
-    for _ in range(in_memory):
-        given_out.give_back()
-    again = sum(given_out.take(durable=False).in_memory for _ in range(labs))
-    assert again == in_memory
+    shared = budget(StoragePolicy.AUTO, available)
+    taken = [shared.take(durable=False) for _ in range(labs)]
+    assert sum(data.memory_mib for data in taken) <= available
+    assert all(LAB_MIB <= data.memory_mib <= ROOMY_MIB for data in taken if data.in_memory)
+    for data in taken:
+        shared.give_back(data)
+    assert [shared.take(durable=False) for _ in range(labs)] == taken
 
 
 def test_memory_that_the_engine_refused_is_there_for_others() -> None:
     one = budget(StoragePolicy.AUTO, 2 * LAB_MIB)
-    assert one.take(durable=False).in_memory
+    refused = one.take(durable=False)
+    assert refused.in_memory
     assert not one.take(durable=False).in_memory
-    assert "the engine refused memory for it: rootless" in one.refused("rootless").note
+    assert "the engine refused memory for it: rootless" in one.refused(refused, "rootless").note
     assert one.take(durable=False).in_memory
 
 
