@@ -7,19 +7,33 @@ import os
 import secrets
 import socket
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from shlex import quote
-from threading import Lock
+from threading import BoundedSemaphore, Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import docker
 import docker.errors
-import requests.exceptions
-import urllib3.exceptions
+import requests
 from docker.context import Context, ContextAPI
 from docker.types import LogConfig
 
-from harness.engine.images import LABEL_TOOL, ImagePolicy, Images, load_product, tar_of
+from harness.engine import debian
+from harness.engine.builds import (
+    LABEL_BUILD,
+    LABEL_HOST,
+    LABEL_PID,
+    LABEL_STARTED,
+    LABEL_TOOL,
+    Builder,
+    remove_unfinished,
+    tar_of,
+)
+from harness.engine.builds import TROUBLE as _TROUBLE
+from harness.engine.builds import remove_container as _remove_container
+from harness.engine.builds import short as _short
+from harness.engine.images import ImagePolicy, Images, load_product, load_recipe
 from harness.engine.owner import Owner
 from harness.engine.protocol import (
     Address,
@@ -33,7 +47,8 @@ from harness.engine.protocol import (
     log_tail,
 )
 from harness.engine.storage import DataStorage, MemoryBudget, StoragePolicy, available_here_mib
-from harness.errors import EngineUnavailableError, ImageUnavailableError, ServiceFailedError, TimedOutError
+from harness.errors import EngineUnavailableError, HarnessError, ImageUnavailableError, ServiceFailedError
+from harness.events import silent
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -45,9 +60,6 @@ if TYPE_CHECKING:
 
 LABEL_RUN = "pooler-harness.run"
 LABEL_TOPOLOGY = "pooler-harness.topology"
-LABEL_HOST = "pooler-harness.owner.host"
-LABEL_PID = "pooler-harness.owner.pid"
-LABEL_STARTED = "pooler-harness.owner.started"
 LABEL_CREATED = "pooler-harness.created"
 LABEL_KEPT = "pooler-harness.kept"
 
@@ -86,14 +98,12 @@ _STOP_S = 10.0
 _REMOVAL_S = 10.0
 #: for a container on this machine to answer; one that a firewall hides never does
 _REACH_S = 0.5
+#: a build that was cancelled ends when the daemon has killed its container
+_CANCELLED_S = 20.0
+#: two at least: one build often waits for a package server while another one unpacks
+_BUILDS_AT_ONCE = max(2, os.cpu_count() or 2)
 
 _GONE = (docker.errors.NotFound,)
-_TROUBLE = (
-    TimedOutError,
-    docker.errors.DockerException,
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-)
 
 
 class DockerEngine:
@@ -110,6 +120,11 @@ class DockerEngine:
         self._policy = policy or ImagePolicy()
         self._images: dict[Wanted, tuple[str, Origin]] = {}
         self._missing = Missing()
+        #: done when the product is in one of these two
+        self._attempts: dict[Wanted, Future[None]] = {}
+        self._builders: set[Builder] = set()
+        self._slots = BoundedSemaphore(_BUILDS_AT_ONCE)
+        self._cancelled = Event()
         self._lock = Lock()
         self.address = ""
         try:
@@ -140,32 +155,90 @@ class DockerEngine:
         except _TROUBLE:
             return 0
 
-    def _connect(self) -> APIClient:
+    def _connect(self, version: str = "auto") -> APIClient:
         if host := os.environ.get("DOCKER_HOST"):
             self.address = host
-            return docker.from_env(timeout=60).api
+            return docker.from_env(version=version, timeout=60).api
         context: Context | None = None
         with contextlib.suppress(Exception):  # a damaged ~/.docker must not hide a working socket
             context = ContextAPI.get_current_context()
         if context is not None and context.Name != "default":
             self.address = context.Host or ""
-            return docker.APIClient(base_url=self.address, version="auto", timeout=60, tls=context.TLSConfig)
+            return docker.APIClient(base_url=self.address, version=version, timeout=60, tls=context.TLSConfig)
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         sockets = [Path("/var/run/docker.sock"), Path(runtime) / "docker.sock", Path.home() / ".docker/run/docker.sock"]
         socket = next((path for path in sockets if path.is_absolute() and path.exists()), sockets[0])
         self.address = f"unix://{socket}"
-        return docker.APIClient(base_url=self.address, version="auto", timeout=60)
+        return docker.APIClient(base_url=self.address, version=version, timeout=60)
 
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
-        images = Images(self._api, self._policy, listener)
-        for each in dict.fromkeys(wanted):
-            if each not in self._images and each not in self._missing:
-                try:
-                    self._images[each] = images.prepared(each)
-                except ImageUnavailableError as error:
-                    self._missing.note(each, error, listener)
-        if wanted and not self._images:
-            raise next(iter(self._missing.values()))
+        """Make products ready side by side, and return when these are; other threads may prepare others meanwhile.
+
+        :raises ImageUnavailableError: when none of them is available.
+        """
+        products = tuple(dict.fromkeys(wanted))
+        for product in products:
+            load_recipe(product)
+        with self._lock:
+            new = [product for product in products if product not in self._attempts]
+            self._attempts |= {product: Future() for product in new}
+            attempts = [self._attempts[product] for product in products]
+        for product in new:
+            name = f"{product.product} {product.version}"
+            Thread(target=self._attempt, args=(product, listener), name=name, daemon=True).start()
+        try:
+            wait(attempts)
+        except BaseException:  # Ctrl-C
+            self._cancel_builds()
+            raise
+        for attempt in attempts:
+            attempt.result()
+        if products and all(product in self._missing for product in products):
+            raise self._missing[products[0]]
+
+    def _attempt(self, product: Wanted, listener: Listener) -> None:
+        attempt = self._attempts[product]
+        try:
+            try:
+                self._images[product] = self._prepared(product, listener)
+            except ImageUnavailableError as error:
+                # after Ctrl-C every build fails, and nobody has to read that of each one
+                self._missing.note(product, error, silent if self._cancelled.is_set() else listener)
+            except (*_TROUBLE, OSError) as error:
+                failed = ImageUnavailableError(f"its image could not be made ready: {_short(error)}")
+                self._missing.note(product, failed, listener)
+        except BaseException as error:  # noqa: BLE001 -- whoever waits for the product raises it
+            attempt.set_exception(error)
+        else:
+            attempt.set_result(None)
+
+    def _prepared(self, product: Wanted, listener: Listener) -> tuple[str, Origin]:
+        # a session of the requests library is not promised to be safe in several threads
+        api = self._connect(self._api.api_version)
+        builder = Builder(api, listener, slots=self._slots, cancelled=self._cancelled)
+        with self._lock:
+            self._builders.add(builder)
+        try:
+            return Images(api, self._policy, listener, builder).prepared(product)
+        finally:
+            with self._lock:
+                self._builders.discard(builder)
+            api.close()
+
+    def _cancel_builds(self) -> None:
+        """End the builds that are under way, and wait until they have removed what they made."""
+        self._cancelled.set()
+
+        def ended() -> None:
+            with self._lock:
+                builders = tuple(self._builders)
+            for builder in builders:  # without its container, the daemon ends a build
+                builder.clean(self._api)
+            if builders:
+                raise NotYet(f"{len(builders)} of them")
+
+        with contextlib.suppress(HarnessError):  # `harness reap` finds the rest
+            poll(ended, what="builds to end", deadline_s=_CANCELLED_S, interval_s=0.05)
 
     def origin(self, wanted: Wanted) -> tuple[str, Origin]:
         """Return the image of a prepared product.
@@ -179,8 +252,8 @@ class DockerEngine:
         return DockerGroup(self, self._api, run, topology, self.memory.take(durable=durable))
 
     def reap(self) -> list[str]:
-        """Remove containers and networks whose owner on this host is gone."""
-        removed: list[str] = []
+        """Remove containers, networks and unfinished builds whose owner on this host is gone."""
+        removed = debian.reap()
         chosen = {"label": LABEL_RUN}
         try:
             containers = [
@@ -193,11 +266,13 @@ class DockerEngine:
             ]
             networks = [each for each in self._api.networks(filters=chosen) if _is_left_over(each["Labels"])]
             removed += [f"network {each['Name']}" for each in networks if _remove_network(self._api, each["Id"])]
+            removed += remove_unfinished(self._api, _is_left_over)
         except _TROUBLE as error:
             raise ServiceFailedError(f"leftovers could not be removed: {_short(error)}") from None
         return removed
 
     def close(self) -> None:
+        self._cancel_builds()
         self._api.close()
 
 
@@ -544,28 +619,6 @@ class DockerService:
             ) from None
 
 
-def _remove_container(api: APIClient, container: str) -> bool:
-    """Remove a container, and return whether it was this call that did; when it returns, it is gone."""
-    try:
-        api.remove_container(container, force=True, v=True)
-    except _GONE:
-        return False
-    except docker.errors.APIError as error:
-        if error.status_code != requests.codes.conflict:
-            raise
-        # another run is removing it at this moment
-
-        def gone() -> bool:
-            try:
-                api.inspect_container(container)
-            except _GONE:
-                return False
-            raise NotYet("it is still there")
-
-        return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
-    return True
-
-
 def _remove_network(api: APIClient, network: str) -> bool:
     """Remove a network, and return whether it was this call that did."""
 
@@ -589,7 +642,7 @@ def _is_left_over(labels: dict[str, str]) -> bool:
         return False
     try:
         owner = Owner(
-            run_id=labels[LABEL_RUN],
+            run_id=labels.get(LABEL_RUN) or labels[LABEL_BUILD],
             host=labels[LABEL_HOST],
             pid=int(labels[LABEL_PID]),
             started=int(labels[LABEL_STARTED]),
@@ -597,14 +650,3 @@ def _is_left_over(labels: dict[str, str]) -> bool:
     except (KeyError, ValueError):
         return False
     return owner.is_gone()
-
-
-def _short(error: Exception) -> str:
-    """Return the innermost message of the SDK's nested errors."""
-    explanation = getattr(error, "explanation", None)
-    if explanation:
-        return str(explanation)
-    inner: BaseException = error
-    while (inner.__cause__ or inner.__context__) is not None:
-        inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
-    return str(inner) or type(inner).__name__

@@ -10,41 +10,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
-import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import docker.errors
 from msgspec import Struct
 
 from harness import config, places
-from harness.engine import pip_access
+from harness.engine import debian, pip_access
+from harness.engine.build_failures import wait_for
+from harness.engine.builds import Builder
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
 from harness.model import PoolMode
+from harness.waiting import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from docker.api import APIClient
 
 NAMESPACE = "pooler-harness"
-LABEL_TOOL = "pooler-harness"
 LABEL_VERSION = "pooler-harness.version"
 
-#: apt's own default; HARNESS_DEBIAN_MIRROR names another
-_MIRROR = "http://deb.debian.org/debian"
 #: files beside the Dockerfile; this one is for pip, which then has to be told how packages are reached from here
 _REQUIREMENTS = "requirements.txt"
-#: what a Dockerfile labels a stage with that must not stay
-_BUILD_STAGE = "build-stage"
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,12 +112,17 @@ def files_beside(product: str) -> dict[str, str]:
 
 
 class Images:
-    """Makes images ready on one Docker engine."""
+    """Makes one product's images ready on one Docker engine.
 
-    def __init__(self, api: APIClient, policy: ImagePolicy, listener: Listener) -> None:
+    Several threads and processes may do so at the same time: an image that two of them need is made by one, and the
+    other one waits for it.
+    """
+
+    def __init__(self, api: APIClient, policy: ImagePolicy, listener: Listener, builder: Builder | None = None) -> None:
         self._api = api
         self._policy = policy
-        self._tell = listener
+        self._notify = listener
+        self._builder = builder or Builder(api, listener)
 
     def prepared(self, wanted: Wanted) -> tuple[str, Origin]:
         """Return the reference of the prepared image and where it comes from, making it if needed.
@@ -134,15 +130,18 @@ class Images:
         :raises ImageUnavailableError: saying what was tried.
         """
         recipe, version = load_recipe(wanted)
-        reference, base = self._base(wanted, version)
-        dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
-        beside = files_beside(wanted.product)
-        made_of = _hash(dockerfile, base["Id"], *(part for each in beside.items() for part in each))
-        tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
-        image = self._inspect(tag)
-        if image is None:
-            with _one_builder():
-                image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, beside)
+        try:
+            reference, base = self._base(wanted, version)
+            dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
+            beside = files_beside(wanted.product)
+            made_of = _hash(dockerfile, base["Id"], *(part for file in beside.items() for part in file))
+            tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
+            image = self._inspect(tag)
+            if image is None:
+                with self._only_builder(tag):
+                    image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, beside)
+        finally:
+            self._builder.clean()
         labels = image["Config"].get("Labels") or {}
         digests = base.get("RepoDigests") or []
         return tag, Origin(
@@ -176,11 +175,11 @@ class Images:
                 f"the image {reference} is not here, and {refused}",
                 hint=f"docker pull {reference}, or leave the override out to have it built from Debian packages",
             )
-        self._tell(Notice(f"{reference} is not here, and {refused}"))
+        self._notify(Notice(f"{reference} is not here, and {refused}"))
         return offline, self._built_offline(offline, wanted, version)
 
     def _built_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
-        with _one_builder():
+        with self._only_builder(tag):
             return self._inspect(tag) or self._build_offline(tag, wanted, version)
 
     def _offline_tag(self, wanted: Wanted, version: RecipeVersion) -> str:
@@ -203,13 +202,14 @@ class Images:
             name, _, tag = reference.rpartition(":")
             if not name or "/" in tag:
                 name, tag = reference, "latest"
-        self._tell(ImageProgress(reference, "pulling"))
+        self._notify(ImageProgress(reference, "pulling"))
         seen: set[str] = set()
         for line in self._api.pull(name, tag=tag, stream=True, decode=True):
+            self._builder.check(f"the pull of {reference}")
             if "error" in line:
                 raise docker.errors.DockerException(line["error"])
             if (status := line.get("status", "")) and status not in seen and "Pull complete" in status:
-                self._tell(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
+                self._notify(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
         found = self._inspect(reference)
         if found is None:
             raise docker.errors.DockerException("the engine pulled it and does not know it")
@@ -218,139 +218,62 @@ class Images:
     def _build_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
         base = self._debian(version.suite)
         dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
-        return self._build(
-            tag, dockerfile, {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
-        )
+        arguments = {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
+        return self._built(tag, self._builder.build(tag, dockerfile, arguments))
 
     def _prepare(self, tag: str, dockerfile: str, base: str, program: str, beside: dict[str, str]) -> dict[str, Any]:
-        """Build the prepared image; what version the program is, only the program can tell."""
-        try:
-            unlabelled = self._build(f"{tag}-unlabelled", dockerfile, {"BASE": base}, beside)
-        finally:
-            self._forget_stages()
-        container = self._api.create_container(
-            unlabelled["Id"], command=["sh", "-c", f"{program} --version"], labels={LABEL_TOOL: "build"}
-        )["Id"]
-        try:
-            self._api.start(container)
-            self._api.wait(container, timeout=60)
-            said = self._api.logs(container).decode(errors="replace")
-        finally:
-            self._api.remove_container(container, force=True, v=True)
-        version = next((word for word in said.split() if word[:1].isdigit()), "")
-        labelled = self._build(tag, f"FROM {unlabelled['Id']}\nLABEL {LABEL_VERSION}={version}\n", {})
-        with contextlib.suppress(docker.errors.APIError):
-            self._api.remove_image(f"{tag}-unlabelled", noprune=True)
-        return labelled
-
-    def _forget_stages(self) -> None:
-        """Remove the layers of a stage that knew this machine's package index."""
-        with contextlib.suppress(docker.errors.DockerException):
-            chosen = {"dangling": True, "label": f"{LABEL_TOOL}={_BUILD_STAGE}"}
-            self._api.prune_images(filters=chosen)  # type: ignore[no-untyped-call]
-
-    def _build(
-        self, tag: str, dockerfile: str, arguments: dict[str, str], beside: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        self._tell(ImageProgress(tag, "building"))
-        context = {"Dockerfile": dockerfile} | (beside or {})
-        hint = ""
+        """Build the prepared image; only the program itself knows its exact version."""
+        context, hint = dict(beside), ""
         if _REQUIREMENTS in context:
             context |= pip_access.pip_files()
             hint = pip_access.HINT
-        proxies = {key: os.environ[key] for key in _PROXIES if key in os.environ}
-        said: list[str] = []
-        try:
-            for line in self._api.build(
-                fileobj=io.BytesIO(tar_of(context)),
-                custom_context=True,
-                tag=tag,
-                rm=True,
-                forcerm=True,
-                decode=True,
-                labels={LABEL_TOOL: "image"},
-                buildargs=arguments | proxies,
-            ):
-                if "error" in line:
-                    raise ImageUnavailableError(
-                        f"the build of {tag} failed: {line['error'].strip()}",
-                        detail="\n".join("".join(said).splitlines()[-20:]),
-                        hint=hint,
-                    )
-                text = line.get("stream", "")
-                said.append(text)
-                if text.startswith("Step "):
-                    self._tell(ImageProgress(tag, text.strip()))
-        except docker.errors.DockerException as error:
-            raise ImageUnavailableError(f"the build of {tag} failed: {error}") from None
+        unlabelled = self._builder.build(tag, dockerfile, {"BASE": base}, context, finished=False, hint=hint)
+        said = self._builder.output_of(unlabelled, f"{program} --version")
+        version = next((word for word in said.split() if word[:1].isdigit()), "")
+        labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
+        return self._built(tag, self._builder.build(tag, labelled, {}))
+
+    def _built(self, tag: str, image: str) -> dict[str, Any]:
         found = self._inspect(tag)
         if found is None:
-            raise ImageUnavailableError(f"the build of {tag} ended without an image")
+            raise ImageUnavailableError(f"the image {image} was built as {tag}, and the engine does not know that name")
         return found
 
     def _debian(self, suite: str) -> str:
-        for reference in (f"{NAMESPACE}/debian:{suite}", f"debian:{suite}-slim", f"debian:{suite}"):
-            if self._inspect(reference):
-                return reference
-        if self._policy.pull != "never":
-            with contextlib.suppress(docker.errors.DockerException):
-                reference = f"{self._policy.prefix}debian:{suite}-slim"
-                self._pull(reference)
-                return reference
-        tag = f"{NAMESPACE}/debian:{suite}"
-        self._tell(ImageProgress(tag, f"making a bare Debian {suite} with debootstrap; takes about half a minute"))
-        debootstrap = shutil.which("debootstrap", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-        if debootstrap is None or os.geteuid() != 0:
-            missing = "debootstrap is not installed" if debootstrap is None else "that needs root"
-            raise ImageUnavailableError(
-                f"no Debian {suite} image is here, and none can be made: {missing}",
-                hint="apt-get install debootstrap and run as root, or load images: docker load < images.tar",
+        own = f"{NAMESPACE}/debian:{suite}-{debian.fingerprint()}"
+        with self._only_builder(own):
+            for reference in (own, f"debian:{suite}-slim", f"debian:{suite}"):
+                if self._inspect(reference):
+                    return reference
+            if self._policy.pull != "never":
+                with contextlib.suppress(docker.errors.DockerException):
+                    reference = f"{self._policy.prefix}debian:{suite}-slim"
+                    self._pull(reference)
+                    return reference
+            self._notify(
+                ImageProgress(own, f"making a bare Debian {suite} with debootstrap; takes about half a minute")
             )
-        mirror = os.environ.get("HARNESS_DEBIAN_MIRROR", _MIRROR)
-        with tempfile.TemporaryDirectory(prefix="pooler-harness-debian-") as folder:
-            root = Path(folder) / "root"
-            done = subprocess.run(  # noqa: S603 -- the suite comes from a recipe of this project
-                [debootstrap, "--variant=minbase", "--include=ca-certificates", suite, str(root), mirror],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise ImageUnavailableError(
-                    f"debootstrap could not make Debian {suite} from {mirror}",
-                    detail="\n".join((done.stdout + done.stderr).splitlines()[-8:]),
-                    hint="set HARNESS_DEBIAN_MIRROR to a mirror that this machine reaches",
-                )
-            archive = Path(folder) / "root.tar"
-            subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", archive, "."], check=True)  # noqa: S603, S607
-            self._api.import_image_from_file(str(archive), repository=f"{NAMESPACE}/debian", tag=suite)
-        return tag
+            builder, slot = self._builder, self._builder.slot(f"the build of {own}")
+            with debian.bare_system(suite, builder.owner, builder.cancelled, slot) as root:
+                builder.import_system(own, debian.archive(root))
+        return own
 
+    @contextlib.contextmanager
+    def _only_builder(self, tag: str) -> Iterator[None]:
+        """Let one thread of one process on this machine make an image; the others wait, and find it made."""
+        folder = places.cache() / "locks"
+        folder.mkdir(exist_ok=True)
+        with (folder / _hash(tag)).open("w") as lock:
 
-@contextlib.contextmanager
-def _one_builder() -> Iterator[None]:
-    """Let one process build at a time: two runs that start together build an image once."""
-    with (places.cache() / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            def locked() -> None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise NotYet("another one builds it") from None
+
+            wait_for(locked, what=f"the build of {tag}", cancelled=self._builder.cancelled)
+            yield
 
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def tar_of(files: dict[str, str]) -> bytes:
-    """Return a tar archive of small text files, with their folders, that anybody in the container may read."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for folder in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
-        for name, text in files.items():
-            data = text.encode()
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), 0o644
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()

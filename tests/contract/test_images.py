@@ -6,7 +6,12 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -14,15 +19,19 @@ from typing import TYPE_CHECKING
 import docker.errors
 import pytest
 
+from harness import places
+from harness.engine.builds import LABEL_BUILD, LABEL_PID
 from harness.engine.docker import DockerEngine
-from harness.engine.images import ImagePolicy, Images, load_recipe
+from harness.engine.images import NAMESPACE, ImagePolicy, Images, load_recipe
 from harness.engine.protocol import Wanted
 from harness.errors import ImageUnavailableError
-from harness.events import Event, ImageProgress
+from harness.events import Event, ImageProgress, Notice
+from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from docker.api import APIClient
 
@@ -156,3 +165,155 @@ def test_what_is_no_reference_is_one_clear_error(api: APIClient) -> None:
     with pytest.raises(ImageUnavailableError) as caught:
         find(api, [], override={"postgres": "Not A Reference"})
     assert "Not A Reference" in str(caught.value)
+
+
+def unfinished(api: APIClient, pid: int) -> list[str]:
+    """Return the ids of the containers and images of unfinished builds of a process."""
+    chosen = {"label": [LABEL_BUILD, f"{LABEL_PID}={pid}"]}
+    containers = api.containers(all=True, filters=chosen)
+    return [entry["Id"] for entry in containers + api.images(filters=chosen | {"dangling": True})]
+
+
+@contextlib.contextmanager
+def builder_process(api: APIClient, work: str, base: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a builder in a process of its own, and yield when its container runs.
+
+    :param work: what to do with `builder`, from the image `base`; it must not end.
+    """
+    script = (
+        "import sys\n"
+        "from harness.engine.builds import Builder\n"
+        "from harness.engine.docker import DockerEngine\n"
+        "from harness.events import silent\n"
+        "base = sys.argv[1]\n"
+        "builder = Builder(DockerEngine()._api, silent)\n"
+        f"{work}\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, base], text=True) as process:
+
+        def runs() -> None:
+            if not api.containers(filters={"label": [LABEL_BUILD, f"{LABEL_PID}={process.pid}"]}):
+                raise NotYet(f"its exit code is {process.poll()}")
+
+        try:
+            poll(runs, what="the container of the build", deadline_s=60)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "builder.build('harness-test:1', 'FROM ' + base + '\\nRUN sleep 600', {}, finished=False)",
+        "builder.output_of(base, 'sleep 600')",
+    ],
+    ids=["in a build", "in a container"],
+)
+def test_what_a_killed_builder_left_is_reaped_and_a_living_one_is_spared(api: APIClient, work: str) -> None:
+    engine = require_engine("docker")
+    assert isinstance(engine, DockerEngine)
+    base = engine.origin(POSTGRES)[0]
+    with builder_process(api, work, base) as process:
+        engine.reap()
+        left = unfinished(api, process.pid)
+        assert left  # its owner lives
+        process.kill()
+        process.wait()
+    removed: list[str] = []
+
+    def gone() -> None:
+        """Reap; another harness on this machine may have been first."""
+        removed.extend(engine.reap())
+        if still := unfinished(api, process.pid):
+            raise NotYet(f"{len(still)} of {len(left)}")
+
+    poll(gone, what="what a dead builder left to be removed", deadline_s=60, interval_s=0.2)
+    assert api.inspect_image(base)  # type: ignore[no-untyped-call]
+    assert all(line.split()[0] in {"build", "container", "network", "folder", "process"} for line in removed)
+
+
+def preparing(engine: DockerEngine, wanted: tuple[Wanted, ...], heard: list[Event]) -> Thread:
+    """Return a thread that prepares products; what is missing is asked of the engine afterwards."""
+
+    def prepare() -> None:
+        with contextlib.suppress(ImageUnavailableError):
+            engine.prepare(wanted, heard.append)
+
+    return Thread(target=prepare)
+
+
+def test_closing_ends_a_build_and_leaves_nothing(api: APIClient, small_products: str) -> None:
+    engine = DockerEngine(ImagePolicy(override={"slow": small_products}, pull="never"))
+    slow = Wanted(product="slow", version="1")
+    heard: list[Event] = []
+    waiting = preparing(engine, (slow,), heard)
+    waiting.start()
+
+    def runs() -> None:
+        if not api.containers(filters={"label": [LABEL_BUILD, f"{LABEL_PID}={os.getpid()}"]}):
+            raise NotYet("no container")
+
+    poll(runs, what="the container of the build", deadline_s=60)
+    engine.close()
+    waiting.join()
+    assert unfinished(api, os.getpid()) == []
+    with pytest.raises(ImageUnavailableError, match="was interrupted"):
+        engine.origin(slow)
+
+
+@pytest.fixture
+def small_products(api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make four products from an image that is here; yield that image."""
+    base = require_engine("docker").origin(POSTGRES)[0]  # type: ignore[attr-defined]
+    unique = tmp_path.name
+    for name, command in (("quick", "true"), ("other", "true"), ("broken", "exit 3"), ("slow", "sleep 600")):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        (folder / "recipe.toml").write_text(
+            'program = "postgres"\ntitle = "Small"\nport = 1\nstop_signal = "SIGTERM"\n'
+            '[versions."1"]\nsuite = "none"\npackages = []\n'
+        )
+        (folder / "Dockerfile").write_text("FROM scratch\n")
+        (folder / "prepared.Dockerfile").write_text(
+            f"ARG BASE\nFROM ${{BASE}}\nRUN : {unique} {time.time_ns()} && {command}\n"
+        )
+    monkeypatch.setattr(places, "TOPOLOGIES", tmp_path)
+    yield base
+    for name in ("quick", "other", "broken", "slow"):
+        for image in api.images(name=f"{NAMESPACE}/{name}"):
+            api.remove_image(image["Id"], force=True)
+
+
+def test_threads_share_what_they_both_want_and_wait_for_nothing_else(api: APIClient, small_products: str) -> None:
+    names = ("quick", "other", "broken", "slow")
+    engine = DockerEngine(ImagePolicy(override=dict.fromkeys(names, small_products), pull="never"))
+    quick, other, broken, slow = (Wanted(product=name, version="1") for name in names)
+    heard: list[Event] = []
+    endless = preparing(engine, (slow,), heard)
+    threads = [preparing(engine, wanted, heard) for wanted in ((quick, broken), (broken, quick, other))]
+    try:
+        for thread in (endless, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert endless.is_alive()
+    finally:
+        engine.close()
+        endless.join()
+    assert engine.origin(quick)[0].startswith(f"{NAMESPACE}/quick:1-")
+    assert engine.origin(other)[1].version.startswith("17")
+    for _ in range(2):  # the failure is remembered
+        with pytest.raises(ImageUnavailableError, match=r"the build of .*broken:1-.* failed"):
+            engine.origin(broken)
+    with pytest.raises(ImageUnavailableError, match="broken"):
+        engine.prepare((broken,), heard.append)
+    notices = [event.text for event in heard if isinstance(event, Notice) and "broken" in event.text]
+    assert len(notices) == 1
+    built = [event.image for event in heard if isinstance(event, ImageProgress) and event.text == "building"]
+    counts = Counter(image.partition(":")[0].removeprefix(f"{NAMESPACE}/") for image in built)
+    assert counts == {"quick": 2, "other": 2, "broken": 1, "slow": 1}  # the image, and its label with the version
+    labels = api.inspect_image(engine.origin(quick)[0])["Config"]["Labels"]  # type: ignore[no-untyped-call]
+    assert labels[LABEL_BUILD] == labels[LABEL_PID] == ""
+    assert unfinished(api, os.getpid()) == []

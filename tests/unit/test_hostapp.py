@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engine import pip_access
-from harness.engine.images import files_beside, tar_of
+from harness.engine.builds import tar_of
+from harness.engine.images import files_beside
 from harness.engine.protocol import Wanted
 from harness.engine.virtual_environments import virtual_environment
 from harness.errors import ConfigError, EngineUnavailableError

@@ -1,8 +1,7 @@
-# Two stages: the first knows this machine's certificates and package index, and only what it installed is kept. The
-# label is how its layers are found again and removed.
+# Two stages: the first knows this machine's certificates and package index, and only what it installed is kept. Its
+# layers are removed after the build.
 ARG BASE
 FROM ${BASE} AS packages
-LABEL pooler-harness=build-stage
 # Oban needs erlpack, which is published as source only
 RUN export DEBIAN_FRONTEND=noninteractive \
  && apt-get update -q \

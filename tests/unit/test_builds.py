@@ -1,0 +1,209 @@
+"""Builds name their owner, and a failed one says why in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Event, Thread
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from harness.engine import debian
+from harness.engine.build_failures import failure
+from harness.engine.builds import with_labels
+from harness.engine.owner import Owner, process_started
+from harness.errors import ImageUnavailableError
+from harness.waiting import NotYet, poll
+
+DOCKERFILE = """\
+# FROM a comment
+ARG BASE
+from ${BASE} AS first
+RUN psql -c 'SELECT 1 \\
+# FROM a comment between lines
+
+  FROM pg_class'
+FROM \\
+  ${BASE}
+COPY --from=first /a /b
+"""
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap needs root")
+
+
+def test_every_stage_begins_with_the_labels_and_nothing_else_does() -> None:
+    lines = with_labels(DOCKERFILE, {"a": "1", "b": "two"}).splitlines()
+    label = 'LABEL a="1" b="two"'
+    assert [lines[index - 1] for index, line in enumerate(lines) if line == label] == [
+        "from ${BASE} AS first",
+        "  ${BASE}",
+    ]
+    assert [line for line in lines if line != label] == DOCKERFILE.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("tar: root: Cannot write: No space left on device\nE: failed", "the disk is full"),
+        ("Err:1 http://mirror Temporary failure resolving 'mirror'\nE: Unable to locate package", "no network"),
+        ("E: Failed getting release file http://mirror/dists/trixie/Release", "no network"),
+        ("Could not connect to proxy:3128 (10.0.0.1), connection timed out", "no network"),
+        ("The command '/bin/sh -c false' returned a non-zero code: 1", "exit code 1"),
+    ],
+)
+def test_a_failure_names_its_cause_in_one_sentence(printed: str, reason: str) -> None:
+    error = failure("the build of a:1 failed", printed, otherwise="exit code 1")
+    assert error.what.startswith("the build of a:1 failed: ")
+    assert reason in error.what
+    assert "\n" not in error.what
+    assert error.detail == printed
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a cache and a folder of programs of this test's own in place."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def debootstrap(programs: Path, script: str) -> None:
+    path = programs / "debootstrap"
+    path.write_text(f"#!/bin/sh\nset -e\n{script}\n")
+    path.chmod(0o755)
+
+
+def owner() -> Owner:
+    return Owner.me("build-test")
+
+
+@needs_root
+def test_a_system_is_archived_without_what_no_image_needs(programs: Path, tmp_path: Path) -> None:
+    debootstrap(programs, 'mkdir -p "$3/usr/share/doc/a" "$3/usr/bin"; echo "$@" > "$3/usr/bin/arguments"')
+    with debian.bare_system("trixie", owner(), Event(), nullcontext()) as root:
+        data = b"".join(debian.archive(root))
+        arguments = (root / "usr/bin/arguments").read_text().split()
+    assert arguments[0] == "--variant=minbase"
+    listed = subprocess.run(["tar", "-t"], input=data, capture_output=True, check=True).stdout.decode().split()
+    assert "./usr/bin/arguments" in listed
+    assert "./etc/dpkg/dpkg.cfg.d/pooler-harness" in listed
+    assert "./usr/share/doc/a/" not in listed
+    assert list((tmp_path / "cache/pooler-harness/builds").iterdir()) == []
+
+
+@needs_root
+def test_a_suite_that_debootstrap_does_not_know_is_made_like_sid(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "debootstrap/scripts"
+    scripts.mkdir(parents=True)
+    for name in ("sid", "bookworm"):
+        (scripts / name).touch()
+    monkeypatch.setenv("DEBOOTSTRAP_DIR", str(scripts.parent))
+    debootstrap(programs, 'echo "$@" > "$3/arguments"')
+    seen = {}
+    for suite in ("bookworm", "forky"):
+        with debian.bare_system(suite, owner(), Event(), nullcontext()) as root:
+            seen[suite] = (root / "arguments").read_text().split()[-1]
+    assert seen["forky"] == "sid"
+    assert seen["bookworm"].startswith("http")
+
+
+@needs_root
+def test_a_failed_debootstrap_says_why_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+    debootstrap(programs, "echo 'I: Retrieving'; echo 'E: Couldn'\\''t download packages: base'; exit 1")
+    with (
+        pytest.raises(
+            ImageUnavailableError, match=r"could not make Debian trixie from http.*: Couldn't download"
+        ) as caught,
+        debian.bare_system("trixie", owner(), Event(), nullcontext()),
+    ):
+        pytest.fail("it has failed")
+    assert "I: Retrieving" in caught.value.detail
+    assert list((tmp_path / "cache/pooler-harness/builds").iterdir()) == []
+
+
+@needs_root
+def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+    debootstrap(programs, "sleep 600")
+    cancelled, caught = Event(), []
+    builds = tmp_path / "cache/pooler-harness/builds"
+
+    def make() -> None:
+        try:
+            with debian.bare_system("trixie", owner(), cancelled, nullcontext()):
+                pass
+        except ImageUnavailableError as error:
+            caught.append(error.what)
+
+    thread = Thread(target=make)
+    thread.start()
+    pid = poll(lambda: _pid_in(builds), what="debootstrap to run", deadline_s=30)
+    cancelled.set()
+    thread.join(30)
+    assert caught == ["the build of Debian trixie was interrupted; nothing of it was kept"]
+    assert process_started(pid) is None
+    assert list(builds.iterdir()) == []
+
+
+def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
+    debootstrap(programs, "true")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with (
+        pytest.raises(ImageUnavailableError, match="none can be made: debootstrap needs root"),
+        debian.bare_system("trixie", owner(), Event(), nullcontext()),
+    ):
+        pytest.fail("nobody can")
+
+
+@needs_root
+def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path, tmp_path: Path) -> None:
+    # the mount is refused in a container without privileges; the rest holds there, too
+    debootstrap(programs, 'mkdir -p "$3/proc"; mount -t tmpfs none "$3/proc" || true; touch "$3/ready"; sleep 600')
+    script = (
+        "from contextlib import nullcontext\nfrom threading import Event\n"
+        "from harness.engine import debian\nfrom harness.engine.owner import Owner\n"
+        "with debian.bare_system('trixie', Owner.me('build-test'), Event(), nullcontext()): pass\n"
+    )
+    builds = tmp_path / "cache/pooler-harness/builds"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+
+        def ready() -> None:
+            if not (builds / "trixie-build-test/root/ready").exists():
+                raise NotYet(f"the exit code is {process.poll()}")
+
+        try:
+            poll(ready, what="debootstrap to run", deadline_s=30)
+            assert debian.reap() == []  # its owner lives
+        finally:
+            process.kill()
+    pid = _pid_in(builds)
+    assert process_started(pid)
+    assert debian.reap() == [f"process {pid} (debootstrap)", f"folder {builds / 'trixie-build-test'}"]
+    assert process_started(pid) is None
+    assert list(builds.iterdir()) == []
+    assert str(builds) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_folder_of_another_host_is_spared(programs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache/pooler-harness/builds/trixie-elsewhere"
+    folder.mkdir(parents=True)
+    (folder / "owner.json").write_bytes(msgspec.json.encode(replace(owner(), host="another/host", pid=1)))
+    assert debian.reap() == []
+    assert folder.exists()
+
+
+def _pid_in(builds: Path) -> int:
+    for path in builds.glob("*/pid.json"):
+        if text := path.read_text():
+            pid, _started = json.loads(text)
+            return int(pid)
+    raise NotYet("no debootstrap")
