@@ -190,7 +190,7 @@ def _native(wanted: tuple[Any, ...]) -> str:
                 raise
             missing.append(error.what)
         else:
-            found[origin.product, origin.version] = origin
+            found.setdefault((origin.product, origin.version), origin)
     told = [
         f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
         for each in found.values()

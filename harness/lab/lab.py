@@ -118,6 +118,13 @@ class Lab:
         """Tell the run's redactor of secrets that were made for this lab."""
         self._redactor.learn(*more)
 
+    def make_ready(self, wanted: Wanted) -> None:
+        """Wait until a product can start fast.
+
+        :raises HarnessError: when it cannot be had.
+        """
+        self._engine.prepare((wanted,), silent)
+
     def start_service(self, name: str, wanted: Wanted, specify: Callable[[Place], ServiceSpec]) -> Service:
         """Start one more service beside those of the chain; it is removed with them, at the latest.
 
@@ -125,7 +132,7 @@ class Lab:
         :param specify: turns the place that it gets into its specification.
         :raises HarnessError: when the product cannot be had, or the service does not start.
         """
-        self._engine.prepare((wanted,), silent)
+        self.make_ready(wanted)
         with self._changing:  # what is started while the lab closes would be left behind
             if self.is_closed:
                 raise ServiceFailedError("the topology is going down", where=f"topology {self.topology.name}")
