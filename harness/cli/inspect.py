@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cli.context import Context
+    from harness.engine.protocol import Origin
 
 
 def list_things(context: Context, arguments: Namespace) -> int:
@@ -181,7 +182,8 @@ def _docker() -> str:
 
 
 def _native(wanted: tuple[Any, ...]) -> str:
-    found, missing = {}, []
+    found: dict[tuple[str, str], Origin] = {}
+    missing = []
     for each in wanted:
         try:
             origin = find_program(each)

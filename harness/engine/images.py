@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from harness import config, places
 from harness.engine import pip_access
+from harness.engine.image_availability import NAMESPACE, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from docker.api import APIClient
 
-NAMESPACE = "pooler-harness"
 LABEL_TOOL = "pooler-harness"
 LABEL_VERSION = "pooler-harness.version"
 
@@ -184,9 +184,7 @@ class Images:
             return self._inspect(tag) or self._build_offline(tag, wanted, version)
 
     def _offline_tag(self, wanted: Wanted, version: RecipeVersion) -> str:
-        dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
-        made_of = _hash(dockerfile, version.suite, *version.packages)
-        return f"{NAMESPACE}/{wanted.product}-base:{wanted.version}-{made_of}"
+        return offline_tag(recipe_folder(wanted.product), wanted.version, version.suite, version.packages)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:
