@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -43,7 +44,7 @@ def install(session: nox.Session, *extras: str) -> None:
 def install_harness(session: nox.Session) -> None:
     """Install what verifying needs; PostgreSQL, too, where the native engine may run without an installed server."""
     asked = os.environ.get("HARNESS_ENGINE", "auto")
-    for option, value in zip(session.posargs, [*session.posargs[1:], ""], strict=True):
+    for option, value in itertools.pairwise([*session.posargs, ""]):
         if option == "--engine":
             asked = value
         elif option.startswith("--engine="):
