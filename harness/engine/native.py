@@ -73,7 +73,8 @@ class NativeEngine:
         that asks for nothing else waits for it.
         """
         products = tuple(dict.fromkeys(wanted))
-        for product in products:
+        # what goes on in the background begins first
+        for product in sorted(products, key=lambda product: product.product != PYTHON_PRODUCT):
             with self._preparing:
                 if product in self._preparations:
                     continue

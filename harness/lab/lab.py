@@ -20,6 +20,7 @@ from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Role, Roles, random_roles
 from harness.lab.services import (
     effective_prepare,
+    knows_peering,
     pgbouncer_settings,
     pooler_spec,
     postgres_settings,
@@ -227,6 +228,10 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
             )
         prepare, why = effective_prepare(topology, version)
         notes += [why] if why else []
+        if topology.pooler.peered and not knows_peering(version):
+            notes.append(
+                f"the PgBouncers are not peered: PgBouncer {version} does not know peers, which came with 1.19"
+            )
     elif lab.pooler and topology.pooler:  # nobody to ask what is in force: what its files say
         found.append(_evidence(lab.pooler, lab.pooler.origin.version, topology.pooler.settings))
     return TopologyEvidence(
