@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
 _STOP_DEADLINE_S = 10.0
 _IMMEDIATE_S = 2.0
+#: servers are off the PATH of ordinary users
+_PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")
 #: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
 _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 
@@ -436,7 +438,7 @@ def installed_program(wanted: Wanted) -> Origin | None:
     """Return the installed binary of a product: the asked version if it is here, else the newest, and say so."""
     program = load_recipe(wanted)[0].program
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    folders += [Path(folder) for folder in ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")]
+    folders += [Path(folder) for folder in _PROGRAM_FOLDERS]
     if wanted.product == "postgres":
         for pattern in _POSTGRES_FOLDERS:
             folders += sorted(Path("/").glob(pattern.lstrip("/")))
