@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import importlib.metadata
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -55,7 +57,7 @@ class Builder:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
     def run(self, command: list[str]) -> tuple[int, str]:
@@ -63,26 +65,25 @@ class Builder:
 
         :raises EngineUnavailableError: when the builder was closed.
         """
-        with self._lock:
-            if self._closed:
-                raise EngineUnavailableError("the run ended before its environment was complete")
-            # every user may read what it writes; the mask of this process is not touched, because other threads write
-            self._process = process = subprocess.Popen(  # noqa: S603 -- our own arguments
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                umask=0o022,
-            )
-        said, _ = process.communicate()
-        return process.returncode, said
+        with tempfile.TemporaryFile() as output:  # a pipe would be open until the last descendant ends
+            with self._lock:
+                if self._closed:
+                    raise EngineUnavailableError("the run ended before its environment was complete")
+                # every user may read what it writes; the mask of this process stays, because other threads write
+                self._process = process = subprocess.Popen(  # noqa: S603 -- our own arguments
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, umask=0o022
+                )
+            code = process.wait()
+            output.seek(0)
+            return code, output.read().decode(errors="replace")
 
     def close(self) -> None:
         """End what runs, and start nothing any more."""
         with self._lock:
             self._closed = True
             if self._process is not None and self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGSTOP)  # it starts no more children while they are looked for
                 end_all(self._process.pid, signal.SIGKILL)
 
 

@@ -285,7 +285,7 @@ def test_a_cache_that_fails_is_an_error_for_users(monkeypatch: pytest.MonkeyPatc
 
 def test_closing_ends_what_is_made_in_the_background() -> None:
     builder, results = Builder(), []
-    running = Thread(target=lambda: results.append(builder.run(["/bin/sh", "-c", "sleep 600"])))
+    running = Thread(target=lambda: results.append(builder.run(["/bin/sh", "-c", "sleep 600; echo done"])))
     running.start()
 
     def begun() -> None:
