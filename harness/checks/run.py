@@ -29,6 +29,7 @@ from harness.events import (
     Notice,
 )
 from harness.lab.catalogue import wanted_by
+from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
 from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
@@ -100,11 +101,16 @@ class Run:
         """
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
-        with ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="host") as beside,
+            ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
+        ):
             # the longest first, so that the others end beside them
             size = Counter(row.topology for row in self._settings.plan)
             longest_first = sorted(self._settings.topologies, key=lambda topology: -size[topology.name])
             running = {pool.submit(self._topology, topology) for topology in longest_first}
+            if any(self._takes_paths(self._rows(topology), topology) for topology in longest_first):
+                running.add(beside.submit(self._prepare_host))
             try:
                 failure = self._watch(running)
             finally:
@@ -128,13 +134,22 @@ class Run:
                 self._stop.set()
             if (self.interrupted.is_set() or failure) and not closed:
                 closed = True
+                self._engine.cancel_preparation()
                 self._close_labs()
         return failure
+
+    def _prepare_host(self) -> None:
+        """Begin with the host, which may take longest to make ready; topologies do not wait for it."""
+        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+            self._engine.prepare((HOST,), self._tell)
+
+    def _rows(self, topology: Topology) -> list[PlannedCheck]:
+        return [row for row in self._settings.plan if row.topology == topology.name]
 
     def _topology(self, topology: Topology) -> None:
         if self._stop.is_set():
             return
-        rows = [row for row in self._settings.plan if row.topology == topology.name]
+        rows = self._rows(topology)
         self._tell(LabStarting(topology.name))
         lab: Lab | None = None
         try:
@@ -180,7 +195,7 @@ class Run:
         )
 
     def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
-        """Run the checks: the paths of the host beside all others, and what disrupts the servers before or after them.
+        """Run the checks: the paths of the host beside all others, and what disrupts servers while neither runs.
 
         What disrupts mostly waits. Every second topology begins with it, so that others use the processor meanwhile.
         """
@@ -189,30 +204,40 @@ class Run:
         paths = [row for row in rows if checks[row.check].path]
         others = [row for row in rows if row not in disruptive and row not in paths]
         position = [each.name for each in self._settings.topologies].index(topology.name)
-        begins_with_disruption = position % 2 == 1
-        if begins_with_disruption:
-            self._in_groups(disruptive, topology, workplace)
+        undisturbed = Lock()
         with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as beside:
-            taken = beside.submit(self._paths, paths, topology, workplace)
             try:
-                self._side_by_side(
-                    [row for row in others if not checks[row.check].apart], self._settings.jobs, topology, workplace
-                )
+                if position % 2 == 1:
+                    self._in_groups(disruptive, topology, workplace)
+                    disruptive = []
+                taken = beside.submit(self._paths, paths, topology, workplace, undisturbed)
+                together = [row for row in others if not checks[row.check].apart]
+                self._side_by_side(together, self._settings.jobs, topology, workplace)
                 self._in_groups([row for row in others if checks[row.check].apart], topology, workplace)
+                with undisturbed:
+                    self._in_groups(disruptive, topology, workplace)
                 taken.result()
             except BaseException:
                 self._stop.set()
                 raise
-        if not begins_with_disruption:
-            self._in_groups(disruptive, topology, workplace)
 
-    def _paths(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
-        """Take the paths of the host, which ends with the last of them."""
-        if self._takes_paths(rows, topology):
+    def _paths(
+        self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace, undisturbed: Lock
+    ) -> None:
+        """Take the paths of the host, which ends with the last of them.
+
+        :param undisturbed: held from the start of the host to its end; making the host ready to start may take long.
+        """
+        if not self._takes_paths(rows, topology):
+            return self._in_groups(rows, topology, workplace)
+        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+            self._engine.prepare((HOST,), self._tell)
+        with undisturbed:
             workplace.start_host()
-        self._in_groups(rows, topology, workplace)
-        with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
-            workplace.end_host()
+            self._in_groups(rows, topology, workplace)
+            with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
+                workplace.end_host()
+        return None
 
     def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
         """Run group after group, the checks of each side by side."""

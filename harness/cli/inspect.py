@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cli.context import Context
+    from harness.engine.protocol import Origin
 
 
 def list_things(context: Context, arguments: Namespace) -> int:
@@ -181,7 +182,8 @@ def _docker() -> str:
 
 
 def _native(wanted: tuple[Any, ...]) -> str:
-    found, missing = {}, []
+    found: dict[tuple[str, str], Origin] = {}
+    missing = []
     for each in wanted:
         try:
             origin = find_program(each)
@@ -190,7 +192,7 @@ def _native(wanted: tuple[Any, ...]) -> str:
                 raise
             missing.append(error.what)
         else:
-            found[origin.product, origin.version] = origin
+            found.setdefault((origin.product, origin.version), origin)
     told = [
         f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
         for each in found.values()

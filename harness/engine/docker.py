@@ -189,7 +189,7 @@ class DockerEngine:
         try:
             wait(attempts)
         except BaseException:  # Ctrl-C
-            self._cancel_builds()
+            self.cancel_preparation()
             raise
         for attempt in attempts:
             attempt.result()
@@ -225,7 +225,7 @@ class DockerEngine:
                 self._builders.discard(builder)
             api.close()
 
-    def _cancel_builds(self) -> None:
+    def cancel_preparation(self) -> None:
         """End the builds that are under way, and wait until they have removed what they made."""
         self._cancelled.set()
 
@@ -272,7 +272,7 @@ class DockerEngine:
         return removed
 
     def close(self) -> None:
-        self._cancel_builds()
+        self.cancel_preparation()
         self._api.close()
 
 

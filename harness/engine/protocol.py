@@ -178,6 +178,10 @@ class Engine(Protocol):
         """
         ...
 
+    def cancel_preparation(self) -> None:
+        """End what is being made ready, in other threads too: they raise what `prepare` raises. For Ctrl-C."""
+        ...
+
     def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> Group:
         """Return an empty group.
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.engine.images import recipe_folder
+from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
 from harness.errors import EngineUnavailableError
-from harness.events import ImageProgress, Listener, Notice
+from harness.events import ImageProgress, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,8 +52,43 @@ class _Python(Struct, frozen=True, kw_only=True):
         return ".".join(map(str, self.version))
 
 
+class Builder:
+    """Runs the programs that make an environment, and can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def run(self, command: list[str]) -> tuple[int, str]:
+        """Run a program to its end and return its exit code and what it said.
+
+        :raises EngineUnavailableError: when the builder was closed.
+        """
+        with tempfile.TemporaryFile() as output:  # a pipe would be open until the last descendant ends
+            with self._lock:
+                if self._closed:
+                    raise EngineUnavailableError("the run ended before its environment was complete")
+                # every user may read what it writes; the mask of this process stays, because other threads write
+                self._process = process = subprocess.Popen(  # noqa: S603 -- our own arguments
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, umask=0o022
+                )
+            code = process.wait()
+            output.seek(0)
+            return code, output.read().decode(errors="replace")
+
+    def close(self) -> None:
+        """End what runs, and start nothing any more."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None and self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGSTOP)  # it starts no more children while they are looked for
+                end_all(self._process.pid, signal.SIGKILL)
+
+
 def virtual_environment(
-    wanted: Wanted, folder: Path, service_user: Mapping[str, object], listener: Listener
+    wanted: Wanted, folder: Path, service_user: Mapping[str, object], listener: Listener, builder: Builder
 ) -> tuple[Origin, bool]:
     """Return the Python of the host's virtual environment, making it once for each version and set of requirements.
 
@@ -63,7 +105,7 @@ def virtual_environment(
     if not (home / "complete").exists():
         listener(ImageProgress(str(home), f"making a virtual environment with Python {python}"))
         shutil.rmtree(home, ignore_errors=True)
-        _make(home, python, requirements)
+        _make(home, python, requirements, builder)
     major_minor = ".".join(map(str, python.version[:2]))
     notes = []
     if major_minor != wanted.version:
@@ -72,8 +114,6 @@ def virtual_environment(
         notes.append(
             f"native engine: only who runs the harness may execute {python.path}, so the host runs as that user"
         )
-    for note in notes:
-        listener(Notice(note))
     origin = Origin(
         product=wanted.product, version=str(python), reference=str(home / "bin" / "python"), note="; ".join(notes)
     )
@@ -134,30 +174,35 @@ def _asked(path: str, service_user: Mapping[str, object]) -> _Python | None:
     return _Python(path=found["path"], version=tuple(map(int, found["version"].split())), shared=shared)
 
 
-def _make(home: Path, python: _Python, requirements: Path) -> None:
-    """Make a virtual environment that anybody may read."""
-    mask = os.umask(0o022)
+def _pip_is_here() -> bool:
+    """Say whether the Python of the harness has a pip that can fill another environment, as it can from 22.3 on."""
     try:
-        for what, command in (
-            ("made", [python.path, "-m", "venv", str(home)]),
-            ("filled", [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)]),
-        ):
-            done = subprocess.run(  # noqa: S603 -- our own arguments
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
+        return int(importlib.metadata.version("pip").split(".")[0]) > 22  # noqa: PLR2004
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
+
+
+def _make(home: Path, python: _Python, requirements: Path, builder: Builder) -> None:
+    """Make a virtual environment that anybody may read."""
+    inside = str(home / "bin" / "python")
+    if _pip_is_here():  # putting another pip into the environment would take half of the time
+        made, pip = (
+            [python.path, "-m", "venv", "--without-pip", str(home)],
+            [sys.executable, "-m", "pip", "--python", inside],
+        )
+    else:
+        made, pip = [python.path, "-m", "venv", str(home)], [inside, "-m", "pip"]
+    for what, command in (
+        ("made", made),
+        ("filled", [*pip, "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]),
+    ):
+        code, said = builder.run(command)
+        if code != 0:
+            raise EngineUnavailableError(
+                f"a virtual environment for the reference host could not be {what}",
+                where=str(home),
+                detail=log_tail(said),
+                hint="set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; one package is compiled, and needs g++ "
+                "and Python's headers (apt-get install g++ python3-dev)",
             )
-            if done.returncode != 0:
-                raise EngineUnavailableError(
-                    f"a virtual environment for the reference host could not be {what}",
-                    where=str(home),
-                    detail=log_tail(done.stdout),
-                    hint="set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; one package is compiled, and needs g++ "
-                    "and Python's headers (apt-get install g++ python3-dev)",
-                )
-        (home / "complete").touch()
-    finally:
-        os.umask(mask)
+    (home / "complete").touch()

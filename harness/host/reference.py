@@ -52,8 +52,12 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
         with connect(lab.owner(HOST_DATABASE), application_name="pooler-harness owner") as client:
             target.install_in(client)
             service = start_host(lab, HOST_DATABASE, _ACTORS)
-            target.attach(client, _TABLE)
-            client.run(f"SELECT public.threadline_grant('{lab.roles.app.name}'::regrole, reading => true)")
+            try:
+                target.attach(client, _TABLE)
+                client.run(f"SELECT public.threadline_grant('{lab.roles.app.name}'::regrole, reading => true)")
+            except BaseException:
+                service.close()
+                raise
     except SqlError as error:
         raise DatabaseError(f"the reference host's database could not be made: {describe(error)}") from None
     site = Site(

@@ -20,6 +20,7 @@ from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Role, Roles, random_roles
 from harness.lab.services import (
     effective_prepare,
+    knows_peering,
     pgbouncer_settings,
     pooler_spec,
     postgres_settings,
@@ -118,6 +119,13 @@ class Lab:
         """Tell the run's redactor of secrets that were made for this lab."""
         self._redactor.learn(*more)
 
+    def make_ready(self, wanted: Wanted) -> None:
+        """Wait until a product can start fast.
+
+        :raises HarnessError: when it cannot be had.
+        """
+        self._engine.prepare((wanted,), silent)
+
     def start_service(self, name: str, wanted: Wanted, specify: Callable[[Place], ServiceSpec]) -> Service:
         """Start one more service beside those of the chain; it is removed with them, at the latest.
 
@@ -125,7 +133,7 @@ class Lab:
         :param specify: turns the place that it gets into its specification.
         :raises HarnessError: when the product cannot be had, or the service does not start.
         """
-        self._engine.prepare((wanted,), silent)
+        self.make_ready(wanted)
         with self._changing:  # what is started while the lab closes would be left behind
             if self.is_closed:
                 raise ServiceFailedError("the topology is going down", where=f"topology {self.topology.name}")
@@ -227,6 +235,10 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
             )
         prepare, why = effective_prepare(topology, version)
         notes += [why] if why else []
+        if topology.pooler.peered and not knows_peering(version):
+            notes.append(
+                f"the PgBouncers are not peered: PgBouncer {version} does not know peers, which came with 1.19"
+            )
     elif lab.pooler and topology.pooler:  # nobody to ask what is in force: what its files say
         found.append(_evidence(lab.pooler, lab.pooler.origin.version, topology.pooler.settings))
     return TopologyEvidence(

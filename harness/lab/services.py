@@ -94,7 +94,7 @@ def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstrea
         # an unknown setting would keep it from starting
         "knows": {
             "prepared_statements": knows_prepared_statements(place.origin.version),
-            "peering": is_at_least(place.origin.version, _PEERING),
+            "peering": knows_peering(place.origin.version),
         },
     }
     files = rendered(declared.product, **facts)
@@ -116,6 +116,11 @@ def rendered(product: str, **facts: object) -> dict[str, str]:
 def knows_prepared_statements(version: str) -> bool:
     """Say whether this PgBouncer can track prepared statements."""
     return is_at_least(version, _PREPARED_STATEMENTS)
+
+
+def knows_peering(version: str) -> bool:
+    """Say whether several of this PgBouncer can forward cancel requests to each other."""
+    return is_at_least(version, _PEERING)
 
 
 def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:

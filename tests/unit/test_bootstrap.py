@@ -1,15 +1,22 @@
-"""What bootstrap does where it can do nothing: one clear sentence, and exit code 3."""
+"""What bootstrap decides: which engine, what is installed for it, and one clear sentence where it can do nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import Struct
 
 from harness import places
+from tests.unit.docker_socket import docker_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def machine(folder: Path, *programs: str) -> dict[str, str]:
@@ -67,3 +74,202 @@ def test_without_a_package_index_it_says_so_and_exits_3(tmp_path: Path, checkout
     assert done.returncode == 3
     assert "nox could not be installed with pip" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+# --- which engine ---------------------------------------------------------------------------------------------
+
+_PROGRAMS = ("cat", "dirname", "env", "grep", "ls", "mktemp", "python3", "rm", "sed", "sh", "tail", "timeout")
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What a machine has, as far as bootstrap looks."""
+
+    #: whether a Docker engine answers, and whether its images are cached, can be pulled, or neither
+    docker: str = "silent"
+    postgres: bool = False
+    pgbouncer: bool = False
+    root: bool = True
+    apt: bool = True
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    code: int
+    said: str
+    #: what nox ran with last: HARNESS_ENGINE and its arguments
+    nox: str
+    #: the packages of each installation
+    packages: list[str]
+
+
+@contextlib.contextmanager
+def answering(docker: str) -> Iterator[str]:
+    if docker == "silent":
+        yield ""
+    else:
+        with docker_socket(lambda _: docker == "cached", lambda _: docker == "pullable") as (path, _):
+            yield f"unix://{path}"
+
+
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def decided(folder: Path, checkout: Path, has: Machine, *arguments: str, **variables: str) -> Outcome:
+    """Run bootstrap on a made-up machine, where nox and apt-get only write down what they were asked."""
+    programs = folder / "bin"
+    programs.mkdir()
+    environment = machine(programs, *_PROGRAMS) | variables
+    script(programs / "id", f"echo {0 if has.root else 1000}")
+    script(programs / "debootstrap", "")
+    script(programs / "apt-get", f'echo "$@" >>"{folder}/apt.log"; exit {0 if has.apt else 100}')
+    if has.docker != "silent":
+        script(programs / "docker", f'[ "$1" = version ] || echo "unix://{folder}/gone"')
+    if has.postgres:
+        script(folder / "postgresql" / "17" / "bin" / "postgres", "")
+    if has.pgbouncer:
+        script(programs / "pgbouncer", "")
+    script(checkout / ".venv" / "bin" / "nox", f'echo "${{HARNESS_ENGINE:-unset}}: $*" >>"{folder}/nox.log"')
+    for name in ("harness", "topologies"):
+        (checkout / name).symlink_to(places.SHIPPED / name)
+    text = (places.SHIPPED / "bootstrap").read_text(encoding="utf-8")
+    for real, made_up in {
+        "/usr/sbin/": f"{folder}/sbin/",
+        "/usr/lib/postgresql": f"{folder}/postgresql",
+        "/etc/debian_version": str(programs / "apt-get"),
+        "/var/run/docker.sock": f"{folder}/docker.sock",
+    }.items():
+        text = text.replace(real, made_up)
+    (checkout / "bootstrap").write_text(text, encoding="utf-8")
+    with answering(has.docker) as address:
+        done = subprocess.run(
+            ["/bin/sh", "./bootstrap", *arguments],
+            cwd=checkout,
+            env=environment | ({"DOCKER_HOST": address} if address else {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    runs = (folder / "nox.log").read_text().splitlines() if (folder / "nox.log").exists() else []
+    runs = [line for line in runs if "--session" in line and "--install-only" not in line]
+    installed = (folder / "apt.log").read_text().splitlines() if (folder / "apt.log").exists() else []
+    return Outcome(
+        code=done.returncode,
+        said=done.stderr,
+        nox=runs[-1] if runs else "",
+        packages=[line.rpartition("=120 ")[2] for line in installed if line.startswith("install")],
+    )
+
+
+DECISIONS = {
+    "no Docker: PgBouncer is installed, and PostgreSQL comes from the wheel": (
+        Machine(), ["report"], {}, "native: --session report", ["pgbouncer"], "no Docker engine answers",
+    ),
+    "no Docker, and PgBouncer is there": (
+        Machine(pgbouncer=True), ["report"], {}, "native: --session report", [], "PostgreSQL 18 from a wheel",
+    ),
+    "no Docker, and both are there": (
+        Machine(pgbouncer=True, postgres=True), ["topology-session"], {}, "native: --session topology-session", [],
+        "this machine's PostgreSQL",
+    ),
+    "no Docker, and no pooler is needed": (
+        Machine(root=False), ["topology-direct"], {}, "native: --session topology-direct", [], "-- --engine docker",
+    ),
+    "Docker has the images": (
+        Machine(docker="cached"), ["report"], {}, "unset: --session report", [], "",
+    ),
+    "Docker can pull the images": (
+        Machine(docker="pullable"), ["report"], {}, "unset: --session report", [], "",
+    ),
+    "Docker would have to build the images": (
+        Machine(docker="empty"), ["report"], {}, "native: --session report", ["pgbouncer"],
+        "the image postgres:17 is neither cached nor can it be pulled, and building images takes minutes",
+    ),
+    "Docker was asked for by an argument": (
+        Machine(docker="empty"), ["report", "--", "--engine", "docker"], {},
+        "unset: --session report -- --engine docker", [], "",
+    ),
+    "Docker was asked for by an argument in one word": (
+        Machine(docker="empty"), ["report", "--", "--engine=docker"], {},
+        "unset: --session report -- --engine=docker", [], "",
+    ),
+    "Docker was asked for by the environment": (
+        Machine(docker="empty"), ["report"], {"HARNESS_ENGINE": "docker"}, "docker: --session report", [], "",
+    ),
+    "an argument wins over the environment": (
+        Machine(docker="cached"), ["report", "--", "--engine", "native"], {"HARNESS_ENGINE": "docker"},
+        "native: --session report -- --engine native", ["pgbouncer"], "",
+    ),
+    "native was asked for": (
+        Machine(docker="cached"), ["topology-session"], {"HARNESS_ENGINE": "native"},
+        "native: --session topology-session", ["pgbouncer"], "",
+    ),
+    "native was asked for, for a session that is not fast by itself": (
+        Machine(docker="cached", pgbouncer=True), ["prove"], {"HARNESS_ENGINE": "native"},
+        "native: --session prove", [], "",
+    ),
+    "auto was asked for by an argument, which the environment would not change": (
+        Machine(pgbouncer=True), ["report", "--", "--engine", "auto"], {},
+        "native: --session report -- --engine auto --engine native", [], "no Docker engine answers",
+    ),
+    "images were named": (
+        Machine(docker="empty"), ["report", "--", "--image-prefix", "mirror/"], {},
+        "unset: --session report -- --image-prefix mirror/", [], "",
+    ),
+    "evidence of other machines is put together": (
+        Machine(root=False), ["report", "--", "--from", "runs"], {}, "unset: --session report -- --from runs", [], "",
+    ),
+    "proving goes on with what is installed": (
+        Machine(root=False, postgres=True, pgbouncer=True), ["prove"], {}, "unset: --session prove", [],
+        "Docker does not answer and cannot be installed here; the native engine serves",
+    ),
+    "no engine is needed": (
+        Machine(root=False), ["lint", "types"], {}, "unset: --session lint types", [], "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_it_takes_the_fastest_way_to_evidence(decision: str, tmp_path: Path, checkout: Path) -> None:
+    has, arguments, variables, nox, packages, said = DECISIONS[decision]
+    outcome = decided(tmp_path, checkout, has, *arguments, **variables)
+    assert outcome.code == 0, outcome.said
+    assert outcome.nox == nox
+    assert outcome.packages == packages
+    assert said in outcome.said
+    assert ("the native engine runs" in outcome.said) == ("-- --engine docker, which takes" in outcome.said)
+
+
+def test_the_project_file_names_the_engine(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "harness.toml").write_text('reports = "r"\nengine = "docker"\n[images]\nengine = "native"\n')
+    outcome = decided(tmp_path, checkout, Machine(docker="empty"), "report")
+    assert (outcome.nox, outcome.packages) == ("unset: --session report", [])
+
+
+IMPOSSIBLE = {
+    "PgBouncer is missing, and there is no root": (
+        Machine(root=False), ["report"], {}, "the native engine needs pgbouncer",
+    ),
+    "PgBouncer cannot be installed": (Machine(apt=False), ["report"], {}, "PgBouncer could not be installed"),
+    "Docker was asked for and is missing": (
+        Machine(root=False, postgres=True, pgbouncer=True), ["report"], {"HARNESS_ENGINE": "docker"},
+        "Docker was asked for and does not answer",
+    ),
+    "an engine that does not answer was named": (
+        Machine(pgbouncer=True), ["prove"], {"DOCKER_HOST": "unix:///gone", "HARNESS_ENGINE": "docker"},
+        "Docker was asked for and does not answer",
+    ),
+    "nothing is there to prove with": (Machine(root=False), ["prove"], {}, "nothing can run the servers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_where_it_can_do_nothing_it_says_so_and_exits_3(case: str, tmp_path: Path, checkout: Path) -> None:
+    has, arguments, variables, said = IMPOSSIBLE[case]
+    outcome = decided(tmp_path, checkout, has, *arguments, **variables)
+    assert outcome.code == 3
+    assert outcome.nox == ""
+    assert said in outcome.said.strip().splitlines()[-1]
