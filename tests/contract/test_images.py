@@ -22,7 +22,8 @@ import pytest
 from harness import places
 from harness.engine.builds import LABEL_BUILD, LABEL_PID
 from harness.engine.docker import DockerEngine
-from harness.engine.images import NAMESPACE, ImagePolicy, Images, load_recipe
+from harness.engine.image_availability import NAMESPACE
+from harness.engine.images import ImagePolicy, Images, load_recipe
 from harness.engine.protocol import Wanted
 from harness.errors import ImageUnavailableError
 from harness.events import Event, ImageProgress, Notice
