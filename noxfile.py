@@ -116,7 +116,7 @@ def prove(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests: unit tests, and contract tests on the engines that this machine has."""
-    install(session, "tests", "drivers", "embedded")
+    install(session, "tests", "drivers", "embedded", "bench")
     # most of a contract test is waiting for servers; one process where somebody chose what to run, as debuggers need
     workers = min(os.cpu_count() or 1, _MOST_WORKERS)
     chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
@@ -140,9 +140,20 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure start-up, capture cost and the whole run, each beside what it is compared with."""
+    """Measure start-up, capture and whole runs, each compared with something; `-- --help` lists the parts."""
     install(session, "bench", "drivers")
-    session.run("python", "-m", "tests.bench", *session.posargs, env={"TESTCONTAINERS_RYUK_DISABLED": "true"})
+    session.run(
+        "python",
+        "-m",
+        "tests.bench",
+        *session.posargs,
+        env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
+        # figures are data: nox would put stderr among them; and after Ctrl-C servers and checkouts are removed
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        interrupt_timeout=60,
+        terminate_timeout=60,
+    )
 
 
 if "CI" in os.environ:

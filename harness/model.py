@@ -168,6 +168,10 @@ class Topology(Struct, frozen=True, kw_only=True):
     verify: tuple[str, ...] = ()
     on_demand: bool = False
 
+    def verifies(self, check: str) -> bool:
+        """Return whether this topology is there for a check: its `verify` names the check, its suite, or nothing."""
+        return not self.verify or not {check, check.partition(".")[0]}.isdisjoint(self.verify)
+
     @property
     def pool_mode(self) -> PoolMode | None:
         return self.pooler.pool_mode if self.pooler else None

@@ -146,6 +146,33 @@ def write_atomically(path: Path, text: str) -> None:
         raise _cannot_write(path, error) from None
 
 
+def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> list[Path]:
+    """Write files into a folder, and put them in place once all of them are whole.
+
+    :param files: the name and the text of each, in pieces, so that no text has to lie in memory as a whole.
+    :raises StoreError: when the folder cannot be written to, or the disk is full; then the old files are all there.
+    """
+    suffix = f"{os.getpid()}.{secrets.token_hex(3)}"
+    written: dict[Path, Path] = {}
+    path = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, pieces in files:
+            path = folder / name
+            written[path] = folder / f".{name}.{suffix}"
+            with written[path].open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(pieces)
+        for path, temporary in written.items():
+            temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        for temporary in written.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return list(written)
+
+
 def require_writable(reports: Path) -> None:
     """Fail before any server is started when the evidence could not be kept."""
     probe = reports / "runs" / f".probe-{secrets.token_hex(4)}"
@@ -271,14 +298,18 @@ class _Versioned(msgspec.Struct):
 
 
 def _rows(path: Path, kind: type[T]) -> tuple[tuple[T, ...], int]:
-    rows, torn = [], 0
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except OSError:
         return (), 0
-    for line in lines:
+    decoder = msgspec.json.Decoder(kind)
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        if data.endswith(b"\n") and b"\n\n" not in data:  # whole lines: read at once
+            return tuple(decoder.decode_lines(data)), 0
+    rows, torn = [], 0
+    for line in data.splitlines():
         try:
-            rows.append(msgspec.json.decode(line, type=kind))
+            rows.append(decoder.decode(line))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             torn += 1
     return tuple(rows), torn

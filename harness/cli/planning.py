@@ -99,7 +99,7 @@ def plan_topologies(
         if not (each.path and f"path.{each.path.name}" in mine)
         and topology.name.partition("+")[0] in limited.get(each.id, (topology.name.partition("+")[0],))
         # what a topology is there for, unless the user asks for something by name
-        and (named or not topology.verify or {each.id, each.id.partition(".")[0]} & set(topology.verify))
+        and (named or topology.verifies(each.id))
     )
 
 

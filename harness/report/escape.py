@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!])")
 _BREAKS = re.compile(r"\s*[\r\n\u2028\u2029\x0b\x0c\x85]+\s*")
@@ -17,9 +18,12 @@ class Ready(str):
 
 def text(value: object) -> Ready:
     """Return a value as inert text in a table cell: no markup, no line break, no link."""
-    if isinstance(value, Ready):
-        return value
-    line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", str(value)))
+    return value if isinstance(value, Ready) else _inert(str(value))
+
+
+@lru_cache(maxsize=16_384)  # statuses, claims and reasons are the same in most rows
+def _inert(value: str) -> Ready:
+    line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
     line = _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
     return Ready(line)
 

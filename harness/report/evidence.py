@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Row(Struct, frozen=True, kw_only=True):
         return self.result.status
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
+class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     """What a report is made from."""
 
     rows: tuple[Row, ...]
@@ -66,11 +67,18 @@ class Evidence(Struct, frozen=True, kw_only=True):
     #: what environments of operators were found to be, in the newest run that verified each
     environments: dict[str, EnvironmentEvidence] = {}
 
+    @cached_property
+    def _by_topology(self) -> dict[str, tuple[Row, ...]]:
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.planned.topology, []).append(row)
+        return {name: tuple(rows) for name, rows in found.items()}
+
     def of(self, topology: str) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.planned.topology == topology)
+        return self._by_topology.get(topology, ())
 
     def names(self) -> list[str]:
-        return list(dict.fromkeys(row.planned.topology for row in self.rows))
+        return list(self._by_topology)
 
     def missing(self, engine: str = "auto") -> list[str]:
         """Return the topologies that still lack an answer to a row, or have theirs from another engine."""

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 from harness.model import Status
 
 if TYPE_CHECKING:
+    from harness.report.evidence import Row
     from harness.report.tables import Report
 
 #: characters that XML 1.0 cannot hold, escaped or not
@@ -17,8 +18,11 @@ _UNXML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def junit(report: Report) -> str:
     root = ET.Element("testsuites", name="pooler-harness")
+    by_topology: dict[str, list[Row]] = {name: [] for name in report.counts}
+    for row in report.rows:
+        by_topology[row.planned.topology].append(row)
     for topology, counted in report.counts.items():
-        rows = [row for row in report.rows if row.planned.topology == topology]
+        rows = by_topology[topology]
         suite = ET.SubElement(
             root,
             "testsuite",

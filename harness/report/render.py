@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -15,11 +17,13 @@ from harness.report.features import anchor
 from harness.report.junit import junit
 from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
-from harness.store import write_atomically
+from harness.store import write_together
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from harness.report.evidence import Row
     from harness.report.tables import Report
 
 #: each is a template of its own, and all are parts of report.md
@@ -27,18 +31,42 @@ _DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "check
 
 
 def render(report: Report, folder: Path) -> list[Path]:
-    """Write every document into a folder; each is replaced whole or not at all.
+    """Write every document into a folder: all of them are replaced, or none.
+
+    Each is written while it is rendered, so that the largest of them never lies in memory as a whole.
 
     :raises StoreError: when the folder cannot be written to.
     """
     report = _scrubbed(report)
-    texts = {f"{name}.md": _markdown(report, name) for name in _DOCUMENTS}
-    texts["report.html"] = _html(report)
-    texts["junit.xml"] = junit(report)
-    texts["report.json"] = msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
-    for name, content in texts.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in texts]
+    return write_together(folder, _documents(report))
+
+
+def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the file name and the text of every document, each made when it is asked for."""
+    for name in _DOCUMENTS:
+        yield f"{name}.md", _pieces(_markdown_environment().get_template(f"{name}.md.j2"), report)
+    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report)
+    yield "junit.xml", [junit(report)]
+    yield "report.json", _json(report)
+
+
+def _json(report: Report) -> Iterator[str]:
+    """Yield the report as indented JSON; its rows are nearly all of it, and are encoded one by one."""
+    text = _formatted(msgspec.structs.replace(report, rows=()))
+    before, rows, after = text.partition('\n "rows": [],')
+    yield before
+    if report.rows:
+        yield rows.removesuffix("],")
+        for number, row in enumerate(report.rows):
+            yield (",\n  " if number else "\n  ") + _formatted(row).replace("\n", "\n  ")
+        yield "\n ],"
+    else:
+        yield rows
+    yield after + "\n"
+
+
+def _formatted(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
 
 
 #: what can be put into a team's own document: by the name of its marker, the template that it is filled by
@@ -66,19 +94,52 @@ def fragments(report: Report) -> dict[str, str]:
 
 
 def _scrubbed(report: Report) -> Report:
-    redact = Redactor()  # by shape: evidence may come from elsewhere
-    return msgspec.convert(_scrub(msgspec.to_builtins(report), redact), type(report))
+    # by shape: evidence may come from elsewhere; the same few texts are in every row
+    found: Report = _scrub(report, cache(Redactor()))
+    return found
 
 
-def _scrub(value: Any, redact: Redactor) -> Any:
+def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a value with redacted texts; what holds nothing to redact is returned as it is, and not copied."""
+    if isinstance(value, Enum):
+        return value
     if isinstance(value, str):
         return redact(value)
+    if isinstance(value, msgspec.Struct):
+        before = {name: getattr(value, name) for name in value.__struct_fields__}
+        after = {name: _scrub(found, redact) for name, found in before.items()}
+        return value if _same(before.values(), after.values()) else msgspec.structs.replace(value, **after)
     if isinstance(value, dict):
-        return {redact(key): _scrub(each, redact) for key, each in value.items()}
-    return [_scrub(each, redact) for each in value] if isinstance(value, list) else value
+        entries = {redact(key): _scrub(found, redact) for key, found in value.items()}
+        return value if _same((*value, *value.values()), (*entries, *entries.values())) else entries
+    if isinstance(value, tuple):
+        items = tuple(_scrub(found, redact) for found in value)
+        return value if _same(value, items) else items
+    return value
+
+
+def _same(before: Iterable[object], after: Iterable[object]) -> bool:
+    return all(
+        first is second or (isinstance(first, str) and first == second)
+        for first, second in zip(before, after, strict=False)
+    )
 
 
 def _markdown(report: Report, name: str, **more: object) -> str:
+    return "".join(_pieces(_markdown_environment().get_template(f"{name}.md.j2"), report, **more))
+
+
+def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
+    rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
+    for row in report.rows:
+        rows_of[row.planned.topology].append(row)
+    return template.generate(
+        report=report, rows_of=rows_of, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
+    )
+
+
+@cache
+def _markdown_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(places.TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -89,12 +150,11 @@ def _markdown(report: Report, name: str, **more: object) -> str:
         finalize=text,
     )
     environment.filters |= {"code": code, "ready": Ready, "link": link}
-    return environment.get_template(f"{name}.md.j2").render(
-        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
-    )
+    return environment
 
 
-def _html(report: Report) -> str:
+@cache
+def _html_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(places.TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -103,6 +163,4 @@ def _html(report: Report) -> str:
         autoescape=True,
     )
     environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
-    return environment.get_template("report.html.j2").render(
-        report=report, titles=TITLES, Status=Status, proven=proven, anchor=anchor
-    )
+    return environment

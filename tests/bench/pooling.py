@@ -1,53 +1,79 @@
-"""What the pooling suite costs, one topology at a time and side by side, and how long recognising a chain takes."""
+"""What the pooling suite costs, one topology at a time and together, and how long it takes to recognise a chain."""
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import places
 from harness.database import create_database
 from harness.lab.lab import stand_up
 from harness.recognition import recognise
 from harness.redaction import Redactor
+from harness.suites.catalogue import catalogue
+from tests.bench.figures import Table, verdict
 
 if TYPE_CHECKING:
-    from harness.engine.owner import Owner
-    from harness.engine.protocol import Engine
-    from harness.model import Topology
+    from collections.abc import Iterator, Sequence
 
-_ROUNDS = 3
+    from harness.model import Topology
+    from tests.bench.setting import Scale, Setting
+
+_SUITE = "pooling"
 BOUND_ONE_S, BOUND_ALL_S, BOUND_IDENTIFY_S = 15.0, 60.0, 3.0
 
 
-def measure(engine: Engine, topologies: list[Topology], owner: Owner) -> None:
-    """Print seconds beside their bounds, each from the first container to the last byte of the report."""
-    print(f"\nidentify, black box with the direct address, median of {_ROUNDS}")
+def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
+    """Yield seconds and their bounds, each from the first container to the last byte of the report."""
+    topologies = setting.topologies(scale)
+    rows: list[tuple[str, ...]] = []
     for topology in topologies:
-        took = statistics.median(_recognise(engine, topology, owner) for _ in range(_ROUNDS))
-        print(f"  {topology.name:<22} {took:.2f} s ({_verdict(took, BOUND_IDENTIFY_S)})", flush=True)
-    print("\nthe pooling suite, with standing up and reporting")
+        setting.say(f"pooling: recognise {topology.name}")
+        took = statistics.median(_recognise(setting, topology) for _ in range(scale.rounds))
+        rows.append((topology.name, f"{took:.2f} s", verdict(took, BOUND_IDENTIFY_S)))
+    yield Table(
+        title="pooling: recognising a chain from outside",
+        columns=("Topology", "Median", "Bound"),
+        rows=tuple(rows),
+        notes=(f"Median of {scale.rounds}; black box with the direct address, start-up not counted.",),
+    )
+    rows = []
     for topology in topologies:
-        took = _verify(engine, [topology])
-        print(f"  {topology.name:<22} {took:.1f} s ({_verdict(took, BOUND_ONE_S)})", flush=True)
-    default = {each.name: each.pooler.version for each in topologies if each.pooler}
-    newest = max(default.values(), key=lambda version: [int(part) for part in version.split(".")])
-    current = [
-        each
-        for each in topologies
-        if each.pooler and each.pooler.product == "pgbouncer" and each.pooler.version == newest
+        took, checks = _verify(setting, [topology])
+        rows.append((topology.name, str(checks), f"{took:.1f} s", verdict(took, BOUND_ONE_S)))
+    current = _newest_pgbouncer(topologies)
+    if len(current) > 1:
+        took, checks = _verify(setting, current)
+        rows.append(
+            (", ".join(each.name for each in current), str(checks), f"{took:.1f} s", verdict(took, BOUND_ALL_S))
+        )
+    yield Table(
+        title="pooling: the suite",
+        columns=("Topologies", "Checks", "Once", "Bound"),
+        rows=tuple(rows),
+        notes=("With start-up, teardown and report; the last row: several topologies at a time.",),
+    )
+
+
+def _newest_pgbouncer(topologies: Sequence[Topology]) -> list[Topology]:
+    found = {
+        topology.name: [int(part) for part in topology.pooler.version.split(".")]
+        for topology in topologies
+        if topology.pooler and topology.pooler.product == "pgbouncer"
+    }
+    newest = max(found.values(), default=None)
+    suite = catalogue().select([_SUITE], [])
+    return [
+        topology
+        for topology in topologies
+        if found.get(topology.name) == newest and all(topology.verifies(check.id) for check in suite)
     ]
-    took = _verify(engine, current)
-    print(f"  {len(current)} with PgBouncer {newest}, side by side: {took:.1f} s ({_verdict(took, BOUND_ALL_S)})")
 
 
-def _recognise(engine: Engine, topology: Topology, owner: Owner) -> float:
-    lab = stand_up(engine, topology, owner, Redactor())
+def _recognise(setting: Setting, topology: Topology) -> float:
+    lab = stand_up(setting.engine, topology, setting.owner, Redactor())
     try:
         with lab.connect_admin() as admin:
             create_database(admin, "recognised", owner=lab.roles.owner.name)
@@ -56,26 +82,17 @@ def _recognise(engine: Engine, topology: Topology, owner: Owner) -> float:
         lab.close()
 
 
-def _verify(engine: Engine, topologies: list[Topology]) -> float:
-    narrow = [each for each in topologies if each.verify and "pooling" not in each.verify]
-    asked = (
-        ["--suite", "pooling"] if len(narrow) < len(topologies) else [f"--check={each}" for each in narrow[0].verify]
-    )
+def _verify(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, int]:
+    """Run what these topologies verify of the suite: each says itself what it is there for."""
+    checks = [
+        check.id
+        for check in catalogue().select([_SUITE], [])
+        if all(topology.verifies(check.id) for topology in topologies)
+    ]
+    asked = [f"--check={check}" for check in checks]
+    names = [topology.name for topology in topologies]
+    setting.say(f"pooling: verify {' '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "harness", "verify", *(each.name for each in topologies), *asked),
-                *("--engine", engine.name),
-            ],
-            cwd=folder,
-            check=True,
-            env={**os.environ, "PYTHONPATH": str(places.SHIPPED)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return time.perf_counter() - began
-
-
-def _verdict(value: float, bound: float) -> str:
-    return f"{'within' if value <= bound else 'OVER'} {bound:g} s"
+        setting.trees[0].harness(Path(folder), "verify", *names, *asked, "--engine", setting.engine.name)
+        return time.perf_counter() - began, len(checks) * len(names)

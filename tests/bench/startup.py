@@ -1,170 +1,102 @@
-"""How fast topologies stand: ours, beside the raw Docker SDK and testcontainers with the same images."""
+"""How fast topologies start: by the harness, and by other means with the same images."""
 
 from __future__ import annotations
 
-import base64
+import importlib.util
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import docker
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.network import Network
-
-from harness.database import Endpoint, SqlError, connect
 from harness.engine.docker import DockerEngine
-from harness.engine.protocol import Address, Place, ServiceSpec
-from harness.lab.catalogue import wanted_by
-from harness.lab.credentials import Roles, random_roles
 from harness.lab.lab import stand_up
-from harness.lab.services import pooler_spec, postgres_spec
 from harness.redaction import Redactor
-from harness.waiting import NotYet, poll
+from tests.bench.figures import Table, verdict
 
 if TYPE_CHECKING:
-    from harness.engine.owner import Owner
-    from harness.engine.protocol import Engine
+    from collections.abc import Callable, Iterator, Sequence
+
     from harness.model import Topology
+    from tests.bench.setting import Scale, Setting
 
-_ROUNDS = 5
-BOUND_ONE_S, BOUND_THREE_S, BOUND_DOWN_S = 0.8, 1.5, 1.0
+BOUND_ONE_S, BOUND_TOGETHER_S, BOUND_DOWN_S = 0.8, 1.5, 1.0
 
 
-def measure(engine: Engine, topologies: list[Topology], owner: Owner) -> None:
-    """Print the medians; every way answers the same query through the same chain before it counts."""
-    print(f"\nstart until a real query was answered through the chain, {engine.name} engine, median of {_ROUNDS}")
+def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
+    """Yield the medians of rounds in which all ways take turns."""
+    others, notes = _others(setting)
+    topologies = setting.topologies(scale)
+    rows = []
     for topology in topologies:
-        ours, down = _ours(engine, topology, owner)
-        line = f"  {topology.name:<12} ours {ours:.2f} s ({_verdict(ours, BOUND_ONE_S)}), torn down {down:.2f} s"
-        if isinstance(engine, DockerEngine):
-            raw = statistics.median(_raw(engine, topology) for _ in range(_ROUNDS))
-            contained = statistics.median(_testcontainers(engine, topology) for _ in range(_ROUNDS))
-            line += f"; raw SDK {raw:.2f} s (ours/raw {ours / raw:.2f}); testcontainers {contained:.2f} s (ours/it {ours / contained:.2f})"
-        print(line, flush=True)
-    rounds = [_side_by_side(engine, topologies, owner) for _ in range(_ROUNDS)]
-    up, down = (statistics.median(each) for each in zip(*rounds, strict=True))
-    print(
-        f"  {len(topologies)} together   ours {up:.2f} s ({_verdict(up, BOUND_THREE_S)}), "
-        f"torn down {down:.2f} s ({_verdict(down, BOUND_DOWN_S)})"
+        seconds: dict[str, list[float]] = {name: [] for name in ("harness", "down", *others)}
+        for number in range(scale.rounds):
+            setting.say(f"startup: {topology.name}, round {number + 1} of {scale.rounds}")
+            up, down = start(setting, [topology])
+            seconds["harness"].append(up)
+            seconds["down"].append(down)
+            for name, way in others.items():
+                seconds[name].append(way(topology))
+        median = {name: statistics.median(found) for name, found in seconds.items()}
+        ours = median["harness"]
+        rows.append(
+            (
+                *(topology.name, f"{ours:.2f} s", verdict(ours, BOUND_ONE_S), f"{median['down']:.2f} s"),
+                *(f"{median[name]:.2f} s (harness {ours / median[name]:.2f} of it)" for name in others),
+            )
+        )
+    rounds = f"Median of {scale.rounds}, taking turns; from nothing to a real query answered through the chain."
+    yield Table(
+        title="startup: one topology",
+        columns=("Topology", "Harness", "Bound", "Torn down", *others),
+        rows=tuple(rows),
+        notes=(rounds, *notes),
     )
+    if len(topologies) > 1:
+        found = [start(setting, topologies) for _ in range(scale.rounds)]
+        up, down = (statistics.median(part) for part in zip(*found, strict=True))
+        yield Table(
+            title="startup: all topologies at a time",
+            columns=("Topologies", "Harness", "Bound", "Torn down", "Bound of that"),
+            rows=(
+                (
+                    *(str(len(topologies)), f"{up:.2f} s", verdict(up, BOUND_TOGETHER_S)),
+                    *(f"{down:.2f} s", verdict(down, BOUND_DOWN_S)),
+                ),
+            ),
+            notes=(f"Median of {scale.rounds}.",),
+        )
 
 
-def _verdict(value: float, bound: float) -> str:
-    return f"{'within' if value <= bound else 'OVER'} {bound} s"
-
-
-def _ours(engine: Engine, topology: Topology, owner: Owner) -> tuple[float, float]:
-    rounds = [_side_by_side(engine, [topology], owner) for _ in range(_ROUNDS)]
-    up, down = (statistics.median(each) for each in zip(*rounds, strict=True))
-    return up, down
-
-
-def _side_by_side(engine: Engine, topologies: list[Topology], owner: Owner) -> tuple[float, float]:
+def start(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, float]:
+    """Return the seconds until all topologies answered, and until all were gone."""
     with ThreadPoolExecutor(len(topologies)) as pool:
         began = time.perf_counter()
-        labs = list(pool.map(lambda each: stand_up(engine, each, owner, Redactor()), topologies))
+        labs = list(
+            pool.map(lambda topology: stand_up(setting.engine, topology, setting.owner, Redactor()), topologies)
+        )
         up = time.perf_counter()
         list(pool.map(lambda lab: lab.close(), labs))
         return up - began, time.perf_counter() - up
 
 
-# --- the others, as their users would write it ---------------------------------------------------------------
+def _others(setting: Setting) -> tuple[dict[str, Callable[[Topology], float]], list[str]]:
+    """Return what the harness is compared with here, and a sentence for whatever is skipped."""
+    engine = setting.engine
+    if not isinstance(engine, DockerEngine):
+        return {}, ["Skipped: raw SDK, testcontainers and Compose, which need the docker engine."]
+    from tests.bench.otherwise import Compose, raw_sdk, with_testcontainers
 
-
-def _specs(engine: DockerEngine, topology: Topology, upstream: str) -> tuple[list[tuple[str, ServiceSpec]], Roles]:
-    """Return image and specification of each service; the files travel inside the script."""
-    roles, specs = random_roles(), []
-    for wanted, port in zip(wanted_by(topology), (5432, 6432), strict=False):
-        image, origin = engine.origin(wanted)
-        place = Place(
-            name=wanted.product,
-            folder="/srv/harness",
-            data="/srv/harness/data",
-            listen="0.0.0.0",  # noqa: S104
-            port=port,
-            inside=Address(wanted.product, port),
-            origin=origin,
-        )
-        if wanted.product == "postgres":
-            specs.append((image, postgres_spec(place, topology.postgres, roles)))
-        elif topology.pooler:
-            specs.append((image, pooler_spec(place, topology.pooler, roles, Address(upstream, 5432))))
-    return specs, roles
-
-
-def _command(spec: ServiceSpec) -> list[str]:
-    files = "".join(
-        f"echo {base64.b64encode(text.encode()).decode()} | base64 -d > {spec.place.folder}/{name}; "
-        for name, text in spec.files.items()
-    )
-    return ["sh", "-c", files + spec.script]
-
-
-def _answered(host: str, port: int, roles: Roles) -> None:
-    endpoint = Endpoint(host=host, port=port, user=roles.app.name, password=roles.app.password, dbname="postgres")
-
-    def probe() -> None:
-        try:
-            with connect(endpoint, connect_timeout_s=2) as client:
-                client.value("SELECT 1")
-        except SqlError as error:
-            raise NotYet(str(error)) from None
-
-    poll(probe, what="an answer", deadline_s=30)
-
-
-def _raw(engine: DockerEngine, topology: Topology) -> float:
-    client = docker.from_env()
-    network: Any = None
-    containers: list[Any] = []
-    began = time.perf_counter()
-    try:
-        specs, roles = _specs(engine, topology, "bench-postgres")
-        if len(specs) > 1:
-            network = client.networks.create("bench-raw")
-        for name, (image, spec) in zip(("bench-postgres", "bench-pooler"), specs, strict=False):
-            container = client.containers.run(
-                image,
-                _command(spec),
-                name=name,
-                detach=True,
-                ports={f"{spec.place.port}/tcp": ("127.0.0.1", 0)},
-                network=network.name if network else None,
-            )
-            containers.append(container)
-            container.reload()
-            (bound,) = container.ports[f"{spec.place.port}/tcp"] or []
-            _answered("127.0.0.1", int(bound["HostPort"]), roles)
-        return time.perf_counter() - began
-    finally:
-        for container in containers:
-            container.remove(force=True, v=True)
-        if network:
-            network.remove()
-        client.close()
-
-
-def _testcontainers(engine: DockerEngine, topology: Topology) -> float:
-    network: Network | None = None
-    containers: list[DockerContainer] = []
-    began = time.perf_counter()
-    try:
-        specs, roles = _specs(engine, topology, "upstream")
-        if len(specs) > 1:
-            network = Network().create()
-        for image, spec in specs:
-            container = DockerContainer(image).with_command(_command(spec)).with_exposed_ports(spec.place.port)
-            if network:
-                container = container.with_network(network).with_network_aliases(
-                    "upstream" if spec.place.port == 5432 else "pooler"
-                )
-            containers.append(container)
-            container.start()
-            _answered("127.0.0.1", int(container.get_exposed_port(spec.place.port)), roles)
-        return time.perf_counter() - began
-    finally:
-        for container in containers:
-            container.stop()
-        if network:
-            network.remove()
+    ways: dict[str, Callable[[Topology], float]] = {"Raw SDK": lambda topology: raw_sdk(engine, topology)}
+    notes = []
+    if importlib.util.find_spec("testcontainers"):
+        ways["testcontainers"] = lambda topology: with_testcontainers(engine, topology)
+    else:
+        notes.append("Skipped: testcontainers, which is not installed; the extra `bench` has it.")
+    compose = Compose()
+    if compose.command:
+        how = "up --wait" if compose.waits else "up --detach and polling, as this version has no --wait"
+        ways["Compose"] = lambda topology: compose.start(engine, topology)
+        notes.append(f"Compose is {' '.join(compose.command)} {compose.version}: {how}.")
+    else:
+        notes.append("Skipped: Compose, as neither `docker compose` nor `docker-compose` is installed.")
+    return ways, notes

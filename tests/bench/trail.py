@@ -1,4 +1,4 @@
-"""A million audit rows exported and purged: time beside COPY and one DELETE, and the peak of memory.
+"""Audit rows exported and purged: time compared with COPY and one DELETE, and the peak of memory.
 
 Each export and the purge runs in a process of its own, so that its memory is its own.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,16 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness import places
 from harness.audit.export import FORMATS, Format, export
 from harness.audit.retention import Policy, purge
 from harness.audit.target_loading import reference_target
 from harness.audit.telemetry import Telemetry
 from harness.database import Client, Endpoint, connect, create_database
+from harness.lab.lab import stand_up
+from harness.redaction import Redactor
+from tests.bench.figures import Table
+from tests.bench.trees import run_child
 
 if TYPE_CHECKING:
-    from harness.lab.lab import Lab
+    from collections.abc import Iterator
 
-ROWS = 1_000_000
+    from tests.bench.setting import Scale, Setting
+
 _A_TENTH = 10
 _PAGE, _BATCH = 2000, 5000
 #: what an export holds, as one statement: the limit that COPY sets
@@ -37,27 +42,66 @@ COPY (SELECT c.*, t.occurred_at, t.actor_ref, a.correlation_id FROM public.audit
 """
 
 
-def measure(lab: Lab) -> None:
-    with lab.connect_admin() as admin:
-        create_database(admin, "trail", owner="harness_admin")
-    endpoint = lab.admin("trail")
+def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
+    """Yield seconds, the ratio to the limit that COPY and one DELETE set, and peaks of memory."""
+    lab = stand_up(setting.engine, setting.topologies(scale)[0], setting.owner, Redactor())
+    try:
+        with lab.connect_admin() as admin:
+            create_database(admin, "trail", owner="harness_admin")
+        yield _measured(lab.admin("trail"), scale.rows, setting)
+    finally:
+        lab.close()
+
+
+def _measured(endpoint: Endpoint, changes: int, setting: Setting) -> Table:
     with connect(endpoint) as client:
-        _fill(client)
-        print(f"\nexport and purge of {ROWS:,} changes (PostgreSQL {client.value('SHOW server_version')})")
+        setting.say(f"trail: write {changes:,} changes")
+        _fill(client, changes)
+        version = client.value("SHOW server_version")
         copied = _copy(client)
-        print(f"  COPY of the same                  {copied:6.2f} s")
+        rows: list[tuple[str, ...]] = [("COPY of the same", f"{copied:.2f} s", "1", "", "", "")]
         for kind in FORMATS:
-            _print_beside(f"export as {kind}, pages of {_PAGE}", _child(endpoint, kind, ROWS), copied, "COPY")
-        part = _child(endpoint, "ndjson", ROWS // _A_TENTH)
-        print(f"  export of a tenth as ndjson       {part['seconds']:6.2f} s  peak {part['peak_mb']:.0f} MB")
+            setting.say(f"trail: export as {kind}")
+            rows.append(_row(f"export as {kind}, pages of {_PAGE}", _child(endpoint, kind, changes), copied))
+        tenth = changes // _A_TENTH
+        rows.append(_row("export of a tenth as ndjson", _child(endpoint, "ndjson", tenth), copied / _A_TENTH))
+        setting.say("trail: purge")
         deleted = _delete(client)
-        print(f"  one DELETE, rolled back           {deleted:6.2f} s  and its locks to the end")
-        _print_beside(f"purge, batches of {_BATCH}", _child(endpoint, "purge", ROWS), deleted, "DELETE")
+        rows.append(("one DELETE, rolled back", f"{deleted:.2f} s", "1", "", "", ""))
+        rows.append(_row(f"purge, batches of {_BATCH}", _child(endpoint, "purge", changes), deleted))
         left = client.value("SELECT count(*) FROM public.audit_changes")
-        print(f"  changes left: {left}")
+    return Table(
+        title="trail: export and purge",
+        columns=(
+            "Operation",
+            "Once",
+            "Ratio to COPY or DELETE",
+            "Rows/s",
+            "Peak of the client",
+            "Peak of its server process",
+        ),
+        rows=tuple(rows),
+        notes=(
+            (
+                f"{changes:,} changes, PostgreSQL {version}. The peak of a server process contains shared buffers; it is "
+                f"empty where that process cannot be seen. Changes left after the purge: {left}."
+            ),
+        ),
+    )
 
 
-def _fill(client: Client) -> None:
+def _row(what: str, measured: dict[str, Any], limit: float) -> tuple[str, ...]:
+    return (
+        what,
+        f"{measured['seconds']:.2f} s",
+        f"{measured['seconds'] / limit:.1f}",
+        f"{measured['rows'] / measured['seconds']:,.0f}",
+        f"{measured['peak_mb']:.0f} MB",
+        f"{measured['server_mb']:.0f} MB" if measured["server_mb"] else "",
+    )
+
+
+def _fill(client: Client, changes: int) -> None:
     """Write the rows through the capture, a hundred a transaction, and make them old."""
     target = reference_target()
     target.install_in(client)
@@ -70,7 +114,7 @@ def _fill(client: Client) -> None:
         """PERFORM set_config('threadline.actor_ref', '{"type": "user", "id": "42"}', true); """
         "INSERT INTO public.t (name, value) SELECT 'name', i FROM generate_series(1, 100); COMMIT; END LOOP; END $$"
     )
-    client.run(f"CALL public.fill({ROWS // 100})")
+    client.run(f"CALL public.fill({changes // 100})")
     client.execute(target.statements.age, {"age": "90 days"})
     client.run("VACUUM ANALYZE public.audit_changes, public.audit_transactions")
 
@@ -91,18 +135,12 @@ def _delete(client: Client) -> float:
     return took
 
 
-def _print_beside(what: str, measured: dict[str, Any], limit: float, name: str) -> None:
-    server = f", server process {measured['server_mb']:.0f} MB" if measured["server_mb"] else ""
-    print(
-        f"  {what:<33} {measured['seconds']:6.2f} s  {measured['seconds'] / limit:4.1f} x {name}, "
-        f"{measured['rows'] / measured['seconds']:,.0f} rows/s, peak {measured['peak_mb']:.0f} MB{server}"
-    )
-
-
 def _child(endpoint: Endpoint, what: str, rows: int) -> dict[str, Any]:
     told = msgspec.json.encode({"endpoint": msgspec.to_builtins(endpoint), "what": what, "rows": rows})
-    done = subprocess.run([sys.executable, "-m", "tests.bench.trail"], input=told, check=True, stdout=subprocess.PIPE)
-    found: dict[str, Any] = json.loads(done.stdout)
+    child = run_child(
+        [sys.executable, "-m", "tests.bench.trail"], folder=places.SHIPPED, environment=os.environ, stdin=told
+    )
+    found: dict[str, Any] = json.loads(child.stdout)
     return found
 
 

@@ -26,6 +26,7 @@ from harness.redaction import Redactor
 from harness.store import RunStore, StoredRun, read_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NAMES = ("direct", "session", "transaction")
@@ -132,8 +133,14 @@ def mixed() -> list[Result]:
     ]
 
 
-def store_run(folder: Path, results: list[Result], written: RunRecord | None = None) -> StoredRun:
-    store = RunStore(folder, written or record(), Redactor())
+def store_run(
+    folder: Path,
+    results: list[Result],
+    written: RunRecord | None = None,
+    *,
+    redact: Callable[[str], str] | None = None,
+) -> StoredRun:
+    store = RunStore(folder, written or record(), redact or Redactor())
     for each in results:
         store.append(each)
     store.close()

@@ -253,3 +253,29 @@ def test_hostile_evidence_is_inert_in_html(tmp_path: Path) -> None:
 def test_rendering_twice_gives_the_same_bytes(report: Report, tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in render(report, tmp_path)}
     assert {path.name: path.read_bytes() for path in render(report, tmp_path)} == first
+
+
+def test_a_secret_in_evidence_from_elsewhere_reaches_no_document(tmp_path: Path) -> None:
+    """What another tool, or an older one, wrote into a row was not redacted here."""
+    told = replace(result("direct", CHECKS[0], Status.ISSUE, "refused"), facts={"at": "postgres://app:hunter22@db/app"})
+    evidence = merge([store_run(tmp_path, [told], redact=str)], PLAN)
+    assert "hunter22" in str(evidence.rows)
+    written = {path.name: path.read_text() for path in render(build_report(evidence, tmp_path), tmp_path)}
+    assert [name for name, content in written.items() if "hunter22" in content] == []
+    assert "postgres://[redacted]@db/app" in written["report.json"]
+
+
+def test_the_json_report_is_indented_as_a_whole(report: Report, written: dict[str, str], tmp_path: Path) -> None:
+    """Its rows are encoded one by one, which shows nowhere."""
+    assert written["report.json"] == msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+    empty = replace(report, rows=(), counts={})
+    (path,) = [path for path in render(empty, tmp_path) if path.name == "report.json"]
+    assert path.read_text() == msgspec.json.format(msgspec.json.encode(empty), indent=1).decode() + "\n"
+
+
+def test_rows_of_a_topology_keep_their_order_after_a_replacement(tmp_path: Path) -> None:
+    evidence = merge([store_run(tmp_path, mixed())], PLAN)
+    assert [row.planned.topology for row in evidence.of("session")] == ["session"] * len(CHECKS)
+    fewer = replace(evidence, rows=evidence.of("direct"))
+    assert fewer.names() == ["direct"]
+    assert fewer.of("session") == ()

@@ -10,10 +10,20 @@ import pytest
 from harness.errors import StoreError
 from harness.model import SCHEMA_VERSION, Status
 from harness.redaction import Redactor
-from harness.store import RunStore, kept_runs, new_run_id, read_run, read_runs, require_writable, write_atomically
+from harness.store import (
+    RunStore,
+    kept_runs,
+    new_run_id,
+    read_run,
+    read_runs,
+    require_writable,
+    write_atomically,
+    write_together,
+)
 from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store_run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -135,3 +145,24 @@ def test_replacing_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
 def test_run_ids_differ_within_a_second() -> None:
     assert len({new_run_id() for _ in range(50)}) == 50
     assert len(NAMES) == 3
+
+
+def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    assert write_together(tmp_path, [("a", ["old"]), ("b", ["ol", "d"])]) == [tmp_path / "a", tmp_path / "b"]
+
+    def pieces() -> Iterator[str]:
+        yield "new"
+        raise ValueError("a template that cannot be filled")
+
+    with pytest.raises(ValueError, match="template"):
+        write_together(tmp_path, [("a", ["new"]), ("b", pieces())])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+
+
+def test_damaged_lines_between_whole_ones_are_counted(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed())
+    path = run.folder / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join((lines[0], b"\n", b"{damaged}\n", *lines[1:])))
+    found = read_run(run.folder)
+    assert (found.torn, found.results) == (2, run.results)

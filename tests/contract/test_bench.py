@@ -1,0 +1,127 @@
+"""The bench cannot rot: every part of it is measured, at the smallest scale that exercises its code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness import places
+from harness.waiting import NotYet, poll
+from tests.bench.__main__ import PARTS
+from tests.conftest import require_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.engine, pytest.mark.long]
+
+_DEADLINE_S = 170
+
+
+def _bench(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.bench", *arguments]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    # its checkouts and folders are made below this one
+    return {**os.environ, "TMPDIR": str(tmp_path), "TESTCONTAINERS_RYUK_DISABLED": "true"}
+
+
+@pytest.fixture
+def with_docker() -> None:
+    require_engine("docker")
+
+
+@pytest.mark.usefixtures("with_docker")
+def test_every_part_prints_figures(environment: dict[str, str]) -> None:
+    """In one process, so that all parts share one engine."""
+    done = subprocess.run(
+        _bench("--quick", "--markdown", "--engine", "docker"),
+        cwd=places.SHIPPED,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    tables = dict(re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", done.stdout, re.MULTILINE))
+    figures = {title: table.splitlines()[2:] for title, table in tables.items()}
+    assert all(re.search(r"[0-9]", line) for lines in figures.values() for line in lines)
+    parts = {title.partition(":")[0] for title, lines in figures.items() if lines}
+    # three parts measure growth, and two of them have the name of what they print
+    assert {part.name.partition("-")[0] for part in PARTS} == parts
+    assert {"growth: topologies", "growth: checks"} <= set(figures)
+
+
+@pytest.mark.usefixtures("with_docker")
+def test_another_commit_is_measured_too_and_leaves_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    _require_checkout()
+    done = subprocess.run(
+        _bench("--quick", "--engine", "docker", "--beside", "HEAD", "one"),
+        cwd=places.SHIPPED,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  Ratio [0-9.]+ \((within|OVER) ", done.stdout, re.MULTILINE), done.stdout
+    assert list(tmp_path.glob("pooler-harness-bench-*")) == []
+
+
+@pytest.mark.usefixtures("with_docker")
+def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, str], tmp_path: Path) -> None:
+    _require_checkout()
+    process = subprocess.Popen(
+        _bench("--quick", "--engine", "docker", "--beside", "HEAD", "one"),
+        cwd=places.SHIPPED,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def checked_out() -> None:
+        if not list(tmp_path.glob("pooler-harness-bench-*/tree/pyproject.toml")):
+            raise NotYet("no checkout yet")
+
+    try:
+        poll(checked_out, what="the checkout", deadline_s=60)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+        assert process.wait(_DEADLINE_S) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert list(tmp_path.glob("pooler-harness-bench-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--beside", "no-such-commit", "one"], "no such commit"),
+        (["--beside", "HEAD", "startup"], "none of these parts compares trees"),
+        (["no-such-part"], "unknown part 'no-such-part'"),
+        (["--rounds", "0"], "needed a number from 1 on"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_error(arguments: list[str], said: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        _bench(*arguments), cwd=places.SHIPPED, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _require_checkout() -> None:
+    if not (places.SHIPPED / ".git").exists():
+        pytest.skip("the project is not a git checkout")
