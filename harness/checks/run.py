@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from threading import Event, Lock
+from threading import BoundedSemaphore, Event, Lock
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -58,6 +58,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     target: AuditTarget
     #: checks at a time in each topology
     jobs: int
+    #: and in all of them; a topology that ends leaves its share to the others
+    at_a_time: int
     known: tuple[KnownIssue, ...] = ()
     #: run every check under its controls instead
     proving: bool = False
@@ -85,6 +87,8 @@ class Run:
         self._lock = Lock()
         #: what has been answered, and how
         self._statuses: dict[tuple[str, str], Status] = {}
+        #: taken by checks of no group: those of groups are few, and mostly wait
+        self._places = BoundedSemaphore(settings.at_a_time)
         #: set by a signal
         self.interrupted = Event()
         #: set when nothing new may begin, whatever the cause
@@ -252,9 +256,14 @@ class Run:
         if not rows:
             return
         checks = {each.id: each for each in self._settings.catalogue.checks}
-        one = self._prove_row if self._settings.proving else self._verify_row
+        run_row = self._prove_row if self._settings.proving else self._verify_row
+
+        def in_its_turn(row: PlannedCheck) -> None:
+            with contextlib.nullcontext() if checks[row.check].apart else self._places:
+                run_row(checks[row.check], row, topology, workplace)
+
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
-            pending = [pool.submit(one, checks[row.check], row, topology, workplace) for row in rows]
+            pending = [pool.submit(in_its_turn, row) for row in rows]
             try:
                 for each in pending:
                     each.result()

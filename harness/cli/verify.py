@@ -229,7 +229,8 @@ def execute(
                     plan=plan,
                     catalogue=catalogue,
                     target=settings.target,
-                    jobs=settings.jobs or _jobs(len(topologies)),
+                    jobs=settings.jobs or _jobs(),
+                    at_a_time=2 * (settings.jobs or _jobs()),
                     known=settings.known_issues,
                     proving=proving,
                 ),
@@ -249,12 +250,9 @@ def execute(
     return read_run(store.folder)
 
 
-def _jobs(topologies: int) -> int:
-    """Return how many checks to run at a time in each topology.
-
-    Most of a check is waiting for servers: four for each core keep it busy; topologies side by side share them.
-    """
-    return max(2, min(8, 2 * (os.cpu_count() or 2) // topologies))
+def _jobs() -> int:
+    """Return how many checks run at a time in one topology; most of a check is waiting for servers."""
+    return max(2, min(8, 2 * (os.cpu_count() or 2)))
 
 
 def _print_plan(

@@ -68,6 +68,7 @@ _FOLDER = "/srv/harness"
 _DATABASE = "postgres"
 #: where memory is mounted for the data of a database server
 _MEMORY = f"{_FOLDER}/memory"
+_MEMORY_OPTIONS = "size={mib}m,mode=1777"
 #: Keeps the container, and with it the memory, while the server is stopped and started again. A server that ends by
 #: itself ends the container, with its exit code. The cluster of the image is copied into memory, or used where it is.
 _SUPERVISOR = """
@@ -402,7 +403,7 @@ class DockerGroup:
             script = _SUPERVISOR.format(folder=spec.place.folder, script=quote(spec.script))
         in_memory = keeps_data and self.storage.in_memory
         host = api.create_host_config(
-            tmpfs={_MEMORY: f"size={self.storage.memory_mib}m,mode=1777"} if in_memory else None,
+            tmpfs={_MEMORY: _MEMORY_OPTIONS.format(mib=self.storage.memory_mib)} if in_memory else None,
             port_bindings={port: ("127.0.0.1", None)},
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),

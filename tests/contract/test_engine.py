@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect
+from harness.engine import docker as docker_module
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine
 from harness.engine.owner import Owner, process_started
@@ -132,6 +133,30 @@ def test_data_is_where_it_was_asked_for_and_outlives_its_server(name: str, polic
     finally:
         group.close()
         engine.close()
+
+
+def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_was_demanded(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_engine("docker")
+    monkeypatch.setattr(docker_module, "_MEMORY_OPTIONS", "no-such-option={mib}")
+    for policy in (StoragePolicy.AUTO, StoragePolicy.MEMORY):
+        engine = DockerEngine(storage=policy)
+        engine.prepare((POSTGRES,), silent)
+        group = engine.open_group(owner, "contract")
+        try:
+            spec, roles = specify(group)
+            if policy is StoragePolicy.MEMORY:
+                with pytest.raises(ServiceFailedError, match="cannot be kept in memory") as raised:
+                    group.start(spec)
+                assert raised.value.hint == "--storage disk"
+            else:
+                answer(group.start(spec), roles).close()
+                assert not group.storage.in_memory
+                assert "no-such-option" in group.storage.note
+        finally:
+            group.close()
+            engine.close()
 
 
 def test_removal_leaves_nothing_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:

@@ -1,0 +1,70 @@
+"""Data in memory that runs out: an error of the harness, never an Issue of what is under test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.audit.target_loading import reference_target
+from harness.checks.registry import P0, check
+from harness.checks.runner import run_check
+from harness.checks.workplace import Workplace
+from harness.engine import storage
+from harness.engine.docker import DockerEngine
+from harness.engine.storage import StoragePolicy
+from harness.events import silent
+from harness.lab.catalogue import load_topologies, wanted_by
+from harness.lab.lab import stand_up
+from harness.model import Section, Status
+from harness.redaction import Redactor
+from harness.suites.catalogue import catalogue
+from tests.conftest import require_engine
+from tests.unit.made_up import planned
+
+if TYPE_CHECKING:
+    from harness.checks.bench import Bench
+    from harness.engine.owner import Owner
+
+pytestmark = pytest.mark.engine
+_MIB = 160
+
+
+@check("capture.insert", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
+def too_much(bench: Bench) -> None:
+    write = "CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n"
+    bench.expect("the write", bench.attempt(lambda: bench.owner.run(write)), equals="done")
+
+
+@check("capture.delete", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
+def too_much_unseen(bench: Bench) -> None:
+    bench.owner.run("CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n")
+
+
+@check("capture.update", claim="a row is there", section=Section.CAPTURE, severity=P0, area="x")
+def little(bench: Bench) -> None:
+    bench.expect("rows", bench.owner.value("SELECT count(*) FROM public.posts"), equals=0)
+
+
+def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_engine("docker")
+    monkeypatch.setattr(storage, "LAB_MIB", _MIB)
+    monkeypatch.setattr(storage, "ROOMY_MIB", _MIB)
+    topology = load_topologies()["direct"]
+    engine = DockerEngine(storage=StoragePolicy.MEMORY)
+    engine.prepare(wanted_by(topology), silent)
+    lab = stand_up(engine, topology, owner, Redactor())
+    try:
+        assert lab.evidence.storage == f"in memory, {_MIB} MiB at most"
+        workplace = Workplace(lab, reference_target(), catalogue().fixtures)
+        found = {}
+        for each in (too_much, too_much_unseen, little):
+            found[each.id] = run_check(each, planned("direct", each.id), topology, workplace)
+        workplace.close()
+    finally:
+        lab.close()
+        engine.close()
+    for full in ("capture.insert", "capture.delete"):
+        assert found[full].status is Status.NOT_RUN, found[full]
+        assert "the file system of the server's data was full" in found[full].reason
+    assert found["capture.update"].status is Status.OK
