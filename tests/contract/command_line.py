@@ -50,9 +50,10 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     heard_at = [time.monotonic()]
 
     def read(stream: IO[str], lines: list[str]) -> None:
-        for line in stream:
-            lines.append(line)
-            heard_at[0] = time.monotonic()
+        with stream:
+            for line in stream:
+                lines.append(line)
+                heard_at[0] = time.monotonic()
 
     readers = [
         Thread(target=read, args=(stream, output[name]), daemon=True)
