@@ -106,12 +106,14 @@ class Builder:
         files: Mapping[str, str] | None = None,
         *,
         finished: bool = True,
+        only_labels: bool = False,
         hint: str = "",
     ) -> str:
         """Build an image and return its id.
 
         :param tag: the name of the image; one that is not finished is built for it and gets no name.
         :param files: the build context, beyond the Dockerfile.
+        :param only_labels: it runs no command, so it need not wait for a slot behind builds that do.
         :param hint: what to try when it fails for an unknown reason.
         :raises ImageUnavailableError: with the end of the build's output.
         """
@@ -120,7 +122,8 @@ class Builder:
         proxies = {key: os.environ[key] for key in _PROXIES if key in os.environ}
         printed: list[str] = []
         image = ""
-        with self.slot(what):
+        with contextlib.nullcontext() if only_labels else self.slot(what):
+            self.check(what)
             self._notify(ImageProgress(tag, "building"))
             try:
                 for line in self._api.build(
@@ -175,7 +178,7 @@ class Builder:
         if "error" in answer:
             raise failure(f"{what} failed", answer["error"], otherwise=answer["error"])
         # the status is the id, also where the engine chose a name itself, as Podman does
-        return self.build(tag, f"FROM {answer.get('id') or answer['status']}\n", {})
+        return self.build(tag, f"FROM {answer.get('id') or answer['status']}\n", {}, only_labels=True)
 
     def output_of(self, image: str, command: str) -> str:
         """Run a shell command in an image and return what it printed."""

@@ -20,10 +20,9 @@ import msgspec
 
 from harness import places
 from harness.engine.build_failures import failure, wait_for
-from harness.engine.owner import Owner, process_started
-from harness.engine.processes import end_all
-from harness.errors import ImageUnavailableError
-from harness.waiting import NotYet
+from harness.engine.owner import Owner
+from harness.errors import ImageUnavailableError, TimedOutError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +58,9 @@ _LEFT_OUT = (
     "./sys/*",
 )
 _CHUNK = 1 << 20
+#: in the environment of debootstrap and of all that it starts, with the id of the build
+_MARK = "POOLER_HARNESS_BUILD"
+_END_S = 10.0
 
 
 def fingerprint() -> str:
@@ -102,7 +104,7 @@ def bare_system(
         except OSError as error:
             raise failure(f"no Debian {suite} can be made in {folder}", str(error), otherwise=str(error)) from None
         with slot:
-            _debootstrap(debootstrap, suite, folder, cancelled)
+            _debootstrap(debootstrap, suite, folder, owner, cancelled)
         yield root
     finally:
         remove(folder)
@@ -143,11 +145,8 @@ def reap() -> list[str]:
             continue
         if not owner.is_gone():
             continue
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            pid, started = json.loads((folder / "pid.json").read_text(encoding="ascii"))
-            if process_started(pid) == started:
-                end_all(pid, signal.SIGKILL)
-                removed.append(f"process {pid} (debootstrap)")
+        if ended := _end_programs(owner):
+            removed.append(f"{len(ended)} processes of debootstrap in {folder}")
         if remove(folder):
             removed.append(f"folder {folder}")
     return removed
@@ -168,7 +167,7 @@ def remove(folder: Path) -> bool:
     return not folder.exists()
 
 
-def _debootstrap(program: str, suite: str, folder: Path, cancelled: Event) -> None:
+def _debootstrap(program: str, suite: str, folder: Path, owner: Owner, cancelled: Event) -> None:
     mirror = os.environ.get("HARNESS_DEBIAN_MIRROR", _MIRROR)
     root, log = folder / "root", folder / "printed"
     scripts = Path(os.environ.get("DEBOOTSTRAP_DIR", "/usr/share/debootstrap")) / "scripts"
@@ -182,11 +181,10 @@ def _debootstrap(program: str, suite: str, folder: Path, cancelled: Event) -> No
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"LC_ALL": "C"},
+            env=os.environ | {"LC_ALL": "C", _MARK: owner.run_id},
             start_new_session=True,
         )
     try:
-        (folder / "pid.json").write_text(json.dumps([process.pid, process_started(process.pid)]), encoding="ascii")
 
         def ended() -> int:
             if (code := process.poll()) is None:
@@ -196,7 +194,7 @@ def _debootstrap(program: str, suite: str, folder: Path, cancelled: Event) -> No
         code = wait_for(ended, what=f"the build of Debian {suite}", cancelled=cancelled)
     finally:
         if process.poll() is None:
-            end_all(process.pid, signal.SIGKILL)
+            _end_programs(owner)
             process.wait()
     if code != 0:
         said = "".join(
@@ -206,6 +204,32 @@ def _debootstrap(program: str, suite: str, folder: Path, cancelled: Event) -> No
         )
         reason = next((line[3:] for line in reversed(said.splitlines()) if line.startswith("E: ")), f"exit code {code}")
         raise failure(f"debootstrap could not make Debian {suite} from {mirror}", said, otherwise=reason)
+
+
+def _end_programs(owner: Owner) -> set[int]:
+    """End debootstrap and all that it started, and return their pids.
+
+    A shell forks while its processes are being listed, so they are listed until none is left.
+    """
+    mark = f"{_MARK}={owner.run_id}".encode()
+    ended: set[int] = set()
+
+    def gone() -> None:
+        left = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    left.add(int(path.parent.name))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended.update(left)
+        if left:
+            raise NotYet(f"processes {sorted(left)}")
+
+    with contextlib.suppress(TimedOutError):
+        poll(gone, what="debootstrap to end", deadline_s=_END_S)
+    return ended
 
 
 def _mounts_below(folder: Path) -> list[Path]:

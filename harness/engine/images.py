@@ -229,7 +229,7 @@ class Images:
         said = self._builder.output_of(unlabelled, f"{program} --version")
         version = next((word for word in said.split() if word[:1].isdigit()), "")
         labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
-        return self._built(tag, self._builder.build(tag, labelled, {}))
+        return self._built(tag, self._builder.build(tag, labelled, {}, only_labels=True))
 
     def _built(self, tag: str, image: str) -> dict[str, Any]:
         found = self._inspect(tag)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -133,7 +132,7 @@ def test_a_failed_debootstrap_says_why_and_leaves_nothing(programs: Path, tmp_pa
 
 @needs_root
 def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
-    debootstrap(programs, "sleep 600")
+    debootstrap(programs, 'echo $$ > "$3/pid"; while :; do (sleep 600 & true); /bin/true; done')
     cancelled, caught = Event(), []
     builds = tmp_path / "cache/pooler-harness/builds"
 
@@ -152,6 +151,8 @@ def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp
     assert caught == ["the build of Debian trixie was interrupted; nothing of it was kept"]
     assert process_started(pid) is None
     assert list(builds.iterdir()) == []
+    programs_left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in _text_of(path)]
+    assert [path for path in programs_left if path.parent.name != str(os.getpid())] == []
 
 
 def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
@@ -167,7 +168,7 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, programs
 @needs_root
 def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path, tmp_path: Path) -> None:
     # the mount is refused in a container without privileges; the rest holds there, too
-    debootstrap(programs, 'mkdir -p "$3/proc"; mount -t tmpfs none "$3/proc" || true; touch "$3/ready"; sleep 600')
+    debootstrap(programs, 'mkdir -p "$3/proc"; mount -t tmpfs none "$3/proc" || true; echo $$ > "$3/pid"; sleep 600')
     script = (
         "from contextlib import nullcontext\nfrom threading import Event\n"
         "from harness.engine import debian\nfrom harness.engine.owner import Owner\n"
@@ -177,8 +178,9 @@ def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path
     with subprocess.Popen([sys.executable, "-c", script]) as process:
 
         def ready() -> None:
-            if not (builds / "trixie-build-test/root/ready").exists():
-                raise NotYet(f"the exit code is {process.poll()}")
+            if process.poll() is not None:
+                pytest.fail(f"the exit code is {process.poll()}")
+            _pid_in(builds)
 
         try:
             poll(ready, what="debootstrap to run", deadline_s=30)
@@ -187,7 +189,8 @@ def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path
             process.kill()
     pid = _pid_in(builds)
     assert process_started(pid)
-    assert debian.reap() == [f"process {pid} (debootstrap)", f"folder {builds / 'trixie-build-test'}"]
+    folder = builds / "trixie-build-test"
+    assert debian.reap() == [f"2 processes of debootstrap in {folder}", f"folder {folder}"]
     assert process_started(pid) is None
     assert list(builds.iterdir()) == []
     assert str(builds) not in Path("/proc/self/mountinfo").read_text()
@@ -202,8 +205,14 @@ def test_a_folder_of_another_host_is_spared(programs: Path, tmp_path: Path) -> N
 
 
 def _pid_in(builds: Path) -> int:
-    for path in builds.glob("*/pid.json"):
+    for path in builds.glob("*/root/pid"):
         if text := path.read_text():
-            pid, _started = json.loads(text)
-            return int(pid)
+            return int(text)
     raise NotYet("no debootstrap")
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # the process ended
+        return ""
