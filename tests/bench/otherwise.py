@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ import docker
 
 from harness.database import Endpoint, SqlError, connect
 from harness.engine.protocol import Address, Place, ServiceSpec
+from harness.errors import HarnessError
 from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Roles, random_roles
 from harness.lab.services import pooler_spec, postgres_spec
@@ -77,14 +79,16 @@ def _answered(host: str, port: int, roles: Roles) -> None:
 
 def raw_sdk(engine: DockerEngine, topology: Topology) -> float:
     client = docker.from_env()
+    token = secrets.token_hex(4)  # what a killed bench left is in nobody's way
+    upstream = f"bench-postgres-{token}"
     network: Any = None
     containers: list[Any] = []
     began = time.perf_counter()
     try:
-        specs, roles = _specs(engine, topology, "bench-postgres")
+        specs, roles = _specs(engine, topology, upstream)
         if len(specs) > 1:
-            network = client.networks.create("bench-raw")
-        for name, (image, spec) in zip(("bench-postgres", "bench-pooler"), specs, strict=False):
+            network = client.networks.create(f"bench-raw-{token}")
+        for name, (image, spec) in zip((upstream, f"bench-pooler-{token}"), specs, strict=False):
             container = client.containers.run(
                 image,
                 _command(spec),
@@ -194,4 +198,9 @@ def _composed(specs: list[tuple[str, ServiceSpec]], roles: Roles) -> dict[str, A
 
 
 def _call(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    except subprocess.CalledProcessError as error:
+        raise HarnessError(f"{' '.join(command[:2])} ended with {error.returncode}: {error.stderr.strip()}") from None
+    except subprocess.TimeoutExpired:
+        raise HarnessError(f"{' '.join(command[:2])} did not end within 120 s") from None

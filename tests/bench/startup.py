@@ -15,7 +15,9 @@ from tests.bench.figures import Table, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
 
+    from harness.lab.lab import Lab
     from harness.model import Topology
     from tests.bench.setting import Scale, Setting
 
@@ -71,12 +73,21 @@ def start(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, floa
     """Return the seconds until all topologies answered, and until all were gone."""
     with ThreadPoolExecutor(len(topologies)) as pool:
         began = time.perf_counter()
-        labs = list(
-            pool.map(lambda topology: stand_up(setting.engine, topology, setting.owner, Redactor()), topologies)
-        )
-        up = time.perf_counter()
-        list(pool.map(lambda lab: lab.close(), labs))
+        starting = [
+            pool.submit(stand_up, setting.engine, topology, setting.owner, Redactor()) for topology in topologies
+        ]
+        try:
+            for lab in starting:
+                lab.result()
+        finally:  # those that are up are closed, also after an error or Ctrl-C
+            up = time.perf_counter()
+            list(pool.map(_close, starting))
         return up - began, time.perf_counter() - up
+
+
+def _close(starting: Future[Lab]) -> None:
+    if starting.exception() is None:
+        starting.result().close()
 
 
 def _others(setting: Setting) -> tuple[dict[str, Callable[[Topology], float]], list[str]]:

@@ -59,6 +59,10 @@ def test_every_part_prints_figures(environment: dict[str, str]) -> None:
     # three parts measure growth, and two of them have the name of what they print
     assert {part.name.partition("-")[0] for part in PARTS} == parts
     assert {"growth: topologies", "growth: checks"} <= set(figures)
+    documented = (places.SHIPPED / "docs" / "performance.md").read_text(encoding="utf-8")
+    for title, table in tables.items():
+        columns = table.splitlines()[0]
+        assert f"### {title}\n\n{columns}\n" in documented, f"docs/performance.md has no table {title!r} like it"
 
 
 @pytest.mark.usefixtures("with_docker")
