@@ -176,7 +176,7 @@ def _ask(name: str, question: Callable[[], str]) -> bool:
 def _docker() -> str:
     engine = DockerEngine()
     try:
-        return f"engine {engine.version} at {engine.address}"
+        return f"engine {engine.version} at {engine.address}; {engine.memory.describe()}"
     finally:
         engine.close()
 
@@ -197,7 +197,7 @@ def _native(wanted: tuple[Any, ...]) -> str:
         f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
         for each in found.values()
     ]
-    return "; ".join(told + missing)
+    return "; ".join([*told, *missing, NativeEngine().memory.describe()])
 
 
 def _reports(context: Context) -> str:

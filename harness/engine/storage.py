@@ -95,6 +95,15 @@ class MemoryBudget:
             raise ServiceFailedError(found, hint="--storage disk, or fewer topologies at a time")
         return DataStorage(note=f"on disk, without fsync: {found}")
 
+    def describe(self) -> str:
+        """Return in one sentence how much memory is available, and how many topologies it is enough for."""
+        available = max(0, self._available_mib())
+        return (
+            f"{available} MiB of memory for data: enough for "
+            f"{available // (LAB_MIB + _SPARE_MIB)} topologies at a time; "
+            "others keep their data on disk"
+        )
+
     def refused(self, storage: DataStorage, why: str) -> DataStorage:
         """Return what a topology gets whose memory the engine refused.
 

@@ -54,6 +54,12 @@ def test_memory_that_was_demanded_is_never_replaced() -> None:
         budget(StoragePolicy.MEMORY, PLENTY).refused(DataStorage(memory_mib=LAB_MIB, note=""), "no tmpfs here")
 
 
+@pytest.mark.parametrize(("available", "topologies"), [(0, 0), (1535, 0), (1536, 1), (6144, 4)])
+def test_doctor_says_how_many_topologies_the_memory_is_enough_for(available: int, topologies: int) -> None:
+    described = budget(StoragePolicy.AUTO, available).describe()
+    assert described.startswith(f"{available} MiB of memory for data: enough for {topologies} topologies")
+
+
 @given(available=st.integers(0, 20 * LAB_MIB), labs=st.integers(1, 30))
 def test_together_they_never_get_more_than_is_available(available: int, labs: int) -> None:
     shared = budget(StoragePolicy.AUTO, available)
