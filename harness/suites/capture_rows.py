@@ -231,7 +231,7 @@ def float_digits(bench: Bench) -> None:
 
 @breaks(float_digits, at="readings")
 def float_digits_of_the_client(bench: Bench) -> None:
-    bench.rewrite_capture(("set_config('extra_float_digits', '1', true)", "true"))
+    bench.rewrite_capture(("SET extra_float_digits TO '1'", ""))
 
 
 @check(
