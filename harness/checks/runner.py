@@ -82,7 +82,8 @@ def run_check(
                 status, reason = _what_it_means(error, check, bench)
             else:
                 status, reason = _judge(bench)
-            if status is Status.ISSUE and (failure := workplace.own_failure()):
+            # a control is tried after the check itself was, on the same servers
+            if status is Status.ISSUE and control is None and (failure := workplace.own_failure()):
                 status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
     except SqlError as error:
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"

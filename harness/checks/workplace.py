@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _TEMPLATE = "harness_template"
 #: of the memory for data, how much databases may take that nobody needs any more
-_LEFT = 0.6
+_LEFT = 0.5
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
 #: longer than any deadline within it
@@ -100,11 +100,12 @@ class Workplace:
     def drop_database(self, name: str) -> None:
         """Drop a database; where memory allows it is left until the topology ends, which takes it along at once."""
         try:
-            if self._left_bytes < self._may_be_left_bytes:
-                size = leave_database(self._chore(), name)
+            if self._left_bytes >= self._may_be_left_bytes:
+                drop_database(self._chore(), name)
+            elif self._left_bytes + (size := leave_database(self._chore(), name)) <= self._may_be_left_bytes:
                 with self._starting:
                     self._left_bytes += size
-            else:
+            else:  # a large one, while there is still room for ordinary ones
                 drop_database(self._chore(), name)
         except SqlError:
             pass

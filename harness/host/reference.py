@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.audit.target import AuditTarget
+    from harness.database import Client
     from harness.lab.host import HostService
     from harness.lab.lab import Lab
 
@@ -25,6 +26,14 @@ HOST_DATABASE = "harness_host"
 #: that its paths write to
 _TABLE = "public.posts"
 _ACTORS = ({"type": "user", "id": "ada"}, {"type": "user", "id": "bob"})
+
+
+#: the application writes in transactions and in jobs, and in nothing else
+_BUSY = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = current_database() AND usename = 'harness_app' AND state <> 'idle')
+    OR EXISTS (SELECT FROM public.oban_jobs WHERE state IN ('available', 'scheduled', 'executing', 'retryable'))
+"""
 
 
 class _PathsFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +47,10 @@ def reference_paths() -> tuple[PathDeclaration, ...]:
 
 def _paths_file() -> Path:
     return places.PACKAGE / "hostapp" / "paths.toml"
+
+
+def _is_idle(client: Client) -> bool:
+    return not client.value(_BUSY)
 
 
 def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService]:
@@ -72,6 +85,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
         trail=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness trail"),
         application=lambda: connect(lab.chain(HOST_DATABASE), application_name="pooler-harness jobs"),
         admin=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness bench"),
+        is_idle=_is_idle,
         trust_env=False,
     )
     return site, service

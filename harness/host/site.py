@@ -40,6 +40,8 @@ class Site(Struct, frozen=True, kw_only=True):
     application: Callable[[], Client]
     #: connects past the pooler as a superuser; only where the harness stood the servers up
     admin: Callable[[], Client] | None = None
+    #: says whether nothing that the host began is still under way; only where the harness started the host
+    is_idle: Callable[[Client], bool] | None = None
     #: whether nothing more is to be sent: the run is to end
     stopped: Callable[[], bool] = bool
     #: whether the proxies and certificates of this machine's environment hold for the requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Self
 
@@ -25,11 +26,14 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harness.database import Client
     from harness.host.declared import Expected, FailingVariant, ObanJob, PathDeclaration
     from harness.host.site import Site, Values
 
 #: for rows beyond those that were expected to come, seconds; where the path is taken for once, there is more time
 _LATE_S = {EvidenceClass.CI: 0.3, EvidenceClass.HOST: 2.0}
+#: a host that has nothing under way for so long writes no more rows of what was asked of it, seconds
+_IDLE_S = 0.8
 #: what a command is told of the time the path is taken
 _UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNESS_ACTOR"
 
@@ -109,6 +113,7 @@ class Path:
         self._stack = contextlib.ExitStack()
         self._exchange = self._stack.enter_context(Exchange(site))
         self._trail: Trail | None = None
+        self._clients: dict[Callable[[], Client], Client] = {}
         self._jobs = beside.jobs(declared.job) if beside and declared.job else None
         #: what could not be taken back, once the path is closed
         self.left_behind: list[str] = []
@@ -269,13 +274,18 @@ class Path:
         return self.seen(values)
 
     def wait_for_rows(self, values: Values, *, wanted: int, deadline_s: float | None = None) -> None:
-        """Look for the rows until as many as wanted are there, or the deadline has passed."""
+        """Look for the rows until as many as wanted are there, none can come any more, or the deadline has passed."""
+        idle_since: float | None = None
 
-        def probe() -> int:
+        def probe() -> None:
+            nonlocal idle_since
+            is_idle = self._is_idle()
             found = self.count(values)
-            if found < wanted:
+            if found >= wanted:
+                return
+            idle_since = (idle_since or time.monotonic()) if is_idle else None
+            if idle_since is None or time.monotonic() - idle_since < _IDLE_S:
                 raise NotYet(f"{found} rows")
-            return found
 
         with contextlib.suppress(TimedOutError):
             poll(probe, what="rows", deadline_s=self.declared.deadline_s if deadline_s is None else deadline_s)
@@ -294,6 +304,21 @@ class Path:
         """Return how many rows the trail holds of this time by now."""
         return len(self.trail.rows_of(self.expected, values))
 
+    def _is_idle(self) -> bool:
+        """Say whether the host has nothing under way that could still write; False where nobody can tell."""
+        if self.site.is_idle is None or self.site.admin is None:
+            return False
+        with contextlib.suppress(SqlError):
+            return self.site.is_idle(self._client(self.site.admin))
+        return False
+
+    def _client(self, connect: Callable[[], Client]) -> Client:
+        """Return a connection of this path, which ends with it."""
+        client = self._clients.get(connect)
+        if client is None or client.closed:
+            client = self._clients[connect] = self._stack.enter_context(contextlib.closing(connect()))
+        return client
+
     def in_table(self, values: Values) -> TableRows:
         """Return the rows that the audited table itself holds of this time, as the first sees them who can.
 
@@ -302,8 +327,7 @@ class Path:
         told = []
         for connect in filter(None, (self.site.admin, self.site.trail, self.site.application)):
             try:
-                with contextlib.closing(connect()) as client:
-                    return rows_in_table(client, self.expected, values)
+                return rows_in_table(self._client(connect), self.expected, values)
             except RowsNotSeenError as error:
                 told.append(str(error))
             except SqlError as error:
@@ -312,7 +336,8 @@ class Path:
 
     def is_of_the_trail(self, rows: TableRows) -> bool | None:
         """Say whether those rows were written by transactions that wrote to the trail; None when nobody can tell."""
-        with contextlib.suppress(SqlError), contextlib.closing(self.site.trail()) as client:
+        with contextlib.suppress(SqlError):
+            client = self._client(self.site.trail)
             return trail_is_of(client, self.site.target.tables, rows.written_by) if rows.written_by else None
         return None
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 ALL_QUERIES = 24 * 60
+#: psycopg prepares from here on; the drivers suite asks more of each topology
+FEWER = 30
 
 
 @pytest.fixture
@@ -30,13 +32,13 @@ def docker() -> Engine:
     return require_engine("docker")
 
 
-def measure_all(engine: Engine, owner: Owner, topology: Topology) -> dict[str, Measured]:
+def measure_all(engine: Engine, owner: Owner, topology: Topology, queries: int = 60) -> dict[str, Measured]:
     """Run every driver that is installed; in CI all of them have to be."""
     if missing := [driver.name for driver in DRIVERS if not installed(driver)]:
         assert not os.environ.get("CI"), f"CI is set, and not installed: {missing}"
     lab = stand_up(engine, topology, owner, Redactor())
     try:
-        return {driver.name: measure(driver, lab.chain()) for driver in DRIVERS if installed(driver)}
+        return {driver.name: measure(driver, lab.chain(), queries=queries) for driver in DRIVERS if installed(driver)}
     finally:
         lab.close()
 
@@ -45,10 +47,10 @@ def measure_all(engine: Engine, owner: Owner, topology: Topology) -> dict[str, M
 def test_every_driver_is_safe_where_statements_are_tracked(
     docker: Engine, owner: Owner, name: str, servers: int
 ) -> None:
-    for driver, measured in measure_all(docker, owner, load_topologies()[name]).items():
+    for driver, measured in measure_all(docker, owner, load_topologies()[name], FEWER).items():
         assert (measured.errors, measured.wrong, measured.examples) == ({}, 0, ()), driver
         assert measured.clean
-        assert measured.queries == ALL_QUERIES
+        assert measured.queries == 24 * FEWER
         assert measured.server_pids == servers
 
 

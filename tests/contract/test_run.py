@@ -168,7 +168,7 @@ def test_a_topology_that_does_not_stand_exits_3_and_its_rows_are_not_run(any_nam
 def test_a_signal_tears_down_and_leaves_a_valid_run(
     engine_name: str, number: signal.Signals, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
     when_checks_run(tmp_path)
     process.send_signal(number)
     err = ended(process).stderr
@@ -186,7 +186,7 @@ def test_a_signal_tears_down_and_leaves_a_valid_run(
 def test_a_signal_while_servers_start_leaves_nothing(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
 
     def begun() -> StoredRun:
         runs, _ = kept_runs(tmp_path / "reports")
@@ -204,7 +204,7 @@ def test_a_signal_while_servers_start_leaves_nothing(
 def test_what_a_killed_run_left_is_reaped_and_its_rows_are_not_run(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
     when_checks_run(tmp_path)
     other = start(
         running,
@@ -247,9 +247,10 @@ def test_a_full_disk_ends_the_run_with_one_clear_error(any_name: str, tmp_path: 
         pytest.skip("only root can mount a small disk")
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(small)], check=True)
     try:
-        done = harness(tmp_path, "verify", "direct", "--engine", any_name, "--reports", str(small))
+        asked = ("--suite", "capture", "--suite", "actor")
+        done = harness(tmp_path, "verify", "direct", *asked, "--engine", any_name, "--reports", str(small))
         assert done.returncode == 3, done.stderr
         assert "cannot be written" in done.stderr
         assert "Traceback" not in done.stderr

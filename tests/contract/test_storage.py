@@ -10,6 +10,7 @@ from harness.audit.target_loading import reference_target
 from harness.checks.registry import P0, check
 from harness.checks.runner import run_check
 from harness.checks.workplace import Workplace
+from harness.database import SqlError
 from harness.engine import storage
 from harness.engine.docker import DockerEngine
 from harness.engine.storage import StoragePolicy
@@ -19,15 +20,17 @@ from harness.lab.lab import stand_up
 from harness.model import Section, Status
 from harness.redaction import Redactor
 from harness.suites.catalogue import catalogue
+from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.engine.owner import Owner
+    from harness.lab.lab import Lab
 
 pytestmark = pytest.mark.engine
-_MIB = 160
+_MIB = 256
 
 
 @check("capture.insert", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
@@ -46,6 +49,16 @@ def little(bench: Bench) -> None:
     bench.expect("rows", bench.owner.value("SELECT count(*) FROM public.posts"), equals=0)
 
 
+def when_it_answers(lab: Lab) -> None:
+    def probe() -> None:
+        try:
+            lab.connect_admin().close()
+        except SqlError as error:
+            raise NotYet(str(error)) from None
+
+    poll(probe, what="the server to recover", deadline_s=60)
+
+
 def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("docker")
     monkeypatch.setattr(storage, "LAB_MIB", _MIB)
@@ -60,6 +73,7 @@ def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, mon
         found = {}
         for each in (too_much, too_much_unseen, little):
             found[each.id] = run_check(each, planned("direct", each.id), topology, workplace)
+            when_it_answers(lab)  # a server that cannot write its log recovers
         workplace.close()
     finally:
         lab.close()
