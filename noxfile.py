@@ -118,7 +118,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests: unit tests, and contract tests on the engines that this machine has."""
     install(session, "tests", "drivers", "embedded", "bench")
     # most of a contract test is waiting for servers; one process where somebody chose what to run, as debuggers need
-    workers = min(os.cpu_count() or 1, _MOST_WORKERS)
+    workers = min((os.cpu_count() or 1) + 1, _MOST_WORKERS)
     chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
     session.run("pytest", *chosen)
 

@@ -288,7 +288,8 @@ class Path:
                 raise NotYet(f"{found} rows")
 
         with contextlib.suppress(TimedOutError):
-            poll(probe, what="rows", deadline_s=self.declared.deadline_s if deadline_s is None else deadline_s)
+            deadline_s = self.declared.deadline_s if deadline_s is None else deadline_s
+            poll(probe, what="rows", deadline_s=deadline_s, interval_s=0.03)
 
     def watch(self, values: Values, wanted: int) -> None:
         """Watch for a moment whether more rows come, as of what is done twice, or after the answer."""
@@ -298,7 +299,7 @@ class Path:
                 raise NotYet("no more rows")
 
         with contextlib.suppress(TimedOutError):
-            poll(more, what="more rows", deadline_s=_LATE_S[self.site.evidence_class], interval_s=0.05)
+            poll(more, what="more rows", deadline_s=_LATE_S[self.site.evidence_class], interval_s=0.15)
 
     def count(self, values: Values) -> int:
         """Return how many rows the trail holds of this time by now."""

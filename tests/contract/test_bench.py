@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
-_DEADLINE_S = 170
+#: for a hang; a slow machine may take several times as long as a fast one
+_DEADLINE_S = 850
 
 
 def _bench(*arguments: str) -> list[str]:
