@@ -230,7 +230,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
     both = [
-        start(running, tmp_path, "verify", "direct", "transaction", "--suite", "actor", "--engine", engine_name)
+        start(running, tmp_path, "verify", "direct", "transaction", "--suite", "redaction", "--engine", engine_name)
         for _ in range(2)
     ]
     for process in both:
@@ -249,7 +249,7 @@ def test_a_full_disk_ends_the_run_with_one_clear_error(any_name: str, tmp_path: 
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(small)], check=True)
     try:
-        asked = ("--suite", "capture", "--suite", "actor")
+        asked = ("--suite", "actor", "--suite", "export", "--suite", "redaction")
         done = harness(tmp_path, "verify", "direct", *asked, "--engine", any_name, "--reports", str(small))
         assert done.returncode == 3, done.stderr
         assert "cannot be written" in done.stderr
