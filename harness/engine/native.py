@@ -25,7 +25,7 @@ from harness import places
 from harness.engine import embedded
 from harness.engine.images import load_recipe
 from harness.engine.owner import Owner, process_started
-from harness.engine.processes import descendants, end_all
+from harness.engine.processes import descendants, end_all, output_of
 from harness.engine.protocol import (
     Address,
     Origin,
@@ -188,17 +188,7 @@ class NativeEngine:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a program of the server as the user that servers run as."""
-        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603 -- our own arguments
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            cwd="/",
-            **_as(self.user),  # type: ignore[call-overload]
-        )
-        return done
+        return output_of(command, _as(self.user))
 
     def origin(self, wanted: Wanted) -> Origin:
         """Return where a product's program is, once it is prepared.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Mapping
 
 _GONE_DEADLINE_S = 10.0
 
@@ -46,3 +48,22 @@ def end_all(pid: int, number: signal.Signals) -> None:
 
     with contextlib.suppress(HarnessError):
         poll(all_gone, what="the server's children to end", deadline_s=_GONE_DEADLINE_S, interval_s=0.005)
+
+
+def output_of(command: list[str], as_user: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
+    """Run a program of a server to its end, and return its exit code with stdout and stderr in one.
+
+    :param as_user: subprocess's options for the user that servers run as.
+    :raises OSError: when it cannot be started.
+    """
+    done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- our own arguments
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd="/",
+        **as_user,
+    )
+    return done

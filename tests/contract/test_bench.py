@@ -15,18 +15,24 @@ from harness import places
 from harness.waiting import NotYet, poll
 from tests.bench.__main__ import PARTS
 from tests.conftest import require_engine
+from tests.contract.command_line import ended
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
-#: for a hang; a slow machine may take several times as long as a fast one
-_DEADLINE_S = 850
 
-
-def _bench(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tests.bench", *arguments]
+def _started(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.bench", *arguments],
+        cwd=places.SHIPPED,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @pytest.fixture
@@ -43,15 +49,7 @@ def with_docker() -> None:
 @pytest.mark.usefixtures("with_docker")
 def test_every_part_prints_figures(environment: dict[str, str]) -> None:
     """In one process, so that all parts share one engine."""
-    done = subprocess.run(
-        _bench("--quick", "--markdown", "--engine", "docker"),
-        cwd=places.SHIPPED,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_DEADLINE_S,
-    )
+    done = ended(_started(environment, "--quick", "--markdown", "--engine", "docker"))
     assert done.returncode == 0, done.stderr
     tables = dict(re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", done.stdout, re.MULTILINE))
     figures = {title: table.splitlines()[2:] for title, table in tables.items()}
@@ -69,15 +67,7 @@ def test_every_part_prints_figures(environment: dict[str, str]) -> None:
 @pytest.mark.usefixtures("with_docker")
 def test_another_commit_is_measured_too_and_leaves_nothing(environment: dict[str, str], tmp_path: Path) -> None:
     _require_checkout()
-    done = subprocess.run(
-        _bench("--quick", "--engine", "docker", "--beside", "HEAD", "one"),
-        cwd=places.SHIPPED,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_DEADLINE_S,
-    )
+    done = ended(_started(environment, "--quick", "--engine", "docker", "--beside", "HEAD", "one"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  Ratio [0-9.]+ \((within|OVER) ", done.stdout, re.MULTILINE), done.stdout
     assert list(tmp_path.glob("pooler-harness-bench-*")) == []
@@ -86,14 +76,7 @@ def test_another_commit_is_measured_too_and_leaves_nothing(environment: dict[str
 @pytest.mark.usefixtures("with_docker")
 def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, str], tmp_path: Path) -> None:
     _require_checkout()
-    process = subprocess.Popen(
-        _bench("--quick", "--engine", "docker", "--beside", "HEAD", "one"),
-        cwd=places.SHIPPED,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = _started(environment, "--quick", "--engine", "docker", "--beside", "HEAD", "one")
 
     def checked_out() -> None:
         if not list(tmp_path.glob("pooler-harness-bench-*/tree/pyproject.toml")):
@@ -102,7 +85,7 @@ def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, s
     try:
         poll(checked_out, what="the checkout", deadline_s=60)
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-        assert process.wait(_DEADLINE_S) == 130
+        assert ended(process).returncode == 130
     finally:
         process.kill()
         process.wait()
@@ -119,9 +102,7 @@ def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, s
     ],
 )
 def test_a_wrong_argument_is_one_clear_error(arguments: list[str], said: str, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        _bench(*arguments), cwd=places.SHIPPED, env=environment, capture_output=True, text=True, check=False
-    )
+    done = ended(_started(environment, *arguments))
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
