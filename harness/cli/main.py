@@ -14,7 +14,7 @@ from harness.cli.context import Context
 from harness.cli.settings import read_settings
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
-from harness.engine.storage import LAB_MIB, StoragePolicy
+from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
 from harness.errors import HarnessError, UsageError
 from harness.redaction import Redactor
 
@@ -135,7 +135,8 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--storage",
         choices=tuple(StoragePolicy),
-        help=f"where servers keep their data: auto takes memory, {LAB_MIB} MiB a topology, where it is available",
+        help=f"where servers keep their data (default: auto: in memory, {LAB_MIB} to {ROOMY_MIB} MiB a topology, where "
+        f"{NEEDED_MIB} MiB are available, else on disk); memory: there or not at all; disk: without fsync",
     )
     command.add_argument("--jobs", type=_positive, metavar="N", help="checks at a time in each topology")
     command.add_argument(

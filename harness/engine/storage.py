@@ -24,6 +24,8 @@ LAB_MIB = 1024
 ROOMY_MIB = 2560
 #: left to everything else on the machine
 _SPARE_MIB = 512
+#: a topology that finds less keeps its data on disk
+NEEDED_MIB = LAB_MIB + _SPARE_MIB
 
 _MEMINFO = Path("/proc/meminfo")
 #: of the control group that a container or a service manager puts this process into; version 2, then version 1
@@ -81,16 +83,15 @@ class MemoryBudget:
         if durable:
             return DataStorage(note="on disk, with fsync: the topology is declared durable")
         if self._policy is StoragePolicy.DISK:
-            return DataStorage(note="on disk, without fsync")
-        needed = LAB_MIB + _SPARE_MIB
+            return DataStorage(note="on disk, without fsync: --storage disk was asked for")
         with self._lock:
             available = self._available_mib() - self._given_mib
-            if available >= needed:
+            if available >= NEEDED_MIB:
                 # half of what is left, so that the topologies after it find room, too
                 memory_mib = max(LAB_MIB, min(ROOMY_MIB, (available - _SPARE_MIB) // 2))
                 self._given_mib += memory_mib
                 return DataStorage(memory_mib=memory_mib, note=f"in memory, {memory_mib} MiB at most")
-        found = f"{needed} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
+        found = f"{NEEDED_MIB} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
         if self._policy is StoragePolicy.MEMORY:
             raise ServiceFailedError(found, hint="--storage disk, or fewer topologies at a time")
         return DataStorage(note=f"on disk, without fsync: {found}")
@@ -100,7 +101,7 @@ class MemoryBudget:
         available = max(0, self._available_mib())
         return (
             f"{available} MiB of memory for data: enough for "
-            f"{available // (LAB_MIB + _SPARE_MIB)} topologies at a time; "
+            f"{available // NEEDED_MIB} topologies at a time; "
             "others keep their data on disk"
         )
 
