@@ -86,7 +86,8 @@ def run_check(
             if status is Status.ISSUE and control is None and (failure := workplace.own_failure()):
                 status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
     except SqlError as error:
-        status, reason = Status.NOT_RUN, f"no database could be made for the check: {describe(error)}"
+        why = workplace.own_failure() or describe(error)
+        status, reason = Status.NOT_RUN, f"no database could be made for the check: {why}"
     except HarnessError as error:
         if not (interrupted and interrupted.is_set()):
             raise

@@ -136,7 +136,10 @@ class Workplace:
             bench.close()
 
     def own_failure(self) -> str:
-        """Return why a server failed its clients where the harness is at fault: the file system of its data is full."""
+        """Return why servers failed their clients where the harness is at fault: one ended, or its memory is full."""
+        for service in self._lab.services:
+            if not (state := service.state()).running:
+                return f"the service {service.name} does not run: {state.detail}"
         full = _NO_SPACE in self._lab.postgres.logs()
         return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
 

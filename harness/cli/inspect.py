@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from harness.cli.context import Context
     from harness.engine.protocol import Origin
+    from harness.engine.storage import StoragePolicy
 
 
 def list_things(context: Context, arguments: Namespace) -> int:
@@ -153,7 +154,10 @@ def doctor(context: Context, _arguments: Namespace) -> int:
     settings = context.settings
     topologies = load_topologies(settings.topologies)
     wanted = tuple(dict.fromkeys(each for topology in topologies.values() for each in wanted_by(topology)))
-    usable = [_ask("docker", _docker), _ask("native", lambda: _native(wanted))]
+    usable = [
+        _ask("docker", lambda: _docker(settings.storage)),
+        _ask("native", lambda: _native(wanted, settings.storage)),
+    ]
     writable = _ask("reports", lambda: _reports(context))
     sys.stdout.write(f"{'topologies':<12} ok       {', '.join(topologies)}\n")
     if not any(usable):
@@ -173,15 +177,15 @@ def _ask(name: str, question: Callable[[], str]) -> bool:
     return True
 
 
-def _docker() -> str:
-    engine = DockerEngine()
+def _docker(storage: StoragePolicy) -> str:
+    engine = DockerEngine(storage=storage)
     try:
         return f"engine {engine.version} at {engine.address}; {engine.memory.describe()}"
     finally:
         engine.close()
 
 
-def _native(wanted: tuple[Any, ...]) -> str:
+def _native(wanted: tuple[Any, ...], storage: StoragePolicy) -> str:
     found: dict[tuple[str, str], Origin] = {}
     missing = []
     for each in wanted:
@@ -197,7 +201,7 @@ def _native(wanted: tuple[Any, ...]) -> str:
         f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
         for each in found.values()
     ]
-    return "; ".join([*told, *missing, NativeEngine().memory.describe()])
+    return "; ".join([*told, *missing, NativeEngine(storage).memory.describe()])
 
 
 def _reports(context: Context) -> str:
@@ -212,9 +216,10 @@ def reap(context: Context, _arguments: Namespace) -> int:
     if context.settings.engine != "native":
         try:
             engines.append(DockerEngine(context.settings.images))
-        except EngineUnavailableError:
+        except EngineUnavailableError as error:
             if context.settings.engine == "docker":
                 raise
+            context.terminal.say(f"Docker was not asked: {error.what}")
     removed = []
     for engine in engines:
         removed += engine.reap()

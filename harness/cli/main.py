@@ -134,7 +134,7 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", choices=("auto", "docker", "native"), help="auto prefers Docker")
     command.add_argument(
         "--storage",
-        choices=tuple(StoragePolicy),
+        choices=tuple(map(str, StoragePolicy)),
         help=f"where servers keep their data (default: auto: in memory, {LAB_MIB} to {ROOMY_MIB} MiB a topology, where "
         f"{NEEDED_MIB} MiB are available, else on disk); memory: there or not at all; disk: without fsync",
     )

@@ -75,7 +75,7 @@ _SUPERVISOR = """
 cd {folder} || exit
 if [ -e memory ]; then cp -a cluster memory/data && ln -s memory/data data || exit; else ln -s cluster data || exit; fi
 mkfifo start || exit
-trap 'kill -INT "$server"; wait "$server"; exit' TERM INT QUIT
+trap 'kill -INT "$server"; wait "$server"; exit $?' TERM INT QUIT
 while :; do
     sh -c {script} &
     server=$!
@@ -136,7 +136,7 @@ class DockerEngine:
                 f"no Docker engine answers at {self.address or 'the default address'}: {_short(error)}",
                 hint="start Docker, set DOCKER_HOST, or use --engine native",
             ) from None
-        self.memory = MemoryBudget(storage, self._available_mib)
+        self.memory = MemoryBudget(storage, self._available)
         self.reach = Reach(is_local=self._is_on_this_machine())
 
     def _is_on_this_machine(self) -> bool:
@@ -147,14 +147,14 @@ class DockerEngine:
             return False
         return info.get("Name") == socket.gethostname() and info.get("KernelVersion") == os.uname().release
 
-    def _available_mib(self) -> int:
-        """Return the memory available for data where containers run."""
+    def _available(self) -> tuple[int, str]:
+        """Return the memory available for data where containers run, and why there is none."""
         if self.reach.is_local:
-            return available_here_mib()
+            return available_here_mib(), ""
         try:  # what others use of it cannot be seen from here
-            return int(self._api.info().get("MemTotal", 0)) // 2**20 // 2
-        except _TROUBLE:
-            return 0
+            return int(self._api.info().get("MemTotal", 0)) // 2**20 // 2, ""
+        except _TROUBLE as error:
+            return 0, f"the Docker engine does not say how much memory it has: {_short(error)}"
 
     def _connect(self, version: str = "auto") -> APIClient:
         if host := os.environ.get("DOCKER_HOST"):

@@ -67,7 +67,7 @@ class NativeEngine:
 
         :param storage: where the data of database servers is kept.
         """
-        self.memory = MemoryBudget(storage, _available_mib)
+        self.memory = MemoryBudget(storage, _available)
         self.version = os.uname().sysname + " " + os.uname().release
         self._preparing = Lock()
         #: by product; whoever adds one prepares it, and everybody else waits for it
@@ -246,8 +246,11 @@ class NativeGroup:
         self._closed = False
         try:
             self._folder.mkdir(parents=True)
+            for made in (self._folder.parent, self._folder):
+                _open_to_servers(made)
             (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
         except OSError as error:
+            engine.memory.give_back(storage)
             raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(self._folder)) from None
 
     def place(self, name: str, wanted: Wanted) -> Place:
@@ -281,8 +284,12 @@ class NativeGroup:
             if self._wanted[spec.place.name].product == "postgres":
                 done = engine.run(["cp", "-a", str(engine.cluster(spec.place.origin)), spec.place.data])
                 if done.returncode != 0:
+                    said = done.stdout.strip().splitlines() or ["cp did not say why"]
                     raise ServiceFailedError(
-                        f"the cluster could not be copied: {done.stdout.strip()}", where=str(folder)
+                        f"the cluster could not be copied: {said[-1]}",
+                        where=str(folder),
+                        detail=log_tail(done.stdout),
+                        hint="--storage disk" if self.storage.in_memory else "",
                     )
         except OSError as error:
             raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(folder)) from None
@@ -517,19 +524,27 @@ def _runs_in_memory() -> Path:
     return _SHARED_MEMORY / f"pooler-harness-{os.geteuid()}"
 
 
-def _available_mib() -> int:
-    """Return how much may be kept in shared memory, in MiB; 0 where a folder of our own cannot be made in it."""
+def _available() -> tuple[int, str]:
+    """Return how much may be kept in shared memory, in MiB, and why nothing may."""
     folder = _runs_in_memory()
     try:
         if not os.path.ismount(_SHARED_MEMORY):
-            return 0
+            return 0, f"{_SHARED_MEMORY} is not a file system in memory"
         folder.mkdir(mode=0o755, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():  # somebody else was there first
-            return 0
-        return min(shutil.disk_usage(folder).free // 2**20, available_here_mib())
-    except OSError:
-        return 0
+            return 0, f"{folder} is not a folder of this user"
+        _open_to_servers(folder)
+        return min(shutil.disk_usage(folder).free // 2**20, available_here_mib()), ""
+    except FileExistsError:
+        return 0, f"{folder} is not a folder of this user"
+    except OSError as error:
+        return 0, f"{folder} cannot be used: {error.strerror}"
+
+
+def _open_to_servers(folder: Path) -> None:
+    """Let the user that servers run as pass through a folder, whatever the umask is, and nobody else write to it."""
+    folder.chmod(0o755)
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _MIB = 2**20
 #: the least that one topology's data gets; a full file system ends its checks as Not run
@@ -28,14 +28,8 @@ _SPARE_MIB = 512
 NEEDED_MIB = LAB_MIB + _SPARE_MIB
 
 _MEMINFO = Path("/proc/meminfo")
-#: of the control group that a container or a service manager puts this process into; version 2, then version 1
-_CGROUP_LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 class StoragePolicy(StrEnum):
@@ -64,13 +58,14 @@ class DataStorage(Struct, frozen=True, kw_only=True):
 class MemoryBudget:
     """Gives memory to topologies as long as there is enough, counting what it gave and is not returned."""
 
-    def __init__(self, policy: StoragePolicy, available_mib: Callable[[], int]) -> None:
+    def __init__(self, policy: StoragePolicy, available: Callable[[], tuple[int, str]]) -> None:
         """Give nothing yet.
 
-        :param available_mib: returns how much memory is available for data now, in MiB.
+        :param available: returns how much memory is available for data now, in MiB, and why there is none: "" when the
+            number says it all.
         """
         self._policy = policy
-        self._available_mib = available_mib
+        self._available = available
         self._given_mib = 0
         self._lock = Lock()
 
@@ -85,25 +80,26 @@ class MemoryBudget:
         if self._policy is StoragePolicy.DISK:
             return DataStorage(note="on disk, without fsync: --storage disk was asked for")
         with self._lock:
-            available = self._available_mib() - self._given_mib
-            if available >= NEEDED_MIB:
-                # half of what is left, so that the topologies after it find room, too
-                memory_mib = max(LAB_MIB, min(ROOMY_MIB, (available - _SPARE_MIB) // 2))
+            available, why = self._available()
+            available -= self._given_mib
+            if memory_mib := _share(available):
                 self._given_mib += memory_mib
                 return DataStorage(memory_mib=memory_mib, note=f"in memory, {memory_mib} MiB at most")
-        found = f"{NEEDED_MIB} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
+        found = why or f"{NEEDED_MIB} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
         if self._policy is StoragePolicy.MEMORY:
             raise ServiceFailedError(found, hint="--storage disk, or fewer topologies at a time")
         return DataStorage(note=f"on disk, without fsync: {found}")
 
     def describe(self) -> str:
-        """Return in one sentence how much memory is available, and how many topologies it is enough for."""
-        available = max(0, self._available_mib())
-        return (
-            f"{available} MiB of memory for data: enough for "
-            f"{available // NEEDED_MIB} topologies at a time; "
-            "others keep their data on disk"
-        )
+        """Return in one sentence how much memory is available, and how many topologies get some at a time."""
+        if self._policy is StoragePolicy.DISK:
+            return "data is kept on disk: --storage disk was asked for"
+        available, why = self._available()
+        topologies, left = 0, available
+        while share := _share(left):
+            topologies, left = topologies + 1, left - share
+        others = "others do not start" if self._policy is StoragePolicy.MEMORY else "others keep it on disk"
+        return f"{why or f'{available} MiB of memory for data'}: enough for {topologies} topologies at a time; {others}"
 
     def refused(self, storage: DataStorage, why: str) -> DataStorage:
         """Return what a topology gets whose memory the engine refused.
@@ -122,20 +118,47 @@ class MemoryBudget:
             self._given_mib -= storage.memory_mib
 
 
-def available_here_mib() -> int:
-    """Return how much memory this machine has available, within the limit of our control group; 0 when unknown.
+def _share(available_mib: int) -> int:
+    """Return what one topology gets of the memory that is available, in MiB; 0 when it is not enough."""
+    if available_mib < NEEDED_MIB:
+        return 0
+    # half of it, so that the topologies after it find room, too
+    return max(LAB_MIB, min(ROOMY_MIB, (available_mib - _SPARE_MIB) // 2))
 
-    Sources: proc(5), MemAvailable; the kernel's documentation of cgroup-v1 and cgroup-v2.
+
+def available_here_mib() -> int:
+    """Return how much memory this machine has available, within the limits of our control groups; 0 when unknown.
+
+    Source: proc(5), MemAvailable.
     """
     try:
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
         available = int(lines["MemAvailable"].split()[0]) // 1024
     except (OSError, KeyError, ValueError):
         return 0
-    for limit, used in _CGROUP_LIMITS:
-        try:
-            left = (int(limit.read_text()) - int(used.read_text())) // _MIB
-        except (OSError, ValueError):  # "max" is written where there is no limit
-            continue
-        available = min(available, max(0, left))
+    for folder in _own_groups():
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            try:
+                left = (int((folder / limit).read_text()) - int((folder / used).read_text())) // _MIB
+            except (OSError, ValueError):  # "max" is written where there is no limit
+                continue
+            available = min(available, max(0, left))
     return available
+
+
+def _own_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that limit the memory of this process, from its own to the root.
+
+    Source: cgroups(7), /proc/pid/cgroup: `hierarchy:controllers:path`, with no controllers in version 2.
+    """
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = _GROUPS / "memory" if controllers else _GROUPS
+        own = root / path.lstrip("/")
+        yield from (own, *(parent for parent in own.parents if parent == root or root in parent.parents))

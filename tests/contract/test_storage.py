@@ -27,6 +27,7 @@ from tests.unit.made_up import planned
 if TYPE_CHECKING:
     from harness.checks.bench import Bench
     from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
 
 pytestmark = pytest.mark.engine
@@ -47,6 +48,12 @@ def too_much_unseen(bench: Bench) -> None:
 @check("capture.update", claim="a row is there", section=Section.CAPTURE, severity=P0, area="x")
 def little(bench: Bench) -> None:
     bench.expect("rows", bench.owner.value("SELECT count(*) FROM public.posts"), equals=0)
+
+
+@check("capture.update", claim="the server answers", section=Section.CAPTURE, severity=P0, area="x")
+def server_goes_away(bench: Bench) -> None:
+    bench.lab.postgres.kill()
+    bench.expect("an answer", bench.attempt(lambda: bench.owner.value("SELECT 1")), equals="done")
 
 
 def when_it_answers(lab: Lab) -> None:
@@ -82,3 +89,18 @@ def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, mon
         assert found[full].status is Status.NOT_RUN, found[full]
         assert "the file system of the server's data was full" in found[full].reason
     assert found["capture.update"].status is Status.OK
+
+
+def test_a_server_that_is_gone_is_never_an_issue(any_engine: Engine, owner: Owner) -> None:
+    topology = load_topologies()["direct"]
+    any_engine.prepare(wanted_by(topology), silent)
+    lab = stand_up(any_engine, topology, owner, Redactor())
+    try:
+        workplace = Workplace(lab, reference_target(), catalogue().fixtures)
+        for gone in (server_goes_away, little):  # the second one meets a server that is gone already
+            result = run_check(gone, planned("direct", gone.id), topology, workplace)
+            assert result.status is Status.NOT_RUN, result
+            assert "the service postgres does not run" in result.reason
+        workplace.close()
+    finally:
+        lab.close()

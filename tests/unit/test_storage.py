@@ -19,7 +19,7 @@ PLENTY = 100 * LAB_MIB
 
 
 def budget(policy: StoragePolicy, available_mib: int) -> MemoryBudget:
-    return MemoryBudget(policy, lambda: available_mib)
+    return MemoryBudget(policy, lambda: (available_mib, ""))
 
 
 @pytest.mark.parametrize("policy", [StoragePolicy.AUTO, StoragePolicy.MEMORY])
@@ -54,10 +54,20 @@ def test_memory_that_was_demanded_is_never_replaced() -> None:
         budget(StoragePolicy.MEMORY, PLENTY).refused(DataStorage(memory_mib=LAB_MIB, note=""), "no tmpfs here")
 
 
-@pytest.mark.parametrize(("available", "topologies"), [(0, 0), (1535, 0), (1536, 1), (6144, 4)])
-def test_doctor_says_how_many_topologies_the_memory_is_enough_for(available: int, topologies: int) -> None:
-    described = budget(StoragePolicy.AUTO, available).describe()
-    assert described.startswith(f"{available} MiB of memory for data: enough for {topologies} topologies")
+@given(available=st.integers(0, 20 * LAB_MIB))
+def test_doctor_says_how_many_topologies_get_memory_at_a_time(available: int) -> None:
+    shared = budget(StoragePolicy.AUTO, available)
+    described = shared.describe()
+    served = 0
+    while shared.take(durable=False).in_memory:
+        served += 1
+    assert f"{available} MiB of memory for data: enough for {served} topologies at a time" in described
+
+
+def test_the_reason_for_no_memory_is_the_one_that_was_found() -> None:
+    shared = MemoryBudget(StoragePolicy.AUTO, lambda: (0, "/memory/x is not a folder of this user"))
+    assert shared.take(durable=False).note == "on disk, without fsync: /memory/x is not a folder of this user"
+    assert "not a folder of this user" in shared.describe()
 
 
 @given(available=st.integers(0, 20 * LAB_MIB), labs=st.integers(1, 30))
@@ -81,15 +91,30 @@ def test_memory_that_the_engine_refused_is_there_for_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "found"), [("max", "1", 4000), ("2147483648", "1073741824", 1024), ("1", "2147483648", 0), ("x", "1", 4000)]
+    ("own", "group", "limit", "used", "found"),
+    [
+        ("0::/\n", "", "max", "1", 4000),
+        ("0::/\n", "", "2147483648", "1073741824", 1024),
+        ("0::/user/unit\n", "user/unit", "1", "2147483648", 0),
+        ("0::/user/unit/deeper\n", "user/unit", "2147483648", "1073741824", 1024),
+        ("5:cpu,memory:/outer/inner\n", "memory/outer", "2147483648", "1073741824", 1024),
+        ("5:cpu:/outer\n", "memory/outer", "2147483648", "1073741824", 4000),
+        ("nonsense\n", "", "x", "1", 4000),
+    ],
 )
-def test_a_control_group_lowers_what_is_available(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, found: int
+def test_every_control_group_above_this_process_lowers_what_is_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, group: str, limit: str, used: str, found: int
 ) -> None:
-    for name, text in (("meminfo", "MemTotal: 8 kB\nMemAvailable:   4096000 kB\n"), ("limit", limit), ("used", used)):
-        (tmp_path / name).write_text(text)
+    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:   4096000 kB\n")
+    (tmp_path / "own").write_text(own)
+    folder = tmp_path / "groups" / group
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if "memory" in group else ("memory.max", "memory.current")
+    for name, text in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(text)
     monkeypatch.setattr(storage, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(storage, "_CGROUP_LIMITS", ((tmp_path / "limit", tmp_path / "used"),))
+    monkeypatch.setattr(storage, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(storage, "_GROUPS", tmp_path / "groups")
     assert available_here_mib() == found
 
 
