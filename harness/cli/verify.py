@@ -47,7 +47,12 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Catalogue, Check
     from harness.cli.context import Context
+    from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Topology
+
+
+#: what the native engine verifies first
+_FIRST = ("direct", "session", "transaction")
 
 
 def verify(context: Context, arguments: Namespace) -> int:
@@ -154,9 +159,14 @@ def report(context: Context, arguments: Namespace) -> int:
         for name in known:
             if name not in missing:
                 context.terminal.say(f"{name}: its evidence for this code is complete; --fresh runs it again")
-        if missing:
-            topologies = named_topologies(settings, missing)
-            fresh = [execute(context, topologies, settings.catalogue, settings.catalogue.checks)]
+        for part in _in_parts(settings, missing):
+            if context.signals.received:
+                break
+            if fresh:
+                fill(evidence, settings)
+                context.terminal.say(f"the tables of {', '.join(_FIRST)} are in {settings.rendered}/; the others follow")
+            topologies = named_topologies(settings, part)
+            fresh.append(execute(context, topologies, settings.catalogue, settings.catalogue.checks))
             evidence = evidence_here(settings)
     for why in evidence.left_out:
         context.terminal.say(f"note: {why}")
@@ -171,7 +181,7 @@ def report(context: Context, arguments: Namespace) -> int:
         sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
     else:
         recap_evidence(evidence)
-    say_where(context, fresh[0].folder if fresh else None, paths)
+    say_where(context, fresh[-1].folder if fresh else None, paths)
     for row in evidence.rows:
         if row.status is Status.ISSUE:
             context.terminal.say(
@@ -184,9 +194,20 @@ def report(context: Context, arguments: Namespace) -> int:
         return EXIT_ISSUE
     if not any(each.status is not Status.NOT_RUN for each in results):
         return EXIT_NOTHING
-    if fresh and any(not stood.stood for stood in fresh[0].record.topologies.values()):
+    if any(not stood.stood for run in fresh for stood in run.record.topologies.values()):
         return EXIT_NOTHING
     return EXIT_NOT_RUN if arguments.strict and any(each.status is Status.NOT_RUN for each in results) else 0
+
+
+def _in_parts(settings: Settings, missing: list[str]) -> list[list[str]]:
+    """Return the topologies to run at a time.
+
+    The native engine is for who wants to see something soon: the three pool modes that people compare come first.
+    """
+    if settings.engine != "native":
+        return [missing] if missing else []
+    first = [name for name in missing if name in _FIRST]
+    return [part for part in (first, [name for name in missing if name not in _FIRST]) if part]
 
 
 # --- running -----------------------------------------------------------------------------------------------
