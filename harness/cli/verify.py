@@ -164,7 +164,8 @@ def report(context: Context, arguments: Namespace) -> int:
                 break
             if fresh:
                 fill(evidence, settings)
-                context.terminal.say(f"the tables of {', '.join(_FIRST)} are in {settings.rendered}/; the others follow")
+                done = ", ".join(fresh[-1].record.topologies)
+                context.terminal.say(f"the tables of {done} are in {settings.rendered}/; the others follow")
             topologies = named_topologies(settings, part)
             fresh.append(execute(context, topologies, settings.catalogue, settings.catalogue.checks))
             evidence = evidence_here(settings)
