@@ -35,7 +35,6 @@ from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, To
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-
     from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -229,23 +228,21 @@ class Run:
                 self._stop.set()
                 raise
 
-    def _paths(
-        self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace, undisturbed: Lock
-    ) -> None:
+    def _paths(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace, undisturbed: Lock) -> None:
         """Take the paths of the host, which ends with the last of them.
 
         :param undisturbed: held from the start of the host to its end; making the host ready to start may take long.
         """
-        if not self._takes_paths(rows, topology):
-            return self._in_groups(rows, topology, workplace)
-        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
-            self._engine.prepare((HOST,), self._tell)
+        takes_paths = self._takes_paths(rows, topology)
+        if takes_paths:
+            with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+                self._engine.prepare((HOST,), self._tell)
         with undisturbed:
-            workplace.start_host()
+            if takes_paths:
+                workplace.start_host()
             self._in_groups(rows, topology, workplace)
             with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
                 workplace.end_host()
-        return None
 
     def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
         """Run group after group, the checks of each side by side."""
