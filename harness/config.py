@@ -69,8 +69,13 @@ def at_key(path: str, key: str) -> str:
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the closest ones, else all of them."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+    return close_to(name, names) or f"known: {', '.join(names) or 'none'}"
+
+
+def close_to(name: str, names: Iterable[str]) -> str:
+    """Return a hint for a misspelt name: the closest ones; "" where none is close."""
+    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
@@ -92,7 +97,7 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
             )
         return ConfigError(f"{key}: this key is missing", where=where)
     allowed = _allowed(expected) or said
-    hint = nearest(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
+    hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
     if "env:" in allowed:  # where only a name is allowed, what stands there may be a secret
         shown = "another text"

@@ -277,6 +277,9 @@ class Run:
     def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
         if self._stop.is_set():
             return
+        if reason := workplace.why_nothing_runs():
+            self._answer(_not_run(row, reason))
+            return
         self._tell(CheckStarted(topology.name, check.id))
         result = run_check(check, row, topology, workplace, interrupted=self._stop)
         self._answer(accept_known(result, self._settings.known))

@@ -59,6 +59,8 @@ class Workplace:
         self._chores: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
+        #: a server was found ended, or its memory full
+        self._failed = False
         #: by databases that nobody needs any more
         self._left_bytes = 0
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
@@ -135,8 +137,17 @@ class Workplace:
         finally:
             bench.close()
 
+    def why_nothing_runs(self) -> str:
+        """Return why no check can run any more, once a check found that; "" when the servers are back."""
+        return self.own_failure() if self._failed else ""
+
     def own_failure(self) -> str:
         """Return why servers failed their clients where the harness is at fault: one ended, or its memory is full."""
+        found = self._find_failure()
+        self._failed = bool(found)
+        return found
+
+    def _find_failure(self) -> str:
         for service in self._lab.services:
             if not (state := service.state()).running:
                 return f"the service {service.name} does not run: {state.detail}"

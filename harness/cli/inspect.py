@@ -165,27 +165,28 @@ def doctor(context: Context, _arguments: Namespace) -> int:
     return 0 if any(usable) and writable else 3
 
 
-def _ask(name: str, question: Callable[[], str]) -> bool:
+def _ask(name: str, question: Callable[[], list[str]]) -> bool:
     try:
-        answer = question()
+        answer, *more = question()
     except HarnessError as error:
         sys.stdout.write(
             f"{name:<12} missing  {error.what}\n" + (f"{'':<12}          try: {error.hint}\n" if error.hint else "")
         )
         return False
     sys.stdout.write(f"{name:<12} ok       {answer}\n")
+    sys.stdout.writelines(f"{'':<21} {line}\n" for line in more)
     return True
 
 
-def _docker(storage: StoragePolicy) -> str:
+def _docker(storage: StoragePolicy) -> list[str]:
     engine = DockerEngine(storage=storage)
     try:
-        return f"engine {engine.version} at {engine.address}; {engine.memory.describe()}"
+        return [f"engine {engine.version} at {engine.address}", engine.memory.describe()]
     finally:
         engine.close()
 
 
-def _native(wanted: tuple[Any, ...], storage: StoragePolicy) -> str:
+def _native(wanted: tuple[Any, ...], storage: StoragePolicy) -> list[str]:
     found: dict[tuple[str, str], Origin] = {}
     missing = []
     for each in wanted:
@@ -197,17 +198,17 @@ def _native(wanted: tuple[Any, ...], storage: StoragePolicy) -> str:
             missing.append(error.what)
         else:
             found.setdefault((origin.product, origin.version), origin)
-    told = [
+    programs = [
         f"{each.product} {each.version} ({each.reference})" + (f": {each.note}" if each.note else "")
         for each in found.values()
     ]
-    return "; ".join([*told, *missing, NativeEngine(storage).memory.describe()])
+    return [*programs, *missing, NativeEngine(storage).memory.describe()]
 
 
-def _reports(context: Context) -> str:
+def _reports(context: Context) -> list[str]:
     folder = context.settings.reports
     require_writable(folder)
-    return f"{folder} is writable, {shutil.disk_usage(folder).free // 2**20} MiB free"
+    return [f"{folder} is writable, {shutil.disk_usage(folder).free // 2**20} MiB free"]
 
 
 def reap(context: Context, _arguments: Namespace) -> int:

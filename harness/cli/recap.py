@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.cli.context import Context
+    from harness.model import Result
     from harness.store import StoredRun
 
 EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
@@ -58,11 +59,12 @@ def say_issues(context: Context, runs: list[StoredRun]) -> None:
     for run in runs:
         for each in run.answers():
             if each.status is Status.ISSUE:
-                context.terminal.say(issue_line(each.topology, each.check, each.reason, each.reproduce))
+                context.terminal.say(issue_line(each))
 
 
-def issue_line(topology: str, check: str, reason: str, reproduce: str) -> str:
-    return f"Issue {topology} {check}: {reason}\n  reproduce: {reproduce}"
+def issue_line(result: Result) -> str:
+    kind = f"Known Issue ({result.known.link})" if result.known else "Issue"
+    return f"{kind} {result.topology} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
 
 
 def _host_was_not_seen(run: StoredRun) -> bool:

@@ -185,9 +185,7 @@ def report(context: Context, arguments: Namespace) -> int:
     say_where(context, fresh[-1].folder if fresh else None, paths)
     for row in evidence.rows:
         if row.status is Status.ISSUE:
-            context.terminal.say(
-                issue_line(row.result.topology, row.result.check, row.result.reason, row.result.reproduce)
-            )
+            context.terminal.say(issue_line(row.result))
     if context.signals.received:
         return EXIT_INTERRUPTED
     results = [row.result for row in evidence.rows]

@@ -182,8 +182,8 @@ def _rationale(stood: TopologyEvidence, shown: Count, *, hosted: bool) -> str:
     mode = stood.declared.pool_mode
     what = f"{_chain(stood)}" + (f" in {mode} mode" if mode else "")
     return (
-        f"CI-class evidence: the harness stood up {what} itself and exercised the library's paths "
-        f"{'and those of a reference host with a real job runner ' if hosted else ''}on it "
+        f"CI-class evidence: the harness started {what} itself and ran its checks "
+        f"{'and the paths of a reference host with a real job runner ' if hosted else ''}on it "
         f"({shown.ok} OK, {shown.issue} Issue, {shown.na} N/A, {shown.not_run} Not run). It shows this class of "
         "topology, with this pool mode, these pool sizes and this prepare policy. It does not show a production "
         "environment: its servers, settings and load, its own HTTP handlers and job runner are not part of it, and "

@@ -182,7 +182,8 @@ def _measure(setting: Setting, parts: Sequence[Part], arguments: argparse.Namesp
         asked = {"rounds": arguments.rounds, "rows": arguments.rows, "topologies": tuple(arguments.topology or ())}
         scale = msgspec.structs.replace(scale, **{name: value for name, value in asked.items() if value})
         try:
-            for table in part.measure(setting, scale):
+            for measured in part.measure(setting, scale):
+                table = measured.without_verdicts() if arguments.quick else measured
                 print(table.markdown() if arguments.markdown else table.plain(), flush=True)
         except HarnessError as error:  # the other parts can still be measured
             print(f"bench: {part.name}: {error}", file=sys.stderr, flush=True)

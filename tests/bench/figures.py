@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+#: as :func:`verdict` writes it
+_VERDICT = re.compile(r"\b(?:within|OVER) [0-9][0-9.]*(?: (?:s|MB))?(?![0-9.])")
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -28,6 +34,13 @@ class Table(Struct, frozen=True, kw_only=True):
         lines = [_cells(self.columns), "|" + "---|" * len(self.columns), *map(_cells, self.rows)]
         notes = "".join(f"\n{note}\n" for note in self.notes)
         return f"\n### {self.title}\n\n" + "\n".join(lines) + "\n" + notes
+
+
+    def without_verdicts(self) -> Table:
+        """Return the figures alone: bounds are for the usual scale."""
+        rows = tuple(tuple(_VERDICT.sub("", cell).strip() for cell in row) for row in self.rows)
+        notes = tuple(_VERDICT.sub("", note).replace(" ()", "") for note in self.notes)
+        return msgspec.structs.replace(self, rows=rows, notes=notes)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
