@@ -13,7 +13,7 @@ from harness.engine.native import NativeEngine
 from harness.engine.owner import Owner
 from harness.errors import HarnessError
 from harness.events import silent
-from harness.lab.catalogue import load_topologies, wanted_by
+from harness.lab.topologies import load_topologies, wanted_by
 from harness.store import new_run_id
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from harness.audit.target import AuditTarget
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from harness.checks.environment import EnvironmentRun
+from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
 from harness.cli.filling import fill, preflight_of
 from harness.cli.planning import declared_as, evidence_here, new_record, plan_environment
@@ -14,8 +14,8 @@ from harness.cli.recap import exit_code, recap, say_issues, say_where
 from harness.config import nearest
 from harness.errors import UsageError
 from harness.events import RunEnded, RunStarted
+from harness.host.env_secrets import looked_up
 from harness.host.environment import resolve
-from harness.host.secrecy import looked_up
 from harness.store import RunStore, new_run_id, read_run, require_writable
 from harness.suites.catalogue import whole_catalogue
 

@@ -15,9 +15,9 @@ from harness.cli.planning import chosen_options, evidence_here, exec_command, na
 from harness.cli.recap import exit_code, say_issues, say_where
 from harness.cli.verify import execute
 from harness.errors import UsageError
-from harness.host.declared import CommandDeclaration
-from harness.host.junit import require_patterns
-from harness.host.secrecy import secrets_of
+from harness.host.declarations import CommandDeclaration
+from harness.host.env_secrets import secrets_of
+from harness.host.junit_verdict import require_patterns
 from harness.suites.commands import command_checks
 
 if TYPE_CHECKING:

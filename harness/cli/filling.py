@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.host.preflight import PreflightRow, preflight
+from harness.preflight.gates import PreflightRow, preflight
 from harness.report.render import fragments, render
-from harness.report.splicing import into
+from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ import msgspec
 
 from harness.cli.arguments import seconds_up_to
 from harness.errors import ConfigError, DatabaseError, HarnessError, TimedOutError, UsageError
-from harness.recognition import FACTS, Recognition, contradictions, recognise
+from harness.recognition.contradictions import contradictions
+from harness.recognition.findings import FACTS, Recognition
+from harness.recognition.recognise import recognise
 
 if TYPE_CHECKING:
     from argparse import Namespace, _SubParsersAction

@@ -15,8 +15,8 @@ from harness.config import nearest
 from harness.engine.docker import DockerEngine
 from harness.engine.native import NativeEngine, find_program
 from harness.errors import EngineUnavailableError, HarnessError, UsageError
-from harness.lab.catalogue import load_topologies, select, wanted_by, with_versions
 from harness.lab.host import HOST
+from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.store import require_writable
 from harness.suites.catalogue import catalogue
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.errors import UsageError
-from harness.report.lint_rules import RULES
-from harness.report.linting import LintReport, lint
+from harness.lint.linter import LintReport, lint
+from harness.lint.rules import RULES
 
 if TYPE_CHECKING:
     from argparse import Namespace, _SubParsersAction

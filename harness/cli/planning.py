@@ -13,10 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from harness import places
-from harness.checks.runner import accept_known
+from harness.checks.execution import accept_known
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
-from harness.lab.catalogue import load_topologies, select, with_versions
+from harness.lab.topologies import load_topologies, select, with_versions
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Topology
 from harness.provenance import fingerprint, provenance
 from harness.redaction import MASK, Redactor

@@ -16,15 +16,15 @@ from harness.checks.documented import require_sound
 from harness.engine.images import ImagePolicy, products
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError, UsageError
-from harness.host.declared import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
-from harness.host.preflight import PreflightDeclaration
+from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
-from harness.host.sound import require_host_sound
+from harness.host.validation import require_host_sound
 from harness.model import Attestation, KnownIssue
-from harness.recognition import FACTS
+from harness.preflight.gates import PreflightDeclaration
+from harness.recognition.findings import FACTS
 from harness.report.comparison import FIELDS
 from harness.suites.catalogue import catalogue, whole_catalogue
-from harness.suites.features import feature_of
+from harness.suites.pooling.probes import feature_of
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.run import Run, RunSettings
+from harness.checks.scheduler import Run, RunSettings
 from harness.cli.environments import verify_environment
 from harness.cli.filling import fill, put_into
 from harness.cli.planning import (
@@ -36,8 +36,8 @@ from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.errors import UsageError
 from harness.events import Notice, RunEnded, RunStarted
-from harness.host.secrecy import secrets_of
-from harness.lab.catalogue import wanted_by
+from harness.host.env_secrets import secrets_of
+from harness.lab.topologies import wanted_by
 from harness.model import Status
 from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
 

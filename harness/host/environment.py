@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from harness.database import Client, SqlError, confidential, connect_to, describe
 from harness.errors import ConfigError, DatabaseError, HarnessError
-from harness.host.declared import Caller, EnvironmentDeclaration
-from harness.host.secrecy import fill_in, require_set, variables_of
+from harness.host.declarations import Caller, EnvironmentDeclaration
+from harness.host.env_secrets import fill_in, require_set, variables_of
 from harness.host.site import Site
 from harness.lab.services import postgres_settings
 from harness.model import EnvironmentEvidence, EvidenceClass
-from harness.recognition import contradictions, recognise
+from harness.recognition.contradictions import contradictions
+from harness.recognition.recognise import recognise
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:

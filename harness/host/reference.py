@@ -9,7 +9,7 @@ from msgspec import Struct
 from harness import config, places
 from harness.database import SqlError, connect, create_database, describe
 from harness.errors import DatabaseError
-from harness.host.declared import Caller, PathDeclaration
+from harness.host.declarations import Caller, PathDeclaration
 from harness.host.site import Site
 from harness.lab.host import start_host
 from harness.model import EvidenceClass

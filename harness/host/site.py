@@ -12,7 +12,7 @@ from msgspec import Struct
 from harness.audit.target import AuditTarget
 from harness.database import Client
 from harness.errors import ConfigError
-from harness.host.declared import Caller
+from harness.host.declarations import Caller
 from harness.model import EvidenceClass
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from harness.engine.images import load_product
 from harness.engine.protocol import Service, log_tail
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.events import silent
-from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Role, Roles, random_roles
 from harness.lab.services import (
     effective_prepare,
@@ -26,6 +25,7 @@ from harness.lab.services import (
     postgres_settings,
     postgres_spec,
 )
+from harness.lab.topologies import wanted_by
 from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
 

@@ -10,7 +10,8 @@ from harness.database import SqlError, create_database, describe, drop_database
 from harness.engine.images import load_product
 from harness.errors import HarnessError
 from harness.model import Prepare, Topology, TopologyEvidence
-from harness.recognition import contradictions, recognise
+from harness.recognition.contradictions import contradictions
+from harness.recognition.recognise import recognise
 
 if TYPE_CHECKING:
     from harness.lab.lab import Lab

@@ -3,9 +3,3 @@
 Everything is found with the rights of an ordinary role. Every transaction is read-only and rolled back, and no
 setting, lock, temporary table, prepared statement or session stays behind.
 """
-
-from harness.recognition.contradicting import contradictions
-from harness.recognition.notes import FACTS, Recognition
-from harness.recognition.recognising import recognise
-
-__all__ = ["FACTS", "Recognition", "contradictions", "recognise"]

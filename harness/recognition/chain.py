@@ -6,14 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING, Self
 
 from harness.errors import DatabaseError
-from harness.recognition.notes import TROUBLE
+from harness.recognition.findings import TROUBLE
 from harness.wire import PROTOCOL_3_0, Deadline, LoginError, Message, Wire, authentication_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-    from harness.recognition.reaching import Route
+    from harness.recognition.direct_probe import Route
 
 #: how long the servers may take to roll back when we leave; after that the sockets are just closed
 _FAREWELL_S = 0.5

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.recognition.notes import TROUBLE
+from harness.recognition.findings import TROUBLE
 
 if TYPE_CHECKING:
     from harness.recognition.chain import Chain
-    from harness.recognition.notes import Notes
+    from harness.recognition.findings import Notes
     from harness.wire import Wire
 
 _SETTINGS = (

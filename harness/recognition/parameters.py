@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.recognition.notes import PARAMETERS
+from harness.recognition.findings import PARAMETERS
 from harness.recognition.versions import AFTER_OPTIONS, BEFORE_OPTIONS
 from harness.wire import ServerError, Wire
 
 if TYPE_CHECKING:
     from harness.recognition.chain import Chain
-    from harness.recognition.notes import Notes
-    from harness.recognition.pressing import Move
+    from harness.recognition.findings import Notes
+    from harness.recognition.pool_probe import Move
 
 #: what shows whether a parameter arrived, where that has another name
 _SHOWN_AS = {"options": "statement_timeout"}

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from harness.recognition.chain import Chain
-    from harness.recognition.notes import Notes
+    from harness.recognition.findings import Notes
     from harness.wire import Wire
 
 # Names are qualified: a search_path may hide the catalog's. Times are microseconds since 1970, because a text

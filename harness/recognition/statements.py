@@ -8,12 +8,12 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from harness.recognition.notes import TROUBLE
+from harness.recognition.findings import TROUBLE
 from harness.wire import ServerError, forget, parse, run
 
 if TYPE_CHECKING:
-    from harness.recognition.notes import Notes
-    from harness.recognition.pressing import Pressure
+    from harness.recognition.findings import Notes
+    from harness.recognition.pool_probe import Pressure
     from harness.wire import Part, Wire
 
 _FACT = "prepared_statements"

@@ -13,8 +13,8 @@ from harness import places
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.report.escape import Ready, code, link, text
-from harness.report.features import anchor
-from harness.report.junit import junit
+from harness.report.feature_map import anchor
+from harness.report.junit_report import junit
 from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
 from harness.store import write_together

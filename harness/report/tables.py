@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.checks.environment import NOT_SAFE
-from harness.host.preflight import PreflightRow
+from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
+from harness.preflight.gates import PreflightRow
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Count, Evidence, Row, count, worst
-from harness.report.features import DriverRow, FeatureGroup, driver_table, feature_map
+from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.path_rows import PathRow, path_rows
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row

@@ -10,38 +10,24 @@ from harness.checks.registry import Catalogue, Fixtures, build_catalogue
 from harness.host.reference import reference_paths
 from harness.suites import (
     actor,
-    actor_actions,
-    actor_sharing,
-    actor_work,
     capture,
-    capture_evasion,
-    capture_operations,
-    capture_rows,
-    capture_transactions,
-    capture_trouble,
-    careless,
     continuity,
     drivers,
     environment,
     export,
     investigation,
     observability,
-    pooling_connections,
-    pooling_recognition,
-    pooling_sharing,
-    pooling_state,
-    pooling_statements,
-    pooling_transactions,
-    pooling_trouble,
+    pooling,
     redaction,
     retention,
     trail_breaks,
 )
 from harness.suites.commands import command_checks
-from harness.suites.paths import path_checks
+from harness.suites.paths.aspects import path_checks
+from harness.suites.pooling import failures as pooling_failures
 
 if TYPE_CHECKING:
-    from harness.host.declared import CommandDeclaration, PathDeclaration
+    from harness.host.declarations import CommandDeclaration, PathDeclaration
 
 FIXTURES = Fixtures(
     sql=Path(__file__).parent / "tables.sql",
@@ -78,16 +64,20 @@ def catalogue() -> Catalogue:
 def _suites() -> Catalogue:
     return build_catalogue(
         (
-            *(capture, capture_transactions, capture_rows, capture_evasion, capture_operations, capture_trouble),
-            *(actor, actor_sharing, actor_actions, actor_work, careless),
-            *(redaction, retention, export, investigation, observability, continuity),
+            *capture.MODULES,
+            *actor.MODULES,
+            redaction,
+            retention,
+            export,
+            investigation,
+            observability,
+            continuity,
             trail_breaks,
-            *(pooling_statements, pooling_state, pooling_sharing, pooling_transactions),
-            *(pooling_connections, pooling_recognition),
+            *pooling.MODULES,
             environment,
             drivers,
             # restarts servers at its end, so nothing comes after it
-            pooling_trouble,
+            pooling_failures,
         ),
         FIXTURES,
     )

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.findings import NotExercisedError
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
 from harness.database import console
 from harness.errors import ConfigError, TimedOutError, UsageError
 from harness.host.command import run, variables
-from harness.host.junit import JUnitResult, add_up, find_junit, read_junit
+from harness.host.junit_verdict import JUnitResult, add_up, find_junit, read_junit
 from harness.model import Section, Status
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from harness.checks.bench import Bench
-    from harness.host.declared import CommandDeclaration
+    from harness.checks.context import Bench
+    from harness.host.declarations import CommandDeclaration
 
 _EXIT, _THROUGH = "exit code", "it came through the pooler"
 _CONSOLE = Capability(

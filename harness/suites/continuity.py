@@ -17,7 +17,7 @@ from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 _HERE = Section.CONTINUITY
 _DEADLINE_S = 20

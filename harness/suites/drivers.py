@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.backends import MOVING
 from harness.checks.documented import WORKS
-from harness.checks.findings import NotExercisedError
+from harness.checks.record import NotExercisedError
+from harness.checks.server_connections import MOVING
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
-from harness.messages import Answer
-from harness.suites.features import WRONG, fails, feature, works_here
+from harness.libpq import Answer
+from harness.suites.pooling.probes import WRONG, fails, feature, works_here
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
     from harness.checks.registry import Check, Control
     from harness.model import Outcome
 

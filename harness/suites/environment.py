@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.target_file import Feature
-from harness.checks.findings import NotExercisedError
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
 from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.audit.target import Change
-    from harness.checks.bench import Bench
-    from harness.checks.environment import EnvironmentBench
+    from harness.checks.context import Bench
+    from harness.checks.environment_workspace import EnvironmentBench
     from harness.database import Client
     from harness.host.canary import Canary
 

@@ -19,7 +19,7 @@ from harness.model import Section
 from harness.suites.habits import ADA, BOB, reader
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
     from harness.database import Client
 
 _HERE = Section.EXPORT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.actor import Actor
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
     from harness.database import Client
 
 ADA, BOB = Actor("user", "ada"), Actor("user", "bob")

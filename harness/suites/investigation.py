@@ -27,7 +27,7 @@ from harness.suites.habits import ADA, BOB, reader, unlink_actions
 
 if TYPE_CHECKING:
     from harness.audit.reading import AuditedChange
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
     from harness.database import Client
 
 _HERE = Section.EXPORT

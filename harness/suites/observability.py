@@ -23,7 +23,7 @@ from harness.suites.habits import ADA, reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 _HERE = Section.OBSERVABILITY
 _CANARY = "canary-4711"

@@ -16,7 +16,7 @@ from harness.model import Section
 from harness.suites.habits import ADA
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 _HERE = Section.RETENTION
 _AREA = "purge"

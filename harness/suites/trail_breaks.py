@@ -12,7 +12,7 @@ from harness.checks.registry import breaks_trail
 from harness.suites.habits import blind_coverage, unlink_actions
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 #: compares the trail with what was installed, so any change of it is noticed
 _COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")

@@ -20,8 +20,8 @@ from harness.engine.choice import choose
 from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
 from harness.events import silent
-from harness.lab.catalogue import load_topologies, wanted_by
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies, wanted_by
 from harness.redaction import Redactor
 from harness.store import new_run_id
 

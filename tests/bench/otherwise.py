@@ -20,9 +20,9 @@ import docker
 from harness.database import Endpoint, SqlError, connect
 from harness.engine.protocol import Address, Place, ServiceSpec
 from harness.errors import HarnessError
-from harness.lab.catalogue import wanted_by
 from harness.lab.credentials import Roles, random_roles
 from harness.lab.services import pooler_spec, postgres_spec
+from harness.lab.topologies import wanted_by
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:

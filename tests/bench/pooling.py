@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.database import create_database
 from harness.lab.lab import stand_up
-from harness.recognition import recognise
+from harness.recognition.recognise import recognise
 from harness.redaction import Redactor
 from harness.suites.catalogue import catalogue
 from tests.bench.figures import Table, verdict

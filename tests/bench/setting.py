@@ -13,8 +13,8 @@ from msgspec import Struct
 from harness.engine.choice import choose
 from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
-from harness.lab.catalogue import load_topologies, select, wanted_by
 from harness.lab.host import HOST
+from harness.lab.topologies import load_topologies, select, wanted_by
 from harness.store import new_run_id
 from tests.bench.trees import Tree, this_tree
 

@@ -20,8 +20,8 @@ from harness.audit.target_loading import reference_target
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, WorkUndoneError, audited
 from harness.database import Client, SqlError, connect, create_database, roll_back
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:

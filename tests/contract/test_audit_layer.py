@@ -15,8 +15,8 @@ from harness.audit.target_loading import reference_target
 from harness.audit.work import advice
 from harness.database import Client, SqlError, connect, create_database
 from harness.errors import DatabaseError
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from harness.drivers.measure import DRIVERS, Measured, installed, measure
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 from tests.conftest import require_engine
 

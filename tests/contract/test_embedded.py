@@ -15,8 +15,8 @@ from harness.database import connect
 from harness.engine import embedded, native
 from harness.engine.native import NativeEngine
 from harness.events import silent
-from harness.lab.catalogue import load_topologies, wanted_by
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies, wanted_by
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:

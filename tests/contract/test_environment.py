@@ -12,8 +12,8 @@ from harness.audit.target_loading import load_target
 from harness.cli.main import main
 from harness.database import connect, create_database
 from harness.engine.owner import Owner
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies
 from harness.model import EvidenceClass, Result, Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run

@@ -17,9 +17,9 @@ from harness.engine.builds import LABEL_BUILD, LABEL_PID
 from harness.engine.docker import DockerEngine
 from harness.engine.owner import Owner
 from harness.errors import EngineUnavailableError, ImageUnavailableError
-from harness.lab.catalogue import load_topologies
 from harness.lab.host import HOST, QUEUE, WORKER, HostService, start_host
 from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 from harness.store import new_run_id
 from harness.waiting import NotYet, poll

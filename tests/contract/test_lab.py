@@ -15,8 +15,8 @@ from harness.engine.docker import DockerEngine
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import services
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 from tests.conftest import require_engine
 

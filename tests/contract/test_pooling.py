@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import places
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies
 from harness.model import Behaviour, PoolMode, Result, Status
 from harness.redaction import Redactor
 from harness.store import read_run

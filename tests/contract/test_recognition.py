@@ -11,15 +11,16 @@ from msgspec.structs import replace
 
 from harness.database import Endpoint, connect
 from harness.errors import InterruptedRunError
-from harness.lab.catalogue import load_topologies
 from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
 from harness.model import PoolMode
-from harness.recognition import FACTS, Recognition, contradictions, recognise
 from harness.recognition.chain import Chain
-from harness.recognition.notes import PARAMETERS
+from harness.recognition.contradictions import contradictions
+from harness.recognition.direct_probe import reach
+from harness.recognition.findings import FACTS, PARAMETERS, Recognition
 from harness.recognition.parameters import STATEMENT
-from harness.recognition.pressing import Pressure
-from harness.recognition.reaching import reach
+from harness.recognition.pool_probe import Pressure
+from harness.recognition.recognise import recognise
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 from harness.wire import Deadline, Wire

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.audit.target_loading import reference_target
+from harness.checks.execution import run_check
 from harness.checks.registry import P0, check
-from harness.checks.runner import run_check
-from harness.checks.workplace import Workplace
+from harness.checks.workspace import Workplace
 from harness.database import SqlError
 from harness.engine import storage
 from harness.engine.docker import DockerEngine
 from harness.engine.storage import StoragePolicy
 from harness.events import silent
-from harness.lab.catalogue import load_topologies, wanted_by
 from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Section, Status
 from harness.redaction import Redactor
 from harness.suites.catalogue import catalogue
@@ -25,7 +25,7 @@ from tests.conftest import require_engine
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab

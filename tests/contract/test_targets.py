@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.audit import target
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.model import Status
 from harness.store import StoredRun, read_run
 from tests.contract.command_line import harness

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.model import (
     EvidenceClass,
     Expectation,

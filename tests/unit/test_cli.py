@@ -8,7 +8,7 @@ import pytest
 from harness.cli.main import main
 from harness.cli.settings import read_settings
 from harness.errors import ConfigError, HarnessError
-from harness.lab.catalogue import load_topologies, select
+from harness.lab.topologies import load_topologies, select
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import config
 from harness.errors import ConfigError, UsageError
-from harness.lab.catalogue import load_topologies, load_topology, with_versions
+from harness.lab.topologies import load_topologies, load_topology, with_versions
 from harness.model import PoolMode, TopologyFile
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.runner import accept_known
+from harness.checks.execution import accept_known
 from harness.model import Behaviour, FeatureOutcome, Outcome, PlannedCheck, Result, Section, Severity, Status
 from harness.report.evidence import Evidence, Row
-from harness.report.features import driver_table, feature_map
+from harness.report.feature_map import driver_table, feature_map
 from harness.report.render import render
 from harness.report.tables import build_report
 

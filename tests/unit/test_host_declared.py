@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from harness import config
 from harness.cli.settings import ProjectFile
 from harness.errors import ConfigError, UsageError
-from harness.host.declared import Caller
+from harness.host.declarations import Caller
 from harness.host.environment import Environment, resolve
 from harness.host.site import Values
-from harness.host.sound import require_host_sound
+from harness.host.validation import require_host_sound
 from harness.redaction import MASK, Redactor
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 
 from harness.audit.target_loading import load_target
 from harness.errors import ConfigError
-from harness.host.declared import Caller, Step
-from harness.host.exchange import Answer, Exchange
+from harness.host.declarations import Caller, Step
+from harness.host.http_client import Answer, Exchange
 from harness.host.site import Site, Values
 from harness.model import EvidenceClass
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.host.declared import Expected
+from harness.host.audited_table import RowsNotSeenError, _conditions
+from harness.host.declarations import Expected
 from harness.host.site import Values
-from harness.host.table import RowsNotSeenError, _conditions
 
 COLUMNS = {"slug": True, "state": True, "data": False, "id": False}
 

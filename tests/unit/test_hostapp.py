@@ -26,7 +26,7 @@ from harness.hostapp import backoff, correlation, validation
 from harness.hostapp.counters import Counters
 from harness.hostapp.log_lines import JsonLines, context_of, described
 from harness.hostapp.settings import Actor, SettingsError, load_migration, load_settings
-from harness.lab.catalogue import load_topologies, load_topology
+from harness.lab.topologies import load_topologies, load_topology
 from harness.model import Notifier
 
 if TYPE_CHECKING:

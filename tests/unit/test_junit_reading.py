@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.host.junit import LARGEST_BYTES, add_up, find_junit, read_junit, require_patterns
+from harness.host.junit_verdict import LARGEST_BYTES, add_up, find_junit, read_junit, require_patterns
 from harness.model import Status
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from harness.checks import registry
 from harness.checks.registry import Capability
 from harness.cli import lint as command
 from harness.errors import UsageError
+from harness.lint.commands import Place, Verdict
+from harness.lint.findings import Finding, Level, Page
+from harness.lint.linter import lint
+from harness.lint.pointers import pointers
+from harness.lint.repository import Repository
+from harness.lint.rules import RULES, judge
+from harness.lint.secrets import masked, shapes_in
+from harness.markdown.tables import Cell, read_document
 from harness.redaction import Redactor
-from harness.report.lint_commands import Place, Verdict
-from harness.report.lint_findings import Finding, Level, Page
-from harness.report.lint_pointers import pointers
-from harness.report.lint_repository import Repository
-from harness.report.lint_rules import RULES, judge
-from harness.report.lint_secrets import masked, shapes_in
-from harness.report.linting import lint
-from harness.report.markdown_tables import Cell, read_document
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.lint.secrets import masked, shapes_in
 from harness.redaction import MASK
-from harness.report.lint_secrets import masked, shapes_in
 from tests.growth import is_linear
 
 # put together here, so that no scanner takes this file for a leak

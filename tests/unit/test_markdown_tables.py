@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from harness.markdown.blocks import split_cells
+from harness.markdown.inline import Span, SpanKind, plain, spans
+from harness.markdown.tables import Kind, Table, read_document
 from harness.report.escape import code, text
-from harness.report.markdown_blocks import split_cells
-from harness.report.markdown_inline import Span, SpanKind, plain, spans
-from harness.report.markdown_tables import Kind, Table, read_document
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 _PIECES = [

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from harness.audit.target import Change
-from harness.host.declared import Expected
-from harness.host.taking import Seen
-from harness.suites.path_expectations import written
+from harness.host.declarations import Expected
+from harness.host.path_runner import Seen
+from harness.suites.paths.expectations import written
 
 
 def change(op: str, key: int | None, transaction: str = "1") -> Change:

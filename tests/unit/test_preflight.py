@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from harness.errors import ConfigError
-from harness.host.elixir_source import entries, masked
-from harness.host.elixir_version import ElixirVersion, admits, is_requirement, parse_version
-from harness.host.preflight import LOCK, MANIFEST, README, TAG, PreflightDeclaration, PreflightRow, preflight
-from harness.host.preflight_python_readme import documented
-from harness.host.project_files import Folder
-from harness.host.release_tags import releases
 from harness.model import Status
+from harness.preflight.elixir_source import entries, masked
+from harness.preflight.elixir_version import ElixirVersion, admits, is_requirement, parse_version
+from harness.preflight.gates import LOCK, MANIFEST, README, TAG, PreflightDeclaration, PreflightRow, preflight
+from harness.preflight.project_files import Folder
+from harness.preflight.python_readme import documented
+from harness.preflight.release_tags import releases
 
 if TYPE_CHECKING:
     from pathlib import Path

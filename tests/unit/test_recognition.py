@@ -18,8 +18,9 @@ from harness.cli.terminal import Terminal
 from harness.database import Endpoint
 from harness.errors import ConfigError, HarnessError, UsageError
 from harness.model import Confidence, Finding
-from harness.recognition import FACTS, Recognition, contradictions, recognise
-from harness.recognition.notes import Notes
+from harness.recognition.contradictions import contradictions
+from harness.recognition.findings import FACTS, Notes, Recognition
+from harness.recognition.recognise import recognise
 from harness.recognition.server import Served, judge_pooler
 from harness.recognition.versions import narrowed
 from harness.redaction import Redactor

@@ -9,13 +9,13 @@ import pytest
 from harness.audit.target_loading import reference_target
 from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
 from harness.errors import ConfigError, UsageError
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.model import Section
 from harness.report.walkthrough import ITEMS
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
-    from harness.checks.bench import Bench
+    from harness.checks.context import Bench
 
 REFERENCE = reference_target()
 FIXTURES = Fixtures(sql=Path("x.sql"), attached=())

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status
 from harness.report.evidence import merge, worst
 from harness.report.render import render

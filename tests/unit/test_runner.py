@@ -10,19 +10,19 @@ import pytest
 from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
-from harness.checks.bench import Bench
-from harness.checks.findings import NotApplicableError, NotExercisedError
+from harness.checks.context import Bench
+from harness.checks.execution import prove, run_check
+from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, breaks, check
-from harness.checks.runner import prove, run_check
 from harness.errors import TimedOutError
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.model import Section, Status
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.checks.workplace import Workplace
+    from harness.checks.workspace import Workplace
 
 ROW = planned("direct", "capture.insert")
 DIRECT = load_topologies()["direct"]

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError, StoreError
-from harness.report.splicing import NAMES, into, splice
+from harness.report.splice import NAMES, into, splice
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from harness.audit.target import _filled
 from harness.audit.target_file import Feature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.errors import ConfigError
-from harness.lab.catalogue import load_topologies
+from harness.lab.topologies import load_topologies
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:

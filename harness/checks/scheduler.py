@@ -1,0 +1,425 @@
+"""One execution: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import BoundedSemaphore, Event, Lock
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from harness.audit.target import AuditTarget
+from harness.checks.execution import accept_known, prove, run_check, unproven
+from harness.checks.registry import Catalogue
+from harness.checks.workspace import Workplace
+from harness.errors import HarnessError
+from harness.events import (
+    CheckFinished,
+    CheckStarted,
+    ControlFinished,
+    LabFailed,
+    LabReady,
+    LabStarting,
+    LabStopped,
+    Listener,
+    Notice,
+)
+from harness.lab.host import HOST
+from harness.lab.lab import Lab, stand_up
+from harness.lab.recognised import recognised
+from harness.lab.topologies import wanted_by
+from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
+from harness.store import utc_now
+
+if TYPE_CHECKING:
+    from harness.checks.registry import Check, TrailBreak
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
+    from harness.redaction import Redactor
+    from harness.store import RunStore
+
+#: how often the main thread looks up from waiting, so that a signal is heard
+_TICK_S = 0.1
+#: topologies at a time: their servers share one machine, and deadlines are measured on it
+_MOST_TOPOLOGIES = 4
+
+
+class RunSettings(Struct, frozen=True, kw_only=True):
+    """What a run is made of."""
+
+    topologies: tuple[Topology, ...]
+    plan: tuple[PlannedCheck, ...]
+    catalogue: Catalogue
+    target: AuditTarget
+    #: checks at a time in each topology
+    jobs: int
+    #: and in all of them; a topology that ends leaves its share to the others
+    at_a_time: int
+    known: tuple[KnownIssue, ...] = ()
+    #: run every check under its controls instead
+    proving: bool = False
+
+
+class Run:
+    """Runs a plan. `interrupt` may be called from a signal handler."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        engine: Engine,
+        owner: Owner,
+        store: RunStore,
+        redactor: Redactor,
+        listener: Listener,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._owner = owner
+        self._store = store
+        self._redactor = redactor
+        self._tell = listener
+        self._labs: list[Lab] = []
+        self._lock = Lock()
+        #: what has been answered, and how
+        self._statuses: dict[tuple[str, str], Status] = {}
+        #: taken by checks of no group: those of groups are few, and mostly wait
+        self._places = BoundedSemaphore(settings.at_a_time)
+        #: set by a signal
+        self.interrupted = Event()
+        #: set when nothing new may begin, whatever the cause
+        self._stop = Event()
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+        self._stop.set()
+
+    def execute(self) -> None:
+        """Run everything; on return all labs are down and every planned row has an answer on disk.
+
+        :raises HarnessError: the first error that stopped the evidence from being kept.
+        """
+        failure: BaseException | None = None
+        at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="host") as beside,
+            ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
+        ):
+            # the longest first, so that the others end beside them
+            longest_first = sorted(self._settings.topologies, key=lambda topology: -self._size(topology))
+            running = {pool.submit(self._topology, topology) for topology in longest_first}
+            if any(self._takes_paths(self._rows(topology), topology) for topology in longest_first):
+                running.add(beside.submit(self._prepare_host))
+            try:
+                failure = self._watch(running)
+            finally:
+                self._close_labs()
+        failure = failure or next((error for each in running if (error := each.exception())), None)
+        state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
+        with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
+            self._answer_the_rest(str(failure or ""))
+            self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
+        if failure:
+            raise failure
+
+    def _watch(self, running: set[Future[None]]) -> BaseException | None:
+        """Wait for the topologies; on a signal or a fatal error, pull the labs from under the checks."""
+        failure: BaseException | None = None
+        closed = False
+        while running:  # a short tick, so that the main thread hears signals
+            done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+            failure = failure or next((error for each in done if (error := each.exception())), None)
+            if failure:
+                self._stop.set()
+            if (self.interrupted.is_set() or failure) and not closed:
+                closed = True
+                self._engine.cancel_preparation()
+                self._close_labs()
+        return failure
+
+    def _prepare_host(self) -> None:
+        """Begin with the host, which may take longest to make ready; topologies do not wait for it."""
+        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+            self._engine.prepare((HOST,), self._tell)
+
+    def _size(self, topology: Topology) -> int:
+        """Return roughly how much there is to verify: by fifty rows that apply, so that order decides among equals."""
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        rows = self._rows(topology)
+        return sum(checks[row.check].lacking(topology, self._settings.target) is None for row in rows) // 50
+
+    def _rows(self, topology: Topology) -> list[PlannedCheck]:
+        return [row for row in self._settings.plan if row.topology == topology.name]
+
+    def _topology(self, topology: Topology) -> None:
+        if self._stop.is_set():
+            return
+        rows = self._rows(topology)
+        self._tell(LabStarting(topology.name))
+        lab: Lab | None = None
+        try:
+            # images of other topologies may still be in the making
+            self._engine.prepare(wanted_by(topology), self._tell)
+            lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
+            with self._lock:
+                self._labs.append(lab)
+            self._record(lab.evidence)
+            self._tell(LabReady(topology.name, lab.evidence))
+            with ThreadPoolExecutor(1, thread_name_prefix=f"look-{topology.name}") as looking:
+                looked = looking.submit(recognised, lab)
+                workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+                lab.evidence = looked.result()
+            self._record(lab.evidence)
+            for contradiction in lab.evidence.contradictions:
+                self._tell(Notice(f"{topology.name}: {contradiction}"))
+            if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
+                note = f"capture could not be put on {'; '.join(refused)}"
+                self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
+                self._tell(Notice(f"{topology.name}: {note}"))
+        except HarnessError as error:
+            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not stand: {error.what}"
+            self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))
+            if not self._stop.is_set():
+                self._tell(LabFailed(topology.name, str(error)))
+            for row in rows:
+                self._answer(_not_run(row, reason))
+            if lab:
+                self._take_down(lab)
+            return
+        try:
+            self._checks(lab.topology, rows, workplace)
+        finally:
+            workplace.close()
+            self._take_down(lab)
+
+    def _takes_paths(self, rows: list[PlannedCheck], topology: Topology) -> bool:
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        return any(
+            checks[row.check].path and checks[row.check].lacking(topology, self._settings.target) is None
+            for row in rows
+        )
+
+    def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
+        """Run the checks: the paths of the host beside all others, and what disrupts servers while neither runs.
+
+        What disrupts mostly waits. Every second topology begins with it, so that others use the processor meanwhile.
+        """
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        disruptive = [row for row in rows if checks[row.check].disrupts]
+        paths = [row for row in rows if checks[row.check].path]
+        others = [row for row in rows if row not in disruptive and row not in paths]
+        position = [each.name for each in self._settings.topologies].index(topology.name)
+        undisturbed = Lock()
+        with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as beside:
+            try:
+                if position % 2 == 1:
+                    self._in_groups(disruptive, topology, workplace)
+                    disruptive = []
+                taken = beside.submit(self._paths, paths, topology, workplace, undisturbed)
+                together = [row for row in others if not checks[row.check].apart]
+                self._side_by_side(together, self._settings.jobs, topology, workplace)
+                self._in_groups([row for row in others if checks[row.check].apart], topology, workplace)
+                with undisturbed:
+                    self._in_groups(disruptive, topology, workplace)
+                taken.result()
+            except BaseException:
+                self._stop.set()
+                raise
+
+    def _paths(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace, undisturbed: Lock) -> None:
+        """Take the paths of the host, which ends with the last of them.
+
+        :param undisturbed: held from the start of the host to its end; making the host ready to start may take long.
+        """
+        takes_paths = self._takes_paths(rows, topology)
+        if takes_paths:
+            with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+                self._engine.prepare((HOST,), self._tell)
+        with undisturbed:
+            if takes_paths:
+                workplace.start_host()
+            self._in_groups(rows, topology, workplace)
+            with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
+                workplace.end_host()
+
+    def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
+        """Run group after group, the checks of each side by side."""
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        for group in dict.fromkeys(checks[row.check].apart for row in rows):
+            mine = [row for row in rows if checks[row.check].apart == group]
+            # paths share one host, where a control breaks something for the time it is tried
+            alone = self._settings.proving and checks[mine[0].check].path
+            self._side_by_side(mine, 1 if alone else len(mine), topology, workplace)
+
+    def _side_by_side(self, rows: list[PlannedCheck], at_a_time: int, topology: Topology, workplace: Workplace) -> None:
+        if not rows:
+            return
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        run_row = self._prove_row if self._settings.proving else self._verify_row
+
+        def in_its_turn(row: PlannedCheck) -> None:
+            with contextlib.nullcontext() if checks[row.check].apart else self._places:
+                run_row(checks[row.check], row, topology, workplace)
+
+        with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
+            pending = [pool.submit(in_its_turn, row) for row in rows]
+            try:
+                for each in pending:
+                    each.result()
+                if self._settings.proving and not any(checks[row.check].apart for row in rows):
+                    self._prove_trail(pool, rows, topology, workplace)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+        if self._stop.is_set():
+            return
+        if reason := workplace.why_nothing_runs():
+            self._answer(_not_run(row, reason))
+            return
+        self._tell(CheckStarted(topology.name, check.id))
+        result = run_check(check, row, topology, workplace, interrupted=self._stop)
+        self._answer(accept_known(result, self._settings.known))
+
+    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+        """Run the check as it is, then under each control: a check that is not OK by itself proves nothing."""
+        if self._stop.is_set():
+            return
+        self._tell(CheckStarted(topology.name, check.id))
+        plain = run_check(check, row, topology, workplace, interrupted=self._stop)
+        for control in self._settings.catalogue.controls_of(check.id):
+            if self._stop.is_set():
+                return
+            defect = plain.feature is not None and plain.feature.defect
+            if plain.status in {Status.OK, Status.NA} or defect:
+                proof = prove(check, control, row, topology, workplace, self._stop, red_already=defect)
+            else:
+                reason = f"without a control the check is {plain.status}: {plain.reason}"
+                proof = unproven(control, topology, reason)
+            if self._stop.is_set():
+                return
+            self._store.append_proof(proof)
+            self._tell(ControlFinished(proof))
+        self._answer(accept_known(plain, self._settings.known))
+
+    def _prove_trail(
+        self, pool: ThreadPoolExecutor, rows: list[PlannedCheck], topology: Topology, workplace: Workplace
+    ) -> None:
+        """Break the trail itself: exactly the checks that watch what broke must turn to Issue.
+
+        A break is the trail's and not the topology's, so each is tried in one of the run's topologies.
+        """
+        mine = [
+            each
+            for number, each in enumerate(self._settings.catalogue.trail_breaks)
+            if (able := self._able_to_try(each)) and able[number % len(able)] == topology.name
+        ]
+        sound = {row.check: row for row in rows if self._statuses.get((row.topology, row.check)) is Status.OK}
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        for broken in mine:
+            tried = [
+                row
+                for name, row in sound.items()
+                if name.partition(".")[0] in broken.among and name not in broken.aside
+            ]
+            due = broken.turns & {row.check for row in tried}
+            if not due:
+                continue
+            began = time.monotonic()
+
+            def one(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
+                if self._stop.is_set():
+                    return None
+                control = broken.control_of(row.check)
+                result = run_check(checks[row.check], row, topology, workplace, control=control, interrupted=self._stop)
+                return row.check if result.status is Status.ISSUE else None
+
+            turned = {name for name in pool.map(one, tried) if name}
+            if self._stop.is_set():
+                return
+            self._store.append_trail_proof(
+                TrailProof(
+                    topology=topology.name,
+                    name=broken.name,
+                    what=broken.what,
+                    tried=len(tried),
+                    turned=tuple(sorted(turned)),
+                    stayed=tuple(sorted(due - turned)),
+                    beside=tuple(sorted(turned - due)),
+                    duration_ms=round((time.monotonic() - began) * 1000, 1),
+                )
+            )
+
+    def _able_to_try(self, broken: TrailBreak) -> list[str]:
+        """Return the run's topologies in which a check that has to notice a break is planned, and applies."""
+        checks = {each.id: each for each in self._settings.catalogue.checks}
+        planned = {(row.topology, row.check) for row in self._settings.plan}
+        return [
+            each.name
+            for each in self._settings.topologies
+            if any(
+                (each.name, name) in planned and checks[name].lacking(each, self._settings.target) is None
+                for name in broken.turns
+            )
+        ]
+
+    def _answer(self, result: Result) -> None:
+        with self._lock:
+            self._statuses[result.topology, result.check] = result.status
+        self._store.append(result)
+        self._tell(CheckFinished(result))
+
+    def _answer_the_rest(self, failure: str) -> None:
+        why = (
+            "the run was interrupted before this check began"
+            if self.interrupted.is_set()
+            else f"the run failed: {failure}"
+        )
+        for row in self._settings.plan:
+            if (row.topology, row.check) not in self._statuses:
+                self._answer(_not_run(row, why))
+
+    def _record(self, evidence: TopologyEvidence) -> None:
+        with self._lock:
+            topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
+            self._store.update(topologies=topologies)
+
+    def _take_down(self, lab: Lab) -> None:
+        """Keep the logs, then remove the lab; a trouble here is told and never replaces an earlier error."""
+        with self._lock:
+            if lab not in self._labs:
+                return
+            self._labs.remove(lab)
+        try:
+            self._keep_logs(lab)
+        except HarnessError as error:
+            self._tell(Notice(str(error)))
+        try:
+            lab.close()
+        except HarnessError as error:
+            self._tell(Notice(str(error)))
+        self._tell(LabStopped(lab.topology.name))
+
+    def _keep_logs(self, lab: Lab) -> None:
+        for service, text in lab.logs().items():
+            self._store.write_log(lab.topology.name, service, text)
+
+    def _close_labs(self) -> None:
+        with self._lock:
+            labs = list(self._labs)
+        with ThreadPoolExecutor(max(1, len(labs))) as pool:
+            list(pool.map(self._take_down, labs))
+
+
+def _not_run(row: PlannedCheck, reason: str) -> Result:
+    return Result(
+        topology=row.topology,
+        check=row.check,
+        status=Status.NOT_RUN,
+        reason=reason,
+        started_at=utc_now(),
+        reproduce=row.reproduce,
+    )

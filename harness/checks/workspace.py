@@ -1,0 +1,199 @@
+"""A standing lab made ready for checks: a template database with the trail, and a clone for each check."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock, local
+from typing import TYPE_CHECKING, cast
+
+from harness.checks.context import Bench
+from harness.checks.record import NotExercisedError
+from harness.config import at_key
+from harness.database import (
+    Client,
+    SqlError,
+    connect,
+    create_database,
+    describe,
+    drop_database,
+    leave_database,
+    run_files,
+)
+from harness.errors import DatabaseError, HarnessError
+from harness.host.reference import HOST_DATABASE, stand_up_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.audit.target import AuditTarget
+    from harness.checks.registry import Fixtures
+    from harness.host.site import Site
+    from harness.lab.host import HostService
+    from harness.lab.lab import Lab
+
+_TEMPLATE = "harness_template"
+#: of the memory for data, how much databases may take that nobody needs any more
+_LEFT = 0.5
+#: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
+_NO_SPACE = "No space left on device"
+#: longer than any deadline within it
+_HOST_STARTS_S = 90.0
+
+
+class Workplace:
+    """Provisions once, on the direct connection, then gives each check a database of its own."""
+
+    def __init__(self, lab: Lab, target: AuditTarget, fixtures: Fixtures) -> None:
+        """Install the trail and the fixture tables in the template database.
+
+        :raises DatabaseError: naming file, line and SQLSTATE.
+        """
+        self._lab = lab
+        self.target = target
+        #: what putting capture on each fixture table came to: `done`, or the error
+        self.attached: dict[str, str] = {}
+        self._thread = local()
+        self._chores: list[Client] = []
+        self._host: Future[tuple[Site, HostService]] | None = None
+        self._starting = Lock()
+        #: a server was found ended, or its memory full
+        self._failed = False
+        #: by databases that nobody needs any more
+        self._left_bytes = 0
+        self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
+        owner = lab.roles.owner.name
+        try:
+            create_database(self._chore(), _TEMPLATE, owner=owner)
+            with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
+                target.install_in(client)
+                run_files(client, [fixtures.sql])
+                target.verify_in(client)
+                self._attach(client, fixtures)
+                target.grant(client, lab.roles.app.name)
+        except SqlError as error:
+            raise DatabaseError(
+                f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
+            ) from None
+
+    def _attach(self, client: Client, fixtures: Fixtures) -> None:
+        """Attach the fixture tables. Where that fails for one of them, the checks of that table tell."""
+        tables = dict.fromkeys(fixtures.attached, False) | dict.fromkeys(fixtures.attached_with_changed_from, True)
+        for table, changed_from in tables.items():
+            try:
+                with client.transaction():
+                    self.target.attach(client, table, changed_from=changed_from)
+            except SqlError as error:
+                self.attached[table] = describe(error)
+                if table == fixtures.attached[0]:  # an ordinary table: here the statement is at fault
+                    raise DatabaseError(
+                        f"statements.attach does not run for {table}: {describe(error)}",
+                        where=at_key(self.target.where, "attach"),
+                        hint=error.diag.message_hint or "",
+                    ) from None
+            else:
+                self.attached[table] = "done"
+
+    def new_database(self, name: str, template: str | None = None) -> None:
+        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database; where memory allows it is left until the topology ends, which takes it along at once."""
+        try:
+            if self._left_bytes >= self._may_be_left_bytes:
+                drop_database(self._chore(), name)
+            elif self._left_bytes + (size := leave_database(self._chore(), name)) <= self._may_be_left_bytes:
+                with self._starting:
+                    self._left_bytes += size
+            else:  # a large one, while there is still room for ordinary ones
+                drop_database(self._chore(), name)
+        except SqlError:
+            pass
+        except HarnessError:
+            if not self._lab.is_closed:  # a lab that is torn down takes it along
+                raise
+
+    @contextlib.contextmanager
+    def bench(self, check: str) -> Iterator[Bench]:
+        """Give a check a database that nobody else uses; it is dropped afterwards."""
+        name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
+        self.new_database(name, _TEMPLATE)
+        bench = Bench(self._lab, self.target, name, self)
+        try:
+            yield bench
+        finally:
+            bench.close()
+            # ends the pooler's idle server connections to it, too
+            self.drop_database(name)
+
+    @contextlib.contextmanager
+    def host_bench(self) -> Iterator[Bench]:
+        """Give a check the reference host's database, which other checks use, too."""
+        bench = Bench(self._lab, self.target, HOST_DATABASE, self)
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+    def why_nothing_runs(self) -> str:
+        """Return why no check can run any more, once a check found that; "" when the servers are back."""
+        return self.own_failure() if self._failed else ""
+
+    def own_failure(self) -> str:
+        """Return why servers failed their clients where the harness is at fault: one ended, or its memory is full."""
+        found = self._find_failure()
+        self._failed = bool(found)
+        return found
+
+    def _find_failure(self) -> str:
+        for service in self._lab.services:
+            if not (state := service.state()).running:
+                return f"the service {service.name} does not run: {state.detail}"
+        full = _NO_SPACE in self._lab.postgres.logs()
+        return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
+
+    def start_host(self) -> None:
+        """Start the reference host in the background, once; callers of `site` block until it is ready."""
+        with self._starting:
+            if self._host is None:
+                pool = ThreadPoolExecutor(1, thread_name_prefix=f"host-{self._lab.topology.name}")
+                self._host = pool.submit(stand_up_reference, self._lab, self.target)
+                pool.shutdown(wait=False)
+
+    def end_host(self) -> None:
+        """End the reference host, if it was started: idle, it would go on to look for jobs."""
+        if self._host and self._host.exception() is None:
+            self._host.result()[1].close()
+
+    def site(self) -> Site:
+        """Return the reference host.
+
+        :raises NotExercisedError: when it could not be started, saying why.
+        """
+        self.start_host()
+        try:
+            return cast("Future[tuple[Site, HostService]]", self._host).result()[0]
+        except HarnessError as error:
+            raise NotExercisedError(f"the reference host does not run here: {error.what}") from None
+
+    def forget_connections(self) -> None:
+        """Connect anew for the next chore: the server was restarted."""
+        for client in self._chores:
+            client.close()
+        self._chores.clear()
+
+    def close(self) -> None:
+        if self._host:  # it is removed with the lab; nobody may be starting it then
+            wait([self._host], timeout=_HOST_STARTS_S)
+        for client in self._chores:
+            client.close()
+
+    def _chore(self) -> Client:
+        """Return this thread's connection for creating and dropping databases."""
+        client: Client | None = getattr(self._thread, "client", None)
+        if client is None or client.closed:
+            client = self._thread.client = self._lab.connect_admin()
+            self._chores.append(client)
+        return client

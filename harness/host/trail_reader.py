@@ -1,0 +1,115 @@
+"""Finding one request's rows among everybody's: in an audit trail that others write to at the same moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from harness.database import Client, SqlError, describe, quote_literal
+from harness.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.audit.target import AuditTarget, Change
+    from harness.host.declarations import Expected
+    from harness.host.site import Values
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """An action as the trail keeps it."""
+
+    name: str | None
+    correlation_id: str | None
+    job_id: str | None = None
+
+
+class Trail:
+    """Reads an audit trail for one path's rows. What it reads of others it does not hand on."""
+
+    def __init__(self, client: Client, target: AuditTarget) -> None:
+        self._client = client
+        self._target = target
+
+    def rows_of(self, expected: Expected, values: Values) -> list[Change]:
+        """Return the changes that hold what the declaration tells this request by, in the order of their capture.
+
+        :raises DatabaseError: when the trail cannot be read.
+        """
+        schema, _, table = expected.table.partition(".")
+        conditions = [f"change.table_schema = {quote_literal(schema)}", f"change.table_name = {quote_literal(table)}"]
+        if expected.where:
+            conditions.append(f"change.data_after::jsonb @> {_json(values.fill(expected.where))}")
+        if expected.operation == "delete":  # what prepared the path wrote a row with the same key
+            conditions.append("change.op ILIKE 'delete'")
+        if expected.key:
+            conditions.append(_holds_key(values.fill(expected.key)))
+        return self._changes(" AND ".join(conditions))
+
+    def rows_with(self, transactions: Iterable[str], expected: Expected) -> list[Change]:
+        """Return all changes of the expected table in some transactions: also those that were not expected."""
+        listed = ", ".join(map(quote_literal, transactions))
+        schema, _, table = expected.table.partition(".")
+        return self._changes(
+            f"change.transaction_id::text IN ({listed}) AND change.table_schema = {quote_literal(schema)} "
+            f"AND change.table_name = {quote_literal(table)}"
+        )
+
+    def _changes(self, condition: str) -> list[Change]:
+        statement = self._target.statements.changes.strip().rstrip(";")
+        try:
+            with self._client.transaction():
+                self._client.run("SET LOCAL statement_timeout = '20s'")
+                return self._target.changes_by(
+                    self._client, f"SELECT * FROM ({statement}\n) AS change WHERE {condition}"
+                )
+        except SqlError as error:
+            raise _unreadable(error) from None
+
+    def action(self, identity: str | None) -> Recorded | None:
+        """Return the action with an id; None where there is none, or the trail keeps none."""
+        statement = self._target.statements.actions.strip().rstrip(";")
+        if identity is None or not statement:
+            return None
+        try:
+            cursor = self._client.execute(
+                f"SELECT * FROM ({statement}\n) AS action WHERE action.id::text = {quote_literal(identity)}".encode()
+            )
+        except SqlError as error:
+            raise _unreadable(error) from None
+        names = [column.name for column in cursor.description or ()]
+        for row in cursor:
+            found = dict(zip(names, row, strict=True))
+            return Recorded(
+                name=found.get("name"), correlation_id=found.get("correlation_id"), job_id=found.get("job_id")
+            )
+        return None
+
+
+def _json(value: Any) -> str:
+    return quote_literal(msgspec.json.encode(value).decode()) + "::jsonb"
+
+
+def _holds_key(key: dict[str, Any]) -> str:
+    """Compare a key by its texts: some trails keep a number as a text."""
+    return " AND ".join(
+        f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(as_text(value))}"
+        for name, value in key.items()
+    )
+
+
+def as_text(value: Any) -> str:
+    """Return a value of a key as a text."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _unreadable(error: SqlError) -> DatabaseError:
+    late = error.sqlstate == "57014"
+    return DatabaseError(
+        f"the audit trail cannot be read: {describe(error)}",
+        hint="the trail is large, and nothing indexes what it is read by; give the role a longer statement_timeout"
+        if late
+        else "name a role that may read it with `trail`, and the trail itself with audit_target",
+    )

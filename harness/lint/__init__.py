@@ -1,0 +1,1 @@
+"""Documents that people wrote, judged: statuses, pointers, commands, secrets."""

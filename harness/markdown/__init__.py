@@ -1,0 +1,1 @@
+"""Markdown documents: blocks, tables and their cells, by position."""

@@ -1,0 +1,69 @@
+"""Where what is declared and what was found cannot both be true."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+from harness.model import Confidence
+from harness.recognition.findings import FACTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.recognition.findings import Recognition
+
+_YES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
+_YES_OR_NO = {"pooler", "in_recovery", "direct", "same_server"}
+_VERSIONS = {"version", "server_version", "direct_server_version"}
+_BOUND = re.compile(r"(>=|<) (\d+(?:\.\d+)*)")
+
+
+def contradictions(recognition: Recognition, declared: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence for each declared value that a finding contradicts; an unknown finding contradicts nothing.
+
+    :param declared: values by the names of :data:`harness.recognition.findings.FACTS`.
+    :raises UsageError: for the name of no fact.
+    """
+    found = []
+    for fact, value in declared.items():
+        if fact not in FACTS:
+            raise UsageError(f"there is no fact {fact!r}", hint=f"one of: {', '.join(FACTS)}")
+        if fact in _VERSIONS | {"pool_size"} and not re.search(r"\d", value) and value.strip() != "none":
+            raise UsageError(f"{fact}: found {value!r}, needed a number")
+        finding = recognition.finding(fact)
+        if finding is None or finding.confidence is Confidence.UNKNOWN or _agrees(fact, value.strip(), finding.value):
+            continue
+        found.append(
+            f"{fact} is declared as {value!r} and found to be {finding.value!r} ({finding.confidence}): {finding.how}"
+        )
+    return tuple(found)
+
+
+def _agrees(fact: str, declared: str, found: str) -> bool:
+    if fact in _VERSIONS:
+        return _version_agrees(declared, found)
+    if fact == "pool_size" and (least := re.fullmatch(r"at least (\d+)", found)):
+        return not declared.isdecimal() or int(declared) >= int(least[1])
+    if fact == "product" and found == "unknown pooler":
+        return declared.casefold() != "postgresql"
+    if fact in _YES_OR_NO:
+        declared = _YES.get(declared.casefold(), declared)
+    return declared.casefold() == found.casefold()
+
+
+def _version_agrees(declared: str, found: str) -> bool:
+    """Compare only as many numbers as are declared: 17 agrees with 17.2, and 1.24 with >= 1.23."""
+    numbers = _numbers(declared)
+    bounds = _BOUND.findall(found)
+    if not bounds:
+        return _numbers(found)[: len(numbers)] == numbers
+    return all(
+        numbers >= _numbers(bound)[: len(numbers)] if sign == ">=" else numbers < _numbers(bound)
+        for sign, bound in bounds
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\d+", version.split(" ", maxsplit=1)[0]))

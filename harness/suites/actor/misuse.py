@@ -1,0 +1,234 @@
+"""What careless applications get in each pool mode, shown rather than told.
+
+Each check is a prediction of where a careless setting ends up, taken from what PostgreSQL and the pooler
+document. When it comes true the check is OK *and* carries the documented limit that was seen at work;
+the report lists those apart, as what not to do here. When it does not come true, that is an Issue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.audit.target_file import Feature
+from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.server_connections import moved, relay
+from harness.model import Behaviour, PoolMode, Section
+from harness.suites.habits import ADA, BOB, MALLORY, default_actor
+
+if TYPE_CHECKING:
+    from harness.checks.context import Bench
+    from harness.database import Client
+
+_HERE = Section.ACTOR
+_AREA = "application code"
+_PGBOUNCER = "https://www.pgbouncer.org/features.html"
+_SET = "https://www.postgresql.org/docs/current/sql-set.html"
+_CONFIG = "https://www.pgbouncer.org/config.html#ignore_startup_parameters"
+_ALTER_ROLE = "https://www.postgresql.org/docs/current/sql-alterrole.html"
+
+
+def _set_for_the_session(bench: Bench, client: Client) -> None:
+    client.value("SELECT set_config(%s, %s, false)", [bench.application.setting, bench.target.actor.spell(ADA)])
+
+
+def _who(actor: Any) -> str:
+    return "nobody" if actor is None else actor["id"] if isinstance(actor, dict) else str(actor)
+
+
+@check(
+    "actor.careless-session-set",
+    claim="an actor set for the session lands where the pool mode's documentation says: on whoever writes next",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def session_set(bench: Bench) -> None:
+    def careless(client: Client) -> None:
+        _set_for_the_session(bench, client)
+        bench.write(client, None, "own write")
+
+    relay(bench, careless, lambda other: bench.write(other, None, "next on the connection"))
+    lands = {
+        None: (
+            "ada",
+            "an actor set for the session is on every later write that uses the connection, whoever makes it",
+            _SET,
+        ),
+        PoolMode.SESSION: (
+            "nobody",
+            "an actor set for the session is on all later writes of that client; "
+            "the pooler resets it when the client disconnects",
+            _PGBOUNCER,
+        ),
+        PoolMode.TRANSACTION: (
+            "ada",
+            "an actor set for the session is on the next write of any other client that gets the server connection",
+            _PGBOUNCER,
+        ),
+        PoolMode.STATEMENT: (
+            "ada",
+            "an actor set for the session is on the next write of any other client that gets the server connection",
+            _PGBOUNCER,
+        ),
+    }
+    actor, outcome, source = lands[bench.topology.pool_mode]
+    bench.expect("its own write is attributed to", _who(bench.actor_of("own write")), equals="ada")
+    bench.expect(
+        "the next write on the server connection, by somebody else, is attributed to",
+        _who(bench.actor_of("next on the connection")),
+        equals=actor,
+    )
+    bench.documented_limit(outcome, source)
+
+
+@breaks(session_set, at="the next write on the server connection, by somebody else, is attributed to")
+def session_set_landing_elsewhere(bench: Bench) -> None:
+    bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
+
+
+@check(
+    "actor.careless-session-set-lost",
+    claim="an actor set for the session is lost when the client gets another server connection",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    needs=(TRANSACTION_BLOCKS, MOVES),
+)
+def session_set_lost(bench: Bench) -> None:
+    client = bench.client()
+    _set_for_the_session(bench, client)
+    with moved(bench, client):
+        bench.write(client, None, "after the move")
+    bench.expect("the write after the move is attributed to", _who(bench.actor_of("after the move")), equals="nobody")
+    bench.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
+
+
+@breaks(session_set_lost, at="the write after the move is attributed to")
+def session_set_replaced_by_a_default(bench: Bench) -> None:
+    default_actor(bench)
+
+
+@check(
+    "actor.careless-outside-transaction",
+    claim="an actor set locally but outside the transaction of the write is on no write at all",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def outside_transaction(bench: Bench) -> None:
+    client = bench.client()
+    bench.application.declare(client, ADA)
+    bench.write(client, None, "after the setting")
+    bench.expect("the write is attributed to", _who(bench.actor_of("after the setting")), equals="nobody")
+    bench.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
+
+
+@breaks(outside_transaction, at="the write is attributed to")
+def outside_transaction_but_for_the_session(bench: Bench) -> None:
+    bench.application.declare = bench.application.declare_for_the_session
+
+
+@check(
+    "actor.careless-after-first-write",
+    claim="the first write decides the transaction's actor: one set later has no effect",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    claims=(Feature.CONTRACT_TABLES,),
+    needs=(TRANSACTION_BLOCKS,),
+)
+def after_first_write(bench: Bench) -> None:
+    client = bench.client()
+    with bench.audited(client, None):
+        bench.insert_post(client, "before")
+        bench.application.declare(client, ADA)
+        bench.insert_post(client, "after")
+    with bench.audited(client, ADA):
+        bench.insert_post(client, "ada's")
+        bench.application.declare(client, BOB)
+        bench.insert_post(client, "bob's")
+    found = {slug: _who(bench.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
+    bench.expect(
+        "the writes are attributed to",
+        found,
+        equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
+    )
+    bench.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
+
+
+@breaks(after_first_write, at="the writes are attributed to")
+def after_first_write_fills_in(bench: Bench) -> None:
+    bench.rewrite_capture(
+        ("ON CONFLICT (id) DO NOTHING", "ON CONFLICT (id) DO UPDATE SET actor_ref = EXCLUDED.actor_ref")
+    )
+
+
+#: what comes of the write, by what becomes of startup options
+_WITH_OPTION = {Behaviour.WORKS: "a write by ada", Behaviour.FAILS: "refused", Behaviour.LOST: "a write by nobody"}
+_OPTION_LIMITS = {
+    Behaviour.WORKS: ("an actor given as startup option is a default for every write that declares none", _SET),
+    Behaviour.FAILS: ("startup options other than the tracked ones are refused", _CONFIG),
+    Behaviour.LOST: (
+        "startup options that the pooler was told to ignore are not in force: the write has no actor",
+        _CONFIG,
+    ),
+}
+
+
+@check(
+    "actor.careless-startup-option",
+    claim="an actor given as a startup option is on every write, unless the pooler is known to refuse or ignore options",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def startup_option(bench: Bench) -> None:
+    option = (
+        f"-c {bench.application.setting}={bench.target.actor.spell(ADA)}"
+        if bench.application.sends_startup_options
+        else ""
+    )
+    outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
+    observed = f"a write by {_who(bench.actor_of('connected'))}" if outcome == "done" else "refused"
+    bench.fact("what the client was told", outcome)
+    behaviour = bench.foreseen("startup-options")[0].behaviour
+    bench.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
+    limit, source = _OPTION_LIMITS[behaviour]
+    bench.documented_limit(limit, source)
+
+
+@breaks(startup_option, at="connecting with the option")
+def startup_option_not_sent(bench: Bench) -> None:
+    bench.application.sends_startup_options = False
+    if bench.foreseen("startup-options")[0].behaviour is Behaviour.LOST:  # then it is as if it had not been sent
+        default_actor(bench)
+
+
+@check(
+    "actor.careless-role-default",
+    claim="an actor set as the default of a role or database is on every write that declares none",
+    section=_HERE,
+    severity=P0,
+    area=_AREA,
+    scope="transaction",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def role_default(bench: Bench) -> None:
+    default_actor(bench)
+    client = bench.client()
+    bench.write(client, None, "undeclared")
+    bench.expect("the write is attributed to", _who(bench.actor_of("undeclared")), equals=_who(MALLORY.reference))
+    bench.documented_limit("a role or database default forges an actor on every write that declares none", _ALTER_ROLE)
+
+
+@breaks(role_default, at="the write is attributed to")
+def role_default_dropped_on_the_way(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.actor_ref := NULL")

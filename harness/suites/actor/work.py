@@ -1,0 +1,236 @@
+"""Actor: units of work, jobs and actions, as the library's callers use them."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.audit.actor import Actor, ActorError
+from harness.audit.job import actor_from_args, context_from_args, job_args
+from harness.audit.reading import Filter, timeline
+from harness.audit.target_file import Feature
+from harness.audit.telemetry import Telemetry
+from harness.audit.work import Action, NestedWorkError, audited, record_action
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.server_connections import relay
+from harness.database import SqlError
+from harness.model import Section
+from harness.suites.habits import ACTOR_SETTING, ADA, BOB, reader, unlink_actions
+
+if TYPE_CHECKING:
+    from harness.checks.context import Bench
+    from harness.database import Client
+
+_HERE = Section.ACTOR
+
+
+def _work(client: Client, actor: Actor = ADA, action: Action | None = None) -> Any:
+    return audited(client, actor, action=action, to=Telemetry())
+
+
+@check(
+    "actor.unit-of-work",
+    claim="a unit of work is one transaction with its actor and its action; it refuses to be nested",
+    section=_HERE,
+    severity=P0,
+    area=ACTOR_SETTING,
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def unit_of_work(bench: Bench) -> None:
+    client = bench.client()
+    with _work(client, action=Action(name="posted")) as work:
+        bench.insert_post(client, "one")
+        bench.insert_post(client, "two")
+    with _work(client, BOB):
+        bench.insert_post(client, "bob's")
+    changes = bench.changes("posts")
+    bench.expect("transaction told", {each.transaction_id for each in changes[:2]}, equals={work.transaction_id})
+    bench.expect("action linked", [each.action_id for each in changes], equals=[*work.action_ids * 2, None])
+    actors = [each.actor for each in changes]
+    bench.expect("actors", actors, equals=[ADA.reference, ADA.reference, BOB.reference])
+    with client.transaction():
+        try:
+            with _work(client):
+                outcome = "nested"
+        except NestedWorkError:
+            outcome = "refused"
+    bench.expect("within a transaction", outcome, equals="refused")
+
+
+@breaks(unit_of_work, at="action linked")
+def unit_of_work_that_links_nothing(bench: Bench) -> None:
+    unlink_actions(bench)
+
+
+@breaks(unit_of_work, at="actors")
+def unit_of_work_of_somebody_else(bench: Bench) -> None:
+    bench.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
+
+
+@check(
+    "actor.unit-of-work-fails",
+    claim="a unit of work whose action cannot be recorded writes nothing, and the error says what to do",
+    section=_HERE,
+    severity=P0,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def unit_of_work_fails(bench: Bench) -> None:
+    client = bench.client()
+
+    def attempt(action: Action) -> tuple[str | None, bool]:
+        try:
+            with _work(client, action=action):
+                bench.insert_post(client, "never")
+        except SqlError as error:
+            return error.sqlstate, bool(getattr(error, "__notes__", []))
+        return "done", False
+
+    bench.expect("an unknown status", attempt(Action(name="x", status="maybe")), equals=("23514", True))
+    bench.expect("a blank correlation", attempt(Action(name="x", correlation_id=" ")), equals=("22023", True))
+    bench.expect("a long correlation", attempt(Action(name="x", correlation_id="ü" * 129)), equals=("22023", True))
+    bench.expect("rows written", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    bench.expect("changes", len(bench.changes()), equals=0)
+
+
+@breaks(unit_of_work_fails, at="rows written")
+def unit_of_work_with_any_status(bench: Bench) -> None:
+    bench.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
+
+
+@check(
+    "actor.jobs",
+    claim="a job acts for the actor and the correlation it was enqueued with, and its changes are found as the request's are",
+    section=_HERE,
+    severity=P0,
+    area="jobs",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def jobs(bench: Bench) -> None:
+    queue: list[str] = []
+    outcomes: list[str] = []
+
+    def request(client: Client) -> None:
+        with _work(client, action=Action(name="posted", correlation_id="c-1", request_id="r-1")):
+            bench.insert_post(client, "by the request")
+            queue.append(json.dumps(job_args(Actor("service_account", "mailer"), correlation_id="c-1")))
+            queue.append(json.dumps({"post_id": 1}))
+
+    def runner(client: Client) -> None:
+        for number, raw in enumerate(queue):
+            args = json.loads(raw)
+            try:
+                actor = actor_from_args(args)
+            except ActorError as error:
+                outcomes.append(error.tag)
+                continue
+            context = context_from_args(args, job_id=str(number))
+            with _work(client, actor, Action(name="post_mailed", **context)):
+                bench.insert_post(client, "by the job")
+
+    relay(bench, request, runner)
+    bench.expect("a job without an actor", outcomes, equals=["missing_actor_ref"])
+    bench.expect("actor of the request", bench.actor_of("by the request"), equals=ADA.reference)
+    bench.expect("actor of the job", bench.actor_of("by the job"), equals={"type": "service_account", "id": "mailer"})
+    found = timeline(reader(bench), Filter(correlation_id="c-1"))
+    slugs = [each.data_after["slug"] for each in found]
+    bench.expect("changes with the correlation", slugs, equals=["by the job", "by the request"])
+    told = bench.admin.rows(
+        "SELECT name, correlation_id, request_id, job_id FROM public.audit_actions ORDER BY inserted_at"
+    )
+    bench.expect("actions", told, equals=[("posted", "c-1", "r-1", None), ("post_mailed", "c-1", None, "0")])
+
+
+@breaks(jobs, at="changes with the correlation")
+def jobs_that_link_nothing(bench: Bench) -> None:
+    unlink_actions(bench)
+
+
+@breaks(jobs, at="actor of the job")
+def jobs_under_a_wrong_name(bench: Bench) -> None:
+    bench.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
+
+
+@check(
+    "actor.correlation-stored",
+    claim="a correlation is stored as it can be searched for: without the blanks around it",
+    section=_HERE,
+    severity=P1,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def correlation_stored(bench: Bench) -> None:
+    client = bench.client()
+    with _work(client, action=Action(name="posted", correlation_id="  c-1\t\n", request_id=" r ", job_id=" j ")):
+        bench.insert_post(client, "x")
+    stored = bench.admin.rows("SELECT correlation_id, request_id, job_id FROM public.audit_actions")
+    bench.expect("stored", stored, equals=[("c-1", "r", "j")])
+    bench.expect("found", len(timeline(reader(bench), Filter(correlation_id="c-1"))), equals=1)
+
+
+@breaks(correlation_stored, at="found")
+def correlation_stored_as_it_came(bench: Bench) -> None:
+    bench.tamper("audit_actions", "NEW.correlation_id := ' ' || NEW.correlation_id")
+
+
+@check(
+    "actor.action-linkage",
+    claim="an action is linked to the transaction it was recorded in; a write without one is captured and linked to none",
+    section=_HERE,
+    severity=P0,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.ACTIONS,),
+)
+def action_linkage(bench: Bench) -> None:
+    client = bench.client()
+    with bench.audited(client, ADA):
+        bench.target.record_action(client, "announced", "c-0")
+        bench.insert_post(client, "after its action")
+    with bench.audited(client, ADA):
+        bench.insert_post(client, "before its action")
+        bench.target.record_action(client, "posted", "c-1")
+    bench.write(client, ADA, "without")
+    linked = {each.data_after["slug"]: each.action_id for each in bench.changes("posts")}
+    told = {slug: identity is not None for slug, identity in linked.items()}
+    bench.expect("linked", told, equals={"after its action": True, "before its action": True, "without": False})
+    bench.expect("to actions of their own", len(set(linked.values())), equals=3)
+
+
+@breaks(action_linkage, at="linked")
+def action_linkage_left_to_the_host(bench: Bench) -> None:
+    unlink_actions(bench)
+
+
+@breaks(action_linkage, at="linked")
+def action_linkage_of_everything(bench: Bench) -> None:
+    bench.tamper("audit_transactions", "NEW.action_id := gen_random_uuid()")
+
+
+@check(
+    "actor.linked-action-kept",
+    claim="an action that a transaction is linked to cannot be deleted, so no correlation is lost silently",
+    section=_HERE,
+    severity=P1,
+    area="actions",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.LIBRARY,),
+)
+def linked_action_kept(bench: Bench) -> None:
+    client = bench.client()
+    with bench.audited(client, ADA):
+        bench.insert_post(client, "x")
+        record_action(client, Action(name="posted", correlation_id="c-1"))
+    outcome = bench.sqlstate(partial(bench.owner.run, "DELETE FROM public.audit_actions"))
+    bench.expect("deleting it", outcome, equals="23503")
+    bench.expect("changes with its correlation", len(timeline(reader(bench), Filter(correlation_id="c-1"))), equals=1)
+
+
+@breaks(linked_action_kept, at="deleting it")
+def linked_action_let_go(bench: Bench) -> None:
+    bench.sabotage("ALTER TABLE public.audit_actions DISABLE TRIGGER audit_actions_keep_linked")

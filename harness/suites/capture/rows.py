@@ -1,0 +1,267 @@
+"""Capture: which row a change is about, whatever its key and its table are called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.audit.target_file import Feature
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.model import Section
+from harness.suites.habits import ADA, CAPTURE_TRIGGER
+
+if TYPE_CHECKING:
+    from harness.checks.context import Bench
+
+_HERE = Section.CAPTURE
+
+
+# --- which row ---------------------------------------------------------------------------------------------
+
+
+@check(
+    "capture.keys",
+    claim="a deleted row is known by its real primary key, whatever its name, type and width",
+    section=_HERE,
+    severity=P0,
+    area="row key",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def keys(bench: Bench) -> None:
+    client, entry = bench.client(), "6f1e2d3c-0000-4000-8000-00000000abcd"
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.posts (id, slug) VALUES (41, 'x')")
+        client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
+        client.run(f"INSERT INTO public.ledger VALUES (1, '{entry}', 1), (2, '{entry}', 1)")
+    with bench.audited(client, ADA):
+        client.run("DELETE FROM public.posts; DELETE FROM public.authors; DELETE FROM public.ledger WHERE tenant = 2")
+    gone = {each.table_name: each.table_pk for each in bench.changes() if each.op == "delete"}
+    bench.expect("a number", gone.get("posts"), equals={"id": 41})
+    bench.expect("a text not named id", gone.get("authors"), equals={"code": "k-1"})
+    bench.expect("both parts of a composite key", gone.get("ledger"), equals={"tenant": 2, "entry": entry})
+
+
+@breaks(keys, at="a number")
+def keys_as_text(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.table_pk := jsonb_build_object('id', NEW.table_pk ->> 'id')")
+
+
+@breaks(keys, at="both parts of a composite key")
+def keys_only_their_first_part(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.table_pk := NEW.table_pk - 'tenant'")
+
+
+@check(
+    "capture.key-change",
+    claim="an update of the key itself names the row before and after",
+    section=_HERE,
+    severity=P1,
+    area="row key",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def key_change(bench: Bench) -> None:
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit'), ('m-1', 'Mo')")
+    with bench.audited(client, ADA):
+        client.run("UPDATE public.authors SET code = replace(code, '-1', '-2')")
+    changes = sorted(bench.changes("authors")[2:], key=lambda each: each.data_after["code"])
+    bench.expect("keys after", [each.table_pk for each in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
+    if bench.claims(Feature.CHANGED_FROM):
+        bench.expect("keys before", [each.changed_from for each in changes], equals=[{"code": "k-1"}, {"code": "m-1"}])
+    bench.expect("names", [each.data_after["name"] for each in changes], equals=["Kit", "Mo"])
+
+
+@breaks(key_change, at="keys before")
+def key_change_forgets_the_old_key(bench: Bench) -> None:
+    bench.tamper("audit_changes", "NEW.changed_from := NULL")
+
+
+@check(
+    "capture.renamed-key",
+    claim="a key column renamed after the table was attached still identifies its rows",
+    section=_HERE,
+    severity=P0,
+    area="row key",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def renamed_key(bench: Bench) -> None:
+    bench.owner.run("ALTER TABLE public.authors RENAME COLUMN code TO handle")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
+    bench.expect("key", [each.table_pk for each in bench.changes("authors")], equals=[{"handle": "k-1"}])
+    if bench.target.is_reference:
+        problem = bench.target.coverage(bench.owner)["public.authors"]
+        bench.expect("coverage has something to say", problem is not None, equals=True)
+
+
+@breaks(renamed_key, at="key")
+def renamed_key_is_not_noticed(bench: Bench) -> None:
+    bench.rewrite_capture(("CASE WHEN r.image ? v_key THEN", "CASE WHEN true THEN"))
+
+
+@check(
+    "capture.identifiers",
+    claim="names that must be quoted are captured as they are",
+    section=_HERE,
+    severity=P1,
+    area=CAPTURE_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
+)
+def identifiers(bench: Bench) -> None:
+    bench.expect("putting capture on the table", bench.attached['"Shop"."Order ""Items"""'], equals="done")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run('INSERT INTO "Shop"."Order ""Items""" VALUES (1, \'x\', 2)')
+    changes = bench.changes()
+    if bench.expect("rows captured", len(changes), equals=1):
+        bench.expect("table", [changes[0].table_schema, changes[0].table_name], equals=["Shop", 'Order "Items"'])
+        bench.expect("key", changes[0].table_pk, equals={"Order-Id": 1})
+        bench.expect("data after", changes[0].data_after, equals={"Order-Id": 1, "näme; DROP": "x", "select": 2})
+
+
+@breaks(identifiers, at="rows captured")
+def identifiers_not_captured(bench: Bench) -> None:
+    bench.disable_capture('"Shop"."Order ""Items"""')
+
+
+# --- what a row holds ------------------------------------------------------------------------------------
+
+
+@check(
+    "capture.column-names",
+    claim="columns named like what a capture function calls its rows are captured like any other",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def column_names(bench: Bench) -> None:
+    names = ("n", "r", "o", "image", "ordinal", "key", "value", "new_rows", "v_key", "op")
+    bench.owner.run(
+        f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{name} text' for name in names)});"
+        "GRANT ALL ON public.odd TO harness_app"
+    )
+    kept = bench.claims(Feature.CHANGED_FROM)
+    bench.target.attach(bench.owner, "public.odd", changed_from=kept)
+    client = bench.client()
+
+    def writes() -> None:
+        with bench.audited(client, ADA):
+            client.run("INSERT INTO public.odd (id, n, r) VALUES (1, 'a', 'b')")
+            client.run("UPDATE public.odd SET r = 'c'")
+            client.run("DELETE FROM public.odd")
+
+    bench.expect("the writes", bench.attempt(writes), equals="done")
+    changes = bench.changes("odd")
+    bench.expect("operations", [each.op for each in changes], equals=["insert", "update", "delete"])
+    bench.expect("values", [(each.data_after or {}).get("n") for each in changes], equals=["a", "a", None])
+    if kept:
+        bench.expect("prior values", [each.changed_from for each in changes], equals=[None, {"r": "b"}, None])
+
+
+@breaks(column_names, at="the writes")
+def column_names_shadow_the_row(bench: Bench) -> None:
+    bench.rewrite_capture(("to_jsonb(n.*)", "to_jsonb(n)"))
+
+
+@check(
+    "capture.json-values",
+    claim="a JSON value that changes its type is a change, and so is a number that changes its scale",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+    claims=(Feature.CHANGED_FIELDS,),
+)
+def json_values(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.documents (id int PRIMARY KEY, body jsonb, price numeric);"
+        "GRANT ALL ON public.documents TO harness_app"
+    )
+    kept = bench.claims(Feature.CHANGED_FROM)
+    bench.target.attach(bench.owner, "public.documents", changed_from=kept)
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.documents VALUES (1, '1', 1.0)")
+        client.run("UPDATE public.documents SET body = '\"1\"'")
+        client.run("UPDATE public.documents SET price = 1.00")
+    changes = bench.changes("documents")
+    scale = ("price",) if bench.target.is_reference else changes[-1].changed_fields  # 1.0 and 1.00 are equal numbers
+    bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("body",), scale])
+    if kept:
+        bench.expect("prior value", changes[1].changed_from if len(changes) > 1 else None, equals={"body": 1})
+
+
+@breaks(json_values, at="changed fields")
+def json_values_compared_as_bare_text(bench: Bench) -> None:
+    bench.rewrite_capture(
+        (
+            "f.value::text IS DISTINCT FROM (p.old_image -> f.key)::text",
+            "f.value #>> '{}' IS DISTINCT FROM p.old_image ->> f.key",
+        )
+    )
+
+
+@check(
+    "capture.float-digits",
+    claim="a client that asks for fewer digits of its floats loses none of them in the trail",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def float_digits(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.measured (id int PRIMARY KEY, reading float8); GRANT ALL ON public.measured TO harness_app"
+    )
+    bench.target.attach(bench.owner, "public.measured")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("SET LOCAL extra_float_digits = -15")
+        client.run("INSERT INTO public.measured VALUES (1, 1.25)")
+        client.run("UPDATE public.measured SET reading = 1.375")
+        kept = client.value("SELECT current_setting('extra_float_digits')")
+    changes = bench.changes("measured")
+    bench.expect("readings", [each.data_after["reading"] for each in changes], equals=[1.25, 1.375])
+    if bench.claims(Feature.CHANGED_FIELDS):
+        bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("reading",)])
+    bench.expect("the client's own setting afterwards", kept, equals="-15")
+
+
+@breaks(float_digits, at="readings")
+def float_digits_of_the_client(bench: Bench) -> None:
+    bench.rewrite_capture(("SET extra_float_digits TO '1'", ""))
+
+
+@check(
+    "capture.nested-writes",
+    claim="a trigger that writes to the row that fired it is captured after the write that fired it",
+    section=_HERE,
+    severity=P0,
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def nested_writes(bench: Bench) -> None:
+    bench.owner.run(
+        "CREATE TABLE public.orders (id int PRIMARY KEY, state text); GRANT ALL ON public.orders TO harness_app;"
+        "CREATE FUNCTION public.settle() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN UPDATE public.orders SET state = ''final'' WHERE id = NEW.id; RETURN NULL; END';"
+        "CREATE TRIGGER a_settle AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.settle()"
+    )
+    bench.target.attach(bench.owner, "public.orders")
+    client = bench.client()
+    with bench.audited(client, ADA):
+        client.run("INSERT INTO public.orders VALUES (1, 'initial')")
+    stored = bench.admin.value("SELECT state FROM public.orders")
+    states = [each.data_after["state"] for each in bench.changes("orders")]
+    bench.expect("states in the order of capture", states, equals=["initial", "final"])
+    bench.expect("the last state is the one stored", states[-1:], equals=[stored])
+
+
+@breaks(nested_writes, at="states in the order of capture")
+def nested_writes_captured_by_statement(bench: Bench) -> None:
+    bench.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
+        "AS 'SELECT false'"
+    )

@@ -1,0 +1,1 @@
+"""Audited paths of a host application."""
