@@ -14,7 +14,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from harness import config
-from harness.audit.target_file import ActorConvention, Feature, Statements
+from harness.audit.target_file import ActorConvention, Statements, TrailFeature
 from harness.database import Client, SqlError, describe, fetch, quote_literal, run_files
 from harness.errors import ConfigError, DatabaseError
 
@@ -60,7 +60,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     tables: tuple[str, ...]
     actor: ActorConvention
     statements: Statements
-    claims: frozenset[Feature]
+    claims: frozenset[TrailFeature]
     documentation: str
 
     @property
@@ -70,7 +70,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
     @property
     def is_reference(self) -> bool:
-        return Feature.LIBRARY in self.claims
+        return TrailFeature.LIBRARY in self.claims
 
     def require_installable(self) -> None:
         """Refuse a target that has to be there already, as in an operator's environment, where it is to be installed.

@@ -14,7 +14,7 @@ _Statement = Annotated[str, Meta(min_length=1)]
 _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
 
 
-class Feature(StrEnum):
+class TrailFeature(StrEnum):
     """What a trail may claim beyond capturing every change once, true, and attributed."""
 
     CHANGED_FIELDS = "changed-fields"
@@ -37,25 +37,25 @@ class Feature(StrEnum):
 
 
 _MEANINGS = {
-    Feature.CHANGED_FIELDS: "to name the columns that an update changed",
-    Feature.CHANGED_FROM: "to keep prior values",
-    Feature.ACTOR_TYPES: "to tell types of actors apart",
-    Feature.TRUNCATE: "to record a TRUNCATE",
-    Feature.PARTITIONS: "to capture partitioned tables",
-    Feature.ACTIONS: "to record actions",
-    Feature.COVERAGE: "to tell which tables it captures",
-    Feature.REDACTION: "to redact",
-    Feature.RETENTION: "to delete what is too old",
-    Feature.CONTRACT_TABLES: "to keep its transactions in the contract's table, public.audit_transactions",
-    Feature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
+    TrailFeature.CHANGED_FIELDS: "to name the columns that an update changed",
+    TrailFeature.CHANGED_FROM: "to keep prior values",
+    TrailFeature.ACTOR_TYPES: "to tell types of actors apart",
+    TrailFeature.TRUNCATE: "to record a TRUNCATE",
+    TrailFeature.PARTITIONS: "to capture partitioned tables",
+    TrailFeature.ACTIONS: "to record actions",
+    TrailFeature.COVERAGE: "to tell which tables it captures",
+    TrailFeature.REDACTION: "to redact",
+    TrailFeature.RETENTION: "to delete what is too old",
+    TrailFeature.CONTRACT_TABLES: "to keep its transactions in the contract's table, public.audit_transactions",
+    TrailFeature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
 }
 #: what a claim is worth nothing without
 NEEDS_STATEMENT = {
-    Feature.CHANGED_FROM: ("attach_with_changed_from",),
-    Feature.ACTIONS: ("record_action",),
-    Feature.COVERAGE: ("coverage",),
-    Feature.REDACTION: ("attach_redacted",),
-    Feature.RETENTION: ("purge", "age"),
+    TrailFeature.CHANGED_FROM: ("attach_with_changed_from",),
+    TrailFeature.ACTIONS: ("record_action",),
+    TrailFeature.COVERAGE: ("coverage",),
+    TrailFeature.REDACTION: ("attach_redacted",),
+    TrailFeature.RETENTION: ("purge", "age"),
 }
 
 
@@ -115,6 +115,6 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tables: Annotated[tuple[_Table, ...], Meta(min_length=1)]
     actor: ActorConvention
     statements: Statements
-    claims: tuple[Feature, ...] = ()
+    claims: tuple[TrailFeature, ...] = ()
     #: where the trail's own limits are documented: a path or an address
     documentation: str = ""

@@ -12,7 +12,7 @@ import msgspec
 from harness import config
 from harness.audit.installing import FILES
 from harness.audit.target import AuditTarget
-from harness.audit.target_file import NEEDS_STATEMENT, Feature, Statements, TargetFile
+from harness.audit.target_file import NEEDS_STATEMENT, Statements, TargetFile, TrailFeature
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _NAME = re.compile(r"^(?!runs$)[A-Za-z0-9][A-Za-z0-9_-]*$")
 def reference_target() -> AuditTarget:
     """Return our own audit layer."""
     path = _SHIPPED / "reference.toml"
-    return _built(path, "reference", FILES, claims=frozenset(Feature))
+    return _built(path, "reference", FILES, claims=frozenset(TrailFeature))
 
 
 def shipped_targets() -> dict[str, str]:
@@ -60,7 +60,7 @@ def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
     return _built(path, path.stem, tuple(Path(each) for each in install))
 
 
-def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[Feature] | None = None) -> AuditTarget:
+def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[TrailFeature] | None = None) -> AuditTarget:
     if not _NAME.match(name):
         raise ConfigError(
             f"the audit target {name!r} cannot be called that: its report gets a folder of that name",
@@ -71,7 +71,7 @@ def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[F
     stripped = {key: value.rstrip().rstrip(";") for key, value in msgspec.structs.asdict(file.statements).items()}
     file = msgspec.structs.replace(file, statements=Statements(**stripped))
     claimed = frozenset(file.claims) if claims is None else claims
-    if claims is None and Feature.LIBRARY in claimed:
+    if claims is None and TrailFeature.LIBRARY in claimed:
         raise ConfigError(
             "claims: only the reference layer can claim `library`", where=config.at_key(str(path), "claims")
         )

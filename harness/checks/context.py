@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.documented import WORKS, Entry, documented
-from harness.checks.record import Findings, NotExercisedError
+from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.recognised import declared_facts
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
-    from harness.audit.target_file import ActorConvention, Feature
-    from harness.checks.workspace import Workplace
+    from harness.audit.target_file import ActorConvention, TrailFeature
+    from harness.checks.workspace import Workspace
     from harness.database import Endpoint
     from harness.host.site import Site
     from harness.lab.lab import Lab
@@ -95,13 +95,13 @@ class Application:
             yield client
 
 
-class Bench(Findings):
+class CheckContext(CheckRecord):
     """One check's workplace. Everything it opens is closed with it."""
 
-    def __init__(self, lab: Lab, target: AuditTarget, database: str, workplace: Workplace) -> None:
+    def __init__(self, lab: Lab, target: AuditTarget, database: str, workspace: Workspace) -> None:
         super().__init__(target)
         self._lab = lab
-        self._workplace = workplace
+        self._workplace = workspace
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.database = database
@@ -234,7 +234,7 @@ class Bench(Findings):
         """What putting capture on each fixture table came to: `done`, or the error."""
         return self._workplace.attached
 
-    def claims(self, feature: Feature) -> bool:
+    def claims(self, feature: TrailFeature) -> bool:
         return feature in self.target.claims
 
     def forget_connections(self) -> None:

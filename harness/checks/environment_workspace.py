@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.execution import accept_known, run_check
-from harness.checks.record import Findings, NotExercisedError
+from harness.checks.record import CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
 from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
@@ -24,7 +24,7 @@ from harness.store import utc_now
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import Catalogue, Check
     from harness.database import Client
     from harness.host.site import Site
@@ -35,7 +35,7 @@ NOT_SAFE = "not safe where others work: it breaks things, or writes; exercised o
 _NOT_NAMED = "it writes, and the operator named neither a canary table nor a scratch schema"
 
 
-class EnvironmentBench(Findings):
+class EnvironmentBench(CheckRecord):
     """What one check may touch of an operator's environment. Everything it opens is closed with it."""
 
     def __init__(
@@ -121,22 +121,22 @@ class EnvironmentPlace(Struct, frozen=True):
             each.cut()
 
     @contextlib.contextmanager
-    def bench(self, _check: str) -> Iterator[Bench]:
-        bench = EnvironmentBench(self.environment, self.evidence, self.target, self.stopped)
-        self._benches.append(bench)
+    def context(self, _check: str) -> Iterator[CheckContext]:
+        ctx = EnvironmentBench(self.environment, self.evidence, self.target, self.stopped)
+        self._benches.append(ctx)
         try:
             # what is safe in an environment asks for no more than both kinds of bench have
-            yield cast("Bench", bench)
+            yield cast("CheckContext", ctx)
         finally:
-            self._benches.remove(bench)
-            bench.close()
+            self._benches.remove(ctx)
+            ctx.close()
 
     def own_failure(self) -> str:
         """The servers are the operator's: the harness owes them nothing."""
         return ""
 
-    def host_bench(self) -> contextlib.AbstractContextManager[Bench]:
-        return self.bench("")
+    def host_context(self) -> contextlib.AbstractContextManager[CheckContext]:
+        return self.context("")
 
 
 class EnvironmentRun:
@@ -205,7 +205,7 @@ class EnvironmentRun:
             "the run was interrupted before this check began"
             if self.interrupted.is_set()
             else NOT_SAFE
-            if check.safe is Safety.NO
+            if check.environment_safety is Safety.NO
             else f"the environment was not reached: {evidence.reason}"
             if not evidence.reached
             else ""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from threading import Event
 
     from harness.audit.target import AuditTarget
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
-    from harness.checks.workspace import Workplace
+    from harness.checks.workspace import Workspace
     from harness.model import Topology
 
 
@@ -32,8 +32,8 @@ class Place(Protocol):
 
     @property
     def target(self) -> AuditTarget: ...
-    def bench(self, check: str, /) -> AbstractContextManager[Bench]: ...
-    def host_bench(self) -> AbstractContextManager[Bench]: ...
+    def context(self, check: str, /) -> AbstractContextManager[CheckContext]: ...
+    def host_context(self) -> AbstractContextManager[CheckContext]: ...
     def own_failure(self) -> str:
         """Return what the servers lacked that the harness owed them, in one sentence; "" when they lacked nothing."""
         ...
@@ -43,7 +43,7 @@ def run_check(
     check: Check,
     row: PlannedCheck,
     topology: Topology | None,
-    workplace: Place,
+    workspace: Place,
     *,
     control: Control | None = None,
     interrupted: Event | None = None,
@@ -57,36 +57,36 @@ def run_check(
     result = Result(
         topology=row.topology, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
     )
-    if lacking := check.lacking(topology, workplace.target):
+    if lacking := check.lacking(topology, workspace.target):
         return replace(result, status=Status.NA, reason=lacking)
-    bench: Bench | None = None
+    ctx: CheckContext | None = None
     status, reason = Status.NOT_RUN, ""
     given_up = ThreadEvent()
 
     def give_up() -> None:
         """End the check's connections: whatever it waits for, it hears of it."""
         given_up.set()
-        if bench:
-            bench.cut()
+        if ctx:
+            ctx.cut()
 
     watchdog = Timer(check.longest_s, give_up)
     watchdog.daemon = True
     watchdog.start()
     try:
-        with workplace.host_bench() if check.path else workplace.bench(check.id) as bench:
+        with workspace.host_context() if check.path else workspace.context(check.id) as ctx:
             try:
                 if control:
-                    control.apply(bench)
-                check.run(bench)
+                    control.apply(ctx)
+                check.run(ctx)
             except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
-                status, reason = _what_it_means(error, check, bench)
+                status, reason = _what_it_means(error, check, ctx)
             else:
-                status, reason = _judge(bench)
+                status, reason = _judge(ctx)
             # a control is tried after the check itself was, on the same servers
-            if status is Status.ISSUE and control is None and (failure := workplace.own_failure()):
+            if status is Status.ISSUE and control is None and (failure := workspace.own_failure()):
                 status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
     except SqlError as error:
-        why = workplace.own_failure() or describe(error)
+        why = workspace.own_failure() or describe(error)
         status, reason = Status.NOT_RUN, f"no database could be made for the check: {why}"
     except HarnessError as error:
         if not (interrupted and interrupted.is_set()):
@@ -94,27 +94,27 @@ def run_check(
         status, reason = Status.NOT_RUN, error.what  # the lab is being torn down
     finally:
         watchdog.cancel()
-    seen = bench is not None and any(not each.held for each in bench.expectations)
+    seen = ctx is not None and any(not each.held for each in ctx.expectations)
     if given_up.is_set() and status is not Status.OK and not seen:
         status, reason = Status.NOT_RUN, f"it was given up after {check.longest_s:g} s: {reason}"
     if interrupted and interrupted.is_set() and status is not Status.OK:
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
-    if bench:
+    if ctx:
         result = replace(
             result,
-            expectations=tuple(bench.expectations),
-            probes=tuple(bench.probes),
-            facts=bench.facts,
-            limit=bench.limit if status is Status.OK else None,
-            feature=bench.feature,
-            severity=bench.severity if status is Status.ISSUE else None,
+            expectations=tuple(ctx.expectations),
+            probes=tuple(ctx.probes),
+            facts=ctx.facts,
+            limit=ctx.limit if status is Status.OK else None,
+            feature=ctx.feature,
+            severity=ctx.severity if status is Status.ISSUE else None,
         )
     return replace(result, status=status, reason=reason, duration_ms=_since(began))
 
 
-def _what_it_means(error: Exception, check: Check, bench: Bench) -> tuple[Status, str]:
+def _what_it_means(error: Exception, check: Check, ctx: CheckContext) -> tuple[Status, str]:
     """Return what a check that ended with an error has shown."""
-    where_others_work = check.safe is not Safety.NO
+    where_others_work = check.environment_safety is not Safety.NO
     status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
     match error:
         case NotExercisedError():
@@ -132,15 +132,15 @@ def _what_it_means(error: Exception, check: Check, bench: Bench) -> tuple[Status
             status, reason = Status.NOT_RUN, f"the server refused: {describe(error)}"
         case SqlError():
             reason = f"the check itself broke: {describe(error)}"
-    if status is Status.NOT_RUN and any(not each.held for each in bench.expectations):
-        return _judge(bench)  # what was seen before it stays seen
+    if status is Status.NOT_RUN and any(not each.held for each in ctx.expectations):
+        return _judge(ctx)  # what was seen before it stays seen
     return status, reason
 
 
-def _judge(bench: Bench) -> tuple[Status, str]:
-    if not bench.expectations:
+def _judge(ctx: CheckContext) -> tuple[Status, str]:
+    if not ctx.expectations:
         return Status.ISSUE, "the check itself broke: it made no expectation, so it has proven nothing"
-    failed = [each for each in bench.expectations if not each.held]
+    failed = [each for each in ctx.expectations if not each.held]
     if not failed:
         return Status.OK, ""
     first = failed[0]
@@ -153,7 +153,7 @@ def prove(
     control: Control,
     row: PlannedCheck,
     topology: Topology,
-    workplace: Workplace,
+    workspace: Workspace,
     interrupted: Event,
     *,
     red_already: bool = False,
@@ -165,9 +165,9 @@ def prove(
     """
     began = time.monotonic()
     proof = unproven(control, topology, "")
-    if lacking := check.lacking(topology, workplace.target) or control.lacking(topology):
+    if lacking := check.lacking(topology, workspace.target) or control.lacking(topology):
         return replace(proof, applicable=False, reason=lacking)
-    result = run_check(check, row, topology, workplace, control=control, interrupted=interrupted)
+    result = run_check(check, row, topology, workspace, control=control, interrupted=interrupted)
     at = [each for each in result.expectations if each.name == control.at]
     if result.status is Status.NA:
         return replace(proof, applicable=False, reason=result.reason)

@@ -28,7 +28,7 @@ class NotApplicableError(Exception):
     """What the check is about is not there in this topology: N/A, with the one objective sentence that it carries."""
 
 
-class Findings:
+class CheckRecord:
     """Collects what one check finds out, and closes with it whatever it opened."""
 
     def __init__(self, target: AuditTarget) -> None:
@@ -42,7 +42,7 @@ class Findings:
         self.feature: FeatureOutcome | None = None
         self.severity: Severity | None = None
         #: a control: the probe steps in halfway, so that what is watched behaves otherwise than it is expected to
-        self.otherwise = False
+        self.sabotaged = False
 
     @property
     def site(self) -> Site:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.model import PathLabel, PoolMode, Prepare, Section, Severity, Topology
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from harness.audit.target import AuditTarget
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
 
@@ -83,7 +83,7 @@ class Safety(StrEnum):
     PATH = "path"
 
 
-CheckFunction = Callable[["Bench"], None]
+CheckFunction = Callable[["CheckContext"], None]
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -97,20 +97,20 @@ class Check(Struct, frozen=True, kw_only=True):
     area: str
     needs: tuple[Capability, ...]
     #: what the audit target must claim for the check to judge it
-    claims: tuple[Feature, ...]
+    requires_features: tuple[TrailFeature, ...]
     #: judges only targets whose actor is set like that; any when empty
     scope: str
     run: CheckFunction
     #: the row of the feature map that it fills; none when empty
     feature: str = ""
     #: groups run one after another, and the checks of a group side by side; "" for those that run with all others
-    apart: str = ""
+    serial_group: str = ""
     #: it restarts servers or changes the pooler's settings, so nothing else runs in its topology meanwhile
     disrupts: bool = False
     #: the audited path of a host application that it takes, if it does
     path: PathLabel | None = None
     #: whether it may be run in an environment that others use, too
-    safe: Safety = Safety.NO
+    environment_safety: Safety = Safety.NO
     #: in an environment it is asked after all others: it looks for what they left
     last: bool = False
     #: longer than this it hangs; the driver suite has a deadline of its own, and a shorter one
@@ -121,7 +121,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
         :param topology: None for an environment that nobody declared as one.
         """
-        if unclaimed := next((each for each in self.claims if each not in target.claims), None):
+        if unclaimed := next((each for each in self.requires_features if each not in target.claims), None):
             return unclaimed.unclaimed
         if self.scope and target.actor.scope != self.scope:
             return f"the audit target has its actor set for the {target.actor.scope}, not for the {self.scope}"
@@ -149,7 +149,7 @@ class TrailBreak(Struct, frozen=True, kw_only=True):
     among: tuple[str, ...]
     turns: frozenset[str]
     #: checks of those suites that are not run under it
-    aside: frozenset[str]
+    excluded: frozenset[str]
     apply: CheckFunction
 
     def control_of(self, identity: str) -> Control:
@@ -165,13 +165,13 @@ def check(
     severity: Severity,
     area: str,
     needs: tuple[Capability, ...] = (),
-    claims: tuple[Feature, ...] = (),
+    requires_features: tuple[TrailFeature, ...] = (),
     scope: str = "",
     feature: str = "",
-    apart: str = "",
+    serial_group: str = "",
     disrupts: bool = False,
     path: PathLabel | None = None,
-    safe: Safety = Safety.NO,
+    environment_safety: Safety = Safety.NO,
     last: bool = False,
 ) -> Callable[[CheckFunction], Check]:
     """Declare a check.
@@ -179,7 +179,7 @@ def check(
     :param identity: `suite.what-it-is-about`.
     :param claim: one sentence, true when the check is OK.
     :param area: where to look first when it does not hold.
-    :param claims: features that an audit target must claim; one that does not gives N/A with that sentence.
+    :param requires_features: features that an audit target must claim; one that does not gives N/A with that sentence.
     :param scope: `transaction` or `session`, where the check is about actors that are set like that.
     :param apart: the name of a group. The groups run one after another, and the checks of a group side by side.
     :param disrupts: it restarts servers or changes the pooler's settings; nothing else runs in its topology meanwhile.
@@ -198,14 +198,14 @@ def check(
             severity=severity,
             area=area,
             needs=needs,
-            claims=claims,
+            requires_features=requires_features,
             scope=scope,
             run=function,
             feature=feature,
-            apart=apart,
+            serial_group=serial_group,
             disrupts=disrupts,
             path=path,
-            safe=safe,
+            environment_safety=environment_safety,
             last=last,
         )
 
@@ -223,7 +223,7 @@ def breaks(target: Check, *, at: str, needs: tuple[Capability, ...] = ()) -> Cal
 
 
 def breaks_trail(
-    *, what: str, among: tuple[str, ...], turns: Iterable[str], aside: Iterable[str] = ()
+    *, what: str, among: tuple[str, ...], turns: Iterable[str], excluded: Iterable[str] = ()
 ) -> Callable[[CheckFunction], TrailBreak]:
     """Declare a break of the audit trail.
 
@@ -236,7 +236,7 @@ def breaks_trail(
     def declare(function: CheckFunction) -> TrailBreak:
         name = getattr(function, "__name__", "break").replace("_", "-")
         return TrailBreak(
-            name=name, what=what, among=among, turns=frozenset(turns), aside=frozenset(aside), apply=function
+            name=name, what=what, among=among, turns=frozenset(turns), excluded=frozenset(excluded), apply=function
         )
 
     return declare
@@ -315,7 +315,7 @@ def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalo
         if not any(control.check == each.id for control in controls):
             raise ConfigError(f"nothing can break the check {each.id}: it has no control, so it proves nothing")
     for trail_break in trail_breaks:
-        if unknown := sorted((trail_break.turns | trail_break.aside) - seen):
+        if unknown := sorted((trail_break.turns | trail_break.excluded) - seen):
             raise ConfigError(f"the break {trail_break.name} names {', '.join(unknown)}, which is no check")
     return Catalogue(tuple(checks), tuple(controls), fixtures, tuple(trail_breaks))
 

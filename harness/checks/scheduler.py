@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from harness.audit.target import AuditTarget
 from harness.checks.execution import accept_known, prove, run_check, unproven
 from harness.checks.registry import Catalogue
-from harness.checks.workspace import Workplace
+from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
 from harness.events import (
     CheckFinished,
@@ -169,12 +169,12 @@ class Run:
             self._tell(LabReady(topology.name, lab.evidence))
             with ThreadPoolExecutor(1, thread_name_prefix=f"look-{topology.name}") as looking:
                 looked = looking.submit(recognised, lab)
-                workplace = Workplace(lab, self._settings.target, self._settings.catalogue.fixtures)
+                workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
                 lab.evidence = looked.result()
             self._record(lab.evidence)
             for contradiction in lab.evidence.contradictions:
                 self._tell(Notice(f"{topology.name}: {contradiction}"))
-            if refused := [f"{name}: {told}" for name, told in workplace.attached.items() if told != "done"]:
+            if refused := [f"{name}: {told}" for name, told in workspace.attached.items() if told != "done"]:
                 note = f"capture could not be put on {'; '.join(refused)}"
                 self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
                 self._tell(Notice(f"{topology.name}: {note}"))
@@ -189,9 +189,9 @@ class Run:
                 self._take_down(lab)
             return
         try:
-            self._checks(lab.topology, rows, workplace)
+            self._checks(lab.topology, rows, workspace)
         finally:
-            workplace.close()
+            workspace.close()
             self._take_down(lab)
 
     def _takes_paths(self, rows: list[PlannedCheck], topology: Topology) -> bool:
@@ -201,7 +201,7 @@ class Run:
             for row in rows
         )
 
-    def _checks(self, topology: Topology, rows: list[PlannedCheck], workplace: Workplace) -> None:
+    def _checks(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
         """Run the checks: the paths of the host beside all others, and what disrupts servers while neither runs.
 
         What disrupts mostly waits. Every second topology begins with it, so that others use the processor meanwhile.
@@ -215,20 +215,20 @@ class Run:
         with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as beside:
             try:
                 if position % 2 == 1:
-                    self._in_groups(disruptive, topology, workplace)
+                    self._in_groups(disruptive, topology, workspace)
                     disruptive = []
-                taken = beside.submit(self._paths, paths, topology, workplace, undisturbed)
-                together = [row for row in others if not checks[row.check].apart]
-                self._side_by_side(together, self._settings.jobs, topology, workplace)
-                self._in_groups([row for row in others if checks[row.check].apart], topology, workplace)
+                taken = beside.submit(self._paths, paths, topology, workspace, undisturbed)
+                together = [row for row in others if not checks[row.check].serial_group]
+                self._side_by_side(together, self._settings.jobs, topology, workspace)
+                self._in_groups([row for row in others if checks[row.check].serial_group], topology, workspace)
                 with undisturbed:
-                    self._in_groups(disruptive, topology, workplace)
+                    self._in_groups(disruptive, topology, workspace)
                 taken.result()
             except BaseException:
                 self._stop.set()
                 raise
 
-    def _paths(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace, undisturbed: Lock) -> None:
+    def _paths(self, rows: list[PlannedCheck], topology: Topology, workspace: Workspace, undisturbed: Lock) -> None:
         """Take the paths of the host, which ends with the last of them.
 
         :param undisturbed: held from the start of the host to its end; making the host ready to start may take long.
@@ -239,63 +239,63 @@ class Run:
                 self._engine.prepare((HOST,), self._tell)
         with undisturbed:
             if takes_paths:
-                workplace.start_host()
-            self._in_groups(rows, topology, workplace)
+                workspace.start_host()
+            self._in_groups(rows, topology, workspace)
             with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
-                workplace.end_host()
+                workspace.end_host()
 
-    def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workplace: Workplace) -> None:
+    def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workspace: Workspace) -> None:
         """Run group after group, the checks of each side by side."""
         checks = {each.id: each for each in self._settings.catalogue.checks}
-        for group in dict.fromkeys(checks[row.check].apart for row in rows):
-            mine = [row for row in rows if checks[row.check].apart == group]
+        for group in dict.fromkeys(checks[row.check].serial_group for row in rows):
+            mine = [row for row in rows if checks[row.check].serial_group == group]
             # paths share one host, where a control breaks something for the time it is tried
             alone = self._settings.proving and checks[mine[0].check].path
-            self._side_by_side(mine, 1 if alone else len(mine), topology, workplace)
+            self._side_by_side(mine, 1 if alone else len(mine), topology, workspace)
 
-    def _side_by_side(self, rows: list[PlannedCheck], at_a_time: int, topology: Topology, workplace: Workplace) -> None:
+    def _side_by_side(self, rows: list[PlannedCheck], at_a_time: int, topology: Topology, workspace: Workspace) -> None:
         if not rows:
             return
         checks = {each.id: each for each in self._settings.catalogue.checks}
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:
-            with contextlib.nullcontext() if checks[row.check].apart else self._places:
-                run_row(checks[row.check], row, topology, workplace)
+            with contextlib.nullcontext() if checks[row.check].serial_group else self._places:
+                run_row(checks[row.check], row, topology, workspace)
 
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
             pending = [pool.submit(in_its_turn, row) for row in rows]
             try:
                 for each in pending:
                     each.result()
-                if self._settings.proving and not any(checks[row.check].apart for row in rows):
-                    self._prove_trail(pool, rows, topology, workplace)
+                if self._settings.proving and not any(checks[row.check].serial_group for row in rows):
+                    self._prove_trail(pool, rows, topology, workspace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+    def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
         if self._stop.is_set():
             return
-        if reason := workplace.why_nothing_runs():
+        if reason := workspace.why_nothing_runs():
             self._answer(_not_run(row, reason))
             return
         self._tell(CheckStarted(topology.name, check.id))
-        result = run_check(check, row, topology, workplace, interrupted=self._stop)
+        result = run_check(check, row, topology, workspace, interrupted=self._stop)
         self._answer(accept_known(result, self._settings.known))
 
-    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workplace: Workplace) -> None:
+    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
         """Run the check as it is, then under each control: a check that is not OK by itself proves nothing."""
         if self._stop.is_set():
             return
         self._tell(CheckStarted(topology.name, check.id))
-        plain = run_check(check, row, topology, workplace, interrupted=self._stop)
+        plain = run_check(check, row, topology, workspace, interrupted=self._stop)
         for control in self._settings.catalogue.controls_of(check.id):
             if self._stop.is_set():
                 return
             defect = plain.feature is not None and plain.feature.defect
             if plain.status in {Status.OK, Status.NA} or defect:
-                proof = prove(check, control, row, topology, workplace, self._stop, red_already=defect)
+                proof = prove(check, control, row, topology, workspace, self._stop, red_already=defect)
             else:
                 reason = f"without a control the check is {plain.status}: {plain.reason}"
                 proof = unproven(control, topology, reason)
@@ -306,7 +306,7 @@ class Run:
         self._answer(accept_known(plain, self._settings.known))
 
     def _prove_trail(
-        self, pool: ThreadPoolExecutor, rows: list[PlannedCheck], topology: Topology, workplace: Workplace
+        self, pool: ThreadPoolExecutor, rows: list[PlannedCheck], topology: Topology, workspace: Workspace
     ) -> None:
         """Break the trail itself: exactly the checks that watch what broke must turn to Issue.
 
@@ -323,7 +323,7 @@ class Run:
             tried = [
                 row
                 for name, row in sound.items()
-                if name.partition(".")[0] in broken.among and name not in broken.aside
+                if name.partition(".")[0] in broken.among and name not in broken.excluded
             ]
             due = broken.turns & {row.check for row in tried}
             if not due:
@@ -334,7 +334,7 @@ class Run:
                 if self._stop.is_set():
                     return None
                 control = broken.control_of(row.check)
-                result = run_check(checks[row.check], row, topology, workplace, control=control, interrupted=self._stop)
+                result = run_check(checks[row.check], row, topology, workspace, control=control, interrupted=self._stop)
                 return row.check if result.status is Status.ISSUE else None
 
             turned = {name for name in pool.map(one, tried) if name}

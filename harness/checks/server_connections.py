@@ -19,7 +19,7 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 A = TypeVar("A")
@@ -33,7 +33,7 @@ _OTHERS = 2
 _WAITING_S = 5.0
 
 
-def relay(bench: Bench, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
+def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
     """Run `first`, then `second` for somebody else on the same server connection.
 
     Who the somebody else is depends on the topology: another client that the pooler gives the same
@@ -42,30 +42,30 @@ def relay(bench: Bench, first: Callable[[Client], A], second: Callable[[Client],
 
     :raises NotExercisedError: when the second did not get the first one's server connection.
     """
-    client = bench.client()
+    client = ctx.client()
     one = first(client)
     before = client.server_pid()
-    if bench.mode is None:
+    if ctx.mode is None:
         other = client
-        bench.probed("the application's own pool hands one connection on", before, before)
+        ctx.probed("the application's own pool hands one connection on", before, before)
     else:
-        other = follower(bench, client, bench.client)
+        other = follower(ctx, client, ctx.client)
     two = second(other)
     if (after := other.server_pid()) != before:
         raise NotExercisedError(f"could not keep two clients on one server connection: pids {before}, {after}")
     return one, two
 
 
-def _client_on(bench: Bench, pid: int, who: Callable[[], Client] | None = None) -> Client:
+def _client_on(ctx: CheckContext, pid: int, who: Callable[[], Client] | None = None) -> Client:
     """Connect until a client gets this server connection; the others hold theirs meanwhile."""
     spare: list[Client] = []
     try:
         for _ in range(_SPARE_CLIENTS):
-            client = (who or bench.client)()
+            client = (who or ctx.client)()
             if client.server_pid() == pid:
                 return client
             spare.append(client)
-            if len(spare) >= (bench.topology.pooler.default_pool_size if bench.topology.pooler else 1):
+            if len(spare) >= (ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 1):
                 break
     finally:
         for client in spare:
@@ -74,64 +74,64 @@ def _client_on(bench: Bench, pid: int, who: Callable[[], Client] | None = None) 
 
 
 @contextlib.contextmanager
-def moved(bench: Bench, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
+def moved(ctx: CheckContext, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
     """Keep the client's last server connection busy, so that within the block it gets another.
 
     :raises NotExercisedError: when it kept the one it had.
     """
     before = client.server_pid()
-    with _busy(bench, before, others):
+    with _busy(ctx, before, others):
         after = client.server_pid()
         if after == before:
             raise NotExercisedError(f"the client kept the server connection {before}")
-        bench.probed("another client occupies the server connection, so the first gets another", before, after)
+        ctx.probed("another client occupies the server connection, so the first gets another", before, after)
         yield
 
 
 @contextlib.contextmanager
-def pressed(bench: Bench, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
+def pressed(ctx: CheckContext, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
     """Let others work meanwhile: the client gets another server connection, where the pool mode ever does that.
 
     :param others: who else works, in the same pool; clients of the application by default.
     :raises NotExercisedError: when the mode does that, and the client kept the one it had.
     """
-    if bench.mode in MOVING:
-        with moved(bench, client, others):
+    if ctx.mode in MOVING:
+        with moved(ctx, client, others):
             yield
         return
     before = client.server_pid()
-    with _working(bench, others):
-        bench.probed("others work, and the client goes on", before, client.server_pid())
+    with _working(ctx, others):
+        ctx.probed("others work, and the client goes on", before, client.server_pid())
         yield
 
 
 @contextlib.contextmanager
-def elsewhere(bench: Bench, client: Client, before: int) -> Iterator[None]:
+def elsewhere(ctx: CheckContext, client: Client, before: int) -> Iterator[None]:
     """Let others work meanwhile, and send nothing for the client: what it does last was on `before`.
 
     :raises NotExercisedError: when the mode moves clients, and it turns out that this one was not moved.
     """
-    moves = bench.mode in MOVING
-    with _busy(bench, before) if moves else _working(bench):
+    moves = ctx.mode in MOVING
+    with _busy(ctx, before) if moves else _working(ctx):
         yield
         after = client.server_pid()
     if moves and before == after:
         raise NotExercisedError(f"the client kept the server connection {before}")
-    bench.probed("others work, and the client goes on", before, after)
+    ctx.probed("others work, and the client goes on", before, after)
 
 
 @contextlib.contextmanager
-def _working(bench: Bench, others: Callable[[], Client] | None = None) -> Iterator[None]:
+def _working(ctx: CheckContext, others: Callable[[], Client] | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(_OTHERS):
-            holder = (others or bench.plain_client)()
+            holder = (others or ctx.plain_client)()
             stack.callback(holder.close)
             stack.enter_context(holder.transaction())
             holder.server_pid()
         yield
 
 
-def follower(bench: Bench, client: Client, who: Callable[[], Client] | None = None) -> Client:
+def follower(ctx: CheckContext, client: Client, who: Callable[[], Client] | None = None) -> Client:
     """Return another client that the pooler serves with the first one's server connection.
 
     In session mode that is the next one after the first has disconnected; without a pooler there is none, and both
@@ -140,90 +140,90 @@ def follower(bench: Bench, client: Client, who: Callable[[], Client] | None = No
     :param who: connects another client; one of the application by default.
     :raises NotExercisedError: when no other client got that server connection.
     """
-    if bench.mode is PoolMode.SESSION:
-        return successor(bench, client, who)
-    return neighbour(bench, client, (who or bench.plain_client)())
+    if ctx.mode is PoolMode.SESSION:
+        return successor(ctx, client, who)
+    return neighbour(ctx, client, (who or ctx.plain_client)())
 
 
-def successor(bench: Bench, client: Client, who: Callable[[], Client] | None = None) -> Client:
+def successor(ctx: CheckContext, client: Client, who: Callable[[], Client] | None = None) -> Client:
     """Let a client disconnect, and return the next one that the pooler serves with its server connection.
 
     :raises NotExercisedError: when no other client got it.
     """
-    who = who or bench.plain_client
+    who = who or ctx.plain_client
     before = client.server_pid()
     client.close()
-    if bench.mode is None:  # there is nothing to hand on: a server connection ends with its client
+    if ctx.mode is None:  # there is nothing to hand on: a server connection ends with its client
         # a busy server takes a moment to end it, and its locks with it
-        until(bench, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _WAITING_S)
+        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _WAITING_S)
         other = who()
         how = "the first client disconnects, and so does its server connection"
-    elif bench.mode is PoolMode.SESSION:
-        other = _client_on(bench, before, who)
+    elif ctx.mode is PoolMode.SESSION:
+        other = _client_on(ctx, before, who)
         how = "the first client disconnects, the second gets its server connection"
     else:
         other = who()
         how = "the first client disconnects, the second gets its server connection"
         if (after := other.server_pid()) != before:
             raise NotExercisedError(f"could not get the released server connection {before} again, but {after}")
-    bench.probed(how, before, other.server_pid())
+    ctx.probed(how, before, other.server_pid())
     return other
 
 
-def neighbour(bench: Bench, client: Client, other: Client | None = None) -> Client:
+def neighbour(ctx: CheckContext, client: Client, other: Client | None = None) -> Client:
     """Return another client while the first is connected and idle: on its server connection, if the mode shares them.
 
     :param other: who that is; a new client of the application by default.
     :raises NotExercisedError: when the mode shares server connections, and this other client got one of its own.
     """
     mine = client.server_pid()
-    other = other or bench.plain_client()
+    other = other or ctx.plain_client()
     theirs = other.server_pid()
-    shares = bench.mode in MOVING
+    shares = ctx.mode in MOVING
     if shares and theirs != mine:
         raise NotExercisedError(f"could not make two clients share a server connection: pids {mine}, {theirs}")
     how = "two clients, one after the other, on one server connection" if shares else "two clients, both connected"
-    bench.probed(how, mine, theirs)
+    ctx.probed(how, mine, theirs)
     return other
 
 
 @contextlib.contextmanager
-def _busy(bench: Bench, pid: int, others: Callable[[], Client] | None = None) -> Iterator[None]:
+def _busy(ctx: CheckContext, pid: int, others: Callable[[], Client] | None = None) -> Iterator[None]:
     """Occupy server connections until this one is among them; one at least stays free."""
-    size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 1
+    size = ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 1
     with contextlib.ExitStack() as stack:
         for _ in range(size - 1):
-            holder = (others or bench.plain_client)()
+            holder = (others or ctx.plain_client)()
             stack.callback(holder.close)
-            if _occupy(bench, holder, stack) == pid:
+            if _occupy(ctx, holder, stack) == pid:
                 break
         else:
             raise NotExercisedError(f"could not occupy the server connection {pid}")
         yield
 
 
-def _occupy(bench: Bench, holder: Client, stack: contextlib.ExitStack) -> int:
+def _occupy(ctx: CheckContext, holder: Client, stack: contextlib.ExitStack) -> int:
     """Keep one server connection busy until the stack unwinds, and return its pid."""
-    if bench.mode is not PoolMode.STATEMENT:
+    if ctx.mode is not PoolMode.STATEMENT:
         stack.enter_context(holder.transaction())
         return holder.server_pid()
     # a statement that waits for a lock which only the direct connection gives back: there are no transaction blocks
     key = secrets.randbits(62)
-    bench.admin.value("SELECT pg_advisory_lock(%s)", [key])
+    ctx.admin.value("SELECT pg_advisory_lock(%s)", [key])
     stack.callback(finish, holder)
-    stack.callback(bench.admin.value, "SELECT pg_advisory_unlock(%s)", [key])
+    stack.callback(ctx.admin.value, "SELECT pg_advisory_unlock(%s)", [key])
     start(holder, f"SELECT pg_advisory_xact_lock({key})")
-    return waiting_pid(bench, f"({key})")
+    return waiting_pid(ctx, f"({key})")
 
 
-def waiting_pid(bench: Bench, text: str) -> int:
+def waiting_pid(ctx: CheckContext, text: str) -> int:
     """Return the pid of the backend whose statement holds this text, and waits for a lock or for time to pass.
 
     :raises NotExercisedError: when none does.
     """
 
     def waiting() -> int:
-        found = bench.admin.rows(
+        found = ctx.admin.rows(
             "SELECT pid FROM pg_stat_activity WHERE wait_event_type IN ('Lock', 'Timeout')"
             " AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
             [text],
@@ -238,14 +238,14 @@ def waiting_pid(bench: Bench, text: str) -> int:
         raise NotExercisedError(f"could not make a statement wait: {error.what}") from None
 
 
-def until(bench: Bench, question: str, answer: object, deadline_s: float) -> None:
+def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -> None:
     """Wait for an answer on the direct connection.
 
     :raises NotExercisedError: when it does not come.
     """
 
     def probe() -> None:
-        if (seen := bench.admin.value(question)) != answer:
+        if (seen := ctx.admin.value(question)) != answer:
             raise NotYet(str(seen))
 
     try:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock, local
 from typing import TYPE_CHECKING, cast
 
-from harness.checks.context import Bench
+from harness.checks.context import CheckContext
 from harness.checks.record import NotExercisedError
 from harness.config import at_key
 from harness.database import (
@@ -43,7 +43,7 @@ _NO_SPACE = "No space left on device"
 _HOST_STARTS_S = 90.0
 
 
-class Workplace:
+class Workspace:
     """Provisions once, on the direct connection, then gives each check a database of its own."""
 
     def __init__(self, lab: Lab, target: AuditTarget, fixtures: Fixtures) -> None:
@@ -116,26 +116,26 @@ class Workplace:
                 raise
 
     @contextlib.contextmanager
-    def bench(self, check: str) -> Iterator[Bench]:
+    def context(self, check: str) -> Iterator[CheckContext]:
         """Give a check a database that nobody else uses; it is dropped afterwards."""
         name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
         self.new_database(name, _TEMPLATE)
-        bench = Bench(self._lab, self.target, name, self)
+        ctx = CheckContext(self._lab, self.target, name, self)
         try:
-            yield bench
+            yield ctx
         finally:
-            bench.close()
+            ctx.close()
             # ends the pooler's idle server connections to it, too
             self.drop_database(name)
 
     @contextlib.contextmanager
-    def host_bench(self) -> Iterator[Bench]:
+    def host_context(self) -> Iterator[CheckContext]:
         """Give a check the reference host's database, which other checks use, too."""
-        bench = Bench(self._lab, self.target, HOST_DATABASE, self)
+        ctx = CheckContext(self._lab, self.target, HOST_DATABASE, self)
         try:
-            yield bench
+            yield ctx
         finally:
-            bench.close()
+            ctx.close()
 
     def why_nothing_runs(self) -> str:
         """Return why no check can run any more, once a check found that; "" when the servers are back."""

@@ -82,18 +82,18 @@ def verify_environment(context: Context, arguments: Namespace, checks: tuple[Che
 
 def _print_plan(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
     """Say what would be done; what is not safe there is counted."""
-    safe = {each.id: each.safe for each in settings.catalogue.checks}
+    environment_safety = {each.id: each.environment_safety for each in settings.catalogue.checks}
     paths = {each.name: each for each in settings.paths}
     left_out = 0
     for row in plan:
-        does = _DOES[safe[row.check]]
+        does = _DOES[environment_safety[row.check]]
         if row.path:
             path = paths[row.path.name]
             if path.not_applicable:
                 does = f"N/A: {path.not_applicable}"
             elif row.path.aspect == "no-trigger" or (row.path.aspect == "failure" and path.fails is None):
                 does = "Not run: not safe where others work"
-        if safe[row.check] is Safety.NO:
+        if environment_safety[row.check] is Safety.NO:
             left_out += 1
         else:
             sys.stdout.write(f"{row.topology:<12} {row.check}  {does}\n")

@@ -222,12 +222,12 @@ def evidence_here(settings: Settings) -> Evidence:
     )
     ran = set(merged.names())
     on_demand = [each.name for each in load_topologies(settings.topologies).values() if each.on_demand]
-    apart = tuple(
+    serial_group = tuple(
         f"the topology {name} is there on demand, and no run of this code has verified it"
         for name in on_demand
         if name not in ran
     )
-    return with_known(replace(merged, left_out=(*merged.left_out, *apart)), settings)
+    return with_known(replace(merged, left_out=(*merged.left_out, *serial_group)), settings)
 
 
 def evidence_from(settings: Settings, folders: list[str]) -> Evidence:

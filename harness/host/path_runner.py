@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
@@ -90,7 +90,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(each.transaction_id or "" for each in self.changes))
 
 
-class Path:
+class PathRun:
     """One declared path at one site. Its connections end with it, and so do the jobs that it put in."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Path:
         expected: Expected,
         site: Site,
         *,
-        beside: Path | None = None,
+        beside: PathRun | None = None,
         tell: Callable[[str], None],
     ) -> None:
         """Connect to nothing yet.
@@ -221,7 +221,7 @@ class Path:
         given |= {f"{_ACTOR}_{name.upper()}": value for name, value in values.actor.items()}
         ended = run(
             [values.text(each) for each in self.declared.command],
-            folder=FilePath.cwd(),
+            folder=Path.cwd(),
             given=given,
             deadline_s=self.declared.deadline_s,
             say=_unheard,

@@ -23,7 +23,7 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.host.declarations import CommandDeclaration
 
 _EXIT, _THROUGH = "exit code", "it came through the pooler"
@@ -73,31 +73,31 @@ def _unheard(_line: str) -> None:
     """Say nothing: the log keeps it."""
 
 
-def the_server_is_out_of_reach(bench: Bench) -> None:
-    bench.otherwise = True
+def the_server_is_out_of_reach(ctx: CheckContext) -> None:
+    ctx.sabotaged = True
 
 
-def the_address_leads_past_the_pooler(bench: Bench) -> None:
-    bench.past_the_pooler = True
+def the_address_leads_past_the_pooler(ctx: CheckContext) -> None:
+    ctx.past_the_pooler = True
 
 
-def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[[Bench], None]:
-    def run_it(bench: Bench) -> None:
-        lab = bench.lab
-        owner = bench.empty_database("command")
+def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[[CheckContext], None]:
+    def run_it(ctx: CheckContext) -> None:
+        lab = ctx.lab
+        owner = ctx.empty_database("command")
         database = owner.info.dbname
         owner.close()
         role = lab.roles.owner  # a test suite makes its own tables
         chain, direct = lab.through(role, database), lab.owner(database)
-        if bench.otherwise:
+        if ctx.sabotaged:
             closed = _closed_port()
             chain, direct = replace(chain, port=closed), replace(direct, port=closed)
-        if bench.past_the_pooler:
+        if ctx.past_the_pooler:
             chain = direct
-        mode = str(bench.mode or "none")
-        given = variables(chain, direct) | {"HARNESS_TOPOLOGY": bench.topology.name, "POOL_MODE": mode}
+        mode = str(ctx.mode or "none")
+        given = variables(chain, direct) | {"HARNESS_TOPOLOGY": ctx.topology.name, "POOL_MODE": mode}
         root = Path.cwd() / declared.folder
-        before = _own_sessions(bench, database)
+        before = _own_sessions(ctx, database)
         # one at a time in a folder: what they write there would be each other's
         with _in_folder(root):
             since = time.time()
@@ -114,42 +114,42 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
                 raise NotExercisedError(error.what) from None
             results = _results(declared, root, since)
         lab.keep_log(f"command-{declared.name}", ended.output)
-        bench.fact("command", join(declared.command))
-        bench.fact("took", f"{ended.seconds:g} s")
+        ctx.fact("command", join(declared.command))
+        ctx.fact("took", f"{ended.seconds:g} s")
         if lab.is_closed:
             raise NotExercisedError("the run ended before the command did")
-        bench.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
+        ctx.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
         # a suite that ignores the address passes everywhere, and says nothing about this topology
-        bench.expect("it used the database that it was given", _used(bench, database, before), equals=True)
-        if (passed := _passed_the_pooler(bench, database)) is not None:
-            bench.expect(_THROUGH, passed, equals=True)
-        _expect_results(bench, declared, results)
+        ctx.expect("it used the database that it was given", _used(ctx, database, before), equals=True)
+        if (passed := _passed_the_pooler(ctx, database)) is not None:
+            ctx.expect(_THROUGH, passed, equals=True)
+        _expect_results(ctx, declared, results)
 
     return run_it
 
 
-def _sessions(bench: Bench, database: str) -> int:
+def _sessions(ctx: CheckContext, database: str) -> int:
     """Return how many sessions a database has had (https://www.postgresql.org/docs/current/monitoring-stats.html)."""
-    bench.admin.run("SELECT pg_stat_clear_snapshot()")
-    return int(bench.admin.value("SELECT sessions FROM pg_stat_database WHERE datname = %s", [database]) or 0)
+    ctx.admin.run("SELECT pg_stat_clear_snapshot()")
+    return int(ctx.admin.value("SELECT sessions FROM pg_stat_database WHERE datname = %s", [database]) or 0)
 
 
-def _own_sessions(bench: Bench, database: str) -> int:
+def _own_sessions(ctx: CheckContext, database: str) -> int:
     """Wait until the statistics tell of the harness's own session, and return how many there are then."""
 
     def probe() -> int:
-        if not (found := _sessions(bench, database)):
+        if not (found := _sessions(ctx, database)):
             raise NotYet("no session")
         return found
 
     return poll(probe, what="statistics of a session that ended", deadline_s=_STATISTICS_S)
 
 
-def _used(bench: Bench, database: str, before: int) -> bool:
+def _used(ctx: CheckContext, database: str, before: int) -> bool:
     """Wait a moment for the statistics to show a session, which servers tell of with a delay of a second."""
 
     def probe() -> bool:
-        if _sessions(bench, database) <= before:
+        if _sessions(ctx, database) <= before:
             raise NotYet("no session")
         return True
 
@@ -159,13 +159,13 @@ def _used(bench: Bench, database: str, before: int) -> bool:
         return False
 
 
-def _passed_the_pooler(bench: Bench, database: str) -> bool | None:
+def _passed_the_pooler(ctx: CheckContext, database: str) -> bool | None:
     """Say whether a query to the database passed the pooler; None where nobody can be asked.
 
     Without it a suite that uses the server's own address only would pass for one that works behind the pooler
     (https://www.pgbouncer.org/usage.html#show-commands).
     """
-    endpoint = bench.lab.console()
+    endpoint = ctx.lab.console()
     if endpoint is None:
         return None
     rows = console(endpoint, "SHOW STATS")
@@ -190,19 +190,19 @@ def _results(declared: CommandDeclaration, root: Path, since: float) -> JUnitRes
         return error if declared.junit else None  # else it is some other XML
 
 
-def _expect_results(bench: Bench, declared: CommandDeclaration, results: JUnitResult | ConfigError | None) -> None:
+def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JUnitResult | ConfigError | None) -> None:
     if isinstance(results, ConfigError):
-        bench.expect("JUnit XML that can be read", f"{results.where}: {results.what}", equals="JUnit XML")
+        ctx.expect("JUnit XML that can be read", f"{results.where}: {results.what}", equals="JUnit XML")
     elif results is None:
         if declared.junit:
-            bench.expect("JUnit XML was written", observed=False, equals=True)
+            ctx.expect("JUnit XML was written", observed=False, equals=True)
     else:
-        bench.fact("tests", results.tests)
-        bench.fact("skipped", results.skipped)
-        bench.expect("tests that failed", list(results.failed), equals=[])
+        ctx.fact("tests", results.tests)
+        ctx.fact("skipped", results.skipped)
+        ctx.expect("tests that failed", list(results.failed), equals=[])
         verdict = results.verdict
         told = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
-        bench.expect("what the results are worth", str(told), equals=str(Status.OK))
+        ctx.expect("what the results are worth", str(told), equals=str(Status.OK))
 
 
 def _closed_port() -> int:

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 from harness.audit.coverage import CaptureNotReadyError, assert_capture_ready, explain_cutover
 from harness.audit.reading import as_of, history
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.CONTINUITY
 _DEADLINE_S = 20
 
 
-def _old_table(bench: Bench) -> None:
+def _old_table(ctx: CheckContext) -> None:
     """A table in use before there was an audit trail."""
-    bench.owner.run(
+    ctx.owner.run(
         "CREATE TABLE public.legacy (id int PRIMARY KEY, name text); GRANT ALL ON public.legacy TO harness_app;"
         "INSERT INTO public.legacy SELECT n, 'from before' FROM generate_series(1, 3) n"
     )
@@ -39,24 +39,24 @@ def _old_table(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def old_rows(bench: Bench) -> None:
-    _old_table(bench)
-    bench.target.attach(bench.owner, "public.legacy")
-    bench.expect("changes before the first write", len(bench.changes("legacy")), equals=0)
-    client = bench.client()
-    with bench.audited(client, ADA):
+def old_rows(ctx: CheckContext) -> None:
+    _old_table(ctx)
+    ctx.target.attach(ctx.owner, "public.legacy")
+    ctx.expect("changes before the first write", len(ctx.changes("legacy")), equals=0)
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.legacy SET name = 'since' WHERE id = 1")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("DELETE FROM public.legacy WHERE id = 2")
-    changes = bench.changes("legacy")
-    bench.expect("operations", [each.op for each in changes], equals=["update", "delete"])
-    bench.expect("transactions", len({each.transaction_id for each in changes}), equals=2)
-    bench.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * 2)
+    changes = ctx.changes("legacy")
+    ctx.expect("operations", [each.op for each in changes], equals=["update", "delete"])
+    ctx.expect("transactions", len({each.transaction_id for each in changes}), equals=2)
+    ctx.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * 2)
 
 
 @breaks(old_rows, at="operations")
-def old_rows_not_captured(bench: Bench) -> None:
-    bench.rewrite_capture(
+def old_rows_not_captured(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("IF TG_OP = 'INSERT' THEN", "IF TG_OP = 'UPDATE' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
     )
 
@@ -68,29 +68,29 @@ def old_rows_not_captured(bench: Bench) -> None:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def nothing_made_up(bench: Bench) -> None:
-    _old_table(bench)
-    bench.target.attach(bench.owner, "public.legacy")
-    now = partial(bench.admin.value, "SELECT clock_timestamp()")
-    bench.expect("changes after attaching", len(bench.changes()), equals=0)
-    bench.expect("transactions after attaching", bench.target.count_transactions(bench.admin), equals=0)
-    bench.expect("history of an old row", history(bench.owner, "legacy", {"id": 1}), equals=[])
-    bench.expect("state of an old row", as_of(bench.owner, "legacy", {"id": 1}, now()).state, equals="before_horizon")
+def nothing_made_up(ctx: CheckContext) -> None:
+    _old_table(ctx)
+    ctx.target.attach(ctx.owner, "public.legacy")
+    now = partial(ctx.admin.value, "SELECT clock_timestamp()")
+    ctx.expect("changes after attaching", len(ctx.changes()), equals=0)
+    ctx.expect("transactions after attaching", ctx.target.count_transactions(ctx.admin), equals=0)
+    ctx.expect("history of an old row", history(ctx.owner, "legacy", {"id": 1}), equals=[])
+    ctx.expect("state of an old row", as_of(ctx.owner, "legacy", {"id": 1}, now()).state, equals="before_horizon")
     first = now()
-    client = bench.client()
-    with bench.audited(client, ADA):
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.legacy SET name = 'since' WHERE id = 1")
-    before = as_of(bench.owner, "legacy", {"id": 1}, first - timedelta(seconds=1))
-    bench.expect("state before the capture", before.state, equals="before_horizon")
-    since = as_of(bench.owner, "legacy", {"id": 1}, now())
-    bench.expect("state since", (since.state, since.row), equals=("present", {"id": 1, "name": "since"}))
+    before = as_of(ctx.owner, "legacy", {"id": 1}, first - timedelta(seconds=1))
+    ctx.expect("state before the capture", before.state, equals="before_horizon")
+    since = as_of(ctx.owner, "legacy", {"id": 1}, now())
+    ctx.expect("state since", (since.state, since.row), equals=("present", {"id": 1, "name": "since"}))
 
 
 @breaks(nothing_made_up, at="changes after attaching")
-def something_made_up(bench: Bench) -> None:
-    bench.rewrite_function(
+def something_made_up(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
         "threadline_attach", ("RETURN v_count;", "EXECUTE format('UPDATE %s SET id = id', relation); RETURN v_count;")
     )
 
@@ -101,30 +101,30 @@ def something_made_up(bench: Bench) -> None:
     section=_HERE,
     severity=P1,
     area="coverage",
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def capture_ready(bench: Bench) -> None:
+def capture_ready(ctx: CheckContext) -> None:
     def ready(table: str) -> str:
         try:
-            assert_capture_ready(bench.owner, table)
+            assert_capture_ready(ctx.owner, table)
         except (CaptureNotReadyError, ValueError) as error:
             return str(error)
         return "ready"
 
-    _old_table(bench)
-    bench.expect("a blank name", ready(" "), equals="expected tables: needed at least one name, and none of them blank")
-    bench.expect("no such table", ready("legasy"), equals="public.legasy: there is no such table")
+    _old_table(ctx)
+    ctx.expect("a blank name", ready(" "), equals="expected tables: needed at least one name, and none of them blank")
+    ctx.expect("no such table", ready("legasy"), equals="public.legasy: there is no such table")
     problem = "no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
-    bench.expect("before attaching", ready("legacy"), equals=f"public.legacy: {problem}")
-    bench.expect("explaining it", "never an insert" in explain_cutover("legacy"), equals=True)
-    bench.expect("changes", len(bench.changes()), equals=0)
-    bench.target.attach(bench.owner, "public.legacy")
-    bench.expect("after attaching", ready("legacy"), equals="ready")
+    ctx.expect("before attaching", ready("legacy"), equals=f"public.legacy: {problem}")
+    ctx.expect("explaining it", "never an insert" in explain_cutover("legacy"), equals=True)
+    ctx.expect("changes", len(ctx.changes()), equals=0)
+    ctx.target.attach(ctx.owner, "public.legacy")
+    ctx.expect("after attaching", ready("legacy"), equals="ready")
 
 
 @breaks(capture_ready, at="before attaching")
-def capture_ready_without_looking(bench: Bench) -> None:
-    blind_coverage(bench)
+def capture_ready_without_looking(ctx: CheckContext) -> None:
+    blind_coverage(ctx)
 
 
 @check(
@@ -135,9 +135,9 @@ def capture_ready_without_looking(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def cutover_under_load(bench: Bench) -> None:
-    _old_table(bench)
-    client, attached, first = bench.client(), Event(), Event()
+def cutover_under_load(ctx: CheckContext) -> None:
+    _old_table(ctx)
+    client, attached, first = ctx.client(), Event(), Event()
     before: list[int] = []
     after: list[int] = []
 
@@ -145,7 +145,7 @@ def cutover_under_load(bench: Bench) -> None:
         deadline = monotonic() + _DEADLINE_S
         for n in count(100):
             mine = after if attached.is_set() else before
-            with bench.audited(client, ADA):
+            with ctx.audited(client, ADA):
                 client.run(f"INSERT INTO public.legacy VALUES ({n}, 'in use')")
             mine.append(n)
             first.set()
@@ -155,19 +155,19 @@ def cutover_under_load(bench: Bench) -> None:
     writer = Thread(target=write)
     writer.start()
     first.wait(_DEADLINE_S)
-    bench.target.attach(bench.owner, "public.legacy")
+    ctx.target.attach(ctx.owner, "public.legacy")
     attached.set()
     writer.join()
-    captured = [each.data_after["id"] for each in bench.changes("legacy")]
-    bench.fact("writes before and after", f"{len(before)} and {len(after)}, {len(captured)} captured")
-    bench.expect("there were writes before and after", bool(before and after), equals=True)
-    bench.expect("writes after the cutover without an audit row", sorted(set(after) - set(captured)), equals=[])
+    captured = [each.data_after["id"] for each in ctx.changes("legacy")]
+    ctx.fact("writes before and after", f"{len(before)} and {len(after)}, {len(captured)} captured")
+    ctx.expect("there were writes before and after", bool(before and after), equals=True)
+    ctx.expect("writes after the cutover without an audit row", sorted(set(after) - set(captured)), equals=[])
     written = sorted([*before, *after])
-    bench.expect("audit rows without a gap", captured, equals=written[len(written) - len(captured) :])
+    ctx.expect("audit rows without a gap", captured, equals=written[len(written) - len(captured) :])
 
 
 @breaks(cutover_under_load, at="writes after the cutover without an audit row")
-def cutover_misses_a_row(bench: Bench) -> None:
-    bench.rewrite_capture(
+def cutover_misses_a_row(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("FROM new_rows n OFFSET 0", "FROM new_rows n WHERE (to_jsonb(n.*) ->> 'id')::int % 7 <> 0 OFFSET 0")
     )

@@ -16,7 +16,7 @@ from harness.libpq import Answer
 from harness.suites.pooling.probes import WRONG, fails, feature, works_here
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.model import Outcome
 
@@ -34,28 +34,28 @@ def _row(driver: Driver) -> tuple[Check, Control]:
         group=_GROUP,
         claim=f"{driver.title}: {_CLIENTS} clients at once get their own values, and no error",
         # it takes both cores of a small machine, and is to be compared with the other drivers
-        apart=name,
+        serial_group=name,
     )
-    def probe(bench: Bench) -> Outcome:
-        endpoint = bench.lab.chain(bench.database)
-        if bench.otherwise and works_here(bench, name):
-            bench.admin.run(f"REVOKE CONNECT ON DATABASE {bench.database} FROM PUBLIC")
-        elif bench.otherwise:
-            endpoint = bench.lab.direct(bench.database)
+    def probe(ctx: CheckContext) -> Outcome:
+        endpoint = ctx.lab.chain(ctx.database)
+        if ctx.sabotaged and works_here(ctx, name):
+            ctx.admin.run(f"REVOKE CONNECT ON DATABASE {ctx.database} FROM PUBLIC")
+        elif ctx.sabotaged:
+            endpoint = ctx.lab.direct(ctx.database)
         try:
             measured = measure(driver, endpoint, clients=_CLIENTS)
         except NotInstalledError as error:
             raise NotExercisedError(error.what) from None
-        bench.fact("settings", driver.settings)
-        bench.fact("versions", measured.versions)
-        bench.fact("queries", measured.queries)
-        bench.fact("errors", measured.errors)
-        bench.fact("wrong results", measured.wrong)
-        bench.fact("server connections", measured.server_pids)
-        bench.fact("seconds", round(measured.duration_s, 2))
+        ctx.fact("settings", driver.settings)
+        ctx.fact("versions", measured.versions)
+        ctx.fact("queries", measured.queries)
+        ctx.fact("errors", measured.errors)
+        ctx.fact("wrong results", measured.wrong)
+        ctx.fact("server connections", measured.server_pids)
+        ctx.fact("seconds", round(measured.duration_s, 2))
         for number, example in enumerate(measured.examples, 1):
-            bench.fact(f"example {number}", example)
-        if bench.mode in MOVING and not measured.errors and measured.server_pids >= _CLIENTS and not bench.otherwise:
+            ctx.fact(f"example {number}", example)
+        if ctx.mode in MOVING and not measured.errors and measured.server_pids >= _CLIENTS and not ctx.sabotaged:
             raise NotExercisedError(
                 f"{_CLIENTS} clients had {measured.server_pids} server connections: none was shared"
             )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
 from harness.database import SqlError, describe, quote_name, roll_back
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.audit.target import Change
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.environment_workspace import EnvironmentBench
     from harness.database import Client
     from harness.host.canary import Canary
@@ -89,17 +89,17 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
     section=Section.ENVIRONMENT,
     severity=P0,
     area="actor setting",
-    safe=Safety.READS,
+    environment_safety=Safety.READS,
     # the host's own paths are what leaves one, and an idle staging has served nobody before they are taken
     last=True,
 )
-def no_actor_left(bench: Bench | EnvironmentBench) -> None:
-    setting = bench.target.actor.setting
+def no_actor_left(ctx: CheckContext | EnvironmentBench) -> None:
+    setting = ctx.target.actor.setting
 
     def look() -> tuple[int, str | None]:
         # held for a moment, so that the next client is given another server connection where there is one; and no
         # longer, because a pool in session mode has none for others meanwhile
-        with contextlib.closing(bench.client()) as client:
+        with contextlib.closing(ctx.client()) as client:
             pid, actor, _ = client.rows(
                 f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
             )[0]
@@ -109,18 +109,18 @@ def no_actor_left(bench: Bench | EnvironmentBench) -> None:
         looking = [pool.submit(look) for _ in range(_FRESH_CLIENTS)]
         given, waiting = wait(looking, timeout=_LATE_S)
         if waiting:
-            bench.cut()
+            ctx.cut()
     seen = [each.result() for each in given]
-    bench.fact("server connections that were given", sorted({pid for pid, _ in seen}))
+    ctx.fact("server connections that were given", sorted({pid for pid, _ in seen}))
     if seen:
-        bench.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
+        ctx.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
     if waiting:
         raise NotExercisedError(f"{len(waiting)} of {_FRESH_CLIENTS} clients got no server connection in {_LATE_S:g} s")
 
 
 @breaks(no_actor_left, at="server connections that name an actor")
-def every_connection_begins_with_one(bench: Bench) -> None:
-    default_actor(bench)
+def every_connection_begins_with_one(ctx: CheckContext) -> None:
+    default_actor(ctx)
 
 
 @check(
@@ -129,18 +129,18 @@ def every_connection_begins_with_one(bench: Bench) -> None:
     section=Section.ENVIRONMENT,
     severity=P0,
     area="rights on the trail",
-    safe=Safety.READS,
+    environment_safety=Safety.READS,
 )
-def trail_closed(bench: Bench | EnvironmentBench) -> None:
-    client = bench.client()
+def trail_closed(ctx: CheckContext | EnvironmentBench) -> None:
+    client = ctx.client()
     may: dict[str, list[str]] = {}
-    for table in bench.target.tables:
+    for table in ctx.target.tables:
         if client.value("SELECT to_regclass(%s)", [table]) is None:
             raise NotExercisedError(f"there is no table {table} that the role can see: is audit_target the right one?")
         for right, how in client.rows(_RIGHTS, [_become(client), table]):
             may.setdefault(right, []).append(table + how)
-    bench.fact("tables that the role may insert into", may.pop("INSERT", []))
-    bench.expect("rights on the trail's tables", may, equals={})
+    ctx.fact("tables that the role may insert into", may.pop("INSERT", []))
+    ctx.expect("rights on the trail's tables", may, equals={})
 
 
 def _become(client: Client) -> str:
@@ -149,26 +149,26 @@ def _become(client: Client) -> str:
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
-def the_role_may_delete(bench: Bench) -> None:
-    bench.sabotage(f"GRANT DELETE ON {bench.target.tables[0]} TO harness_app")
+def the_role_may_delete(ctx: CheckContext) -> None:
+    ctx.sabotage(f"GRANT DELETE ON {ctx.target.tables[0]} TO harness_app")
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
-def a_view_on_a_view_lets_it_delete(bench: Bench) -> None:
-    bench.sabotage(f"CREATE VIEW public.harness_way_in AS SELECT * FROM {bench.target.tables[0]}")
-    bench.sabotage("CREATE VIEW public.harness_way_on AS SELECT * FROM public.harness_way_in")
-    bench.sabotage("GRANT DELETE ON public.harness_way_on TO harness_app")
+def a_view_on_a_view_lets_it_delete(ctx: CheckContext) -> None:
+    ctx.sabotage(f"CREATE VIEW public.harness_way_in AS SELECT * FROM {ctx.target.tables[0]}")
+    ctx.sabotage("CREATE VIEW public.harness_way_on AS SELECT * FROM public.harness_way_in")
+    ctx.sabotage("GRANT DELETE ON public.harness_way_on TO harness_app")
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
-def a_part_lets_it_delete(bench: Bench) -> None:
-    bench.sabotage(f"CREATE TABLE public.harness_part () INHERITS ({bench.target.tables[0]})")
-    bench.sabotage("GRANT DELETE ON public.harness_part TO harness_app")
+def a_part_lets_it_delete(ctx: CheckContext) -> None:
+    ctx.sabotage(f"CREATE TABLE public.harness_part () INHERITS ({ctx.target.tables[0]})")
+    ctx.sabotage("GRANT DELETE ON public.harness_part TO harness_app")
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
-def the_role_owns_the_schema(bench: Bench) -> None:
-    bench.sabotage(f"ALTER SCHEMA {bench.target.tables[0].partition('.')[0]} OWNER TO harness_app")
+def the_role_owns_the_schema(ctx: CheckContext) -> None:
+    ctx.sabotage(f"ALTER SCHEMA {ctx.target.tables[0].partition('.')[0]} OWNER TO harness_app")
 
 
 @check(
@@ -177,18 +177,18 @@ def the_role_owns_the_schema(bench: Bench) -> None:
     section=Section.ENVIRONMENT,
     severity=P0,
     area="capture trigger",
-    claims=(Feature.COVERAGE,),
-    safe=Safety.READS,
+    requires_features=(TrailFeature.COVERAGE,),
+    environment_safety=Safety.READS,
 )
-def tables_captured(bench: Bench | EnvironmentBench) -> None:
-    if not bench.audited_tables:
+def tables_captured(ctx: CheckContext | EnvironmentBench) -> None:
+    if not ctx.audited_tables:
         raise NotExercisedError("the operator names no table that must be captured (audited_tables)")
-    told = bench.target.coverage(bench.trail_reader())
-    problems = {table: told[table] for table in bench.audited_tables if told[table] is not None}
-    bench.fact("tables", list(bench.audited_tables))
-    bench.expect("tables that are not captured", problems, equals={})
-    if past := _past_capture(bench.client(), bench.audited_tables):
-        bench.documented_limit(
+    told = ctx.target.coverage(ctx.trail_reader())
+    problems = {table: told[table] for table in ctx.audited_tables if told[table] is not None}
+    ctx.fact("tables", list(ctx.audited_tables))
+    ctx.expect("tables that are not captured", problems, equals={})
+    if past := _past_capture(ctx.client(), ctx.audited_tables):
+        ctx.documented_limit(
             f"the application's role can write past capture: it {', and '.join(past)}",
             "https://www.postgresql.org/docs/current/sql-altertable.html",
         )
@@ -213,8 +213,8 @@ def _past_capture(client: Client, tables: Iterable[str]) -> list[str]:
 
 
 @breaks(tables_captured, at="tables that are not captured")
-def capture_is_switched_off(bench: Bench) -> None:
-    bench.disable_capture("public.posts")
+def capture_is_switched_off(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.posts")
 
 
 @check(
@@ -224,45 +224,45 @@ def capture_is_switched_off(bench: Bench) -> None:
     severity=P0,
     area="actor setting",
     needs=(TRANSACTION_BLOCKS,),
-    safe=Safety.WRITES,
+    environment_safety=Safety.WRITES,
 )
-def canary_attributed(bench: Bench | EnvironmentBench) -> None:
+def canary_attributed(ctx: CheckContext | EnvironmentBench) -> None:
     mine = f"harness-{secrets.token_hex(6)}"
-    with bench.canary() as canary:
-        clients = {_ADA: bench.client(), _BOB: bench.client()}
+    with ctx.canary() as canary:
+        clients = {_ADA: ctx.client(), _BOB: ctx.client()}
         canary.require_clearable(clients[_ADA])
         shared = ""
         used: dict[Actor, set[int]] = {_ADA: set(), _BOB: set()}
         rounds = 0
         try:
-            while rounds < _ROUNDS or (bench.sharing_mode and not shared and rounds < _MOST_ROUNDS):
+            while rounds < _ROUNDS or (ctx.sharing_mode and not shared and rounds < _MOST_ROUNDS):
                 for actor, client in clients.items():
-                    used[actor].add(_write(bench, canary, client, actor, f"{mine}-{actor.id}-{rounds}"))
+                    used[actor].add(_write(ctx, canary, client, actor, f"{mine}-{actor.id}-{rounds}"))
                 rounds += 1
                 if both := used[_ADA] & used[_BOB]:
                     shared = str(min(both))
-            changes = _when_there(bench, canary, mine, 2 * rounds)
+            changes = _when_there(ctx, canary, mine, 2 * rounds)
         finally:
-            _clear(bench, canary, mine)
+            _clear(ctx, canary, mine)
         if shared:
-            bench.probed("both clients wrote over it by turns", int(shared), int(shared))
-        bench.fact("server connections", {each.id or "": sorted(pids) for each, pids in used.items()})
-        bench.expect("writes found in the trail", len(changes), equals=2 * rounds)
+            ctx.probed("both clients wrote over it by turns", int(shared), int(shared))
+        ctx.fact("server connections", {each.id or "": sorted(pids) for each, pids in used.items()})
+        ctx.expect("writes found in the trail", len(changes), equals=2 * rounds)
         wrong = sum(not _names(each, _ADA if "-harness-ada-" in _text(each, canary) else _BOB) for each in changes)
-        bench.expect("writes that name another actor, or none", wrong, equals=0)
-        bench.expect("transactions", len({each.transaction_id for each in changes}), equals=2 * rounds)
-        if bench.sharing_mode and not shared:
+        ctx.expect("writes that name another actor, or none", wrong, equals=0)
+        ctx.expect("transactions", len({each.transaction_id for each in changes}), equals=2 * rounds)
+        if ctx.sharing_mode and not shared:
             raise NotExercisedError(f"the two clients did not share a server connection in {rounds} rounds")
 
 
 @breaks(canary_attributed, at="writes that name another actor, or none")
-def the_actor_is_lost(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_nothing
+def the_actor_is_lost(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_nothing
 
 
 @breaks(canary_attributed, at="writes found in the trail")
-def nothing_is_captured(bench: Bench) -> None:
-    bench.canary_captured = False
+def nothing_is_captured(ctx: CheckContext) -> None:
+    ctx.canary_captured = False
 
 
 @check(
@@ -272,70 +272,70 @@ def nothing_is_captured(bench: Bench) -> None:
     severity=P1,
     area="capture trigger",
     needs=(TRANSACTION_BLOCKS,),
-    safe=Safety.WRITES,
+    environment_safety=Safety.WRITES,
 )
-def canary_rolled_back(bench: Bench | EnvironmentBench) -> None:
+def canary_rolled_back(ctx: CheckContext | EnvironmentBench) -> None:
     mine = f"harness-{secrets.token_hex(6)}"
-    with bench.canary() as canary:
-        client = bench.client()
+    with ctx.canary() as canary:
+        client = ctx.client()
         canary.require_clearable(client)
         try:
             with client.transaction():
-                _declare(bench, client, _ADA)
+                _declare(ctx, client, _ADA)
                 canary.insert(client, f"{mine}-gone")
-                if not bench.otherwise:
+                if not ctx.sabotaged:
                     roll_back()
             # written after it: where this one is in the trail, the other would be, too
-            _write(bench, canary, client, _ADA, f"{mine}-kept")
-            kept = len(_when_there(bench, canary, f"{mine}-kept", 1))
-            found = len(_of(bench, canary, f"{mine}-gone"))
+            _write(ctx, canary, client, _ADA, f"{mine}-kept")
+            kept = len(_when_there(ctx, canary, f"{mine}-kept", 1))
+            found = len(_of(ctx, canary, f"{mine}-gone"))
         finally:
-            _clear(bench, canary, mine)
-    bench.expect("changes of what was rolled back", found, equals=0)
-    bench.expect("changes of the same, committed", kept, equals=1)
+            _clear(ctx, canary, mine)
+    ctx.expect("changes of what was rolled back", found, equals=0)
+    ctx.expect("changes of the same, committed", kept, equals=1)
 
 
 @breaks(canary_rolled_back, at="changes of what was rolled back")
-def it_is_committed(bench: Bench) -> None:
-    bench.otherwise = True
+def it_is_committed(ctx: CheckContext) -> None:
+    ctx.sabotaged = True
 
 
-def _declare(bench: Bench | EnvironmentBench, client: Client, actor: Actor) -> None:
+def _declare(ctx: CheckContext | EnvironmentBench, client: Client, actor: Actor) -> None:
     """Set the actor for the transaction only, whatever the target asks for: nothing may stay on a server connection."""
-    application = getattr(bench, "application", None)
+    application = getattr(ctx, "application", None)
     if application and application.convention.scope == "transaction":  # the habits that a control may have changed
         application.declare(client, actor)
     else:
-        convention = bench.target.actor
+        convention = ctx.target.actor
         client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(actor)])
 
 
-def _clear(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> None:
+def _clear(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> None:
     """Delete one's own rows, as somebody whom the trail can name, on a connection that nothing has happened to."""
     try:
-        client = bench.client()
+        client = ctx.client()
         with client.transaction():
-            _declare(bench, client, _ADA)
+            _declare(ctx, client, _ADA)
             canary.clear(client, prefix)
     except SqlError as error:
-        bench.left_behind(f"rows in {canary.table} that begin with {prefix}: {describe(error)}")
+        ctx.left_behind(f"rows in {canary.table} that begin with {prefix}: {describe(error)}")
 
 
-def _write(bench: Bench | EnvironmentBench, canary: Canary, client: Client, actor: Actor, text: str) -> int:
+def _write(ctx: CheckContext | EnvironmentBench, canary: Canary, client: Client, actor: Actor, text: str) -> int:
     with client.transaction():
-        _declare(bench, client, actor)
+        _declare(ctx, client, actor)
         canary.insert(client, text)
         return client.server_pid()
 
 
-def _of(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> list[Change]:
+def _of(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> list[Change]:
     """Return the inserts of one's own rows, among everybody's."""
     schema, table = canary.parts
-    statement = bench.target.statements.changes.strip().rstrip(";")
-    reader = bench.trail_reader()
+    statement = ctx.target.statements.changes.strip().rstrip(";")
+    reader = ctx.trail_reader()
     with reader.transaction():
         reader.run("SET LOCAL statement_timeout = '20s'")
-        return bench.target.changes_by(
+        return ctx.target.changes_by(
             reader,
             f"SELECT * FROM ({statement}\n) AS change WHERE change.table_schema = '{schema}' "
             f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
@@ -343,11 +343,11 @@ def _of(bench: Bench | EnvironmentBench, canary: Canary, prefix: str) -> list[Ch
         )
 
 
-def _when_there(bench: Bench | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:
+def _when_there(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:
     """Wait for as many as were written: a trail may be read from a standby, or be written late."""
 
     def probe() -> list[Change]:
-        found = _of(bench, canary, prefix)
+        found = _of(ctx, canary, prefix)
         if len(found) < wanted:
             raise NotYet(f"{len(found)} of them")
         return found
@@ -355,7 +355,7 @@ def _when_there(bench: Bench | EnvironmentBench, canary: Canary, prefix: str, wa
     try:
         return poll(probe, what="the rows in the trail", deadline_s=_LATE_S, interval_s=0.05)
     except TimedOutError:
-        return _of(bench, canary, prefix)
+        return _of(ctx, canary, prefix)
 
 
 def _text(change: Change, canary: Canary) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.export import CSV_ACTION_COLUMNS, CSV_COLUMNS, CSV_TRUNCATED, Exported, Format, export, unguard
 from harness.audit.reading import Filter, count_matching, timeline
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
@@ -19,7 +19,7 @@ from harness.model import Section
 from harness.suites.habits import ADA, BOB, reader
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.EXPORT
@@ -55,14 +55,14 @@ def _records(text: str) -> list[list[str]]:
     return [[unguard(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
 
 
-def _hostile_rows(bench: Bench) -> list[Any]:
+def _hostile_rows(ctx: CheckContext) -> list[Any]:
     """Write one post for each hostile text, with its correlation, and return the rows as they are stored."""
-    client = bench.client()
+    client = ctx.client()
     for n, text in enumerate(HOSTILE):
         action = Action(name="posted", correlation_id=f"{text.strip()}#{n}")
         with audited(client, ADA, action=action, to=Telemetry()):
             client.run("INSERT INTO public.posts (slug, title) VALUES (%s, %s)", [f"{n}", text])
-    return [row for (row,) in bench.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id DESC")]
+    return [row for (row,) in ctx.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id DESC")]
 
 
 @check(
@@ -72,39 +72,39 @@ def _hostile_rows(bench: Bench) -> list[Any]:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def csv_document(bench: Bench) -> None:
-    stored = _hostile_rows(bench)
-    client = bench.client()
+def csv_document(ctx: CheckContext) -> None:
+    stored = _hostile_rows(ctx)
+    client = ctx.client()
     with audited(client, BOB, to=Telemetry()):
         client.run("DELETE FROM public.posts WHERE slug = '0'")
-    text, done = _exported(reader(bench), "csv", action_metadata=True)
-    bench.expect("every record ends with CR LF", text.endswith("\r\n"), equals=True)
+    text, done = _exported(reader(ctx), "csv", action_metadata=True)
+    ctx.expect("every record ends with CR LF", text.endswith("\r\n"), equals=True)
     header, deleted, *records = _records(text)
-    bench.expect("header", header, equals=[*CSV_COLUMNS, *CSV_ACTION_COLUMNS])
-    bench.expect("cells of every record", {len(each) for each in records}, equals={len(header)})
-    bench.expect("rows", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
-    bench.expect("values", [json.loads(each[7]) for each in records], equals=stored)
-    bench.expect("a delete has no row, which is not an empty one", (deleted[4], deleted[7]), equals=("delete", ""))
+    ctx.expect("header", header, equals=[*CSV_COLUMNS, *CSV_ACTION_COLUMNS])
+    ctx.expect("cells of every record", {len(each) for each in records}, equals={len(header)})
+    ctx.expect("rows", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
+    ctx.expect("values", [json.loads(each[7]) for each in records], equals=stored)
+    ctx.expect("a delete has no row, which is not an empty one", (deleted[4], deleted[7]), equals=("delete", ""))
     told = [f"{each.strip()}#{n}" for n, each in enumerate(HOSTILE)][::-1]
-    bench.expect("correlations", [each[11] for each in records], equals=told)
+    ctx.expect("correlations", [each[11] for each in records], equals=told)
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     formulas = [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
-    bench.expect("cells that a spreadsheet would run", formulas, equals=[])
+    ctx.expect("cells that a spreadsheet would run", formulas, equals=[])
     transaction = json.loads(records[0][10])
-    bench.expect("transaction of a record", sorted(transaction), equals=["actor_ref", "id", "occurred_at", "source"])
-    bench.expect("its actor", transaction["actor_ref"], equals=ADA.reference)
+    ctx.expect("transaction of a record", sorted(transaction), equals=["actor_ref", "id", "occurred_at", "source"])
+    ctx.expect("its actor", transaction["actor_ref"], equals=ADA.reference)
 
 
 @breaks(csv_document, at="values")
-def csv_of_an_altered_trail(bench: Bench) -> None:
-    bench.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "another"}'""")
+def csv_of_an_altered_trail(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "another"}'""")
 
 
 @breaks(csv_document, at="correlations")
-def csv_of_altered_correlations(bench: Bench) -> None:
-    bench.tamper("audit_actions", "NEW.correlation_id := ltrim(NEW.correlation_id, '=+-@')")
+def csv_of_altered_correlations(ctx: CheckContext) -> None:
+    ctx.tamper("audit_actions", "NEW.correlation_id := ltrim(NEW.correlation_id, '=+-@')")
 
 
 @check(
@@ -114,46 +114,46 @@ def csv_of_altered_correlations(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def json_document(bench: Bench) -> None:
-    bench.owner.run(
+def json_document(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE TABLE public.exact (id bigint PRIMARY KEY, n numeric); GRANT ALL ON public.exact TO harness_app"
     )
-    bench.target.attach(bench.owner, "public.exact")
-    stored = _hostile_rows(bench)
-    client = bench.client()
+    ctx.target.attach(ctx.owner, "public.exact")
+    stored = _hostile_rows(ctx)
+    client = ctx.client()
     with audited(client, ADA, to=Telemetry()):
         client.run("INSERT INTO public.exact VALUES (9007199254740993, 1234567890123456789012345678.90)")
-    who = reader(bench)
+    who = reader(ctx)
     text, done = _exported(who, "json")
     document = json.loads(text, parse_float=Decimal)
     first, *others = document["changes"]
-    bench.expect("format version", document["format_version"], equals=1)
-    bench.expect(
+    ctx.expect("format version", document["format_version"], equals=1)
+    ctx.expect(
         "told in the document", (document["returned_count"], document["truncated"]), equals=(len(HOSTILE) + 1, False)
     )
-    bench.expect("told to the caller", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
+    ctx.expect("told to the caller", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
     digits = [str(first["data_after"][name]) for name in ("id", "n")]
-    bench.expect("digits", digits, equals=["9007199254740993", "1234567890123456789012345678.90"])
-    bench.expect("values", [each["data_after"] for each in others], equals=stored)
-    bench.expect("actors", {each["transaction"]["actor_ref"]["id"] for each in others}, equals={"ada"})
+    ctx.expect("digits", digits, equals=["9007199254740993", "1234567890123456789012345678.90"])
+    ctx.expect("values", [each["data_after"] for each in others], equals=stored)
+    ctx.expect("actors", {each["transaction"]["actor_ref"]["id"] for each in others}, equals={"ada"})
     lines, _ = _exported(who, "ndjson")
-    bench.expect(
+    ctx.expect(
         "an object a line",
         [json.loads(line)["id"] for line in lines.splitlines()],
         equals=[each["id"] for each in document["changes"]],
     )
     empty, _ = _exported(who, "json", Filter(table="nowhere"))
-    bench.expect("nothing", (json.loads(empty)["changes"], json.loads(empty)["returned_count"]), equals=([], 0))
-    bench.expect(
+    ctx.expect("nothing", (json.loads(empty)["changes"], json.loads(empty)["returned_count"]), equals=([], 0))
+    ctx.expect(
         "nothing, as CSV: the header", len(_records(_exported(who, "csv", Filter(table="nowhere"))[0])), equals=1
     )
 
 
 @breaks(json_document, at="digits")
-def json_of_rounded_numbers(bench: Bench) -> None:
-    bench.tamper(
+def json_of_rounded_numbers(ctx: CheckContext) -> None:
+    ctx.tamper(
         "audit_changes",
         "IF NEW.table_name = 'exact' THEN NEW.data_after := jsonb_set(NEW.data_after, '{n}', "
         "to_jsonb((NEW.data_after ->> 'n')::float8)); END IF",
@@ -167,31 +167,31 @@ def json_of_rounded_numbers(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def truncation(bench: Bench) -> None:
-    client = bench.client()
+def truncation(ctx: CheckContext) -> None:
+    client = ctx.client()
     for n in range(5):
-        bench.write(client, ADA, str(n))
-    who = reader(bench)
+        ctx.write(client, ADA, str(n))
+    who = reader(ctx)
     text, done = _exported(who, "csv", max_rows=3, page_size=2)
     *_, last = _records(text)
-    bench.expect("CSV: last record", last[:3], equals=[CSV_TRUNCATED, "returned_count=3", "max_rows=3"])
-    bench.expect("CSV: cells of it", len(last), equals=len(CSV_COLUMNS))
-    bench.expect("told to the caller", (done.truncated, done.returned_count, done.max_rows), equals=(True, 3, 3))
+    ctx.expect("CSV: last record", last[:3], equals=[CSV_TRUNCATED, "returned_count=3", "max_rows=3"])
+    ctx.expect("CSV: cells of it", len(last), equals=len(CSV_COLUMNS))
+    ctx.expect("told to the caller", (done.truncated, done.returned_count, done.max_rows), equals=(True, 3, 3))
     document = json.loads(_exported(who, "json", max_rows=3, page_size=2)[0])
-    bench.expect(
+    ctx.expect(
         "JSON", (document["truncated"], document["returned_count"], len(document["changes"])), equals=(True, 3, 3)
     )
     *lines, end = _exported(who, "ndjson", max_rows=3, page_size=2)[0].splitlines()
-    bench.expect("NDJSON: last line", (json.loads(end)["truncated"], len(lines)), equals=(True, 3))
+    ctx.expect("NDJSON: last line", (json.loads(end)["truncated"], len(lines)), equals=(True, 3))
     text, done = _exported(who, "csv", max_rows=5, page_size=2)
-    bench.expect("just enough", (len(_records(text)), done.truncated), equals=(6, False))
+    ctx.expect("just enough", (len(_records(text)), done.truncated), equals=(6, False))
 
 
 @breaks(truncation, at="CSV: last record")
-def truncation_hidden_by_lost_rows(bench: Bench) -> None:
-    bench.sabotage(
+def truncation_hidden_by_lost_rows(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE RULE lost AS ON INSERT TO public.audit_changes WHERE NEW.data_after ->> 'slug' < '2' DO INSTEAD NOTHING"
     )
 
@@ -203,25 +203,25 @@ def truncation_hidden_by_lost_rows(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def streaming(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def streaming(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 7) n")
-    bench.write(client, ADA, "later")
-    bench.admin.run("UPDATE public.audit_changes SET captured_at = '2026-01-01' WHERE data_after ->> 'slug' <> 'later'")
-    who = reader(bench)
+    ctx.write(client, ADA, "later")
+    ctx.admin.run("UPDATE public.audit_changes SET captured_at = '2026-01-01' WHERE data_after ->> 'slug' <> 'later'")
+    who = reader(ctx)
     lines, _ = _exported(who, "ndjson", page_size=2)
     ids = [json.loads(line)["id"] for line in lines.splitlines()]
-    bench.expect("changes in pages of two", ids, equals=[each.id for each in timeline(who)])
-    bench.expect("counted beforehand", count_matching(who), equals=len(ids))
-    bench.expect("changes in all", len(set(ids)), equals=8)
+    ctx.expect("changes in pages of two", ids, equals=[each.id for each in timeline(who)])
+    ctx.expect("counted beforehand", count_matching(who), equals=len(ids))
+    ctx.expect("changes in all", len(set(ids)), equals=8)
 
 
 @breaks(streaming, at="changes in pages of two")
-def streaming_with_ids_that_are_equal(bench: Bench) -> None:
-    bench.tamper(
+def streaming_with_ids_that_are_equal(ctx: CheckContext) -> None:
+    ctx.tamper(
         "audit_changes", "NEW.id := '00000000-0000-4000-8000-000000000000'; NEW.transaction_id := gen_random_uuid()"
     )
 
@@ -233,21 +233,21 @@ def streaming_with_ids_that_are_equal(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def late_commit(bench: Bench) -> None:
-    slow, quick = bench.clients(2)
-    who = reader(bench)
-    with bench.audited(slow, ADA):
-        bench.insert_post(slow, "slow")
-        bench.write(quick, BOB, "quick")
+def late_commit(ctx: CheckContext) -> None:
+    slow, quick = ctx.clients(2)
+    who = reader(ctx)
+    with ctx.audited(slow, ADA):
+        ctx.insert_post(slow, "slow")
+        ctx.write(quick, BOB, "quick")
         text, first = _exported(who, "ndjson")
-        bench.expect("the first export", _slugs(text), equals=["quick"])
-    bench.write(quick, BOB, "next")
+        ctx.expect("the first export", _slugs(text), equals=["quick"])
+    ctx.write(quick, BOB, "next")
     text, second = _exported(who, "ndjson", Filter(since_snapshot=first.snapshot))
-    bench.expect("the next export", sorted(_slugs(text)), equals=["next", "slow"])
+    ctx.expect("the next export", sorted(_slugs(text)), equals=["next", "slow"])
     text, _ = _exported(who, "ndjson", Filter(since_snapshot=second.snapshot))
-    bench.expect("the one after it", _slugs(text), equals=[])
+    ctx.expect("the one after it", _slugs(text), equals=[])
 
 
 def _slugs(text: str) -> list[str]:
@@ -255,8 +255,8 @@ def _slugs(text: str) -> list[str]:
 
 
 @breaks(late_commit, at="the next export")
-def late_commit_told_by_a_wrong_transaction(bench: Bench) -> None:
-    bench.tamper("audit_transactions", "NEW.txid := 3")
+def late_commit_told_by_a_wrong_transaction(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "NEW.txid := 3")
 
 
 @check(
@@ -266,19 +266,19 @@ def late_commit_told_by_a_wrong_transaction(bench: Bench) -> None:
     severity=P0,
     area="rights of the application role",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def rights(bench: Bench) -> None:
-    bench.write(bench.client(), ADA, "private")
-    client = bench.client()
-    bench.expect("reading without the right", bench.sqlstate(partial(timeline, client)), equals="42501")
-    bench.expect("exporting without the right", bench.sqlstate(partial(_exported, client, "json")), equals="42501")
-    bench.expect("reading with it", len(timeline(reader(bench))), equals=1)
+def rights(ctx: CheckContext) -> None:
+    ctx.write(ctx.client(), ADA, "private")
+    client = ctx.client()
+    ctx.expect("reading without the right", ctx.sqlstate(partial(timeline, client)), equals="42501")
+    ctx.expect("exporting without the right", ctx.sqlstate(partial(_exported, client, "json")), equals="42501")
+    ctx.expect("reading with it", len(timeline(reader(ctx))), equals=1)
 
 
 @breaks(rights, at="reading without the right")
-def rights_for_everybody(bench: Bench) -> None:
-    bench.sabotage("GRANT SELECT ON public.audit_actions, public.audit_transactions, public.audit_changes TO PUBLIC")
+def rights_for_everybody(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT SELECT ON public.audit_actions, public.audit_transactions, public.audit_changes TO PUBLIC")
 
 
 @check(
@@ -288,11 +288,11 @@ def rights_for_everybody(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def foreign_rows(bench: Bench) -> None:
-    bench.write(bench.client(), ADA, "own")
-    bench.admin.run(
+def foreign_rows(ctx: CheckContext) -> None:
+    ctx.write(ctx.client(), ADA, "own")
+    ctx.admin.run(
         "WITH t AS (INSERT INTO public.audit_transactions (id, txid, actor_ref) SELECT gen_random_uuid(), 1, a::jsonb "
         """FROM unnest(ARRAY['"ada"', '42', '[]', 'null', '{"type": "root"}', NULL]) a RETURNING id) """
         "INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op) "
@@ -300,14 +300,14 @@ def foreign_rows(bench: Bench) -> None:
         "INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op) "
         "VALUES (gen_random_uuid(), 'public', 'orphan', 'null', 'insert')"
     )
-    who = reader(bench)
-    bench.expect("changes in the timeline", len(timeline(who)), equals=8)
-    bench.expect("changes in the CSV", len(_records(_exported(who, "csv")[0])) - 1, equals=8)
-    bench.expect("changes in the JSON", len(json.loads(_exported(who, "json")[0])["changes"]), equals=8)
+    who = reader(ctx)
+    ctx.expect("changes in the timeline", len(timeline(who)), equals=8)
+    ctx.expect("changes in the CSV", len(_records(_exported(who, "csv")[0])) - 1, equals=8)
+    ctx.expect("changes in the JSON", len(json.loads(_exported(who, "json")[0])["changes"]), equals=8)
 
 
 @breaks(foreign_rows, at="changes in the timeline")
-def foreign_rows_are_left_out(bench: Bench) -> None:
-    bench.sabotage(
+def foreign_rows_are_left_out(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE RULE own AS ON INSERT TO public.audit_changes WHERE NEW.table_name = 'orphan' DO INSTEAD NOTHING"
     )

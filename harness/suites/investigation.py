@@ -18,7 +18,7 @@ from harness.audit.reading import (
     history,
     timeline,
 )
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
@@ -27,7 +27,7 @@ from harness.suites.habits import ADA, BOB, reader, unlink_actions
 
 if TYPE_CHECKING:
     from harness.audit.reading import AuditedChange
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.EXPORT
@@ -53,28 +53,28 @@ def _refused(given: dict[str, Any]) -> str:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def timeline_filters(bench: Bench) -> None:
-    client = bench.client()
+def timeline_filters(ctx: CheckContext) -> None:
+    client = ctx.client()
     for slug, actor in (("a", ADA), ("b", BOB), ("c", ADA)):
-        bench.write(client, actor, slug)
-    with bench.audited(client, BOB):
+        ctx.write(client, actor, slug)
+    with ctx.audited(client, BOB):
         client.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
-    who = reader(bench)
-    bench.expect("all", [each.table_name for each in timeline(who)], equals=["authors", "posts", "posts", "posts"])
+    who = reader(ctx)
+    ctx.expect("all", [each.table_name for each in timeline(who)], equals=["authors", "posts", "posts", "posts"])
     posts = timeline(who, Filter(table="posts"))
-    bench.expect("by table", _slugs(posts), equals=["c", "b", "a"])
-    bench.expect("by table and schema", _slugs(timeline(who, Filter(table="public.posts"))), equals=["c", "b", "a"])
-    bench.expect("by the same name elsewhere", timeline(who, Filter(table="Shop.posts")), equals=[])
-    bench.expect("by actor", _slugs(timeline(who, Filter(actor=ADA))), equals=["c", "a"])
+    ctx.expect("by table", _slugs(posts), equals=["c", "b", "a"])
+    ctx.expect("by table and schema", _slugs(timeline(who, Filter(table="public.posts"))), equals=["c", "b", "a"])
+    ctx.expect("by the same name elsewhere", timeline(who, Filter(table="Shop.posts")), equals=[])
+    ctx.expect("by actor", _slugs(timeline(who, Filter(actor=ADA))), equals=["c", "a"])
     middle = posts[1].captured_at
-    bench.expect(
+    ctx.expect(
         "from, included", _slugs(timeline(who, Filter(table="posts", captured_from=middle))), equals=["c", "b"]
     )
-    bench.expect("to, included", _slugs(timeline(who, Filter(table="posts", captured_to=middle))), equals=["b", "a"])
+    ctx.expect("to, included", _slugs(timeline(who, Filter(table="posts", captured_to=middle))), equals=["b", "a"])
     none = Filter(captured_from=middle + timedelta(microseconds=1), captured_to=middle)
-    bench.expect("between the two", timeline(who, none), equals=[])
+    ctx.expect("between the two", timeline(who, none), equals=[])
     refused: dict[str, dict[str, Any]] = {
         "unknown timeline filter 'tabel'": {"tabel": "posts", "repo": None},
         "correlation_id: found None": {"correlation_id": None},
@@ -82,17 +82,17 @@ def timeline_filters(bench: Bench) -> None:
         "captured_from: found '2026', needed a time with a zone": {"captured_from": "2026"},
     }
     for name, given in refused.items():
-        bench.expect(f"refused: {name}", _refused(given), equals=name)
+        ctx.expect(f"refused: {name}", _refused(given), equals=name)
 
 
 @breaks(timeline_filters, at="by actor")
-def timeline_of_mixed_up_actors(bench: Bench) -> None:
-    bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
+def timeline_of_mixed_up_actors(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
 @breaks(timeline_filters, at="from, included")
-def timeline_of_equal_times(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.captured_at := '2026-01-01'")
+def timeline_of_equal_times(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.captured_at := '2026-01-01'")
 
 
 @check(
@@ -102,25 +102,25 @@ def timeline_of_equal_times(bench: Bench) -> None:
     severity=P0,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def correlation(bench: Bench) -> None:
-    client = bench.client()
+def correlation(ctx: CheckContext) -> None:
+    client = ctx.client()
     for slug, name in (("one", "c-1"), ("two", "c-2")):
         with audited(client, ADA, action=Action(name="posted", correlation_id=name), to=Telemetry()):
-            bench.insert_post(client, slug)
-    bench.write(client, ADA, "unlinked")
-    who = reader(bench)
+            ctx.insert_post(client, slug)
+    ctx.write(client, ADA, "unlinked")
+    who = reader(ctx)
     for given in ("c-1", "  c-1 "):
         found = timeline(who, Filter(correlation_id=given))
-        bench.expect(f"changes with the correlation {given!r}", _slugs(found), equals=["one"])
-        bench.expect(f"correlation of {given!r}", [each.correlation_id for each in found], equals=["c-1"])
-    bench.expect("an unknown one", timeline(who, Filter(correlation_id="c")), equals=[])
+        ctx.expect(f"changes with the correlation {given!r}", _slugs(found), equals=["one"])
+        ctx.expect(f"correlation of {given!r}", [each.correlation_id for each in found], equals=["c-1"])
+    ctx.expect("an unknown one", timeline(who, Filter(correlation_id="c")), equals=[])
 
 
 @breaks(correlation, at="changes with the correlation 'c-1'")
-def correlation_is_not_linked(bench: Bench) -> None:
-    unlink_actions(bench)
+def correlation_is_not_linked(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @check(
@@ -130,11 +130,11 @@ def correlation_is_not_linked(bench: Bench) -> None:
     severity=P0,
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def row_history(bench: Bench) -> None:
+def row_history(ctx: CheckContext) -> None:
     entry = "6f1e2d3c-0000-4000-8000-00000000abcd"
-    client = bench.client()
+    client = ctx.client()
     for statement in (
         "INSERT INTO public.posts (id, slug) VALUES (41, 'x'), (42, 'y')",
         f"INSERT INTO public.ledger VALUES (1, '{entry}', 1), (2, '{entry}', 1)",
@@ -144,33 +144,33 @@ def row_history(bench: Bench) -> None:
         "INSERT INTO public.profiles (id, city) VALUES (41, 'Turin')",
         "UPDATE public.profiles SET city = 'Bari'",
     ):
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run(statement)
-    who = reader(bench)
+    who = reader(ctx)
 
     def ops(table: str, key: dict[str, Any]) -> list[str]:
         return [each.op for each in history(who, table, key)]
 
-    bench.expect("a number", ops("posts", {"id": 42}), equals=["update", "insert"])
-    bench.expect("the same digits as a text", ops("posts", {"id": "42"}), equals=[])
-    bench.expect("the key it no longer has", ops("posts", {"id": 41}), equals=["update", "update", "insert"])
-    bench.expect("the key it has now", ops("public.posts", {"id": 43}), equals=["update"])
-    bench.expect("a composite key", ops("ledger", {"entry": entry, "tenant": 1}), equals=["delete", "insert"])
-    bench.expect("part of it", ops("ledger", {"entry": entry}), equals=[])
-    bench.expect("an unknown key", ops("posts", {"id": 7}), equals=[])
-    bench.expect("the same key elsewhere", ops("profiles", {"id": 41}), equals=["update", "insert"])
+    ctx.expect("a number", ops("posts", {"id": 42}), equals=["update", "insert"])
+    ctx.expect("the same digits as a text", ops("posts", {"id": "42"}), equals=[])
+    ctx.expect("the key it no longer has", ops("posts", {"id": 41}), equals=["update", "update", "insert"])
+    ctx.expect("the key it has now", ops("public.posts", {"id": 43}), equals=["update"])
+    ctx.expect("a composite key", ops("ledger", {"entry": entry, "tenant": 1}), equals=["delete", "insert"])
+    ctx.expect("part of it", ops("ledger", {"entry": entry}), equals=[])
+    ctx.expect("an unknown key", ops("posts", {"id": 7}), equals=[])
+    ctx.expect("the same key elsewhere", ops("profiles", {"id": 41}), equals=["update", "insert"])
     prior = [each.changed_from for each in history(who, "profiles", {"id": 41})]
-    bench.expect("prior values", prior, equals=[{"city": "Turin"}, None])
+    ctx.expect("prior values", prior, equals=[{"city": "Turin"}, None])
 
 
 @breaks(row_history, at="a number")
-def row_history_by_text_keys(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.table_pk := jsonb_build_object('id', NEW.table_pk ->> 'id')")
+def row_history_by_text_keys(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.table_pk := jsonb_build_object('id', NEW.table_pk ->> 'id')")
 
 
 @breaks(row_history, at="the key it no longer has")
-def row_history_forgets_old_keys(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.changed_from := NULL")
+def row_history_forgets_old_keys(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.changed_from := NULL")
 
 
 @check(
@@ -180,10 +180,10 @@ def row_history_forgets_old_keys(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def state_at_a_time(bench: Bench) -> None:
-    client = bench.client()
+def state_at_a_time(ctx: CheckContext) -> None:
+    client = ctx.client()
     for statement in (
         "INSERT INTO public.authors VALUES ('k', 'Kit'), ('m', 'Mo'), ('t', 'Tom')",
         "UPDATE public.authors SET name = 'Kat' WHERE code = 'k'",
@@ -192,9 +192,9 @@ def state_at_a_time(bench: Bench) -> None:
         "TRUNCATE public.authors",
         "INSERT INTO public.authors VALUES ('t', 'Tam')",
     ):
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run(statement)
-    who = reader(bench)
+    who = reader(ctx)
     deleted, updated, inserted = history(who, "authors", {"code": "k"})
 
     def at(code: str, when: Any) -> tuple[str, Any]:
@@ -202,34 +202,34 @@ def state_at_a_time(bench: Bench) -> None:
         return state.state, state.row or state.key
 
     tick = timedelta(microseconds=1)
-    bench.expect("before the first change", at("k", inserted.captured_at - tick), equals=("before_horizon", None))
-    bench.expect("at the insert", at("k", inserted.captured_at), equals=("present", {"code": "k", "name": "Kit"}))
-    bench.expect(
+    ctx.expect("before the first change", at("k", inserted.captured_at - tick), equals=("before_horizon", None))
+    ctx.expect("at the insert", at("k", inserted.captured_at), equals=("present", {"code": "k", "name": "Kit"}))
+    ctx.expect(
         "just before the update", at("k", updated.captured_at - tick), equals=("present", {"code": "k", "name": "Kit"})
     )
-    bench.expect("at the update", at("k", updated.captured_at), equals=("present", {"code": "k", "name": "Kat"}))
-    bench.expect("at the delete", at("k", deleted.captured_at), equals=("deleted", None))
+    ctx.expect("at the update", at("k", updated.captured_at), equals=("present", {"code": "k", "name": "Kat"}))
+    ctx.expect("at the delete", at("k", deleted.captured_at), equals=("deleted", None))
     moved = history(who, "authors", {"code": "m2"})[0].captured_at
-    bench.expect("under the key it no longer has", at("m", moved), equals=("moved", {"code": "m2"}))
-    bench.expect("under the key it has", at("m2", moved), equals=("present", {"code": "m2", "name": "Mo"}))
+    ctx.expect("under the key it no longer has", at("m", moved), equals=("moved", {"code": "m2"}))
+    ctx.expect("under the key it has", at("m2", moved), equals=("present", {"code": "m2", "name": "Mo"}))
     emptied = next(each for each in timeline(who, Filter(table="authors")) if each.op == "truncate").captured_at
-    bench.expect("after a TRUNCATE", at("t", emptied), equals=("deleted", None))
-    bench.expect(
+    ctx.expect("after a TRUNCATE", at("t", emptied), equals=("deleted", None))
+    ctx.expect(
         "inserted again", at("t", emptied + timedelta(hours=1)), equals=("present", {"code": "t", "name": "Tam"})
     )
 
 
 @breaks(state_at_a_time, at="at the update")
-def state_of_an_altered_trail(bench: Bench) -> None:
-    bench.tamper(
+def state_of_an_altered_trail(ctx: CheckContext) -> None:
+    ctx.tamper(
         "audit_changes", """IF NEW.op = 'update' THEN NEW.data_after := NEW.data_after || '{"name": "Kit"}'; END IF"""
     )
 
 
 @breaks(state_at_a_time, at="after a TRUNCATE")
-def state_after_a_truncate_that_is_not_captured(bench: Bench) -> None:
-    bench.sabotage('DROP TRIGGER "!threadline_audit_truncate" ON public.comments')
-    bench.tamper("audit_changes", "IF NEW.op = 'truncate' THEN NEW.table_pk := '\"gone\"'; END IF")
+def state_after_a_truncate_that_is_not_captured(ctx: CheckContext) -> None:
+    ctx.sabotage('DROP TRIGGER "!threadline_audit_truncate" ON public.comments')
+    ctx.tamper("audit_changes", "IF NEW.op = 'truncate' THEN NEW.table_pk := '\"gone\"'; END IF")
 
 
 @check(
@@ -239,15 +239,15 @@ def state_after_a_truncate_that_is_not_captured(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def history_of_an_actor(bench: Bench) -> None:
-    client = bench.client()
+def history_of_an_actor(ctx: CheckContext) -> None:
+    client = ctx.client()
     nobody = Actor("anonymous")
     for slug, actor in (("a", ADA), ("b", BOB), ("x", nobody), ("c", ADA), ("y", nobody), ("z", None)):
-        bench.write(client, actor, slug)
-    by_transaction = {each.transaction_id: each.data_after["slug"] for each in bench.changes("posts")}
-    who = reader(bench)
+        ctx.write(client, actor, slug)
+    by_transaction = {each.transaction_id: each.data_after["slug"] for each in ctx.changes("posts")}
+    who = reader(ctx)
     for name, actor, slugs in (
         ("Ada", ADA, ["c", "a"]),
         ("anonymous", nobody, ["y", "x"]),
@@ -255,12 +255,12 @@ def history_of_an_actor(bench: Bench) -> None:
         ("an admin of the same id", Actor("admin", "ada"), []),
     ):
         found = [by_transaction[each["id"]] for each in actor_history(who, actor)]
-        bench.expect(f"transactions of {name}", found, equals=slugs)
+        ctx.expect(f"transactions of {name}", found, equals=slugs)
 
 
 @breaks(history_of_an_actor, at="transactions of Ada")
-def history_of_somebody_else(bench: Bench) -> None:
-    bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
+def history_of_somebody_else(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
 @check(
@@ -270,34 +270,34 @@ def history_of_somebody_else(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def transaction(bench: Bench) -> None:
-    client = bench.client()
+def transaction(ctx: CheckContext) -> None:
+    client = ctx.client()
     with audited(client, ADA, to=Telemetry()) as work:
         client.run("INSERT INTO public.profiles (id, city) VALUES (1, 'Turin')")
         client.run("UPDATE public.profiles SET city = 'Bari', visits = 2")
         client.run("DELETE FROM public.profiles")
-    bench.write(client, BOB, "other")
-    who = reader(bench)
+    ctx.write(client, BOB, "other")
+    who = reader(ctx)
     changes = changes_of_transaction(who, work.transaction_id)
-    bench.expect("operations", [each.op for each in changes], equals=["delete", "update", "insert"])
+    ctx.expect("operations", [each.op for each in changes], equals=["delete", "update", "insert"])
     told = [diff(each, expand_inserts=True) for each in changes]
-    bench.expect("they encode", json.loads(json.dumps(told, default=str))[0]["op"], equals="DELETE")
-    bench.expect(
+    ctx.expect("they encode", json.loads(json.dumps(told, default=str))[0]["op"], equals="DELETE")
+    ctx.expect(
         "fields of the update",
         [told[1]["field_changes"]] if len(told) > 1 else [],
         equals=[[{"name": "city", "after": "Bari", "before": "Turin"}, {"name": "visits", "after": 2, "before": 0}]],
     )
-    bench.expect(
+    ctx.expect(
         "fields of the insert",
         [each["name"] for each in told[-1]["field_changes"]] if told else [],
         equals=["city", "email", "id", "visits"],
     )
-    bench.expect(
+    ctx.expect(
         "an unknown transaction", changes_of_transaction(who, "6f1e2d3c-0000-4000-8000-00000000abcd"), equals=[]
     )
-    bench.expect("what is no UUID", _malformed(who), equals="refused")
+    ctx.expect("what is no UUID", _malformed(who), equals="refused")
 
 
 def _malformed(client: Client) -> str:
@@ -309,8 +309,8 @@ def _malformed(client: Client) -> str:
 
 
 @breaks(transaction, at="operations")
-def transaction_torn_apart(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
+def transaction_torn_apart(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
 
 
 @check(
@@ -320,23 +320,23 @@ def transaction_torn_apart(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def commit_order(bench: Bench) -> None:
-    slow = bench.client()
-    who = reader(bench)
+def commit_order(ctx: CheckContext) -> None:
+    slow = ctx.client()
+    who = reader(ctx)
     read = partial(as_of, who, "authors", {"code": "k"})
-    with bench.audited(slow, ADA):
+    with ctx.audited(slow, ADA):
         slow.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
-        when = bench.admin.value("SELECT clock_timestamp()")
-        bench.expect("before the commit", read(when).state, equals="before_horizon")
-    bench.expect("after the commit, for the same time", read(when).state, equals="present")
-    bench.trail_limit(
+        when = ctx.admin.value("SELECT clock_timestamp()")
+        ctx.expect("before the commit", read(when).state, equals="before_horizon")
+    ctx.expect("after the commit, for the same time", read(when).state, equals="present")
+    ctx.trail_limit(
         "what a row was at a time is not settled while a transaction that began before it is open; "
         "an export that goes on from a snapshot misses nothing"
     )
 
 
 @breaks(commit_order, at="after the commit, for the same time")
-def commit_order_of_later_times(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")
+def commit_order_of_later_times(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")

@@ -12,7 +12,7 @@ from harness.audit.actor import Actor
 from harness.audit.coverage import coverage, violations
 from harness.audit.export import export
 from harness.audit.retention import Policy, purge
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
@@ -23,7 +23,7 @@ from harness.suites.habits import ADA, reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.OBSERVABILITY
 _CANARY = "canary-4711"
@@ -61,40 +61,40 @@ def _logged() -> Iterator[list[str]]:
     section=_HERE,
     severity=P0,
     area="coverage",
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def health(bench: Bench) -> None:
+def health(ctx: CheckContext) -> None:
     to, heard = _listening()
-    found = coverage(bench.owner, to=to)
+    found = coverage(ctx.owner, to=to)
     told = {each.name: each.problem for each in found}
     counts = {
         "covered": sum(each is None for each in told.values()),
         "uncovered": sum(each is not None for each in told.values()),
     }
-    bench.expect(
+    ctx.expect(
         "event", [(each.name, each.measurements) for each in heard], equals=[("threadline.health.checked", counts)]
     )
-    bench.expect("the trail's own tables", [name for name in told if ".audit_" in name], equals=[])
+    ctx.expect("the trail's own tables", [name for name in told if ".audit_" in name], equals=[])
     expected = ["posts", "drafts", "Shop.nowhere", "authors", "anywhere", "posts"]
     wrong = [(each.kind, each.name) for each in violations(found, expected)]
-    bench.expect(
+    ctx.expect(
         "violations",
         wrong,
         equals=[("missing", "Shop.nowhere"), ("missing", "public.anywhere"), ("uncovered", "public.drafts")],
     )
-    bench.expect(
+    ctx.expect(
         "tables that nobody expects", "public.drafts" in told and not violations(found, ["posts"]), equals=True
     )
     try:
         outcome = str(violations(found, []))
     except ValueError:
         outcome = "refused"
-    bench.expect("expecting nothing", outcome, equals="refused")
+    ctx.expect("expecting nothing", outcome, equals="refused")
 
 
 @breaks(health, at="violations")
-def health_of_a_table_that_lost_its_capture(bench: Bench) -> None:
-    bench.disable_capture("public.authors")
+def health_of_a_table_that_lost_its_capture(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.authors")
 
 
 @check(
@@ -104,19 +104,19 @@ def health_of_a_table_that_lost_its_capture(bench: Bench) -> None:
     severity=P1,
     area="telemetry",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def after_commit(bench: Bench) -> None:
-    bench.owner.run(
+def after_commit(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE FUNCTION public.too_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.title = 'fails at commit' THEN "
         "RAISE EXCEPTION 'at commit' USING ERRCODE = 'check_violation'; END IF; RETURN NULL; END $$;"
         "CREATE CONSTRAINT TRIGGER too_late AFTER INSERT ON public.posts DEFERRABLE INITIALLY DEFERRED "
         "FOR EACH ROW EXECUTE FUNCTION public.too_late()"
     )
-    bench.target.attach(bench.owner, "public.posts")
-    client = bench.client()
+    ctx.target.attach(ctx.owner, "public.posts")
+    client = ctx.client()
     to, seen = Telemetry(), list[tuple[str, int]]()
-    to.attach(lambda event: seen.append((event.name, bench.admin.value("SELECT count(*) FROM public.posts"))))
+    to.attach(lambda event: seen.append((event.name, ctx.admin.value("SELECT count(*) FROM public.posts"))))
 
     def work(title: str) -> None:
         with audited(client, ADA, action=Action(name="posted"), to=to):
@@ -125,17 +125,17 @@ def after_commit(bench: Bench) -> None:
                 client.run("SELECT 1 / 0")
 
     for title, state in (("fails before", "22012"), ("fails at commit", "23514")):
-        bench.expect(f"work that {title}", bench.sqlstate(lambda title=title: work(title)), equals=state)  # type: ignore[misc]
-    bench.expect("events of failed work", seen, equals=[])
+        ctx.expect(f"work that {title}", ctx.sqlstate(lambda title=title: work(title)), equals=state)  # type: ignore[misc]
+    ctx.expect("events of failed work", seen, equals=[])
     work("committed")
     told = [("threadline.transaction.committed", 1), ("threadline.action.recorded", 1)]
-    bench.expect("events, and the rows that others saw by then", seen, equals=told)
+    ctx.expect("events, and the rows that others saw by then", seen, equals=told)
 
 
 @breaks(after_commit, at="events of failed work")
-def after_commit_of_what_did_not_fail(bench: Bench) -> None:
+def after_commit_of_what_did_not_fail(ctx: CheckContext) -> None:
     """A role whose triggers are silent: nothing objects at the commit."""
-    bench.sabotage(f"ALTER ROLE harness_app IN DATABASE {bench.database} SET session_replication_role = replica")
+    ctx.sabotage(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET session_replication_role = replica")
 
 
 @check(
@@ -145,29 +145,29 @@ def after_commit_of_what_did_not_fail(bench: Bench) -> None:
     severity=P1,
     area="telemetry",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def actions(bench: Bench) -> None:
-    client = bench.client()
+def actions(ctx: CheckContext) -> None:
+    client = ctx.client()
     to, heard = _listening()
     for name, status in (("paid", "ok"), ("declined", "error")):
         with audited(client, ADA, action=Action(name=name, status=status), to=to) as work:
-            bench.insert_post(client, name)
+            ctx.insert_post(client, name)
             work.table_count = 1
     told = [each.measurements for each in heard if each.name == "threadline.action.recorded"]
-    bench.expect("actions told", told, equals=[{"status": "ok"}, {"status": "error"}])
+    ctx.expect("actions told", told, equals=[{"status": "ok"}, {"status": "error"}])
     counted = [each.measurements for each in heard if each.name == "threadline.transaction.committed"]
-    bench.expect("transactions told", counted, equals=[{"actions": 1, "table_count": 1}] * 2)
+    ctx.expect("transactions told", counted, equals=[{"actions": 1, "table_count": 1}] * 2)
     heard.clear()
     with contextlib.suppress(SqlError), audited(client, ADA, action=Action(name="x", status="maybe"), to=to):
-        bench.insert_post(client, "x")
+        ctx.insert_post(client, "x")
     heard_then = [(each.name, each.measurements) for each in heard]
-    bench.expect("an action that is refused", heard_then, equals=[("threadline.action.recorded", {"status": "error"})])
+    ctx.expect("an action that is refused", heard_then, equals=[("threadline.action.recorded", {"status": "error"})])
 
 
 @breaks(actions, at="an action that is refused")
-def actions_are_not_refused(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
+def actions_are_not_refused(ctx: CheckContext) -> None:
+    ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
 
 
 @check(
@@ -177,17 +177,17 @@ def actions_are_not_refused(bench: Bench) -> None:
     severity=P1,
     area="purge",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def purge_logs(bench: Bench) -> None:
-    client = bench.client()
+def purge_logs(ctx: CheckContext) -> None:
+    client = ctx.client()
     for n in range(3):
-        bench.write(client, ADA, str(n))
-    bench.admin.run(bench.target.statements.age.replace("%(age)s", "'90 days'"))
+        ctx.write(client, ADA, str(n))
+    ctx.admin.run(ctx.target.statements.age.replace("%(age)s", "'90 days'"))
     to, heard = _listening()
     with _logged() as lines:
-        purge(bench.owner, Policy(enabled=True, keep_days=30), batch_size=2, to=to)
-    bench.expect(
+        purge(ctx.owner, Policy(enabled=True, keep_days=30), batch_size=2, to=to)
+    ctx.expect(
         "log lines",
         lines,
         equals=[
@@ -198,12 +198,12 @@ def purge_logs(bench: Bench) -> None:
     )
     told = [(each.name, each.measurements.get("changes")) for each in heard]
     batch, whole = "threadline.retention.batch_purged", "threadline.retention.purged"
-    bench.expect("events", told, equals=[(batch, 2), (batch, 1), (whole, 3)])
+    ctx.expect("events", told, equals=[(batch, 2), (batch, 1), (whole, 3)])
 
 
 @breaks(purge_logs, at="log lines")
-def purge_logs_of_a_purge_that_missed_one(bench: Bench) -> None:
-    bench.rewrite_function("threadline_purge_changes", ("LIMIT batch_size", "LIMIT 1"))
+def purge_logs_of_a_purge_that_missed_one(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_changes", ("LIMIT batch_size", "LIMIT 1"))
 
 
 @check(
@@ -213,29 +213,29 @@ def purge_logs_of_a_purge_that_missed_one(bench: Bench) -> None:
     severity=P0,
     area="telemetry",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def no_values(bench: Bench) -> None:
-    client = bench.client()
+def no_values(ctx: CheckContext) -> None:
+    client = ctx.client()
     to, heard = _listening()
-    status = bench.application.action_status
+    status = ctx.application.action_status
     action = Action(
         name=_CANARY, status=status, comment=_CANARY, correlation_id=_CANARY, request_id=_CANARY, job_id=_CANARY
     )
     with audited(client, Actor("user", _CANARY), action=action, to=to):
-        bench.insert_post(client, _CANARY)
-    coverage(bench.owner, to=to)
-    export(reader(bench), io.StringIO(newline=""), "json", to=to)
-    bench.admin.run(bench.target.statements.age.replace("%(age)s", "'90 days'"))
+        ctx.insert_post(client, _CANARY)
+    coverage(ctx.owner, to=to)
+    export(reader(ctx), io.StringIO(newline=""), "json", to=to)
+    ctx.admin.run(ctx.target.statements.age.replace("%(age)s", "'90 days'"))
     with _logged() as lines:
-        purge(bench.owner, Policy(enabled=True, keep_days=30), to=to)
-    bench.expect("kinds of events", len({each.name for each in heard}), equals=6)
-    bench.expect("lines were logged", len(lines), equals=2)
-    bench.expect("events with a value", [each.name for each in heard if _CANARY in repr(each)], equals=[])
-    bench.expect("log lines with a value", [line for line in lines if _CANARY in line], equals=[])
+        purge(ctx.owner, Policy(enabled=True, keep_days=30), to=to)
+    ctx.expect("kinds of events", len({each.name for each in heard}), equals=6)
+    ctx.expect("lines were logged", len(lines), equals=2)
+    ctx.expect("events with a value", [each.name for each in heard if _CANARY in repr(each)], equals=[])
+    ctx.expect("log lines with a value", [line for line in lines if _CANARY in line], equals=[])
 
 
 @breaks(no_values, at="events with a value")
-def no_values_but_a_status_that_is_one(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
-    bench.application.action_status = _CANARY
+def no_values_but_a_status_that_is_one(ctx: CheckContext) -> None:
+    ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
+    ctx.application.action_status = _CANARY

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.coverage import definitions
 from harness.audit.installing import Redaction, attach, kept_before
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.REDACTION
 _AREA = "redaction rules"
@@ -23,32 +23,32 @@ CANARY = "canary-4711"
 _NUMBER = 1918273645
 
 
-def _people(bench: Bench) -> None:
-    bench.owner.run(
+def _people(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE TABLE public.people (id int PRIMARY KEY, name text, email text, token text, notes jsonb, salary int);"
         "GRANT ALL ON public.people TO harness_app"
     )
 
 
-def _redacted_people(bench: Bench) -> None:
-    _people(bench)
-    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["email", "notes", "salary"])
+def _redacted_people(ctx: CheckContext) -> None:
+    _people(ctx)
+    ctx.target.attach_redacted(ctx.owner, "public.people", exclude=["token"], mask=["email", "notes", "salary"])
 
 
-def _run(bench: Bench, *statements: str) -> None:
-    client = bench.client()
+def _run(ctx: CheckContext, *statements: str) -> None:
+    client = ctx.client()
     for statement in statements:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run(statement)
 
 
-def _images(bench: Bench) -> list[Any]:
-    return [each.data_after for each in bench.changes("people")]
+def _images(ctx: CheckContext) -> list[Any]:
+    return [each.data_after for each in ctx.changes("people")]
 
 
-def _keep_everything(bench: Bench) -> None:
+def _keep_everything(ctx: CheckContext) -> None:
     """Capture as it is without rules."""
-    bench.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
+    ctx.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
 
 
 _INSERT = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'secret', '{\"diagnosis\": {\"code\": \"F32\"}}', 100)"
@@ -61,25 +61,25 @@ _INSERT = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'secre
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def insert(bench: Bench) -> None:
-    _redacted_people(bench)
-    _run(bench, _INSERT)
-    [image] = _images(bench) or [{}]
-    bench.expect("excluded column", "token" in image, equals=False)
-    bench.expect("masked column", image.get("email"), equals=MASK)
-    bench.expect("other columns", {"id": image.get("id"), "name": image.get("name")}, equals={"id": 1, "name": "Ada"})
+def insert(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    _run(ctx, _INSERT)
+    [image] = _images(ctx) or [{}]
+    ctx.expect("excluded column", "token" in image, equals=False)
+    ctx.expect("masked column", image.get("email"), equals=MASK)
+    ctx.expect("other columns", {"id": image.get("id"), "name": image.get("name")}, equals={"id": 1, "name": "Ada"})
 
 
 @breaks(insert, at="excluded column")
-def insert_keeps_everything(bench: Bench) -> None:
-    _keep_everything(bench)
+def insert_keeps_everything(ctx: CheckContext) -> None:
+    _keep_everything(ctx)
 
 
 @breaks(insert, at="masked column")
-def insert_without_the_mask(bench: Bench) -> None:
-    bench.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
+def insert_without_the_mask(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
 
 
 @check(
@@ -89,33 +89,33 @@ def insert_without_the_mask(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION, Feature.CHANGED_FROM, Feature.CHANGED_FIELDS),
+    requires_features=(TrailFeature.REDACTION, TrailFeature.CHANGED_FROM, TrailFeature.CHANGED_FIELDS),
 )
-def update(bench: Bench) -> None:
-    _redacted_people(bench)
+def update(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
     _run(
-        bench,
+        ctx,
         _INSERT,
         "UPDATE public.people SET name = 'Bea', email = 'bea@example.org', token = 'other', salary = 200",
     )
-    changes = bench.changes("people")
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
-        bench.expect("changed fields", changes[1].changed_fields, equals=("email", "name", "salary"))
-        bench.expect("prior values", changes[1].changed_from, equals={"email": MASK, "name": "Ada", "salary": MASK})
+    changes = ctx.changes("people")
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+        ctx.expect("changed fields", changes[1].changed_fields, equals=("email", "name", "salary"))
+        ctx.expect("prior values", changes[1].changed_from, equals={"email": MASK, "name": "Ada", "salary": MASK})
         after = {"id": 1, "name": "Bea", "email": MASK, "notes": MASK, "salary": MASK}
-        bench.expect("data after", changes[1].data_after, equals=after)
+        ctx.expect("data after", changes[1].data_after, equals=after)
 
 
 @breaks(update, at="prior values")
-def update_keeps_prior_values_raw(bench: Bench) -> None:
-    bench.rewrite_capture(
+def update_keeps_prior_values_raw(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END", "f.value")
     )
 
 
 @breaks(update, at="changed fields")
-def update_names_excluded_columns(bench: Bench) -> None:
-    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))
+def update_names_excluded_columns(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))
 
 
 @check(
@@ -125,19 +125,19 @@ def update_names_excluded_columns(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def delete(bench: Bench) -> None:
-    _redacted_people(bench)
-    _run(bench, _INSERT, "DELETE FROM public.people")
-    gone = [each for each in bench.changes("people") if each.op == "delete"]
-    bench.expect("keys of deleted rows", [each.table_pk for each in gone], equals=[{"id": 1}])
-    bench.expect("payloads", [(each.data_after, each.changed_from) for each in gone], equals=[(None, None)])
+def delete(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    _run(ctx, _INSERT, "DELETE FROM public.people")
+    gone = [each for each in ctx.changes("people") if each.op == "delete"]
+    ctx.expect("keys of deleted rows", [each.table_pk for each in gone], equals=[{"id": 1}])
+    ctx.expect("payloads", [(each.data_after, each.changed_from) for each in gone], equals=[(None, None)])
 
 
 @breaks(delete, at="payloads")
-def delete_keeps_the_row(bench: Bench) -> None:
-    bench.rewrite_capture(("v_transaction, v_schema, v_table, v_key, lower(TG_OP), v_after,",
+def delete_keeps_the_row(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("v_transaction, v_schema, v_table, v_key, lower(TG_OP), v_after,",
                            "v_transaction, v_schema, v_table, v_key, lower(TG_OP), coalesce(v_after, v_before),"))  # fmt: skip
 
 
@@ -148,19 +148,19 @@ def delete_keeps_the_row(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def json_whole(bench: Bench) -> None:
-    _redacted_people(bench)
-    _run(bench, _INSERT, 'UPDATE public.people SET notes = notes || \'{"more": [{"code": "F33"}]}\'')
-    bench.expect("masked JSON values", [(each or {}).get("notes") for each in _images(bench)], equals=[MASK, MASK])
+def json_whole(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    _run(ctx, _INSERT, 'UPDATE public.people SET notes = notes || \'{"more": [{"code": "F33"}]}\'')
+    ctx.expect("masked JSON values", [(each or {}).get("notes") for each in _images(ctx)], equals=[MASK, MASK])
     for word in ("diagnosis", "F32", "F33"):
-        bench.expect(f"rows of the trail that hold {word}", _holding(bench, word), equals=0)
+        ctx.expect(f"rows of the trail that hold {word}", _holding(ctx, word), equals=0)
 
 
 @breaks(json_whole, at="masked JSON values")
-def json_only_its_leaves(bench: Bench) -> None:
-    bench.rewrite_function(
+def json_only_its_leaves(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
         "threadline_redacted",
         (
             "rules -> 'placeholder')",
@@ -177,13 +177,13 @@ def json_only_its_leaves(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def canaries(bench: Bench) -> None:
-    _redacted_people(bench)
+def canaries(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
     value = f"'{CANARY}'"
-    client = bench.client()
-    with bench.audited(client, ADA):
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run(
             f"INSERT INTO public.people VALUES (1, 'Ada', {value}, {value}, '{{\"a\": [\"{CANARY}\"]}}', {_NUMBER})"
         )
@@ -202,28 +202,28 @@ def canaries(bench: Bench) -> None:
         client.run("UPDATE public.people SET id = 77 WHERE id = 3")
         client.run("DELETE FROM public.people WHERE id = 4")
         client.run("TRUNCATE public.people")
-    bench.expect("rows captured", len(bench.changes("people")) >= 10, equals=True)
-    bench.expect("rows of the trail that hold the canary", _holding(bench, CANARY), equals=0)
-    bench.expect("rows of the trail that hold the number", _holding(bench, str(_NUMBER)), equals=0)
+    ctx.expect("rows captured", len(ctx.changes("people")) >= 10, equals=True)
+    ctx.expect("rows of the trail that hold the canary", _holding(ctx, CANARY), equals=0)
+    ctx.expect("rows of the trail that hold the number", _holding(ctx, str(_NUMBER)), equals=0)
 
 
-def _holding(bench: Bench, word: str) -> int:
+def _holding(ctx: CheckContext, word: str) -> int:
     return sum(
-        bench.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", [f"%{word}%"])
-        for table in bench.target.tables
+        ctx.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", [f"%{word}%"])
+        for table in ctx.target.tables
     )
 
 
 @breaks(canaries, at="rows of the trail that hold the canary")
-def canaries_in_prior_values(bench: Bench) -> None:
-    bench.rewrite_capture(
+def canaries_in_prior_values(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("CASE WHEN v_rules -> 'mask' ? f.key THEN v_rules -> 'placeholder' ELSE f.value END", "f.value")
     )
 
 
 @breaks(canaries, at="rows of the trail that hold the canary")
-def canaries_in_a_log_of_its_own(bench: Bench) -> None:
-    bench.tamper("audit_transactions", "NEW.meta := (SELECT to_jsonb(p) FROM public.people p LIMIT 1)")
+def canaries_in_a_log_of_its_own(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "NEW.meta := (SELECT to_jsonb(p) FROM public.people p LIMIT 1)")
 
 
 @check(
@@ -233,23 +233,23 @@ def canaries_in_a_log_of_its_own(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION, Feature.PARTITIONS),
+    requires_features=(TrailFeature.REDACTION, TrailFeature.PARTITIONS),
 )
-def partitions(bench: Bench) -> None:
-    bench.target.attach_redacted(bench.owner, "public.measures", exclude=[], mask=["reading"])
+def partitions(ctx: CheckContext) -> None:
+    ctx.target.attach_redacted(ctx.owner, "public.measures", exclude=[], mask=["reading"])
     _run(
-        bench,
+        ctx,
         "INSERT INTO public.measures VALUES ('2025-05-05', 1, 20.5)",
         "INSERT INTO public.measures_2026 VALUES ('2026-06-06', 1, 20.5)",
         "UPDATE public.measures SET day = '2026-05-05' WHERE day = '2025-05-05'",
     )
-    images = [each.data_after for each in bench.changes("public.measures") if each.data_after]
-    bench.expect("readings", [each["reading"] for each in images], equals=[MASK] * 3)
+    images = [each.data_after for each in ctx.changes("public.measures") if each.data_after]
+    ctx.expect("readings", [each["reading"] for each in images], equals=[MASK] * 3)
 
 
 @breaks(partitions, at="readings")
-def partitions_keep_everything(bench: Bench) -> None:
-    _keep_everything(bench)
+def partitions_keep_everything(ctx: CheckContext) -> None:
+    _keep_everything(ctx)
 
 
 @check(
@@ -259,22 +259,22 @@ def partitions_keep_everything(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def null_hidden(bench: Bench) -> None:
-    _redacted_people(bench)
+def null_hidden(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
     _run(
-        bench,
+        ctx,
         "INSERT INTO public.people (id) VALUES (1)",
         "INSERT INTO public.people VALUES (2, 'b', 'b@example.org', 't', '{}', 5)",
     )
-    masked = [{name: (each or {}).get(name) for name in ("email", "notes", "salary")} for each in _images(bench)]
-    bench.expect("masked columns", masked, equals=[{"email": MASK, "notes": MASK, "salary": MASK}] * 2)
+    masked = [{name: (each or {}).get(name) for name in ("email", "notes", "salary")} for each in _images(ctx)]
+    ctx.expect("masked columns", masked, equals=[{"email": MASK, "notes": MASK, "salary": MASK}] * 2)
 
 
 @breaks(null_hidden, at="masked columns")
-def null_shows(bench: Bench) -> None:
-    bench.rewrite_function(
+def null_shows(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
         "threadline_redacted",
         ("rules -> 'placeholder')", "CASE WHEN image -> m = 'null' THEN image -> m ELSE rules -> 'placeholder' END)"),
     )
@@ -286,13 +286,13 @@ def null_shows(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def refused_rules(bench: Bench) -> None:
-    _people(bench)
-    bench.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
-    attach(bench.owner, ["public.people"])
-    before = definitions(bench.owner)
+def refused_rules(ctx: CheckContext) -> None:
+    _people(ctx)
+    ctx.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
+    attach(ctx.owner, ["public.people"])
+    before = definitions(ctx.owner)
     for name, rules in {
         "a column both excluded and masked": Redaction(exclude=("email", "lowered"), mask=("email",)),
         "a misspelt column": Redaction(mask=("emial",)),
@@ -306,18 +306,18 @@ def refused_rules(bench: Bench) -> None:
         "a long placeholder": Redaction(mask=("token",), placeholder="x" * 201),
         "a placeholder with a control character": Redaction(mask=("token",), placeholder="a\tb"),
     }.items():
-        outcome = bench.sqlstate(partial(attach, bench.owner, ["public.people"], redaction=rules))
-        bench.expect(name, outcome, equals="22023")
-    bench.expect("definitions afterwards", definitions(bench.owner) == before, equals=True)
+        outcome = ctx.sqlstate(partial(attach, ctx.owner, ["public.people"], redaction=rules))
+        ctx.expect(name, outcome, equals="22023")
+    ctx.expect("definitions afterwards", definitions(ctx.owner) == before, equals=True)
 
 
 @breaks(refused_rules, at="a misspelt column")
-def refused_rules_are_not_looked_at(bench: Bench) -> None:
-    _trust_rules(bench)
+def refused_rules_are_not_looked_at(ctx: CheckContext) -> None:
+    _trust_rules(ctx)
 
 
-def _trust_rules(bench: Bench) -> None:
-    bench.sabotage(
+def _trust_rules(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE OR REPLACE FUNCTION public.threadline_rules_problem(relation regclass, rules jsonb) RETURNS text "
         "LANGUAGE sql STABLE AS 'SELECT NULL::text'"
     )
@@ -329,22 +329,22 @@ def _trust_rules(bench: Bench) -> None:
     section=_HERE,
     severity=P0,
     area=_AREA,
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def computed_later(bench: Bench) -> None:
-    _redacted_people(bench)
-    bench.expect("coverage before", bench.target.coverage(bench.owner)["public.people"], equals=None)
-    bench.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
-    bench.expect(
+def computed_later(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    ctx.expect("coverage before", ctx.target.coverage(ctx.owner)["public.people"], equals=None)
+    ctx.owner.run("ALTER TABLE public.people ADD lowered text GENERATED ALWAYS AS (lower(email)) STORED")
+    ctx.expect(
         "coverage after",
-        bench.target.coverage(bench.owner)["public.people"],
+        ctx.target.coverage(ctx.owner)["public.people"],
         equals="its redaction is not whole: column lowered is computed from email, and would keep what that hides",
     )
 
 
 @breaks(computed_later, at="coverage after")
-def computed_later_unnoticed(bench: Bench) -> None:
-    _trust_rules(bench)
+def computed_later_unnoticed(ctx: CheckContext) -> None:
+    _trust_rules(ctx)
 
 
 @check(
@@ -354,31 +354,31 @@ def computed_later_unnoticed(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def renamed_column(bench: Bench) -> None:
-    _redacted_people(bench)
-    _run(bench, _INSERT)
-    bench.owner.run("ALTER TABLE public.people RENAME COLUMN email TO mail")
+def renamed_column(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    _run(ctx, _INSERT)
+    ctx.owner.run("ALTER TABLE public.people RENAME COLUMN email TO mail")
     for statement in (
         "UPDATE public.people SET name = 'Bea'",
         "DELETE FROM public.people",
         _INSERT.replace("(1,", "(2,"),
     ):
         verb = statement.partition(" ")[0]
-        bench.expect(f"{verb} after the renaming", bench.sqlstate(partial(_run, bench, statement)), equals="55000")
-    problem = bench.target.coverage(bench.owner)["public.people"]
-    bench.expect("coverage", problem, equals="its redaction is not whole: there is no column email")
-    bench.expect("rows of the trail that hold the value", _holding(bench, "ada@example.org"), equals=0)
-    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["mail", "notes", "salary"])
-    bench.expect(
-        "with rules for the new name", bench.attempt(partial(_run, bench, "DELETE FROM public.people")), equals="done"
+        ctx.expect(f"{verb} after the renaming", ctx.sqlstate(partial(_run, ctx, statement)), equals="55000")
+    problem = ctx.target.coverage(ctx.owner)["public.people"]
+    ctx.expect("coverage", problem, equals="its redaction is not whole: there is no column email")
+    ctx.expect("rows of the trail that hold the value", _holding(ctx, "ada@example.org"), equals=0)
+    ctx.target.attach_redacted(ctx.owner, "public.people", exclude=["token"], mask=["mail", "notes", "salary"])
+    ctx.expect(
+        "with rules for the new name", ctx.attempt(partial(_run, ctx, "DELETE FROM public.people")), equals="done"
     )
 
 
 @breaks(renamed_column, at="UPDATE after the renaming")
-def renamed_column_unnoticed(bench: Bench) -> None:
-    bench.rewrite_function("threadline_redacted", ("IF NOT image ?&", "IF false AND NOT image ?&"))
+def renamed_column_unnoticed(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_redacted", ("IF NOT image ?&", "IF false AND NOT image ?&"))
 
 
 @check(
@@ -388,26 +388,26 @@ def renamed_column_unnoticed(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def dry_run(bench: Bench) -> None:
-    _people(bench)
-    attach(bench.owner, ["public.people"], changed_from=True)
-    _run(bench, _INSERT, "UPDATE public.people SET email = 'bea@example.org'")
+def dry_run(ctx: CheckContext) -> None:
+    _people(ctx)
+    attach(ctx.owner, ["public.people"], changed_from=True)
+    _run(ctx, _INSERT, "UPDATE public.people SET email = 'bea@example.org'")
     rules = Redaction(exclude=("token",), mask=("email",))
-    before = definitions(bench.owner)
-    told = attach(bench.owner, ["public.people"], redaction=rules, dry_run=True)
-    bench.expect("statements that name the rules", sum('"mask": ["email"]' in each for each in told), equals=2)
-    bench.expect("definitions after the dry run", definitions(bench.owner) == before, equals=True)
-    bench.expect(
-        "changes that hold a value", kept_before(bench.owner, "public.people", rules), equals={"email": 2, "token": 2}
+    before = definitions(ctx.owner)
+    told = attach(ctx.owner, ["public.people"], redaction=rules, dry_run=True)
+    ctx.expect("statements that name the rules", sum('"mask": ["email"]' in each for each in told), equals=2)
+    ctx.expect("definitions after the dry run", definitions(ctx.owner) == before, equals=True)
+    ctx.expect(
+        "changes that hold a value", kept_before(ctx.owner, "public.people", rules), equals={"email": 2, "token": 2}
     )
-    bench.expect("statements that are then run", attach(bench.owner, ["public.people"], redaction=rules), equals=told)
+    ctx.expect("statements that are then run", attach(ctx.owner, ["public.people"], redaction=rules), equals=told)
 
 
 @breaks(dry_run, at="definitions after the dry run")
-def dry_run_that_detaches(bench: Bench) -> None:
-    bench.rewrite_function(
+def dry_run_that_detaches(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
         "threadline_attach_plan",
         (
             "RETURN QUERY SELECT * FROM public.threadline_detach_plan(relation)",
@@ -424,23 +424,23 @@ def dry_run_that_detaches(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def except_columns(bench: Bench) -> None:
-    _people(bench)
-    attach(bench.owner, ["public.people"], changed_from=True, redaction=Redaction(except_columns=("salary",)))
-    _run(bench, _INSERT, "UPDATE public.people SET name = 'Bea', salary = 200")
-    changes = bench.changes("people")
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
-        bench.expect("changed fields", changes[1].changed_fields, equals=("name",))
-        bench.expect("prior values", changes[1].changed_from, equals={"name": "Ada"})
-        bench.expect("the column in the row", changes[1].data_after["salary"], equals=200)
-    bench.trail_limit("a column that is excepted from what changed is still kept with the row")
+def except_columns(ctx: CheckContext) -> None:
+    _people(ctx)
+    attach(ctx.owner, ["public.people"], changed_from=True, redaction=Redaction(except_columns=("salary",)))
+    _run(ctx, _INSERT, "UPDATE public.people SET name = 'Bea', salary = 200")
+    changes = ctx.changes("people")
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+        ctx.expect("changed fields", changes[1].changed_fields, equals=("name",))
+        ctx.expect("prior values", changes[1].changed_from, equals={"name": "Ada"})
+        ctx.expect("the column in the row", changes[1].data_after["salary"], equals=200)
+    ctx.trail_limit("a column that is excepted from what changed is still kept with the row")
 
 
 @breaks(except_columns, at="changed fields")
-def except_columns_are_named(bench: Bench) -> None:
-    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'exclude')"))
+def except_columns_are_named(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'exclude')"))
 
 
 @check(
@@ -450,22 +450,22 @@ def except_columns_are_named(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.REDACTION,),
+    requires_features=(TrailFeature.REDACTION,),
 )
-def earlier_rows(bench: Bench) -> None:
-    _people(bench)
-    bench.target.attach(bench.owner, "public.people")
-    _run(bench, _INSERT)
-    bench.target.attach_redacted(bench.owner, "public.people", exclude=["token"], mask=["email"])
-    _run(bench, "UPDATE public.people SET name = 'Bea'")
-    emails = [(each or {}).get("email") for each in _images(bench)]
-    bench.expect("values before and after the rule", emails, equals=["ada@example.org", MASK])
-    bench.trail_limit("values captured before a redaction rule stay in the trail until they are purged")
+def earlier_rows(ctx: CheckContext) -> None:
+    _people(ctx)
+    ctx.target.attach(ctx.owner, "public.people")
+    _run(ctx, _INSERT)
+    ctx.target.attach_redacted(ctx.owner, "public.people", exclude=["token"], mask=["email"])
+    _run(ctx, "UPDATE public.people SET name = 'Bea'")
+    emails = [(each or {}).get("email") for each in _images(ctx)]
+    ctx.expect("values before and after the rule", emails, equals=["ada@example.org", MASK])
+    ctx.trail_limit("values captured before a redaction rule stay in the trail until they are purged")
 
 
 @breaks(earlier_rows, at="values before and after the rule")
-def earlier_rows_with_a_rule_that_is_not_kept(bench: Bench) -> None:
-    _keep_everything(bench)
+def earlier_rows_with_a_rule_that_is_not_kept(ctx: CheckContext) -> None:
+    _keep_everything(ctx)
 
 
 @check(
@@ -475,16 +475,16 @@ def earlier_rows_with_a_rule_that_is_not_kept(bench: Bench) -> None:
     severity=P1,
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def excluded_only(bench: Bench) -> None:
-    _redacted_people(bench)
-    _run(bench, _INSERT, "UPDATE public.people SET token = 'other'")
-    told = [(each.op, each.changed_fields) for each in bench.changes("people")]
-    bench.expect("changes", told, equals=[("insert", None), ("update", None)])
-    bench.trail_limit("an update of excluded columns only shows that something was updated, and not what")
+def excluded_only(ctx: CheckContext) -> None:
+    _redacted_people(ctx)
+    _run(ctx, _INSERT, "UPDATE public.people SET token = 'other'")
+    told = [(each.op, each.changed_fields) for each in ctx.changes("people")]
+    ctx.expect("changes", told, equals=[("insert", None), ("update", None)])
+    ctx.trail_limit("an update of excluded columns only shows that something was updated, and not what")
 
 
 @breaks(excluded_only, at="changes")
-def excluded_only_is_named(bench: Bench) -> None:
-    bench.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))
+def excluded_only_is_named(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("((v_rules -> 'exclude') || (v_rules -> 'except'))", "(v_rules -> 'except')"))

@@ -12,7 +12,7 @@ from harness.checks.registry import breaks_trail
 from harness.suites.habits import blind_coverage, unlink_actions
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 #: compares the trail with what was installed, so any change of it is noticed
 _COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
@@ -25,7 +25,7 @@ _ATTRIBUTION = (
     *("capture.cascade", "capture.least-rights", "capture.reused-txid", "capture.savepoint"),
     *("capture.truncate", "capture.two-phase", "continuity.old-rows"),
 )
-_ASIDE = (
+_EXCLUDED = (
     # predictions of where a careless setting ends up: how they come out under a break depends on the pool mode
     *("actor.careless-session-set", "actor.careless-session-set-lost", "actor.careless-outside-transaction"),
     *("actor.careless-after-first-write", "actor.careless-startup-option", "actor.careless-role-default"),
@@ -45,10 +45,10 @@ _WRITES = ("capture", "actor", "continuity")
         *("capture.column-names", "capture.delete", "capture.hostile-identifiers", "capture.keys"),
         *("capture.merge", "capture.partitions", "continuity.old-rows"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_deletes(bench: Bench) -> None:
-    bench.rewrite_capture(
+def no_deletes(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("ELSIF TG_OP = 'UPDATE' THEN", "ELSIF TG_OP = 'DELETE' THEN RETURN NULL; ELSIF TG_OP = 'UPDATE' THEN"),
         ("IF TG_OP <> 'INSERT' THEN", "IF TG_OP = 'DELETE' THEN RETURN NULL; END IF; IF TG_OP <> 'INSERT' THEN"),
     )
@@ -61,10 +61,10 @@ def no_deletes(bench: Bench) -> None:
         *_COVERAGE,
         *("capture.changed-from", "capture.float-digits", "capture.json-values", "capture.update"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_changed_fields(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.changed_fields := NULL")
+def no_changed_fields(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.changed_fields := NULL")
 
 
 @breaks_trail(
@@ -74,10 +74,10 @@ def no_changed_fields(bench: Bench) -> None:
         *_COVERAGE,
         *_ATTRIBUTION,
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_actors(bench: Bench) -> None:
-    bench.tamper("audit_transactions", "NEW.actor_ref := NULL")
+def no_actors(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "NEW.actor_ref := NULL")
 
 
 @breaks_trail(
@@ -88,13 +88,13 @@ def no_actors(bench: Bench) -> None:
         "capture.install",
         *("capture.identifiers", "capture.keys", "capture.partitions", "export.history"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def text_keys(bench: Bench) -> None:
-    bench.rewrite_function(
+def text_keys(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
         "threadline_row_key", ("jsonb_object_agg(k, image -> k)", "jsonb_object_agg(k, image ->> k)")
     )
-    bench.rewrite_capture(
+    ctx.rewrite_capture(
         ("jsonb_build_object(v_key, r.image -> v_key)", "jsonb_build_object(v_key, r.image ->> v_key)")
     )
 
@@ -107,11 +107,11 @@ def text_keys(bench: Bench) -> None:
         "capture.install",
         *("capture.forgery", "capture.least-rights"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def callers_rights(bench: Bench) -> None:
-    bench.rewrite_capture(("SECURITY DEFINER", ""))
-    bench.sabotage("GRANT SELECT, INSERT ON public.audit_changes, public.audit_transactions TO harness_app")
+def callers_rights(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("SECURITY DEFINER", ""))
+    ctx.sabotage("GRANT SELECT, INSERT ON public.audit_changes, public.audit_transactions TO harness_app")
 
 
 @breaks_trail(
@@ -122,10 +122,10 @@ def callers_rights(bench: Bench) -> None:
         "capture.install",
         *("capture.truncate", "export.as-of"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_truncates(bench: Bench) -> None:
-    bench.rewrite_capture(
+def no_truncates(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("IF TG_OP = 'INSERT' THEN", "IF TG_OP = 'TRUNCATE' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
     )
 
@@ -139,10 +139,10 @@ def no_truncates(bench: Bench) -> None:
         *("actor.action-linkage", "actor.action-recorded", "actor.correlation-stored"),
         *("actor.linked-action-kept", "capture.bulk", "capture.one-transaction"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def torn_transactions(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
+def torn_transactions(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
 
 
 @breaks_trail(
@@ -153,10 +153,10 @@ def torn_transactions(bench: Bench) -> None:
         *("actor.linked-action-kept", "actor.unit-of-work", "export.correlation", "export.csv"),
         "retention.actions",
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def unlinked_actions(bench: Bench) -> None:
-    unlink_actions(bench)
+def unlinked_actions(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @breaks_trail(
@@ -169,10 +169,10 @@ def unlinked_actions(bench: Bench) -> None:
         *("redaction.insert", "redaction.json-whole", "redaction.null-hidden", "redaction.partitions"),
         *("redaction.renamed-column", "redaction.update"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_masks(bench: Bench) -> None:
-    bench.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
+def no_masks(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_redacted", ("rules -> 'placeholder')", "image -> m)"))
 
 
 @breaks_trail(
@@ -182,10 +182,10 @@ def no_masks(bench: Bench) -> None:
         *("retention.boundary", "retention.dry-run", "retention.mixed-age", "retention.old-gone"),
         *("retention.purge", "retention.side-by-side"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def purge_of_everything(bench: Bench) -> None:
-    bench.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "true"))
+def purge_of_everything(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "true"))
 
 
 @breaks_trail(
@@ -195,10 +195,10 @@ def purge_of_everything(bench: Bench) -> None:
         *_COVERAGE,
         *("continuity.nothing-made-up", "export.commit-order"),
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def late_times(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")
+def late_times(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")
 
 
 @breaks_trail(
@@ -210,7 +210,7 @@ def late_times(bench: Bench) -> None:
         *("continuity.capture-ready", "observability.health", "redaction.computed-later"),
         "redaction.renamed-column",
     ),
-    aside=_ASIDE,
+    excluded=_EXCLUDED,
 )
-def no_coverage(bench: Bench) -> None:
-    blind_coverage(bench)
+def no_coverage(ctx: CheckContext) -> None:
+    blind_coverage(ctx)

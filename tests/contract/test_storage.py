@@ -9,7 +9,7 @@ import pytest
 from harness.audit.target_loading import reference_target
 from harness.checks.execution import run_check
 from harness.checks.registry import P0, check
-from harness.checks.workspace import Workplace
+from harness.checks.workspace import Workspace
 from harness.database import SqlError
 from harness.engine import storage
 from harness.engine.docker import DockerEngine
@@ -25,7 +25,7 @@ from tests.conftest import require_engine
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
@@ -35,25 +35,25 @@ _MIB = 256
 
 
 @check("capture.insert", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
-def too_much(bench: Bench) -> None:
+def too_much(ctx: CheckContext) -> None:
     write = "CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n"
-    bench.expect("the write", bench.attempt(lambda: bench.owner.run(write)), equals="done")
+    ctx.expect("the write", ctx.attempt(lambda: ctx.owner.run(write)), equals="done")
 
 
 @check("capture.delete", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
-def too_much_unseen(bench: Bench) -> None:
-    bench.owner.run("CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n")
+def too_much_unseen(ctx: CheckContext) -> None:
+    ctx.owner.run("CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n")
 
 
 @check("capture.update", claim="a row is there", section=Section.CAPTURE, severity=P0, area="x")
-def little(bench: Bench) -> None:
-    bench.expect("rows", bench.owner.value("SELECT count(*) FROM public.posts"), equals=0)
+def little(ctx: CheckContext) -> None:
+    ctx.expect("rows", ctx.owner.value("SELECT count(*) FROM public.posts"), equals=0)
 
 
 @check("capture.update", claim="the server answers", section=Section.CAPTURE, severity=P0, area="x")
-def server_goes_away(bench: Bench) -> None:
-    bench.lab.postgres.kill()
-    bench.expect("an answer", bench.attempt(lambda: bench.owner.value("SELECT 1")), equals="done")
+def server_goes_away(ctx: CheckContext) -> None:
+    ctx.lab.postgres.kill()
+    ctx.expect("an answer", ctx.attempt(lambda: ctx.owner.value("SELECT 1")), equals="done")
 
 
 def when_it_answers(lab: Lab) -> None:
@@ -76,12 +76,12 @@ def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, mon
     lab = stand_up(engine, topology, owner, Redactor())
     try:
         assert lab.evidence.storage == f"in memory, {_MIB} MiB at most"
-        workplace = Workplace(lab, reference_target(), catalogue().fixtures)
+        workspace = Workspace(lab, reference_target(), catalogue().fixtures)
         found = {}
         for each in (too_much, too_much_unseen, little):
-            found[each.id] = run_check(each, planned("direct", each.id), topology, workplace)
+            found[each.id] = run_check(each, planned("direct", each.id), topology, workspace)
             when_it_answers(lab)  # a server that cannot write its log recovers
-        workplace.close()
+        workspace.close()
     finally:
         lab.close()
         engine.close()
@@ -96,11 +96,11 @@ def test_a_server_that_is_gone_is_never_an_issue(any_engine: Engine, owner: Owne
     any_engine.prepare(wanted_by(topology), silent)
     lab = stand_up(any_engine, topology, owner, Redactor())
     try:
-        workplace = Workplace(lab, reference_target(), catalogue().fixtures)
+        workspace = Workspace(lab, reference_target(), catalogue().fixtures)
         for gone in (server_goes_away, little):  # the second one meets a server that is gone already
-            result = run_check(gone, planned("direct", gone.id), topology, workplace)
+            result = run_check(gone, planned("direct", gone.id), topology, workspace)
             assert result.status is Status.NOT_RUN, result
             assert "the service postgres does not run" in result.reason
-        workplace.close()
+        workspace.close()
     finally:
         lab.close()

@@ -15,7 +15,7 @@ from harness.report.walkthrough import ITEMS
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 REFERENCE = reference_target()
 FIXTURES = Fixtures(sql=Path("x.sql"), attached=())
@@ -29,7 +29,7 @@ def module(**members: Any) -> ModuleType:
 
 
 def made_check(identity: str = "capture.x") -> Any:
-    def body(_bench: Bench) -> None:
+    def body(_bench: CheckContext) -> None:
         """Do nothing."""
 
     body.__module__ = "a_suite"
@@ -37,7 +37,7 @@ def made_check(identity: str = "capture.x") -> Any:
 
 
 def made_control(target: Any) -> Any:
-    def body(_bench: Bench) -> None:
+    def body(_bench: CheckContext) -> None:
         """Do nothing."""
 
     body.__module__ = "a_suite"

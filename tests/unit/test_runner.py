@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
-from harness.checks.context import Bench
+from harness.checks.context import CheckContext
 from harness.checks.execution import prove, run_check
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, breaks, check
@@ -22,7 +22,7 @@ from tests.unit.made_up import planned
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.checks.workspace import Workplace
+    from harness.checks.workspace import Workspace
 
 ROW = planned("direct", "capture.insert")
 DIRECT = load_topologies()["direct"]
@@ -40,42 +40,42 @@ class Empty:
         return self._failure
 
     @contextmanager
-    def bench(self, _check: str) -> Iterator[Bench]:
-        yield Bench(cast("Any", None), self.target, "none", cast("Any", self))
+    def context(self, _check: str) -> Iterator[CheckContext]:
+        yield CheckContext(cast("Any", None), self.target, "none", cast("Any", self))
 
 
-WORKPLACE = cast("Workplace", Empty())
+WORKSPACE = cast("Workspace", Empty())
 
 
-def made(body: Callable[[Bench], None], *needs: Any) -> Any:
+def made(body: Callable[[CheckContext], None], *needs: Any) -> Any:
     declare = check("capture.insert", claim="it holds", section=Section.CAPTURE, severity=P0, area="x", needs=needs)
     return declare(body)
 
 
-def nothing(_bench: Bench) -> None:
+def nothing(_bench: CheckContext) -> None:
     """Make no expectation."""
 
 
-def held(bench: Bench) -> None:
-    bench.expect("a", 1, equals=1)
+def held(ctx: CheckContext) -> None:
+    ctx.expect("a", 1, equals=1)
 
 
-def failed(bench: Bench) -> None:
-    bench.expect("a", 1, equals=1)
-    bench.expect("b", 1, equals=2)
+def failed(ctx: CheckContext) -> None:
+    ctx.expect("a", 1, equals=1)
+    ctx.expect("b", 1, equals=2)
 
 
-def not_forced(bench: Bench) -> None:
-    bench.expect("a", 1, equals=1)
+def not_forced(ctx: CheckContext) -> None:
+    ctx.expect("a", 1, equals=1)
     raise NotExercisedError("could not force a move")
 
 
-def failed_then_not_forced(bench: Bench) -> None:
-    failed(bench)
+def failed_then_not_forced(ctx: CheckContext) -> None:
+    failed(ctx)
     raise NotExercisedError("could not force a move")
 
 
-def broken(_bench: Bench) -> None:
+def broken(_bench: CheckContext) -> None:
     raise KeyError("x")
 
 
@@ -90,8 +90,8 @@ def broken(_bench: Bench) -> None:
         (broken, Status.ISSUE, "the check itself broke: KeyError"),
     ],
 )
-def test_a_check_is_judged_by_what_it_saw(body: Callable[[Bench], None], status: Status, reason: str) -> None:
-    result = run_check(made(body), ROW, DIRECT, WORKPLACE)
+def test_a_check_is_judged_by_what_it_saw(body: Callable[[CheckContext], None], status: Status, reason: str) -> None:
+    result = run_check(made(body), ROW, DIRECT, WORKSPACE)
     assert result.status is status
     assert reason in result.reason
     assert bool(result.reason) is (status is not Status.OK)
@@ -100,22 +100,22 @@ def test_a_check_is_judged_by_what_it_saw(body: Callable[[Bench], None], status:
 @pytest.mark.parametrize(
     ("body", "status"), [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_forced, Status.NOT_RUN)]
 )
-def test_a_failure_of_the_harness_own_servers_is_never_an_issue(body: Callable[[Bench], None], status: Status) -> None:
-    workplace = cast("Workplace", Empty("the file system of the server's data was full"))
-    result = run_check(made(body), ROW, DIRECT, workplace)
+def test_a_failure_of_the_harness_own_servers_is_never_an_issue(body: Callable[[CheckContext], None], status: Status) -> None:
+    workspace = cast("Workspace", Empty("the file system of the server's data was full"))
+    result = run_check(made(body), ROW, DIRECT, workspace)
     assert result.status is status
     assert ("was full" in result.reason) is (body in {failed, broken})
 
 
 def test_what_a_topology_lacks_is_na_by_rule() -> None:
-    result = run_check(made(held, MOVES), ROW, DIRECT, WORKPLACE)
+    result = run_check(made(held, MOVES), ROW, DIRECT, WORKSPACE)
     assert (result.status, result.reason) == (Status.NA, MOVES.lacking)
 
 
 def test_an_interrupted_check_is_not_run() -> None:
     interrupted = Event()
     interrupted.set()
-    assert run_check(made(failed), ROW, DIRECT, WORKPLACE, interrupted=interrupted).status is Status.NOT_RUN
+    assert run_check(made(failed), ROW, DIRECT, WORKSPACE, interrupted=interrupted).status is Status.NOT_RUN
 
 
 @pytest.mark.parametrize(
@@ -129,60 +129,60 @@ def test_an_interrupted_check_is_not_run() -> None:
     ],
 )
 def test_a_control_proves_only_at_the_expectation_it_names(
-    body: Callable[[Bench], None], at: str, proven: bool, reason: str
+    body: Callable[[CheckContext], None], at: str, proven: bool, reason: str
 ) -> None:
     target = made(body)
-    proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKPLACE, Event())
+    proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKSPACE, Event())
     assert (proof.proven, proof.applicable) == (proven, True)
     assert reason in proof.reason
 
 
-def not_there(_bench: Bench) -> None:
+def not_there(_bench: CheckContext) -> None:
     raise NotApplicableError("this version has no such setting")
 
 
-def timed_out(bench: Bench) -> None:
-    bench.expect("a", 1, equals=1)
+def timed_out(ctx: CheckContext) -> None:
+    ctx.expect("a", 1, equals=1)
     raise TimedOutError("timed out waiting for an answer")
 
 
 def test_what_is_not_there_is_not_applicable_with_its_sentence() -> None:
-    result = run_check(made(not_there), ROW, DIRECT, WORKPLACE)
+    result = run_check(made(not_there), ROW, DIRECT, WORKSPACE)
     assert (result.status, result.reason) == (Status.NA, "this version has no such setting")
 
 
 def test_a_deadline_is_not_run_and_never_ok() -> None:
-    result = run_check(made(timed_out), ROW, DIRECT, WORKPLACE)
+    result = run_check(made(timed_out), ROW, DIRECT, WORKSPACE)
     assert (result.status, result.reason) == (Status.NOT_RUN, "timed out waiting for an answer")
 
 
 def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = Event()
-    monkeypatch.setattr(Bench, "cut", lambda _bench: cut.set())
+    monkeypatch.setattr(CheckContext, "cut", lambda _bench: cut.set())
 
-    def hangs(_bench: Bench) -> None:
+    def hangs(_bench: CheckContext) -> None:
         assert cut.wait(10)
         raise ConnectionError("the connection was cut")
 
-    result = run_check(replace(made(hangs), longest_s=0.05), ROW, DIRECT, WORKPLACE)
+    result = run_check(replace(made(hangs), longest_s=0.05), ROW, DIRECT, WORKSPACE)
     assert result.status is Status.NOT_RUN
     assert "given up after 0.05 s" in result.reason
 
 
 def test_a_known_defect_is_proven_by_its_cure() -> None:
     @breaks(made(nothing), at="outcome")
-    def cured(bench: Bench) -> None:
-        bench.otherwise = True
+    def cured(ctx: CheckContext) -> None:
+        ctx.sabotaged = True
 
-    def defect(bench: Bench) -> None:
-        bench.expect("outcome", "works" if bench.otherwise else "wrong", equals="works")
+    def defect(ctx: CheckContext) -> None:
+        ctx.expect("outcome", "works" if ctx.sabotaged else "wrong", equals="works")
 
-    proof = prove(made(defect), cured, ROW, DIRECT, WORKPLACE, Event(), red_already=True)
+    proof = prove(made(defect), cured, ROW, DIRECT, WORKSPACE, Event(), red_already=True)
     assert proof.proven
 
-    def blind(bench: Bench) -> None:
-        bench.expect("outcome", "wrong", equals="works")
+    def blind(ctx: CheckContext) -> None:
+        ctx.expect("outcome", "wrong", equals="works")
 
-    proof = prove(made(blind), cured, ROW, DIRECT, WORKPLACE, Event(), red_already=True)
+    proof = prove(made(blind), cured, ROW, DIRECT, WORKSPACE, Event(), red_already=True)
     assert not proof.proven
     assert "the defect was cured" in proof.reason

@@ -8,7 +8,7 @@ import pytest
 
 from harness.audit.actor import Actor
 from harness.audit.target import _filled
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
@@ -41,7 +41,7 @@ def written(folder: Path, text: str = GOOD) -> str:
 
 def test_a_target_is_read_from_its_file(tmp_path: Path) -> None:
     target = load_target(written(tmp_path))
-    assert (target.name, target.summary, target.claims) == ("mine", "mine", frozenset({Feature.TRUNCATE}))
+    assert (target.name, target.summary, target.claims) == ("mine", "mine", frozenset({TrailFeature.TRUNCATE}))
     assert target.install == (tmp_path / "mine.sql",)
     assert target.actor.spell(Actor("user", "ada")) == "ada"
     assert reference_target().actor.spell(Actor("user", "ada")) == '{"type":"user","id":"ada"}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.actor import Actor
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import (
     P1,
     TRANSACTION_BLOCKS,
@@ -16,13 +16,13 @@ from harness.model import Section
 from harness.suites.habits import ADA, BOB, unlink_actions
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.ACTOR
 
 
-def _actions(bench: Bench) -> list[dict[str, Any]]:
-    return [row for (row,) in bench.admin.rows("SELECT to_jsonb(a) FROM public.audit_actions a ORDER BY inserted_at")]
+def _actions(ctx: CheckContext) -> list[dict[str, Any]]:
+    return [row for (row,) in ctx.admin.rows("SELECT to_jsonb(a) FROM public.audit_actions a ORDER BY inserted_at")]
 
 
 @check(
@@ -32,10 +32,10 @@ def _actions(bench: Bench) -> list[dict[str, Any]]:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def action_recorded(bench: Bench) -> None:
-    client = bench.client()
+def action_recorded(ctx: CheckContext) -> None:
+    client = ctx.client()
     fields = {
         "verb": "publish",
         "category": "post",
@@ -45,43 +45,43 @@ def action_recorded(bench: Bench) -> None:
         "request_id": "r-1",
         "job_id": "j-1",
     }
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "published")
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "published")
         client.value(
             "SELECT public.threadline_record_action('post_published', "
             + ", ".join(f"{name} => %s" for name in fields)
             + ")",
             list(fields.values()),
         )
-    bench.write(client, ADA, "unlinked")
-    actions = _actions(bench)
-    if bench.expect("actions", [each["name"] for each in actions], equals=["post_published"]):
+    ctx.write(client, ADA, "unlinked")
+    actions = _actions(ctx)
+    if ctx.expect("actions", [each["name"] for each in actions], equals=["post_published"]):
         action = actions[0]
-        bench.expect("status", action["status"], equals="ok")
-        bench.expect("actor", action["actor_ref"], equals=ADA.reference)
-        bench.expect("fields", {name: action[name] for name in fields}, equals=fields)
-        linked = {each.data_after["slug"]: each.action_id for each in bench.changes("posts")}
-        bench.expect("actions linked", linked, equals={"published": action["id"], "unlinked": None})
-    bench.expect(
+        ctx.expect("status", action["status"], equals="ok")
+        ctx.expect("actor", action["actor_ref"], equals=ADA.reference)
+        ctx.expect("fields", {name: action[name] for name in fields}, equals=fields)
+        linked = {each.data_after["slug"]: each.action_id for each in ctx.changes("posts")}
+        ctx.expect("actions linked", linked, equals={"published": action["id"], "unlinked": None})
+    ctx.expect(
         "an action without an actor",
-        bench.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x')")),
+        ctx.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x')")),
         equals="22023",
     )
-    bench.expect(
+    ctx.expect(
         "an action with an unknown status",
-        bench.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x', %s, 'maybe')", [ADA.setting])),
+        ctx.sqlstate(lambda: client.value("SELECT public.threadline_record_action('x', %s, 'maybe')", [ADA.setting])),
         equals="23514",
     )
 
 
 @breaks(action_recorded, at="actions linked")
-def action_not_linked(bench: Bench) -> None:
-    unlink_actions(bench)
+def action_not_linked(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @breaks(action_recorded, at="actor")
-def action_of_somebody_else(bench: Bench) -> None:
-    bench.tamper("audit_actions", f"NEW.actor_ref := '{BOB.setting}'")
+def action_of_somebody_else(ctx: CheckContext) -> None:
+    ctx.tamper("audit_actions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
 @check(
@@ -91,19 +91,19 @@ def action_of_somebody_else(bench: Bench) -> None:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def action_anonymous(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, Actor("anonymous")):
+def action_anonymous(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, Actor("anonymous")):
         client.value('SELECT public.threadline_record_action(\'signed_up\', \'{"type": "anonymous", "id": "x"}\')')
-        bench.insert_post(client, "anonymous")
-    actions = _actions(bench)
-    bench.expect("actor of the action", [each["actor_ref"] for each in actions], equals=[{"type": "anonymous"}])
-    bench.expect("actor of the change", bench.actor_of("anonymous"), equals={"type": "anonymous"})
-    bench.expect("linked", [each.action_id for each in bench.changes("posts")], equals=[each["id"] for each in actions])
+        ctx.insert_post(client, "anonymous")
+    actions = _actions(ctx)
+    ctx.expect("actor of the action", [each["actor_ref"] for each in actions], equals=[{"type": "anonymous"}])
+    ctx.expect("actor of the change", ctx.actor_of("anonymous"), equals={"type": "anonymous"})
+    ctx.expect("linked", [each.action_id for each in ctx.changes("posts")], equals=[each["id"] for each in actions])
 
 
 @breaks(action_anonymous, at="actor of the action")
-def action_anonymous_with_an_id(bench: Bench) -> None:
-    bench.tamper("audit_actions", """NEW.actor_ref := '{"type": "anonymous", "id": "x"}'""")
+def action_anonymous_with_an_id(ctx: CheckContext) -> None:
+    ctx.tamper("audit_actions", """NEW.actor_ref := '{"type": "anonymous", "id": "x"}'""")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.actor import Actor
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import (
     NAMED_STATEMENTS,
     P0,
@@ -26,7 +26,7 @@ from harness.model import Section
 from harness.suites.habits import ACTOR_SETTING, ADA, BOB, declare_outside, default_actor
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.ACTOR
@@ -43,24 +43,24 @@ _HERE = Section.ACTOR
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
-def local_setting(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "by ada")
-    bench.write(client, None, "by nobody")
-    bench.write(client, BOB, "by bob")
-    bench.expect("actor on Ada's change", bench.actor_of("by ada"), equals=ADA.reference)
-    bench.expect("actor on the client's next change", bench.actor_of("by nobody"), equals=None)
-    bench.expect("actor on Bob's change", bench.actor_of("by bob"), equals=BOB.reference)
+def local_setting(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "by ada")
+    ctx.write(client, None, "by nobody")
+    ctx.write(client, BOB, "by bob")
+    ctx.expect("actor on Ada's change", ctx.actor_of("by ada"), equals=ADA.reference)
+    ctx.expect("actor on the client's next change", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect("actor on Bob's change", ctx.actor_of("by bob"), equals=BOB.reference)
 
 
 @breaks(local_setting, at="actor on the client's next change")
-def actor_set_for_the_whole_session(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
+def actor_set_for_the_whole_session(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_for_the_session
 
 
 @breaks(local_setting, at="actor on Ada's change")
-def actor_set_outside_the_transaction(bench: Bench) -> None:
-    declare_outside(bench)
+def actor_set_outside_the_transaction(ctx: CheckContext) -> None:
+    declare_outside(ctx)
 
 
 @check(
@@ -71,15 +71,15 @@ def actor_set_outside_the_transaction(bench: Bench) -> None:
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
-def unset(bench: Bench) -> None:
-    bench.write(bench.client(), None, "by nobody")
-    bench.expect("rows captured", len(bench.changes("posts")), equals=1)
-    bench.expect("actor", bench.actor_of("by nobody"), equals=None)
+def unset(ctx: CheckContext) -> None:
+    ctx.write(ctx.client(), None, "by nobody")
+    ctx.expect("rows captured", len(ctx.changes("posts")), equals=1)
+    ctx.expect("actor", ctx.actor_of("by nobody"), equals=None)
 
 
 @breaks(unset, at="actor")
-def unset_but_there_is_a_default(bench: Bench) -> None:
-    default_actor(bench)
+def unset_but_there_is_a_default(ctx: CheckContext) -> None:
+    default_actor(ctx)
 
 
 @check(
@@ -91,30 +91,30 @@ def unset_but_there_is_a_default(bench: Bench) -> None:
     needs=(TRANSACTION_BLOCKS,),
     scope="transaction",
 )
-def residue(bench: Bench) -> None:
+def residue(ctx: CheckContext) -> None:
     def read(client: Client) -> Any:
-        return client.value("SELECT current_setting(%s, true)", [bench.application.setting])
+        return client.value("SELECT current_setting(%s, true)", [ctx.application.setting])
 
     def fresh(client: Client) -> tuple[Any, str]:
         found = read(client)
-        outcome = bench.attempt(partial(bench.write, client, None, "fresh"))
-        bench.write(client, ADA, "by ada")
+        outcome = ctx.attempt(partial(ctx.write, client, None, "fresh"))
+        ctx.write(client, ADA, "by ada")
         return found, outcome
 
     def used(client: Client) -> tuple[Any, str]:
-        return read(client), bench.attempt(partial(bench.write, client, None, "used"))
+        return read(client), ctx.attempt(partial(ctx.write, client, None, "used"))
 
-    (on_fresh, fresh_write), (on_used, used_write) = relay(bench, fresh, used)
-    bench.expect("setting on a fresh server connection", on_fresh, equals=None)
-    bench.expect("write on a fresh server connection", fresh_write, equals="done")
-    bench.expect("setting on a used server connection", on_used, equals="")
-    bench.expect("write on a used server connection", used_write, equals="done")
-    bench.expect("actors", [bench.actor_of("fresh"), bench.actor_of("used")], equals=[None, None])
+    (on_fresh, fresh_write), (on_used, used_write) = relay(ctx, fresh, used)
+    ctx.expect("setting on a fresh server connection", on_fresh, equals=None)
+    ctx.expect("write on a fresh server connection", fresh_write, equals="done")
+    ctx.expect("setting on a used server connection", on_used, equals="")
+    ctx.expect("write on a used server connection", used_write, equals="done")
+    ctx.expect("actors", [ctx.actor_of("fresh"), ctx.actor_of("used")], equals=[None, None])
 
 
 @breaks(residue, at="write on a used server connection")
-def residue_is_read_as_json(bench: Bench) -> None:
-    bench.rewrite_capture(
+def residue_is_read_as_json(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("nullif(current_setting('threadline.actor_ref', true), '')", "current_setting('threadline.actor_ref', true)")
     )
 
@@ -126,10 +126,10 @@ def residue_is_read_as_json(bench: Bench) -> None:
     severity=P1,
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.ACTOR_TYPES,),
+    requires_features=(TrailFeature.ACTOR_TYPES,),
 )
-def types(bench: Bench) -> None:
-    client = bench.client()
+def types(ctx: CheckContext) -> None:
+    client = ctx.client()
     for each in (
         Actor("user", "42"),
         Actor("admin", "ünïcode 'quoted'"),
@@ -138,13 +138,13 @@ def types(bench: Bench) -> None:
         Actor("system", "cron"),
         Actor("anonymous"),
     ):
-        bench.write(client, each, each.type)
-        bench.expect(f"stored actor of type {each.type}", bench.actor_of(each.type), equals=each.reference)
+        ctx.write(client, each, each.type)
+        ctx.expect(f"stored actor of type {each.type}", ctx.actor_of(each.type), equals=each.reference)
 
 
 @breaks(types, at="stored actor of type admin")
-def types_are_confused(bench: Bench) -> None:
-    bench.tamper("audit_transactions", """NEW.actor_ref := jsonb_set(NEW.actor_ref, '{type}', '"user"')""")
+def types_are_confused(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", """NEW.actor_ref := jsonb_set(NEW.actor_ref, '{type}', '"user"')""")
 
 
 @check(
@@ -154,21 +154,21 @@ def types_are_confused(bench: Bench) -> None:
     severity=P1,
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.ACTOR_TYPES,),
+    requires_features=(TrailFeature.ACTOR_TYPES,),
 )
-def anonymous(bench: Bench) -> None:
-    client = bench.client()
-    with bench.application.transaction(client):
+def anonymous(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.application.transaction(client):
         client.value(
-            "SELECT set_config(%s, %s, true)", [bench.application.setting, '{"type": "anonymous", "id": "10.0.0.7"}']
+            "SELECT set_config(%s, %s, true)", [ctx.application.setting, '{"type": "anonymous", "id": "10.0.0.7"}']
         )
-        bench.insert_post(client, "by anonymous")
-    bench.expect("stored actor", bench.actor_of("by anonymous"), equals={"type": "anonymous"})
+        ctx.insert_post(client, "by anonymous")
+    ctx.expect("stored actor", ctx.actor_of("by anonymous"), equals={"type": "anonymous"})
 
 
 @breaks(anonymous, at="stored actor")
-def anonymous_keeps_its_id(bench: Bench) -> None:
-    bench.rewrite_capture(("public.threadline_checked_actor(v_actor)", "v_actor"))
+def anonymous_keeps_its_id(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("public.threadline_checked_actor(v_actor)", "v_actor"))
 
 
 @check(
@@ -178,15 +178,15 @@ def anonymous_keeps_its_id(bench: Bench) -> None:
     severity=P0,
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.ACTOR_TYPES,),
+    requires_features=(TrailFeature.ACTOR_TYPES,),
 )
-def invalid(bench: Bench) -> None:
-    client = bench.client()
+def invalid(ctx: CheckContext) -> None:
+    client = ctx.client()
 
     def write(value: str) -> None:
         with client.transaction():
-            client.value("SELECT set_config(%s, %s, true)", [bench.application.setting, value])
-            bench.insert_post(client, value)  # a slug of its own: a duplicate would be refused for what it is
+            client.value("SELECT set_config(%s, %s, true)", [ctx.application.setting, value])
+            ctx.insert_post(client, value)  # a slug of its own: a duplicate would be refused for what it is
 
     for name, value in {
         "text that is not JSON": "ada",
@@ -202,14 +202,14 @@ def invalid(bench: Bench) -> None:
         "a blank id": '{"type": "user", "id": " \\t"}',
         "a number as id": '{"type": "user", "id": 1}',
     }.items():
-        bench.expect(name, bench.refusal(partial(write, value)), equals="refused")
-    bench.expect("rows written", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-    bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=0)
+        ctx.expect(name, ctx.refusal(partial(write, value)), equals="refused")
+    ctx.expect("rows written", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=0)
 
 
 @breaks(invalid, at="an unknown type")
-def invalid_is_not_looked_at(bench: Bench) -> None:
-    bench.sabotage(
+def invalid_is_not_looked_at(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text "
         "LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text'"
     )
@@ -223,19 +223,19 @@ def invalid_is_not_looked_at(bench: Bench) -> None:
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
-def rollback_to_savepoint(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def rollback_to_savepoint(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("SAVEPOINT s")
-        bench.application.declare(client, BOB)
-        client.run(bench.application.undo_to.format("s"))
-        bench.insert_post(client, "outer")
-    bench.expect("actor", bench.actor_of("outer"), equals=ADA.reference)
+        ctx.application.declare(client, BOB)
+        client.run(ctx.application.undo_to.format("s"))
+        ctx.insert_post(client, "outer")
+    ctx.expect("actor", ctx.actor_of("outer"), equals=ADA.reference)
 
 
 @breaks(rollback_to_savepoint, at="actor")
-def savepoint_that_is_released_instead(bench: Bench) -> None:
-    bench.application.undo_to = "RELEASE SAVEPOINT {}"
+def savepoint_that_is_released_instead(ctx: CheckContext) -> None:
+    ctx.application.undo_to = "RELEASE SAVEPOINT {}"
 
 
 @check(
@@ -246,22 +246,22 @@ def savepoint_that_is_released_instead(bench: Bench) -> None:
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
-def first_write_in_savepoint(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, None):
+def first_write_in_savepoint(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, None):
         client.run("SAVEPOINT s")
-        bench.application.declare(client, BOB)
-        bench.insert_post(client, "undone")
-        client.run(bench.application.undo_to.format("s"))
-        bench.application.declare(client, ADA)
-        bench.insert_post(client, "kept")
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes()], equals=["kept"])
-    bench.expect("actor", bench.actor_of("kept"), equals=ADA.reference)
+        ctx.application.declare(client, BOB)
+        ctx.insert_post(client, "undone")
+        client.run(ctx.application.undo_to.format("s"))
+        ctx.application.declare(client, ADA)
+        ctx.insert_post(client, "kept")
+    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
+    ctx.expect("actor", ctx.actor_of("kept"), equals=ADA.reference)
 
 
 @breaks(first_write_in_savepoint, at="actor")
-def first_write_is_kept(bench: Bench) -> None:
-    bench.application.undo_to = "RELEASE SAVEPOINT {}"
+def first_write_is_kept(ctx: CheckContext) -> None:
+    ctx.application.undo_to = "RELEASE SAVEPOINT {}"
 
 
 @check(
@@ -272,27 +272,27 @@ def first_write_is_kept(bench: Bench) -> None:
     area="transaction record",
     needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
 )
-def isolation_levels(bench: Bench) -> None:
+def isolation_levels(ctx: CheckContext) -> None:
     for level in ("REPEATABLE READ", "SERIALIZABLE"):
-        pair, slug = bench.clients(2), level.lower().replace(" ", "-")
+        pair, slug = ctx.clients(2), level.lower().replace(" ", "-")
         outcomes = []
         for n in range(5):
             with ExitStack() as stack:
                 for client, actor in zip(pair, (ADA, BOB), strict=True):
-                    stack.enter_context(bench.application.transaction(client))
+                    stack.enter_context(ctx.application.transaction(client))
                     client.run(f"SET TRANSACTION ISOLATION LEVEL {level}")
-                    bench.application.declare(client, actor)
-                    bench.insert_post(client, f"{slug}-{actor.id}-{n}")
-                outcomes.append(bench.attempt(stack.close))
-        bench.expect(f"{level}: concurrent disjoint writes", Counter(outcomes), equals=Counter({"done": 5}))
+                    ctx.application.declare(client, actor)
+                    ctx.insert_post(client, f"{slug}-{actor.id}-{n}")
+                outcomes.append(ctx.attempt(stack.close))
+        ctx.expect(f"{level}: concurrent disjoint writes", Counter(outcomes), equals=Counter({"done": 5}))
         for actor in (ADA, BOB):
-            found = [bench.actor_of(f"{slug}-{actor.id}-{n}") for n in range(5)]
-            bench.expect(f"{level}: actors of {actor.id}", found, equals=[actor.reference] * 5)
+            found = [ctx.actor_of(f"{slug}-{actor.id}-{n}") for n in range(5)]
+            ctx.expect(f"{level}: actors of {actor.id}", found, equals=[actor.reference] * 5)
 
 
 @breaks(isolation_levels, at="SERIALIZABLE: concurrent disjoint writes")
-def isolation_levels_with_a_trail_that_reads_itself(bench: Bench) -> None:
-    bench.rewrite_capture(("IF FOUND THEN", "PERFORM count(*) FROM public.audit_transactions; IF true THEN"))
+def isolation_levels_with_a_trail_that_reads_itself(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("IF FOUND THEN", "PERFORM count(*) FROM public.audit_transactions; IF true THEN"))
 
 
 # --- ways to send it ---------------------------------------------------------------------------------------
@@ -306,21 +306,21 @@ def isolation_levels_with_a_trail_that_reads_itself(bench: Bench) -> None:
     area="prepare policy",
     needs=(TRANSACTION_BLOCKS, NAMED_STATEMENTS),
 )
-def prepared(bench: Bench) -> None:
-    pair = [bench.client(always_prepare=True) for _ in range(2)]
+def prepared(ctx: CheckContext) -> None:
+    pair = [ctx.client(always_prepare=True) for _ in range(2)]
     for n in range(8):
         for client, actor in zip(pair, (ADA, BOB), strict=True):
-            bench.write(client, actor, f"{actor.id}-{n}")
+            ctx.write(client, actor, f"{actor.id}-{n}")
     named = pair[0].value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%set_config%%'", [])
-    bench.expect("the setting is prepared on the server", named > 0, equals=True)
+    ctx.expect("the setting is prepared on the server", named > 0, equals=True)
     for actor in (ADA, BOB):
-        found = [bench.actor_of(f"{actor.id}-{n}") for n in range(8)]
-        bench.expect(f"actors of {actor.id}", found, equals=[actor.reference] * 8)
+        found = [ctx.actor_of(f"{actor.id}-{n}") for n in range(8)]
+        ctx.expect(f"actors of {actor.id}", found, equals=[actor.reference] * 8)
 
 
 @breaks(prepared, at="actors of bob")
-def prepared_outside_the_transaction(bench: Bench) -> None:
-    declare_outside(bench)
+def prepared_outside_the_transaction(ctx: CheckContext) -> None:
+    declare_outside(ctx)
 
 
 @check(
@@ -331,17 +331,17 @@ def prepared_outside_the_transaction(bench: Bench) -> None:
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
-def pipeline(bench: Bench) -> None:
-    client = bench.client()
+def pipeline(ctx: CheckContext) -> None:
+    client = ctx.client()
     for actor in (ADA, BOB):
-        with client.pipeline(), bench.application.transaction(client):
-            bench.application.declare(client, actor)
-            bench.insert_post(client, f"{actor.id}-1")
-            bench.insert_post(client, f"{actor.id}-2")
-    found = [bench.actor_of(f"{actor.id}-{n}") for actor in (ADA, BOB) for n in (1, 2)]
-    bench.expect("actors", found, equals=[ADA.reference] * 2 + [BOB.reference] * 2)
+        with client.pipeline(), ctx.application.transaction(client):
+            ctx.application.declare(client, actor)
+            ctx.insert_post(client, f"{actor.id}-1")
+            ctx.insert_post(client, f"{actor.id}-2")
+    found = [ctx.actor_of(f"{actor.id}-{n}") for actor in (ADA, BOB) for n in (1, 2)]
+    ctx.expect("actors", found, equals=[ADA.reference] * 2 + [BOB.reference] * 2)
 
 
 @breaks(pipeline, at="actors")
-def pipeline_that_declares_nothing(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_nothing
+def pipeline_that_declares_nothing(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_nothing

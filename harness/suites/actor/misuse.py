@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.model import Behaviour, PoolMode, Section
 from harness.suites.habits import ADA, BOB, MALLORY, default_actor
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.ACTOR
@@ -27,8 +27,8 @@ _CONFIG = "https://www.pgbouncer.org/config.html#ignore_startup_parameters"
 _ALTER_ROLE = "https://www.postgresql.org/docs/current/sql-alterrole.html"
 
 
-def _set_for_the_session(bench: Bench, client: Client) -> None:
-    client.value("SELECT set_config(%s, %s, false)", [bench.application.setting, bench.target.actor.spell(ADA)])
+def _set_for_the_session(ctx: CheckContext, client: Client) -> None:
+    client.value("SELECT set_config(%s, %s, false)", [ctx.application.setting, ctx.target.actor.spell(ADA)])
 
 
 def _who(actor: Any) -> str:
@@ -44,12 +44,12 @@ def _who(actor: Any) -> str:
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
-def session_set(bench: Bench) -> None:
+def session_set(ctx: CheckContext) -> None:
     def careless(client: Client) -> None:
-        _set_for_the_session(bench, client)
-        bench.write(client, None, "own write")
+        _set_for_the_session(ctx, client)
+        ctx.write(client, None, "own write")
 
-    relay(bench, careless, lambda other: bench.write(other, None, "next on the connection"))
+    relay(ctx, careless, lambda other: ctx.write(other, None, "next on the connection"))
     lands = {
         None: (
             "ada",
@@ -73,19 +73,19 @@ def session_set(bench: Bench) -> None:
             _PGBOUNCER,
         ),
     }
-    actor, outcome, source = lands[bench.topology.pool_mode]
-    bench.expect("its own write is attributed to", _who(bench.actor_of("own write")), equals="ada")
-    bench.expect(
+    actor, outcome, source = lands[ctx.topology.pool_mode]
+    ctx.expect("its own write is attributed to", _who(ctx.actor_of("own write")), equals="ada")
+    ctx.expect(
         "the next write on the server connection, by somebody else, is attributed to",
-        _who(bench.actor_of("next on the connection")),
+        _who(ctx.actor_of("next on the connection")),
         equals=actor,
     )
-    bench.documented_limit(outcome, source)
+    ctx.documented_limit(outcome, source)
 
 
 @breaks(session_set, at="the next write on the server connection, by somebody else, is attributed to")
-def session_set_landing_elsewhere(bench: Bench) -> None:
-    bench.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
+def session_set_landing_elsewhere(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
 
 
 @check(
@@ -97,18 +97,18 @@ def session_set_landing_elsewhere(bench: Bench) -> None:
     scope="transaction",
     needs=(TRANSACTION_BLOCKS, MOVES),
 )
-def session_set_lost(bench: Bench) -> None:
-    client = bench.client()
-    _set_for_the_session(bench, client)
-    with moved(bench, client):
-        bench.write(client, None, "after the move")
-    bench.expect("the write after the move is attributed to", _who(bench.actor_of("after the move")), equals="nobody")
-    bench.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
+def session_set_lost(ctx: CheckContext) -> None:
+    client = ctx.client()
+    _set_for_the_session(ctx, client)
+    with moved(ctx, client):
+        ctx.write(client, None, "after the move")
+    ctx.expect("the write after the move is attributed to", _who(ctx.actor_of("after the move")), equals="nobody")
+    ctx.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
 
 
 @breaks(session_set_lost, at="the write after the move is attributed to")
-def session_set_replaced_by_a_default(bench: Bench) -> None:
-    default_actor(bench)
+def session_set_replaced_by_a_default(ctx: CheckContext) -> None:
+    default_actor(ctx)
 
 
 @check(
@@ -120,17 +120,17 @@ def session_set_replaced_by_a_default(bench: Bench) -> None:
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
-def outside_transaction(bench: Bench) -> None:
-    client = bench.client()
-    bench.application.declare(client, ADA)
-    bench.write(client, None, "after the setting")
-    bench.expect("the write is attributed to", _who(bench.actor_of("after the setting")), equals="nobody")
-    bench.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
+def outside_transaction(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.application.declare(client, ADA)
+    ctx.write(client, None, "after the setting")
+    ctx.expect("the write is attributed to", _who(ctx.actor_of("after the setting")), equals="nobody")
+    ctx.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
 
 
 @breaks(outside_transaction, at="the write is attributed to")
-def outside_transaction_but_for_the_session(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
+def outside_transaction_but_for_the_session(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_for_the_session
 
 
 @check(
@@ -140,31 +140,31 @@ def outside_transaction_but_for_the_session(bench: Bench) -> None:
     severity=P0,
     area=_AREA,
     scope="transaction",
-    claims=(Feature.CONTRACT_TABLES,),
+    requires_features=(TrailFeature.CONTRACT_TABLES,),
     needs=(TRANSACTION_BLOCKS,),
 )
-def after_first_write(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, None):
-        bench.insert_post(client, "before")
-        bench.application.declare(client, ADA)
-        bench.insert_post(client, "after")
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "ada's")
-        bench.application.declare(client, BOB)
-        bench.insert_post(client, "bob's")
-    found = {slug: _who(bench.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
-    bench.expect(
+def after_first_write(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, None):
+        ctx.insert_post(client, "before")
+        ctx.application.declare(client, ADA)
+        ctx.insert_post(client, "after")
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "ada's")
+        ctx.application.declare(client, BOB)
+        ctx.insert_post(client, "bob's")
+    found = {slug: _who(ctx.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
+    ctx.expect(
         "the writes are attributed to",
         found,
         equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
     )
-    bench.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
+    ctx.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
 
 
 @breaks(after_first_write, at="the writes are attributed to")
-def after_first_write_fills_in(bench: Bench) -> None:
-    bench.rewrite_capture(
+def after_first_write_fills_in(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("ON CONFLICT (id) DO NOTHING", "ON CONFLICT (id) DO UPDATE SET actor_ref = EXCLUDED.actor_ref")
     )
 
@@ -190,26 +190,26 @@ _OPTION_LIMITS = {
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
-def startup_option(bench: Bench) -> None:
+def startup_option(ctx: CheckContext) -> None:
     option = (
-        f"-c {bench.application.setting}={bench.target.actor.spell(ADA)}"
-        if bench.application.sends_startup_options
+        f"-c {ctx.application.setting}={ctx.target.actor.spell(ADA)}"
+        if ctx.application.sends_startup_options
         else ""
     )
-    outcome = bench.attempt(lambda: bench.write(bench.client(options=option), None, "connected"))
-    observed = f"a write by {_who(bench.actor_of('connected'))}" if outcome == "done" else "refused"
-    bench.fact("what the client was told", outcome)
-    behaviour = bench.foreseen("startup-options")[0].behaviour
-    bench.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
+    outcome = ctx.attempt(lambda: ctx.write(ctx.client(options=option), None, "connected"))
+    observed = f"a write by {_who(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
+    ctx.fact("what the client was told", outcome)
+    behaviour = ctx.foreseen("startup-options")[0].behaviour
+    ctx.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
     limit, source = _OPTION_LIMITS[behaviour]
-    bench.documented_limit(limit, source)
+    ctx.documented_limit(limit, source)
 
 
 @breaks(startup_option, at="connecting with the option")
-def startup_option_not_sent(bench: Bench) -> None:
-    bench.application.sends_startup_options = False
-    if bench.foreseen("startup-options")[0].behaviour is Behaviour.LOST:  # then it is as if it had not been sent
-        default_actor(bench)
+def startup_option_not_sent(ctx: CheckContext) -> None:
+    ctx.application.sends_startup_options = False
+    if ctx.foreseen("startup-options")[0].behaviour is Behaviour.LOST:  # then it is as if it had not been sent
+        default_actor(ctx)
 
 
 @check(
@@ -221,14 +221,14 @@ def startup_option_not_sent(bench: Bench) -> None:
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
 )
-def role_default(bench: Bench) -> None:
-    default_actor(bench)
-    client = bench.client()
-    bench.write(client, None, "undeclared")
-    bench.expect("the write is attributed to", _who(bench.actor_of("undeclared")), equals=_who(MALLORY.reference))
-    bench.documented_limit("a role or database default forges an actor on every write that declares none", _ALTER_ROLE)
+def role_default(ctx: CheckContext) -> None:
+    default_actor(ctx)
+    client = ctx.client()
+    ctx.write(client, None, "undeclared")
+    ctx.expect("the write is attributed to", _who(ctx.actor_of("undeclared")), equals=_who(MALLORY.reference))
+    ctx.documented_limit("a role or database default forges an actor on every write that declares none", _ALTER_ROLE)
 
 
 @breaks(role_default, at="the write is attributed to")
-def role_default_dropped_on_the_way(bench: Bench) -> None:
-    bench.tamper("audit_transactions", "NEW.actor_ref := NULL")
+def role_default_dropped_on_the_way(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "NEW.actor_ref := NULL")

@@ -15,7 +15,7 @@ from harness.model import PoolMode, Section
 from harness.suites.habits import ADA, BOB, declare_outside, default_actor
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.ACTOR
@@ -33,28 +33,28 @@ _CLIENTS, _ROUNDS = 24, 20
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
-def shared_connection(bench: Bench) -> None:
+def shared_connection(ctx: CheckContext) -> None:
     def ada(client: Client) -> None:
-        bench.write(client, ADA, "by ada")
+        ctx.write(client, ADA, "by ada")
 
     def others(client: Client) -> None:
-        bench.write(client, None, "by nobody")
-        bench.write(client, BOB, "by bob")
+        ctx.write(client, None, "by nobody")
+        ctx.write(client, BOB, "by bob")
 
-    relay(bench, ada, others)
-    bench.expect("actor on Ada's change", bench.actor_of("by ada"), equals=ADA.reference)
-    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
-    bench.expect("actor on Bob's change", bench.actor_of("by bob"), equals=BOB.reference)
+    relay(ctx, ada, others)
+    ctx.expect("actor on Ada's change", ctx.actor_of("by ada"), equals=ADA.reference)
+    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect("actor on Bob's change", ctx.actor_of("by bob"), equals=BOB.reference)
 
 
 @breaks(shared_connection, at="actor on a change that declared none")
-def shared_connection_with_a_default(bench: Bench) -> None:
-    default_actor(bench)
+def shared_connection_with_a_default(ctx: CheckContext) -> None:
+    default_actor(ctx)
 
 
 @breaks(shared_connection, at="actor on Bob's change")
-def shared_connection_declared_outside(bench: Bench) -> None:
-    declare_outside(bench)
+def shared_connection_declared_outside(ctx: CheckContext) -> None:
+    declare_outside(ctx)
 
 
 @check(
@@ -65,27 +65,27 @@ def shared_connection_declared_outside(bench: Bench) -> None:
     area="pool mode",
     needs=(TRANSACTION_BLOCKS, MOVES),
 )
-def moved_connection(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "before")
-    with moved(bench, client):
-        bench.write(client, ADA, "after")
-        bench.write(client, None, "by nobody")
-    bench.expect("actor before the move", bench.actor_of("before"), equals=ADA.reference)
-    bench.expect("actor after the move", bench.actor_of("after"), equals=ADA.reference)
-    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
+def moved_connection(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "before")
+    with moved(ctx, client):
+        ctx.write(client, ADA, "after")
+        ctx.write(client, None, "by nobody")
+    ctx.expect("actor before the move", ctx.actor_of("before"), equals=ADA.reference)
+    ctx.expect("actor after the move", ctx.actor_of("after"), equals=ADA.reference)
+    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
 
 
 @breaks(moved_connection, at="actor after the move")
-def moved_connection_declared_once(bench: Bench) -> None:
+def moved_connection_declared_once(ctx: CheckContext) -> None:
     declared: set[int] = set()
 
     def once(client: Client, actor: Actor) -> None:
         if id(client) not in declared:
             declared.add(id(client))
-            bench.application.declare_for_the_session(client, actor)
+            ctx.application.declare_for_the_session(client, actor)
 
-    bench.application.declare = once
+    ctx.application.declare = once
 
 
 @check(
@@ -96,24 +96,24 @@ def moved_connection_declared_once(bench: Bench) -> None:
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
-def after_error(bench: Bench) -> None:
+def after_error(ctx: CheckContext) -> None:
     def fail(client: Client) -> str:
         def work() -> None:
-            with bench.audited(client, ADA):
-                bench.insert_post(client, "failed")
+            with ctx.audited(client, ADA):
+                ctx.insert_post(client, "failed")
                 client.value("SELECT 1 / 0")
 
-        return bench.sqlstate(work)
+        return ctx.sqlstate(work)
 
-    failed, _ = relay(bench, fail, lambda client: bench.write(client, None, "by nobody"))
-    bench.expect("the failing transaction", failed, equals="22012")
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes()], equals=["by nobody"])
-    bench.expect("actor on the next change", bench.actor_of("by nobody"), equals=None)
+    failed, _ = relay(ctx, fail, lambda client: ctx.write(client, None, "by nobody"))
+    ctx.expect("the failing transaction", failed, equals="22012")
+    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["by nobody"])
+    ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
 @breaks(after_error, at="actor on the next change")
-def after_error_with_a_default(bench: Bench) -> None:
-    default_actor(bench)
+def after_error_with_a_default(ctx: CheckContext) -> None:
+    default_actor(ctx)
 
 
 @check(
@@ -124,23 +124,23 @@ def after_error_with_a_default(bench: Bench) -> None:
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
-def vanished_client(bench: Bench) -> None:
-    client = bench.client()
-    bench.application.begin(client)
-    bench.application.declare(client, ADA)
-    bench.insert_post(client, "vanished")
+def vanished_client(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.application.begin(client)
+    ctx.application.declare(client, ADA)
+    ctx.insert_post(client, "vanished")
     pid = client.server_pid()
     cut(client)  # no Terminate message: the client is just gone
-    other = bench.client()
-    bench.write(other, None, "by nobody")
-    bench.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
-    bench.expect("changes", sorted(each.data_after["slug"] for each in bench.changes()), equals=["by nobody"])
-    bench.expect("actor on the next change", bench.actor_of("by nobody"), equals=None)
+    other = ctx.client()
+    ctx.write(other, None, "by nobody")
+    ctx.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
+    ctx.expect("changes", sorted(each.data_after["slug"] for each in ctx.changes()), equals=["by nobody"])
+    ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
 @breaks(vanished_client, at="changes")
-def vanished_client_without_a_transaction(bench: Bench) -> None:
-    bench.application.begin = bench.application.begin_nothing
+def vanished_client_without_a_transaction(ctx: CheckContext) -> None:
+    ctx.application.begin = ctx.application.begin_nothing
 
 
 @check(
@@ -151,18 +151,18 @@ def vanished_client_without_a_transaction(bench: Bench) -> None:
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
-def many_clients(bench: Bench) -> None:
+def many_clients(ctx: CheckContext) -> None:
     """24 clients, 20 transactions each, every one with an actor of its own; one in ten declares none."""
 
     def one_client(number: int) -> list[tuple[str, int, bool]]:
         seen = []
-        with bench.client() as client:
+        with ctx.client() as client:
             for n in range(_ROUNDS):
                 slug = f"{number}-{n}"
                 actor = None if n % 10 == 9 else Actor("user", slug)
                 keep = n % 10 != 4
-                with bench.audited(client, actor):
-                    bench.insert_post(client, slug)
+                with ctx.audited(client, actor):
+                    ctx.insert_post(client, slug)
                     pid = client.server_pid()
                     if not keep:
                         client.run("DELETE FROM public.posts WHERE slug = %s", [slug])
@@ -174,34 +174,34 @@ def many_clients(bench: Bench) -> None:
     pids = Counter(pid for _, pid, _ in seen)
     clients_by_pid = {pid: {slug.partition("-")[0] for slug, at, _ in seen if at == pid} for pid in pids}
     shared = sum(len(each) > 1 for each in clients_by_pid.values())
-    bench.fact("clients", _CLIENTS)
-    bench.fact("transactions", len(seen))
-    bench.fact(
+    ctx.fact("clients", _CLIENTS)
+    ctx.fact("transactions", len(seen))
+    ctx.fact(
         "server connections",
         {
             str(pid): f"{count} transactions of {len(clients_by_pid[pid])} clients"
             for pid, count in sorted(pids.items())
         },
     )
-    if bench.topology.pooler and not shared:
+    if ctx.topology.pooler and not shared:
         raise NotExercisedError("no two clients shared a server connection")
-    if bench.topology.pooler:
-        bench.expect("fewer server connections than clients", len(pids) < _CLIENTS, equals=True)
-    if bench.topology.pool_mode is PoolMode.TRANSACTION:
+    if ctx.topology.pooler:
+        ctx.expect("fewer server connections than clients", len(pids) < _CLIENTS, equals=True)
+    if ctx.topology.pool_mode is PoolMode.TRANSACTION:
         moves = sum(len({pid for slug, pid, _ in seen if slug.startswith(f"{n}-")}) > 1 for n in range(_CLIENTS))
-        bench.fact("clients that changed server connections", moves)
+        ctx.fact("clients that changed server connections", moves)
 
-    inserts = [each for each in bench.changes("posts") if each.op == "insert"]
+    inserts = [each for each in ctx.changes("posts") if each.op == "insert"]
     captured = Counter(each.data_after["slug"] for each in inserts)
     written = Counter(slug for slug, _, _ in seen)
     none = f"0 of {len(seen)}"
-    bench.expect("writes without an audit row", _some(written - captured, len(seen)), equals=none)
-    bench.expect("audit rows without a write", _some(captured - written, len(seen)), equals=none)
+    ctx.expect("writes without an audit row", _some(written - captured, len(seen)), equals=none)
+    ctx.expect("audit rows without a write", _some(captured - written, len(seen)), equals=none)
     wrong = Counter(each.data_after["slug"] for each in inserts if each.actor != _own(each.data_after["slug"]))
-    bench.expect("writes attributed to another actor, or to none", _some(wrong, len(seen)), equals=none)
-    deleted = [each for each in bench.changes("posts") if each.op == "delete"]
-    bench.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in seen))
-    bench.expect("audit transactions", len({each.transaction_id for each in inserts}), equals=len(seen))
+    ctx.expect("writes attributed to another actor, or to none", _some(wrong, len(seen)), equals=none)
+    deleted = [each for each in ctx.changes("posts") if each.op == "delete"]
+    ctx.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in seen))
+    ctx.expect("audit transactions", len({each.transaction_id for each in inserts}), equals=len(seen))
 
 
 def _some(slugs: Counter[str], of: int) -> str:
@@ -214,18 +214,18 @@ def _own(slug: str) -> dict[str, str] | None:
 
 
 @breaks(many_clients, at="writes attributed to another actor, or to none")
-def many_clients_declare_outside(bench: Bench) -> None:
-    declare_outside(bench)
+def many_clients_declare_outside(ctx: CheckContext) -> None:
+    declare_outside(ctx)
 
 
 @breaks(many_clients, at="writes attributed to another actor, or to none")
-def many_clients_declare_for_the_session(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_for_the_session
+def many_clients_declare_for_the_session(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_for_the_session
 
 
 @breaks(many_clients, at="writes without an audit row")
-def many_clients_lose_one_row(bench: Bench) -> None:
-    bench.sabotage(
+def many_clients_lose_one_row(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE RULE one AS ON INSERT TO public.audit_changes WHERE NEW.data_after ->> 'slug' = '3-3' DO INSTEAD NOTHING"
     )
 
@@ -233,10 +233,10 @@ def many_clients_lose_one_row(bench: Bench) -> None:
 # --- one message: what also works where transaction blocks are refused -------------------------------------------
 
 
-def _in_one_message(bench: Bench, slug: str) -> dict[str, str]:
+def _in_one_message(ctx: CheckContext, slug: str) -> dict[str, str]:
     """Return the ways to set an actor and write in a single message; each is a transaction by itself."""
-    local = str(bench.target.actor.scope == "transaction").lower()
-    declare = f"set_config('{bench.application.setting}', '{bench.target.actor.spell(ADA)}', {local})"
+    local = str(ctx.target.actor.scope == "transaction").lower()
+    declare = f"set_config('{ctx.application.setting}', '{ctx.target.actor.spell(ADA)}', {local})"
     insert = f"INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
     return {
         "a transaction block": f"BEGIN; SELECT {declare}; {insert}; COMMIT",
@@ -254,24 +254,24 @@ def _in_one_message(bench: Bench, slug: str) -> dict[str, str]:
     severity=P0,
     area="pool mode",
 )
-def single_message(bench: Bench) -> None:
-    ways = list(_in_one_message(bench, ""))
+def single_message(ctx: CheckContext) -> None:
+    ways = list(_in_one_message(ctx, ""))
 
     def ada(client: Client) -> None:
         for number, way in enumerate(ways):
-            client.run(_in_one_message(bench, f"ada {number}")[way])
+            client.run(_in_one_message(ctx, f"ada {number}")[way])
 
-    relay(bench, ada, lambda other: bench.insert_post(other, "by nobody"))
-    found = {way: bench.actor_of(f"ada {number}") for number, way in enumerate(ways)}
-    bench.expect("actors of the writes", found, equals=dict.fromkeys(ways, ADA.reference))
-    bench.expect("actor on a change that declared none", bench.actor_of("by nobody"), equals=None)
+    relay(ctx, ada, lambda other: ctx.insert_post(other, "by nobody"))
+    found = {way: ctx.actor_of(f"ada {number}") for number, way in enumerate(ways)}
+    ctx.expect("actors of the writes", found, equals=dict.fromkeys(ways, ADA.reference))
+    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
 
 
 @breaks(single_message, at="actors of the writes")
-def single_message_sets_something_else(bench: Bench) -> None:
-    bench.application.setting = "app.somebody"
+def single_message_sets_something_else(ctx: CheckContext) -> None:
+    ctx.application.setting = "app.somebody"
 
 
 @breaks(single_message, at="actor on a change that declared none")
-def single_message_with_a_default(bench: Bench) -> None:
-    default_actor(bench)
+def single_message_with_a_default(ctx: CheckContext) -> None:
+    default_actor(ctx)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.actor import Actor, ActorError
 from harness.audit.job import actor_from_args, context_from_args, job_args
 from harness.audit.reading import Filter, timeline
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, NestedWorkError, audited, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
@@ -19,7 +19,7 @@ from harness.model import Section
 from harness.suites.habits import ACTOR_SETTING, ADA, BOB, reader, unlink_actions
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.ACTOR
@@ -36,37 +36,37 @@ def _work(client: Client, actor: Actor = ADA, action: Action | None = None) -> A
     severity=P0,
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def unit_of_work(bench: Bench) -> None:
-    client = bench.client()
+def unit_of_work(ctx: CheckContext) -> None:
+    client = ctx.client()
     with _work(client, action=Action(name="posted")) as work:
-        bench.insert_post(client, "one")
-        bench.insert_post(client, "two")
+        ctx.insert_post(client, "one")
+        ctx.insert_post(client, "two")
     with _work(client, BOB):
-        bench.insert_post(client, "bob's")
-    changes = bench.changes("posts")
-    bench.expect("transaction told", {each.transaction_id for each in changes[:2]}, equals={work.transaction_id})
-    bench.expect("action linked", [each.action_id for each in changes], equals=[*work.action_ids * 2, None])
+        ctx.insert_post(client, "bob's")
+    changes = ctx.changes("posts")
+    ctx.expect("transaction told", {each.transaction_id for each in changes[:2]}, equals={work.transaction_id})
+    ctx.expect("action linked", [each.action_id for each in changes], equals=[*work.action_ids * 2, None])
     actors = [each.actor for each in changes]
-    bench.expect("actors", actors, equals=[ADA.reference, ADA.reference, BOB.reference])
+    ctx.expect("actors", actors, equals=[ADA.reference, ADA.reference, BOB.reference])
     with client.transaction():
         try:
             with _work(client):
                 outcome = "nested"
         except NestedWorkError:
             outcome = "refused"
-    bench.expect("within a transaction", outcome, equals="refused")
+    ctx.expect("within a transaction", outcome, equals="refused")
 
 
 @breaks(unit_of_work, at="action linked")
-def unit_of_work_that_links_nothing(bench: Bench) -> None:
-    unlink_actions(bench)
+def unit_of_work_that_links_nothing(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @breaks(unit_of_work, at="actors")
-def unit_of_work_of_somebody_else(bench: Bench) -> None:
-    bench.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
+def unit_of_work_of_somebody_else(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
 
 
 @check(
@@ -76,29 +76,29 @@ def unit_of_work_of_somebody_else(bench: Bench) -> None:
     severity=P0,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def unit_of_work_fails(bench: Bench) -> None:
-    client = bench.client()
+def unit_of_work_fails(ctx: CheckContext) -> None:
+    client = ctx.client()
 
     def attempt(action: Action) -> tuple[str | None, bool]:
         try:
             with _work(client, action=action):
-                bench.insert_post(client, "never")
+                ctx.insert_post(client, "never")
         except SqlError as error:
             return error.sqlstate, bool(getattr(error, "__notes__", []))
         return "done", False
 
-    bench.expect("an unknown status", attempt(Action(name="x", status="maybe")), equals=("23514", True))
-    bench.expect("a blank correlation", attempt(Action(name="x", correlation_id=" ")), equals=("22023", True))
-    bench.expect("a long correlation", attempt(Action(name="x", correlation_id="ü" * 129)), equals=("22023", True))
-    bench.expect("rows written", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-    bench.expect("changes", len(bench.changes()), equals=0)
+    ctx.expect("an unknown status", attempt(Action(name="x", status="maybe")), equals=("23514", True))
+    ctx.expect("a blank correlation", attempt(Action(name="x", correlation_id=" ")), equals=("22023", True))
+    ctx.expect("a long correlation", attempt(Action(name="x", correlation_id="ü" * 129)), equals=("22023", True))
+    ctx.expect("rows written", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("changes", len(ctx.changes()), equals=0)
 
 
 @breaks(unit_of_work_fails, at="rows written")
-def unit_of_work_with_any_status(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
+def unit_of_work_with_any_status(ctx: CheckContext) -> None:
+    ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
 
 
 @check(
@@ -108,15 +108,15 @@ def unit_of_work_with_any_status(bench: Bench) -> None:
     severity=P0,
     area="jobs",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def jobs(bench: Bench) -> None:
+def jobs(ctx: CheckContext) -> None:
     queue: list[str] = []
     outcomes: list[str] = []
 
     def request(client: Client) -> None:
         with _work(client, action=Action(name="posted", correlation_id="c-1", request_id="r-1")):
-            bench.insert_post(client, "by the request")
+            ctx.insert_post(client, "by the request")
             queue.append(json.dumps(job_args(Actor("service_account", "mailer"), correlation_id="c-1")))
             queue.append(json.dumps({"post_id": 1}))
 
@@ -130,29 +130,29 @@ def jobs(bench: Bench) -> None:
                 continue
             context = context_from_args(args, job_id=str(number))
             with _work(client, actor, Action(name="post_mailed", **context)):
-                bench.insert_post(client, "by the job")
+                ctx.insert_post(client, "by the job")
 
-    relay(bench, request, runner)
-    bench.expect("a job without an actor", outcomes, equals=["missing_actor_ref"])
-    bench.expect("actor of the request", bench.actor_of("by the request"), equals=ADA.reference)
-    bench.expect("actor of the job", bench.actor_of("by the job"), equals={"type": "service_account", "id": "mailer"})
-    found = timeline(reader(bench), Filter(correlation_id="c-1"))
+    relay(ctx, request, runner)
+    ctx.expect("a job without an actor", outcomes, equals=["missing_actor_ref"])
+    ctx.expect("actor of the request", ctx.actor_of("by the request"), equals=ADA.reference)
+    ctx.expect("actor of the job", ctx.actor_of("by the job"), equals={"type": "service_account", "id": "mailer"})
+    found = timeline(reader(ctx), Filter(correlation_id="c-1"))
     slugs = [each.data_after["slug"] for each in found]
-    bench.expect("changes with the correlation", slugs, equals=["by the job", "by the request"])
-    told = bench.admin.rows(
+    ctx.expect("changes with the correlation", slugs, equals=["by the job", "by the request"])
+    told = ctx.admin.rows(
         "SELECT name, correlation_id, request_id, job_id FROM public.audit_actions ORDER BY inserted_at"
     )
-    bench.expect("actions", told, equals=[("posted", "c-1", "r-1", None), ("post_mailed", "c-1", None, "0")])
+    ctx.expect("actions", told, equals=[("posted", "c-1", "r-1", None), ("post_mailed", "c-1", None, "0")])
 
 
 @breaks(jobs, at="changes with the correlation")
-def jobs_that_link_nothing(bench: Bench) -> None:
-    unlink_actions(bench)
+def jobs_that_link_nothing(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @breaks(jobs, at="actor of the job")
-def jobs_under_a_wrong_name(bench: Bench) -> None:
-    bench.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
+def jobs_under_a_wrong_name(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{ADA.setting}'")
 
 
 @check(
@@ -162,20 +162,20 @@ def jobs_under_a_wrong_name(bench: Bench) -> None:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def correlation_stored(bench: Bench) -> None:
-    client = bench.client()
+def correlation_stored(ctx: CheckContext) -> None:
+    client = ctx.client()
     with _work(client, action=Action(name="posted", correlation_id="  c-1\t\n", request_id=" r ", job_id=" j ")):
-        bench.insert_post(client, "x")
-    stored = bench.admin.rows("SELECT correlation_id, request_id, job_id FROM public.audit_actions")
-    bench.expect("stored", stored, equals=[("c-1", "r", "j")])
-    bench.expect("found", len(timeline(reader(bench), Filter(correlation_id="c-1"))), equals=1)
+        ctx.insert_post(client, "x")
+    stored = ctx.admin.rows("SELECT correlation_id, request_id, job_id FROM public.audit_actions")
+    ctx.expect("stored", stored, equals=[("c-1", "r", "j")])
+    ctx.expect("found", len(timeline(reader(ctx), Filter(correlation_id="c-1"))), equals=1)
 
 
 @breaks(correlation_stored, at="found")
-def correlation_stored_as_it_came(bench: Bench) -> None:
-    bench.tamper("audit_actions", "NEW.correlation_id := ' ' || NEW.correlation_id")
+def correlation_stored_as_it_came(ctx: CheckContext) -> None:
+    ctx.tamper("audit_actions", "NEW.correlation_id := ' ' || NEW.correlation_id")
 
 
 @check(
@@ -185,31 +185,31 @@ def correlation_stored_as_it_came(bench: Bench) -> None:
     severity=P0,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.ACTIONS,),
+    requires_features=(TrailFeature.ACTIONS,),
 )
-def action_linkage(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
-        bench.target.record_action(client, "announced", "c-0")
-        bench.insert_post(client, "after its action")
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "before its action")
-        bench.target.record_action(client, "posted", "c-1")
-    bench.write(client, ADA, "without")
-    linked = {each.data_after["slug"]: each.action_id for each in bench.changes("posts")}
+def action_linkage(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        ctx.target.record_action(client, "announced", "c-0")
+        ctx.insert_post(client, "after its action")
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "before its action")
+        ctx.target.record_action(client, "posted", "c-1")
+    ctx.write(client, ADA, "without")
+    linked = {each.data_after["slug"]: each.action_id for each in ctx.changes("posts")}
     told = {slug: identity is not None for slug, identity in linked.items()}
-    bench.expect("linked", told, equals={"after its action": True, "before its action": True, "without": False})
-    bench.expect("to actions of their own", len(set(linked.values())), equals=3)
+    ctx.expect("linked", told, equals={"after its action": True, "before its action": True, "without": False})
+    ctx.expect("to actions of their own", len(set(linked.values())), equals=3)
 
 
 @breaks(action_linkage, at="linked")
-def action_linkage_left_to_the_host(bench: Bench) -> None:
-    unlink_actions(bench)
+def action_linkage_left_to_the_host(ctx: CheckContext) -> None:
+    unlink_actions(ctx)
 
 
 @breaks(action_linkage, at="linked")
-def action_linkage_of_everything(bench: Bench) -> None:
-    bench.tamper("audit_transactions", "NEW.action_id := gen_random_uuid()")
+def action_linkage_of_everything(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "NEW.action_id := gen_random_uuid()")
 
 
 @check(
@@ -219,18 +219,18 @@ def action_linkage_of_everything(bench: Bench) -> None:
     severity=P1,
     area="actions",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def linked_action_kept(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "x")
+def linked_action_kept(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "x")
         record_action(client, Action(name="posted", correlation_id="c-1"))
-    outcome = bench.sqlstate(partial(bench.owner.run, "DELETE FROM public.audit_actions"))
-    bench.expect("deleting it", outcome, equals="23503")
-    bench.expect("changes with its correlation", len(timeline(reader(bench), Filter(correlation_id="c-1"))), equals=1)
+    outcome = ctx.sqlstate(partial(ctx.owner.run, "DELETE FROM public.audit_actions"))
+    ctx.expect("deleting it", outcome, equals="23503")
+    ctx.expect("changes with its correlation", len(timeline(reader(ctx), Filter(correlation_id="c-1"))), equals=1)
 
 
 @breaks(linked_action_kept, at="deleting it")
-def linked_action_let_go(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.audit_actions DISABLE TRIGGER audit_actions_keep_linked")
+def linked_action_let_go(ctx: CheckContext) -> None:
+    ctx.sabotage("ALTER TABLE public.audit_actions DISABLE TRIGGER audit_actions_keep_linked")

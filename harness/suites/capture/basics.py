@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.CAPTURE
 
 
-def _ops(bench: Bench, table: str) -> list[str]:
-    return [each.op for each in bench.changes(table)]
+def _ops(ctx: CheckContext, table: str) -> list[str]:
+    return [each.op for each in ctx.changes(table)]
 
 
 # --- the three operations ------------------------------------------------------------------------------
@@ -34,27 +34,27 @@ def _ops(bench: Bench, table: str) -> list[str]:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def insert(bench: Bench) -> None:
-    bench.write(bench.client(), ADA, "first")
-    changes = bench.changes()
-    if bench.expect("rows captured", len(changes), equals=1):
+def insert(ctx: CheckContext) -> None:
+    ctx.write(ctx.client(), ADA, "first")
+    changes = ctx.changes()
+    if ctx.expect("rows captured", len(changes), equals=1):
         change = changes[0]
-        row = bench.admin.value("SELECT to_jsonb(p) FROM public.posts p")
-        bench.expect("operation", change.op, equals="insert")
-        bench.expect("table", f"{change.table_schema}.{change.table_name}", equals="public.posts")
-        bench.expect("data after", change.data_after, equals=row)
-        bench.expect("changed fields", change.changed_fields, equals=None)
-    bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=1)
+        row = ctx.admin.value("SELECT to_jsonb(p) FROM public.posts p")
+        ctx.expect("operation", change.op, equals="insert")
+        ctx.expect("table", f"{change.table_schema}.{change.table_name}", equals="public.posts")
+        ctx.expect("data after", change.data_after, equals=row)
+        ctx.expect("changed fields", change.changed_fields, equals=None)
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
 @breaks(insert, at="rows captured")
-def insert_trigger_disabled(bench: Bench) -> None:
-    bench.disable_capture("public.posts")
+def insert_trigger_disabled(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.posts")
 
 
 @breaks(insert, at="data after")
-def insert_image_altered(bench: Bench) -> None:
-    bench.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "another"}'""")
+def insert_image_altered(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "another"}'""")
 
 
 @check(
@@ -65,27 +65,27 @@ def insert_image_altered(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def update(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "first")
-    with bench.audited(client, ADA):
+def update(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "first")
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET title = 'new', views = views WHERE slug = 'first'")
-    with bench.audited(client, ADA):  # twice the same row in one transaction, to NULL and back
+    with ctx.audited(client, ADA):  # twice the same row in one transaction, to NULL and back
         client.run("UPDATE public.posts SET title = NULL")
         client.run("UPDATE public.posts SET title = 'back'")
-    changes = bench.changes("posts")
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update", "update", "update"]):
+    changes = ctx.changes("posts")
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update", "update", "update"]):
         titles = [each.data_after.get("title") for each in changes[1:]]
-        bench.expect("titles after", titles, equals=["new", None, "back"])
-        if bench.claims(Feature.CHANGED_FIELDS):
-            bench.expect("changed fields", [each.changed_fields for each in changes[1:]], equals=[("title",)] * 3)
-        if bench.target.is_reference:
-            bench.expect("prior values, not asked for", [each.changed_from for each in changes[1:]], equals=[None] * 3)
+        ctx.expect("titles after", titles, equals=["new", None, "back"])
+        if ctx.claims(TrailFeature.CHANGED_FIELDS):
+            ctx.expect("changed fields", [each.changed_fields for each in changes[1:]], equals=[("title",)] * 3)
+        if ctx.target.is_reference:
+            ctx.expect("prior values, not asked for", [each.changed_from for each in changes[1:]], equals=[None] * 3)
 
 
 @breaks(update, at="changed fields")
-def update_names_every_column(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.changed_fields := ARRAY['title', 'views']")
+def update_names_every_column(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.changed_fields := ARRAY['title', 'views']")
 
 
 @check(
@@ -96,26 +96,26 @@ def update_names_every_column(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def delete(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "first")
-    key = bench.admin.value("SELECT id FROM public.posts")
-    with bench.audited(client, ADA):
+def delete(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "first")
+    key = ctx.admin.value("SELECT id FROM public.posts")
+    with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE slug = 'first'")
-    changes = bench.changes("posts")
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", "delete"]):
-        bench.expect("the key holds the row's", str(key) in str(changes[1].table_pk), equals=True)
-        bench.expect("data after a delete", changes[1].data_after, equals=None)
+    changes = ctx.changes("posts")
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "delete"]):
+        ctx.expect("the key holds the row's", str(key) in str(changes[1].table_pk), equals=True)
+        ctx.expect("data after a delete", changes[1].data_after, equals=None)
 
 
 @breaks(delete, at="operations")
-def delete_trigger_disabled(bench: Bench) -> None:
-    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
+def delete_trigger_disabled(ctx: CheckContext) -> None:
+    ctx.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
 
 
 @breaks(delete, at="data after a delete")
-def delete_keeps_a_payload(bench: Bench) -> None:
-    bench.tamper("audit_changes", """NEW.data_after := coalesce(NEW.data_after, '{"left": "over"}')""")
+def delete_keeps_a_payload(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", """NEW.data_after := coalesce(NEW.data_after, '{"left": "over"}')""")
 
 
 @check(
@@ -125,23 +125,23 @@ def delete_keeps_a_payload(bench: Bench) -> None:
     severity=P1,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def no_change(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "first")
-    with bench.audited(client, ADA):
+def no_change(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "first")
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET title = title")
         touched = client.run("UPDATE public.posts SET title = 'x' WHERE slug = 'nobody'")
-    changes = bench.changes("posts")
-    bench.expect("rows touched by the second update", touched, equals=0)
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
-        bench.expect("changed fields", changes[1].changed_fields, equals=None)
+    changes = ctx.changes("posts")
+    ctx.expect("rows touched by the second update", touched, equals=0)
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+        ctx.expect("changed fields", changes[1].changed_fields, equals=None)
 
 
 @breaks(no_change, at="changed fields")
-def no_change_invents_a_field(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.changed_fields := ARRAY['title']")
+def no_change_invents_a_field(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.changed_fields := ARRAY['title']")
 
 
 @check(
@@ -151,32 +151,32 @@ def no_change_invents_a_field(bench: Bench) -> None:
     severity=P1,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.CHANGED_FROM, Feature.CHANGED_FIELDS),
+    requires_features=(TrailFeature.CHANGED_FROM, TrailFeature.CHANGED_FIELDS),
 )
-def changed_from(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def changed_from(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.profiles (id, email, city) VALUES (1, 'a@example.org', 'Turin')")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.profiles SET email = 'b@example.org', visits = visits + 1, city = 'Turin'")
         client.run("UPDATE public.profiles SET email = NULL")
         client.run("UPDATE public.profiles SET email = 'c@example.org'")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("DELETE FROM public.profiles")
-    changes = bench.changes("profiles")
-    if bench.expect("operations", [each.op for each in changes], equals=["insert", *["update"] * 3, "delete"]):
-        bench.expect("prior values", changes[1].changed_from, equals={"email": "a@example.org", "visits": 0})
+    changes = ctx.changes("profiles")
+    if ctx.expect("operations", [each.op for each in changes], equals=["insert", *["update"] * 3, "delete"]):
+        ctx.expect("prior values", changes[1].changed_from, equals={"email": "a@example.org", "visits": 0})
         nulls = [each.changed_from for each in changes[2:4]]
-        bench.expect("prior values around NULL", nulls, equals=[{"email": "b@example.org"}, {"email": None}])
-        bench.expect("changed fields", changes[1].changed_fields, equals=("email", "visits"))
-        bench.expect(
+        ctx.expect("prior values around NULL", nulls, equals=[{"email": "b@example.org"}, {"email": None}])
+        ctx.expect("changed fields", changes[1].changed_fields, equals=("email", "visits"))
+        ctx.expect(
             "prior values of insert and delete", [changes[0].changed_from, changes[4].changed_from], equals=[None, None]
         )
 
 
 @breaks(changed_from, at="prior values")
-def changed_from_not_asked_for(bench: Bench) -> None:
-    bench.target.attach(bench.owner, "public.profiles")
+def changed_from_not_asked_for(ctx: CheckContext) -> None:
+    ctx.target.attach(ctx.owner, "public.profiles")
 
 
 # --- other ways to write ---------------------------------------------------------------------------------
@@ -190,30 +190,30 @@ def changed_from_not_asked_for(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def bulk(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def bulk(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.copy_in("COPY public.posts (slug, title) FROM STDIN", [(f"copy-{n}", "t") for n in range(50)])
         client.run("INSERT INTO public.posts (slug) SELECT 'many-' || n FROM generate_series(1, 50) n")
         client.run(
             "WITH gone AS (DELETE FROM public.posts WHERE slug LIKE 'copy-1%' RETURNING slug) "
             "INSERT INTO public.posts (slug) SELECT 'again-' || slug FROM gone"
         )
-    changes = bench.changes("posts")
+    changes = ctx.changes("posts")
     captured = sorted(each.data_after["slug"] for each in changes if each.op == "insert")
     written = sorted(
         [f"copy-{n}" for n in range(50)]
         + [f"many-{n}" for n in range(1, 51)]
         + [f"again-copy-{n}" for n in range(50) if str(n).startswith("1")]
     )
-    bench.expect("inserts captured", captured, equals=written)
-    bench.expect("deletes captured", sum(each.op == "delete" for each in changes), equals=11)
-    bench.expect("audit transactions", len({each.transaction_id for each in changes}), equals=1)
+    ctx.expect("inserts captured", captured, equals=written)
+    ctx.expect("deletes captured", sum(each.op == "delete" for each in changes), equals=11)
+    ctx.expect("audit transactions", len({each.transaction_id for each in changes}), equals=1)
 
 
 @breaks(bulk, at="inserts captured")
-def bulk_loses_a_row(bench: Bench) -> None:
-    bench.rewrite_capture(("FROM new_rows n OFFSET 0", "FROM new_rows n OFFSET 1"))
+def bulk_loses_a_row(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("FROM new_rows n OFFSET 0", "FROM new_rows n OFFSET 1"))
 
 
 @check(
@@ -224,24 +224,24 @@ def bulk_loses_a_row(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def upsert(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "there")
-    with bench.audited(client, ADA):
+def upsert(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "there")
+    with ctx.audited(client, ADA):
         client.run(
             "INSERT INTO public.posts (slug, title) VALUES ('there', 'b'), ('fresh', 'b') "
             "ON CONFLICT (slug) DO UPDATE SET title = EXCLUDED.title"
         )
         client.run("INSERT INTO public.posts (slug, title) VALUES ('there', 'c') ON CONFLICT DO NOTHING")
-    got = sorted((each.op, each.data_after["slug"], each.data_after["title"]) for each in bench.changes("posts"))
-    bench.expect(
+    got = sorted((each.op, each.data_after["slug"], each.data_after["title"]) for each in ctx.changes("posts"))
+    ctx.expect(
         "changes", got, equals=[("insert", "fresh", "b"), ("insert", "there", "a title"), ("update", "there", "b")]
     )
 
 
 @breaks(upsert, at="changes")
-def upsert_update_not_captured(bench: Bench) -> None:
-    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
+def upsert_update_not_captured(ctx: CheckContext) -> None:
+    ctx.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
 
 
 @check(
@@ -252,26 +252,26 @@ def upsert_update_not_captured(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def merge(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def merge(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.posts (slug, title) VALUES ('keep', 'old'), ('drop', 'old')")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run(
             "MERGE INTO public.posts p USING (VALUES ('keep'), ('drop'), ('make')) AS s (slug) ON p.slug = s.slug "
             "WHEN MATCHED AND s.slug = 'drop' THEN DELETE WHEN MATCHED THEN UPDATE SET title = 'new' "
             "WHEN NOT MATCHED THEN INSERT (slug, title) VALUES (s.slug, 'new')"
         )
-    changes = bench.changes("posts")[2:]
-    bench.expect("operations", sorted(each.op for each in changes), equals=["delete", "insert", "update"])
-    bench.expect(
+    changes = ctx.changes("posts")[2:]
+    ctx.expect("operations", sorted(each.op for each in changes), equals=["delete", "insert", "update"])
+    ctx.expect(
         "images after", sorted(each.data_after["slug"] for each in changes if each.data_after), equals=["keep", "make"]
     )
 
 
 @breaks(merge, at="operations")
-def merge_delete_not_captured(bench: Bench) -> None:
-    bench.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
+def merge_delete_not_captured(ctx: CheckContext) -> None:
+    ctx.sabotage('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_delete"')
 
 
 @check(
@@ -282,32 +282,32 @@ def merge_delete_not_captured(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def cascade(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def cascade(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.posts (id, slug) VALUES (1, 'one'), (2, 'two')")
         client.run("INSERT INTO public.comments (post_id, body) VALUES (1, 'a'), (1, 'b'), (2, 'c')")
         client.run("INSERT INTO public.bookmarks (post_id) VALUES (1)")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET id = 7 WHERE id = 2")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE id = 1")
-    comments, bookmarks = bench.changes("comments")[3:], bench.changes("bookmarks")[1:]
-    bench.expect("rows captured for comments", [each.op for each in comments], equals=["update", "delete", "delete"])
-    bench.expect(
+    comments, bookmarks = ctx.changes("comments")[3:], ctx.changes("bookmarks")[1:]
+    ctx.expect("rows captured for comments", [each.op for each in comments], equals=["update", "delete", "delete"])
+    ctx.expect(
         "rows captured for bookmarks",
         [(each.op, each.data_after and each.data_after["post_id"]) for each in bookmarks],
         equals=[("update", None)],
     )
-    deletion = [each for each in bench.changes("posts") if each.op == "delete"]
+    deletion = [each for each in ctx.changes("posts") if each.op == "delete"]
     of_deletion = {each.transaction_id for each in [*deletion, *comments[1:], *bookmarks]}
-    bench.expect("audit transactions of the deletion", len(of_deletion), equals=1)
-    bench.expect("actors", [each.actor for each in bench.changes()], equals=[ADA.reference] * len(bench.changes()))
+    ctx.expect("audit transactions of the deletion", len(of_deletion), equals=1)
+    ctx.expect("actors", [each.actor for each in ctx.changes()], equals=[ADA.reference] * len(ctx.changes()))
 
 
 @breaks(cascade, at="rows captured for comments")
-def cascade_child_not_captured(bench: Bench) -> None:
-    bench.disable_capture("public.comments")
+def cascade_child_not_captured(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.comments")
 
 
 @check(
@@ -317,23 +317,23 @@ def cascade_child_not_captured(bench: Bench) -> None:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.TRUNCATE,),
+    requires_features=(TrailFeature.TRUNCATE,),
 )
-def truncate(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "first")
-    with bench.audited(client, ADA):
+def truncate(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "first")
+    with ctx.audited(client, ADA):
         client.run("TRUNCATE public.posts CASCADE")
-    changes = [each for each in bench.changes() if each.op == "truncate"]
-    bench.expect(
+    changes = [each for each in ctx.changes() if each.op == "truncate"]
+    ctx.expect(
         "tables recorded", sorted(each.table_name for each in changes), equals=["bookmarks", "comments", "posts"]
     )
-    bench.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * len(changes))
+    ctx.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * len(changes))
 
 
 @breaks(truncate, at="tables recorded")
-def truncate_trigger_dropped(bench: Bench) -> None:
-    bench.sabotage('DROP TRIGGER "!threadline_audit_truncate" ON public.comments')
+def truncate_trigger_dropped(ctx: CheckContext) -> None:
+    ctx.sabotage('DROP TRIGGER "!threadline_audit_truncate" ON public.comments')
 
 
 @check(
@@ -343,37 +343,37 @@ def truncate_trigger_dropped(bench: Bench) -> None:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.PARTITIONS,),
+    requires_features=(TrailFeature.PARTITIONS,),
 )
-def partitions(bench: Bench) -> None:
-    client = bench.client()
-    bench.owner.run(
+def partitions(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.owner.run(
         "CREATE TABLE public.measures_2027 PARTITION OF public.measures "
         "FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')"
     )
-    bench.owner.run("GRANT ALL ON public.measures_2027 TO harness_app")
+    ctx.owner.run("GRANT ALL ON public.measures_2027 TO harness_app")
     for name, table, day in (
         ("the root", "measures", "2025-05-05"),
         ("a leaf", "measures_2026", "2026-06-06"),
         ("a new leaf", "measures_2027", "2027-07-07"),
     ):
-        before = len(bench.changes("public.measures"))
-        with bench.audited(client, ADA):
+        before = len(ctx.changes("public.measures"))
+        with ctx.audited(client, ADA):
             client.run(f"INSERT INTO public.{table} VALUES ('{day}', 1, 20.5)")
-        bench.expect(f"rows written to {name}", len(bench.changes("public.measures")) - before, equals=1)
-    with bench.audited(client, ADA):
+        ctx.expect(f"rows written to {name}", len(ctx.changes("public.measures")) - before, equals=1)
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.measures SET day = '2026-05-05' WHERE day = '2025-05-05'")
-    bench.expect(
-        "a row that moves to another partition", _ops(bench, "public.measures")[3:], equals=["delete", "insert"]
+    ctx.expect(
+        "a row that moves to another partition", _ops(ctx, "public.measures")[3:], equals=["delete", "insert"]
     )
-    keys = [each.table_pk for each in bench.changes("public.measures")[:1]]
-    bench.expect("key", keys, equals=[{"day": "2025-05-05", "sensor": 1}])
+    keys = [each.table_pk for each in ctx.changes("public.measures")[:1]]
+    ctx.expect("key", keys, equals=[{"day": "2025-05-05", "sensor": 1}])
 
 
 @breaks(partitions, at="rows written to a leaf")
-def partitions_captured_by_statement(bench: Bench) -> None:
-    bench.target.detach(bench.owner, "public.measures")
-    bench.sabotage(
+def partitions_captured_by_statement(ctx: CheckContext) -> None:
+    ctx.target.detach(ctx.owner, "public.measures")
+    ctx.sabotage(
         "CREATE TRIGGER naive AFTER INSERT ON public.measures REFERENCING NEW TABLE AS new_rows "
         "FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture('', 'day', 'sensor')"
     )
@@ -387,22 +387,22 @@ def partitions_captured_by_statement(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def stored_values(bench: Bench) -> None:
-    bench.owner.run(
+def stored_values(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "ALTER TABLE public.posts ADD shout text GENERATED ALWAYS AS (upper(title)) STORED;"
         "CREATE FUNCTION public.edit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.slug = 'never' THEN "
         "RETURN NULL; END IF; NEW.title := NEW.title || '!'; RETURN NEW; END $$;"
         "CREATE TRIGGER edit BEFORE INSERT ON public.posts FOR EACH ROW EXECUTE FUNCTION public.edit()"
     )
-    client = bench.client()
-    bench.write(client, ADA, "edited")
-    bench.write(client, ADA, "never")
-    stored = [row for (row,) in bench.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id")]
-    bench.expect("images", [each.data_after for each in bench.changes("posts")], equals=stored)
-    bench.expect("title stored", [row["title"] for row in stored], equals=["a title!"])
-    bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=1)
+    client = ctx.client()
+    ctx.write(client, ADA, "edited")
+    ctx.write(client, ADA, "never")
+    stored = [row for (row,) in ctx.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id")]
+    ctx.expect("images", [each.data_after for each in ctx.changes("posts")], equals=stored)
+    ctx.expect("title stored", [row["title"] for row in stored], equals=["a title!"])
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
 @breaks(stored_values, at="images")
-def stored_values_image_altered(bench: Bench) -> None:
-    bench.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "a title"}'""")
+def stored_values_image_altered(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "a title"}'""")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
 from harness.model import Section
 from harness.suites.habits import ADA, blind_coverage
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.CAPTURE
@@ -32,12 +32,12 @@ _COLUMNS = """
 # --- getting around the capture ------------------------------------------------------------------------------
 
 
-def _unqualified(bench: Bench) -> None:
+def _unqualified(ctx: CheckContext) -> None:
     """Capture as it is often written: names found by search_path, with the rights of the caller."""
-    bench.rewrite_capture(
+    ctx.rewrite_capture(
         ("public.audit_", "audit_"), ("SET search_path TO 'pg_catalog', 'pg_temp'", ""), ("SECURITY DEFINER", "")
     )
-    bench.sabotage("GRANT INSERT, SELECT ON public.audit_changes, public.audit_transactions TO harness_app")
+    ctx.sabotage("GRANT INSERT, SELECT ON public.audit_changes, public.audit_transactions TO harness_app")
 
 
 @check(
@@ -48,25 +48,25 @@ def _unqualified(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def temp_tables(bench: Bench) -> None:
-    client = bench.client()
+def temp_tables(ctx: CheckContext) -> None:
+    client = ctx.client()
     copies = ";".join(
         f"CREATE TEMP TABLE {table.partition('.')[2]} ({columns}) ON COMMIT DROP"
-        for table, columns in bench.admin.rows(_COLUMNS, [list(bench.target.tables)])
+        for table, columns in ctx.admin.rows(_COLUMNS, [list(ctx.target.tables)])
     )
 
     def write_beside_temp_tables() -> None:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run(copies)
-            bench.insert_post(client, "diverted")
+            ctx.insert_post(client, "diverted")
 
-    bench.expect("the write", bench.attempt(write_beside_temp_tables), equals="done")
-    bench.expect("rows in the real trail", len(bench.changes("posts")), equals=1)
+    ctx.expect("the write", ctx.attempt(write_beside_temp_tables), equals="done")
+    ctx.expect("rows in the real trail", len(ctx.changes("posts")), equals=1)
 
 
 @breaks(temp_tables, at="rows in the real trail")
-def temp_tables_are_found_first(bench: Bench) -> None:
-    _unqualified(bench)
+def temp_tables_are_found_first(ctx: CheckContext) -> None:
+    _unqualified(ctx)
 
 
 @check(
@@ -77,16 +77,16 @@ def temp_tables_are_found_first(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def search_path(bench: Bench) -> None:
-    client = bench.client()
-    bench.owner.run(
+def search_path(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.owner.run(
         'CREATE FUNCTION "Shop".post(text) RETURNS void LANGUAGE sql SECURITY DEFINER '
         'SET search_path = "Shop" AS $$ INSERT INTO public.posts (slug) VALUES ($1) $$;'
         'GRANT EXECUTE ON FUNCTION "Shop".post(text) TO harness_app'
     )
 
     def write(path: str, statement: str) -> None:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run(f"SET LOCAL search_path = {path}")
             client.value(statement)
 
@@ -96,13 +96,13 @@ def search_path(bench: Bench) -> None:
         ("another schema only", '"Shop"', insert_as.format("other")),
         ("a function with a pinned path", "public", """SELECT "Shop".post('pinned')::text"""),
     ):
-        bench.expect(f"write with {name}", bench.attempt(partial(write, path, statement)), equals="done")
-    bench.expect("rows captured", len(bench.changes("posts")), equals=3)
+        ctx.expect(f"write with {name}", ctx.attempt(partial(write, path, statement)), equals="done")
+    ctx.expect("rows captured", len(ctx.changes("posts")), equals=3)
 
 
 @breaks(search_path, at="write with an empty search_path")
-def search_path_decides(bench: Bench) -> None:
-    _unqualified(bench)
+def search_path_decides(ctx: CheckContext) -> None:
+    _unqualified(ctx)
 
 
 @check(
@@ -113,22 +113,22 @@ def search_path_decides(bench: Bench) -> None:
     area="rights of the application role",
     needs=(TRANSACTION_BLOCKS,),
 )
-def forgery(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "genuine")
-    before = bench.changes()
-    for table, right, given in bench.admin.rows(_RIGHTS, [list(bench.target.tables)]):
-        bench.expect(f"{right} {table}", given, equals=False)
+def forgery(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "genuine")
+    before = ctx.changes()
+    for table, right, given in ctx.admin.rows(_RIGHTS, [list(ctx.target.tables)]):
+        ctx.expect(f"{right} {table}", given, equals=False)
     statements = {
         "disable the table's triggers": "ALTER TABLE public.posts DISABLE TRIGGER ALL",
-        "drop the table's trigger": bench.admin.value(_DROP_TRIGGER) or "SELECT 1 / 0",
+        "drop the table's trigger": ctx.admin.value(_DROP_TRIGGER) or "SELECT 1 / 0",
         "switch triggers off": "SET LOCAL session_replication_role = replica",
     }
-    for number, (function, definition) in enumerate(bench.admin.rows(_OWN_TRIGGERS)):
+    for number, (function, definition) in enumerate(ctx.admin.rows(_OWN_TRIGGERS)):
         statements[f"capture rows of a table of its own with {function}, {number + 1}"] = (
             f"CREATE TEMP TABLE posts (id int PRIMARY KEY, slug text) ON COMMIT DROP; {definition}"
         )
-    if bench.target.is_reference:
+    if ctx.target.is_reference:
         statements |= _FORGERIES
     for name, statement in statements.items():
 
@@ -136,15 +136,15 @@ def forgery(bench: Bench) -> None:
             with client.transaction():
                 client.run(statement)
 
-        bench.expect(name, bench.sqlstate(attempt), equals="42501")
-    if bench.target.statements.purge:
+        ctx.expect(name, ctx.sqlstate(attempt), equals="42501")
+    if ctx.target.statements.purge:
 
         def purge() -> None:
             with client.transaction():
-                client.execute(bench.target.statements.purge, {"cutoff": "infinity"})
+                client.execute(ctx.target.statements.purge, {"cutoff": "infinity"})
 
-        bench.expect("purge", bench.sqlstate(purge), equals="42501")
-    bench.expect("the trail afterwards", [each.id for each in bench.changes()], equals=[each.id for each in before])
+        ctx.expect("purge", ctx.sqlstate(purge), equals="42501")
+    ctx.expect("the trail afterwards", [each.id for each in ctx.changes()], equals=[each.id for each in before])
 
 
 _RIGHTS = """
@@ -174,13 +174,13 @@ _FORGERIES = {
 
 
 @breaks(forgery, at="insert into public.audit_changes")
-def forgery_by_the_usual_grants(bench: Bench) -> None:
-    bench.sabotage("GRANT SELECT, INSERT ON public.audit_transactions, public.audit_changes TO harness_app")
+def forgery_by_the_usual_grants(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT SELECT, INSERT ON public.audit_transactions, public.audit_changes TO harness_app")
 
 
 @breaks(forgery, at="capture rows of a table of its own with threadline_capture, 1")
-def forgery_by_a_trigger_of_its_own(bench: Bench) -> None:
-    bench.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
 
 
 @check(
@@ -190,29 +190,29 @@ def forgery_by_a_trigger_of_its_own(bench: Bench) -> None:
     severity=P1,
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def no_recursion(bench: Bench) -> None:
-    bench.write(bench.client(), ADA, "first")
-    about_itself = [each.table_name for each in bench.changes() if each.table_name.startswith("audit_")]
-    bench.expect("changes about the trail's own tables", about_itself, equals=[])
+def no_recursion(ctx: CheckContext) -> None:
+    ctx.write(ctx.client(), ADA, "first")
+    about_itself = [each.table_name for each in ctx.changes() if each.table_name.startswith("audit_")]
+    ctx.expect("changes about the trail's own tables", about_itself, equals=[])
     for table in ("audit_changes", "audit_transactions", "audit_actions"):
-        bench.expect(
+        ctx.expect(
             f"attaching {table}",
-            bench.sqlstate(partial(bench.target.attach, bench.owner, f"public.{table}")),
+            ctx.sqlstate(partial(ctx.target.attach, ctx.owner, f"public.{table}")),
             equals="42809",
         )
-    bench.owner.run("CREATE TABLE public.keyless (n int)")
-    bench.expect(
+    ctx.owner.run("CREATE TABLE public.keyless (n int)")
+    ctx.expect(
         "attaching a table without a key",
-        bench.sqlstate(partial(bench.target.attach, bench.owner, "public.keyless")),
+        ctx.sqlstate(partial(ctx.target.attach, ctx.owner, "public.keyless")),
         equals="55000",
     )
 
 
 @breaks(no_recursion, at="changes about the trail's own tables")
-def no_recursion_but_forced(bench: Bench) -> None:
-    bench.sabotage(
+def no_recursion_but_forced(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE TRIGGER itself AFTER INSERT ON public.audit_transactions REFERENCING NEW TABLE AS new_rows "
         "FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture('', 'id')"
     )
@@ -225,53 +225,53 @@ def no_recursion_but_forced(bench: Bench) -> None:
     severity=P0,
     area="coverage",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.LIBRARY,),
+    requires_features=(TrailFeature.LIBRARY,),
 )
-def coverage(bench: Bench) -> None:
+def coverage(ctx: CheckContext) -> None:
     def problem(table: str) -> str | None:
-        return bench.target.coverage(bench.owner)[table]
+        return ctx.target.coverage(ctx.owner)[table]
 
-    bench.expect("a table with capture", problem("public.posts"), equals=None)
-    bench.expect("a partitioned table with capture", problem("public.measures"), equals=None)
-    bench.expect(
+    ctx.expect("a table with capture", problem("public.posts"), equals=None)
+    ctx.expect("a partitioned table with capture", problem("public.measures"), equals=None)
+    ctx.expect(
         "a table without", problem("public.drafts"), equals="no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
     )
-    bench.owner.run('CREATE TABLE "Shop".posts (id int PRIMARY KEY)')
-    bench.expect("a table of the same name elsewhere", problem("Shop.posts") is not None, equals=True)
-    bench.owner.run(
+    ctx.owner.run('CREATE TABLE "Shop".posts (id int PRIMARY KEY)')
+    ctx.expect("a table of the same name elsewhere", problem("Shop.posts") is not None, equals=True)
+    ctx.owner.run(
         "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         "CREATE TRIGGER threadline_audit_drafts AFTER INSERT OR UPDATE OR DELETE ON public.drafts "
         "FOR EACH ROW EXECUTE FUNCTION public.nothing()"
     )
-    bench.expect("a trigger of the right name that does nothing", problem("public.drafts") is not None, equals=True)
-    bench.owner.run('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
-    bench.expect("a disabled trigger", problem("public.posts"), equals="the capture trigger is disabled for UPDATE")
-    bench.target.attach(bench.owner, "public.posts")
-    bench.expect("attached again", problem("public.posts"), equals=None)
-    bench.sabotage(
+    ctx.expect("a trigger of the right name that does nothing", problem("public.drafts") is not None, equals=True)
+    ctx.owner.run('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
+    ctx.expect("a disabled trigger", problem("public.posts"), equals="the capture trigger is disabled for UPDATE")
+    ctx.target.attach(ctx.owner, "public.posts")
+    ctx.expect("attached again", problem("public.posts"), equals=None)
+    ctx.sabotage(
         "CREATE TRIGGER again AFTER INSERT ON public.posts REFERENCING NEW TABLE AS new_rows "
         "FOR EACH STATEMENT EXECUTE FUNCTION public.threadline_capture('', 'id')"
     )
-    bench.expect("captured twice", problem("public.posts"), equals="captured more than once for INSERT")
-    bench.target.attach(bench.owner, "public.posts")
-    bench.owner.run("CREATE TRIGGER late AFTER UPDATE ON public.posts FOR EACH ROW EXECUTE FUNCTION public.nothing()")
-    bench.expect(
+    ctx.expect("captured twice", problem("public.posts"), equals="captured more than once for INSERT")
+    ctx.target.attach(ctx.owner, "public.posts")
+    ctx.owner.run("CREATE TRIGGER late AFTER UPDATE ON public.posts FOR EACH ROW EXECUTE FUNCTION public.nothing()")
+    ctx.expect(
         "another trigger that may write to the same row",
         problem("public.posts"),
         equals="its rows must be captured one by one now: attach it again",
     )
-    bench.target.attach(bench.owner, "public.posts")
-    bench.expect("attached again, row by row", problem("public.posts"), equals=None)
-    bench.owner.run('CREATE TABLE public.keys ("clé" int PRIMARY KEY)')
-    bench.target.attach(bench.owner, "public.keys")
-    bench.expect("a key that is not ASCII", problem("public.keys"), equals=None)
-    bench.sabotage("CREATE RULE nothing AS ON INSERT TO public.audit_changes DO INSTEAD NOTHING")
-    bench.expect("a rule on the trail itself", problem("public.authors") is not None, equals=True)
-    bench.sabotage("DROP RULE nothing ON public.audit_changes")
-    bench.owner.run("ALTER TABLE public.measures DETACH PARTITION public.measures_2025")
-    bench.expect("a detached partition", problem("public.measures_2025") is not None, equals=True)
-    bench.rewrite_capture(("RETURN NULL", "RETURN NULL /* not what was installed */"))
-    bench.expect(
+    ctx.target.attach(ctx.owner, "public.posts")
+    ctx.expect("attached again, row by row", problem("public.posts"), equals=None)
+    ctx.owner.run('CREATE TABLE public.keys ("clé" int PRIMARY KEY)')
+    ctx.target.attach(ctx.owner, "public.keys")
+    ctx.expect("a key that is not ASCII", problem("public.keys"), equals=None)
+    ctx.sabotage("CREATE RULE nothing AS ON INSERT TO public.audit_changes DO INSTEAD NOTHING")
+    ctx.expect("a rule on the trail itself", problem("public.authors") is not None, equals=True)
+    ctx.sabotage("DROP RULE nothing ON public.audit_changes")
+    ctx.owner.run("ALTER TABLE public.measures DETACH PARTITION public.measures_2025")
+    ctx.expect("a detached partition", problem("public.measures_2025") is not None, equals=True)
+    ctx.rewrite_capture(("RETURN NULL", "RETURN NULL /* not what was installed */"))
+    ctx.expect(
         "a capture function that was replaced",
         problem("public.authors"),
         equals="the capture function is not the one that was installed",
@@ -279,8 +279,8 @@ def coverage(bench: Bench) -> None:
 
 
 @breaks(coverage, at="a disabled trigger")
-def coverage_by_name(bench: Bench) -> None:
-    bench.sabotage("""
+def coverage_by_name(ctx: CheckContext) -> None:
+    ctx.sabotage("""
         CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE AS $$
             SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgname LIKE '%threadline_audit_%')
                         THEN 'no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE' END $$""")
@@ -293,14 +293,14 @@ def coverage_by_name(bench: Bench) -> None:
     severity=P0,
     area="coverage",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.COVERAGE,),
+    requires_features=(TrailFeature.COVERAGE,),
 )
-def canary(bench: Bench) -> None:
-    client: Client = bench.client()
-    bench.owner.run("ALTER TABLE public.authors DISABLE TRIGGER USER; CREATE TABLE public.later (id int PRIMARY KEY)")
-    told = bench.target.coverage(bench.owner)
-    bench.expect("a table whose triggers are disabled is called captured", told["public.authors"] is None, equals=False)
-    bench.expect("a table without triggers is called captured", told["public.later"] is None, equals=False)
+def canary(ctx: CheckContext) -> None:
+    client: Client = ctx.client()
+    ctx.owner.run("ALTER TABLE public.authors DISABLE TRIGGER USER; CREATE TABLE public.later (id int PRIMARY KEY)")
+    told = ctx.target.coverage(ctx.owner)
+    ctx.expect("a table whose triggers are disabled is called captured", told["public.authors"] is None, equals=False)
+    ctx.expect("a table without triggers is called captured", told["public.later"] is None, equals=False)
     covered = {table for table, problem in told.items() if problem is None}
     for table, statement in {
         "public.posts": "INSERT INTO public.posts (slug) VALUES ('canary')",
@@ -310,14 +310,14 @@ def canary(bench: Bench) -> None:
         "public.drafts": "INSERT INTO public.drafts (body) VALUES ('canary')",
     }.items():
         try:
-            with bench.audited(client, ADA):
+            with ctx.audited(client, ADA):
                 client.run(statement)
         except SqlError as error:
-            bench.expect(f"canary write to {table}", describe(error), equals="done")
-        bench.expect(f"captured from {table}", len(bench.changes(table)) == 1, equals=table in covered)
+            ctx.expect(f"canary write to {table}", describe(error), equals="done")
+        ctx.expect(f"captured from {table}", len(ctx.changes(table)) == 1, equals=table in covered)
 
 
 @breaks(canary, at="captured from public.posts")
-def canary_dies_unnoticed(bench: Bench) -> None:
-    bench.disable_capture("public.posts")
-    blind_coverage(bench)
+def canary_dies_unnoticed(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.posts")
+    blind_coverage(ctx)

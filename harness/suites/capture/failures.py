@@ -10,16 +10,16 @@ from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
 
 _HERE = Section.CAPTURE
 
 
-def _unaudited(bench: Bench) -> list[str]:
+def _unaudited(ctx: CheckContext) -> list[str]:
     """Return the slugs of posts that the trail knows nothing about."""
-    captured = {(each.data_after or {}).get("slug") for each in bench.changes("posts")}
-    return [row[0] for row in bench.admin.rows("SELECT slug FROM public.posts ORDER BY id") if row[0] not in captured]
+    captured = {(each.data_after or {}).get("slug") for each in ctx.changes("posts")}
+    return [row[0] for row in ctx.admin.rows("SELECT slug FROM public.posts ORDER BY id") if row[0] not in captured]
 
 
 @check(
@@ -30,25 +30,25 @@ def _unaudited(bench: Bench) -> list[str]:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def locked_trail(bench: Bench) -> None:
-    client = bench.client()
+def locked_trail(ctx: CheckContext) -> None:
+    client = ctx.client()
 
     def write(slug: str) -> None:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run("SET LOCAL lock_timeout = '100ms'")
-            bench.insert_post(client, slug)
+            ctx.insert_post(client, slug)
 
-    with bench.admin.transaction():  # what CREATE INDEX without CONCURRENTLY takes
-        bench.admin.run(f"LOCK TABLE {', '.join(bench.target.tables)} IN SHARE MODE")
-        bench.expect("a write while the trail is locked", bench.sqlstate(partial(write, "waits")), equals="55P03")
-    bench.expect("rows without an audit row", _unaudited(bench), equals=[])
-    bench.expect("a write afterwards", bench.attempt(partial(write, "after")), equals="done")
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes("posts")], equals=["after"])
+    with ctx.admin.transaction():  # what CREATE INDEX without CONCURRENTLY takes
+        ctx.admin.run(f"LOCK TABLE {', '.join(ctx.target.tables)} IN SHARE MODE")
+        ctx.expect("a write while the trail is locked", ctx.sqlstate(partial(write, "waits")), equals="55P03")
+    ctx.expect("rows without an audit row", _unaudited(ctx), equals=[])
+    ctx.expect("a write afterwards", ctx.attempt(partial(write, "after")), equals="done")
+    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes("posts")], equals=["after"])
 
 
 @breaks(locked_trail, at="rows without an audit row")
-def locked_trail_is_passed_by(bench: Bench) -> None:
-    bench.disable_capture("public.posts")
+def locked_trail_is_passed_by(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.posts")
 
 
 @check(
@@ -59,20 +59,20 @@ def locked_trail_is_passed_by(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def trail_gone(bench: Bench) -> None:
-    client = bench.client()
-    bench.write(client, ADA, "before")
-    bench.admin.run(f"DROP TABLE {', '.join(bench.target.tables)} CASCADE")
-    outcome = bench.attempt(partial(bench.write, client, ADA, "after"))
-    bench.fact("what the client was told", outcome)
-    bench.expect("a write without a trail went through", outcome == "done", equals=False)
-    slugs = [row[0] for row in bench.admin.rows("SELECT slug FROM public.posts")]
-    bench.expect("rows written", slugs, equals=["before"])
+def trail_gone(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.write(client, ADA, "before")
+    ctx.admin.run(f"DROP TABLE {', '.join(ctx.target.tables)} CASCADE")
+    outcome = ctx.attempt(partial(ctx.write, client, ADA, "after"))
+    ctx.fact("what the client was told", outcome)
+    ctx.expect("a write without a trail went through", outcome == "done", equals=False)
+    slugs = [row[0] for row in ctx.admin.rows("SELECT slug FROM public.posts")]
+    ctx.expect("rows written", slugs, equals=["before"])
 
 
 @breaks(trail_gone, at="rows written")
-def trail_gone_unnoticed(bench: Bench) -> None:
-    bench.disable_capture("public.posts")
+def trail_gone_unnoticed(ctx: CheckContext) -> None:
+    ctx.disable_capture("public.posts")
 
 
 @check(
@@ -82,18 +82,18 @@ def trail_gone_unnoticed(bench: Bench) -> None:
     severity=P0,
     area="trail tables",
 )
-def durable(bench: Bench) -> None:
-    kinds = bench.admin.rows(
+def durable(ctx: CheckContext) -> None:
+    kinds = ctx.admin.rows(
         "SELECT t, c.relpersistence = 'p' FROM unnest(%s::text[]) t JOIN pg_class c ON c.oid = t::regclass",
-        [list(bench.target.tables)],
+        [list(ctx.target.tables)],
     )
     for table, permanent in kinds:
-        bench.expect(f"{table} survives a crash", permanent, equals=True)
+        ctx.expect(f"{table} survives a crash", permanent, equals=True)
 
 
 @breaks(durable, at="public.audit_changes survives a crash")
-def durable_no_more(bench: Bench) -> None:
-    bench.sabotage("ALTER TABLE public.audit_changes SET UNLOGGED")
+def durable_no_more(ctx: CheckContext) -> None:
+    ctx.sabotage("ALTER TABLE public.audit_changes SET UNLOGGED")
 
 
 @check(
@@ -104,45 +104,45 @@ def durable_no_more(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def dropped_table(bench: Bench) -> None:
-    client = bench.client()
+def dropped_table(ctx: CheckContext) -> None:
+    client = ctx.client()
 
     def drop() -> None:
-        with bench.owner.transaction():
-            bench.owner.run("SET LOCAL lock_timeout = '100ms'; DROP TABLE public.authors")
+        with ctx.owner.transaction():
+            ctx.owner.run("SET LOCAL lock_timeout = '100ms'; DROP TABLE public.authors")
 
     def insert(code: str) -> None:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run("INSERT INTO public.authors VALUES (%s, 'x')", [code])
 
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
-        bench.expect("dropping it in the middle", bench.sqlstate(drop), equals="55P03")
+        ctx.expect("dropping it in the middle", ctx.sqlstate(drop), equals="55P03")
         client.run("UPDATE public.authors SET name = 'Kat'")
-    bench.expect("dropping it afterwards", bench.attempt(drop), equals="done")
-    bench.expect("a write to what is gone", bench.sqlstate(partial(insert, "m")), equals="42P01")
-    bench.expect("its changes", [each.op for each in bench.changes("authors")], equals=["insert", "update"])
-    bench.write(client, ADA, "elsewhere")
-    bench.expect("writes to other tables", _unaudited(bench), equals=[])
+    ctx.expect("dropping it afterwards", ctx.attempt(drop), equals="done")
+    ctx.expect("a write to what is gone", ctx.sqlstate(partial(insert, "m")), equals="42P01")
+    ctx.expect("its changes", [each.op for each in ctx.changes("authors")], equals=["insert", "update"])
+    ctx.write(client, ADA, "elsewhere")
+    ctx.expect("writes to other tables", _unaudited(ctx), equals=[])
 
 
 @breaks(dropped_table, at="its changes")
-def dropped_table_takes_its_changes(bench: Bench) -> None:
-    bench.tamper("audit_changes", "IF NEW.op = 'update' THEN RETURN NULL; END IF")
+def dropped_table_takes_its_changes(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "IF NEW.op = 'update' THEN RETURN NULL; END IF")
 
 
-def _blobs(bench: Bench) -> Client:
-    bench.owner.run(
+def _blobs(ctx: CheckContext) -> Client:
+    ctx.owner.run(
         "CREATE TABLE public.blobs (id int PRIMARY KEY, body text, raw bytea, doc json); "
         "GRANT ALL ON public.blobs TO harness_app"
     )
-    bench.target.attach(bench.owner, "public.blobs")
-    return bench.client()
+    ctx.target.attach(ctx.owner, "public.blobs")
+    return ctx.client()
 
 
-def _write_beside(bench: Bench, client: Client, statement: str) -> None:
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "beside")
+def _write_beside(ctx: CheckContext, client: Client, statement: str) -> None:
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "beside")
         client.run(statement)
 
 
@@ -154,12 +154,12 @@ def _write_beside(bench: Bench, client: Client, statement: str) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def hostile_values(bench: Bench) -> None:
-    client = _blobs(bench)
+def hostile_values(ctx: CheckContext) -> None:
+    client = _blobs(ctx)
     nul = 'INSERT INTO public.blobs (id, doc) VALUES (1, \'{"a": "\\u0000"}\')'
-    bench.expect("an escaped NUL", bench.refusal(partial(_write_beside, bench, client, nul)), equals="refused")
-    bench.expect("rows written", bench.admin.value("SELECT count(*) FROM public.blobs"), equals=0)
-    bench.expect("rows written beside it", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("an escaped NUL", ctx.refusal(partial(_write_beside, ctx, client, nul)), equals="refused")
+    ctx.expect("rows written", ctx.admin.value("SELECT count(*) FROM public.blobs"), equals=0)
+    ctx.expect("rows written beside it", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
 
 
 @check(
@@ -170,34 +170,34 @@ def hostile_values(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS, MADE_BY_THE_SERVER),
 )
-def large_values(bench: Bench) -> None:
-    client = _blobs(bench)
+def large_values(ctx: CheckContext) -> None:
+    client = _blobs(ctx)
     huge = "INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat('x', 129 * 1024 * 1024), 'UTF8'))"
-    outcome = bench.sqlstate(partial(_write_beside, bench, client, huge))
-    bench.fact("what the client was told about 129 MiB of bytea, 258 as text", outcome)
-    bench.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
-    bench.expect("rows written beside it", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    outcome = ctx.sqlstate(partial(_write_beside, ctx, client, huge))
+    ctx.fact("what the client was told about 129 MiB of bytea, 258 as text", outcome)
+    ctx.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
+    ctx.expect("rows written beside it", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
     large = "INSERT INTO public.blobs (id, body) VALUES (3, repeat('x', 100 * 1000 * 1000))"
-    bench.expect("100 MB of text", bench.attempt(partial(_write_beside, bench, client, large)), equals="done")
+    ctx.expect("100 MB of text", ctx.attempt(partial(_write_beside, ctx, client, large)), equals="done")
     # measured where it lies: to bring it here would cost more than the capture did
-    kept = f"SELECT length(c.data_after ->> 'body') FROM ({bench.target.statements.changes}) c WHERE c.table_name = 'blobs'"
-    bench.expect("bytes kept", [row[0] for row in bench.admin.rows(kept)], equals=[100 * 1000 * 1000])
+    kept = f"SELECT length(c.data_after ->> 'body') FROM ({ctx.target.statements.changes}) c WHERE c.table_name = 'blobs'"
+    ctx.expect("bytes kept", [row[0] for row in ctx.admin.rows(kept)], equals=[100 * 1000 * 1000])
 
 
-def _blobs_are_not_captured(bench: Bench) -> None:
-    bench.rewrite_capture(
+def _blobs_are_not_captured(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         ("IF TG_OP = 'INSERT' THEN", "IF TG_TABLE_NAME = 'blobs' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
     )
 
 
 @breaks(hostile_values, at="an escaped NUL")
-def hostile_values_are_not_captured(bench: Bench) -> None:
-    _blobs_are_not_captured(bench)
+def hostile_values_are_not_captured(ctx: CheckContext) -> None:
+    _blobs_are_not_captured(ctx)
 
 
 @breaks(large_values, at="bytes kept")
-def large_values_are_not_captured(bench: Bench) -> None:
-    _blobs_are_not_captured(bench)
+def large_values_are_not_captured(ctx: CheckContext) -> None:
+    _blobs_are_not_captured(ctx)
 
 
 @check(
@@ -208,27 +208,27 @@ def large_values_are_not_captured(bench: Bench) -> None:
     area="rights of the application role",
     needs=(TRANSACTION_BLOCKS,),
 )
-def least_rights(bench: Bench) -> None:
-    role = f"least_{bench.database[-6:]}"
-    bench.admin.run(
+def least_rights(ctx: CheckContext) -> None:
+    role = f"least_{ctx.database[-6:]}"
+    ctx.admin.run(
         f"CREATE ROLE {role}; GRANT INSERT ON public.posts TO {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
     )
-    client: Client = bench.admin
+    client: Client = ctx.admin
 
     def write() -> None:
         with client.transaction():
             client.run(f"SET LOCAL ROLE {role}")
-            bench.application.declare(client, ADA)
-            bench.insert_post(client, "least")
+            ctx.application.declare(client, ADA)
+            ctx.insert_post(client, "least")
 
     try:
-        bench.expect("its write", bench.attempt(write), equals="done")
-        bench.expect("actor", bench.actor_of("least"), equals=ADA.reference)
-        bench.expect("rows without an audit row", _unaudited(bench), equals=[])
+        ctx.expect("its write", ctx.attempt(write), equals="done")
+        ctx.expect("actor", ctx.actor_of("least"), equals=ADA.reference)
+        ctx.expect("rows without an audit row", _unaudited(ctx), equals=[])
     finally:
         client.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @breaks(least_rights, at="its write")
-def least_rights_with_those_of_the_caller(bench: Bench) -> None:
-    bench.rewrite_capture(("SECURITY DEFINER", ""))
+def least_rights_with_those_of_the_caller(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("SECURITY DEFINER", ""))

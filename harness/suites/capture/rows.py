@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.habits import ADA, CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.CAPTURE
 
@@ -26,28 +26,28 @@ _HERE = Section.CAPTURE
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
-def keys(bench: Bench) -> None:
-    client, entry = bench.client(), "6f1e2d3c-0000-4000-8000-00000000abcd"
-    with bench.audited(client, ADA):
+def keys(ctx: CheckContext) -> None:
+    client, entry = ctx.client(), "6f1e2d3c-0000-4000-8000-00000000abcd"
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.posts (id, slug) VALUES (41, 'x')")
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
         client.run(f"INSERT INTO public.ledger VALUES (1, '{entry}', 1), (2, '{entry}', 1)")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts; DELETE FROM public.authors; DELETE FROM public.ledger WHERE tenant = 2")
-    gone = {each.table_name: each.table_pk for each in bench.changes() if each.op == "delete"}
-    bench.expect("a number", gone.get("posts"), equals={"id": 41})
-    bench.expect("a text not named id", gone.get("authors"), equals={"code": "k-1"})
-    bench.expect("both parts of a composite key", gone.get("ledger"), equals={"tenant": 2, "entry": entry})
+    gone = {each.table_name: each.table_pk for each in ctx.changes() if each.op == "delete"}
+    ctx.expect("a number", gone.get("posts"), equals={"id": 41})
+    ctx.expect("a text not named id", gone.get("authors"), equals={"code": "k-1"})
+    ctx.expect("both parts of a composite key", gone.get("ledger"), equals={"tenant": 2, "entry": entry})
 
 
 @breaks(keys, at="a number")
-def keys_as_text(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.table_pk := jsonb_build_object('id', NEW.table_pk ->> 'id')")
+def keys_as_text(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.table_pk := jsonb_build_object('id', NEW.table_pk ->> 'id')")
 
 
 @breaks(keys, at="both parts of a composite key")
-def keys_only_their_first_part(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.table_pk := NEW.table_pk - 'tenant'")
+def keys_only_their_first_part(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.table_pk := NEW.table_pk - 'tenant'")
 
 
 @check(
@@ -58,22 +58,22 @@ def keys_only_their_first_part(bench: Bench) -> None:
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
-def key_change(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def key_change(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit'), ('m-1', 'Mo')")
-    with bench.audited(client, ADA):
+    with ctx.audited(client, ADA):
         client.run("UPDATE public.authors SET code = replace(code, '-1', '-2')")
-    changes = sorted(bench.changes("authors")[2:], key=lambda each: each.data_after["code"])
-    bench.expect("keys after", [each.table_pk for each in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
-    if bench.claims(Feature.CHANGED_FROM):
-        bench.expect("keys before", [each.changed_from for each in changes], equals=[{"code": "k-1"}, {"code": "m-1"}])
-    bench.expect("names", [each.data_after["name"] for each in changes], equals=["Kit", "Mo"])
+    changes = sorted(ctx.changes("authors")[2:], key=lambda each: each.data_after["code"])
+    ctx.expect("keys after", [each.table_pk for each in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
+    if ctx.claims(TrailFeature.CHANGED_FROM):
+        ctx.expect("keys before", [each.changed_from for each in changes], equals=[{"code": "k-1"}, {"code": "m-1"}])
+    ctx.expect("names", [each.data_after["name"] for each in changes], equals=["Kit", "Mo"])
 
 
 @breaks(key_change, at="keys before")
-def key_change_forgets_the_old_key(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.changed_from := NULL")
+def key_change_forgets_the_old_key(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.changed_from := NULL")
 
 
 @check(
@@ -84,20 +84,20 @@ def key_change_forgets_the_old_key(bench: Bench) -> None:
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
-def renamed_key(bench: Bench) -> None:
-    bench.owner.run("ALTER TABLE public.authors RENAME COLUMN code TO handle")
-    client = bench.client()
-    with bench.audited(client, ADA):
+def renamed_key(ctx: CheckContext) -> None:
+    ctx.owner.run("ALTER TABLE public.authors RENAME COLUMN code TO handle")
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
-    bench.expect("key", [each.table_pk for each in bench.changes("authors")], equals=[{"handle": "k-1"}])
-    if bench.target.is_reference:
-        problem = bench.target.coverage(bench.owner)["public.authors"]
-        bench.expect("coverage has something to say", problem is not None, equals=True)
+    ctx.expect("key", [each.table_pk for each in ctx.changes("authors")], equals=[{"handle": "k-1"}])
+    if ctx.target.is_reference:
+        problem = ctx.target.coverage(ctx.owner)["public.authors"]
+        ctx.expect("coverage has something to say", problem is not None, equals=True)
 
 
 @breaks(renamed_key, at="key")
-def renamed_key_is_not_noticed(bench: Bench) -> None:
-    bench.rewrite_capture(("CASE WHEN r.image ? v_key THEN", "CASE WHEN true THEN"))
+def renamed_key_is_not_noticed(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("CASE WHEN r.image ? v_key THEN", "CASE WHEN true THEN"))
 
 
 @check(
@@ -108,21 +108,21 @@ def renamed_key_is_not_noticed(bench: Bench) -> None:
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
-def identifiers(bench: Bench) -> None:
-    bench.expect("putting capture on the table", bench.attached['"Shop"."Order ""Items"""'], equals="done")
-    client = bench.client()
-    with bench.audited(client, ADA):
+def identifiers(ctx: CheckContext) -> None:
+    ctx.expect("putting capture on the table", ctx.attached['"Shop"."Order ""Items"""'], equals="done")
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run('INSERT INTO "Shop"."Order ""Items""" VALUES (1, \'x\', 2)')
-    changes = bench.changes()
-    if bench.expect("rows captured", len(changes), equals=1):
-        bench.expect("table", [changes[0].table_schema, changes[0].table_name], equals=["Shop", 'Order "Items"'])
-        bench.expect("key", changes[0].table_pk, equals={"Order-Id": 1})
-        bench.expect("data after", changes[0].data_after, equals={"Order-Id": 1, "näme; DROP": "x", "select": 2})
+    changes = ctx.changes()
+    if ctx.expect("rows captured", len(changes), equals=1):
+        ctx.expect("table", [changes[0].table_schema, changes[0].table_name], equals=["Shop", 'Order "Items"'])
+        ctx.expect("key", changes[0].table_pk, equals={"Order-Id": 1})
+        ctx.expect("data after", changes[0].data_after, equals={"Order-Id": 1, "näme; DROP": "x", "select": 2})
 
 
 @breaks(identifiers, at="rows captured")
-def identifiers_not_captured(bench: Bench) -> None:
-    bench.disable_capture('"Shop"."Order ""Items"""')
+def identifiers_not_captured(ctx: CheckContext) -> None:
+    ctx.disable_capture('"Shop"."Order ""Items"""')
 
 
 # --- what a row holds ------------------------------------------------------------------------------------
@@ -136,33 +136,33 @@ def identifiers_not_captured(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def column_names(bench: Bench) -> None:
+def column_names(ctx: CheckContext) -> None:
     names = ("n", "r", "o", "image", "ordinal", "key", "value", "new_rows", "v_key", "op")
-    bench.owner.run(
+    ctx.owner.run(
         f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{name} text' for name in names)});"
         "GRANT ALL ON public.odd TO harness_app"
     )
-    kept = bench.claims(Feature.CHANGED_FROM)
-    bench.target.attach(bench.owner, "public.odd", changed_from=kept)
-    client = bench.client()
+    kept = ctx.claims(TrailFeature.CHANGED_FROM)
+    ctx.target.attach(ctx.owner, "public.odd", changed_from=kept)
+    client = ctx.client()
 
     def writes() -> None:
-        with bench.audited(client, ADA):
+        with ctx.audited(client, ADA):
             client.run("INSERT INTO public.odd (id, n, r) VALUES (1, 'a', 'b')")
             client.run("UPDATE public.odd SET r = 'c'")
             client.run("DELETE FROM public.odd")
 
-    bench.expect("the writes", bench.attempt(writes), equals="done")
-    changes = bench.changes("odd")
-    bench.expect("operations", [each.op for each in changes], equals=["insert", "update", "delete"])
-    bench.expect("values", [(each.data_after or {}).get("n") for each in changes], equals=["a", "a", None])
+    ctx.expect("the writes", ctx.attempt(writes), equals="done")
+    changes = ctx.changes("odd")
+    ctx.expect("operations", [each.op for each in changes], equals=["insert", "update", "delete"])
+    ctx.expect("values", [(each.data_after or {}).get("n") for each in changes], equals=["a", "a", None])
     if kept:
-        bench.expect("prior values", [each.changed_from for each in changes], equals=[None, {"r": "b"}, None])
+        ctx.expect("prior values", [each.changed_from for each in changes], equals=[None, {"r": "b"}, None])
 
 
 @breaks(column_names, at="the writes")
-def column_names_shadow_the_row(bench: Bench) -> None:
-    bench.rewrite_capture(("to_jsonb(n.*)", "to_jsonb(n)"))
+def column_names_shadow_the_row(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("to_jsonb(n.*)", "to_jsonb(n)"))
 
 
 @check(
@@ -172,30 +172,30 @@ def column_names_shadow_the_row(bench: Bench) -> None:
     severity=P0,
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.CHANGED_FIELDS,),
+    requires_features=(TrailFeature.CHANGED_FIELDS,),
 )
-def json_values(bench: Bench) -> None:
-    bench.owner.run(
+def json_values(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE TABLE public.documents (id int PRIMARY KEY, body jsonb, price numeric);"
         "GRANT ALL ON public.documents TO harness_app"
     )
-    kept = bench.claims(Feature.CHANGED_FROM)
-    bench.target.attach(bench.owner, "public.documents", changed_from=kept)
-    client = bench.client()
-    with bench.audited(client, ADA):
+    kept = ctx.claims(TrailFeature.CHANGED_FROM)
+    ctx.target.attach(ctx.owner, "public.documents", changed_from=kept)
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.documents VALUES (1, '1', 1.0)")
         client.run("UPDATE public.documents SET body = '\"1\"'")
         client.run("UPDATE public.documents SET price = 1.00")
-    changes = bench.changes("documents")
-    scale = ("price",) if bench.target.is_reference else changes[-1].changed_fields  # 1.0 and 1.00 are equal numbers
-    bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("body",), scale])
+    changes = ctx.changes("documents")
+    scale = ("price",) if ctx.target.is_reference else changes[-1].changed_fields  # 1.0 and 1.00 are equal numbers
+    ctx.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("body",), scale])
     if kept:
-        bench.expect("prior value", changes[1].changed_from if len(changes) > 1 else None, equals={"body": 1})
+        ctx.expect("prior value", changes[1].changed_from if len(changes) > 1 else None, equals={"body": 1})
 
 
 @breaks(json_values, at="changed fields")
-def json_values_compared_as_bare_text(bench: Bench) -> None:
-    bench.rewrite_capture(
+def json_values_compared_as_bare_text(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         (
             "f.value::text IS DISTINCT FROM (p.old_image -> f.key)::text",
             "f.value #>> '{}' IS DISTINCT FROM p.old_image ->> f.key",
@@ -211,27 +211,27 @@ def json_values_compared_as_bare_text(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def float_digits(bench: Bench) -> None:
-    bench.owner.run(
+def float_digits(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE TABLE public.measured (id int PRIMARY KEY, reading float8); GRANT ALL ON public.measured TO harness_app"
     )
-    bench.target.attach(bench.owner, "public.measured")
-    client = bench.client()
-    with bench.audited(client, ADA):
+    ctx.target.attach(ctx.owner, "public.measured")
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("SET LOCAL extra_float_digits = -15")
         client.run("INSERT INTO public.measured VALUES (1, 1.25)")
         client.run("UPDATE public.measured SET reading = 1.375")
         kept = client.value("SELECT current_setting('extra_float_digits')")
-    changes = bench.changes("measured")
-    bench.expect("readings", [each.data_after["reading"] for each in changes], equals=[1.25, 1.375])
-    if bench.claims(Feature.CHANGED_FIELDS):
-        bench.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("reading",)])
-    bench.expect("the client's own setting afterwards", kept, equals="-15")
+    changes = ctx.changes("measured")
+    ctx.expect("readings", [each.data_after["reading"] for each in changes], equals=[1.25, 1.375])
+    if ctx.claims(TrailFeature.CHANGED_FIELDS):
+        ctx.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("reading",)])
+    ctx.expect("the client's own setting afterwards", kept, equals="-15")
 
 
 @breaks(float_digits, at="readings")
-def float_digits_of_the_client(bench: Bench) -> None:
-    bench.rewrite_capture(("SET extra_float_digits TO '1'", ""))
+def float_digits_of_the_client(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("SET extra_float_digits TO '1'", ""))
 
 
 @check(
@@ -242,26 +242,26 @@ def float_digits_of_the_client(bench: Bench) -> None:
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
-def nested_writes(bench: Bench) -> None:
-    bench.owner.run(
+def nested_writes(ctx: CheckContext) -> None:
+    ctx.owner.run(
         "CREATE TABLE public.orders (id int PRIMARY KEY, state text); GRANT ALL ON public.orders TO harness_app;"
         "CREATE FUNCTION public.settle() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN UPDATE public.orders SET state = ''final'' WHERE id = NEW.id; RETURN NULL; END';"
         "CREATE TRIGGER a_settle AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.settle()"
     )
-    bench.target.attach(bench.owner, "public.orders")
-    client = bench.client()
-    with bench.audited(client, ADA):
+    ctx.target.attach(ctx.owner, "public.orders")
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("INSERT INTO public.orders VALUES (1, 'initial')")
-    stored = bench.admin.value("SELECT state FROM public.orders")
-    states = [each.data_after["state"] for each in bench.changes("orders")]
-    bench.expect("states in the order of capture", states, equals=["initial", "final"])
-    bench.expect("the last state is the one stored", states[-1:], equals=[stored])
+    stored = ctx.admin.value("SELECT state FROM public.orders")
+    states = [each.data_after["state"] for each in ctx.changes("orders")]
+    ctx.expect("states in the order of capture", states, equals=["initial", "final"])
+    ctx.expect("the last state is the one stored", states[-1:], equals=[stored])
 
 
 @breaks(nested_writes, at="states in the order of capture")
-def nested_writes_captured_by_statement(bench: Bench) -> None:
-    bench.sabotage(
+def nested_writes_captured_by_statement(ctx: CheckContext) -> None:
+    ctx.sabotage(
         "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
         "AS 'SELECT false'"
     )

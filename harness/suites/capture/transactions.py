@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import Feature
+from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
 from harness.suites.habits import ADA
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
 
 _HERE = Section.CAPTURE
 
@@ -27,25 +27,25 @@ _HERE = Section.CAPTURE
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
-def one_transaction(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
-        bench.insert_post(client, "a")
+def one_transaction(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        ctx.insert_post(client, "a")
         with client.transaction():
-            bench.insert_post(client, "b")
+            ctx.insert_post(client, "b")
         client.run("UPDATE public.posts SET views = 1")
-    bench.write(client, ADA, "c")
-    changes = bench.changes("posts")
-    bench.expect("records of the first transaction", len({each.transaction_id for each in changes[:4]}), equals=1)
-    bench.expect("records in all", len({each.transaction_id for each in changes}), equals=2)
-    bench.expect("records without a change", bench.target.count_transactions(bench.admin), equals=2)
-    if bench.target.is_reference:
-        bench.expect("transaction ids known", [each.txid is not None for each in changes], equals=[True] * 5)
+    ctx.write(client, ADA, "c")
+    changes = ctx.changes("posts")
+    ctx.expect("records of the first transaction", len({each.transaction_id for each in changes[:4]}), equals=1)
+    ctx.expect("records in all", len({each.transaction_id for each in changes}), equals=2)
+    ctx.expect("records without a change", ctx.target.count_transactions(ctx.admin), equals=2)
+    if ctx.target.is_reference:
+        ctx.expect("transaction ids known", [each.txid is not None for each in changes], equals=[True] * 5)
 
 
 @breaks(one_transaction, at="records of the first transaction")
-def one_transaction_torn_apart(bench: Bench) -> None:
-    bench.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
+def one_transaction_torn_apart(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
 
 
 @check(
@@ -56,20 +56,20 @@ def one_transaction_torn_apart(bench: Bench) -> None:
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
-def rollback(bench: Bench) -> None:
-    client = bench.client()
-    bench.application.begin(client)
-    bench.application.declare(client, ADA)
-    bench.insert_post(client, "undone")
-    client.run(bench.application.undo)
-    bench.write(client, ADA, "kept")
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes()], equals=["kept"])
-    bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=1)
+def rollback(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.application.begin(client)
+    ctx.application.declare(client, ADA)
+    ctx.insert_post(client, "undone")
+    client.run(ctx.application.undo)
+    ctx.write(client, ADA, "kept")
+    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
 @breaks(rollback, at="changes")
-def rollback_that_commits(bench: Bench) -> None:
-    bench.application.undo = "COMMIT"
+def rollback_that_commits(ctx: CheckContext) -> None:
+    ctx.application.undo = "COMMIT"
 
 
 @check(
@@ -80,25 +80,25 @@ def rollback_that_commits(bench: Bench) -> None:
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
-def savepoint(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def savepoint(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         client.run("SAVEPOINT s")
-        bench.insert_post(client, "undone")
-        client.run(bench.application.undo_to.format("s"))
-        bench.insert_post(client, "kept")
-    with bench.audited(client, ADA):
+        ctx.insert_post(client, "undone")
+        client.run(ctx.application.undo_to.format("s"))
+        ctx.insert_post(client, "kept")
+    with ctx.audited(client, ADA):
         client.run("SAVEPOINT s")
-        bench.insert_post(client, "undone too")
-        client.run(bench.application.undo_to.format("s"))
-    bench.expect("changes", [each.data_after["slug"] for each in bench.changes()], equals=["kept"])
-    bench.expect("actor", [each.actor for each in bench.changes()], equals=[ADA.reference])
-    bench.expect("audit transactions", bench.target.count_transactions(bench.admin), equals=1)
+        ctx.insert_post(client, "undone too")
+        client.run(ctx.application.undo_to.format("s"))
+    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
+    ctx.expect("actor", [each.actor for each in ctx.changes()], equals=[ADA.reference])
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
 @breaks(savepoint, at="changes")
-def savepoint_that_is_released(bench: Bench) -> None:
-    bench.application.undo_to = "RELEASE SAVEPOINT {}"
+def savepoint_that_is_released(ctx: CheckContext) -> None:
+    ctx.application.undo_to = "RELEASE SAVEPOINT {}"
 
 
 @check(
@@ -109,28 +109,28 @@ def savepoint_that_is_released(bench: Bench) -> None:
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
-def two_phase(bench: Bench) -> None:
-    one, other = bench.clients(2)
-    name = bench.database
+def two_phase(ctx: CheckContext) -> None:
+    one, other = ctx.clients(2)
+    name = ctx.database
     one.run("BEGIN")
-    bench.application.declare(one, ADA)
-    bench.insert_post(one, "two-phase")
+    ctx.application.declare(one, ADA)
+    ctx.insert_post(one, "two-phase")
     one.run(f"PREPARE TRANSACTION '{name}'")
     try:
-        bench.expect("changes while prepared", len(bench.changes()), equals=0)
+        ctx.expect("changes while prepared", len(ctx.changes()), equals=0)
         other.run(f"COMMIT PREPARED '{name}'")
     except SqlError:
-        bench.admin.run(f"ROLLBACK PREPARED '{name}'")  # or the database could not be dropped
+        ctx.admin.run(f"ROLLBACK PREPARED '{name}'")  # or the database could not be dropped
         raise
-    bench.expect(
-        "changes after the commit", [each.data_after["slug"] for each in bench.changes()], equals=["two-phase"]
+    ctx.expect(
+        "changes after the commit", [each.data_after["slug"] for each in ctx.changes()], equals=["two-phase"]
     )
-    bench.expect("actor", [each.actor for each in bench.changes()], equals=[ADA.reference])
+    ctx.expect("actor", [each.actor for each in ctx.changes()], equals=[ADA.reference])
 
 
 @breaks(two_phase, at="actor")
-def two_phase_without_an_actor(bench: Bench) -> None:
-    bench.application.declare = bench.application.declare_nothing
+def two_phase_without_an_actor(ctx: CheckContext) -> None:
+    ctx.application.declare = ctx.application.declare_nothing
 
 
 @check(
@@ -141,26 +141,26 @@ def two_phase_without_an_actor(bench: Bench) -> None:
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
-def killed_connection(bench: Bench) -> None:
-    client = bench.client()
-    bench.application.begin(client)
-    bench.application.declare(client, ADA)
-    bench.insert_post(client, "lost")
+def killed_connection(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.application.begin(client)
+    ctx.application.declare(client, ADA)
+    ctx.insert_post(client, "lost")
     pid = client.server_pid()
-    bench.admin.value("SELECT pg_terminate_backend(%s, 5000)", [pid])
-    outcome = bench.attempt(lambda: client.run("COMMIT"))
-    bench.fact("what the client was told", outcome)
-    bench.fact("server connection killed", pid)
-    bench.expect("the client was told", outcome != "done", equals=True)
-    bench.expect("rows", bench.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-    bench.expect("changes", len(bench.changes()), equals=0)
-    bench.write(bench.client(), ADA, "next")
-    bench.expect("changes of the next transaction", len(bench.changes()), equals=1)
+    ctx.admin.value("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    outcome = ctx.attempt(lambda: client.run("COMMIT"))
+    ctx.fact("what the client was told", outcome)
+    ctx.fact("server connection killed", pid)
+    ctx.expect("the client was told", outcome != "done", equals=True)
+    ctx.expect("rows", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("changes", len(ctx.changes()), equals=0)
+    ctx.write(ctx.client(), ADA, "next")
+    ctx.expect("changes of the next transaction", len(ctx.changes()), equals=1)
 
 
 @breaks(killed_connection, at="rows")
-def killed_connection_without_a_transaction(bench: Bench) -> None:
-    bench.application.begin = bench.application.begin_nothing
+def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
+    ctx.application.begin = ctx.application.begin_nothing
 
 
 @check(
@@ -170,29 +170,29 @@ def killed_connection_without_a_transaction(bench: Bench) -> None:
     severity=P0,
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
-    claims=(Feature.CONTRACT_TABLES,),
+    requires_features=(TrailFeature.CONTRACT_TABLES,),
 )
-def reused_txid(bench: Bench) -> None:
-    client = bench.client()
-    with bench.audited(client, ADA):
+def reused_txid(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
         txid = client.value("SELECT txid_current()")
         # what a dump taken elsewhere brings along: ids of a cluster that counted differently
-        bench.admin.run(
+        ctx.admin.run(
             "INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref) VALUES "
             '(gen_random_uuid(), %s, \'2020-02-02\', \'{"type": "user", "id": "somebody else"}\')',
             [txid],
         )
-        bench.insert_post(client, "mine")
-    changes = bench.changes("posts")
-    if bench.expect("rows captured", len(changes), equals=1):
-        if bench.target.is_reference:
-            bench.expect("transaction id", changes[0].txid, equals=txid)
-        bench.expect("actor", changes[0].actor, equals=ADA.reference)
+        ctx.insert_post(client, "mine")
+    changes = ctx.changes("posts")
+    if ctx.expect("rows captured", len(changes), equals=1):
+        if ctx.target.is_reference:
+            ctx.expect("transaction id", changes[0].txid, equals=txid)
+        ctx.expect("actor", changes[0].actor, equals=ADA.reference)
 
 
 @breaks(reused_txid, at="actor")
-def reused_txid_is_looked_up(bench: Bench) -> None:
-    bench.rewrite_capture(
+def reused_txid_is_looked_up(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
         (
             "uuid := public.threadline_transaction_id()",
             "uuid := coalesce((SELECT id FROM public.audit_transactions WHERE txid = txid_current() "

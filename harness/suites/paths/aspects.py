@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.audit.target_file import Feature
-from harness.checks.record import Findings, NotApplicableError, NotExercisedError
+from harness.audit.target_file import TrailFeature
+from harness.checks.record import CheckRecord, NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Check, Control, Safety, breaks, check
 from harness.database import quote_name
 from harness.errors import TimedOutError
@@ -41,10 +41,10 @@ from harness.suites.paths.expectations import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import CheckFunction
     from harness.host.declarations import PathDeclaration
-    from harness.host.path_runner import Path, Seen, Taken
+    from harness.host.path_runner import PathRun, Seen, Taken
 
 #: what may come of the same a second time
 _WHOLE = ("refused", "again", "once")
@@ -82,74 +82,74 @@ def _made(path: PathDeclaration, aspect: _Aspect, *, reference: bool) -> Check:
         severity=aspect.severity,
         area=f"audited path, {path.kind}",
         needs=(TRANSACTION_BLOCKS,),
-        claims=(Feature.LIBRARY,) if reference else (),
-        apart=f"{TOGETHER} {name}" if aspect.alone else TOGETHER,
+        requires_features=(TrailFeature.LIBRARY,) if reference else (),
+        serial_group=f"{TOGETHER} {name}" if aspect.alone else TOGETHER,
         path=PathLabel(name=path.name, title=path.title, kind=path.kind, aspect=aspect.name),
-        safe=Safety.PATH,
+        environment_safety=Safety.PATH,
     )
     # a deadline for each request, and for the rows that come of it
     return replace(declare(_judged(path, aspect.function)), longest_s=max(90.0, 30.0 + 6 * path.deadline_s))
 
 
 def _judged(path: PathDeclaration, function: Any) -> CheckFunction:
-    def judge(bench: Findings) -> None:
+    def judge(ctx: CheckRecord) -> None:
         if path.not_applicable:
             raise NotApplicableError(path.not_applicable)
-        function(path, bench)
+        function(path, ctx)
 
     return judge
 
 
-def once(declared: PathDeclaration, bench: Findings) -> None:
+def once(declared: PathDeclaration, ctx: CheckRecord) -> None:
     """Take the path once, and find exactly what is declared of it."""
-    caller = first_caller(declared, bench)
+    caller = first_caller(declared, ctx)
     values = Values(caller)
-    with the_path(declared, bench) as path:
-        bench.fact("told from others by", values.unique)
-        if bench.site.about:
-            bench.fact("host", bench.site.about)
+    with the_path(declared, ctx) as path:
+        ctx.fact("told from others by", values.unique)
+        if ctx.site.about:
+            ctx.fact("host", ctx.site.about)
         taken = require_exercised(path.take(values))
         late = declared.kind == "HTTP" and taken.succeeded and path.count(values) < path.expected.rows
-        if expect_done(bench, path, taken):
+        if expect_done(ctx, path, taken):
             seen = path.look(values, wanted=path.expected.rows)
-            expect_rows(bench, path, values, seen)
-            tell_apart(bench, path, expect_kept(bench, path, values, seen), late=late)
+            expect_rows(ctx, path, values, seen)
+            tell_apart(ctx, path, expect_kept(ctx, path, values, seen), late=late)
 
 
-def repeated(declared: PathDeclaration, bench: Findings) -> None:
+def repeated(declared: PathDeclaration, ctx: CheckRecord) -> None:
     """Send the same request, or put in the same job, twice."""
-    values = Values(first_caller(declared, bench))
-    with the_path(declared, bench) as path:
+    values = Values(first_caller(declared, ctx))
+    with the_path(declared, ctx) as path:
         first = require_exercised(path.take(values))
-        if not expect_done(bench, path, first):
+        if not expect_done(ctx, path, first):
             return
         path.look(values, wanted=path.expected.rows)
-        if bench.otherwise:
-            _undo_what_refuses(bench, path, values)
+        if ctx.sabotaged:
+            _undo_what_refuses(ctx, path, values)
         again = require_exercised(path.act(values))
         ended = _ended(path, again)
         later = declared.kind == "job" and again.job is None and again.succeeded
         enqueues = later and not declared.command
-        if enqueues and bench.site.admin is not None:
-            with bench.site.admin() as admin:
+        if enqueues and ctx.site.admin is not None:
+            with ctx.site.admin() as admin:
                 ended = failures.when_tried(path, values, admin)
         # the rows of a job that has ended are committed: none is waited for any longer
         seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=None if later and not ended else 1.0)
         found = _second_time(path, again, seen, ended)
         if found == "once" and enqueues and not ended:
             raise NotExercisedError("the second left no rows, and nobody can tell whether its job was done")
-        bench.fact("the second time", found)
+        ctx.fact("the second time", found)
         if ended:
-            bench.fact("the second job", ended)
+            ctx.fact("the second job", ended)
         undeclared = found if found in _WHOLE else " or ".join(_WHOLE)
-        bench.expect("the second time", found, equals=declared.repeated or undeclared)
+        ctx.expect("the second time", found, equals=declared.repeated or undeclared)
         actor = wanted_actor(path, values)
         wrong = sum(not same_actor(each.actor, actor) for each in seen.changes)
-        bench.expect("rows that name another actor", wrong, equals=0)
-        expect_kept(bench, path, values, seen)
+        ctx.expect("rows that name another actor", wrong, equals=0)
+        expect_kept(ctx, path, values, seen)
 
 
-def _second_time(path: Path, again: Taken, seen: Seen, ended: str) -> str:
+def _second_time(path: PathRun, again: Taken, seen: Seen, ended: str) -> str:
     whole, rows, transactions = path.expected.rows, len(seen.changes), len(seen.transactions)
     done = again.succeeded and (not ended or ended.startswith("completed"))
     if rows == whole and again.is_refused:
@@ -163,7 +163,7 @@ def _second_time(path: Path, again: Taken, seen: Seen, ended: str) -> str:
     return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {ended or 'none'}{exited}"
 
 
-def _ended(path: Path, taken: Taken) -> str:
+def _ended(path: PathRun, taken: Taken) -> str:
     try:
         state = path.job_ended(taken)
     except TimedOutError as error:
@@ -171,18 +171,18 @@ def _ended(path: Path, taken: Taken) -> str:
     return str(state) if state else ""
 
 
-def _undo_what_refuses(bench: Findings, path: Path, values: Values) -> None:
+def _undo_what_refuses(ctx: CheckRecord, path: PathRun, values: Values) -> None:
     """As a control: let nothing stand in the way of a second time."""
-    if bench.site.admin is None:
+    if ctx.site.admin is None:
         raise NotExercisedError("only what the harness stood up itself is broken on purpose")
-    with bench.site.admin() as admin:
+    with ctx.site.admin() as admin:
         for name in path.expected.where:
             table, column = quote_name(path.expected.table), quote_name(name)
             admin.run(
                 f"UPDATE {table} SET {column} = {column} || '-of-the-first-time' WHERE {column} = %s",
                 [values.unique],
             )
-    bench.fact("undone before the second time", list(path.expected.where))
+    ctx.fact("undone before the second time", list(path.expected.where))
 
 
 _ASPECTS = (
@@ -241,39 +241,39 @@ def _controls(made: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[C
         yield breaks(made, at=JOB)(update_refused_by_the_host)
 
 
-def another_actor(bench: Bench) -> None:
-    bench.tamper_at_commit(
+def another_actor(ctx: CheckContext) -> None:
+    ctx.tamper_at_commit(
         "audit_transactions",
         """UPDATE public.audit_transactions SET actor_ref = '{"type": "user", "id": "else"}' WHERE id = NEW.id""",
     )
 
 
-def another_correlation(bench: Bench) -> None:
-    bench.tamper_at_commit(
+def another_correlation(ctx: CheckContext) -> None:
+    ctx.tamper_at_commit(
         "audit_actions", "UPDATE public.audit_actions SET correlation_id = 'of-another' WHERE id = NEW.id"
     )
 
 
-def insert_lost(bench: Bench) -> None:
-    bench.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'insert'")
+def insert_lost(ctx: CheckContext) -> None:
+    ctx.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'insert'")
 
 
-def update_lost(bench: Bench) -> None:
+def update_lost(ctx: CheckContext) -> None:
     """What a job writes is lost from the trail; what prepares it is not."""
-    bench.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'update'")
+    ctx.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'update'")
 
 
-def inserted_row_gone(bench: Bench) -> None:
-    _row_gone(bench, "insert")
+def inserted_row_gone(ctx: CheckContext) -> None:
+    _row_gone(ctx, "insert")
 
 
-def updated_row_gone(bench: Bench) -> None:
-    _row_gone(bench, "update")
+def updated_row_gone(ctx: CheckContext) -> None:
+    _row_gone(ctx, "update")
 
 
-def _row_gone(bench: Bench, operation: str) -> None:
+def _row_gone(ctx: CheckContext, operation: str) -> None:
     """The trail is right, and what it tells of is not there: taken away past capture, when the host has looked."""
-    bench.tamper_at_commit(
+    ctx.tamper_at_commit(
         "audit_changes",
         f"IF NEW.op = '{operation}' THEN PERFORM set_config('session_replication_role', 'replica', true); "
         "DELETE FROM public.posts WHERE id = (NEW.table_pk ->> 'id')::bigint; "
@@ -281,14 +281,14 @@ def _row_gone(bench: Bench, operation: str) -> None:
     )
 
 
-def insert_refused_by_the_host(bench: Bench) -> None:
+def insert_refused_by_the_host(ctx: CheckContext) -> None:
     """The trail holds another key than was written while the host still looks: it has to refuse."""
-    bench.tamper_for_now("audit_changes", """IF NEW.op = 'insert' THEN NEW.table_pk := '{"id": 0}'; END IF""")
+    ctx.tamper_for_now("audit_changes", """IF NEW.op = 'insert' THEN NEW.table_pk := '{"id": 0}'; END IF""")
 
 
-def update_refused_by_the_host(bench: Bench) -> None:
-    bench.tamper_for_now("audit_changes", """IF NEW.op = 'update' THEN NEW.table_pk := '{"id": 0}'; END IF""")
+def update_refused_by_the_host(ctx: CheckContext) -> None:
+    ctx.tamper_for_now("audit_changes", """IF NEW.op = 'update' THEN NEW.table_pk := '{"id": 0}'; END IF""")
 
 
-def something_else_happens(bench: Bench) -> None:
-    bench.otherwise = True
+def something_else_happens(ctx: CheckContext) -> None:
+    ctx.sabotaged = True

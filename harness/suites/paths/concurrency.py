@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.record import Findings, NotExercisedError
+from harness.checks.record import CheckRecord, NotExercisedError
 from harness.errors import TimedOutError
 from harness.host.path_runner import Taken
 from harness.host.site import Values
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declarations import Caller, PathDeclaration
-    from harness.host.path_runner import Path, Seen
+    from harness.host.path_runner import PathRun, Seen
 
 #: the expectation that a row of another caller turns
 OTHERS = "rows that name another caller"
@@ -39,25 +39,25 @@ class _Time(Struct, frozen=True):
     taken: Taken
 
 
-def two_callers(declared: PathDeclaration, bench: Findings) -> None:
+def two_callers(declared: PathDeclaration, ctx: CheckRecord) -> None:
     """Let two callers take the path side by side, and find each one's rows under their own name."""
-    callers = bench.site.callers[:2]
+    callers = ctx.site.callers[:2]
     if len(callers) < 2:
         raise NotExercisedError(
-            f"two callers with different actors are needed; {bench.site.name} declares {len(callers)}"
+            f"two callers with different actors are needed; {ctx.site.name} declares {len(callers)}"
         )
     if callers[0].actor == callers[1].actor:
         raise NotExercisedError("the two callers that are declared are the same actor")
     if declared.expect and declared.expect.actor:
         raise NotExercisedError("the path is declared to have one actor, whoever calls")
-    with the_path(declared, bench) as path, _served(bench) as served:
-        times = _side_by_side(declared, bench, callers, path)
-        _judge(bench, path, times, served)
+    with the_path(declared, ctx) as path, _served(ctx) as served:
+        times = _side_by_side(declared, ctx, callers, path)
+        _judge(ctx, path, times, served)
 
 
-def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[set[str]], dict[str, set[int]]]) -> None:
+def _judge(ctx: CheckRecord, path: PathRun, times: list[_Time], served: Callable[[set[str]], dict[str, set[int]]]) -> None:
     done = [each for each in times if each.taken.succeeded]
-    bench.expect("times it was answered as declared", len(done), equals=len(times))
+    ctx.expect("times it was answered as declared", len(done), equals=len(times))
     end = time.monotonic() + path.declared.deadline_s
     whole = others = wrong = 0
     found: list[tuple[Values, Seen]] = []
@@ -75,10 +75,10 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
         right = each.values.text(path.expected.correlation) if path.site.target.statements.actions else ""
         wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
         transactions |= set(seen.transactions)
-    bench.expect("times exactly its rows were found", whole, equals=len(done))
-    bench.expect(OTHERS, others, equals=0)
-    bench.expect("times another correlation was found", wrong, equals=0)
-    bench.expect("transactions", len(transactions), equals=len(done))
+    ctx.expect("times exactly its rows were found", whole, equals=len(done))
+    ctx.expect(OTHERS, others, equals=0)
+    ctx.expect("times another correlation was found", wrong, equals=0)
+    ctx.expect("transactions", len(transactions), equals=len(done))
     # where they change one and the same row, only the last of them is still there
     times_of = Counter(key for _, seen in found for key in keys_of(seen))
     lasting = [
@@ -91,20 +91,20 @@ def _judge(bench: Findings, path: Path, times: list[_Time], served: Callable[[se
         table = rows_there(path, values)
         there += written(path, seen) in {table.count, table.loosely}
     if lasting:
-        bench.expect(THERE, there, equals=len(lasting))
+        ctx.expect(THERE, there, equals=len(lasting))
     else:
-        bench.fact(THERE, "cannot be told: each time changed the same row as another")
-    _require_sharing(bench, served(transactions), len(times))
+        ctx.fact(THERE, "cannot be told: each time changed the same row as another")
+    _require_sharing(ctx, served(transactions), len(times))
 
 
-def _side_by_side(declared: PathDeclaration, bench: Findings, callers: tuple[Caller, ...], whole: Path) -> list[_Time]:
+def _side_by_side(declared: PathDeclaration, ctx: CheckRecord, callers: tuple[Caller, ...], whole: PathRun) -> list[_Time]:
     # for its jobs too: a server connection for each of them would be more than some pools have
     together = Barrier(len(callers) * _SIDE_BY_SIDE)
 
     def rounds(caller: Caller) -> list[_Time]:
         times = []
         try:
-            with the_path(declared, bench, whole) as path:
+            with the_path(declared, ctx, whole) as path:
                 for _ in range(_ROUNDS):
                     values = Values(caller)
                     prepared = path.prepare(values)
@@ -130,16 +130,16 @@ def _side_by_side(declared: PathDeclaration, bench: Findings, callers: tuple[Cal
 
 
 @contextlib.contextmanager
-def _served(bench: Findings) -> Iterator[Callable[[set[str]], dict[str, set[int]]]]:
+def _served(ctx: CheckRecord) -> Iterator[Callable[[set[str]], dict[str, set[int]]]]:
     """Record which server process each transaction's record was written by, and under whose name.
 
     Only where the harness stood the servers up. Yields a function that returns actor id to pids, of some transactions.
     """
-    if bench.site.admin is None:
+    if ctx.site.admin is None:
         yield lambda _transactions: {}
         return
     name = f"public.harness_served_{secrets.token_hex(4)}"
-    with bench.site.admin() as admin:
+    with ctx.site.admin() as admin:
         admin.run(
             f"CREATE TABLE {name} (transaction_id text, pid int, actor jsonb);"
             f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $t$ BEGIN "
@@ -161,17 +161,17 @@ def _served(bench: Findings) -> Iterator[Callable[[set[str]], dict[str, set[int]
             admin.run(f"DROP FUNCTION {name}() CASCADE; DROP TABLE {name}")
 
 
-def _require_sharing(bench: Findings, served: dict[str, set[int]], times: int) -> None:
+def _require_sharing(ctx: CheckRecord, served: dict[str, set[int]], times: int) -> None:
     """Record a server connection that wrote for both callers; without one nothing shows that they were apart.
 
     :raises NotExercisedError: where it could have been seen, and was not.
     """
-    if bench.site.admin is None:
-        bench.fact("shared", f"{times} writes by two callers; who shared a server connection is not visible from here")
+    if ctx.site.admin is None:
+        ctx.fact("shared", f"{times} writes by two callers; who shared a server connection is not visible from here")
         return
-    bench.fact("server connections by caller", {actor: sorted(pids) for actor, pids in sorted(served.items())})
+    ctx.fact("server connections by caller", {actor: sorted(pids) for actor, pids in sorted(served.items())})
     both = set.intersection(*served.values()) if len(served) > 1 else set()
     if not both:
         raise NotExercisedError("no server connection was seen to write for both callers")
     pid = min(both)
-    bench.probed("one server connection wrote for both callers", pid, pid)
+    ctx.probed("one server connection wrote for both callers", pid, pid)

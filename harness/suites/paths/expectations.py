@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.checks.record import Findings, NotExercisedError, spell
+from harness.checks.record import CheckRecord, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows
-from harness.host.path_runner import Path, Seen, Taken
+from harness.host.path_runner import PathRun, Seen, Taken
 from harness.host.site import ANOTHER, Values, discreet, holds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ KEPT = "rows in the table"
 _EXPLAINED = "harness/host/README.md"
 
 
-def the_path(declared: PathDeclaration, bench: Findings, beside: Path | None = None) -> Path:
+def the_path(declared: PathDeclaration, ctx: CheckRecord, beside: PathRun | None = None) -> PathRun:
     """Return the path, to be taken at the check's site.
 
     :param beside: the same, that takes away what both made.
@@ -32,22 +32,22 @@ def the_path(declared: PathDeclaration, bench: Findings, beside: Path | None = N
     """
     if declared.expect is None:
         raise NotExercisedError("nothing is declared that must be found in the trail")
-    site = bench.site
+    site = ctx.site
     if declared.steps and not site.base_url:
         raise NotExercisedError(f"no base URL is declared for {site.name}")
-    return Path(declared, declared.expect, site, beside=beside, tell=bench.left_behind)
+    return PathRun(declared, declared.expect, site, beside=beside, tell=ctx.left_behind)
 
 
-def first_caller(declared: PathDeclaration, bench: Findings) -> Caller | None:
+def first_caller(declared: PathDeclaration, ctx: CheckRecord) -> Caller | None:
     """Return who takes the path.
 
     :raises NotExercisedError: when nobody is declared, and so nobody is known whom the trail must name.
     """
-    if bench.site.callers:
-        return bench.site.callers[0]
+    if ctx.site.callers:
+        return ctx.site.callers[0]
     if declared.expect and declared.expect.actor:
         return None
-    raise NotExercisedError(f"no caller is declared for {bench.site.name}, so nobody is known whom the trail must name")
+    raise NotExercisedError(f"no caller is declared for {ctx.site.name}, so nobody is known whom the trail must name")
 
 
 def require_exercised(taken: Taken) -> Taken:
@@ -56,52 +56,52 @@ def require_exercised(taken: Taken) -> Taken:
     return taken
 
 
-def expect_done(bench: Findings, path: Path, taken: Taken) -> bool:
+def expect_done(ctx: CheckRecord, path: PathRun, taken: Taken) -> bool:
     """Compare what the caller was told with what is declared; say whether it is worth looking at the trail."""
     held = True
     if taken.steps:
         declared = ", ".join(str(each.status) for each in taken.steps)
-        held = bench.expect(ANSWERS, ", ".join(map(str, taken.answers)), equals=declared)
-        held = bench.expect("what the answers hold", list(taken.amiss), equals=[]) and held
+        held = ctx.expect(ANSWERS, ", ".join(map(str, taken.answers)), equals=declared)
+        held = ctx.expect("what the answers hold", list(taken.amiss), equals=[]) and held
     if taken.exit_code is not None:
-        held = bench.expect("exit code of the command", taken.exit_code, equals=0) and held
+        held = ctx.expect("exit code of the command", taken.exit_code, equals=0) and held
     if held and taken.job is not None:
         try:
             state = path.job_ended(taken)
         except TimedOutError as error:
-            held = bench.expect(JOB, error.what, equals="completed")
+            held = ctx.expect(JOB, error.what, equals="completed")
         else:
-            held = bench.expect(JOB, state.state if state else "gone", equals="completed")
-            bench.fact("the job", state)
+            held = ctx.expect(JOB, state.state if state else "gone", equals="completed")
+            ctx.fact("the job", state)
     return held
 
 
-def wanted_actor(path: Path, values: Values) -> dict[str, Any]:
+def wanted_actor(path: PathRun, values: Values) -> dict[str, Any]:
     declared = path.expected.actor
     return {name: values.fill(each) for name, each in declared.items()} if declared else values.actor
 
 
-def expect_rows(bench: Findings, path: Path, values: Values, seen: Seen) -> None:
+def expect_rows(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> None:
     """Compare the rows of one request with what is declared of them."""
     expected, ours = path.expected, path.site.is_ours
-    bench.expect(ROWS, len(seen.changes), equals=expected.rows)
+    ctx.expect(ROWS, len(seen.changes), equals=expected.rows)
     if not seen.changes:
         return
-    bench.expect("operation", sorted({each.op for each in seen.changes}), equals=[expected.operation])
-    bench.expect("transactions", len(seen.transactions), equals=1)
-    bench.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
+    ctx.expect("operation", sorted({each.op for each in seen.changes}), equals=[expected.operation])
+    ctx.expect("transactions", len(seen.transactions), equals=1)
+    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
     actor = wanted_actor(path, values)
     spelt = _spelt(actor, values, ours=ours)
     wrong = next((each.actor for each in seen.changes if not same_actor(each.actor, actor)), actor)
-    bench.expect(ACTOR, spelt if wrong == actor else discreet(wrong, values, ours=ours), equals=spelt)
+    ctx.expect(ACTOR, spelt if wrong == actor else discreet(wrong, values, ours=ours), equals=spelt)
     if expected.key:
         wanted = values.fill(expected.key)
-        bench.expect("key", all(holds(each.table_pk, wanted) for each in seen.changes), equals=True)
-    _expect_actions(bench, path, values, seen)
-    bench.fact("audit transaction", ", ".join(seen.transactions))
+        ctx.expect("key", all(holds(each.table_pk, wanted) for each in seen.changes), equals=True)
+    _expect_actions(ctx, path, values, seen)
+    ctx.fact("audit transaction", ", ".join(seen.transactions))
 
 
-def _expect_actions(bench: Findings, path: Path, values: Values, seen: Seen) -> None:
+def _expect_actions(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> None:
     expected, ours = path.expected, path.site.is_ours
     wanted = {
         CORRELATION: (expected.correlation, "correlation_id"),
@@ -120,21 +120,21 @@ def _expect_actions(bench: Findings, path: Path, values: Values, seen: Seen) -> 
             found = [getattr(each, field, None) for each in seen.actions]
             wrong = next((each for each in found if each != right), right)
             spelt = _spelt(right, values, ours=ours)
-            bench.expect(name, spelt if wrong == right else discreet(wrong, values, ours=ours), equals=spelt)
+            ctx.expect(name, spelt if wrong == right else discreet(wrong, values, ours=ours), equals=spelt)
 
 
-def expect_kept(bench: Findings, path: Path, values: Values, seen: Seen) -> TableRows:
+def expect_kept(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> TableRows:
     """Compare the rows that the table holds with those that the trail tells of: neither is worth much alone.
 
     :raises NotExercisedError: when nobody who is given may count them.
     """
     table = rows_there(path, values)
     wanted = written(path, seen)
-    bench.expect(KEPT, wanted if table.loosely == wanted else table.count, equals=wanted)
+    ctx.expect(KEPT, wanted if table.loosely == wanted else table.count, equals=wanted)
     return table
 
 
-def written(path: Path, seen: Seen) -> int:
+def written(path: PathRun, seen: Seen) -> int:
     """Return how many rows the table must hold after what the trail tells of."""
     expected = path.expected
     inserted = [each for each in seen.changes if each.op == "insert"]
@@ -151,7 +151,7 @@ def keys_of(seen: Seen) -> set[str]:
     return {spell(each.table_pk) for each in seen.changes if each.table_pk}
 
 
-def rows_there(path: Path, values: Values) -> TableRows:
+def rows_there(path: PathRun, values: Values) -> TableRows:
     """Return the rows of the audited table.
 
     :raises NotExercisedError: when nobody who is given may count them: none seen would mean nothing.
@@ -164,21 +164,21 @@ def rows_there(path: Path, values: Values) -> TableRows:
         ) from None
 
 
-def tell_apart(bench: Findings, path: Path, table: TableRows, *, late: bool) -> None:
+def tell_apart(ctx: CheckRecord, path: PathRun, table: TableRows, *, late: bool) -> None:
     """Record as limits what makes a trail that is right less than certain to be so."""
     limits = []
     if late:
         limits.append("its rows were not in the trail when it answered: they were written later, or are read late")
     together = path.is_of_the_trail(table)
     if together is not None:
-        bench.fact("written with its trail", "by the same transaction" if together else "not shown")
+        ctx.fact("written with its trail", "by the same transaction" if together else "not shown")
     if together is False:
         limits.append(
             "nothing shows that the row and its trail were written by one transaction: there were two, or savepoints, "
             "or the row was changed again"
         )
     if limits:
-        bench.documented_limit("; ".join(limits), _EXPLAINED)
+        ctx.documented_limit("; ".join(limits), _EXPLAINED)
 
 
 def _spelt(right: Any, values: Values, *, ours: bool) -> str:

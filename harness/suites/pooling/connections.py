@@ -23,7 +23,7 @@ from harness.wire.reaching import Address, Deadline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Endpoint
     from harness.errors import DatabaseError
 
@@ -54,20 +54,20 @@ def refused(error: DatabaseError) -> Outcome:
     )
 
 
-def _startup(bench: Bench, name: str, parameters: dict[str, str], shown: str, asked: str) -> Outcome:
+def _startup(ctx: CheckContext, name: str, parameters: dict[str, str], shown: str, asked: str) -> Outcome:
     """Connect with startup parameters, and have the value shown back: accepted is not yet in force."""
-    if bench.otherwise:
-        parameters = {} if works_here(bench, name) else {"application_name": "control"}
+    if ctx.sabotaged:
+        parameters = {} if works_here(ctx, name) else {"application_name": "control"}
     try:
-        wire = log_in_raw(bench.lab.chain(bench.database), parameters)
+        wire = log_in_raw(ctx.lab.chain(ctx.database), parameters)
     except (ServerError, ClosedError) as error:
-        bench.fact("what the client was told", str(error))
+        ctx.fact("what the client was told", str(error))
         return refused(error)
     with contextlib.closing(wire):
-        if bench.otherwise and not works_here(bench, name):
+        if ctx.sabotaged and not works_here(ctx, name):
             wire.query(f"SET {shown} = '{asked}'")
         value = wire.query(f"SHOW {shown}")[0][0]
-    bench.fact("asked for, and shown", [asked, value])
+    ctx.fact("asked for, and shown", [asked, value])
     return WORKS if value == asked else LOST
 
 
@@ -77,8 +77,8 @@ def _startup(bench: Bench, name: str, parameters: dict[str, str], shown: str, as
     group=CONNECTIONS,
     claim="a TimeZone that is given when connecting is in force",
 )
-def startup_tracked(bench: Bench) -> Outcome:
-    return _startup(bench, "startup-tracked", {"TimeZone": "Asia/Kathmandu"}, "TimeZone", "Asia/Kathmandu")
+def startup_tracked(ctx: CheckContext) -> Outcome:
+    return _startup(ctx, "startup-tracked", {"TimeZone": "Asia/Kathmandu"}, "TimeZone", "Asia/Kathmandu")
 
 
 @feature(
@@ -87,8 +87,8 @@ def startup_tracked(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a statement_timeout that is given in the options when connecting is in force",
 )
-def startup_options(bench: Bench) -> Outcome:
-    return _startup(bench, "startup-options", {"options": "-c statement_timeout=4242"}, "statement_timeout", "4242ms")
+def startup_options(ctx: CheckContext) -> Outcome:
+    return _startup(ctx, "startup-options", {"options": "-c statement_timeout=4242"}, "statement_timeout", "4242ms")
 
 
 @feature(
@@ -97,8 +97,8 @@ def startup_options(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="extra_float_digits that is given when connecting is in force",
 )
-def startup_float_digits(bench: Bench) -> Outcome:
-    return _startup(bench, "startup-float-digits", {"extra_float_digits": "3"}, "extra_float_digits", "3")
+def startup_float_digits(ctx: CheckContext) -> Outcome:
+    return _startup(ctx, "startup-float-digits", {"extra_float_digits": "3"}, "extra_float_digits", "3")
 
 
 @feature(
@@ -107,8 +107,8 @@ def startup_float_digits(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a search_path that is given when connecting is in force",
 )
-def startup_search_path(bench: Bench) -> Outcome:
-    return _startup(bench, "startup-search-path", {"search_path": "tenant_a"}, "search_path", "tenant_a")
+def startup_search_path(ctx: CheckContext) -> Outcome:
+    return _startup(ctx, "startup-search-path", {"search_path": "tenant_a"}, "search_path", "tenant_a")
 
 
 @feature(
@@ -117,8 +117,8 @@ def startup_search_path(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="an IntervalStyle that is given when connecting is in force",
 )
-def startup_interval_style(bench: Bench) -> Outcome:
-    return _startup(bench, "startup-interval-style", {"IntervalStyle": "iso_8601"}, "IntervalStyle", "iso_8601")
+def startup_interval_style(ctx: CheckContext) -> Outcome:
+    return _startup(ctx, "startup-interval-style", {"IntervalStyle": "iso_8601"}, "IntervalStyle", "iso_8601")
 
 
 @feature(
@@ -127,11 +127,11 @@ def startup_interval_style(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a setting that is the default of a role in a database is in force for its clients",
 )
-def role_default(bench: Bench) -> Outcome:
-    value = "4242ms" if not bench.otherwise else "1s"
-    bench.admin.run(f"ALTER ROLE harness_app IN DATABASE {bench.database} SET statement_timeout = '{value}'")
-    client = bench.plain_client()
-    other = neighbour(bench, client)
+def role_default(ctx: CheckContext) -> Outcome:
+    value = "4242ms" if not ctx.sabotaged else "1s"
+    ctx.admin.run(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET statement_timeout = '{value}'")
+    client = ctx.plain_client()
+    other = neighbour(ctx, client)
     seen = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
     return WORKS if seen == ["4242ms", "4242ms"] else LOST
 
@@ -142,16 +142,16 @@ def role_default(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that asks for protocol 3.2 is served, in 3.2 or in the version that it is offered instead",
 )
-def protocol(bench: Bench) -> Outcome:
-    version = (4, 0) if bench.otherwise and works_here(bench, "protocol-3-2") else PROTOCOL_3_2
-    if bench.otherwise and not works_here(bench, "protocol-3-2"):
+def protocol(ctx: CheckContext) -> Outcome:
+    version = (4, 0) if ctx.sabotaged and works_here(ctx, "protocol-3-2") else PROTOCOL_3_2
+    if ctx.sabotaged and not works_here(ctx, "protocol-3-2"):
         version = PROTOCOL_3_0
     try:
-        wire = log_in_raw(bench.lab.chain(bench.database), {}, version=version)
+        wire = log_in_raw(ctx.lab.chain(ctx.database), {}, version=version)
     except (ServerError, ClosedError, NotPostgresError) as error:
-        bench.fact("what the client was told", str(error))
+        ctx.fact("what the client was told", str(error))
         return refused(error)
-    bench.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
+    ctx.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
     with contextlib.closing(wire):
         answer = wire.query("SELECT 1")
     return WORKS if answer == [("1",)] else WRONG
@@ -163,16 +163,16 @@ def protocol(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client with the right to it can open a logical replication connection",
 )
-def replication(bench: Bench) -> Outcome:
-    works = works_here(bench, "replication")
-    endpoint = bench.lab.dba(bench.database) if not (bench.otherwise and works) else bench.lab.chain(bench.database)
+def replication(ctx: CheckContext) -> Outcome:
+    works = works_here(ctx, "replication")
+    endpoint = ctx.lab.dba(ctx.database) if not (ctx.sabotaged and works) else ctx.lab.chain(ctx.database)
     try:
         with contextlib.closing(
-            log_in_raw(endpoint, {"replication": "database"} if works or not bench.otherwise else {})
+            log_in_raw(endpoint, {"replication": "database"} if works or not ctx.sabotaged else {})
         ) as wire:
-            rows = wire.query("IDENTIFY_SYSTEM" if works or not bench.otherwise else "SELECT 1")
+            rows = wire.query("IDENTIFY_SYSTEM" if works or not ctx.sabotaged else "SELECT 1")
     except (ServerError, ClosedError) as error:
-        bench.fact("what the client was told", str(error))
+        ctx.fact("what the client was told", str(error))
         return refused(error)
     return WORKS if rows else LOST
 
@@ -183,8 +183,8 @@ def replication(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client with a wrong password is refused for that; the evidence has what it is told",
 )
-def wrong_password(bench: Bench) -> Outcome:
-    return _is_refused(bench, "" if bench.otherwise else "not the password", bench.database, r"password|authentication")
+def wrong_password(ctx: CheckContext) -> Outcome:
+    return _is_refused(ctx, "" if ctx.sabotaged else "not the password", ctx.database, r"password|authentication")
 
 
 @feature(
@@ -193,19 +193,19 @@ def wrong_password(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that asks for a database that does not exist is refused for that; the evidence has what it is told",
 )
-def unknown_database(bench: Bench) -> Outcome:
+def unknown_database(ctx: CheckContext) -> Outcome:
     return _is_refused(
-        bench, "", bench.database if bench.otherwise else "no_such_database", r"database|session context"
+        ctx, "", ctx.database if ctx.sabotaged else "no_such_database", r"database|session context"
     )
 
 
-def _is_refused(bench: Bench, password: str, database: str, why: str) -> Outcome:
+def _is_refused(ctx: CheckContext, password: str, database: str, why: str) -> Outcome:
     """Connect, and expect to be refused in words that say why; the SQLSTATE is another with each product."""
     try:
-        with contextlib.closing(log_in_raw(bench.lab.chain(database), {}, password=password)) as wire:
+        with contextlib.closing(log_in_raw(ctx.lab.chain(database), {}, password=password)) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
-        bench.fact("what the client was told", str(error))
+        ctx.fact("what the client was told", str(error))
         return WORKS if re.search(why, str(error), re.IGNORECASE) else refused(error)
     return WRONG
 
@@ -223,38 +223,38 @@ _DUMPS = 6
     group=CONNECTIONS,
     claim="a cancel request ends the statement of the client that sent it, and no other",
 )
-def cancel(bench: Bench) -> Outcome:
+def cancel(ctx: CheckContext) -> Outcome:
     """Where several processes share one address, a cancel request may reach another than its client's: often enough."""
-    declared = bench.topology.pooler
+    declared = ctx.topology.pooler
     attempts = _ATTEMPTS if declared and declared.instances > 1 else 1
     seen, refused = [], False
-    bystander = bench.plain_client()
-    bench.admin.value(f"SELECT pg_advisory_lock({_BYSTANDER})")
+    bystander = ctx.plain_client()
+    ctx.admin.value(f"SELECT pg_advisory_lock({_BYSTANDER})")
     start(bystander, f"SELECT pg_advisory_xact_lock({_BYSTANDER})")
-    waiting_pid(bench, f"({_BYSTANDER})")
+    waiting_pid(ctx, f"({_BYSTANDER})")
     for number in range(attempts):
-        client, gate = bench.plain_client(), 5000 + number
-        bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+        client, gate = ctx.plain_client(), 5000 + number
+        ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
         start(client, f"SELECT pg_advisory_xact_lock({gate})")
-        waiting_pid(bench, f"({gate})")
-        if not bench.otherwise:
+        waiting_pid(ctx, f"({gate})")
+        if not ctx.sabotaged:
             try:
                 client.cancel_safe(timeout=_DEADLINE_S)
             except SqlError as error:
-                bench.fact("the cancel request itself", str(error))
+                ctx.fact("the cancel request itself", str(error))
                 refused = True
-        elif not works_here(bench, "cancel"):
-            bench.admin.value(
+        elif not works_here(ctx, "cancel"):
+            ctx.admin.value(
                 "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
                 [f"%({gate})%"],
             )
-        arrived = _is_over(bench, gate, _DEADLINE_S if works_here(bench, "cancel") and not bench.otherwise else _SOON_S)
-        bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+        arrived = _is_over(ctx, gate, _DEADLINE_S if works_here(ctx, "cancel") and not ctx.sabotaged else _SOON_S)
+        ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
         answer = finish(client)
         seen.append(arrived and answer.sqlstate == "57014")
         client.close()
-    bench.fact("cancelled, of so many", [sum(seen), len(seen)])
-    bench.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
+    ctx.fact("cancelled, of so many", [sum(seen), len(seen)])
+    ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
     if finish(bystander).is_error:
         return WRONG
     if all(seen):
@@ -262,10 +262,10 @@ def cancel(bench: Bench) -> Outcome:
     return Outcome(behaviour=Behaviour.FAILS) if refused else LOST
 
 
-def _is_over(bench: Bench, gate: int, deadline_s: float) -> bool:
+def _is_over(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
     """Say whether the statement that waits at a gate ends within a moment, without the gate being opened."""
     try:
-        until(bench, waiters_at(gate), 0, deadline_s)
+        until(ctx, waiters_at(gate), 0, deadline_s)
     except NotExercisedError:
         return False
     return True
@@ -277,13 +277,13 @@ def _is_over(bench: Bench, gate: int, deadline_s: float) -> bool:
     group=CONNECTIONS,
     claim="statements that are sent in a pipeline are each answered, in their order",
 )
-def pipeline(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def pipeline(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     asked = list(range(40))
-    if bench.otherwise:
-        bench.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 0'")
+    if ctx.sabotaged:
+        ctx.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 0'")
     else:
-        bench.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
+        ctx.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
     with client.pipeline():
         cursors = [client.execute("SELECT pooling.same(%s)", [n]) for n in asked]
         answers = [each.fetchone() for each in cursors]
@@ -296,12 +296,12 @@ def pipeline(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="what is copied in comes out again, row for row",
 )
-def copy(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def copy(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     rows = [(f"line {n}",) for n in range(2000)]
     client.copy_in("COPY pooling.notes (body) FROM STDIN", rows)
-    if bench.otherwise:
-        bench.admin.run("UPDATE pooling.notes SET body = 'another line' WHERE body = 'line 7'")
+    if ctx.sabotaged:
+        ctx.admin.run("UPDATE pooling.notes SET body = 'another line' WHERE body = 'line 7'")
     with client.cursor() as cursor, cursor.copy("COPY (SELECT body FROM pooling.notes) TO STDOUT") as out:
         got = sorted(out.rows())
     if client.value("SELECT 1") != 1 or len(got) != len(rows):
@@ -315,21 +315,21 @@ def copy(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="pg_dump makes its dump, and leaves the server connections as they were for others",
 )
-def pg_dump(bench: Bench) -> Outcome:
+def pg_dump(ctx: CheckContext) -> Outcome:
     """Run PostgreSQL's own program beside the server, through the pooler; it sets search_path and more for its session."""
-    lab, dba = bench.lab, bench.lab.dba(bench.database)
-    works, over = works_here(bench, "pg-dump"), Event()
+    lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
+    works, over = works_here(ctx, "pg-dump"), Event()
     paths: set[str] = set()
-    inside = (lab.postgres if bench.otherwise and not works else lab.services[-1]).inside
+    inside = (lab.postgres if ctx.sabotaged and not works else lab.services[-1]).inside
 
     def others_work() -> Counter[str]:
         seen: Counter[str] = Counter()
-        with bench.connect(dba) as client:
+        with ctx.connect(dba) as client:
             while not over.is_set():
                 path = client.value("SHOW search_path")
                 paths.add(path)
                 seen[path] += 1
-                if bench.otherwise and works:
+                if ctx.sabotaged and works:
                     simple(client, "SET search_path = ''")
         return seen
 
@@ -338,7 +338,7 @@ def pg_dump(bench: Bench) -> Outcome:
         try:
             # whether somebody else gets a server connection that it has set, before it begins its transaction on it,
             # is left to chance: once is not enough
-            for _ in range(1 if works or bench.otherwise else _DUMPS):
+            for _ in range(1 if works or ctx.sabotaged else _DUMPS):
                 code, said = lab.postgres.run(
                     ["pg_dump", "--schema=pooling", "--file=/dev/null", "--no-password"],
                     {
@@ -354,12 +354,12 @@ def pg_dump(bench: Bench) -> Outcome:
         finally:
             over.set()
         seen = sum((each.result() for each in working), Counter())
-    bench.fact("search_path of the others, and how often", dict(seen))
-    bench.fact("pg_dump ended with", code)
+    ctx.fact("search_path of the others, and how often", dict(seen))
+    ctx.fact("pg_dump ended with", code)
     if code != 0:
-        bench.fact("pg_dump said", said[-300:])
+        ctx.fact("pg_dump said", said[-300:])
     if len(seen) > 1:
         return LEAKS
-    if code == 0 and not works and not bench.otherwise:
+    if code == 0 and not works and not ctx.sabotaged:
         raise NotExercisedError(f"in {_DUMPS} dumps nobody got a server connection that pg_dump had set")
     return WORKS if code == 0 else Outcome(behaviour=Behaviour.FAILS)

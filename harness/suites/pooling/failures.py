@@ -23,7 +23,7 @@ from harness.wire.messages import ClosedError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client, Endpoint
     from harness.model import Outcome
 
@@ -43,18 +43,18 @@ _BACK_S = 30.0
 
 
 @contextlib.contextmanager
-def _pooler_with(bench: Bench, **settings: object) -> Iterator[None]:
+def _pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
     """Change settings of the running pooler, and change them back.
 
     :raises NotApplicableError: for one that this version does not have.
     """
-    endpoint = bench.lab.console()
+    endpoint = ctx.lab.console()
     if endpoint is None:
         raise NotApplicableError(CONSOLE.lacking)
     before = {row["key"]: row["value"] for row in console(endpoint, "SHOW CONFIG")}
     for name in settings:
         if name not in before:
-            version = bench.pooler.version if bench.pooler else ""
+            version = ctx.pooler.version if ctx.pooler else ""
             raise NotApplicableError(f"PgBouncer {version} has no setting {name}")
     try:
         for name, value in settings.items():
@@ -65,9 +65,9 @@ def _pooler_with(bench: Bench, **settings: object) -> Iterator[None]:
             console(endpoint, f"SET {name} = '{before[name]}'")
 
 
-def _waits_at(bench: Bench, client: Client, gate: int) -> None:
+def _waits_at(ctx: CheckContext, client: Client, gate: int) -> None:
     start(client, f"SELECT pg_advisory_xact_lock({gate})")
-    waiting_pid(bench, f"({gate})")
+    waiting_pid(ctx, f"({gate})")
 
 
 def _until_told(client: Client) -> Answer | None:
@@ -87,7 +87,7 @@ def _until_told(client: Client) -> Answer | None:
     return simple(client, "SELECT 1")
 
 
-def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
+def _timeout(ctx: CheckContext, answer: Answer | None, reason: str = "") -> Outcome:
     """Return what came of a timeout.
 
     :param reason: what PgBouncer says it is about: it has one SQLSTATE for everything, so only the text tells.
@@ -96,7 +96,7 @@ def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
         return LOST
     if not answer.is_error:
         return WORKS
-    bench.fact("what the client was told", answer.message)
+    ctx.fact("what the client was told", answer.message)
     if answer.sqlstate == "08P01" and reason not in answer.message.replace("_", " "):
         raise NotExercisedError(f"the client was told something else than {reason!r}: {answer.message}")
     return fails(answer)
@@ -108,33 +108,33 @@ def _timeout(bench: Bench, answer: Answer | None, reason: str = "") -> Outcome:
     group=CONNECTIONS,
     claim="a client that waits for a server connection longer than query_wait_timeout is told so",
     needs=(CONSOLE,),
-    apart="timeouts",
+    serial_group="timeouts",
     disrupts=True,
 )
-def full_pool(bench: Bench) -> Outcome:
-    size = bench.topology.pooler.default_pool_size if bench.topology.pooler else 0
+def full_pool(ctx: CheckContext) -> Outcome:
+    size = ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 0
     gate = 6000
-    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
-    with _pooler_with(bench, query_wait_timeout=1 if not bench.otherwise else _FAR_S):
-        holders = [bench.plain_client() for _ in range(size)]
+    ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
+    with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
+        holders = [ctx.plain_client() for _ in range(size)]
         try:
             for each in holders:
                 start(each, f"SELECT pg_advisory_xact_lock({gate})")
-            until(bench, waiters_at(gate), size, _DEADLINE_S)
-            waiting = bench.plain_client()
+            until(ctx, waiters_at(gate), size, _DEADLINE_S)
+            waiting = ctx.plain_client()
             start(waiting, "SELECT 1")
-            if bench.otherwise:
-                bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+            if ctx.sabotaged:
+                ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
                 holders[0].close()  # in session mode only this gives its server connection back
             began = time.monotonic()
             answer = finish(waiting)
-            bench.fact("seconds until it was told", round(time.monotonic() - began, 1))
+            ctx.fact("seconds until it was told", round(time.monotonic() - began, 1))
         finally:
-            bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+            ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
             for each in holders:
                 if not each.closed:
                     finish(each)
-    return _timeout(bench, answer, "query wait timeout")
+    return _timeout(ctx, answer, "query wait timeout")
 
 
 @feature(
@@ -143,27 +143,27 @@ def full_pool(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client beyond max_client_conn is told so",
     needs=(CONSOLE,),
-    apart="too-many-clients",
+    serial_group="too-many-clients",
     disrupts=True,
 )
-def too_many_clients(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    with _pooler_with(bench, max_client_conn=1 if not bench.otherwise else 50):
-        answer = _connected(bench, "max_client_conn|no more connections")
+def too_many_clients(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    with _pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
+        answer = _connected(ctx, "max_client_conn|no more connections")
     client.value("SELECT 1")
     return answer
 
 
-def _connected(bench: Bench, reason: str, endpoint: Endpoint | None = None) -> Outcome:
+def _connected(ctx: CheckContext, reason: str, endpoint: Endpoint | None = None) -> Outcome:
     """Connect, and tell what came of it; by messages of our own, because libpq keeps no SQLSTATE while it connects.
 
     :param reason: what the text has to say if it is refused.
     """
     try:
-        with contextlib.closing(log_in_raw(endpoint or bench.lab.chain(bench.database), {})) as wire:
+        with contextlib.closing(log_in_raw(endpoint or ctx.lab.chain(ctx.database), {})) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
-        bench.fact("what the client was told", error.what)
+        ctx.fact("what the client was told", error.what)
         if not re.search(reason, error.what):
             raise NotExercisedError(f"the client was refused for something else: {error.what}") from None
         return refused(error)
@@ -176,20 +176,20 @@ def _connected(bench: Bench, reason: str, endpoint: Endpoint | None = None) -> O
     group=CONNECTIONS,
     claim="a client that leaves its transaction idle longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
-    apart="timeouts",
+    serial_group="timeouts",
     disrupts=True,
 )
-def idle_transaction(bench: Bench) -> Outcome:
-    return _in_a_transaction(bench, "idle_transaction_timeout")
+def idle_transaction(ctx: CheckContext) -> Outcome:
+    return _in_a_transaction(ctx, "idle_transaction_timeout")
 
 
-def _in_a_transaction(bench: Bench, setting: str) -> Outcome:
-    client = bench.plain_client()
-    with _pooler_with(bench, **{setting: 1 if not bench.otherwise else _FAR_S}):
+def _in_a_transaction(ctx: CheckContext, setting: str) -> Outcome:
+    client = ctx.plain_client()
+    with _pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
         begun = simple(client, "BEGIN; SELECT 1")
         if begun.is_error:
             raise NotExercisedError(f"no transaction could be begun: {begun.message}")
-        return _timeout(bench, _until_told(client), setting.replace("_", " "))
+        return _timeout(ctx, _until_told(client), setting.replace("_", " "))
 
 
 @feature(
@@ -198,11 +198,11 @@ def _in_a_transaction(bench: Bench, setting: str) -> Outcome:
     group=CONNECTIONS,
     claim="a client whose transaction takes longer than the pooler allows is told so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
-    apart="transaction-timeout",
+    serial_group="transaction-timeout",
     disrupts=True,
 )
-def transaction_timeout(bench: Bench) -> Outcome:
-    return _in_a_transaction(bench, "transaction_timeout")
+def transaction_timeout(ctx: CheckContext) -> Outcome:
+    return _in_a_transaction(ctx, "transaction_timeout")
 
 
 @feature(
@@ -211,21 +211,21 @@ def transaction_timeout(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client whose statement takes longer than the pooler allows is told so",
     needs=(CONSOLE,),
-    apart="query-timeout",
+    serial_group="query-timeout",
     disrupts=True,
 )
-def query_timeout(bench: Bench) -> Outcome:
-    client, gate = bench.plain_client(), 6001
-    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
-    _waits_at(bench, client, gate)
-    with _pooler_with(bench, query_timeout=1 if not bench.otherwise else _FAR_S):
+def query_timeout(ctx: CheckContext) -> Outcome:
+    client, gate = ctx.plain_client(), 6001
+    ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
+    _waits_at(ctx, client, gate)
+    with _pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
         try:
             answer = finish(client, _SILENCE_S)
         except TimedOutError:
             return LOST
         finally:
-            bench.admin.value("SELECT pg_advisory_unlock_all()")
-    return _timeout(bench, answer, "query timeout")
+            ctx.admin.value("SELECT pg_advisory_unlock_all()")
+    return _timeout(ctx, answer, "query timeout")
 
 
 @feature(
@@ -234,16 +234,16 @@ def query_timeout(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that is idle longer than the pooler allows is told so",
     needs=(CONSOLE,),
-    apart="timeouts",
+    serial_group="timeouts",
     disrupts=True,
 )
-def client_idle(bench: Bench) -> Outcome:
-    defect = (entry := bench.documented("client-idle")) is not None and entry.defect
-    client = bench.plain_client()
-    if not (bench.otherwise and defect):  # one that has run nothing is closed, also where the others are not
+def client_idle(ctx: CheckContext) -> Outcome:
+    defect = (entry := ctx.documented("client-idle")) is not None and entry.defect
+    client = ctx.plain_client()
+    if not (ctx.sabotaged and defect):  # one that has run nothing is closed, also where the others are not
         client.value("SELECT 1")
-    with _pooler_with(bench, client_idle_timeout=_FAR_S if bench.otherwise and not defect else 1):
-        return _timeout(bench, _until_told(client), "client idle timeout")
+    with _pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
+        return _timeout(ctx, _until_told(client), "client idle timeout")
 
 
 @feature(
@@ -252,14 +252,14 @@ def client_idle(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="a client that leaves its transaction idle longer than the server allows is told so with 25P03",
     needs=(TRANSACTION_BLOCKS,),
-    apart="timeouts",
+    serial_group="timeouts",
     disrupts=True,
 )
-def server_idle_transaction(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    timeout = "100ms" if not bench.otherwise else "60s"
+def server_idle_transaction(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    timeout = "100ms" if not ctx.sabotaged else "60s"
     simple(client, f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{timeout}'")
-    return _timeout(bench, _until_told(client))
+    return _timeout(ctx, _until_told(client))
 
 
 @feature(
@@ -268,18 +268,18 @@ def server_idle_transaction(bench: Bench) -> Outcome:
     group=CONNECTIONS,
     claim="when the server's password is another than the pooler's, a new client is told so",
     needs=(CONSOLE,),
-    apart="changed-password",
+    serial_group="changed-password",
     disrupts=True,
 )
-def changed_password(bench: Bench) -> Outcome:
-    owner = bench.lab.roles.owner
-    endpoint = bench.lab.through(owner, bench.database)
-    if not bench.otherwise:
-        bench.admin.run("ALTER ROLE harness_owner PASSWORD 'changed'")
+def changed_password(ctx: CheckContext) -> Outcome:
+    owner = ctx.lab.roles.owner
+    endpoint = ctx.lab.through(owner, ctx.database)
+    if not ctx.sabotaged:
+        ctx.admin.run("ALTER ROLE harness_owner PASSWORD 'changed'")
     try:
-        return _connected(bench, "password|authentication|login", endpoint)
+        return _connected(ctx, "password|authentication|login", endpoint)
     finally:
-        bench.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
+        ctx.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
 
 
 # --- the server restarts; last, because nothing that was connected stays so ------------------------------------
@@ -290,20 +290,20 @@ def changed_password(bench: Bench) -> Outcome:
     "server restart: an idle client",
     group=CONNECTIONS,
     claim="a client that was idle while the server restarted can go on",
-    apart="restart-idle",
+    serial_group="restart-idle",
     disrupts=True,
 )
-def restart_idle(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def restart_idle(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.value("SELECT 1")
-    works = works_here(bench, "restart-idle")
-    if not (bench.otherwise and not works):
-        _restart(bench)
-    if bench.otherwise and works:
+    works = works_here(ctx, "restart-idle")
+    if not (ctx.sabotaged and not works):
+        _restart(ctx)
+    if ctx.sabotaged and works:
         client.pgconn.finish()
     answer = simple(client, "SELECT 1")
     if answer.is_error:
-        bench.fact("what the client was told", answer.message)
+        ctx.fact("what the client was told", answer.message)
         return fails(answer)
     return WORKS
 
@@ -313,37 +313,37 @@ def restart_idle(bench: Bench) -> Outcome:
     "server restart: a client in its statement",
     group=CONNECTIONS,
     claim="a client whose statement runs while the server restarts is told that it failed",
-    apart="restart-busy",
+    serial_group="restart-busy",
     disrupts=True,
 )
-def restart_busy(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    if not bench.otherwise:
+def restart_busy(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    if not ctx.sabotaged:
         # no lock: who holds it ends in the restart, too, and might end first
         start(client, f"SELECT pg_sleep({_FAR_S})")
-        waiting_pid(bench, f"pg_sleep({_FAR_S})")
-        _restart(bench)
+        waiting_pid(ctx, f"pg_sleep({_FAR_S})")
+        _restart(ctx)
     else:
         start(client, "SELECT 1")
     answer = finish(client)
     if not answer.is_error:
-        return WRONG if not bench.otherwise else WORKS
-    bench.fact("what the client was told", answer.message)
+        return WRONG if not ctx.sabotaged else WORKS
+    ctx.fact("what the client was told", answer.message)
     return fails(answer)
 
 
-def _restart(bench: Bench) -> None:
+def _restart(ctx: CheckContext) -> None:
     """Restart PostgreSQL, and wait until the chain answers a new client.
 
     :raises NotExercisedError: when it does not.
     """
-    bench.lab.postgres.restart()
-    bench.forget_connections()
+    ctx.lab.postgres.restart()
+    ctx.forget_connections()
     began = time.monotonic()
 
     def probe() -> None:
         try:
-            with connect(bench.lab.chain(bench.database), connect_timeout_s=2) as client:
+            with connect(ctx.lab.chain(ctx.database), connect_timeout_s=2) as client:
                 client.value("SELECT 1")
         except SqlError as error:
             raise NotYet(str(error)) from None
@@ -352,4 +352,4 @@ def _restart(bench: Bench) -> None:
         poll(probe, what="an answer through the chain after the restart", deadline_s=_BACK_S)
     except TimedOutError as error:
         raise NotExercisedError(error.what) from None
-    bench.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))
+    ctx.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))

@@ -14,10 +14,10 @@ from harness.model import Behaviour, Outcome, Section
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.libpq import Answer
 
-    Probe = Callable[[Bench], Outcome]
+    Probe = Callable[[CheckContext], Outcome]
 
 LOST = Outcome(behaviour=Behaviour.LOST)
 WRONG = Outcome(behaviour=Behaviour.WRONG)
@@ -36,7 +36,7 @@ def feature(
     claim: str,
     suite: str = "pooling",
     needs: tuple[Capability, ...] = (),
-    apart: str = "",
+    serial_group: str = "",
     disrupts: bool = False,
 ) -> Callable[[Probe], tuple[Check, Control]]:
     """Declare a probe as a check, with its control.
@@ -51,16 +51,16 @@ def feature(
     """
 
     def declare(probe: Probe) -> tuple[Check, Control]:
-        def run(bench: Bench) -> None:
+        def run(ctx: CheckContext) -> None:
             try:
-                outcome = probe(bench)
+                outcome = probe(ctx)
             except TimedOutError as error:
-                bench.fact("what was waited for", error.what)
+                ctx.fact("what was waited for", error.what)
                 outcome = Outcome(behaviour=Behaviour.HANGS)
-            bench.judge(name, title, outcome)
+            ctx.judge(name, title, outcome)
 
-        def behaves_otherwise(bench: Bench) -> None:
-            bench.otherwise = True
+        def behaves_otherwise(ctx: CheckContext) -> None:
+            ctx.sabotaged = True
 
         run.__module__ = behaves_otherwise.__module__ = probe.__module__
         declared = check(
@@ -71,7 +71,7 @@ def feature(
             area=group,
             needs=needs,
             feature=title,
-            apart=apart,
+            serial_group=serial_group,
             disrupts=disrupts,
         )(run)
         return declared, breaks(declared, at=OUTCOME)(behaves_otherwise)
@@ -85,9 +85,9 @@ def feature_of(declared: Check) -> str:
     return name if suite == "pooling" else f"driver-{name}"
 
 
-def works_here(bench: Bench, name: str) -> bool:
+def works_here(ctx: CheckContext, name: str) -> bool:
     """Say whether a feature is expected to work: what a control has to turn into the opposite."""
-    return WORKS in bench.foreseen(name)
+    return WORKS in ctx.foreseen(name)
 
 
 def fails(answer: Answer) -> Outcome:

@@ -11,7 +11,7 @@ from harness.recognition.contradictions import contradictions
 from harness.recognition.findings import Recognition
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.environment_workspace import EnvironmentBench
 
 _CONTRADICTED = "declared values that a finding contradicts"
@@ -23,10 +23,10 @@ _CONTRADICTED = "declared values that a finding contradicts"
     section=Section.POOLING,
     severity=P0,
     area="topology declaration",
-    safe=Safety.READS,
+    environment_safety=Safety.READS,
 )
-def recognised(bench: Bench | EnvironmentBench) -> None:
-    findings, declared = bench.recognised()
+def recognised(ctx: CheckContext | EnvironmentBench) -> None:
+    findings, declared = ctx.recognised()
     if not declared:
         raise NotExercisedError("nothing is declared of the chain that could be compared with what is found")
     known = [each for each in findings if each.value and each.fact in declared]
@@ -35,16 +35,16 @@ def recognised(bench: Bench | EnvironmentBench) -> None:
     for each in findings:
         if each.fact in declared:
             told = f"{each.value or 'unknown'} ({each.confidence}): {each.how}"
-            bench.fact(f"{each.fact}, declared {declared[each.fact]}", told)
+            ctx.fact(f"{each.fact}, declared {declared[each.fact]}", told)
     wrong = contradictions(Recognition(findings=findings), declared)
-    bench.expect(_CONTRADICTED, list(wrong), equals=[])
+    ctx.expect(_CONTRADICTED, list(wrong), equals=[])
     if "pool_mode" in declared:
-        bench.expect(
+        ctx.expect(
             "something was found about the pool mode", any(each.fact == "pool_mode" for each in known), equals=True
         )
 
 
 @breaks(recognised, at=_CONTRADICTED)
-def another_pool_mode_is_declared(bench: Bench) -> None:
-    other = PoolMode.SESSION if bench.mode is not PoolMode.SESSION else PoolMode.TRANSACTION
-    bench.declared = {"pool_mode": str(other)}
+def another_pool_mode_is_declared(ctx: CheckContext) -> None:
+    other = PoolMode.SESSION if ctx.mode is not PoolMode.SESSION else PoolMode.TRANSACTION
+    ctx.declared = {"pool_mode": str(other)}

@@ -11,7 +11,7 @@ from harness.libpq import finish, simple, start
 from harness.suites.pooling.probes import LEAKS, LOCKS, LOST, feature, works_here
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.database import Client
     from harness.model import Outcome
 
@@ -27,18 +27,18 @@ PATIENT_S, SOON_S = 5.0, 0.25
     group=LOCKS,
     claim="while one client holds a session advisory lock, no other client gets it",
 )
-def advisory_lock(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def advisory_lock(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.value(f"SELECT pg_advisory_lock({KEY})")
-    other = neighbour(bench, client)
-    if bench.otherwise and works_here(bench, "advisory-lock"):
-        bench.admin.value("SELECT pg_terminate_backend(%s)", [client.server_pid()])
-        until(bench, HELD, 0, PATIENT_S)
-    elif bench.otherwise:
+    other = neighbour(ctx, client)
+    if ctx.sabotaged and works_here(ctx, "advisory-lock"):
+        ctx.admin.value("SELECT pg_terminate_backend(%s)", [client.server_pid()])
+        until(ctx, HELD, 0, PATIENT_S)
+    elif ctx.sabotaged:
         simple(other, "SELECT pg_advisory_unlock_all()")
-        bench.admin.value(f"SELECT pg_advisory_lock({KEY})")
+        ctx.admin.value(f"SELECT pg_advisory_lock({KEY})")
     got = other.value(f"SELECT pg_try_advisory_lock({KEY})")
-    bench.fact("both were told that they hold the lock", got)
+    ctx.fact("both were told that they hold the lock", got)
     return LEAKS if got else WORKS
 
 
@@ -48,15 +48,15 @@ def advisory_lock(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="a client can release the session advisory lock that it took",
 )
-def advisory_unlock(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def advisory_unlock(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.value(f"SELECT pg_advisory_lock_shared({KEY})")
-    with pressed(bench, client):
-        if bench.otherwise:
-            verb = "unlock" if works_here(bench, "advisory-unlock") else "lock"
+    with pressed(ctx, client):
+        if ctx.sabotaged:
+            verb = "unlock" if works_here(ctx, "advisory-unlock") else "lock"
             client.value(f"SELECT pg_advisory_{verb}_shared({KEY})")
         released = client.value(f"SELECT pg_advisory_unlock_shared({KEY})")
-    bench.fact("held after that, seen from the direct connection", bench.admin.value(HELD))
+    ctx.fact("held after that, seen from the direct connection", ctx.admin.value(HELD))
     return WORKS if released else LOST
 
 
@@ -66,21 +66,21 @@ def advisory_unlock(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="when a client that held a session advisory lock has disconnected, nobody holds it",
 )
-def advisory_orphan(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def advisory_orphan(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.value(f"SELECT pg_advisory_lock({KEY})")
     pid = client.server_pid()
-    if bench.otherwise and works_here(bench, "advisory-orphan"):
-        start(bench.another_owner(), f"SELECT pg_advisory_lock({KEY})")
+    if ctx.sabotaged and works_here(ctx, "advisory-orphan"):
+        start(ctx.another_owner(), f"SELECT pg_advisory_lock({KEY})")
     client.close()
-    other = bench.plain_client()
+    other = ctx.plain_client()
     after = other.server_pid()
-    bench.probed("the holder disconnects, the next client is served", pid, after)
-    if bench.otherwise and not works_here(bench, "advisory-orphan"):
+    ctx.probed("the holder disconnects, the next client is served", pid, after)
+    if ctx.sabotaged and not works_here(ctx, "advisory-orphan"):
         simple(other, "SELECT pg_advisory_unlock_all()")
     try:
-        patient = works_here(bench, "advisory-orphan") and not bench.otherwise
-        until(bench, HELD, 0, PATIENT_S if patient else SOON_S)
+        patient = works_here(ctx, "advisory-orphan") and not ctx.sabotaged
+        until(ctx, HELD, 0, PATIENT_S if patient else SOON_S)
     except NotExercisedError:
         return LEAKS
     return WORKS
@@ -92,20 +92,20 @@ def advisory_orphan(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="a transaction advisory lock keeps others out until its statement or transaction ends, and no longer",
 )
-def advisory_xact_lock(bench: Bench) -> Outcome:
-    client, other = bench.plain_client(), bench.plain_client()
+def advisory_xact_lock(ctx: CheckContext) -> Outcome:
+    client, other = ctx.plain_client(), ctx.plain_client()
     gate = KEY + 1
-    bench.admin.value(f"SELECT pg_advisory_lock({gate})")
+    ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
     # one statement that holds the lock and waits for the gate: it needs no transaction block
     start(client, f"SELECT pg_advisory_xact_lock({KEY}), pg_advisory_xact_lock({gate})")
-    until(bench, HELD, 1, PATIENT_S)
+    until(ctx, HELD, 1, PATIENT_S)
     during = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
-    bench.admin.value(f"SELECT pg_advisory_unlock({gate})")
+    ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
     finish(client)
-    if bench.otherwise:
-        bench.admin.value(f"SELECT pg_advisory_lock({KEY})")
+    if ctx.sabotaged:
+        ctx.admin.value(f"SELECT pg_advisory_lock({KEY})")
     after = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
-    bench.probed("one holds the lock, the other asks", client.server_pid(), other.server_pid())
+    ctx.probed("one holds the lock, the other asks", client.server_pid(), other.server_pid())
     if during:
         return LEAKS
     return WORKS if after else LOST
@@ -117,20 +117,20 @@ def advisory_xact_lock(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="a client that listens gets the notifications of its channel",
 )
-def listen(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def listen(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.run("LISTEN news")
-    works = works_here(bench, "listen")
-    if bench.otherwise and works:
+    works = works_here(ctx, "listen")
+    if ctx.sabotaged and works:
         client.run("UNLISTEN news")
-    with pressed(bench, client):
-        if bench.otherwise and not works:
+    with pressed(ctx, client):
+        if ctx.sabotaged and not works:
             client.run("LISTEN news")
             simple(client, "NOTIFY news, 'from this control'")
-        bench.admin.run("NOTIFY news, 'for who listens'")
+        ctx.admin.run("NOTIFY news, 'for who listens'")
         client.server_pid()
         got = _notifications(client, PATIENT_S if works else SOON_S)
-    bench.fact("notifications received", got)
+    ctx.fact("notifications received", got)
     return WORKS if got else LOST
 
 
@@ -140,16 +140,16 @@ def listen(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="a client that does not listen gets no notification of another's channel",
 )
-def notify_apart(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def notify_apart(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     client.run("LISTEN news")
-    other = follower(bench, client)
-    if bench.otherwise:
-        other.run("LISTEN news" if works_here(bench, "notify-apart") else "UNLISTEN *")
+    other = follower(ctx, client)
+    if ctx.sabotaged:
+        other.run("LISTEN news" if works_here(ctx, "notify-apart") else "UNLISTEN *")
     # a session that listens gets its own notifications before it is told that it is idle again
     other.run("NOTIFY news, 'private'")
     got = _notifications(other, SOON_S)
-    bench.fact("notifications that reached a client that never listened", got)
+    ctx.fact("notifications that reached a client that never listened", got)
     return LEAKS if got else WORKS
 
 
@@ -159,12 +159,12 @@ def notify_apart(bench: Bench) -> Outcome:
     group=LOCKS,
     claim="a notification that a client sends reaches who listens on a direct connection",
 )
-def notify(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    bench.admin.run("LISTEN news")
-    client.run("NOTIFY news, 'sent'" if not bench.otherwise else "SELECT 1")
-    bench.admin.value("SELECT 1")
-    return WORKS if "sent" in _notifications(bench.admin, SOON_S if bench.otherwise else PATIENT_S) else LOST
+def notify(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    ctx.admin.run("LISTEN news")
+    client.run("NOTIFY news, 'sent'" if not ctx.sabotaged else "SELECT 1")
+    ctx.admin.value("SELECT 1")
+    return WORKS if "sent" in _notifications(ctx.admin, SOON_S if ctx.sabotaged else PATIENT_S) else LOST
 
 
 def _notifications(client: Client, timeout_s: float) -> list[str]:

@@ -20,7 +20,7 @@ from harness.libpq import extended, simple
 from harness.suites.pooling.probes import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, feature, works_here, worst
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.database import Client
     from harness.libpq import Answer
@@ -250,8 +250,8 @@ STATES = (
 )
 
 
-def _client(bench: Bench, state: State) -> Client:
-    return bench.dba() if state.dba else bench.plain_client()
+def _client(ctx: CheckContext, state: State) -> Client:
+    return ctx.dba() if state.dba else ctx.plain_client()
 
 
 def _seen(answer: Answer, variant: Variant, *, mine: Outcome, fresh: Outcome) -> Outcome:
@@ -275,17 +275,17 @@ def _kept(state: State) -> tuple[Check, Control]:
         group=state.group,
         claim=f"{state.title}: what a client brought about is there at its next statement",
     )
-    def probe(bench: Bench) -> Outcome:
+    def probe(ctx: CheckContext) -> Outcome:
         seen = {}
         for way, variant in state.variants.items():
-            client = _client(bench, state)
+            client = _client(ctx, state)
             variant.bring_about(client)
-            with pressed(bench, client, lambda: _client(bench, state)):
-                if bench.otherwise:
-                    client = _turned_around(bench, state, client, variant, there=not works_here(bench, name))
+            with pressed(ctx, client, lambda: _client(ctx, state)):
+                if ctx.sabotaged:
+                    client = _turned_around(ctx, state, client, variant, there=not works_here(ctx, name))
                 answer = simple(client, variant.observe)
             seen[way] = _seen(answer, variant, mine=WORKS, fresh=LOST)
-            bench.fact(way, f"its client saw {answer}, so it {seen[way]}")
+            ctx.fact(way, f"its client saw {answer}, so it {seen[way]}")
             client.close()
         return worst(seen)
 
@@ -301,18 +301,18 @@ def _apart(state: State) -> tuple[Check, Control]:
         group=state.group,
         claim=f"{state.title}: what one client brought about, another does not get",
     )
-    def probe(bench: Bench) -> Outcome:
+    def probe(ctx: CheckContext) -> Outcome:
         seen = {}
         for way, variant in state.variants.items():
-            client = _client(bench, state)
+            client = _client(ctx, state)
             variant.bring_about(client)
-            other = follower(bench, client, lambda: _client(bench, state))
-            if bench.otherwise:
-                other = _turned_around(bench, state, other, variant, there=works_here(bench, name))
+            other = follower(ctx, client, lambda: _client(ctx, state))
+            if ctx.sabotaged:
+                other = _turned_around(ctx, state, other, variant, there=works_here(ctx, name))
             answer = simple(other, variant.observe)
             seen[way] = _seen(answer, variant, mine=LEAKS, fresh=WORKS)
-            bench.fact(way, f"another client saw {answer}, so it {seen[way]}")
-            if bench.mode in MOVING:  # the next variant begins on a clean server connection
+            ctx.fact(way, f"another client saw {answer}, so it {seen[way]}")
+            if ctx.mode in MOVING:  # the next variant begins on a clean server connection
                 simple(other, variant.undo)
             client.close()
             other.close()
@@ -321,15 +321,15 @@ def _apart(state: State) -> tuple[Check, Control]:
     return probe
 
 
-def _turned_around(bench: Bench, state: State, client: Client, variant: Variant, *, there: bool) -> Client:
+def _turned_around(ctx: CheckContext, state: State, client: Client, variant: Variant, *, there: bool) -> Client:
     """Bring a state about where it is not, or end it where it is: a pooler that does what it does not document."""
     if there or variant.undo:
         _turn_around(client, variant, there=there)
         return client
     # it cannot be undone, so its server connection ends
-    bench.admin.value("SELECT pg_terminate_backend(%s, 1000)", [client.server_pid()])
+    ctx.admin.value("SELECT pg_terminate_backend(%s, 1000)", [client.server_pid()])
     client.close()
-    return _client(bench, state)
+    return _client(ctx, state)
 
 
 def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
@@ -353,17 +353,17 @@ def _collides(state: State) -> tuple[Check, Control]:
         group=state.group,
         claim=f"{state.title}: two clients can each have one of the same name",
     )
-    def probe(bench: Bench) -> Outcome:
+    def probe(ctx: CheckContext) -> Outcome:
         seen = {}
         for way, variant in state.variants.items():
-            client = _client(bench, state)
+            client = _client(ctx, state)
             variant.bring_about(client)
-            other = neighbour(bench, client, _client(bench, state))
-            if bench.otherwise:
-                _turn_around(other, variant, there=works_here(bench, name))
+            other = neighbour(ctx, client, _client(ctx, state))
+            if ctx.sabotaged:
+                _turn_around(other, variant, there=works_here(ctx, name))
             answer = simple(other, variant.establish)
             seen[way] = fails(answer) if answer.is_error else WORKS
-            if bench.mode in MOVING:
+            if ctx.mode in MOVING:
                 simple(other, variant.undo)
             client.close()
             other.close()
@@ -381,7 +381,7 @@ COLLIDING = tuple(each for state in STATES if state.name in {"sql-prepare", "tem
     group=SETTINGS,
     claim="settings, temporary tables and locks of a client are gone when it has disconnected",
 )
-def leftovers(bench: Bench) -> Outcome:
+def leftovers(ctx: CheckContext) -> Outcome:
     ways = {
         "a setting": _HIDDEN["SET"],
         "a temporary table": next(each for each in STATES if each.name == "temp-table").variants["PRESERVE ROWS"],
@@ -395,19 +395,19 @@ def leftovers(bench: Bench) -> Outcome:
         ),
     }
 
-    first = bench.plain_client()
+    first = ctx.plain_client()
     for variant in ways.values():
         variant.bring_about(first)
-    answers = _look(bench, successor(bench, first), ways)
+    answers = _look(ctx, successor(ctx, first), ways)
     seen = {}
     for way, answer in answers.items():
         seen[way] = _seen(answer, ways[way], mine=LEAKS, fresh=WORKS)
-        bench.fact(way, f"the next client saw {answer}, so it {seen[way]}")
+        ctx.fact(way, f"the next client saw {answer}, so it {seen[way]}")
     return worst(seen)
 
 
-def _look(bench: Bench, other: Client, ways: dict[str, Variant]) -> dict[str, Answer]:
-    if bench.otherwise:
+def _look(ctx: CheckContext, other: Client, ways: dict[str, Variant]) -> dict[str, Answer]:
+    if ctx.sabotaged:
         for variant in ways.values():
-            _turn_around(other, variant, there=works_here(bench, "leftovers"))
+            _turn_around(other, variant, there=works_here(ctx, "leftovers"))
     return {way: simple(other, variant.observe) for way, variant in ways.items()}

@@ -18,7 +18,7 @@ from harness.libpq import CLOSED, Answer, execute, extended, parse, simple
 from harness.suites.pooling.probes import PREPARED, WRONG, fails, feature, outcome_of, works_here
 
 if TYPE_CHECKING:
-    from harness.checks.context import Bench
+    from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.database import Client
     from harness.model import Outcome
@@ -38,13 +38,13 @@ def _parsed(client: Client, name: str, statement: str) -> None:
     group=PREPARED,
     claim="a statement that a client prepared by the protocol can be executed again, with its own result",
 )
-def named_kept(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def named_kept(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     _parsed(client, "s0", MINE)
-    with pressed(bench, client):
-        if bench.otherwise and not works_here(bench, "named-kept"):
+    with pressed(ctx, client):
+        if ctx.sabotaged and not works_here(ctx, "named-kept"):
             parse(client, "s0", MINE)
-        elif bench.otherwise:
+        elif ctx.sabotaged:
             simple(client, "DEALLOCATE ALL")
         return outcome_of(execute(client, "s0", ["1"]), right="mine 1")
 
@@ -55,16 +55,16 @@ def named_kept(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="two clients that give different statements the same name each prepare and execute their own",
 )
-def named_taken(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def named_taken(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     _parsed(client, "s0", MINE)
-    other = neighbour(bench, client)
-    if bench.otherwise and not works_here(bench, "named-taken"):
+    other = neighbour(ctx, client)
+    if ctx.sabotaged and not works_here(ctx, "named-taken"):
         simple(other, "DEALLOCATE ALL")
     answer = parse(other, "s0", THEIRS)
     if answer.is_error:
         return fails(answer)
-    if bench.otherwise and works_here(bench, "named-taken"):
+    if ctx.sabotaged and works_here(ctx, "named-taken"):
         simple(other, "DEALLOCATE ALL")
     return outcome_of(execute(other, "s0", ["1"]), right="theirs 1")
 
@@ -75,23 +75,23 @@ def named_taken(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="a client that executes its statement never runs another client's that has the same name",
 )
-def named_mixed_up(bench: Bench) -> Outcome:
+def named_mixed_up(ctx: CheckContext) -> Outcome:
     """The silent one: drivers name statements alike (`_pg3_1`, `s0`, `S_1`), and parameters of the same types fit."""
-    client = bench.plain_client()
+    client = ctx.plain_client()
     _parsed(client, "s0", MINE)
-    if bench.mode not in MOVING:
-        neighbour(bench, client)
-        if bench.otherwise:
+    if ctx.mode not in MOVING:
+        neighbour(ctx, client)
+        if ctx.sabotaged:
             simple(client, "DEALLOCATE ALL")
             _parsed(client, "s0", THEIRS)
         return outcome_of(execute(client, "s0", ["1"]), right="mine 1")
-    with moved(bench, client):
+    with moved(ctx, client):
         # while the first one's server connection is busy, both are on the other
-        other = neighbour(bench, client)
+        other = neighbour(ctx, client)
         _parsed(other, "s0", THEIRS)
-        if bench.otherwise:
+        if ctx.sabotaged:
             simple(client, "DEALLOCATE ALL")
-            _parsed(client, "s0", THEIRS if works_here(bench, "named-mixed-up") else MINE)
+            _parsed(client, "s0", THEIRS if works_here(ctx, "named-mixed-up") else MINE)
         return outcome_of(execute(client, "s0", ["1"]), right="mine 1")
 
 
@@ -106,14 +106,14 @@ _TOGETHER_S, _HELD_S = 2.0, 0.02
     group=PREPARED,
     claim="clients that prepare all their statements get their own values, and no error, when many work at once",
 )
-def named_under_load(bench: Bench) -> Outcome:
+def named_under_load(ctx: CheckContext) -> Outcome:
     """Distinct statements with the same parameter types, in one order for each client, under psycopg's own names."""
-    threshold = None if bench.otherwise and not works_here(bench, "named-under-load") else 0
+    threshold = None if ctx.sabotaged and not works_here(ctx, "named-under-load") else 0
     together = Barrier(_CLIENTS)
 
     def one_client(number: int) -> Counter[str]:
         seen: Counter[str] = Counter()
-        client = bench.connect(bench.lab.chain(bench.database), threshold)
+        client = ctx.connect(ctx.lab.chain(ctx.database), threshold)
         with client:
             with contextlib.suppress(BrokenBarrierError):  # where a login needs a server connection, not all get one
                 together.wait(_TOGETHER_S)
@@ -122,7 +122,7 @@ def named_under_load(bench: Bench) -> Outcome:
                 which = (number + n) % 7
                 asked = f"{number}-{n}"
                 text = f"SELECT 'text {which}: ' || %s::text, pg_backend_pid()"
-                if bench.otherwise and threshold == 0 and n == 7:
+                if ctx.sabotaged and threshold == 0 and n == 7:
                     simple(client, "DEALLOCATE ALL")  # psycopg would notice its own
                 try:
                     value, pid = client.rows(text, [asked])[0]
@@ -137,11 +137,11 @@ def named_under_load(bench: Bench) -> Outcome:
         seen = sum(pool.map(one_client, range(_CLIENTS)), Counter())
     pids = [each for each in seen if each.startswith("pid ")]
     errors = {key.removeprefix("error "): count for key, count in seen.items() if key.startswith("error ")}
-    bench.fact("of so many queries", _CLIENTS * _QUERIES)
-    bench.fact("right, wrong", [seen["right"], seen["wrong"]])
-    bench.fact("errors", errors)
-    bench.fact("server connections", len(pids))
-    if bench.mode in MOVING and not 1 < len(pids) < _CLIENTS:
+    ctx.fact("of so many queries", _CLIENTS * _QUERIES)
+    ctx.fact("right, wrong", [seen["right"], seen["wrong"]])
+    ctx.fact("errors", errors)
+    ctx.fact("server connections", len(pids))
+    if ctx.mode in MOVING and not 1 < len(pids) < _CLIENTS:
         raise NotExercisedError(
             f"{_CLIENTS} clients had {len(pids)} server connections: none was shared, or none changed"
         )
@@ -158,13 +158,13 @@ def named_under_load(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="an unnamed statement that was parsed can be executed after a Sync, with its own result",
 )
-def unnamed_kept(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def unnamed_kept(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     pid = client.server_pid()
     _parsed(client, "", MINE)
-    with elsewhere(bench, client, pid):
-        if bench.otherwise:
-            parse(client, "", THEIRS if works_here(bench, "unnamed-kept") else MINE)
+    with elsewhere(ctx, client, pid):
+        if ctx.sabotaged:
+            parse(client, "", THEIRS if works_here(ctx, "unnamed-kept") else MINE)
         return outcome_of(execute(client, "", ["1"]), right="mine 1")
 
 
@@ -174,15 +174,15 @@ def unnamed_kept(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="a client that executes its unnamed statement after a Sync never runs another client's",
 )
-def unnamed_mixed_up(bench: Bench) -> Outcome:
-    client = bench.plain_client()
-    other = neighbour(bench, client)
+def unnamed_mixed_up(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    other = neighbour(ctx, client)
     _parsed(client, "", MINE)
     _parsed(other, "", THEIRS)
-    if bench.otherwise:
-        parse(client, "", THEIRS if works_here(bench, "unnamed-mixed-up") else MINE)
+    if ctx.sabotaged:
+        parse(client, "", THEIRS if works_here(ctx, "unnamed-mixed-up") else MINE)
     answer = execute(client, "", ["1"])
-    neighbour(bench, client, other)
+    neighbour(ctx, client, other)
     return outcome_of(answer, right="mine 1")
 
 
@@ -192,17 +192,17 @@ def unnamed_mixed_up(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="a statement that was prepared by the protocol can be deallocated by its name in SQL",
 )
-def deallocate(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def deallocate(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     pid = client.server_pid()
     _parsed(client, "s1", MINE)
-    if bench.otherwise:
-        simple(client, "DEALLOCATE s1" if works_here(bench, "deallocate") else "PREPARE s1 AS SELECT 1")
+    if ctx.sabotaged:
+        simple(client, "DEALLOCATE s1" if works_here(ctx, "deallocate") else "PREPARE s1 AS SELECT 1")
     answer = simple(client, "DEALLOCATE s1")
     after = client.server_pid()
     if pid != after:
         raise NotExercisedError(f"the client was moved meanwhile, from {pid} to {after}")
-    bench.probed("the client stays alone on its server connection", pid, after)
+    ctx.probed("the client stays alone on its server connection", pid, after)
     return fails(answer) if answer.is_error else WORKS
 
 
@@ -212,20 +212,20 @@ def deallocate(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="parsing another statement under a name in use is refused with 42P05, and the connection lives on",
 )
-def parse_again(bench: Bench) -> Outcome:
-    defect = (entry := bench.documented("parse-again")) is not None and entry.defect
-    client = bench.direct_client() if bench.otherwise and defect else bench.plain_client()
+def parse_again(ctx: CheckContext) -> Outcome:
+    defect = (entry := ctx.documented("parse-again")) is not None and entry.defect
+    client = ctx.direct_client() if ctx.sabotaged and defect else ctx.plain_client()
     pid = client.server_pid()
     _parsed(client, "s2", MINE)
-    if bench.otherwise and not defect:
+    if ctx.sabotaged and not defect:
         simple(client, "DEALLOCATE ALL")
     answer = parse(client, "s2", THEIRS)
     if not answer.is_error:
         return WORKS
     again = simple(client, "SELECT pg_backend_pid()")
     if not again.is_error:
-        bench.probed("the client stays alone on its server connection", pid, int(again.value or 0))
-    bench.fact("what the client was told", answer.message)
+        ctx.probed("the client stays alone on its server connection", pid, int(again.value or 0))
+    ctx.fact("what the client was told", answer.message)
     return fails(replace(answer, closed=again.is_error))
 
 
@@ -236,15 +236,15 @@ def _discards(name: str, statement: str, title: str, *, by_extended_protocol: bo
         group=PREPARED,
         claim=f"{statement} of one client leaves the prepared statements of another alone",
     )
-    def probe(bench: Bench) -> Outcome:
-        client = bench.plain_client()
+    def probe(ctx: CheckContext) -> Outcome:
+        client = ctx.plain_client()
         _parsed(client, "s3", MINE)
-        other = neighbour(bench, client)
+        other = neighbour(ctx, client)
         answer = (extended if by_extended_protocol else simple)(other, statement)
         if answer.is_error:
             return fails(answer)
-        if bench.otherwise:
-            if works_here(bench, name):
+        if ctx.sabotaged:
+            if works_here(ctx, name):
                 simple(client, "DEALLOCATE ALL")
             else:
                 parse(client, "s3", MINE)
@@ -270,16 +270,16 @@ _SHAPES = "SELECT * FROM pooling.shapes WHERE id = $1::integer"
     group=PREPARED,
     claim="a client that executes a prepared statement after its result type changed is told so",
 )
-def plan_after_ddl(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def plan_after_ddl(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     pid = client.server_pid()
     _parsed(client, "s4", _SHAPES)
     first = execute(client, "s4", ["1"])
     if first.is_error or client.server_pid() != pid:
         raise NotExercisedError(f"the statement did not run where it was prepared: {first}")
-    bench.probed("the client stays alone on its server connection", pid, pid)
-    if not bench.otherwise:
-        bench.owner.run("ALTER TABLE pooling.shapes ADD COLUMN sides integer")
+    ctx.probed("the client stays alone on its server connection", pid, pid)
+    if not ctx.sabotaged:
+        ctx.owner.run("ALTER TABLE pooling.shapes ADD COLUMN sides integer")
     return outcome_of(execute(client, "s4", ["1"]), right="1")
 
 
@@ -289,16 +289,16 @@ def plan_after_ddl(bench: Bench) -> Outcome:
     group=PREPARED,
     claim="a client that prepares a statement after a migration gets the new result, whoever prepared it before",
 )
-def plan_after_ddl_others(bench: Bench) -> Outcome:
-    client = bench.plain_client()
+def plan_after_ddl_others(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
     _parsed(client, "s5", _SHAPES)
     execute(client, "s5", ["1"])
-    other = neighbour(bench, client)
-    works = works_here(bench, "plan-after-ddl-others")
-    if not (bench.otherwise and not works):
-        bench.owner.run("ALTER TABLE pooling.shapes ADD COLUMN sides integer")
-    if bench.otherwise and works:
-        bench.owner.run("DROP TABLE pooling.shapes")
+    other = neighbour(ctx, client)
+    works = works_here(ctx, "plan-after-ddl-others")
+    if not (ctx.sabotaged and not works):
+        ctx.owner.run("ALTER TABLE pooling.shapes ADD COLUMN sides integer")
+    if ctx.sabotaged and works:
+        ctx.owner.run("DROP TABLE pooling.shapes")
     answer = parse(other, "s6", _SHAPES)
     if answer.is_error:
         return fails(answer)
