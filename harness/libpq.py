@@ -30,7 +30,7 @@ _DEADLINE_S = 30.0
 CLOSED = "closed"
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Reply(Struct, frozen=True, kw_only=True):
     """What a client was told."""
 
     #: the first column of the first row, as text; None when there was no row or it was NULL
@@ -49,23 +49,23 @@ class Answer(Struct, frozen=True, kw_only=True):
         return self.sqlstate or str(self.value)
 
 
-def parse(client: Client, name: str, statement: str) -> Answer:
+def parse(client: Client, name: str, statement: str) -> Reply:
     """Parse a statement under a name, the unnamed one when empty, then Sync."""
     return _answer(client, lambda: client.pgconn.send_prepare(name.encode(), statement.encode()))
 
 
-def execute(client: Client, name: str, parameters: Sequence[str] = ()) -> Answer:
+def execute(client: Client, name: str, parameters: Sequence[str] = ()) -> Reply:
     """Bind and Execute a statement that was parsed before, then Sync."""
     values = [each.encode() for each in parameters]
     return _answer(client, lambda: client.pgconn.send_query_prepared(name.encode(), values))
 
 
-def extended(client: Client, statement: str) -> Answer:
+def extended(client: Client, statement: str) -> Reply:
     """Run a statement by the extended protocol: Parse, Bind and Execute in one go."""
     return _answer(client, lambda: client.pgconn.send_query_params(statement.encode(), None))
 
 
-def simple(client: Client, statement: str) -> Answer:
+def simple(client: Client, statement: str) -> Reply:
     """Run statements by the simple protocol, in one message; the first error counts, else the last result."""
     return _answer(client, lambda: start(client, statement))
 
@@ -76,7 +76,7 @@ def start(client: Client, statement: str) -> None:
     _flush(client, time.monotonic() + _DEADLINE_S)
 
 
-def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Answer:
+def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Reply:
     """Wait for the answer to what was started; the first error counts, else the last result.
 
     A connection that ends after an error is `closed`, and the error keeps its own SQLSTATE: libpq's PQexec would
@@ -84,13 +84,13 @@ def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Answer:
 
     :raises TimedOutError: when there is no answer within so many seconds.
     """
-    last, end = Answer(), time.monotonic() + deadline_s
+    last, end = Reply(), time.monotonic() + deadline_s
     try:
         while (result := _next_result(client, end)) is not None:
             if not last.is_error:
                 last = _read(result)
     except SqlError as error:
-        return Answer(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+        return Reply(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
     return replace(last, closed=client.pgconn.status != pq.ConnStatus.OK)
 
 
@@ -119,19 +119,19 @@ def _wait(client: Client, events: int, end: float) -> None:
         raise TimedOutError("timed out waiting for the answer to a statement")
 
 
-def _answer(client: Client, send: Callable[[], None]) -> Answer:
+def _answer(client: Client, send: Callable[[], None]) -> Reply:
     try:
         send()
         _flush(client, time.monotonic() + _DEADLINE_S)
     except SqlError as error:
-        return Answer(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+        return Reply(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
     return finish(client)
 
 
-def _read(result: PGresult) -> Answer:
+def _read(result: PGresult) -> Reply:
     if result.status in {pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE}:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or CLOSED.encode()).decode()
         message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
-        return Answer(sqlstate=state, message=message.decode(errors="replace").strip())
+        return Reply(sqlstate=state, message=message.decode(errors="replace").strip())
     value = result.get_value(0, 0) if result.ntuples and result.nfields else None
-    return Answer(value=value.decode(errors="replace") if value is not None else None)
+    return Reply(value=value.decode(errors="replace") if value is not None else None)

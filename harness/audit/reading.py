@@ -123,7 +123,7 @@ class Filter(Struct, frozen=True, kw_only=True):
         return names, values
 
 
-class State(Struct, frozen=True, kw_only=True):
+class RowState(Struct, frozen=True, kw_only=True):
     """What a row was at a time, as far as the trail knows.
 
     `before_horizon` is not "it did not exist": the row may be older than the capture.
@@ -181,7 +181,7 @@ def history(
     return _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": limit})
 
 
-def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: datetime) -> State:
+def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: datetime) -> RowState:
     """Return what a row was at a time.
 
     Not repeatable for times that a transaction still running may yet write to: the trail's times are those of the
@@ -191,22 +191,22 @@ def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: dat
     found = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
     emptied = _changes(connection, [*names, "key"], values | {"key": "null", "limit": 1})
     if not found:
-        return State(state="before_horizon")
+        return RowState(state="before_horizon")
     last = found[0]
     if emptied and emptied[0].captured_at > last.captured_at:
         last = emptied[0]
     seen: dict[str, Any] = {"change_id": last.id, "captured_at": last.captured_at}
     if last.op in {"delete", "truncate"}:
-        return State(state="deleted", **seen)
+        return RowState(state="deleted", **seen)
     wanted = _decoded(_encoded(key))
     if last.table_pk != wanted:
         every = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": None})
         since = [each for each in every if not emptied or each.captured_at > emptied[0].captured_at]
         stayed = _who_stayed(since, wanted)
         if stayed is None:
-            return State(state="moved", key=last.table_pk, **seen)
-        return State(state="present", row=stayed.data_after, change_id=stayed.id, captured_at=stayed.captured_at)
-    return State(state="present", row=last.data_after, **seen)
+            return RowState(state="moved", key=last.table_pk, **seen)
+        return RowState(state="present", row=stayed.data_after, change_id=stayed.id, captured_at=stayed.captured_at)
+    return RowState(state="present", row=last.data_after, **seen)
 
 
 def _who_stayed(changes: list[AuditedChange], key: Any) -> AuditedChange | None:

@@ -60,7 +60,9 @@ def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
     return _built(path, path.stem, tuple(Path(each) for each in install))
 
 
-def _built(path: Path, name: str, install: tuple[Path, ...], claims: frozenset[TrailFeature] | None = None) -> AuditTarget:
+def _built(
+    path: Path, name: str, install: tuple[Path, ...], claims: frozenset[TrailFeature] | None = None
+) -> AuditTarget:
     if not _NAME.match(name):
         raise ConfigError(
             f"the audit target {name!r} cannot be called that: its report gets a folder of that name",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from harness.checks.documented import WORKS, Entry, documented
+from harness.checks.documented import WORKS, BehaviourEntry, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
@@ -339,7 +339,7 @@ class CheckContext(CheckRecord):
 
     # --- what is documented -----------------------------------------------------------------------------
 
-    def documented(self, feature: str, *, defects: bool = True) -> Entry | None:
+    def documented(self, feature: str, *, defects: bool = True) -> BehaviourEntry | None:
         """Return what is documented of a feature here, by the pooler or else by PostgreSQL.
 
         :param defects: also what only the product's issue tracker says.

@@ -26,7 +26,7 @@ WORKS = Outcome(behaviour=Behaviour.WORKS)
 _OUTCOME = re.compile(r"^(?P<behaviour>[a-z]+)(?: \((?P<sqlstate>[0-9A-Z]{5})?(?:, )?(?P<closed>closed)?\))?$")
 
 
-class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One documented behaviour."""
 
     #: names of pooling checks, without the suite
@@ -63,7 +63,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class BehaviourFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`topologies/behaviour/<product>.toml`."""
 
-    behaviour: tuple[Entry, ...] = ()
+    behaviour: tuple[BehaviourEntry, ...] = ()
 
 
 def read_outcome(text: str) -> Outcome:
@@ -82,7 +82,7 @@ def read_outcome(text: str) -> Outcome:
 
 
 @cache
-def load_behaviour(product: str) -> tuple[Entry, ...]:
+def load_behaviour(product: str) -> tuple[BehaviourEntry, ...]:
     """Return what is documented of a product; nothing where there is no file.
 
     :raises ConfigError: naming file, key, what was found and what is allowed.
@@ -91,7 +91,7 @@ def load_behaviour(product: str) -> tuple[Entry, ...]:
     return load_behaviour_file(path) if path.exists() else ()
 
 
-def load_behaviour_file(path: Path) -> tuple[Entry, ...]:
+def load_behaviour_file(path: Path) -> tuple[BehaviourEntry, ...]:
     entries = config.load(path, BehaviourFile).behaviour
     for number, entry in enumerate(entries):
         try:
@@ -126,7 +126,7 @@ def documented(
     settings: Mapping[str, str],
     *,
     defects: bool = True,
-) -> Entry | None:
+) -> BehaviourEntry | None:
     """Return the first entry about a feature of a product in a mode, a version and its settings.
 
     :param version: as the product gives it; one that is not known is taken for the newest.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.model import Topology
 
 
-class Place(Protocol):
+class ContextSource(Protocol):
     """Where checks are run: a workplace in a lab, or an environment that an operator named."""
 
     @property
@@ -43,7 +43,7 @@ def run_check(
     check: Check,
     row: PlannedCheck,
     topology: Topology | None,
-    workspace: Place,
+    workspace: ContextSource,
     *,
     control: Control | None = None,
     interrupted: Event | None = None,

@@ -53,7 +53,7 @@ _REMOVAL_S = 10.0
 _RUN_S = 60
 
 
-class Builder:
+class ImageBuilder:
     """Makes one product's images; what it leaves unfinished can be recognised by its labels."""
 
     def __init__(

@@ -26,7 +26,7 @@ from harness.engine.builds import (
     LABEL_PID,
     LABEL_STARTED,
     LABEL_TOOL,
-    Builder,
+    ImageBuilder,
     remove_unfinished,
     tar_of,
 )
@@ -39,8 +39,8 @@ from harness.engine.protocol import (
     Address,
     Missing,
     Origin,
-    Place,
     Service,
+    ServicePlace,
     ServiceSpec,
     ServiceState,
     Wanted,
@@ -123,7 +123,7 @@ class DockerEngine:
         self._missing = Missing()
         #: done when the product is in one of these two
         self._attempts: dict[Wanted, Future[None]] = {}
-        self._builders: set[Builder] = set()
+        self._builders: set[ImageBuilder] = set()
         self._slots = BoundedSemaphore(_BUILDS_AT_ONCE)
         self._cancelled = Event()
         self._lock = Lock()
@@ -216,7 +216,7 @@ class DockerEngine:
     def _prepared(self, product: Wanted, listener: Listener) -> tuple[str, Origin]:
         # a session of the requests library is not promised to be safe in several threads
         api = self._connect(self._api.api_version)
-        builder = Builder(api, listener, slots=self._slots, cancelled=self._cancelled)
+        builder = ImageBuilder(api, listener, slots=self._slots, cancelled=self._cancelled)
         with self._lock:
             self._builders.add(builder)
         try:
@@ -326,21 +326,21 @@ class DockerGroup:
             LABEL_STARTED: str(run.started),
             LABEL_CREATED: str(int(time.time())),
         }
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ServicePlace] = {}
         self._wanted: dict[str, Wanted] = {}
         self._services: list[DockerService] = []
         self._network: str | None = None
         self._closed = False
         self._lock = Lock()
 
-    def place(self, name: str, wanted: Wanted) -> Place:
+    def place(self, name: str, wanted: Wanted) -> ServicePlace:
         port = load_product(wanted.product).port
         if self._services:  # one that was started alone gets the name that this one's configuration will use
             try:
                 self._join()
             except _TROUBLE as error:
                 raise ServiceFailedError(f"the services could not be joined: {_short(error)}", where=name) from None
-        place = Place(
+        place = ServicePlace(
             name=name,
             folder=_FOLDER,
             data=f"{_FOLDER}/data",

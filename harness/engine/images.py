@@ -18,7 +18,7 @@ from msgspec import Struct
 from harness import config, places
 from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
-from harness.engine.builds import Builder
+from harness.engine.builds import ImageBuilder
 from harness.engine.image_availability import NAMESPACE, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
@@ -118,11 +118,13 @@ class Images:
     other one waits for it.
     """
 
-    def __init__(self, api: APIClient, policy: ImagePolicy, listener: Listener, builder: Builder | None = None) -> None:
+    def __init__(
+        self, api: APIClient, policy: ImagePolicy, listener: Listener, builder: ImageBuilder | None = None
+    ) -> None:
         self._api = api
         self._policy = policy
         self._notify = listener
-        self._builder = builder or Builder(api, listener)
+        self._builder = builder or ImageBuilder(api, listener)
 
     def prepared(self, wanted: Wanted) -> tuple[str, Origin]:
         """Return the reference of the prepared image and where it comes from, making it if needed.

@@ -29,15 +29,15 @@ from harness.engine.processes import descendants, end_all, output_of
 from harness.engine.protocol import (
     Address,
     Origin,
-    Place,
     Service,
+    ServicePlace,
     ServiceSpec,
     ServiceState,
     Wanted,
     log_tail,
 )
 from harness.engine.storage import DataStorage, MemoryBudget, StoragePolicy, available_here_mib
-from harness.engine.virtual_environments import PYTHON_PRODUCT, Builder, virtual_environment
+from harness.engine.virtual_environments import PYTHON_PRODUCT, EnvironmentBuilder, virtual_environment
 from harness.errors import EngineUnavailableError, ServiceFailedError
 from harness.events import ImageProgress, Listener, Notice
 
@@ -74,7 +74,7 @@ class NativeEngine:
         self._preparations: dict[Wanted, Future[Origin]] = {}
         self._clusters: dict[str, Path] = {}
         self._users: dict[Wanted, pwd.struct_passwd] = {}
-        self._builder = Builder()
+        self._builder = EnvironmentBuilder()
         self.user = _unprivileged_user()
 
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
@@ -253,13 +253,13 @@ class NativeGroup:
             engine.memory.give_back(storage)
             raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(self._folder)) from None
 
-    def place(self, name: str, wanted: Wanted) -> Place:
+    def place(self, name: str, wanted: Wanted) -> ServicePlace:
         folder = self._folder / name
         folder.mkdir()
         _give(folder, self._engine.user_for(wanted))
         port = free_port()
         self._wanted[name] = wanted
-        return Place(
+        return ServicePlace(
             name=name,
             folder=str(folder),
             data=str(folder / "data"),

@@ -50,7 +50,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class ServicePlace(Struct, frozen=True, kw_only=True):
     """Where a service will run, known before it starts, for its configuration to name."""
 
     name: str
@@ -68,7 +68,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class ServiceSpec(Struct, frozen=True, kw_only=True):
     """One service to start."""
 
-    place: Place
+    place: ServicePlace
     #: file name, or folder/name, to text; written into the place's folder
     files: Mapping[str, str]
     #: a POSIX shell script that ends in `exec`ing the server in the foreground, logging to stderr
@@ -142,7 +142,7 @@ class Group(Protocol):
         """Where the data of its database server is; settled once that is started."""
         ...
 
-    def place(self, name: str, wanted: Wanted) -> Place:
+    def place(self, name: str, wanted: Wanted) -> ServicePlace:
         """Return where a service will run.
 
         :raises HarnessError: when the product could not be had.

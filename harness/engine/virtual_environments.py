@@ -52,7 +52,7 @@ class _Python(Struct, frozen=True, kw_only=True):
         return ".".join(map(str, self.version))
 
 
-class Builder:
+class EnvironmentBuilder:
     """Runs the programs that make an environment, and can be ended from another thread."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Builder:
 
 
 def virtual_environment(
-    wanted: Wanted, folder: Path, service_user: Mapping[str, object], listener: Listener, builder: Builder
+    wanted: Wanted, folder: Path, service_user: Mapping[str, object], listener: Listener, builder: EnvironmentBuilder
 ) -> tuple[Origin, bool]:
     """Return the Python of the host's virtual environment, making it once for each version and set of requirements.
 
@@ -182,7 +182,7 @@ def _pip_is_here() -> bool:
         return False
 
 
-def _make(home: Path, python: _Python, requirements: Path, builder: Builder) -> None:
+def _make(home: Path, python: _Python, requirements: Path, builder: EnvironmentBuilder) -> None:
     """Make a virtual environment that anybody may read."""
     inside = str(home / "bin" / "python")
     if _pip_is_here():  # putting another pip into the environment would take half of the time

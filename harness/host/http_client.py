@@ -36,7 +36,7 @@ _NOT_REACHED = (
 )
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class HttpResponse(Struct, frozen=True, kw_only=True):
     """What came of a request. A body is kept only for the values that a declaration names."""
 
     #: 0 when there was none
@@ -91,7 +91,7 @@ class Exchange:
     def __exit__(self, *_exception: object) -> None:
         self._client.close()
 
-    def send(self, step: Step, values: Values, deadline_s: float) -> Answer:
+    def send(self, step: Step, values: Values, deadline_s: float) -> HttpResponse:
         """Send one request and return its answer; whatever the host does, this ends with the deadline.
 
         :raises ConfigError: for a name in the declaration that nothing has.
@@ -113,7 +113,7 @@ class Exchange:
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any], deadline_s: float
-    ) -> Answer:
+    ) -> HttpResponse:
         wires: list[socket.socket] = []
         end = time.monotonic() + deadline_s
         #: a host that sends a byte now and then outlives every time-out of a read
@@ -136,16 +136,16 @@ class Exchange:
                 return _whole(response, end, deadline_s)
         except (UnicodeError, httpx.LocalProtocolError) as error:
             why = "a header or an address holds what HTTP cannot carry"
-            return Answer(
+            return HttpResponse(
                 status=0, trouble=f"the request cannot be sent: {why} ({type(error).__name__})", arrived=False
             )
         except _NOT_REACHED as error:
-            return Answer(status=0, trouble=f"the host cannot be reached: {_reason(error)}", arrived=False)
+            return HttpResponse(status=0, trouble=f"the host cannot be reached: {_reason(error)}", arrived=False)
         except httpx.HTTPError as error:
             trouble = (
                 _late(deadline_s) if time.monotonic() >= end - 0.05 else f"no whole answer: {type(error).__name__}"
             )
-            return Answer(status=0, trouble=trouble)
+            return HttpResponse(status=0, trouble=trouble)
         finally:
             watchdog.cancel()
 
@@ -154,7 +154,7 @@ def _late(deadline_s: float) -> str:
     return f"no whole answer within {deadline_s:g} s"
 
 
-def _whole(response: httpx.Response, end: float, deadline_s: float) -> Answer:
+def _whole(response: httpx.Response, end: float, deadline_s: float) -> HttpResponse:
     """Read an answer to its end, its limit, or the deadline."""
     trouble, body = "", bytearray()
     for part in response.iter_bytes():
@@ -166,7 +166,7 @@ def _whole(response: httpx.Response, end: float, deadline_s: float) -> Answer:
     if not trouble and time.monotonic() >= end:  # ended by the watchdog, which looks like the end of the answer
         trouble = _late(deadline_s)
     data = None if trouble else _decoded(bytes(body))
-    return Answer(status=response.status_code, data=data, trouble=trouble)
+    return HttpResponse(status=response.status_code, data=data, trouble=trouble)
 
 
 def _shut(wires: list[socket.socket]) -> None:

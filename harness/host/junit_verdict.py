@@ -28,7 +28,7 @@ _CHUNK_BYTES = 64 * 1024
 _TICK_S = 0.01
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class SuiteVerdict(Struct, frozen=True, kw_only=True):
     """What the tests of a file come to, and why, in one sentence."""
 
     status: Status
@@ -39,24 +39,24 @@ class JUnitResult(Counted, frozen=True, kw_only=True):
     """What the cases of one file say, or of several together."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SuiteVerdict:
         """Judge the counts: nothing, or nothing but skips, is Not run and never a pass."""
         bad = self.failures + self.errors
         if bad:
             more = f", and {bad - len(self.failed)} more" if bad > len(self.failed) else ""
             reason = f"{bad} of {self.tests} tests failed: {', '.join(self.failed)}{more}"
-            return Verdict(status=Status.ISSUE, reason=reason)
+            return SuiteVerdict(status=Status.ISSUE, reason=reason)
         if self.untold:
             reason = f"{self.untold} failures are counted by a suite, and none of its cases shows them"
-            return Verdict(status=Status.ISSUE, reason=reason)
+            return SuiteVerdict(status=Status.ISSUE, reason=reason)
         if not self.tests:
-            return Verdict(status=Status.NOT_RUN, reason="there is no test in it")
+            return SuiteVerdict(status=Status.NOT_RUN, reason="there is no test in it")
         if self.unbelieved:
-            return Verdict(status=Status.ISSUE, reason=f"it cannot be believed: {self.unbelieved}")
+            return SuiteVerdict(status=Status.ISSUE, reason=f"it cannot be believed: {self.unbelieved}")
         if self.skipped == self.tests:
-            return Verdict(status=Status.NOT_RUN, reason=f"all of its tests were skipped ({self.tests})")
+            return SuiteVerdict(status=Status.NOT_RUN, reason=f"all of its tests were skipped ({self.tests})")
         skips = f", {self.skipped} skipped" if self.skipped else ""
-        return Verdict(status=Status.OK, reason=f"{self.tests - self.skipped} tests passed{skips}")
+        return SuiteVerdict(status=Status.OK, reason=f"{self.tests - self.skipped} tests passed{skips}")
 
 
 def read_junit(path: Path) -> JUnitResult:

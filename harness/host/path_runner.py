@@ -16,7 +16,7 @@ from harness.errors import ConfigError, DatabaseError, TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows, rows_in_table, trail_is_of
 from harness.host.command import run
 from harness.host.declarations import Step
-from harness.host.http_client import Answer, Exchange
+from harness.host.http_client import Exchange, HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
 from harness.host.site import holds, place
 from harness.host.trail_reader import Recorded, Trail
@@ -41,7 +41,7 @@ _UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNES
 class Taken(Struct, frozen=True, kw_only=True):
     """What was done, and what came of it as far as a caller can tell."""
 
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[HttpResponse, ...] = ()
     #: the steps that were sent, in their order
     steps: tuple[Step, ...] = ()
     #: what is wrong with the answers' content: names only, never values
@@ -185,7 +185,7 @@ class PathRun:
     def _send(self, steps: Sequence[Step], values: Values) -> Taken:
         """Send steps in their order, until one is not answered as declared."""
         sent: list[Step] = []
-        answers: list[Answer] = []
+        answers: list[HttpResponse] = []
         amiss: list[str] = []
         for number, step in enumerate(steps, 1):
             if self.site.stopped():
@@ -202,7 +202,7 @@ class PathRun:
                 break
         return Taken(steps=tuple(sent), answers=tuple(answers), amiss=tuple(amiss))
 
-    def _keep(self, step: Step, answer: Answer, values: Values, number: int) -> list[str]:
+    def _keep(self, step: Step, answer: HttpResponse, values: Values, number: int) -> list[str]:
         amiss = []
         for name, where in step.keep.items():
             try:
@@ -365,7 +365,7 @@ def _unheard(_line: str) -> None:
     """Keep nothing of it: what a host's command says is the host's, and may hold anything."""
 
 
-def _answered(answer: Answer, where: str, wanted: object) -> bool:
+def _answered(answer: HttpResponse, where: str, wanted: object) -> bool:
     try:
         return holds(place(answer.data, where), wanted)
     except KeyError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from harness import places
-from harness.engine.protocol import Address, Place, Service, ServiceSpec, Wanted, log_tail
+from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted, log_tail
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.services import rendered
 from harness.model import Notifier, PoolMode, Prepare
@@ -130,7 +130,7 @@ def start_host(lab: Lab, database: str, callers: Sequence[Mapping[str, str]]) ->
     return host
 
 
-def _spec(lab: Lab, place: Place, database: str, actors: dict[str, dict[str, str]]) -> ServiceSpec:
+def _spec(lab: Lab, place: ServicePlace, database: str, actors: dict[str, dict[str, str]]) -> ServiceSpec:
     notifier, client, roles = lab.topology.notifier, lab.topology.client, lab.roles
     server = lab.postgres.inside
     settings = rendered(

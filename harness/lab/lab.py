@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.engine.owner import Owner
-    from harness.engine.protocol import Engine, Group, Place, ServiceSpec, Wanted
+    from harness.engine.protocol import Engine, Group, ServicePlace, ServiceSpec, Wanted
     from harness.redaction import Redactor
 
 _READY_DEADLINE_S = 30.0
@@ -126,7 +126,7 @@ class Lab:
         """
         self._engine.prepare((wanted,), silent)
 
-    def start_service(self, name: str, wanted: Wanted, specify: Callable[[Place], ServiceSpec]) -> Service:
+    def start_service(self, name: str, wanted: Wanted, specify: Callable[[ServicePlace], ServiceSpec]) -> Service:
         """Start one more service beside those of the chain; it is removed with them, at the latest.
 
         :param name: the second of a name is called `name-2`.

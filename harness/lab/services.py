@@ -10,7 +10,7 @@ import jinja2
 from harness import places
 from harness.database import Client, Endpoint, console
 from harness.engine.images import load_product
-from harness.engine.protocol import Address, Place, ServiceSpec
+from harness.engine.protocol import Address, ServicePlace, ServiceSpec
 from harness.errors import ConfigError
 from harness.model import PoolerDeclaration, PoolMode, PostgresDeclaration, Prepare, Topology
 
@@ -61,7 +61,7 @@ _POOLER_SETTINGS = (
 )
 
 
-def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> ServiceSpec:
+def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Roles) -> ServiceSpec:
     return ServiceSpec(
         place=place,
         files={
@@ -83,7 +83,7 @@ def postgres_spec(place: Place, declared: PostgresDeclaration, roles: Roles) -> 
     )
 
 
-def pooler_spec(place: Place, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
+def pooler_spec(place: ServicePlace, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
     """Render the templates of a product: its files, one of which is the `start.sh` that becomes the server."""
     recipe = load_product(declared.product)
     facts = {

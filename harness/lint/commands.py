@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-class Verdict(StrEnum):
+class PointerVerdict(StrEnum):
     EXISTS = "exists"
     MISSING = "missing"
     #: it counts as a pointer, and nobody looked whether it leads anywhere
@@ -31,20 +31,20 @@ class Pointer(Struct, frozen=True):
     """What a cell points to. `what` says what is missing, or why it cannot be judged; `mend` what to do."""
 
     text: str
-    verdict: Verdict
+    verdict: PointerVerdict
     what: str = ""
     mend: str = ""
 
 
-class Place(Struct, frozen=True):
+class PointerScope(Struct, frozen=True):
     """Where pointers are looked up: in a repository, from the document's folder."""
 
     repository: Repository
     folder: Path
 
 
-Judgement = tuple[Verdict, str, str]
-_EXISTS: Judgement = (Verdict.EXISTS, "", "")
+Judgement = tuple[PointerVerdict, str, str]
+_EXISTS: Judgement = (PointerVerdict.EXISTS, "", "")
 
 #: programs that only run another one
 _WRAPPERS = {"env": 1, "time": 1, "sudo": 1, "nice": 1, "uv run": 2, "poetry run": 2, "pipenv run": 2, "hatch run": 2}
@@ -74,7 +74,7 @@ _FILE = re.compile(r"[\w./@+-]*\.(?:py|exs?|rb|ts|tsx|js|mjs|go|rs|sh|sql|java|k
 _HOST_CHECKS = ("path", "command", "environment")
 
 
-def judge_command(text: str, place: Place, *, sure: bool = True) -> tuple[Pointer, ...]:
+def judge_command(text: str, place: PointerScope, *, sure: bool = True) -> tuple[Pointer, ...]:
     """Judge each of the commands that a text joins by `&&`, `||`, `|` or `;`.
 
     :param sure: the text is set as code; else it counts only if it names something that is there.
@@ -91,7 +91,7 @@ def judge_command(text: str, place: Place, *, sure: bool = True) -> tuple[Pointe
             there = place.repository.find(words[1], folder)
             if there is None:
                 return (
-                    Pointer(text, Verdict.MISSING, f"there is no folder {words[1]}", "name a folder that is there"),
+                    Pointer(text, PointerVerdict.MISSING, f"there is no folder {words[1]}", "name an existing folder"),
                 )
             folder = there
             continue
@@ -128,12 +128,12 @@ def _unwrapped(words: list[str]) -> list[str]:
     return words
 
 
-def _judge(words: list[str], folder: Path, place: Place, *, sure: bool) -> Judgement | None:
+def _judge(words: list[str], folder: Path, place: PointerScope, *, sure: bool) -> Judgement | None:
     program, arguments = words[0], words[1:]
     judge = _JUDGES.get(program if program.startswith("./") else program.rpartition("/")[2])
     if judge:
         judged = judge(arguments, folder, place.repository)
-        return judged if sure or judged[0] is Verdict.EXISTS else None
+        return judged if sure or judged[0] is PointerVerdict.EXISTS else None
     if not sure:
         return None
     if "/" in program:
@@ -163,7 +163,7 @@ def _known_program(program: str, arguments: list[str], folder: Path, repository:
         return _files(arguments[:1], folder, repository)
     files = [after for before, after in itertools.pairwise(arguments) if before in {"-f", "--file"}]
     judged = _files(files, folder, repository)
-    return judged if judged[0] is Verdict.MISSING else _unknown(f"what {program} is told elsewhere")
+    return judged if judged[0] is PointerVerdict.MISSING else _unknown(f"what {program} is told elsewhere")
 
 
 def _files(arguments: Iterable[str], folder: Path, repository: Repository) -> Judgement:
@@ -330,8 +330,8 @@ def _values(arguments: list[str], *options: str, most: int = 1000) -> list[str]:
 
 
 def _missing(what: str, mend: str) -> Judgement:
-    return Verdict.MISSING, what, mend
+    return PointerVerdict.MISSING, what, mend
 
 
 def _unknown(why: str) -> Judgement:
-    return Verdict.UNKNOWN, why, ""
+    return PointerVerdict.UNKNOWN, why, ""

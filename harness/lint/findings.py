@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.lint.commands import Place, Pointer
+from harness.lint.commands import Pointer, PointerScope
 from harness.lint.pointers import pointers
 from harness.lint.repository import Repository
 from harness.lint.secrets import masked
@@ -18,7 +18,7 @@ from harness.markdown.tables import Document, Table, TableRow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.markdown.tables import Cell, Kind
+    from harness.markdown.tables import Kind, TableCell
 
 _LONGEST_QUOTE = 60
 
@@ -28,7 +28,7 @@ class Level(StrEnum):
     WARNING = "warning"
 
 
-class Finding(Struct, frozen=True):
+class LintFinding(Struct, frozen=True):
     """One thing that breaks a rule: where, which rule, what was found, and what mends it."""
 
     path: str
@@ -42,7 +42,7 @@ class Finding(Struct, frozen=True):
         return f"{self.path}:{self.line}: {self.rule} {self.level}: {self.what}. mend: {self.mend}"
 
 
-class Entry(Struct, frozen=True):
+class TableEntry(Struct, frozen=True):
     """A row together with its table."""
 
     table: Table
@@ -52,7 +52,7 @@ class Entry(Struct, frozen=True):
     def line(self) -> int:
         return self.row.line
 
-    def cell(self, column: str) -> Cell:
+    def cell(self, column: str) -> TableCell:
         return self.table.cell(self.row, column)
 
     def text(self, column: str) -> str:
@@ -78,18 +78,18 @@ class Page(Struct, frozen=True, dict=True, kw_only=True):
     document: Document
     repository: Repository
 
-    def rows(self, *kinds: Kind) -> Iterator[Entry]:
+    def rows(self, *kinds: Kind) -> Iterator[TableEntry]:
         """Return the filled rows of the tables of some kinds."""
         for table in self.tables(*kinds):
             for row in table.rows:
-                entry = Entry(table, row)
+                entry = TableEntry(table, row)
                 if any(cell.text for cell in row.cells) and not entry.is_example:
                     yield entry
 
     def tables(self, *kinds: Kind) -> Iterator[Table]:
         return (table for table in self.document.tables if table.kind in kinds)
 
-    def pointers(self, cell: Cell) -> tuple[Pointer, ...]:
+    def pointers(self, cell: TableCell) -> tuple[Pointer, ...]:
         """Return what a cell points to, looked up once."""
         if cell.raw not in self._pointers:
             self._pointers[cell.raw] = pointers(cell, self._place, self.file)
@@ -100,14 +100,14 @@ class Page(Struct, frozen=True, dict=True, kw_only=True):
         return {}
 
     @cached_property
-    def _place(self) -> Place:
-        return Place(self.repository, self.file.parent)
+    def _place(self) -> PointerScope:
+        return PointerScope(self.repository, self.file.parent)
 
-    def error(self, line: int, rule: str, what: str, mend: str) -> Finding:
-        return Finding(self.path, line, rule, Level.ERROR, masked(what), masked(mend))
+    def error(self, line: int, rule: str, what: str, mend: str) -> LintFinding:
+        return LintFinding(self.path, line, rule, Level.ERROR, masked(what), masked(mend))
 
-    def warning(self, line: int, rule: str, what: str, mend: str) -> Finding:
-        return Finding(self.path, line, rule, Level.WARNING, masked(what), masked(mend))
+    def warning(self, line: int, rule: str, what: str, mend: str) -> LintFinding:
+        return LintFinding(self.path, line, rule, Level.WARNING, masked(what), masked(mend))
 
 
 def quoted(text: str) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.errors import UsageError
-from harness.lint.commands import Verdict
-from harness.lint.findings import Finding, Level, Page
+from harness.lint.commands import PointerVerdict
+from harness.lint.findings import Level, LintFinding, Page
 from harness.lint.repository import Repository
 from harness.lint.rules import RULES, judge
 from harness.markdown.tables import MARKERS, read_document
@@ -41,7 +41,7 @@ class FoundTable(Struct, frozen=True):
 class LintReport(Struct, frozen=True):
     """What came of it. `not_judged` are sentences about what the linter leaves to people."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[LintFinding, ...]
     #: by document
     tables: dict[str, tuple[FoundTable, ...]]
     not_judged: tuple[str, ...]
@@ -68,7 +68,7 @@ def lint(paths: Sequence[Path], root: Path | None = None) -> LintReport:
         of the tables.
     """
     repositories: dict[Path, Repository] = {}
-    findings: list[Finding] = []
+    findings: list[LintFinding] = []
     tables: dict[str, tuple[FoundTable, ...]] = {}
     unknown: Counter[str] = Counter()
     unread: list[str] = []
@@ -131,7 +131,7 @@ def _unknown(page: Page) -> Counter[str]:
         if column in table.columns and (cell := table.cell(row, column)).raw
     }
     every = {each for cell in cells.values() for each in page.pointers(cell)}
-    return Counter(each.what for each in every if each.verdict is Verdict.UNKNOWN)
+    return Counter(each.what for each in every if each.verdict is PointerVerdict.UNKNOWN)
 
 
 def _unread(page: Page) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from harness.lint.commands import Place, Pointer, Verdict, has_test, judge_command
+from harness.lint.commands import Pointer, PointerScope, PointerVerdict, has_test, judge_command
 from harness.markdown.inline import SpanKind
 from harness.markdown.tables import read_document
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.markdown.inline import Span
-    from harness.markdown.tables import Cell
+    from harness.markdown.tables import TableCell
 
 _WEB = re.compile(r"https?://[^\s<>|]*[^\s<>|.,;:)]")
 _TICKET = re.compile(
@@ -44,17 +44,17 @@ _LIBRARY = re.compile(r"[A-Z]\w*\.js")
 _LINES = re.compile(r"L(\d+)(?:-L?\d+)?")
 
 
-def pointers(cell: Cell, place: Place, document: Path) -> tuple[Pointer, ...]:
+def pointers(cell: TableCell, place: PointerScope, document: Path) -> tuple[Pointer, ...]:
     """Return everything that a cell points to; nothing when it only says something."""
     found: list[Pointer] = []
     for span in cell.spans:
         found += _of_span(span, place, document)
     if not found and _STEPS.search(cell.text):
-        found.append(Pointer(cell.text, Verdict.UNKNOWN, "whether the steps lead to what the row says"))
+        found.append(Pointer(cell.text, PointerVerdict.UNKNOWN, "whether the steps lead to what the row says"))
     return tuple(dict.fromkeys(found))
 
 
-def _of_span(span: Span, place: Place, document: Path) -> Iterator[Pointer]:
+def _of_span(span: Span, place: PointerScope, document: Path) -> Iterator[Pointer]:
     match span.kind:
         case SpanKind.LINK:
             if each := _link(span.target, place, document):
@@ -67,7 +67,7 @@ def _of_span(span: Span, place: Place, document: Path) -> Iterator[Pointer]:
             pass
 
 
-def _link(target: str, place: Place, document: Path) -> Pointer | None:
+def _link(target: str, place: PointerScope, document: Path) -> Pointer | None:
     if _WEB.match(target):
         return _web(target)
     if re.match(r"[a-zA-Z][\w+.-]*:|//", target) or not target:
@@ -79,51 +79,51 @@ def _link(target: str, place: Place, document: Path) -> Pointer | None:
     else:
         file = place.repository.find(path, place.folder) if path else document
     if file is None:
-        return Pointer(target, Verdict.MISSING, f"the link leads to {path}, which is not there", _NAME_ANOTHER)
-    return _anchored(target, file, anchor, place) if anchor else Pointer(target, Verdict.EXISTS)
+        return Pointer(target, PointerVerdict.MISSING, f"the link leads to {path}, which is not there", _NAME_ANOTHER)
+    return _anchored(target, file, anchor, place) if anchor else Pointer(target, PointerVerdict.EXISTS)
 
 
 _NAME_ANOTHER = "name a file that is in the repository, from this document's folder"
 
 
 def _web(target: str) -> Pointer:
-    return Pointer(target, Verdict.UNKNOWN, "whether the web has it")
+    return Pointer(target, PointerVerdict.UNKNOWN, "whether the web has it")
 
 
-def _anchored(text: str, file: Path, anchor: str, place: Place) -> Pointer:
+def _anchored(text: str, file: Path, anchor: str, place: PointerScope) -> Pointer:
     content = place.repository.text(file) if file.is_file() else None
     if match := _LINES.fullmatch(anchor):
         return _at_line(text, file, int(match[1]), place)
     if content is None or not file.name.lower().endswith((".md", ".markdown", ".mdx")):
-        return Pointer(text, Verdict.EXISTS)
+        return Pointer(text, PointerVerdict.EXISTS)
     if unquote(anchor).lower().removeprefix("user-content-") in read_document(content).anchors():
-        return Pointer(text, Verdict.EXISTS)
-    return Pointer(text, Verdict.MISSING, f"{file.name} has no heading #{anchor}", "name a heading that is there")
+        return Pointer(text, PointerVerdict.EXISTS)
+    return Pointer(text, PointerVerdict.MISSING, f"{file.name} has no heading #{anchor}", "name an existing heading")
 
 
-def _at_line(text: str, file: Path, line: int, place: Place) -> Pointer:
+def _at_line(text: str, file: Path, line: int, place: PointerScope) -> Pointer:
     count = len((place.repository.text(file) or "").splitlines())
     if 1 <= line <= count:
-        return Pointer(text, Verdict.EXISTS)
-    return Pointer(text, Verdict.MISSING, f"{file.name} has {count} lines, and no line {line}", "name the line again")
+        return Pointer(text, PointerVerdict.EXISTS)
+    return Pointer(text, PointerVerdict.MISSING, f"{file.name} has {count} lines, no line {line}", "name the line again")
 
 
-def _code(text: str, place: Place) -> Iterator[Pointer]:
+def _code(text: str, place: PointerScope) -> Iterator[Pointer]:
     if _WEB.fullmatch(text):
         yield _web(text)
     elif _TICKET.fullmatch(text):
         yield _ticket(text)
     elif _STATEMENT.fullmatch(text):
-        yield Pointer(text, Verdict.UNKNOWN, "what the statement returns")
+        yield Pointer(text, PointerVerdict.UNKNOWN, "what the statement returns")
     elif re.search(r"\s", text) or text in {"nox", "make", "pytest"} or text.startswith("./"):
         yield from judge_command(text, place)
     elif each := _path(text, place, sure=True):
         yield each
     elif re.search(r"[-_]", text) and text in place.repository.ci_jobs:
-        yield Pointer(text, Verdict.EXISTS)
+        yield Pointer(text, PointerVerdict.EXISTS)
 
 
-def _text(text: str, place: Place) -> Iterator[Pointer]:
+def _text(text: str, place: PointerScope) -> Iterator[Pointer]:
     yield from map(_web, _WEB.findall(text))
     text = _WEB.sub(" ", text)
     yield from (_ticket(match[0]) for match in _TICKET.finditer(text))
@@ -134,15 +134,15 @@ def _text(text: str, place: Place) -> Iterator[Pointer]:
             yield each
     for match in _BARE_IN_TEXT.finditer(text):
         each = _path(match[0], place, sure=False)
-        if each and each.verdict is not Verdict.MISSING:
+        if each and each.verdict is not PointerVerdict.MISSING:
             yield each
 
 
 def _ticket(text: str) -> Pointer:
-    return Pointer(text.strip(), Verdict.UNKNOWN, "what the ticket says")
+    return Pointer(text.strip(), PointerVerdict.UNKNOWN, "what the ticket says")
 
 
-def _path(text: str, place: Place, *, sure: bool) -> Pointer | None:
+def _path(text: str, place: PointerScope, *, sure: bool) -> Pointer | None:
     """Judge what may be a path. None when it is a word, a route, a name of code, or an absolute path.
 
     :param sure: the text is set as code, and not a part of a sentence.
@@ -163,26 +163,26 @@ def _path(text: str, place: Place, *, sure: bool) -> Pointer | None:
     return None if found.is_dir() and "/" not in path else _within(text, found, match, place)
 
 
-def _pattern(text: str, path: str, place: Place) -> Pointer | None:
+def _pattern(text: str, path: str, place: PointerScope) -> Pointer | None:
     """Judge a path with stars, or with gaps."""
     if "*" not in path:
         return _placeholder(text, path) if _EXTENSION.search(path) else None
     if place.repository.matches(path, place.repository.root, place.folder):
-        return Pointer(text, Verdict.EXISTS)
+        return Pointer(text, PointerVerdict.EXISTS)
     return _gone(text, path) if "/" in path else None
 
 
-def _within(text: str, found: Path, match: re.Match[str], place: Place) -> Pointer:
+def _within(text: str, found: Path, match: re.Match[str], place: PointerScope) -> Pointer:
     """Judge what a pointer names inside a file that is there."""
     for name in match["tests"].split("::")[1:]:
         if not has_test(place.repository.text(found) or "", name):
-            return Pointer(text, Verdict.MISSING, f"{found.name} has no {name}", "name a test that is there")
+            return Pointer(text, PointerVerdict.MISSING, f"{found.name} has no {name}", "name a test that is there")
     if match["line"]:
         return _at_line(text, found, int(match["line"]), place)
-    return _anchored(text, found, match["anchor"], place) if match["anchor"] else Pointer(text, Verdict.EXISTS)
+    return _anchored(text, found, match["anchor"], place) if match["anchor"] else Pointer(text, PointerVerdict.EXISTS)
 
 
-def _meant_as_a_path(path: str, place: Place, *, sure: bool) -> bool:
+def _meant_as_a_path(path: str, place: PointerScope, *, sure: bool) -> bool:
     """Say whether something that is not there was meant to be: by its extension, or the folder it begins with."""
     if _LIBRARY.fullmatch(path) or re.search(r"[{}?\[\]]", path):
         return False
@@ -195,8 +195,8 @@ def _meant_as_a_path(path: str, place: Place, *, sure: bool) -> bool:
 
 
 def _gone(text: str, path: str) -> Pointer:
-    return Pointer(text, Verdict.MISSING, f"there is no {path}", "name a file that is in the repository")
+    return Pointer(text, PointerVerdict.MISSING, f"there is no {path}", "name a file that is in the repository")
 
 
 def _placeholder(text: str, path: str) -> Pointer:
-    return Pointer(text, Verdict.MISSING, f"{path} has a gap in it", "name the file in full")
+    return Pointer(text, PointerVerdict.MISSING, f"{path} has a gap in it", "name the file in full")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from harness.lint import statuses, text, topology
-from harness.lint.findings import Finding, Page
+from harness.lint.findings import LintFinding, Page
 
 
 class Rule(Struct, frozen=True):
@@ -15,7 +15,7 @@ class Rule(Struct, frozen=True):
 
     number: str
     sentence: str
-    judge: Callable[[Page], Iterator[Finding]] | None = None
+    judge: Callable[[Page], Iterator[LintFinding]] | None = None
     left: str = ""
 
 
@@ -114,7 +114,7 @@ RULES = (
 )
 
 
-def judge(page: Page) -> list[Finding]:
+def judge(page: Page) -> list[LintFinding]:
     """Judge a page by every rule that a machine can judge; each finding once, by line."""
     found = {finding for rule in RULES if rule.judge for finding in rule.judge(page)}
     return sorted(found, key=lambda each: (each.line, int(each.rule[1:]), each.what))

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
-from harness.lint.commands import Verdict
+from harness.lint.commands import PointerVerdict
 from harness.lint.findings import quoted
 from harness.markdown.inline import SpanKind
 from harness.markdown.tables import Kind
@@ -16,7 +16,7 @@ from harness.model import Severity, Status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.lint.findings import Entry, Finding, Page
+    from harness.lint.findings import LintFinding, Page, TableEntry
 
 WITH_STATUS = (Kind.PATHS, Kind.CHECKLIST, Kind.PREFLIGHT, Kind.PARITY)
 
@@ -44,7 +44,7 @@ _OTHER_STATUS = re.compile(
 _FOUR = "OK, Issue, N/A or Not run"
 
 
-def status_of(entry: Entry) -> str:
+def status_of(entry: TableEntry) -> str:
     """Return a row's status as it is written; the preflight's Done reads OK."""
     status = entry.text("status")
     return Status.OK.value if status == _DONE and entry.table.kind is Kind.PREFLIGHT else status
@@ -55,13 +55,13 @@ def is_blank(text: str) -> bool:
     return text.strip().lower().rstrip(".") in _BLANK
 
 
-def reason_of(entry: Entry) -> str:
+def reason_of(entry: TableEntry) -> str:
     """Return why a row has its status: its notes, and where there are none its evidence."""
     notes = entry.text("notes")
     return entry.text("evidence") if is_blank(notes) and "evidence" in entry.table.columns else notes
 
 
-def r1_four_words(page: Page) -> Iterator[Finding]:
+def r1_four_words(page: Page) -> Iterator[LintFinding]:
     """A status is one of four words."""
     for table in page.tables(*WITH_STATUS):
         if "status" not in table.columns:
@@ -93,7 +93,7 @@ def r1_four_words(page: Page) -> Iterator[Finding]:
                 )
 
 
-def _taken_back(page: Page, entry: Entry) -> Iterator[Finding]:
+def _taken_back(page: Page, entry: TableEntry) -> Iterator[LintFinding]:
     """Find a status that its own row does not stand by."""
     if _STRUCK.search(entry.cell("status").raw):
         mend = f"write {_FOUR}, and nothing that is no longer so"
@@ -107,7 +107,7 @@ def _taken_back(page: Page, entry: Entry) -> Iterator[Finding]:
         )
 
 
-def r2_not_run_is_not_na(page: Page) -> Iterator[Finding]:
+def r2_not_run_is_not_na(page: Page) -> Iterator[LintFinding]:
     """What is in scope and was not run yet is Not run; what is out of scope is N/A."""
     for entry in page.rows(*WITH_STATUS):
         reason = reason_of(entry)
@@ -127,7 +127,7 @@ def r2_not_run_is_not_na(page: Page) -> Iterator[Finding]:
             )
 
 
-def r3_na_has_a_reason(page: Page) -> Iterator[Finding]:
+def r3_na_has_a_reason(page: Page) -> Iterator[LintFinding]:
     """N/A gives an objective reason in one line."""
     for entry in page.rows(*WITH_STATUS):
         if status_of(entry) != Status.NA:
@@ -145,7 +145,7 @@ def r3_na_has_a_reason(page: Page) -> Iterator[Finding]:
             yield page.error(entry.line, "R3", "N/A with a reason of several lines", "say it in one line")
 
 
-def r4_ok_points_to_something(page: Page) -> Iterator[Finding]:
+def r4_ok_points_to_something(page: Page) -> Iterator[LintFinding]:
     """OK carries a pointer that others can follow, and what is pointed to is there."""
     for entry in page.rows(*WITH_STATUS):
         status, cell = status_of(entry), entry.cell("evidence")
@@ -175,14 +175,14 @@ def r4_ok_points_to_something(page: Page) -> Iterator[Finding]:
 _POINT = "name a command, a test, a file, a link or a ticket that shows it"
 
 
-def _gone(page: Page, entry: Entry, column: str, *, sure: bool) -> Iterator[Finding]:
+def _gone(page: Page, entry: TableEntry, column: str, *, sure: bool) -> Iterator[LintFinding]:
     for each in page.pointers(entry.cell(column)):
-        if each.verdict is Verdict.MISSING:
+        if each.verdict is PointerVerdict.MISSING:
             tell = page.error if sure else page.warning
             yield tell(entry.line, "R4", f"the pointer {quoted(each.text)} leads nowhere: {each.what}", each.mend)
 
 
-def r5_issues_are_tracked(page: Page) -> Iterator[Finding]:
+def r5_issues_are_tracked(page: Page) -> Iterator[LintFinding]:
     """An Issue has an owner, a ticket or a next step."""
     mend = "name a ticket, the requirement that takes it up, an owner, or the next step"
     for entry in page.rows(*WITH_STATUS):
@@ -205,7 +205,7 @@ def r5_issues_are_tracked(page: Page) -> Iterator[Finding]:
             yield page.warning(entry.line, "R5", f"the issue {quoted(entry.text('id'))} has no link", mend)
 
 
-def r13_both_kinds_of_path(page: Page) -> Iterator[Finding]:
+def r13_both_kinds_of_path(page: Page) -> Iterator[LintFinding]:
     """The rubric has a path over HTTP and one of a job that write."""
     tables = list(page.tables(Kind.PATHS))
     kinds: Counter[str] = Counter()
@@ -237,7 +237,7 @@ def r13_both_kinds_of_path(page: Page) -> Iterator[Finding]:
             yield page.warning(line, "R13", "the marker of the rubric has no table below it", "put the table there")
 
 
-def r14_ids_and_priorities(page: Page) -> Iterator[Finding]:
+def r14_ids_and_priorities(page: Page) -> Iterator[LintFinding]:
     """Issues have ids that stay, and priorities from P0 to P2."""
     seen: dict[str, int] = {}
     for entry in page.rows(Kind.ISSUES):
@@ -260,7 +260,7 @@ def r14_ids_and_priorities(page: Page) -> Iterator[Finding]:
         seen.setdefault(identity, entry.line)
 
 
-def r18_every_item_has_evidence(page: Page) -> Iterator[Finding]:
+def r18_every_item_has_evidence(page: Page) -> Iterator[LintFinding]:
     """Every row of the walkthrough says something for evidence."""
     for entry in page.rows(Kind.CHECKLIST):
         # OK without evidence is for R4, N/A without a reason for R3

@@ -10,7 +10,7 @@ from harness.lint.secrets import shapes_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.lint.findings import Finding, Page
+    from harness.lint.findings import LintFinding, Page
     from harness.lint.repository import Package
 
 #: a number behind one of these counts nothing
@@ -27,7 +27,7 @@ _LITERAL = (
 )
 
 
-def r11_no_secrets(page: Page) -> Iterator[Finding]:
+def r11_no_secrets(page: Page) -> Iterator[LintFinding]:
     """No secret, connection string or address inside a network stands in the file."""
     tables = {number for table in page.document.ours() for number in range(table.line, table.last_line + 1)}
     for number, line in enumerate(page.document.lines, 1):
@@ -41,7 +41,7 @@ def r11_no_secrets(page: Page) -> Iterator[Finding]:
             )
 
 
-def r19_no_stale_counts(page: Page) -> Iterator[Finding]:
+def r19_no_stale_counts(page: Page) -> Iterator[LintFinding]:
     """Counts of tests are no proof, and versions named are those of the package."""
     for number, text, in_table in _said(page):
         tell = page.error if in_table else page.warning

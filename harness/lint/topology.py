@@ -13,7 +13,7 @@ from harness.model import EvidenceClass, PoolMode, Status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.lint.findings import Entry, Finding, Page
+    from harness.lint.findings import LintFinding, Page, TableEntry
     from harness.markdown.tables import Prose, Table
 
 _CLASSES = {each.value for each in EvidenceClass}
@@ -42,12 +42,12 @@ _RISK = re.compile(
 _FEWEST_WORDS = 8
 
 
-def is_not_run(entry: Entry) -> bool:
+def is_not_run(entry: TableEntry) -> bool:
     """Say whether the row is of a topology that nobody stood up."""
     return entry.text("chain").lower().startswith("not run") or entry.text("product").lower() == "not run"
 
 
-def has_pooler(entry: Entry) -> bool:
+def has_pooler(entry: TableEntry) -> bool:
     return not _NO_POOLER.fullmatch(entry.text("product").strip()) and not is_not_run(entry)
 
 
@@ -55,7 +55,7 @@ def is_mode(text: str) -> bool:
     return bool(_MODES & set(re.findall(r"[a-z]+", text.lower())))
 
 
-def r6_class_is_labelled(page: Page) -> Iterator[Finding]:
+def r6_class_is_labelled(page: Page) -> Iterator[LintFinding]:
     """Evidence of paths says whether it is CI-class or host-class."""
     said = any(_CLASS_LABEL.search(each.text) for each in page.document.prose)
     for entry in page.rows(Kind.PATHS):
@@ -68,7 +68,7 @@ def r6_class_is_labelled(page: Page) -> Iterator[Finding]:
             )
 
 
-def r7_class_is_one_of_two(page: Page) -> Iterator[Finding]:
+def r7_class_is_one_of_two(page: Page) -> Iterator[LintFinding]:
     """Each environment is CI or host."""
     yield from _without_column(page, "class", "R7", "Class", "CI or host in each row")
     for entry in page.rows(Kind.TOPOLOGY):
@@ -83,7 +83,7 @@ def r7_class_is_one_of_two(page: Page) -> Iterator[Finding]:
             yield page.warning(table.line, "R7", "no environment is filled in", "fill a row for each environment")
 
 
-def r8_matches_prod(page: Page) -> Iterator[Finding]:
+def r8_matches_prod(page: Page) -> Iterator[LintFinding]:
     """Matches prod is yes, no or partial; partial has its paragraph; CI is never yes."""
     yield from _without_column(page, "matches", "R8", "Matches prod", "yes, no or partial in each row")
     for entry in page.rows(Kind.TOPOLOGY):
@@ -112,7 +112,7 @@ def r8_matches_prod(page: Page) -> Iterator[Finding]:
             )
 
 
-def _partial(page: Page, entry: Entry) -> Iterator[Finding]:
+def _partial(page: Page, entry: TableEntry) -> Iterator[LintFinding]:
     name = entry.text("environment")
     paragraph = _about(page, entry.table, name)
     mend = f"add a paragraph below the table that begins with {name or 'the environment'}, and say what differs"
@@ -140,7 +140,7 @@ def _names(text: str, name: str) -> bool:
     return bool(name) and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
-def r9_pooler_has_a_mode(page: Page) -> Iterator[Finding]:
+def r9_pooler_has_a_mode(page: Page) -> Iterator[LintFinding]:
     """A pooler stands with its mode."""
     yield from _without_column(page, "product", "R9", "Pooler product", "none where there is no pooler")
     yield from _without_column(page, "mode", "R9", "Pool mode", "session, transaction or statement")
@@ -168,7 +168,7 @@ def r9_pooler_has_a_mode(page: Page) -> Iterator[Finding]:
             )
 
 
-def r10_sandbox_is_for_tests(page: Page) -> Iterator[Finding]:
+def r10_sandbox_is_for_tests(page: Page) -> Iterator[LintFinding]:
     """A test sandbox never stands for production."""
     yield from _without_column(page, "sandbox", "R10", "Sandbox note", "that the sandbox is for tests only")
     mend = "say that the sandbox is for tests only, and stands for no production"
@@ -195,7 +195,7 @@ def claims_production(text: str) -> bool:
     return bool(_PRODUCTION.search(text)) and not _NEGATED.search(text)
 
 
-def r12_versions(page: Page) -> Iterator[Finding]:
+def r12_versions(page: Page) -> Iterator[LintFinding]:
     """Evidence of a host says which versions it is about."""
     mend = "name the library's version and the application's commit, PostgreSQL, the pooler and its mode"
     for entry in page.rows(Kind.PATHS):
@@ -209,7 +209,7 @@ def r12_versions(page: Page) -> Iterator[Finding]:
                 yield page.warning(entry.line, "R12", "an environment of class host without a version", mend)
 
 
-def r16_not_only_direct(page: Page) -> Iterator[Finding]:
+def r16_not_only_direct(page: Page) -> Iterator[LintFinding]:
     """One direct, local environment alone is not enough."""
     entries = list(page.rows(Kind.TOPOLOGY))
     stood = [entry for entry in entries if "product" in entry.table.columns]
@@ -225,7 +225,7 @@ def r16_not_only_direct(page: Page) -> Iterator[Finding]:
         )
 
 
-def r17_no_parity_is_implied(page: Page) -> Iterator[Finding]:
+def r17_no_parity_is_implied(page: Page) -> Iterator[LintFinding]:
     """What cannot match the pooler's mode says so, and implies no parity."""
     entries = list(page.rows(Kind.TOPOLOGY))
     production = next((each for each in entries if re.match(r"prod", each.text("environment"), re.IGNORECASE)), None)
@@ -263,7 +263,7 @@ def r17_no_parity_is_implied(page: Page) -> Iterator[Finding]:
             )
 
 
-def _without_column(page: Page, column: str, rule: str, name: str, content: str) -> Iterator[Finding]:
+def _without_column(page: Page, column: str, rule: str, name: str, content: str) -> Iterator[LintFinding]:
     for table in page.tables(Kind.TOPOLOGY):
         if column not in table.columns:
             yield page.error(table.line, rule, f"the topology table has no column {name}", f"add it: {content}")

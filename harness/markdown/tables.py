@@ -86,7 +86,7 @@ _UNDERLINE = re.compile(r" {0,3}(?P<kind>=+|-+)[ \t]*")
 _ANCHOR = re.compile(r"<a\s[^>]*\b(?:id|name)\s*=\s*[\"']?(?P<name>[^\"'\s>]+)", re.IGNORECASE)
 
 
-class Cell(Struct, frozen=True, dict=True):
+class TableCell(Struct, frozen=True, dict=True):
     """A cell as it is written; its pipes are those of its text."""
 
     raw: str = ""
@@ -102,7 +102,7 @@ class Cell(Struct, frozen=True, dict=True):
 
 class TableRow(Struct, frozen=True):
     line: int
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     #: cells that the table has no column for, which a reader never sees
     surplus: int = 0
 
@@ -118,9 +118,9 @@ class Table(Struct, frozen=True, kw_only=True):
     rows: tuple[TableRow, ...]
     kind: Kind | None = None
 
-    def cell(self, row: TableRow, column: str) -> Cell:
+    def cell(self, row: TableRow, column: str) -> TableCell:
         """Return a row's cell; an empty one where the table lacks the column."""
-        return row.cells[self.columns.index(column)] if column in self.columns else Cell()
+        return row.cells[self.columns.index(column)] if column in self.columns else TableCell()
 
 
 class Heading(Struct, frozen=True):
@@ -253,7 +253,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Table:
 def _row(line: str, number: int, width: int) -> TableRow:
     cells = split_cells(line)
     padded = [*cells, *[""] * (width - len(cells))][:width]
-    return TableRow(number, tuple(Cell(each) for each in padded), max(0, len(cells) - width))
+    return TableRow(number, tuple(TableCell(each) for each in padded), max(0, len(cells) - width))
 
 
 def _column(text: str) -> str:

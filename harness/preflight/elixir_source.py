@@ -24,7 +24,7 @@ _LITERAL = re.compile(r'\s*"((?:[^"\\#]|#(?!\{))*)"\s*(?=[,\]})\n#]|$)')
 _ATTRIBUTE = re.compile(r"\s*@([a-z_]\w*)\s*(?=[,\]})\n]|$)")
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class DependencyTuple(Struct, frozen=True, kw_only=True):
     """A tuple such as `{:ecto, "~> 3.12", override: true}`: its text, and the line that it begins in."""
 
     name: str
@@ -141,7 +141,7 @@ def attributes(text: str, blank: str, name: str) -> list[tuple[int, str]]:
     return [(each.end(), text[each.end() :].partition("\n")[0] + "\n") for each in pattern.finditer(blank)]
 
 
-def entries(text: str) -> Iterator[Entry]:
+def entries(text: str) -> Iterator[DependencyTuple]:
     """Yield every tuple that begins with an atom and a comma, as a dependency does."""
     blank = masked(text)
     ends = _closings(blank)
@@ -150,7 +150,7 @@ def entries(text: str) -> Iterator[Entry]:
         start = match.start()
         line, counted = line + text.count("\n", counted, start), start
         end = min(ends.get(start, len(blank)), start + _LONGEST_ENTRY)
-        yield Entry(name=match[1], text=text[start:end], masked=blank[start:end], line=line)
+        yield DependencyTuple(name=match[1], text=text[start:end], masked=blank[start:end], line=line)
 
 
 def _closings(blank: str) -> dict[int, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DRIVERS = "drivers"
 
 
-class Cell(Struct, frozen=True, kw_only=True):
+class FeatureCell(Struct, frozen=True, kw_only=True):
     """What became of one feature in one topology."""
 
     #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; else the status
@@ -36,7 +36,7 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
     feature: str
     check: str
     #: by topology; one that was not asked about the feature has none
-    cells: dict[str, Cell]
+    cells: dict[str, FeatureCell]
 
 
 class FeatureGroup(Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class DriverRow(Struct, frozen=True, kw_only=True):
     driver: str
     settings: str
     versions: str
-    cells: dict[str, Cell]
+    cells: dict[str, FeatureCell]
 
 
 def anchor(row: Row) -> str:
@@ -62,7 +62,7 @@ def anchor(row: Row) -> str:
 
 def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     """Return the features in the order in which they are declared."""
-    found: dict[str, dict[str, dict[str, Cell]]] = {}
+    found: dict[str, dict[str, dict[str, FeatureCell]]] = {}
     titles = {}
     for row in evidence.rows:
         if row.planned.feature and row.planned.area != DRIVERS:
@@ -78,7 +78,7 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     )
 
 
-def _cell(row: Row, text: str = "") -> Cell:
+def _cell(row: Row, text: str = "") -> FeatureCell:
     seen = row.result.feature if row.status in {Status.OK, Status.ISSUE} else None
     tone = ""
     if seen:
@@ -86,7 +86,7 @@ def _cell(row: Row, text: str = "") -> Cell:
         tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud", Behaviour.HANGS: "loud"}.get(behaviour, "silent")
         text = text or str(seen.observed)
     mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
-    return Cell(
+    return FeatureCell(
         text=text if seen and text else str(row.status),
         tone=tone,
         mark=mark,

@@ -12,7 +12,7 @@ from harness.checks.documented import WORKS
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
-from harness.libpq import Answer
+from harness.libpq import Reply
 from harness.suites.pooling.probes import WRONG, fails, feature, works_here
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _row(driver: Driver) -> tuple[Check, Control]:
         if measured.wrong:
             return WRONG
         if measured.errors:
-            return fails(Answer(sqlstate=next(iter(measured.errors))))
+            return fails(Reply(sqlstate=next(iter(measured.errors))))
         return WORKS
 
     return probe

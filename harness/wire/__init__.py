@@ -19,12 +19,11 @@ from harness.wire.messages import (
     parse,
     run,
 )
-from harness.wire.reaching import Address, Deadline, unverified_tls
+from harness.wire.sockets import Deadline, ServerAddress, unverified_tls
 
 __all__ = [
     "PROTOCOL_3_0",
     "PROTOCOL_3_2",
-    "Address",
     "ClosedError",
     "Deadline",
     "LoginError",
@@ -32,6 +31,7 @@ __all__ = [
     "NotPostgresError",
     "Part",
     "Row",
+    "ServerAddress",
     "ServerError",
     "Wire",
     "authentication_name",

@@ -24,8 +24,8 @@ from harness.wire.messages import (
     rows_of,
     split,
 )
-from harness.wire.reaching import Address, Deadline, dial
 from harness.wire.scram import Scram, ScramError
+from harness.wire.sockets import Deadline, ServerAddress, dial
 
 if TYPE_CHECKING:
     import socket
@@ -43,7 +43,7 @@ _GOODBYE_S = 0.05
 class Wire:
     """One connection. Not safe to share between threads."""
 
-    def __init__(self, opened: socket.socket, address: Address, deadline: Deadline) -> None:
+    def __init__(self, opened: socket.socket, address: ServerAddress, deadline: Deadline) -> None:
         self._socket = opened
         self._address = address
         #: where every wait ends; it may be set, and after a timeout :meth:`rows` takes the wait up again
@@ -63,7 +63,7 @@ class Wire:
         self.piping = False
 
     @classmethod
-    def open(cls, address: Address, deadline: Deadline) -> Wire:
+    def open(cls, address: ServerAddress, deadline: Deadline) -> Wire:
         """Connect, and say nothing yet. :raises ClosedError: :raises TimedOutError:"""
         return cls(dial(address, deadline), address, deadline)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 
 from harness.database import Endpoint, SqlError, connect
-from harness.engine.protocol import Address, Place, ServiceSpec
+from harness.engine.protocol import Address, ServicePlace, ServiceSpec
 from harness.errors import HarnessError
 from harness.lab.credentials import Roles, random_roles
 from harness.lab.services import pooler_spec, postgres_spec
@@ -38,7 +38,7 @@ def _specs(engine: DockerEngine, topology: Topology, upstream: str) -> tuple[lis
     roles, specs = random_roles(), []
     for wanted, port in zip(wanted_by(topology), (5432, 6432), strict=False):
         image, origin = engine.origin(wanted)
-        place = Place(
+        place = ServicePlace(
             name=wanted.product,
             folder="/srv/harness",
             data="/srv/harness/data",

@@ -12,7 +12,7 @@ import pytest
 from harness.engine import embedded, native
 from harness.engine.native import NativeEngine, find_program
 from harness.engine.protocol import Origin, Wanted
-from harness.engine.virtual_environments import Builder
+from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError
 from harness.events import Notice, silent
 from harness.waiting import NotYet, poll
@@ -284,7 +284,7 @@ def test_a_cache_that_fails_is_an_error_for_users(monkeypatch: pytest.MonkeyPatc
 
 
 def test_closing_ends_what_is_made_in_the_background() -> None:
-    builder, results = Builder(), []
+    builder, results = EnvironmentBuilder(), []
     running = Thread(target=lambda: results.append(builder.run(["/bin/sh", "-c", "sleep 600; echo done"])))
     running.start()
 

@@ -13,7 +13,7 @@ import pytest
 from harness.audit.target_loading import load_target
 from harness.errors import ConfigError
 from harness.host.declarations import Caller, Step
-from harness.host.http_client import Answer, Exchange
+from harness.host.http_client import Exchange, HttpResponse
 from harness.host.site import Site, Values
 from harness.model import EvidenceClass
 
@@ -148,7 +148,7 @@ def site(base_url: str, callers: tuple[Caller, ...] = ()) -> Site:
     )
 
 
-def send(base_url: str, step: Step | None = None, *, deadline_s: float = DEADLINE_S) -> Answer:
+def send(base_url: str, step: Step | None = None, *, deadline_s: float = DEADLINE_S) -> HttpResponse:
     """Send a request, and require that it ends in time and tells nothing of a body."""
     began = time.monotonic()
     with Exchange(site(base_url)) as exchange:
@@ -162,7 +162,7 @@ def test_a_refused_connection_is_told_without_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     answer = send(f"http://127.0.0.1:{port}")
-    assert answer == Answer(status=0, trouble="the host cannot be reached: connection refused", arrived=False)
+    assert answer == HttpResponse(status=0, trouble="the host cannot be reached: connection refused", arrived=False)
     assert answer.why_not_exercised == answer.trouble
     assert str(port) not in str(answer)
 
@@ -182,7 +182,7 @@ def test_an_address_that_is_none_was_not_reached(base_url: str) -> None:
 
 def test_a_whole_answer_is_decoded(server: Callable[..., Server]) -> None:
     answer = send(server(answered({"id": 7})).base_url)
-    assert answer == Answer(status=201, data={"id": 7})
+    assert answer == HttpResponse(status=201, data={"id": 7})
     assert answer.succeeded
     assert str(answer) == "201"
 
@@ -248,14 +248,14 @@ def test_a_host_that_does_not_listen_to_what_it_is_sent_is_ended(server: Callabl
 def test_a_connection_that_is_never_taken_is_told_as_not_reached() -> None:
     with full_queue() as (host, port):
         answer = send(f"http://{host}:{port}")
-    assert answer == Answer(
+    assert answer == HttpResponse(
         status=0, trouble="the host cannot be reached: it did not take the connection in time", arrived=False
     )
 
 
 def test_an_answer_that_is_too_large_is_not_read_to_its_end(server: Callable[..., Server]) -> None:
     answer = send(server(answered(OF_ANOTHER * 100_000)).base_url, deadline_s=5.0)
-    assert answer == Answer(status=201, trouble="an answer of more than 1 MiB")
+    assert answer == HttpResponse(status=201, trouble="an answer of more than 1 MiB")
     assert not answer.succeeded
 
 
@@ -276,7 +276,7 @@ def test_an_answer_that_is_small_on_the_way_and_large_here_is_not_read_to_its_en
 )
 def test_what_is_no_json_is_no_data(server: Callable[..., Server], body: bytes) -> None:
     answer = send(server(says(JSON % (len(body), body))).base_url, deadline_s=5.0)
-    assert answer == Answer(status=201)
+    assert answer == HttpResponse(status=201)
     assert answer.succeeded
 
 
@@ -292,7 +292,7 @@ CUT = {
 @pytest.mark.parametrize("told", CUT.values(), ids=CUT.keys())
 def test_half_an_answer_is_none(server: Callable[..., Server], told: bytes) -> None:
     answer = send(server(says(told)).base_url, deadline_s=5.0)
-    assert answer == Answer(status=0, trouble="no whole answer: RemoteProtocolError")
+    assert answer == HttpResponse(status=0, trouble="no whole answer: RemoteProtocolError")
 
 
 def test_half_an_answer_without_a_length_cannot_be_told_from_a_whole_one(server: Callable[..., Server]) -> None:

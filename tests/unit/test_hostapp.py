@@ -19,7 +19,7 @@ from harness.engine import pip_access
 from harness.engine.builds import tar_of
 from harness.engine.images import files_beside
 from harness.engine.protocol import Wanted
-from harness.engine.virtual_environments import Builder, virtual_environment
+from harness.engine.virtual_environments import EnvironmentBuilder, virtual_environment
 from harness.errors import ConfigError, EngineUnavailableError
 from harness.events import silent
 from harness.hostapp import backoff, correlation, validation
@@ -383,6 +383,6 @@ def test_a_machine_without_a_suitable_python_is_told_what_to_install(
     old.chmod(0o755)
     monkeypatch.setenv("HARNESS_PYTHON", str(old))
     with pytest.raises(EngineUnavailableError, match=r"needs Python 3\.12 or newer") as caught:
-        virtual_environment(Wanted(product="hostapp", version="3.13"), tmp_path, {}, silent, Builder())
+        virtual_environment(Wanted(product="hostapp", version="3.13"), tmp_path, {}, silent, EnvironmentBuilder())
     assert "3.11.2" in caught.value.what
     assert "apt-get install" in caught.value.hint

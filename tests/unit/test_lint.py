@@ -14,14 +14,14 @@ from harness.checks import registry
 from harness.checks.registry import Capability
 from harness.cli import lint as command
 from harness.errors import UsageError
-from harness.lint.commands import Place, Verdict
-from harness.lint.findings import Finding, Level, Page
+from harness.lint.commands import PointerScope, PointerVerdict
+from harness.lint.findings import Level, LintFinding, Page
 from harness.lint.linter import lint
 from harness.lint.pointers import pointers
 from harness.lint.repository import Repository
 from harness.lint.rules import RULES, judge
 from harness.lint.secrets import masked, shapes_in
-from harness.markdown.tables import Cell, read_document
+from harness.markdown.tables import TableCell, read_document
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(repository: Path, text: str, rule: str = "") -> list[Finding]:
+def found(repository: Path, text: str, rule: str = "") -> list[LintFinding]:
     """Judge a document in `docs/`; return the findings of a rule, or all."""
     file = repository / "docs" / "adoption.md"
     file.write_text(text)
@@ -395,10 +395,10 @@ def test_the_reasons_that_the_harness_gives_itself_are_good_enough(repository: P
 # --- pointers -----------------------------------------------------------------------------------------------------
 
 
-def verdicts(repository: Path, raw: str) -> list[Verdict]:
+def verdicts(repository: Path, raw: str) -> list[PointerVerdict]:
     document = repository / "docs" / "adoption.md"
     document.write_text("# Here\n")
-    return [each.verdict for each in pointers(Cell(raw), Place(Repository(repository), document.parent), document)]
+    return [each.verdict for each in pointers(TableCell(raw), PointerScope(Repository(repository), document.parent), document)]
 
 
 THERE = [
@@ -507,12 +507,12 @@ NONE = [
 
 @pytest.mark.parametrize(
     ("raw", "verdict"),
-    [(raw, verdict) for verdict, all_of in zip(Verdict, (THERE, GONE, OPEN), strict=True) for raw in all_of],
+    [(raw, verdict) for verdict, all_of in zip(PointerVerdict, (THERE, GONE, OPEN), strict=True) for raw in all_of],
 )
-def test_a_pointer_is_looked_up(repository: Path, raw: str, verdict: Verdict) -> None:
+def test_a_pointer_is_looked_up(repository: Path, raw: str, verdict: PointerVerdict) -> None:
     found = verdicts(repository, raw)
     assert verdict in found
-    assert verdict is Verdict.MISSING or Verdict.MISSING not in found
+    assert verdict is PointerVerdict.MISSING or PointerVerdict.MISSING not in found
 
 
 @pytest.mark.parametrize("raw", NONE)
@@ -522,16 +522,16 @@ def test_a_word_is_no_pointer(repository: Path, raw: str) -> None:
 
 def test_each_of_several_commands_is_judged(repository: Path) -> None:
     assert verdicts(repository, "`nox -s tests && make gone; frobnicate --all`") == [
-        Verdict.EXISTS,
-        Verdict.MISSING,
-        Verdict.UNKNOWN,
+        PointerVerdict.EXISTS,
+        PointerVerdict.MISSING,
+        PointerVerdict.UNKNOWN,
     ]
 
 
 def test_without_their_files_commands_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     for each in ("`nox -s tests`", "`make check`", "`npm run e2e`", "`mix verify.audit`"):
-        assert verdicts(tmp_path, each) == [Verdict.MISSING]
+        assert verdicts(tmp_path, each) == [PointerVerdict.MISSING]
 
 
 @given(st.text(alphabet="ab./:#*[]()<>`|&;'\" -\x00\\…~$%é", max_size=60))

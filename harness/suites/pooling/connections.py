@@ -18,7 +18,7 @@ from harness.model import Behaviour, Outcome
 from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, feature, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
-from harness.wire.reaching import Address, Deadline
+from harness.wire.sockets import Deadline, ServerAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def log_in_raw(
 
     :raises ServerError: when the server refuses; ClosedError when it just leaves.
     """
-    wire = Wire.open(Address(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
+    wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
     try:
         asked = wire.greet({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
         wire.log_in(asked, endpoint.user, password or endpoint.password)

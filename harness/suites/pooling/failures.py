@@ -14,7 +14,7 @@ from harness.checks.registry import TRANSACTION_BLOCKS, Capability
 from harness.checks.server_connections import until, waiters_at, waiting_pid
 from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError
-from harness.libpq import Answer, finish, simple, start
+from harness.libpq import Reply, finish, simple, start
 from harness.suites.pooling.connections import log_in_raw, refused
 from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, feature, works_here
 from harness.waiting import NotYet, poll
@@ -70,7 +70,7 @@ def _waits_at(ctx: CheckContext, client: Client, gate: int) -> None:
     waiting_pid(ctx, f"({gate})")
 
 
-def _until_told(client: Client) -> Answer | None:
+def _until_told(client: Client) -> Reply | None:
     """Wait until something is said to an idle client and return what it was told; None when nothing is."""
 
     def ended() -> None:
@@ -87,7 +87,7 @@ def _until_told(client: Client) -> Answer | None:
     return simple(client, "SELECT 1")
 
 
-def _timeout(ctx: CheckContext, answer: Answer | None, reason: str = "") -> Outcome:
+def _timeout(ctx: CheckContext, answer: Reply | None, reason: str = "") -> Outcome:
     """Return what came of a timeout.
 
     :param reason: what PgBouncer says it is about: it has one SQLSTATE for everything, so only the text tells.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.checks.context import CheckContext
-    from harness.libpq import Answer
+    from harness.libpq import Reply
 
     Probe = Callable[[CheckContext], Outcome]
 
@@ -90,7 +90,7 @@ def works_here(ctx: CheckContext, name: str) -> bool:
     return WORKS in ctx.foreseen(name)
 
 
-def fails(answer: Answer) -> Outcome:
+def fails(answer: Reply) -> Outcome:
     """Return the outcome of an error."""
     return Outcome(
         behaviour=Behaviour.FAILS,
@@ -99,7 +99,7 @@ def fails(answer: Answer) -> Outcome:
     )
 
 
-def outcome_of(answer: Answer, *, right: str) -> Outcome:
+def outcome_of(answer: Reply, *, right: str) -> Outcome:
     """Return what an answer says of a feature whose right answer is known."""
     if answer.is_error:
         return fails(answer)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.database import Client
-    from harness.libpq import Answer
+    from harness.libpq import Reply
     from harness.model import Outcome
 
 
@@ -44,7 +44,7 @@ class Variant(Struct, frozen=True):
             raise NotExercisedError(f"{self.establish!r} was refused: {answer.sqlstate} {answer.message}")
 
 
-class State(Struct, frozen=True, kw_only=True):
+class SessionState(Struct, frozen=True, kw_only=True):
     """A kind of state that PostgreSQL keeps for a session."""
 
     name: str
@@ -82,8 +82,8 @@ _HIDDEN = {
 }
 
 STATES = (
-    State(name="setting", title="SET", group=SETTINGS, variants=_HIDDEN),
-    State(
+    SessionState(name="setting", title="SET", group=SETTINGS, variants=_HIDDEN),
+    SessionState(
         name="tracked-settings",
         title="SET of client_encoding, DateStyle, TimeZone, application_name, standard_conforming_strings",
         group=SETTINGS,
@@ -95,13 +95,13 @@ STATES = (
             "standard_conforming_strings": setting("standard_conforming_strings", "off", "on"),
         },
     ),
-    State(
+    SessionState(
         name="interval-style",
         title="SET IntervalStyle",
         group=SETTINGS,
         variants={"SET": setting("IntervalStyle", "iso_8601", "postgres")},
     ),
-    State(
+    SessionState(
         name="tenant",
         title="tenant of row-level security, as a session setting",
         group=SETTINGS,
@@ -115,7 +115,7 @@ STATES = (
             )
         },
     ),
-    State(
+    SessionState(
         name="role",
         title="SET ROLE",
         group=SETTINGS,
@@ -125,7 +125,7 @@ STATES = (
             )
         },
     ),
-    State(
+    SessionState(
         name="session-authorization",
         title="SET SESSION AUTHORIZATION",
         group=SETTINGS,
@@ -140,7 +140,7 @@ STATES = (
         },
         dba=True,
     ),
-    State(
+    SessionState(
         name="search-path",
         title="search_path",
         group=SETTINGS,
@@ -154,7 +154,7 @@ STATES = (
             )
         },
     ),
-    State(
+    SessionState(
         name="read-only",
         title="SET SESSION CHARACTERISTICS READ ONLY",
         group=SETTINGS,
@@ -168,7 +168,7 @@ STATES = (
             )
         },
     ),
-    State(
+    SessionState(
         name="sql-prepare",
         title="PREPARE and EXECUTE",
         group=OBJECTS,
@@ -176,7 +176,7 @@ STATES = (
             "PREPARE": Variant("PREPARE mine AS SELECT 'mine'", "EXECUTE mine", "mine", "26000", "DEALLOCATE mine")
         },
     ),
-    State(
+    SessionState(
         name="temp-table",
         title="temporary table",
         group=OBJECTS,
@@ -197,7 +197,7 @@ STATES = (
             ),
         },
     ),
-    State(
+    SessionState(
         name="hold-cursor",
         title="WITH HOLD cursor",
         group=OBJECTS,
@@ -211,7 +211,7 @@ STATES = (
             )
         },
     ),
-    State(
+    SessionState(
         name="currval",
         title="currval and lastval",
         group=OBJECTS,
@@ -232,7 +232,7 @@ STATES = (
             ),
         },
     ),
-    State(
+    SessionState(
         name="load",
         title="LOAD",
         group=OBJECTS,
@@ -250,11 +250,11 @@ STATES = (
 )
 
 
-def _client(ctx: CheckContext, state: State) -> Client:
+def _client(ctx: CheckContext, state: SessionState) -> Client:
     return ctx.dba() if state.dba else ctx.plain_client()
 
 
-def _seen(answer: Answer, variant: Variant, *, mine: Outcome, fresh: Outcome) -> Outcome:
+def _seen(answer: Reply, variant: Variant, *, mine: Outcome, fresh: Outcome) -> Outcome:
     """Return what was seen: as its client sees it, as anybody else does, an error, or something third."""
     told = str(answer)
     if told == variant.mine:
@@ -266,7 +266,7 @@ def _seen(answer: Answer, variant: Variant, *, mine: Outcome, fresh: Outcome) ->
     return fresh if told == variant.fresh else WRONG
 
 
-def _kept(state: State) -> tuple[Check, Control]:
+def _kept(state: SessionState) -> tuple[Check, Control]:
     name = f"{state.name}-kept"
 
     @feature(
@@ -292,7 +292,7 @@ def _kept(state: State) -> tuple[Check, Control]:
     return probe
 
 
-def _apart(state: State) -> tuple[Check, Control]:
+def _apart(state: SessionState) -> tuple[Check, Control]:
     name = f"{state.name}-apart"
 
     @feature(
@@ -321,7 +321,7 @@ def _apart(state: State) -> tuple[Check, Control]:
     return probe
 
 
-def _turned_around(ctx: CheckContext, state: State, client: Client, variant: Variant, *, there: bool) -> Client:
+def _turned_around(ctx: CheckContext, state: SessionState, client: Client, variant: Variant, *, there: bool) -> Client:
     """Bring a state about where it is not, or end it where it is: a pooler that does what it does not document."""
     if there or variant.undo:
         _turn_around(client, variant, there=there)
@@ -343,7 +343,7 @@ def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
 KEPT_AND_APART = tuple(each for state in STATES for pair in (_kept(state), _apart(state)) for each in pair)
 
 
-def _collides(state: State) -> tuple[Check, Control]:
+def _collides(state: SessionState) -> tuple[Check, Control]:
     """Two clients give what they bring about the same name, as the same code in two workers does."""
     name = f"{state.name}-collides"
 
@@ -406,7 +406,7 @@ def leftovers(ctx: CheckContext) -> Outcome:
     return worst(seen)
 
 
-def _look(ctx: CheckContext, other: Client, ways: dict[str, Variant]) -> dict[str, Answer]:
+def _look(ctx: CheckContext, other: Client, ways: dict[str, Variant]) -> dict[str, Reply]:
     if ctx.sabotaged:
         for variant in ways.values():
             _turn_around(other, variant, there=works_here(ctx, "leftovers"))

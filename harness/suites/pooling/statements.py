@@ -14,7 +14,7 @@ from harness.checks.documented import WORKS
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING, elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
-from harness.libpq import CLOSED, Answer, execute, extended, parse, simple
+from harness.libpq import CLOSED, Reply, execute, extended, parse, simple
 from harness.suites.pooling.probes import PREPARED, WRONG, fails, feature, outcome_of, works_here
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def named_under_load(ctx: CheckContext) -> Outcome:
     if seen["wrong"]:
         return WRONG
     if errors:
-        return fails(Answer(sqlstate=max(errors, key=lambda each: errors[each])))
+        return fails(Reply(sqlstate=max(errors, key=lambda each: errors[each])))
     return WORKS
 
 

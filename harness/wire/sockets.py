@@ -27,7 +27,7 @@ class Deadline:
         return Deadline(min(seconds, self.left_s()))
 
 
-class Address(Struct, frozen=True, kw_only=True):
+class ServerAddress(Struct, frozen=True, kw_only=True):
     """Where a server listens: a host name or IP address, or the folder of a Unix socket."""
 
     host: str
@@ -51,7 +51,7 @@ def unverified_tls() -> ssl.SSLContext:
     return context
 
 
-def dial(address: Address, deadline: Deadline) -> socket.socket:
+def dial(address: ServerAddress, deadline: Deadline) -> socket.socket:
     """Open a socket.
 
     :raises ClosedError: when nothing can be reached there. :raises TimedOutError: at the deadline.
