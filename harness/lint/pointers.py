@@ -105,7 +105,7 @@ def _at_line(text: str, file: Path, line: int, place: PointerScope) -> Pointer:
     count = len((place.repository.text(file) or "").splitlines())
     if 1 <= line <= count:
         return Pointer(text, PointerVerdict.EXISTS)
-    return Pointer(text, PointerVerdict.MISSING, f"{file.name} has {count} lines, no line {line}", "name the line again")
+    return Pointer(text, PointerVerdict.MISSING, f"{file.name} has {count} lines, not {line}", "name the line again")
 
 
 def _code(text: str, place: PointerScope) -> Iterator[Pointer]:
