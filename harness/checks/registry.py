@@ -95,6 +95,8 @@ class Check(Struct, frozen=True, kw_only=True):
     severity: Severity
     #: where a person would look first when it does not hold
     area: str
+    #: the item of the checklist walkthrough that it answers, such as `2.1`; none when empty
+    item: str
     needs: tuple[Capability, ...]
     #: what the audit target must claim for the check to judge it
     requires_features: tuple[TrailFeature, ...]
@@ -164,6 +166,7 @@ def check(
     section: Section,
     severity: Severity,
     area: str,
+    item: str = "",
     needs: tuple[Capability, ...] = (),
     requires_features: tuple[TrailFeature, ...] = (),
     scope: str = "",
@@ -179,6 +182,7 @@ def check(
     :param identity: `suite.what-it-is-about`.
     :param claim: one sentence, true when the check is OK.
     :param area: where to look first when it does not hold.
+    :param item: the item of the checklist walkthrough that it answers, such as `2.1`; a check of none answers none.
     :param requires_features: features that an audit target must claim; one that does not gives N/A with that sentence.
     :param scope: `transaction` or `session`, where the check is about actors that are set like that.
     :param apart: the name of a group. The groups run one after another, and the checks of a group side by side.
@@ -197,6 +201,7 @@ def check(
             section=section,
             severity=severity,
             area=area,
+            item=item,
             needs=needs,
             requires_features=requires_features,
             scope=scope,

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from harness.database import Client, Endpoint, SqlError, connect, connect_to
 from harness.errors import ConfigError, DatabaseError, HarnessError, TimedOutError
-from harness.wire import Address, ClosedError, Deadline, NotPostgresError, unverified_tls
+from harness.wire import ClosedError, Deadline, NotPostgresError, ServerAddress, unverified_tls
 
 if TYPE_CHECKING:
     from harness.redaction import Redactor
@@ -37,7 +37,7 @@ _NOISE = re.compile(
 class Route(Struct, frozen=True, kw_only=True):
     """Where libpq got in, and how. Its text never shows the password."""
 
-    address: Address
+    address: ServerAddress
     user: str
     password: str
     dbname: str
@@ -144,7 +144,9 @@ def _route(client: Client) -> Route:
     host = info.host
     is_unix = host.startswith(("/", "@"))
     return Route(
-        address=Address(host=host if is_unix else info.hostaddr or host, port=info.port, name="" if is_unix else host),
+        address=ServerAddress(
+            host=host if is_unix else info.hostaddr or host, port=info.port, name="" if is_unix else host
+        ),
         user=info.user,
         password=info.password,
         dbname=info.dbname,

@@ -36,6 +36,7 @@ def _old_table(ctx: CheckContext) -> None:
     claim="a row older than the capture has no history until it is written; then exactly that write",
     section=_HERE,
     severity=P0,
+    item="7.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -66,6 +67,7 @@ def old_rows_not_captured(ctx: CheckContext) -> None:
     claim="putting capture on a table with rows makes up no change, and the past is unknown rather than empty",
     section=_HERE,
     severity=P0,
+    item="7.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
@@ -100,6 +102,7 @@ def something_made_up(ctx: CheckContext) -> None:
     claim="the last step of a cutover passes only when the table's changes are all captured, and writes nothing",
     section=_HERE,
     severity=P1,
+    item="7.1",
     area="coverage",
     requires_features=(TrailFeature.LIBRARY,),
 )
@@ -132,6 +135,7 @@ def capture_ready_without_looking(ctx: CheckContext) -> None:
     claim="capture put on a table in use misses no write that begins after it",
     section=_HERE,
     severity=P0,
+    item="7.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from harness.errors import HarnessError, TimedOutError
 from harness.lab.credentials import scram_verifier
 from harness.wire import (
-    Address,
     ClosedError,
     Deadline,
     LoginError,
     Message,
     NotPostgresError,
+    ServerAddress,
     ServerError,
     Wire,
     authentication_name,
@@ -40,7 +40,7 @@ TRUSTED = packed([(b"R", struct.pack("!i", 0))])
 
 
 @contextlib.contextmanager
-def serving(handle: Callable[[socket.socket], None]) -> Iterator[Address]:
+def serving(handle: Callable[[socket.socket], None]) -> Iterator[ServerAddress]:
     """A server on loopback; each client is handled in a thread of its own, and cut off at the end."""
     clients: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -58,7 +58,7 @@ def serving(handle: Callable[[socket.socket], None]) -> Iterator[Address]:
 
         threading.Thread(target=accept, daemon=True).start()
         try:
-            yield Address(host="127.0.0.1", port=listening.getsockname()[1])
+            yield ServerAddress(host="127.0.0.1", port=listening.getsockname()[1])
         finally:
             with contextlib.suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)
@@ -120,7 +120,7 @@ def refuses(client: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def greeted(address: Address, deadline_s: float = 2.0) -> Iterator[Wire]:
+def greeted(address: ServerAddress, deadline_s: float = 2.0) -> Iterator[Wire]:
     wire = Wire.open(address, Deadline(deadline_s))
     with contextlib.closing(wire):
         wire.log_in(wire.greet({"user": "app"}), "app", "secret of the test")
@@ -150,7 +150,7 @@ def test_a_port_where_nobody_listens_is_said_to_be_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ClosedError, match="no connection"):
-        Wire.open(Address(host="127.0.0.1", port=port), Deadline(1))
+        Wire.open(ServerAddress(host="127.0.0.1", port=port), Deadline(1))
 
 
 @given(st.binary(max_size=300))
@@ -180,7 +180,7 @@ def test_a_server_that_sends_anything_never_hangs_a_login(data: list[bytes]) -> 
         for each in data:
             far.sendall(each)
         far.shutdown(socket.SHUT_WR)
-        wire = Wire(near, Address(host="127.0.0.1", port=1), Deadline(1))
+        wire = Wire(near, ServerAddress(host="127.0.0.1", port=1), Deadline(1))
         with contextlib.suppress(HarnessError):
             wire.log_in(wire.greet({"user": "app"}), "app", "secret of the test")
             wire.query("SELECT 1")

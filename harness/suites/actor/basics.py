@@ -40,6 +40,7 @@ _HERE = Section.ACTOR
     claim="a write is attributed to the actor set locally in its transaction, and to no later one",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -68,6 +69,7 @@ def actor_set_outside_the_transaction(ctx: CheckContext) -> None:
     claim="a write without an actor is captured, and attributed to nobody",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -87,6 +89,7 @@ def unset_but_there_is_a_default(ctx: CheckContext) -> None:
     claim="the empty text that a local setting leaves behind is read as no actor, and breaks no write",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     scope="transaction",
@@ -124,6 +127,7 @@ def residue_is_read_as_json(ctx: CheckContext) -> None:
     claim="all six types of actor are stored as they were set",
     section=_HERE,
     severity=P1,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.ACTOR_TYPES,),
@@ -152,6 +156,7 @@ def types_are_confused(ctx: CheckContext) -> None:
     claim="an anonymous actor is stored without an id, also when one is given",
     section=_HERE,
     severity=P1,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.ACTOR_TYPES,),
@@ -176,6 +181,7 @@ def anonymous_keeps_its_id(ctx: CheckContext) -> None:
     claim="a setting that is no actor fails the write, rather than be stored or dropped",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.ACTOR_TYPES,),
@@ -220,6 +226,7 @@ def invalid_is_not_looked_at(ctx: CheckContext) -> None:
     claim="after ROLLBACK TO SAVEPOINT the actor is the one set before the savepoint",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -243,6 +250,7 @@ def savepoint_that_is_released_instead(ctx: CheckContext) -> None:
     claim="an undone first write does not decide the transaction's actor",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -269,6 +277,7 @@ def first_write_is_kept(ctx: CheckContext) -> None:
     claim="repeatable read and serializable transactions are attributed, and do not collide on the trail",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
 )
@@ -303,6 +312,7 @@ def isolation_levels_with_a_trail_that_reads_itself(ctx: CheckContext) -> None:
     claim="the actor set by a statement that is prepared on the server is this client's own",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="prepare policy",
     needs=(TRANSACTION_BLOCKS, NAMED_STATEMENTS),
 )
@@ -328,6 +338,7 @@ def prepared_outside_the_transaction(ctx: CheckContext) -> None:
     claim="an actor set in a pipeline is on the writes that follow it in the same transaction",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
 )

@@ -30,6 +30,7 @@ _CLIENTS, _ROUNDS = 24, 20
     claim="two clients that share a server connection keep their actors apart",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -62,6 +63,7 @@ def shared_connection_declared_outside(ctx: CheckContext) -> None:
     claim="a client that changes server connections between transactions keeps its actor",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS, MOVES),
 )
@@ -93,6 +95,7 @@ def moved_connection_declared_once(ctx: CheckContext) -> None:
     claim="the actor of a failed transaction does not reach the next on that server connection",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -121,6 +124,7 @@ def after_error_with_a_default(ctx: CheckContext) -> None:
     claim="a client that vanishes in its transaction leaves neither a change nor its actor",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -148,6 +152,7 @@ def vanished_client_without_a_transaction(ctx: CheckContext) -> None:
     claim="hundreds of writes by many clients on fewer server connections are each attributed to their own actor",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -252,6 +257,7 @@ def _in_one_message(ctx: CheckContext, slug: str) -> dict[str, str]:
     claim="an audited write that travels in one message has its actor, in every pool mode, and leaves it to nobody",
     section=_HERE,
     severity=P0,
+    item="2.1",
     area="pool mode",
 )
 def single_message(ctx: CheckContext) -> None:

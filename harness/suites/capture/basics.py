@@ -31,6 +31,7 @@ def _ops(ctx: CheckContext, table: str) -> list[str]:
     claim="an insert leaves one change with the row's values, in one transaction",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -62,6 +63,7 @@ def insert_image_altered(ctx: CheckContext) -> None:
     claim="an update leaves one change with the new values and the names of what changed",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -93,6 +95,7 @@ def update_names_every_column(ctx: CheckContext) -> None:
     claim="a delete leaves one change that names the row and carries no payload",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -123,6 +126,7 @@ def delete_keeps_a_payload(ctx: CheckContext) -> None:
     claim="an update that changes nothing is recorded with no changed field",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
@@ -149,6 +153,7 @@ def no_change_invents_a_field(ctx: CheckContext) -> None:
     claim="a table that asks for it keeps the prior values of exactly the changed columns",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.CHANGED_FROM, TrailFeature.CHANGED_FIELDS),
@@ -187,6 +192,7 @@ def changed_from_not_asked_for(ctx: CheckContext) -> None:
     claim="COPY, multi-row statements and data-modifying CTEs are captured row by row",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -221,6 +227,7 @@ def bulk_loses_a_row(ctx: CheckContext) -> None:
     claim="an upsert is captured as what it did: insert, update, or nothing",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -249,6 +256,7 @@ def upsert_update_not_captured(ctx: CheckContext) -> None:
     claim="a MERGE is captured as the inserts, updates and deletes it did",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -279,6 +287,7 @@ def merge_delete_not_captured(ctx: CheckContext) -> None:
     claim="rows changed by a foreign key are captured, with the statement's transaction and actor",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -315,6 +324,7 @@ def cascade_child_not_captured(ctx: CheckContext) -> None:
     claim="a TRUNCATE leaves a record for every table it emptied",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.TRUNCATE,),
@@ -341,6 +351,7 @@ def truncate_trigger_dropped(ctx: CheckContext) -> None:
     claim="rows of a partitioned table are captured under its name, however they are written",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.PARTITIONS,),
@@ -384,6 +395,7 @@ def partitions_captured_by_statement(ctx: CheckContext) -> None:
     claim="the trail holds what was stored, also when another trigger edits or suppresses rows",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )

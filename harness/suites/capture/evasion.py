@@ -45,6 +45,7 @@ def _unqualified(ctx: CheckContext) -> None:
     claim="temporary tables named like the trail's do not divert it",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -74,6 +75,7 @@ def temp_tables_are_found_first(ctx: CheckContext) -> None:
     claim="a write is captured whatever the search_path of its writer",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -110,6 +112,7 @@ def search_path_decides(ctx: CheckContext) -> None:
     claim="the application role can neither forge, change nor delete audit rows, nor switch capture off",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="rights of the application role",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -188,6 +191,7 @@ def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
     claim="the trail does not audit itself, and refuses to be told to",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
@@ -223,6 +227,7 @@ def no_recursion_but_forced(ctx: CheckContext) -> None:
     claim="coverage tells the tables that are captured from those that only look it",
     section=_HERE,
     severity=P0,
+    item="1.3",
     area="coverage",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
@@ -291,6 +296,7 @@ def coverage_by_name(ctx: CheckContext) -> None:
     claim="what coverage calls covered really captures a row written to it",
     section=_HERE,
     severity=P0,
+    item="1.3",
     area="coverage",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.COVERAGE,),

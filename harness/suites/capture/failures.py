@@ -27,6 +27,7 @@ def _unaudited(ctx: CheckContext) -> list[str]:
     claim="a write waits for a locked trail, or fails and leaves nothing; it never goes through unaudited",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -56,6 +57,7 @@ def locked_trail_is_passed_by(ctx: CheckContext) -> None:
     claim="when the trail is dropped, audited writes fail and write nothing",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -80,6 +82,7 @@ def trail_gone_unnoticed(ctx: CheckContext) -> None:
     claim="the trail is as durable as what it tells: its tables are ordinary ones, which a crash leaves as they are",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="trail tables",
 )
 def durable(ctx: CheckContext) -> None:
@@ -101,6 +104,7 @@ def durable_no_more(ctx: CheckContext) -> None:
     claim="a table that is dropped while it is written to takes none of its history along",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -151,6 +155,7 @@ def _write_beside(ctx: CheckContext, client: Client, statement: str) -> None:
     claim="a value that cannot be kept as JSON fails the write, and all that was written with it",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -167,6 +172,7 @@ def hostile_values(ctx: CheckContext) -> None:
     claim="a value of 100 MB is kept whole; one that is too large to be kept as JSON fails the write",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS, MADE_BY_THE_SERVER),
 )
@@ -205,6 +211,7 @@ def large_values_are_not_captured(ctx: CheckContext) -> None:
     claim="a role that may write a table writes it audited, without a right on the trail",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="rights of the application role",
     needs=(TRANSACTION_BLOCKS,),
 )

@@ -32,6 +32,7 @@ def quoted(name: str) -> str:
     claim="capture is put on several tables at once or on none, tells beforehand what it does, and twice is once",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="attaching",
     requires_features=(TrailFeature.LIBRARY,),
 )
@@ -66,6 +67,7 @@ def attach_tables_again_and_again(ctx: CheckContext) -> None:
     claim="installing tells what it would do, does just that, and finds nothing to do the second time",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="installing",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
@@ -93,6 +95,7 @@ def install_over_something_else(ctx: CheckContext) -> None:
     claim="two environments made from the same files capture alike, and a difference between them is found",
     section=_HERE,
     severity=P0,
+    item="1.2",
     area=CAPTURE_TRIGGER,
 )
 def parity(ctx: CheckContext) -> None:
@@ -131,6 +134,7 @@ def parity_with_another_function(ctx: CheckContext) -> None:
     claim="no name of a schema, table or column leads the capture astray",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -173,6 +177,7 @@ def hostile_identifiers_are_cut(ctx: CheckContext) -> None:
     claim="a new column is captured at once, a renamed table under its new name, and one made again is reported uncaptured",
     section=_HERE,
     severity=P1,
+    item="1.3",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.COVERAGE,),
@@ -214,6 +219,7 @@ def schema_change_loses_the_capture(ctx: CheckContext) -> None:
     claim="under session_replication_role = replica ordinary triggers are silent, and those enabled ALWAYS capture",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -261,6 +267,7 @@ def replica_role_not_heard(ctx: CheckContext) -> None:
     claim="writes through a view, and writes to an unlogged table, are captured like any other",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -294,6 +301,7 @@ def views_lose_an_update(ctx: CheckContext) -> None:
     claim="a transaction's time is that of its first change, not of its commit, and its changes have their own",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),

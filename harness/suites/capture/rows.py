@@ -23,6 +23,7 @@ _HERE = Section.CAPTURE
     claim="a deleted row is known by its real primary key, whatever its name, type and width",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -55,6 +56,7 @@ def keys_only_their_first_part(ctx: CheckContext) -> None:
     claim="an update of the key itself names the row before and after",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -81,6 +83,7 @@ def key_change_forgets_the_old_key(ctx: CheckContext) -> None:
     claim="a key column renamed after the table was attached still identifies its rows",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -105,6 +108,7 @@ def renamed_key_is_not_noticed(ctx: CheckContext) -> None:
     claim="names that must be quoted are captured as they are",
     section=_HERE,
     severity=P1,
+    item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -133,6 +137,7 @@ def identifiers_not_captured(ctx: CheckContext) -> None:
     claim="columns named like what a capture function calls its rows are captured like any other",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -170,6 +175,7 @@ def column_names_shadow_the_row(ctx: CheckContext) -> None:
     claim="a JSON value that changes its type is a change, and so is a number that changes its scale",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.CHANGED_FIELDS,),
@@ -208,6 +214,7 @@ def json_values_compared_as_bare_text(ctx: CheckContext) -> None:
     claim="a client that asks for fewer digits of its floats loses none of them in the trail",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -239,6 +246,7 @@ def float_digits_of_the_client(ctx: CheckContext) -> None:
     claim="a trigger that writes to the row that fired it is captured after the write that fired it",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
 )

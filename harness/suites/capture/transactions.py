@@ -24,6 +24,7 @@ _HERE = Section.CAPTURE
     claim="the changes of one transaction share one record, those of two do not",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -53,6 +54,7 @@ def one_transaction_torn_apart(ctx: CheckContext) -> None:
     claim="what a transaction rolls back leaves nothing in the trail",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -77,6 +79,7 @@ def rollback_that_commits(ctx: CheckContext) -> None:
     claim="what a savepoint rolls back leaves nothing, and what surrounds it stays",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -106,6 +109,7 @@ def savepoint_that_is_released(ctx: CheckContext) -> None:
     claim="a prepared transaction is in the trail when it commits, complete, and not before",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -138,6 +142,7 @@ def two_phase_without_an_actor(ctx: CheckContext) -> None:
     claim="a server connection killed in a transaction leaves neither the row nor a change",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
 )
@@ -168,6 +173,7 @@ def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
     claim="a record left by another cluster with this transaction's id is not taken for its own",
     section=_HERE,
     severity=P0,
+    item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.CONTRACT_TABLES,),
