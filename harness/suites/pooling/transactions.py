@@ -250,7 +250,7 @@ def vanished_client(ctx: CheckContext) -> Outcome:
     "client-address",
     "inet_client_port: distinguishes the connections of clients",
     group=TRANSACTIONS,
-    claim="the server sees a different address and port for each client",
+    claim="the address and port that the server sees distinguish two clients",
 )
 def client_address(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
