@@ -335,7 +335,7 @@ def _apart(state: SessionState) -> tuple[Check, Control]:
 def _sabotaged_client(
     ctx: CheckContext, state: SessionState, client: Client, variant: Variant, *, present: bool
 ) -> Client:
-    """Set or remove a state, as a pooler would that contradicts its documentation, and return the client to go on with.
+    """Set or remove a state, as a pooler that contradicts its documentation would, and return the client to use.
 
     :param present: whether the state is to be present afterwards.
     """
