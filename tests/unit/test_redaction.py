@@ -159,7 +159,7 @@ def test_what_a_name_says_is_a_secret_is_redacted(text: str) -> None:
         "git push -u origin main",
         'curl -u "$NAME:$PASSWORD" https://db.example',
         "2 compass: north, 3 first_pass: done",
-        "SET SESSION AUTHORIZATION: unseen by others",
+        "SET SESSION AUTHORIZATION: isolated from other clients",
     ],
 )
 def test_what_stands_for_a_secret_stays_legible(text: str) -> None:
