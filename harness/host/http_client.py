@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from functools import cache
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 from harness.host.site import fill_all
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from harness.host.declarations import Step
@@ -72,6 +74,12 @@ class HttpResponse(Struct, frozen=True, kw_only=True):
         return f"Answer({self})"
 
 
+@cache
+def _trusted(trust_env: bool) -> ssl.SSLContext:
+    """Return what certificates are checked with; to read the authorities of the machine takes 20 ms each time."""
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
 class Exchange:
     """Requests to one host, over connections of its own."""
 
@@ -80,6 +88,7 @@ class Exchange:
         self._client = httpx.Client(
             follow_redirects=False,
             trust_env=site.trust_env,
+            verify=_trusted(site.trust_env),
             headers={"user-agent": "pooler-harness"},
             # a connection of its own for each request: the watchdog has to know it before the answer begins
             limits=httpx.Limits(max_keepalive_connections=0),

@@ -265,3 +265,11 @@ def test_no_line_is_too_hostile_to_be_redacted(hostile: str) -> None:
     redact = Redactor()
     assert CANARY not in redact(f"{hostile * (50_000 // len(hostile))}\npassword={CANARY}\n")
     assert is_linear(redact, hostile)
+
+
+def test_what_was_redacted_before_a_secret_was_learned_is_redacted_again() -> None:
+    redactor = Redactor()
+    text = "the word is correct-horse-battery"
+    assert redactor(text) == text
+    redactor.learn("correct-horse-battery")
+    assert "correct-horse" not in redactor(text)
