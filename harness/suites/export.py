@@ -16,7 +16,7 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, reader
+from harness.suites.actors import ADA, BOB, reader
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -23,7 +23,8 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, reader, unlink_actions
+from harness.suites.actors import ADA, BOB, reader
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.audit.reading import AuditedChange

@@ -10,7 +10,7 @@ from harness.audit.installing import Redaction, attach, kept_before
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

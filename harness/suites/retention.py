@@ -13,7 +13,7 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.registry import breaks_trail
-from harness.suites.habits import blind_coverage, unlink_actions
+from harness.suites.sabotage import blind_coverage, unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -13,7 +13,8 @@ from harness.checks.registry import (
     check,
 )
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, unlink_actions
+from harness.suites.actors import ADA, BOB
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

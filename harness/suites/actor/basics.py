@@ -23,7 +23,9 @@ from harness.checks.registry import (
 )
 from harness.checks.server_connections import relay
 from harness.model import Section
-from harness.suites.habits import ACTOR_SETTING, ADA, BOB, declare_outside, default_actor
+from harness.suites.actors import ADA, BOB
+from harness.suites.areas import ACTOR_SETTING
+from harness.suites.sabotage import declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

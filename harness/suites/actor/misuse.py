@@ -13,7 +13,8 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.model import Behaviour, PoolMode, Section
-from harness.suites.habits import ADA, BOB, MALLORY, default_actor
+from harness.suites.actors import ADA, BOB, MALLORY
+from harness.suites.sabotage import default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -12,7 +12,8 @@ from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.database import cut
 from harness.model import PoolMode, Section
-from harness.suites.habits import ADA, BOB, declare_outside, default_actor
+from harness.suites.actors import ADA, BOB
+from harness.suites.sabotage import declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -16,7 +16,9 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import relay
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ACTOR_SETTING, ADA, BOB, reader, unlink_actions
+from harness.suites.actors import ADA, BOB, reader
+from harness.suites.areas import ACTOR_SETTING
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -9,7 +9,8 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
 from harness.model import Section
-from harness.suites.habits import ADA, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

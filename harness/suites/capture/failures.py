@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from harness.checks.registry import MADE_BY_THE_SERVER, P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

@@ -10,7 +10,9 @@ from harness.audit.installing import attach, install
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext

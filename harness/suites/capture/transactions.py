@@ -8,7 +8,7 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
