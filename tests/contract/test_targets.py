@@ -97,7 +97,7 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
     )  # fmt: skip
     found = {each.check: each for each in run.answers()}
     assert found["capture.insert"].status is found["actor.local-setting"].status is Status.OK
-    assert "putting capture on the table" in found["capture.identifiers"].reason
+    assert "attaching the table" in found["capture.identifiers"].reason
     assert found["capture.insert"].reproduce.endswith("--audit-target threadline --audit-sql own.sql")
 
 
