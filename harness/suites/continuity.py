@@ -118,7 +118,7 @@ def capture_ready(ctx: CheckContext) -> None:
 
     _old_table(ctx)
     ctx.expect("a blank name", ready(" "), equals="expected tables: needed at least one name, and none of them blank")
-    ctx.expect("no such table", ready("legasy"), equals="public.legasy: there is no such table")
+    ctx.expect("no such table", ready("legasy"), equals="public.legasy: no such table")
     problem = "no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
     ctx.expect("before attaching", ready("legacy"), equals=f"public.legacy: {problem}")
     ctx.expect("explaining it", "never an insert" in explain_cutover("legacy"), equals=True)

@@ -80,7 +80,7 @@ def timeline_filters(ctx: CheckContext) -> None:
     refused: dict[str, dict[str, Any]] = {
         "unknown timeline filter 'tabel'": {"tabel": "posts", "repo": None},
         "correlation_id: found None": {"correlation_id": None},
-        "correlation_id: found nothing to look for": {"correlation_id": "  "},
+        "correlation_id: found '  ', needed a text that is not blank": {"correlation_id": "  "},
         "captured_from: found '2026', needed a time with a zone": {"captured_from": "2026"},
     }
     for name, given in refused.items():

@@ -60,7 +60,7 @@ def test_evidence_is_filed_under_what_a_target_is_made_of(tmp_path: Path) -> Non
         ('scope = "session"', 'scope = "sesion"', "mine.toml:9: actor.scope: found 'sesion', allowed: "),
         ('claims = ["truncate"]', 'claims = ["truncat"]', "mine.toml:5: claims"),
         ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims: only the reference layer"),
-        ('claims = ["truncate"]', 'claims = ["redaction"]', "there is no statements.attach_redacted"),
+        ('claims = ["truncate"]', 'claims = ["redaction"]', "claims: redaction requires statements.attach_redacted"),
         ('setting = "app.user"', 'setting = "user"', "mine.toml:7: actor.setting"),
         ("[statements]", "[statement]", "mine.toml: "),
         ('summary = "mine"', 'sumary = "mine"', "sumary"),
