@@ -39,14 +39,14 @@ class Actor(Struct, frozen=True):
             raise ActorError("missing_actor_id", f"an actor of type {self.type} needs an id: a text that is not blank")
 
     @classmethod
-    def from_map(cls, given: object) -> Actor:
+    def from_map(cls, value: object) -> Actor:
         """Return the actor that a plain map describes, in the form of job arguments and of the trail.
 
         :raises ActorError: as for the class, and for anything but a map with a type.
         """
-        if not isinstance(given, Mapping) or not isinstance(given.get("type"), str):
+        if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
             raise ActorError("invalid_actor_ref_map", "needed a map with a type, and an id for all but anonymous")
-        return cls(given["type"], given.get("id"))
+        return cls(value["type"], value.get("id"))
 
     @property
     def reference(self) -> dict[str, str]:

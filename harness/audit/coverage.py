@@ -57,16 +57,16 @@ def coverage(
     return tables
 
 
-def violations(found: Sequence[TableCoverage], expected: Sequence[str]) -> list[Violation]:
+def violations(tables: Sequence[TableCoverage], expected: Sequence[str]) -> list[Violation]:
     """Return the expected tables that are missing or not captured, missing ones first. Other tables are ignored.
 
-    :param found: the result of :func:`coverage`.
+    :param tables: the result of :func:`coverage`.
     :param expected: `schema.name`, or `name` for a table of the schema public.
     :raises ValueError: when no table is expected, or a name is blank: such a policy would verify nothing.
     """
     if not expected or not all(name.strip() for name in expected):
         raise ValueError("expected tables: needed at least one name, and none of them blank")
-    by_name = {table.name: table for table in found}
+    by_name = {table.name: table for table in tables}
     broken = []
     for name in dict.fromkeys(name if "." in name else f"public.{name}" for name in expected):
         if name not in by_name:

@@ -72,17 +72,16 @@ class Filter(Struct, frozen=True, kw_only=True):
     since_snapshot: str | None = None
 
     def __post_init__(self) -> None:
-        given: dict[str, Any] = {
-            name: getattr(self, name) for name in self.__struct_fields__
-        }  # annotations are not enforced
+        # read as Any: annotations are not enforced
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("captured_from", "captured_to"):
-            value = given[name]
+            value = fields[name]
             if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
                 raise FilterError(f"{name}: found {value!r}, needed a time with a zone")
-        if given["actor"] is not None and not isinstance(given["actor"], Actor):
+        if fields["actor"] is not None and not isinstance(fields["actor"], Actor):
             raise FilterError(f"actor: found {self.actor!r}, needed an Actor")
         for name in ("table", "correlation_id", "since_snapshot"):
-            text = given[name]
+            text = fields[name]
             if text is not None and (not isinstance(text, str) or not text.strip(_BLANKS)):
                 raise FilterError(f"{name}: found {text!r}, needed a text that is not blank; or leave the key out")
         if self.correlation_id is not None and len(self.correlation_id.strip(_BLANKS).encode()) > _LONGEST_CORRELATION:
@@ -91,18 +90,18 @@ class Filter(Struct, frozen=True, kw_only=True):
             )
 
     @classmethod
-    def from_map(cls, given: Mapping[str, Any]) -> Filter:
+    def from_map(cls, fields: Mapping[str, Any]) -> Filter:
         """Return the filter that a plain map describes.
 
         :raises FilterError: as for the class, and for an unknown key, or a key whose value is None.
         """
         known = cls.__struct_fields__
-        for name, value in given.items():
+        for name, value in fields.items():
             if name not in known:
                 raise FilterError(f"unknown timeline filter {name!r}; {nearest(name, known)}")
             if value is None:
                 raise FilterError(f"{name}: found None; leave the key out")
-        return cls(**given)
+        return cls(**fields)
 
     def conditions(self) -> tuple[list[str], dict[str, Any]]:
         """Return the names of the conditions in reading.sql, and their parameters."""
@@ -198,11 +197,11 @@ def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: dat
     :raises FilterError: for a time without a zone, or a key with a value that JSON cannot represent.
     """
     names, values = Filter(table=_with_schema(table), captured_to=at).conditions()
-    found = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
+    latest = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
     truncates = _changes(connection, [*names, "key"], values | {"key": "null", "limit": 1})
-    if not found:
+    if not latest:
         return RowState(state="before_horizon")
-    last = found[0]
+    last = latest[0]
     if truncates and truncates[0].captured_at > last.captured_at:
         last = truncates[0]
     source: dict[str, Any] = {"change_id": last.id, "captured_at": last.captured_at}
@@ -261,10 +260,10 @@ def changes_of_transaction(connection: AnyConnection, identity: str, *, limit: i
     :raises FilterError: for an invalid UUID.
     """
     try:
-        given = str(UUID(identity))
+        transaction_id = str(UUID(identity))
     except (ValueError, AttributeError, TypeError):
         raise FilterError(f"transaction id: found {identity!r}, needed a UUID") from None
-    return _changes(connection, ["transaction_id"], {"transaction_id": given, "limit": limit})
+    return _changes(connection, ["transaction_id"], {"transaction_id": transaction_id, "limit": limit})
 
 
 def diff(change: AuditedChange, *, expand_inserts: bool = False) -> dict[str, Any]:

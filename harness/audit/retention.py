@@ -51,13 +51,13 @@ class Policy(Struct, frozen=True, kw_only=True):
         for name in ("enabled", "delete_empty_transactions", "delete_unlinked_actions"):
             if not isinstance(getattr(self, name), bool):
                 raise RetentionError(f"retention: {name} must be true or false, found {getattr(self, name)!r}")
-        given = {
+        windows = {
             name: getattr(self, name) for name in ("keep_days", "max_age_seconds") if getattr(self, name) is not None
         }
-        if len(given) != 1:
-            found = "both" if given else "neither"
+        if len(windows) != 1:
+            found = "both" if windows else "neither"
             raise RetentionError(f"retention: exactly one of keep_days and max_age_seconds is needed, found {found}")
-        for name, value in given.items():
+        for name, value in windows.items():
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise RetentionError(f"retention: {name} must be a positive whole number, found {value!r}")
         if self.seconds > _LONGEST_S:

@@ -73,7 +73,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         return TrailFeature.LIBRARY in self.claims
 
     def require_installable(self) -> None:
-        """Verify that the harness can install the target; a target without SQL files can only be found installed.
+        """Verify that the harness can install the target; a target without SQL files must be installed already.
 
         :raises ConfigError: when no SQL files are named.
         """

@@ -108,9 +108,9 @@ def record_action(connection: AnyConnection, action: Action) -> str:
 
     :raises SqlError: 22023 for a missing actor, or a blank or too long id; 23514 for an unknown status.
     """
-    given = {name: value for name, value in asdict(action).items() if value is not None}
-    arguments = ", ".join(f"{name} => %({name})s" for name in given)
-    [(identity,)] = fetch(connection, f"SELECT public.threadline_record_action({arguments})::text", given)
+    parameters = {name: value for name, value in asdict(action).items() if value is not None}
+    arguments = ", ".join(f"{name} => %({name})s" for name in parameters)
+    [(identity,)] = fetch(connection, f"SELECT public.threadline_record_action({arguments})::text", parameters)
     return str(identity)
 
 

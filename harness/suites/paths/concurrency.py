@@ -67,7 +67,7 @@ def _judge(
     ctx.expect("attempts answered as declared", len(done), equals=len(attempts))
     end = time.monotonic() + run.declared.deadline_s
     complete = others = wrong = 0
-    found: list[tuple[Values, Seen]] = []
+    results: list[tuple[Values, Seen]] = []
     transactions: set[str] = set()
     for attempt in done:
         left_s = max(0.2, end - time.monotonic())
@@ -76,7 +76,7 @@ def _judge(
         run.watch(done[-1].values, run.expected.rows)
     for attempt in done:
         seen = run.seen(attempt.values)
-        found.append((attempt.values, seen))
+        results.append((attempt.values, seen))
         complete += len(seen.changes) == len(seen.beside) == run.expected.rows
         others += sum(not same_actor(change.actor, attempt.values.actor) for change in seen.beside)
         right = attempt.values.text(run.expected.correlation) if run.site.target.statements.actions else ""
@@ -87,10 +87,10 @@ def _judge(
     ctx.expect("attempts with another correlation in the trail", wrong, equals=0)
     ctx.expect("transactions", len(transactions), equals=len(done))
     # where attempts change the same row, the table holds the last value only
-    attempts_by_key = Counter(key for _, seen in found for key in keys_of(seen))
+    attempts_by_key = Counter(key for _, seen in results for key in keys_of(seen))
     lasting = [
         (values, seen)
-        for values, seen in found
+        for values, seen in results
         if run.expected.operation != "update" or all(attempts_by_key[key] == 1 for key in keys_of(seen))
     ]
     in_table = 0
