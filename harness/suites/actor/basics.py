@@ -68,7 +68,7 @@ def actor_set_outside_the_transaction(ctx: CheckContext) -> None:
 
 @check(
     "actor.unset",
-    claim="a write without an actor is captured and attributed to nobody",
+    claim="a write without an actor is captured, and attributed to nobody",
     section=_HERE,
     severity=P0,
     item="2.1",
