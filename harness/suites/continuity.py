@@ -14,7 +14,9 @@ from harness.audit.reading import as_of, history
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -116,7 +118,7 @@ def capture_ready(ctx: CheckContext) -> None:
 
     _old_table(ctx)
     ctx.expect("a blank name", ready(" "), equals="expected tables: needed at least one name, and none of them blank")
-    ctx.expect("an unknown table", ready("legasy"), equals="public.legasy: there is no such table")
+    ctx.expect("an unknown table", ready("legasy"), equals="public.legasy: no such table")
     problem = "no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
     ctx.expect("before attaching", ready("legacy"), equals=f"public.legacy: {problem}")
     ctx.expect("the explanation of a cutover", "never an insert" in explain_cutover("legacy"), equals=True)

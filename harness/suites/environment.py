@@ -17,7 +17,7 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, 
 from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
 from harness.model import Section
-from harness.suites.habits import default_actor
+from harness.suites.sabotage import default_actor
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:

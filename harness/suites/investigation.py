@@ -23,7 +23,8 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, reader, unlink_actions
+from harness.suites.actors import ADA, BOB, reader
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.audit.reading import AuditedChange
@@ -80,7 +81,7 @@ def timeline_filters(ctx: CheckContext) -> None:
     refused: dict[str, dict[str, Any]] = {
         "unknown timeline filter 'tabel'": {"tabel": "posts", "repo": None},
         "correlation_id: found None": {"correlation_id": None},
-        "correlation_id: found nothing to look for": {"correlation_id": "  "},
+        "correlation_id: found '  ', needed a text that is not blank": {"correlation_id": "  "},
         "captured_from: found '2026', needed a time with a zone": {"captured_from": "2026"},
     }
     for message, fields in refused.items():

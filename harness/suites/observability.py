@@ -18,7 +18,7 @@ from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ADA, reader
+from harness.suites.actors import ADA, reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
