@@ -1,4 +1,4 @@
-"""What a check costs: by suite, and the most expensive ones of a run."""
+"""The cost of checks: by suite, and the most expensive checks of a run."""
 
 from __future__ import annotations
 

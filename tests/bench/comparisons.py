@@ -1,6 +1,6 @@
-"""Starting a topology without the harness, as its users would write it: the same images, the same configuration.
+"""A topology started by other tools, with the same images and configuration: the raw Docker SDK, testcontainers, Compose.
 
-Every way ends when the same query was answered through the whole chain.
+The code is what users of these tools would write. Every measurement ends when the chain has answered the same query.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from harness.engine.docker import DockerEngine
     from harness.model import Topology
 
-#: how often Compose asks; its users write seconds, so this is to its advantage
+#: the health check's interval in Compose; people usually write seconds, so this favours Compose
 _HEALTH_INTERVAL = "100ms"
 
 
 def _specs(engine: DockerEngine, topology: Topology, upstream: str) -> tuple[list[tuple[str, ServiceSpec]], Roles]:
-    """Return image and specification of each service; the files travel inside the script."""
+    """Return the image and the specification of each service, and the roles that the servers know."""
     roles, specs = random_roles(), []
     for wanted, port in zip(wanted_by(topology), (5432, 6432), strict=False):
         image, origin = engine.origin(wanted)
@@ -55,11 +55,12 @@ def _specs(engine: DockerEngine, topology: Topology, upstream: str) -> tuple[lis
 
 
 def _command(spec: ServiceSpec) -> list[str]:
+    """Return the command of a container; it writes the service's files, then runs its script."""
     files = "".join(
         f"echo {base64.b64encode(text.encode()).decode()} | base64 -d > {spec.place.folder}/{name}; "
         for name, text in spec.files.items()
     )
-    # on disk, as their users would: the cluster of the image is used where it is
+    # on disk, as users of these tools would: the image's own cluster is used in place
     cluster = f"ln -s cluster {spec.place.folder}/data; " if spec.place.name == "postgres" else ""
     return ["sh", "-c", files + cluster + spec.script]
 
@@ -79,7 +80,7 @@ def _answered(host: str, port: int, roles: Roles) -> None:
 
 def raw_sdk(engine: DockerEngine, topology: Topology) -> float:
     client = docker.from_env()
-    token = secrets.token_hex(4)  # what a killed bench left is in nobody's way
+    token = secrets.token_hex(4)  # leftovers of a killed bench have other names, so they do not collide
     upstream = f"bench-postgres-{token}"
     network: Any = None
     containers: list[Any] = []
@@ -115,7 +116,7 @@ def with_testcontainers(engine: DockerEngine, topology: Topology) -> float:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.network import Network
 
-    # its reaper is an image of its own, which offline machines lack; containers are removed below
+    # its reaper needs one more image, which offline machines lack; containers are removed below
     testcontainers_config.ryuk_disabled = True
     network: Network | None = None
     containers: list[DockerContainer] = []
@@ -142,29 +143,35 @@ def with_testcontainers(engine: DockerEngine, topology: Topology) -> float:
 
 
 class Compose:
-    """The Compose of this machine: the plugin of docker, or the program of its own."""
+    """Compose on this machine: the plugin `docker compose`, or the program `docker-compose`."""
 
     def __init__(self) -> None:
         self.command, self.version = _compose()
-        #: version 1 has no `up --wait`; then readiness is polled for, as users of it do
+        #: version 1 has no `up --wait`; then the bench polls for readiness, as users of version 1 do
         self.waits = bool(self.command) and not self.version.startswith("1.")
 
     def start(self, engine: DockerEngine, topology: Topology) -> float:
-        """Return the seconds until `up` has returned and the query was answered."""
+        """Return the seconds until `up` has returned and the chain has answered the query."""
         specs, roles = _specs(engine, topology, "postgres")
         with tempfile.TemporaryDirectory(prefix="pooler-harness-bench-") as folder:
             file = Path(folder) / "compose.json"
             file.write_text(json.dumps(_composed(specs, roles)))
-            call = [*self.command, "--file", str(file), "--project-name", Path(folder).name.lower().replace("_", "-")]
+            compose = [
+                *self.command,
+                "--file",
+                str(file),
+                "--project-name",
+                Path(folder).name.lower().replace("_", "-"),
+            ]
             last = _NAMES[len(specs) - 1]
             began = time.perf_counter()
             try:
-                _call([*call, "up", "--detach", *(["--wait"] if self.waits else [])])
-                address = _call([*call, "port", last, str(specs[-1][1].place.port)]).strip()
+                _call([*compose, "up", "--detach", *(["--wait"] if self.waits else [])])
+                address = _call([*compose, "port", last, str(specs[-1][1].place.port)]).strip()
                 _answered("127.0.0.1", int(address.rpartition(":")[2]), roles)
                 return time.perf_counter() - began
             finally:
-                _call([*call, "down", "--volumes", "--timeout", "0"])
+                _call([*compose, "down", "--volumes", "--timeout", "0"])
 
 
 _NAMES = ("postgres", "pooler")
@@ -173,20 +180,20 @@ _NAMES = ("postgres", "pooler")
 def _compose() -> tuple[list[str], str]:
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]):
-            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return command, done.stdout.strip().removeprefix("v")
+            completed = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+            if completed.returncode == 0:
+                return command, completed.stdout.strip().removeprefix("v")
     return [], ""
 
 
 def _composed(specs: list[tuple[str, ServiceSpec]], roles: Roles) -> dict[str, Any]:
-    """Return the Compose file; a service is healthy when a query of the application's role was answered by it."""
+    """Return the Compose file. A service is healthy once it answers a query of the application's role."""
     services: dict[str, Any] = {}
     for name, (image, spec) in zip(_NAMES, specs, strict=False):
         query = f"psql -X -q -h 127.0.0.1 -p {spec.place.port} -U {roles.app.name} -d postgres -c 'SELECT 1'"
         services[name] = {
             "image": image,
-            # a dollar would be taken for a variable of Compose's
+            # Compose would read a single dollar as a variable
             "command": [part.replace("$", "$$") for part in _command(spec)],
             "ports": [f"127.0.0.1::{spec.place.port}"],
             "environment": {"PGPASSWORD": roles.app.password},
@@ -204,6 +211,6 @@ def _call(command: list[str]) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     except subprocess.CalledProcessError as error:
-        raise HarnessError(f"{' '.join(command[:2])} ended with {error.returncode}: {error.stderr.strip()}") from None
+        raise HarnessError(f"{' '.join(command[:2])} exited with {error.returncode}: {error.stderr.strip()}") from None
     except subprocess.TimeoutExpired:
         raise HarnessError(f"{' '.join(command[:2])} did not end within 120 s") from None
