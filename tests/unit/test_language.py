@@ -89,16 +89,20 @@ class Passage(Struct, frozen=True):
 def python_passages(source: str) -> Iterator[Passage]:
     """Yield strings of more than one word (docstrings and messages), loops over `each`, and blocks of comments."""
     for node in nodes(ast.parse(source)):
-        if isinstance(node, ast.JoinedStr):
-            parts = (str(part.value) if isinstance(part, ast.Constant) else "_" for part in node.values)
-            yield Passage(node.lineno, "".join(parts))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
-            yield Passage(node.lineno, node.value)
+        if isinstance(node, (ast.Constant, ast.JoinedStr)) and " " in (text := string(node)).strip():
+            yield Passage(node.lineno, text)
         elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
             for name in ast.walk(node.target):
                 if isinstance(name, ast.Name) and name.id == "each":
                     yield Passage(name.lineno, "for each in")
     yield from comment_blocks(source)
+
+
+def string(node: ast.Constant | ast.JoinedStr) -> str:
+    """Return the text of a string, with `_` for each value of an f-string; empty for other constants."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(string(part) if isinstance(part, ast.Constant) else "_" for part in node.values)
+    return node.value if isinstance(node.value, str) else ""
 
 
 def nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -183,3 +187,8 @@ def test_docstrings_messages_claims_and_loops_are_read(source: str) -> None:
 )
 def test_plain_text_options_and_quotations_are_accepted(text: str) -> None:
     assert list(Passage(1, text).findings()) == []
+
+
+def test_single_words_and_regular_expressions_are_not_prose() -> None:
+    source = 'KEYS = ("told", "beside")\nPATTERN = rf"{KEYS}\\s+(?:work|trouble)"\n'
+    assert [finding for passage in python_passages(source) for finding in passage.findings()] == []
