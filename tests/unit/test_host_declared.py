@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config
-from harness.cli.settings import ProjectFile
+from harness.cli.project_file import ProjectFile
 from harness.errors import ConfigError, UsageError
 from harness.host.declarations import Caller
 from harness.host.environment import Environment, resolve

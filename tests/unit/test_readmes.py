@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness import places
-from harness.cli.main import build_parser
 from harness.cli.settings import read_settings
+from tests.unit.command_lines import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: 
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "versions.md").write_text("library 0.6.1")
     monkeypatch.chdir(tmp_path)
-    settings = read_settings(argparse.Namespace())
+    settings = read_settings()
     checks = {each.id for each in settings.catalogue.checks}
     assert {"path.create-post", "path.refresh-title-failure", "command.mix-test"} <= checks
     assert list(settings.environments) == ["staging"]
@@ -40,14 +40,13 @@ def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: 
 def test_the_example_of_a_staging_is_a_project_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "harness.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    assert read_settings(argparse.Namespace()).paths
+    assert read_settings().paths
 
 
 @pytest.mark.parametrize("readme", ["README.md", "harness/host/README.md"])
 def test_every_command_line_is_understood(readme: str) -> None:
-    parser = build_parser()
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
-    commands = [line.split("#")[0].split()[3:] for line in lines if line.startswith("python -m harness ")]
+    commands = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m harness ")]
     assert commands
     for command in commands:
-        parser.parse_args([each.strip("'") for each in command])
+        parse(command)
