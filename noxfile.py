@@ -156,5 +156,13 @@ def bench(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Mutate the judging modules and run their unit tests; a mutant that survives is a missing test."""
+    install(session, "tests", "mutants")
+    session.run("mutmut", "run", *session.posargs, silent=True, success_codes=[0, 1])
+    session.run("python", "-m", "tests.mutants")
+
+
 if "CI" in os.environ:
     nox.options.stop_on_first_error = True
