@@ -239,9 +239,9 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
     [
         ("error", "path.new-post", Status.ISSUE, "observed 500"),
         ("redirect", "path.new-post", Status.NOT_RUN, "redirect"),
-        ("stream", "path.new-post", Status.ISSUE, "no whole answer within 2 s"),
-        ("big", "path.new-post", Status.ISSUE, "more than 1 MiB"),
-        ("another tenant", "path.new-post", Status.ISSUE, "another slug"),
+        ("stream", "path.new-post", Status.ISSUE, "no complete response within 2 s"),
+        ("big", "path.new-post", Status.ISSUE, "larger than 1 MiB"),
+        ("another tenant", "path.new-post", Status.ISSUE, "an unexpected slug"),
         ("another actor", "path.new-post", Status.ISSUE, "another value"),
         ("another actor", "path.new-post-two-callers", Status.ISSUE, "name another caller"),
         ("half of it", "path.new-post-failure", Status.ISSUE, "rows in the trail: expected 0, observed 1"),
@@ -329,7 +329,7 @@ def test_a_caller_who_is_not_known_has_shown_nothing(
 ) -> None:
     monkeypatch.setenv("TOKEN_OF_ADA", "another-token-1234")
     code, run = verify("--check", "path.new-post")
-    assert "does not know the caller" in row(run, "path.new-post").reason
+    assert "it rejects the caller" in row(run, "path.new-post").reason
     assert code == 3
 
 

@@ -100,7 +100,7 @@ def test_a_command_that_is_not_there_is_told(any_engine: Engine, tmp_path: Path)
         *("--", "no-such-command"),
     )
     assert done.returncode == 3
-    assert "there is no command 'no-such-command'" in done.stderr
+    assert "command 'no-such-command' not found" in done.stderr
     assert "Traceback" not in done.stderr
 
 

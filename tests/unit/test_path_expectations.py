@@ -28,7 +28,7 @@ def change(op: str, key: int | None, transaction: str = "1") -> Change:
 
 def wanted(operation: Any, *changes: Change, beside: tuple[Change, ...] = (), **told: Any) -> int:
     path: Any = SimpleNamespace(expected=Expected(table="public.posts", operation=operation, **told))
-    return written(path, Seen(changes=changes, beside=(*changes, *beside), actions=()))
+    return written(path, Seen(changes=changes, all_changes=(*changes, *beside), actions=()))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import CheckFunction
     from harness.host.declarations import PathDeclaration
-    from harness.host.path_runner import PathRun, Seen, Taken
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
 #: what may come of the same a second time
 _WHOLE = ("refused", "again", "once")
@@ -108,7 +108,7 @@ def once(declared: PathDeclaration, ctx: CheckRecord) -> None:
         ctx.fact("told from others by", values.unique)
         if ctx.site.about:
             ctx.fact("host", ctx.site.about)
-        taken = require_exercised(path.take(values))
+        taken = require_exercised(path.run(values))
         late = declared.kind == "HTTP" and taken.succeeded and path.count(values) < path.expected.rows
         if expect_done(ctx, path, taken):
             seen = path.look(values, wanted=path.expected.rows)
@@ -120,7 +120,7 @@ def repeated(declared: PathDeclaration, ctx: CheckRecord) -> None:
     """Send the same request, or put in the same job, twice."""
     values = Values(first_caller(declared, ctx))
     with the_path(declared, ctx) as path:
-        first = require_exercised(path.take(values))
+        first = require_exercised(path.run(values))
         if not expect_done(ctx, path, first):
             return
         path.look(values, wanted=path.expected.rows)
@@ -149,7 +149,7 @@ def repeated(declared: PathDeclaration, ctx: CheckRecord) -> None:
         expect_kept(ctx, path, values, seen)
 
 
-def _second_time(path: PathRun, again: Taken, seen: Seen, ended: str) -> str:
+def _second_time(path: PathRun, again: Attempt, seen: Seen, ended: str) -> str:
     whole, rows, transactions = path.expected.rows, len(seen.changes), len(seen.transactions)
     done = again.succeeded and (not ended or ended.startswith("completed"))
     if rows == whole and again.is_refused:
@@ -163,7 +163,7 @@ def _second_time(path: PathRun, again: Taken, seen: Seen, ended: str) -> str:
     return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {ended or 'none'}{exited}"
 
 
-def _ended(path: PathRun, taken: Taken) -> str:
+def _ended(path: PathRun, taken: Attempt) -> str:
     try:
         state = path.job_ended(taken)
     except TimedOutError as error:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.path_runner import Taken
+from harness.host.path_runner import Attempt
 from harness.host.site import Values
 from harness.suites.paths.expectations import keys_of, require_exercised, rows_there, same_actor, the_path, written
 
@@ -36,7 +36,7 @@ class _Time(Struct, frozen=True):
     """One time that the path was taken."""
 
     values: Values
-    taken: Taken
+    taken: Attempt
 
 
 def two_callers(declared: PathDeclaration, ctx: CheckRecord) -> None:
@@ -70,8 +70,8 @@ def _judge(ctx: CheckRecord, path: PathRun, times: list[_Time], served: Callable
     for each in done:
         seen = path.seen(each.values)
         found.append((each.values, seen))
-        whole += len(seen.changes) == len(seen.beside) == path.expected.rows
-        others += sum(not same_actor(change.actor, each.values.actor) for change in seen.beside)
+        whole += len(seen.changes) == len(seen.all_changes) == path.expected.rows
+        others += sum(not same_actor(change.actor, each.values.actor) for change in seen.all_changes)
         right = each.values.text(path.expected.correlation) if path.site.target.statements.actions else ""
         wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
         transactions |= set(seen.transactions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.record import CheckRecord, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows
-from harness.host.path_runner import PathRun, Seen, Taken
+from harness.host.path_runner import Attempt, PathRun, Seen
 from harness.host.site import ANOTHER, Values, discreet, holds
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CORRELATION = "correlation"
 JOB = "the job"
 KEPT = "rows in the table"
 #: where it is explained what a row of a path is worth
-_EXPLAINED = "harness/host/README.md"
+_EXPLAINED = "docs/environments.md"
 
 
 def the_path(declared: PathDeclaration, ctx: CheckRecord, beside: PathRun | None = None) -> PathRun:
@@ -35,7 +35,7 @@ def the_path(declared: PathDeclaration, ctx: CheckRecord, beside: PathRun | None
     site = ctx.site
     if declared.steps and not site.base_url:
         raise NotExercisedError(f"no base URL is declared for {site.name}")
-    return PathRun(declared, declared.expect, site, beside=beside, tell=ctx.left_behind)
+    return PathRun(declared, declared.expect, site, owner=beside, on_left_behind=ctx.left_behind)
 
 
 def first_caller(declared: PathDeclaration, ctx: CheckRecord) -> Caller | None:
@@ -50,19 +50,19 @@ def first_caller(declared: PathDeclaration, ctx: CheckRecord) -> Caller | None:
     raise NotExercisedError(f"no caller is declared for {ctx.site.name}, so nobody is known whom the trail must name")
 
 
-def require_exercised(taken: Taken) -> Taken:
+def require_exercised(taken: Attempt) -> Attempt:
     if taken.not_exercised:
         raise NotExercisedError(taken.not_exercised)
     return taken
 
 
-def expect_done(ctx: CheckRecord, path: PathRun, taken: Taken) -> bool:
+def expect_done(ctx: CheckRecord, path: PathRun, taken: Attempt) -> bool:
     """Compare what the caller was told with what is declared; say whether it is worth looking at the trail."""
     held = True
     if taken.steps:
         declared = ", ".join(str(each.status) for each in taken.steps)
         held = ctx.expect(ANSWERS, ", ".join(map(str, taken.answers)), equals=declared)
-        held = ctx.expect("what the answers hold", list(taken.amiss), equals=[]) and held
+        held = ctx.expect("what the answers hold", list(taken.mismatches), equals=[]) and held
     if taken.exit_code is not None:
         held = ctx.expect("exit code of the command", taken.exit_code, equals=0) and held
     if held and taken.job is not None:
@@ -89,7 +89,7 @@ def expect_rows(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> 
         return
     ctx.expect("operation", sorted({each.op for each in seen.changes}), equals=[expected.operation])
     ctx.expect("transactions", len(seen.transactions), equals=1)
-    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
+    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.all_changes), equals=expected.rows)
     actor = wanted_actor(path, values)
     spelt = _spelt(actor, values, ours=ours)
     wrong = next((each.actor for each in seen.changes if not same_actor(each.actor, actor)), actor)
@@ -142,7 +142,7 @@ def written(path: PathRun, seen: Seen) -> int:
         return expected.left * max(1, len(inserted) // expected.rows)
     if expected.operation == "insert":
         # a host may put a new row in the place of an old one
-        deleted = {spell(each.table_pk) for each in seen.beside if each.op == "delete" and each.table_pk}
+        deleted = {spell(each.table_pk) for each in seen.all_changes if each.op == "delete" and each.table_pk}
         return sum(spell(each.table_pk) not in deleted for each in inserted)
     return 0 if expected.operation == "delete" else len(keys_of(seen)) or expected.rows
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.database import Client
     from harness.host.declarations import FailingVariant, PathDeclaration
-    from harness.host.path_runner import PathRun, Taken
+    from harness.host.path_runner import Attempt, PathRun
 
 #: names of expectations that controls turn
 ENDED = "server connections ended in the middle of the write"
@@ -81,7 +81,7 @@ def _failing_variant(variant: FailingVariant, ctx: CheckRecord, path: PathRun, v
         ctx.expect(KEPT, rows_there(path, values).count, equals=undone)
 
 
-def _cut_in_the_middle(ctx: CheckRecord, path: PathRun, values: Values, admin: Client) -> tuple[Taken, int]:
+def _cut_in_the_middle(ctx: CheckRecord, path: PathRun, values: Values, admin: Client) -> tuple[Attempt, int]:
     """Keep the audit tables locked until the write waits for them, then end its server connection."""
     if ctx.site.admin is None:
         raise NotExercisedError("only what the harness stood up itself is broken on purpose")
@@ -125,7 +125,7 @@ def _until(condition: Callable[[], bool]) -> None:
     poll(probe, what="the server connection to end", deadline_s=_BLOCKED_S)
 
 
-def _expect_whole_or_nothing(ctx: CheckRecord, path: PathRun, values: Values, taken: Taken) -> None:
+def _expect_whole_or_nothing(ctx: CheckRecord, path: PathRun, values: Values, taken: Attempt) -> None:
     if taken.job is not None:
         state = _tried_again(path, taken, ENDED_JOB)
         ctx.fact("the job", state)
@@ -142,9 +142,9 @@ def _expect_whole_or_nothing(ctx: CheckRecord, path: PathRun, values: Values, ta
     ctx.expect("what came of it", "all or nothing" if nothing or whole else found, equals="all or nothing")
 
 
-def _tried_again(path: PathRun, taken: Taken, states: tuple[str, ...]) -> str:
+def _tried_again(path: PathRun, taken: Attempt, states: tuple[str, ...]) -> str:
     """Wait for a job to end; what waits to be tried again is tried at once."""
-    jobs, identity = path.put_in(taken)
+    jobs, identity = path.inserted_job(taken)
 
     def probe() -> str:
         jobs.hurry(identity)
