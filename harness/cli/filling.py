@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.preflight.gates import PreflightRow, preflight
+from harness.preflight.gates import GateResult, preflight
 from harness.report.render import fragments, render
 from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
@@ -32,7 +32,7 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
     return build_report(evidence, settings.rendered, declared)
 
 
-def preflight_of(settings: Settings) -> tuple[PreflightRow, ...]:
+def preflight_of(settings: Settings) -> tuple[GateResult, ...]:
     """Fill the distribution preflight; nothing where none is declared.
 
     :raises ConfigError: for a project that is not there, or is none.
