@@ -147,7 +147,6 @@ def bench(session: nox.Session) -> None:
         "-m",
         "tests.bench",
         *session.posargs,
-        env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
         # figures are data: nox would put stderr among them; and after Ctrl-C servers and checkouts are removed
         stdout=sys.stdout,
         stderr=sys.stderr,

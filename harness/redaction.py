@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from threading import Lock
 from urllib.parse import quote, quote_plus
 
@@ -15,6 +16,8 @@ MASK = "[redacted]"
 
 #: A password shorter than this is not searched for by value: it would blank out ordinary text.
 _SHORTEST = 6
+#: in characters; longer texts are logs, which are redacted once
+_LONGEST_KEPT = 2000
 
 #: what tokens look like that say themselves whose they are
 TOKENS = (
@@ -140,6 +143,10 @@ class Redactor:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
+        #: evidence says most things many times: claims, sentences of capabilities, names
+        self._redacted = lru_cache(maxsize=8192)(self._redact)
+        #: how often secrets were learned: what was redacted before is no answer after
+        self._generation = 0
 
     def learn(self, *secrets: str) -> None:
         """Remember secrets in every spelling they may be printed in."""
@@ -157,9 +164,13 @@ class Redactor:
                     }
             longest_first = sorted(self._spellings, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+            self._generation += 1
 
     def __call__(self, text: str) -> str:
         """Return `text` without secrets; redacting twice changes nothing."""
+        return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
+
+    def _redact(self, text: str, _generation: int) -> str:
         if self._pattern:
             text = self._pattern.sub(MASK, text)
         for shape in _SHAPES:

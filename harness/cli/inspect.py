@@ -81,7 +81,7 @@ def _checks(_context: Context) -> list[dict[str, Any]]:
             "severity": each.severity.value,
             "section": each.section.value,
             "needs": [need.name for need in each.needs],
-            "claims": [claim.value for claim in each.claims],
+            "claims": [claim.value for claim in each.requires_features],
             "controls": [{"name": control.name, "at": control.at} for control in catalogue().controls_of(each.id)],
         }
         for each in catalogue().checks

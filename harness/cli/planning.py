@@ -120,7 +120,7 @@ def plan_environment(
                 continue  # the reference host's paths are no paths of this host
         elif each.id.startswith("command."):
             continue  # commands are run behind topologies
-        elif not everything and each.safe == "no":
+        elif not everything and each.environment_safety == "no":
             continue
         command = f"python -m harness verify --environment {name} --check {each.id}{extra}"
         found.append(replace(planned(name, each, command), evidence_class=EvidenceClass.HOST))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DETAIL_LINES = 20
+_LONGEST_REASON = 240
 
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded|not enough free space", re.IGNORECASE)
 #: as apt, debootstrap, wget, curl, pip and Docker print it
@@ -48,7 +49,10 @@ def failure(what: str, printed: str, *, hint: str = "", otherwise: str = "") -> 
             detail=detail,
             hint=hint or "set HARNESS_DEBIAN_MIRROR to a mirror that this machine reaches",
         )
-    return ImageUnavailableError(f"{what}: {otherwise}" if otherwise else what, detail=detail, hint=hint)
+    reason = otherwise
+    if len(reason) > _LONGEST_REASON:  # Podman quotes the whole step, and says what went wrong at its end
+        reason = f"{reason[:_LONGEST_REASON // 2]} … {reason[-_LONGEST_REASON // 2 :]}"
+    return ImageUnavailableError(f"{what}: {reason}" if reason else what, detail=detail, hint=hint)
 
 
 def interrupted(what: str) -> ImageUnavailableError:

@@ -18,7 +18,7 @@ from harness.host.command import run
 from harness.host.declarations import Step
 from harness.host.http_client import HttpClient, HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
-from harness.host.site import holds, value_at
+from harness.host.site import Values, holds, value_at
 from harness.host.trail_reader import Recorded, Trail
 from harness.model import EvidenceClass
 from harness.waiting import NotYet, poll
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from harness.database import Client
     from harness.host.declarations import Expected, FailingVariant, ObanJob, PathDeclaration
-    from harness.host.site import Site, Values
+    from harness.host.site import Site
 
 #: how long to watch for rows beyond the expected ones, seconds; an environment is verified rarely, so it gets longer
 _LATE_S = {EvidenceClass.CI: 0.3, EvidenceClass.HOST: 2.0}
@@ -39,8 +39,9 @@ _UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNES
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One execution of a path: what was sent, and what the caller saw."""
+    """One execution of a path: its values, what was sent, and what the caller saw."""
 
+    values: Values
     answers: tuple[HttpResponse, ...] = ()
     #: the steps that were sent, in order; one response each
     steps: tuple[Step, ...] = ()
@@ -99,13 +100,13 @@ class PathRun:
         expected: Expected,
         site: Site,
         *,
-        owner: PathRun | None = None,
+        parent: PathRun | None = None,
         on_left_behind: Callable[[str], None],
     ) -> None:
         """Prepare to run a path; connect on first use.
 
         :param expected: the rows to look for in the trail.
-        :param owner: a run of the same path that stays open longer; it cleans up after this one, too.
+        :param parent: another run of the same path that stays open longer; it cleans up after both.
         :param on_left_behind: called on close for each thing that could not be cleaned up.
         """
         self.declared = declared
@@ -115,12 +116,12 @@ class PathRun:
         self._http = self._stack.enter_context(HttpClient(site))
         self._trail: Trail | None = None
         self._clients: dict[Callable[[], Client], Client] = {}
-        self._jobs = owner.jobs(declared.job) if owner and declared.job else None
+        self._jobs = parent.jobs(declared.job) if parent and declared.job else None
         self._left_behind: list[str] = []
         self._on_left_behind = on_left_behind
-        #: the values of each attempt, for the cleanup; shared with the owner
-        self.attempts: list[Values] = owner.attempts if owner else []
-        self._cleans_up = owner is None
+        #: the values of each attempt, for the cleanup; shared with the parent
+        self.attempts: list[Values] = parent.attempts if parent else []
+        self._cleans_up = parent is None
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +145,7 @@ class PathRun:
                 )
                 return
 
-    def run(self, values: Values) -> Attempt:
+    def execute(self, values: Values) -> Attempt:
         """Run the path once: first the steps that prepare it, then its subject.
 
         :raises ConfigError: for a placeholder without a value.
@@ -170,7 +171,7 @@ class PathRun:
         :param before: the preparation; its steps and responses come first in the result.
         :param variant: run this failing variant instead.
         """
-        before = before or Attempt()
+        before = before or Attempt(values=values)
         job = (variant.job if variant else None) or self.declared.job
         if variant and variant.steps:
             done = self._send(variant.steps, values)
@@ -179,9 +180,9 @@ class PathRun:
         elif job:
             identity = self.jobs(job).insert(job, values)
             values.keep("job_id", str(identity))
-            done = Attempt(job=identity)
+            done = Attempt(values=values, job=identity)
         else:
-            done = Attempt(exit_code=self._run_command(values))
+            done = Attempt(values=values, exit_code=self._run_command(values))
         return replace(done, steps=before.steps + done.steps, answers=before.answers + done.answers)
 
     def _all_steps_prepare(self, job: ObanJob | None) -> bool:
@@ -195,18 +196,20 @@ class PathRun:
         mismatches: list[str] = []
         for number, step in enumerate(steps, 1):
             if self.site.stopped():
-                return Attempt(steps=tuple(sent), answers=tuple(answers), not_exercised="the run was interrupted")
+                return Attempt(
+                    values=values, steps=tuple(sent), answers=tuple(answers), not_exercised="the run was interrupted"
+                )
             response = self._http.send(step, values, self.declared.deadline_s)
             sent.append(step)
             answers.append(response)
             if response.failure or response.status != step.status:
                 if reason := response.why_not_exercised:
-                    return Attempt(steps=tuple(sent), answers=tuple(answers), not_exercised=reason)
+                    return Attempt(values=values, steps=tuple(sent), answers=tuple(answers), not_exercised=reason)
                 break
             mismatches += self._keep(step, response, values, number)
             if mismatches:
                 break
-        return Attempt(steps=tuple(sent), answers=tuple(answers), mismatches=tuple(mismatches))
+        return Attempt(values=values, steps=tuple(sent), answers=tuple(answers), mismatches=tuple(mismatches))
 
     def _keep(self, step: Step, response: HttpResponse, values: Values, number: int) -> list[str]:
         """Store the values that the step keeps; return what the response lacks or contradicts."""

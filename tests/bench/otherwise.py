@@ -111,9 +111,12 @@ def raw_sdk(engine: DockerEngine, topology: Topology) -> float:
 
 
 def with_testcontainers(engine: DockerEngine, topology: Topology) -> float:
+    from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.network import Network
 
+    # its reaper is an image of its own, which offline machines lack; containers are removed below
+    testcontainers_config.ryuk_disabled = True
     network: Network | None = None
     containers: list[DockerContainer] = []
     began = time.perf_counter()

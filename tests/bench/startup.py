@@ -95,7 +95,7 @@ def _others(setting: Setting) -> tuple[dict[str, Callable[[Topology], float]], l
     engine = setting.engine
     if not isinstance(engine, DockerEngine):
         return {}, ["Skipped: raw SDK, testcontainers and Compose, which need the docker engine."]
-    from tests.bench.sabotaged import Compose, raw_sdk, with_testcontainers
+    from tests.bench.otherwise import Compose, raw_sdk, with_testcontainers
 
     ways: dict[str, Callable[[Topology], float]] = {"Raw SDK": lambda topology: raw_sdk(engine, topology)}
     notes = []

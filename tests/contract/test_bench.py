@@ -38,7 +38,7 @@ def _started(environment: dict[str, str], *arguments: str) -> subprocess.Popen[s
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     # its checkouts and folders are made below this one
-    return {**os.environ, "TMPDIR": str(tmp_path), "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    return {**os.environ, "TMPDIR": str(tmp_path)}
 
 
 @pytest.fixture

@@ -71,16 +71,16 @@ def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tm
         *("--", sys.executable, "-c", program),
     )
     assert done.returncode == 1, done.stderr
-    assert "it came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
+    assert "the command came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
 
 
 @pytest.mark.parametrize(
     ("program", "code", "reason"),
     [
         ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
-        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "what the results are worth"),
+        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "verdict of the test results"),
         (USES_IT, 1, "JUnit XML was written"),
-        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "it used the database"),
+        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "the command used the given database"),
     ],
 )
 def test_a_command_that_proves_nothing_is_an_issue(
@@ -135,7 +135,7 @@ command = ["{sys.executable}", "-c", "pass"]
     assert done.returncode == 1
     assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
-    assert "it used the database that it was given: expected true, observed false" in done.stderr
+    assert "the command used the given database: expected true, observed false" in done.stderr
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 

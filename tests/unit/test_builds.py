@@ -216,3 +216,11 @@ def _text_of(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:  # the process ended
         return ""
+
+
+def test_a_step_that_is_quoted_whole_leaves_a_reason_of_one_line() -> None:
+    quoted = 'building at STEP "RUN ' + "apt-get install x && " * 100 + '": while running runtime: exit status 1'
+    error = failure("the build of a:1 failed", quoted, otherwise=quoted)
+    assert error.what.startswith('the build of a:1 failed: building at STEP "RUN apt-get')
+    assert error.what.endswith("while running runtime: exit status 1")
+    assert len(error.what) < 300

@@ -159,7 +159,7 @@ def test_what_a_name_says_is_a_secret_is_redacted(text: str) -> None:
         "git push -u origin main",
         'curl -u "$NAME:$PASSWORD" https://db.example',
         "2 compass: north, 3 first_pass: done",
-        "SET SESSION AUTHORIZATION: unseen by others",
+        "SET SESSION AUTHORIZATION: isolated from other clients",
     ],
 )
 def test_what_stands_for_a_secret_stays_legible(text: str) -> None:
@@ -265,3 +265,11 @@ def test_no_line_is_too_hostile_to_be_redacted(hostile: str) -> None:
     redact = Redactor()
     assert CANARY not in redact(f"{hostile * (50_000 // len(hostile))}\npassword={CANARY}\n")
     assert is_linear(redact, hostile)
+
+
+def test_what_was_redacted_before_a_secret_was_learned_is_redacted_again() -> None:
+    redactor = Redactor()
+    text = "the word is correct-horse-battery"
+    assert redactor(text) == text
+    redactor.learn("correct-horse-battery")
+    assert "correct-horse" not in redactor(text)
