@@ -132,7 +132,7 @@ class ChangePostTitle:
                 _DONE, {"name": ACTION, "job_id": action.job_id, "correlation_id": change.correlation_id}
             )
             if done.rowcount or post[0] == change.title:
-                _LOG.info("the title of post %s is already changed", change.post_id)
+                _LOG.info("post %s needs no change", change.post_id)
                 return None
             await connection.execute(
                 "UPDATE public.posts SET title = %s, updated_at = now() WHERE id = %s", [change.title, change.post_id]

@@ -114,7 +114,7 @@ def _from_requirements(consumer: Folder, package: str) -> tuple[list[Locked], li
             elif pin := re.fullmatch(r"={2,3}([^=*,]+)", str(requirement.specifier)):
                 locked.append(Locked(at=at, version=pin[1]))
             else:
-                notes.append(f"{at} does not pin it")
+                notes.append(f"{at} names {package} without pinning it")
     return locked, notes
 
 

@@ -544,7 +544,7 @@ def test_a_pre_release_needs_a_requirement_that_names_one(tmp_path: Path) -> Non
         ({"requirements.txt": "thread-line[pg]==0.4.0 \\\n    --hash=sha256:ab\n"}, Status.OK, "0.4.0"),
         ({"requirements-dev.txt": "thread-line==0.4.1  # why\n"}, Status.ISSUE, "found 0.4.1"),
         ({"requirements.txt": "thread-line @ git+https://example.org/x\n"}, Status.ISSUE, "git+https://example.org/x"),
-        ({"requirements.txt": "thread-line>=0.4\n"}, Status.OK, "app/requirements.txt:1 does not pin it"),
+        ({"requirements.txt": "thread-line>=0.4\n"}, Status.OK, "app/requirements.txt:1 names thread-line without pinning it"),
     ],
 )  # fmt: skip
 def test_a_python_lock_file_must_resolve_exactly_the_release(
@@ -561,7 +561,7 @@ def test_unpinned_requirements_are_not_a_lock_file(tmp_path: Path) -> None:
     _write(tmp_path, {"lib/pyproject.toml": PYPROJECT, "app/requirements.txt": "thread-line>=0.4\n"})
     row = _results(tmp_path, project="lib", consumer="app")[LOCK]
     assert row.status is Status.NOT_RUN
-    assert "does not pin it" in row.notes
+    assert "names thread-line without pinning it" in row.notes
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.path_runner import Attempt
 from harness.host.site import Values
 from harness.suites.paths.expectations import (
     expected_table_rows,
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declarations import Caller, PathDeclaration
-    from harness.host.path_runner import PathRun, Seen
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
 #: the expectation that a row with another caller's actor breaks
 OTHERS = "rows that name another caller"
