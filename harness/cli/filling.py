@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.preflight.gates import PreflightRow, preflight
+from harness.preflight.gates import GateResult, preflight
 from harness.report.render import fragments, render
 from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
@@ -33,7 +33,7 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
     return build_report(evidence, settings.rendered, declared)
 
 
-def preflight_of(settings: Settings) -> tuple[PreflightRow, ...]:
+def preflight_of(settings: Settings) -> tuple[GateResult, ...]:
     """Return the rows of the distribution preflight; none without a declaration in harness.toml.
 
     :raises ConfigError: for a folder that is missing or not a project.
