@@ -475,4 +475,6 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     #: running, finished, interrupted or failed; a run that is `running` and whose owner is gone was killed
     state: Literal["running", "finished", "interrupted", "failed"] = "running"
     failure: str = ""
+    #: the control that every check ran under; reports leave such a run out, because it is not evidence
+    under: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -61,6 +61,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     known: tuple[KnownIssue, ...] = ()
     #: run every check under its controls instead
     proving: bool = False
+    #: run every check under its control of this name instead, to show what the control turns
+    under: str = ""
 
 
 class Run:
@@ -280,8 +282,13 @@ class Run:
         if reason := workspace.why_nothing_runs():
             self._answer(_not_run(row, reason))
             return
+        controls = self._settings.catalogue.controls_of(check.id)
+        control = next((control for control in controls if control.name == self._settings.under), None)
+        if control and (lacking := control.lacking(topology)):
+            self._answer(replace(_not_run(row, lacking), status=Status.NA))
+            return
         self._tell(CheckStarted(topology.name, check.id))
-        result = run_check(check, row, topology, workspace, interrupted=self._stop)
+        result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
         self._answer(accept_known(result, self._settings.known))
 
     def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
-from harness.preflight.gates import PreflightRow
+from harness.preflight.gates import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
@@ -88,7 +88,7 @@ class Report(Struct, frozen=True, kw_only=True):
     questions: dict[str, tuple[Question, ...]]
     paths: tuple[PathRow, ...]
     parity: tuple[ParityRow, ...]
-    preflight: tuple[PreflightRow, ...]
+    preflight: tuple[GateResult, ...]
     readiness: tuple[ReadinessRow, ...]
     decisions: tuple[Decision, ...]
     walkthrough: tuple[ItemAnswer, ...]
@@ -116,7 +116,7 @@ class Declared(Struct, frozen=True, kw_only=True):
     environments: dict[str, str] = {}
     readiness: tuple[ReadinessArea, ...] = ()
     workflows: tuple[Workflow, ...] = ()
-    preflight: tuple[PreflightRow, ...] = ()
+    preflight: tuple[GateResult, ...] = ()
 
 
 def build_report(evidence: Evidence, reports: Path, declared: Declared | None = None) -> Report:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.audit import installing
+from harness import places
 from harness.audit.actor import Actor
 from harness.audit.target_loading import reference_target
 from harness.audit.work import advice
@@ -21,6 +20,7 @@ from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -162,7 +162,7 @@ def test_an_invalid_actor_setting_is_refused_with_its_sqlstate(lab: Lab, setting
 
 
 def test_the_documented_sql_runs(lab: Lab) -> None:
-    text = (Path(installing.__file__).parent / "README.md").read_text(encoding="utf-8")
+    text = (places.SHIPPED / "docs" / "audit-layer.md").read_text(encoding="utf-8")
     statements = re.findall(r"`(SELECT [^`]*threadline[^`]*)`", text)
     assert len(statements) >= 5
     with database(lab) as client, client.transaction(force_rollback=True):

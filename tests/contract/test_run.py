@@ -146,6 +146,21 @@ def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path
     assert "issue=1 (1 known)" in done.stdout
 
 
+def test_a_control_turns_its_check_and_the_run_is_not_evidence(any_name: str, tmp_path: Path) -> None:
+    arguments = ("verify", "direct", "--check", "capture.insert", "--engine", any_name)
+    done = harness(tmp_path, *arguments, "--under", "insert-trigger-disabled")
+    assert done.returncode == 0, done.stderr
+    assert "the control turned the check to Issue at 'rows captured'" in done.stdout
+    assert re.search(r"broken +rows captured +expected 1, observed 0 +\(named by the control\)", done.stdout)
+    run = read_run(tmp_path / "reports" / "under" / "runs" / "latest")
+    assert run.record.under == "insert-trigger-disabled"
+    assert run.answers()[0].reproduce.startswith(
+        "python -m harness verify direct --check capture.insert --under insert-trigger-disabled"
+    )
+    assert kept_runs(tmp_path / "reports") == ((), ())
+    assert not (tmp_path / "reports" / "report.md").exists()
+
+
 def test_a_topology_that_cannot_start_exits_3_and_its_rows_are_not_run(any_name: str, tmp_path: Path) -> None:
     folder = tmp_path / "topologies"
     folder.mkdir()

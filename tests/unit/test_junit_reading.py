@@ -83,7 +83,7 @@ def test_each_writer_is_read(
 
 def test_what_passed_only_when_it_was_repeated_is_noted(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(SUREFIRE)
-    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only when they were repeated",)
+    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only on a retry",)
 
 
 def test_cases_of_nested_suites_are_counted_once(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_counts_that_the_cases_do_not_bear_out_are_noted(tmp_path: Path, declare
     (tmp_path / "junit.xml").write_text(f'<testsuite name="s" tests="{declared}"><testcase name="x"/></testsuite>')
     result = read_junit(tmp_path / "junit.xml")
     assert result.tests == 1
-    assert "where its cases show 1" in result.notes[0]
+    assert "but its cases show 1" in result.notes[0]
     assert len(result.notes[0]) < 400
 
 
@@ -116,7 +116,7 @@ def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
         '<testsuites failures="2"><testsuite failures="2"><testcase name="x"/></testsuite></testsuites>'
     )
     result = read_junit(tmp_path / "junit.xml")
-    assert result.untold == 2
+    assert result.unlisted_failures == 2
     assert result.verdict.status is Status.ISSUE
 
 
@@ -137,7 +137,7 @@ def test_counts_that_cannot_be_believed_are_no_pass(tmp_path: Path, content: str
     result = read_junit(tmp_path / "junit.xml")
     for verdict in (result.verdict, add_up([result, result]).verdict):
         assert verdict.status is Status.ISSUE
-        assert "cannot be believed" in verdict.reason
+        assert "inconsistent counts" in verdict.reason
 
 
 def test_a_suite_that_says_that_nothing_failed_may_count_what_it_does_not_show(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_a_suite_whose_set_up_broke_is_no_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("<testsuites/>", "there is no test in it"),
-        ('<testsuite tests="9"/>', "there is no test in it"),
-        ('<testsuite><testcase name="x"><skipped/></testcase></testsuite>', "all of its tests were skipped (1)"),
-        ('<testsuite><testcase name="x" status="notrun"/></testsuite>', "all of its tests were skipped (1)"),
+        ("<testsuites/>", "the file contains no test"),
+        ('<testsuite tests="9"/>', "the file contains no test"),
+        ('<testsuite><testcase name="x"><skipped/></testcase></testsuite>', "all tests were skipped (1)"),
+        ('<testsuite><testcase name="x" status="notrun"/></testsuite>', "all tests were skipped (1)"),
     ],
 )
 def test_nothing_and_nothing_but_skips_is_no_pass(tmp_path: Path, content: str, reason: str) -> None:
@@ -214,14 +214,14 @@ OUTSIDE = (
         (LAUGHS, "document type"),
         (OUTSIDE, "document type"),
         ('<!DOCTYPE testsuite SYSTEM "http://example.org/x.dtd"><testsuite/>', "document type"),
-        (PYTEST[:300], "not complete XML"),
-        ("", "it is empty"),
-        ("all tests passed\n", "not complete XML"),
-        ("<html><body/></html>", "its root element is html, and testsuites or testsuite was needed"),
+        (PYTEST[:300], "incomplete XML"),
+        ("", "the file is empty"),
+        ("all tests passed\n", "incomplete XML"),
+        ("<html><body/></html>", "found the root element html, expected testsuites or testsuite"),
         ("<testsuite>" * 200 + "</testsuite>" * 200, "nested more than 100 deep"),
         ('<?xml version="1.0" encoding="klingon"?><testsuite/>', "klingon|unknown encoding"),
-        (b"<testsuite name='\xff'/>", "not complete XML"),
-        ("<testsuite/><testsuite/>", "not complete XML"),
+        (b"<testsuite name='\xff'/>", "incomplete XML"),
+        ("<testsuite/><testsuite/>", "incomplete XML"),
         ("<testsuite>&nbsp;</testsuite>", "undefined entity"),
     ],
     ids=[
@@ -250,10 +250,10 @@ def test_hostile_and_broken_files_are_refused_with_file_and_line(
 def test_what_is_no_regular_file_or_not_there_or_too_large_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_junit(tmp_path / "none.xml")
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="expected a regular file"):
         read_junit(tmp_path)
     os.mkfifo(tmp_path / "pipe.xml")
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="expected a regular file"):
         read_junit(tmp_path / "pipe.xml")
     with (tmp_path / "large.xml").open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)
@@ -314,5 +314,5 @@ def test_patterns_that_leave_the_folder_or_are_none_are_refused(tmp_path: Path, 
 
 @pytest.mark.parametrize("pattern", ["", "  ", "/etc/**/*", "../*.xml", "a/../../b.xml", "..\\x.xml"])
 def test_a_pattern_that_finds_nothing_below_the_folder_is_refused_before_anything_runs(pattern: str) -> None:
-    with pytest.raises(ConfigError, match="is no pattern of files below"):
+    with pytest.raises(ConfigError, match="expected a glob below the command's folder"):
         require_patterns(["reports/**/*.xml", pattern])

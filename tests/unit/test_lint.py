@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from types import SimpleNamespace
@@ -12,7 +11,9 @@ from hypothesis import strategies as st
 
 from harness.checks import registry
 from harness.checks.registry import Capability
-from harness.cli import lint as command
+from harness.cli.invocation import Services
+from harness.cli.main import root
+from harness.cli.signals import Signals
 from harness.errors import UsageError
 from harness.lint.commands import PointerScope, PointerVerdict
 from harness.lint.findings import Level, LintFinding, Page
@@ -631,12 +632,11 @@ def test_the_root_is_the_repository_unless_another_is_named(repository: Path) ->
 
 
 def run(arguments: list[str], said: list[str]) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["lint", *arguments])
-    terminal = SimpleNamespace(say=lambda text, style="": said.append(text))
-    context: Any = SimpleNamespace(terminal=terminal, redactor=Redactor())
-    code: int = parsed.run(context, parsed)
+    """Run `lint` as the command line does, without its handling of errors."""
+    terminal: Any = SimpleNamespace(say=lambda text, style="": said.append(text))
+    services = Services(terminal, Redactor(), Signals(said.append))
+    with root.make_context("harness", ["lint", *arguments], obj=services) as ctx:
+        code: int = root.invoke(ctx)
     return code
 
 
@@ -710,7 +710,7 @@ def test_tables_that_are_not_looked_for_are_named(repository: Path) -> None:
 
 
 def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:
-    with pytest.raises(UsageError, match="none"):
+    with pytest.raises(UsageError, match="missing argument FILE"):
         run([], [])
     with pytest.raises(UsageError, match="no folder"):
         run(["--root", str(repository / "gone"), "x.md"], [])

@@ -29,7 +29,7 @@ def change(op: str, key: int | None, transaction: str = "1") -> Change:
 def expected_rows(operation: Any, *changes: Change, others: tuple[Change, ...] = (), **declared: Any) -> int:
     """Return the expected table rows, for the path's changes and others in the same transactions."""
     run: Any = SimpleNamespace(expected=Expected(table="public.posts", operation=operation, **declared))
-    return expected_table_rows(run, Seen(changes=changes, beside=(*changes, *others), actions=()))
+    return expected_table_rows(run, Seen(changes=changes, all_changes=(*changes, *others), actions=()))
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from argparse import ArgumentParser, Namespace
 from io import StringIO
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.cli import identify as command
-from harness.cli.context import Context
+from harness.cli.invocation import Services
+from harness.cli.main import root
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
 from harness.database import Endpoint
@@ -29,7 +29,6 @@ from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.cli.settings import Settings
 
 SECRET = "a-secret-of-the-test"
 
@@ -166,18 +165,14 @@ def test_a_pooler_is_judged_by_pids_ages_and_ports(sessions: list[Served], judge
 # --- the command ----------------------------------------------------------------------------------
 
 
-def parsed(*arguments: str) -> Namespace:
-    parser = ArgumentParser()
-    command.add_command(parser.add_subparsers())
-    return parser.parse_args(["identify", *arguments])
-
-
 def run(stderr: StringIO, *arguments: str) -> int:
+    """Run `identify` as the command line does, without its handling of errors."""
     redactor = Redactor()
     terminal = Terminal(redactor, stderr)
-    # nothing of the settings is used
-    context = Context(cast("Settings", None), terminal, redactor, Signals(terminal.say))
-    return command.identify(context, parsed(*arguments))
+    services = Services(terminal, redactor, Signals(terminal.say))
+    with root.make_context("harness", ["identify", *arguments], obj=services) as ctx:
+        code: int = root.invoke(ctx)
+    return code
 
 
 def test_the_command_prints_a_table_or_json_and_judges_what_is_declared(

@@ -1,7 +1,7 @@
 -- The tables of the reference audit layer. Like all of its files it can be run again, and loses no data.
 --
 -- Table, column and setting names are those of Threadline 0.2, so that a tool for one can read the other. Where that
--- contract conflicts with safety, the columns stay, and harness/audit/README.md explains the choice.
+-- contract conflicts with safety, the columns stay, and docs/audit-layer.md explains the choice.
 
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('threadline install'));  -- one installation at a time
 SELECT pg_catalog.set_config('threadline.is_new', (pg_catalog.to_regclass('public.audit_changes') IS NULL)::text, true);

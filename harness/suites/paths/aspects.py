@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import CheckFunction
     from harness.host.declarations import PathDeclaration
-    from harness.host.path_runner import PathRun, Seen, Taken
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
 #: the permitted results of running a path a second time
 _REPEATS = ("refused", "again", "once")
@@ -112,9 +112,9 @@ def once(path: PathDeclaration, ctx: CheckRecord) -> None:
         ctx.fact("identified by", values.unique)
         if ctx.site.about:
             ctx.fact("host", ctx.site.about)
-        taken = require_exercised(run.take(values))
-        late = path.kind == "HTTP" and taken.succeeded and run.count(values) < run.expected.rows
-        if expect_done(ctx, run, taken):
+        attempt = require_exercised(run.execute(values))
+        late = path.kind == "HTTP" and attempt.succeeded and run.count(values) < run.expected.rows
+        if expect_done(ctx, run, attempt):
             seen = run.look(values, wanted=run.expected.rows)
             expect_rows(ctx, run, values, seen)
             record_limits(ctx, run, expect_table_rows(ctx, run, values, seen), late=late)
@@ -124,7 +124,7 @@ def repeated(path: PathDeclaration, ctx: CheckRecord) -> None:
     """Send the same request, or enqueue the same job, twice."""
     values = Values(first_caller(path, ctx))
     with path_run(path, ctx) as run:
-        first = require_exercised(run.take(values))
+        first = require_exercised(run.execute(values))
         if not expect_done(ctx, run, first):
             return
         run.look(values, wanted=run.expected.rows)
@@ -153,7 +153,7 @@ def repeated(path: PathDeclaration, ctx: CheckRecord) -> None:
         expect_table_rows(ctx, run, values, seen)
 
 
-def _second_result(run: PathRun, again: Taken, seen: Seen, job_state: str) -> str:
+def _second_result(run: PathRun, again: Attempt, seen: Seen, job_state: str) -> str:
     """Return one of `_REPEATS`, or a description of the rows, answers and job."""
     rows_per_run, rows, transactions = run.expected.rows, len(seen.changes), len(seen.transactions)
     done = again.succeeded and (not job_state or job_state.startswith("completed"))
@@ -168,10 +168,10 @@ def _second_result(run: PathRun, again: Taken, seen: Seen, job_state: str) -> st
     return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {job_state or 'none'}{exited}"
 
 
-def _job_state(run: PathRun, taken: Taken) -> str:
+def _job_state(run: PathRun, attempt: Attempt) -> str:
     """Wait for the job to end, and return its state; empty without a job."""
     try:
-        state = run.job_ended(taken)
+        state = run.job_ended(attempt)
     except TimedOutError as error:
         return error.what
     return str(state) if state else ""

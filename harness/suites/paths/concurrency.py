@@ -10,11 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.path_runner import Taken
 from harness.host.site import Values
 from harness.suites.paths.expectations import (
     expected_table_rows,
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declarations import Caller, PathDeclaration
-    from harness.host.path_runner import PathRun, Seen
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
 #: the expectation that a row with another caller's actor breaks
 OTHERS = "rows that name another caller"
@@ -37,13 +34,6 @@ OTHERS = "rows that name another caller"
 IN_TABLE = "attempts whose rows are in the table"
 #: threads per caller, and attempts per thread
 _THREADS_PER_CALLER, _ROUNDS = 2, 4
-
-
-class _Attempt(Struct, frozen=True):
-    """One attempt at the path: its values and its outcome."""
-
-    values: Values
-    taken: Taken
 
 
 def two_callers(path: PathDeclaration, ctx: CheckRecord) -> None:
@@ -61,9 +51,9 @@ def two_callers(path: PathDeclaration, ctx: CheckRecord) -> None:
 
 
 def _judge(
-    ctx: CheckRecord, run: PathRun, attempts: list[_Attempt], pids_by_actor: Callable[[set[str]], dict[str, set[int]]]
+    ctx: CheckRecord, run: PathRun, attempts: list[Attempt], pids_by_actor: Callable[[set[str]], dict[str, set[int]]]
 ) -> None:
-    done = [attempt for attempt in attempts if attempt.taken.succeeded]
+    done = [attempt for attempt in attempts if attempt.succeeded]
     ctx.expect("attempts answered as declared", len(done), equals=len(attempts))
     end = time.monotonic() + run.declared.deadline_s
     complete = others = wrong = 0
@@ -77,8 +67,8 @@ def _judge(
     for attempt in done:
         seen = run.seen(attempt.values)
         results.append((attempt.values, seen))
-        complete += len(seen.changes) == len(seen.beside) == run.expected.rows
-        others += sum(not same_actor(change.actor, attempt.values.actor) for change in seen.beside)
+        complete += len(seen.changes) == len(seen.all_changes) == run.expected.rows
+        others += sum(not same_actor(change.actor, attempt.values.actor) for change in seen.all_changes)
         right = attempt.values.text(run.expected.correlation) if run.site.target.statements.actions else ""
         wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
         transactions |= set(seen.transactions)
@@ -106,7 +96,7 @@ def _judge(
 
 def _run_concurrently(
     path: PathDeclaration, ctx: CheckRecord, callers: tuple[Caller, ...], parent: PathRun
-) -> list[_Attempt]:
+) -> list[Attempt]:
     """Run the path in several threads per caller, all of them starting each round together.
 
     :param parent: cleans up after every attempt, and holds the connection for jobs: one per thread would be more
@@ -114,7 +104,7 @@ def _run_concurrently(
     """
     barrier = Barrier(len(callers) * _THREADS_PER_CALLER)
 
-    def run_rounds(caller: Caller) -> list[_Attempt]:
+    def run_rounds(caller: Caller) -> list[Attempt]:
         attempts = []
         try:
             with path_run(path, ctx, parent) as run:
@@ -122,11 +112,11 @@ def _run_concurrently(
                     values = Values(caller)
                     prepared = run.prepare(values)
                     barrier.wait(path.deadline_s)  # broken for all threads when one ends early
-                    taken = run.act(values, prepared) if prepared.succeeded else prepared
-                    attempts.append(_Attempt(values, require_exercised(taken)))
+                    attempt = run.act(values, prepared) if prepared.succeeded else prepared
+                    attempts.append(require_exercised(attempt))
                 for attempt in attempts:  # a job that never ends shows as missing rows
                     with contextlib.suppress(TimedOutError):
-                        run.job_ended(attempt.taken)
+                        run.job_ended(attempt)
         except BaseException:
             barrier.abort()  # release the other threads
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.record import CheckRecord, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows
-from harness.host.path_runner import PathRun, Seen, Taken
+from harness.host.path_runner import Attempt, PathRun, Seen
 from harness.host.site import ANOTHER, Values, discreet, holds
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CORRELATION = "correlation"
 JOB = "the job"
 KEPT = "rows in the table"
 #: where the limits of a path's evidence are documented
-_DOCUMENTATION = "harness/host/README.md"
+_DOCUMENTATION = "docs/environments.md"
 
 
 def path_run(path: PathDeclaration, ctx: CheckRecord, parent: PathRun | None = None) -> PathRun:
@@ -35,7 +35,7 @@ def path_run(path: PathDeclaration, ctx: CheckRecord, parent: PathRun | None = N
     site = ctx.site
     if path.steps and not site.base_url:
         raise NotExercisedError(f"{site.name} declares no base URL")
-    return PathRun(path, path.expect, site, beside=parent, tell=ctx.left_behind)
+    return PathRun(path, path.expect, site, parent=parent, on_left_behind=ctx.left_behind)
 
 
 def first_caller(path: PathDeclaration, ctx: CheckRecord) -> Caller | None:
@@ -50,28 +50,28 @@ def first_caller(path: PathDeclaration, ctx: CheckRecord) -> Caller | None:
     raise NotExercisedError(f"{ctx.site.name} declares no caller, so the actor to expect in the trail is unknown")
 
 
-def require_exercised(taken: Taken) -> Taken:
-    """Return what was taken.
+def require_exercised(attempt: Attempt) -> Attempt:
+    """Return the attempt.
 
     :raises NotExercisedError: with the reason, when the path was not exercised.
     """
-    if taken.not_exercised:
-        raise NotExercisedError(taken.not_exercised)
-    return taken
+    if attempt.not_exercised:
+        raise NotExercisedError(attempt.not_exercised)
+    return attempt
 
 
-def expect_done(ctx: CheckRecord, run: PathRun, taken: Taken) -> bool:
+def expect_done(ctx: CheckRecord, run: PathRun, attempt: Attempt) -> bool:
     """Compare the answers, exit code and job with the declaration; return whether all of them held."""
     held = True
-    if taken.steps:
-        statuses = ", ".join(str(step.status) for step in taken.steps)
-        held = ctx.expect(ANSWERS, ", ".join(map(str, taken.answers)), equals=statuses)
-        held = ctx.expect("wrong contents of the answers", list(taken.amiss), equals=[]) and held
-    if taken.exit_code is not None:
-        held = ctx.expect("exit code of the command", taken.exit_code, equals=0) and held
-    if held and taken.job is not None:
+    if attempt.steps:
+        statuses = ", ".join(str(step.status) for step in attempt.steps)
+        held = ctx.expect(ANSWERS, ", ".join(map(str, attempt.answers)), equals=statuses)
+        held = ctx.expect("wrong contents of the answers", list(attempt.mismatches), equals=[]) and held
+    if attempt.exit_code is not None:
+        held = ctx.expect("exit code of the command", attempt.exit_code, equals=0) and held
+    if held and attempt.job is not None:
         try:
-            state = run.job_ended(taken)
+            state = run.job_ended(attempt)
         except TimedOutError as error:
             held = ctx.expect(JOB, error.what, equals="completed")
         else:
@@ -97,7 +97,7 @@ def expect_rows(ctx: CheckRecord, run: PathRun, values: Values, seen: Seen) -> N
         return
     ctx.expect("operation", sorted({change.op for change in seen.changes}), equals=[expected.operation])
     ctx.expect("transactions", len(seen.transactions), equals=1)
-    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
+    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.all_changes), equals=expected.rows)
     actor = expected_actor(run, values)
     text = _evidence_text(actor, values, ours=ours)
     wrong = next((change.actor for change in seen.changes if not same_actor(change.actor, actor)), actor)
@@ -148,7 +148,7 @@ def expected_table_rows(run: PathRun, seen: Seen) -> int:
         return expected.left * max(1, len(inserted) // expected.rows)
     if expected.operation == "insert":
         # a host may replace an old row with a new one
-        deleted = {spell(change.table_pk) for change in seen.beside if change.op == "delete" and change.table_pk}
+        deleted = {spell(change.table_pk) for change in seen.all_changes if change.op == "delete" and change.table_pk}
         return sum(spell(change.table_pk) not in deleted for change in inserted)
     return 0 if expected.operation == "delete" else len(keys_of(seen)) or expected.rows
 

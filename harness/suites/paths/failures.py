@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.database import Client
     from harness.host.declarations import FailingVariant, PathDeclaration
-    from harness.host.path_runner import PathRun, Taken
+    from harness.host.path_runner import Attempt, PathRun
 
 #: names of expectations that controls break
 TERMINATED = "server connections terminated during the write"
@@ -55,21 +55,21 @@ def failure(path: PathDeclaration, ctx: CheckRecord) -> None:
                 _run_failing_variant(variant, ctx, run, values)
             return
         with connect() as admin:
-            taken, terminated = _terminate_during_write(ctx, run, values, admin)
+            attempt, terminated = _terminate_during_write(ctx, run, values, admin)
             ctx.expect(TERMINATED, terminated, equals=1)
-            _expect_all_or_nothing(ctx, run, values, taken)
+            _expect_all_or_nothing(ctx, run, values, attempt)
 
 
 def _run_failing_variant(variant: FailingVariant, ctx: CheckRecord, run: PathRun, values: Values) -> None:
-    taken = require_exercised(run.act(values, variant=variant))
+    attempt = require_exercised(run.act(values, variant=variant))
     ctx.fact("made to fail by", variant.why)
     if variant.steps:
         statuses = ", ".join(str(step.status) for step in variant.steps)
-        ctx.expect("answers", ", ".join(map(str, taken.answers)), equals=statuses)
-    if taken.job is not None:
+        ctx.expect("answers", ", ".join(map(str, attempt.answers)), equals=statuses)
+    if attempt.job is not None:
         with contextlib.suppress(TimedOutError):
-            run.job_ended(taken)
-        state = run.job_state(taken)
+            run.job_ended(attempt)
+        state = run.job_state(attempt)
         if state is None or not state.attempt:
             raise NotExercisedError(f"no worker attempted the failing job: {state or 'it no longer exists'}")
         ctx.expect("the job completed", state.state == "completed", equals=False)
@@ -82,7 +82,7 @@ def _run_failing_variant(variant: FailingVariant, ctx: CheckRecord, run: PathRun
         ctx.expect(KEPT, table_rows(run, values).count, equals=undone)
 
 
-def _terminate_during_write(ctx: CheckRecord, run: PathRun, values: Values, admin: Client) -> tuple[Taken, int]:
+def _terminate_during_write(ctx: CheckRecord, run: PathRun, values: Values, admin: Client) -> tuple[Attempt, int]:
     """Lock the audit tables until the write waits for them, then terminate its server connection.
 
     Returns the outcome of the path and the number of terminated server connections.
@@ -132,27 +132,27 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     poll(probe, what="the server connection to end", deadline_s=_BLOCKED_S)
 
 
-def _expect_all_or_nothing(ctx: CheckRecord, run: PathRun, values: Values, taken: Taken) -> None:
-    if taken.job is not None:
-        state = _retry_until(run, taken, ENDED_JOB)
+def _expect_all_or_nothing(ctx: CheckRecord, run: PathRun, values: Values, attempt: Attempt) -> None:
+    if attempt.job is not None:
+        state = _retry_until(run, attempt, ENDED_JOB)
         ctx.fact("the job", state)
     expected = run.expected.rows
     is_job = run.declared.kind == "job"
     seen = run.look(values, wanted=expected, deadline_s=None if is_job else 0.5)
     rows, kept = len(seen.changes), table_rows(run, values).count if run.expected.where else 0
-    answer = "success" if taken.succeeded else "failure"
+    answer = "success" if attempt.succeeded else "failure"
     result = f"{rows} rows in the trail, {kept} in the table, and the caller was answered with {answer}"
     ctx.fact("result of the failure", result)
     # a failed job is retried, so it must not end with nothing
-    nothing = rows == 0 and kept == 0 and not taken.succeeded and not is_job
-    everything = rows == expected and len(seen.transactions) == 1 and taken.succeeded
+    nothing = rows == 0 and kept == 0 and not attempt.succeeded and not is_job
+    everything = rows == expected and len(seen.transactions) == 1 and attempt.succeeded
     outcome = "all or nothing" if nothing or everything else result
     ctx.expect("result of the failure", outcome, equals="all or nothing")
 
 
-def _retry_until(run: PathRun, taken: Taken, states: tuple[str, ...]) -> str:
+def _retry_until(run: PathRun, attempt: Attempt, states: tuple[str, ...]) -> str:
     """Wait until the job is in one of the states, with every retry due at once; return its state, or the timeout."""
-    jobs, identity = run.put_in(taken)
+    jobs, identity = run.inserted_job(attempt)
 
     def probe() -> str:
         jobs.hurry(identity)
@@ -179,28 +179,28 @@ def no_trigger(path: PathDeclaration, ctx: CheckRecord) -> None:
         if not prepared.succeeded:
             raise NotExercisedError("the path's preparation was not answered as declared")
         with contextlib.nullcontext() if ctx.sabotaged else _without_capture(admin, run.expected.table):
-            taken = require_exercised(run.act(values))
-            state = _retry_until(run, taken, _ATTEMPTED) if taken.job else ""
-            if taken.job and not state.startswith(_ATTEMPTED):
+            attempt = require_exercised(run.act(values))
+            state = _retry_until(run, attempt, _ATTEMPTED) if attempt.job else ""
+            if attempt.job and not state.startswith(_ATTEMPTED):
                 raise NotExercisedError(f"the job was not attempted while the trigger was missing: {state}")
-            if path.kind == "job" and not taken.job:
+            if path.kind == "job" and not attempt.job:
                 state = wait_until_attempted(run, values, admin)
             kept = table_rows(run, values).count
             audited = len(run.seen(values).changes)
-        done = taken.succeeded and (not state or state.startswith("completed"))
+        done = attempt.succeeded and (not state or state.startswith("completed"))
         if kept and audited < run.expected.rows:
             result = _OPEN
         elif not kept and not audited and not done:
             result = _CLOSED
         else:
-            result = f"{kept} rows in the table, {audited} in the trail, answers {', '.join(map(str, taken.answers))}"
+            result = f"{kept} rows in the table, {audited} in the trail, answers {', '.join(map(str, attempt.answers))}"
         ctx.expect(WITHOUT_TRIGGER, result, equals=path.without_trigger)
-        answers = ", ".join(map(str, taken.answers)) or "none"
+        answers = ", ".join(map(str, attempt.answers)) or "none"
         ctx.fact(WITHOUT_TRIGGER, f"{result}: answers {answers}, {state or 'no job'}")
         if result == _OPEN:
             ctx.documented_limit(f"{path.title} writes unaudited when the audit trigger is missing", "harness.toml")
-        if taken.job and result == _CLOSED and not ctx.sabotaged:
-            state = _retry_until(run, taken, ENDED_JOB)
+        if attempt.job and result == _CLOSED and not ctx.sabotaged:
+            state = _retry_until(run, attempt, ENDED_JOB)
             ctx.expect("the job, once the trigger is enabled again", state.partition(" ")[0], equals="completed")
             ctx.expect("rows of the job then", len(run.look(values, wanted=1).changes), equals=run.expected.rows)
 
