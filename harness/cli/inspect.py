@@ -12,8 +12,9 @@ import msgspec
 
 from harness.audit.target_loading import shipped_targets
 from harness.config import nearest
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine, find_program
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
+from harness.engine.programs import find_program
 from harness.errors import EngineUnavailableError, HarnessError, UsageError
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions

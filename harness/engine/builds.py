@@ -17,39 +17,21 @@ from pathlib import PurePosixPath
 from threading import BoundedSemaphore, Event
 from typing import TYPE_CHECKING
 
-import docker.errors
-import requests.exceptions
-import urllib3.exceptions
-
 from harness.engine.build_failures import failure, interrupted
+from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_HOST, LABEL_PID, LABEL_STARTED, LABEL_TOOL
+from harness.engine.docker_removal import remove_container, remove_unfinished
 from harness.engine.owner import Owner
-from harness.errors import ImageUnavailableError, TimedOutError
+from harness.errors import ImageUnavailableError
 from harness.events import ImageProgress, Listener
-from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from docker.api import APIClient
 
-LABEL_TOOL = "pooler-harness"
-#: a build that has not finished; empty in a finished image
-LABEL_BUILD = "pooler-harness.build"
-LABEL_HOST = "pooler-harness.owner.host"
-LABEL_PID = "pooler-harness.owner.pid"
-LABEL_STARTED = "pooler-harness.owner.started"
-
-#: what the Docker SDK raises: its own errors, and those of the libraries below it
-TROUBLE = (
-    TimedOutError,
-    docker.errors.DockerException,
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-)
-
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _BUILT = re.compile(r"^Successfully built ([0-9a-f]+)")
-_REMOVAL_S = 10.0
 _RUN_S = 60
 
 
@@ -147,9 +129,9 @@ class ImageBuilder:
                     image = (line.get("aux") or {}).get("ID", "") or image
                     if text.startswith("Step ") and "LABEL" not in text:
                         self._notify(ImageProgress(tag, text.strip()))
-            except TROUBLE as error:
+            except DOCKER_ERRORS as error:
                 self.check(what)
-                reason = short(error)
+                reason = message_of(error)
                 raise failure(f"{what} failed", "".join(printed) + "\n" + reason, otherwise=reason) from None
         if not image:
             raise ImageUnavailableError(f"{what} ended without an image")
@@ -171,9 +153,9 @@ class ImageBuilder:
             said = self._api.import_image_from_stream(
                 pieces(), changes=[_label_instruction(self.labels), 'CMD ["bash"]']
             )
-        except TROUBLE as error:
+        except DOCKER_ERRORS as error:
             self.check(what)
-            raise failure(f"{what} failed", short(error), otherwise=short(error)) from None
+            raise failure(f"{what} failed", message_of(error), otherwise=message_of(error)) from None
         answer = json.loads(said.strip().splitlines()[-1])
         if "error" in answer:
             raise failure(f"{what} failed", answer["error"], otherwise=answer["error"])
@@ -192,9 +174,11 @@ class ImageBuilder:
                 printed: bytes = self._api.logs(container)
             finally:
                 remove_container(self._api, container)
-        except TROUBLE as error:
+        except DOCKER_ERRORS as error:
             self.check(f"{command} in {image}")
-            raise failure(f"{command} could not be run in {image}", short(error), otherwise=short(error)) from None
+            raise failure(
+                f"{command} could not be run in {image}", message_of(error), otherwise=message_of(error)
+            ) from None
         return printed.decode(errors="replace")
 
     def clean(self, api: APIClient | None = None) -> None:
@@ -202,7 +186,7 @@ class ImageBuilder:
 
         :param api: the client to use, where the caller is not the thread that builds.
         """
-        with contextlib.suppress(*TROUBLE):
+        with contextlib.suppress(*DOCKER_ERRORS):
             remove_unfinished(api or self._api, lambda labels: labels.get(LABEL_BUILD) == self.owner.run_id)
 
 
@@ -225,72 +209,6 @@ def with_labels(dockerfile: str, labels: Mapping[str, str]) -> str:
 
 def _label_instruction(labels: Mapping[str, str]) -> str:
     return "LABEL " + " ".join(f'{key}="{value}"' for key, value in labels.items())
-
-
-def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool]) -> list[str]:
-    """Remove containers and images of unfinished builds, and return what was removed.
-
-    :param is_chosen: decides by the labels.
-    """
-    removed = [
-        f"build container {container['Names'][0].lstrip('/')}"
-        for container in api.containers(all=True, filters={"label": LABEL_BUILD})
-        if is_chosen(container["Labels"]) and remove_container(api, container["Id"])
-    ]
-    while True:  # an image that loses its last child is the next to be found here
-        images = api.images(filters={"dangling": True, "label": LABEL_BUILD})
-        gone = [
-            f"build image {image['Id'].removeprefix('sha256:')[:12]}"
-            for image in images
-            if is_chosen(image["Labels"] or {}) and _remove_image(api, image["Id"])
-        ]
-        removed += gone
-        if not gone:
-            return removed
-
-
-def _remove_image(api: APIClient, image: str) -> bool:
-    try:
-        api.remove_image(image)
-    except docker.errors.APIError as error:
-        # gone already, or a build that is alive has taken it for its base
-        if error.status_code in {requests.codes.not_found, requests.codes.conflict}:
-            return False
-        raise
-    return True
-
-
-def remove_container(api: APIClient, container: str) -> bool:
-    """Remove a container, and return whether it was this call that did; when it returns, it is gone."""
-    try:
-        api.remove_container(container, force=True, v=True)
-    except docker.errors.NotFound:
-        return False
-    except docker.errors.APIError as error:
-        if error.status_code != requests.codes.conflict:
-            raise
-        # another run is removing it at this moment
-
-        def gone() -> bool:
-            try:
-                api.inspect_container(container)
-            except docker.errors.NotFound:
-                return False
-            raise NotYet("it is still there")
-
-        return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
-    return True
-
-
-def short(error: Exception) -> str:
-    """Return the innermost message of the SDK's nested errors."""
-    explanation = getattr(error, "explanation", None)
-    if explanation:
-        return str(explanation)
-    inner: BaseException = error
-    while (inner.__cause__ or inner.__context__) is not None:
-        inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
-    return str(inner) or type(inner).__name__
 
 
 def tar_of(files: Mapping[str, str]) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
 from harness.engine.storage import StoragePolicy
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, Notice

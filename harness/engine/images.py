@@ -19,6 +19,7 @@ from harness import config, places
 from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
 from harness.engine.builds import ImageBuilder
+from harness.engine.docker_labels import LABEL_VERSION
 from harness.engine.image_availability import NAMESPACE, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from docker.api import APIClient
-
-LABEL_VERSION = "pooler-harness.version"
 
 #: files beside the Dockerfile; this one is for pip, which then has to be told how packages are reached from here
 _REQUIREMENTS = "requirements.txt"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.database import connect
-from harness.engine import embedded, native
-from harness.engine.native import NativeEngine
+from harness.engine import embedded, native_engine
+from harness.engine.native_engine import NativeEngine
+from harness.engine.service_user import as_user
 from harness.events import silent
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
@@ -40,7 +41,7 @@ def server() -> embedded.EmbeddedPostgres:
 
 @pytest.fixture
 def engine(server: embedded.EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> NativeEngine:
-    monkeypatch.setattr(native, "installed_program", lambda _wanted: None)
+    monkeypatch.setattr(native_engine, "installed_program", lambda _wanted: None)
     return NativeEngine()
 
 
@@ -86,7 +87,7 @@ def test_an_unprivileged_user_runs_a_copy_of_what_it_cannot_read(
     private: tuple[embedded.EmbeddedPostgres, Path], engine: NativeEngine
 ) -> None:
     server, cache = private
-    copy = embedded.executable_by(server, native._as(engine.user), engine.user.pw_name, cache)
+    copy = embedded.executable_by(server, as_user(engine.user), engine.user.pw_name, cache)
     assert copy.root.parent == cache
     done = engine.run([str(copy.program.with_name("initdb")), "--version"])
     assert (done.returncode, server.version in done.stdout) == (0, True)

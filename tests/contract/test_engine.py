@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect
-from harness.engine import docker as docker_module
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine import docker_storage
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
 from harness.engine.owner import Owner, process_started
 from harness.engine.storage import StoragePolicy
 from harness.errors import ServiceFailedError
@@ -139,7 +139,7 @@ def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_was_demanded(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_engine("docker")
-    monkeypatch.setattr(docker_module, "_MEMORY_OPTIONS", "no-such-option={mib}")
+    monkeypatch.setattr(docker_storage, "_MEMORY_OPTIONS", "no-such-option={mib}")
     for policy in (StoragePolicy.AUTO, StoragePolicy.MEMORY):
         engine = DockerEngine(storage=policy)
         engine.prepare((POSTGRES,), silent)

@@ -20,8 +20,8 @@ import docker.errors
 import pytest
 
 from harness import places
-from harness.engine.builds import LABEL_BUILD, LABEL_PID
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_PID
 from harness.engine.image_availability import NAMESPACE
 from harness.engine.images import ImagePolicy, Images, load_recipe
 from harness.engine.protocol import Wanted
@@ -183,11 +183,11 @@ def builder_process(api: APIClient, work: str, base: str) -> Iterator[subprocess
     """
     script = (
         "import sys\n"
-        "from harness.engine.builds import Builder\n"
-        "from harness.engine.docker import DockerEngine\n"
+        "from harness.engine.builds import ImageBuilder\n"
+        "from harness.engine.docker_engine import DockerEngine\n"
         "from harness.events import silent\n"
         "base = sys.argv[1]\n"
-        "builder = Builder(DockerEngine()._api, silent)\n"
+        "builder = ImageBuilder(DockerEngine()._api, silent)\n"
         f"{work}\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, base], text=True) as process:

@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect, console
-from harness.engine import native
-from harness.engine.docker import DockerEngine
+from harness.engine import native_group
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_folders import runs_on_disk
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import services
@@ -117,12 +118,12 @@ def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.
     import socket
 
     engine = require_engine("native")
-    free = native.free_port
+    free = native_group.free_port
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
-        monkeypatch.setattr(native, "free_port", lambda: next(ports, None) or free())
+        monkeypatch.setattr(native_group, "free_port", lambda: next(ports, None) or free())
         lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
         lab.close()
     nothing_is_left(engine, owner)
@@ -147,5 +148,5 @@ def nothing_is_left(engine: Engine, owner: Owner) -> None:
         assert engine._api.containers(all=True, filters=chosen) == []
         assert engine._api.networks(filters=chosen) == []
     else:
-        folder: Path = native._runs() / owner.run_id
+        folder: Path = runs_on_disk() / owner.run_id
         assert not folder.exists()

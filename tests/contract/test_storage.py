@@ -12,7 +12,7 @@ from harness.checks.registry import P0, check
 from harness.checks.workspace import Workspace
 from harness.database import SqlError
 from harness.engine import storage
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
 from harness.engine.storage import StoragePolicy
 from harness.events import silent
 from harness.lab.lab import stand_up

@@ -9,8 +9,9 @@ from threading import Event, Thread
 
 import pytest
 
-from harness.engine import embedded, native
-from harness.engine.native import NativeEngine, find_program
+from harness.engine import embedded, programs
+from harness.engine.native_engine import NativeEngine
+from harness.engine.programs import find_program
 from harness.engine.protocol import Origin, Wanted
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError
@@ -35,8 +36,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(native, "_PROGRAM_FOLDERS", ())
-    monkeypatch.setattr(native, "_POSTGRES_FOLDERS", ())
+    monkeypatch.setattr(programs, "_PROGRAM_FOLDERS", ())
+    monkeypatch.setattr(programs, "_POSTGRES_FOLDERS", ())
     return folder
 
 
@@ -72,7 +73,7 @@ def test_a_server_in_the_folder_of_its_version_is_used_first(
     bare: Path, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path / "postgresql" / "17" / "bin" / "postgres", "postgres (PostgreSQL) 17.2")
-    monkeypatch.setattr(native, "_POSTGRES_FOLDERS", (f"{tmp_path}/postgresql/*/bin",))
+    monkeypatch.setattr(programs, "_POSTGRES_FOLDERS", (f"{tmp_path}/postgresql/*/bin",))
     assert find_program(POSTGRES).version == "17.2"
 
 
