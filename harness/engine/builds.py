@@ -1,7 +1,7 @@
-"""Builds on one Docker engine, of which everything that is not finished names its owner.
+"""Image builds on one Docker engine; every unfinished container and image is labelled with its owner.
 
-The classic builder gives its intermediate containers and images the labels that the Dockerfile has set so far. So each
-stage begins with the owner's labels, and the last instruction of a finished image empties them.
+Docker's classic builder labels intermediate containers and images with the labels that the Dockerfile has set so far.
+Each stage therefore begins with the owner's labels. A finished image gets empty values for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from threading import BoundedSemaphore, Event
 from typing import TYPE_CHECKING
 
-from harness.engine.build_failures import failure, interrupted
+from harness.engine.build_failures import build_failure, interrupted
 from harness.engine.docker_errors import DOCKER_ERRORS, message_of
 from harness.engine.docker_labels import LABEL_BUILD, LABEL_HOST, LABEL_PID, LABEL_STARTED, LABEL_TOOL
 from harness.engine.docker_removal import remove_container, remove_unfinished
@@ -36,7 +36,7 @@ _RUN_S = 60
 
 
 class ImageBuilder:
-    """Makes one product's images; what it leaves unfinished can be recognised by its labels."""
+    """Builds the images of one product."""
 
     def __init__(
         self,
@@ -46,11 +46,12 @@ class ImageBuilder:
         slots: BoundedSemaphore | None = None,
         cancelled: Event | None = None,
     ) -> None:
-        """Begin a build that this process owns.
+        """Create the labels that name this process as the owner.
 
-        :param api: a client that no other thread uses while this builds.
-        :param slots: how many steps may run at the same time on this machine.
-        :param cancelled: ends the build early when set.
+        :param api: a client that no other thread uses during the build.
+        :param listener: receives the progress.
+        :param slots: limits the build steps that run at the same time.
+        :param cancelled: cancels the build when set.
         """
         self._api = api
         self._notify = listener
@@ -66,17 +67,21 @@ class ImageBuilder:
 
     @contextlib.contextmanager
     def slot(self, what: str) -> Iterator[None]:
-        """Hold one of the machine's build slots.
+        """Hold one of the build slots.
 
         :param what: names the step, such as "the build of postgres:17".
-        :raises ImageUnavailableError: when the build was cancelled.
+        :raises ImageUnavailableError: when the build is cancelled.
         """
         with self._slots:
             self.check(what)
             yield
 
     def check(self, what: str) -> None:
-        """Raise an error when the build was cancelled."""
+        """Check for cancellation.
+
+        :param what: names the step.
+        :raises ImageUnavailableError: when the build is cancelled.
+        """
         if self.cancelled.is_set():
             raise interrupted(what)
 
@@ -93,10 +98,13 @@ class ImageBuilder:
     ) -> str:
         """Build an image and return its id.
 
-        :param tag: the name of the image; one that is not finished is built for it and gets no name.
-        :param files: the build context, beyond the Dockerfile.
-        :param only_labels: it runs no command, so it need not wait for a slot behind builds that do.
-        :param hint: what to try when it fails for an unknown reason.
+        :param tag: the name of the image. An unfinished image is built for this name and gets no name of its own.
+        :param dockerfile: its text, without the owner's labels.
+        :param arguments: the build arguments; the proxies of this process's environment are added.
+        :param files: the build context in addition to the Dockerfile: file name to text.
+        :param finished: the image keeps no owner's labels, and is called `tag`.
+        :param only_labels: the Dockerfile runs no command, so the build needs no slot.
+        :param hint: what to try if the build fails and the disk is not full.
         :raises ImageUnavailableError: with the end of the build's output.
         """
         what = f"the build of {tag}"
@@ -121,7 +129,8 @@ class ImageBuilder:
                     if "error" in line:
                         self.check(what)
                         reason = line["error"].strip()
-                        raise failure(f"{what} failed", "".join(printed) + "\n" + reason, hint=hint, otherwise=reason)
+                        output = "".join(printed) + "\n" + reason
+                        raise build_failure(f"{what} failed", output, hint=hint, otherwise=reason)
                     text = line.get("stream", "")
                     printed.append(text)
                     if match := _BUILT.match(text):
@@ -132,15 +141,18 @@ class ImageBuilder:
             except DOCKER_ERRORS as error:
                 self.check(what)
                 reason = message_of(error)
-                raise failure(f"{what} failed", "".join(printed) + "\n" + reason, otherwise=reason) from None
+                output = "".join(printed) + "\n" + reason
+                raise build_failure(f"{what} failed", output, otherwise=reason) from None
         if not image:
-            raise ImageUnavailableError(f"{what} ended without an image")
+            raise ImageUnavailableError(f"{what} ended without an image id")
         return image
 
     def import_system(self, tag: str, archive: Iterable[bytes]) -> str:
-        """Make an image of a root file system and return its id; it gets its name when it is complete.
+        """Import a root file system as an image and return the image's id.
 
+        :param tag: the name of the image, which it gets once it is complete.
         :param archive: the tar archive, in pieces.
+        :raises ImageUnavailableError: when the import fails.
         """
         what = f"the import of {tag}"
 
@@ -150,20 +162,23 @@ class ImageBuilder:
                 yield piece
 
         try:
-            said = self._api.import_image_from_stream(
+            output = self._api.import_image_from_stream(
                 pieces(), changes=[_label_instruction(self.labels), 'CMD ["bash"]']
             )
         except DOCKER_ERRORS as error:
             self.check(what)
-            raise failure(f"{what} failed", message_of(error), otherwise=message_of(error)) from None
-        answer = json.loads(said.strip().splitlines()[-1])
+            raise build_failure(f"{what} failed", message_of(error), otherwise=message_of(error)) from None
+        answer = json.loads(output.strip().splitlines()[-1])
         if "error" in answer:
-            raise failure(f"{what} failed", answer["error"], otherwise=answer["error"])
-        # the status is the id, also where the engine chose a name itself, as Podman does
+            raise build_failure(f"{what} failed", answer["error"], otherwise=answer["error"])
+        # Docker returns the id as the status; Podman returns it as the id, because it chooses a name itself
         return self.build(tag, f"FROM {answer.get('id') or answer['status']}\n", {}, only_labels=True)
 
     def output_of(self, image: str, command: str) -> str:
-        """Run a shell command in an image and return what it printed."""
+        """Run a shell command in a container of an image and return its output.
+
+        :raises ImageUnavailableError: when the command cannot be run.
+        """
         try:
             container = self._api.create_container(
                 image, command=["sh", "-c", command], labels={LABEL_TOOL: "build"} | self.labels
@@ -176,28 +191,28 @@ class ImageBuilder:
                 remove_container(self._api, container)
         except DOCKER_ERRORS as error:
             self.check(f"{command} in {image}")
-            raise failure(
+            raise build_failure(
                 f"{command} could not be run in {image}", message_of(error), otherwise=message_of(error)
             ) from None
         return printed.decode(errors="replace")
 
     def clean(self, api: APIClient | None = None) -> None:
-        """Remove the containers and images of this build that did not become part of a finished image.
+        """Remove the containers and images of this build that are not part of a finished image.
 
-        :param api: the client to use, where the caller is not the thread that builds.
+        :param api: the client to use, if the caller is another thread than the one that builds.
         """
         with contextlib.suppress(*DOCKER_ERRORS):
             remove_unfinished(api or self._api, lambda labels: labels.get(LABEL_BUILD) == self.owner.run_id)
 
 
 def with_labels(dockerfile: str, labels: Mapping[str, str]) -> str:
-    """Return a Dockerfile whose stages all begin with these labels."""
+    """Return a Dockerfile with a LABEL instruction at the beginning of each stage."""
     lines: list[str] = []
     is_from = continued = False
     for line in dockerfile.splitlines():
         lines.append(line)
         text = line.strip()
-        if not text or text.startswith("#"):  # allowed between the lines of one instruction, too
+        if not text or text.startswith("#"):  # also allowed between the lines of one instruction
             continue
         if not continued:
             is_from = text.split()[0].upper() == "FROM"
@@ -212,7 +227,10 @@ def _label_instruction(labels: Mapping[str, str]) -> str:
 
 
 def tar_of(files: Mapping[str, str]) -> bytes:
-    """Return a tar archive of small text files, with their folders, that anybody in the container may read."""
+    """Return a tar archive of text files and their folders, which every user of the container may read.
+
+    :param files: path to text.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for folder in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}):

@@ -1,4 +1,4 @@
-"""Services as containers, through the Docker SDK."""
+"""The engine that runs services in containers, through the Docker SDK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.engine.docker_labels import LABEL_RUN, is_leftover
 from harness.engine.docker_reach import ContainerReach
 from harness.engine.docker_removal import remove_container, remove_network, remove_unfinished
 from harness.engine.images import ImagePolicy, Images, load_recipe
-from harness.engine.protocol import Missing, Origin, Wanted
+from harness.engine.protocol import Origin, Wanted, unavailable_notice
 from harness.engine.storage import MemoryBudget, StoragePolicy, available_here_mib
 from harness.errors import EngineUnavailableError, HarnessError, ImageUnavailableError, ServiceFailedError
 from harness.events import silent
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from harness.engine.owner import Owner
     from harness.events import Listener
 
-#: a build that was cancelled ends when the daemon has killed its container
-_CANCELLED_S = 20.0
-#: two at least: one build often waits for a package server while another one unpacks
-_BUILDS_AT_ONCE = max(2, os.cpu_count() or 2)
+#: a cancelled build ends once the daemon has killed its container
+_CANCELLATION_S = 20.0
+#: at least two, because one build often waits for a package server while another unpacks
+_CONCURRENT_BUILDS = max(2, os.cpu_count() or 2)
 
 
 class DockerEngine:
@@ -45,48 +45,49 @@ class DockerEngine:
     name = "docker"
 
     def __init__(self, policy: ImagePolicy | None = None, storage: StoragePolicy = StoragePolicy.AUTO) -> None:
-        """Connect as users expect: DOCKER_HOST, the current docker context, the socket.
+        """Connect to Docker as its client does: DOCKER_HOST, else the current context, else the socket.
 
-        :param storage: where the data of database servers is kept.
-        :raises EngineUnavailableError: when nothing answers.
+        :param policy: where images come from.
+        :param storage: where database servers keep their data.
+        :raises EngineUnavailableError: when no Docker engine answers.
         """
         self._policy = policy or ImagePolicy()
         self._images: dict[Wanted, tuple[str, Origin]] = {}
-        self._missing = Missing()
-        #: done when the product is in one of these two
-        self._attempts: dict[Wanted, Future[None]] = {}
+        self._unavailable: dict[Wanted, HarnessError] = {}
+        #: done when the product is in one of the two above
+        self._preparations: dict[Wanted, Future[None]] = {}
         self._builders: set[ImageBuilder] = set()
-        self._slots = BoundedSemaphore(_BUILDS_AT_ONCE)
+        self._slots = BoundedSemaphore(_CONCURRENT_BUILDS)
         self._cancelled = Event()
         self._lock = Lock()
         self.address = ""
         try:
             self._api = self._connect()
             self.version: str = self._api.version()["Version"]
-        except (*DOCKER_ERRORS, ValueError) as error:  # ValueError: an address that cannot be parsed
+        except (*DOCKER_ERRORS, ValueError) as error:  # ValueError: the address cannot be parsed
             raise EngineUnavailableError(
                 f"no Docker engine answers at {self.address or 'the default address'}: {message_of(error)}",
-                hint="start Docker, set DOCKER_HOST, or use --engine native",
+                hint="start Docker, set DOCKER_HOST to its address, or use --engine native",
             ) from None
-        self.memory = MemoryBudget(storage, self._available)
-        self.reach = ContainerReach(is_local=self._is_on_this_machine())
+        self.memory = MemoryBudget(storage, self._available_memory)
+        self.reach = ContainerReach(is_local=self._is_local())
 
-    def _is_on_this_machine(self) -> bool:
-        """Say whether containers run on this machine's own kernel, and not in a virtual machine or on another host."""
+    def _is_local(self) -> bool:
+        """Return whether containers share this machine's kernel: not in a virtual machine, not on another host."""
         try:
             info = self._api.info()
         except DOCKER_ERRORS:
             return False
         return info.get("Name") == socket.gethostname() and info.get("KernelVersion") == os.uname().release
 
-    def _available(self) -> tuple[int, str]:
-        """Return the memory available for data where containers run, and why there is none."""
+    def _available_memory(self) -> tuple[int, str]:
+        """Return the memory for data in MiB where containers run, and the reason when it is 0."""
         if self.reach.is_local:
             return available_here_mib(), ""
-        try:  # what others use of it cannot be seen from here
+        try:  # the engine reports its total only, so half of it is assumed to be free
             return int(self._api.info().get("MemTotal", 0)) // 2**20 // 2, ""
         except DOCKER_ERRORS as error:
-            return 0, f"the Docker engine does not say how much memory it has: {message_of(error)}"
+            return 0, f"the Docker engine does not report its memory: {message_of(error)}"
 
     def _connect(self, version: str = "auto") -> APIClient:
         if host := os.environ.get("DOCKER_HOST"):
@@ -105,48 +106,53 @@ class DockerEngine:
         return docker.APIClient(base_url=self.address, version=version, timeout=60)
 
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
-        """Make products ready side by side, and return when these are; other threads may prepare others meanwhile.
+        """Prepare products concurrently, and return when they are ready. Other threads may prepare others.
 
-        :raises ImageUnavailableError: when none of them is available.
+        :raises ImageUnavailableError: when every one of these products is unavailable.
         """
         products = tuple(dict.fromkeys(wanted))
         for product in products:
             load_recipe(product)
         with self._lock:
-            new = [product for product in products if product not in self._attempts]
-            self._attempts |= {product: Future() for product in new}
-            attempts = [self._attempts[product] for product in products]
+            new = [product for product in products if product not in self._preparations]
+            self._preparations |= {product: Future() for product in new}
+            preparations = [self._preparations[product] for product in products]
         for product in new:
             name = f"{product.product} {product.version}"
-            Thread(target=self._attempt, args=(product, listener), name=name, daemon=True).start()
+            Thread(target=self._prepare_one, args=(product, listener), name=name, daemon=True).start()
         try:
-            wait(attempts)
+            wait(preparations)
         except BaseException:  # Ctrl-C
             self.cancel_preparation()
             raise
-        for attempt in attempts:
-            attempt.result()
-        if products and all(product in self._missing for product in products):
-            raise self._missing[products[0]]
+        for preparation in preparations:
+            preparation.result()
+        if products and all(product in self._unavailable for product in products):
+            raise self._unavailable[products[0]]
 
-    def _attempt(self, product: Wanted, listener: Listener) -> None:
-        attempt = self._attempts[product]
+    def _prepare_one(self, product: Wanted, listener: Listener) -> None:
+        """Complete a preparation in every case, because other threads wait for it."""
+        preparation = self._preparations[product]
         try:
             try:
-                self._images[product] = self._prepared(product, listener)
+                self._images[product] = self._prepared_image(product, listener)
             except ImageUnavailableError as error:
-                # after Ctrl-C every build fails, and nobody has to read that of each one
-                self._missing.note(product, error, silent if self._cancelled.is_set() else listener)
+                # Ctrl-C makes every build fail; one message about it is enough
+                self._note_unavailable(product, error, silent if self._cancelled.is_set() else listener)
             except (*DOCKER_ERRORS, OSError) as error:
-                failed = ImageUnavailableError(f"its image could not be made ready: {message_of(error)}")
-                self._missing.note(product, failed, listener)
-        except BaseException as error:  # noqa: BLE001 -- whoever waits for the product raises it
-            attempt.set_exception(error)
+                failed = ImageUnavailableError(f"its image could not be prepared: {message_of(error)}")
+                self._note_unavailable(product, failed, listener)
+        except BaseException as error:  # noqa: BLE001 -- raised in the threads that wait for the product
+            preparation.set_exception(error)
         else:
-            attempt.set_result(None)
+            preparation.set_result(None)
 
-    def _prepared(self, product: Wanted, listener: Listener) -> tuple[str, Origin]:
-        # a session of the requests library is not promised to be safe in several threads
+    def _note_unavailable(self, product: Wanted, error: HarnessError, listener: Listener) -> None:
+        self._unavailable[product] = error
+        listener(unavailable_notice(product, error))
+
+    def _prepared_image(self, product: Wanted, listener: Listener) -> tuple[str, Origin]:
+        # a client for each thread: the requests library does not promise that its sessions are thread-safe
         api = self._connect(self._api.api_version)
         builder = ImageBuilder(api, listener, slots=self._slots, cancelled=self._cancelled)
         with self._lock:
@@ -159,46 +165,50 @@ class DockerEngine:
             api.close()
 
     def cancel_preparation(self) -> None:
-        """End the builds that are under way, and wait until they have removed what they made."""
+        """Cancel the running builds, and wait until their containers and images are removed."""
         self._cancelled.set()
 
         def ended() -> None:
             with self._lock:
                 builders = tuple(self._builders)
-            for builder in builders:  # without its container, the daemon ends a build
+            for builder in builders:  # the daemon ends a build whose container is gone
                 builder.clean(self._api)
             if builders:
-                raise NotYet(f"{len(builders)} of them")
+                raise NotYet(f"{len(builders)} builds")
 
-        with contextlib.suppress(HarnessError):  # `harness reap` finds the rest
-            poll(ended, what="builds to end", deadline_s=_CANCELLED_S, interval_s=0.05)
+        with contextlib.suppress(HarnessError):  # `harness reap` removes the rest
+            poll(ended, what="builds to end", deadline_s=_CANCELLATION_S, interval_s=0.05)
 
     def origin(self, wanted: Wanted) -> tuple[str, Origin]:
-        """Return the image of a prepared product.
+        """Return the image of a prepared product, and its origin.
 
-        :raises ImageUnavailableError: when it could not be had.
+        :raises ImageUnavailableError: when the product is unavailable.
         """
-        self._missing.require(wanted)
+        if wanted in self._unavailable:
+            raise self._unavailable[wanted]
         return self._images[wanted]
 
     def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> DockerGroup:
         return DockerGroup(self, self._api, run, topology, self.memory.take(durable=durable))
 
     def reap(self) -> list[str]:
-        """Remove containers, networks and unfinished builds whose owner on this host is gone."""
+        """Remove containers, networks and unfinished builds whose owner on this host is gone.
+
+        :raises ServiceFailedError: when Docker refuses.
+        """
         removed = debian.reap()
-        chosen = {"label": LABEL_RUN}
+        labelled = {"label": LABEL_RUN}
         try:
-            containers = [
-                each for each in self._api.containers(all=True, filters=chosen) if is_leftover(each["Labels"])
+            removed += [
+                f"container {container['Names'][0].lstrip('/')}"
+                for container in self._api.containers(all=True, filters=labelled)
+                if is_leftover(container["Labels"]) and remove_container(self._api, container["Id"])
             ]
             removed += [
-                f"container {each['Names'][0].lstrip('/')}"
-                for each in containers
-                if remove_container(self._api, each["Id"])
+                f"network {network['Name']}"
+                for network in self._api.networks(filters=labelled)
+                if is_leftover(network["Labels"]) and remove_network(self._api, network["Id"])
             ]
-            networks = [each for each in self._api.networks(filters=chosen) if is_leftover(each["Labels"])]
-            removed += [f"network {each['Name']}" for each in networks if remove_network(self._api, each["Id"])]
             removed += remove_unfinished(self._api, is_leftover)
         except DOCKER_ERRORS as error:
             raise ServiceFailedError(f"leftovers could not be removed: {message_of(error)}") from None

@@ -1,4 +1,4 @@
-"""The errors of the Docker SDK."""
+"""The exceptions of the Docker SDK, and their messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import urllib3.exceptions
 
 from harness.errors import TimedOutError
 
-#: what the Docker SDK raises: its own errors, and those of the libraries below it
+#: the SDK raises its own exceptions, and those of the libraries that it uses
 DOCKER_ERRORS = (
     TimedOutError,
     docker.errors.DockerException,
@@ -18,7 +18,7 @@ DOCKER_ERRORS = (
 
 
 def message_of(error: Exception) -> str:
-    """Return the innermost message of the SDK's nested errors."""
+    """Return the message of the innermost of the SDK's nested exceptions."""
     explanation = getattr(error, "explanation", None)
     if explanation:
         return str(explanation)

@@ -1,4 +1,4 @@
-"""The containers of one topology, and the network that joins them."""
+"""The containers of one topology, and their network."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 class DockerGroup:
-    """The containers of one topology, and the network that joins them."""
+    """The containers of one topology, and their network; a group of one service has no network."""
 
     def __init__(self, engine: DockerEngine, api: APIClient, run: Owner, topology: str, storage: DataStorage) -> None:
         self.storage = storage
         self._engine = engine
         self._api = api
         self._token = secrets.token_hex(4)
-        # an environment with other versions is called transaction+postgres-15, and Docker knows no plus
+        # Docker's names allow no plus sign, as in transaction+postgres-15
         self._topology = topology.replace("+", "-")
         self._labels = {
             LABEL_TOOL: "run",
@@ -64,16 +64,18 @@ class DockerGroup:
 
     def place(self, name: str, wanted: Wanted) -> ServicePlace:
         port = load_product(wanted.product).port
-        if self._services:  # one that was started alone gets the name that this one's configuration will use
+        if self._services:  # the configuration of this service will name the one that was started alone
             try:
-                self._join()
+                self._ensure_network()
             except DOCKER_ERRORS as error:
-                raise ServiceFailedError(f"the services could not be joined: {message_of(error)}", where=name) from None
+                raise ServiceFailedError(
+                    f"the network of the services could not be created: {message_of(error)}", where=name
+                ) from None
         place = ServicePlace(
             name=name,
             folder=FOLDER,
             data=f"{FOLDER}/data",
-            listen="0.0.0.0",  # noqa: S104 -- inside the container; it is published on loopback only
+            listen="0.0.0.0",  # noqa: S104 -- inside the container; the port is published on loopback only
             port=port,
             inside=Address(name, port),
             origin=self._engine.origin(wanted)[1],
@@ -86,7 +88,7 @@ class DockerGroup:
         image = self._engine.origin(self._wanted[place.name])[0]
         name = f"harness-{self._topology}-{place.name}-{self._token}"
         try:
-            network = self._join() if len(self._places) > 1 else None
+            network = self._ensure_network() if len(self._places) > 1 else None
             service = self._launch(name, image, spec, network)
         except DOCKER_ERRORS as error:
             raise ServiceFailedError(
@@ -96,7 +98,7 @@ class DockerGroup:
         return service
 
     def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
-        """Create and start a container; without memory for its data where the engine refuses it."""
+        """Create and start a container. If Docker refuses memory for the data, start it with the data on disk."""
         keeps_data = self._wanted[spec.place.name].product == DATABASE
         while True:
             in_memory = keeps_data and self.storage.in_memory
@@ -155,13 +157,14 @@ class DockerGroup:
         )["Id"]
         return created
 
-    def _join(self) -> str:
+    def _ensure_network(self) -> str:
+        """Create the network once, attach the services that run already, and return its name."""
         with self._lock:
             if self._network is None:
                 name = f"harness-{self._topology}-{self._token}"
                 self._api.create_network(name, labels=self._labels, check_duplicate=True)
                 self._network = name
-                for service in self._services:  # started when they were alone
+                for service in self._services:
                     service.join(name)
             return self._network
 

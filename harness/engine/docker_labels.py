@@ -1,4 +1,4 @@
-"""Labels on containers, networks and images, from which leftovers are recognised."""
+"""The labels of containers, networks and images. They name the owner, so that leftovers can be found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LABEL_TOPOLOGY = "pooler-harness.topology"
 LABEL_CREATED = "pooler-harness.created"
 LABEL_KEPT = "pooler-harness.kept"
 LABEL_VERSION = "pooler-harness.version"
-#: a build that has not finished; empty in a finished image
+#: the id of a build; set while it is unfinished, empty in the finished image
 LABEL_BUILD = "pooler-harness.build"
 LABEL_HOST = "pooler-harness.owner.host"
 LABEL_PID = "pooler-harness.owner.pid"
@@ -18,6 +18,7 @@ LABEL_STARTED = "pooler-harness.owner.started"
 
 
 def is_leftover(labels: dict[str, str]) -> bool:
+    """Return whether the owner that these labels name is gone. Kept objects are exempt."""
     if LABEL_KEPT in labels:
         return False
     try:

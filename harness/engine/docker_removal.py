@@ -1,4 +1,4 @@
-"""Removal of containers, networks and unfinished builds."""
+"""Removal of containers, networks and unfinished builds; another run may remove the same objects concurrently."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _REMOVAL_S = 10.0
 
 
 def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool]) -> list[str]:
-    """Remove containers and images of unfinished builds, and return what was removed.
+    """Remove containers and images of unfinished builds, and return a description of each.
 
-    :param is_chosen: decides by the labels.
+    :param is_chosen: decides by the labels of an object whether it is removed.
     """
     removed = [
         f"build container {container['Names'][0].lstrip('/')}"
         for container in api.containers(all=True, filters={"label": LABEL_BUILD})
         if is_chosen(container["Labels"]) and remove_container(api, container["Id"])
     ]
-    while True:  # an image that loses its last child is the next to be found here
+    while True:  # removing an image makes its parent dangling, which the next round finds
         images = api.images(filters={"dangling": True, "label": LABEL_BUILD})
         gone = [
             f"build image {image['Id'].removeprefix('sha256:')[:12]}"
@@ -41,7 +41,7 @@ def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool
 
 
 def remove_container(api: APIClient, container: str) -> bool:
-    """Remove a container, and return whether it was this call that did; when it returns, it is gone."""
+    """Remove a container and wait until it is gone; return whether this call removed it."""
     try:
         api.remove_container(container, force=True, v=True)
     except docker.errors.NotFound:
@@ -49,21 +49,21 @@ def remove_container(api: APIClient, container: str) -> bool:
     except docker.errors.APIError as error:
         if error.status_code != requests.codes.conflict:
             raise
-        # another run is removing it at this moment
+        # another run is removing it
 
         def gone() -> bool:
             try:
                 api.inspect_container(container)
             except docker.errors.NotFound:
                 return False
-            raise NotYet("it is still there")
+            raise NotYet("it still exists")
 
         return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
     return True
 
 
 def remove_network(api: APIClient, network: str) -> bool:
-    """Remove a network, and return whether it was this call that did."""
+    """Remove a network, and return whether this call removed it."""
 
     def remove() -> bool:
         try:
@@ -71,7 +71,7 @@ def remove_network(api: APIClient, network: str) -> bool:
         except docker.errors.NotFound:
             return False
         except docker.errors.APIError as error:
-            # a container that another run is removing may hold an endpoint a moment longer
+            # a container that another run is removing may still be attached
             if error.status_code in {requests.codes.forbidden, requests.codes.conflict}:
                 raise NotYet(str(error.explanation)) from None
             raise
@@ -84,7 +84,7 @@ def _remove_image(api: APIClient, image: str) -> bool:
     try:
         api.remove_image(image)
     except docker.errors.APIError as error:
-        # gone already, or a build that is alive has taken it for its base
+        # already removed, or the base of a build that is running
         if error.status_code in {requests.codes.not_found, requests.codes.conflict}:
             return False
         raise

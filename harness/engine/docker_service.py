@@ -1,4 +1,4 @@
-"""One container."""
+"""One container and its server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STOP_S = 10.0
 
 
 class DockerService:
-    """One container."""
+    """One container and its server."""
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class DockerService:
         keeps_data: bool,
     ) -> None:
         self._api = api
-        #: its container goes on while the server is down, because the data may be in the container's memory
+        #: the container keeps running while its server is down, because it may hold the data in memory
         self._is_supervised = keeps_data
-        #: known from the first question on; a container that is restarted may get another
+        #: cached by `endpoint`; a restarted container may get another one
         self._address: Address | None = None
         self._reach = reach
-        #: how the server was ended, while it is down and its container goes on
+        #: "stopped" or "killed" while the server is down in a running container
         self._down = ""
         self._id = container
         self._spec = spec
-        # a container that joined no network has no name there
+        # without a network a container has no name
         self._inside = Address("127.0.0.1", spec.place.port) if alone else spec.place.inside
         self._removed = False
         self.container_name = container_name
@@ -54,7 +54,7 @@ class DockerService:
         self.origin = spec.place.origin
 
     def endpoint(self) -> Address:
-        """Return where the service listens: in its container where that can be reached, else where it is published."""
+        """Return the container's own address if it can be reached, else the published port on loopback."""
         if self._address is None:
             network = self._inspect()["NetworkSettings"]
             port = self._spec.place.port
@@ -65,7 +65,7 @@ class DockerService:
                     where=self.container_name,
                     detail=log_tail(self.logs()),
                 )
-            own = next((each["IPAddress"] for each in network["Networks"].values() if each["IPAddress"]), "")
+            own = next((joined["IPAddress"] for joined in network["Networks"].values() if joined["IPAddress"]), "")
             if own and self._reach.directly(own, port):
                 self._address = Address(own, port)
             else:
@@ -77,20 +77,20 @@ class DockerService:
         return self._inside
 
     def join(self, network: str) -> None:
-        """Give a container that was alone a name for the others of its group."""
+        """Attach the container to a network, where the other services of the group find it by name."""
         self._api.connect_container_to_network(self._id, network, aliases=[self.name])
         self._inside = self._spec.place.inside
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
         try:
             started = self._api.exec_create(self._id, list(command), environment=dict(environment))["Id"]
-            said: bytes = self._api.exec_start(started)
+            output: bytes = self._api.exec_start(started)
             code: int = self._api.exec_inspect(started)["ExitCode"]
         except DOCKER_ERRORS as error:
             raise ServiceFailedError(
-                f"{command[0]} could not be run beside the server: {message_of(error)}", where=self.container_name
+                f"{command[0]} could not be run in the container: {message_of(error)}", where=self.container_name
             ) from None
-        return code, said.decode(errors="replace")
+        return code, output.decode(errors="replace")
 
     def state(self) -> ServiceState:
         if self._removed or self._down:
@@ -124,20 +124,24 @@ class DockerService:
 
     def kill(self) -> None:
         if self._is_supervised:
-            # everything in the container but its first process and the one that signals, see kill(2)
+            # -1 is every process of the container but the first one and the sender, see kill(2)
             self._end("kill -KILL -1", "killed")
         else:
             self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
             self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
 
     def _end(self, signal: str, how: str) -> bool:
-        """End the server and leave its container; return whether it ended in time."""
+        """End the server in its running container, and return whether it ended in time.
+
+        :param signal: the shell command that signals the server.
+        :param how: "stopped" or "killed".
+        """
         if self._down:
             return True
         script = end_script(self._spec.place.folder, signal, _STOP_S)
-        code, said = self.run(["sh", "-c", script], {})
+        code, output = self.run(["sh", "-c", script], {})
         if code not in {0, 1}:
-            raise ServiceFailedError(f"the server could not be {how}: {said.strip()}", where=self.container_name)
+            raise ServiceFailedError(f"the server could not be {how}: {output.strip()}", where=self.container_name)
         self._down = how if code == 0 else ""
         return code == 0
 
@@ -153,9 +157,9 @@ class DockerService:
             self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
             return
         self.stop()
-        code, said = self.run(["sh", "-c", start_script(self._spec.place.folder)], {})
+        code, output = self.run(["sh", "-c", start_script(self._spec.place.folder)], {})
         if code != 0:
-            raise ServiceFailedError(f"the server could not be restarted: {said.strip()}", where=self.container_name)
+            raise ServiceFailedError(f"the server could not be restarted: {output.strip()}", where=self.container_name)
         self._down = ""
 
     def remove(self) -> None:

@@ -1,21 +1,21 @@
 """The data of a database server in its container: in memory or on disk, kept while the server is down.
 
-The first process of the container is a supervisor, because memory that is mounted in a container ends with it.
+Memory that is mounted in a container is lost when the container stops. The first process of the container is therefore
+a shell script, the supervisor, and the server is its child.
 """
 
 from __future__ import annotations
 
 from shlex import quote
 
-#: the product whose image holds a cluster, and whose container outlives its server
+#: the product with an initialised cluster in its image, and a supervisor in its container
 DATABASE = "postgres"
 #: the folder of a service in its container
 FOLDER = "/srv/harness"
-#: where memory is mounted for the data of a database server
-MEMORY = f"{FOLDER}/memory"
+_MEMORY = f"{FOLDER}/memory"
 _MEMORY_OPTIONS = "size={mib}m,mode=1777"
-#: Keeps the container, and with it the memory, while the server is stopped and started again. A server that ends by
-#: itself ends the container, with its exit code. The cluster of the image is copied into memory, or used where it is.
+#: Keeps the container running while the server is stopped and started again. If the server ends on its own, the
+#: container ends with the server's exit code. The cluster of the image is copied to memory, or used on disk.
 _SUPERVISOR = """
 cd {folder} || exit
 if [ -e memory ]; then cp -a cluster memory/data && ln -s memory/data data || exit; else ln -s cluster data || exit; fi
@@ -32,7 +32,7 @@ while :; do
     read -r _ < start
 done
 """
-#: Ends the server of a supervised container, waits until it has ended, and says with 1 that it has not.
+#: Ends a supervised server and waits for its end. Exit code 1 says that the server did not end in time.
 _END = """
 cd {folder} && : > held && {signal}
 tries=0
@@ -42,19 +42,22 @@ _END_TRY_S = 0.02
 
 
 def memory_mount(memory_mib: int) -> dict[str, str]:
-    """Return the tmpfs mount for the data."""
-    return {MEMORY: _MEMORY_OPTIONS.format(mib=memory_mib)}
+    """Return the tmpfs mount for the data: its folder and its options."""
+    return {_MEMORY: _MEMORY_OPTIONS.format(mib=memory_mib)}
 
 
 def supervised(script: str, folder: str) -> str:
-    """Return the script of a container that outlives its server."""
+    """Return the supervisor of a server.
+
+    :param script: starts the server in the foreground.
+    """
     return _SUPERVISOR.format(folder=folder, script=quote(script))
 
 
 def end_script(folder: str, signal: str, deadline_s: float) -> str:
-    """Return the script that ends a supervised server.
+    """Return the script that ends a supervised server; its exit code is 0, or 1 after the deadline.
 
-    :param signal: the shell command that signals it.
+    :param signal: the shell command that signals the server.
     """
     return _END.format(folder=folder, signal=signal, tries=int(deadline_s / _END_TRY_S))
 

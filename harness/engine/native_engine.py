@@ -1,4 +1,4 @@
-"""Services as processes of this machine, for machines without Docker."""
+"""The engine that runs services as processes of this machine, for machines without Docker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.engine.native_group import NativeGroup
 from harness.engine.owner import Owner, process_started
 from harness.engine.processes import end_all, output_of
 from harness.engine.programs import embedded_server, installed_program, origin_of
-from harness.engine.protocol import Origin, Wanted, log_tail
+from harness.engine.protocol import Origin, Wanted, log_tail, unavailable_notice
 from harness.engine.service_user import as_user, give, unprivileged_user
 from harness.engine.storage import MemoryBudget, StoragePolicy
 from harness.engine.virtual_environments import PYTHON_PRODUCT, EnvironmentBuilder, virtual_environment
@@ -39,14 +39,15 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, storage: StoragePolicy = StoragePolicy.AUTO) -> None:
-        """Look at nothing yet.
+        """Search for no program yet.
 
-        :param storage: where the data of database servers is kept.
+        :param storage: where database servers keep their data.
+        :raises EngineUnavailableError: when the harness runs as root, and no user for servers exists.
         """
         self.memory = MemoryBudget(storage, memory_available)
         self.version = os.uname().sysname + " " + os.uname().release
         self._preparing = Lock()
-        #: by product; whoever adds one prepares it, and everybody else waits for it
+        #: the thread that adds a product prepares it; the other threads wait for the result
         self._preparations: dict[Wanted, Future[Origin]] = {}
         self._clusters: dict[str, Path] = {}
         self._users: dict[Wanted, pwd.struct_passwd] = {}
@@ -56,11 +57,13 @@ class NativeEngine:
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
         """Prepare each product once, also for callers in several threads.
 
-        The reference host's environment is made in the background, because pip may take a minute: only a caller
-        that asks for nothing else waits for it.
+        pip may take a minute to make the environment of the reference host, so that is done in the background. Only
+        callers that want nothing else wait for it.
+
+        :raises EngineUnavailableError: when every product is unavailable.
         """
         products = tuple(dict.fromkeys(wanted))
-        # what goes on in the background begins first
+        # the background work starts first
         for product in sorted(products, key=lambda product: product.product != PYTHON_PRODUCT):
             with self._preparing:
                 if product in self._preparations:
@@ -75,20 +78,20 @@ class NativeEngine:
                 ).start()
             else:
                 self._prepare_one(product, preparation, listener)
-        awaited = [self._preparations[each] for each in products if each.product != PYTHON_PRODUCT]
-        errors = [each.exception() for each in awaited or [self._preparations[each] for each in products]]
+        programs = [product for product in products if product.product != PYTHON_PRODUCT]
+        errors = [self._preparations[product].exception() for product in programs or products]
         for error in errors:
             if error is not None and (all(errors) or not isinstance(error, EngineUnavailableError)):
                 raise error
 
     def _prepare_one(self, product: Wanted, preparation: Future[Origin], listener: Listener) -> None:
-        """Settle a preparation, whatever happens: others wait for it."""
+        """Complete a preparation in every case, because other threads wait for it."""
         try:
-            origin = self._found(product, listener)
+            origin = self._locate(product, listener)
             if product.product == "postgres":
                 self._clusters[origin.reference] = self._cluster(origin, listener)
         except EngineUnavailableError as error:
-            listener(Notice(f"{product.product} {product.version} cannot be had here: {error.what}"))
+            listener(unavailable_notice(product, error))
             preparation.set_exception(error)
         except OSError as error:
             preparation.set_exception(
@@ -102,7 +105,7 @@ class NativeEngine:
                 listener(Notice(origin.note))
             preparation.set_result(origin)
 
-    def _found(self, wanted: Wanted, listener: Listener) -> Origin:
+    def _locate(self, wanted: Wanted, listener: Listener) -> Origin:
         if wanted.product == PYTHON_PRODUCT:
             return self._virtual_environment(wanted, listener)
         if installed := installed_program(wanted):
@@ -124,11 +127,11 @@ class NativeEngine:
         return origin
 
     def user_for(self, wanted: Wanted) -> pwd.struct_passwd:
-        """Return who a product's services run as."""
+        """Return the user that runs the services of a product."""
         return self._users.get(wanted, self.user)
 
     def _cluster(self, origin: Origin, listener: Listener) -> Path:
-        """Return the initialised cluster of the cache, making it once for each version and user."""
+        """Return the initialised cluster of the cache; it is made once for each version and user."""
         folder = places.cache() / "clusters"
         folder.mkdir(exist_ok=True)
         give(folder, self.user)
@@ -163,13 +166,13 @@ class NativeEngine:
         return cluster
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """Run a program of the server as the user that servers run as."""
+        """Run a program of a server as the user that runs servers."""
         return output_of(command, as_user(self.user))
 
     def origin(self, wanted: Wanted) -> Origin:
-        """Return where a product's program is, once it is prepared.
+        """Wait until a product is prepared, and return the origin of its program.
 
-        :raises EngineUnavailableError: when it could not be prepared.
+        :raises EngineUnavailableError: when the product is unavailable.
         """
         return self._preparations[wanted].result()
 
@@ -180,7 +183,7 @@ class NativeEngine:
         return NativeGroup(self, run, topology, self.memory.take(durable=durable))
 
     def reap(self) -> list[str]:
-        """End servers and remove folders whose owner on this host is gone."""
+        """End the servers and remove the folders of runs whose owner on this host is gone."""
         removed = []
         for folder in sorted([*runs_on_disk().glob("*/*"), *runs_in_memory().glob("*/*")]):
             try:

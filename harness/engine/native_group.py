@@ -43,7 +43,9 @@ class NativeGroup:
             (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
         except OSError as error:
             engine.memory.give_back(storage)
-            raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(self._folder)) from None
+            raise ServiceFailedError(
+                f"the folder of the topology cannot be written: {error}", where=str(self._folder)
+            ) from None
 
     def place(self, name: str, wanted: Wanted) -> ServicePlace:
         folder = self._folder / name
@@ -76,15 +78,17 @@ class NativeGroup:
             if self._wanted[spec.place.name].product == "postgres":
                 done = engine.run(["cp", "-a", str(engine.cluster(spec.place.origin)), spec.place.data])
                 if done.returncode != 0:
-                    said = done.stdout.strip().splitlines() or ["cp did not say why"]
+                    output = done.stdout.strip().splitlines() or ["cp gave no reason"]
                     raise ServiceFailedError(
-                        f"the cluster could not be copied: {said[-1]}",
+                        f"the cluster could not be copied: {output[-1]}",
                         where=str(folder),
                         detail=log_tail(done.stdout),
                         hint="--storage disk" if self.storage.in_memory else "",
                     )
         except OSError as error:
-            raise ServiceFailedError(f"its folder cannot be written: {error}", where=str(folder)) from None
+            raise ServiceFailedError(
+                f"the folder of the service cannot be written: {error}", where=str(folder)
+            ) from None
         with self._lock:
             if self._closed:
                 raise ServiceFailedError("the topology is being torn down", where=spec.place.name)
@@ -107,7 +111,7 @@ class NativeGroup:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago; a topology that loses the race is started once more."""
+    """Return a port that is free now. If another process takes it before the server does, the lab starts again."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""One server: a process and its children."""
+"""One native server: a process and its children."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMMEDIATE_S = 2.0
 
 
 class NativeService:
-    """One process and its children."""
+    """One server: a process and its children."""
 
     def __init__(self, spec: ServiceSpec, folder: Path, user: pwd.struct_passwd) -> None:
         self._spec = spec
@@ -39,12 +39,13 @@ class NativeService:
         self.origin = spec.place.origin
 
     def launch(self) -> None:
+        """Start the process."""
         environment = {
             "PATH": f"{Path(self.origin.reference).parent}:/usr/local/bin:/usr/bin:/bin",
             "LC_ALL": "C.UTF-8",
         }
         with self._log.open("ab") as log:
-            # a session of its own: Ctrl-C at the terminal is for the harness, which then ends its servers
+            # a new session: Ctrl-C at the terminal reaches the harness only, which then ends its servers
             self._process = subprocess.Popen(  # noqa: S603
                 ["/bin/sh", "-c", self._spec.script],
                 stdin=subprocess.DEVNULL,
@@ -68,7 +69,7 @@ class NativeService:
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
         program = Path(self.origin.reference).with_name(command[0])
         try:
-            done = subprocess.run(  # noqa: S603 -- a program that came with the server
+            done = subprocess.run(  # noqa: S603 -- a program that is installed with the server
                 [str(program), *command[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -80,9 +81,7 @@ class NativeService:
                 **as_user(self._user),  # type: ignore[call-overload]
             )
         except OSError as error:
-            raise ServiceFailedError(
-                f"{command[0]} could not be run beside the server: {error.strerror}", where=str(program)
-            ) from None
+            raise ServiceFailedError(f"{command[0]} could not be run: {error.strerror}", where=str(program)) from None
         return done.returncode, done.stdout
 
     def state(self) -> ServiceState:
@@ -131,11 +130,11 @@ class NativeService:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end_at_once(self) -> None:
-        """Let the server end its own children, so that no orphan is left to an init that reaps none."""
+        """Ask the server to end its children first: in a container without an init, orphans would stay as zombies."""
         if self._process is None or self._process.poll() is not None:
             return
         self.resume()
-        self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, for PostgreSQL and PgBouncer alike
+        self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, for both PostgreSQL and PgBouncer
         try:
             self._process.wait(_IMMEDIATE_S)
         except subprocess.TimeoutExpired:
@@ -143,7 +142,7 @@ class NativeService:
 
     def _signal_all(self, number: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
-            raise ServiceFailedError("the service does not run", where=self.name)
+            raise ServiceFailedError("the service is not running", where=self.name)
         for pid in [self._process.pid, *descendants(self._process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

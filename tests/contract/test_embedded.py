@@ -56,7 +56,7 @@ def test_direct_is_up_on_the_server_of_the_wheel(
             assert client.value("SHOW server_version") == server.version
         postgres = lab.evidence.services[0]
         assert postgres.version == server.version
-        assert f"native engine: {server} runs; {topology.postgres.version} was asked for" in lab.evidence.notes
+        assert f"native engine: PostgreSQL {topology.postgres.version} is declared; {server} runs" in lab.evidence.notes
         code, said = lab.postgres.run(["psql", "--version"], {})
         assert (code, server.version in said) == (0, True)
     finally:

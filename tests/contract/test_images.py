@@ -156,7 +156,7 @@ def test_a_prefix_is_pulled_from_once_and_its_digest_is_known(api: APIClient, pr
 def test_an_override_is_taken_as_it_is_and_never_replaced(api: APIClient, prefix: str) -> None:
     heard: list[Event] = []
     assert find(api, heard, override={"postgres": f"{prefix}postgres:17"})[0] == f"{prefix}postgres:17"
-    with pytest.raises(ImageUnavailableError, match="is not here, and the pull was refused"):
+    with pytest.raises(ImageUnavailableError, match="is missing, and the pull failed"):
         find(api, heard, override={"postgres:17": f"{prefix}nothing:1"})
     with pytest.raises(ImageUnavailableError, match="pulling is switched off"):
         find(api, heard, override={"postgres": f"{prefix}nothing:1"}, pull="never")

@@ -275,7 +275,7 @@ def test_an_image_that_cannot_be_had_is_one_clear_error(tmp_path: Path) -> None:
     require_engine("docker")
     done = harness(tmp_path, "verify", "direct", "--engine", "docker", "--image", "postgres=127.0.0.1:1/nothing:1")
     assert done.returncode == 3
-    assert "127.0.0.1:1/nothing:1 is not here" in done.stderr
+    assert "127.0.0.1:1/nothing:1 is missing" in done.stderr
     assert "Traceback" not in done.stderr
 
 

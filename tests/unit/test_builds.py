@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.engine import debian
-from harness.engine.build_failures import failure
+from harness.engine.build_failures import build_failure
 from harness.engine.builds import with_labels
 from harness.engine.owner import Owner, process_started
 from harness.errors import ImageUnavailableError
@@ -57,7 +57,7 @@ def test_every_stage_begins_with_the_labels_and_nothing_else_does() -> None:
     ],
 )
 def test_a_failure_names_its_cause_in_one_sentence(printed: str, reason: str) -> None:
-    error = failure("the build of a:1 failed", printed, otherwise="exit code 1")
+    error = build_failure("the build of a:1 failed", printed, otherwise="exit code 1")
     assert error.what.startswith("the build of a:1 failed: ")
     assert reason in error.what
     assert "\n" not in error.what
@@ -148,7 +148,7 @@ def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp
     pid = poll(lambda: _pid_in(builds), what="debootstrap to run", deadline_s=30)
     cancelled.set()
     thread.join(30)
-    assert caught == ["the build of Debian trixie was interrupted; nothing of it was kept"]
+    assert caught == ["the build of Debian trixie was interrupted; nothing was kept"]
     assert process_started(pid) is None
     assert list(builds.iterdir()) == []
     programs_left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in _text_of(path)]
@@ -159,7 +159,7 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, programs
     debootstrap(programs, "true")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with (
-        pytest.raises(ImageUnavailableError, match="none can be made: debootstrap needs root"),
+        pytest.raises(ImageUnavailableError, match="cannot be built: debootstrap needs root"),
         debian.bare_system("trixie", owner(), Event(), nullcontext()),
     ):
         pytest.fail("nobody can")

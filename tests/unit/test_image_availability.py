@@ -56,7 +56,7 @@ def test_one_answer_of_a_registry_is_enough() -> None:
 
 
 def test_without_images_and_registry_the_image_is_named() -> None:
-    assert asked(nothing, nothing)[0] == "the image postgres:17 is neither cached nor can it be pulled"
+    assert asked(nothing, nothing)[0] == "the image postgres:17 is not cached and cannot be pulled"
 
 
 def test_only_the_images_of_the_topologies_are_needed() -> None:
@@ -70,7 +70,7 @@ def test_only_the_images_of_the_topologies_are_needed() -> None:
 
 def test_a_mirror_is_asked_for_its_own_names() -> None:
     reason, requests = asked(lambda reference: reference.startswith("pooler-harness/"), nothing, prefix="mirror/")
-    assert reason == "the image mirror/postgres:17 is neither cached nor can it be pulled"
+    assert reason == "the image mirror/postgres:17 is not cached and cannot be pulled"
     assert "/images/mirror/postgres:17/json" in requests
 
 
@@ -101,4 +101,4 @@ def test_the_command_line_prints_the_reason(
         monkeypatch.delenv("HARNESS_PULL", raising=False)
         monkeypatch.setattr("sys.argv", ["image_availability", "direct"])
         assert image_availability.main() == 1
-    assert capsys.readouterr().out == "the image postgres:17 is neither cached nor can it be pulled\n"
+    assert capsys.readouterr().out == "the image postgres:17 is not cached and cannot be pulled\n"

@@ -43,11 +43,11 @@ def test_disk_is_used_when_it_was_asked_for() -> None:
 def test_too_little_memory_gives_disk_and_says_how_much_was_needed() -> None:
     found = budget(StoragePolicy.AUTO, 700).take(durable=False)
     assert not found.in_memory
-    assert found.note == "on disk, without fsync: 1536 MiB of memory are needed for its data, and 700 MiB are available"
+    assert found.note == "on disk, without fsync: its data needs 1536 MiB of memory, and 700 MiB are available"
 
 
 def test_memory_that_was_demanded_is_never_replaced() -> None:
-    with pytest.raises(ServiceFailedError, match="1536 MiB of memory are needed") as raised:
+    with pytest.raises(ServiceFailedError, match="needs 1536 MiB of memory") as raised:
         budget(StoragePolicy.MEMORY, 700).take(durable=False)
     assert "--storage disk" in raised.value.hint
     with pytest.raises(ServiceFailedError, match="no tmpfs here"):
@@ -86,7 +86,7 @@ def test_memory_that_the_engine_refused_is_there_for_others() -> None:
     refused = one.take(durable=False)
     assert refused.in_memory
     assert not one.take(durable=False).in_memory
-    assert "the engine refused memory for it: rootless" in one.refused(refused, "rootless").note
+    assert "the engine refused memory for the data: rootless" in one.refused(refused, "rootless").note
     assert one.take(durable=False).in_memory
 
 
