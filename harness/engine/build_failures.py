@@ -26,11 +26,8 @@ _NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 
-
-_NETWORK_HINT = (
-    "set HARNESS_DEBIAN_MIRROR to a reachable mirror, http_proxy to the proxy, or HARNESS_IMAGE_PREFIX to a registry; "
-    "or use --engine native"
-)
+_ALTERNATIVES = "use another image (--image PRODUCT=REFERENCE), or --engine native"
+_NETWORK_HINT = f"set HARNESS_DEBIAN_MIRROR to a reachable mirror, or http_proxy to the proxy; or {_ALTERNATIVES}"
 
 
 def build_failure(what: str, output: str, *, hint: str = "", otherwise: str = "") -> ImageUnavailableError:
@@ -38,7 +35,7 @@ def build_failure(what: str, output: str, *, hint: str = "", otherwise: str = ""
 
     :param what: subject and verb of the message, such as "the build of postgres:17 failed".
     :param output: everything that the build printed, and its final error.
-    :param hint: what to try if the disk is not full; the default is for a missing network.
+    :param hint: what to try if the disk is not full; the default names a mirror, another image and the native engine.
     :param otherwise: the reason, if neither the disk nor the network is the cause.
     """
     detail = "\n".join(output.rstrip().splitlines()[-_DETAIL_LINES:])
@@ -54,7 +51,9 @@ def build_failure(what: str, output: str, *, hint: str = "", otherwise: str = ""
             detail=detail,
             hint=hint or _NETWORK_HINT,
         )
-    return ImageUnavailableError(f"{what}: {otherwise}" if otherwise else what, detail=detail, hint=hint)
+    return ImageUnavailableError(
+        f"{what}: {otherwise}" if otherwise else what, detail=detail, hint=hint or _ALTERNATIVES
+    )
 
 
 def interrupted(what: str) -> ImageUnavailableError:

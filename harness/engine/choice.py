@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness.engine.docker_engine import DockerEngine
+from harness.engine.embedded import INSTALL_COMMAND
 from harness.engine.native_engine import NativeEngine
 from harness.engine.storage import StoragePolicy
 from harness.errors import EngineUnavailableError
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "docker", "native"]
 
-_HINT = "start Docker, set DOCKER_HOST, or install PostgreSQL and PgBouncer: apt-get install postgresql pgbouncer"
+_HINT = (
+    "start Docker, set DOCKER_HOST, or apt-get install postgresql pgbouncer "
+    f"(PostgreSQL without root: {INSTALL_COMMAND})"
+)
 
 
 def choose(

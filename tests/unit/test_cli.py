@@ -181,7 +181,7 @@ def test_what_is_documented_of_no_feature_is_told_before_anything_starts(
     ("arguments", "said"),
     [
         (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
-        (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "needed a number"),
+        (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "expected a number"),
         (["--most-connections", "1"], "from 3 to 100"),
         (["not a connection string"], "no connection string"),
     ],

@@ -382,13 +382,13 @@ def test_a_value_kept_from_an_answer_tells_rows_apart_too(tmp_path: Path) -> Non
         ),
         pytest.param(
             'declared = { pool_moda = "transaction" }',
-            "environments.staging.declared: there is no fact 'pool_moda'",
+            "environments.staging.declared: unknown fact 'pool_moda'",
             "one of: pooler",
             id="unknown-fact",
         ),
         pytest.param(
             'declared = { version = "newest" }',
-            "environments.staging.declared: version: found 'newest', needed a number",
+            "environments.staging.declared: version: invalid value 'newest', expected a number",
             "",
             id="no-version",
         ),

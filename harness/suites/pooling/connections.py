@@ -39,7 +39,7 @@ def log_in_raw(
     """
     wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
     try:
-        asked = wire.greet({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
+        asked = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
         wire.log_in(asked, endpoint.user, password or endpoint.password)
     except BaseException:
         wire.close()
