@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
 from harness.engine.owner import Owner
 from harness.errors import HarnessError
 from harness.events import silent

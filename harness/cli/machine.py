@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine, find_program
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
+from harness.engine.programs import find_program
 from harness.errors import EngineUnavailableError, HarnessError
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions

@@ -26,7 +26,7 @@ from harness.lab.topologies import wanted_by
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from harness.engine.docker import DockerEngine
+    from harness.engine.docker_engine import DockerEngine
     from harness.model import Topology
 
 #: the health check's interval in Compose; people usually write seconds, so this favours Compose

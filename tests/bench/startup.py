@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
 from harness.lab.lab import stand_up
 from harness.redaction import Redactor
 from tests.bench.figures import Table, verdict

@@ -13,8 +13,8 @@ import pytest
 
 from harness.audit.target_loading import load_target
 from harness.database import SqlError, connect, create_database
-from harness.engine.builds import LABEL_BUILD, LABEL_PID
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_PID
 from harness.engine.owner import Owner
 from harness.errors import EngineUnavailableError, ImageUnavailableError
 from harness.lab.host import HOST, QUEUE, WORKER, HostService, start_host

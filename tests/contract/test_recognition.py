@@ -14,13 +14,13 @@ from harness.errors import InterruptedRunError
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.model import PoolMode
-from harness.recognition.chain import Chain
 from harness.recognition.contradictions import contradictions
-from harness.recognition.direct_probe import reach
 from harness.recognition.findings import FACTS, PARAMETERS, Recognition
-from harness.recognition.parameters import STATEMENT
-from harness.recognition.pool_probe import Pressure
+from harness.recognition.parameter_probe import STATEMENT
+from harness.recognition.pool_probe import Contention
 from harness.recognition.recognise import recognise
+from harness.recognition.route import find_route
+from harness.recognition.sessions import Sessions
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 from harness.wire import Deadline, Wire
@@ -107,21 +107,21 @@ def require_nothing_left(lab: Lab) -> None:
     if pooler is None:
         return
     deadline, redactor = Deadline(10), Redactor()
-    with Chain(reach(lab.direct(), deadline, redactor, "direct"), deadline, 1) as direct:
+    with Sessions(find_route(lab.direct(), deadline, redactor, "direct"), deadline, 1) as direct:
         usual = settings_of(direct.open())
-    with Chain(reach(lab.chain(), deadline, redactor, "chain"), deadline, 99) as chain:
-        pressure = Pressure(chain, {})
+    with Sessions(find_route(lab.chain(), deadline, redactor, "chain"), deadline, 99) as chain:
+        contention = Contention(chain, {})
         if pooler.pool_mode is PoolMode.STATEMENT:
-            pressure.no_blocks = "known"
-        pids = {pressure.add_holder() for _ in range(pooler.default_pool_size)}
+            contention.begin_error = "known"
+        pids = {contention.add_holder() for _ in range(pooler.default_pool_size)}
         assert len(pids) == pooler.default_pool_size
         assert None not in pids
         if pooler.pool_mode is not PoolMode.STATEMENT:
-            for wire in pressure.holders:
+            for wire in contention.holders:
                 assert wire.query("SELECT name, statement FROM pg_prepared_statements") == []
                 assert wire.query("SELECT count(*) FROM pg_class WHERE relpersistence = 't'") == [("0",)]
                 assert settings_of(wire) == usual
-        pressure.release()
+        contention.release()
 
 
 def recognised(lab: Lab, *, also: bool = False, needed: Sequence[str] = ("pool_mode",)) -> Recognition:
@@ -243,7 +243,7 @@ def test_a_console_of_another_pooler_is_ignored(any_engine: Engine, owner: Owner
         assert found.value("max_client_conn") == ""
         finding = found.finding("max_client_conn")
         assert finding
-        assert "it is another's" in finding.how
+        assert "belongs to another pooler" in finding.how
 
 
 def test_a_limit_of_clients_is_reported_and_not_taken_for_the_pool_size(any_engine: Engine, owner: Owner) -> None:
@@ -259,12 +259,12 @@ def test_a_limit_of_clients_is_reported_and_not_taken_for_the_pool_size(any_engi
 def test_an_interruption_while_connections_are_held_leaves_nothing_behind(
     any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: Pressure) -> None:
+    def interrupt(_: Contention) -> None:
         raise InterruptedRunError("interrupted by SIGINT")
 
     with started(any_engine, owner, load_topologies()["transaction"]) as lab:
         with monkeypatch.context() as patched:
-            patched.setattr(Pressure, "in_pool", interrupt)
+            patched.setattr(Contention, "in_pool", interrupt)
             with pytest.raises(InterruptedRunError):
                 recognise(lab.chain())
         require_nothing_left(lab)

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from harness import places
-from harness.engine import native
-from harness.engine.docker import LABEL_RUN, DockerEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_RUN
+from harness.engine.native_folders import runs_on_disk
 from harness.model import Status
 from harness.store import StoredRun, kept_runs, read_run
 from harness.suites.catalogue import catalogue
@@ -99,7 +100,7 @@ def leftovers(engine_name: str, run_id: str) -> list[str]:
             resource["Id"]
             for resource in engine._api.containers(all=True, filters=label) + engine._api.networks(filters=label)
         ]
-    return [str(path) for path in native._runs().glob(run_id)]
+    return [str(path) for path in runs_on_disk().glob(run_id)]
 
 
 def test_a_run_without_issues_exits_0_and_leaves_only_its_evidence(engine_name: str, tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_an_unavailable_image_is_reported_in_one_message(tmp_path: Path) -> None
     require_engine("docker")
     done = harness(tmp_path, "verify", "direct", "--engine", "docker", "--image", "postgres=127.0.0.1:1/nothing:1")
     assert done.returncode == 3
-    assert "127.0.0.1:1/nothing:1 is not here" in done.stderr
+    assert "127.0.0.1:1/nothing:1 is missing" in done.stderr
     assert "Traceback" not in done.stderr
 
 

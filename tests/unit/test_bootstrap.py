@@ -186,7 +186,7 @@ DECISIONS = {
     ),
     "Docker would have to build the images": (
         Machine(docker="empty"), ["report"], {}, "native: --session report", ["pgbouncer"],
-        "the image postgres:17 is neither cached nor can it be pulled, and building images takes minutes",
+        "the image postgres:17 is not cached and cannot be pulled, and building images takes minutes",
     ),
     "an argument names Docker": (
         Machine(docker="empty"), ["report", "--", "--engine", "docker"], {},

@@ -60,7 +60,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--engine", "podman"], "--engine: found 'podman', expected auto, docker or native"),
         (["verify", "--engine", "dokcer"], "did you mean docker?"),
         (["verify", "--set", "postgres"], "--set: found 'postgres', expected NAME=VALUE"),
-        (["verify", "--set", "postgres=12"], "there is no postgres 12"),
+        (["verify", "--set", "postgres=12"], "unknown version '12' of postgres"),
         (["verify", "--chek", "x"], "no such option --chek; did you mean --check?\n"),
         (["verify", "--environmnt=x"], "no such option --environmnt; did you mean --environment?\n"),
         (["verify", "--check"], "option '--check' requires an argument"),
@@ -491,7 +491,7 @@ def test_documented_behaviour_of_an_unknown_feature_is_an_error_before_anything_
     ("arguments", "message"),
     [
         (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
-        (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "needed a number"),
+        (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "expected a number"),
         (["--most-connections", "1"], "from 3 to 100"),
         (["not a connection string"], "no connection string"),
     ],

@@ -103,7 +103,7 @@ def test_versions_are_set_by_product() -> None:
     assert (older.postgres.version, older.pooler and older.pooler.version) == ("15", "1.18")
     with pytest.raises(UsageError, match="no such product"):
         with_versions(topology, {"mysql": "8"})
-    with pytest.raises(UsageError, match="there is no postgres 9"):
+    with pytest.raises(UsageError, match="unknown version '9' of postgres"):
         with_versions(topology, {"postgres": "9"})
 
 

@@ -16,14 +16,14 @@ from harness.checks import registry, server_connections
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.record import CheckRecord
-from harness.cli.settings import ProjectFile
+from harness.cli.project_file import ProjectFile
 from harness.config import load
 from harness.lab.topologies import load_topology
 from harness.model import Section
 from harness.suites.catalogue import FIXTURES, catalogue
 from harness.suites.pooling import probes
 from tests.unit.test_readmes import blocks
-from tests.unit.test_readmes import test_every_command_line_is_understood as require_understood
+from tests.unit.test_readmes import test_every_command_line_is_valid as require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,8 @@ def rows(document: str, heading: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("document", ["docs/running.md", "docs/report.md", "docs/identify.md", "docs/audit-targets.md"])
-def test_every_command_line_of_the_docs_is_understood(document: str) -> None:
-    require_understood(document)
+def test_every_command_line_of_the_docs_is_valid(document: str) -> None:
+    require_valid(document)
 
 
 def test_the_two_commands_are_in_one_block_of_the_readme() -> None:

@@ -384,13 +384,13 @@ def test_a_kept_value_may_identify_the_rows(tmp_path: Path) -> None:
         ),
         pytest.param(
             'declared = { pool_moda = "transaction" }',
-            "environments.staging.declared: there is no fact 'pool_moda'",
+            "environments.staging.declared: unknown fact 'pool_moda'",
             "one of: pooler",
             id="unknown-fact",
         ),
         pytest.param(
             'declared = { version = "newest" }',
-            "environments.staging.declared: version: found 'newest', needed a number",
+            "environments.staging.declared: version: invalid value 'newest', expected a number",
             "",
             id="invalid-version",
         ),

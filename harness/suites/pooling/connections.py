@@ -42,7 +42,7 @@ def log_in_raw(
     """
     wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
     try:
-        request = wire.greet({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
+        request = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
         wire.log_in(request, endpoint.user, password or endpoint.password)
     except BaseException:
         wire.close()
