@@ -43,7 +43,7 @@ def measure_all(engine: Engine, owner: Owner, topology: Topology, queries: int =
         lab.close()
 
 
-@pytest.mark.parametrize(("name", "servers"), [("direct", 24), ("session", 8), ("transaction", 4)])
+@pytest.mark.parametrize(("name", "servers"), [("direct", 24), ("transaction", 4)])
 def test_every_driver_is_safe_where_statements_are_tracked(
     docker: Engine, owner: Owner, name: str, servers: int
 ) -> None:

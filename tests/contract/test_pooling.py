@@ -59,16 +59,6 @@ def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path
     assert not [key for key, result in results.items() if result.status is Status.NOT_RUN]
 
 
-@pytest.mark.long
-def test_every_control_turns_its_probe_to_an_issue(any_engine: Engine, tmp_path: Path) -> None:
-    """Prove one mode that shares server connections; `.ci/run` proves all topologies."""
-    done = harness(tmp_path, "prove", "transaction", "--suite", "pooling", "--engine", any_engine.name)
-    assert done.returncode == 0, done.stdout + done.stderr
-    stored = read_run(tmp_path / "reports" / "runs" / "latest")
-    assert [proof for proof in stored.proofs if proof.applicable and not proof.proven] == []
-    assert len(stored.proofs) >= 80
-
-
 def test_other_products_and_versions_are_verified(tmp_path: Path) -> None:
     """Docker only, because these versions need images."""
     require_engine("docker")

@@ -357,24 +357,21 @@ def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
     assert {row["matches_prod"] for row in raw["topologies"]} == {"partial", "no"}
 
 
+#: on each engine; `.ci/run` proves all suites on all topologies
+PROVEN = {
+    "docker": ("--suite=continuity", "--suite=environment", "--check=pooling.setting-apart", "--check=pooling.listen"),
+    "native": ("--suite=export", "--check=pooling.advisory-lock", "--check=redaction.insert"),
+}
+
+
 @pytest.mark.long
 def test_every_control_turns_its_check_to_issue(engine_name: str, tmp_path: Path) -> None:
-    """A few suites per engine; `.ci/run` proves all suites on all topologies."""
-    suites = ("redaction", "continuity", "environment") if engine_name == "docker" else ("retention", "export")
-    selection = [word for suite in suites for word in ("--suite", suite)]
-    done = harness(tmp_path, "prove", "direct", "transaction", "--engine", engine_name, *selection)
+    done = harness(tmp_path, "prove", "direct", "transaction", "--engine", engine_name, *PROVEN[engine_name])
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [proof for proof in run.proofs if proof.applicable and not proof.proven] == []
     proven = {(proof.topology, proof.check) for proof in run.proofs if proof.proven}
     applicable = {(result.topology, result.check) for result in run.answers() if result.status is not Status.NA}
     assert proven == applicable
-    assert [proof for proof in run.trail_proofs if not proof.exact] == []
-
-
-def test_a_break_of_the_audit_trail_fails_exactly_its_checks(any_name: str, tmp_path: Path) -> None:
-    done = harness(tmp_path, "prove", "direct", "--suite", "continuity", "--suite", "export", "--engine", any_name)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = read_run(tmp_path / "reports" / "runs" / "latest")
-    assert run.trail_proofs
-    assert all(proof.exact and proof.turned for proof in run.trail_proofs)
+    assert run.trail_proofs, "breaks of the trail itself are tried, too"
+    assert [proof for proof in run.trail_proofs if not (proof.exact and proof.turned)] == []
