@@ -139,13 +139,13 @@ class Images:
         try:
             reference, base = self._base(wanted, version)
             dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
-            beside = files_beside(wanted.product)
-            made_of = _hash(dockerfile, base["Id"], *(part for file in beside.items() for part in file))
+            files = files_beside(wanted.product)
+            made_of = _hash(dockerfile, base["Id"], *(part for file in files.items() for part in file))
             tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
             image = self._inspect(tag)
             if image is None:
                 with self._only_builder(tag):
-                    image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, beside)
+                    image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, files)
         finally:
             self._builder.clean()
         labels = image["Config"].get("Labels") or {}
@@ -227,9 +227,9 @@ class Images:
         arguments = {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
         return self._built(tag, self._builder.build(tag, dockerfile, arguments))
 
-    def _prepare(self, tag: str, dockerfile: str, base: str, program: str, beside: dict[str, str]) -> dict[str, Any]:
+    def _prepare(self, tag: str, dockerfile: str, base: str, program: str, files: dict[str, str]) -> dict[str, Any]:
         """Build the prepared image, and label it with the exact version, which only the program knows."""
-        context, hint = dict(beside), ""
+        context, hint = dict(files), ""
         if _REQUIREMENTS in context:
             context |= pip_access.pip_files()
             hint = pip_access.HINT

@@ -218,7 +218,7 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-def test_a_step_that_is_quoted_whole_leaves_a_reason_of_one_line() -> None:
+def test_a_quoted_step_is_shortened_in_the_reason() -> None:
     quoted = 'building at STEP "RUN ' + "apt-get install x && " * 100 + '": while running runtime: exit status 1'
     error = build_failure("the build of a:1 failed", quoted, otherwise=quoted)
     assert error.what.startswith('the build of a:1 failed: building at STEP "RUN apt-get')
