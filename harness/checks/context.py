@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.checks.documented import WORKS, BehaviourEntry, documented
 from harness.checks.record import CheckRecord, NotExercisedError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
     from harness.audit.target_file import ActorConvention, TrailFeature
-    from harness.checks.workspace import Workspace
     from harness.database import Endpoint
     from harness.host.site import Site
     from harness.lab.lab import Lab
@@ -95,13 +94,24 @@ class Application:
             yield client
 
 
+class DatabaseSource(Protocol):
+    """What a context needs of the workspace that made it. Importing the workspace would close an import circle."""
+
+    @property
+    def attached(self) -> dict[str, str]: ...
+    def site(self) -> Site: ...
+    def new_database(self, name: str, /) -> None: ...
+    def drop_database(self, name: str, /) -> None: ...
+    def forget_connections(self) -> None: ...
+
+
 class CheckContext(CheckRecord):
     """One check's workplace. Everything it opens is closed with it."""
 
-    def __init__(self, lab: Lab, target: AuditTarget, database: str, workspace: Workspace) -> None:
+    def __init__(self, lab: Lab, target: AuditTarget, database: str, workspace: DatabaseSource) -> None:
         super().__init__(target)
         self._lab = lab
-        self._workplace = workspace
+        self._workspace = workspace
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.database = database
@@ -129,7 +139,7 @@ class CheckContext(CheckRecord):
 
         :raises NotExercisedError: when it does not run here.
         """
-        return self._workplace.site()
+        return self._workspace.site()
 
     @property
     def audited_tables(self) -> tuple[str, ...]:
@@ -225,14 +235,14 @@ class CheckContext(CheckRecord):
     def empty_database(self, name: str) -> Client:
         """Return its owner on another, empty database, which lasts as long as the check: a second environment."""
         database = f"{self.database[:50]}_{name}"
-        self._workplace.new_database(database)
-        self._stack.callback(self._workplace.drop_database, database)
+        self._workspace.new_database(database)
+        self._stack.callback(self._workspace.drop_database, database)
         return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
 
     @property
     def attached(self) -> dict[str, str]:
         """What putting capture on each fixture table came to: `done`, or the error."""
-        return self._workplace.attached
+        return self._workspace.attached
 
     def claims(self, feature: TrailFeature) -> bool:
         return feature in self.target.claims
@@ -240,7 +250,7 @@ class CheckContext(CheckRecord):
     def forget_connections(self) -> None:
         """Connect anew from here on: the server was restarted."""
         self._admin = self._owner = None
-        self._workplace.forget_connections()
+        self._workspace.forget_connections()
 
     # --- the application's work -------------------------------------------------------------------
 
