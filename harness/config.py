@@ -13,7 +13,7 @@ import msgspec
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -21,9 +21,11 @@ _AT = re.compile(r" - at (?P<key>`key` in )?`(?:key in )?\$(?P<path>[^`]*)`$")
 _FIELD = re.compile(r"`(?P<name>[^`]+)`")
 
 
-def load(path: Path, kind: type[T]) -> T:
-    """Read one TOML file as `kind`, strictly: unknown keys, wrong types and values are refused.
+def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T:
+    """Read one TOML file as `kind`, strictly: unknown keys, wrong types and invalid values are errors.
 
+    :param given: values of fields that the file does not set, such as a name that is the file's own; a key of that name
+        in the file is an unknown key.
     :raises ConfigError: naming file and key.
     """
     try:
@@ -39,18 +41,21 @@ def load(path: Path, kind: type[T]) -> T:
     except RecursionError:  # the parser calls itself for each level
         raise ConfigError("it is not TOML that can be read: it is nested too deep", where=str(path)) from None
     try:
-        return convert(raw, kind, where=str(path))
+        return convert(raw, kind, where=str(path), given=given)
     except ConfigError as error:  # the key is told first; its line helps in a long file
         error.where = at_key(str(path), re.sub(r"\[.*?\]", "", error.what.partition(":")[0]))
         raise
 
 
-def convert(raw: dict[str, Any], kind: type[T], *, where: str) -> T:
-    """Convert decoded data as :func:`load` does, for data that came from elsewhere than a file."""
+def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[str, Any] | None = None) -> T:
+    """Convert decoded data as :func:`load` does, for data that does not come from a file."""
+    given = given or {}
+    for key in given.keys() & raw.keys():
+        raise _explained(f"Object contains unknown field `{key}`", raw, kind, where, hidden=tuple(given))
     try:
-        return msgspec.convert(raw, kind, strict=True)
+        return msgspec.convert({**raw, **given}, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, kind, where) from None
+        raise _explained(str(error), raw, kind, where, hidden=tuple(given)) from None
 
 
 def at_key(path: str, key: str) -> str:
@@ -78,7 +83,7 @@ def close_to(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
+def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[str, ...] = ()) -> ConfigError:
     match = _AT.search(message)
     path = match["path"].lstrip(".") if match else ""
     if (found := _in_table(path, raw, kind, where)) is not None:
@@ -87,6 +92,7 @@ def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
     found = _walk_data(raw, path)
     expected = _walk_type(kind, path)
     names = [field.encode_name for field in getattr(expected, "fields", ())]
+    names = [name for name in names if path or name not in hidden]
     if field := _FIELD.search(said) if said.startswith("Object ") else None:
         key = f"{path}.{field['name']}" if path else field["name"]
         if "unknown" in said:

@@ -142,30 +142,19 @@ class HostDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pool_size: Annotated[int, Meta(ge=2, le=1000)] = 4
 
 
-class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file in `topologies/`; its stem is the topology's name."""
+class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named chain from the application to PostgreSQL: one file in `topologies/`."""
 
+    #: the stem of the file, and not one of its keys
+    name: str
     summary: Annotated[str, Meta(min_length=1)]
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None
     client: ClientDeclaration = ClientDeclaration()
     host: HostDeclaration = HostDeclaration()
-    #: the suites and checks that it is verified with unless others are named; all when empty
+    #: the suites and checks that run unless others are named; all when empty
     verify: tuple[str, ...] = ()
-    #: left out of what is run when no topology is named
-    on_demand: bool = False
-
-
-class Topology(Struct, frozen=True, kw_only=True):
-    """A named chain from the application to PostgreSQL."""
-
-    name: str
-    summary: str
-    postgres: PostgresDeclaration
-    pooler: PoolerDeclaration | None
-    client: ClientDeclaration
-    host: HostDeclaration = HostDeclaration()
-    verify: tuple[str, ...] = ()
+    #: runs only when it is named
     on_demand: bool = False
 
     def verifies(self, check: str) -> bool:

@@ -11,7 +11,7 @@ from harness import config, places
 from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
 from harness.errors import ConfigError, UsageError
-from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology, TopologyFile
+from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,17 +40,7 @@ def load_topology(path: Path) -> Topology:
             f"a topology is named by its file: found {path.stem!r}, needed lower case letters, digits and dashes",
             where=str(path),
         )
-    declared = config.load(path, TopologyFile)
-    topology = Topology(
-        name=path.stem,
-        summary=declared.summary,
-        postgres=declared.postgres,
-        pooler=declared.pooler,
-        client=declared.client,
-        host=declared.host,
-        verify=declared.verify,
-        on_demand=declared.on_demand,
-    )
+    topology = config.load(path, Topology, given={"name": path.stem})
     if topology.pooler:
         _require_pooler(topology.pooler, path)
     if topology.host.notifier is Notifier.LISTEN and topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}:
@@ -68,8 +58,8 @@ def load_topology(path: Path) -> Topology:
                 hint=f"or add the version to topologies/images/{wanted.product}/recipe.toml",
             )
     for key, settings in (
-        ("postgres", declared.postgres.settings),
-        ("pooler", getattr(declared.pooler, "settings", {})),
+        ("postgres", topology.postgres.settings),
+        ("pooler", topology.pooler.settings if topology.pooler else {}),
     ):
         for name, value in settings.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:

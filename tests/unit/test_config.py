@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness import config
 from harness.errors import ConfigError, UsageError
 from harness.lab.topologies import load_topologies, load_topology, with_versions
-from harness.model import PoolMode, TopologyFile
+from harness.model import PoolMode, Topology
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,8 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
         ("[pooler]", "[pooler", ["not TOML", "line"]),
         ('summary = "s"', "summary = ''", ["summary"]),
-        ('summary = "s"', 'summary = "s"\ncolour = "red"', ["colour", "no such key"]),
+        ('summary = "s"', 'summary = "s"\ncolour = "red"', ["colour", "no such key", "allowed here: summary, postgres"]),
+        ('summary = "s"', 'summary = "s"\nname = "other"', ["name", "no such key", "allowed here: summary, postgres"]),
     ],
 )
 def test_a_mistake_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
@@ -125,7 +126,7 @@ sections = st.dictionaries(
 @given(st.dictionaries(keys, values | sections, max_size=5))
 def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, object]) -> None:
     try:
-        loaded = config.convert(raw, TopologyFile, where="some.toml")
+        loaded = config.convert(raw, Topology, where="some.toml", given={"name": "some"})
     except ConfigError as error:
         assert str(error).startswith("some.toml: ")
     else:
@@ -135,7 +136,7 @@ def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, ob
 @pytest.mark.parametrize("text", ["a = " + "[" * 3000, "a = " + "[" * 3000 + "]" * 3000, "a = " + "{a = " * 3000])
 def test_what_is_nested_too_deep_is_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="not TOML"):
-        config.load(write(tmp_path, text), TopologyFile)
+        config.load(write(tmp_path, text), Topology, given={"name": "mine"})
 
 
 @given(st.text(max_size=80))
@@ -149,5 +150,5 @@ def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
     except tomllib.TOMLDecodeError:
         valid = False
     with pytest.raises(ConfigError) as caught:
-        config.load(path, TopologyFile)
+        config.load(path, Topology, given={"name": "mine"})
     assert ("not TOML" in str(caught.value)) is not valid
