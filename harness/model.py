@@ -394,6 +394,13 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
     #: a sentence for each declared value that a finding contradicts
     contradictions: tuple[str, ...] = ()
 
+    def service(self, name: str) -> ServiceEvidence:
+        """Return the evidence of a service by its name: `postgres` or `pooler`.
+
+        :raises KeyError: when no service of this name was running.
+        """
+        return {service.name: service for service in self.services}[name]
+
     def found(self, fact: str) -> Finding | None:
         """Return the finding about a fact; None when it was not found."""
         return next((each for each in self.findings if each.fact == fact and each.value), None)

@@ -175,7 +175,7 @@ class CheckContext(CheckRecord):
     @property
     def pooler(self) -> ServiceEvidence | None:
         """The pooler as it really runs."""
-        return self._lab.evidence.services[1] if self.topology.pooler else None
+        return self._lab.evidence.service("pooler") if self.topology.pooler else None
 
     @property
     def prepare_threshold(self) -> int | None:
@@ -362,7 +362,7 @@ class CheckContext(CheckRecord):
             found = documented(declared.product, feature, self.mode, pooler.version, settings, defects=defects)
             if found:
                 return found
-        return documented("postgres", feature, self.mode, self._lab.evidence.services[0].version, {})
+        return documented("postgres", feature, self.mode, self._lab.evidence.service("postgres").version, {})
 
     def foreseen(self, feature: str) -> tuple[Outcome, ...]:
         """Return what will be seen of a feature, if it is as documented; as without a pooler by default."""

@@ -137,7 +137,7 @@ def _spec(lab: Lab, place: ServicePlace, database: str, actors: dict[str, dict[s
         HOST.product,
         place=place,
         version=f"{_VERSION} on Python {place.origin.version}",
-        dsn=_dsn(lab.services[-1].inside, roles.app, database),
+        dsn=_dsn(lab.outermost.inside, roles.app, database),
         notifier=str(notifier),
         direct_dsn=_dsn(server, roles.app, database) if notifier is Notifier.DIRECT else None,
         prepare_threshold=client.prepare_threshold if client.prepare is Prepare.NAMED else None,

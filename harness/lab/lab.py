@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -25,12 +25,12 @@ from harness.lab.services import (
     postgres_settings,
     postgres_spec,
 )
-from harness.lab.topologies import wanted_by
+from harness.lab.topologies import chain_of
 from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine, Group, ServicePlace, ServiceSpec, Wanted
@@ -48,7 +48,7 @@ class Lab:
         self,
         topology: Topology,
         group: Group,
-        services: list[Service],
+        chain: Mapping[str, Service],
         roles: Roles,
         *,
         engine: Engine,
@@ -56,28 +56,33 @@ class Lab:
     ) -> None:
         self.topology = topology
         self.roles = roles
-        self.services = services
+        self.postgres = chain["postgres"]
+        #: from the database outwards
+        self.poolers = tuple(service for name, service in chain.items() if name != "postgres")
+        #: services next to the chain, such as the host application, by name
+        self.beside: dict[str, Service] = {}
         self._group = group
         self._engine = engine
         self._redactor = redactor
-        self._beside: list[Service] = []
-        self._numbers = itertools.count(1)
+        self._started: Counter[str] = Counter()
         self._kept: dict[str, str] = {}
         self._closed = Event()
         self._changing = Lock()
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property
-    def postgres(self) -> Service:
-        return self.services[0]
+    def outermost(self) -> Service:
+        """The service that the application connects to."""
+        return self.poolers[-1] if self.poolers else self.postgres
 
     @property
-    def pooler(self) -> Service | None:
-        return self.services[1] if len(self.services) > 1 else None
+    def services(self) -> tuple[Service, ...]:
+        """The services of the chain, from the database outwards."""
+        return (self.postgres, *self.poolers)
 
     def chain(self, dbname: str = "postgres") -> Endpoint:
         """Return where the application connects: the outer end of the chain."""
-        return self._endpoint(self.services[-1], "app", dbname)
+        return self._endpoint(self.outermost, "app", dbname)
 
     def direct(self, dbname: str = "postgres") -> Endpoint:
         """Return PostgreSQL itself, as the application role."""
@@ -93,17 +98,17 @@ class Lab:
 
     def dba(self, dbname: str = "postgres") -> Endpoint:
         """Return the outer end of the chain, as a superuser."""
-        return self._endpoint(self.services[-1], "dba", dbname)
+        return self._endpoint(self.outermost, "dba", dbname)
 
     def through(self, role: Role, dbname: str = "postgres") -> Endpoint:
         """Return the outer end of the chain, as any of the lab's roles."""
-        address = self.services[-1].endpoint()
+        address = self.outermost.endpoint()
         return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
 
     def console(self) -> Endpoint | None:
         """Return PgBouncer's admin console; no other product has one that speaks SQL."""
         has_one = self.topology.pooler and self.topology.pooler.product == "pgbouncer"
-        return self._endpoint(self.services[-1], "console", "pgbouncer") if has_one else None
+        return self._endpoint(self.outermost, "console", "pgbouncer") if has_one else None
 
     def _endpoint(self, service: Service, role: str, dbname: str) -> Endpoint:
         address, login = service.endpoint(), getattr(self.roles, role)
@@ -113,7 +118,7 @@ class Lab:
         return connect(self.admin(dbname), application_name="pooler-harness admin")
 
     def logs(self) -> dict[str, str]:
-        return {service.name: service.logs() for service in (*self.services, *self._beside)} | self._kept
+        return {service.name: service.logs() for service in (*self.services, *self.beside.values())} | self._kept
 
     def learn(self, *more: str) -> None:
         """Tell the run's redactor of secrets that were made for this lab."""
@@ -137,16 +142,17 @@ class Lab:
         with self._changing:  # what is started while the lab closes would be left behind
             if self.is_closed:
                 raise ServiceFailedError("the topology is going down", where=f"topology {self.topology.name}")
-            number = next(self._numbers)
+            self._started[name] += 1
+            number = self._started[name]
             service = self._group.start(specify(self._group.place(f"{name}-{number}" if number > 1 else name, wanted)))
-            self._beside.append(service)
+            self.beside[service.name] = service
         return service
 
     def remove_service(self, service: Service) -> None:
         """Remove a service that was started beside the chain, and keep its log; a second call does nothing."""
-        if service in self._beside:
+        if service.name in self.beside:
             self.keep_log(service.name, service.logs())
-            self._beside.remove(service)
+            del self.beside[service.name]
             service.remove()
 
     def keep_log(self, name: str, text: str) -> None:
@@ -206,14 +212,14 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
     return lab
 
 
-def _start(group: Group, topology: Topology, roles: Roles) -> list[Service]:
-    wanted = wanted_by(topology)
-    places = [group.place(name, each) for name, each in zip(("postgres", "pooler"), wanted, strict=False)]
-    specs = [postgres_spec(places[0], topology.postgres, roles)]
+def _start(group: Group, topology: Topology, roles: Roles) -> dict[str, Service]:
+    places = {name: group.place(name, wanted) for name, wanted in chain_of(topology).items()}
+    specs = {"postgres": postgres_spec(places["postgres"], topology.postgres, roles)}
     if topology.pooler:
-        specs.append(pooler_spec(places[1], topology.pooler, roles, places[0].inside))
-    with ThreadPoolExecutor(len(specs)) as pool:
-        return [each.result() for each in [pool.submit(group.start, spec) for spec in specs]]
+        specs["pooler"] = pooler_spec(places["pooler"], topology.pooler, roles, places["postgres"].inside)
+    with ThreadPoolExecutor(len(places)) as pool:
+        starting = {name: pool.submit(group.start, specs[name]) for name in places}
+        return {name: service.result() for name, service in starting.items()}
 
 
 def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
@@ -224,10 +230,10 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
     found = [_evidence(lab.postgres, settings["server_version"], settings)]
     notes = [service.origin.note for service in lab.services if service.origin.note]
     prepare = topology.client.prepare
-    _ask(lab, lab.services[-1], lab.chain(), cancelled).close()
-    if lab.pooler and topology.pooler and (console := lab.console()):
+    _ask(lab, lab.outermost, lab.chain(), cancelled).close()
+    if topology.pooler and (console := lab.console()):
         version, shown = pgbouncer_settings(console)
-        found.append(_evidence(lab.pooler, version, shown))
+        found.append(_evidence(lab.outermost, version, shown))
         if shown["pool_mode"] != topology.pooler.pool_mode:
             raise ServiceFailedError(
                 f"the pooler runs in {shown['pool_mode']} mode, declared was {topology.pooler.pool_mode}",
@@ -239,8 +245,8 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
             notes.append(
                 f"the PgBouncers are not peered: PgBouncer {version} does not know peers, which came with 1.19"
             )
-    elif lab.pooler and topology.pooler:  # nobody to ask what is in force: what its files say
-        found.append(_evidence(lab.pooler, lab.pooler.origin.version, topology.pooler.settings))
+    elif topology.pooler:  # no console to ask for the effective settings: the declared ones
+        found.append(_evidence(lab.outermost, lab.outermost.origin.version, topology.pooler.settings))
     return TopologyEvidence(
         declared=topology, stood=True, services=tuple(found), prepare=prepare, notes=tuple(dict.fromkeys(notes))
     )

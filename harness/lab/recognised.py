@@ -47,14 +47,14 @@ def declared_facts(topology: Topology, evidence: TopologyEvidence) -> dict[str, 
 
     Versions are those that really run: the native engine says itself where they are others than declared.
     """
-    server, pooler = evidence.services[0], topology.pooler
+    server, pooler = evidence.service("postgres"), topology.pooler
     facts = {"server_version": _numbers(server.version), "direct": "yes", "same_server": "yes"}
     if pooler is None:
         return facts | {"pooler": "no", "product": load_product("postgres").title, "pool_mode": "none"}
     facts |= {
         "pooler": "yes",
         "product": load_product(pooler.product).title,
-        "version": _numbers(evidence.services[1].version),
+        "version": _numbers(evidence.service("pooler").version),
         "pool_mode": str(pooler.pool_mode),
     }
     if pooler.instances == 1:

@@ -49,7 +49,7 @@ def load_topology(path: Path) -> Topology:
             where=str(path),
             hint='notifier = "poll", or "direct" for an address past the pooler',
         )
-    for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
+    for key, wanted in chain_of(topology).items():
         known = load_versions(wanted.product)
         if wanted.version not in known:
             raise ConfigError(
@@ -96,12 +96,17 @@ def load_versions(product: str) -> list[str]:
     return list(load_product(product).versions)
 
 
-def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
-    """Return the products that a topology is made of, from the database outwards."""
-    wanted = [Wanted(product="postgres", version=topology.postgres.version)]
+def chain_of(topology: Topology) -> dict[str, Wanted]:
+    """Return the products of a topology by the names of their services, from the database outwards."""
+    chain = {"postgres": Wanted(product="postgres", version=topology.postgres.version)}
     if topology.pooler:
-        wanted.append(Wanted(product=topology.pooler.product, version=topology.pooler.version))
-    return tuple(wanted)
+        chain["pooler"] = Wanted(product=topology.pooler.product, version=topology.pooler.version)
+    return chain
+
+
+def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
+    """Return the products that a topology needs, from the database outwards."""
+    return tuple(chain_of(topology).values())
 
 
 def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:

@@ -53,7 +53,7 @@ def test_direct_is_up_on_the_server_of_the_wheel(
     try:
         with connect(lab.chain()) as client:
             assert client.value("SHOW server_version") == server.version
-        postgres = lab.evidence.services[0]
+        postgres = lab.evidence.service("postgres")
         assert postgres.version == server.version
         assert f"native engine: {server} runs; {topology.postgres.version} was asked for" in lab.evidence.notes
         code, said = lab.postgres.run(["psql", "--version"], {})

@@ -46,10 +46,10 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
                 is False
             )
         assert lab.evidence.stood
-        assert lab.evidence.services[0].settings["password_encryption"] == "scram-sha-256"
+        assert lab.evidence.service("postgres").settings["password_encryption"] == "scram-sha-256"
         if topology.pooler:
-            assert lab.evidence.services[1].settings["pool_mode"] == topology.pooler.pool_mode
-            assert lab.evidence.services[1].settings["auth_type"] == "scram-sha-256"
+            assert lab.evidence.service("pooler").settings["pool_mode"] == topology.pooler.pool_mode
+            assert lab.evidence.service("pooler").settings["auth_type"] == "scram-sha-256"
             with pytest.raises(SqlError):
                 connect(replace(lab.chain(), password="wrong"))
     finally:

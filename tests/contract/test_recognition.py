@@ -89,7 +89,7 @@ def nothing_is_left(lab: Lab) -> None:
 
     def settled() -> None:
         found = app_backends(lab)
-        if lab.pooler is None and found:
+        if not lab.poolers and found:
             raise NotYet(f"sessions on the server: {found}")
         # old PgBouncers leave a client's name on the server connection: the lab's own is there, and ours must not be
         if any(each[0] != "idle" or each[1] == OUR_NAME or each[2] or each[3] for each in found):
@@ -139,12 +139,12 @@ def recognised(lab: Lab, *, also: bool = False, needed: Sequence[str] = ("pool_m
 def test_a_chain_is_recognised_and_nothing_stays_behind(engine: Engine, owner: Owner, name: str) -> None:
     with standing(engine, owner, load_topologies()[name]) as lab:
         pooler = lab.topology.pooler
-        declared = {"server_version": lab.evidence.services[0].version.split()[0], "in_recovery": "no"}
+        declared = {"server_version": lab.evidence.service("postgres").version.split()[0], "in_recovery": "no"}
         if pooler:
             declared |= {
                 "pooler": "yes",
                 "product": "PgBouncer",
-                "version": lab.evidence.services[1].version,
+                "version": lab.evidence.service("pooler").version,
                 "pool_mode": pooler.pool_mode,
                 "pool_size": str(pooler.default_pool_size),
                 "parameter.TimeZone": "kept",
@@ -163,7 +163,7 @@ def test_a_chain_is_recognised_and_nothing_stays_behind(engine: Engine, owner: O
         assert helped.value("direct_authentication") == "scram-sha-256"
         if pooler:
             assert helped.is_certain("pool_mode")
-            assert helped.value("version") == lab.evidence.services[1].version
+            assert helped.value("version") == lab.evidence.service("pooler").version
         nothing_is_left(lab)
 
 
@@ -172,7 +172,7 @@ def test_prepared_statements_are_found_tracked_or_not(any_engine: Engine, owner:
 
     for most in (0, 50):
         with standing(any_engine, owner, with_pooler("transaction", max_prepared_statements=most)) as lab:
-            tracks = bool(most) and knows_prepared_statements(lab.evidence.services[1].version)
+            tracks = bool(most) and knows_prepared_statements(lab.evidence.service("pooler").version)
             found = recognised(lab)
             assert found.value("prepared_statements") == ("tracked" if tracks else "untracked")
             assert found.is_certain("prepared_statements")

@@ -320,7 +320,7 @@ def pg_dump(ctx: CheckContext) -> Outcome:
     lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
     works, over = works_here(ctx, "pg-dump"), Event()
     paths: set[str] = set()
-    inside = (lab.postgres if ctx.sabotaged and not works else lab.services[-1]).inside
+    inside = (lab.postgres if ctx.sabotaged and not works else lab.outermost).inside
 
     def others_work() -> Counter[str]:
         seen: Counter[str] = Counter()
