@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 SCHEMA_VERSION = 1
 
@@ -338,16 +338,17 @@ class TrailProof(Struct, frozen=True, kw_only=True):
     name: str
     what: str
     tried: int
-    turned: tuple[str, ...]
-    #: checks that should have turned and did not
-    stayed: tuple[str, ...]
-    #: checks that turned and should not have
-    beside: tuple[str, ...]
+    #: checks that turned to Issue; the keys in a stored run are `turned`, `stayed` and `beside`
+    caught: tuple[str, ...] = field(name="turned")
+    #: checks that had to turn to Issue and did not
+    missed: tuple[str, ...] = field(name="stayed")
+    #: checks that turned to Issue although they had to stay OK
+    unexpected: tuple[str, ...] = field(name="beside")
     duration_ms: float = 0.0
 
     @property
     def exact(self) -> bool:
-        return not self.stayed and not self.beside
+        return not self.missed and not self.unexpected
 
 
 class Finding(Struct, frozen=True, kw_only=True):

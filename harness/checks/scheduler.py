@@ -346,9 +346,9 @@ class Run:
                     name=broken.name,
                     what=broken.what,
                     tried=len(tried),
-                    turned=tuple(sorted(turned)),
-                    stayed=tuple(sorted(due - turned)),
-                    beside=tuple(sorted(turned - due)),
+                    caught=tuple(sorted(turned)),
+                    missed=tuple(sorted(due - turned)),
+                    unexpected=tuple(sorted(turned - due)),
                     duration_ms=round((time.monotonic() - began) * 1000, 1),
                 )
             )

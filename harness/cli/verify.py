@@ -122,7 +122,7 @@ def prove(context: Context, arguments: Namespace) -> int:
             )
         )
     for broken in run.trail_proofs:
-        told = {"stayed green": broken.stayed, "turned to Issue, and should not have": broken.beside}
+        told = {"stayed green": broken.missed, "turned to Issue, and should not have": broken.unexpected}
         for how, names in told.items():
             if names:
                 sys.stdout.write(

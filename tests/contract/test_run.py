@@ -363,4 +363,4 @@ def test_a_break_of_the_trail_turns_exactly_its_checks(any_name: str, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert run.trail_proofs
-    assert all(each.exact and each.turned for each in run.trail_proofs)
+    assert all(each.exact and each.caught for each in run.trail_proofs)
