@@ -279,7 +279,8 @@ class PathLabel(Struct, frozen=True, kw_only=True):
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One row that the run owes an answer to."""
 
-    topology: str
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
     check: str
     claim: str
     section: Section
@@ -299,7 +300,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """The answer to one planned row, or to one control of it."""
 
-    topology: str
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
     check: str
     status: Status
     #: N/A and Not run: why, in one line. Issue: what did not hold.

@@ -209,7 +209,7 @@ class StoredRun(msgspec.Struct, frozen=True):
 
     def answers(self) -> tuple[Result, ...]:
         """Return one result per planned row: what was not exercised is Not run, never dropped."""
-        seen = {(result.topology, result.check): result for result in self.results}
+        seen = {(result.target, result.check): result for result in self.results}
         how = {
             "running": "the run ended before this check did (it was killed, or is still going)",
             "interrupted": "the run was interrupted before this check finished",
@@ -217,9 +217,9 @@ class StoredRun(msgspec.Struct, frozen=True):
             "finished": "the run ended without an answer from this check",
         }[self.record.state]
         return tuple(
-            seen.get((row.topology, row.check))
+            seen.get((row.target, row.check))
             or Result(
-                topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=how, reproduce=row.reproduce
+                target=row.target, check=row.check, status=Status.NOT_RUN, reason=how, reproduce=row.reproduce
             )
             for row in self.record.plan
         )

@@ -212,17 +212,17 @@ class EnvironmentRun:
         )
         if why:
             return Result(
-                topology=row.topology,
+                target=row.target,
                 check=row.check,
                 status=Status.NOT_RUN,
                 reason=why,
                 started_at=utc_now(),
                 reproduce=row.reproduce,
             )
-        self._tell(CheckStarted(row.topology, check.id))
+        self._tell(CheckStarted(row.target, check.id))
         result = run_check(check, row, None, place, interrupted=self.interrupted)
         if left := result.facts.get("left behind"):
-            self._tell(Notice(f"{row.topology}: {check.id} could not take away {left}"))
+            self._tell(Notice(f"{row.target}: {check.id} could not take away {left}"))
         return accept_known(result, self._known)
 
     def _answer(self, result: Result) -> None:

@@ -55,7 +55,7 @@ def run_check(
     """
     began, started_at = time.monotonic(), utc_now()
     result = Result(
-        topology=row.topology, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
+        target=row.target, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
     )
     if lacking := check.lacking(topology, workspace.target):
         return replace(result, status=Status.NA, reason=lacking)
@@ -210,7 +210,7 @@ def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
             result, known=KnownIssue(check=result.check, link=result.feature.source, owner="the pooler", expires="")
         )
     for each in known:
-        if each.check == result.check and (not each.topologies or result.topology in each.topologies):
+        if each.check == result.check and (not each.topologies or result.target in each.topologies):
             return replace(result, known=each)
     return result
 

@@ -151,7 +151,7 @@ class Run:
         return sum(checks[row.check].lacking(topology, self._settings.target) is None for row in rows) // 50
 
     def _rows(self, topology: Topology) -> list[PlannedCheck]:
-        return [row for row in self._settings.plan if row.topology == topology.name]
+        return [row for row in self._settings.plan if row.target == topology.name]
 
     def _topology(self, topology: Topology) -> None:
         if self._stop.is_set():
@@ -317,7 +317,7 @@ class Run:
             for number, each in enumerate(self._settings.catalogue.trail_breaks)
             if (able := self._able_to_try(each)) and able[number % len(able)] == topology.name
         ]
-        sound = {row.check: row for row in rows if self._statuses.get((row.topology, row.check)) is Status.OK}
+        sound = {row.check: row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK}
         checks = {each.id: each for each in self._settings.catalogue.checks}
         for broken in mine:
             tried = [
@@ -356,7 +356,7 @@ class Run:
     def _able_to_try(self, broken: TrailBreak) -> list[str]:
         """Return the run's topologies in which a check that has to notice a break is planned, and applies."""
         checks = {each.id: each for each in self._settings.catalogue.checks}
-        planned = {(row.topology, row.check) for row in self._settings.plan}
+        planned = {(row.target, row.check) for row in self._settings.plan}
         return [
             each.name
             for each in self._settings.topologies
@@ -368,7 +368,7 @@ class Run:
 
     def _answer(self, result: Result) -> None:
         with self._lock:
-            self._statuses[result.topology, result.check] = result.status
+            self._statuses[result.target, result.check] = result.status
         self._store.append(result)
         self._tell(CheckFinished(result))
 
@@ -379,7 +379,7 @@ class Run:
             else f"the run failed: {failure}"
         )
         for row in self._settings.plan:
-            if (row.topology, row.check) not in self._statuses:
+            if (row.target, row.check) not in self._statuses:
                 self._answer(_not_run(row, why))
 
     def _record(self, evidence: TopologyEvidence) -> None:
@@ -416,7 +416,7 @@ class Run:
 
 def _not_run(row: PlannedCheck, reason: str) -> Result:
     return Result(
-        topology=row.topology,
+        target=row.target,
         check=row.check,
         status=Status.NOT_RUN,
         reason=reason,

@@ -96,7 +96,7 @@ def _print_plan(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
         if environment_safety[row.check] is Safety.NO:
             left_out += 1
         else:
-            sys.stdout.write(f"{row.topology:<12} {row.check}  {does}\n")
+            sys.stdout.write(f"{row.target:<12} {row.check}  {does}\n")
     if left_out:
         sys.stdout.write(f"and {left_out} more: {_DOES[Safety.NO]}\n")
 

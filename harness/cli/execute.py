@@ -122,5 +122,5 @@ def _say_how_it_ended(context: Context, done: StoredRun) -> None:
     for each in done.answers():
         tests = f", {each.facts['tests']} tests" if "tests" in each.facts else ""
         context.terminal.say(
-            f"{each.topology}: {each.check} {each.status} after {each.duration_ms / 1000:.1f} s{tests}"
+            f"{each.target}: {each.check} {each.status} after {each.duration_ms / 1000:.1f} s{tests}"
         )

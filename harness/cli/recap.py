@@ -21,9 +21,9 @@ EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 def recap(runs: list[StoredRun]) -> None:
     for run in runs:
-        names = list(dict.fromkeys(row.topology for row in run.record.plan))
+        names = list(dict.fromkeys(row.target for row in run.record.plan))
         for name in names:
-            results = [each for each in run.answers() if each.topology == name]
+            results = [each for each in run.answers() if each.target == name]
             _recap_line(name.ljust(width(names)), count(results), elapsed_s(results))
 
 
@@ -64,15 +64,15 @@ def say_issues(context: Context, runs: list[StoredRun]) -> None:
 
 def issue_line(result: Result) -> str:
     kind = f"Known Issue ({result.known.link})" if result.known else "Issue"
-    return f"{kind} {result.topology} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
+    return f"{kind} {result.target} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
 
 
 def _host_was_not_seen(run: StoredRun) -> bool:
     """Say whether an environment was not reached, or its paths were to be taken and none was."""
     if not all(found.reached for found in run.record.environments.values()):
         return True
-    mains = {(each.topology, each.check) for each in run.record.plan if each.path and not each.path.aspect}
-    taken = [each.status for each in run.answers() if (each.topology, each.check) in mains]
+    mains = {(each.target, each.check) for each in run.record.plan if each.path and not each.path.aspect}
+    taken = [each.status for each in run.answers() if (each.target, each.check) in mains]
     return Status.NOT_RUN in taken and not {Status.OK, Status.ISSUE} & set(taken)
 
 

@@ -280,5 +280,5 @@ def _print_plan(
 ) -> None:
     known, checks = {each.name: each for each in topologies}, {each.id: each for each in catalogue.checks}
     for row in plan:
-        lacking = checks[row.check].lacking(known[row.topology], target)
-        sys.stdout.write(f"{row.topology:<12} {row.check}" + (f"  N/A: {lacking}" if lacking else "") + "\n")
+        lacking = checks[row.check].lacking(known[row.target], target)
+        sys.stdout.write(f"{row.target:<12} {row.check}" + (f"  N/A: {lacking}" if lacking else "") + "\n")

@@ -52,13 +52,13 @@ def _renaming(original: str, name: str) -> Callable[[str], str]:
 def _only(run: StoredRun, topology: str) -> StoredRun:
     record = replace(
         run.record,
-        plan=tuple(row for row in run.record.plan if row.topology == topology),
+        plan=tuple(row for row in run.record.plan if row.target == topology),
         topologies={topology: run.record.topologies[topology]},
     )
     return replace(
         run,
         record=record,
-        results=tuple(row for row in run.results if row.topology == topology),
+        results=tuple(row for row in run.results if row.target == topology),
         proofs=tuple(row for row in run.proofs if row.topology == topology),
         trail_proofs=tuple(row for row in run.trail_proofs if row.topology == topology),
     )
@@ -82,7 +82,7 @@ def _renamed(record: RunRecord, named: Callable[[str], str], run_id: str) -> Run
     return replace(
         record,
         run_id=run_id,
-        plan=tuple(replace(row, topology=named(row.topology), reproduce=named(row.reproduce)) for row in record.plan),
+        plan=tuple(replace(row, target=named(row.target), reproduce=named(row.reproduce)) for row in record.plan),
         topologies={
             named(name): replace(stood, declared=replace(stood.declared, name=named(name)))
             for name, stood in record.topologies.items()
@@ -91,7 +91,7 @@ def _renamed(record: RunRecord, named: Callable[[str], str], run_id: str) -> Run
 
 
 def _row(result: Result, named: Callable[[str], str]) -> Result:
-    return replace(result, topology=named(result.topology), reproduce=named(result.reproduce))
+    return replace(result, target=named(result.target), reproduce=named(result.reproduce))
 
 
 def _as_it_is(text: str) -> str:

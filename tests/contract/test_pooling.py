@@ -30,7 +30,7 @@ pytestmark = pytest.mark.engine
 
 def answers(folder: Path) -> dict[tuple[str, str], Result]:
     found = read_run(folder / "reports" / "runs" / "latest").answers()
-    return {(each.topology, each.check.partition(".")[2]): each for each in found}
+    return {(each.target, each.check.partition(".")[2]): each for each in found}
 
 
 def test_the_pooling_suite_tells_the_pool_modes_apart(engine: Engine, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_topology_that_does_not_stand_exits_3_and_its_rows_are_not_run(any_nam
     assert "no_such_setting" in done.stderr
     assert "Traceback" not in done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
-    answers = {each.topology: each for each in run.answers()}
+    answers = {each.target: each for each in run.answers()}
     assert answers["direct"].status is Status.OK
     assert answers["dies"].status is Status.NOT_RUN
     assert "did not stand" in answers["dies"].reason
@@ -353,7 +353,7 @@ def test_every_control_turns_its_check_to_issue(engine_name: str, tmp_path: Path
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [each for each in run.proofs if each.applicable and not each.proven] == []
     proven = {(each.topology, each.check) for each in run.proofs if each.proven}
-    applicable = {(each.topology, each.check) for each in run.answers() if each.status is not Status.NA}
+    applicable = {(each.target, each.check) for each in run.answers() if each.status is not Status.NA}
     assert proven == applicable
     assert [each for each in run.trail_proofs if not each.exact] == []
 

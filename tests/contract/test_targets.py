@@ -47,7 +47,7 @@ def judged(folder: Path, engine: str, *arguments: str) -> StoredRun:
 
 
 def issues(run: StoredRun, topology: str) -> set[str]:
-    return {each.check for each in run.answers() if each.topology == topology and each.status is Status.ISSUE}
+    return {each.check for each in run.answers() if each.target == topology and each.status is Status.ISSUE}
 
 
 def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path, name: str) -> None:
@@ -62,7 +62,7 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path,
         assert (
             not {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"} & found
         )
-    answers = {each.check: each for each in run.answers() if each.topology == "direct"}
+    answers = {each.check: each for each in run.answers() if each.target == "direct"}
     assert not [each.reason for each in answers.values() if "the check itself broke" in each.reason]
     assert answers["capture.truncate"].status is Status.NA
     assert answers["capture.truncate"].reason == "the audit target does not claim to record a TRUNCATE"
@@ -78,7 +78,7 @@ def test_a_setting_for_the_session_goes_wrong_where_connections_are_shared(tmp_p
     assert shared & issues(run, "session") == {"actor.many-clients"}
     assert shared | {"actor.moved-connection"} <= issues(run, "transaction")
     wrong = {
-        each.topology: next(e.observed for e in each.expectations if e.name.startswith("writes attributed"))
+        each.target: next(e.observed for e in each.expectations if e.name.startswith("writes attributed"))
         for each in run.answers()
         if each.check == "actor.many-clients"
     }

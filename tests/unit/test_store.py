@@ -37,7 +37,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 def test_every_planned_row_has_an_answer_after_a_crash(tmp_path: Path) -> None:
     run = store_run(tmp_path, [result("direct", CHECKS[0])], record(state="running"))
     answers = run.answers()
-    assert [(each.topology, each.check) for each in answers] == [(row.topology, row.check) for row in PLAN]
+    assert [(each.target, each.check) for each in answers] == [(row.target, row.check) for row in PLAN]
     assert answers[0].status is Status.OK
     assert {each.status for each in answers[1:]} == {Status.NOT_RUN}
     assert all(each.reason for each in answers[1:])
@@ -166,3 +166,32 @@ def test_damaged_lines_between_whole_ones_are_counted(tmp_path: Path) -> None:
     path.write_bytes(b"".join((lines[0], b"\n", b"{damaged}\n", *lines[1:])))
     found = read_run(run.folder)
     assert (found.torn, found.results) == (2, run.results)
+
+
+def test_rows_keep_their_keys_in_a_stored_run(tmp_path: Path) -> None:
+    """Names in the code have changed; runs that were stored before are still read."""
+    run = store_run(tmp_path, [])
+    for file, row in {
+        "results": {"topology": "direct", "check": "capture.insert", "status": "OK"},
+        "trail": {
+            "topology": "direct",
+            "name": "capture-off",
+            "what": "nothing is captured",
+            "tried": 3,
+            "turned": ["capture.insert"],
+            "stayed": ["capture.update"],
+            "beside": ["actor.many-clients"],
+        },
+    }.items():
+        (run.folder / f"{file}.jsonl").write_bytes(msgspec.json.encode(row) + b"\n")
+    found = read_run(run.folder)
+    assert [(row.target, row.check) for row in found.results] == [("direct", "capture.insert")]
+    proof = found.trail_proofs[0]
+    assert (proof.caught, proof.missed, proof.unexpected) == (
+        ("capture.insert",),
+        ("capture.update",),
+        ("actor.many-clients",),
+    )
+    assert not proof.exact
+    assert msgspec.json.decode(msgspec.json.encode(proof)).keys() >= {"topology", "turned", "stayed", "beside"}
+    assert msgspec.json.decode((run.folder / "run.json").read_bytes())["plan"][0]["topology"] == PLAN[0].target
