@@ -331,6 +331,8 @@ class Proof(Struct, frozen=True, kw_only=True):
     applicable: bool
     reason: str
     duration_ms: float = 0.0
+    #: the expectations that did not hold under the control; empty in runs that were stored without them
+    broken: tuple[Expectation, ...] = ()
 
 
 class TrailProof(Struct, frozen=True, kw_only=True):

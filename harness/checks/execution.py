@@ -168,24 +168,25 @@ def prove(
     if lacking := check.lacking(topology, workspace.target) or control.lacking(topology):
         return replace(proof, applicable=False, reason=lacking)
     result = run_check(check, row, topology, workspace, control=control, interrupted=interrupted)
-    at = [each for each in result.expectations if each.name == control.at]
     if result.status is Status.NA:
         return replace(proof, applicable=False, reason=result.reason)
+    named = [expectation for expectation in result.expectations if expectation.name == control.at]
+    broken = tuple(expectation for expectation in result.expectations if not expectation.held)
     if red_already:
         proven = result.status is Status.OK
         reason = "" if proven else f"the defect was cured, and the check said: {result.status}: {result.reason}"
-    elif result.status is Status.ISSUE and any(not each.held for each in at):
+    elif result.status is Status.ISSUE and any(not expectation.held for expectation in named):
         reason, proven = "", True
     elif result.status is Status.OK:
         reason, proven = "the check stayed green under its control", False
-    elif not at:
+    elif not named:
         reason, proven = (
             f"no expectation is named {control.at!r}; the check said: {result.status}: {result.reason}",
             False,
         )
     else:
         reason, proven = f"the expectation held; the check said: {result.status}: {result.reason}", False
-    return replace(proof, proven=proven, reason=reason, duration_ms=_since(began))
+    return replace(proof, proven=proven, reason=reason, broken=broken, duration_ms=_since(began))
 
 
 def unproven(control: Control, topology: Topology, reason: str) -> Proof:

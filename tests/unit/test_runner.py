@@ -119,22 +119,23 @@ def test_an_interrupted_check_is_not_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "at", "proven", "reason"),
+    ("body", "at", "proven", "reason", "seen"),
     [
-        (failed, "b", True, ""),
-        (failed, "a", False, "the expectation held"),
-        (failed, "c", False, "no expectation is named 'c'"),
-        (held, "a", False, "stayed green"),
-        (broken, "a", False, "no expectation is named 'a'"),
+        (failed, "b", True, "", ["b"]),
+        (failed, "a", False, "the expectation held", ["b"]),
+        (failed, "c", False, "no expectation is named 'c'", ["b"]),
+        (held, "a", False, "stayed green", []),
+        (broken, "a", False, "no expectation is named 'a'", []),
     ],
 )
 def test_a_control_proves_only_at_the_expectation_it_names(
-    body: Callable[[CheckContext], None], at: str, proven: bool, reason: str
+    body: Callable[[CheckContext], None], at: str, proven: bool, reason: str, seen: list[str]
 ) -> None:
     target = made(body)
     proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKSPACE, Event())
     assert (proof.proven, proof.applicable) == (proven, True)
     assert reason in proof.reason
+    assert [expectation.name for expectation in proof.broken] == seen
 
 
 def not_there(_bench: CheckContext) -> None:

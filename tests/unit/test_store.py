@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from harness.errors import StoreError
-from harness.model import SCHEMA_VERSION, Status
+from harness.model import SCHEMA_VERSION, Expectation, Proof, Status
 from harness.redaction import Redactor
 from harness.store import (
     RunStore,
@@ -195,3 +195,25 @@ def test_rows_keep_their_keys_in_a_stored_run(tmp_path: Path) -> None:
     assert not proof.exact
     assert msgspec.json.decode(msgspec.json.encode(proof)).keys() >= {"topology", "turned", "stayed", "beside"}
     assert msgspec.json.decode((run.folder / "run.json").read_bytes())["plan"][0]["topology"] == PLAN[0].target
+
+
+def test_a_proof_keeps_the_expectations_that_did_not_hold(tmp_path: Path) -> None:
+    broken = Expectation(name="rows", expected="1", observed="0", held=False)
+    proof = Proof(
+        topology="direct",
+        check="capture.insert",
+        control="capture-off",
+        at="rows",
+        proven=True,
+        applicable=True,
+        reason="",
+        broken=(broken,),
+    )
+    store = RunStore(tmp_path, record(), Redactor())
+    store.append_proof(proof)
+    store.close()
+    assert read_run(store.folder).proofs == (proof,)
+    path = store.folder / "proofs.jsonl"
+    stored_before = {key: value for key, value in msgspec.json.decode(path.read_bytes()).items() if key != "broken"}
+    path.write_bytes(msgspec.json.encode(stored_before) + b"\n")
+    assert read_run(store.folder).proofs[0].broken == ()
