@@ -1,4 +1,4 @@
-"""One execution: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
+"""Execution of a plan: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
 
 from __future__ import annotations
 
@@ -44,25 +44,28 @@ if TYPE_CHECKING:
     from harness.redaction import Redactor
     from harness.store import RunStore
 
-#: how often the main thread looks up from waiting, so that a signal is heard
+#: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
-#: topologies at a time: their servers share one machine, and deadlines are measured on it
+#: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 _MOST_TOPOLOGIES = 4
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):
-    """What a run is made of."""
+    """The settings of one run."""
 
     topologies: tuple[Topology, ...]
+    #: one row for each check in each topology
     plan: tuple[PlannedCheck, ...]
+    #: holds all checks of the plan
     catalogue: Catalogue
     target: AuditTarget
-    #: checks at a time in each topology
+    #: checks at the same time in each topology
     jobs: int
-    #: and in all of them; a topology that ends leaves its share to the others
+    #: checks at the same time in all topologies; a topology that ends leaves its share to the others
     at_a_time: int
+    #: Issues that their owners accept
     known: tuple[KnownIssue, ...] = ()
-    #: run every check under its controls instead
+    #: whether every check also runs under its controls
     proving: bool = False
 
 
@@ -87,53 +90,54 @@ class Run:
         self._notify = listener
         self._labs: list[Lab] = []
         self._lock = Lock()
-        #: what has been answered, and how
+        #: of the rows that have a result, by target and check
         self._statuses: dict[tuple[str, str], Status] = {}
-        #: taken by checks of no group: those of groups are few, and mostly wait
-        self._places = BoundedSemaphore(settings.at_a_time)
+        #: limits the checks without a serial group: those of groups are few, and mostly wait
+        self._slots = BoundedSemaphore(settings.at_a_time)
         #: set by a signal
         self.interrupted = Event()
-        #: set when nothing new may begin, whatever the cause
+        #: set when no check may begin any more, whatever the cause
         self._stop = Event()
 
     def interrupt(self) -> None:
+        """Ask the run to end: `execute` then closes the labs, and records the remaining rows as Not run."""
         self.interrupted.set()
         self._stop.set()
 
     def execute(self) -> None:
-        """Run everything; on return all labs are down and every planned row has an answer on disk.
+        """Run the plan. On return all labs are down, and every planned row has a result on disk.
 
-        :raises HarnessError: the first error that stopped the evidence from being kept.
+        :raises HarnessError: the first error that prevented the harness from storing evidence.
         """
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
         with (
-            ThreadPoolExecutor(1, thread_name_prefix="host") as beside,
+            ThreadPoolExecutor(1, thread_name_prefix="host") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
             topologies = longest_first(self._settings.topologies, lambda topology: len(self._applicable(topology)))
-            running = {pool.submit(self._topology, topology) for topology in topologies}
+            running = {pool.submit(self._run_topology, topology) for topology in topologies}
             if any(self._runs_paths(topology) for topology in topologies):
-                running.add(beside.submit(self._prepare_host))
+                running.add(preparation.submit(self._prepare_host))
             try:
                 failure = self._watch(running)
             finally:
                 self._close_labs()
-        failure = failure or next((error for each in running if (error := each.exception())), None)
+        failure = failure or next((error for future in running if (error := future.exception())), None)
         state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
         with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
-            self._answer_the_rest(str(failure or ""))
+            self._record_missing(str(failure or ""))
             self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
         if failure:
             raise failure
 
     def _watch(self, running: set[Future[None]]) -> BaseException | None:
-        """Wait for the topologies; on a signal or a fatal error, pull the labs from under the checks."""
+        """Wait for the topologies. On a signal or a fatal error, close the labs, so that running checks end."""
         failure: BaseException | None = None
         closed = False
-        while running:  # a short tick, so that the main thread hears signals
+        while running:
             done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-            failure = failure or next((error for each in done if (error := each.exception())), None)
+            failure = failure or next((error for future in done if (error := future.exception())), None)
             if failure:
                 self._stop.set()
             if (self.interrupted.is_set() or failure) and not closed:
@@ -143,8 +147,8 @@ class Run:
         return failure
 
     def _prepare_host(self) -> None:
-        """Begin with the host, which may take longest to make ready; topologies do not wait for it."""
-        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
+        """Prepare the host application first: it may take longest. Topologies do not wait for it."""
+        with contextlib.suppress(HarnessError):  # each path reports why it could not run
             self._engine.prepare((HOST,), self._notify)
 
     def _rows(self, topology: Topology) -> list[PlannedCheck]:
@@ -158,46 +162,48 @@ class Run:
     def _runs_paths(self, topology: Topology) -> bool:
         return any(check.path for check in self._applicable(topology))
 
-    def _topology(self, topology: Topology) -> None:
+    def _run_topology(self, topology: Topology) -> None:
+        """Start a lab, run its rows and close it. A lab that does not start leaves its rows Not run."""
         if self._stop.is_set():
             return
         rows = self._rows(topology)
         self._notify(LabStarting(topology.name))
         lab: Lab | None = None
         try:
-            # images of other topologies may still be in the making
+            # other topologies may still be building their images
             self._engine.prepare(wanted_by(topology), self._notify)
             lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
             with self._lock:
                 self._labs.append(lab)
             self._record(lab.evidence)
             self._notify(LabReady(topology.name, lab.evidence))
-            with ThreadPoolExecutor(1, thread_name_prefix=f"look-{topology.name}") as looking:
-                looked = looking.submit(recognised, lab)
+            with ThreadPoolExecutor(1, thread_name_prefix=f"recognition-{topology.name}") as pool:
+                recognition = pool.submit(recognised, lab)
+                # provision the database meanwhile
                 workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
-                lab.evidence = looked.result()
+                lab.evidence = recognition.result()
             self._record(lab.evidence)
             for contradiction in lab.evidence.contradictions:
                 self._notify(Notice(f"{topology.name}: {contradiction}"))
-            if refused := [f"{name}: {told}" for name, told in workspace.attached.items() if told != "done"]:
-                note = f"capture could not be put on {'; '.join(refused)}"
+            if errors := [f"{name}: {state}" for name, state in workspace.attached.items() if state != "done"]:
+                note = f"capture could not be attached to {'; '.join(errors)}"
                 self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
                 self._notify(Notice(f"{topology.name}: {note}"))
         except HarnessError as error:
-            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not stand: {error.what}"
+            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not start: {error.what}"
             self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))
             if not self._stop.is_set():
                 self._notify(LabFailed(topology.name, str(error)))
             for row in rows:
-                self._answer(_not_run(row, reason))
+                self._finish(_not_run(row, reason))
             if lab:
-                self._take_down(lab)
+                self._tear_down(lab)
             return
         try:
             self._run_rows(lab.topology, rows, workspace)
         finally:
             workspace.close()
-            self._take_down(lab)
+            self._tear_down(lab)
 
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
         """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs."""
@@ -249,19 +255,19 @@ class Run:
     ) -> None:
         if not rows:
             return
-        checks = self._checks
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:
-            with contextlib.nullcontext() if checks[row.check].serial_group else self._places:
-                run_row(checks[row.check], row, topology, workspace)
+            check = self._checks[row.check]
+            with contextlib.nullcontext() if check.serial_group else self._slots:
+                run_row(check, row, topology, workspace)
 
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
             pending = [pool.submit(in_its_turn, row) for row in rows]
             try:
-                for row_done in pending:
-                    row_done.result()
-                if self._settings.proving and not any(checks[row.check].serial_group for row in rows):
+                for future in pending:
+                    future.result()
+                if self._settings.proving and not any(self._checks[row.check].serial_group for row in rows):
                     self._prove_trail(pool, rows, topology, workspace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -271,14 +277,14 @@ class Run:
         if self._stop.is_set():
             return
         if reason := workspace.why_nothing_runs():
-            self._answer(_not_run(row, reason))
+            self._finish(_not_run(row, reason))
             return
         self._notify(CheckStarted(topology.name, check.id))
         result = run_check(check, row, topology, workspace, interrupted=self._stop)
-        self._answer(accept_known(result, self._settings.known))
+        self._finish(accept_known(result, self._settings.known))
 
     def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
-        """Run the check as it is, then under each control: a check that is not OK by itself proves nothing."""
+        """Run the check without a control, then under each control. A check that is not OK alone proves nothing."""
         if self._stop.is_set():
             return
         self._notify(CheckStarted(topology.name, check.id))
@@ -296,15 +302,12 @@ class Run:
                 return
             self._store.append_proof(proof)
             self._notify(ControlFinished(proof))
-        self._answer(accept_known(plain, self._settings.known))
+        self._finish(accept_known(plain, self._settings.known))
 
     def _prove_trail(
         self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
     ) -> None:
-        """Break the trail itself: exactly the checks that watch what broke must turn to Issue.
-
-        A break is the trail's and not the topology's, so each is tried in one of the run's topologies.
-        """
+        """Break the audit trail itself: exactly the checks that watch the broken part must turn to Issue."""
         sound = {row.check: row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK}
         for broken in breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try):
             tried = [
@@ -317,14 +320,14 @@ class Run:
                 continue
             began = time.monotonic()
 
-            def one(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
+            def id_if_issue(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
                 if self._stop.is_set():
                     return None
                 check, control = self._checks[row.check], broken.control_of(row.check)
                 result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
                 return row.check if result.status is Status.ISSUE else None
 
-            turned = {name for name in pool.map(one, tried) if name}
+            turned = {name for name in pool.map(id_if_issue, tried) if name}
             if self._stop.is_set():
                 return
             self._store.append_trail_proof(
@@ -348,35 +351,33 @@ class Run:
             if any(check.id in broken.turns for check in self._applicable(topology))
         ]
 
-    def _answer(self, result: Result) -> None:
+    def _finish(self, result: Result) -> None:
         with self._lock:
             self._statuses[result.target, result.check] = result.status
         self._store.append(result)
         self._notify(CheckFinished(result))
 
-    def _answer_the_rest(self, failure: str) -> None:
-        why = (
-            "the run was interrupted before this check began"
-            if self.interrupted.is_set()
-            else f"the run failed: {failure}"
-        )
+    def _record_missing(self, failure: str) -> None:
+        """Record Not run for every planned row without a result."""
+        interrupted = self.interrupted.is_set()
+        reason = "the run was interrupted before this check began" if interrupted else f"the run failed: {failure}"
         for row in self._settings.plan:
             if (row.target, row.check) not in self._statuses:
-                self._answer(_not_run(row, why))
+                self._finish(_not_run(row, reason))
 
     def _record(self, evidence: TopologyEvidence) -> None:
         with self._lock:
             topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
             self._store.update(topologies=topologies)
 
-    def _take_down(self, lab: Lab) -> None:
-        """Keep the logs, then remove the lab; a trouble here is told and never replaces an earlier error."""
+    def _tear_down(self, lab: Lab) -> None:
+        """Store the logs, then remove the lab. Errors here are reported and never mask an earlier one."""
         with self._lock:
             if lab not in self._labs:
                 return
             self._labs.remove(lab)
         try:
-            self._keep_logs(lab)
+            self._store_logs(lab)
         except HarnessError as error:
             self._notify(Notice(str(error)))
         try:
@@ -385,7 +386,7 @@ class Run:
             self._notify(Notice(str(error)))
         self._notify(LabStopped(lab.topology.name))
 
-    def _keep_logs(self, lab: Lab) -> None:
+    def _store_logs(self, lab: Lab) -> None:
         for service, text in lab.logs().items():
             self._store.write_log(lab.topology.name, service, text)
 
@@ -393,7 +394,7 @@ class Run:
         with self._lock:
             labs = list(self._labs)
         with ThreadPoolExecutor(max(1, len(labs))) as pool:
-            list(pool.map(self._take_down, labs))
+            list(pool.map(self._tear_down, labs))
 
 
 def _not_run(row: PlannedCheck, reason: str) -> Result:

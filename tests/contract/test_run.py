@@ -161,7 +161,7 @@ def test_a_topology_that_does_not_stand_exits_3_and_its_rows_are_not_run(any_nam
     answers = {each.target: each for each in run.answers()}
     assert answers["direct"].status is Status.OK
     assert answers["dies"].status is Status.NOT_RUN
-    assert "did not stand" in answers["dies"].reason
+    assert "did not start" in answers["dies"].reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

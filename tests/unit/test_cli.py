@@ -174,7 +174,7 @@ def test_what_is_documented_of_no_feature_is_told_before_anything_starts(
     )
     monkeypatch.setattr("harness.places.TOPOLOGIES", tmp_path)
     assert main(["list", "suites"]) == 2
-    assert "there is no feature 'seting-kept'" in capsys.readouterr().err
+    assert "unknown feature 'seting-kept'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

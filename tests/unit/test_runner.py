@@ -167,7 +167,7 @@ def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
 
     result = run_check(replace(made(hangs), longest_s=0.05), ROW, DIRECT, WORKSPACE)
     assert result.status is Status.NOT_RUN
-    assert "given up after 0.05 s" in result.reason
+    assert "timed out after 0.05 s" in result.reason
 
 
 def test_a_known_defect_is_proven_by_its_cure() -> None:
