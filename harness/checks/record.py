@@ -1,4 +1,4 @@
-"""The record of one check: its expectations, probes and facts. Two exceptions say that there is nothing to judge."""
+"""The record of one check: its expectations, probes and facts. Two exceptions end a check without a judgement."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_server_that_is_gone_is_never_an_issue(any_engine: Engine, owner: Owne
         for gone in (server_goes_away, little):  # the second one meets a server that is gone already
             result = run_check(gone, planned("direct", gone.id), topology, workspace)
             assert result.status is Status.NOT_RUN, result
-            assert "the service postgres does not run" in result.reason
+            assert "the service postgres is not running" in result.reason
         workspace.close()
     finally:
         lab.close()

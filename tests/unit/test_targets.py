@@ -110,7 +110,7 @@ def test_what_a_target_does_not_claim_is_not_judged_and_says_so() -> None:
     assert lacking("capture.truncate", plain) == "the audit target does not claim to record a TRUNCATE"
     assert lacking("capture.insert", plain) == ""
     assert "does not claim to redact" in lacking("redaction.insert", plain)
-    assert "set for the session" in lacking("actor.residue", session)
+    assert "sets its actor for the session" in lacking("actor.residue", session)
     assert "whose own functions" in lacking("retention.purge", session)
     for each in checks.values():
         assert "audit target" not in (each.lacking(direct, reference_target()) or ""), each.id
