@@ -184,8 +184,8 @@ def check(
         `--suite` and `--check` select by it, and stored runs hold it, so it stays the same for the life of the check.
     :param claim: one sentence without a full stop. It is true when the check is OK, and no wider than the probe.
     :param section: the section of the walkthrough, or of the report, that lists the check.
-    :param severity: of an Issue: P0 wrong or missing data, or security; P1 operational friction; P2 residual depth. A
-        check of a documented feature sets it by the outcome; see :meth:`CheckContext.judge`.
+    :param severity: of an Issue: P0 wrong or missing data, or security; P1 operational friction or docs; P2 residual
+        depth. A check of a documented feature sets it by the outcome; see :meth:`CheckContext.judge`.
     :param area: where to look first when the check is an Issue, such as `capture trigger`.
     :param item: the item of the checklist walkthrough that the check answers, such as `2.1`; none when empty.
     :param needs: capabilities that a topology must have. The check is N/A in other topologies, with the sentence of the

@@ -93,7 +93,7 @@ def test_a_template_with_a_mistake_is_told_with_its_line(
     (tmp_path / "pgbouncer" / "pgbouncer.ini.j2").write_text("[pgbouncer]\n{% if %}\n")
     monkeypatch.setattr(services, "_FOLDER", tmp_path)
     monkeypatch.setattr(services._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
-    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: this template is wrong"):
+    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: invalid template"):
         stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
     nothing_is_left(any_engine, owner)
 

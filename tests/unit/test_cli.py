@@ -57,7 +57,7 @@ def test_bad_usage_is_one_clear_error_and_exit_2(
 
 def test_from_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--from", str(tmp_path)]) == 3
-    assert "no run folder lies here" in capsys.readouterr().err
+    assert "no run folder here" in capsys.readouterr().err
 
 
 def test_a_report_of_nothing_is_not_run_everywhere_and_exit_3(

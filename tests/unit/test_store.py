@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
             return len(data) - 1
 
     monkeypatch.setattr(store, "_results", Short())
-    with pytest.raises(StoreError, match="only in part"):
+    with pytest.raises(StoreError, match="is the disk full"):
         store.append(result("direct", CHECKS[0]))
 
 
