@@ -123,7 +123,7 @@ def test_known_issues_need_all_their_parts_and_expire(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expired on 2026-06-30"):
         read_settings(arguments(), today="2026-07-01")  # type: ignore[arg-type]
     path.write_text(entry.replace('link = "https://example.org/1"\n', ""))
-    with pytest.raises(ConfigError, match="link: this key is missing"):
+    with pytest.raises(ConfigError, match="link: missing key"):
         read_settings(arguments(), today="2026-01-01")  # type: ignore[arg-type]
 
 
@@ -183,7 +183,7 @@ def test_what_is_documented_of_no_feature_is_told_before_anything_starts(
         (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
         (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "needed a number"),
         (["--most-connections", "1"], "from 3 to 100"),
-        (["not a connection string"], "no connection string"),
+        (["not a connection string"], "invalid connection string"),
     ],
 )
 def test_what_cannot_be_identified_is_one_clear_error(

@@ -106,7 +106,7 @@ def test_a_product_without_a_file_has_no_entries() -> None:
     [
         ('outcome = "vanishes"', "behaviour[0].outcome: invalid outcome 'vanishes'"),
         ('outcome = "lost"\nsince = "one"', "since"),
-        ('outcome = "lost"\nmode = ["transaction"]', "no such key"),
+        ('outcome = "lost"\nmode = ["transaction"]', "unknown key"),
     ],
 )
 def test_an_error_names_file_and_entry(tmp_path: Path, line: str, message: str) -> None:

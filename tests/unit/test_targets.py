@@ -66,7 +66,7 @@ def test_evidence_is_filed_under_what_a_target_is_made_of(tmp_path: Path) -> Non
         ('summary = "mine"', 'sumary = "mine"', "sumary"),
         ('install = ["mine.sql"]', 'install = ["other.sql"]', "mine.toml:3: install: "),
         ('tables = ["public.log"]', "tables = []", "tables"),
-        ('summary = "mine"', "summary = ", "it is not TOML"),
+        ('summary = "mine"', "summary = ", "invalid TOML"),
     ],
 )
 def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
