@@ -186,7 +186,7 @@ def _is_choice(info: Any) -> bool:
 
 
 def _allowed(info: Any) -> str:
-    """Return the allowed values of a type in words; "" when there are no short words for them."""
+    """Return the allowed values of a type in words; "" for types without a short description."""
     if isinstance(info, msgspec.inspect.EnumType):
         return ", ".join(str(member.value) for member in info.cls)
     if isinstance(info, msgspec.inspect.LiteralType):

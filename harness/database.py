@@ -349,8 +349,8 @@ def leave_database(admin: Client, name: str) -> int:
 def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
     """Run one command of PgBouncer's admin console, and return its rows: texts by column name.
 
-    The console supports only the simple protocol and no transactions, hence autocommit and no parameters
-    (https://www.pgbouncer.org/usage.html#admin-console).
+    The console supports only the simple protocol and no transactions, so the connection uses autocommit and the
+    command has no parameters (https://www.pgbouncer.org/usage.html#admin-console).
     """
     with Client.connect(
         host=endpoint.host,
