@@ -1,3 +1,5 @@
+"""TOML files to typed data: topologies as an example of what is valid, and errors for the rest."""
+
 from __future__ import annotations
 
 import tomllib
@@ -33,14 +35,14 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
     return path
 
 
-def test_a_topology_is_a_file(tmp_path: Path) -> None:
+def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
     topology = load_topology(write(tmp_path, GOOD))
     assert topology.name == "mine"
     assert topology.pool_mode is PoolMode.TRANSACTION
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "parts"),
     [
         (
             '"transaction"',
@@ -67,16 +69,16 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
         ('summary = "s"', 'summary = "s"\nname = "other"', ["name", "unknown key", "allowed here: summary, postgres"]),
     ],
 )
-def test_a_mistake_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+def test_an_error_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, parts: list[str]) -> None:
     path = write(tmp_path, GOOD.replace(old, new))
     with pytest.raises(ConfigError) as caught:
         load_topology(path)
-    for each in [str(path), *said]:
-        assert each in str(caught.value)
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
     assert caught.value.exit_code == 2
 
 
-def test_a_misspelt_value_is_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_value_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean transaction"):
         load_topology(write(tmp_path, GOOD.replace('"transaction"', '"transacton"')))
 
@@ -87,7 +89,7 @@ def test_a_file_with_an_invalid_name_is_an_error(tmp_path: Path, name: str) -> N
         load_topology(write(tmp_path, GOOD, name))
 
 
-def test_a_setting_cannot_smuggle_another_line(tmp_path: Path) -> None:
+def test_a_setting_cannot_contain_another_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one line"):
         load_topology(write(tmp_path, GOOD + '[pooler.settings]\nverbose = "1\\nauth_type = trust"\n'))
 
@@ -97,7 +99,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_topologies(tmp_path)
 
 
-def test_versions_are_set_by_product() -> None:
+def test_other_versions_become_part_of_the_name() -> None:
     topology = load_topologies()["transaction"]
     older = with_versions(topology, {"postgres": "15", "pgbouncer": "1.18"})
     assert older.name == "transaction+postgres-15+pgbouncer-1.18"
@@ -124,7 +126,7 @@ sections = st.dictionaries(
 
 
 @given(st.dictionaries(keys, values | sections, max_size=5))
-def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, object]) -> None:
+def test_any_decoded_data_is_valid_or_a_config_error(raw: dict[str, object]) -> None:
     try:
         loaded = config.convert(raw, Topology, where="some.toml", given={"name": "some"})
     except ConfigError as error:
@@ -134,13 +136,13 @@ def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, ob
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 3000, "a = " + "[" * 3000 + "]" * 3000, "a = " + "{a = " * 3000])
-def test_what_is_nested_too_deep_is_a_config_error(tmp_path: Path, text: str) -> None:
+def test_deeply_nested_toml_is_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="invalid TOML"):
         config.load(write(tmp_path, text), Topology, given={"name": "mine"})
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
+def test_any_file_is_valid_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     path = write(tmp_path_factory.mktemp("config"), text)
