@@ -151,4 +151,4 @@ def _name(given: str | None, command_line: Sequence[str]) -> str:
 
 def _outcome(result: Result) -> str:
     tests = f", {result.facts['tests']} tests" if "tests" in result.facts else ""
-    return f"{result.topology}: {result.check} {result.status} after {result.duration_ms / 1000:.1f} s{tests}"
+    return f"{result.target}: {result.check} {result.status} after {result.duration_ms / 1000:.1f} s{tests}"

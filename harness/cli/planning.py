@@ -157,7 +157,7 @@ def chosen_options(settings: Settings) -> str:
 
 def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
     return PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check.id,
         claim=check.claim,
         section=check.section,

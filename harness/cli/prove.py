@@ -80,8 +80,8 @@ def _print_unproven(invocation: Invocation, run: StoredRun) -> bool:
     ]
     for proof in run.trail_proofs:
         for checks, mistake in (
-            (proof.stayed, "stayed OK, expected Issue"),
-            (proof.beside, "turned to Issue, expected no change"),
+            (proof.missed, "stayed OK, expected Issue"),
+            (proof.unexpected, "turned to Issue, expected no change"),
         ):
             if checks:
                 lines.append(f"UNPROVEN {proof.topology}: under the break {proof.name} {', '.join(checks)} {mistake}")

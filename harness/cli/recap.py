@@ -21,9 +21,9 @@ _NARROWEST = 12
 
 
 def print_recap(run: StoredRun) -> None:
-    names = list(dict.fromkeys(row.topology for row in run.record.plan))
+    names = list(dict.fromkeys(row.target for row in run.record.plan))
     for name in names:
-        results = [result for result in run.answers() if result.topology == name]
+        results = [result for result in run.answers() if result.target == name]
         _print_line(name.ljust(name_width(names)), count(results), elapsed_s(results))
 
 
@@ -65,7 +65,7 @@ def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
         if result.status is Status.ISSUE:
             kind = f"Known Issue ({result.known.link})" if result.known else "Issue"
             invocation.terminal.say(
-                f"{kind} {result.topology} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
+                f"{kind} {result.target} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
             )
 
 
@@ -99,6 +99,6 @@ def _host_not_observed(run: StoredRun) -> bool:
     """Say whether an environment was not reached, or all of its declared paths are Not run or N/A."""
     if not all(found.reached for found in run.record.environments.values()):
         return True
-    paths = {(row.topology, row.check) for row in run.record.plan if row.path and not row.path.aspect}
-    statuses = {result.status for result in run.answers() if (result.topology, result.check) in paths}
+    paths = {(row.target, row.check) for row in run.record.plan if row.path and not row.path.aspect}
+    statuses = {result.status for result in run.answers() if (result.target, result.check) in paths}
     return Status.NOT_RUN in statuses and not {Status.OK, Status.ISSUE} & statuses

@@ -69,7 +69,7 @@ def require_breakable(settings: Settings, what: str) -> None:
 def print_plan(plan: Iterable[PlannedCheck], notes: Iterable[str]) -> None:
     """Print one line for each row, with its note where it has one."""
     for row, note in zip(plan, notes, strict=True):
-        sys.stdout.write(f"{row.topology:<12} {row.check}" + (f"  {note}" if note else "") + "\n")
+        sys.stdout.write(f"{row.target:<12} {row.check}" + (f"  {note}" if note else "") + "\n")
 
 
 def print_selection(selection: Selection, settings: Settings) -> None:
@@ -77,5 +77,5 @@ def print_selection(selection: Selection, settings: Settings) -> None:
     plan = selection.plan(settings)
     topologies = {topology.name: topology for topology in selection.topologies}
     checks = {check.id: check for check in selection.checks}
-    reasons = (checks[row.check].lacking(topologies[row.topology], settings.target) for row in plan)
+    reasons = (checks[row.check].lacking(topologies[row.target], settings.target) for row in plan)
     print_plan(plan, (f"N/A: {reason}" if reason else "" for reason in reasons))

@@ -90,7 +90,7 @@ class Terminal:
         match event:
             case RunStarted(record):
                 for row in record.plan:
-                    self._planned[row.topology] = self._planned.get(row.topology, 0) + 1
+                    self._planned[row.target] = self._planned.get(row.target, 0) + 1
                 self.say(
                     f"run {record.run_id}: {len(record.plan)} rows, topologies: {', '.join(self._planned)}; "
                     f"engine {record.engine} {record.engine_version}"
@@ -128,11 +128,11 @@ class Terminal:
                 self._not_run.clear()
 
     def _finished(self, result: Result) -> None:
-        self._done[result.topology] = self._done.get(result.topology, 0) + 1
-        if result.check in self._running.get(result.topology, []):
-            self._running[result.topology].remove(result.check)
+        self._done[result.target] = self._done.get(result.target, 0) + 1
+        if result.check in self._running.get(result.target, []):
+            self._running[result.target].remove(result.check)
         if result.status is Status.NOT_RUN:
-            reason = (result.topology, result.reason)
+            reason = (result.target, result.reason)
             self._not_run[reason] = self._not_run.get(reason, 0) + 1
             if self._not_run[reason] > 1:  # a topology that did not start has one reason for all of its rows
                 return
@@ -141,7 +141,7 @@ class Terminal:
             known = " (known)" if result.known else ""
             reason_text = f"  {result.reason}" if result.reason else ""
             duration = f"{result.duration_ms / 1000:.2f}s"
-            line = f"{result.topology:<12} {result.status + known:<8} {result.check}  {duration}{reason_text}"
+            line = f"{result.target:<12} {result.status + known:<8} {result.check}  {duration}{reason_text}"
             self.say(line, _COLOUR[result.status] if self._console.is_terminal else "")
 
     def _proof(self, proof: Proof) -> None:

@@ -53,7 +53,7 @@ def verify_under(invocation: Invocation, selection: Selection, control: Control,
 
 
 def _print_result(invocation: Invocation, result: Result, control: Control) -> None:
-    lines = [f"{result.topology:<12} {result.status} {result.check} under {control.name}: {_verdict(result, control)}"]
+    lines = [f"{result.target:<12} {result.status} {result.check} under {control.name}: {_verdict(result, control)}"]
     width = max((len(expectation.name) for expectation in result.expectations), default=0)
     for expectation in result.expectations:
         held = "held" if expectation.held else "broken"

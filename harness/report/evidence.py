@@ -71,7 +71,7 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     def _by_topology(self) -> dict[str, tuple[Row, ...]]:
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(row.planned.topology, []).append(row)
+            found.setdefault(row.planned.target, []).append(row)
         return {name: tuple(rows) for name, rows in found.items()}
 
     def of(self, topology: str) -> tuple[Row, ...]:
@@ -121,13 +121,13 @@ def merge(
     rows: dict[tuple[str, str], Row] = {}
     for planned in expected:
         nothing = Result(
-            topology=planned.topology,
+            target=planned.target,
             check=planned.check,
             status=Status.NOT_RUN,
             reason=NOBODY_RAN_IT,
             reproduce=planned.reproduce,
         )
-        rows[planned.topology, planned.check] = Row(planned=planned, result=nothing, run_id="")
+        rows[planned.target, planned.check] = Row(planned=planned, result=nothing, run_id="")
     taken = []
     for run in runs:
         if run.record.provenance.fingerprint == chosen:
@@ -159,21 +159,21 @@ def merge(
                 if _stood_the_same(run.record, proof.topology, newest):
                     proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
             continue
-        plan = {(each.topology, each.check): each for each in run.record.plan}
+        plan = {(each.target, each.check): each for each in run.record.plan}
         other = _other_stacks(run.record, newest, declared or {}) | _other_chains(
             run.record, newest_chains, declared_now
         )
         for name, why in other.items():
-            issues = sum(each.topology == name and each.status is Status.ISSUE for each in run.results)
+            issues = sum(each.target == name and each.status is Status.ISSUE for each in run.results)
             out.append(
                 f"run {run.record.run_id} is left out for {name}"
                 + (f", with its rows that are Issue ({issues})" if issues else "")
                 + f": {why}"
             )
         for result in run.answers():
-            key = (result.topology, result.check)
+            key = (result.target, result.check)
             before = rows.get(key)
-            if result.topology in other or key not in plan:
+            if result.target in other or key not in plan:
                 continue
             if before is not None and before.planned.declared_as != plan[key].declared_as:
                 out.append(f"run {run.record.run_id} is left out for {result.check}: harness.toml said otherwise of it")
@@ -239,7 +239,7 @@ def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
     """Say whether a newer answer takes the place of an older one."""
     # what was shown to be wrong stands until it is shown to be right
     tried_again = (
-        result.topology in record.environments and record.state == "finished" and before.status is not Status.ISSUE
+        result.target in record.environments and record.state == "finished" and before.status is not Status.ISSUE
     )
     return tried_again or result.status is not Status.NOT_RUN or before.status is Status.NOT_RUN
 

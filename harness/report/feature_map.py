@@ -57,7 +57,7 @@ class DriverRow(Struct, frozen=True, kw_only=True):
 
 def anchor(row: Row) -> str:
     """Return where a row's evidence is in the report; evidence comes from anywhere, so nothing but a name is left."""
-    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.topology}.{row.planned.check}")
+    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.target}.{row.planned.check}")
 
 
 def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
@@ -68,7 +68,7 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
         if row.planned.feature and row.planned.area != DRIVERS:
             titles[row.planned.check] = row.planned.feature
             checks = found.setdefault(row.planned.area, {})
-            checks.setdefault(row.planned.check, {})[row.planned.topology] = _cell(row)
+            checks.setdefault(row.planned.check, {})[row.planned.target] = _cell(row)
     return tuple(
         FeatureGroup(
             name=area,
@@ -109,7 +109,7 @@ def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
                 driver=driver,
                 settings=facts.get("settings", ""),
                 versions=facts.get("versions", ""),
-                cells={row.planned.topology: _cell(row, _counted(row.result.facts)) for row in found},
+                cells={row.planned.target: _cell(row, _counted(row.result.facts)) for row in found},
             )
         )
     return tuple(table)

@@ -20,7 +20,7 @@ def junit(report: Report) -> str:
     root = ET.Element("testsuites", name="pooler-harness")
     by_topology: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
-        by_topology[row.planned.topology].append(row)
+        by_topology[row.planned.target].append(row)
     for topology, counted in report.counts.items():
         rows = by_topology[topology]
         suite = ET.SubElement(

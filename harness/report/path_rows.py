@@ -46,7 +46,7 @@ def path_rows(evidence: Evidence, hosts: Iterable[str] = ()) -> tuple[PathRow, .
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in evidence.rows:
         if path := row.planned.path:
-            found.setdefault((path.name, row.planned.topology), {})[path.aspect] = row
+            found.setdefault((path.name, row.planned.target), {})[path.aspect] = row
     hosts = tuple(hosts)
     rows, kinds = [], set()
     for (_, environment), aspects in found.items():

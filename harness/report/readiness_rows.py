@@ -40,7 +40,7 @@ def rows_of(evidence: Evidence, checks: Sequence[str], topologies: Sequence[str]
         row
         for row in evidence.rows
         # an environment is meant only where it is named: most checks are not safe there
-        if (row.planned.topology in topologies if topologies else row.planned.evidence_class is EvidenceClass.CI)
+        if (row.planned.target in topologies if topologies else row.planned.evidence_class is EvidenceClass.CI)
         and any(is_of(row, name) for name in checks)
     ]
 
@@ -49,7 +49,7 @@ def never_planned(evidence: Evidence, checks: Sequence[str], topologies: Sequenc
     """Return a sentence for each check and topology that the evidence has no row of."""
     missing = []
     for name in checks:
-        planned_in = {row.planned.topology for row in rows_of(evidence, (name,), topologies)}
+        planned_in = {row.planned.target for row in rows_of(evidence, (name,), topologies)}
         if not planned_in:
             missing.append(
                 f"no row of the evidence is of {name}" + (f" in {', '.join(topologies)}" if topologies else "")
@@ -102,7 +102,7 @@ def judge(rows: Sequence[Row]) -> Judged:
     issues = [row for row in rows if row.status is Status.ISSUE]
     limits = [said(row) for row in issues if row.result.known]
     limits += [
-        f"{row.planned.check} in {row.planned.topology}: {row.result.limit.outcome} ({row.result.limit.source})"
+        f"{row.planned.check} in {row.planned.target}: {row.result.limit.outcome} ({row.result.limit.source})"
         for row in rows
         if row.result.limit
     ]
@@ -119,7 +119,7 @@ def said(row: Row) -> str:
     """Return what a row that is not OK says, in one sentence."""
     known = row.result.known
     status = f"known Issue of {known.owner}, {known.link}" if known else str(row.status)
-    return f"{row.planned.check} in {row.planned.topology} is {status}: {row.result.reason}"
+    return f"{row.planned.check} in {row.planned.target} is {status}: {row.result.reason}"
 
 
 def few(sentences: Sequence[str]) -> list[str]:
@@ -131,7 +131,7 @@ def counted(rows: Sequence[Row]) -> str:
     if not rows:
         return "no rows"
     counts = {status: sum(row.status is status for row in rows) for status in Status}
-    topologies = dict.fromkeys(row.planned.topology for row in rows)
+    topologies = dict.fromkeys(row.planned.target for row in rows)
     told = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     return f"{told} in {', '.join(topologies)}"
 
@@ -140,7 +140,7 @@ def commands_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return one command for each topology: with the checks where they are few, else with their suites."""
     by_topology: dict[str, list[Row]] = {}
     for row in rows:
-        by_topology.setdefault(row.planned.topology, []).append(row)
+        by_topology.setdefault(row.planned.target, []).append(row)
     commands = []
     for each in by_topology.values():
         checks = [row.planned.check for row in each]

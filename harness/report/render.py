@@ -132,7 +132,7 @@ def _markdown(report: Report, name: str, **more: object) -> str:
 def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
-        rows_of[row.planned.topology].append(row)
+        rows_of[row.planned.target].append(row)
     return template.generate(
         report=report, rows_of=rows_of, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
     )

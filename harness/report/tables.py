@@ -130,7 +130,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     newest = records[-1] if records else None
     names = evidence.names()
     hosts = {name: environment_row(evidence, name, reports, compared) for name in names if name in compared}
-    ours = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.topology not in hosts))
+    ours = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.target not in hosts))
     features, drivers = feature_map(ours), driver_table(ours)
     mapped = {name for group in features for row in group.rows for name in row.cells} | {
         name for row in drivers for name in row.cells
@@ -186,7 +186,7 @@ def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -
 def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
     return tuple(
         ParityRow(
-            check=f"{row.planned.claim}, on {row.planned.topology}",
+            check=f"{row.planned.claim}, on {row.planned.target}",
             status=row.status,
             command=row.result.reproduce,
             notes=row.result.reason,
@@ -207,9 +207,9 @@ _PREFIX = {
 
 def _issue_id(row: Row) -> str:
     if row.planned.section not in TITLES:
-        return f"{_PREFIX[row.planned.section]}.{row.planned.check}.{row.planned.topology}"
+        return f"{_PREFIX[row.planned.section]}.{row.planned.check}.{row.planned.target}"
     section = list(Section).index(row.planned.section) + 1
-    return f"AP-{section}.{row.planned.check.partition('.')[2]}.{row.planned.topology}"
+    return f"AP-{section}.{row.planned.check.partition('.')[2]}.{row.planned.target}"
 
 
 def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
@@ -222,7 +222,7 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
             owner=row.result.known.owner if row.result.known else "unassigned",
             link=row.result.known.link if row.result.known else "",
             command=row.result.reproduce,
-            topology=row.planned.topology,
+            topology=row.planned.target,
             check=row.planned.check,
         )
         for row in evidence.rows
@@ -238,7 +238,7 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
             seen.setdefault((row.planned.check, limit.outcome, limit.source), []).append(row)
     return tuple(
         LimitRow(
-            topologies=tuple(row.planned.topology for row in rows),
+            topologies=tuple(row.planned.target for row in rows),
             outcome=outcome,
             check=check,
             source=source,
@@ -263,7 +263,7 @@ def proven(row: Row, about: str) -> str:
 def _matrix(evidence: Evidence, names: list[str], about: str) -> tuple[MatrixRow, ...]:
     by_check: dict[str, dict[str, Row]] = {}
     for row in evidence.rows:
-        by_check.setdefault(row.planned.check, {})[row.planned.topology] = row
+        by_check.setdefault(row.planned.check, {})[row.planned.target] = row
     matrix = []
     for check, rows in by_check.items():
         first = next(iter(rows.values())).planned

@@ -123,12 +123,12 @@ def _by_checks(item: Item, checks: Sequence[str], rows: Sequence[Row]) -> ItemAn
     if status is not Status.OK:
         blamed = [row for row in relevant if row.status is status]
         reason = (
-            "; ".join(f"{row.planned.check} in {row.planned.topology}: {row.result.reason}" for row in blamed[:_FEW])
+            "; ".join(f"{row.planned.check} in {row.planned.target}: {row.result.reason}" for row in blamed[:_FEW])
             or NOBODY_RAN_IT
         )
         if len(blamed) > _FEW:
             reason += f"; and {len(blamed) - _FEW} more"
-    first = {row.planned.topology: row for row in reversed(relevant)}
+    first = {row.planned.target: row for row in reversed(relevant)}
     commands = [_command(checks, row) for row in reversed(first.values())]
     return ItemAnswer(
         number=item.number,

@@ -52,13 +52,13 @@ def _renaming(original: str, name: str) -> Callable[[str], str]:
 def _only(run: StoredRun, topology: str) -> StoredRun:
     record = replace(
         run.record,
-        plan=tuple(row for row in run.record.plan if row.topology == topology),
+        plan=tuple(row for row in run.record.plan if row.target == topology),
         topologies={topology: run.record.topologies[topology]},
     )
     return replace(
         run,
         record=record,
-        results=tuple(row for row in run.results if row.topology == topology),
+        results=tuple(row for row in run.results if row.target == topology),
         proofs=tuple(row for row in run.proofs if row.topology == topology),
         trail_proofs=tuple(row for row in run.trail_proofs if row.topology == topology),
     )
@@ -82,7 +82,7 @@ def _renamed(record: RunRecord, rename: Callable[[str], str], run_id: str) -> Ru
     return replace(
         record,
         run_id=run_id,
-        plan=tuple(replace(row, topology=rename(row.topology), reproduce=rename(row.reproduce)) for row in record.plan),
+        plan=tuple(replace(row, target=rename(row.target), reproduce=rename(row.reproduce)) for row in record.plan),
         topologies={
             rename(name): replace(evidence, declared=replace(evidence.declared, name=rename(name)))
             for name, evidence in record.topologies.items()
@@ -91,7 +91,7 @@ def _renamed(record: RunRecord, rename: Callable[[str], str], run_id: str) -> Ru
 
 
 def _row(result: Result, rename: Callable[[str], str]) -> Result:
-    return replace(result, topology=rename(result.topology), reproduce=rename(result.reproduce))
+    return replace(result, target=rename(result.target), reproduce=rename(result.reproduce))
 
 
 def _unredacted(text: str) -> str:

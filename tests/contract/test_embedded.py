@@ -54,7 +54,7 @@ def test_direct_runs_on_the_server_of_the_wheel(
     try:
         with connect(lab.chain()) as client:
             assert client.value("SHOW server_version") == server.version
-        postgres = lab.evidence.services[0]
+        postgres = lab.evidence.service("postgres")
         assert postgres.version == server.version
         assert f"native engine: PostgreSQL {topology.postgres.version} is declared; {server} runs" in lab.evidence.notes
         code, output = lab.postgres.run(["psql", "--version"], {})

@@ -51,10 +51,10 @@ class Blog:
 
         https://github.com/pgbouncer/pgbouncer/issues/801
         """
-        pooler = self.lab.pooler
-        if pooler and not pooler.state().running:
-            assert "disconnect_client(): bad client state" in pooler.logs()
-            pooler.restart()
+        for pooler in self.lab.poolers:
+            if not pooler.state().running:
+                assert "disconnect_client(): bad client state" in pooler.logs()
+                pooler.restart()
 
     def request(
         self,

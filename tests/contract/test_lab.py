@@ -47,10 +47,10 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
                 is False
             )
         assert lab.evidence.stood
-        assert lab.evidence.services[0].settings["password_encryption"] == "scram-sha-256"
+        assert lab.evidence.service("postgres").settings["password_encryption"] == "scram-sha-256"
         if topology.pooler:
-            assert lab.evidence.services[1].settings["pool_mode"] == topology.pooler.pool_mode
-            assert lab.evidence.services[1].settings["auth_type"] == "scram-sha-256"
+            assert lab.evidence.service("pooler").settings["pool_mode"] == topology.pooler.pool_mode
+            assert lab.evidence.service("pooler").settings["auth_type"] == "scram-sha-256"
             with pytest.raises(SqlError):
                 connect(replace(lab.chain(), password="wrong"))
     finally:
@@ -94,7 +94,7 @@ def test_a_mistake_in_a_template_is_an_error_with_its_line(
     (tmp_path / "pgbouncer" / "pgbouncer.ini.j2").write_text("[pgbouncer]\n{% if %}\n")
     monkeypatch.setattr(services, "_FOLDER", tmp_path)
     monkeypatch.setattr(services._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
-    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: this template is wrong"):
+    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: invalid template"):
         stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
     nothing_is_left(any_engine, owner)
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.engine
 def latest_results(folder: Path) -> dict[tuple[str, str], Result]:
     """Return the results of the latest run, by topology and check id without its suite."""
     results = read_run(folder / "reports" / "runs" / "latest").answers()
-    return {(result.topology, result.check.partition(".")[2]): result for result in results}
+    return {(result.target, result.check.partition(".")[2]): result for result in results}
 
 
 def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def require_nothing_left(lab: Lab) -> None:
 
     def cleaned_up() -> None:
         sessions = app_sessions(lab)
-        if lab.pooler is None and sessions:
+        if not lab.poolers and sessions:
             raise NotYet(f"sessions on the server: {sessions}")
         # old PgBouncers leave a client's application_name on the server connection: the lab's name may be there, but
         # not the one of this recognition
@@ -148,12 +148,12 @@ def recognised(lab: Lab, *, also: bool = False, needed: Sequence[str] = ("pool_m
 def test_a_chain_is_recognised_and_nothing_is_left_behind(engine: Engine, owner: Owner, name: str) -> None:
     with started(engine, owner, load_topologies()[name]) as lab:
         pooler = lab.topology.pooler
-        declared = {"server_version": lab.evidence.services[0].version.split()[0], "in_recovery": "no"}
+        declared = {"server_version": lab.evidence.service("postgres").version.split()[0], "in_recovery": "no"}
         if pooler:
             declared |= {
                 "pooler": "yes",
                 "product": "PgBouncer",
-                "version": lab.evidence.services[1].version,
+                "version": lab.evidence.service("pooler").version,
                 "pool_mode": pooler.pool_mode,
                 "pool_size": str(pooler.default_pool_size),
                 "parameter.TimeZone": "kept",

@@ -174,10 +174,10 @@ def test_a_topology_that_cannot_start_exits_3_and_its_rows_are_not_run(any_name:
     assert "no_such_setting" in done.stderr
     assert "Traceback" not in done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
-    answers = {result.topology: result for result in run.answers()}
+    answers = {result.target: result for result in run.answers()}
     assert answers["direct"].status is Status.OK
     assert answers["dies"].status is Status.NOT_RUN
-    assert "did not stand" in answers["dies"].reason
+    assert "did not start" in answers["dies"].reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -371,7 +371,7 @@ def test_every_control_turns_its_check_to_issue(engine_name: str, tmp_path: Path
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [proof for proof in run.proofs if proof.applicable and not proof.proven] == []
     proven = {(proof.topology, proof.check) for proof in run.proofs if proof.proven}
-    applicable = {(result.topology, result.check) for result in run.answers() if result.status is not Status.NA}
+    applicable = {(result.target, result.check) for result in run.answers() if result.status is not Status.NA}
     assert proven == applicable
     assert run.trail_proofs, "breaks of the trail itself are tried, too"
-    assert [proof for proof in run.trail_proofs if not (proof.exact and proof.turned)] == []
+    assert [proof for proof in run.trail_proofs if not (proof.exact and proof.caught)] == []

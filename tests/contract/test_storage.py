@@ -100,7 +100,7 @@ def test_a_server_that_ended_is_never_an_issue(any_engine: Engine, owner: Owner)
         for declared in (killed_server, little):  # the server has already ended before the second check
             result = run_check(declared, planned("direct", declared.id), topology, workspace)
             assert result.status is Status.NOT_RUN, result
-            assert "the service postgres does not run" in result.reason
+            assert "the service postgres is not running" in result.reason
         workspace.close()
     finally:
         lab.close()

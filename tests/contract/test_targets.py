@@ -47,7 +47,7 @@ def verify(folder: Path, engine: str, *arguments: str) -> StoredRun:
 
 
 def issues(run: StoredRun, topology: str) -> set[str]:
-    return {result.check for result in run.answers() if result.topology == topology and result.status is Status.ISSUE}
+    return {result.check for result in run.answers() if result.target == topology and result.status is Status.ISSUE}
 
 
 def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path, name: str) -> None:
@@ -62,7 +62,7 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path,
         assert (
             not {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"} & found
         )
-    answers = {result.check: result for result in run.answers() if result.topology == "direct"}
+    answers = {result.check: result for result in run.answers() if result.target == "direct"}
     assert not [result.reason for result in answers.values() if "the check itself broke" in result.reason]
     assert answers["capture.truncate"].status is Status.NA
     assert answers["capture.truncate"].reason == "the audit target does not claim to record a TRUNCATE"
@@ -78,7 +78,7 @@ def test_a_session_setting_misattributes_writes_on_shared_connections(tmp_path: 
     assert shared & issues(run, "session") == {"actor.many-clients"}
     assert shared | {"actor.moved-connection"} <= issues(run, "transaction")
     wrong = {
-        result.topology: next(
+        result.target: next(
             expectation.observed
             for expectation in result.expectations
             if expectation.name.startswith("writes attributed")
@@ -111,7 +111,7 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
         (MINE, SQL + "\n-- a comment\nCREATE TABLE public.log (n int);\n", ("mine.sql:5", "42P07")),
         (MINE, "CREATE TABLE public.log (n integr);\n", ("mine.sql:1", "42704")),
         (MINE, SQL + "-- \0\nSELECT 1;\n", ("mine.sql:3", "NUL")),
-        (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot be run here")),
+        (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot run here")),
         (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "not by psql")),
         (MINE + 'coverage = "SELECT 1, 2"\n', SQL, ("mine.toml:11", "needed schema, table, problem")),
         (MINE + 'age = "SELECT %(age)s::int"\n', SQL, ("mine.toml:11", "22P02")),

@@ -39,7 +39,7 @@ STORAGE = "in memory, 1024 MiB at most"
 def planned(topology: str, check: str) -> PlannedCheck:
     section = Section(check.partition(".")[0])
     return PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check,
         claim=f"the claim of {check}",
         section=section,
@@ -104,7 +104,7 @@ def result(topology: str, check: str, status: Status = Status.OK, reason: str = 
     row = planned(topology, check)
     held = status is not Status.ISSUE
     return Result(
-        topology=topology,
+        target=topology,
         check=check,
         status=status,
         reason=reason,

@@ -493,7 +493,7 @@ def test_documented_behaviour_of_an_unknown_feature_is_an_error_before_anything_
         (["postgresql://app:pa@ss@127.0.0.1:1/x"], "write %40 for @"),
         (["host=127.0.0.1 port=1 user=app dbname=x", "--declared", "version=abc"], "expected a number"),
         (["--most-connections", "1"], "from 3 to 100"),
-        (["not a connection string"], "no connection string"),
+        (["not a connection string"], "invalid connection string"),
     ],
 )
 def test_what_cannot_be_identified_is_one_clear_error(

@@ -34,7 +34,7 @@ def row(
 ) -> Row:
     reproduce = f"nox -s topology-{topology} -- --check {check}"
     planned = PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check,
         claim="c",
         section=Section.POOLING,
@@ -49,7 +49,7 @@ def row(
         else None
     )
     result = Result(
-        topology=topology,
+        target=topology,
         check=check,
         status=status,
         reason="" if status is Status.OK else "why",

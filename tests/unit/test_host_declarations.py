@@ -477,7 +477,7 @@ def test_an_invalid_connection_string_is_not_repeated(tmp_path: Path, dsn: str) 
     with pytest.raises(ConfigError) as caught:
         resolved(tmp_path, VARIABLES | {"STAGING_URL": dsn})
     assert caught.value.where == "environments.staging.dsn"
-    assert "no connection string" in caught.value.what
+    assert "invalid connection string" in caught.value.what
     assert SECRET not in str(caught.value)
 
 

@@ -33,7 +33,7 @@ ASPECTS = ("two-callers", "repeated", "failure", "no-trigger")
 def planned(where: str, label: PathLabel, aspect: str = "") -> PlannedCheck:
     check = f"path.{label.name}" + (f"-{aspect}" if aspect else "")
     return PlannedCheck(
-        topology=where,
+        target=where,
         check=check,
         claim=f"{label.title}: the claim of {aspect or 'the path itself'}",
         section=Section.PATHS,
@@ -50,7 +50,7 @@ def answer(
     held = status is not Status.ISSUE
     judged = status in {Status.OK, Status.ISSUE}
     return Result(
-        topology=row.topology,
+        target=row.target,
         check=row.check,
         status=status,
         reason=reason,

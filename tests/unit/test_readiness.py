@@ -50,7 +50,7 @@ def row(
     command = f"nox -s topology-{topology} -- --check {check}"
     return Row(
         planned=PlannedCheck(
-            topology=topology,
+            target=topology,
             check=check,
             claim=f"the claim of {check}",
             section=Section.PATHS if check.startswith("path.") else Section.ACTOR,
@@ -59,7 +59,7 @@ def row(
             reproduce=command,
         ),
         result=Result(
-            topology=topology,
+            target=topology,
             check=check,
             status=status,
             reason="" if status is Status.OK else "for a reason",
@@ -75,7 +75,7 @@ def evidence(rows: Iterable[Row], hosts: tuple[str, ...] = ("staging",)) -> Evid
     rows = tuple(rows)
     records = {
         name: replace(record(), evidence_class=EvidenceClass.HOST if name in hosts else EvidenceClass.CI)
-        for name in dict.fromkeys(each.planned.topology for each in rows)
+        for name in dict.fromkeys(each.planned.target for each in rows)
     }
     return Evidence(rows=rows, topologies={}, records=records, folders={})
 

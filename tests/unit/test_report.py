@@ -221,7 +221,7 @@ def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
 
 def test_an_item_is_ok_only_if_all_its_checks_are(tmp_path: Path) -> None:
     plan = PLAN
-    all_ok = [result(row.topology, row.check) for row in plan]
+    all_ok = [result(row.target, row.check) for row in plan]
     run = store_run(tmp_path, all_ok)
     # the first item needs more checks than this plan has
     report = build_report(merge([run], plan), tmp_path)
@@ -285,7 +285,7 @@ def test_the_json_report_is_indented_as_a_whole(report: Report, written: dict[st
 
 def test_rows_of_a_topology_keep_their_order_after_a_replacement(tmp_path: Path) -> None:
     evidence = merge([store_run(tmp_path, mixed())], PLAN)
-    assert [row.planned.topology for row in evidence.of("session")] == ["session"] * len(CHECKS)
+    assert [row.planned.target for row in evidence.of("session")] == ["session"] * len(CHECKS)
     fewer = replace(evidence, rows=evidence.of("direct"))
     assert fewer.names() == ["direct"]
     assert fewer.of("session") == ()

@@ -66,7 +66,7 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
         ('summary = "mine"', 'sumary = "mine"', "sumary"),
         ('install = ["mine.sql"]', 'install = ["other.sql"]', "mine.toml:3: install: "),
         ('tables = ["public.log"]', "tables = []", "tables"),
-        ('summary = "mine"', "summary = ", "it is not TOML"),
+        ('summary = "mine"', "summary = ", "invalid TOML"),
     ],
 )
 def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -110,7 +110,7 @@ def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:
     assert lacking("capture.truncate", plain) == "the audit target does not claim to record a TRUNCATE"
     assert lacking("capture.insert", plain) == ""
     assert "does not claim to redact" in lacking("redaction.insert", plain)
-    assert "set for the session" in lacking("actor.residue", session)
+    assert "sets its actor for the session" in lacking("actor.residue", session)
     assert "whose own functions" in lacking("retention.purge", session)
     for check in checks.values():
         assert "audit target" not in (check.lacking(direct, reference_target()) or ""), check.id

@@ -324,7 +324,7 @@ def pg_dump(ctx: CheckContext) -> Outcome:
     lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
     works, finished = works_here(ctx, "pg-dump"), Event()
     paths: set[str] = set()
-    address = (lab.postgres if ctx.sabotaged and not works else lab.services[-1]).inside
+    address = (lab.postgres if ctx.sabotaged and not works else lab.outermost).inside
 
     def read_search_path() -> Counter[str]:
         seen: Counter[str] = Counter()
