@@ -10,12 +10,11 @@ import jinja2
 import msgspec
 
 from harness import places
-from harness.model import Status
 from harness.redaction import Redactor
+from harness.report import columns
 from harness.report.escape import Ready, code, link, text
 from harness.report.feature_map import anchor
 from harness.report.junit_report import junit
-from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -133,9 +132,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
         rows_of[row.planned.topology].append(row)
-    return template.generate(
-        report=report, rows_of=rows_of, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
-    )
+    return template.generate(report=report, rows_of=rows_of, titles=TITLES, columns=columns, anchor=anchor, **more)
 
 
 @cache
@@ -155,12 +152,10 @@ def _markdown_environment() -> jinja2.Environment:
 
 @cache
 def _html_environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(places.TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=True,
     )
-    environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
-    return environment

@@ -15,6 +15,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.path_rows import PathRow, path_rows
+from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
@@ -246,18 +247,6 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
         )
         for (check, outcome, source), rows in seen.items()
     )
-
-
-def proven(row: Row, about: str) -> str:
-    """Say whether a check has been shown to fail when what it watches is broken: here, and for this code."""
-    applicable = [proof for proof in row.proofs if proof.applicable]
-    if row.status is Status.NA or (row.proofs and not applicable):
-        return ""
-    if not row.proofs:
-        return "not proven yet"
-    if not all(proof.proven for proof in applicable):
-        return "unproven"
-    return "proven" if about in {"", "reference"} else "proven on the reference"
 
 
 def _matrix(evidence: Evidence, names: list[str], about: str) -> tuple[MatrixRow, ...]:

@@ -93,7 +93,7 @@ def walk(rows: Sequence[Row], attestations: Sequence[Attestation] = ()) -> list[
 
     An item of human work is N/A, or OK by what an operator signed.
     """
-    signed = {attestation.item: attestation for attestation in attestations}
+    signed: dict[str, Attestation] = {attestation.item: attestation for attestation in attestations}
     checks_of: dict[str, list[str]] = {}
     for check in catalogue().checks:
         checks_of.setdefault(check.item, []).append(check.id)

@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
-import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness import places
 from harness.config import convert
 from harness.errors import ConfigError
 from harness.host.readiness_file import GUIDANCE, Guidance, GuidanceItem, ReadinessArea, Workflow
@@ -26,13 +23,16 @@ from harness.model import (
     Severity,
     Status,
 )
-from harness.report.escape import Ready, code, link, text
+from harness.preflight.gates import PreflightRow
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
+from harness.report.render import fragments
+from harness.report.tables import ParityRow, build_report
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 KNOWN = KnownIssue(check="actor.residue", link="https://example.org/7", owner="ada", expires="2099-01-01")
 LIMIT = Limit(outcome="notifications are lost", source="https://example.org/doc")
@@ -346,18 +346,10 @@ def _signed() -> dict[str, str]:
     }
 
 
-def _rendered(name: str, **report: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(places.TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 -- Markdown, as the report renders it
-        finalize=text,
-    )
-    environment.filters |= {"code": code, "ready": Ready, "link": link}
-    return environment.get_template(name).render(report=SimpleNamespace(**report))
+def _printed(name: str, folder: Path, **tables: Any) -> str:
+    """Return the Markdown of one table, as it is spliced into a document."""
+    empty = build_report(Evidence(rows=(), topologies={}, records={}, folders={}), folder)
+    return fragments(replace(empty, **tables))[name]
 
 
 def _cells(rendered: str, first: str) -> list[list[str]]:
@@ -372,10 +364,10 @@ def _cells(rendered: str, first: str) -> list[list[str]]:
     ]
 
 
-def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert() -> None:
+def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert(tmp_path: Path) -> None:
     evil = replace(area(), area="a | b\n<script>", host_responsibility="| x |\r\n# heading")
     rows = readiness([evil, area("nothing.here")], evidence([row("actor.a", limit=LIMIT)]))
-    rendered = _rendered("_readiness.md.j2", readiness=rows, decisions=(_decide(replace(WORKFLOW, paths=())),))
+    rendered = _printed("readiness", tmp_path, readiness=rows, decisions=(_decide(replace(WORKFLOW, paths=())),))
     header, *cells = _cells(rendered, "Area")
     assert header == ["Area", "Stance", "Evidence", "Host responsibility"]
     assert [len(each) for each in cells] == [4, 4]
@@ -386,26 +378,20 @@ def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert() -> None
     assert [each[1] for each in _cells(rendered, "Condition")[1:]] == ["yes", "yes", "no"]
 
 
-def test_nothing_declared_is_said_to_be_not_run() -> None:
-    assert _rendered("_readiness.md.j2", readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
-    assert "Not run: `harness.toml`" in _rendered("_preflight.md.j2", preflight=())
-    assert "Not run: `harness.toml`" in _rendered("_parity.md.j2", parity=())
+def test_nothing_declared_is_said_to_be_not_run(tmp_path: Path) -> None:
+    assert _printed("readiness", tmp_path, readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
+    assert "Not run: `harness.toml`" in _printed("preflight", tmp_path, preflight=())
+    assert "Not run: `harness.toml`" in _printed("parity", tmp_path, parity=())
 
 
-def test_preflight_and_parity_have_their_columns() -> None:
-    made = SimpleNamespace(
-        item="a | b",
-        check="unit tests, on direct",
-        status=Status.OK,
-        evidence="pyproject.toml:3",
-        command="nox -s t",
-        notes="x",
-    )
-    assert _cells(_rendered("_preflight.md.j2", preflight=(made,)), "Item") == [
+def test_preflight_and_parity_have_their_columns(tmp_path: Path) -> None:
+    item = PreflightRow(item="a | b", status=Status.OK, evidence="pyproject.toml:3", notes="x")
+    suite = ParityRow(check="unit tests, on direct", status=Status.OK, command="nox -s t", notes="x")
+    assert _cells(_printed("preflight", tmp_path, preflight=(item,)), "Item") == [
         ["Item", "Status", "Evidence / notes"],
         [r"a \| b", "OK", "`pyproject.toml:3`: x"],
     ]
-    assert _cells(_rendered("_parity.md.j2", parity=(made,)), "Check") == [
+    assert _cells(_printed("parity", tmp_path, parity=(suite,)), "Check") == [
         ["Check", "Status", "Evidence"],
         ["unit tests, on direct", "OK", "`nox -s t`: x"],
     ]
