@@ -301,4 +301,4 @@ def test_an_answer_to_another_declaration_is_none(tmp_path: Path) -> None:
     assert merge([stored], [row]).rows[0].status is Status.OK
     changed = merge([stored], [replace(row, declared_as="another")])
     assert changed.rows[0].status is Status.NOT_RUN
-    assert "harness.toml said otherwise" in changed.left_out[0]
+    assert "its declaration in harness.toml has changed since" in changed.left_out[0]

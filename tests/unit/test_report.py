@@ -69,7 +69,7 @@ def test_runs_on_other_servers_are_not_mixed_and_are_named(tmp_path: Path) -> No
     assert [row.status for row in evidence.of("direct")] == [Status.OK, Status.NOT_RUN, Status.NOT_RUN]
     note = next(why for why in evidence.left_out if old.record.run_id in why and "for direct" in why)
     assert "other servers" in note
-    assert "rows that are Issue (1)" in note  # what is left out is not hushed up
+    assert "its Issue rows (1)" in note
     assert evidence.missing("docker") == list(NAMES)
 
 
