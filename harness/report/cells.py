@@ -1,4 +1,4 @@
-"""What a table cell holds. Each kind of content says how it looks in Markdown and how in HTML, in one place."""
+"""The contents of a table cell. Each kind of content defines its Markdown and its HTML in one place."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Code(Struct, frozen=True):
         return code(self.value)
 
     def html(self) -> Markup:
-        return _element("code", self.value) if self.value else Markup()
+        return element("code", self.value) if self.value else Markup()
 
 
 class Identifier(Struct, frozen=True):
-    """An id of a check, or an image: code in HTML, and plain in Markdown, where code spans widen a table too much."""
+    """The id of a check, or an image: code in HTML; plain text in Markdown, where code spans make a table too wide."""
 
     value: str
 
@@ -55,7 +55,7 @@ class Identifier(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A link into the evidence or into the report itself; both addresses are made by the report."""
+    """A link into the evidence or the report. The report itself makes these addresses."""
 
     label: str
     target: str
@@ -64,11 +64,11 @@ class Link(Struct, frozen=True):
         return link(self.label, self.target)
 
     def html(self) -> Markup:
-        return _element("a", self.label, href=self.target)
+        return element("a", self.label, href=self.target)
 
 
 class Source(Struct, frozen=True):
-    """An address that somebody else wrote: a link if it is a web address, else code.
+    """An address from outside: a link if it is a web address, else code.
 
     :param label: what Markdown shows instead of the address.
     """
@@ -86,7 +86,7 @@ class Source(Struct, frozen=True):
 
 
 class Badge(Struct, frozen=True):
-    """A status, with a remark such as `limit`."""
+    """A status, optionally with a remark such as `limit`."""
 
     status: Status
     remark: str = ""
@@ -95,8 +95,8 @@ class Badge(Struct, frozen=True):
         return text(f"{self.status} ({self.remark})" if self.remark else self.status)
 
     def html(self) -> Markup:
-        badge = _element("span", self.status, css=f"s s-{self.status.replace(' ', '').replace('/', '')}")
-        return badge + " " + _element("small", self.remark) if self.remark else badge
+        badge = element("span", self.status, css=f"s s-{self.status.replace(' ', '').replace('/', '')}")
+        return badge + " " + element("small", self.remark) if self.remark else badge
 
 
 class Strong(Struct, frozen=True):
@@ -108,7 +108,7 @@ class Strong(Struct, frozen=True):
         return Ready(f"**{text(self.value)}**")
 
     def html(self) -> Markup:
-        return _element("small", self.value)
+        return element("small", self.value)
 
 
 class Faint(Struct, frozen=True):
@@ -124,11 +124,11 @@ class Faint(Struct, frozen=True):
         return text(self.value)
 
     def html(self) -> Markup:
-        return _element(self.element, self.value, css="faint")
+        return element(self.element, self.value, css="faint")
 
 
 class Gap(Struct, frozen=True):
-    """What separates two pieces. It is written into the report unescaped, so it never holds a value."""
+    """A separator between two pieces. The report prints it unescaped, so it never contains a value from outside."""
 
     in_markdown: str
     in_html: str
@@ -141,7 +141,7 @@ class Gap(Struct, frozen=True):
 
 
 class Anchor(Struct, frozen=True):
-    """Where a link into a Markdown table leads; in HTML the row itself carries the id."""
+    """The target of links to a row of a Markdown table; in HTML the row itself has the id."""
 
     name: str
 
@@ -153,7 +153,7 @@ class Anchor(Struct, frozen=True):
 
 
 class Expectations(Struct, frozen=True):
-    """What a check compared: the number in Markdown, all of it on demand in HTML."""
+    """The expectations of a check: their number in Markdown, and all of them on demand in HTML."""
 
     compared: tuple[Expectation, ...]
 
@@ -172,10 +172,10 @@ class Expectations(Struct, frozen=True):
 
 
 class Cell(Struct, frozen=True):
-    """The pieces of a cell, in their order.
+    """The pieces of a cell, in order.
 
     :param css: the class of the HTML cell.
-    :param title: what HTML shows when the pointer rests on the cell.
+    :param title: the tooltip of the HTML cell.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -186,11 +186,11 @@ class Cell(Struct, frozen=True):
         return Ready("".join(piece.markdown() for piece in self.pieces))
 
     def html(self) -> Markup:
-        return _element("td", Markup().join(piece.html() for piece in self.pieces), css=self.css, title=self.title)
+        return element("td", Markup().join(piece.html() for piece in self.pieces), css=self.css, title=self.title)
 
 
 def joined(gap: Gap, *pieces: Piece | None) -> tuple[Piece, ...]:
-    """Return pieces with a gap between each two; None is left out."""
+    """Return pieces separated by a gap, without those that are None."""
     found: list[Piece] = []
     for piece in pieces:
         if piece is not None:
@@ -198,7 +198,7 @@ def joined(gap: Gap, *pieces: Piece | None) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def _element(name: str, content: object, *, css: str = "", href: str = "", title: str = "") -> Markup:
+def element(name: str, content: object, *, css: str = "", href: str = "", title: str = "") -> Markup:
     """Return an HTML element; content and attributes are escaped, unless the content is Markup already."""
     found = {"class": css, "href": href, "title": title}
     attributes = "".join(f' {attribute}="{escape(value)}"' for attribute, value in found.items() if value)

@@ -1,11 +1,11 @@
 """The columns of every table of the report: a heading, and what each cell shows.
 
 Both the Markdown macro (`templates/_table.md.j2`) and the HTML macro (`templates/_table.html.j2`) print these
-definitions. The tables that the linter knows have their headings in `harness/markdown/headings.py`: a column that is
-added there is a column of Markdown, HTML and the linter. A column that is added here is one of Markdown and HTML.
+definitions. The tables that the linter reads have their headings in `harness/markdown/headings.py`. To add a column to
+one of them, add it there: Markdown, HTML and the linter follow. To add a column to another table, add it here.
 
-Templates get this module as `columns`: constants where a table has fixed columns, functions where it has one column
-for each topology.
+Templates get this module as `columns`. A table with fixed columns is a constant; a table with a column for each
+topology is a function.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from harness.report.topology_rows import TopologyRow
     from harness.report.walkthrough import ItemAnswer
 
-#: given a row, what the cell shows
+#: returns what a cell shows, given the row
 Accessor = Callable[[Any], Cell]
 
 _COMMA = Gap(", ", ", ")
@@ -60,7 +60,7 @@ class Column(Struct, frozen=True):
 
     :param heading: what is printed above it.
     :param cell: what the cell of a row shows.
-    :param in_html: what it shows in HTML, where that is more than fits into Markdown.
+    :param in_html: what it shows in HTML, if HTML has room for more.
     """
 
     heading: str
@@ -115,11 +115,12 @@ def _evidence_and_notes(evidence: str, gap: Gap) -> Accessor:
 
 
 def headed(table: Sequence[Heading], cells: Mapping[str, Accessor]) -> Columns:
-    """Return the columns of a table whose headings the linter knows, too.
+    """Return the columns of a table that the linter also reads.
 
-    :param cells: by the key of a column what its cells show; a column that is not in it shows the attribute of the
-        row that is named like its key.
-    :raises ValueError: when the table has no column of such a key.
+    :param table: one of the tables of `harness/markdown/headings.py`.
+    :param cells: what the cells of a column show, by its key. A column without an entry shows the attribute of the row
+        that is named like its key.
+    :raises ValueError: when `cells` has a key that the table does not have.
     """
     if unknown := cells.keys() - {heading.key for heading in table}:
         raise ValueError(f"unknown columns {', '.join(sorted(unknown))}, see harness/markdown/headings.py")
@@ -138,7 +139,7 @@ RECAP: Columns = (
     Column("Topology", lambda entry: Cell((Text(entry[0]),))),
     Column("OK", _counted("ok")),
     Column("Issue", _counted("issue")),
-    Column("of them known", _counted("known")),
+    Column("of which known", _counted("known")),
     Column("N/A", _counted("na")),
     Column("Not run", _counted("not_run")),
 )
@@ -234,7 +235,7 @@ PREFLIGHT = headed(
 
 
 def _answer(row: ItemAnswer) -> Cell:
-    """Return why an item has its status, and what shows it: a command and its checks, or what somebody signed."""
+    """Return the reason for an item's status, and its evidence: a command with its checks, or what was signed."""
     gap = Gap("; ", " ")
     reason = Text(row.reason) if row.reason else None
     if not row.checks:
@@ -360,7 +361,7 @@ def _evidence(row: Row) -> Cell:
 
 
 def _all_evidence(row: Row) -> Cell:
-    """Return what HTML has room for: also facts, and every expectation."""
+    """Return everything about a row, including its facts and every expectation."""
     result = row.result
     pieces: list[Piece] = []
     for piece in ([Text(result.reason)] if result.reason else []) + _pids(row):

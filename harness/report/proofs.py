@@ -1,4 +1,4 @@
-"""What deliberate breaks have shown about a check, in words."""
+"""Results of controls and of breaks of the audit trail, in words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def proven(row: Row, about: str) -> str:
-    """Return whether a check has been shown to fail when what it watches is broken: in its topology, for this code.
+    """Return whether controls turned a check to Issue, in its topology and for this code; "" if none applies.
 
-    :param about: the name of the audit target that the evidence is about; controls break the reference layer only.
+    :param about: the name of the audit target that the evidence is about. Controls break only the reference layer.
     """
     applicable = [proof for proof in row.proofs if proof.applicable]
     if row.status is Status.NA or (row.proofs and not applicable):
@@ -27,9 +27,9 @@ def proven(row: Row, about: str) -> str:
 
 
 def exactness(proof: TrailProof) -> str:
-    """Return whether a break of the audit trail turned exactly the checks that watch what it broke."""
+    """Return whether a break of the audit trail turned exactly the checks that cover it."""
     if proof.exact:
         return "yes"
-    stayed = f"; stayed green: {', '.join(proof.stayed)}" if proof.stayed else ""
-    beside = f"; turned beside: {', '.join(proof.beside)}" if proof.beside else ""
-    return f"no{stayed}{beside}"
+    missed = f"; stayed green: {', '.join(proof.stayed)}" if proof.stayed else ""
+    unexpected = f"; turned unexpectedly: {', '.join(proof.beside)}" if proof.beside else ""
+    return f"no{missed}{unexpected}"
