@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
 from harness.lint.commands import PointerVerdict
 from harness.lint.findings import quoted
+from harness.markdown.headings import TOPOLOGY, name_of
 from harness.markdown.inline import SpanKind
 from harness.markdown.tables import Kind
 from harness.model import Severity, Status
@@ -157,7 +158,8 @@ def r4_ok_points_to_something(page: Page) -> Iterator[LintFinding]:
         yield from _gone(page, entry, "notes", sure=False)
     for table in page.tables(Kind.TOPOLOGY):
         if "evidence" not in table.columns:
-            yield page.error(table.line, "R4", "the topology table has no column Evidence link", f"add it: {_POINT}")
+            name = name_of(TOPOLOGY, "evidence")
+            yield page.error(table.line, "R4", f"the topology table has no column {name}", f"add it: {_POINT}")
     for entry in page.rows(Kind.TOPOLOGY):
         if "evidence" not in entry.table.columns:
             continue

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.lint.findings import quoted
 from harness.lint.statuses import WITH_STATUS, is_blank, reason_of, status_of
+from harness.markdown.headings import TOPOLOGY, name_of
 from harness.markdown.tables import Kind
 from harness.model import EvidenceClass, PoolMode, Status
 
@@ -70,7 +71,7 @@ def r6_class_is_labelled(page: Page) -> Iterator[LintFinding]:
 
 def r7_class_is_one_of_two(page: Page) -> Iterator[LintFinding]:
     """Each environment is CI or host."""
-    yield from _without_column(page, "class", "R7", "Class", "CI or host in each row")
+    yield from _without_column(page, "class", "R7", "CI or host in each row")
     for entry in page.rows(Kind.TOPOLOGY):
         told = entry.text("class")
         if "class" in entry.table.columns and told not in _CLASSES:
@@ -85,7 +86,7 @@ def r7_class_is_one_of_two(page: Page) -> Iterator[LintFinding]:
 
 def r8_matches_prod(page: Page) -> Iterator[LintFinding]:
     """Matches prod is yes, no or partial; partial has its paragraph; CI is never yes."""
-    yield from _without_column(page, "matches", "R8", "Matches prod", "yes, no or partial in each row")
+    yield from _without_column(page, "matches", "R8", "yes, no or partial in each row")
     for entry in page.rows(Kind.TOPOLOGY):
         if "matches" not in entry.table.columns:
             continue
@@ -142,8 +143,8 @@ def _names(text: str, name: str) -> bool:
 
 def r9_pooler_has_a_mode(page: Page) -> Iterator[LintFinding]:
     """A pooler stands with its mode."""
-    yield from _without_column(page, "product", "R9", "Pooler product", "none where there is no pooler")
-    yield from _without_column(page, "mode", "R9", "Pool mode", "session, transaction or statement")
+    yield from _without_column(page, "product", "R9", "none where there is no pooler")
+    yield from _without_column(page, "mode", "R9", "session, transaction or statement")
     for entry in page.rows(Kind.TOPOLOGY):
         if is_not_run(entry) or not {"product", "mode"} <= set(entry.table.columns):
             continue
@@ -170,7 +171,7 @@ def r9_pooler_has_a_mode(page: Page) -> Iterator[LintFinding]:
 
 def r10_sandbox_is_for_tests(page: Page) -> Iterator[LintFinding]:
     """A test sandbox never stands for production."""
-    yield from _without_column(page, "sandbox", "R10", "Sandbox note", "that the sandbox is for tests only")
+    yield from _without_column(page, "sandbox", "R10", "that the sandbox is for tests only")
     mend = "say that the sandbox is for tests only, and stands for no production"
     for entry in page.rows(Kind.TOPOLOGY):
         note = entry.text("sandbox")
@@ -263,7 +264,8 @@ def r17_no_parity_is_implied(page: Page) -> Iterator[LintFinding]:
             )
 
 
-def _without_column(page: Page, column: str, rule: str, name: str, content: str) -> Iterator[LintFinding]:
+def _without_column(page: Page, column: str, rule: str, content: str) -> Iterator[LintFinding]:
+    name = name_of(TOPOLOGY, column)
     for table in page.tables(Kind.TOPOLOGY):
         if column not in table.columns:
             yield page.error(table.line, rule, f"the topology table has no column {name}", f"add it: {content}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.markdown.blocks import Blocks, split_cells
+from harness.markdown.headings import key_of
 from harness.markdown.inline import Span, plain, spans
 
 if TYPE_CHECKING:
@@ -36,34 +37,6 @@ class Kind(StrEnum):
 
 #: a line of its own says what the next table below it is
 MARKERS = {"STG-HOST-TOPOLOGY-TEMPLATE": Kind.TOPOLOGY, "STG-AUDITED-PATH-RUBRIC": Kind.PATHS}
-
-#: how a column is called here, and how people head it, once hints in parentheses are gone
-_COLUMNS = {
-    "environment": r"environments?|env",
-    "class": r"(evidence )?class",
-    "chain": r"chain",
-    "product": r"pooler( product)?",
-    "mode": r"(pool(ing|er)? )?mode",
-    "pools": r"(\w+ )?pools?( sizes?)?",
-    "prepare": r"prepared?( policy| statements)?",
-    "sandbox": r"sandbox( note)?",
-    "matches": r"matches prod(uction)?",
-    "evidence": r"evidence( link)?|(evidence ?/ ?)?(pointers?|notes)",
-    "path": r"(audited )?(write )?path",
-    "kind": r"kind",
-    "status": r"status",
-    "question": r"question",
-    "answer": r"answer",
-    "checklist": r"checklist( item)?",
-    "item": r"item",
-    "check": r"check",
-    "p": r"p|priority",
-    "id": r"id",
-    "symptom": r"symptom",
-    "area": r"(likely )?area",
-    "owner": r"owner",
-    "link": r"links?",
-}
 
 #: the columns that make a table one of ours: all of the first, and as many of the second as the number says
 _SIGNS: dict[Kind, tuple[frozenset[str], frozenset[str], int]] = {
@@ -245,7 +218,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Table:
         line=lines[0][0] + 1,
         last_line=lines[-1][0] + 1,
         header=texts,
-        columns=tuple(map(_column, texts)),
+        columns=tuple(map(key_of, texts)),
         rows=tuple(_row(text, number + 1, len(header)) for number, text in lines[2:]),
     )
 
@@ -254,14 +227,6 @@ def _row(line: str, number: int, width: int) -> TableRow:
     cells = split_cells(line)
     padded = [*cells, *[""] * (width - len(cells))][:width]
     return TableRow(number, tuple(TableCell(each) for each in padded), max(0, len(cells) - width))
-
-
-def _column(text: str) -> str:
-    name = re.sub(r"\([^()]*\)", "", text.lower()).replace("?", "").replace(":", "")
-    name = " ".join(name.split())
-    if re.fullmatch(r"notes?( .*)?", name):
-        return "notes"
-    return next((column for column, shape in _COLUMNS.items() if re.fullmatch(shape, name)), "")
 
 
 def kind_of(columns: Sequence[str]) -> Kind | None:

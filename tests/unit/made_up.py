@@ -1,4 +1,4 @@
-"""Evidence that is made up, for tests of what is done with it."""
+"""Made-up evidence for tests of the store and the report."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def result(topology: str, check: str, status: Status = Status.OK, reason: str = 
 
 
 def mixed() -> list[Result]:
-    """One of every kind of answer."""
+    """Return a result of every kind."""
     accepted = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
     return [
         result("direct", "capture.insert"),
@@ -141,7 +141,7 @@ def store_run(
     redact: Callable[[str], str] | None = None,
 ) -> StoredRun:
     store = RunStore(folder, written or record(), redact or Redactor())
-    for each in results:
-        store.append(each)
+    for result in results:
+        store.append(result)
     store.close()
     return read_run(store.folder)
