@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
-_PRINTS_ONLY = ("cli", "report")
+#: they decide no result of a run
+_PRINTS_ONLY = ("cli", "lint", "markdown", "report")
 
 
 def provenance() -> Provenance:

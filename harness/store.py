@@ -229,9 +229,7 @@ class StoredRun(msgspec.Struct, frozen=True):
         }[self.record.state]
         return tuple(
             stored.get((row.target, row.check))
-            or Result(
-                target=row.target, check=row.check, status=Status.NOT_RUN, reason=reason, reproduce=row.reproduce
-            )
+            or Result(target=row.target, check=row.check, status=Status.NOT_RUN, reason=reason, reproduce=row.reproduce)
             for row in self.record.plan
         )
 

@@ -109,7 +109,7 @@ class CheckContext(CheckRecord):
         return self.mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}
 
     def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
-        """Return the findings of a client that knew only the address of the chain, and the declared facts by name."""
+        """Return the findings of a client that knew only the addresses, and the declared facts by name."""
         return self._lab.evidence.findings, declared_facts(self.topology, self._lab.evidence) | self.declared
 
     def trail_reader(self) -> Client:

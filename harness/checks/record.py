@@ -56,7 +56,7 @@ class CheckRecord:
     def expect(self, name: str, observed: T, *, equals: T) -> bool:
         """Compare one fact, record the comparison, and go on either way.
 
-        :param name: unique in the check; controls and reports refer to it.
+        :param name: controls name the expectation by it, and reports show it.
         :param observed: any value that can be compared; the evidence holds it as :func:`spell` prints it.
         :param equals: the expected value.
         :return: whether the expectation held.

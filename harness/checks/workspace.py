@@ -49,14 +49,14 @@ class Workspace:
     def __init__(self, lab: Lab, target: AuditTarget, fixtures: Fixtures) -> None:
         """Install the trail and the fixture tables in the template database.
 
-        :raises DatabaseError: naming file, line and SQLSTATE.
+        :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
         self.target = target
         #: the fixture tables by name: `done` when capture is attached, else the error
         self.attached: dict[str, str] = {}
         self._thread = local()
-        self._chores: list[Client] = []
+        self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
         #: whether a server had ended, or its memory was full, when a check last asked
@@ -66,7 +66,7 @@ class Workspace:
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
         owner = lab.roles.owner.name
         try:
-            create_database(self._chore(), _TEMPLATE, owner=owner)
+            create_database(self._admin(), _TEMPLATE, owner=owner)
             with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
                 target.install_in(client)
                 run_files(client, [fixtures.sql])
@@ -89,7 +89,7 @@ class Workspace:
                 self.attached[table] = describe(error)
                 if table == fixtures.attached[0]:  # an ordinary table: an error is the fault of the statement
                     raise DatabaseError(
-                        f"statements.attach does not run for {table}: {describe(error)}",
+                        f"statements.attach failed for {table}: {describe(error)}",
                         where=at_key(self.target.where, "attach"),
                         hint=error.diag.message_hint or "",
                     ) from None
@@ -98,18 +98,18 @@ class Workspace:
 
     def new_database(self, name: str, template: str | None = None) -> None:
         """Create a database that belongs to the owner: a clone of the template, or an empty one."""
-        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
+        create_database(self._admin(), name, owner=self._lab.roles.owner.name, template=template)
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""
         try:
             if self._left_bytes >= self._may_be_left_bytes:
-                drop_database(self._chore(), name)
-            elif self._left_bytes + (size := leave_database(self._chore(), name)) <= self._may_be_left_bytes:
+                drop_database(self._admin(), name)
+            elif self._left_bytes + (size := leave_database(self._admin(), name)) <= self._may_be_left_bytes:
                 with self._starting:
                     self._left_bytes += size
             else:  # a large database, while there is still room for ordinary ones
-                drop_database(self._chore(), name)
+                drop_database(self._admin(), name)
         except SqlError:
             pass
         except HarnessError:
@@ -181,21 +181,21 @@ class Workspace:
 
     def forget_connections(self) -> None:
         """Open new connections from now on, because the server was restarted."""
-        for client in self._chores:
+        for client in self._admin_clients:
             client.close()
-        self._chores.clear()
+        self._admin_clients.clear()
 
     def close(self) -> None:
         """Close the workspace's own connections, once the host is no longer starting: the lab removes it."""
         if self._host:
             wait([self._host], timeout=_HOST_STARTS_S)
-        for client in self._chores:
+        for client in self._admin_clients:
             client.close()
 
-    def _chore(self) -> Client:
+    def _admin(self) -> Client:
         """Return the connection of this thread that creates and drops databases."""
         client: Client | None = getattr(self._thread, "client", None)
         if client is None or client.closed:
             client = self._thread.client = self._lab.connect_admin()
-            self._chores.append(client)
+            self._admin_clients.append(client)
         return client

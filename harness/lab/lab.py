@@ -246,9 +246,7 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
         prepare, why = effective_prepare(topology, version)
         notes += [why] if why else []
         if topology.pooler.peered and not knows_peering(version):
-            notes.append(
-                f"the PgBouncers are not peered: PgBouncer supports peers from 1.19 on, and this is {version}"
-            )
+            notes.append(f"the PgBouncers are not peered: PgBouncer supports peers from 1.19 on, and this is {version}")
     elif topology.pooler:  # no console to ask for the effective settings: the declared ones
         found.append(_evidence(lab.outermost, lab.outermost.origin.version, topology.pooler.settings))
     return TopologyEvidence(

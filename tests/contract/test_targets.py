@@ -112,7 +112,7 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
         (MINE, "CREATE TABLE public.log (n integr);\n", ("mine.sql:1", "42704")),
         (MINE, SQL + "-- \0\nSELECT 1;\n", ("mine.sql:3", "NUL")),
         (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot run here")),
-        (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "not by psql")),
+        (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "without psql")),
         (MINE + 'coverage = "SELECT 1, 2"\n', SQL, ("mine.toml:11", "needed schema, table, problem")),
         (MINE + 'age = "SELECT %(age)s::int"\n', SQL, ("mine.toml:11", "22P02")),
         (MINE.replace("public.log", "public.lgo", 1), SQL, ("mine.toml:4", "missing table public.lgo")),

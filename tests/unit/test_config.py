@@ -65,7 +65,11 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
         ("[pooler]", "[pooler", ["invalid TOML", "line"]),
         ('summary = "s"', "summary = ''", ["summary"]),
-        ('summary = "s"', 'summary = "s"\ncolour = "red"', ["colour", "unknown key", "allowed here: summary, postgres"]),
+        (
+            'summary = "s"',
+            'summary = "s"\ncolour = "red"',
+            ["colour", "unknown key", "allowed here: summary, postgres"],
+        ),
         ('summary = "s"', 'summary = "s"\nname = "other"', ["name", "unknown key", "allowed here: summary, postgres"]),
     ],
 )
@@ -142,9 +146,7 @@ def test_deeply_nested_toml_is_a_config_error(tmp_path: Path, text: str) -> None
 
 
 @given(st.text(max_size=80))
-def test_any_file_is_valid_or_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_file_is_valid_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = write(tmp_path_factory.mktemp("config"), text)
     try:
         tomllib.loads(text)
