@@ -143,9 +143,9 @@ class Redactor:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
-        #: evidence says most things many times: claims, sentences of capabilities, names
+        #: most texts of the evidence repeat: claims, sentences of capabilities, names
         self._redacted = lru_cache(maxsize=8192)(self._redact)
-        #: how often secrets were learned: what was redacted before is no answer after
+        #: counts calls of `learn`; a text that was redacted before a call is redacted again after it
         self._generation = 0
 
     def learn(self, *secrets: str) -> None:

@@ -171,9 +171,9 @@ def test_the_linter_knows_every_column(written: dict[str, str], kind: Kind) -> N
 
 
 @pytest.mark.parametrize("kind", [Kind.TOPOLOGY, Kind.PATHS])
-def test_readme_shows_no_column_that_the_report_lacks(kind: Kind) -> None:
-    readme = (places.PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    tables = [table for table in read_document(readme).tables if table.kind is kind]
+def test_documents_show_no_column_that_the_report_lacks(kind: Kind) -> None:
+    texts = [(places.PACKAGE.parent / name).read_text(encoding="utf-8") for name in ("README.md", "docs/report.md")]
+    tables = [table for text in texts for table in read_document(text).tables if table.kind is kind]
     known = {name for column in LINTED[kind][0] for name in (column.heading, column.name)}
     assert tables
     assert {heading for table in tables for heading in table.header} <= known
