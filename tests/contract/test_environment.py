@@ -225,7 +225,7 @@ def test_safe_checks_verify_a_sound_environment(
     staged = next(entry for entry in report["topologies"] if entry["environment"] == "staging")
     assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
     assert staged["matches_prod"] == "partial"
-    assert "the harness stood staging up itself" in staged["rationale"]  # a lab is not a staging system
+    assert "the harness started staging itself" in staged["rationale"]  # a lab is not a staging system
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs") == 0
@@ -357,7 +357,7 @@ def test_the_same_database_under_another_name_is_not_production(
     report = json.loads((tmp_path / "reports" / "report.json").read_text())
     staged = next(entry for entry in report["topologies"] if entry["environment"] == "staging")
     assert staged["matches_prod"] == "partial"
-    assert staged["rationale"].startswith("staging and prod are the same database of the same server")
+    assert staged["rationale"].startswith("staging and prod are the same database on the same server")
 
 
 def test_privileges_of_a_role_that_can_be_assumed_count(
