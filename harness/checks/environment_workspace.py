@@ -36,7 +36,7 @@ NOT_SAFE = "not safe in a shared environment: the check breaks things, or writes
 _NOT_NAMED = "the check writes, and the operator named neither a canary table nor a scratch schema"
 
 
-class EnvironmentBench(CheckRecord):
+class EnvironmentContext(CheckRecord):
     """The context of one check in an operator's environment. It closes everything that the check opened."""
 
     def __init__(
@@ -117,7 +117,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
     target: AuditTarget
     #: returns whether the run has to end
     stopped: Callable[[], bool]
-    _contexts: list[EnvironmentBench] = []
+    _contexts: list[EnvironmentContext] = []
 
     def cut(self) -> None:
         """Break the connections of the running check, so that it gets an error wherever it waits."""
@@ -126,7 +126,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
 
     @contextlib.contextmanager
     def context(self, _check: str) -> Iterator[CheckContext]:
-        ctx = EnvironmentBench(self.environment, self.evidence, self.target, self.stopped)
+        ctx = EnvironmentContext(self.environment, self.evidence, self.target, self.stopped)
         self._contexts.append(ctx)
         try:
             # a check that is safe in an environment uses only the members that both kinds of context have

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
-    from harness.checks.environment_workspace import EnvironmentBench
+    from harness.checks.environment_workspace import EnvironmentContext
     from harness.database import Client
     from harness.host.canary import Canary
 
@@ -95,7 +95,7 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
     # paths of the host application leave such actors, and an idle staging has served no request before they run
     last=True,
 )
-def no_actor_left(ctx: CheckContext | EnvironmentBench) -> None:
+def no_actor_left(ctx: CheckContext | EnvironmentContext) -> None:
     setting = ctx.target.actor.setting
 
     def read_actor() -> tuple[int, str | None]:
@@ -133,7 +133,7 @@ def every_connection_begins_with_one(ctx: CheckContext) -> None:
     area="rights on the trail",
     environment_safety=Safety.READS,
 )
-def trail_closed(ctx: CheckContext | EnvironmentBench) -> None:
+def trail_closed(ctx: CheckContext | EnvironmentContext) -> None:
     client = ctx.client()
     rights: dict[str, list[str]] = {}
     for table in ctx.target.tables:
@@ -182,7 +182,7 @@ def the_role_owns_the_schema(ctx: CheckContext) -> None:
     requires_features=(TrailFeature.COVERAGE,),
     environment_safety=Safety.READS,
 )
-def tables_captured(ctx: CheckContext | EnvironmentBench) -> None:
+def tables_captured(ctx: CheckContext | EnvironmentContext) -> None:
     if not ctx.audited_tables:
         raise NotExercisedError("missing audited_tables: the operator declared no table that must be captured")
     coverage = ctx.target.coverage(ctx.trail_reader())
@@ -228,7 +228,7 @@ def capture_is_switched_off(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
     environment_safety=Safety.WRITES,
 )
-def canary_attributed(ctx: CheckContext | EnvironmentBench) -> None:
+def canary_attributed(ctx: CheckContext | EnvironmentContext) -> None:
     prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
         clients = {_ADA: ctx.client(), _BOB: ctx.client()}
@@ -278,7 +278,7 @@ def nothing_is_captured(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
     environment_safety=Safety.WRITES,
 )
-def canary_rolled_back(ctx: CheckContext | EnvironmentBench) -> None:
+def canary_rolled_back(ctx: CheckContext | EnvironmentContext) -> None:
     prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
         client = ctx.client()
@@ -304,7 +304,7 @@ def it_is_committed(ctx: CheckContext) -> None:
     ctx.sabotaged = True
 
 
-def _declare(ctx: CheckContext | EnvironmentBench, client: Client, actor: Actor) -> None:
+def _declare(ctx: CheckContext | EnvironmentContext, client: Client, actor: Actor) -> None:
     """Set the actor for the transaction only, whatever the target requires, so that no server connection keeps it."""
     application = getattr(ctx, "application", None)
     if application and application.convention.scope == "transaction":  # a control may have changed its habits
@@ -314,7 +314,7 @@ def _declare(ctx: CheckContext | EnvironmentBench, client: Client, actor: Actor)
         client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(actor)])
 
 
-def _clear(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> None:
+def _clear(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> None:
     """Delete the rows of this check on a new connection, as an actor so that the trail can attribute the deletion."""
     try:
         client = ctx.client()
@@ -325,14 +325,14 @@ def _clear(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) ->
         ctx.left_behind(f"rows in {canary.table} that start with {prefix}: {describe(error)}")
 
 
-def _write(ctx: CheckContext | EnvironmentBench, canary: Canary, client: Client, actor: Actor, text: str) -> int:
+def _write(ctx: CheckContext | EnvironmentContext, canary: Canary, client: Client, actor: Actor, text: str) -> int:
     with client.transaction():
         _declare(ctx, client, actor)
         canary.insert(client, text)
         return client.server_pid()
 
 
-def _changes(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> list[Change]:
+def _changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> list[Change]:
     """Return the inserts into the canary table whose text starts with a prefix."""
     schema, table = canary.parts
     statement = ctx.target.statements.changes.strip().rstrip(";")
@@ -347,7 +347,7 @@ def _changes(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) 
         )
 
 
-def _wait_for_changes(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:
+def _wait_for_changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str, wanted: int) -> list[Change]:
     """Wait until the trail has as many inserts as were written, and return those that it has at the deadline.
 
     The wait is needed where the trail is read from a standby or written asynchronously.

@@ -12,7 +12,7 @@ from harness.recognition.findings import Recognition
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
-    from harness.checks.environment_workspace import EnvironmentBench
+    from harness.checks.environment_workspace import EnvironmentContext
 
 _CONTRADICTED = "declared values that a finding contradicts"
 
@@ -25,7 +25,7 @@ _CONTRADICTED = "declared values that a finding contradicts"
     area="topology declaration",
     environment_safety=Safety.READS,
 )
-def recognised(ctx: CheckContext | EnvironmentBench) -> None:
+def recognised(ctx: CheckContext | EnvironmentContext) -> None:
     findings, declared = ctx.recognised()
     if not declared:
         raise NotExercisedError("no declared value of the chain can be compared with the findings")
