@@ -1,0 +1,96 @@
+"""The adoption tables, and how they are recognised: by the names of their columns, or by a marker above them."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class TableKind(StrEnum):
+    """The adoption tables, each with the name that users know."""
+
+    TOPOLOGY = "STG-01 topology"
+    PATHS = "STG-02 audited paths"
+    QUESTIONS = "topology questions"
+    CHECKLIST = "checklist walkthrough"
+    PREFLIGHT = "distribution preflight"
+    PARITY = "in-repo parity"
+    ISSUES = "prioritised issues"
+
+
+#: a marker on a line of its own names the kind of the next table
+MARKERS = {"STG-HOST-TOPOLOGY-TEMPLATE": TableKind.TOPOLOGY, "STG-AUDITED-PATH-RUBRIC": TableKind.PATHS}
+
+#: the key of a column, and the pattern of its titles, once hints in parentheses are removed
+_COLUMNS = {
+    "environment": r"environments?|env",
+    "class": r"(evidence )?class",
+    "chain": r"chain",
+    "product": r"pooler( product)?",
+    "mode": r"(pool(ing|er)? )?mode",
+    "pools": r"(\w+ )?pools?( sizes?)?",
+    "prepare": r"prepared?( policy| statements)?",
+    "sandbox": r"sandbox( note)?",
+    "matches": r"matches prod(uction)?",
+    "evidence": r"evidence( link)?|(evidence ?/ ?)?(pointers?|notes)",
+    "path": r"(audited )?(write )?path",
+    "kind": r"kind",
+    "status": r"status",
+    "question": r"question",
+    "answer": r"answer",
+    "checklist": r"checklist( item)?",
+    "item": r"item",
+    "check": r"check",
+    "p": r"p|priority",
+    "id": r"id",
+    "symptom": r"symptom",
+    "area": r"(likely )?area",
+    "owner": r"owner",
+    "link": r"links?",
+}
+
+#: by which columns a table is recognised: it has all of the first set, and at least that many of the second
+_SIGNS: dict[TableKind, tuple[frozenset[str], frozenset[str], int]] = {
+    TableKind.TOPOLOGY: (
+        frozenset({"environment"}),
+        frozenset({"class", "chain", "product", "mode", "prepare", "sandbox", "matches"}),
+        3,
+    ),
+    TableKind.PATHS: (frozenset({"path", "status"}), frozenset({"kind", "evidence"}), 1),
+    TableKind.QUESTIONS: (frozenset({"question", "matches"}), frozenset(), 0),
+    TableKind.CHECKLIST: (frozenset({"checklist", "status"}), frozenset(), 0),
+    TableKind.PREFLIGHT: (frozenset({"item", "status", "evidence"}), frozenset(), 0),
+    TableKind.PARITY: (frozenset({"check", "status", "evidence"}), frozenset(), 0),
+    TableKind.ISSUES: (frozenset({"p", "id", "symptom"}), frozenset(), 0),
+}
+
+
+def column_key(title: str) -> str:
+    """Return the key of a column by its title, such as `matches` for "Matches prod?"; "" for an unknown title."""
+    name = re.sub(r"\([^()]*\)", "", title.lower()).replace("?", "").replace(":", "")
+    name = " ".join(name.split())
+    if re.fullmatch(r"notes?( .*)?", name):
+        return "notes"
+    return next((key for key, pattern in _COLUMNS.items() if re.fullmatch(pattern, name)), "")
+
+
+def kind_by_columns(keys: Collection[str]) -> TableKind | None:
+    """Return the kind of a table by the keys of its columns; None for any other table."""
+    present = set(keys)
+    return next(
+        (
+            kind
+            for kind, (required, optional, least) in _SIGNS.items()
+            if required <= present and len(optional & present) >= least
+        ),
+        None,
+    )
+
+
+def marker_in(line: str) -> TableKind | None:
+    """Return the kind that a marker on this line names; None when the line is not a marker alone."""
+    return MARKERS.get(line.strip(" \t*_`:"))
