@@ -1,1 +1,1 @@
-"""Documents that people wrote, judged: statuses, pointers, commands, secrets."""
+"""The linter of adoption documents: statuses, pointers, commands and secrets."""

@@ -1,4 +1,4 @@
-"""What a pointer may name in a repository: files, sessions, targets, scripts, tasks, CI jobs. Runs nothing."""
+"""The repository that pointers refer to: its files, sessions, targets, scripts, tasks and CI jobs. Runs nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any
 
 from msgspec import Struct
 
-#: folders that are made, not written
-_MADE = frozenset(
+#: folders of generated or downloaded files
+_GENERATED = frozenset(
     {".git", ".hg", ".nox", ".tox", ".venv", "venv", "node_modules", "__pycache__", "_build", "deps", "target", "dist"}
 )
+#: the index of file names stops here, so that a huge folder does not stall the linter
 _MOST_FILES = 100_000
 _PROJECT = "pooler-harness"
 
 
 class Package(Struct, frozen=True):
-    """A package that a manifest at the root declares."""
+    """A package that a manifest in the root folder declares, such as `pyproject.toml`."""
 
     name: str
     version: str
@@ -30,14 +31,14 @@ class Package(Struct, frozen=True):
 
 
 class Repository:
-    """A folder whose files pointers are looked up in. Reads each file once."""
+    """A folder that pointers are resolved in. Each file is read once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._texts: dict[Path, str | None] = {}
 
     def text(self, path: Path) -> str | None:
-        """Return a file's text; None when there is none or it cannot be read."""
+        """Return a file's text; None when the file is missing or unreadable."""
         if path not in self._texts:
             try:
                 self._texts[path] = path.read_text(encoding="utf-8", errors="replace")
@@ -46,7 +47,7 @@ class Repository:
         return self._texts[path]
 
     def find(self, path: str, *folders: Path) -> Path | None:
-        """Return the first file or folder of that path below one of the folders, if it lies in the repository."""
+        """Return the first file or folder with this path in one of the folders; None outside of the repository."""
         for folder in folders:
             try:
                 found = (folder / path).resolve()
@@ -57,7 +58,7 @@ class Repository:
         return None
 
     def matches(self, pattern: str, *folders: Path) -> bool:
-        """Say whether a pattern with stars names anything."""
+        """Say whether a pattern with wildcards matches a file or folder."""
         for folder in folders:
             try:
                 if next(folder.glob(pattern), None) is not None:
@@ -67,7 +68,7 @@ class Repository:
         return False
 
     def named(self, name: str) -> list[Path]:
-        """Return the files of that name, wherever they lie."""
+        """Return the files with this name, in any folder of the repository."""
         return self._names.get(name, [])
 
     @cached_property
@@ -75,9 +76,9 @@ class Repository:
         names: dict[str, list[Path]] = {}
         count = 0
         for folder, folders, files in os.walk(self.root):
-            folders[:] = [each for each in folders if each not in _MADE]
-            for each in files:
-                names.setdefault(each, []).append(Path(folder, each))
+            folders[:] = [name for name in folders if name not in _GENERATED]
+            for name in files:
+                names.setdefault(name, []).append(Path(folder, name))
             count += len(files)
             if count > _MOST_FILES:
                 break
@@ -85,24 +86,27 @@ class Repository:
 
     @cached_property
     def packages(self) -> tuple[Package, ...]:
-        """Return what the manifests at the root declare."""
+        """Return the packages that manifests in the root folder declare."""
         found = [
             _python(self.text(self.root / "pyproject.toml") or ""),
             _mix(self.text(self.root / "mix.exs") or ""),
             _json(self.text(self.root / "package.json") or ""),
             _cargo(self.text(self.root / "Cargo.toml") or ""),
         ]
-        return tuple(each for each in found if each)
+        return tuple(package for package in found if package)
 
     @property
     def is_this_project(self) -> bool:
-        return any(each.name == _PROJECT for each in self.packages)
+        return any(package.name == _PROJECT for package in self.packages)
 
     @cached_property
     def ci_jobs(self) -> frozenset[str]:
-        """Return the names of jobs in the workflows of GitHub Actions and in GitLab's file."""
+        """Return the ids and names of jobs in GitHub Actions workflows and in `.gitlab-ci.yml`.
+
+        The files are searched by patterns, so other keys and names are in the result, too.
+        """
         files = [*sorted((self.root / ".github" / "workflows").glob("*.y*ml")), self.root / ".gitlab-ci.yml"]
-        texts = [self.text(each) or "" for each in files]
+        texts = [self.text(file) or "" for file in files]
         keys = {
             match[1]
             for text in texts
@@ -116,7 +120,10 @@ class Repository:
         return frozenset(keys | names)
 
     def make_targets(self, folder: Path) -> frozenset[str] | None:
-        """Return the targets of a makefile; None when there is none. "%" is among them when more may be made."""
+        """Return the targets of a folder's makefile; None without a makefile.
+
+        The result contains "%" when includes, patterns or variables may define more targets.
+        """
         text = next((t for name in ("GNUmakefile", "makefile", "Makefile") if (t := self.text(folder / name))), None)
         if text is None:
             return None
@@ -126,12 +133,12 @@ class Repository:
             for name in match[1].split()
         }
         open_ended = re.search(r"^-?s?include\s", text, re.MULTILINE) or any(
-            "%" in each or "$" in each for each in targets
+            "%" in target or "$" in target for target in targets
         )
         return frozenset(targets | ({"%"} if open_ended else set()))
 
     def scripts(self, folder: Path) -> frozenset[str] | None:
-        """Return the scripts of a package.json; None when there is none."""
+        """Return the scripts in a folder's `package.json`; None without that file."""
         text = self.text(folder / "package.json")
         if text is None:
             return None
@@ -143,7 +150,7 @@ class Repository:
         return frozenset(scripts) if isinstance(scripts, dict) else frozenset()
 
     def mix_task(self, task: str, folder: Path) -> bool | None:
-        """Say whether a project has an alias or a task of that name; None when a dependency may bring it."""
+        """Say whether a Mix project defines an alias or task; None when a dependency may provide it."""
         text = self.text(folder / "mix.exs") or ""
         namespace = task.partition(".")[0]
         if re.search(rf"[\[,\s\"]{re.escape(task)}\"?:\s|\"{re.escape(task)}\"\s*(?:=>|:)", text):
@@ -155,7 +162,10 @@ class Repository:
         return None if re.search(rf"\{{\s*:{re.escape(namespace)}\w*\s*,", text) else False
 
     def sessions(self, noxfile: Path) -> Sessions | None:
-        """Return what a noxfile defines; None when there is none, or it is not Python."""
+        """Return the sessions of a noxfile; None without that file.
+
+        A file that is not valid Python may have any session.
+        """
         text = self.text(noxfile)
         if text is None:
             return None
@@ -167,37 +177,37 @@ class Repository:
 
 
 class Sessions(Struct, frozen=True):
-    """The sessions of a noxfile: names, and how names begin that are made while it runs."""
+    """The sessions of a noxfile: constant names, and the constant prefixes of generated names."""
 
     names: frozenset[str]
-    beginnings: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
     def knows(self, name: str) -> bool | None:
-        """Say whether there is such a session; None when it may be made while the noxfile runs."""
+        """Say whether a session exists; None when the noxfile may generate it."""
         plain = re.sub(r"-(?:python)?\d+(?:\.\d+)?$|\(.*\)$", "", name)
         if {name, plain} & self.names:
             return True
-        return None if any(name.startswith(each) for each in self.beginnings) else False
+        return None if name.startswith(self.prefixes) else False
 
 
 def _sessions(tree: ast.Module, folder: Path) -> Sessions:
     names: set[str] = set()
-    beginnings: set[str] = set()
+    prefixes: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
                 call = decorator.func if isinstance(decorator, ast.Call) else decorator
                 if _is_session(call) and not (isinstance(decorator, ast.Call) and _name_argument(decorator)):
                     names.add(node.name)
-        if isinstance(node, ast.Call) and _is_session(node.func) and (given := _name_argument(node)):
-            if isinstance(given, ast.Constant) and isinstance(given.value, str):
-                names.add(given.value)
+        if isinstance(node, ast.Call) and _is_session(node.func) and (name := _name_argument(node)):
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                names.add(name.value)
             else:
-                beginnings.add(_beginning(given))
-    if "topology-" in beginnings and (stems := {path.stem for path in (folder / "topologies").glob("*.toml")}):
-        beginnings.remove("topology-")
+                prefixes.add(_prefix(name))
+    if "topology-" in prefixes and (stems := {path.stem for path in (folder / "topologies").glob("*.toml")}):
+        prefixes.remove("topology-")
         names |= {f"topology-{stem}" for stem in stems}
-    return Sessions(frozenset(names), tuple(sorted(beginnings)))
+    return Sessions(frozenset(names), tuple(sorted(prefixes)))
 
 
 def _is_session(node: ast.expr) -> bool:
@@ -206,11 +216,11 @@ def _is_session(node: ast.expr) -> bool:
 
 
 def _name_argument(call: ast.Call) -> ast.expr | None:
-    return next((each.value for each in call.keywords if each.arg == "name"), None)
+    return next((keyword.value for keyword in call.keywords if keyword.arg == "name"), None)
 
 
-def _beginning(node: ast.expr) -> str:
-    """Return the constant part that an f-string begins with; "" where a name can be anything."""
+def _prefix(node: ast.expr) -> str:
+    """Return the constant prefix of an f-string; "" for any other expression, which may give any name."""
     first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else None
     return str(first.value) if isinstance(first, ast.Constant) else ""
 

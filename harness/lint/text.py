@@ -1,4 +1,4 @@
-"""Rules about what the text itself may hold: R11, secrets, and R19, counts and versions that go stale."""
+"""Rules about the text of a document: R11 about secrets, and R19 about test counts and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.lint.findings import LintFinding, Page
     from harness.lint.repository import Package
 
-#: a number behind one of these counts nothing
+#: a number after one of these words is not a count
 _NUMBERED = "".join(
     rf"(?<!\b{word}\s)" for word in ("postgresql", "postgres", "pgbouncer", "python", "otp", "section", "step", "line")
 )
@@ -28,43 +28,43 @@ _LITERAL = (
 
 
 def r11_no_secrets(page: Page) -> Iterator[LintFinding]:
-    """No secret, connection string or address inside a network stands in the file."""
-    tables = {number for table in page.document.ours() for number in range(table.line, table.last_line + 1)}
+    """The file contains no secret, connection string or internal network address."""
+    tables = {number for table in page.document.adoption_tables for number in range(table.line, table.last_line + 1)}
     for number, line in enumerate(page.document.lines, 1):
         for shape in shapes_in(line):
-            tell = page.error if shape.always or number in tables else page.warning
-            yield tell(
+            report = page.error if shape.always or number in tables else page.warning
+            yield report(
                 number,
                 "R11",
-                f"the line holds {shape.name}",
-                "take it out, also of the history where it is a secret that works; keep a redacted line and a link",
+                f"the line contains {shape.name}",
+                "remove it, and a working secret also from the history; keep a redacted line and a link",
             )
 
 
 def r19_no_stale_counts(page: Page) -> Iterator[LintFinding]:
-    """Counts of tests are no proof, and versions named are those of the package."""
-    for number, text, in_table in _said(page):
-        tell = page.error if in_table else page.warning
+    """A test count is not evidence, and a version that is named for a package is its current version."""
+    for line, text, in_table in _texts(page):
+        report = page.error if in_table else page.warning
         if match := _COUNT.search(text):
-            yield tell(
-                number,
+            yield report(
+                line,
                 "R19",
-                f'a count of tests is cited, "{" ".join(match[0].split())}"',
-                "name the command or the test that shows it; the count goes stale",
+                f'a test count is cited as evidence: "{" ".join(match[0].split())}"',
+                "name the command or the test instead, because the count becomes outdated",
             )
         for package in page.repository.packages:
             for literal in _literals(text, package):
-                yield tell(
-                    number,
+                yield report(
+                    line,
                     "R19",
-                    f"{package.name} {literal} is named, and {package.manifest} has {package.version}",
-                    f"run it again with {package.version} and write that",
+                    f"{package.name} {literal} is named, but {package.manifest} has {package.version}",
+                    f"repeat the run with {package.version} and update the version",
                 )
 
 
-def _said(page: Page) -> Iterator[tuple[int, str, bool]]:
-    """Return what the document says, with its line, and whether that is in one of our tables."""
-    for table in page.document.ours():
+def _texts(page: Page) -> Iterator[tuple[int, str, bool]]:
+    """Return each text of a document: its line, the text, and whether it is a row of an adoption table."""
+    for table in page.document.adoption_tables:
         for row in table.rows:
             yield row.line, " ".join(cell.text for cell in row.cells), True
     for prose in page.document.prose:
@@ -72,14 +72,17 @@ def _said(page: Page) -> Iterator[tuple[int, str, bool]]:
 
 
 def _literals(text: str, package: Package) -> Iterator[str]:
-    """Return the versions that stand beside a package's name and are not its own."""
+    """Return the versions that are named next to a package and disagree with its current version."""
     for match in re.finditer(rf"(?i)(?<![\w/-]){re.escape(package.name)}(?![\w-]){_LITERAL}", text):
         if not _fits(match["version"], match["how"] or "", package.version):
             yield f"{match['how'] or ''} {match['version']}".strip()
 
 
 def _fits(literal: str, how: str, version: str) -> bool:
-    """Say whether a version, or a constraint on it, agrees with the package's own."""
+    """Say whether a version, or a constraint such as `~> 0.4`, agrees with the package's current version.
+
+    :param how: the operator of the constraint; "" for a version.
+    """
     if how in {">=", "<=", ">", "<"}:
         return True
     parts = literal.split(".")

@@ -1,1 +1,1 @@
-"""Markdown documents: blocks, tables and their cells, by position."""
+"""Markdown documents: tables with the position of each cell, headings and prose."""

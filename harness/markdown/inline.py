@@ -1,111 +1,99 @@
-"""What a Markdown cell says: its code spans, links and text, without the markup around them."""
+"""Inline Markdown as spans: text, code and links, without the markup around them."""
 
 from __future__ import annotations
 
-import html
 import re
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+from harness.markdown.parser import parse_inline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping, Sequence
+    from typing import Any
+
+    from markdown_it.token import Token
 
 
 class SpanKind(StrEnum):
     TEXT = "text"
     CODE = "code"
+    #: a link or an image
     LINK = "link"
-    #: a line break that was forced into one line, `<br>`
+    #: a hard line break, such as `<br>`
     BREAK = "break"
 
 
 class Span(Struct, frozen=True):
-    """A stretch of one kind; `target` is where a link leads to."""
+    """A stretch of one kind. `target` is the destination of a link, as it is written."""
 
     kind: SpanKind
     text: str
     target: str = ""
 
 
-_TOKEN = re.compile(
-    r"""
-      (?P<escaped>\\[!-/:-@\[-`{-~])
-    | (?P<ticks>`+)
-    | (?P<address><(?:https?://|mailto:)[^\s<>]*>)
-    | (?P<break><br\s*/?>)
-    | (?P<comment><!--.*?-->)
-    | (?P<tag></?[A-Za-z][^<>]*>)
-    | (?P<link>!?\[(?P<label>(?:\\.|[^\[\]\\])*)\]
-        \(\s*(?P<target><[^<>]*>|[^\s()<>]*(?:\([^\s()]*\)[^\s()<>]*)*)(?:\s+"[^"]*")?\s*\))
-    | (?P<entity>&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)
-    | (?P<emphasis>\*+|~~|(?<![^\W_])_+|_+(?![^\W_]))
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_TICKS = re.compile(r"`+")
+_BREAK_TAG = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
-def spans(raw: str) -> tuple[Span, ...]:
-    """Return the stretches of one line of Markdown, in their order. Never fails: what is no markup is text."""
+def spans(markdown: str, references: MutableMapping[str, Any] | None = None) -> tuple[Span, ...]:
+    """Return the spans of inline Markdown, in their order. Never fails: unmatched markup is text.
+
+    :param references: the link reference definitions of the document; none by default.
+    """
+    return _spans(parse_inline(markdown, references))
+
+
+def plain(markdown: str) -> str:
+    """Return the text that a reader sees for inline Markdown, in one line."""
+    return plain_text(spans(markdown))
+
+
+def plain_text(parts: Iterable[Span]) -> str:
+    """Return the text of spans, in one line."""
+    return "".join(" " if span.kind is SpanKind.BREAK else span.text for span in parts).strip()
+
+
+def _spans(tokens: Sequence[Token]) -> tuple[Span, ...]:
     found: list[Span] = []
-    at = 0
-    while match := _TOKEN.search(raw, at):
-        _add_text(found, raw[at : match.start()])
-        at = _take(found, raw, match)
-    _add_text(found, raw[at:])
+    link: Token | None = None
+    label: list[Token] = []
+    for token in tokens:
+        if token.type == "link_close" and link:
+            found.append(Span(SpanKind.LINK, plain_text(_spans(label)), str(link.attrs.get("href", ""))))
+            link = None
+        elif link:  # links cannot contain other links, section 6.6
+            label.append(token)
+        elif token.type == "link_open":
+            link, label = token, []
+        elif span := _span(token):
+            _append(found, span)
     return tuple(found)
 
 
-def plain(raw: str) -> str:
-    """Return what a reader sees of one line of Markdown."""
-    return _joined(spans(raw))
+def _span(token: Token) -> Span | None:
+    """Return the span of a token. Emphasis, tags and comments have none: a reader does not see them."""
+    if token.type == "hardbreak" or (token.type == "html_inline" and _BREAK_TAG.fullmatch(token.content)):
+        return Span(SpanKind.BREAK, "")
+    match token.type:
+        case "text" | "text_special":
+            return Span(SpanKind.TEXT, token.content)
+        case "softbreak":
+            return Span(SpanKind.TEXT, " ")
+        case "code_inline":
+            return Span(SpanKind.CODE, token.content)
+        case "image":
+            return Span(SpanKind.LINK, plain_text(_spans(token.children or ())), str(token.attrs.get("src", "")))
+        case _:
+            return None
 
 
-def _joined(parts: tuple[Span, ...]) -> str:
-    return "".join(" " if each.kind is SpanKind.BREAK else each.text for each in parts).strip()
-
-
-def _take(found: list[Span], raw: str, match: re.Match[str]) -> int:
-    """Add what one piece of markup stands for, and return where the text goes on."""
-    piece = match[0]
-    match match.lastgroup:
-        case "escaped":
-            _add_text(found, piece[1])
-        case "ticks":
-            return _take_code(found, raw, match)
-        case "address":
-            found.append(Span(SpanKind.LINK, piece[1:-1], piece[1:-1]))
-        case "break":
-            found.append(Span(SpanKind.BREAK, ""))
-        case "link" | "label" | "target":
-            found.append(Span(SpanKind.LINK, plain(match["label"]), html.unescape(match["target"].strip("<>"))))
-        case "entity":
-            _add_text(found, html.unescape(piece))
-        case "emphasis":
-            around = raw[: match.start()][-1:] + raw[match.end() :][:1]
-            # a star between blanks multiplies; it does not emphasise
-            if piece.startswith("*") and around.isspace() and around.strip() == "" and len(around) > 1:
-                _add_text(found, piece)
-        case _:  # comments and tags show nothing
-            pass
-    return match.end()
-
-
-def _take_code(found: list[Span], raw: str, opening: re.Match[str]) -> int:
-    """Add a code span, which ends with as many backticks as it began with; without an end they are text."""
-    for closing in _TICKS.finditer(raw, opening.end()):
-        if closing[0] == opening[0]:
-            inside = raw[opening.end() : closing.start()]
-            if inside.startswith(" ") and inside.endswith(" ") and inside.strip():
-                inside = inside[1:-1]
-            found.append(Span(SpanKind.CODE, inside))
-            return closing.end()
-    _add_text(found, opening[0])
-    return opening.end()
-
-
-def _add_text(found: list[Span], text: str) -> None:
-    if not text:
+def _append(found: list[Span], span: Span) -> None:
+    """Append a span. Adjacent text becomes one span, and empty text none."""
+    if span == Span(SpanKind.TEXT, ""):
         return
-    if found and found[-1].kind is SpanKind.TEXT:
-        found[-1] = Span(SpanKind.TEXT, found[-1].text + text)
+    if span.kind is SpanKind.TEXT and found and found[-1].kind is SpanKind.TEXT:
+        found[-1] = Span(SpanKind.TEXT, found[-1].text + span.text)
     else:
-        found.append(Span(SpanKind.TEXT, text))
+        found.append(span)

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from harness import places
 from harness.markdown import headings
+from harness.markdown.adoption import TableKind
+from harness.markdown.document import Table, read_document
 from harness.markdown.headings import Column, key_of
-from harness.markdown.tables import Kind, read_document
 from harness.model import Confidence, Finding, Status, TrailProof
 from harness.preflight.gates import GateResult
 from harness.report import columns
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from harness.report.cells import Piece
 
 LINTED = {
-    Kind.TOPOLOGY: (headings.TOPOLOGY, columns.TOPOLOGY),
-    Kind.PATHS: (headings.PATHS, columns.PATHS),
-    Kind.QUESTIONS: (headings.QUESTIONS, columns.QUESTIONS),
-    Kind.CHECKLIST: (headings.CHECKLIST, columns.CHECKLIST),
-    Kind.PREFLIGHT: (headings.PREFLIGHT, columns.PREFLIGHT),
-    Kind.PARITY: (headings.PARITY, columns.PARITY),
-    Kind.ISSUES: (headings.ISSUES, columns.ISSUES),
+    TableKind.TOPOLOGY: (headings.TOPOLOGY, columns.TOPOLOGY),
+    TableKind.PATHS: (headings.PATHS, columns.PATHS),
+    TableKind.QUESTIONS: (headings.QUESTIONS, columns.QUESTIONS),
+    TableKind.CHECKLIST: (headings.CHECKLIST, columns.CHECKLIST),
+    TableKind.PREFLIGHT: (headings.PREFLIGHT, columns.PREFLIGHT),
+    TableKind.PARITY: (headings.PARITY, columns.PARITY),
+    TableKind.ISSUES: (headings.ISSUES, columns.ISSUES),
 }
 #: by a name for the test's id; Markdown says what a client found in a paragraph, so that table is one of HTML only
 TABLES = {
@@ -132,6 +133,10 @@ def written(tmp_path: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
 
 
+def header_of(table: Table) -> tuple[str, ...]:
+    return tuple(cell.text for cell in table.header.cells)
+
+
 def page_tables(page: str) -> PageTables:
     found = PageTables()
     found.feed(page)
@@ -141,7 +146,7 @@ def page_tables(page: str) -> PageTables:
 @pytest.mark.parametrize("name", TABLES)
 def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
     header = tuple(column.heading for column in TABLES[name])
-    assert header in {table.header for table in read_document(written["report.md"]).tables}
+    assert header in {header_of(table) for table in read_document(written["report.md"]).tables}
     assert header in page_tables(written["report.html"]).headers
 
 
@@ -149,7 +154,7 @@ def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
     defined = {tuple(column.heading for column in table) for table in (*TABLES.values(), columns.FINDINGS)}
     for name, text in written.items():
         if name.endswith(".md"):
-            assert {table.header for table in read_document(text).tables} <= defined
+            assert {header_of(table) for table in read_document(text).tables} <= defined
     assert set(page_tables(written["report.html"]).headers) == defined
 
 
@@ -162,7 +167,7 @@ def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", LINTED)
-def test_the_linter_knows_every_column(written: dict[str, str], kind: Kind) -> None:
+def test_the_linter_knows_every_column(written: dict[str, str], kind: TableKind) -> None:
     shared, printed = LINTED[kind]
     assert [column.heading for column in printed] == [column.heading for column in shared]
     keys = tuple(column.key for column in shared)
@@ -170,13 +175,13 @@ def test_the_linter_knows_every_column(written: dict[str, str], kind: Kind) -> N
     assert keys in {table.columns for table in read_document(written["report.md"]).tables if table.kind is kind}
 
 
-@pytest.mark.parametrize("kind", [Kind.TOPOLOGY, Kind.PATHS])
-def test_documents_show_no_column_that_the_report_lacks(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [TableKind.TOPOLOGY, TableKind.PATHS])
+def test_documents_show_no_column_that_the_report_lacks(kind: TableKind) -> None:
     texts = [(places.PACKAGE.parent / name).read_text(encoding="utf-8") for name in ("README.md", "docs/report.md")]
     tables = [table for text in texts for table in read_document(text).tables if table.kind is kind]
     known = {name for column in LINTED[kind][0] for name in (column.heading, column.name)}
     assert tables
-    assert {heading for table in tables for heading in table.header} <= known
+    assert {heading for table in tables for heading in header_of(table)} <= known
 
 
 def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
@@ -191,9 +196,9 @@ def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
     (table,) = (
         table
         for table in read_document((tmp_path / "stg-01-topology.md").read_text()).tables
-        if table.kind is Kind.TOPOLOGY
+        if table.kind is TableKind.TOPOLOGY
     )
-    assert table.header[-1] == "Where the data is (memory or disk)"
+    assert header_of(table)[-1] == "Where the data is (memory or disk)"
     assert [row.cells[-1].text for row in table.rows] == [row.storage for row in report.topologies]
     assert tuple(column.heading for column in shared) in page_tables((tmp_path / "report.html").read_text()).headers
 

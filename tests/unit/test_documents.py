@@ -1,4 +1,4 @@
-"""Commands that need no server: tables put into a team's document, judged, and a workflow decided on."""
+"""Commands that need no server: filling and judging a team's document, and deciding on a workflow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_tables_are_put_between_their_markers_and_nothing_else_changes(folder: Path) -> None:
+def test_tables_are_spliced_between_their_markers_and_nothing_else_changes(folder: Path) -> None:
     document = folder / "adoption.md"
     document.write_bytes(DOCUMENT.encode())
     assert main(["report", "--into", "adoption.md", "--check"]) == 1
@@ -67,29 +67,31 @@ def test_a_filled_document_passes_the_linter(folder: Path, capsys: pytest.Captur
     assert code == 0, capsys.readouterr().out
 
 
-def test_a_document_without_markers_is_told_what_to_put(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_about_a_document_without_markers_shows_a_marker(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "adoption.md").write_text("nothing here")
     assert main(["report", "--into", "adoption.md"]) == 2
     assert "<!-- pooler-harness: stg-01 -->" in capsys.readouterr().err
     assert main(["report", "--check"]) == 2
 
 
-def test_a_workflow_without_evidence_is_not_decided_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_workflow_without_evidence_is_not_ready(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "harness.toml").write_text(WORKFLOW)
     assert main(["decide"]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith("publishing on 0.1.0: not yet\n")
-    assert said.count("missing") >= 3
+    output = capsys.readouterr().out
+    assert output.startswith("publishing on 0.1.0: not yet\n")
+    assert output.count("missing") >= 3
     assert main(["decide", "publising"]) == 2
     assert "did you mean publishing?" in capsys.readouterr().err
 
 
-def test_a_name_that_nothing_has_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_in_the_configuration_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "harness.toml").write_text(WORKFLOW.replace('checks = ["actor"]', 'checks = ["actr"]'))
     assert main(["decide"]) == 2
     assert "did you mean actor?" in capsys.readouterr().err
 
 
-def test_without_a_workflow_there_is_nothing_to_decide(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deciding_without_a_declared_workflow_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["decide"]) == 2
     assert "[[workflows]]" in capsys.readouterr().err

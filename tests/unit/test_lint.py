@@ -1,3 +1,5 @@
+"""The linter of adoption tables: its rules, pointers and command line."""
+
 from __future__ import annotations
 
 import json
@@ -14,15 +16,16 @@ from harness.checks.registry import Capability
 from harness.cli.invocation import Services
 from harness.cli.main import root
 from harness.cli.signals import Signals
-from harness.errors import UsageError
-from harness.lint.commands import PointerScope, PointerVerdict
+from harness.errors import ConfigError, UsageError
 from harness.lint.findings import Level, LintFinding, Page
 from harness.lint.linter import lint
 from harness.lint.pointers import pointers
 from harness.lint.repository import Repository
 from harness.lint.rules import RULES, judge
 from harness.lint.secrets import masked, shapes_in
-from harness.markdown.tables import TableCell, read_document
+from harness.lint.verdicts import PointerScope, PointerVerdict
+from harness.markdown.document import TableCell, read_document
+from harness.markdown.inline import spans
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -69,13 +72,13 @@ def repository(tmp_path: Path) -> Path:
 
 
 def found(repository: Path, text: str, rule: str = "") -> list[LintFinding]:
-    """Judge a document in `docs/`; return the findings of a rule, or all."""
+    """Judge a document in `docs/`, and return the findings of a rule, or all findings."""
     file = repository / "docs" / "adoption.md"
     file.write_text(text)
-    return [each for each in lint([file]).findings if not rule or each.rule == rule]
+    return [finding for finding in lint([file]).findings if not rule or finding.rule == rule]
 
 
-# --- one good row of each table, and what breaks it -------------------------------------------------------------
+# --- a good row of each table, and rows that violate a rule ----------------------------------------------------
 
 PATHS = (
     "STG-AUDITED-PATH-RUBRIC\n\n"
@@ -97,7 +100,7 @@ PARITY = "| Check | Status | Evidence |\n|---|---|---|\n"
 
 
 def environment(**changes: str) -> str:
-    """Return a row of the topology table that breaks no rule, with some cells changed."""
+    """Return a row of the topology table that follows all rules, with some cells changed."""
     cells = {
         "environment": "staging",
         "class": "host",
@@ -157,13 +160,13 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_an_honest_table_has_no_finding(repository: Path, name: str) -> None:
+def test_a_good_table_has_no_finding(repository: Path, name: str) -> None:
     assert found(repository, GOOD[name]) == []
 
 
 _E, _W = Level.ERROR, Level.WARNING
 BAD: list[tuple[str, Level, int, str]] = [
-    # four words, which is what R1 asks for
+    # rule R1, four words
     ("R1", _E, 5, paths("| a | HTTP | ✅ | `nox -s tests` | CI-class |\n")),
     ("R1", _E, 5, paths("| a | HTTP | ok | `nox -s tests` | CI-class |\n")),
     ("R1", _E, 5, paths("| a | HTTP | Done | `nox -s tests` | CI-class |\n")),
@@ -182,11 +185,11 @@ BAD: list[tuple[str, Level, int, str]] = [
     ("R1", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | Issue: the actor is lost, CI-class |\n")),
     ("R1", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | not run on staging, CI-class |\n")),
     ("R1", _W, 3, CHECKLIST + "| a | OK | **Not run** on staging, `nox -s tests` |\n"),
-    # Not run is not N/A, which is what R2 asks for
+    # rule R2, Not run is not N/A
     ("R2", _E, 5, paths("| a | job | N/A | | the job has not been tested yet by us |\n")),
     ("R2", _E, 3, CHECKLIST + "| a | N/A | pending until the next release of ours |\n"),
     ("R2", _W, 5, paths("| a | job | Not run | | there is no job runner in this deployment |\n")),
-    # a reason, which is what R3 asks for
+    # rule R3, a reason
     ("R3", _E, 5, paths("| a | job | N/A | | not relevant |\n")),
     ("R3", _E, 5, paths("| a | job | N/A | | |\n")),
     ("R3", _E, 5, paths("| a | job | N/A | - | n/a |\n")),
@@ -194,7 +197,7 @@ BAD: list[tuple[str, Level, int, str]] = [
     ("R3", _E, 5, paths("| a | job | N/A | | not needed for us |\n")),
     ("R3", _E, 5, paths("| a | job | N/A | | no jobs |\n")),
     ("R3", _E, 5, paths("| a | job | N/A | | there is no executor<br>and there will be none |\n")),
-    # a pointer, which is what R4 asks for
+    # rule R4, a pointer
     ("R4", _E, 3, CHECKLIST + "| a | OK | |\n"),
     ("R4", _E, 3, CHECKLIST + "| a | OK | verified |\n"),
     ("R4", _E, 3, CHECKLIST + "| a | OK | `works on my machine` |\n"),
@@ -207,20 +210,20 @@ BAD: list[tuple[str, Level, int, str]] = [
     ("R4", _E, 3, topology().replace("Evidence link", "Remarks")),
     ("R4", _E, 5, topology(evidence="it was seen to work")),
     ("R4", _W, 5, topology(evidence="", matches="no")),
-    # Issues are tracked, which is what R5 asks for
+    # rule R5, Issues are tracked
     ("R5", _E, 3, CHECKLIST + "| a | Issue | |\n"),
     ("R5", _W, 3, CHECKLIST + "| a | Issue | it is flaky at times |\n"),
     ("R5", _E, 3, ISSUES + "| P0 | AP-2.jobs | x | y | unassigned | - |\n"),
     ("R5", _W, 3, ISSUES + "| P0 | AP-2.jobs | x | y | ada | |\n"),
-    # whose evidence, which is what R6 asks for
+    # rule R6, whose evidence
     ("R6", _W, 5, PATHS + HTTP.replace("CI-class", "") + JOB),
-    # class, which is what R7 asks for
+    # rule R7, class
     ("R7", _E, 5, topology(**{"class": "staging"})),
     ("R7", _E, 5, topology(**{"class": ""})),
     ("R7", _E, 3, (TOPOLOGY + environment() + BELOW).replace("Class (CI or host)", "Owner")),
     ("R7", _W, 1, "STG-HOST-TOPOLOGY-TEMPLATE\n\n# next\n\n" + CHECKLIST),
     ("R7", _W, 3, TOPOLOGY),
-    # matches prod, which is what R8 asks for
+    # rule R8, matches prod
     ("R8", _E, 5, topology(matches="mostly")),
     ("R8", _E, 5, topology(matches="partial: it has one pooler")),
     ("R8", _E, 5, topology(matches="yes", **{"class": "CI"})),
@@ -236,41 +239,41 @@ BAD: list[tuple[str, Level, int, str]] = [
     ),
     ("R8", _E, 3, QUESTIONS + "| Which mode? | transaction | mostly |\n"),
     ("R8", _W, 3, QUESTIONS + "| Which mode? | transaction | partial |\n"),
-    # a pooler has a mode, which is what R9 asks for
+    # rule R9, a pooler has a mode
     ("R9", _E, 5, topology(mode="")),
     ("R9", _E, 5, topology(mode="default")),
     ("R9", _E, 5, topology(mode="transaction \\| session")),
     ("R9", _W, 5, topology(product="RDS Proxy", mode="multiplexed")),
     ("R9", _E, 5, topology(product="none", mode="none")),
     ("R9", _W, 5, topology(product="none", chain="shop to PostgreSQL 17")),
-    # the sandbox, which is what R10 asks for
+    # rule R10, the sandbox
     ("R10", _E, 5, topology(sandbox="")),
     ("R10", _E, 5, topology(sandbox="same as production")),
     ("R10", _E, 5, topology(sandbox="Ecto sandbox, mode shared")),
     ("R10", _E, 5, paths("| a | HTTP | OK | `nox -s tests` | CI-class: the sandbox behaves as production |\n")),
-    # versions, which is what R12 asks for
+    # rule R12, versions
     ("R12", _W, 5, topology(chain="app to pooler to postgres", product="PgBouncer", evidence="#12")),
     ("R12", _W, 5, paths("| a | HTTP | OK | `nox -s tests` | host-class |\n")),
-    # both kinds, which is what R13 asks for
+    # rule R13, both kinds
     ("R13", _E, 3, PATHS + HTTP),
     ("R13", _E, 3, PATHS + JOB),
     ("R13", _E, 5, paths("| a | queue | OK | `nox -s tests` | CI-class |\n")),
     ("R13", _W, 5, paths("| GET /posts | HTTP | OK | `nox -s tests` | CI-class |\n")),
     ("R13", _W, 1, "STG-AUDITED-PATH-RUBRIC\n\n# next\n\n" + CHECKLIST),
-    # ids and priorities, which is what R14 asks for
+    # rule R14, ids and priorities
     ("R14", _E, 3, ISSUES + "| high | AP-2.jobs | x | y | ada | #12 |\n"),
     ("R14", _E, 3, ISSUES + "| P0 | 17 | x | y | ada | #12 |\n"),
     ("R14", _E, 4, ISSUES + "| P0 | AP-2.jobs | x | y | ada | #12 |\n" * 2),
-    # not only direct, which is what R16 asks for
+    # rule R16, not only direct
     ("R16", _W, 5, topology(product="none", mode="none", chain="shop to PostgreSQL 17")),
-    # no parity is implied, which is what R17 asks for
+    # rule R17, no parity is implied
     ("R17", _E, 6, topology(environment(environment="production") + environment(mode="session", matches="yes"))),
     ("R17", _E, 5, topology(chain="Not run: nobody stood it up", matches="yes")),
     ("R17", _W, 5, topology(matches="no", below="")),
     ("R17", _W, 5, paths("| a | HTTP | N/A | | staging has another pooler than this chain needs |\n")),
-    # evidence, which is what R18 asks for
+    # rule R18, evidence
     ("R18", _E, 3, CHECKLIST + "| a | Not run | |\n"),
-    # counts and versions, which is what R19 asks for
+    # rule R19, counts and versions
     ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests`, 136 tests |\n"),
     ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests` (12 tests, all green) |\n"),
     ("R19", _E, 3, CHECKLIST + "| a | OK | `nox -s tests`, all 40 checks passed |\n"),
@@ -281,14 +284,14 @@ BAD: list[tuple[str, Level, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "level", "line", "text"), BAD, ids=[f"{each[0]}-{n}" for n, each in enumerate(BAD)])
-def test_what_breaks_a_rule_is_found_at_its_line(
-    repository: Path, rule: str, level: Level, line: int, text: str
-) -> None:
+@pytest.mark.parametrize(
+    ("rule", "level", "line", "text"), BAD, ids=[f"{rule}-{number}" for number, (rule, *_) in enumerate(BAD)]
+)
+def test_a_violation_is_found_at_its_line(repository: Path, rule: str, level: Level, line: int, text: str) -> None:
     findings = found(repository, text, rule)
-    assert [(each.line, each.level) for each in findings] == [(line, level)]
+    assert [(finding.line, finding.level) for finding in findings] == [(line, level)]
     assert findings[0].path.endswith("docs/adoption.md")
-    assert findings[0].mend
+    assert findings[0].fix
 
 
 @pytest.mark.parametrize(
@@ -317,8 +320,8 @@ def test_what_breaks_a_rule_is_found_at_its_line(
         "running the job is too much work for us",
     ],
 )
-def test_what_nobody_had_time_for_is_not_run(repository: Path, reason: str) -> None:
-    assert [each.level for each in found(repository, paths(f"| a | job | N/A | | {reason} |\n"), "R2")] == [_E]
+def test_lack_of_time_is_not_a_reason_for_na(repository: Path, reason: str) -> None:
+    assert [finding.level for finding in found(repository, paths(f"| a | job | N/A | | {reason} |\n"), "R2")] == [_E]
 
 
 @pytest.mark.parametrize(
@@ -350,22 +353,22 @@ def test_what_nobody_had_time_for_is_not_run(repository: Path, reason: str) -> N
         "the statement runs out of time in this mode by design",
     ],
 )
-def test_what_the_host_lacks_is_not_applicable(repository: Path, reason: str) -> None:
+def test_a_missing_feature_of_the_host_is_a_reason_for_na(repository: Path, reason: str) -> None:
     assert found(repository, paths(f"| a | job | N/A | | {reason} |\n")) == []
 
 
-def test_an_ok_may_tell_of_tickets_and_of_its_parts(repository: Path) -> None:
+def test_the_notes_of_an_ok_may_name_tickets_and_parts(repository: Path) -> None:
     for notes in ("Issue #12 is closed, CI-class", "two callers OK; twice Not run: why; CI-class", "N/A"):
         assert found(repository, paths(f"| a | HTTP | OK | `nox -s tests` | {notes} |\n"), "R1") == []
 
 
-def test_a_path_that_only_reads_is_not_the_one_over_http(repository: Path) -> None:
+def test_a_path_that_only_reads_does_not_count_as_the_http_path(repository: Path) -> None:
     findings = found(repository, PATHS + HTTP.replace("POST", "GET") + JOB, "R13")
-    assert [(each.line, each.level) for each in findings] == [(3, _E), (5, _W)]
+    assert [(finding.line, finding.level) for finding in findings] == [(3, _E), (5, _W)]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "PostgreSQL 17 test environment",
         "three tests",
@@ -377,19 +380,19 @@ def test_a_path_that_only_reads_is_not_the_one_over_http(repository: Path) -> No
         "shop-web 3.1.0",
     ],
 )
-def test_numbers_that_count_no_tests_are_left_alone(repository: Path, said: str) -> None:
-    assert found(repository, PARITY + f"| a | OK | `nox -s tests`: {said} |\n", "R19") == []
+def test_numbers_that_are_not_test_counts_have_no_finding(repository: Path, text: str) -> None:
+    assert found(repository, PARITY + f"| a | OK | `nox -s tests`: {text} |\n", "R19") == []
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_lines_are_told_whatever_ends_them(repository: Path, line_end: str) -> None:
+def test_findings_have_the_right_line_with_any_line_end(repository: Path, line_end: str) -> None:
     text = "\ufeffprose\n\n" + CHECKLIST + "| a | good | `nox -s tests` |\n"
     (repository / "docs" / "adoption.md").write_bytes(text.replace("\n", line_end).encode())
-    assert [each.line for each in lint([repository / "docs" / "adoption.md"]).findings] == [5]
+    assert [finding.line for finding in lint([repository / "docs" / "adoption.md"]).findings] == [5]
 
 
-@pytest.mark.parametrize("capability", [each for each in vars(registry).values() if isinstance(each, Capability)])
-def test_the_reasons_that_the_harness_gives_itself_are_good_enough(repository: Path, capability: Capability) -> None:
+@pytest.mark.parametrize("capability", [value for value in vars(registry).values() if isinstance(value, Capability)])
+def test_the_harness_own_reasons_for_na_have_no_finding(repository: Path, capability: Capability) -> None:
     assert found(repository, PARITY + f"| a | N/A | {capability.lacking} |\n") == []
 
 
@@ -399,10 +402,15 @@ def test_the_reasons_that_the_harness_gives_itself_are_good_enough(repository: P
 def verdicts(repository: Path, raw: str) -> list[PointerVerdict]:
     document = repository / "docs" / "adoption.md"
     document.write_text("# Here\n")
-    return [each.verdict for each in pointers(TableCell(raw), PointerScope(Repository(repository), document.parent), document)]
+    return [
+        pointer.verdict
+        for pointer in pointers(
+            TableCell(raw=raw, spans=spans(raw)), PointerScope(Repository(repository), document.parent), document
+        )
+    ]
 
 
-THERE = [
+EXISTING = [
     "`tests/test_audit.py`",
     "`tests/test_audit.py::TestJobs::test_actor`",
     "`tests/test_audit.py::TestJobs::test_actor[session-1]`",
@@ -441,7 +449,7 @@ THERE = [
     "job `verify-pool`",
     "`cd docs && ./../scripts/smoke.sh`",
 ]
-GONE = [
+MISSING = [
     "`tests/test_gone.py`",
     "tests/test_gone.py",
     "`tests/test_audit.py::test_gone`",
@@ -469,7 +477,7 @@ GONE = [
     "`harness verify --suite gone`",
     "`cd gone && make check`",
 ]
-OPEN = [
+UNKNOWN = [
     "https://example.org/run/1",
     "[log](https://example.org/run/1)",
     "PR #12",
@@ -485,7 +493,7 @@ OPEN = [
     "`SELECT 1`",
     "1. start it 2. look",
 ]
-NONE = [
+NO_POINTER = [
     "",
     "verified",
     "`verify_coverage`",
@@ -508,20 +516,24 @@ NONE = [
 
 @pytest.mark.parametrize(
     ("raw", "verdict"),
-    [(raw, verdict) for verdict, all_of in zip(PointerVerdict, (THERE, GONE, OPEN), strict=True) for raw in all_of],
+    [
+        *((raw, PointerVerdict.EXISTS) for raw in EXISTING),
+        *((raw, PointerVerdict.MISSING) for raw in MISSING),
+        *((raw, PointerVerdict.UNKNOWN) for raw in UNKNOWN),
+    ],
 )
-def test_a_pointer_is_looked_up(repository: Path, raw: str, verdict: PointerVerdict) -> None:
+def test_a_pointer_is_judged(repository: Path, raw: str, verdict: PointerVerdict) -> None:
     found = verdicts(repository, raw)
     assert verdict in found
     assert verdict is PointerVerdict.MISSING or PointerVerdict.MISSING not in found
 
 
-@pytest.mark.parametrize("raw", NONE)
-def test_a_word_is_no_pointer(repository: Path, raw: str) -> None:
+@pytest.mark.parametrize("raw", NO_POINTER)
+def test_a_word_is_not_a_pointer(repository: Path, raw: str) -> None:
     assert verdicts(repository, raw) == []
 
 
-def test_each_of_several_commands_is_judged(repository: Path) -> None:
+def test_every_command_of_a_command_line_is_judged(repository: Path) -> None:
     assert verdicts(repository, "`nox -s tests && make gone; frobnicate --all`") == [
         PointerVerdict.EXISTS,
         PointerVerdict.MISSING,
@@ -529,14 +541,14 @@ def test_each_of_several_commands_is_judged(repository: Path) -> None:
     ]
 
 
-def test_without_their_files_commands_lead_nowhere(tmp_path: Path) -> None:
+def test_commands_without_their_files_are_missing(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    for each in ("`nox -s tests`", "`make check`", "`npm run e2e`", "`mix verify.audit`"):
-        assert verdicts(tmp_path, each) == [PointerVerdict.MISSING]
+    for raw in ("`nox -s tests`", "`make check`", "`npm run e2e`", "`mix verify.audit`"):
+        assert verdicts(tmp_path, raw) == [PointerVerdict.MISSING]
 
 
 @given(st.text(alphabet="ab./:#*[]()<>`|&;'\" -\x00\\…~$%é", max_size=60))
-def test_no_cell_is_too_strange_to_be_judged(tmp_path_factory: pytest.TempPathFactory, raw: str) -> None:
+def test_any_cell_can_be_judged(tmp_path_factory: pytest.TempPathFactory, raw: str) -> None:
     root = tmp_path_factory.getbasetemp()
     text = PARITY + f"| a | OK | {raw} |\n"
     judge(Page(path="x", file=root / "x.md", document=read_document(text), repository=Repository(root)))
@@ -544,7 +556,7 @@ def test_no_cell_is_too_strange_to_be_judged(tmp_path_factory: pytest.TempPathFa
 
 # --- secrets --------------------------------------------------------------------------------------------------------
 
-# put together here, so that no scanner takes this file for a leak
+# concatenated, so that secret scanners do not report this file
 SECRETS = [
     "postgresql" + "://ada:s3cretword@db.example.org/shop",
     "host=db.example.org dbname=shop user=ada " + "password=s3cretword",
@@ -585,56 +597,56 @@ HARMLESS = [
 @pytest.mark.parametrize("secret", SECRETS + INTERNAL)
 def test_a_secret_is_found_and_not_repeated(repository: Path, secret: str) -> None:
     findings = found(repository, PARITY + f"| a | OK | only a sentence, {secret} |\n")
-    assert [(each.line, each.level) for each in findings if each.rule == "R11"] == [(3, Level.ERROR)]
-    assert not any("s3cretword" in str(each).lower() for each in findings)
+    assert [(finding.line, finding.level) for finding in findings if finding.rule == "R11"] == [(3, Level.ERROR)]
+    assert not any("s3cretword" in str(finding).lower() for finding in findings)
     assert "s3cretword" not in masked(secret).lower()
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_stands_for_a_secret_is_none(text: str) -> None:
+def test_a_placeholder_is_not_a_secret(text: str) -> None:
     assert list(shapes_in(text)) == []
 
 
-def test_secrets_are_found_in_code_too_and_an_own_machine_only_warns(repository: Path) -> None:
+def test_secrets_are_found_in_code_and_local_addresses_only_warn_outside_of_tables(repository: Path) -> None:
     text = (
         f"```\n{SECRETS[0]}\nhttp://localhost:4000/audit\n```\n\n"
         + PARITY
         + "| a | OK | http://localhost:4000/audit |\n"
     )
-    assert [(each.line, each.level) for each in found(repository, text, "R11")] == [(2, _E), (3, _W), (8, _E)]
+    assert [(finding.line, finding.level) for finding in found(repository, text, "R11")] == [(2, _E), (3, _W), (8, _E)]
 
 
 # --- documents and the command ----------------------------------------------------------------------------------------
 
 
-def test_the_rules_are_nineteen_and_say_what_is_left_to_people() -> None:
+def test_there_are_nineteen_rules_and_each_has_a_judge_or_is_left_to_people() -> None:
     assert [rule.number for rule in RULES] == [f"R{n}" for n in range(1, 20)]
     assert [rule.number for rule in RULES if rule.judge is None] == ["R15"]
     assert all(rule.judge or rule.left for rule in RULES)
-    assert {rule.number for rule in RULES if rule.judge} == {each[0] for each in BAD} | {"R11"}
+    assert {rule.number for rule in RULES if rule.judge} == {rule for rule, *_ in BAD} | {"R11"}
 
 
-def test_what_is_not_judged_is_said(repository: Path) -> None:
+def test_the_report_lists_what_it_did_not_judge(repository: Path) -> None:
     file = repository / "a.md"
     file.write_text(PARITY + "| a | OK | https://example.org/1 and `frobnicate --all` |\n")
     report = lint([file])
     assert report.findings == ()
-    assert any("whether a pointer shows what its row says" in each for each in report.not_judged)
-    assert "whether the web has it (1 pointer, not looked up)" in report.not_judged
+    assert any("whether a pointer shows what its row says" in question for question in report.not_judged)
+    assert "whether the URL exists (1 pointer, not checked)" in report.not_judged
     assert [table.line for table in report.tables[str(file)]] == [1]
 
 
-def test_the_root_is_the_repository_unless_another_is_named(repository: Path) -> None:
+def test_the_root_is_the_repository_of_the_document_by_default(repository: Path) -> None:
     file = repository / "docs" / "adoption.md"
     file.write_text(PARITY + "| a | OK | `make check` |\n")
     assert lint([file]).errors == 0
     assert lint([file], repository / "docs").errors == 1
 
 
-def run(arguments: list[str], said: list[str]) -> int:
+def run(arguments: list[str], prose: list[str]) -> int:
     """Run `lint` as the command line does, without its handling of errors."""
-    terminal: Any = SimpleNamespace(say=lambda text, style="": said.append(text))
-    services = Services(terminal, Redactor(), Signals(said.append))
+    terminal: Any = SimpleNamespace(say=lambda text, style="": prose.append(text))
+    services = Services(terminal, Redactor(), Signals(prose.append))
     with root.make_context("harness", ["lint", *arguments], obj=services) as ctx:
         code: int = root.invoke(ctx)
     return code
@@ -643,18 +655,27 @@ def run(arguments: list[str], said: list[str]) -> int:
 def test_findings_are_printed_for_people_and_machines(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = repository / "a.md"
     file.write_text(CHECKLIST + "| a | OK | verified |\n")
-    said: list[str] = []
-    assert run([str(file)], said) == 1
+    prose: list[str] = []
+    assert run([str(file)], prose) == 1
     line = capsys.readouterr().out
-    assert line.startswith(f'{file}:3: R4 error: OK with only a sentence, "verified". mend: ')
-    assert said[-1] == "errors=1 warnings=0"
-    assert any("whether a pointer shows what its row says" in each for each in said)
-    assert run(["--json", str(file)], said) == 1
+    assert line.startswith(f'{file}:3: R4 error: OK without a pointer: "verified". fix: ')
+    assert prose[-1] == "errors=1 warnings=0"
+    assert any("whether a pointer shows what its row says" in line for line in prose)
+    assert run(["--json", str(file)], prose) == 1
     document = json.loads(capsys.readouterr().out)
-    assert [(each["line"], each["rule"], each["level"]) for each in document["findings"]] == [(3, "R4", "error")]
+    assert document["findings"] == [
+        {
+            "path": str(file),
+            "line": 3,
+            "rule": "R4",
+            "level": "error",
+            "what": 'OK without a pointer: "verified"',
+            "mend": "name a command, a test, a file, a link or a ticket that shows it",
+        }
+    ]
 
 
-def test_warnings_alone_are_no_failure(repository: Path) -> None:
+def test_warnings_alone_do_not_fail(repository: Path) -> None:
     file = repository / "a.md"
     file.write_text(CHECKLIST + "| a | Issue | it is flaky at times |\n")
     assert run([str(file)], []) == 0
@@ -668,49 +689,62 @@ def test_the_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("gone.md", None, "no such file"),
-        ("docs", None, "this is a folder"),
-        ("pipe", None, "no regular file"),
-        ("a.md", b"| a |\x00", "it is binary"),
-        ("a.md", b"a\nna\xefve", "no UTF-8 text"),
+        ("gone.md", None, "document not found"),
+        ("docs", None, "is a folder"),
+        ("pipe", None, "not a regular file"),
+        ("a.md", b"| a |\x00", "is binary"),
+        ("a.md", b"a\nna\xefve", "invalid UTF-8"),
         ("a.md", b"# nothing\n\n| a | b |\n|---|---|\n", "STG-AUDITED-PATH-RUBRIC"),
     ],
 )
-def test_what_cannot_be_judged_is_a_usage_error(repository: Path, name: str, content: bytes | None, said: str) -> None:
+def test_a_document_that_cannot_be_judged_is_a_usage_error(
+    repository: Path, name: str, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (repository / name).write_bytes(content)
     if name == "pipe":
         os.mkfifo(repository / name)
     with pytest.raises(UsageError) as caught:
         run([str(repository / name)], [])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.exit_code == 2
 
 
-def test_a_document_without_tables_does_not_keep_the_others_from_being_judged(repository: Path) -> None:
+def test_other_documents_are_judged_when_one_has_no_tables(repository: Path) -> None:
     (repository / "prose.md").write_text("# nothing\n")
     (repository / "rubric.md").write_text(PATHS + HTTP)
     out: list[str] = []
     run([str(repository / "prose.md"), str(repository / "rubric.md")], out)
     assert any("1 tables" in line and "rubric.md" in line for line in out), out
-    with pytest.raises(UsageError, match="in any of them"):
+    with pytest.raises(UsageError, match="in any of the documents"):
         run([str(repository / "prose.md"), str(repository / "prose.md")], [])
 
 
-def test_tables_that_are_not_looked_for_are_named(repository: Path) -> None:
+def test_tables_that_are_not_read_are_listed(repository: Path) -> None:
     quoted = "".join(f"> {line}\n" for line in (PATHS + HTTP).splitlines() if line.startswith("|"))
     in_list = "- x\n\n" + "".join(f"    {line}\n" for line in quoted.splitlines()).replace("    ", "  ", 1)
     (repository / "a.md").write_text(
         f"{PATHS}{HTTP}\n{quoted}\n<table><tr><td>OK</td></tr></table>\n\n{in_list}\n```\n{quoted}```\n"
     )
     not_judged = lint([repository / "a.md"]).not_judged
-    assert sum("block quote, or HTML" in each for each in not_judged) == 3
+    assert sum("in a block quote or in HTML" in question for question in not_judged) == 3
 
 
 def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:
     with pytest.raises(UsageError, match="missing argument FILE"):
         run([], [])
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         run(["--root", str(repository / "gone"), "x.md"], [])
+
+
+def test_a_document_nested_too_deep_is_an_error(repository: Path) -> None:
+    (repository / "a.md").write_text(f"{'> ' * 100}x\n\n{PATHS}{HTTP}")
+    with pytest.raises(ConfigError, match=r"a\.md:1: .*nested more than 100 levels"):
+        run([str(repository / "a.md")], [])
+
+
+def test_a_link_into_a_document_nested_too_deep_is_not_checked(repository: Path) -> None:
+    (repository / "docs" / "deep.md").write_text(f"# Here\n\n{'> ' * 100}x\n")
+    assert verdicts(repository, "[x](deep.md#here)") == [PointerVerdict.UNKNOWN]

@@ -6,7 +6,7 @@ from harness.lint.secrets import masked, shapes_in
 from harness.redaction import MASK
 from tests.growth import is_linear
 
-# put together here, so that no scanner takes this file for a leak
+# concatenated, so that secret scanners do not report this file
 SECRETS = [
     "access_token=" + "abcdefgh1234",
     "AWS_SECRET_ACCESS_KEY=" + "wJalr/K7MDENG",
@@ -23,7 +23,7 @@ SECRETS = [
     "`curl --user user:" + "abcdefgh1234`",
     "postgres" + "://" + "u" * 100 + ":" + "abcdefgh1234" * 30 + "@db.example.org/shop",
 ]
-INSIDE = [
+INTERNAL = [
     "10.1.2.3",
     "reached at 172.20.3.4.",
     "ssh deploy@192.168.3.4",
@@ -54,8 +54,8 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("text", SECRETS + INSIDE)
-def test_what_must_not_be_public_is_found_and_masked(text: str) -> None:
+@pytest.mark.parametrize("text", SECRETS + INTERNAL)
+def test_secrets_and_internal_addresses_are_found_and_masked(text: str) -> None:
     assert [shape.always for shape in shapes_in(f"| a | {text} |")] == [True]
     assert MASK in masked(text)
     assert "abcdefgh1234" not in masked(text)
@@ -63,12 +63,12 @@ def test_what_must_not_be_public_is_found_and_masked(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_may_be_public_is_left_alone(text: str) -> None:
+def test_harmless_text_has_no_shape(text: str) -> None:
     assert list(shapes_in(text)) == []
 
 
-def test_what_is_harmless_does_not_hide_what_follows_in_the_same_word() -> None:
-    assert [each.name for each in shapes_in("http://a:80/x,pooler" + "://ada:s3cretword@b")] == [
+def test_a_harmless_url_does_not_hide_a_password_after_it() -> None:
+    assert [shape.name for shape in shapes_in("http://a:80/x,pooler" + "://ada:s3cretword@b")] == [
         "a URL with a password"
     ]
 
@@ -103,8 +103,8 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_no_line_is_too_hostile_to_be_judged(hostile: str) -> None:
-    """A pattern that grows with the square of its line needs hours for a long one."""
+def test_hostile_lines_are_searched_in_linear_time(hostile: str) -> None:
+    """With quadratic time, a long line would take hours."""
     line = hostile * (20_000 // len(hostile)) + " DB_PASS=" + "abcdefgh1234"
     assert any(shape.always for shape in shapes_in(line))
     assert "abcdefgh1234" not in masked(line)
