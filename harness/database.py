@@ -1,4 +1,4 @@
-"""The only door to psycopg: connections, statements, named SQL files, cloned databases."""
+"""Connections to PostgreSQL through psycopg: statements, files of named SQL, cloned databases."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-#: any error of a server, or of the connection to it; `sqlstate` is None for the latter
+#: any error of a server, or of the connection to it; `sqlstate` is None for an error of the connection
 SqlError = psycopg.Error
 
 _NAME = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
 
 
+_INVALID = "invalid connection string: libpq cannot parse it"
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where to connect, and as whom. Its text never shows the password."""
+    """A server's address, a database and a login. Its `repr` never shows the password."""
 
     host: str
     port: int
@@ -40,38 +43,39 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class Client(psycopg.Connection[tuple[Any, ...]]):
-    """A connection in autocommit mode: a transaction is a block that somebody opened on purpose."""
+    """A connection in autocommit mode: every transaction is an explicit block."""
 
     def run(self, statement: str | sql.Composable, parameters: Sequence[object] | None = None) -> int:
-        """Execute and return the number of rows affected.
+        """Execute a statement, and return the number of affected rows.
 
-        Without parameters the simple protocol is used, so several statements may be given at once.
+        Without parameters psycopg uses the simple protocol, which allows several statements in one text.
         """
         return self.execute(_query(statement), parameters).rowcount
 
     def rows(
         self, statement: str | sql.Composable, parameters: Sequence[object] | None = None
     ) -> list[tuple[Any, ...]]:
+        """Execute a query, and return all its rows."""
         return self.execute(_query(statement), parameters).fetchall()
 
     def value(self, statement: str | sql.Composable, parameters: Sequence[object] | None = None) -> Any:
-        """Return the first column of the first row, or None when there is no row."""
+        """Execute a query, and return the first column of its first row; None without rows."""
         row = self.execute(_query(statement), parameters).fetchone()
         return row[0] if row else None
 
     def copy_in(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        """COPY rows into a table."""
+        """Run a COPY ... FROM STDIN statement with these rows."""
         with self.cursor() as cursor, cursor.copy(_query(statement)) as copy:
             for row in rows:
                 copy.write_row(row)
 
     def server_pid(self) -> int:
-        """Return the pid of the server connection that serves this client now."""
+        """Return the pid of the server process that serves this client now."""
         return cast("int", self.value("SELECT pg_backend_pid()"))
 
 
 def cut(client: Client) -> None:
-    """End a connection as a broken network does: without a word to either side, and under whoever waits on it."""
+    """Break a connection like a failing network, without a message to either side; a waiting thread gets an error."""
     with contextlib.suppress(OSError, SqlError), socket.socket(fileno=os.dup(client.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
 
@@ -90,8 +94,10 @@ def connect(
 ) -> Client:
     """Connect in autocommit mode.
 
-    :param prepare_threshold: None never prepares on the server.
-    :raises SqlError: as psycopg does; see :func:`refusal` for what it means.
+    :param prepare_threshold: the number of executions after which psycopg prepares a statement; None for never.
+    :param options: command-line options for the server, as libpq sends them in the startup message.
+    :param connect_timeout_s: seconds.
+    :raises SqlError: as psycopg does; :func:`refusal` distinguishes a refused login from a server that is not up yet.
     """
     return Client.connect(
         host=endpoint.host,
@@ -107,14 +113,14 @@ def connect(
     )
 
 
-#: a connection of anybody's: psycopg 3, synchronous, whatever its row factory
+#: any synchronous connection of psycopg 3, with any row factory
 AnyConnection = psycopg.Connection[Any]
 
 
 def fetch(
     connection: AnyConnection, statement: str, parameters: Sequence[object] | Mapping[str, object] | None = None
 ) -> list[tuple[Any, ...]]:
-    """Execute on a connection of anybody's and return the rows as tuples; none for what returns nothing."""
+    """Execute a statement on any connection, and return its rows as tuples; none for a statement without rows."""
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(_query(statement), parameters)
         return cursor.fetchall() if cursor.description else []
@@ -126,59 +132,60 @@ def quote_literal(text: str) -> str:
 
 
 def is_idle(connection: AnyConnection) -> bool:
-    """Say whether no transaction is open on a connection."""
+    """Return whether no transaction is open on a connection."""
     return connection.info.transaction_status == pq.TransactionStatus.IDLE
 
 
 def is_open(connection: AnyConnection) -> bool:
-    """Say whether a transaction is open on a connection, and has not failed."""
+    """Return whether a transaction is open on a connection and has not failed."""
     return connection.info.transaction_status == pq.TransactionStatus.INTRANS
 
 
 def roll_back() -> NoReturn:
-    """Leave the innermost `with connection.transaction()` block, undone, without an error."""
+    """Roll back the innermost `with connection.transaction()` block, and leave it without an error."""
     raise psycopg.Rollback
 
 
 def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
-    """Connect in autocommit mode to what a connection string says.
+    """Connect in autocommit mode with a connection string.
 
+    :param connect_timeout_s: seconds.
     :raises SqlError: as psycopg does.
-    :raises ConfigError: for what is no connection string; it is not repeated, because it may hold a password.
+    :raises ConfigError: for an invalid connection string. The message does not repeat it: it may hold a password.
     """
     try:
         if any("@" in (host or "") for host in str(conninfo_to_dict(dsn).get("host", "")).split(",")):
             raise ConfigError(
-                "the host of the connection string holds an @: the password before it is cut short",
+                "the host of the connection string contains an @, so libpq reads only a part of the password",
                 hint="in a password write %40 for @, %2F for / and %3A for a colon",
             )
         return Client.connect(dsn, autocommit=True, connect_timeout=connect_timeout_s, prepare_threshold=None)
     except psycopg.ProgrammingError:
-        raise ConfigError("this is no connection string that libpq understands") from None
+        raise ConfigError(_INVALID) from None
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def confidential(dsn: str) -> tuple[str, ...]:
-    """Return what a connection string holds that no evidence may show: the password, and where the servers are.
+    """Return the parts of a connection string that evidence must not show: passwords, and the addresses of servers.
 
-    :raises ConfigError: for what is no connection string.
+    :raises ConfigError: for an invalid connection string.
     """
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
-        raise ConfigError("this is no connection string that libpq understands") from None
+        raise ConfigError(_INVALID) from None
     found = [str(parts[name]) for name in ("password", "sslpassword") if parts.get(name)]
     for name in ("host", "hostaddr"):
-        for each in str(parts.get(name) or "").split(","):
-            if each not in ("", *_LOOPBACK) and not each.startswith("/"):
-                found += [each, *_addresses(each)]
+        for host in str(parts.get(name) or "").split(","):
+            if host not in ("", *_LOOPBACK) and not host.startswith("/"):
+                found += [host, *_addresses(host)]
     return tuple(dict.fromkeys(found))
 
 
 def _addresses(name: str) -> list[str]:
-    """Return the addresses of a host: libpq's messages give them beside its name."""
+    """Return the addresses of a host: libpq's messages show them next to its name."""
     try:
         return [str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
     except OSError:
@@ -186,19 +193,19 @@ def _addresses(name: str) -> list[str]:
 
 
 def quote_name(name: str) -> str:
-    """Return a name, or one with its schema before it, as SQL identifiers."""
+    """Return a name as an SQL identifier; a schema before a dot becomes one of its own."""
     return sql.SQL(".").join(sql.Identifier(part) for part in name.split(".")).as_string(None)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as the evidence spells it: SQLSTATE first, then the message's first line."""
+    """Return an error as the evidence spells it: the SQLSTATE, else the class, then the first line of the message."""
     text = str(error).strip().splitlines()
     message = text[0] if text else ""
     state = getattr(error, "sqlstate", None)
     return f"{state} {message}" if state else f"{type(error).__name__}: {message}"
 
 
-#: PgBouncer gives no SQLSTATE that libpq would keep while connecting, so its refusals are known by text.
+#: libpq does not keep PgBouncer's SQLSTATE while it connects, so refused logins are recognised by their text
 _REFUSED = re.compile(
     r"authentication failed|no such user|wrong password type|cannot do SCRAM|login failed|not allowed to connect"
     r"|no pg_hba.conf entry|role \"[^\"]*\" does not exist|role \"[^\"]*\" is not permitted",
@@ -207,32 +214,32 @@ _REFUSED = re.compile(
 
 
 def refusal(error: SqlError) -> str | None:
-    """Return why a server refused the login for good; None when it may just not be up yet."""
+    """Return the reason when a server refused the login; None when the server may not be up yet."""
     text = str(error)
     return " ".join(text.split()) if _REFUSED.search(text) else None
 
 
 def load_queries(path: Path) -> dict[str, str]:
-    """Return the named statements of an SQL file: each block begins with `-- name: the_name`.
+    """Return the statements of an SQL file by name: each block begins with `-- name: the_name`.
 
-    :raises ConfigError: on a name that is there twice, or a file without names.
+    :raises ConfigError: for a duplicate name, or a file without names.
     """
     text = path.read_text(encoding="utf-8")
     marks = list(_NAME.finditer(text))
     found: dict[str, str] = {}
     for mark, after in zip(marks, [*marks[1:], None], strict=True):
         if mark["name"] in found:
-            raise ConfigError(f"there are two statements named {mark['name']}", where=str(path))
+            raise ConfigError(f"duplicate statement name {mark['name']}", where=str(path))
         found[mark["name"]] = text[mark.end() : after.start() if after else None].strip()
     if not found:
-        raise ConfigError("there is no statement in it: each begins with '-- name: the_name'", where=str(path))
+        raise ConfigError("no statement found, expected blocks that begin with '-- name: the_name'", where=str(path))
     return found
 
 
 def run_files(connection: AnyConnection, paths: Sequence[Path]) -> None:
-    """Run SQL files in one transaction: all of them or nothing.
+    """Run SQL files in one transaction: all of them or none.
 
-    :raises DatabaseError: naming file, line and SQLSTATE.
+    :raises DatabaseError: with file, line and SQLSTATE.
     """
     with connection.transaction():
         for path in paths:
@@ -244,7 +251,7 @@ def run_files(connection: AnyConnection, paths: Sequence[Path]) -> None:
                 at = error.diag.statement_position
                 line = text.count("\n", 0, int(at) - 1) + 1 if at else _failing_line(connection, text, error)
                 raise DatabaseError(
-                    f"this SQL does not run: {describe(error)}",
+                    f"this SQL failed: {describe(error)}",
                     where=f"{path}:{line}" if line else str(path),
                     hint=error.diag.message_hint or "",
                     detail="\n".join(filter(None, (error.diag.message_detail, error.diag.context))),
@@ -252,9 +259,9 @@ def run_files(connection: AnyConnection, paths: Sequence[Path]) -> None:
 
 
 def _read_sql(path: Path) -> str:
-    """Return the text of an SQL file that can be run as one message, in a transaction.
+    """Return the text of an SQL file that can run as one message, in a transaction.
 
-    :raises DatabaseError: for what only psql understands, or what ends the transaction, with its line.
+    :raises DatabaseError: with the line of a command that only psql understands, or that ends the transaction.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -262,18 +269,18 @@ def _read_sql(path: Path) -> str:
         raise DatabaseError(f"this SQL cannot be read: {error}", where=str(path)) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DatabaseError("there is a NUL byte, and no server reads beyond it", where=f"{path}:{line}")
+        raise DatabaseError("found a NUL byte: the server would ignore the text after it", where=f"{path}:{line}")
     for start, end in _statements(text):
         if found := _NOT_HERE.match(text, start, end):
             raise DatabaseError(
-                f"{found[0].split()[0]} cannot be run here: the files are run in one transaction, and not by psql",
+                f"{found[0].split()[0]} cannot run here: the files run in one transaction, and without psql",
                 where=f"{path}:{text.count(chr(10), 0, start) + 1}",
-                hint="leave out BEGIN and COMMIT, COPY from or to the client, and what begins with a backslash",
+                hint="leave out BEGIN and COMMIT, COPY from or to the client, and psql's commands with a backslash",
             )
     return text
 
 
-#: what a semicolon may hide in: comments, texts, names, dollar-quoted bodies
+#: tokens that may contain a semicolon (comments, texts, names, dollar-quoted bodies), and the semicolon itself
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|\b[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|(?P<end>;)""",
     re.DOTALL,
@@ -288,15 +295,18 @@ _NOT_HERE = re.compile(
 
 
 def _statements(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where the statements of a text begin and end, without the blanks and comments before them."""
-    ends = [each.end() for each in _TOKEN.finditer(text) if each["end"]]
+    """Yield the start and the end of each statement, without the blanks and comments before it."""
+    ends = [token.end() for token in _TOKEN.finditer(text) if token["end"]]
     for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
         lead = _SPACE_AND_COMMENTS.match(text, start, end)
         yield (lead.end() if lead else start), end
 
 
 def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int | None:
-    """Find the statement that raised an error without a position, by running them one at a time, undone afterwards."""
+    """Return the line of the statement that raised an error without a position.
+
+    It runs the statements one at a time, and rolls them back.
+    """
     with connection.transaction(force_rollback=True):
         for start, end in _statements(text):
             try:
@@ -306,36 +316,41 @@ def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int 
     return None
 
 
+#: CREATE DATABASE has STRATEGY from PostgreSQL 15 on (https://www.postgresql.org/docs/15/sql-createdatabase.html)
 _HAS_STRATEGY = 150_000
 
 
 def create_database(admin: Client, name: str, *, owner: str, template: str | None = None) -> None:
-    """Create a database, from a template that nobody is connected to."""
+    """Create a database.
+
+    :param owner: the role that owns it.
+    :param template: the database to clone, which must have no connections; an empty database by default.
+    """
     statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(owner))
     if template:
         statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        if admin.info.server_version >= _HAS_STRATEGY:  # a small template is copied faster than it is logged
+        if admin.info.server_version >= _HAS_STRATEGY:  # copying the files of a small template is faster than WAL
             statement += sql.SQL(" STRATEGY file_copy")
     admin.run(statement)
 
 
 def drop_database(admin: Client, name: str) -> None:
-    """Drop a database and end whoever is connected to it, a pooler's idle server connections included."""
+    """Drop a database and end all connections to it, also the idle server connections of a pooler."""
     admin.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def leave_database(admin: Client, name: str) -> int:
-    """End whoever is connected to a database that nobody needs any more, and return its size in bytes."""
+    """End all connections to a database that stays until its server is removed, and return its size in bytes."""
     admin.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
     size: int = admin.value("SELECT pg_database_size(%s::name)", [name])
     return size
 
 
 def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
-    """Run one command of PgBouncer's admin console and return its rows as text.
+    """Run one command of PgBouncer's admin console, and return its rows: texts by column name.
 
-    The console speaks the simple protocol only and knows no transactions, hence autocommit and no
-    parameters (https://www.pgbouncer.org/usage.html#admin-console).
+    The console supports only the simple protocol and no transactions, so the connection uses autocommit and the
+    command has no parameters (https://www.pgbouncer.org/usage.html#admin-console).
     """
     with Client.connect(
         host=endpoint.host,

@@ -1,21 +1,21 @@
-"""Errors for the person at the terminal: what was found, what was needed, where, and what to try.
+"""Errors for the person at the terminal: what was found, what was expected, where, and what to try.
 
-One base, one class per cause. The command line prints `str(error)` and exits with `exit_code`;
-a traceback is for mistakes of the harness itself, never for these.
+There is one base class, and one class per cause. The command line prints `str(error)` and exits with `exit_code`. It
+prints a traceback only for other exceptions, which are mistakes in the harness.
 """
 
 from __future__ import annotations
 
 
 class HarnessError(Exception):
-    """The harness could not do what was asked."""
+    """The base of all errors for users."""
 
     exit_code = 3
 
     def __init__(self, what: str, *, where: str = "", hint: str = "", detail: str = "") -> None:
-        """Build an error.
+        """Create an error.
 
-        :param what: one sentence: what was found and what was needed.
+        :param what: one sentence: what was found and what was expected.
         :param where: a file, key, service or address.
         :param hint: what to try next.
         :param detail: longer evidence, such as the tail of a service's log.
@@ -42,29 +42,29 @@ class UsageError(HarnessError):
 
 
 class ConfigError(HarnessError):
-    """A configuration file has a mistake."""
+    """A configuration file is invalid."""
 
     exit_code = 2
 
 
 class StoreError(HarnessError):
-    """The evidence cannot be written or read."""
+    """The evidence of a run cannot be written or read."""
 
 
 class EngineUnavailableError(HarnessError):
-    """No engine can run a service here."""
+    """No engine can run services here."""
 
 
 class ImageUnavailableError(HarnessError):
-    """An image is neither present, nor can it be pulled or built."""
+    """An image is missing, and can be neither pulled nor built."""
 
 
 class ServiceFailedError(HarnessError):
-    """A service did not start, died, or never answered."""
+    """A service did not start, ended, or never answered."""
 
 
 class DatabaseError(HarnessError):
-    """A server refused a connection or a statement that the harness itself needs."""
+    """A server rejected a connection or a statement of the harness itself."""
 
 
 class TimedOutError(HarnessError):
@@ -72,6 +72,6 @@ class TimedOutError(HarnessError):
 
 
 class InterruptedRunError(HarnessError):
-    """Ctrl-C or SIGTERM."""
+    """The run was interrupted by Ctrl-C or SIGTERM."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""What a run tells its listeners. The run yields facts; terminals and files decide what to do with them."""
+"""The events of a run. A listener, such as the terminal, decides what to do with them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from harness.model import Proof, Result, RunRecord, TopologyEvidence
 
 class RunStarted(Struct, frozen=True):
     record: RunRecord
+    #: the folder of the run
     folder: str
 
 
 class Notice(Struct, frozen=True):
-    """Something a person should read, such as a fallback that was taken."""
+    """A message for a person, such as the use of a fallback."""
 
     text: str
 
@@ -78,10 +79,10 @@ Event = (
 
 
 class Listener(Protocol):
-    """Hears every event, from any thread; must not raise for its own troubles."""
+    """Receives every event, in any thread. It must handle its own errors: an exception would end the run."""
 
     def __call__(self, event: Event, /) -> None: ...
 
 
 def silent(_event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore all events."""

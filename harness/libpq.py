@@ -1,7 +1,7 @@
-"""Single messages of PostgreSQL's protocol, as drivers send them: what libpq's ordinary calls hide.
+"""Single messages of PostgreSQL's protocol, as drivers send them and libpq's ordinary calls do not.
 
-Every function returns what a driver would get to see: the first value of the answer as text, or an :class:`Answer`
-that carries the SQLSTATE. None of them raises for what the server says; all of them end at a deadline.
+Every function returns the server's answer as a :class:`Reply`: the first value as text, or the SQLSTATE of an error.
+None of them raises for an error of the server. All of them end at a deadline.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 _DEADLINE_S = 30.0
-#: in the place of an SQLSTATE, where the connection ended without one
+#: in place of an SQLSTATE, when the connection ended without one
 CLOSED = "closed"
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """What a client was told."""
+    """The server's answer to one statement."""
 
-    #: the first column of the first row, as text; None when there was no row or it was NULL
+    #: the first column of the first row, as text; None for NULL, or without rows
     value: str | None = None
-    #: of an error
+    #: of an error; "" without one
     sqlstate: str = ""
     message: str = ""
-    #: the connection is gone
+    #: whether the connection has ended
     closed: bool = False
 
     @property
@@ -50,39 +50,43 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 def parse(client: Client, name: str, statement: str) -> Reply:
-    """Parse a statement under a name, the unnamed one when empty, then Sync."""
+    """Send Parse for a statement, then Sync.
+
+    :param name: the name of the prepared statement; "" for the unnamed one.
+    """
     return _answer(client, lambda: client.pgconn.send_prepare(name.encode(), statement.encode()))
 
 
 def execute(client: Client, name: str, parameters: Sequence[str] = ()) -> Reply:
-    """Bind and Execute a statement that was parsed before, then Sync."""
-    values = [each.encode() for each in parameters]
+    """Send Bind and Execute for a statement that was parsed before, then Sync."""
+    values = [parameter.encode() for parameter in parameters]
     return _answer(client, lambda: client.pgconn.send_query_prepared(name.encode(), values))
 
 
 def extended(client: Client, statement: str) -> Reply:
-    """Run a statement by the extended protocol: Parse, Bind and Execute in one go."""
+    """Run a statement by the extended protocol: Parse, Bind, Execute and Sync together."""
     return _answer(client, lambda: client.pgconn.send_query_params(statement.encode(), None))
 
 
 def simple(client: Client, statement: str) -> Reply:
-    """Run statements by the simple protocol, in one message; the first error counts, else the last result."""
+    """Run statements by the simple protocol, in one message. The first error counts, else the last result."""
     return _answer(client, lambda: start(client, statement))
 
 
 def start(client: Client, statement: str) -> None:
-    """Send a statement by the simple protocol, and do not wait for the answer."""
+    """Send a statement by the simple protocol, without waiting for the answer; :func:`finish` waits for it."""
     client.pgconn.send_query(statement.encode())
     _flush(client, time.monotonic() + _DEADLINE_S)
 
 
 def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Reply:
-    """Wait for the answer to what was started; the first error counts, else the last result.
+    """Wait for the answer to a started statement. The first error counts, else the last result.
 
-    A connection that ends after an error is `closed`, and the error keeps its own SQLSTATE: libpq's PQexec would
-    only tell of the end.
+    When the connection ends after an error, the reply is `closed` and keeps the SQLSTATE of the error: libpq's PQexec
+    would only report the end of the connection.
 
-    :raises TimedOutError: when there is no answer within so many seconds.
+    :param deadline_s: seconds.
+    :raises TimedOutError: when the deadline passed.
     """
     last, end = Reply(), time.monotonic() + deadline_s
     try:
@@ -95,12 +99,12 @@ def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Reply:
 
 
 def _next_result(client: Client, end: float) -> PGresult | None:
-    # PQgetResult would block with Python's lock held, and with it every other thread
+    # PQgetResult would hold Python's lock while it blocks, and so block every other thread
     while client.pgconn.is_busy():
         _wait(client, select.POLLIN, end)
         try:
             client.pgconn.consume_input()
-        except SqlError:  # the end of the connection; what was said before it is still to be read
+        except SqlError:  # the connection has ended, but libpq may still hold results from before that
             break
     return client.pgconn.get_result()
 

@@ -1,6 +1,7 @@
-"""The frozen data that flows from a plan to a printed table.
+"""The frozen data of the harness: declarations of topologies, the plan and results of a run, and its evidence.
 
-Times are UTC, ISO 8601 with a zone; durations carry their unit in the name.
+Times are UTC, ISO 8601 with a zone; durations have their unit in the name. :mod:`harness.store` writes these classes as
+JSON: a new field needs a default, so that runs that were stored before are still read.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 SCHEMA_VERSION = 1
 
 
 class Status(StrEnum):
-    """The only four words a row may say."""
+    """The status of a row; no other values exist."""
 
     OK = "OK"
     ISSUE = "Issue"
@@ -23,7 +24,7 @@ class Status(StrEnum):
 
 
 class Severity(StrEnum):
-    """P0 wrong or missing audit data, or security; P1 operational friction or docs; P2 residual depth."""
+    """P0 wrong or missing audit data, or security; P1 operational friction or documentation; P2 residual depth."""
 
     P0 = "P0"
     P1 = "P1"
@@ -31,7 +32,7 @@ class Severity(StrEnum):
 
 
 class Section(StrEnum):
-    """The seven sections of the checklist walkthrough, in its order."""
+    """The sections of the report; the first seven are those of the checklist walkthrough, in its order."""
 
     CAPTURE = "capture"
     ACTOR = "actor"
@@ -40,25 +41,25 @@ class Section(StrEnum):
     EXPORT = "export"
     OBSERVABILITY = "observability"
     CONTINUITY = "continuity"
-    #: no sections of the walkthrough: what a pooler does to PostgreSQL's features,
+    #: PostgreSQL's features behind a pooler: the feature map
     POOLING = "pooling"
-    #: the audited paths of a host application (STG-02),
+    #: audited paths of a host application (STG-02)
     PATHS = "paths"
-    #: an operator's environment (STG-01),
+    #: an operator's environment (STG-01)
     ENVIRONMENT = "environment"
-    #: and commands of other test suites
+    #: commands of other test suites
     COMMANDS = "commands"
 
 
 class EvidenceClass(StrEnum):
-    """CI: the harness stood the topology up. Host: an environment that an operator named."""
+    """CI: the harness started the topology. Host: an environment that an operator named."""
 
     CI = "CI"
     HOST = "host"
 
 
 class PoolMode(StrEnum):
-    """PgBouncer's three ways of assigning server connections."""
+    """How long a client keeps a server connection, in PgBouncer's terms."""
 
     SESSION = "session"
     TRANSACTION = "transaction"
@@ -66,24 +67,24 @@ class PoolMode(StrEnum):
 
 
 class Prepare(StrEnum):
-    """What the client does with statements it repeats."""
+    """How the client runs repeated statements: as named prepared statements, or unnamed."""
 
     NAMED = "named"
     UNNAMED = "unnamed"
 
 
 class Confidence(StrEnum):
-    """How far a finding about somebody's servers can be relied on."""
+    """How certain a finding about a chain is."""
 
-    #: told by the server itself, or forced and seen
+    #: the server said so, or the probe forced it and observed it
     CERTAIN = "certain"
-    #: everything that was tried agrees with it, and nothing forces it
+    #: all observations agree with it, but nothing forces it
     LIKELY = "likely"
-    #: nothing that was tried tells
+    #: no observation decides it
     UNKNOWN = "unknown"
 
 
-# --- what a topology file declares ---------------------------------------------------------------
+# --- declarations: the contents of topology files and of harness.toml ------------------------------
 
 Positive = Annotated[int, Meta(ge=1, le=100_000)]
 Version = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$")]
@@ -93,8 +94,9 @@ class PostgresDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The PostgreSQL server at the end of the chain."""
 
     version: Version
-    #: its data survives a crash: on disk, with fsync and synchronous commit, for checks that crash servers
+    #: whether its data survives a crash: on disk, with fsync and synchronous commit, for checks that crash servers
     durable: bool = False
+    #: lines of postgresql.conf
     settings: dict[str, str] = {}
 
 
@@ -105,13 +107,15 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     product: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
     version: Version
     pool_mode: PoolMode
+    #: most server connections of one pool
     default_pool_size: Positive
     max_client_conn: Positive = 200
     max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
-    #: processes behind the one address
+    #: number of processes behind one address
     instances: Annotated[int, Meta(ge=1, le=4)] = 1
-    #: whether those know each other, so that a cancel request finds its way
+    #: whether these processes are peers, so that they forward cancel requests to each other
     peered: bool = False
+    #: lines of the pooler's configuration file
     settings: dict[str, str] = {}
 
 
@@ -119,99 +123,92 @@ class ClientDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How the application connects."""
 
     prepare: Prepare = Prepare.NAMED
-    #: psycopg prepares a statement on the server after it was executed this often
+    #: number of executions after which psycopg prepares a statement on the server
     prepare_threshold: Annotated[int, Meta(ge=0)] = 5
 
 
 class Notifier(StrEnum):
-    """How the host application's job runner learns of new jobs."""
+    """How the job runner of the host application is notified of new jobs."""
 
-    #: LISTEN through the chain, which a pooler in session mode lets through
+    #: LISTEN through the chain; it needs session mode or a chain without a pooler
     LISTEN = "listen"
-    #: it looks for them at an interval
+    #: it queries for new jobs at an interval
     POLL = "poll"
-    #: LISTEN past the pooler
+    #: LISTEN on a direct connection
     DIRECT = "direct"
 
 
 class HostDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The reference host application at the outer end of the chain, where it is started."""
+    """The reference host application at the outer end of the chain, in runs that start it."""
 
-    #: listen without a pooler and in session mode, else poll, when it is left out
+    #: by default `listen` without a pooler and in session mode, else `poll`
     notifier: Notifier | None = None
     pool_size: Annotated[int, Meta(ge=2, le=1000)] = 4
 
 
-class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file in `topologies/`; its stem is the topology's name."""
+class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named chain from the application to PostgreSQL: one file in `topologies/`."""
 
+    #: the stem of the file, and not one of its keys
+    name: str
     summary: Annotated[str, Meta(min_length=1)]
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None
     client: ClientDeclaration = ClientDeclaration()
     host: HostDeclaration = HostDeclaration()
-    #: the suites and checks that it is verified with unless others are named; all when empty
+    #: the suites and checks that run unless others are named; all when empty
     verify: tuple[str, ...] = ()
-    #: left out of what is run when no topology is named
-    on_demand: bool = False
-
-
-class Topology(Struct, frozen=True, kw_only=True):
-    """A named chain from the application to PostgreSQL."""
-
-    name: str
-    summary: str
-    postgres: PostgresDeclaration
-    pooler: PoolerDeclaration | None
-    client: ClientDeclaration
-    host: HostDeclaration = HostDeclaration()
-    verify: tuple[str, ...] = ()
+    #: runs only when it is named
     on_demand: bool = False
 
     def verifies(self, check: str) -> bool:
-        """Return whether this topology is there for a check: its `verify` names the check, its suite, or nothing."""
+        """Return whether the topology runs a check by default: `verify` names the check or its suite, or is empty."""
         return not self.verify or not {check, check.partition(".")[0]}.isdisjoint(self.verify)
 
     @property
     def pool_mode(self) -> PoolMode | None:
+        """The pool mode; None without a pooler."""
         return self.pooler.pool_mode if self.pooler else None
 
     @property
     def notifier(self) -> Notifier:
-        """What the host's job runner gets: LISTEN survives only where a client keeps its server connection."""
+        """The notifier that the host uses: LISTEN works only where a client keeps its server connection."""
         keeps = self.pool_mode in {None, PoolMode.SESSION}
         return self.host.notifier or (Notifier.LISTEN if keeps else Notifier.POLL)
 
 
 class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An Issue that its owner accepts until a day; it still shows, and no longer fails the run.
+    """An Issue that its owner accepts until a date. The report still shows it, but it does not fail the run.
 
-    A defect of a pooler that is in the product's own issue tracker is known, too: until the version that its entry in
+    A defect in the issue tracker of a pooler is known as well: up to the version that its entry in
     `topologies/behaviour/` ends with.
     """
 
+    #: the id of the check
     check: str
     link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
     owner: Annotated[str, Meta(min_length=1)]
-    #: the last day it is accepted, YYYY-MM-DD; empty for a defect that is known by version
+    #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+    #: names of topologies and environments; all when empty
     topologies: tuple[str, ...] = ()
 
 
 class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an operator states about work that no harness can do, and signs."""
+    """A signed statement of an operator about work that no harness can do."""
 
     item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
+    #: the name of the operator
     by: Annotated[str, Meta(min_length=2)]
     #: YYYY-MM-DD
     on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    #: one sentence of three words at least: what was done
+    #: one sentence about what was done, of at least three words
     statement: Annotated[str, Meta(min_length=20, max_length=400)]
-    #: where it can be read again: a document, a ticket
+    #: its source: a document or a ticket
     link: Annotated[str, Meta(pattern=r"^(https?://\S+|[\w./#-]+)$")]
 
 
-# --- what a run plans and finds -------------------------------------------------------------------
+# --- plan and results of a run --------------------------------------------------------------------
 
 
 class Expectation(Struct, frozen=True, kw_only=True):
@@ -224,104 +221,116 @@ class Expectation(Struct, frozen=True, kw_only=True):
 
 
 class BackendProbe(Struct, frozen=True, kw_only=True):
-    """The backend pids that a forced share or move was seen on; without them a probe is worth nothing."""
+    """The pids of the server connections of a forced share or move. A probe without them proves nothing."""
 
+    #: what forced it, in one sentence without a full stop
     how: str
     first_pid: int
     second_pid: int
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """A documented limit that a check saw at work: what happens, and who documents it."""
+    """A documented limit that a check observed."""
 
+    #: what happens, in one sentence without a full stop
     outcome: str
+    #: the address of the documentation
     source: str
 
 
 class Behaviour(StrEnum):
-    """What becomes of a feature of PostgreSQL behind a pooler."""
+    """The behaviour of a PostgreSQL feature behind a pooler."""
 
     WORKS = "works"
-    #: loudly: with an SQLSTATE
+    #: with an error that has an SQLSTATE
     FAILS = "fails"
+    #: no answer within the deadline
     HANGS = "hangs"
+    #: no effect, and no error
     LOST = "lost"
+    #: a wrong answer without an error
     WRONG = "wrong"
-    #: one client's state or data reached another
+    #: state or data of one client reached another
     LEAKS = "leaks"
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How one probe of a feature ended."""
+    """The outcome of one probe of a feature. Its text is that of `topologies/behaviour/`: `fails (08P01, closed)`."""
 
     behaviour: Behaviour
-    #: of a loud failure
+    #: of the error, when the feature fails
     sqlstate: str = ""
-    #: whether the failure also cost the client its connection
+    #: whether the error also ended the client's connection
     closed: bool = False
 
     def __str__(self) -> str:
-        told = ", ".join(filter(None, (self.sqlstate, "closed" if self.closed else "")))
-        return f"{self.behaviour} ({told})" if told else str(self.behaviour)
+        details = ", ".join(filter(None, (self.sqlstate, "closed" if self.closed else "")))
+        return f"{self.behaviour} ({details})" if details else str(self.behaviour)
 
 
 class FeatureOutcome(Struct, frozen=True, kw_only=True):
-    """What a feature came to, beside what it should come to and who says so."""
+    """The outcome of a feature, compared with the documented one."""
 
     observed: Outcome
+    #: any of them is as documented
     expected: tuple[Outcome, ...]
-    #: where the expected behaviour is documented; empty when it is that of a direct connection
+    #: the address of the documentation; empty when the expected outcome is that of a direct connection
     source: str = ""
-    #: what was observed is a defect that the product's issue tracker knows
+    #: whether the observed outcome is a defect in the product's issue tracker
     defect: bool = False
 
 
 class PathLabel(Struct, frozen=True, kw_only=True):
-    """Which audited path a row is about, and what of it."""
+    """The audited path of a row, and the aspect of it that the row checks."""
 
     name: str
-    #: as the rubric calls it: `POST /api/posts`
+    #: as the rubric spells it: `POST /api/posts`
     title: str
     kind: Literal["HTTP", "job"]
-    #: "" for the path itself; else what else was tried with it, such as `two-callers`
+    #: "" for the path itself, else another aspect of it, such as `two-callers`
     aspect: str = ""
 
 
 class PlannedCheck(Struct, frozen=True, kw_only=True):
-    """One row that the run owes an answer to."""
+    """One planned row: a check on a target. Every planned row gets a result."""
 
-    topology: str
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
     check: str
     claim: str
     section: Section
     severity: Severity
+    #: where to look first when the check is an Issue
     area: str
+    #: the command that runs only this row
     reproduce: str
-    #: the row of the feature map that it fills, if any
+    #: the row of the feature map that it fills; none when empty
     feature: str = ""
-    #: the audited path that it is about, if any
+    #: the audited path that it checks, if any
     path: PathLabel | None = None
-    #: whether it is owed about an environment that an operator named
     evidence_class: EvidenceClass = EvidenceClass.CI
-    #: a digest of what harness.toml declares of it, where it does: an answer to another is none to this
+    #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
     declared_as: str = ""
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """The answer to one planned row, or to one control of it."""
+    """The result of one planned row, or of one control of it."""
 
-    topology: str
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
     check: str
     status: Status
-    #: N/A and Not run: why, in one line. Issue: what did not hold.
+    #: one line. N/A and Not run: why. Issue: the expectation that did not hold. Empty for OK
     reason: str = ""
     expectations: tuple[Expectation, ...] = ()
     probes: tuple[BackendProbe, ...] = ()
+    #: observations that are not judged, by name
     facts: dict[str, str] = {}
     limit: Limit | None = None
     feature: FeatureOutcome | None = None
-    #: of this Issue, where it depends on what was seen
+    #: of this Issue, when it depends on the outcome; else the planned row has it
     severity: Severity | None = None
+    #: the accepted or known Issue that this Issue is
     known: KnownIssue | None = None
     started_at: str = ""
     duration_ms: float = 0.0
@@ -334,130 +343,159 @@ class Proof(Struct, frozen=True, kw_only=True):
     topology: str
     check: str
     control: str
+    #: the name of the expectation that must not hold
     at: str
     proven: bool
-    #: N/A rows are neither proven nor failed
+    #: whether check and control apply to the topology; if not, the control is neither proven nor unproven
     applicable: bool
+    #: why it is not proven or not applicable, in one line; empty when proven
     reason: str
     duration_ms: float = 0.0
+    #: the expectations that did not hold under the control; empty in runs that were stored without them
+    broken: tuple[Expectation, ...] = ()
 
 
 class TrailProof(Struct, frozen=True, kw_only=True):
-    """Which checks one break of the audit trail turned to Issue, of those that were run under it."""
+    """The checks that one break of the audit trail turned to Issue, of those that ran under it."""
 
     topology: str
+    #: the name of the break
     name: str
+    #: what the trail no longer does, in one sentence
     what: str
+    #: number of checks that ran under the break
     tried: int
-    turned: tuple[str, ...]
-    #: checks that should have turned and did not
-    stayed: tuple[str, ...]
-    #: checks that turned and should not have
-    beside: tuple[str, ...]
+    #: checks that turned to Issue; the keys in a stored run are `turned`, `stayed` and `beside`
+    caught: tuple[str, ...] = field(name="turned")
+    #: checks that had to turn to Issue and did not
+    missed: tuple[str, ...] = field(name="stayed")
+    #: checks that turned to Issue although they had to stay OK
+    unexpected: tuple[str, ...] = field(name="beside")
     duration_ms: float = 0.0
 
     @property
     def exact(self) -> bool:
-        return not self.stayed and not self.beside
+        """Whether exactly the checks that watch the broken part turned to Issue."""
+        return not self.missed and not self.unexpected
+
+
+# --- evidence about servers -----------------------------------------------------------------------
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One fact about a chain, found by asking and trying instead of believing what is declared."""
+    """One fact about a chain that recognition found by queries and probes, without its declaration."""
 
-    #: what the fact is about: `pooler`, `product`, `version`, `pool_mode`, ...
+    #: the name of the fact: `pooler`, `product`, `version`, `pool_mode`, ...
     fact: str
     #: "" when it could not be found
     value: str
-    #: by which observation, in one sentence
+    #: the observation, in one sentence
     how: str
     confidence: Confidence
 
 
 class ServiceEvidence(Struct, frozen=True, kw_only=True):
-    """One server as it really ran."""
+    """One service as it ran."""
 
+    #: its role: `postgres` or `pooler`
     name: str
     product: str
     #: the product's own spelling of its name
     title: str = ""
-    #: as the server says it
+    #: as the server reports it
     version: str
     #: image reference with its digest, or the path of the binary
     origin: str
+    #: effective settings by name; the declared ones for a pooler without a console
     settings: dict[str, str] = {}
 
 
 class TopologyEvidence(Struct, frozen=True, kw_only=True):
-    """A topology as it really stood, or why it did not."""
+    """A topology as it ran, or the reason why it did not start."""
 
     declared: Topology
+    #: whether it started
     stood: bool
+    #: why it did not start; empty when it started
     reason: str = ""
+    #: from the database outwards
     services: tuple[ServiceEvidence, ...] = ()
-    #: what the client really did, also where the pooler's version forced it
+    #: the prepare policy of the client; the pooler's version may force another than the declared one
     prepare: Prepare = Prepare.NAMED
+    #: sentences for the report, such as versions that differ from the declared ones
     notes: tuple[str, ...] = ()
-    #: where the server's data was: in memory or on disk, and why
+    #: the place of the server's data, in memory or on disk, and the reason
     storage: str = ""
+    #: from the start to the first answer through the whole chain
     ready_ms: float = 0.0
-    #: what the chain is found to be by a client that knows nothing of it
+    #: facts about the chain, found by a client that knows nothing but its addresses
     findings: tuple[Finding, ...] = ()
     #: a sentence for each declared value that a finding contradicts
     contradictions: tuple[str, ...] = ()
 
+    def service(self, name: str) -> ServiceEvidence:
+        """Return the evidence of a service by its name: `postgres` or `pooler`.
+
+        :raises KeyError: when no service of this name was running.
+        """
+        return {service.name: service for service in self.services}[name]
+
     def found(self, fact: str) -> Finding | None:
         """Return the finding about a fact; None when it was not found."""
-        return next((each for each in self.findings if each.fact == fact and each.value), None)
+        return next((finding for finding in self.findings if finding.fact == fact and finding.value), None)
 
 
 class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
-    """An environment that an operator named, as it was found; or why nobody got there."""
+    """An environment that an operator named, as it was found; or the reason why it could not be reached."""
 
     name: str
     reached: bool
+    #: why it could not be reached; empty when it was
     reason: str = ""
-    #: what the operator says of the application: its name, its pools, what it does with repeated statements
+    #: the operator's declaration of the application: its name, its pools, its prepare policy
     application: str = ""
     pools: str = ""
     prepare: Prepare | None = None
-    #: a digest of what harness.toml said of it, of its paths and callers: with another, the evidence is another's
+    #: a digest of its declaration in harness.toml, with paths and callers: evidence for another digest does not count
     declared_as: str = ""
-    #: whether its servers are the harness's own: then it shows nothing about anybody's staging
+    #: whether its servers are the harness's own; it then shows nothing about the operator's staging
     is_a_lab: bool = False
-    #: a digest of which database of which server it is; "" where the role may not know
+    #: a digest that identifies the database and its server; "" when the role may not read that
     database: str = ""
-    #: of what runs there, by what they are of: `library`, `app`
+    #: versions by component: `library`, `app`
     versions: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
+    #: a sentence for each declared value that a finding contradicts
     contradictions: tuple[str, ...] = ()
-    #: of the server, as it says itself
+    #: effective settings of the server
     settings: dict[str, str] = {}
-    #: what production is declared to be, by the names of facts and settings
+    #: the declaration of production, by the names of facts and settings
     production: dict[str, str] = {}
-    #: whose declaration that is
+    #: the person who declared production
     declared_by: str = ""
     notes: tuple[str, ...] = ()
 
     def found(self, fact: str) -> Finding | None:
         """Return the finding about a fact; None when it was not found."""
-        return next((each for each in self.findings if each.fact == fact and each.value), None)
+        return next((finding for finding in self.findings if finding.fact == fact and finding.value), None)
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
-    """Which code produced the evidence."""
+    """The code that produced the evidence."""
 
     tool_version: str
     #: git commit of the project, empty outside a checkout
     commit: str
+    #: whether the checkout had changes that were not committed
     dirty: bool
-    #: hash of everything but the topology that decides a result
+    #: a hash of everything that decides a result, except the topology
     fingerprint: str
     python: str
     psycopg: str
 
 
 class RunRecord(Struct, frozen=True, kw_only=True):
-    """`run.json`: everything about a run but its results."""
+    """`run.json`: everything about a run except its results."""
 
     run_id: str
     started_at: str
@@ -472,7 +510,10 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     topologies: dict[str, TopologyEvidence] = {}
     environments: dict[str, EnvironmentEvidence] = {}
     ended_at: str = ""
-    #: running, finished, interrupted or failed; a run that is `running` and whose owner is gone was killed
+    #: a run that is still `running` and has no owner process any more was killed
     state: Literal["running", "finished", "interrupted", "failed"] = "running"
+    #: the error that ended the run; empty unless it failed
     failure: str = ""
+    #: the control that every check ran under; reports leave such a run out, because it is not evidence
+    under: str = ""
     schema_version: int = SCHEMA_VERSION

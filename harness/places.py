@@ -1,4 +1,4 @@
-"""Where things lie: the shipped folders, the user's project, the cache."""
+"""Locations: the package, the folders that ship with it, and the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 
-#: In a checkout the shipped folders lie beside the package; in a wheel, below `share`.
+#: in a checkout the shipped folders are next to the package, in a wheel below `share`
 SHIPPED = PACKAGE.parent if (PACKAGE.parent / "topologies").is_dir() else PACKAGE / "share"
 
 TOPOLOGIES = SHIPPED / "topologies"
@@ -16,10 +16,10 @@ TEMPLATES = SHIPPED / "templates"
 
 
 def cache() -> Path:
-    """Return the cache folder, creating it.
+    """Return the cache folder, and create it if it is missing.
 
-    Root's home is closed to the unprivileged user that database servers run as, so root keeps its
-    cache in /var/cache.
+    Database servers run as an unprivileged user that cannot read root's home, so root's cache is in /var/cache. When
+    the folder cannot be created, the cache is in the folder for temporary files.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     if base:

@@ -1,4 +1,4 @@
-"""Which code produced the evidence: version, git commit, and a fingerprint of what decides a result."""
+"""The code that produced the evidence: version, git commit, and a fingerprint of everything that decides a result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
-_PRINTS_ONLY = ("cli", "report")
+#: they decide no result of a run
+_PRINTS_ONLY = ("cli", "lint", "markdown", "report")
 
 
 def provenance() -> Provenance:
@@ -32,10 +33,11 @@ def provenance() -> Provenance:
 
 
 def fingerprint() -> str:
-    """Return a hash of everything but the topology that decides a result.
+    """Return a hash of everything that decides a result, except the topology.
 
-    The code, the recipes and configuration templates, python and psycopg. What only prints is left out, so that
-    a mended sentence does not void the evidence; so are topology files, because a run records what it stood up.
+    It covers the code, the recipes and configuration templates, Python and psycopg. Code that only prints is left out,
+    so that a corrected sentence does not invalidate the evidence. Topology files are left out because a run records
+    its topologies.
     """
     digest = hashlib.sha256(f"{platform.python_version()} {_version('psycopg')}".encode())
     for root in (places.PACKAGE, places.TOPOLOGIES):

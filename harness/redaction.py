@@ -1,22 +1,25 @@
-"""Secrets out, before a byte is written or printed.
+"""Redaction of secrets, before anything is written or printed.
 
-Two nets: every secret that the run itself made or was given, by value; and the shapes that
-secrets take in other people's messages (URLs with credentials, conninfo passwords, SCRAM verifiers).
+There are two kinds of patterns: the values of all secrets that the run made or received, and the shapes that secrets
+have in any text (URLs with credentials, passwords in connection strings, SCRAM verifiers).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from threading import Lock
 from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
 
-#: A password shorter than this is not searched for by value: it would blank out ordinary text.
+#: shorter secrets are not redacted by value, because they also occur in ordinary text
 _SHORTEST = 6
+#: in characters; longer texts are logs, which are redacted once
+_LONGEST_KEPT = 2000
 
-#: what tokens look like that say themselves whose they are
+#: names and patterns of tokens whose prefix identifies their issuer
 TOKENS = (
     ("an AWS access key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     ("a GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
@@ -24,7 +27,7 @@ TOKENS = (
     ("a Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}|hooks\.slack\.com/services/[A-Za-z0-9/]{12,}"),
     ("a Stripe key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{12,}"),
     ("a Google API key", r"\bAIza[A-Za-z0-9_-]{30,}"),
-    # atomic, and from the beginning of the word: a word full of `-eyJ` is read once, not once for each
+    # atomic, and from the start of the word: a word with many `-eyJ` is scanned once, and not once for each of them
     (
         "a JSON web token",
         r"(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?\beyJ[A-Za-z0-9_-]{6,})\.eyJ[A-Za-z0-9_-]{4,}\.?[A-Za-z0-9_-]*",
@@ -41,29 +44,29 @@ _ENDS = (
 )
 _FOLDER = r"(?:\\*[\"'])?\s*[=:]\s*[\"']?(?:[/~$]|\.{1,2}(?:[/\\]|\s|\Z)|[a-z]:[\\/])"
 
-#: names whose values are secrets, by their ends: `access_token`, `X-Api-Key`, `AWS_SECRET_ACCESS_KEY`. A word is read
-#: once, and then judged backwards: each of its letters would else be a new beginning. `PWD` is a folder
-#: (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html), and a password where ODBC has it
+#: names of secrets, by their ends: `access_token`, `X-Api-Key`, `AWS_SECRET_ACCESS_KEY`. A word is scanned once, and
+#: then matched backwards; otherwise the scan would start again at each of its letters. `PWD` is a folder
+#: (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html), but in ODBC it is a password
 SECRET_NAME = (
     r"(?<![/\w.-])[\w.-]++(?=\\*[\"']?\s*[=:])(?:"
     + "|".join(rf"(?<={end}{number})" for number in ("", r"\d", r"\d\d", r"[_-]\d") for end in _ENDS)
     + rf"|(?<=passwd)(?<!pool_passwd)|(?<=pwd)(?<!oldpwd)(?!{_FOLDER})|(?<=cookie)(?=[\"']?\s*=))(?:\\*[\"'])?"
 )
 
-#: `-u name:password` as curl takes it (https://curl.se/docs/manpage.html#-u); numbers are the ids of a user and a group
-#: (`docker run -u 1000:1000`), and a name twice is no secret
+#: `-u name:password` of curl (https://curl.se/docs/manpage.html#-u). Two numbers are the ids of a user and a group
+#: (`docker run -u 1000:1000`), and the same name twice is not a secret
 ACCOUNT_OPTION = (
     r"(?:(?<![^\s'\"`])(?:-u|--(?:proxy-)?user)(?:=|[ \t]++)|(?<=curl )-u)(?P<quote>[\"'])?"
     r"(?!\d++:\d++(?!\S))(?P<name>[^\s:'\"`]++):(?!(?P=name)(?!\w))"
 )
 
-#: a header with cookies (RFC 6265); one without `=` is prose
+#: a header with cookies (RFC 6265); without `=` it is prose
 COOKIES = (
     r"(?<![\w-])(?:set-)?cookie(?:\\*[\"'])?[ \t]*+[:,][ \t]*+\[?(?:\\*[\"'])?"
     r"(?=[a-z0-9!#$%&*+.^_~-]++=(?!\\*[\"']))"
 )
 
-#: what stands for a secret and is none. A narrow choice: what is taken for one by mistake is not redacted
+#: placeholders for secrets. The list is short on purpose: a secret that looks like a placeholder is not redacted
 _STAND_IN = (
     r"(?:\[(?:redacted|filtered|masked|hidden)\]|<[a-z][\w .-]{0,60}>|\$(?:\d+|(?-i:[A-Z_][A-Z0-9_]*)|\{[a-z_]\w*\})"
     r"|\{\{? ?[a-z_][\w.-]* ?\}?\}|(?-i:%[A-Z_]+%)|\*+|x{3,}|…|\.\.\.|env:[a-z_]\w*"
@@ -71,12 +74,12 @@ _STAND_IN = (
     r"(?=[\s,;'\"`|)}\]\\]|\Z)"
 )
 
-#: where no value is: at one of those; and, behind a name, where a list or an object begins
+#: positions without a value: at a placeholder and, behind a name, at the start of a list or an object
 _NO_STAND_IN = rf"(?!\\*[\"'`]?(?:\[redacted\]|{_STAND_IN}))"
 _NO_VALUE = rf"{_NO_STAND_IN}(?![{{\[]++(?:[\s\"'\]}}\\]|\Z))"
 
-#: a value between quotes, which stay. Where the second is missing, the value ends with its line at the latest, or with
-#: the cell of its table; between escaped quotes, as in JSON within JSON, also with the text around
+#: a value between quotes; the quotes stay. Without a closing quote, the value ends at the latest with its line, or with
+#: the cell of its table. Between escaped quotes, as in JSON within JSON, it also ends with the text around it
 _QUOTED = (
     r"(?:(?P<open>[\"'])(?:[^\"'\\\n]++|\\[^\n]|(?!(?P=open))[\"'])++(?P<close>(?P=open))"
     r"|(?P<unclosed>[\"'])(?![\s`\"'])[^\n|]++"
@@ -84,20 +87,20 @@ _QUOTED = (
     r"|(?!(?P=slashes)(?P=mark))\\)++(?P<closed>(?P=escaped))?)"
 )
 
-#: blanks before a value; on another line it is none where a name with its own value stands there
+#: blanks before a value. A name with a value of its own on the next line is not this value
 _BLANKS = r"(?:[^\S\n]*+(?!\n)|\s*+(?![\w.-]++\s*+[=:]))"
 
-#: of what is found, the `key` and the quotes stay; `nothing` is what was only read to be read once
+#: of a match, the `key` and the quotes stay; `nothing` is text that is matched only so that it is scanned once
 _SHAPES = tuple(
     re.compile(pattern)
     for pattern in (
-        # A run without `@` is taken whole: what begins within it has none either, and to look again from each `://`
-        # would take the square of its length
+        # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
+        # from each `://` would take quadratic time
         (
             r"(?P<key>(?<=[a-zA-Z0-9+.-])://)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
             r"|(?P<nothing>[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+))"
         ),
-        # an option of a command line, its value after a blank
+        # an option of a command line, with its value after a blank
         (
             rf"(?i)(?P<key>(?<!\S)--?(?=[\w.-]*?(?:{_WORDS}|passwd|cookie))[\w.-]*+[ =]){_NO_STAND_IN}"
             rf"(?:{_QUOTED}|(?:(?<==)|(?!-))[^\s'\"](?:[^\s'\"`]++|[\"'`]++(?!\s|\Z))*+)"
@@ -125,7 +128,7 @@ _SHAPES = tuple(
 
 
 def _without_value(found: re.Match[str]) -> str:
-    """Return what was found with the mask for its value."""
+    """Return a match with the mask in place of its value."""
     part = found.groupdict(default="").get
     if part("nothing"):
         return found[0]
@@ -134,15 +137,22 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 class Redactor:
-    """Knows the run's secrets and takes them out of text. Safe to share between threads."""
+    """Removes secrets from texts: those that it has learned, and all that have the shape of one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
+        #: most texts of the evidence repeat: claims, sentences of capabilities, names
+        self._redacted = lru_cache(maxsize=8192)(self._redact)
+        #: counts calls of `learn`; a text that was redacted before a call is redacted again after it
+        self._generation = 0
 
     def learn(self, *secrets: str) -> None:
-        """Remember secrets in every spelling they may be printed in."""
+        """Add secrets, in every spelling that a text may hold: percent-encoded, as JSON, as an SQL literal, as `repr`.
+
+        A secret of fewer than six characters is ignored.
+        """
         with self._lock:
             for secret in secrets:
                 if len(secret) >= _SHORTEST:
@@ -157,9 +167,13 @@ class Redactor:
                     }
             longest_first = sorted(self._spellings, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+            self._generation += 1
 
     def __call__(self, text: str) -> str:
         """Return `text` without secrets; redacting twice changes nothing."""
+        return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
+
+    def _redact(self, text: str, _generation: int) -> str:
         if self._pattern:
             text = self._pattern.sub(MASK, text)
         for shape in _SHAPES:

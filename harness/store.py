@@ -1,14 +1,14 @@
-"""Evidence on disk: one folder a run, appended to as it happens, readable after any crash.
+"""Evidence on disk: one folder per run, appended as it happens, readable after any crash.
 
     reports/runs/<utc>-<id>/
-      run.json        the record: plan, provenance, topologies as they stood; replaced atomically
+      run.json        the record: plan, provenance, topologies as they ran; replaced atomically
       results.jsonl   one row per planned check, appended
       proofs.jsonl    one row per control, when the run proved its checks
-      trail.jsonl     one row per break of the trail, likewise
+      trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log
 
-A run that was killed leaves whole rows and at most one torn line, which the reader drops; every
-planned row without a result is then read as Not run.
+A killed run leaves complete rows and at most one incomplete line, which the reader drops. A planned row without a
+result is then read as Not run.
 """
 
 from __future__ import annotations
@@ -36,28 +36,30 @@ T = TypeVar("T")
 
 
 def utc_now() -> str:
-    """Return the time as the evidence spells it."""
+    """Return the time as the evidence spells it: ISO 8601 with milliseconds, UTC as `Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_run_id() -> str:
-    """Return `<utc>-<random>`; sorts by time, and two runs of one second differ."""
+    """Return `<utc>-<random>`. Ids sort by time, and two runs in one second have different ids."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 class RunStore:
-    """The folder of one run, for writing. Every text passes the redactor first."""
+    """The folder of one run, for writing. It redacts every text."""
 
     def __init__(self, reports: Path, record: RunRecord, redact: Callable[[str], str]) -> None:
-        """Create the folder and write the plan.
+        """Create the folder, write the record with the plan, and point `latest` to the folder.
 
-        :raises StoreError: when the reports folder cannot be written to.
+        :param reports: the reports folder; the run is below its `runs`.
+        :param redact: returns a text without secrets.
+        :raises StoreError: when the reports folder is not writable.
         """
         self._redact = redact
         self._lock = Lock()
         self.record = record
         self.folder = reports / "runs" / record.run_id
-        with self._explained():
+        with self._as_store_error():
             (self.folder / "logs").mkdir(parents=True)
             self._results = (self.folder / "results.jsonl").open("ab", buffering=0)
             self._proofs = (self.folder / "proofs.jsonl").open("ab", buffering=0)
@@ -66,22 +68,29 @@ class RunStore:
             self._point_latest()
 
     def update(self, **changes: object) -> None:
-        """Replace fields of the record, on disk too."""
-        with self._lock, self._explained():
+        """Replace fields of the record, also on disk.
+
+        :raises StoreError: as all methods here do, when the disk is full or the folder is not writable.
+        """
+        with self._lock, self._as_store_error():
             self.record = msgspec.structs.replace(self.record, **changes)
             self._write_record()
 
     def append(self, result: Result) -> None:
+        """Add the result of one planned row."""
         self._append(self._results, result)
 
     def append_proof(self, proof: Proof) -> None:
+        """Add the proof of one control."""
         self._append(self._proofs, proof)
 
     def append_trail_proof(self, proof: TrailProof) -> None:
+        """Add the proof of one break of the trail."""
         self._append(self._trail, proof)
 
     def write_log(self, topology: str, service: str, text: str) -> None:
-        with self._explained():
+        """Write the log of one service, or replace it."""
+        with self._as_store_error():
             folder = self.folder / "logs" / topology
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{service}.log").write_text(self._redact(text), encoding="utf-8")
@@ -93,26 +102,26 @@ class RunStore:
 
     def _append(self, file: FileIO, row: Result | Proof | TrailProof) -> None:
         data = msgspec.json.encode(self._scrubbed(row)) + b"\n"
-        with self._lock, self._explained():
-            # one write call a row: a crash tears at most the last line
+        with self._lock, self._as_store_error():
+            # one write call per row: a crash leaves at most one incomplete line
             written = file.write(data)
             if written != len(data):
-                raise OSError("the row was written only in part; is the disk full?")
+                raise OSError(f"only {written} of {len(data)} bytes of a row were written; is the disk full?")
 
     def _write_record(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self._scrubbed(self.record)), indent=1).decode()
         write_atomically(self.folder / "run.json", text + "\n")
 
     def _scrubbed(self, row: msgspec.Struct) -> object:
-        """Redact every text on its own: redacting encoded JSON could eat its quotes."""
+        """Redact every text separately: redacting encoded JSON could remove its quotes."""
 
         def scrub(value: object) -> object:
             if isinstance(value, str):
                 return self._redact(value)
             if isinstance(value, dict):
-                return {self._redact(key): scrub(each) for key, each in value.items()}
+                return {self._redact(key): scrub(item) for key, item in value.items()}
             if isinstance(value, list | tuple):
-                return [scrub(each) for each in value]
+                return [scrub(item) for item in value]
             return value
 
         return scrub(msgspec.to_builtins(row))
@@ -123,7 +132,7 @@ class RunStore:
         temporary.replace(self.folder.parent / "latest")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_store_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -131,9 +140,9 @@ class RunStore:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part.
+    """Write a file so that a reader sees either the old text or the new one, and never a part.
 
-    :raises StoreError: when the folder cannot be written to, or the disk is full.
+    :raises StoreError: when the folder is not writable, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
     try:
@@ -147,10 +156,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> list[Path]:
-    """Write files into a folder, and put them in place once all of them are whole.
+    """Write files into a folder, and replace the old ones once all new ones are complete.
 
-    :param files: the name and the text of each, in pieces, so that no text has to lie in memory as a whole.
-    :raises StoreError: when the folder cannot be written to, or the disk is full; then the old files are all there.
+    :param files: the name of each file, and its text in pieces, so that no whole text has to be in memory.
+    :return: the paths of the files.
+    :raises StoreError: when the folder is not writable, or the disk is full; all old files are unchanged then.
     """
     suffix = f"{os.getpid()}.{secrets.token_hex(3)}"
     written: dict[Path, Path] = {}
@@ -174,7 +184,10 @@ def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> 
 
 
 def require_writable(reports: Path) -> None:
-    """Fail before any server is started when the evidence could not be kept."""
+    """Check that evidence can be written, before any server starts.
+
+    :raises StoreError: when the folder is not writable, or the disk is full.
+    """
     probe = reports / "runs" / f".probe-{secrets.token_hex(4)}"
     try:
         probe.mkdir(parents=True)
@@ -190,37 +203,33 @@ def _cannot_write(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the evidence cannot be written: {error.strerror or error}",
         where=str(path),
-        hint="free some space, or name another folder with --reports DIR"
-        if full
-        else "name another folder with --reports DIR",
+        hint=f"{'free some space, or ' if full else ''}name another folder with --reports DIR",
     )
 
 
 class StoredRun(msgspec.Struct, frozen=True):
-    """One run as it lies on disk."""
+    """One run, as read from disk."""
 
     folder: Path
     record: RunRecord
     results: tuple[Result, ...]
     proofs: tuple[Proof, ...]
     trail_proofs: tuple[TrailProof, ...]
-    #: lines that were not whole rows, such as the last one of a killed run
+    #: the number of lines that are not complete rows, such as the last one of a killed run
     torn: int
 
     def answers(self) -> tuple[Result, ...]:
-        """Return one result per planned row: what was not exercised is Not run, never dropped."""
-        seen = {(result.topology, result.check): result for result in self.results}
-        how = {
-            "running": "the run ended before this check did (it was killed, or is still going)",
+        """Return one result per planned row, in the order of the plan; a row without a result is Not run."""
+        stored = {(result.target, result.check): result for result in self.results}
+        reason = {
+            "running": "the run has no result of this check (it was killed, or is still running)",
             "interrupted": "the run was interrupted before this check finished",
             "failed": f"the run failed before this check finished: {self.record.failure}",
-            "finished": "the run ended without an answer from this check",
+            "finished": "the run ended without a result of this check",
         }[self.record.state]
         return tuple(
-            seen.get((row.topology, row.check))
-            or Result(
-                topology=row.topology, check=row.check, status=Status.NOT_RUN, reason=how, reproduce=row.reproduce
-            )
+            stored.get((row.target, row.check))
+            or Result(target=row.target, check=row.check, status=Status.NOT_RUN, reason=reason, reproduce=row.reproduce)
             for row in self.record.plan
         )
 
@@ -228,20 +237,20 @@ class StoredRun(msgspec.Struct, frozen=True):
 def read_run(folder: Path) -> StoredRun:
     """Read one run folder.
 
-    :raises StoreError: when it is not one, or was written by a newer schema.
+    :raises StoreError: when it is not a run folder, is damaged, or has a newer schema version.
     """
     try:
         raw = (folder / "run.json").read_bytes()
         version = msgspec.json.decode(raw, type=_Versioned).schema_version
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"this run was written with schema version {version}; this tool reads up to {SCHEMA_VERSION}",
+                f"this run has schema version {version}, expected at most {SCHEMA_VERSION}",
                 where=str(folder),
-                hint="use the newer tool, or leave this folder out",
+                hint="use the newer tool that wrote it, or leave out this folder",
             )
         record = msgspec.json.decode(raw, type=RunRecord)
     except FileNotFoundError:
-        raise StoreError("this is no run folder: it has no run.json", where=str(folder)) from None
+        raise StoreError("not a run folder: run.json is missing", where=str(folder)) from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"run.json cannot be read: {error}", where=str(folder)) from None
     results, torn = _rows(folder / "results.jsonl", Result)
@@ -251,11 +260,15 @@ def read_run(folder: Path) -> StoredRun:
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:
-    """Read run folders, or folders that hold them, oldest first; every run once."""
+    """Read run folders, oldest first; a run that is found twice is read once.
+
+    :param folders: run folders, or folders with run folders at any depth below.
+    :raises StoreError: for a folder that does not exist, or has no run folder.
+    """
     found: dict[Path, StoredRun] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise StoreError("this is no folder" if folder.exists() else "there is no such folder", where=str(folder))
+            raise StoreError("not a folder" if folder.exists() else "no such folder", where=str(folder))
         here = (
             [folder]
             if (folder / "run.json").is_file()
@@ -263,17 +276,17 @@ def read_runs(folders: Iterable[Path]) -> tuple[StoredRun, ...]:
         )
         if not here:
             raise StoreError(
-                "no run folder lies here: none has a run.json", where=str(folder), hint="harness verify makes one"
+                "no run folder here: no run.json at any depth", where=str(folder), hint="harness verify makes one"
             )
-        for each in here:
-            found.setdefault(each.resolve(), read_run(each))
+        for run_folder in here:
+            found.setdefault(run_folder.resolve(), read_run(run_folder))
     return tuple(sorted(found.values(), key=lambda run: (run.record.started_at, run.record.run_id)))
 
 
 def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
-    """Read the runs below a reports folder.
+    """Read the runs of a reports folder.
 
-    :param fingerprint: only runs of this code; those of other code are not read further than that.
+    :param fingerprint: only runs with this fingerprint; all runs by default.
     :return: the runs, oldest first, and a sentence for each folder that cannot be read.
     """
     runs, damaged = [], []
@@ -281,7 +294,7 @@ def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[tuple[Stor
         if path.parent.is_symlink() or not path.is_file():
             continue
         try:
-            # the rows of a run are read only when they count: a folder may hold hundreds of old runs
+            # rows are read only for matching runs: a folder may hold hundreds of old ones
             raw = path.read_bytes()
             whole = raw.rstrip().endswith(b"}") and b'"fingerprint"' in raw
             if fingerprint is None or fingerprint.encode() in raw or not whole:
@@ -304,7 +317,7 @@ def _rows(path: Path, kind: type[T]) -> tuple[tuple[T, ...], int]:
         return (), 0
     decoder = msgspec.json.Decoder(kind)
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        if data.endswith(b"\n") and b"\n\n" not in data:  # whole lines: read at once
+        if data.endswith(b"\n") and b"\n\n" not in data:  # complete lines: decoded at once
             return tuple(decoder.decode_lines(data)), 0
     rows, torn = [], 0
     for line in data.splitlines():

@@ -1,4 +1,4 @@
-"""Waiting with a deadline: the only place in the harness that lets time pass on purpose."""
+"""Polling with a deadline: the only place in the harness that waits on purpose."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class NotYet(Exception):  # noqa: N818 -- not an error: the state a poll is there to outlast
-    """Raised by a probe that has seen something, but not yet what it waits for."""
+class NotYet(Exception):  # noqa: N818 -- not an error: the state that a poll waits out
+    """Raised by a probe while the awaited state is missing. The message is the observed state."""
 
 
 def poll(
@@ -27,14 +27,15 @@ def poll(
     hint: str = "",
     cancelled: Event | None = None,
 ) -> T:
-    """Call `probe` until it returns, and return what it returned.
+    """Call `probe` until it returns, and return its result.
 
-    :param probe: raises :class:`NotYet` with what was last seen; any other exception ends the wait.
-    :param what: what is awaited, completing "timed out waiting for ...".
-    :param deadline_s: seconds on the monotonic clock.
-    :param interval_s: first pause between two calls, in seconds; it grows to ten times that.
+    :param probe: raises :class:`NotYet` with the observed state; any other exception ends the wait.
+    :param what: a noun phrase that completes "timed out waiting for ...".
+    :param deadline_s: seconds on the monotonic clock. The probe is called at least once.
+    :param interval_s: the first pause between two calls, in seconds; it grows to ten times that.
+    :param hint: of the error: what to try next.
     :param cancelled: ends the wait early when set.
-    :raises TimedOutError: with what was last seen.
+    :raises TimedOutError: with the last observed state, when the deadline passed or the wait was cancelled.
     """
     pause = cancelled or Event()
     end = time.monotonic() + deadline_s

@@ -1,4 +1,4 @@
-"""Shared fixtures: engines that are really there, and evidence that is made up for the report's tests."""
+"""Shared fixtures: the engines of this machine, and the order of tests that run in parallel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
 from harness.engine.owner import Owner
 from harness.errors import HarnessError
 from harness.events import silent
@@ -19,7 +19,7 @@ from harness.store import new_run_id
 if TYPE_CHECKING:
     from harness.engine.protocol import Engine
 
-# how long an example takes says something about the machine, and nothing about the code
+# the duration of an example depends on the machine, so no example has a deadline
 settings.register_profile("harness", deadline=None)
 settings.load_profile("harness")
 
@@ -28,22 +28,22 @@ _opened: dict[str, Engine | HarnessError] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin the long tests first where they run side by side, so that the others end beside them."""
+    """Start the long tests first when tests run in parallel, so that the short ones fill the other workers."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda each: each.get_closest_marker("long") is None)
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def _open(name: str) -> Engine | HarnessError:
-    """Open and prepare an engine once for the whole test run; remember why when it is missing."""
+    """Open and prepare an engine once per test run. Return the error instead when it is missing."""
     if name not in _opened:
-        wanted = tuple(each for topology in load_topologies().values() for each in wanted_by(topology))
+        wanted = tuple(product for topology in load_topologies().values() for product in wanted_by(topology))
         try:
             engine: DockerEngine | NativeEngine = DockerEngine() if name == "docker" else NativeEngine()
             engine.prepare(wanted, silent)
             for topology in load_topologies().values():
                 if not topology.on_demand:
                     for product in wanted_by(topology):
-                        engine.origin(product)  # raises where it is missing
+                        engine.origin(product)  # raises for a missing product
             _opened[name] = engine
         except HarnessError as error:
             _opened[name] = error
@@ -51,24 +51,24 @@ def _open(name: str) -> Engine | HarnessError:
 
 
 def require_engine(name: str) -> Engine:
-    """Return an engine. In CI a missing one fails the test; elsewhere it skips it."""
+    """Return an engine. A missing one fails the test when CI is set, and skips it otherwise."""
     engine = _open(name)
     if isinstance(engine, HarnessError):
         if os.environ.get("CI"):
-            pytest.fail(f"the {name} engine is missing, and CI is set: {engine}")
+            pytest.fail(f"the {name} engine is missing, and CI requires it: {engine}")
         pytest.skip(f"the {name} engine is missing: {engine.what}")
     return engine
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each engine in turn: the same contract holds for both."""
+    """Every engine in turn: both fulfil the same contract."""
     return require_engine(request.param)
 
 
 @pytest.fixture(scope="session")
 def some_engine() -> Engine:
-    """One engine, the native one where it is: for tests of what is built on engines."""
+    """One engine, for tests of the layers above: the native one, or docker when native is missing."""
     native = _open("native")
     return native if not isinstance(native, HarnessError) else require_engine("docker")
 

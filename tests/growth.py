@@ -1,6 +1,6 @@
-"""Whether the work for a text grows with its length, or with the square of it.
+"""Decides whether the work for a text grows linearly or quadratically with its length.
 
-No absolute time is compared: a slow machine is slow for the short text, too.
+Only ratios of times are compared: a slow machine is slow for the short text, too.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ if TYPE_CHECKING:
 
 _SHORT = 4_000
 _LONGEST = 400_000
-#: the long text is this many times as long; linear work grows by as much, quadratic work by its square
-_TIMES = 8
-_BETWEEN = _TIMES**1.5
+#: length of the long text divided by that of the short one. Linear work grows by this factor, quadratic work by its
+#: square; the limit is between the two.
+_FACTOR = 8
+_LIMIT = _FACTOR**1.5
 
 
 def is_linear(work: Callable[[str], object], hostile: str) -> bool:
-    """Say whether work on a repeated text is linear; what looks quadratic is measured again on longer texts."""
+    """Return whether work on a repeated text is linear. A quadratic result is measured again on longer texts."""
     size = _SHORT
-    while size * _TIMES <= _LONGEST:
-        short, long = (_seconds(work, hostile * max(1, length // len(hostile))) for length in (size, size * _TIMES))
-        if long <= short * _BETWEEN:
+    while size * _FACTOR <= _LONGEST:
+        short, long = (_seconds(work, hostile * max(1, length // len(hostile))) for length in (size, size * _FACTOR))
+        if long <= short * _LIMIT:
             return True
-        size *= _TIMES // 2
+        size *= _FACTOR // 2
     return False
 
 
 def _seconds(work: Callable[[str], object], text: str) -> float:
-    """Return the processor time of this thread: what other processes do is not counted."""
+    """Return the processor time of this thread, which leaves other processes out."""
     began = time.thread_time()
     work(text)
     return time.thread_time() - began

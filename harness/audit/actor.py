@@ -1,4 +1,4 @@
-"""Who acts: six types, checked where they are made."""
+"""Actors: one of six types and an id, validated when they are created."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ActorTag = Literal["unknown_actor_type", "missing_actor_id", "invalid_actor_ref_
 
 
 class ActorError(ValueError):
-    """What was given is no actor; `tag` says what is wrong, for programs."""
+    """An invalid actor. `tag` identifies the mistake for programs."""
 
     def __init__(self, tag: ActorTag, message: str) -> None:
         super().__init__(message)
@@ -20,9 +20,9 @@ class ActorError(ValueError):
 
 
 class Actor(Struct, frozen=True):
-    """Who did it: a type and, for all but anonymous, an id.
+    """An actor: a type and, for all types but anonymous, an id. An anonymous actor's id is dropped.
 
-    :raises ActorError: for an unknown type or a missing or blank id. An anonymous actor's id is dropped.
+    :raises ActorError: for an unknown type, or a missing or blank id.
     """
 
     type: str
@@ -36,17 +36,17 @@ class Actor(Struct, frozen=True):
         if self.type == "anonymous":
             msgspec.structs.force_setattr(self, "id", None)
         elif not isinstance(self.id, str) or not self.id.strip():
-            raise ActorError("missing_actor_id", f"an actor of type {self.type} needs an id that is a text")
+            raise ActorError("missing_actor_id", f"an actor of type {self.type} needs an id: a text that is not blank")
 
     @classmethod
-    def from_map(cls, given: object) -> Actor:
-        """Return the actor that a plain map describes, as it lies in job arguments and in the trail.
+    def from_map(cls, value: object) -> Actor:
+        """Return the actor that a plain map describes, in the form of job arguments and of the trail.
 
-        :raises ActorError: also for what is no map, or a map without a type.
+        :raises ActorError: as for the class, and for anything but a map with a type.
         """
-        if not isinstance(given, Mapping) or not isinstance(given.get("type"), str):
+        if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
             raise ActorError("invalid_actor_ref_map", "needed a map with a type, and an id for all but anonymous")
-        return cls(given["type"], given.get("id"))
+        return cls(value["type"], value.get("id"))
 
     @property
     def reference(self) -> dict[str, str]:
@@ -55,5 +55,5 @@ class Actor(Struct, frozen=True):
 
     @property
     def setting(self) -> str:
-        """Return the actor as the application sets it: JSON text."""
+        """Return the value of the setting that declares the actor: JSON text."""
         return msgspec.json.encode(self.reference).decode()

@@ -1,4 +1,4 @@
-"""Which tables are captured, whether those that must be are, and whether two environments capture alike."""
+"""Coverage: the captured tables, required tables that are not captured, and differences between environments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class CaptureNotReadyError(RuntimeError):
-    """A table's changes are not all captured, so its history would have a gap."""
+    """Not all changes of a table are captured, so its history would have a gap."""
 
 
 class TableCoverage(Struct, frozen=True, kw_only=True):
-    """One table that could be captured; `problem` says why it is not, or not wholly."""
+    """One table that could be captured. `problem` is the reason why it is not captured completely, else None."""
 
     table_schema: str
     table_name: str
@@ -34,7 +34,7 @@ class TableCoverage(Struct, frozen=True, kw_only=True):
 
 
 class Violation(Struct, frozen=True, kw_only=True):
-    """A table that must be captured, and is not."""
+    """A table that must be captured and is not."""
 
     name: str
     kind: Literal["missing", "uncovered"]
@@ -44,65 +44,76 @@ class Violation(Struct, frozen=True, kw_only=True):
 def coverage(
     connection: AnyConnection, *, schema: str | None = None, to: Telemetry = telemetry.default
 ) -> list[TableCoverage]:
-    """Return every table that could be captured, but the trail's own. Connect as the trail's owner."""
-    rows = fetch(connection, "SELECT table_schema, table_name, problem FROM public.threadline_coverage(%s)", [schema])
-    found = [TableCoverage(table_schema=row[0], table_name=row[1], problem=row[2]) for row in rows]
-    covered = sum(each.problem is None for each in found)
-    to.emit("threadline.health.checked", covered=covered, uncovered=len(found) - covered)
-    return found
+    """Return the coverage of every table that could be captured, except the trail's own tables.
 
-
-def violations(found: Sequence[TableCoverage], expected: Sequence[str]) -> list[Violation]:
-    """Return which of the expected tables are missing or not captured, the missing ones first. Others are ignored.
-
-    :param expected: `name`, which is in the schema public, or `schema.name`.
-    :raises ValueError: when nothing is expected: a policy that asks for nothing has verified nothing.
+    :param connection: of the trail's owner.
+    :param schema: only tables of this schema; None for all.
+    :param to: receives the event `threadline.health.checked`.
     """
-    if not expected or not all(each.strip() for each in expected):
+    rows = fetch(connection, "SELECT table_schema, table_name, problem FROM public.threadline_coverage(%s)", [schema])
+    tables = [TableCoverage(table_schema=row[0], table_name=row[1], problem=row[2]) for row in rows]
+    covered = sum(table.problem is None for table in tables)
+    to.emit("threadline.health.checked", covered=covered, uncovered=len(tables) - covered)
+    return tables
+
+
+def violations(tables: Sequence[TableCoverage], expected: Sequence[str]) -> list[Violation]:
+    """Return the expected tables that are missing or not captured, missing ones first. Other tables are ignored.
+
+    :param tables: the result of :func:`coverage`.
+    :param expected: `schema.name`, or `name` for a table of the schema public.
+    :raises ValueError: when no table is expected, or a name is blank: such a policy would verify nothing.
+    """
+    if not expected or not all(name.strip() for name in expected):
         raise ValueError("expected tables: needed at least one name, and none of them blank")
-    by_name = {each.name: each for each in found}
-    wrong = []
-    for name in dict.fromkeys(each if "." in each else f"public.{each}" for each in expected):
+    by_name = {table.name: table for table in tables}
+    broken = []
+    for name in dict.fromkeys(name if "." in name else f"public.{name}" for name in expected):
         if name not in by_name:
-            wrong.append(Violation(name=name, kind="missing", problem="there is no such table"))
+            broken.append(Violation(name=name, kind="missing", problem="no such table"))
         elif problem := by_name[name].problem:
-            wrong.append(Violation(name=name, kind="uncovered", problem=problem))
-    return sorted(wrong, key=lambda each: (each.kind != "missing", each.name))
+            broken.append(Violation(name=name, kind="uncovered", problem=problem))
+    return sorted(broken, key=lambda violation: (violation.kind != "missing", violation.name))
 
 
 def assert_capture_ready(connection: AnyConnection, table: str) -> None:
-    """Return when a table's changes are all captured from now on, the last step of a cutover.
+    """Verify that all changes of a table are captured from now on: the last step of a cutover.
 
-    :param table: `name`, which is in the schema public, or `schema.name`.
-    :raises CaptureNotReadyError: saying what is wrong.
+    :param table: `schema.name`, or `name` for a table of the schema public.
+    :raises CaptureNotReadyError: with the table and its problem.
     """
-    for each in violations(coverage(connection), [table]):
-        raise CaptureNotReadyError(f"{each.name}: {each.problem}")
+    for violation in violations(coverage(connection), [table]):
+        raise CaptureNotReadyError(f"{violation.name}: {violation.problem}")
 
 
 def explain_cutover(table: str) -> str:
-    """Return what an existing table's history means once capture begins; touches no database."""
+    """Return an explanation of an existing table's history once capture begins. No database is used."""
     return (
-        f"{table}: its history begins when capture is put on it. Rows older than that have none until they are next "
-        "written; their first change is then an update or a delete, never an insert. Nothing is made up for them: "
-        "what a row was before its first change is before_horizon, not absent. Whoever needs a baseline keeps a copy "
-        "of the table, taken after capture began, outside the trail."
+        f"{table}: its history begins when the table is attached. Older rows have no history until their next write; "
+        "their first change is then an update or a delete, never an insert. The trail invents no earlier changes: "
+        "the state of a row before its first change is before_horizon, not absent. For a baseline, keep a copy of "
+        "the table outside the trail, taken after capture began."
     )
 
 
 def definitions(connection: AnyConnection) -> dict[str, str]:
-    """Return what decides how tables are captured: triggers, their functions, and keys, by name."""
+    """Return the definitions that decide how tables are captured: triggers, their functions, and keys, by name."""
     with connection.transaction():
-        fetch(connection, "SET LOCAL search_path = ''")  # names are spelled by it, so that all are qualified
+        fetch(connection, "SET LOCAL search_path = ''")  # an empty search_path makes PostgreSQL qualify all names
         return dict(fetch(connection, statements()["definitions"]))
 
 
-def differences(one: dict[str, str], other: dict[str, str], names: tuple[str, str] = ("one", "the other")) -> list[str]:
-    """Compare two environments' definitions; an empty list says that they capture alike."""
+def differences(
+    first: dict[str, str], second: dict[str, str], names: tuple[str, str] = ("the first", "the second")
+) -> list[str]:
+    """Return the differences between two environments' definitions; an empty list means that they capture alike.
+
+    :param names: the names of the two environments in the result.
+    """
     return [
-        f"{name}: only in {names[0] if name in one else names[1]}"
-        if name not in one or name not in other
-        else f"{name}: {names[0]} has {one[name]}, {names[1]} has {other[name]}"
-        for name in sorted({*one, *other})
-        if one.get(name) != other.get(name)
+        f"{name}: only in {names[0] if name in first else names[1]}"
+        if name not in first or name not in second
+        else f"{name}: {names[0]} has {first[name]}, {names[1]} has {second[name]}"
+        for name in sorted({*first, *second})
+        if first.get(name) != second.get(name)
     ]

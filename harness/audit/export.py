@@ -1,6 +1,6 @@
-"""Exports: CSV, JSON and NDJSON, a page at a time, each document saying itself whether it was cut.
+"""Exports as CSV, JSON and NDJSON, written page by page. Each document states whether it was truncated.
 
-JSON values are copied as the database spells them, so no number loses a digit on the way.
+JSON values are copied in the database's own text form, so no number loses a digit.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ CSV_COLUMNS = (
     *("changed_fields", "changed_from", "transaction_json"),
 )
 CSV_ACTION_COLUMNS = ("correlation_id", "action_id")
-#: first cell of a CSV's last record, when the export was cut
+#: first cell of the last record of a truncated CSV
 CSV_TRUNCATED = "#truncated"
 
 _GUARD = "'"
-#: a spreadsheet takes a cell that begins like this for a formula (https://owasp.org/www-community/attacks/CSV_Injection)
+#: a spreadsheet runs a cell that begins with one of these (https://owasp.org/www-community/attacks/CSV_Injection)
 _GUARDED = frozenset("=+-@\t\r\n＝＋－＠" + _GUARD)
 
 
 class Sink(Protocol):
-    """A text file; open it with newline="" and encoding="utf-8"."""
+    """A text file. Open it with newline="" and encoding="utf-8"."""
 
     def write(self, text: str, /) -> object: ...
 
 
 class Exported(Struct, frozen=True, kw_only=True):
-    """What an export holds; JSON says the same at its end."""
+    """The counts of an export. A JSON document ends with the same fields."""
 
     returned_count: int
     truncated: bool
     max_rows: int | None
-    #: for :attr:`Filter.since_snapshot` of the next export, which misses and repeats nothing; None when cut
+    #: for :attr:`Filter.since_snapshot` of the next export, which then misses and repeats nothing; None when truncated
     snapshot: str | None
 
 
@@ -67,31 +67,38 @@ def export(
     action_metadata: bool = False,
     to: Telemetry = telemetry.default,
 ) -> Exported:
-    """Write the changes that a filter matches, newest first, as one snapshot sees them.
+    """Write the changes that a filter matches, newest first, from one snapshot.
 
-    Memory is that of one page, whatever the size of the export.
+    Memory use is one page, whatever the size of the export.
 
-    :param max_rows: None for all.
-    :param action_metadata: in CSV, two more columns: correlation_id and action_id. JSON has them always.
+    :param sink: receives the document's text.
+    :param kind: the format.
+    :param which: the filter; None for all changes.
+    :param max_rows: the most changes to write; None for all.
+    :param page_size: changes per query.
+    :param action_metadata: in CSV, two more columns: correlation_id and action_id. JSON always has them.
+    :param to: receives the event `threadline.export.completed`.
     :raises ValueError: for sizes below 1, an unknown format, or a connection with an open transaction.
     """
     if kind not in FORMATS:
         raise ValueError(f"format: found {kind!r}, needed {', '.join(FORMATS)}")
     if page_size < 1 or (max_rows is not None and max_rows < 1):
-        raise ValueError(f"needed at least 1 row: found pages of {page_size}, at most {max_rows} rows")
+        raise ValueError(f"page_size and max_rows: found {page_size} and {max_rows}, needed at least 1")
     if not is_idle(connection):
-        raise ValueError("an export reads as one snapshot, in a transaction of its own; end the open one first")
+        raise ValueError("an export needs a transaction of its own, for one snapshot; end the open transaction first")
     began = time.monotonic()
     writer = _WRITERS[kind](sink, action_metadata)
     written, truncated = 0, False
     with connection.transaction():
         fetch(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # what the client's own settings would spell in another way
+        # the client's own settings would change the text form of values
         fetch(connection, "SET LOCAL client_encoding = 'UTF8'")
         fetch(connection, "SET LOCAL DateStyle = 'ISO'")
         [(snapshot, generated_at)] = fetch(connection, statements()["snapshot"])
         rows = _pages(connection, which or Filter(), page_size, None if max_rows is None else max_rows + 1)
-        first = next(rows, None)  # a document begins when there is something to say, or surely nothing
+        first = next(
+            rows, None
+        )  # write nothing before the first page was read: an error then leaves no partial document
         writer.begin(generated_at)
         for row in chain([] if first is None else [first], rows):
             if written == max_rows:
@@ -112,7 +119,7 @@ def export(
 
 
 def _pages(connection: AnyConnection, which: Filter, page_size: int, limit: int | None) -> Iterator[tuple[Any, ...]]:
-    """Yield rows a page at a time; each page begins after the last row of the one before."""
+    """Yield the rows of one page after another; each page begins after the previous page's last row."""
     names, values = which.conditions()
     left, statement = limit, select("changes", names)
     while left is None or left > 0:
@@ -127,7 +134,7 @@ def _pages(connection: AnyConnection, which: Filter, page_size: int, limit: int 
 
 
 class _Writer(Protocol):
-    """Spells one document into a sink."""
+    """Writes one document into a sink."""
 
     def __init__(self, sink: Sink, action_metadata: bool) -> None: ...
     def begin(self, generated_at: datetime) -> None: ...
@@ -136,7 +143,7 @@ class _Writer(Protocol):
 
 
 def guard(cell: str) -> str:
-    """Return a cell that no spreadsheet runs: what could be a formula, or is guarded already, gets an apostrophe."""
+    """Return a cell that no spreadsheet runs: a possible formula or an already guarded cell gets an apostrophe."""
     return _GUARD + cell if cell[:1] in _GUARDED else cell
 
 
@@ -158,7 +165,7 @@ def _transaction(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 class _Csv:
-    """RFC 4180. SQL NULL is an empty cell, so a delete can be told from an empty row."""
+    """RFC 4180. SQL NULL is an empty cell, which distinguishes a delete from an empty row."""
 
     def __init__(self, sink: Sink, action_metadata: bool) -> None:
         self._writer = csv.writer(sink, lineterminator="\r\n")
@@ -166,7 +173,7 @@ class _Csv:
         self._action_metadata = action_metadata
 
     def begin(self, generated_at: datetime) -> None:
-        del generated_at  # a CSV has no place for it
+        del generated_at  # CSV has no field for it
         self._writer.writerow(self._columns)
 
     def write(self, row: tuple[Any, ...]) -> None:
@@ -178,8 +185,8 @@ class _Csv:
 
     def end(self, done: Exported) -> None:
         if done.truncated:
-            told = [CSV_TRUNCATED, f"returned_count={done.returned_count}", f"max_rows={done.max_rows}"]
-            self._writer.writerow(told + [""] * (len(self._columns) - len(told)))
+            cells = [CSV_TRUNCATED, f"returned_count={done.returned_count}", f"max_rows={done.max_rows}"]
+            self._writer.writerow(cells + [""] * (len(self._columns) - len(cells)))
 
 
 def _object(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def _object(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 class _Json:
-    def __init__(self, sink: Sink, action_metadata: bool) -> None:  # noqa: ARG002 -- always there in JSON  # noqa: FBT001
+    def __init__(self, sink: Sink, action_metadata: bool) -> None:  # noqa: ARG002 -- JSON always has it  # noqa: FBT001
         self._sink = sink
         self._separator = ""
 
@@ -215,11 +222,11 @@ class _Json:
 
 
 class _Ndjson:
-    def __init__(self, sink: Sink, action_metadata: bool) -> None:  # noqa: ARG002 -- always there in JSON  # noqa: FBT001
+    def __init__(self, sink: Sink, action_metadata: bool) -> None:  # noqa: ARG002 -- JSON always has it  # noqa: FBT001
         self._sink = sink
 
     def begin(self, generated_at: datetime) -> None:
-        """Begin with the first change."""
+        """Write nothing: the document begins with its first change."""
 
     def write(self, row: tuple[Any, ...]) -> None:
         self._sink.write(_encode(_object(row)) + "\n")

@@ -1,4 +1,4 @@
-"""Installing the reference layer, putting it on tables, and saying beforehand what either would do."""
+"""Install the reference layer and attach tables to it; a dry run reports what either would do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SQL = Path(__file__).parent / "sql"
 
-#: in this order; each may be run again at any time
+#: the files of an installation, in order; each of them can be run again at any time
 FILES = tuple(
     _SQL / f"{name}.sql"
     for name in ("tables", "capture", "links", "attach", "coverage", "actions", "retention", "rights")
@@ -28,10 +28,10 @@ _PLAN = """
 
 
 class Redaction(Struct, frozen=True, kw_only=True):
-    """What of a table's rows the trail does not keep.
+    """The columns of a table that the trail hides.
 
-    Excluded columns are not kept at all, masked ones as the placeholder, a JSON value as a whole. `except_columns` are
-    kept with the row and never named as changed: that is for noise, not for secrets.
+    Excluded columns are not kept. Masked columns are kept as the placeholder, which replaces a JSON value completely.
+    `except_columns` stay in the row image and are never named as changed: they are for noise, not for secrets.
     """
 
     exclude: tuple[str, ...] = ()
@@ -41,12 +41,12 @@ class Redaction(Struct, frozen=True, kw_only=True):
 
 
 def install(connection: AnyConnection, *, dry_run: bool = False) -> list[str]:
-    """Install the layer, or bring it up to date, and return what that changed: nothing when it was there already.
+    """Install or update the layer, and return the changed objects; none when it is up to date.
 
-    A dry run does the same and undoes it, so that what it says is what happens; it holds the locks of an installation
-    for as long as that takes, which is short because nothing is rewritten.
+    A dry run installs and rolls back, so that its result is exact. Meanwhile it holds the locks of an installation;
+    that is short, because no table is rewritten.
 
-    :raises DatabaseError: naming file, line and SQLSTATE.
+    :raises DatabaseError: with file, line and SQLSTATE.
     """
     with connection.transaction():
         before = _objects(connection)
@@ -65,21 +65,23 @@ def attach(
     redaction: Redaction | None = None,
     dry_run: bool = False,
 ) -> list[str]:
-    """Put capture on tables, all of them or none, and return the statements that this takes: none where it is right.
+    """Attach capture to all of the tables or none, and return the statements; none for tables attached like that.
 
-    :param redaction: None leaves what rules there are; `Redaction()` takes them off.
-    :param tables: as SQL spells them: `posts`, `shop.orders`, `"Shop"."Order Items"`.
-    :raises SqlError: 42P01 for a table that there is not, 42809 and 55000 for one that cannot be captured, 22023 for
-        redaction rules that would not protect what they name.
+    :param tables: as SQL identifiers: `posts`, `shop.orders`, `"Shop"."Order Items"`.
+    :param changed_from: also keep the prior values of changed columns.
+    :param redaction: the rules; None keeps the existing ones, and `Redaction()` removes them.
+    :param dry_run: return the statements without running them.
+    :raises SqlError: 42P01 for a missing table, 42809 and 55000 for a table that cannot be captured, 22023 for
+        redaction rules that would not protect their columns.
     """
-    given: list[object] = [changed_from, None, None, None, None]
+    options: list[object] = [changed_from, None, None, None, None]
     if redaction:
-        hidden = (list(redaction.exclude), list(redaction.mask), list(redaction.except_columns))
-        given = [changed_from, *hidden, redaction.placeholder]
+        columns = (list(redaction.exclude), list(redaction.mask), list(redaction.except_columns))
+        options = [changed_from, *columns, redaction.placeholder]
     planned: list[str] = []
     with connection.transaction():
         for table in tables:
-            plan = [row[0] for row in fetch(connection, _PLAN, [table, *given])]
+            plan = [row[0] for row in fetch(connection, _PLAN, [table, *options])]
             planned += plan
             if not dry_run:
                 for statement in plan:
@@ -88,22 +90,22 @@ def attach(
 
 
 def kept_before(connection: AnyConnection, table: str, redaction: Redaction) -> dict[str, int]:
-    """Count the changes that were captured before the rules and still hold a value of a column to be hidden.
+    """Count the earlier changes that hold a value of a column that the rules hide, by column.
 
-    Rules do not reach back; what is counted here stays until the retention policy deletes it.
+    Rules apply to later writes only. The counted values stay in the trail until the retention policy deletes them.
 
-    :param table: as SQL spells it.
+    :param table: as an SQL identifier.
     """
-    given = {
+    parameters = {
         "columns": [*redaction.exclude, *redaction.mask],
         "table": table,
         "placeholder": redaction.placeholder,
     }
-    return dict(fetch(connection, statements()["kept_before"], given))
+    return dict(fetch(connection, statements()["kept_before"], parameters))
 
 
 def _objects(connection: AnyConnection) -> dict[str, str]:
-    """Return what an installation may make, by name, with a text that differs when it does."""
+    """Return a text for each object that an installation may create, by name; it differs when the object changes."""
     path = _SQL / "objects.sql"
     return dict(fetch(connection, path.read_text(encoding="utf-8")))
 

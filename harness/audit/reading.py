@@ -1,4 +1,4 @@
-"""Reading the trail: timeline, history, the state of a row at a time, and what changed."""
+"""Read the trail: timeline, history of a row, state of a row at a time, and the fields that a change changed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _LONGEST_CORRELATION = 256
 _PAGE = 1000
 _LONG_INT = 4000
-#: what the trail takes off around a correlation
+#: the trail strips these around a correlation
 _BLANKS = " \t\r\n"
 
 
 class FilterError(ValueError):
-    """A filter that would not find what was meant."""
+    """An invalid filter, or one that can match nothing."""
 
 
 class AuditedChange(Struct, frozen=True, kw_only=True):
-    """One change with its transaction and action. Numbers of JSON values are exact: int or Decimal."""
+    """One change with its transaction and action. Numbers in JSON values are exact: int or Decimal."""
 
     id: str
     transaction_id: str
@@ -47,7 +47,7 @@ class AuditedChange(Struct, frozen=True, kw_only=True):
     changed_from: Any
     captured_at: datetime
     occurred_at: datetime | None
-    #: as it is stored; a trail from elsewhere may hold what is no actor
+    #: as stored; a trail from elsewhere may hold an invalid actor
     actor_ref: Any
     source: str | None
     action_id: str | None
@@ -55,50 +55,53 @@ class AuditedChange(Struct, frozen=True, kw_only=True):
 
 
 class Filter(Struct, frozen=True, kw_only=True):
-    """Which changes to read; what is left out does not restrict. Times are inclusive.
+    """Restricts the changes to read; a field that is None does not restrict. Times are inclusive.
 
-    A correlation finds only changes whose transaction is linked to an action with exactly that correlation.
+    A correlation matches only changes whose transaction is linked to an action with exactly that correlation.
 
-    :raises FilterError: for a value that can find nothing.
+    :raises FilterError: for a value of the wrong type, or one that can match nothing.
     """
 
-    #: `name`, or `schema.name`, as they are stored: without quotes
+    #: `name` or `schema.name`, as stored: without quotes
     table: str | None = None
     actor: Actor | None = None
     captured_from: datetime | None = None
     captured_to: datetime | None = None
     correlation_id: str | None = None
-    #: of an earlier export of the same cluster: only what that one could not see
+    #: of an earlier export of the same cluster: only changes that the earlier export could not see
     since_snapshot: str | None = None
 
     def __post_init__(self) -> None:
-        given: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}  # types are but promises
+        # read as Any: annotations are not enforced
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("captured_from", "captured_to"):
-            value = given[name]
+            value = fields[name]
             if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
                 raise FilterError(f"{name}: found {value!r}, needed a time with a zone")
-        if given["actor"] is not None and not isinstance(given["actor"], Actor):
+        if fields["actor"] is not None and not isinstance(fields["actor"], Actor):
             raise FilterError(f"actor: found {self.actor!r}, needed an Actor")
         for name in ("table", "correlation_id", "since_snapshot"):
-            text = given[name]
+            text = fields[name]
             if text is not None and (not isinstance(text, str) or not text.strip(_BLANKS)):
-                raise FilterError(f"{name}: found nothing to look for; leave the key out")
+                raise FilterError(f"{name}: found {text!r}, needed a text that is not blank; or leave the key out")
         if self.correlation_id is not None and len(self.correlation_id.strip(_BLANKS).encode()) > _LONGEST_CORRELATION:
-            raise FilterError(f"correlation_id: it has more than {_LONGEST_CORRELATION} bytes, and none stored has")
+            raise FilterError(
+                f"correlation_id: it has more than {_LONGEST_CORRELATION} bytes, so no stored correlation matches"
+            )
 
     @classmethod
-    def from_map(cls, given: Mapping[str, Any]) -> Filter:
+    def from_map(cls, fields: Mapping[str, Any]) -> Filter:
         """Return the filter that a plain map describes.
 
-        :raises FilterError: also for an unknown key, and for a key whose value is None: leave it out instead.
+        :raises FilterError: as for the class, and for an unknown key, or a key whose value is None.
         """
         known = cls.__struct_fields__
-        for name, value in given.items():
+        for name, value in fields.items():
             if name not in known:
                 raise FilterError(f"unknown timeline filter {name!r}; {nearest(name, known)}")
             if value is None:
                 raise FilterError(f"{name}: found None; leave the key out")
-        return cls(**given)
+        return cls(**fields)
 
     def conditions(self) -> tuple[list[str], dict[str, Any]]:
         """Return the names of the conditions in reading.sql, and their parameters."""
@@ -124,9 +127,9 @@ class Filter(Struct, frozen=True, kw_only=True):
 
 
 class RowState(Struct, frozen=True, kw_only=True):
-    """What a row was at a time, as far as the trail knows.
+    """The state of a row at a time, as far as the trail knows.
 
-    `before_horizon` is not "it did not exist": the row may be older than the capture.
+    `before_horizon` does not mean that the row did not exist: it may be older than the capture.
     """
 
     state: Literal["present", "deleted", "moved", "before_horizon"]
@@ -140,6 +143,7 @@ class RowState(Struct, frozen=True, kw_only=True):
 
 @cache
 def statements() -> dict[str, str]:
+    """Return the statements of reading.sql by name."""
     return load_queries(Path(__file__).parent / "sql" / "reading.sql")
 
 
@@ -147,7 +151,7 @@ def select(name: str, conditions: list[str], *, order: bool = True, limit: bool 
     """Return a statement of reading.sql with these conditions."""
     parts = [statements()[name]]
     if conditions:
-        parts.append("WHERE " + " AND ".join(statements()[f"where_{each}"] for each in conditions))
+        parts.append("WHERE " + " AND ".join(statements()[f"where_{condition}"] for condition in conditions))
     if order:
         parts.append(statements()["newest_first"])
     if limit:
@@ -162,7 +166,7 @@ def timeline(connection: AnyConnection, which: Filter | None = None, *, limit: i
 
 
 def count_matching(connection: AnyConnection, which: Filter | None = None) -> int:
-    """Count what a timeline or an export would hold, without reading it."""
+    """Return the number of changes that an unlimited timeline or export would hold."""
     names, values = (which or Filter()).conditions()
     [(count,)] = fetch(connection, select("count", names, order=False, limit=False), values)
     return int(count)
@@ -171,60 +175,67 @@ def count_matching(connection: AnyConnection, which: Filter | None = None) -> in
 def history(
     connection: AnyConnection, table: str, key: Mapping[str, Any], *, limit: int = _PAGE
 ) -> list[AuditedChange]:
-    """Return the changes of one row, newest first; also the one by which a row with this key got another.
+    """Return the changes of one row, newest first, including an update that changed this key to another one.
 
-    :param table: `name`, which is in the schema public, or `schema.name`, as they are stored.
-    :param key: the primary key, column to value: `{"id": 42}`. A number is not a text.
-    :raises FilterError: for a key of values that JSON has no form for.
+    :param table: `schema.name`, or `name` for a table of the schema public, as stored.
+    :param key: the primary key, column to value: `{"id": 42}`. The number 42 and the text "42" are different keys.
+    :raises FilterError: for a key with a value that JSON cannot represent.
     """
     names, values = Filter(table=_with_schema(table)).conditions()
     return _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": limit})
 
 
 def as_of(connection: AnyConnection, table: str, key: Mapping[str, Any], at: datetime) -> RowState:
-    """Return what a row was at a time.
+    """Return the state of a row at a time.
 
-    Not repeatable for times that a transaction still running may yet write to: the trail's times are those of the
-    changes, and become visible with the commit. A TRUNCATE counts as the deletion of every row.
+    The result is not repeatable while a transaction from before that time still runs: the trail's times are those of
+    the changes, and they become visible with the commit. A TRUNCATE counts as the deletion of every row.
+
+    :param table: `schema.name`, or `name` for a table of the schema public, as stored.
+    :param key: the primary key, column to value.
+    :param at: a time with a time zone.
+    :raises FilterError: for a time without a zone, or a key with a value that JSON cannot represent.
     """
     names, values = Filter(table=_with_schema(table), captured_to=at).conditions()
-    found = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
-    emptied = _changes(connection, [*names, "key"], values | {"key": "null", "limit": 1})
-    if not found:
+    latest = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": 1})
+    truncates = _changes(connection, [*names, "key"], values | {"key": "null", "limit": 1})
+    if not latest:
         return RowState(state="before_horizon")
-    last = found[0]
-    if emptied and emptied[0].captured_at > last.captured_at:
-        last = emptied[0]
-    seen: dict[str, Any] = {"change_id": last.id, "captured_at": last.captured_at}
+    last = latest[0]
+    if truncates and truncates[0].captured_at > last.captured_at:
+        last = truncates[0]
+    source: dict[str, Any] = {"change_id": last.id, "captured_at": last.captured_at}
     if last.op in {"delete", "truncate"}:
-        return RowState(state="deleted", **seen)
-    wanted = _decoded(_encoded(key))
-    if last.table_pk != wanted:
-        every = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": None})
-        since = [each for each in every if not emptied or each.captured_at > emptied[0].captured_at]
-        stayed = _who_stayed(since, wanted)
-        if stayed is None:
-            return RowState(state="moved", key=last.table_pk, **seen)
-        return RowState(state="present", row=stayed.data_after, change_id=stayed.id, captured_at=stayed.captured_at)
-    return RowState(state="present", row=last.data_after, **seen)
+        return RowState(state="deleted", **source)
+    stored_key = _decoded(_encoded(key))
+    if last.table_pk != stored_key:
+        all_changes = _changes(connection, [*names, "key"], values | {"key": _encoded(key), "limit": None})
+        since = [change for change in all_changes if not truncates or change.captured_at > truncates[0].captured_at]
+        remaining = _remaining_row(since, stored_key)
+        if remaining is None:
+            return RowState(state="moved", key=last.table_pk, **source)
+        return RowState(
+            state="present", row=remaining.data_after, change_id=remaining.id, captured_at=remaining.captured_at
+        )
+    return RowState(state="present", row=last.data_after, **source)
 
 
-def _who_stayed(changes: list[AuditedChange], key: Any) -> AuditedChange | None:
-    """Return the last image under a key whose last change is a departure; None when nobody is left there.
+def _remaining_row(changes: list[AuditedChange], key: Any) -> AuditedChange | None:
+    """Return the last image under a key whose last change is a departure; None when no row has the key any more.
 
-    Within one statement keys may be shifted or swapped, and then a row arrives where another has yet to leave. Whether
-    somebody is left is a matter of counting arrivals and departures.
+    One statement may shift or swap keys, and then a row arrives at a key before the previous row departs. Arrivals
+    and departures are therefore counted.
     """
-    count, image = 0, None
-    for number, each in enumerate(reversed(changes)):
-        left = each.op == "delete" or each.table_pk != key
-        arrived = each.op == "insert" or (each.op == "update" and not left and _old_key(each) != key)
-        if number == 0 and not arrived:
-            count = 1  # a row older than the trail
-        count += arrived - left
-        if not left:
-            image = each
-    return image if count > 0 else None
+    rows, image = 0, None
+    for number, change in enumerate(reversed(changes)):
+        departs = change.op == "delete" or change.table_pk != key
+        arrives = change.op == "insert" or (change.op == "update" and not departs and _old_key(change) != key)
+        if number == 0 and not arrives:
+            rows = 1  # a row older than the trail
+        rows += arrives - departs
+        if not departs:
+            image = change
+    return image if rows > 0 else None
 
 
 def _old_key(change: AuditedChange) -> Any:
@@ -236,31 +247,33 @@ def _with_schema(table: str) -> str:
 
 
 def actor_history(connection: AnyConnection, actor: Actor, *, limit: int = _PAGE) -> list[dict[str, Any]]:
-    """Return an actor's transactions, newest first. All anonymous actors are one."""
+    """Return an actor's transactions, newest first. All anonymous actors count as one."""
     names = ("id", "occurred_at", "actor_ref", "source", "meta", "action_id")
     rows = fetch(connection, statements()["transactions_of_actor"], {"actor": actor.setting, "limit": limit})
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def changes_of_transaction(connection: AnyConnection, identity: str, *, limit: int = _PAGE) -> list[AuditedChange]:
-    """Return the changes of a transaction, newest first; none for an unknown one.
+    """Return the changes of a transaction, newest first; none for an unknown transaction.
 
-    :raises FilterError: for what is no UUID.
+    :param identity: the id of the transaction's record, a UUID.
+    :raises FilterError: for an invalid UUID.
     """
     try:
-        given = str(UUID(identity))
+        transaction_id = str(UUID(identity))
     except (ValueError, AttributeError, TypeError):
         raise FilterError(f"transaction id: found {identity!r}, needed a UUID") from None
-    return _changes(connection, ["transaction_id"], {"transaction_id": given, "limit": limit})
+    return _changes(connection, ["transaction_id"], {"transaction_id": transaction_id, "limit": limit})
 
 
 def diff(change: AuditedChange, *, expand_inserts: bool = False) -> dict[str, Any]:
-    """Return what a change changed, as a map that encodes to JSON.
+    """Return the fields that a change changed, as a map that encodes to JSON.
 
-    `before_values` says whether prior values are known: `none`, or `sparse` for an update that kept them. A field
-    whose prior value is not among them says `prior_state: omitted`.
+    `before_values` is `sparse` for an update with prior values, else `none`. In a sparse update, a field without a
+    prior value has `prior_state: omitted`.
 
-    :raises ValueError: for an operation that there is not.
+    :param expand_inserts: list the fields of an insert, too.
+    :raises ValueError: for an unknown operation.
     """
     if change.op not in {"insert", "update", "delete", "truncate"}:
         raise ValueError(f"found the operation {change.op!r}, needed insert, update, delete or truncate")
@@ -308,7 +321,7 @@ def _decoded(text: str) -> Any:
     try:
         return json.loads(text, parse_float=Decimal, parse_int=_integer)  # a numeric(30, 10) does not fit into a float
     except RecursionError:
-        return text  # nested deeper than Python can follow: better told as it is than not at all
+        return text  # nested more deeply than Python can parse: the raw text is better than nothing
 
 
 def _integer(digits: str) -> int | Decimal:
@@ -316,11 +329,11 @@ def _integer(digits: str) -> int | Decimal:
 
 
 def _encoded(key: Mapping[str, Any]) -> str:
-    """Return a key as the trail spells it."""
-    return "{" + ", ".join(f"{json.dumps(name)}: {_spelled(value)}" for name, value in key.items()) + "}"
+    """Return a key as JSON in the trail's own text form."""
+    return "{" + ", ".join(f"{json.dumps(name)}: {_json_text(value)}" for name, value in key.items()) + "}"
 
 
-def _spelled(value: Any) -> str:
+def _json_text(value: Any) -> str:
     if isinstance(value, Decimal) and value.is_finite():
         return f"{value:f}"
     if isinstance(value, datetime):
@@ -333,4 +346,4 @@ def _spelled(value: Any) -> str:
     try:
         return json.dumps(value)
     except TypeError:
-        raise FilterError(f"key: found {value!r}, needed a value of JSON, a Decimal, date, time or UUID") from None
+        raise FilterError(f"key: found {value!r}, needed a JSON value, a Decimal, date, time or UUID") from None

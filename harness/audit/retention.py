@@ -1,6 +1,6 @@
-"""How long the trail is kept, and deleting what is older, a batch a transaction.
+"""Retention: a policy for the age of the trail, and a purge that deletes older rows in batches.
 
-The cutoff is told by the database's clock, which also wrote the times it is compared with.
+Each batch is a transaction. The cutoff uses the database's clock, which also wrote the times it is compared with.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _FIRST_UUID = "00000000-0000-0000-0000-000000000000"
 
 
 class RetentionError(ValueError):
-    """A retention policy, or a purge under it, that would not do what was meant."""
+    """An invalid retention policy, or a purge that it does not permit."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """How long the trail is kept.
+    """The age up to which the trail is kept.
 
     :raises RetentionError: unless exactly one of keep_days and max_age_seconds is given, and positive.
     """
@@ -51,17 +51,19 @@ class Policy(Struct, frozen=True, kw_only=True):
         for name in ("enabled", "delete_empty_transactions", "delete_unlinked_actions"):
             if not isinstance(getattr(self, name), bool):
                 raise RetentionError(f"retention: {name} must be true or false, found {getattr(self, name)!r}")
-        given = {
+        windows = {
             name: getattr(self, name) for name in ("keep_days", "max_age_seconds") if getattr(self, name) is not None
         }
-        if len(given) != 1:
-            found = "both" if given else "neither"
+        if len(windows) != 1:
+            found = "both" if windows else "neither"
             raise RetentionError(f"retention: exactly one of keep_days and max_age_seconds is needed, found {found}")
-        for name, value in given.items():
+        for name, value in windows.items():
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise RetentionError(f"retention: {name} must be a positive whole number, found {value!r}")
         if self.seconds > _LONGEST_S:
-            raise RetentionError("retention: more than a thousand years is no policy; leave the purge alone instead")
+            raise RetentionError(
+                "retention: found more than a thousand years; to keep the trail for ever, do not purge"
+            )
 
     @property
     def seconds(self) -> int:
@@ -69,31 +71,31 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Purged(Struct, frozen=True, kw_only=True):
-    """What a purge deleted or, in a dry run, would delete."""
+    """The counts of rows that a purge deleted or, in a dry run, would delete."""
 
     cutoff: datetime
     deleted_changes: int
     deleted_transactions: int
     deleted_actions: int
     batches: int
-    #: False when rows before the cutoff are left: max_batches ended it, or another purge is at them
+    #: False when rows before the cutoff are left: the purge reached max_batches, or another purge has locked them
     complete: bool
     dry_run: bool
 
 
 def cutoff_of(connection: AnyConnection, policy: Policy, earlier: datetime | None = None) -> datetime:
-    """Return the time before which rows may be deleted; rows at exactly that time are kept.
+    """Return the time before which rows may be deleted. Rows of exactly that time are kept.
 
-    :param earlier: a cutoff of the caller's own, at or before the policy's.
+    :param earlier: the caller's own cutoff, at or before the policy's.
     :raises RetentionError: for a cutoff after the policy's, or one without a time zone.
     """
-    [(told,)] = fetch(
-        connection,  # spelled in one way, whatever the client's DateStyle
+    [(text,)] = fetch(
+        connection,  # a fixed format, whatever the client's DateStyle
         "SELECT to_char((clock_timestamp() - make_interval(secs => %s)) AT TIME ZONE 'UTC', "
         "'YYYY-MM-DD HH24:MI:SS.US')",
         [policy.seconds],
     )
-    cutoff = datetime.fromisoformat(told).replace(tzinfo=UTC)
+    cutoff = datetime.fromisoformat(text).replace(tzinfo=UTC)
     if earlier is None:
         return cutoff
     if earlier.tzinfo is None:
@@ -113,12 +115,17 @@ def purge(
     dry_run: bool = False,
     to: Telemetry = telemetry.default,
 ) -> Purged:
-    """Delete what the policy no longer keeps. Connect as the trail's owner, in autocommit mode.
+    """Delete the rows that the policy no longer keeps.
 
-    A dry run counts exactly what a run that is let to finish would delete, and needs no permission to be careful with.
-
-    :param max_batches: of changes, of transactions and of actions together; the result says whether it was enough.
-    :raises RetentionError: for a disabled policy, sizes below 1, or a connection that would hold all locks to the end.
+    :param connection: of the trail's owner, in autocommit mode.
+    :param batch_size: the most rows to delete in one transaction.
+    :param max_batches: the most batches of changes, transactions and actions together; `complete` in the result is
+        False when more rows are left.
+    :param cutoff: an earlier cutoff than the policy's.
+    :param dry_run: delete nothing, and count exactly the rows that a complete purge would delete.
+    :param to: receives the events `threadline.retention.batch_purged` and `threadline.retention.purged`.
+    :raises RetentionError: for a disabled policy, sizes below 1, an invalid cutoff, or a connection with an open
+        transaction or without autocommit: it would hold all locks to the end.
     """
     if not policy.enabled:
         raise RetentionError("retention: the policy is disabled, so nothing is deleted; set enabled to true")
@@ -133,14 +140,14 @@ def purge(
         raise RetentionError("retention: a purge needs a connection in autocommit mode, outside a transaction")
     began, batches = time.monotonic(), 0
     changes = transactions = actions = 0
-    for gone in _steps(connection, policy, before, batch_size):
-        if not any(gone):
+    for deleted in _batches(connection, policy, before, batch_size):
+        if not any(deleted):
             continue
         batches += 1
-        changes, transactions, actions = changes + gone[0], transactions + gone[1], actions + gone[2]
+        changes, transactions, actions = changes + deleted[0], transactions + deleted[1], actions + deleted[2]
         so_far = (changes, transactions, actions)
-        _log.info(_BATCH + "; so far changes=%d transactions=%d actions=%d", batches, *gone, *so_far)
-        to.emit("threadline.retention.batch_purged", **dict(zip(_COUNTED, gone, strict=True)))
+        _log.info(_BATCH + "; so far changes=%d transactions=%d actions=%d", batches, *deleted, *so_far)
+        to.emit("threadline.retention.batch_purged", **dict(zip(_COUNTED, deleted, strict=True)))
         if batches >= max_batches:
             break
     left = _preview(connection, policy, before)
@@ -169,10 +176,10 @@ def purge(
     )
 
 
-def _steps(
+def _batches(
     connection: AnyConnection, policy: Policy, before: datetime, batch_size: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield what each batch deleted: changes with their transactions, then empty transactions, then actions."""
+    """Yield the counts of each batch: changes with their transactions, then empty transactions, then actions."""
     since: object = "-infinity"
     while since:
         [(since, changes, transactions)] = fetch(

@@ -1,7 +1,7 @@
-"""The audit trail under test: how it is installed, put on a table, and read.
+"""The audit trail under test: how it is installed, attached to tables, and read.
 
-Suites never name the trail's objects; they ask the target. The default is the reference layer. Any other trail is a
-TOML file, whose keys `target_file.py` explains; what it does not claim to do is not judged, and what it claims is.
+Suites never name the trail's objects; they ask the target. The default target is the reference layer. Any other trail
+is described by a TOML file, whose keys `target_file.py` documents. A feature that it does not claim is not judged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One row change, in the canonical columns that every target's query maps to."""
+    """One row change, in the canonical columns that the `changes` statement of every target returns."""
 
     id: str
     transaction_id: str | None
@@ -52,9 +52,9 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    #: where a mistake in it is to be looked for
+    #: the file that describes it, for error messages
     where: str
-    #: changes whenever what decides a result does
+    #: a digest of the file and of the SQL that installs the trail
     fingerprint: str
     install: tuple[Path, ...]
     tables: tuple[str, ...]
@@ -65,7 +65,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """Return what evidence about this target is filed under: its name and what it is made of."""
+        """Return the key of evidence about this target: its name and fingerprint."""
         return f"{self.name} {self.fingerprint}"
 
     @property
@@ -73,61 +73,62 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         return TrailFeature.LIBRARY in self.claims
 
     def require_installable(self) -> None:
-        """Refuse a target that has to be there already, as in an operator's environment, where it is to be installed.
+        """Verify that the harness can install the target; a target without SQL files must be installed already.
 
-        :raises ConfigError: saying what is missing.
+        :raises ConfigError: when no SQL files are named.
         """
         if not self.install:
             raise ConfigError(
-                "install: it names no SQL files, and none were given",
+                "install: the target names no SQL files, and none were given",
                 where=self.where,
-                hint="--audit-sql FILE, once for each file that installs the trail, in order",
+                hint="give --audit-sql FILE for each file that installs the trail, in order",
             )
 
     def install_in(self, owner: Client) -> None:
         """Install the trail.
 
-        :raises DatabaseError: naming file, line and SQLSTATE.
+        :raises DatabaseError: with file, line and SQLSTATE.
         """
         run_files(owner, self.install)
 
     def verify_in(self, owner: Client) -> None:
-        """Try what the target says on an empty trail, before any check relies on it.
+        """Run the target's statements on an empty trail, before any check relies on them.
 
-        :raises DatabaseError: naming the statement that does not run, or what it lacks.
+        :raises DatabaseError: with the statement that does not run or returns wrong columns.
         """
         for table in self.tables:
             if owner.value("SELECT to_regclass(%s)", [table]) is None:
                 raise DatabaseError(
-                    f"tables: there is no table {table} once the trail is installed", where=self._at("tables")
+                    f"tables: missing table {table} after the installation of the trail", where=self._at("tables")
                 )
         names = self._try(owner, "changes")
-        if missing := [each for each in REQUIRED if each not in names]:
+        if missing := [column for column in REQUIRED if column not in names]:
             raise DatabaseError(
-                f"statements.changes: it returns no column {', '.join(missing)}",
+                f"statements.changes: missing column {', '.join(missing)}",
                 where=self._at("changes"),
-                hint=f"name them with AS; found: {', '.join(names)}",
+                hint=f"name columns with AS; found: {', '.join(names)}",
             )
-        if self.statements.actions and (lacks := {"id", "name", "correlation_id"} - set(self._try(owner, "actions"))):
+        required = {"id", "name", "correlation_id"}
+        if self.statements.actions and (missing := sorted(required - set(self._try(owner, "actions")))):
+            raise DatabaseError(f"statements.actions: missing column {', '.join(missing)}", where=self._at("actions"))
+        if self.statements.coverage and len(columns := self._try(owner, "coverage")) != _COVERAGE_COLUMNS:
             raise DatabaseError(
-                f"statements.actions: it returns no column {', '.join(sorted(lacks))}", where=self._at("actions")
-            )
-        if self.statements.coverage and len(found := self._try(owner, "coverage")) != _COVERAGE_COLUMNS:
-            raise DatabaseError(
-                f"statements.coverage: it returns {len(found)} columns, needed schema, table, problem",
+                f"statements.coverage: found {len(columns)} columns, needed schema, table, problem",
                 where=self._at("coverage"),
             )
         with owner.transaction(force_rollback=True):
             if self.statements.transactions and not isinstance(owner.value(self.statements.transactions), int):
-                raise DatabaseError("statements.transactions: it returns no number", where=self._at("transactions"))
-            for name, given in (("age", {"age": "1 day"}), ("purge", {"cutoff": "2000-01-01 00:00:00+00"})):
+                raise DatabaseError(
+                    "statements.transactions: needed a number as result", where=self._at("transactions")
+                )
+            for name, parameters in (("age", {"age": "1 day"}), ("purge", {"cutoff": "2000-01-01 00:00:00+00"})):
                 if statement := getattr(self.statements, name):
                     with self._explained(name):
-                        fetch(owner, statement, given)
+                        fetch(owner, statement, parameters)
             self._try_attaching(owner)
 
     def _try_attaching(self, owner: Client) -> None:
-        """Try the ways to attach on a table of the target's own making; what is done here is undone."""
+        """Run the statements that attach, on a scratch table within the caller's rolled back transaction."""
         owner.run("CREATE TABLE public.tried (id int PRIMARY KEY, a text, b text)")
         if self.statements.attach_with_changed_from:
             with self._explained("attach_with_changed_from"):
@@ -149,9 +150,11 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         return config.at_key(self.where, name)
 
     def attach(self, owner: Client, table: str, *, changed_from: bool = False) -> None:
-        """Put capture on a table, given as SQL spells it: quoted and qualified where needed.
+        """Attach capture to a table.
 
-        :raises SqlError: as the server says it.
+        :param table: as an SQL identifier, quoted and qualified where needed.
+        :param changed_from: keep prior values, where the target can.
+        :raises SqlError: of the server.
         """
         statement = self.statements.attach_with_changed_from if changed_from else self.statements.attach
         owner.run(_filled(statement or self.statements.attach, table))
@@ -159,7 +162,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     def attach_redacted(
         self, owner: Client, table: str, *, exclude: Sequence[str], mask: Sequence[str], placeholder: str = "[REDACTED]"
     ) -> None:
-        """Put capture on a table that keeps prior values and hides columns."""
+        """Attach capture to a table with prior values and redacted columns."""
         rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
         owner.run(_filled(self.statements.attach_redacted, table, rules))
 
@@ -167,21 +170,27 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         owner.run(_filled(self.statements.detach, table))
 
     def grant(self, owner: Client, role: str) -> None:
-        """Give the application's role what the trail wants it to have.
+        """Grant the application role the rights that the trail needs.
 
-        :raises DatabaseError: naming the statement.
+        :raises DatabaseError: when the statement does not run.
         """
         if self.statements.grant:
             with self._explained("grant"):
                 owner.run(self.statements.grant.replace("{role_literal}", quote_literal(role)).replace("{role}", role))
 
     def changes(self, admin: Client, table: str | None = None) -> list[Change]:
-        """Return the captured changes in the order of their capture, of one table when it is named."""
+        """Return the captured changes in the order of their capture.
+
+        :param table: `name` or `schema.name`, for the changes of one table.
+        """
         rows = self.changes_by(admin, self.statements.changes)
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
 
     def changes_by(self, client: Client, statement: str) -> list[Change]:
-        """Return the captured changes that a statement selects, which returns the columns of `statements.changes`."""
+        """Return the captured changes that a statement selects.
+
+        :param statement: returns the columns of `statements.changes`.
+        """
         cursor = client.execute(statement.encode())
         names = [column.name for column in cursor.description or ()]
         return [self._change(dict(zip(names, row, strict=True))) for row in cursor]
@@ -189,7 +198,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     def _change(self, row: dict[str, Any]) -> Change:
         """Return a row in canonical form.
 
-        :raises DatabaseError: for a column of another type than it has to have.
+        :raises DatabaseError: for a column of the wrong type.
         """
 
         def column(name: str, kinds: tuple[type, ...], needed: str) -> Any:
@@ -222,15 +231,15 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         )
 
     def count_transactions(self, admin: Client) -> int:
-        """Return how many transactions the trail knows."""
+        """Return the number of transactions in the trail."""
         if self.statements.transactions:
             return int(admin.value(self.statements.transactions))
-        return len({each.transaction_id for each in self.changes(admin)})
+        return len({change.transaction_id for change in self.changes(admin)})
 
     def coverage(self, client: Client) -> dict[str, str | None]:
-        """Return schema.table to what is wrong with its capture; None is covered."""
-        found = client.rows(self.statements.coverage)
-        return _Coverage({f"{schema}.{table}": problem for schema, table, problem in found})
+        """Return the problem with the capture of each table, by `schema.table`; None means captured."""
+        rows = client.rows(self.statements.coverage)
+        return _Coverage({f"{schema}.{table}": problem for schema, table, problem in rows})
 
     def record_action(self, client: Client, name: str, correlation_id: str) -> None:
         """Record an action in the running transaction, as the application role."""
@@ -243,7 +252,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
 
 class _Coverage(dict[str, "str | None"]):
-    """What coverage tells; a table that it does not list is not said to be captured."""
+    """Problems by table. A table that coverage does not list counts as not captured."""
 
     def __missing__(self, table: str) -> str:
         return "it is not listed"
@@ -251,7 +260,7 @@ class _Coverage(dict[str, "str | None"]):
 
 @contextlib.contextmanager
 def _explained(name: str, where: str) -> Iterator[None]:
-    """Turn an SQL error of one of the target's statements into one that names it."""
+    """Turn an SQL error of one of the target's statements into an error that names the statement."""
     try:
         yield
     except SqlError as error:
@@ -261,6 +270,7 @@ def _explained(name: str, where: str) -> Iterator[None]:
 
 
 def _filled(statement: str, table: str, more: Mapping[str, str] | None = None) -> str:
+    """Return a statement with its placeholders replaced."""
     values = {"table_literal": quote_literal(table), "table": table, "name": _own_name(table), **(more or {})}
     for name, value in values.items():
         statement = statement.replace(f"{{{name}}}", value)
@@ -268,7 +278,7 @@ def _filled(statement: str, table: str, more: Mapping[str, str] | None = None) -
 
 
 def _own_name(table: str) -> str:
-    """Return the last part of a qualified name, quotes and all."""
+    """Return the last part of a qualified name, with its quotes."""
     inside, start = False, 0
     for at, character in enumerate(table):
         if character == '"':

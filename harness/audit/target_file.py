@@ -1,4 +1,4 @@
-"""How an audit trail is described in TOML: what it claims, how it learns who acts, and the SQL that speaks to it."""
+"""The TOML description of an audit trail: its claims, its convention for actors, and the SQL to use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
 
 
 class TrailFeature(StrEnum):
-    """What a trail may claim beyond capturing every change once, true, and attributed."""
+    """Features that a trail may claim, beyond capturing every change once, correctly and with its actor."""
 
     CHANGED_FIELDS = "changed-fields"
     CHANGED_FROM = "changed-from"
@@ -27,29 +27,29 @@ class TrailFeature(StrEnum):
     REDACTION = "redaction"
     RETENTION = "retention"
     CONTRACT_TABLES = "contract-tables"
-    #: only the reference layer's: its Python library and its own objects
+    #: the Python library and the objects of the reference layer; no other trail can claim it
     LIBRARY = "library"
 
     @property
     def unclaimed(self) -> str:
-        """Return the sentence for a target that does not claim it."""
+        """Return the reason for N/A when a target does not claim the feature."""
         return f"the audit target does not claim {_MEANINGS[self]}"
 
 
 _MEANINGS = {
     TrailFeature.CHANGED_FIELDS: "to name the columns that an update changed",
     TrailFeature.CHANGED_FROM: "to keep prior values",
-    TrailFeature.ACTOR_TYPES: "to tell types of actors apart",
+    TrailFeature.ACTOR_TYPES: "to distinguish actor types",
     TrailFeature.TRUNCATE: "to record a TRUNCATE",
     TrailFeature.PARTITIONS: "to capture partitioned tables",
     TrailFeature.ACTIONS: "to record actions",
-    TrailFeature.COVERAGE: "to tell which tables it captures",
+    TrailFeature.COVERAGE: "to report which tables it captures",
     TrailFeature.REDACTION: "to redact",
-    TrailFeature.RETENTION: "to delete what is too old",
+    TrailFeature.RETENTION: "to purge expired changes",
     TrailFeature.CONTRACT_TABLES: "to keep its transactions in the contract's table, public.audit_transactions",
     TrailFeature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
 }
-#: what a claim is worth nothing without
+#: the statements that a claim requires, because its checks run them
 NEEDS_STATEMENT = {
     TrailFeature.CHANGED_FROM: ("attach_with_changed_from",),
     TrailFeature.ACTIONS: ("record_action",),
@@ -60,48 +60,51 @@ NEEDS_STATEMENT = {
 
 
 class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an application says who acts."""
+    """How an application declares the actor."""
 
     setting: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
-    #: what the setting holds: {"type": …, "id": …}, or the bare id
+    #: the setting's format: {"type": …, "id": …}, or the bare id
     value: Literal["json", "id"] = "json"
-    #: set in each transaction, before its first write; or for the session, before the transaction
+    #: the setting's scope: set in each transaction before its first write, or for the session before the transaction
     scope: Literal["transaction", "session"] = "transaction"
 
     def spell(self, actor: Actor) -> str:
+        """Return the value of the setting for an actor."""
         return actor.setting if self.value == "json" else actor.id or ""
 
 
 class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """SQL that speaks to the trail.
+    """The SQL that installs, attaches and reads the trail.
 
-    Attaching must be repeatable. `{table}` stands for a table as SQL spells it, with its schema, `{table_literal}` for
-    the same as a text, `{name}` for its name alone, `{role}` and `{role_literal}` for the application's role.
-    `{exclude}` and `{mask}` are arrays of texts, `{placeholder}` is a text.
+    Attaching must be repeatable. Placeholders: `{table}` is a table's qualified SQL identifier, `{table_literal}` the
+    same as a text literal, `{name}` its unqualified identifier; `{role}` and `{role_literal}` are the application
+    role; `{exclude}` and `{mask}` are arrays of texts, and `{placeholder}` is a text literal.
     """
 
+    #: attaches capture to a table
     attach: _Statement
     #: returns the columns of :class:`Change` by their names, in the order of capture; see `REQUIRED`. table_pk,
     #: data_after, changed_from and actor are json or jsonb, or NULL; changed_fields is an array of texts in any order
     changes: _Statement
+    #: grants the application role the rights that the trail needs
     grant: str = ""
-    #: counts the records of transactions, those without a change included
+    #: counts the transactions' records, including those without a change
     transactions: str = ""
     detach: str = ""
     attach_with_changed_from: str = ""
     attach_redacted: str = ""
     #: parameters `%(name)s`, `%(correlation_id)s`
     record_action: str = ""
-    #: rows of id, name, correlation_id and job_id, by which `action_id` of a change is followed
+    #: rows of id, name, correlation_id and job_id; the `action_id` of a change refers to the id
     actions: str = ""
-    #: rows of schema, table, problem for every table, captured or not; NULL says that it is captured
+    #: rows of schema, table, problem for every table, captured or not; a problem of NULL means captured
     coverage: str = ""
-    # (a percent sign in a statement with parameters is written twice)
-    #: parameter `%(cutoff)s`: deletes what was captured before it
+    # (in a statement with parameters, write a percent sign twice)
+    #: parameter `%(cutoff)s`: deletes changes captured before it
     purge: str = ""
-    #: parameter `%(age)s`: an interval by which all of the trail grows older, for trying the purge
+    #: parameter `%(age)s`: an interval; makes the whole trail older by it, to test the purge
     age: str = ""
-    #: rows of name and definition of the functions that capture; for controls of the reference layer
+    #: rows of name and definition of the capture functions; for controls of the reference layer
     capture_functions: str = ""
 
 
@@ -109,9 +112,9 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An audit target as its TOML file describes it."""
 
     summary: Annotated[str, Meta(min_length=1)]
-    #: SQL files beside it that the owner runs once in a database
+    #: SQL files, relative to this file, that the owner runs once in a database
     install: tuple[str, ...] = ()
-    #: tables of the trail, as schema.table: nobody but the capture may write to them
+    #: tables of the trail, as schema.table; only the capture may write to them
     tables: Annotated[tuple[_Table, ...], Meta(min_length=1)]
     actor: ActorConvention
     statements: Statements

@@ -1,4 +1,4 @@
-"""Which audit targets there are, and one of them built from its file."""
+"""List the shipped audit targets, and load a target from its file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SHIPPED = Path(__file__).parent / "targets"
-#: becomes the name of a folder, beside that of the runs
+#: the name of a target becomes a folder next to `runs`
 _NAME = re.compile(r"^(?!runs$)[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
 def reference_target() -> AuditTarget:
     """Return our own audit layer."""
     path = _SHIPPED / "reference.toml"
-    return _built(path, "reference", FILES, claims=frozenset(TrailFeature))
+    return _load(path, "reference", FILES, claims=frozenset(TrailFeature))
 
 
 def shipped_targets() -> dict[str, str]:
-    """Return the targets that come with the project, and what they are."""
-    found = {path.stem: config.load(path, TargetFile).summary for path in sorted(_SHIPPED.glob("*.toml"))}
-    return {"reference": found.pop("reference")} | found
+    """Return the names and summaries of the shipped targets, the reference layer first."""
+    summaries = {path.stem: config.load(path, TargetFile).summary for path in sorted(_SHIPPED.glob("*.toml"))}
+    return {"reference": summaries.pop("reference")} | summaries
 
 
 def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
-    """Return a shipped target by its name, or the one that a TOML file describes.
+    """Return a target.
 
-    :param install: SQL files that install it, instead of those it names.
-    :raises ConfigError: naming file, line and key.
+    :param named: the name of a shipped target, or the path of a TOML file.
+    :param install: SQL files that install the trail, instead of those that the target names.
+    :raises ConfigError: with file, line and key.
     """
     if named == "reference":
         if install:
@@ -49,25 +50,27 @@ def load_target(named: str, install: Sequence[str] = ()) -> AuditTarget:
         known = shipped_targets()
         if named not in known:
             raise ConfigError(
-                f"there is no audit target {named!r}",
-                hint=f"{config.nearest(named, known)}; a target of your own is a path that ends in .toml",
+                f"unknown audit target {named!r}",
+                hint=f"{config.nearest(named, known)}; name a target of your own by its path, which ends in .toml",
             )
         path = _SHIPPED / f"{named}.toml"
     else:
         path = Path(named)
         if path.stem == "reference":
-            raise ConfigError("only the reference layer is called `reference`", where=named, hint="rename the file")
-    return _built(path, path.stem, tuple(Path(each) for each in install))
+            raise ConfigError(
+                "the name `reference` is reserved for the reference layer", where=named, hint="rename the file"
+            )
+    return _load(path, path.stem, tuple(Path(sql) for sql in install))
 
 
-def _built(
+def _load(
     path: Path, name: str, install: tuple[Path, ...], claims: frozenset[TrailFeature] | None = None
 ) -> AuditTarget:
     if not _NAME.match(name):
         raise ConfigError(
-            f"the audit target {name!r} cannot be called that: its report gets a folder of that name",
+            f"invalid name {name!r} of an audit target: its reports get a folder of that name",
             where=str(path),
-            hint="letters, digits, dashes and underscores, and not `runs`",
+            hint="rename the file: letters, digits, dashes and underscores, but not `runs`",
         )
     file = config.load(path, TargetFile)
     stripped = {key: value.rstrip().rstrip(";") for key, value in msgspec.structs.asdict(file.statements).items()}
@@ -81,18 +84,18 @@ def _built(
         for needed in NEEDS_STATEMENT.get(feature, ()):
             if not getattr(file.statements, needed):
                 raise ConfigError(
-                    f"claims: {feature} is claimed, and there is no statements.{needed} to try it with",
+                    f"claims: {feature} requires statements.{needed}, which is missing",
                     where=config.at_key(str(path), "claims"),
-                    hint=f"add statements.{needed}, or leave {feature} out: its checks are then N/A",
+                    hint=f"add statements.{needed}, or remove {feature}: its checks are then N/A",
                 )
-    files = install or tuple(path.parent / each for each in file.install)
+    files = install or tuple(path.parent / name for name in file.install)
     digest = hashlib.sha256(path.read_bytes())
-    for each in files:
+    for sql in files:
         try:
-            digest.update(each.read_bytes())
+            digest.update(sql.read_bytes())
         except OSError as error:
             raise ConfigError(
-                f"install: {each} cannot be read: {error.strerror}", where=config.at_key(str(path), "install")
+                f"install: cannot read {sql}: {error.strerror}", where=config.at_key(str(path), "install")
             ) from None
     return AuditTarget(
         name=name,

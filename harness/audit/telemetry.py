@@ -1,4 +1,4 @@
-"""What the trail tells whoever listens: counts and durations, never values, actors, correlations or free text."""
+"""Events for listeners: counts and durations, never values, actors, correlations or free text."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _log = logging.getLogger("harness.audit")
 
 
 class Event(Struct, frozen=True):
-    """Something that has happened: committed, not merely tried."""
+    """A completed operation, emitted after its commit."""
 
     name: str
     measurements: dict[str, int | float | str]
 
 
 class Telemetry:
-    """Hands events to listeners. A listener that raises is logged and never breaks the work it listens to."""
+    """Passes events to listeners. An exception in a listener is logged and never affects the audited work."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Event], None]] = []
 
     def attach(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `listener` with every event from now on; the function that is returned ends it."""
+        """Call `listener` with every event from now on, and return a function that detaches it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -36,9 +36,9 @@ class Telemetry:
         for listener in list(self._listeners):
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 -- whatever a listener does, the work goes on
+            except Exception:  # noqa: BLE001 -- no exception of a listener may stop the work
                 _log.exception("a telemetry listener failed at %s", name)
 
 
-#: what is used when no other is given
+#: used by callers that pass no other
 default = Telemetry()

@@ -1,4 +1,4 @@
-"""One audited unit of work: a transaction with its actor, and the action it stands for."""
+"""One audited unit of work: a transaction with its actor and, optionally, the action that it performs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTOR_SETTING = "threadline.actor_ref"
 
 
 class Action(Struct, frozen=True, kw_only=True):
-    """What the application meant to do. Ids are stored without blanks around them, in 1 to 256 bytes."""
+    """A semantic event of the application. Ids are stored without surrounding blanks, in 1 to 256 bytes."""
 
     name: str
     status: str = "ok"
@@ -36,21 +36,21 @@ class Action(Struct, frozen=True, kw_only=True):
 
 
 class Work(Struct):
-    """The unit of work that is going on."""
+    """The running unit of work."""
 
-    #: identity of its record in the trail, whether or not it changes a row
+    #: the id of the transaction's record in the trail; known also when the transaction changes no row
     transaction_id: str
     action_ids: list[str]
-    #: how many tables it changed, where the application knows
+    #: the number of changed tables, if the application sets it
     table_count: int | None = None
 
 
 class NestedWorkError(RuntimeError):
-    """An audited unit of work was opened within a transaction: its actor would not be its own."""
+    """An audited unit of work was opened within a transaction, whose first write may have decided the actor."""
 
 
 class WorkUndoneError(RuntimeError):
-    """The transaction of a unit of work had ended, or failed, before the block did."""
+    """The transaction of a unit of work ended or failed before its block did."""
 
 
 @contextmanager
@@ -59,17 +59,18 @@ def audited(
 ) -> Iterator[Work]:
     """Run the block as one transaction, attributed to `actor`, and record `action` linked to it.
 
-    The actor is set in the transaction and before its first write, which is what every pool mode with transaction
-    blocks keeps apart. The action is recorded last; when that fails, nothing is written. Events are emitted after the
-    commit, so that work that was rolled back is not counted.
+    The actor is set in the transaction and before its first write: every pool mode with transaction blocks isolates
+    such a setting. The action is recorded last; if that fails, nothing is written. Events are emitted after the
+    commit, so that rolled back work is not counted.
 
+    :param to: receives the events `threadline.transaction.committed` and `threadline.action.recorded`.
     :raises NestedWorkError: within a transaction.
-    :raises WorkUndoneError: when the block ended the transaction, or kept an SQL error to itself; nothing is counted.
-    :raises SqlError: as the server says it, with a note on what to do where the trail is the cause.
+    :raises WorkUndoneError: when the block ended the transaction or suppressed an SQL error; no event is emitted.
+    :raises SqlError: of the server, with advice as a note where the trail is the cause.
     """
     if not is_idle(connection):
         raise NestedWorkError(
-            "there is a transaction open on this connection, and its first write has decided the actor; commit it first"
+            "this connection has an open transaction, whose first write decides the actor; commit it first"
         )
     recording = done = False
     try:
@@ -80,8 +81,8 @@ def audited(
             yield work
             if not is_open(connection):
                 raise WorkUndoneError(
-                    "the transaction was ended within the block, or an error in it was not let through; "
-                    "what was written since is not this unit of work's"
+                    "the block ended its transaction or suppressed an error in it; "
+                    "later writes do not belong to this unit of work"
                 )
             if action:
                 recording = True
@@ -103,18 +104,18 @@ def audited(
 
 
 def record_action(connection: AnyConnection, action: Action) -> str:
-    """Record an action in the running transaction, linked to it, and return its id. The actor is the transaction's.
+    """Record an action linked to the running transaction, with the transaction's actor, and return its id.
 
-    :raises SqlError: 22023 for a missing actor or an id that is blank or too long, 23514 for an unknown status.
+    :raises SqlError: 22023 for a missing actor, or a blank or too long id; 23514 for an unknown status.
     """
-    given = {name: value for name, value in asdict(action).items() if value is not None}
-    arguments = ", ".join(f"{name} => %({name})s" for name in given)
-    [(identity,)] = fetch(connection, f"SELECT public.threadline_record_action({arguments})::text", given)
+    parameters = {name: value for name, value in asdict(action).items() if value is not None}
+    arguments = ", ".join(f"{name} => %({name})s" for name in parameters)
+    [(identity,)] = fetch(connection, f"SELECT public.threadline_record_action({arguments})::text", parameters)
     return str(identity)
 
 
 def advice(error: SqlError) -> str:
-    """Return what to do about an error that the trail raised; empty when it has nothing to do with the trail."""
+    """Return advice on an error that the trail raised; empty for any other error."""
     if "threadline_" not in (error.diag.context or "") + (error.diag.message_primary or ""):
         return ""
     if error.diag.message_hint:
@@ -125,12 +126,12 @@ def advice(error: SqlError) -> str:
 
 
 _ADVICE = {
-    "42P01": "the audit trail is not there, or was dropped: install it again; until then audited writes are refused",
-    "42883": "the audit trail is not whole: install it again; until then audited writes are refused",
+    "42P01": "the audit trail is missing: install it again; until then audited writes are refused",
+    "42883": "the audit trail is incomplete: install it again; until then audited writes are refused",
     "42501": "the role lacks a right: run threadline_grant for it",
-    "55P03": "the audit tables are locked, perhaps by CREATE INDEX without CONCURRENTLY: let it end, then retry",
+    "55P03": "the audit tables are locked, perhaps by CREATE INDEX without CONCURRENTLY: wait for its end, then retry",
     "57014": "the write waited too long, perhaps for a lock on the audit tables: see pg_locks, then retry",
-    "22P05": "a value cannot be kept as JSON, such as an escaped NUL: keep it out of audited tables",
-    "54000": "a value is too large to be kept as JSON: keep it out of audited tables",
+    "22P05": "JSON cannot represent a value, such as an escaped NUL: keep it out of audited tables",
+    "54000": "a value is too large for JSON: keep it out of audited tables",
     "22P02": "the setting threadline.actor_ref is not JSON: set it with set_config(…, true) in the transaction",
 }

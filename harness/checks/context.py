@@ -1,10 +1,11 @@
-"""What one check may touch: its own database, clients through the chain, the trail, and `expect`."""
+"""The context of one check: its own database, clients through the chain, the trail, and `expect`."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.checks.application import Application
 from harness.checks.documented import WORKS, BehaviourEntry, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, SqlError, connect, describe
@@ -28,17 +29,16 @@ if TYPE_CHECKING:
 
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
-    from harness.audit.target_file import ActorConvention, TrailFeature
-    from harness.checks.workspace import Workspace
+    from harness.audit.target_file import TrailFeature
     from harness.database import Endpoint
     from harness.host.site import Site
     from harness.lab.lab import Lab
 
 _UNTAMPER = "DROP FUNCTION public.tamper() CASCADE"
 
-#: the expectation that says what came of a feature
+#: the name of the expectation that compares the outcome of a feature with the documented one
 OUTCOME = "outcome"
-#: of an outcome that is not as documented
+#: of an outcome that differs from the documented one
 _SEVERITIES = {
     Behaviour.WRONG: Severity.P0,
     Behaviour.LEAKS: Severity.P0,
@@ -49,100 +49,67 @@ _SEVERITIES = {
 }
 
 
-class Application:
-    """The habits of the application under test. A control replaces one with a careless one.
+class DatabaseSource(Protocol):
+    """What a context needs of its :class:`Workspace`. Importing that class here would close an import circle."""
 
-    All habits are those that the audit target asks for. The contract's is to set the actor locally, in the
-    transaction of the write and before it.
-    """
-
-    def __init__(self, convention: ActorConvention) -> None:
-        self.convention = convention
-        self.setting = convention.setting
-        self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
-        self.declare: Callable[[Client, Actor], None] = (
-            self.declare_locally if convention.scope == "transaction" else self.declare_for_the_session
-        )
-        self.begin: Callable[[Client], object] = lambda client: client.run("BEGIN")
-        self.sends_startup_options = True
-        #: the operator's retention policy, over what a check asks for
-        self.policy: dict[str, Any] = {}
-        self.action_status = "ok"
-        self.undo = "ROLLBACK"
-        self.undo_to = "ROLLBACK TO SAVEPOINT {}"
-
-    def declare_locally(self, client: Client, actor: Actor) -> None:
-        client.value("SELECT set_config(%s, %s, true)", [self.setting, self.convention.spell(actor)])
-
-    def declare_for_the_session(self, client: Client, actor: Actor) -> None:
-        client.value("SELECT set_config(%s, %s, false)", [self.setting, self.convention.spell(actor)])
-
-    def declare_nothing(self, _client: Client, _actor: Actor) -> None:
-        pass
-
-    def begin_nothing(self, _client: Client) -> None:
-        """Leave every statement to commit by itself."""
-
-    @contextlib.contextmanager
-    def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:
-        """One audited unit of work, as the audit target asks for it."""
-        within = self.convention.scope == "transaction"
-        if actor and not within:
-            self.declare(client, actor)
-        with self.transaction(client):
-            if actor and within:
-                self.declare(client, actor)
-            yield client
+    @property
+    def attached(self) -> dict[str, str]: ...
+    def site(self) -> Site: ...
+    def new_database(self, name: str, /) -> None: ...
+    def drop_database(self, name: str, /) -> None: ...
+    def forget_connections(self) -> None: ...
 
 
 class CheckContext(CheckRecord):
-    """One check's workplace. Everything it opens is closed with it."""
+    """The context of one check. It closes everything that the check opened."""
 
-    def __init__(self, lab: Lab, target: AuditTarget, database: str, workspace: Workspace) -> None:
+    def __init__(self, lab: Lab, target: AuditTarget, database: str, workspace: DatabaseSource) -> None:
         super().__init__(target)
         self._lab = lab
-        self._workplace = workspace
+        self._workspace = workspace
         self._admin: Client | None = None
         self._owner: Client | None = None
         self.database = database
         self.application = Application(target.actor)
-        #: a control: what is declared of the chain in place of the truth
+        #: set by a control: wrong facts that are declared of the chain, by name
         self.declared: dict[str, str] = {}
-        #: a control: whether the address of the chain is really the server's
+        #: set by a control: the address of the chain is the server's own
         self.past_the_pooler = False
-        #: a control: whether the canary table is captured
+        #: cleared by a control: the canary table is not captured
         self.canary_captured = True
 
     # --- connections ------------------------------------------------------------------------------
 
     @property
     def topology(self) -> Topology:
+        """The topology as it runs: the pooler's version may force another prepare policy than the declared one."""
         return self._lab.topology
 
     @property
     def lab(self) -> Lab:
+        """The running servers, for checks that break them or connect in other roles."""
         return self._lab
 
     @property
     def site(self) -> Site:
-        """The reference host application; it and its database are shared by all checks of paths.
+        """The reference host application. All checks of paths share it and its database.
 
-        :raises NotExercisedError: when it does not run here.
+        :raises NotExercisedError: when it cannot run here.
         """
-        return self._workplace.site()
+        return self._workspace.site()
 
     @property
     def audited_tables(self) -> tuple[str, ...]:
-        """Tables that must be captured: of the fixtures those that could be, by names that need no quotes."""
-        return tuple(name for name, came in self.attached.items() if came == "done" and '"' not in name)
+        """The fixture tables that must be captured: capture could be attached, and their names need no quotes."""
+        return tuple(name for name, state in self.attached.items() if state == "done" and '"' not in name)
 
     @property
     def sharing_mode(self) -> bool:
-        """Whether clients share server connections here, each for a transaction at a time."""
+        """Whether clients share server connections here, each for one transaction or statement at a time."""
         return self.mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}
 
     def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
-        """Return what was found of the chain by who was told its address only, and what is declared of it."""
+        """Return the findings of a client that knew only the addresses, and the declared facts by name."""
         return self._lab.evidence.findings, declared_facts(self.topology, self._lab.evidence) | self.declared
 
     def trail_reader(self) -> Client:
@@ -151,7 +118,7 @@ class CheckContext(CheckRecord):
 
     @contextlib.contextmanager
     def canary(self) -> Iterator[Canary]:
-        """Give a captured table that is made for the check."""
+        """Return a captured table that is made for the check, and removed with it."""
         role = self._lab.roles.app.name
         with scratch_canary(self.another_owner, self.target, "public", role, self.left_behind) as canary:
             if not self.canary_captured:
@@ -160,21 +127,26 @@ class CheckContext(CheckRecord):
 
     @property
     def mode(self) -> PoolMode | None:
+        """The pool mode; None without a pooler."""
         return self.topology.pool_mode
 
     @property
     def pooler(self) -> ServiceEvidence | None:
-        """The pooler as it really runs."""
-        return self._lab.evidence.services[1] if self.topology.pooler else None
+        """The pooler as it runs, with its effective settings; None without a pooler."""
+        return self._lab.evidence.service("pooler") if self.topology.pooler else None
 
     @property
     def prepare_threshold(self) -> int | None:
-        """How psycopg prepares here: after so many executions, or never."""
+        """The number of executions after which psycopg prepares a statement on the server; None for never."""
         named = self.topology.client.prepare is Prepare.NAMED
         return self.topology.client.prepare_threshold if named else None
 
     def client(self, *, options: str = "", always_prepare: bool = False) -> Client:
-        """Connect through the chain as the application role."""
+        """Connect through the chain as the application role.
+
+        :param options: command-line options for the server, as libpq sends them in the startup message.
+        :param always_prepare: whether to prepare at the first execution, where the topology prepares at all.
+        """
         threshold = self.prepare_threshold
         return self._keep(
             connect(
@@ -186,15 +158,15 @@ class CheckContext(CheckRecord):
         )
 
     def plain_client(self) -> Client:
-        """Connect through the chain as the application role, with a driver that prepares nothing by itself."""
+        """Connect through the chain as the application role, with a driver that never prepares on its own."""
         return self._keep(connect(self._lab.chain(self.database), application_name="application"))
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
-        """Connect to any address; like all clients of a bench it ends with it."""
+        """Connect to any address. The context closes this connection like all others."""
         return self._keep(connect(endpoint, application_name="application", prepare_threshold=prepare_threshold))
 
     def direct_client(self) -> Client:
-        """Connect to the server itself as the application role."""
+        """Connect directly to the server as the application role."""
         return self._keep(connect(self._lab.direct(self.database), application_name="application"))
 
     def dba(self) -> Client:
@@ -202,45 +174,47 @@ class CheckContext(CheckRecord):
         return self._keep(connect(self._lab.dba(self.database), application_name="dba"))
 
     def clients(self, count: int) -> list[Client]:
+        """Connect through the chain as the application role, `count` times."""
         return [self.client() for _ in range(count)]
 
     @property
     def admin(self) -> Client:
-        """The superuser on the direct connection: for observing, and for breaking on purpose."""
+        """The superuser on the direct connection: it observes, and breaks things on purpose. It is opened once."""
         if self._admin is None:
-            self._admin = self._keep(connect(self._lab.admin(self.database), application_name="pooler-harness bench"))
+            self._admin = self._keep(connect(self._lab.admin(self.database), application_name="pooler-harness check"))
         return self._admin
 
     @property
     def owner(self) -> Client:
-        """The owner of the tables on the direct connection."""
+        """The owner of the tables on the direct connection. It is opened once."""
         if self._owner is None:
             self._owner = self.another_owner()
         return self._owner
 
     def another_owner(self) -> Client:
-        """Connect once more as the owner: for what two of its programs do at a time."""
+        """Connect once more as the owner, for two programs of the owner at the same time."""
         return self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
 
     def empty_database(self, name: str) -> Client:
-        """Return its owner on another, empty database, which lasts as long as the check: a second environment."""
+        """Create a second, empty database, and return a connection of its owner. It is dropped when the check ends."""
         database = f"{self.database[:50]}_{name}"
-        self._workplace.new_database(database)
-        self._stack.callback(self._workplace.drop_database, database)
+        self._workspace.new_database(database)
+        self._stack.callback(self._workspace.drop_database, database)
         return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
 
     @property
     def attached(self) -> dict[str, str]:
-        """What putting capture on each fixture table came to: `done`, or the error."""
-        return self._workplace.attached
+        """The fixture tables by name: `done` when capture is attached, else the error."""
+        return self._workspace.attached
 
     def claims(self, feature: TrailFeature) -> bool:
+        """Return whether the audit target claims a feature."""
         return feature in self.target.claims
 
     def forget_connections(self) -> None:
-        """Connect anew from here on: the server was restarted."""
+        """Open new connections from now on, because the server was restarted."""
         self._admin = self._owner = None
-        self._workplace.forget_connections()
+        self._workspace.forget_connections()
 
     # --- the application's work -------------------------------------------------------------------
 
@@ -249,15 +223,16 @@ class CheckContext(CheckRecord):
         return self.application.audited(client, actor)
 
     def insert_post(self, client: Client, slug: str) -> None:
+        """Insert a row into the captured table `posts`; the caller decides about the transaction."""
         client.run("INSERT INTO public.posts (slug, title) VALUES (%s, 'a title')", [slug])
 
     def write(self, client: Client, actor: Actor | None, slug: str) -> None:
-        """Commit one audited insert."""
+        """Insert a post in one audited unit of work, and commit."""
         with self.audited(client, actor):
             self.insert_post(client, slug)
 
     def attempt(self, action: Callable[[], object]) -> str:
-        """Return `done`, or the error as the evidence spells it."""
+        """Run an action, and return `done`, or the error as :func:`describe` prints it."""
         try:
             action()
         except SqlError as error:
@@ -265,11 +240,11 @@ class CheckContext(CheckRecord):
         return "done"
 
     def sqlstate(self, action: Callable[[], object]) -> str:
-        """Return `done`, or the error's SQLSTATE."""
+        """Run an action, and return `done`, or the SQLSTATE of its error."""
         return self.attempt(action).partition(" ")[0]
 
     def refusal(self, action: Callable[[], object]) -> str:
-        """Return `refused` when the data is refused for what it is; else `done`, or the error as it is spelt."""
+        """Run an action, and return `refused` when the server rejects its data; else `done`, or the described error."""
         outcome = self.attempt(action)
         # SQLSTATE: data exceptions, what PL/pgSQL raises, check_violation
         return "refused" if outcome[:2] in {"22", "P0"} or outcome.startswith("23514") else outcome
@@ -277,24 +252,29 @@ class CheckContext(CheckRecord):
     # --- the trail ----------------------------------------------------------------------------------
 
     def changes(self, table: str | None = None) -> list[Change]:
+        """Return the captured changes of this database, oldest first; only those of one table when it is named."""
         return self.target.changes(self.admin, table)
 
     def actor_of(self, slug: str) -> Any:
-        """Return the actor of the one change that inserted a post."""
-        found = [each for each in self.changes("posts") if (each.data_after or {}).get("slug") == slug]
+        """Return the actor of the change that inserted a post; a sentence when there is not exactly one such change."""
+        found = [change for change in self.changes("posts") if (change.data_after or {}).get("slug") == slug]
         return found[0].actor if len(found) == 1 else f"{len(found)} changes instead of one"
 
     # --- deliberate breaks ----------------------------------------------------------------------------
 
     def sabotage(self, statements: str) -> None:
-        """Run SQL as superuser in this check's database."""
+        """Run SQL statements as superuser in the database of this check."""
         self.admin.run(statements)
 
     def disable_capture(self, table: str) -> None:
+        """Disable the triggers of a table, so that its changes are not captured."""
         self.sabotage(f"ALTER TABLE {table} DISABLE TRIGGER USER")
 
     def tamper(self, table: str, body: str) -> None:
-        """Change every row on its way into a table of the trail: `body` assigns to NEW."""
+        """Change every row that is inserted into a table of the trail.
+
+        :param body: PL/pgSQL that assigns to NEW, without the last semicolon.
+        """
         self.sabotage(
             "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS "
             f"$t$ BEGIN {body}; RETURN NEW; END $t$;"
@@ -302,11 +282,17 @@ class CheckContext(CheckRecord):
         )
 
     def tamper_for_now(self, table: str, body: str) -> None:
+        """Tamper until the check ends: for the database of the host, which other checks use as well."""
         self.tamper(table, body)
         self._stack.callback(self.sabotage, _UNTAMPER)
 
     def tamper_at_commit(self, table: str, statement: str) -> None:
-        """Change a table of the trail when a transaction commits, so that no host notices; until the check ends."""
+        """Change a table of the trail when a transaction commits, so that the host does not notice.
+
+        The trigger lasts until the check ends.
+
+        :param statement: SQL that runs as superuser for each inserted row, without the last semicolon.
+        """
         self.sabotage(
             "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS "
             f"$t$ BEGIN {statement}; RETURN NULL; END $t$;"
@@ -316,7 +302,11 @@ class CheckContext(CheckRecord):
         self._stack.callback(self.sabotage, _UNTAMPER)
 
     def rewrite_function(self, name: str, *replacements: tuple[str, str]) -> None:
-        """Replace text in one of the trail's functions; each text must occur in it."""
+        """Replace text in one function of the trail.
+
+        :param replacements: old and new text; each old text must occur in the function.
+        :raises NotExercisedError: when one does not occur.
+        """
         definition = self.admin.value(
             "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
             [name],
@@ -328,7 +318,11 @@ class CheckContext(CheckRecord):
         self.sabotage(definition)
 
     def rewrite_capture(self, *replacements: tuple[str, str]) -> None:
-        """Replace text in the capture functions; each text must occur in one of them at least."""
+        """Replace text in all capture functions.
+
+        :param replacements: old and new text; each old text must occur in at least one of the functions.
+        :raises NotExercisedError: when one occurs in none.
+        """
         changed = dict(self.target.functions(self.admin))
         for old, new in replacements:
             if not any(old in definition for definition in changed.values()):
@@ -340,27 +334,35 @@ class CheckContext(CheckRecord):
     # --- what is documented -----------------------------------------------------------------------------
 
     def documented(self, feature: str, *, defects: bool = True) -> BehaviourEntry | None:
-        """Return what is documented of a feature here, by the pooler or else by PostgreSQL.
+        """Return the documented behaviour of a feature here: the pooler's entry, else PostgreSQL's, else None.
 
-        :param defects: also what only the product's issue tracker says.
+        :param feature: the name of a pooling check without its suite, or of a driver check with `driver-` before it.
+        :param defects: whether to include behaviour that only the product's issue tracker describes.
         """
         pooler, declared = self.pooler, self.topology.pooler
         if pooler and declared:
-            # PgBouncer shows no such setting before it could track statements
+            # PgBouncer has no such setting before the version that tracks statements
             settings = {"max_prepared_statements": "0", **declared.settings, **pooler.settings}
             settings |= {"instances": str(declared.instances), "peered": str(declared.peered).lower()}
             found = documented(declared.product, feature, self.mode, pooler.version, settings, defects=defects)
             if found:
                 return found
-        return documented("postgres", feature, self.mode, self._lab.evidence.services[0].version, {})
+        return documented("postgres", feature, self.mode, self._lab.evidence.service("postgres").version, {})
 
     def foreseen(self, feature: str) -> tuple[Outcome, ...]:
-        """Return what will be seen of a feature, if it is as documented; as without a pooler by default."""
+        """Return the expected outcomes of a feature: the documented ones, by default that it works."""
         entry = self.documented(feature)
         return entry.outcomes() if entry else (WORKS,)
 
     def judge(self, feature: str, title: str, observed: Outcome) -> None:
-        """Compare what came of a feature with what is documented; an undocumented wrong answer or leak is a P0."""
+        """Compare the outcome of a feature with the documented one, and set the severity of a difference.
+
+        An undocumented wrong answer or leak is P0. A documented outcome that is not `works` is recorded as a limit. A
+        defect that only the product's issue tracker describes stays an Issue.
+
+        :param feature: see :meth:`documented`.
+        :param title: the feature in words, for the limit.
+        """
         entry = self.documented(feature)
         defect = entry is not None and entry.defect and observed in entry.outcomes()
         right = self.documented(feature, defects=False)

@@ -1,7 +1,7 @@
-"""What products document of themselves: the behaviour that a probe's outcome is compared with.
+"""The behaviour that products document: probes compare their outcomes with it.
 
-`topologies/behaviour/<product>.toml` lists it, each entry with its source. What no entry is about is expected to be as
-it is without a pooler; what PostgreSQL itself documents to be otherwise is in `postgres.toml`.
+`topologies/behaviour/<product>.toml` lists it, each entry with its source. A feature without an entry is expected to
+work, as it does without a pooler. `postgres.toml` lists what PostgreSQL itself documents not to work.
 """
 
 from __future__ import annotations
@@ -29,28 +29,33 @@ _OUTCOME = re.compile(r"^(?P<behaviour>[a-z]+)(?: \((?P<sqlstate>[0-9A-Z]{5})?(?
 class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One documented behaviour."""
 
-    #: names of pooling checks, without the suite
+    #: names of pooling checks, without the suite; names of driver checks, with `driver-` before them
     features: Annotated[tuple[str, ...], Meta(min_length=1)]
-    #: what comes of them; any one of several where timing decides
+    #: the documented outcome, as :func:`read_outcome` reads it; several when timing decides between them
     outcome: tuple[str, ...] | str
     source: Annotated[str, Meta(pattern=r"^https?://\S+$")]
-    #: pool modes it is about; all when empty
+    #: pool modes that it applies to; all when empty
     modes: tuple[PoolMode, ...] = ()
-    #: the first version it is about, and the first it is not about any more
+    #: the first version that it applies to, and the first that it no longer applies to
     since: Version | None = None
     before: Version | None = None
-    #: effective settings it is about: name to value, with * for anything
+    #: effective settings that it applies to: patterns by name, with * for any text; a missing setting is ""
     when: dict[str, str] = {}
-    #: no documentation but the product's own issue tracker: it stays an Issue, a known one
+    #: the source is the product's issue tracker: the outcome stays an Issue, and a known one
     defect: bool = False
 
     def outcomes(self) -> tuple[Outcome, ...]:
+        """Return the documented outcomes.
+
+        :raises ConfigError: for an invalid outcome.
+        """
         texts = (self.outcome,) if isinstance(self.outcome, str) else self.outcome
         return tuple(map(read_outcome, texts))
 
     def is_about(
         self, feature: str, mode: PoolMode | None, version: tuple[int, ...], settings: Mapping[str, str]
     ) -> bool:
+        """Return whether the entry applies to a feature of a product in a mode, a version and its settings."""
         return (
             feature in self.features
             and (not self.modes or mode in self.modes)
@@ -74,7 +79,7 @@ def read_outcome(text: str) -> Outcome:
     found = _OUTCOME.match(text)
     if not found or found["behaviour"] not in set(Behaviour):
         raise ConfigError(
-            f"found the outcome {text!r}, needed one of {', '.join(Behaviour)}, an SQLSTATE in brackets after it"
+            f"invalid outcome {text!r}, expected one of {', '.join(Behaviour)}, and optionally an SQLSTATE in brackets"
         )
     return Outcome(
         behaviour=Behaviour(found["behaviour"]), sqlstate=found["sqlstate"] or "", closed=bool(found["closed"])
@@ -83,15 +88,19 @@ def read_outcome(text: str) -> Outcome:
 
 @cache
 def load_behaviour(product: str) -> tuple[BehaviourEntry, ...]:
-    """Return what is documented of a product; nothing where there is no file.
+    """Return the entries about a product, in the order of its file; none for a product without a file.
 
-    :raises ConfigError: naming file, key, what was found and what is allowed.
+    :raises ConfigError: with file and key, what was found and what is allowed.
     """
     path = places.TOPOLOGIES / "behaviour" / f"{product}.toml"
     return load_behaviour_file(path) if path.exists() else ()
 
 
 def load_behaviour_file(path: Path) -> tuple[BehaviourEntry, ...]:
+    """Return the entries of one file, in its order.
+
+    :raises ConfigError: with file and key, what was found and what is allowed.
+    """
     entries = config.load(path, BehaviourFile).behaviour
     for number, entry in enumerate(entries):
         try:
@@ -102,9 +111,10 @@ def load_behaviour_file(path: Path) -> tuple[BehaviourEntry, ...]:
 
 
 def require_sound(features: Iterable[str]) -> None:
-    """Read all of what is documented.
+    """Validate all files of documented behaviour.
 
-    :raises ConfigError: for a mistake in any of the files, or for a feature that there is not.
+    :param features: the names of all features.
+    :raises ConfigError: for a mistake in one of the files, or an unknown feature.
     """
     known = set(features)
     for path in sorted((places.TOPOLOGIES / "behaviour").glob("*.toml")):
@@ -112,7 +122,7 @@ def require_sound(features: Iterable[str]) -> None:
             for name in entry.features:
                 if name not in known:
                     raise ConfigError(
-                        f"behaviour[{number}].features: there is no feature {name!r}",
+                        f"behaviour[{number}].features: unknown feature {name!r}",
                         where=str(path),
                         hint=config.nearest(name, known),
                     )
@@ -127,14 +137,18 @@ def documented(
     *,
     defects: bool = True,
 ) -> BehaviourEntry | None:
-    """Return the first entry about a feature of a product in a mode, a version and its settings.
+    """Return the first entry that applies to a feature of a product in a mode, a version and its settings.
 
-    :param version: as the product gives it; one that is not known is taken for the newest.
+    :param mode: None without a pooler.
+    :param version: as the product reports it; an unknown version counts as the newest.
+    :param settings: the effective settings, by name.
+    :param defects: whether to include entries whose source is the product's issue tracker.
     """
     numbers = _numbers(version) or (10**6,)
-    entries = (each for each in load_behaviour(product) if defects or not each.defect)
-    found = (each for each in entries if each.is_about(feature, mode, numbers, settings))
-    return next(found, None)
+    for entry in load_behaviour(product):
+        if (defects or not entry.defect) and entry.is_about(feature, mode, numbers, settings):
+            return entry
+    return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Running checks where others work, too: in an environment that an operator named. Nothing is broken there."""
+"""Checks in a shared environment that an operator named. They break nothing there."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from harness.redaction import Redactor
     from harness.store import RunStore
 
-NOT_SAFE = "not safe where others work: it breaks things, or writes; exercised on what the harness stands up itself"
-_NOT_NAMED = "it writes, and the operator named neither a canary table nor a scratch schema"
+#: the reason of rows that run only on topologies of the harness; the report recognises them by it
+NOT_SAFE = "not safe in a shared environment: the check breaks things, or writes; it runs on topologies of the harness"
+_NOT_NAMED = "the check writes, and the operator named neither a canary table nor a scratch schema"
 
 
-class EnvironmentBench(CheckRecord):
-    """What one check may touch of an operator's environment. Everything it opens is closed with it."""
+class EnvironmentContext(CheckRecord):
+    """The context of one check in an operator's environment. It closes everything that the check opened."""
 
     def __init__(
         self,
@@ -53,8 +54,9 @@ class EnvironmentBench(CheckRecord):
 
     @property
     def site(self) -> Site:
+        """The host application of the environment."""
         site = self._environment.site(self.target)
-        return replace(  # what hangs is cut, wherever it was opened
+        return replace(  # the timeout of a check breaks these connections as well
             site,
             trail=lambda: self._keep(site.trail()),
             application=lambda: self._keep(site.application()),
@@ -63,76 +65,78 @@ class EnvironmentBench(CheckRecord):
 
     @property
     def audited_tables(self) -> tuple[str, ...]:
+        """The tables that the operator declares as captured."""
         return self._environment.declared.audited_tables
 
     def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
-        """Return what was found of the chain, and what is declared of it."""
+        """Return the findings about the chain, and its declared facts by name."""
         return self._evidence.findings, dict(self._environment.declared.declared)
 
     @property
     def sharing_mode(self) -> bool:
-        """Whether clients share server connections, each for a transaction at a time; also where nobody knows."""
+        """Whether clients share server connections, one transaction at a time each; true when it is unknown."""
         mode, pooler = self._evidence.found("pool_mode"), self._evidence.found("pooler")
         if mode is not None:
             return mode.value in {"transaction", "statement"}
         return pooler is None or pooler.value != "no"
 
     def client(self) -> Client:
+        """Connect through the chain as the application role."""
         return self._keep(self._environment.client())
 
     def trail_reader(self) -> Client:
-        """Return the connection of who may read the trail."""
+        """Return a connection that may read the trail; it is opened once, and again when it is closed."""
         if self._reader is None or self._reader.closed:
             self._reader = self._keep(self._environment.reader())
         return self._reader
 
     @contextlib.contextmanager
     def canary(self) -> Iterator[Canary]:
-        """Give a table to write to.
+        """Return a captured table to write to: the operator's own, or one made for the check in the scratch schema.
 
-        :raises NotExercisedError: when the operator named none.
+        :raises NotExercisedError: when the operator named neither.
         """
         declared = self._environment.declared
         if declared.canary:
             yield Canary.named(declared.canary)
         elif declared.scratch_schema:
             role = self.client().value("SELECT current_user")
-            # not among the clients that are cut: what was made has to be taken away
-            making = self._environment.owner
-            with scratch_canary(making, self.target, declared.scratch_schema, role, self.left_behind) as canary:
+            # a timeout does not break the owner's connection: it has to remove the table
+            connect = self._environment.owner
+            with scratch_canary(connect, self.target, declared.scratch_schema, role, self.left_behind) as canary:
                 yield canary
         else:
             raise NotExercisedError(_NOT_NAMED)
 
 
-class EnvironmentPlace(Struct, frozen=True):
-    """Where the checks of an environment are run."""
+class EnvironmentWorkspace(Struct, frozen=True):
+    """The source of contexts for the checks of one environment."""
 
     environment: Environment
     evidence: EnvironmentEvidence
     target: AuditTarget
-    #: whether the run is to end
+    #: returns whether the run has to end
     stopped: Callable[[], bool]
-    _benches: list[EnvironmentBench] = []
+    _contexts: list[EnvironmentContext] = []
 
     def cut(self) -> None:
-        """End the connections of the check that runs, under whoever waits on them."""
-        for each in list(self._benches):
-            each.cut()
+        """Break the connections of the running check, so that it gets an error wherever it waits."""
+        for ctx in list(self._contexts):
+            ctx.cut()
 
     @contextlib.contextmanager
     def context(self, _check: str) -> Iterator[CheckContext]:
-        ctx = EnvironmentBench(self.environment, self.evidence, self.target, self.stopped)
-        self._benches.append(ctx)
+        ctx = EnvironmentContext(self.environment, self.evidence, self.target, self.stopped)
+        self._contexts.append(ctx)
         try:
-            # what is safe in an environment asks for no more than both kinds of bench have
+            # a check that is safe in an environment uses only the members that both kinds of context have
             yield cast("CheckContext", ctx)
         finally:
-            self._benches.remove(ctx)
+            self._contexts.remove(ctx)
             ctx.close()
 
     def own_failure(self) -> str:
-        """The servers are the operator's: the harness owes them nothing."""
+        """Return "": the servers are the operator's."""
         return ""
 
     def host_context(self) -> contextlib.AbstractContextManager[CheckContext]:
@@ -140,7 +144,7 @@ class EnvironmentPlace(Struct, frozen=True):
 
 
 class EnvironmentRun:
-    """Runs the plan of one environment, a check at a time. `interrupt` may be called from a signal handler."""
+    """Runs the plan of one environment, one check at a time. `interrupt` may be called from a signal handler."""
 
     def __init__(
         self,
@@ -158,38 +162,39 @@ class EnvironmentRun:
         self._environment = environment
         self._declared_as = declared_as
         self._plan = plan
-        self._checks = {each.id: each for each in catalogue.checks}
+        self._checks = {check.id: check for check in catalogue.checks}
         self._target = target
         self._known = known
         self._store = store
         self._redactor = redactor
-        self._tell = listener
+        self._notify = listener
         self.interrupted = Event()
-        self._place: EnvironmentPlace | None = None
+        self._workspace: EnvironmentWorkspace | None = None
 
     def interrupt(self) -> None:
-        """End the check that runs, and begin no other."""
+        """End the running check, and start no other."""
         self.interrupted.set()
-        if self._place:
-            self._place.cut()
+        if self._workspace:
+            self._workspace.cut()
 
     def execute(self) -> None:
-        """Run everything; on return every planned row has an answer on disk.
+        """Run the plan. On return every planned row has a result on disk.
 
-        :raises HarnessError: when the evidence could not be kept.
+        :raises HarnessError: when the evidence cannot be stored.
         """
         name = self._environment.name
         failure = ""
         try:
             evidence = look_at(self._environment, self._redactor, self._declared_as)
             self._store.update(environments={name: evidence})
-            for each in (*evidence.contradictions, *evidence.notes):
-                self._tell(Notice(f"{name}: {each}"))
+            for sentence in (*evidence.contradictions, *evidence.notes):
+                self._notify(Notice(f"{name}: {sentence}"))
             if not evidence.reached:
-                self._tell(Notice(f"{name} was not reached: {evidence.reason}"))
-            place = self._place = EnvironmentPlace(self._environment, evidence, self._target, self.interrupted.is_set)
+                self._notify(Notice(f"{name} was not reached: {evidence.reason}"))
+            stopped = self.interrupted.is_set
+            workspace = self._workspace = EnvironmentWorkspace(self._environment, evidence, self._target, stopped)
             for row in self._plan:
-                self._answer(self._exercise(self._checks[row.check], row, evidence, place))
+                self._finish(self._run_row(self._checks[row.check], row, evidence, workspace))
         except BaseException as error:
             failure = str(error) or type(error).__name__
             raise
@@ -198,10 +203,10 @@ class EnvironmentRun:
             with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
                 self._store.update(state=state, ended_at=utc_now(), failure=failure)
 
-    def _exercise(
-        self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, place: EnvironmentPlace
+    def _run_row(
+        self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace
     ) -> Result:
-        why = (
+        reason = (
             "the run was interrupted before this check began"
             if self.interrupted.is_set()
             else NOT_SAFE
@@ -210,21 +215,21 @@ class EnvironmentRun:
             if not evidence.reached
             else ""
         )
-        if why:
+        if reason:
             return Result(
-                topology=row.topology,
+                target=row.target,
                 check=row.check,
                 status=Status.NOT_RUN,
-                reason=why,
+                reason=reason,
                 started_at=utc_now(),
                 reproduce=row.reproduce,
             )
-        self._tell(CheckStarted(row.topology, check.id))
-        result = run_check(check, row, None, place, interrupted=self.interrupted)
+        self._notify(CheckStarted(row.target, check.id))
+        result = run_check(check, row, None, workspace, interrupted=self.interrupted)
         if left := result.facts.get("left behind"):
-            self._tell(Notice(f"{row.topology}: {check.id} could not take away {left}"))
+            self._notify(Notice(f"{row.target}: {check.id} could not clean up: {left}"))
         return accept_known(result, self._known)
 
-    def _answer(self, result: Result) -> None:
+    def _finish(self, result: Result) -> None:
         self._store.append(result)
-        self._tell(CheckFinished(result))
+        self._notify(CheckFinished(result))

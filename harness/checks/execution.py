@@ -1,4 +1,4 @@
-"""Running one check, with or without a control, to an honest answer."""
+"""Execution of one check, with or without a control, to one result."""
 
 from __future__ import annotations
 
@@ -24,18 +24,27 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.checks.workspace import Workspace
-    from harness.model import Topology
+    from harness.model import Expectation, Topology
 
 
 class ContextSource(Protocol):
-    """Where checks are run: a workplace in a lab, or an environment that an operator named."""
+    """Where the contexts of checks come from: the workspace of a lab, or an environment that an operator named."""
 
     @property
-    def target(self) -> AuditTarget: ...
-    def context(self, check: str, /) -> AbstractContextManager[CheckContext]: ...
-    def host_context(self) -> AbstractContextManager[CheckContext]: ...
+    def target(self) -> AuditTarget:
+        """The audit target that the checks judge."""
+        ...
+
+    def context(self, check: str, /) -> AbstractContextManager[CheckContext]:
+        """Return the context of one check, by its id. Everything that the context opened ends with it."""
+        ...
+
+    def host_context(self) -> AbstractContextManager[CheckContext]:
+        """Return the context of a check that runs a path of the host application."""
+        ...
+
     def own_failure(self) -> str:
-        """Return what the servers lacked that the harness owed them, in one sentence; "" when they lacked nothing."""
+        """Return the failure of the harness's own servers, in one sentence; "" when they are healthy."""
         ...
 
 
@@ -48,14 +57,21 @@ def run_check(
     control: Control | None = None,
     interrupted: Event | None = None,
 ) -> Result:
-    """Run one check in a database of its own; never raises for what the check does.
+    """Run one check in a context of its own, and return its result. Exceptions of the check become its result.
 
-    OK needs at least one expectation, and all of them held. An unexpected exception is an Issue of the
-    check itself. What could not be brought about, or was interrupted, is Not run.
+    OK needs at least one expectation, and all of them must hold. An unexpected exception is an Issue of the check
+    itself. A check that could not create its situation, that timed out or that was interrupted is Not run.
+
+    :param row: the planned row that the result answers.
+    :param topology: None for an environment.
+    :param workspace: makes the context.
+    :param control: a deliberate break that is applied before the check.
+    :param interrupted: set when the run has to end; the result is then OK or Not run.
+    :raises HarnessError: when no context could be made, although the run was not interrupted.
     """
     began, started_at = time.monotonic(), utc_now()
     result = Result(
-        topology=row.topology, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
+        target=row.target, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
     )
     if lacking := check.lacking(topology, workspace.target):
         return replace(result, status=Status.NA, reason=lacking)
@@ -64,7 +80,7 @@ def run_check(
     given_up = ThreadEvent()
 
     def give_up() -> None:
-        """End the check's connections: whatever it waits for, it hears of it."""
+        """Break the connections of the check, so that it gets an error wherever it waits."""
         given_up.set()
         if ctx:
             ctx.cut()
@@ -78,25 +94,24 @@ def run_check(
                 if control:
                     control.apply(ctx)
                 check.run(ctx)
-            except Exception as error:  # noqa: BLE001 -- whatever a check does, the run goes on and says so
-                status, reason = _what_it_means(error, check, ctx)
+            except Exception as error:  # noqa: BLE001 -- any error of a check becomes its result, and the run goes on
+                status, reason = _judge_error(error, check, ctx)
             else:
                 status, reason = _judge(ctx)
-            # a control is tried after the check itself was, on the same servers
+            # not under a control: the check itself ran on the same servers a moment before
             if status is Status.ISSUE and control is None and (failure := workspace.own_failure()):
                 status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
     except SqlError as error:
-        why = workspace.own_failure() or describe(error)
-        status, reason = Status.NOT_RUN, f"no database could be made for the check: {why}"
+        cause = workspace.own_failure() or describe(error)
+        status, reason = Status.NOT_RUN, f"no database could be created for the check: {cause}"
     except HarnessError as error:
         if not (interrupted and interrupted.is_set()):
             raise
         status, reason = Status.NOT_RUN, error.what  # the lab is being torn down
     finally:
         watchdog.cancel()
-    seen = ctx is not None and any(not each.held for each in ctx.expectations)
-    if given_up.is_set() and status is not Status.OK and not seen:
-        status, reason = Status.NOT_RUN, f"it was given up after {check.longest_s:g} s: {reason}"
+    if given_up.is_set() and status is not Status.OK and not (ctx and _broken(ctx)):
+        status, reason = Status.NOT_RUN, f"the check timed out after {check.longest_s:g} s: {reason}"
     if interrupted and interrupted.is_set() and status is not Status.OK:
         status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
     if ctx:
@@ -112,9 +127,9 @@ def run_check(
     return replace(result, status=status, reason=reason, duration_ms=_since(began))
 
 
-def _what_it_means(error: Exception, check: Check, ctx: CheckContext) -> tuple[Status, str]:
-    """Return what a check that ended with an error has shown."""
-    where_others_work = check.environment_safety is not Safety.NO
+def _judge_error(error: Exception, check: Check, ctx: CheckContext) -> tuple[Status, str]:
+    """Return status and reason of a check that ended with an exception."""
+    may_use_environments = check.environment_safety is not Safety.NO
     status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
     match error:
         case NotExercisedError():
@@ -123,28 +138,32 @@ def _what_it_means(error: Exception, check: Check, ctx: CheckContext) -> tuple[S
             status, reason = Status.NOT_RUN, error.what
         case NotApplicableError():
             return Status.NA, str(error)
-        case HarnessError() if where_others_work:  # a host that cannot be asked has shown nothing, either way
+        case HarnessError() if may_use_environments:  # a host that does not answer shows nothing, either way
             status, reason = Status.NOT_RUN, error.what
         case HarnessError():
-            whose = "the check itself broke" if check.feature else "the audit target is at fault"
-            reason = ": ".join(filter(None, (whose, error.where, error.what)))
-        case SqlError() if where_others_work:
-            status, reason = Status.NOT_RUN, f"the server refused: {describe(error)}"
+            cause = "the check itself broke" if check.feature else "the audit target is at fault"
+            reason = ": ".join(filter(None, (cause, error.where, error.what)))
+        case SqlError() if may_use_environments:
+            status, reason = Status.NOT_RUN, f"the server reported an error: {describe(error)}"
         case SqlError():
             reason = f"the check itself broke: {describe(error)}"
-    if status is Status.NOT_RUN and any(not each.held for each in ctx.expectations):
-        return _judge(ctx)  # what was seen before it stays seen
+    if status is Status.NOT_RUN and _broken(ctx):
+        return _judge(ctx)  # an expectation that did not hold before the error still counts
     return status, reason
 
 
+def _broken(ctx: CheckContext) -> list[Expectation]:
+    return [expectation for expectation in ctx.expectations if not expectation.held]
+
+
 def _judge(ctx: CheckContext) -> tuple[Status, str]:
+    """Return status and reason of a check that ended without an exception."""
     if not ctx.expectations:
-        return Status.ISSUE, "the check itself broke: it made no expectation, so it has proven nothing"
-    failed = [each for each in ctx.expectations if not each.held]
-    if not failed:
+        return Status.ISSUE, "the check itself broke: it made no expectation, so it proves nothing"
+    if not (broken := _broken(ctx)):
         return Status.OK, ""
-    first = failed[0]
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    first = broken[0]
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
     return Status.ISSUE, f"{first.name}: expected {first.expected}, observed {first.observed}{more}"
 
 
@@ -158,38 +177,40 @@ def prove(
     *,
     red_already: bool = False,
 ) -> Proof:
-    """Run a check under its control: it is proven when it turns to Issue at the named expectation.
+    """Run a check under its control. The control is proven when the check turns to Issue at the named expectation.
 
-    :param red_already: without the control the check sees a known defect of the pooler; the control cures that, and
-        the check has to see it.
+    :param red_already: whether the check finds a known defect of the pooler without the control. The control then cures
+        the defect, and is proven when the check turns to OK.
     """
     began = time.monotonic()
     proof = unproven(control, topology, "")
     if lacking := check.lacking(topology, workspace.target) or control.lacking(topology):
         return replace(proof, applicable=False, reason=lacking)
     result = run_check(check, row, topology, workspace, control=control, interrupted=interrupted)
-    at = [each for each in result.expectations if each.name == control.at]
     if result.status is Status.NA:
         return replace(proof, applicable=False, reason=result.reason)
+    named = [expectation for expectation in result.expectations if expectation.name == control.at]
+    broken = tuple(expectation for expectation in result.expectations if not expectation.held)
     if red_already:
         proven = result.status is Status.OK
-        reason = "" if proven else f"the defect was cured, and the check said: {result.status}: {result.reason}"
-    elif result.status is Status.ISSUE and any(not each.held for each in at):
+        reason = "" if proven else f"the defect was cured, and the check is {result.status}: {result.reason}"
+    elif result.status is Status.ISSUE and any(not expectation.held for expectation in named):
         reason, proven = "", True
     elif result.status is Status.OK:
         reason, proven = "the check stayed green under its control", False
-    elif not at:
-        reason, proven = (
-            f"no expectation is named {control.at!r}; the check said: {result.status}: {result.reason}",
-            False,
-        )
+    elif not named:
+        reason = f"no expectation is named {control.at!r}; the check is {result.status}: {result.reason}"
+        proven = False
     else:
-        reason, proven = f"the expectation held; the check said: {result.status}: {result.reason}", False
-    return replace(proof, proven=proven, reason=reason, duration_ms=_since(began))
+        reason, proven = f"the expectation held; the check is {result.status}: {result.reason}", False
+    return replace(proof, proven=proven, reason=reason, broken=broken, duration_ms=_since(began))
 
 
 def unproven(control: Control, topology: Topology, reason: str) -> Proof:
-    """Return the record of a control that has not turned its check to Issue."""
+    """Return the proof of a control that did not turn its check to Issue.
+
+    :param reason: why, in one sentence; "" when it is not known yet.
+    """
     return Proof(
         topology=topology.name,
         check=control.check,
@@ -202,16 +223,20 @@ def unproven(control: Control, topology: Topology, reason: str) -> Proof:
 
 
 def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
-    """Mark an Issue that its owner accepts, or that is a known defect of the pooler; it stays an Issue."""
+    """Mark an Issue that its owner accepts, or that is a known defect of the pooler. It stays an Issue.
+
+    :param known: accepted Issues that have not expired. The first entry for the check and the target counts; an entry
+        without topologies is for all of them.
+    """
     if result.status is not Status.ISSUE:
         return result
     if result.feature and result.feature.defect:
         return replace(
             result, known=KnownIssue(check=result.check, link=result.feature.source, owner="the pooler", expires="")
         )
-    for each in known:
-        if each.check == result.check and (not each.topologies or result.topology in each.topologies):
-            return replace(result, known=each)
+    for entry in known:
+        if entry.check == result.check and (not entry.topologies or result.target in entry.topologies):
+            return replace(result, known=entry)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a check finds: expectations, probes and facts; and the two ways to say that there is nothing to judge."""
+"""The record of one check: its expectations, probes and facts. Two exceptions end a check without a judgement."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _LONGEST = 400
 
 
 class NotExercisedError(Exception):
-    """The probe could not bring about what it wanted to observe: Not run, never OK."""
+    """The check could not create the situation that it observes: Not run, never OK. The message is the reason."""
 
 
 class NotApplicableError(Exception):
-    """What the check is about is not there in this topology: N/A, with the one objective sentence that it carries."""
+    """The topology lacks the subject of the check: N/A. The message is the reason, in one objective sentence."""
 
 
 class CheckRecord:
-    """Collects what one check finds out, and closes with it whatever it opened."""
+    """Collects the findings of one check, and owns the connections that the check opens."""
 
     def __init__(self, target: AuditTarget) -> None:
         self.target = target
+        #: what to undo when the check ends, in reverse order
         self._stack = ExitStack()
         self._clients: list[Client] = []
         self.expectations: list[Expectation] = []
@@ -41,41 +42,60 @@ class CheckRecord:
         self.limit: Limit | None = None
         self.feature: FeatureOutcome | None = None
         self.severity: Severity | None = None
-        #: a control: the probe steps in halfway, so that what is watched behaves otherwise than it is expected to
+        #: set by a control: the probe itself changes the outcome, so that the feature does not behave as expected
         self.sabotaged = False
 
     @property
     def site(self) -> Site:
-        """The host application that paths are taken at."""
-        raise NotExercisedError("no host application stands here")
+        """The host application whose paths the check runs.
+
+        :raises NotExercisedError: when none is running.
+        """
+        raise NotExercisedError("no host application is running here")
 
     def expect(self, name: str, observed: T, *, equals: T) -> bool:
-        """Compare one fact; the check goes on either way."""
+        """Compare one fact, record the comparison, and go on either way.
+
+        :param name: controls name the expectation by it, and reports show it.
+        :param observed: any value that can be compared; the evidence holds it as :func:`spell` prints it.
+        :param equals: the expected value.
+        :return: whether the expectation held.
+        """
         held = observed == equals
         self.expectations.append(Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held))
         return held
 
     def fact(self, name: str, value: object) -> None:
-        """Record something observed that is not judged."""
+        """Record an observation that is not judged. A second value under the same name replaces the first."""
         self.facts[name] = spell(value)
 
     def left_behind(self, what: str) -> None:
-        """Record what the check could not take away again."""
+        """Record a resource that the check could not clean up."""
         self.facts["left behind"] = "; ".join(filter(None, (self.facts.get("left behind", ""), what)))
 
     def probed(self, how: str, first_pid: int, second_pid: int) -> None:
+        """Record the server connections that a forced share or move was observed on.
+
+        :param how: what forced it, in one sentence without a full stop.
+        :param first_pid: the server's process before.
+        :param second_pid: the server's process after: the same for a share, another for a move.
+        """
         self.probes.append(BackendProbe(how=how, first_pid=first_pid, second_pid=second_pid))
 
     def documented_limit(self, outcome: str, source: str) -> None:
-        """Record that the check saw a documented limit at work: what happens, and who says so."""
+        """Record that the check observed a documented limit. It is reported only when the check is OK.
+
+        :param outcome: what happens, in one sentence without a full stop.
+        :param source: the address of the documentation.
+        """
         self.limit = Limit(outcome=outcome, source=source)
 
     def trail_limit(self, outcome: str) -> None:
-        """Record a limit of the audit trail itself; one that its target documents nowhere is an Issue."""
-        told = self.target.documentation
-        found = "documented" if told else "documented nowhere that its target names"
-        if self.expect(f"the limit that {outcome}", found, equals="documented"):
-            self.documented_limit(outcome, told)
+        """Record a limit of the audit trail itself. It is an Issue when the audit target names no documentation."""
+        source = self.target.documentation
+        observed = "documented" if source else "the audit target names no documentation"
+        if self.expect(f"the limit that {outcome}", observed, equals="documented"):
+            self.documented_limit(outcome, source)
 
     def _keep(self, client: Client) -> Client:
         self._stack.callback(client.close)
@@ -83,17 +103,18 @@ class CheckRecord:
         return client
 
     def cut(self) -> None:
-        """End every connection under whoever waits on it, in another thread."""
+        """Break every open connection, so that a thread that waits on one gets an error."""
         for client in list(self._clients):
             cut(client)
 
     def close(self) -> None:
+        """Close the connections, and undo what the check registered. Errors of servers are ignored."""
         with contextlib.suppress(SqlError):
             self._stack.close()
 
 
 def spell(value: object) -> str:
-    """Return a value as the evidence prints it: short text as it is, the rest as JSON."""
+    """Return a value as the evidence prints it: text unchanged, other values as JSON; 400 characters at most."""
     if isinstance(value, str):
         text = value
     else:

@@ -1,7 +1,8 @@
-"""What a check is, what a control is, and the catalogue of both.
+"""Checks, their controls, and the catalogue of both: the extension points of the harness.
 
-A decorator returns a frozen value and registers nothing; a suite is a module, and the catalogue is
-built from an explicit list of modules. Duplicates and checks that nothing can break are refused.
+A suite is a module. :func:`check`, :func:`breaks` and :func:`breaks_trail` turn a function into a frozen value; they
+register nothing. :func:`build_catalogue` collects these values from an explicit list of modules, and rejects duplicate
+ids and checks without a control.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ _ID = re.compile(r"^[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*$")
 
 
 class Capability(Struct, frozen=True):
-    """What a check may need of a topology, and the one sentence that says why another lacks it."""
+    """A property of topologies that a check may need."""
 
+    #: a noun phrase for lists
     name: str
+    #: the reason of the N/A row in a topology without it: one sentence, without a full stop
     lacking: str
+    #: returns whether a topology has it
     given: Callable[[Topology], bool]
 
 
@@ -45,117 +49,110 @@ TRANSACTION_BLOCKS = Capability(
 )
 MOVES = Capability(
     "server connections that change",
-    "a client keeps one server connection until it disconnects, so there is no move to survive",
+    "a client keeps one server connection until it disconnects, so it never moves to another",
     lambda topology: topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT},
 )
 MADE_BY_THE_SERVER = Capability(
     "values that the server makes itself",
-    "the server makes the value itself, so a pooler has no part in it: shown where there is none",
+    "the server itself makes the value, so a pooler cannot change it: shown without a pooler",
     lambda topology: topology.pooler is None,
 )
 NAMED_STATEMENTS = Capability(
     "named prepared statements",
-    "the client prepares no statement on the server here",
+    "the client does not prepare statements on the server here",
     lambda topology: topology.client.prepare is Prepare.NAMED,
 )
 SEVERAL_SERVER_CONNECTIONS = Capability(
     "several server connections",
-    "the pool has a single server connection, so two transactions cannot be open at a time",
+    "the pool has a single server connection, so two transactions cannot be open at the same time",
     lambda topology: topology.pooler is None or topology.pooler.default_pool_size > 1,
 )
 
 
 def lacking(needs: tuple[Capability, ...], topology: Topology) -> str | None:
-    """Return the sentence of the first capability that a topology lacks; None when it has them all."""
-    return next((each.lacking for each in needs if not each.given(topology)), None)
+    """Return the sentence of the first capability that a topology lacks; None when it has all of them."""
+    return next((capability.lacking for capability in needs if not capability.given(topology)), None)
 
 
 class Safety(StrEnum):
-    """What a check does to an environment that others use."""
+    """Whether a check may run in an environment that others use, and what it does there."""
 
-    #: it breaks things, or writes wherever it likes
+    #: it may not: it breaks things, or writes to any table
     NO = "no"
-    #: it reads
+    #: it only reads
     READS = "reads"
-    #: it writes where the operator said that checks may
+    #: it writes only to the canary table or the scratch schema that the operator named
     WRITES = "writes"
-    #: it takes a path that the operator declared
+    #: it runs a path of the host application that the operator declared
     PATH = "path"
 
 
+#: the body of a check, or of a control: it uses its context, and returns nothing
 CheckFunction = Callable[["CheckContext"], None]
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """One property of the system under test."""
+    """One property of the system under test. :func:`check` documents the fields."""
 
     id: str
     claim: str
     section: Section
     severity: Severity
-    #: where a person would look first when it does not hold
     area: str
-    #: the item of the checklist walkthrough that it answers, such as `2.1`; none when empty
     item: str
     needs: tuple[Capability, ...]
-    #: what the audit target must claim for the check to judge it
     requires_features: tuple[TrailFeature, ...]
-    #: judges only targets whose actor is set like that; any when empty
     scope: str
     run: CheckFunction
-    #: the row of the feature map that it fills; none when empty
     feature: str = ""
-    #: groups run one after another, and the checks of a group side by side; "" for those that run with all others
     serial_group: str = ""
-    #: it restarts servers or changes the pooler's settings, so nothing else runs in its topology meanwhile
     disrupts: bool = False
-    #: the audited path of a host application that it takes, if it does
     path: PathLabel | None = None
-    #: whether it may be run in an environment that others use, too
     environment_safety: Safety = Safety.NO
-    #: in an environment it is asked after all others: it looks for what they left
     last: bool = False
-    #: longer than this it hangs; the driver suite has a deadline of its own, and a shorter one
+    #: seconds after which the check is cut off and is Not run. Drivers have a deadline of their own, and a shorter one
     longest_s: float = 90.0
 
     def lacking(self, topology: Topology | None, target: AuditTarget) -> str | None:
-        """Return why the check does not apply to a topology or an audit target, in one sentence; None when it does.
+        """Return in one sentence why the check does not apply to a topology or an audit target; None when it applies.
 
-        :param topology: None for an environment that nobody declared as one.
+        :param topology: None for an environment: it has no declared topology.
         """
-        if unclaimed := next((each for each in self.requires_features if each not in target.claims), None):
-            return unclaimed.unclaimed
+        for feature in self.requires_features:
+            if feature not in target.claims:
+                return feature.unclaimed
         if self.scope and target.actor.scope != self.scope:
-            return f"the audit target has its actor set for the {target.actor.scope}, not for the {self.scope}"
+            return f"the audit target sets its actor for the {target.actor.scope}, not for the {self.scope}"
         return lacking(self.needs, topology) if topology else None
 
 
 class Control(Struct, frozen=True, kw_only=True):
-    """A deliberate break that must turn its check to Issue, at the expectation it names."""
+    """A deliberate break that must turn its check to Issue. :func:`breaks` documents the fields."""
 
     name: str
+    #: the id of the check
     check: str
     at: str
     needs: tuple[Capability, ...]
     apply: CheckFunction
 
     def lacking(self, topology: Topology) -> str | None:
+        """Return in one sentence why the control does not apply to a topology; None when it applies."""
         return lacking(self.needs, topology)
 
 
 class TrailBreak(Struct, frozen=True, kw_only=True):
-    """A break of the audit trail itself: it must turn exactly these checks to Issue, of all in these suites."""
+    """A break of the audit trail itself. :func:`breaks_trail` documents the fields."""
 
     name: str
     what: str
     among: tuple[str, ...]
     turns: frozenset[str]
-    #: checks of those suites that are not run under it
     excluded: frozenset[str]
     apply: CheckFunction
 
     def control_of(self, identity: str) -> Control:
-        """Return the break as a control of one check; which expectation it turns is not asked."""
+        """Return the break as a control of one check, at any expectation."""
         return Control(name=self.name, check=identity, at="", needs=(), apply=self.apply)
 
 
@@ -177,22 +174,42 @@ def check(
     environment_safety: Safety = Safety.NO,
     last: bool = False,
 ) -> Callable[[CheckFunction], Check]:
-    """Declare a check.
+    """Declare a check: the function gets a :class:`CheckContext`, and compares facts with `ctx.expect`.
 
-    :param identity: `suite.what-it-is-about`.
-    :param claim: one sentence, true when the check is OK.
-    :param area: where to look first when it does not hold.
-    :param item: the item of the checklist walkthrough that it answers, such as `2.1`; a check of none answers none.
-    :param requires_features: features that an audit target must claim; one that does not gives N/A with that sentence.
-    :param scope: `transaction` or `session`, where the check is about actors that are set like that.
-    :param apart: the name of a group. The groups run one after another, and the checks of a group side by side.
-    :param disrupts: it restarts servers or changes the pooler's settings; nothing else runs in its topology meanwhile.
-    :raises ConfigError: for an id or a claim that is not of this form.
+    The check is OK when it made at least one expectation and all of them held, and an Issue when one did not hold. The
+    function raises :class:`NotExercisedError` for Not run and :class:`NotApplicableError` for N/A. A deadline that
+    passed is Not run; other exceptions are Issues of the check itself, unless the servers are an operator's.
+
+    :param identity: the id, `suite.what-it-is-about`: lower-case letters, one dot, then words and digits with dashes.
+        `--suite` and `--check` select by it, and stored runs hold it, so it stays the same for the life of the check.
+    :param claim: one sentence without a full stop. It is true when the check is OK, and no wider than the probe.
+    :param section: the section of the walkthrough, or of the report, that lists the check.
+    :param severity: of an Issue: P0 wrong or missing data, or security; P1 operational friction or docs; P2 residual
+        depth. A check of a documented feature sets it by the outcome; see :meth:`CheckContext.judge`.
+    :param area: where to look first when the check is an Issue, such as `capture trigger`.
+    :param item: the item of the checklist walkthrough that the check answers, such as `2.1`; none when empty.
+    :param needs: capabilities that a topology must have. The check is N/A in other topologies, with the sentence of the
+        first missing capability. Every topology qualifies when empty.
+    :param requires_features: features that the audit target must claim. The check is N/A for other targets, with the
+        sentence of the first feature that is not claimed. Every target qualifies when empty.
+    :param scope: `transaction` or `session`: N/A for audit targets that set the actor for the other; any when empty.
+    :param feature: the title of the row in the feature map that the check fills; none when empty.
+    :param serial_group: the name of a group. Groups run one after another, and the checks of one group side by side.
+        When empty, the check runs next to all others.
+    :param disrupts: whether the check restarts servers or changes settings of the pooler. Nothing else runs in its
+        topology meanwhile.
+    :param path: the audited path of a host application that the check runs; the check gets the database of the host.
+        None for a check that gets a database of its own.
+    :param environment_safety: whether the check may run in an environment that others use, and what it does there.
+        By default it may not.
+    :param last: whether the check runs after all others in an environment, because it looks for what they left.
+    :return: a decorator that turns the function into the :class:`Check`.
+    :raises ConfigError: for an invalid id or claim.
     """
     if not _ID.match(identity):
-        raise ConfigError(f"check {identity!r}: an id is `suite.words-with-dashes`")
+        raise ConfigError(f"invalid check id {identity!r}, expected `suite.words-with-dashes`")
     if not claim or claim != claim.strip() or "\n" in claim or claim.endswith("."):
-        raise ConfigError(f"check {identity!r}: a claim is one sentence, on one line, without a full stop")
+        raise ConfigError(f"check {identity!r}: invalid claim, expected one sentence on one line without a full stop")
 
     def declare(function: CheckFunction) -> Check:
         return Check(
@@ -218,7 +235,17 @@ def check(
 
 
 def breaks(target: Check, *, at: str, needs: tuple[Capability, ...] = ()) -> Callable[[CheckFunction], Control]:
-    """Declare a control of a check: the function breaks something, before the check runs."""
+    """Declare a control of a check: the function breaks something in the context of the check, before the check runs.
+
+    The check is proven when it turns to Issue at the named expectation. The name of the control is the function's name,
+    with dashes.
+
+    :param target: the check. Each check needs at least one control.
+    :param at: the name of the expectation that must not hold under the control.
+    :param needs: capabilities that a topology must have for the control to work; every topology qualifies when empty.
+        A check must keep at least one applicable control in each topology that it applies to.
+    :return: a decorator that turns the function into the :class:`Control`.
+    """
 
     def declare(function: CheckFunction) -> Control:
         name = getattr(function, "__name__", "control").replace("_", "-")
@@ -230,12 +257,16 @@ def breaks(target: Check, *, at: str, needs: tuple[Capability, ...] = ()) -> Cal
 def breaks_trail(
     *, what: str, among: tuple[str, ...], turns: Iterable[str], excluded: Iterable[str] = ()
 ) -> Callable[[CheckFunction], TrailBreak]:
-    """Declare a break of the audit trail.
+    """Declare a break of the audit trail: the function breaks the trail in the context of each check, before it runs.
 
-    :param what: one sentence: what the trail no longer does.
-    :param among: the suites whose checks are all run under it.
-    :param turns: the checks that it must turn to Issue; all others must stay as they are.
-    :param aside: checks of those suites that are not run under it.
+    `prove` tries each break in one topology. The break is caught when exactly the checks of `turns` become Issue. The
+    name of the break is the function's name, with dashes.
+
+    :param what: one sentence without a full stop: what the trail no longer does.
+    :param among: the suites whose checks run under the break.
+    :param turns: ids of the checks that must become Issue. All other checks of these suites must stay OK.
+    :param excluded: ids of checks of these suites that do not run under the break; none by default.
+    :return: a decorator that turns the function into the :class:`TrailBreak`.
     """
 
     def declare(function: CheckFunction) -> TrailBreak:
@@ -248,98 +279,111 @@ def breaks_trail(
 
 
 class Fixtures(Struct, frozen=True, kw_only=True):
-    """The tables that checks write to, made once in the template database."""
+    """The tables that checks write to. The workspace creates them once, in the template database."""
 
+    #: a file of SQL that runs as the owner of the tables
     sql: Path
-    #: tables that capture is put on
+    #: names of tables to capture, as SQL spells them. The first is an ordinary table: an error there is the target's
     attached: tuple[str, ...]
-    #: tables that also keep prior values
+    #: tables whose changes also hold the prior values; none by default
     attached_with_changed_from: tuple[str, ...] = ()
 
 
 class Catalogue(Struct, frozen=True):
-    """All checks and their controls."""
+    """All checks and their controls; :func:`build_catalogue` makes one from suites."""
 
+    #: in the order of the suites and of their source; ids are unique
     checks: tuple[Check, ...]
+    #: each belongs to one of the checks, and each check of a suite has at least one
     controls: tuple[Control, ...]
+    #: the tables that the checks write to
     fixtures: Fixtures
+    #: breaks of the audit trail that `prove` tries
     trail_breaks: tuple[TrailBreak, ...] = ()
 
     def select(self, suites: Iterable[str] = (), checks: Iterable[str] = ()) -> tuple[Check, ...]:
-        """Return the checks of the named suites and the named checks; all when nothing is named.
+        """Return the checks of the named suites and the named checks; all checks when nothing is named.
 
-        :raises UsageError: for a name that there is not.
+        :param suites: names of suites: the part of an id before the dot.
+        :param checks: ids of checks.
+        :raises UsageError: for an unknown name, with the nearest known ones.
         """
         suites, checks = set(suites), set(checks)
-        known, known_suites = {each.id for each in self.checks}, set(self.suites())
+        known, known_suites = {check.id for check in self.checks}, set(self.suites())
         for name in suites - known_suites:
-            raise UsageError(f"there is no suite {name!r}", hint=nearest(name, known_suites))
+            raise UsageError(f"unknown suite {name!r}", hint=nearest(name, known_suites))
         for name in checks - known:
-            raise UsageError(f"there is no check {name!r}", hint=nearest(name, known))
+            raise UsageError(f"unknown check {name!r}", hint=nearest(name, known))
         if not suites and not checks:
             return self.checks
-        return tuple(each for each in self.checks if each.id in checks or each.id.partition(".")[0] in suites)
+        return tuple(check for check in self.checks if check.id in checks or check.id.partition(".")[0] in suites)
 
     def suites(self) -> list[str]:
-        return list(dict.fromkeys(each.id.partition(".")[0] for each in self.checks))
+        """Return the names of the suites, in the order of their checks."""
+        return list(dict.fromkeys(check.id.partition(".")[0] for check in self.checks))
 
     def with_checks(self, found: Iterable[Check | Control]) -> Catalogue:
-        """Return the catalogue with what a project declares itself, such as its audited paths.
+        """Return the catalogue with the checks that a project declares itself, such as its audited paths.
 
-        :raises ConfigError: for an id that is there twice.
+        :param found: checks and their controls, in any order.
+        :raises ConfigError: for a duplicate id.
         """
         found = list(found)
-        checks = (*self.checks, *(each for each in found if isinstance(each, Check)))
-        _require_different(checks)
+        checks = (*self.checks, *(value for value in found if isinstance(value, Check)))
+        _require_unique(checks)
         return Catalogue(
             checks,
-            (*self.controls, *(each for each in found if isinstance(each, Control))),
+            (*self.controls, *(value for value in found if isinstance(value, Control))),
             self.fixtures,
             self.trail_breaks,
         )
 
     def controls_of(self, identity: str) -> tuple[Control, ...]:
-        return tuple(each for each in self.controls if each.check == identity)
+        """Return the controls of a check, by its id."""
+        return tuple(control for control in self.controls if control.check == identity)
 
 
 def build_catalogue(modules: Iterable[ModuleType], fixtures: Fixtures) -> Catalogue:
-    """Collect the checks and controls of the suites, in the order they are written.
+    """Collect the checks, controls and breaks that suites declare, in the order of their source.
 
-    :raises ConfigError: for an id that is there twice, a control of a check that is not there, or a
-        check without a control.
+    :param modules: the suites. Their declarations count, and tuples of declarations under public names; declarations
+        that a module imports from another do not.
+    :param fixtures: the tables that the checks write to.
+    :raises ConfigError: for a duplicate id, a check without a control, or an unknown check that a control or a break
+        names.
     """
     found = list(_declared(modules))
-    checks = [each for each in found if isinstance(each, Check)]
-    controls = [each for each in found if isinstance(each, Control)]
-    trail_breaks = [each for each in found if isinstance(each, TrailBreak)]
-    seen = _require_different(checks)
+    checks = [value for value in found if isinstance(value, Check)]
+    controls = [value for value in found if isinstance(value, Control)]
+    trail_breaks = [value for value in found if isinstance(value, TrailBreak)]
+    known = _require_unique(checks)
     for control in controls:
-        if control.check not in seen:
-            raise ConfigError(f"the control {control.name} breaks {control.check}, which is no check")
-    for each in checks:
-        if not any(control.check == each.id for control in controls):
-            raise ConfigError(f"nothing can break the check {each.id}: it has no control, so it proves nothing")
+        if control.check not in known:
+            raise ConfigError(f"the control {control.name} breaks the unknown check {control.check}")
+    for check in checks:
+        if not any(control.check == check.id for control in controls):
+            raise ConfigError(f"check {check.id}: missing control, expected at least one that turns it to Issue")
     for trail_break in trail_breaks:
-        if unknown := sorted((trail_break.turns | trail_break.excluded) - seen):
-            raise ConfigError(f"the break {trail_break.name} names {', '.join(unknown)}, which is no check")
+        if unknown := sorted((trail_break.turns | trail_break.excluded) - known):
+            raise ConfigError(f"the break {trail_break.name} names unknown checks: {', '.join(unknown)}")
     return Catalogue(tuple(checks), tuple(controls), fixtures, tuple(trail_breaks))
 
 
-def _require_different(checks: Iterable[Check]) -> set[str]:
+def _require_unique(checks: Iterable[Check]) -> set[str]:
     seen: set[str] = set()
-    for each in checks:
-        if each.id in seen:
-            raise ConfigError(f"there are two checks with the id {each.id}")
-        seen.add(each.id)
+    for check in checks:
+        if check.id in seen:
+            raise ConfigError(f"duplicate check id {check.id}")
+        seen.add(check.id)
     return seen
 
 
 def _declared(modules: Iterable[ModuleType]) -> Iterator[Check | Control | TrailBreak]:
     for module in modules:
         for name, found in vars(module).items():
-            # a declaration may be several values: a check and its controls, or those of a whole table
+            # a declaration may be a tuple: a check and its controls, or those of a whole table
             for value in found if isinstance(found, tuple) and not name.startswith("_") else (found,):
-                # what a module imported from another is declared there, not here
+                # an imported declaration belongs to the module that declared it
                 if isinstance(value, Check | Control | TrailBreak):
                     function = value.run if isinstance(value, Check) else value.apply
                     if getattr(function, "__module__", "") == module.__name__:

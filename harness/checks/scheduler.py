@@ -1,4 +1,4 @@
-"""One execution: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
+"""Execution of a plan: labs side by side, checks side by side in each, evidence as it happens, teardown always."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.execution import accept_known, prove, run_check, unproven
+from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
 from harness.checks.registry import Catalogue
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
@@ -35,32 +36,39 @@ from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, To
 from harness.store import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.redaction import Redactor
     from harness.store import RunStore
 
-#: how often the main thread looks up from waiting, so that a signal is heard
+#: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
-#: topologies at a time: their servers share one machine, and deadlines are measured on it
+#: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 _MOST_TOPOLOGIES = 4
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):
-    """What a run is made of."""
+    """The settings of one run."""
 
     topologies: tuple[Topology, ...]
+    #: one row for each check in each topology
     plan: tuple[PlannedCheck, ...]
+    #: holds all checks of the plan
     catalogue: Catalogue
     target: AuditTarget
-    #: checks at a time in each topology
+    #: checks at the same time in each topology
     jobs: int
-    #: and in all of them; a topology that ends leaves its share to the others
+    #: checks at the same time in all topologies; a topology that ends leaves its share to the others
     at_a_time: int
+    #: Issues that their owners accept
     known: tuple[KnownIssue, ...] = ()
-    #: run every check under its controls instead
+    #: whether every check also runs under its controls
     proving: bool = False
+    #: run every check under its control of this name instead, to show what the control turns
+    under: str = ""
 
 
 class Run:
@@ -80,57 +88,58 @@ class Run:
         self._owner = owner
         self._store = store
         self._redactor = redactor
-        self._tell = listener
+        self._checks = {check.id: check for check in settings.catalogue.checks}
+        self._notify = listener
         self._labs: list[Lab] = []
         self._lock = Lock()
-        #: what has been answered, and how
+        #: of the rows that have a result, by target and check
         self._statuses: dict[tuple[str, str], Status] = {}
-        #: taken by checks of no group: those of groups are few, and mostly wait
-        self._places = BoundedSemaphore(settings.at_a_time)
+        #: limits the checks without a serial group: those of groups are few, and mostly wait
+        self._slots = BoundedSemaphore(settings.at_a_time)
         #: set by a signal
         self.interrupted = Event()
-        #: set when nothing new may begin, whatever the cause
+        #: set when no check may begin any more, whatever the cause
         self._stop = Event()
 
     def interrupt(self) -> None:
+        """Ask the run to end: `execute` then closes the labs, and records the remaining rows as Not run."""
         self.interrupted.set()
         self._stop.set()
 
     def execute(self) -> None:
-        """Run everything; on return all labs are down and every planned row has an answer on disk.
+        """Run the plan. On return all labs are down, and every planned row has a result on disk.
 
-        :raises HarnessError: the first error that stopped the evidence from being kept.
+        :raises HarnessError: the first error that prevented the harness from storing evidence.
         """
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
         with (
-            ThreadPoolExecutor(1, thread_name_prefix="host") as beside,
+            ThreadPoolExecutor(1, thread_name_prefix="host") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
-            # the longest first, so that the others end beside them
-            longest_first = sorted(self._settings.topologies, key=lambda topology: -self._size(topology))
-            running = {pool.submit(self._topology, topology) for topology in longest_first}
-            if any(self._takes_paths(self._rows(topology), topology) for topology in longest_first):
-                running.add(beside.submit(self._prepare_host))
+            topologies = longest_first(self._settings.topologies, lambda topology: len(self._applicable(topology)))
+            running = {pool.submit(self._run_topology, topology) for topology in topologies}
+            if any(self._runs_paths(topology) for topology in topologies):
+                running.add(preparation.submit(self._prepare_host))
             try:
                 failure = self._watch(running)
             finally:
                 self._close_labs()
-        failure = failure or next((error for each in running if (error := each.exception())), None)
+        failure = failure or next((error for future in running if (error := future.exception())), None)
         state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
         with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
-            self._answer_the_rest(str(failure or ""))
+            self._record_missing(str(failure or ""))
             self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
         if failure:
             raise failure
 
     def _watch(self, running: set[Future[None]]) -> BaseException | None:
-        """Wait for the topologies; on a signal or a fatal error, pull the labs from under the checks."""
+        """Wait for the topologies. On a signal or a fatal error, close the labs, so that running checks end."""
         failure: BaseException | None = None
         closed = False
-        while running:  # a short tick, so that the main thread hears signals
+        while running:
             done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-            failure = failure or next((error for each in done if (error := each.exception())), None)
+            failure = failure or next((error for future in done if (error := future.exception())), None)
             if failure:
                 self._stop.set()
             if (self.interrupted.is_set() or failure) and not closed:
@@ -140,135 +149,127 @@ class Run:
         return failure
 
     def _prepare_host(self) -> None:
-        """Begin with the host, which may take longest to make ready; topologies do not wait for it."""
-        with contextlib.suppress(HarnessError):  # each path says why it could not be taken
-            self._engine.prepare((HOST,), self._tell)
-
-    def _size(self, topology: Topology) -> int:
-        """Return roughly how much there is to verify: by fifty rows that apply, so that order decides among equals."""
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        rows = self._rows(topology)
-        return sum(checks[row.check].lacking(topology, self._settings.target) is None for row in rows) // 50
+        """Prepare the host application first: it may take longest. Topologies do not wait for it."""
+        with contextlib.suppress(HarnessError):  # each path reports why it could not run
+            self._engine.prepare((HOST,), self._notify)
 
     def _rows(self, topology: Topology) -> list[PlannedCheck]:
-        return [row for row in self._settings.plan if row.topology == topology.name]
+        return [row for row in self._settings.plan if row.target == topology.name]
 
-    def _topology(self, topology: Topology) -> None:
+    def _applicable(self, topology: Topology) -> list[Check]:
+        """Return the checks that are planned in a topology and apply to it and to the audit target."""
+        planned = (self._checks[row.check] for row in self._rows(topology))
+        return [check for check in planned if check.lacking(topology, self._settings.target) is None]
+
+    def _runs_paths(self, topology: Topology) -> bool:
+        return any(check.path for check in self._applicable(topology))
+
+    def _run_topology(self, topology: Topology) -> None:
+        """Start a lab, run its rows and close it. A lab that does not start leaves its rows Not run."""
         if self._stop.is_set():
             return
         rows = self._rows(topology)
-        self._tell(LabStarting(topology.name))
+        self._notify(LabStarting(topology.name))
         lab: Lab | None = None
         try:
-            # images of other topologies may still be in the making
-            self._engine.prepare(wanted_by(topology), self._tell)
+            # other topologies may still be building their images
+            self._engine.prepare(wanted_by(topology), self._notify)
             lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
             with self._lock:
                 self._labs.append(lab)
             self._record(lab.evidence)
-            self._tell(LabReady(topology.name, lab.evidence))
-            with ThreadPoolExecutor(1, thread_name_prefix=f"look-{topology.name}") as looking:
-                looked = looking.submit(recognised, lab)
+            self._notify(LabReady(topology.name, lab.evidence))
+            with ThreadPoolExecutor(1, thread_name_prefix=f"recognition-{topology.name}") as pool:
+                recognition = pool.submit(recognised, lab)
+                # provision the database meanwhile
                 workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
-                lab.evidence = looked.result()
+                lab.evidence = recognition.result()
             self._record(lab.evidence)
             for contradiction in lab.evidence.contradictions:
-                self._tell(Notice(f"{topology.name}: {contradiction}"))
-            if refused := [f"{name}: {told}" for name, told in workspace.attached.items() if told != "done"]:
-                note = f"capture could not be put on {'; '.join(refused)}"
+                self._notify(Notice(f"{topology.name}: {contradiction}"))
+            if errors := [f"{name}: {state}" for name, state in workspace.attached.items() if state != "done"]:
+                note = f"capture could not be attached to {'; '.join(errors)}"
                 self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
-                self._tell(Notice(f"{topology.name}: {note}"))
+                self._notify(Notice(f"{topology.name}: {note}"))
         except HarnessError as error:
-            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not stand: {error.what}"
+            reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not start: {error.what}"
             self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))
             if not self._stop.is_set():
-                self._tell(LabFailed(topology.name, str(error)))
+                self._notify(LabFailed(topology.name, str(error)))
             for row in rows:
-                self._answer(_not_run(row, reason))
+                self._finish(_not_run(row, reason))
             if lab:
-                self._take_down(lab)
+                self._tear_down(lab)
             return
         try:
-            self._checks(lab.topology, rows, workspace)
+            self._run_rows(lab.topology, rows, workspace)
         finally:
             workspace.close()
-            self._take_down(lab)
+            self._tear_down(lab)
 
-    def _takes_paths(self, rows: list[PlannedCheck], topology: Topology) -> bool:
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        return any(
-            checks[row.check].path and checks[row.check].lacking(topology, self._settings.target) is None
-            for row in rows
-        )
-
-    def _checks(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
-        """Run the checks: the paths of the host beside all others, and what disrupts servers while neither runs.
-
-        What disrupts mostly waits. Every second topology begins with it, so that others use the processor meanwhile.
-        """
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        disruptive = [row for row in rows if checks[row.check].disrupts]
-        paths = [row for row in rows if checks[row.check].path]
-        others = [row for row in rows if row not in disruptive and row not in paths]
-        position = [each.name for each in self._settings.topologies].index(topology.name)
+    def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
+        """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs."""
+        phases = phases_of(rows, self._checks)
+        disruptive = phases.disruptive
         undisturbed = Lock()
-        with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as beside:
+        with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as host_thread:
             try:
-                if position % 2 == 1:
+                if begins_with_disruptive(self._settings.topologies, topology.name):
                     self._in_groups(disruptive, topology, workspace)
-                    disruptive = []
-                taken = beside.submit(self._paths, paths, topology, workspace, undisturbed)
-                together = [row for row in others if not checks[row.check].serial_group]
-                self._side_by_side(together, self._settings.jobs, topology, workspace)
-                self._in_groups([row for row in others if checks[row.check].serial_group], topology, workspace)
+                    disruptive = ()
+                paths = host_thread.submit(self._run_paths, phases.paths, topology, workspace, undisturbed)
+                self._side_by_side(phases.together, self._settings.jobs, topology, workspace)
+                self._in_groups(phases.grouped, topology, workspace)
                 with undisturbed:
                     self._in_groups(disruptive, topology, workspace)
-                taken.result()
+                paths.result()
             except BaseException:
                 self._stop.set()
                 raise
 
-    def _paths(self, rows: list[PlannedCheck], topology: Topology, workspace: Workspace, undisturbed: Lock) -> None:
-        """Take the paths of the host, which ends with the last of them.
+    def _run_paths(
+        self, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace, undisturbed: Lock
+    ) -> None:
+        """Run the paths of the host, from its start to its end.
 
-        :param undisturbed: held from the start of the host to its end; making the host ready to start may take long.
+        :param undisturbed: held while the host runs. Preparing the host may take long, and is done before.
         """
-        takes_paths = self._takes_paths(rows, topology)
-        if takes_paths:
-            with contextlib.suppress(HarnessError):  # each path says why it could not be taken
-                self._engine.prepare((HOST,), self._tell)
+        needs_host = self._runs_paths(topology)
+        if needs_host:
+            with contextlib.suppress(HarnessError):  # each path reports why it could not run
+                self._engine.prepare((HOST,), self._notify)
         with undisturbed:
-            if takes_paths:
+            if needs_host:
                 workspace.start_host()
             self._in_groups(rows, topology, workspace)
-            with contextlib.suppress(HarnessError):  # what is left of it is removed with the lab
+            with contextlib.suppress(HarnessError):  # the lab removes what is left of it
                 workspace.end_host()
 
-    def _in_groups(self, rows: list[PlannedCheck], topology: Topology, workspace: Workspace) -> None:
-        """Run group after group, the checks of each side by side."""
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        for group in dict.fromkeys(checks[row.check].serial_group for row in rows):
-            mine = [row for row in rows if checks[row.check].serial_group == group]
-            # paths share one host, where a control breaks something for the time it is tried
-            alone = self._settings.proving and checks[mine[0].check].path
-            self._side_by_side(mine, 1 if alone else len(mine), topology, workspace)
+    def _in_groups(self, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace) -> None:
+        """Run group after group, and the rows of a group side by side."""
+        for group in groups_of(rows, self._checks):
+            # paths share one host, and a control changes it while it is tried
+            alone = self._settings.proving and self._checks[group[0].check].path
+            self._side_by_side(group, 1 if alone else len(group), topology, workspace)
 
-    def _side_by_side(self, rows: list[PlannedCheck], at_a_time: int, topology: Topology, workspace: Workspace) -> None:
+    def _side_by_side(
+        self, rows: Sequence[PlannedCheck], at_a_time: int, topology: Topology, workspace: Workspace
+    ) -> None:
         if not rows:
             return
-        checks = {each.id: each for each in self._settings.catalogue.checks}
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:
-            with contextlib.nullcontext() if checks[row.check].serial_group else self._places:
-                run_row(checks[row.check], row, topology, workspace)
+            check = self._checks[row.check]
+            with contextlib.nullcontext() if check.serial_group else self._slots:
+                run_row(check, row, topology, workspace)
 
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
             pending = [pool.submit(in_its_turn, row) for row in rows]
             try:
-                for each in pending:
-                    each.result()
-                if self._settings.proving and not any(checks[row.check].serial_group for row in rows):
+                for future in pending:
+                    future.result()
+                if self._settings.proving and not any(self._checks[row.check].serial_group for row in rows):
                     self._prove_trail(pool, rows, topology, workspace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -278,17 +279,22 @@ class Run:
         if self._stop.is_set():
             return
         if reason := workspace.why_nothing_runs():
-            self._answer(_not_run(row, reason))
+            self._finish(_not_run(row, reason))
             return
-        self._tell(CheckStarted(topology.name, check.id))
-        result = run_check(check, row, topology, workspace, interrupted=self._stop)
-        self._answer(accept_known(result, self._settings.known))
+        controls = self._settings.catalogue.controls_of(check.id)
+        control = next((control for control in controls if control.name == self._settings.under), None)
+        if control and (lacking := control.lacking(topology)):
+            self._finish(replace(_not_run(row, lacking), status=Status.NA))
+            return
+        self._notify(CheckStarted(topology.name, check.id))
+        result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
+        self._finish(accept_known(result, self._settings.known))
 
     def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
-        """Run the check as it is, then under each control: a check that is not OK by itself proves nothing."""
+        """Run the check without a control, then under each control. A check that is not OK alone proves nothing."""
         if self._stop.is_set():
             return
-        self._tell(CheckStarted(topology.name, check.id))
+        self._notify(CheckStarted(topology.name, check.id))
         plain = run_check(check, row, topology, workspace, interrupted=self._stop)
         for control in self._settings.catalogue.controls_of(check.id):
             if self._stop.is_set():
@@ -302,24 +308,15 @@ class Run:
             if self._stop.is_set():
                 return
             self._store.append_proof(proof)
-            self._tell(ControlFinished(proof))
-        self._answer(accept_known(plain, self._settings.known))
+            self._notify(ControlFinished(proof))
+        self._finish(accept_known(plain, self._settings.known))
 
     def _prove_trail(
-        self, pool: ThreadPoolExecutor, rows: list[PlannedCheck], topology: Topology, workspace: Workspace
+        self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
     ) -> None:
-        """Break the trail itself: exactly the checks that watch what broke must turn to Issue.
-
-        A break is the trail's and not the topology's, so each is tried in one of the run's topologies.
-        """
-        mine = [
-            each
-            for number, each in enumerate(self._settings.catalogue.trail_breaks)
-            if (able := self._able_to_try(each)) and able[number % len(able)] == topology.name
-        ]
-        sound = {row.check: row for row in rows if self._statuses.get((row.topology, row.check)) is Status.OK}
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        for broken in mine:
+        """Break the audit trail itself: exactly the checks that watch the broken part must turn to Issue."""
+        sound = {row.check: row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK}
+        for broken in breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try):
             tried = [
                 row
                 for name, row in sound.items()
@@ -330,14 +327,14 @@ class Run:
                 continue
             began = time.monotonic()
 
-            def one(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
+            def id_if_issue(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
                 if self._stop.is_set():
                     return None
-                control = broken.control_of(row.check)
-                result = run_check(checks[row.check], row, topology, workspace, control=control, interrupted=self._stop)
+                check, control = self._checks[row.check], broken.control_of(row.check)
+                result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
                 return row.check if result.status is Status.ISSUE else None
 
-            turned = {name for name in pool.map(one, tried) if name}
+            turned = {name for name in pool.map(id_if_issue, tried) if name}
             if self._stop.is_set():
                 return
             self._store.append_trail_proof(
@@ -346,64 +343,57 @@ class Run:
                     name=broken.name,
                     what=broken.what,
                     tried=len(tried),
-                    turned=tuple(sorted(turned)),
-                    stayed=tuple(sorted(due - turned)),
-                    beside=tuple(sorted(turned - due)),
+                    caught=tuple(sorted(turned)),
+                    missed=tuple(sorted(due - turned)),
+                    unexpected=tuple(sorted(turned - due)),
                     duration_ms=round((time.monotonic() - began) * 1000, 1),
                 )
             )
 
     def _able_to_try(self, broken: TrailBreak) -> list[str]:
-        """Return the run's topologies in which a check that has to notice a break is planned, and applies."""
-        checks = {each.id: each for each in self._settings.catalogue.checks}
-        planned = {(row.topology, row.check) for row in self._settings.plan}
+        """Return the names of the topologies in which a check applies that has to catch the break."""
         return [
-            each.name
-            for each in self._settings.topologies
-            if any(
-                (each.name, name) in planned and checks[name].lacking(each, self._settings.target) is None
-                for name in broken.turns
-            )
+            topology.name
+            for topology in self._settings.topologies
+            if any(check.id in broken.turns for check in self._applicable(topology))
         ]
 
-    def _answer(self, result: Result) -> None:
+    def _finish(self, result: Result) -> None:
         with self._lock:
-            self._statuses[result.topology, result.check] = result.status
+            self._statuses[result.target, result.check] = result.status
         self._store.append(result)
-        self._tell(CheckFinished(result))
+        self._notify(CheckFinished(result))
 
-    def _answer_the_rest(self, failure: str) -> None:
-        why = (
-            "the run was interrupted before this check began"
-            if self.interrupted.is_set()
-            else f"the run failed: {failure}"
-        )
+    def _record_missing(self, failure: str) -> None:
+        """Record Not run for every planned row without a result."""
+        interrupted = self.interrupted.is_set()
+        reason = "the run was interrupted before this check began" if interrupted else f"the run failed: {failure}"
         for row in self._settings.plan:
-            if (row.topology, row.check) not in self._statuses:
-                self._answer(_not_run(row, why))
+            if (row.target, row.check) not in self._statuses:
+                self._finish(_not_run(row, reason))
 
     def _record(self, evidence: TopologyEvidence) -> None:
         with self._lock:
             topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
             self._store.update(topologies=topologies)
 
-    def _take_down(self, lab: Lab) -> None:
-        """Keep the logs, then remove the lab; a trouble here is told and never replaces an earlier error."""
+    def _tear_down(self, lab: Lab) -> None:
+        """Store the logs, then remove the lab. Errors here are reported and never mask an earlier one."""
         with self._lock:
             if lab not in self._labs:
                 return
             self._labs.remove(lab)
         try:
-            self._keep_logs(lab)
+            self._store_logs(lab)
         except HarnessError as error:
-            self._tell(Notice(str(error)))
+            self._notify(Notice(str(error)))
         try:
             lab.close()
         except HarnessError as error:
-            self._tell(Notice(str(error)))
-        self._tell(LabStopped(lab.topology.name))
+            self._notify(Notice(str(error)))
+        self._notify(LabStopped(lab.topology.name))
 
-    def _keep_logs(self, lab: Lab) -> None:
+    def _store_logs(self, lab: Lab) -> None:
         for service, text in lab.logs().items():
             self._store.write_log(lab.topology.name, service, text)
 
@@ -411,12 +401,12 @@ class Run:
         with self._lock:
             labs = list(self._labs)
         with ThreadPoolExecutor(max(1, len(labs))) as pool:
-            list(pool.map(self._take_down, labs))
+            list(pool.map(self._tear_down, labs))
 
 
 def _not_run(row: PlannedCheck, reason: str) -> Result:
     return Result(
-        topology=row.topology,
+        target=row.target,
         check=row.check,
         status=Status.NOT_RUN,
         reason=reason,

@@ -1,7 +1,7 @@
-"""Forcing two clients onto one server connection, and one client onto another.
+"""Forced shares and moves: two clients on one server connection, or one client on two.
 
-A lone client sees one backend in every pool mode, so a probe that forces nothing proves nothing. Each
-function records both pids, and raises NotExercisedError when it could not force what it wanted.
+A single client stays on one server connection in every pool mode, so a probe that forces nothing proves nothing. Each
+function records the pids of both server connections, and raises NotExercisedError when it could not force them.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ B = TypeVar("B")
 MOVING = frozenset({PoolMode.TRANSACTION, PoolMode.STATEMENT})
 
 _SPARE_CLIENTS = 12
-_OTHERS = 2
-_WAITING_S = 5.0
+_OTHER_CLIENTS = 2
+_DEADLINE_S = 5.0
 
 
 def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
-    """Run `first`, then `second` for somebody else on the same server connection.
+    """Run `first` for one client, then `second` for another on the same server connection; return both results.
 
-    Who the somebody else is depends on the topology: another client that the pooler gives the same
-    server connection; or, where no pooler is, another request that the application's own pool gives the
-    same connection.
+    Behind a pooler, the other is a second client that gets the same server connection. Without one, it is a second
+    request that gets the same connection from the application's own pool.
 
-    :raises NotExercisedError: when the second did not get the first one's server connection.
+    :raises NotExercisedError: when the second client did not get the server connection of the first.
     """
     client = ctx.client()
     one = first(client)
     before = client.server_pid()
     if ctx.mode is None:
         other = client
-        ctx.probed("the application's own pool hands one connection on", before, before)
+        ctx.probed("the application's own pool reuses one connection", before, before)
     else:
         other = follower(ctx, client, ctx.client)
     two = second(other)
@@ -56,12 +55,12 @@ def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Cli
     return one, two
 
 
-def _client_on(ctx: CheckContext, pid: int, who: Callable[[], Client] | None = None) -> Client:
-    """Connect until a client gets this server connection; the others hold theirs meanwhile."""
+def _client_on(ctx: CheckContext, pid: int, connect: Callable[[], Client] | None = None) -> Client:
+    """Connect until a client gets this server connection; the other clients keep theirs meanwhile."""
     spare: list[Client] = []
     try:
         for _ in range(_SPARE_CLIENTS):
-            client = (who or ctx.client)()
+            client = (connect or ctx.client)()
             if client.server_pid() == pid:
                 return client
             spare.append(client)
@@ -70,14 +69,15 @@ def _client_on(ctx: CheckContext, pid: int, who: Callable[[], Client] | None = N
     finally:
         for client in spare:
             client.close()
-    raise NotExercisedError(f"could not get the released server connection {pid} again")
+    raise NotExercisedError(f"no new client got the released server connection {pid}")
 
 
 @contextlib.contextmanager
 def moved(ctx: CheckContext, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Keep the client's last server connection busy, so that within the block it gets another.
+    """Keep the client's last server connection busy, so that the client gets another one within the block.
 
-    :raises NotExercisedError: when it kept the one it had.
+    :param others: connects the clients that keep it busy; by default clients of the application.
+    :raises NotExercisedError: when the client kept its server connection.
     """
     before = client.server_pid()
     with _busy(ctx, before, others):
@@ -90,10 +90,10 @@ def moved(ctx: CheckContext, client: Client, others: Callable[[], Client] | None
 
 @contextlib.contextmanager
 def pressed(ctx: CheckContext, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Let others work meanwhile: the client gets another server connection, where the pool mode ever does that.
+    """Let other clients work within the block. In modes that move clients, this client gets another server connection.
 
-    :param others: who else works, in the same pool; clients of the application by default.
-    :raises NotExercisedError: when the mode does that, and the client kept the one it had.
+    :param others: connects the other clients, of the same pool; by default clients of the application.
+    :raises NotExercisedError: when the mode moves clients, and this one kept its server connection.
     """
     if ctx.mode in MOVING:
         with moved(ctx, client, others):
@@ -101,15 +101,16 @@ def pressed(ctx: CheckContext, client: Client, others: Callable[[], Client] | No
         return
     before = client.server_pid()
     with _working(ctx, others):
-        ctx.probed("others work, and the client goes on", before, client.server_pid())
+        ctx.probed("other clients work, then the client continues", before, client.server_pid())
         yield
 
 
 @contextlib.contextmanager
 def elsewhere(ctx: CheckContext, client: Client, before: int) -> Iterator[None]:
-    """Let others work meanwhile, and send nothing for the client: what it does last was on `before`.
+    """Let other clients work within the block, while this client sends nothing.
 
-    :raises NotExercisedError: when the mode moves clients, and it turns out that this one was not moved.
+    :param before: the pid of the server connection that the client used last.
+    :raises NotExercisedError: when the mode moves clients, and this one is still on `before` afterwards.
     """
     moves = ctx.mode in MOVING
     with _busy(ctx, before) if moves else _working(ctx):
@@ -117,13 +118,13 @@ def elsewhere(ctx: CheckContext, client: Client, before: int) -> Iterator[None]:
         after = client.server_pid()
     if moves and before == after:
         raise NotExercisedError(f"the client kept the server connection {before}")
-    ctx.probed("others work, and the client goes on", before, after)
+    ctx.probed("other clients work, then the client continues", before, after)
 
 
 @contextlib.contextmanager
 def _working(ctx: CheckContext, others: Callable[[], Client] | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for _ in range(_OTHERS):
+        for _ in range(_OTHER_CLIENTS):
             holder = (others or ctx.plain_client)()
             stack.callback(holder.close)
             stack.enter_context(holder.transaction())
@@ -131,50 +132,51 @@ def _working(ctx: CheckContext, others: Callable[[], Client] | None = None) -> I
         yield
 
 
-def follower(ctx: CheckContext, client: Client, who: Callable[[], Client] | None = None) -> Client:
-    """Return another client that the pooler serves with the first one's server connection.
+def follower(ctx: CheckContext, client: Client, connect: Callable[[], Client] | None = None) -> Client:
+    """Return another client that the pooler serves on the server connection of the first.
 
-    In session mode that is the next one after the first has disconnected; without a pooler there is none, and both
-    are connected.
+    In session mode the first client disconnects, and the next one gets its server connection. Without a pooler both
+    clients are connected, each on its own server connection.
 
-    :param who: connects another client; one of the application by default.
+    :param connect: connects the other client; by default a client of the application.
     :raises NotExercisedError: when no other client got that server connection.
     """
     if ctx.mode is PoolMode.SESSION:
-        return successor(ctx, client, who)
-    return neighbour(ctx, client, (who or ctx.plain_client)())
+        return successor(ctx, client, connect)
+    return neighbour(ctx, client, (connect or ctx.plain_client)())
 
 
-def successor(ctx: CheckContext, client: Client, who: Callable[[], Client] | None = None) -> Client:
-    """Let a client disconnect, and return the next one that the pooler serves with its server connection.
+def successor(ctx: CheckContext, client: Client, connect: Callable[[], Client] | None = None) -> Client:
+    """Disconnect a client, and return the next one that the pooler serves on its server connection.
 
-    :raises NotExercisedError: when no other client got it.
+    :param connect: connects the next client; by default a client of the application.
+    :raises NotExercisedError: when no other client got that server connection.
     """
-    who = who or ctx.plain_client
+    connect = connect or ctx.plain_client
     before = client.server_pid()
     client.close()
-    if ctx.mode is None:  # there is nothing to hand on: a server connection ends with its client
-        # a busy server takes a moment to end it, and its locks with it
-        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _WAITING_S)
-        other = who()
-        how = "the first client disconnects, and so does its server connection"
+    if ctx.mode is None:  # without a pooler the server connection ends with its client
+        # a busy server needs a moment to end it and to release its locks
+        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _DEADLINE_S)
+        other = connect()
+        how = "the first client disconnects, and its server connection ends"
     elif ctx.mode is PoolMode.SESSION:
-        other = _client_on(ctx, before, who)
+        other = _client_on(ctx, before, connect)
         how = "the first client disconnects, the second gets its server connection"
     else:
-        other = who()
+        other = connect()
         how = "the first client disconnects, the second gets its server connection"
         if (after := other.server_pid()) != before:
-            raise NotExercisedError(f"could not get the released server connection {before} again, but {after}")
+            raise NotExercisedError(f"the next client got the server connection {after}, not the released {before}")
     ctx.probed(how, before, other.server_pid())
     return other
 
 
 def neighbour(ctx: CheckContext, client: Client, other: Client | None = None) -> Client:
-    """Return another client while the first is connected and idle: on its server connection, if the mode shares them.
+    """Return another client while the first one is connected and idle; in modes that share, on its server connection.
 
-    :param other: who that is; a new client of the application by default.
-    :raises NotExercisedError: when the mode shares server connections, and this other client got one of its own.
+    :param other: the other client; by default a new client of the application.
+    :raises NotExercisedError: when the mode shares server connections, and the other client got another one.
     """
     mine = client.server_pid()
     other = other or ctx.plain_client()
@@ -189,7 +191,7 @@ def neighbour(ctx: CheckContext, client: Client, other: Client | None = None) ->
 
 @contextlib.contextmanager
 def _busy(ctx: CheckContext, pid: int, others: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Occupy server connections until this one is among them; one at least stays free."""
+    """Occupy server connections until this one is among them; at least one stays free."""
     size = ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 1
     with contextlib.ExitStack() as stack:
         for _ in range(size - 1):
@@ -207,7 +209,7 @@ def _occupy(ctx: CheckContext, holder: Client, stack: contextlib.ExitStack) -> i
     if ctx.mode is not PoolMode.STATEMENT:
         stack.enter_context(holder.transaction())
         return holder.server_pid()
-    # a statement that waits for a lock which only the direct connection gives back: there are no transaction blocks
+    # statement mode has no transaction blocks: a statement waits for a lock that the direct connection holds
     key = secrets.randbits(62)
     ctx.admin.value("SELECT pg_advisory_lock(%s)", [key])
     stack.callback(finish, holder)
@@ -217,9 +219,9 @@ def _occupy(ctx: CheckContext, holder: Client, stack: contextlib.ExitStack) -> i
 
 
 def waiting_pid(ctx: CheckContext, text: str) -> int:
-    """Return the pid of the backend whose statement holds this text, and waits for a lock or for time to pass.
+    """Return the pid of the server process whose statement contains a text and waits for a lock or for time to pass.
 
-    :raises NotExercisedError: when none does.
+    :raises NotExercisedError: when no such statement waits within five seconds.
     """
 
     def waiting() -> int:
@@ -229,19 +231,22 @@ def waiting_pid(ctx: CheckContext, text: str) -> int:
             [text],
         )
         if not found:
-            raise NotYet("nobody waits")
+            raise NotYet("no statement waits")
         return int(found[0][0])
 
     try:
-        return poll(waiting, what="a statement that waits for its lock", deadline_s=_WAITING_S)
+        return poll(waiting, what="a statement that waits for its lock", deadline_s=_DEADLINE_S)
     except TimedOutError as error:
         raise NotExercisedError(f"could not make a statement wait: {error.what}") from None
 
 
 def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -> None:
-    """Wait for an answer on the direct connection.
+    """Poll a query on the direct connection until it returns a value.
 
-    :raises NotExercisedError: when it does not come.
+    :param question: a query; the first column of its first row counts.
+    :param answer: the value to wait for.
+    :param deadline_s: seconds.
+    :raises NotExercisedError: when the deadline passed.
     """
 
     def probe() -> None:
@@ -255,5 +260,8 @@ def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -
 
 
 def waiters_at(gate: int) -> str:
-    """Return the question how many statements wait for an advisory lock."""
+    """Return a query for :func:`until`: the number of statements that wait for an advisory lock.
+
+    :param gate: the key of the lock, of 32 bits.
+    """
     return f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"

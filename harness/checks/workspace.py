@@ -1,4 +1,4 @@
-"""A standing lab made ready for checks: a template database with the trail, and a clone for each check."""
+"""A running lab that is ready for checks: a template database with the trail, and a clone of it for each check."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
 
 _TEMPLATE = "harness_template"
-#: of the memory for data, how much databases may take that nobody needs any more
+#: the share of the memory for data that databases of finished checks may take
 _LEFT = 0.5
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
-#: longer than any deadline within it
+#: longer than any deadline of the host's start
 _HOST_STARTS_S = 90.0
 
 
 class Workspace:
-    """Provisions once, on the direct connection, then gives each check a database of its own."""
+    """Provisions a template database once, on the direct connection, then makes a clone of it for each check."""
 
     def __init__(self, lab: Lab, target: AuditTarget, fixtures: Fixtures) -> None:
         """Install the trail and the fixture tables in the template database.
 
-        :raises DatabaseError: naming file, line and SQLSTATE.
+        :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
         self.target = target
-        #: what putting capture on each fixture table came to: `done`, or the error
+        #: the fixture tables by name: `done` when capture is attached, else the error
         self.attached: dict[str, str] = {}
         self._thread = local()
-        self._chores: list[Client] = []
+        self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
-        #: a server was found ended, or its memory full
+        #: whether a server had ended, or its memory was full, when a check last asked
         self._failed = False
-        #: by databases that nobody needs any more
+        #: the size of the databases of finished checks that are not dropped
         self._left_bytes = 0
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
         owner = lab.roles.owner.name
         try:
-            create_database(self._chore(), _TEMPLATE, owner=owner)
+            create_database(self._admin(), _TEMPLATE, owner=owner)
             with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
                 target.install_in(client)
                 run_files(client, [fixtures.sql])
@@ -79,7 +79,7 @@ class Workspace:
             ) from None
 
     def _attach(self, client: Client, fixtures: Fixtures) -> None:
-        """Attach the fixture tables. Where that fails for one of them, the checks of that table tell."""
+        """Attach the fixture tables. If attaching one of them fails, the checks that use it report it."""
         tables = dict.fromkeys(fixtures.attached, False) | dict.fromkeys(fixtures.attached_with_changed_from, True)
         for table, changed_from in tables.items():
             try:
@@ -87,9 +87,9 @@ class Workspace:
                     self.target.attach(client, table, changed_from=changed_from)
             except SqlError as error:
                 self.attached[table] = describe(error)
-                if table == fixtures.attached[0]:  # an ordinary table: here the statement is at fault
+                if table == fixtures.attached[0]:  # an ordinary table: an error is the fault of the statement
                     raise DatabaseError(
-                        f"statements.attach does not run for {table}: {describe(error)}",
+                        f"statements.attach failed for {table}: {describe(error)}",
                         where=at_key(self.target.where, "attach"),
                         hint=error.diag.message_hint or "",
                     ) from None
@@ -97,27 +97,28 @@ class Workspace:
                 self.attached[table] = "done"
 
     def new_database(self, name: str, template: str | None = None) -> None:
-        create_database(self._chore(), name, owner=self._lab.roles.owner.name, template=template)
+        """Create a database that belongs to the owner: a clone of the template, or an empty one."""
+        create_database(self._admin(), name, owner=self._lab.roles.owner.name, template=template)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database; where memory allows it is left until the topology ends, which takes it along at once."""
+        """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""
         try:
             if self._left_bytes >= self._may_be_left_bytes:
-                drop_database(self._chore(), name)
-            elif self._left_bytes + (size := leave_database(self._chore(), name)) <= self._may_be_left_bytes:
+                drop_database(self._admin(), name)
+            elif self._left_bytes + (size := leave_database(self._admin(), name)) <= self._may_be_left_bytes:
                 with self._starting:
                     self._left_bytes += size
-            else:  # a large one, while there is still room for ordinary ones
-                drop_database(self._chore(), name)
+            else:  # a large database, while there is still room for ordinary ones
+                drop_database(self._admin(), name)
         except SqlError:
             pass
         except HarnessError:
-            if not self._lab.is_closed:  # a lab that is torn down takes it along
+            if not self._lab.is_closed:  # a closing lab removes its databases
                 raise
 
     @contextlib.contextmanager
     def context(self, check: str) -> Iterator[CheckContext]:
-        """Give a check a database that nobody else uses; it is dropped afterwards."""
+        """Return a context with a database of its own, which is dropped afterwards."""
         name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
         self.new_database(name, _TEMPLATE)
         ctx = CheckContext(self._lab, self.target, name, self)
@@ -125,12 +126,12 @@ class Workspace:
             yield ctx
         finally:
             ctx.close()
-            # ends the pooler's idle server connections to it, too
+            # ends the pooler's idle server connections to it as well
             self.drop_database(name)
 
     @contextlib.contextmanager
     def host_context(self) -> Iterator[CheckContext]:
-        """Give a check the reference host's database, which other checks use, too."""
+        """Return a context with the database of the reference host, which other checks use as well."""
         ctx = CheckContext(self._lab, self.target, HOST_DATABASE, self)
         try:
             yield ctx
@@ -138,24 +139,24 @@ class Workspace:
             ctx.close()
 
     def why_nothing_runs(self) -> str:
-        """Return why no check can run any more, once a check found that; "" when the servers are back."""
+        """Return why no check can run, once a check found a failure; "" when the servers are healthy again."""
         return self.own_failure() if self._failed else ""
 
     def own_failure(self) -> str:
-        """Return why servers failed their clients where the harness is at fault: one ended, or its memory is full."""
-        found = self._find_failure()
-        self._failed = bool(found)
-        return found
+        """Return the failure of the harness's own servers: one has ended, or its memory is full. "" when healthy."""
+        failure = self._find_failure()
+        self._failed = bool(failure)
+        return failure
 
     def _find_failure(self) -> str:
         for service in self._lab.services:
             if not (state := service.state()).running:
-                return f"the service {service.name} does not run: {state.detail}"
+                return f"the service {service.name} is not running: {state.detail}"
         full = _NO_SPACE in self._lab.postgres.logs()
         return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
 
     def start_host(self) -> None:
-        """Start the reference host in the background, once; callers of `site` block until it is ready."""
+        """Start the reference host in the background, once. Callers of `site` block until it is ready."""
         with self._starting:
             if self._host is None:
                 pool = ThreadPoolExecutor(1, thread_name_prefix=f"host-{self._lab.topology.name}")
@@ -163,37 +164,38 @@ class Workspace:
                 pool.shutdown(wait=False)
 
     def end_host(self) -> None:
-        """End the reference host, if it was started: idle, it would go on to look for jobs."""
+        """Stop the reference host if it was started: an idle host would continue to poll for jobs."""
         if self._host and self._host.exception() is None:
             self._host.result()[1].close()
 
     def site(self) -> Site:
-        """Return the reference host.
+        """Return the reference host, once it is ready.
 
-        :raises NotExercisedError: when it could not be started, saying why.
+        :raises NotExercisedError: with the reason, when it could not be started.
         """
         self.start_host()
         try:
             return cast("Future[tuple[Site, HostService]]", self._host).result()[0]
         except HarnessError as error:
-            raise NotExercisedError(f"the reference host does not run here: {error.what}") from None
+            raise NotExercisedError(f"the reference host could not be started: {error.what}") from None
 
     def forget_connections(self) -> None:
-        """Connect anew for the next chore: the server was restarted."""
-        for client in self._chores:
+        """Open new connections from now on, because the server was restarted."""
+        for client in self._admin_clients:
             client.close()
-        self._chores.clear()
+        self._admin_clients.clear()
 
     def close(self) -> None:
-        if self._host:  # it is removed with the lab; nobody may be starting it then
+        """Close the workspace's own connections, once the host is no longer starting: the lab removes it."""
+        if self._host:
             wait([self._host], timeout=_HOST_STARTS_S)
-        for client in self._chores:
+        for client in self._admin_clients:
             client.close()
 
-    def _chore(self) -> Client:
-        """Return this thread's connection for creating and dropping databases."""
+    def _admin(self) -> Client:
+        """Return the connection of this thread that creates and drops databases."""
         client: Client | None = getattr(self._thread, "client", None)
         if client is None or client.closed:
             client = self._thread.client = self._lab.connect_admin()
-            self._chores.append(client)
+            self._admin_clients.append(client)
         return client

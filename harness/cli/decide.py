@@ -1,37 +1,57 @@
-"""`decide`: whether the evidence lets a workflow be rolled out. The answer on stdout."""
+"""`decide`: whether the evidence allows the rollout of a workflow. The answer is on stdout."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
+from harness.cli import completion, options
+from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import ExitCode
 from harness.cli.filling import report_of
-from harness.cli.planning import evidence_here
-from harness.cli.recap import EXIT_ISSUE
+from harness.cli.invocation import Invocation, command
 from harness.config import nearest
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from harness.cli.context import Context
+    from collections.abc import Sequence
 
 
-def decide(context: Context, arguments: Namespace) -> int:
-    """Say of each workflow whether the evidence decides for it; exit 1 where one is not decided for yet."""
-    settings = context.settings
-    known = {each.name for each in settings.workflows}
+@command(
+    "decide",
+    section="Evidence",
+    examples=("harness decide", "harness decide publishing"),
+    exit_codes=(
+        ("0", "every workflow: yes"),
+        ("1", "at least one workflow: not yet"),
+        ("2", "invalid usage or configuration"),
+    ),
+)
+@click.argument(
+    "workflows",
+    nargs=-1,
+    metavar="[WORKFLOW]...",
+    shell_complete=completion.workflow_names,
+    help="names from harness.toml; all by default",
+)
+@options.reading
+def decide(invocation: Invocation, workflows: Sequence[str]) -> int:
+    """Say whether the evidence allows the rollout of a workflow, and what is missing."""
+    settings = invocation.settings
+    known = {workflow.name for workflow in settings.workflows}
     if not known:
-        raise UsageError("there is no workflow to decide on", hint="declare one in harness.toml: [[workflows]]")
-    for name in arguments.workflows:
+        raise UsageError("harness.toml declares no workflow", hint="declare one in harness.toml: [[workflows]]")
+    for name in workflows:
         if name not in known:
-            raise UsageError(f"there is no workflow {name!r}", hint=nearest(name, known))
-    data = report_of(evidence_here(settings), settings)
-    chosen = [each for each in data.decisions if not arguments.workflows or each.workflow in arguments.workflows]
-    for each in chosen:
-        sys.stdout.write(f"{each.workflow} on {each.release}: {each.answer}\n")
-        for conjunct in each.conjuncts:
+            raise UsageError(f"unknown workflow {name!r}", hint=nearest(name, known))
+    decisions = report_of(evidence_here(settings), settings).decisions
+    chosen = [decision for decision in decisions if not workflows or decision.workflow in workflows]
+    for decision in chosen:
+        sys.stdout.write(f"{decision.workflow} on {decision.release}: {decision.answer}\n")
+        for conjunct in decision.conjuncts:
             sys.stdout.write(f"  {'holds  ' if conjunct.held else 'missing'}  {conjunct.name}\n")
             for sentence in conjunct.missing:
-                sys.stdout.write(f"           {context.redactor(sentence)}\n")
-    return 0 if all(each.answer == "yes" for each in chosen) else EXIT_ISSUE
+                sys.stdout.write(f"           {invocation.redactor(sentence)}\n")
+    return ExitCode.OK if all(decision.answer == "yes" for decision in chosen) else ExitCode.ISSUE

@@ -1,4 +1,4 @@
-"""`verify --environment`: what is safe where others work."""
+"""`verify --environment`: the checks that are safe in an environment that others use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
+from harness.cli.evidence import evidence_here
 from harness.cli.filling import fill, preflight_of
-from harness.cli.planning import declared_as, evidence_here, new_record, plan_environment
-from harness.cli.recap import exit_code, recap, say_issues, say_where
+from harness.cli.planning import declared_as, new_record, plan_environment
+from harness.cli.recap import exit_code, print_recap, say_issues, say_where
+from harness.cli.selection import print_plan
 from harness.config import nearest
 from harness.errors import UsageError
 from harness.events import RunEnded, RunStarted
@@ -20,42 +22,49 @@ from harness.store import RunStore, new_run_id, read_run, require_writable
 from harness.suites.catalogue import whole_catalogue
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from harness.checks.registry import Check
-    from harness.cli.context import Context
+    from harness.cli.invocation import Invocation
     from harness.cli.settings import Settings
     from harness.model import PlannedCheck
 
+_NOT_SAFE = "Not run: not safe in an environment that others use"
+_EFFECTS = {
+    Safety.NO: _NOT_SAFE,
+    Safety.READS: "reads",
+    Safety.WRITES: "writes to the canary table or the scratch schema",
+    Safety.PATH: "runs a declared path",
+}
 
-def verify_environment(context: Context, arguments: Namespace, checks: tuple[Check, ...]) -> int:
-    settings, name = context.settings, arguments.environment
-    if arguments.topologies:
-        raise UsageError("found topologies and --environment; needed one or the other")
+
+def verify_environment(
+    invocation: Invocation, name: str, checks: tuple[Check, ...], *, dry_run: bool, strict: bool
+) -> int:
+    """Verify an environment of harness.toml.
+
+    :raises UsageError: for an unknown environment, or when no check applies to it.
+    """
+    settings = invocation.settings
     if name not in settings.environments:
-        raise UsageError(
-            f"there is no environment {name!r}",
-            hint=nearest(name, settings.environments)
-            if settings.environments
-            else f"declare it in harness.toml: [environments.{name}]",
-        )
+        declare = f"declare it in harness.toml: [environments.{name}]"
+        hint = nearest(name, settings.environments) if settings.environments else declare
+        raise UsageError(f"unknown environment {name!r}", hint=hint)
     plan = plan_environment(name, checks, settings)
     if not plan:
-        raise UsageError(f"nothing of what was asked for is there to be verified in {name}")
-    if arguments.dry_run:
-        _print_plan(plan, settings)
+        raise UsageError(f"no selected check runs in the environment {name}")
+    if dry_run:
+        _print_effects(plan, settings)
         return 0
-    preflight_of(settings)  # a project that is not there is told before anything is written to
-    environment = resolve(name, settings.environments[name], os.environ, context.redactor)
-    taken = {row.path.name for row in plan if row.path}
+    preflight_of(settings)  # a mistake in [preflight] is an error before anything is written
+    environment = resolve(name, settings.environments[name], os.environ, invocation.redactor)
+    planned = {row.path.name for row in plan if row.path}
     paths = tuple(
-        looked_up(each, os.environ, context.redactor) if each.name in taken else each for each in settings.paths
+        looked_up(path, os.environ, invocation.redactor) if path.name in planned else path for path in settings.paths
     )
     require_writable(settings.reports)
-    store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), context.redactor)
-    tell = context.terminal
+    store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), invocation.redactor)
+    terminal = invocation.terminal
     try:
-        tell(RunStarted(store.record, str(store.folder)))
+        terminal(RunStarted(store.record, str(store.folder)))
         run = EnvironmentRun(
             environment,
             plan,
@@ -63,47 +72,37 @@ def verify_environment(context: Context, arguments: Namespace, checks: tuple[Che
             settings.target,
             settings.known_issues,
             store,
-            context.redactor,
-            tell,
+            invocation.redactor,
+            terminal,
             declared_as=declared_as(name, settings),
         )
-        with context.signals.deferred_to(run.interrupt):
+        with invocation.signals.deferred_to(run.interrupt):
             run.execute()
     finally:
-        tell(RunEnded(store.record))
+        terminal(RunEnded(store.record))
         store.close()
     done = read_run(store.folder)
     rendered = fill(evidence_here(settings), settings)
-    recap([done])
-    say_where(context, done.folder, rendered)
-    say_issues(context, [done])
-    return exit_code(context, [done], strict=arguments.strict)
+    print_recap(done)
+    say_where(invocation, done.folder, rendered)
+    say_issues(invocation, done.answers())
+    return exit_code(invocation, done.answers(), [done], strict=strict)
 
 
-def _print_plan(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
-    """Say what would be done; what is not safe there is counted."""
-    environment_safety = {each.id: each.environment_safety for each in settings.catalogue.checks}
-    paths = {each.name: each for each in settings.paths}
-    left_out = 0
-    for row in plan:
-        does = _DOES[environment_safety[row.check]]
-        if row.path:
-            path = paths[row.path.name]
-            if path.not_applicable:
-                does = f"N/A: {path.not_applicable}"
-            elif row.path.aspect == "no-trigger" or (row.path.aspect == "failure" and path.fails is None):
-                does = "Not run: not safe where others work"
-        if environment_safety[row.check] is Safety.NO:
-            left_out += 1
-        else:
-            sys.stdout.write(f"{row.topology:<12} {row.check}  {does}\n")
-    if left_out:
-        sys.stdout.write(f"and {left_out} more: {_DOES[Safety.NO]}\n")
+def _print_effects(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
+    """Print what each row would do to the environment; count the checks that are not safe there."""
+    safety = {check.id: check.environment_safety for check in settings.catalogue.checks}
+    shown = [row for row in plan if safety[row.check] is not Safety.NO]
+    print_plan(shown, (_effect(row, safety[row.check], settings) for row in shown))
+    if unsafe := len(plan) - len(shown):
+        sys.stdout.write(f"and {unsafe} more: {_NOT_SAFE}\n")
 
 
-_DOES = {
-    Safety.NO: "Not run: not safe where others work",
-    Safety.READS: "reads",
-    Safety.WRITES: "writes to the canary table or the scratch schema",
-    Safety.PATH: "takes a declared path",
-}
+def _effect(row: PlannedCheck, safety: Safety, settings: Settings) -> str:
+    if row.path:
+        path = next(path for path in settings.paths if path.name == row.path.name)
+        if path.not_applicable:
+            return f"N/A: {path.not_applicable}"
+        if row.path.aspect == "no-trigger" or (row.path.aspect == "failure" and path.fails is None):
+            return _NOT_SAFE
+    return _EFFECTS[safety]

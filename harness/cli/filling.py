@@ -1,11 +1,11 @@
-"""Filling the tables: from evidence and from what the project declares, into files and into documents."""
+"""Filling the tables, from evidence and from declarations, into files and into documents."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.preflight.gates import PreflightRow, preflight
+from harness.preflight.gates import GateResult, preflight
 from harness.report.render import fragments, render
 from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def fill(evidence: Evidence, settings: Settings) -> list[Path]:
-    """Fill the tables. Another audit target than the reference has a folder of its own: it never mixes with it."""
+    """Render the tables into the folder of the audit target, and return the files."""
     return render(report_of(evidence, settings), settings.rendered)
 
 
 def report_of(evidence: Evidence, settings: Settings) -> Report:
+    """Return the tables as data."""
     declared = Declared(
         target_summary=settings.target.summary,
         attestations=settings.attestations,
-        environments={name: each.compare_with for name, each in settings.environments.items()},
+        environments={name: environment.compare_with for name, environment in settings.environments.items()},
         readiness=settings.readiness,
         workflows=settings.workflows,
         preflight=preflight_of(settings),
@@ -32,13 +33,17 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
     return build_report(evidence, settings.rendered, declared)
 
 
-def preflight_of(settings: Settings) -> tuple[PreflightRow, ...]:
-    """Fill the distribution preflight; nothing where none is declared.
+def preflight_of(settings: Settings) -> tuple[GateResult, ...]:
+    """Return the rows of the distribution preflight; none without a declaration in harness.toml.
 
-    :raises ConfigError: for a project that is not there, or is none.
+    :raises ConfigError: for a folder that is missing or not a project.
     """
     return preflight(settings.preflight, Path.cwd()) if settings.preflight else ()
 
 
 def put_into(document: Path, evidence: Evidence, settings: Settings, *, check: bool) -> bool:
+    """Fill the tables of a document between their markers, and return whether they were up to date.
+
+    :param check: leave the document unchanged.
+    """
     return into(document, fragments(report_of(evidence, settings)), check=check)

@@ -1,210 +1,149 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print. Every error ends here, as one message and an exit code."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from harness.cli import audit, decide, execute, identify, inspect, lint, verify
-from harness.cli.context import Context
-from harness.cli.settings import read_settings
+import click
+
+from harness.cli import audit, completion, decide, identify, lint, listing, machine, prove, report, verify
+from harness.cli import exec as exec_
+from harness.cli.exit_codes import MEANINGS, ExitCode
+from harness.cli.invocation import Services
+from harness.cli.parser import Group, Option
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
-from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
-from harness.errors import HarnessError, UsageError
+from harness.cli.usage import explained
+from harness.errors import HarnessError
+from harness.provenance import provenance
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MOST_JOBS = 64
-
-_EXIT_CODES = """\
-exit codes: 0 nothing but OK, N/A and known Issues; 1 an Issue; 2 usage or configuration; 3 nothing could be
-verified, or a topology did not stand, or none of an environment's paths could be taken; 4 Not run rows under
---strict; 130 interrupted
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="harness",
-        description="Proves whether an audit trail survives the pooler in front of PostgreSQL.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-
-    listing = commands.add_parser("list", help="list topologies, suites, checks or audit targets")
-    listing.add_argument("what", nargs="?", metavar="topologies|suites|checks|targets")
-    listing.add_argument("--json", action="store_true", help="for machines")
-    listing.set_defaults(run=inspect.list_things)
-
-    for name, function, text in (
-        ("verify", verify.verify, "run the checks of topologies (all when none is named)"),
-        ("prove", verify.prove, "run every check under its controls: each must turn to Issue"),
-    ):
-        command = commands.add_parser(name, help=text, allow_abbrev=False)
-        command.add_argument("topologies", nargs="*", metavar="TOPOLOGY")
-        command.add_argument("--suite", action="append", default=[], help="only this suite; may be repeated")
-        command.add_argument("--check", action="append", default=[], help="only this check; may be repeated")
-        command.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-        if name == "verify":
-            command.add_argument(
-                "--environment",
-                metavar="NAME",
-                help="verify an environment of harness.toml instead: what is safe there",
-            )
-        _add_running(command)
-        command.set_defaults(run=function)
-
-    report = commands.add_parser("report", help="fill the tables from evidence", allow_abbrev=False)
-    report.add_argument(
-        "--from",
-        dest="from_",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="run folders to merge, also from other machines",
-    )
-    report.add_argument(
-        "--complete", action="store_true", help="first run the topologies that lack evidence for this code"
-    )
-    report.add_argument("--fresh", action="store_true", help="with --complete: run them all again")
-    report.add_argument("--markdown", action="store_true", help="also print the report to stdout, for a CI job summary")
-    report.add_argument(
-        "--into",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="also fill the tables between their markers in a document of your own; may be repeated",
-    )
-    report.add_argument("--check", action="store_true", help="with --into: only say whether it is up to date")
-    _add_running(report)
-    report.set_defaults(run=verify.report)
-
-    command = commands.add_parser(
-        "decide", help="say whether a workflow may be rolled out, or what is missing", allow_abbrev=False
-    )
-    command.add_argument("workflows", nargs="*", metavar="WORKFLOW", help="of harness.toml; all when none is named")
-    command.set_defaults(run=decide.decide)
-
-    command = commands.add_parser("matrix", help="print the CI matrix as JSON", allow_abbrev=False)
-    command.add_argument(
-        "--set",
-        dest="axis",
-        action="append",
-        metavar="PRODUCT=VERSION[,VERSION]",
-        help="a job for each of these versions, such as postgres=15,17; may be repeated",
-    )
-    command.add_argument("--all", action="store_true", help="also the topologies that are there on demand")
-    command.set_defaults(run=inspect.matrix)
-    command = commands.add_parser("images", help="pull or build the images that topologies need")
-    command.add_argument("topologies", nargs="*", metavar="TOPOLOGY")
-    _add_images(command)
-    command.set_defaults(run=inspect.images)
-    command = commands.add_parser("doctor", help="say what this machine can run, and what is in the way")
-    command.set_defaults(run=inspect.doctor)
-    command = commands.add_parser("reap", help="remove what killed runs left")
-    command.add_argument("--engine", choices=("auto", "docker", "native"))
-    command.set_defaults(run=inspect.reap)
-
-    _add_running(execute.add_command(commands))
-    lint.add_command(commands)
-    audit.add_commands(commands)
-    identify.add_command(commands)
-
-    for command in {id(each): each for each in commands.choices.values()}.values():
-        command.add_argument("--reports", metavar="DIR", help="where evidence and reports lie (default: reports)")
-        command.add_argument("--topologies-folder", metavar="DIR", help="where topology files lie")
-    return parser
+root = Group(
+    "harness",
+    help="Prove whether an audit trail survives the connection pooler in front of PostgreSQL.",
+    examples=(
+        "harness verify transaction",
+        "harness report --complete",
+        "harness identify env:DATABASE_URL",
+        'eval "$(harness completion bash)"',
+    ),
+    exit_codes=MEANINGS,
+    epilog="`harness completion` says how to complete names in bash, zsh and fish.",
+)
+for _command in (
+    verify.verify,
+    prove.prove,
+    report.report,
+    decide.decide,
+    exec_.exec_behind,
+    identify.identify,
+    lint.lint_documents,
+    audit.audit,
+    listing.list_names,
+    listing.matrix,
+    machine.doctor,
+    machine.images,
+    machine.reap,
+    completion.completion,
+):
+    root.add_command(_command)
 
 
-def _add_running(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--engine", choices=("auto", "docker", "native"), help="auto prefers Docker")
-    command.add_argument(
-        "--storage",
-        choices=tuple(map(str, StoragePolicy)),
-        help=f"where servers keep their data (default: auto: in memory, {LAB_MIB} to {ROOMY_MIB} MiB a topology, where "
-        f"{NEEDED_MIB} MiB are available, else on disk); memory: there or not at all; disk: without fsync",
-    )
-    command.add_argument("--jobs", type=_positive, metavar="N", help="checks at a time in each topology")
-    command.add_argument(
-        "--audit-target",
-        metavar="NAME|FILE.toml",
-        help="the audit trail to judge (default: reference; `list targets` says which others there are)",
-    )
-    command.add_argument(
-        "--audit-sql", action="append", metavar="FILE", help="SQL that installs the audit trail; may be repeated"
-    )
-    command.add_argument("--strict", action="store_true", help="exit 4 when a row is Not run")
-    _add_images(command)
-
-
-def _add_images(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--set", action="append", metavar="PRODUCT=VERSION", help="another version, such as postgres=15"
-    )
-    command.add_argument("--image", action="append", metavar="PRODUCT=REFERENCE", help="another image for a product")
-    command.add_argument("--image-prefix", metavar="PREFIX", help="put before image names, for mirrors")
-    command.add_argument(
-        "--pull", choices=("missing", "never", "always"), help="when to pull images (default: missing)"
+def _version(_ctx: click.Context) -> str:
+    """Return which code is running, as the evidence records it."""
+    code = provenance()
+    commit = f"{code.commit}{', with uncommitted changes' if code.dirty else ''}" if code.commit else "not a checkout"
+    return "\n".join(
+        (
+            f"pooler-harness {code.tool_version}",
+            f"commit         {commit}",
+            f"fingerprint    {code.fingerprint}",
+            f"Python         {code.python}",
+            f"psycopg        {code.psycopg}",
+        )
     )
 
 
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= _MOST_JOBS:
-        raise argparse.ArgumentTypeError(f"found {text!r}, needed a whole number from 1 to {_MOST_JOBS}")
-    return number
+click.custom_version_option(
+    _version, cls=Option, help="Show the versions of the harness, its commit, Python and psycopg, and exit."
+)(root)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; an error for users is printed, never raised."""
+    """Run one command and return its exit code; an error for users is printed, never raised.
+
+    :param arguments: without the name of the program; those of the process by default.
+    """
     if sys.stdout is None:  # closed by the caller, as in `harness verify >&-`
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- for as long as the process lives
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
     redactor = Redactor()
     terminal = Terminal(redactor)
     signals = Signals(terminal.say)
     try:
         signals.install()
-        parsed = build_parser().parse_args(arguments)
-        context = Context(read_settings(parsed), terminal, redactor, signals)
-        code: int = parsed.run(context, parsed)
+        code = _run(sys.argv[1:] if arguments is None else list(arguments), Services(terminal, redactor, signals))
         sys.stdout.flush()
     except HarnessError as error:
         terminal.close()
         terminal.say(f"harness: {error}", "bold red")
         return error.exit_code
     except BrokenPipeError:
-        # the reader of stdout left, as `harness list | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # the reader of stdout left, as in `harness list | head`
+        _discard_stdout()
+        return ExitCode.OK
     except OSError as error:
         terminal.close()
         terminal.say(f"harness: {error.filename or 'the output'}: {error.strerror or error}", "bold red")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return HarnessError.exit_code
-    except Exception:  # noqa: BLE001 -- a mistake of ours must not pass for an Issue that was found
+    except Exception:  # noqa: BLE001 -- exit code 1 would claim that a check found an Issue
         terminal.close()
-        terminal.say("harness: this is a mistake of the harness itself, please report it\n" + traceback.format_exc())
+        terminal.say("harness: internal error, please report it\n" + traceback.format_exc())
         return HarnessError.exit_code
     finally:
         terminal.close()
     return code
+
+
+def _run(arguments: list[str], services: Services) -> int:
+    """Parse the arguments and run the command.
+
+    :meth:`click.Command.main` would exit with 1 when the reader of stdout leaves, and print errors in its own form.
+
+    :raises UsageError: for arguments that click rejects.
+    """
+    program = _program()
+    answered = completion.answer_shell(root, program)
+    if answered is not None:
+        return answered
+    try:
+        with root.make_context(program, arguments, obj=services) as ctx:
+            code: int = root.invoke(ctx)
+    except click.exceptions.Exit as request:  # of --help and --version
+        return request.exit_code
+    except click.UsageError as error:
+        raise explained(error) from None
+    return code
+
+
+def _program() -> str:
+    """Return the name under which a user started this process, for help texts and hints."""
+    started = Path(sys.argv[0]) if sys.argv else Path()
+    if (started.parent.name, started.name) == ("harness", "__main__.py"):
+        return "python -m harness"
+    return started.name if started.name in completion.SCRIPTS else completion.SCRIPTS[0]
+
+
+def _discard_stdout() -> None:
+    """Redirect stdout, so that flushing it at exit raises no second error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What will run, and what is known: plans with the command that reproduces each row, and the evidence at hand."""
+"""The plan of a run: every row that it owes an answer to, with the command that reproduces the row."""
 
 from __future__ import annotations
 
@@ -13,52 +13,56 @@ import msgspec
 from msgspec.structs import replace
 
 from harness import places
-from harness.checks.execution import accept_known
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.lab.topologies import load_topologies, select, with_versions
 from harness.model import EvidenceClass, PlannedCheck, RunRecord, Topology
-from harness.provenance import fingerprint, provenance
+from harness.provenance import provenance
 from harness.redaction import MASK, Redactor
-from harness.report.evidence import Evidence, merge
-from harness.store import kept_runs, read_runs, utc_now
+from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.engine.protocol import Engine
 
 
-def named_topologies(settings: Settings, names: list[str]) -> list[Topology]:
-    """Return the named topologies; with other versions than declared they are environments of their own."""
+def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]:
+    """Return the named topologies, in the versions of `--set`; all but those on demand when none is named.
+
+    :raises UsageError: for an unknown name.
+    :raises ConfigError: for a topology file or harness.toml that names something undefined.
+    """
     known = load_topologies(settings.topologies)
-    verified = {each.id for each in settings.catalogue.checks} | set(settings.catalogue.suites())
+    verified = {check.id for check in settings.catalogue.checks} | set(settings.catalogue.suites())
     for topology in known.values():
         for name in topology.verify:
             if name not in verified:
                 raise ConfigError(
-                    f"verify: there is no suite and no check {name!r}",
+                    f"verify: unknown suite or check {name!r}",
                     where=str(settings.topologies / f"{topology.name}.toml"),
                     hint=nearest(name, verified),
                 )
         if topology.name in settings.environments:
             raise ConfigError(
-                f"environments: {topology.name} is the name of a topology; an environment needs one of its own",
+                f"environments: {topology.name} is the name of a topology, expected another name",
                 where="harness.toml",
             )
     for command in settings.commands:
         for name in command.topologies:
             if name not in known:
                 raise ConfigError(
-                    f"commands: {command.name}: there is no topology {name!r}",
+                    f"commands: {command.name}: unknown topology {name!r}",
                     where="harness.toml",
                     hint=nearest(name, known),
                 )
     for name in names:
         if name in settings.environments:
-            raise UsageError(f"{name} is an environment, and no topology", hint=f"verify --environment {name}")
+            raise UsageError(
+                f"{name} is an environment, expected a topology", hint=f"harness verify --environment {name}"
+            )
     chosen = select(known, [name.partition("+")[0] for name in names])
     return [with_versions(topology, settings.versions) for topology in chosen]
 
@@ -70,15 +74,17 @@ def plan_topologies(
     settings: Settings,
     *,
     named: bool = False,
+    under: str = "",
 ) -> tuple[PlannedCheck, ...]:
-    """Return every row with the command that reproduces it: it names whatever decides the result.
+    """Return every row with the command that reproduces it; the command names everything that decides the result.
 
-    :param named: the user asked for something by name, so it is run also where it is not what a topology is there for.
+    :param engine: None before one is chosen.
+    :param named: the user named suites or checks, so they also run in topologies whose `verify` leaves them out.
+    :param under: name of the control that every row runs under.
     """
-    extra = _options(settings, engine)
+    extra = (f" --under {under}" if under else "") + _options(settings, engine)
     shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
-
-    # where this project is installed into another, there is no such session
+    # a project that installs the harness as a package has no such Nox session
     has_sessions = shipped and Path.cwd().resolve() == places.SHIPPED.resolve()
 
     def command(topology: Topology, check: Check) -> str:
@@ -88,48 +94,47 @@ def plan_topologies(
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
         return f"python -m harness verify {base} --check {check.id}{folder}{extra}"
 
-    mine = {f"path.{each.name}" for each in settings.paths}
-    limited = {f"command.{each.name}": each.topologies for each in settings.commands if each.topologies}
-    digests = {f"command.{each.name}": _digest(each) for each in settings.commands}
+    digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
     return tuple(
-        replace(planned(topology.name, each, command(topology, each)), declared_as=digests.get(each.id, ""))
+        replace(planned(topology.name, check, command(topology, check)), declared_as=digests.get(check.id, ""))
         for topology in topologies
-        for each in checks
-        # the paths of the operator's own host are taken in the operator's environments
-        if not (each.path and f"path.{each.path.name}" in mine)
-        and topology.name.partition("+")[0] in limited.get(each.id, (topology.name.partition("+")[0],))
-        # what a topology is there for, unless the user asks for something by name
-        and (named or topology.verifies(each.id))
+        for check in checks
+        if _runs_in(check, topology, settings) and (named or topology.verifies(check.id))
     )
 
 
-def plan_environment(
-    name: str, checks: tuple[Check, ...], settings: Settings, *, everything: bool = True
-) -> tuple[PlannedCheck, ...]:
-    """Return what is owed about an environment: all checks, and of the paths those that are declared for it.
+def _runs_in(check: Check, topology: Topology, settings: Settings) -> bool:
+    """Say whether a check runs in topologies at all, and in this one, as far as harness.toml declares it."""
+    # paths of the user's own host run in the user's environments
+    if check.path and check.path.name in {path.name for path in settings.paths}:
+        return False
+    limited = {f"command.{command.name}": command.topologies for command in settings.commands if command.topologies}
+    return check.id not in limited or topology.name.partition("+")[0] in limited[check.id]
 
-    Checks are run in this order there, so those that look for what others left come last.
+
+def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -> tuple[PlannedCheck, ...]:
+    """Return the rows of an environment: all checks, and those paths that are declared for it.
+
+    The order is the order of execution. Checks that search for leftovers of others come last.
     """
     extra = _options(settings, None)
-    declared = {each.name: each for each in settings.paths}
-    found = []
-    for each in sorted(checks, key=lambda check: check.last):
-        if each.path:
-            path = declared.get(each.path.name)
+    declared = {path.name: path for path in settings.paths}
+    rows = []
+    for check in sorted(checks, key=lambda check: check.last):
+        if check.path:
+            path = declared.get(check.path.name)
             if path is None or (path.environments and name not in path.environments):
-                continue  # the reference host's paths are no paths of this host
-        elif each.id.startswith("command."):
-            continue  # commands are run behind topologies
-        elif not everything and each.safe == "no":
-            continue
-        command = f"python -m harness verify --environment {name} --check {each.id}{extra}"
-        found.append(replace(planned(name, each, command), evidence_class=EvidenceClass.HOST))
-    return tuple(found)
+                continue  # a path of the reference host, or of another environment
+        elif check.id.startswith("command."):
+            continue  # commands run behind topologies
+        command = f"python -m harness verify --environment {name} --check {check.id}{extra}"
+        rows.append(replace(planned(name, check, command), evidence_class=EvidenceClass.HOST))
+    return tuple(rows)
 
 
 def declared_as(name: str, settings: Settings) -> str:
-    """Return a digest of what harness.toml says of an environment; secrets are not in it, only their names."""
-    paths = [each for each in settings.paths if not each.environments or name in each.environments]
+    """Return a digest of the declaration of an environment; it covers the names of secrets, not their values."""
+    paths = [path for path in settings.paths if not path.environments or name in path.environments]
     return _digest([settings.environments[name], paths])
 
 
@@ -142,17 +147,17 @@ def _options(settings: Settings, engine: Engine | None) -> str:
 
 
 def chosen_options(settings: Settings) -> str:
-    """Return the options that decide what is stood up and judged, as they are typed."""
+    """Return the options that decide which servers start and which trail is judged, quoted for a shell."""
     extra = "".join(f" --set {product}={version}" for product, version in settings.versions.items())
     extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
     extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
     extra += "" if settings.target.is_reference else f" --audit-target {quote(settings.target_named)}"
-    return extra + "".join(f" --audit-sql {quote(each)}" for each in settings.target_sql)
+    return extra + "".join(f" --audit-sql {quote(path)}" for path in settings.target_sql)
 
 
 def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
     return PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check.id,
         claim=check.claim,
         section=check.section,
@@ -165,16 +170,17 @@ def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
 
 
 def exec_command(topology: str, command: tuple[str, ...], options: str = "") -> str:
-    """Return how a command that was run behind a topology is run again."""
+    """Return the command line that runs a command behind a topology again."""
     return f"python -m harness exec {topology}{options} -- {join(command)}"
 
 
 def new_record(
-    run_id: str, settings: Settings, plan: tuple[PlannedCheck, ...], engine: Engine | None = None
+    run_id: str, settings: Settings, plan: tuple[PlannedCheck, ...], engine: Engine | None = None, *, under: str = ""
 ) -> RunRecord:
     """Return the record of a run that begins.
 
-    :param engine: None where the harness stands nothing up: then the evidence is of class host.
+    :param engine: None when the harness starts no server; the evidence is then of class host.
+    :param under: name of the control that every row runs under.
     """
     return RunRecord(
         run_id=run_id,
@@ -186,68 +192,14 @@ def new_record(
         engine_version=engine.version if engine else "",
         audit_target=settings.target.identity,
         plan=plan,
-    )
-
-
-def expected(settings: Settings) -> tuple[PlannedCheck, ...]:
-    """Return the rows that a report owes an answer to."""
-    checks = settings.catalogue.checks
-    return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
-        row for name in settings.environments for row in plan_environment(name, checks, settings)
+        under=under,
     )
 
 
 def _without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a command line as evidence may keep it: the value of an option is told by the option before it."""
+    """Redact a command line for the evidence; an option decides whether the argument after it is a secret."""
     redact = Redactor()
     return tuple(
-        MASK if before.startswith("-") and MASK in redact(f"{before} {each}") else redact(each)
-        for before, each in itertools.pairwise(("", *arguments))
+        MASK if before.startswith("-") and MASK in redact(f"{before} {argument}") else redact(argument)
+        for before, argument in itertools.pairwise(("", *arguments))
     )
-
-
-def evidence_here(settings: Settings) -> Evidence:
-    """Merge what the reports folder holds about exactly this code and these topologies."""
-    code = fingerprint()
-    runs, damaged = kept_runs(settings.reports, code)
-    declared = {each.name: each for each in named_topologies(settings, [])}
-    merged = merge(
-        runs,
-        expected(settings),
-        declared=declared,
-        fingerprint=code,
-        target=settings.target.identity,
-        left_out=damaged,
-        environments={name: declared_as(name, settings) for name in settings.environments},
-    )
-    ran = set(merged.names())
-    on_demand = [each.name for each in load_topologies(settings.topologies).values() if each.on_demand]
-    serial_group = tuple(
-        f"the topology {name} is there on demand, and no run of this code has verified it"
-        for name in on_demand
-        if name not in ran
-    )
-    return with_known(replace(merged, left_out=(*merged.left_out, *serial_group)), settings)
-
-
-def evidence_from(settings: Settings, folders: list[str]) -> Evidence:
-    """Merge what run folders hold, also from other machines."""
-    runs = read_runs([Path(folder) for folder in folders])
-    return with_known(
-        merge(
-            runs,
-            expected(settings),
-            target=settings.target.identity,
-            environments={name: declared_as(name, settings) for name in settings.environments},
-        ),
-        settings,
-    )
-
-
-def with_known(evidence: Evidence, settings: Settings) -> Evidence:
-    """Mark the Issues that are accepted today, whatever was accepted when they were found."""
-    rows = tuple(
-        replace(row, result=accept_known(replace(row.result, known=None), settings.known_issues))
-        for row in evidence.rows
-    )
-    return replace(evidence, rows=rows)

@@ -1,91 +1,104 @@
-"""What is said at the end of a run: a line for each topology on stdout, then where to look, then what is wrong."""
+"""The end of a run: one line per topology on stdout, then where the evidence is, then every Issue."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+from harness.cli.exit_codes import ExitCode
 from harness.model import Status
 from harness.report.evidence import Count, Evidence, count, elapsed_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from harness.cli.context import Context
+    from harness.cli.invocation import Invocation
     from harness.model import Result
     from harness.store import StoredRun
 
-EXIT_ISSUE, EXIT_NOTHING, EXIT_NOT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
+_NARROWEST = 12
 
 
-def recap(runs: list[StoredRun]) -> None:
-    for run in runs:
-        names = list(dict.fromkeys(row.topology for row in run.record.plan))
-        for name in names:
-            results = [each for each in run.answers() if each.topology == name]
-            _recap_line(name.ljust(width(names)), count(results), elapsed_s(results))
+def print_recap(run: StoredRun) -> None:
+    names = list(dict.fromkeys(row.target for row in run.record.plan))
+    for name in names:
+        results = [result for result in run.answers() if result.target == name]
+        _print_line(name.ljust(name_width(names)), count(results), elapsed_s(results))
 
 
-def recap_evidence(evidence: Evidence) -> None:
+def print_evidence_recap(evidence: Evidence) -> None:
     for name in evidence.names():
         results = [row.result for row in evidence.of(name)]
-        _recap_line(name.ljust(width(evidence.names())), count(results), elapsed_s(results))
+        _print_line(name.ljust(name_width(evidence.names())), count(results), elapsed_s(results))
 
 
-def width(names: Iterable[str]) -> int:
-    return max([12, *map(len, names)])
+def name_width(names: Iterable[str]) -> int:
+    """Return the width of the column of topology names."""
+    return max([_NARROWEST, *map(len, names)])
 
 
-def _recap_line(name: str, counted: Count, took_s: float) -> None:
+def _print_line(name: str, counted: Count, duration_s: float) -> None:
     known = f" ({counted.known} known)" if counted.known else ""
     sys.stdout.write(
         f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
-        f"not_run={counted.not_run}  {took_s:.1f}s\n"
+        f"not_run={counted.not_run}  {duration_s:.1f}s\n"
     )
     sys.stdout.flush()
 
 
-def say_where(context: Context, folder: Path | None, paths: list[Path]) -> None:
+def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) -> None:
+    """Say where the evidence and the report are.
+
+    :param folder: the run folder, if the command made one.
+    :param paths: the rendered files.
+    """
     if folder:
-        context.terminal.say(f"evidence: {folder}")
-    context.terminal.say(
-        f"report:   {next(path for path in paths if path.suffix == '.html')} and {len(paths) - 1} more in "
-        f"{paths[0].parent}/"
-    )
+        invocation.terminal.say(f"evidence: {folder}")
+    page = next(path for path in paths if path.suffix == ".html")
+    invocation.terminal.say(f"report:   {page} and {len(paths) - 1} more files in {paths[0].parent}/")
 
 
-def say_issues(context: Context, runs: list[StoredRun]) -> None:
-    for run in runs:
-        for each in run.answers():
-            if each.status is Status.ISSUE:
-                context.terminal.say(issue_line(each))
+def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
+    """Say every Issue, known ones included, with the command that reproduces it."""
+    for result in results:
+        if result.status is Status.ISSUE:
+            kind = f"Known Issue ({result.known.link})" if result.known else "Issue"
+            invocation.terminal.say(
+                f"{kind} {result.target} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
+            )
 
 
-def issue_line(result: Result) -> str:
-    kind = f"Known Issue ({result.known.link})" if result.known else "Issue"
-    return f"{kind} {result.topology} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
+def was_interrupted(invocation: Invocation, runs: Iterable[StoredRun]) -> bool:
+    return invocation.signals.received or any(run.record.state == "interrupted" for run in runs)
 
 
-def _host_was_not_seen(run: StoredRun) -> bool:
-    """Say whether an environment was not reached, or its paths were to be taken and none was."""
+def exit_code(
+    invocation: Invocation, results: Sequence[Result], runs: Sequence[StoredRun], *, strict: bool
+) -> ExitCode:
+    """Return the exit code of a command.
+
+    :param results: every row that the command answers for.
+    :param runs: the runs that the command made.
+    """
+    if was_interrupted(invocation, runs):
+        return ExitCode.INTERRUPTED
+    if any(result.status is Status.ISSUE and result.known is None for result in results):
+        return ExitCode.ISSUE
+    not_run = [result for result in results if result.status is Status.NOT_RUN]
+    if len(not_run) == len(results):
+        return ExitCode.NOTHING_VERIFIED
+    if any(not evidence.stood for run in runs for evidence in run.record.topologies.values()):
+        return ExitCode.NOTHING_VERIFIED
+    if any(_host_not_observed(run) for run in runs if run.record.environments):
+        return ExitCode.NOTHING_VERIFIED
+    return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK
+
+
+def _host_not_observed(run: StoredRun) -> bool:
+    """Say whether an environment was not reached, or all of its declared paths are Not run or N/A."""
     if not all(found.reached for found in run.record.environments.values()):
         return True
-    mains = {(each.topology, each.check) for each in run.record.plan if each.path and not each.path.aspect}
-    taken = [each.status for each in run.answers() if (each.topology, each.check) in mains]
-    return Status.NOT_RUN in taken and not {Status.OK, Status.ISSUE} & set(taken)
-
-
-def exit_code(context: Context, runs: list[StoredRun], *, strict: bool) -> int:
-    if context.signals.received or any(run.record.state == "interrupted" for run in runs):
-        return EXIT_INTERRUPTED
-    results = [each for run in runs for each in run.answers()]
-    if any(each.status is Status.ISSUE and each.known is None for each in results):
-        return EXIT_ISSUE
-    if all(each.status is Status.NOT_RUN for each in results):
-        return EXIT_NOTHING
-    if any(not stood.stood for run in runs for stood in run.record.topologies.values()):
-        return EXIT_NOTHING
-    if any(_host_was_not_seen(run) for run in runs if run.record.environments):
-        return EXIT_NOTHING
-    return EXIT_NOT_RUN if strict and any(each.status is Status.NOT_RUN for each in results) else 0
+    paths = {(row.target, row.check) for row in run.record.plan if row.path and not row.path.aspect}
+    statuses = {result.status for result in run.answers() if (result.target, result.check) in paths}
+    return Status.NOT_RUN in statuses and not {Status.OK, Status.ISSUE} & statuses

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: end what goes on, tear down, keep the evidence, exit 130."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop what runs, remove servers, keep the evidence, exit with 130."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Signals:
     """Turns signals into an orderly end.
 
-    Outside a run a signal raises; within `deferred_to` it calls the run's own interrupt instead, so that
-    no teardown is ever torn apart by an exception from nowhere.
+    Outside a run, a signal raises. Within `deferred_to` it calls the interrupt function of the run instead: an
+    exception at an arbitrary statement would tear a teardown apart.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        """Build the handler; :meth:`install` registers it.
+
+        :param notify: called with one line of prose for each signal during a run.
+        """
+        self._notify = notify
         self._interrupt: Callable[[], None] | None = None
         self.received = False
 
     def install(self) -> None:
         for number in _SIGNALS:
-            signal.signal(number, self._hear)
+            signal.signal(number, self._handle)
 
     @contextlib.contextmanager
     def deferred_to(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Call a function for each signal within the block, in place of raising."""
         self._interrupt = interrupt
         try:
             yield
         finally:
             self._interrupt = None
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         again, self.received = self.received, True
         if self._interrupt is None:
             raise InterruptedRunError(f"interrupted by {signal.Signals(number).name}")
         self._interrupt()
-        self._say("still tearing down" if again else f"{signal.Signals(number).name}: tearing down")
+        self._notify("still tearing down" if again else f"{signal.Signals(number).name}: tearing down")

@@ -38,21 +38,21 @@ _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Statu
 
 
 class _Console(Console):
-    """A console whose reader may leave, as in `harness verify 2>&1 | head`: the run goes on without it."""
+    """A console that survives its reader: in `harness verify 2>&1 | head` the run continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        self.file = Path(os.devnull).open("w")  # noqa: SIM115 -- for as long as the process lives
+        self.file = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
 
 
 class Terminal:
-    """Listens to a run and says what happens. Everything passes the redactor."""
+    """A listener of a run that prints its events. Everything passes the redactor."""
 
     def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
         stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
         self._redact = redact
         self._quiet = quiet
-        # https://no-color.org: any value but the empty one
+        # https://no-color.org: any value except the empty string
         self._console = _Console(
             file=stream, highlight=False, soft_wrap=True, no_color=bool(os.environ.get("NO_COLOR")) or None, emoji=False
         )
@@ -60,17 +60,21 @@ class Terminal:
         self._live: Live | None = None
         self._planned: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._doing: dict[str, list[str]] = {}
+        self._running: dict[str, list[str]] = {}
         self._state: dict[str, str] = {}
-        #: rows by topology and reason
+        #: number of rows by topology and reason
         self._not_run: dict[tuple[str, str], int] = {}
 
     def say(self, text: str, style: str = "") -> None:
-        """Print prose."""
+        """Print a line of prose.
+
+        :param style: a style of rich, such as `bold red`.
+        """
         with self._lock:
             self._console.print(Text(self._redact(text), style=style))
 
     def close(self) -> None:
+        """End the live display; later lines are printed as usual."""
         with self._lock:
             if self._live:
                 self._live.stop()
@@ -78,15 +82,15 @@ class Terminal:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            self._hear(event)
+            self._show(event)
             if self._live:
                 self._live.update(self._table())
 
-    def _hear(self, event: Event) -> None:
+    def _show(self, event: Event) -> None:
         match event:
             case RunStarted(record):
                 for row in record.plan:
-                    self._planned[row.topology] = self._planned.get(row.topology, 0) + 1
+                    self._planned[row.target] = self._planned.get(row.target, 0) + 1
                 self.say(
                     f"run {record.run_id}: {len(record.plan)} rows, topologies: {', '.join(self._planned)}; "
                     f"engine {record.engine} {record.engine_version}"
@@ -102,20 +106,20 @@ class Terminal:
                 self._state[topology] = "starting"
             case LabReady(topology, evidence):
                 self._state[topology] = "verifying"
-                servers = ", ".join(f"{each.product} {each.version}" for each in evidence.services)
-                took_s = evidence.ready_ms / 1000
-                self.say(f"{topology}: ready after {took_s:.2f} s ({servers}; data {evidence.storage})")
+                servers = ", ".join(f"{service.product} {service.version}" for service in evidence.services)
+                ready_s = evidence.ready_ms / 1000
+                self.say(f"{topology}: ready after {ready_s:.2f} s ({servers}; data {evidence.storage})")
             case LabFailed(topology, reason):
-                self._state[topology] = "did not stand"
+                self._state[topology] = "did not start"
                 self.say(f"{topology}: {reason}", "bold red")
             case CheckStarted(topology, check):
-                self._doing.setdefault(topology, []).append(check)
+                self._running.setdefault(topology, []).append(check)
             case CheckFinished(result):
                 self._finished(result)
             case ControlFinished(proof):
                 self._proof(proof)
             case LabStopped(topology):
-                self._state[topology] = "torn down"
+                self._state[topology] = "stopped"
             case RunEnded():
                 self.close()
                 for (topology, reason), rows in self._not_run.items():
@@ -124,29 +128,29 @@ class Terminal:
                 self._not_run.clear()
 
     def _finished(self, result: Result) -> None:
-        self._done[result.topology] = self._done.get(result.topology, 0) + 1
-        if result.check in self._doing.get(result.topology, []):
-            self._doing[result.topology].remove(result.check)
+        self._done[result.target] = self._done.get(result.target, 0) + 1
+        if result.check in self._running.get(result.target, []):
+            self._running[result.target].remove(result.check)
         if result.status is Status.NOT_RUN:
-            reason = (result.topology, result.reason)
+            reason = (result.target, result.reason)
             self._not_run[reason] = self._not_run.get(reason, 0) + 1
-            if self._not_run[reason] > 1:  # a topology that did not stand has one reason, not fifty
+            if self._not_run[reason] > 1:  # a topology that did not start has one reason for all of its rows
                 return
-        speaks = result.status in {Status.ISSUE, Status.NOT_RUN}
-        if speaks or not (self._live or self._quiet):
+        needs_attention = result.status in {Status.ISSUE, Status.NOT_RUN}
+        if needs_attention or not (self._live or self._quiet):
             known = " (known)" if result.known else ""
-            why = f"  {result.reason}" if result.reason else ""
-            took = f"{result.duration_ms / 1000:.2f}s"
-            line = f"{result.topology:<12} {result.status + known:<8} {result.check}  {took}{why}"
+            reason_text = f"  {result.reason}" if result.reason else ""
+            duration = f"{result.duration_ms / 1000:.2f}s"
+            line = f"{result.target:<12} {result.status + known:<8} {result.check}  {duration}{reason_text}"
             self.say(line, _COLOUR[result.status] if self._console.is_terminal else "")
 
     def _proof(self, proof: Proof) -> None:
-        word = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"
-        if word == "UNPROVEN" or not (self._live or self._quiet):
-            why = f"  {proof.reason}" if proof.reason else ""
+        verdict = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"
+        if verdict == "UNPROVEN" or not (self._live or self._quiet):
+            reason = f"  {proof.reason}" if proof.reason else ""
             self.say(
-                f"{proof.topology:<12} {word:<8} {proof.check} under {proof.control}{why}",
-                "bold red" if word == "UNPROVEN" else "",
+                f"{proof.topology:<12} {verdict:<8} {proof.check} under {proof.control}{reason}",
+                "bold red" if verdict == "UNPROVEN" else "",
             )
 
     def _table(self) -> Table:
@@ -160,6 +164,6 @@ class Terminal:
                 "█" * filled + "░" * (width - filled),
                 f"{done}/{planned}",
                 self._state.get(topology, "waiting"),
-                Text(", ".join(self._doing.get(topology, [])[:3]), style="dim"),
+                Text(", ".join(self._running.get(topology, [])[:3]), style="dim"),
             )
         return table

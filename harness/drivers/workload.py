@@ -1,270 +1,72 @@
-"""The application that the drivers are compared with, and the processes that its clients are spread over.
+"""The application that runs with each driver, and the processes of its clients.
 
-Executed as `python -m harness.drivers.workload`: a job as one line of JSON on stdin, then `ready` on
-stdout, then the seconds it may take on stdin, then a list of :class:`Share` as one line of JSON on stdout.
-The password is on stdin only. Loading a driver takes longer than running it, so it is loaded once, and a process is
-forked for each share of the clients. All of them end when stdin does, so that they outlive nobody.
+`python -m harness.drivers.workload` speaks lines: it reads a job as JSON from stdin and writes `ready` to stdout. It
+then reads its time limit in seconds, and writes a list of :class:`Share` as JSON. The password is on stdin only.
 
-Clients send one of four texts and one number; the answer names both. The texts take and return the same
-types, so that the text of somebody else, run under a name that two drivers both made up, raises no error
-anywhere: only the answer tells. Each client begins with another text, or goes the other way round, so that
-the first name that a driver makes up stands for something else in every process.
+Loading a driver takes longer than running it. The driver is therefore loaded once, and a process is forked for each
+share of the clients. All processes end when stdin is closed, so that they do not outlive the harness.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from harness.database import Endpoint
+from harness.drivers.queries import Query, queries_of
+from harness.drivers.sessions import SESSIONS, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
 READY = "ready"
-#: the key of an example of an answer that was not the client's own
+#: the key of the example of a wrong answer
 WRONG = "wrong result"
 
-#: Few, because psycopg prepares late and forgets everything when a transaction is undone: of sixty queries
-#: enough have to be left for what is prepared.
-TOPICS = ("order", "invoice", "customer", "shipment")
-#: Above the range of smallint: psycopg declares a number as the smallest type that holds it, and a type
-#: that differs between two numbers would make two statements of one.
-_FIRST_NUMBER = 100_000
 #: every tenth query begins a transaction of two
 _TRANSACTION_EVERY = 10
-#: a client that is not let in this often in a row stays out, if nobody is: no server is to lock the role for it
+#: a client stops after this many refused logins in a row, if no client was let in: a server might lock the role
 _REFUSALS = 5
-#: no refusals: SQLAlchemy asks the server about itself when it connects, and is in when this goes wrong
+#: these errors of a login are not refusals: SQLAlchemy sends queries when it connects, and their statements collide
 _COLLISIONS = ("26000", "42P05")
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """The work of one driver."""
+    """The work for one driver."""
 
     driver: str
     endpoint: Endpoint
-    #: the clients of each process, by their number among those of all processes
+    #: the clients of each process, by their number among the clients of all processes
     shares: tuple[tuple[int, ...], ...]
-    #: how many queries each client asks
+    #: of each client
     queries: int
 
 
 class Share(Struct, frozen=True, kw_only=True):
-    """What the clients of one worker process saw."""
+    """The results of the clients of one process."""
 
     queries: int
-    #: by SQLSTATE, or by the exception's class where there is none
+    #: counts by SQLSTATE, or by the exception's class without one
     errors: dict[str, int]
     wrong: int
-    #: the first of each kind
+    #: the first message of each kind of error, and of wrong answers
     examples: dict[str, str]
     server_pids: tuple[int, ...]
     duration_s: float
 
 
-class Query(Struct, frozen=True):
-    """One of the texts, and its number."""
-
-    topic: str
-    number: int
-
-    def sql(self, placeholder: str) -> str:
-        # CAST and not `::`, which SQLAlchemy's text() would take for the end of the placeholder
-        return f"SELECT '{self.topic} ' || CAST({placeholder} AS integer), pg_backend_pid()"
-
-    def answer(self) -> str:
-        return f"{self.topic} {self.number}"
-
-
-def questions(client: int, count: int) -> list[Query]:
-    """Return what a client asks, in order."""
-    first, way = client % len(TOPICS), 1 if client // len(TOPICS) % 2 == 0 else -1
-    return [
-        Query(TOPICS[(first + way * each) % len(TOPICS)], _FIRST_NUMBER + client * count + each)
-        for each in range(count)
-    ]
-
-
-# --- the drivers ----------------------------------------------------------------------------------
-
-
-class Session(Protocol):
-    """One client's connection, as one driver makes it."""
-
-    async def open(self) -> None: ...
-
-    def usable(self) -> bool:
-        """Say whether it is open, and in no transaction that a failure left behind."""
-
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        """Return what a query without company is asked in."""
-
-    def transaction(self) -> AbstractAsyncContextManager[object]: ...
-
-    async def ask(self, query: Query) -> Sequence[Any] | None:
-        """Return the row of the answer."""
-
-    async def close(self) -> None: ...
-
-
-# The drivers are loaded by name: a process loads the one that it runs, and nothing here needs the others
-# to be installed.
-
-
-class PsycopgSession:
-    """psycopg 3, in autocommit mode; the asyncio side, which prepares as the other one does."""
-
-    def __init__(self, endpoint: Endpoint, **settings: object) -> None:
-        self._psycopg = importlib.import_module("psycopg")
-        self._endpoint = endpoint
-        self._settings = settings
-        self._connection: Any = None
-
-    async def open(self) -> None:
-        to = self._endpoint
-        self._connection = await self._psycopg.AsyncConnection.connect(
-            host=to.host,
-            port=to.port,
-            user=to.user,
-            password=to.password,
-            dbname=to.dbname,
-            autocommit=True,
-            **self._settings,
-        )
-
-    def usable(self) -> bool:
-        connection, idle = self._connection, self._psycopg.pq.TransactionStatus.IDLE
-        return connection is not None and not connection.closed and connection.info.transaction_status == idle
-
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        return contextlib.nullcontext()
-
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        block: AbstractAsyncContextManager[object] = self._connection.transaction()
-        return block
-
-    async def ask(self, query: Query) -> Sequence[Any] | None:
-        cursor = await self._connection.execute(query.sql("%s"), (query.number,))
-        row: Sequence[Any] | None = await cursor.fetchone()
-        return row
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-
-
-class AsyncpgSession:
-    """A plain asyncpg connection."""
-
-    def __init__(self, endpoint: Endpoint, **settings: object) -> None:
-        self._asyncpg = importlib.import_module("asyncpg")
-        self._endpoint = endpoint
-        self._settings = settings
-        self._connection: Any = None
-
-    async def open(self) -> None:
-        to = self._endpoint
-        self._connection = await self._asyncpg.connect(
-            host=to.host, port=to.port, user=to.user, password=to.password, database=to.dbname, **self._settings
-        )
-
-    def usable(self) -> bool:
-        connection = self._connection
-        return connection is not None and not connection.is_closed() and not connection.is_in_transaction()
-
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        return contextlib.nullcontext()
-
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        block: AbstractAsyncContextManager[object] = self._connection.transaction()
-        return block
-
-    async def ask(self, query: Query) -> Sequence[Any] | None:
-        row: Sequence[Any] | None = await self._connection.fetchrow(query.sql("$1"), query.number)
-        return row
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-
-
-class SqlalchemySession:
-    """An engine of SQLAlchemy in its default settings, one for each client so that each has a connection.
-
-    SQLAlchemy knows no query outside a transaction unless it is told to, so none is here either. The engine
-    itself replaces a connection that was closed.
-    """
-
-    def __init__(self, endpoint: Endpoint, dialect: str) -> None:
-        self._sqlalchemy = importlib.import_module("sqlalchemy")
-        create = importlib.import_module("sqlalchemy.ext.asyncio").create_async_engine
-        self._engine: Any = create(
-            self._sqlalchemy.URL.create(
-                f"postgresql+{dialect}",
-                host=endpoint.host,
-                port=endpoint.port,
-                username=endpoint.user,
-                password=endpoint.password,
-                database=endpoint.dbname,
-            )
-        )
-        self._connection: Any = None
-        self._opened = False
-
-    async def open(self) -> None:
-        async with self._engine.connect():
-            self._opened = True
-
-    def usable(self) -> bool:
-        return self._opened
-
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        return self.transaction()
-
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> Any:
-        async with self._engine.begin() as self._connection:
-            yield
-
-    async def ask(self, query: Query) -> Sequence[Any] | None:
-        text = self._sqlalchemy.text(query.sql(":number"))
-        result = await self._connection.execute(text, {"number": query.number})
-        row: Sequence[Any] | None = result.first()
-        return row
-
-    async def close(self) -> None:
-        await self._engine.dispose()
-
-
-SESSIONS: dict[str, Callable[[Endpoint], Session]] = {
-    "psycopg": PsycopgSession,
-    "psycopg-unprepared": partial(PsycopgSession, prepare_threshold=None),
-    "asyncpg": AsyncpgSession,
-    "asyncpg-uncached": partial(AsyncpgSession, statement_cache_size=0),
-    "sqlalchemy-psycopg": partial(SqlalchemySession, dialect="psycopg"),
-    "sqlalchemy-asyncpg": partial(SqlalchemySession, dialect="asyncpg"),
-}
-
-
-# --- the application ------------------------------------------------------------------------------
-
-
 class Tally:
-    """What the clients of this process have seen so far."""
+    """Counts the results of the clients of this process."""
 
     def __init__(self) -> None:
         self.queries = 0
@@ -273,9 +75,9 @@ class Tally:
         self.examples: dict[str, str] = {}
         self.server_pids: set[int] = set()
 
-    def failed(self, error: BaseException) -> str:
-        """Count an error and return its kind."""
-        # SQLAlchemy wraps what the driver raised
+    def add_error(self, error: BaseException) -> str:
+        """Count an exception of a driver and return its kind."""
+        # SQLAlchemy wraps the exceptions of the driver
         cause = getattr(error, "orig", None) or error
         kind: str = getattr(cause, "sqlstate", None) or type(cause).__name__
         self.count(kind, str(cause))
@@ -285,16 +87,17 @@ class Tally:
         self.errors[kind] += 1
         self.examples.setdefault(kind, next(iter(message.strip().splitlines()), ""))
 
-    def answered(self, query: Query, row: Sequence[Any] | None) -> None:
+    def add_answer(self, query: Query, row: Sequence[Any] | None) -> None:
+        """Compare an answer with the query."""
         match tuple(row or ()):
             case (str(answer), int(pid)):
                 self.server_pids.add(pid)
-                right = answer == query.answer()
+                correct = answer == query.answer()
             case _:
-                right = False
-        if not right:
+                correct = False
+        if not correct:
             self.wrong += 1
-            self.examples.setdefault(WRONG, f"asked for {query.answer()!r}, got {row and row[0]!r}")
+            self.examples.setdefault(WRONG, f"expected {query.answer()!r}, got {row and row[0]!r}")
 
     def share(self, duration_s: float) -> Share:
         return Share(
@@ -308,83 +111,84 @@ class Tally:
 
 
 async def work(session: Session, queries: Sequence[Query], tally: Tally) -> None:
-    """Ask one client's queries. An error is counted, and the next query is asked all the same."""
+    """Send the queries of one client. An error is counted, and the next query is still sent."""
     try:
         done = refused = 0
         while done < len(queries) and (refused < _REFUSALS or tally.server_pids):
             if session.usable() or not (kind := await _reopen(session, tally)):
                 refused = 0
                 size = 2 if done % _TRANSACTION_EVERY == _TRANSACTION_EVERY - 2 else 1
-                asked = await _together(session, queries[done : done + size], tally)
+                sent = await _send(session, queries[done : done + size], tally)
             else:
                 refused = 0 if kind in _COLLISIONS else refused + 1
-                asked = 1
-            tally.queries += asked
-            done += asked
+                sent = 1
+            tally.queries += sent
+            done += sent
     finally:
-        await _closed(session)
+        await _close(session)
 
 
 async def _reopen(session: Session, tally: Tally) -> str:
-    """Return the kind of error that kept a client out, "" when it is in."""
-    await _closed(session)
+    """Replace the connection; return the kind of error that prevented it, "" on success."""
+    await _close(session)
     try:
         await session.open()
-    except Exception as error:  # noqa: BLE001 -- whatever a driver raises is what is measured
-        return tally.failed(error)
+    except Exception as error:  # noqa: BLE001 -- every exception of a driver is a result
+        return tally.add_error(error)
     return ""
 
 
-async def _closed(session: Session) -> None:
-    with contextlib.suppress(Exception):  # what broke it has been counted
+async def _close(session: Session) -> None:
+    with contextlib.suppress(Exception):  # the error that broke the connection is already counted
         await session.close()
 
 
-async def _together(session: Session, queries: Sequence[Query], tally: Tally) -> int:
-    """Ask one query, or several in one transaction, up to the first error.
+async def _send(session: Session, queries: Sequence[Query], tally: Tally) -> int:
+    """Send one query, or several in one transaction, until the first error.
 
-    :returns: how many were asked, counting one that could not be because no transaction began.
+    :returns: the number of queries sent; at least one, which counts even if its transaction could not begin.
     """
-    asked, failed = 0, False
+    sent, failed = 0, False
     try:
-        async with session.transaction() if len(queries) > 1 else session.alone():
+        async with session.transaction() if len(queries) > 1 else session.single():
             for query in queries:
-                asked += 1
+                sent += 1
                 try:
-                    row = await session.ask(query)
+                    row = await session.fetch(query)
                 except Exception as error:
                     failed = True
-                    tally.failed(error)
+                    tally.add_error(error)
                     raise
-                tally.answered(query, row)
-    except Exception as error:  # noqa: BLE001 -- whatever a driver raises is what is measured
-        # what undoing a transaction raises after its first error is a consequence, and not one more
+                tally.add_answer(query, row)
+    except Exception as error:  # noqa: BLE001 -- every exception of a driver is a result
+        # after an error, an exception of the rollback is a consequence, and is not counted
         if not failed:
-            tally.failed(error)
-    return max(asked, 1)
+            tally.add_error(error)
+    return max(sent, 1)
 
 
 async def run(job: Job, clients: Sequence[int], limit_s: float, report: Callable[[Share], None]) -> None:
-    """Let the clients of this process ask at once; a client without an answer at the limit counts as an error.
+    """Run the clients of this process concurrently. A client without an answer at the limit counts as an error.
 
-    :param report: called with the result before anything is cancelled: a driver that hangs may hang in being
-        cancelled, too.
+    :param limit_s: seconds.
+    :param report: called with the result before clients are cancelled, because a hanging driver may also hang when
+        it is cancelled.
     """
     tally, began = Tally(), time.monotonic()
     tasks = [
-        asyncio.create_task(work(SESSIONS[job.driver](job.endpoint), questions(client, job.queries), tally))
+        asyncio.create_task(work(SESSIONS[job.driver](job.endpoint), queries_of(client, job.queries), tally))
         for client in clients
     ]
     done, pending = await asyncio.wait(tasks, timeout=limit_s)
     for task in done:
-        task.result()  # a mistake in this file ends the process
+        task.result()  # raises a mistake in this file, which ends the process
     for _ in pending:
         tally.count("TimeoutError", f"a client had no answer {limit_s:.0f} s after the start")
     report(tally.share(round(time.monotonic() - began, 3)))
 
 
 def _forked(job: Job, clients: Sequence[int], limit_s: float) -> tuple[int, int]:
-    """Start a process for some clients; return its pid, and where its share can be read."""
+    """Fork a process for some clients; return its pid, and the file descriptor for reading its share."""
     read, write = os.pipe()
     if pid := os.fork():
         os.close(write)
@@ -398,7 +202,7 @@ def _forked(job: Job, clients: Sequence[int], limit_s: float) -> tuple[int, int]
     try:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         asyncio.run(run(job, clients, limit_s, report))
-    except BaseException:  # noqa: BLE001 -- a forked process must not go on as its parent
+    except BaseException:  # noqa: BLE001 -- the forked process must never continue as its parent
         traceback.print_exc()
     finally:
         os._exit(1)
@@ -407,7 +211,7 @@ def _forked(job: Job, clients: Sequence[int], limit_s: float) -> tuple[int, int]
 def _shares(job: Job, limit_s: float) -> list[Share]:
     """Run all clients and return the share of each process.
 
-    :raises SystemExit: with the status of a process that failed; it has written why to stderr.
+    :raises SystemExit: with the status of a failed process, which has written the reason to stderr.
     """
     started = [_forked(job, clients, limit_s) for clients in job.shares]
     threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -421,13 +225,13 @@ def _shares(job: Job, limit_s: float) -> list[Share]:
     return shares
 
 
-def _say(line: str) -> None:
+def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def _end_with_stdin() -> None:
-    # not sys.stdin, whose lock a thread must not hold while the interpreter ends
+    # os.read, because a thread must not hold the lock of sys.stdin while the interpreter ends
     while os.read(0, 1024):
         pass
     os._exit(1)
@@ -436,9 +240,9 @@ def _end_with_stdin() -> None:
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     SESSIONS[job.driver](job.endpoint)  # loads the driver
-    _say(READY)
+    _write(READY)
     if limit_s := sys.stdin.buffer.readline():
-        _say(msgspec.json.encode(_shares(job, float(limit_s))).decode())
+        _write(msgspec.json.encode(_shares(job, float(limit_s))).decode())
 
 
 if __name__ == "__main__":

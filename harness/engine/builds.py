@@ -1,7 +1,7 @@
-"""Builds on one Docker engine, of which everything that is not finished names its owner.
+"""Image builds on one Docker engine; every unfinished container and image is labelled with its owner.
 
-The classic builder gives its intermediate containers and images the labels that the Dockerfile has set so far. So each
-stage begins with the owner's labels, and the last instruction of a finished image empties them.
+Docker's classic builder labels intermediate containers and images with the labels that the Dockerfile has set so far.
+Each stage therefore begins with the owner's labels. A finished image gets empty values for them.
 """
 
 from __future__ import annotations
@@ -17,44 +17,26 @@ from pathlib import PurePosixPath
 from threading import BoundedSemaphore, Event
 from typing import TYPE_CHECKING
 
-import docker.errors
-import requests.exceptions
-import urllib3.exceptions
-
-from harness.engine.build_failures import failure, interrupted
+from harness.engine.build_failures import build_failure, interrupted
+from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_HOST, LABEL_PID, LABEL_STARTED, LABEL_TOOL
+from harness.engine.docker_removal import remove_container, remove_unfinished
 from harness.engine.owner import Owner
-from harness.errors import ImageUnavailableError, TimedOutError
+from harness.errors import ImageUnavailableError
 from harness.events import ImageProgress, Listener
-from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from docker.api import APIClient
 
-LABEL_TOOL = "pooler-harness"
-#: a build that has not finished; empty in a finished image
-LABEL_BUILD = "pooler-harness.build"
-LABEL_HOST = "pooler-harness.owner.host"
-LABEL_PID = "pooler-harness.owner.pid"
-LABEL_STARTED = "pooler-harness.owner.started"
-
-#: what the Docker SDK raises: its own errors, and those of the libraries below it
-TROUBLE = (
-    TimedOutError,
-    docker.errors.DockerException,
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-)
-
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _BUILT = re.compile(r"^Successfully built ([0-9a-f]+)")
-_REMOVAL_S = 10.0
 _RUN_S = 60
 
 
 class ImageBuilder:
-    """Makes one product's images; what it leaves unfinished can be recognised by its labels."""
+    """Builds the images of one product."""
 
     def __init__(
         self,
@@ -64,11 +46,12 @@ class ImageBuilder:
         slots: BoundedSemaphore | None = None,
         cancelled: Event | None = None,
     ) -> None:
-        """Begin a build that this process owns.
+        """Create the labels that name this process as the owner.
 
-        :param api: a client that no other thread uses while this builds.
-        :param slots: how many steps may run at the same time on this machine.
-        :param cancelled: ends the build early when set.
+        :param api: a client that no other thread uses during the build.
+        :param listener: receives the progress.
+        :param slots: limits the build steps that run at the same time.
+        :param cancelled: cancels the build when set.
         """
         self._api = api
         self._notify = listener
@@ -84,17 +67,21 @@ class ImageBuilder:
 
     @contextlib.contextmanager
     def slot(self, what: str) -> Iterator[None]:
-        """Hold one of the machine's build slots.
+        """Hold one of the build slots.
 
         :param what: names the step, such as "the build of postgres:17".
-        :raises ImageUnavailableError: when the build was cancelled.
+        :raises ImageUnavailableError: when the build is cancelled.
         """
         with self._slots:
             self.check(what)
             yield
 
     def check(self, what: str) -> None:
-        """Raise an error when the build was cancelled."""
+        """Check for cancellation.
+
+        :param what: names the step.
+        :raises ImageUnavailableError: when the build is cancelled.
+        """
         if self.cancelled.is_set():
             raise interrupted(what)
 
@@ -111,10 +98,13 @@ class ImageBuilder:
     ) -> str:
         """Build an image and return its id.
 
-        :param tag: the name of the image; one that is not finished is built for it and gets no name.
-        :param files: the build context, beyond the Dockerfile.
-        :param only_labels: it runs no command, so it need not wait for a slot behind builds that do.
-        :param hint: what to try when it fails for an unknown reason.
+        :param tag: the name of the image. An unfinished image is built for this name and gets no name of its own.
+        :param dockerfile: its text, without the owner's labels.
+        :param arguments: the build arguments; the proxies of this process's environment are added.
+        :param files: the build context in addition to the Dockerfile: file name to text.
+        :param finished: the image keeps no owner's labels, and is called `tag`.
+        :param only_labels: the Dockerfile runs no command, so the build needs no slot.
+        :param hint: what to try if the build fails and the disk is not full.
         :raises ImageUnavailableError: with the end of the build's output.
         """
         what = f"the build of {tag}"
@@ -139,7 +129,8 @@ class ImageBuilder:
                     if "error" in line:
                         self.check(what)
                         reason = line["error"].strip()
-                        raise failure(f"{what} failed", "".join(printed) + "\n" + reason, hint=hint, otherwise=reason)
+                        output = "".join(printed) + "\n" + reason
+                        raise build_failure(f"{what} failed", output, hint=hint, otherwise=reason)
                     text = line.get("stream", "")
                     printed.append(text)
                     if match := _BUILT.match(text):
@@ -147,18 +138,21 @@ class ImageBuilder:
                     image = (line.get("aux") or {}).get("ID", "") or image
                     if text.startswith("Step ") and "LABEL" not in text:
                         self._notify(ImageProgress(tag, text.strip()))
-            except TROUBLE as error:
+            except DOCKER_ERRORS as error:
                 self.check(what)
-                reason = short(error)
-                raise failure(f"{what} failed", "".join(printed) + "\n" + reason, otherwise=reason) from None
+                reason = message_of(error)
+                output = "".join(printed) + "\n" + reason
+                raise build_failure(f"{what} failed", output, otherwise=reason) from None
         if not image:
-            raise ImageUnavailableError(f"{what} ended without an image")
+            raise ImageUnavailableError(f"{what} ended without an image id")
         return image
 
     def import_system(self, tag: str, archive: Iterable[bytes]) -> str:
-        """Make an image of a root file system and return its id; it gets its name when it is complete.
+        """Import a root file system as an image and return the image's id.
 
+        :param tag: the name of the image, which it gets once it is complete.
         :param archive: the tar archive, in pieces.
+        :raises ImageUnavailableError: when the import fails.
         """
         what = f"the import of {tag}"
 
@@ -168,20 +162,23 @@ class ImageBuilder:
                 yield piece
 
         try:
-            said = self._api.import_image_from_stream(
+            output = self._api.import_image_from_stream(
                 pieces(), changes=[_label_instruction(self.labels), 'CMD ["bash"]']
             )
-        except TROUBLE as error:
+        except DOCKER_ERRORS as error:
             self.check(what)
-            raise failure(f"{what} failed", short(error), otherwise=short(error)) from None
-        answer = json.loads(said.strip().splitlines()[-1])
+            raise build_failure(f"{what} failed", message_of(error), otherwise=message_of(error)) from None
+        answer = json.loads(output.strip().splitlines()[-1])
         if "error" in answer:
-            raise failure(f"{what} failed", answer["error"], otherwise=answer["error"])
-        # the status is the id, also where the engine chose a name itself, as Podman does
+            raise build_failure(f"{what} failed", answer["error"], otherwise=answer["error"])
+        # Docker returns the id as the status; Podman returns it as the id, because it chooses a name itself
         return self.build(tag, f"FROM {answer.get('id') or answer['status']}\n", {}, only_labels=True)
 
     def output_of(self, image: str, command: str) -> str:
-        """Run a shell command in an image and return what it printed."""
+        """Run a shell command in a container of an image and return its output.
+
+        :raises ImageUnavailableError: when the command cannot be run.
+        """
         try:
             container = self._api.create_container(
                 image, command=["sh", "-c", command], labels={LABEL_TOOL: "build"} | self.labels
@@ -192,28 +189,30 @@ class ImageBuilder:
                 printed: bytes = self._api.logs(container)
             finally:
                 remove_container(self._api, container)
-        except TROUBLE as error:
+        except DOCKER_ERRORS as error:
             self.check(f"{command} in {image}")
-            raise failure(f"{command} could not be run in {image}", short(error), otherwise=short(error)) from None
+            raise build_failure(
+                f"{command} could not be run in {image}", message_of(error), otherwise=message_of(error)
+            ) from None
         return printed.decode(errors="replace")
 
     def clean(self, api: APIClient | None = None) -> None:
-        """Remove the containers and images of this build that did not become part of a finished image.
+        """Remove the containers and images of this build that are not part of a finished image.
 
-        :param api: the client to use, where the caller is not the thread that builds.
+        :param api: the client to use, if the caller is another thread than the one that builds.
         """
-        with contextlib.suppress(*TROUBLE):
+        with contextlib.suppress(*DOCKER_ERRORS):
             remove_unfinished(api or self._api, lambda labels: labels.get(LABEL_BUILD) == self.owner.run_id)
 
 
 def with_labels(dockerfile: str, labels: Mapping[str, str]) -> str:
-    """Return a Dockerfile whose stages all begin with these labels."""
+    """Return a Dockerfile with a LABEL instruction at the beginning of each stage."""
     lines: list[str] = []
     is_from = continued = False
     for line in dockerfile.splitlines():
         lines.append(line)
         text = line.strip()
-        if not text or text.startswith("#"):  # allowed between the lines of one instruction, too
+        if not text or text.startswith("#"):  # also allowed between the lines of one instruction
             continue
         if not continued:
             is_from = text.split()[0].upper() == "FROM"
@@ -227,74 +226,11 @@ def _label_instruction(labels: Mapping[str, str]) -> str:
     return "LABEL " + " ".join(f'{key}="{value}"' for key, value in labels.items())
 
 
-def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool]) -> list[str]:
-    """Remove containers and images of unfinished builds, and return what was removed.
-
-    :param is_chosen: decides by the labels.
-    """
-    removed = [
-        f"build container {container['Names'][0].lstrip('/')}"
-        for container in api.containers(all=True, filters={"label": LABEL_BUILD})
-        if is_chosen(container["Labels"]) and remove_container(api, container["Id"])
-    ]
-    while True:  # an image that loses its last child is the next to be found here
-        images = api.images(filters={"dangling": True, "label": LABEL_BUILD})
-        gone = [
-            f"build image {image['Id'].removeprefix('sha256:')[:12]}"
-            for image in images
-            if is_chosen(image["Labels"] or {}) and _remove_image(api, image["Id"])
-        ]
-        removed += gone
-        if not gone:
-            return removed
-
-
-def _remove_image(api: APIClient, image: str) -> bool:
-    try:
-        api.remove_image(image)
-    except docker.errors.APIError as error:
-        # gone already, or a build that is alive has taken it for its base
-        if error.status_code in {requests.codes.not_found, requests.codes.conflict}:
-            return False
-        raise
-    return True
-
-
-def remove_container(api: APIClient, container: str) -> bool:
-    """Remove a container, and return whether it was this call that did; when it returns, it is gone."""
-    try:
-        api.remove_container(container, force=True, v=True)
-    except docker.errors.NotFound:
-        return False
-    except docker.errors.APIError as error:
-        if error.status_code != requests.codes.conflict:
-            raise
-        # another run is removing it at this moment
-
-        def gone() -> bool:
-            try:
-                api.inspect_container(container)
-            except docker.errors.NotFound:
-                return False
-            raise NotYet("it is still there")
-
-        return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
-    return True
-
-
-def short(error: Exception) -> str:
-    """Return the innermost message of the SDK's nested errors."""
-    explanation = getattr(error, "explanation", None)
-    if explanation:
-        return str(explanation)
-    inner: BaseException = error
-    while (inner.__cause__ or inner.__context__) is not None:
-        inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
-    return str(inner) or type(inner).__name__
-
-
 def tar_of(files: Mapping[str, str]) -> bytes:
-    """Return a tar archive of small text files, with their folders, that anybody in the container may read."""
+    """Return a tar archive of text files and their folders, which every user of the container may read.
+
+    :param files: path to text.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for folder in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}):

@@ -1,11 +1,12 @@
-"""Which engine runs: the one that was asked for, else Docker, else native."""
+"""The choice of the engine: the named one; without a name Docker, else native."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.embedded import INSTALL_COMMAND
+from harness.engine.native_engine import NativeEngine
 from harness.engine.storage import StoragePolicy
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, Notice
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "docker", "native"]
 
+_HINT = (
+    "start Docker, set DOCKER_HOST, or apt-get install postgresql pgbouncer "
+    f"(PostgreSQL without root: {INSTALL_COMMAND})"
+)
+
 
 def choose(
     name: EngineName,
@@ -24,32 +30,31 @@ def choose(
     listener: Listener,
     storage: StoragePolicy = StoragePolicy.AUTO,
 ) -> Engine:
-    """Return an engine that can run the given products. Images are not made yet: see `Engine.prepare`.
+    """Return an engine. Docker images are prepared later, by `Engine.prepare`.
 
-    `auto` prefers Docker and reports when it falls back; a named engine is never replaced.
+    `auto` prefers Docker, and reports a fallback to the native engine. A named engine is never replaced.
 
-    :param wanted: what the native engine must find on this machine, at least one of them.
-    :param storage: where the data of database servers is kept.
-    :raises EngineUnavailableError: when none can serve, with what each said.
+    :param wanted: the products of the run; the native engine must find at least one of them on this machine.
+    :param storage: where database servers keep their data.
+    :raises EngineUnavailableError: when no engine is available; the message has the reason for each engine.
     """
-    refused = ""
+    docker_error = ""
     if name in {"auto", "docker"}:
         try:
             return DockerEngine(policy, storage)
         except EngineUnavailableError as error:
             if name == "docker":
                 raise
-            refused = error.what
+            docker_error = error.what
     native = NativeEngine(storage)
     try:
         native.prepare(wanted, listener)
     except EngineUnavailableError as error:
-        if not refused:
+        if not docker_error:
             raise
         raise EngineUnavailableError(
-            f"nothing can run the servers: {refused}; and {error.what}",
-            hint="start Docker, or install postgresql and pgbouncer",
+            "no engine can run the servers", detail=f"docker: {docker_error}\nnative: {error.what}", hint=_HINT
         ) from None
-    if refused:
-        listener(Notice(f"{refused}; the native engine serves"))
+    if docker_error:
+        listener(Notice(f"{docker_error}; using the native engine"))
     return native

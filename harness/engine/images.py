@@ -1,8 +1,8 @@
-"""Images: have it, else pull it, else build it.
+"""Images: use the cached one, else pull it, else build it.
 
-A *base* image holds the program: the one that users know (`postgres:17`), or one built offline from
-Debian packages. A *prepared* image is a thin layer on it, made here, that starts fast: PostgreSQL's
-cluster is initialised in it. Both are cached under a name that ends in a hash of what made them.
+A *base* image holds the program: a published image (`postgres:17`), or one that is built offline from Debian packages.
+A *prepared* image adds a thin layer that makes a service start fast, such as PostgreSQL's initialised cluster. Built
+images are cached under a name that ends in a hash of their sources.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from harness import config, places
 from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
 from harness.engine.builds import ImageBuilder
+from harness.engine.docker_labels import LABEL_VERSION
 from harness.engine.image_availability import NAMESPACE, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
@@ -32,24 +33,26 @@ if TYPE_CHECKING:
 
     from docker.api import APIClient
 
-LABEL_VERSION = "pooler-harness.version"
-
-#: files beside the Dockerfile; this one is for pip, which then has to be told how packages are reached from here
+#: a product with this file installs packages with pip, which then needs this machine's access to the package index
 _REQUIREMENTS = "requirements.txt"
 
 
 class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How images are found. A prefix is put before every name that is not overridden."""
+    """The source of images."""
 
+    #: put before every name that is not overridden, such as `registry.example/mirror/`
     prefix: str = ""
     pull: Literal["missing", "never", "always"] = "missing"
-    #: product, or product:version, to image reference
+    #: maps a product, or product:version, to an image reference
     override: dict[str, str] = {}
 
 
 class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    #: to pull; empty where nobody publishes one that could be pinned
+    """A table `versions` of a recipe."""
+
+    #: the published image; empty if none can be pinned
     image: str = ""
+    #: the Debian release and its packages, for an offline build
     suite: str
     packages: tuple[str, ...]
 
@@ -57,14 +60,15 @@ class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`topologies/images/<product>/recipe.toml`."""
 
+    #: the name of the binary
     program: str
-    #: the product's own spelling of its name
+    #: the product's name as its project spells it
     title: str
-    #: that it listens on in a container
+    #: the port that the server listens on in a container
     port: int
-    #: ends the server at once, and in order
+    #: the signal for an immediate, clean shutdown
     stop_signal: str
-    #: that it knows, for a pooler
+    #: the pool modes of a pooler
     pool_modes: tuple[PoolMode, ...] = ()
     versions: dict[str, RecipeVersion]
 
@@ -76,46 +80,46 @@ def recipe_folder(product: str) -> Path:
 def load_product(product: str) -> Recipe:
     """Return the recipe of a product.
 
-    :raises ConfigError: when there is none.
+    :raises ConfigError: when the product has none.
     """
     if product not in products():
-        raise ConfigError(f"there is no product {product!r}; known: {', '.join(products())}")
+        raise ConfigError(f"unknown product {product!r}; choose one of: {', '.join(products())}")
     return config.load(recipe_folder(product) / "recipe.toml", Recipe)
 
 
 def products() -> list[str]:
-    """Return the products that there is a recipe of."""
+    """Return the names of the products that have a recipe."""
     return sorted(path.parent.name for path in (places.TOPOLOGIES / "images").glob("*/recipe.toml"))
 
 
 def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
     """Return the recipe of a product and of its version.
 
-    :raises ConfigError: when the version has none.
+    :raises ConfigError: when the product or the version has none.
     """
     path = recipe_folder(wanted.product) / "recipe.toml"
     recipe = load_product(wanted.product)
     if wanted.version not in recipe.versions:
         raise ConfigError(
-            f"versions: there is no {wanted.product} {wanted.version}; known: {', '.join(sorted(recipe.versions))}",
+            f"unknown version {wanted.version!r} of {wanted.product}; known: {', '.join(sorted(recipe.versions))}",
             where=str(path),
-            hint=f'add a [versions."{wanted.version}"] table to this file, or choose a known version',
+            hint=f'choose a known version, or add a [versions."{wanted.version}"] table to this file',
         )
     return recipe, recipe.versions[wanted.version]
 
 
 def files_beside(product: str) -> dict[str, str]:
-    """Return the files that the prepared image of a product is also made of, by name."""
+    """Return the additional files in the build context of a product's prepared image: file name to text."""
     own = {"recipe.toml", "Dockerfile", "prepared.Dockerfile"}
     paths = sorted(path for path in recipe_folder(product).iterdir() if path.is_file() and path.name not in own)
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
 class Images:
-    """Makes one product's images ready on one Docker engine.
+    """Prepares the images of one product on one Docker engine.
 
-    Several threads and processes may do so at the same time: an image that two of them need is made by one, and the
-    other one waits for it.
+    Several threads and processes may do so at the same time. An image that several of them need is built by the first,
+    and the others wait for it.
     """
 
     def __init__(
@@ -127,21 +131,21 @@ class Images:
         self._builder = builder or ImageBuilder(api, listener)
 
     def prepared(self, wanted: Wanted) -> tuple[str, Origin]:
-        """Return the reference of the prepared image and where it comes from, making it if needed.
+        """Return the name and the origin of the prepared image, which is built if necessary.
 
-        :raises ImageUnavailableError: saying what was tried.
+        :raises ImageUnavailableError: when it can be neither pulled nor built.
         """
         recipe, version = load_recipe(wanted)
         try:
             reference, base = self._base(wanted, version)
             dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
-            beside = files_beside(wanted.product)
-            made_of = _hash(dockerfile, base["Id"], *(part for file in beside.items() for part in file))
+            files = files_beside(wanted.product)
+            made_of = _hash(dockerfile, base["Id"], *(part for file in files.items() for part in file))
             tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
             image = self._inspect(tag)
             if image is None:
                 with self._only_builder(tag):
-                    image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, beside)
+                    image = self._inspect(tag) or self._prepare(tag, dockerfile, reference, recipe.program, files)
         finally:
             self._builder.clean()
         labels = image["Config"].get("Labels") or {}
@@ -163,21 +167,23 @@ class Images:
         if self._policy.pull != "always":
             if found := self._inspect(reference):
                 return reference, found
-            # once built, it spares every later run a pull that cannot succeed; who names a mirror wants the mirror
+            # an image that was built here saves later runs a failing pull; a named mirror is always used
             if not chosen and not self._policy.prefix and (found := self._inspect(offline)):
                 return offline, found
-        refused = "pulling is switched off (pull policy never)"
+        reason = "pulling is switched off (pull policy never)"
         if self._policy.pull != "never":
             try:
                 return reference, self._pull(reference)
             except docker.errors.DockerException as error:
-                refused = f"the pull was refused: {getattr(error, 'explanation', None) or error}"
+                reason = f"the pull failed: {getattr(error, 'explanation', None) or error}"
         if chosen or self._policy.pull == "always":
             raise ImageUnavailableError(
-                f"the image {reference} is not here, and {refused}",
-                hint=f"docker pull {reference}, or leave the override out to have it built from Debian packages",
+                f"the image {reference} is missing, and {reason}",
+                hint=f"docker pull {reference}, or remove the override so that it is built from Debian packages"
+                if chosen
+                else f"docker pull {reference}, or use --pull missing so that it is built from Debian packages",
             )
-        self._notify(Notice(f"{reference} is not here, and {refused}"))
+        self._notify(Notice(f"the image {reference} is missing, and {reason}; building it from Debian packages"))
         return offline, self._built_offline(offline, wanted, version)
 
     def _built_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
@@ -193,7 +199,7 @@ class Images:
         except docker.errors.ImageNotFound:
             return None
         except docker.errors.APIError as error:
-            raise ImageUnavailableError(f"not an image reference: {error.explanation}", where=reference) from None
+            raise ImageUnavailableError(f"invalid image reference: {error.explanation}", where=reference) from None
         return found
 
     def _pull(self, reference: str) -> dict[str, Any]:
@@ -212,7 +218,7 @@ class Images:
                 self._notify(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
         found = self._inspect(reference)
         if found is None:
-            raise docker.errors.DockerException("the engine pulled it and does not know it")
+            raise docker.errors.DockerException("the engine does not know the image that it pulled")
         return found
 
     def _build_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
@@ -221,22 +227,22 @@ class Images:
         arguments = {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
         return self._built(tag, self._builder.build(tag, dockerfile, arguments))
 
-    def _prepare(self, tag: str, dockerfile: str, base: str, program: str, beside: dict[str, str]) -> dict[str, Any]:
-        """Build the prepared image; only the program itself knows its exact version."""
-        context, hint = dict(beside), ""
+    def _prepare(self, tag: str, dockerfile: str, base: str, program: str, files: dict[str, str]) -> dict[str, Any]:
+        """Build the prepared image, and label it with the exact version, which only the program knows."""
+        context, hint = dict(files), ""
         if _REQUIREMENTS in context:
             context |= pip_access.pip_files()
             hint = pip_access.HINT
         unlabelled = self._builder.build(tag, dockerfile, {"BASE": base}, context, finished=False, hint=hint)
-        said = self._builder.output_of(unlabelled, f"{program} --version")
-        version = next((word for word in said.split() if word[:1].isdigit()), "")
+        output = self._builder.output_of(unlabelled, f"{program} --version")
+        version = next((word for word in output.split() if word[:1].isdigit()), "")
         labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
         return self._built(tag, self._builder.build(tag, labelled, {}, only_labels=True))
 
     def _built(self, tag: str, image: str) -> dict[str, Any]:
         found = self._inspect(tag)
         if found is None:
-            raise ImageUnavailableError(f"the image {image} was built as {tag}, and the engine does not know that name")
+            raise ImageUnavailableError(f"the image {image} was built as {tag}, but the engine does not know that name")
         return found
 
     def _debian(self, suite: str) -> str:
@@ -251,7 +257,7 @@ class Images:
                     self._pull(reference)
                     return reference
             self._notify(
-                ImageProgress(own, f"making a bare Debian {suite} with debootstrap; takes about half a minute")
+                ImageProgress(own, f"making a bare Debian {suite} with debootstrap, which takes about half a minute")
             )
             builder, slot = self._builder, self._builder.slot(f"the build of {own}")
             with debian.bare_system(suite, builder.owner, builder.cancelled, slot) as root:
@@ -260,7 +266,7 @@ class Images:
 
     @contextlib.contextmanager
     def _only_builder(self, tag: str) -> Iterator[None]:
-        """Let one thread of one process on this machine make an image; the others wait, and find it made."""
+        """Hold the lock of an image, so that one thread of one process on this machine builds it."""
         folder = places.cache() / "locks"
         folder.mkdir(exist_ok=True)
         with (folder / _hash(tag)).open("w") as lock:
@@ -269,7 +275,7 @@ class Images:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise NotYet("another one builds it") from None
+                    raise NotYet("another process builds it") from None
 
             wait_for(locked, what=f"the build of {tag}", cancelled=self._builder.cancelled)
             yield

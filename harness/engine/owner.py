@@ -1,4 +1,4 @@
-"""Who a run's servers belong to, so that what a killed run left is told from what a living one uses."""
+"""The owner of a run's servers: leftovers are distinguished from the servers of a live run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from msgspec import Struct
 
 
 class Owner(Struct, frozen=True, kw_only=True):
-    """The process that a run belongs to, told apart from a later one that got the same pid."""
+    """The process that owns a run. Its start time distinguishes it from a later process with the same pid."""
 
     run_id: str
     host: str
     pid: int
-    #: clock ticks after boot, from /proc; 0 where there is no /proc
+    #: the start time in clock ticks after boot, from /proc; 0 on systems without /proc
     started: int
 
     @classmethod
     def me(cls, run_id: str) -> Owner:
+        """Return this process as the owner of a run."""
         return cls(run_id=run_id, host=this_host(), pid=os.getpid(), started=process_started(os.getpid()) or 0)
 
     def is_gone(self) -> bool:
-        """Say whether the owner surely ended; an owner on another host is never known to be gone."""
+        """Return whether the owner has certainly ended. An owner on another host is never considered gone."""
         if self.host != this_host():
             return False
         started = process_started(self.pid)
@@ -31,7 +32,7 @@ class Owner(Struct, frozen=True, kw_only=True):
 
 
 def this_host() -> str:
-    """Return a name for this kernel and pid namespace since its boot: pids mean nothing beyond it."""
+    """Return a name for this boot of the kernel and this pid namespace: a pid is unique only within them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = Path("/proc/self/ns/pid").readlink().name
@@ -41,7 +42,7 @@ def this_host() -> str:
 
 
 def process_started(pid: int) -> int | None:
-    """Return when a process started, in clock ticks after boot; None when it is gone or a zombie, 0 when unknown.
+    """Return the start time of a process in clock ticks after boot; None if it ended or is a zombie, 0 if unknown.
 
     Source: proc(5), field 22 of /proc/<pid>/stat.
     """
@@ -53,7 +54,7 @@ def process_started(pid: int) -> int | None:
         return _started_without_proc(pid)
     except ProcessLookupError:  # it ended between opening and reading
         return None
-    except OSError:  # no more files can be opened, say: that tells nothing of the process
+    except OSError:  # for example, the limit of open files is reached: the process may be running
         return 0
     return None if fields[0] in {"Z", "X"} else int(fields[19])
 

@@ -1,4 +1,4 @@
-"""How this machine's pip reaches its packages, for a build that must reach them in the same way."""
+"""The pip settings of this machine, for image builds that install packages: index, proxy, CA bundle."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: of what pip can be configured with, what decides where packages come from and whom to trust
+#: the options that decide where packages come from, and which servers are trusted
 _LISTS = ("extra-index-url", "find-links", "trusted-host")
 _OPTIONS = ("index-url", "proxy", "timeout", "retries", *_LISTS)
-#: in the order in which they win, after pip's own `cert`
+#: in the order of their precedence, after pip's own `cert`
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _SYSTEM_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian and its kin
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora and its kin
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Red Hat
     "/etc/ssl/ca-bundle.pem",  # SUSE
     "/etc/ssl/cert.pem",  # Alpine, macOS
 )
 _WHERE = "/build"
 
 HINT = (
-    "the build installs packages with pip: set PIP_INDEX_URL to an index that containers reach, PIP_CERT to the CA "
-    "bundle of a proxy that opens TLS, HTTPS_PROXY to the proxy"
+    "the build installs packages with pip: set PIP_INDEX_URL to an index that containers can reach, HTTPS_PROXY to the "
+    "proxy, and PIP_CERT to the CA bundle of a proxy that intercepts TLS"
 )
 
 
 def pip_files() -> dict[str, str]:
-    """Return `pip.conf` and `ca-bundle.pem` for a build context; the index's address may hold credentials.
+    """Return `pip.conf` and `ca-bundle.pem` for a build context: file name to text.
 
-    The bundle is the one that pip uses here, else the system's; it is empty where there is none.
+    The address of the index may contain credentials. The bundle is pip's, else the system's, else empty.
     """
     configured = _configured()
     bundle = _bundle(configured.get("cert", ""))
@@ -42,24 +42,26 @@ def pip_files() -> dict[str, str]:
 
 
 def _configured() -> dict[str, str]:
-    """Return pip's settings by option; the environment is read also where this Python has no pip."""
-    said = subprocess.run(
+    """Return pip's settings by option. Without pip in this Python, they come from the environment."""
+    output = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     ).stdout
-    return parsed(said, os.environ)
+    return parsed(output, os.environ)
 
 
-def parsed(said: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Read what `pip config list` says: lines of `section.option='value'`, and `:env:` for the environment.
+def parsed(output: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return pip's settings by option.
 
-    What is set for `install` wins over `global`, and the environment over both, as in pip.
+    `install` takes precedence over `global`, and the environment over both, as in pip.
+
+    :param output: of `pip config list`: lines of `section.option='value'`, and `:env:` for the environment.
     """
     sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
-    for line in said.splitlines():
+    for line in output.splitlines():
         name, _, value = line.partition("=")
         section, _, option = name.partition(".")
         if section in sections:
@@ -82,17 +84,17 @@ def _pip_conf(configured: Mapping[str, str], *, trusts_bundle: bool) -> str:
     for option in _OPTIONS:
         values = configured.get(option, "").split()
         if option in {"index-url", "extra-index-url", "find-links"}:
-            # a folder of this machine is not there in the build
-            values = [each for each in values if each.startswith(("https://", "http://"))]
+            # the build has no access to folders of this machine
+            values = [value for value in values if value.startswith(("https://", "http://"))]
         if values:
             lines.append(f"{option} = " + "\n    ".join(values))
     return "\n".join(lines) + "\n"
 
 
 def _bundle(configured: str) -> str:
-    named = [configured, *(os.environ.get(name, "") for name in _BUNDLE_VARIABLES), *_SYSTEM_BUNDLES]
-    for each in filter(None, named):
-        path = Path(each)
+    names = [configured, *(os.environ.get(name, "") for name in _BUNDLE_VARIABLES), *_SYSTEM_BUNDLES]
+    for name in filter(None, names):
+        path = Path(name)
         if path.is_file() and os.access(path, os.R_OK):
             return path.read_text(encoding="utf-8", errors="replace")
     return ""

@@ -1,4 +1,4 @@
-"""Processes and their descendants, as /proc tells them."""
+"""Processes and their descendants, from /proc; running a program to its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GONE_DEADLINE_S = 10.0
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the children of a process and theirs; PostgreSQL's backends lead sessions of their own."""
+    """Return the pids of all descendants of a process. A process group would miss PostgreSQL's server processes."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -36,13 +36,13 @@ def descendants(pid: int) -> list[int]:
 
 def end_all(pid: int, number: signal.Signals) -> None:
     """Signal a process and all its descendants, and wait until the descendants are gone."""
-    below = {each: process_started(each) for each in descendants(pid)}
-    for each in [pid, *below]:
+    below = {child: process_started(child) for child in descendants(pid)}
+    for target in [pid, *below]:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(each, number)
+            os.kill(target, number)
 
     def all_gone() -> None:
-        left = [each for each, started in below.items() if started is not None and process_started(each) == started]
+        left = [child for child, started in below.items() if started is not None and process_started(child) == started]
         if left:
             raise NotYet(f"processes {left}")
 
@@ -51,10 +51,10 @@ def end_all(pid: int, number: signal.Signals) -> None:
 
 
 def output_of(command: list[str], as_user: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
-    """Run a program of a server to its end, and return its exit code with stdout and stderr in one.
+    """Run a program to its end, and return its exit code, and its stdout and stderr in one text.
 
-    :param as_user: subprocess's options for the user that servers run as.
-    :raises OSError: when it cannot be started.
+    :param as_user: subprocess's options for the user that runs it; empty for this process's user.
+    :raises OSError: when the program cannot be started.
     """
     done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- our own arguments
         command,

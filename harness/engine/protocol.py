@@ -1,8 +1,8 @@
-"""What an engine is: the small protocol that Docker and native servers both keep.
+"""The protocol that every engine implements: engine, group, service.
 
-An engine opens a group (the services of one topology, which reach each other). A service is given a
-place first, so that configuration can be rendered with the addresses of its neighbours, and all
-services of a group can then start side by side.
+An engine opens a group: the services of one topology, which can reach each other. Each service gets a place before it
+starts. The configuration of a service can therefore name the addresses of the others, and all of them can start at the
+same time.
 """
 
 from __future__ import annotations
@@ -32,35 +32,36 @@ class Address(Struct, frozen=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A product in a version, as a topology declares it."""
+    """A product and its version, as a topology declares them."""
 
     product: str
     version: str
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """Where a service's program comes from."""
+    """The source of a service's program."""
 
     product: str
-    #: as far as it is known before the program runs; "" when only the server itself can tell
+    #: "" when the version is unknown until the server runs
     version: str
-    #: image reference with digest, or the binary's path
+    #: image reference with digest, or the path of the program
     reference: str
-    #: a sentence for the evidence when this is not exactly what was asked for
+    #: a sentence for the evidence when the program differs from the declared one
     note: str = ""
 
 
 class ServicePlace(Struct, frozen=True, kw_only=True):
-    """Where a service will run, known before it starts, for its configuration to name."""
+    """The folders and addresses of a service, known before it starts."""
 
     name: str
-    #: the folder that the files of its specification are written to
+    #: receives the files of the specification
     folder: str
-    #: the initialised cluster, for PostgreSQL
+    #: the data directory, for PostgreSQL
     data: str
+    #: the IP address to listen on
     listen: str
     port: int
-    #: how the other services of the group reach it
+    #: the address for the other services of the group
     inside: Address
     origin: Origin
 
@@ -69,146 +70,145 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     """One service to start."""
 
     place: ServicePlace
-    #: file name, or folder/name, to text; written into the place's folder
+    #: maps a file name, or folder/name, to its text; written to the folder of the place
     files: Mapping[str, str]
-    #: a POSIX shell script that ends in `exec`ing the server in the foreground, logging to stderr
+    #: a POSIX shell script; its last command is `exec` of the server, in the foreground, with its log on stderr
     script: str
-    #: the signal that ends the server at once, and in order
+    #: the signal for an immediate, clean shutdown
     stop_signal: str
 
 
 class ServiceState(Struct, frozen=True):
-    """Whether a service runs, and if not, how it ended."""
+    """Whether a service is running; if not, `detail` says how it ended."""
 
     running: bool
     detail: str
 
 
 class Service(Protocol):
-    """A server that was started."""
+    """One started server."""
 
     @property
     def name(self) -> str: ...
     @property
     def origin(self) -> Origin: ...
     def endpoint(self) -> Address:
-        """Return the address on loopback; it may change over a restart."""
+        """Return the address for the harness; a restart may change it."""
         ...
 
     @property
     def inside(self) -> Address:
-        """The address for the other services of its group, and for what runs beside it."""
+        """The address for the other services of the group, and for programs that `run` starts."""
         ...
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-        """Run a program beside the server and return its exit code and what it said.
+        """Run a program where the server runs: in its container, or next to its binary.
 
-        :raises ServiceFailedError: when it cannot be started.
+        :param command: the name of a program that is installed with the server, and its arguments.
+        :returns: the exit code, and stdout and stderr in one text.
+        :raises ServiceFailedError: when the program cannot be started.
         """
         ...
 
     def state(self) -> ServiceState: ...
     def logs(self) -> str:
-        """Return everything the server logged, also after it ended."""
+        """Return the whole log of the server, also after the server ended."""
         ...
 
     def stop(self) -> None:
-        """End it in order."""
+        """Shut the server down cleanly; the data stays."""
         ...
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the server as a crash does; the data stays."""
         ...
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers."""
+        """Freeze the server: connections stay open, and requests get no answer."""
         ...
 
     def resume(self) -> None: ...
     def restart(self) -> None:
-        """Start it again, with its files and its data, running or not."""
+        """Start the server again with its files and data, whether it is running or not."""
         ...
 
     def remove(self) -> None:
-        """End it and remove whatever it left; a second call does nothing."""
+        """End the server and remove its files and data; a second call does nothing."""
         ...
 
 
 class Group(Protocol):
-    """The services of one topology, which reach each other."""
+    """The services of one topology, which can reach each other."""
 
     @property
     def storage(self) -> DataStorage:
-        """Where the data of its database server is; settled once that is started."""
+        """Where the database server keeps its data; final once the server is started."""
         ...
 
     def place(self, name: str, wanted: Wanted) -> ServicePlace:
-        """Return where a service will run.
+        """Return the place of a service that will be started.
 
-        :raises HarnessError: when the product could not be had.
+        :param name: unique within the group; the other services reach it under this name, where the engine has names.
+        :raises HarnessError: when the product is unavailable.
         """
         ...
 
     def start(self, spec: ServiceSpec) -> Service:
-        """Start a service; it does not answer yet.
+        """Start a service and return without waiting until it is ready.
 
-        :raises ServiceFailedError: with the log's tail when it did not even start.
+        :raises ServiceFailedError: with the end of the log when the service did not start.
         """
         ...
 
     def close(self) -> None:
-        """Remove all services and what joins them; a second call does nothing."""
+        """Remove all services and their network; a second call does nothing."""
         ...
 
 
 class Engine(Protocol):
-    """Where services run."""
+    """Runs services: in containers, or as processes of this machine."""
 
     @property
     def name(self) -> str: ...
     @property
     def version(self) -> str: ...
     def prepare(self, wanted: tuple[Wanted, ...], listener: Listener) -> None:
-        """Make sure that every product can start fast: pull, build or initialise what is missing.
+        """Pull, build or initialise every missing product, so that its services start fast.
 
-        A product that cannot be had is told to the listener, and again when a service of it is placed: the
-        topologies without it still stand.
+        An unavailable product is reported to the listener once. Placing a service of it raises the same error.
+        Topologies without that product can still start.
 
-        :raises ImageUnavailableError: or EngineUnavailableError, saying what was tried, when none can be had.
+        :raises ImageUnavailableError: when every product is unavailable (Docker).
+        :raises EngineUnavailableError: when every product is unavailable (native).
         """
         ...
 
     def cancel_preparation(self) -> None:
-        """End what is being made ready, in other threads too: they raise what `prepare` raises. For Ctrl-C."""
+        """Cancel calls of `prepare` in all threads, which then raise. For Ctrl-C."""
         ...
 
     def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> Group:
         """Return an empty group.
 
-        :param durable: its data has to survive a crash of the server, so it is kept on disk.
-        :raises ServiceFailedError: when its data was to be kept in memory, and there is not enough.
+        :param run: owns the group; `reap` removes the group when this process is gone.
+        :param topology: names the group in containers and folders.
+        :param durable: the data must survive a crash of the server, and is kept on disk.
+        :raises ServiceFailedError: when memory is demanded for the data, and too little is available.
         """
         ...
 
     def reap(self) -> list[str]:
-        """Remove what runs left whose owner is gone; say what was removed."""
+        """Remove leftovers of runs whose owner is gone, and return a description of each."""
         ...
 
     def close(self) -> None: ...
 
 
-class Missing(dict["Wanted", "HarnessError"]):
-    """The products that could not be had, and why."""
-
-    def note(self, wanted: Wanted, error: HarnessError, listener: Listener) -> None:
-        self[wanted] = error
-        listener(Notice(f"{wanted.product} {wanted.version} cannot be had here: {error.what}"))
-
-    def require(self, wanted: Wanted) -> None:
-        if wanted in self:
-            raise self[wanted]
+def unavailable_notice(wanted: Wanted, error: HarnessError) -> Notice:
+    """Return the notice about a product that cannot be prepared."""
+    return Notice(f"{wanted.product} {wanted.version} is unavailable: {error.what}")
 
 
 def log_tail(text: str, lines: int = 20) -> str:
-    """Return the end of a log, for an error message."""
+    """Return the last lines of a log, for an error message."""
     return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -1,6 +1,7 @@
-"""Where data directories are kept: in memory where there is room, else on disk.
+"""The storage of data directories: memory if enough is available, else disk.
 
-With data in memory a run takes about half the time: most of what a check costs is the creation and removal of files.
+With data in memory a run takes about half the time, because a check spends most of its time on creating and removing
+files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _MIB = 2**20
-#: the least that one topology's data gets; a full file system ends its checks as Not run
+#: the minimum for one topology's data; the checks on a full file system are Not run
 LAB_MIB = 1024
-#: the most: with it, no database has to be dropped while the topology is up
+#: the maximum; with this much, no database has to be dropped before the topology ends
 ROOMY_MIB = 2560
-#: left to everything else on the machine
+#: reserved for everything else on the machine
 _SPARE_MIB = 512
-#: a topology that finds less keeps its data on disk
+#: with less, a topology keeps its data on disk
 NEEDED_MIB = LAB_MIB + _SPARE_MIB
 
 _MEMINFO = Path("/proc/meminfo")
@@ -43,9 +44,9 @@ class StoragePolicy(StrEnum):
 
 
 class DataStorage(Struct, frozen=True, kw_only=True):
-    """Where the data directory of one topology's server is."""
+    """The storage of one topology's data directory."""
 
-    #: how much memory it may take; 0 on disk
+    #: the memory limit; 0 on disk
     memory_mib: int = 0
     #: one sentence for the evidence
     note: str
@@ -56,13 +57,13 @@ class DataStorage(Struct, frozen=True, kw_only=True):
 
 
 class MemoryBudget:
-    """Gives memory to topologies as long as there is enough, counting what it gave and is not returned."""
+    """Reserves memory for topologies while enough is available."""
 
     def __init__(self, policy: StoragePolicy, available: Callable[[], tuple[int, str]]) -> None:
-        """Give nothing yet.
+        """Reserve nothing yet.
 
-        :param available: returns how much memory is available for data now, in MiB, and why there is none: "" when the
-            number says it all.
+        :param available: returns the memory for data that is available now, in MiB, and the reason when it is 0; "" if
+            the number is reason enough.
         """
         self._policy = policy
         self._available = available
@@ -70,30 +71,30 @@ class MemoryBudget:
         self._lock = Lock()
 
     def take(self, *, durable: bool) -> DataStorage:
-        """Decide where a topology's data goes. Memory that was taken is returned with :meth:`give_back`.
+        """Choose the storage of a topology's data. :meth:`give_back` releases the memory.
 
-        :param durable: the topology must survive a crash of its server, so its data belongs on disk.
-        :raises ServiceFailedError: when memory was demanded and is not available.
+        :param durable: the data must survive a crash of the server, and is kept on disk.
+        :raises ServiceFailedError: when memory is demanded, and too little is available.
         """
         if durable:
             return DataStorage(note="on disk, with fsync: the topology is declared durable")
         if self._policy is StoragePolicy.DISK:
-            return DataStorage(note="on disk, without fsync: --storage disk was asked for")
+            return DataStorage(note="on disk, without fsync: --storage disk is set")
         with self._lock:
             available, why = self._available()
             available -= self._given_mib
             if memory_mib := _share(available):
                 self._given_mib += memory_mib
                 return DataStorage(memory_mib=memory_mib, note=f"in memory, {memory_mib} MiB at most")
-        found = why or f"{NEEDED_MIB} MiB of memory are needed for its data, and {max(0, available)} MiB are available"
+        reason = why or f"its data needs {NEEDED_MIB} MiB of memory, and {max(0, available)} MiB are available"
         if self._policy is StoragePolicy.MEMORY:
-            raise ServiceFailedError(found, hint="--storage disk, or fewer topologies at a time")
-        return DataStorage(note=f"on disk, without fsync: {found}")
+            raise ServiceFailedError(reason, hint="--storage disk, or fewer topologies at a time")
+        return DataStorage(note=f"on disk, without fsync: {reason}")
 
     def describe(self) -> str:
-        """Return in one sentence how much memory is available, and how many topologies get some at a time."""
+        """Return one sentence: how much memory is available, and for how many topologies at a time."""
         if self._policy is StoragePolicy.DISK:
-            return "data is kept on disk: --storage disk was asked for"
+            return "data is kept on disk: --storage disk is set"
         available, why = self._available()
         topologies, left = 0, available
         while share := _share(left):
@@ -102,32 +103,33 @@ class MemoryBudget:
         return f"{why or f'{available} MiB of memory for data'}: enough for {topologies} topologies at a time; {others}"
 
     def refused(self, storage: DataStorage, why: str) -> DataStorage:
-        """Return what a topology gets whose memory the engine refused.
+        """Return the storage for a topology after the engine refused memory for its data.
 
-        :param storage: what it was given; its memory is returned.
-        :raises ServiceFailedError: when memory was demanded.
+        :param storage: the storage that was chosen before; its memory is released.
+        :param why: the engine's reason.
+        :raises ServiceFailedError: when memory is demanded.
         """
         if self._policy is StoragePolicy.MEMORY:
             raise ServiceFailedError(f"the data cannot be kept in memory: {why}", hint="--storage disk")
         self.give_back(storage)
-        return DataStorage(note=f"on disk, without fsync: the engine refused memory for it: {why}")
+        return DataStorage(note=f"on disk, without fsync: the engine refused memory for the data: {why}")
 
     def give_back(self, storage: DataStorage) -> None:
-        """Return one topology's memory."""
+        """Release the memory of one topology."""
         with self._lock:
             self._given_mib -= storage.memory_mib
 
 
 def _share(available_mib: int) -> int:
-    """Return what one topology gets of the memory that is available, in MiB; 0 when it is not enough."""
+    """Return one topology's share of the available memory in MiB; 0 when too little is available."""
     if available_mib < NEEDED_MIB:
         return 0
-    # half of it, so that the topologies after it find room, too
+    # half of it at most, so that enough remains for the next topologies
     return max(LAB_MIB, min(ROOMY_MIB, (available_mib - _SPARE_MIB) // 2))
 
 
 def available_here_mib() -> int:
-    """Return how much memory this machine has available, within the limits of our control groups; 0 when unknown.
+    """Return this machine's available memory in MiB, within the limits of this process's control groups; 0 if unknown.
 
     Source: proc(5), MemAvailable.
     """
@@ -140,16 +142,16 @@ def available_here_mib() -> int:
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             try:
                 left = (int((folder / limit).read_text()) - int((folder / used).read_text())) // _MIB
-            except (OSError, ValueError):  # "max" is written where there is no limit
+            except (OSError, ValueError):  # without a limit the file contains "max"
                 continue
             available = min(available, max(0, left))
     return available
 
 
 def _own_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that limit the memory of this process, from its own to the root.
+    """Yield the folders of the control groups that limit the memory of this process, from the innermost to the root.
 
-    Source: cgroups(7), /proc/pid/cgroup: `hierarchy:controllers:path`, with no controllers in version 2.
+    Source: cgroups(7), /proc/pid/cgroup: `hierarchy:controllers:path`; the controllers are empty in version 2.
     """
     try:
         lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()

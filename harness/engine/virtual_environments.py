@@ -1,4 +1,4 @@
-"""A Python of this machine for the reference host, with what the host imports in a virtual environment of the cache."""
+"""The Python of the reference host: a virtual environment in the cache, made with a Python of this machine."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from harness.events import ImageProgress, Listener
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: the product that is Python rather than a binary of its own
+#: the product that runs in Python, and has no binary
 PYTHON_PRODUCT = "hostapp"
-#: Oban for Python needs it
+#: the minimum for Oban for Python
 _OLDEST = (3, 12)
 _NAMES = ("python3.14", "python3.13", "python3.12", "python3")
-#: says what it is, and fails where a virtual environment could not be made with it
+#: prints path and version; fails if this Python lacks a module for making virtual environments
 _QUESTION = "import ensurepip, ssl, sys, venv; print(sys.executable, *sys.version_info[:3])"
 _ANSWER = re.compile(r"^(?P<path>/.+) (?P<version>\d+ \d+ \d+)$")
 _HINT = (
-    "install Python 3.13 with its venv module (apt-get install python3.13-venv, or pyenv install 3.13), name one in "
-    "HARNESS_PYTHON, or use --engine docker"
+    "install Python 3.13 with its venv module (apt-get install python3.13-venv, or pyenv install 3.13), set "
+    "HARNESS_PYTHON to the path of a suitable Python, or use --engine docker"
 )
 
 
 class _Python(Struct, frozen=True, kw_only=True):
     path: str
     version: tuple[int, ...]
-    #: whether the user that services run as may execute it
+    #: whether the user that runs services can execute it
     shared: bool
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class _Python(Struct, frozen=True, kw_only=True):
 
 
 class EnvironmentBuilder:
-    """Runs the programs that make an environment, and can be ended from another thread."""
+    """Runs the programs that make an environment; another thread can end them."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -61,16 +61,16 @@ class EnvironmentBuilder:
         self._closed = False
 
     def run(self, command: list[str]) -> tuple[int, str]:
-        """Run a program to its end and return its exit code and what it said.
+        """Run a program to its end, and return its exit code and its output.
 
-        :raises EngineUnavailableError: when the builder was closed.
+        :raises EngineUnavailableError: when the builder is closed.
         """
-        with tempfile.TemporaryFile() as output:  # a pipe would be open until the last descendant ends
+        with tempfile.TemporaryFile() as output:  # a pipe would stay open until the last descendant ends
             with self._lock:
                 if self._closed:
-                    raise EngineUnavailableError("the run ended before its environment was complete")
-                # every user may read what it writes; the mask of this process stays, because other threads write
-                self._process = process = subprocess.Popen(  # noqa: S603 -- our own arguments
+                    raise EngineUnavailableError("the run ended before the environment was complete")
+                # the umask lets every user read the files; it is set for the child only, because other threads write
+                self._process = process = subprocess.Popen(  # noqa: S603 -- fixed arguments
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, umask=0o022
                 )
             code = process.wait()
@@ -78,25 +78,28 @@ class EnvironmentBuilder:
             return code, output.read().decode(errors="replace")
 
     def close(self) -> None:
-        """End what runs, and start nothing any more."""
+        """End the running program, and refuse to start others."""
         with self._lock:
             self._closed = True
             if self._process is not None and self._process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._process.pid, signal.SIGSTOP)  # it starts no more children while they are looked for
+                    os.kill(self._process.pid, signal.SIGSTOP)  # no new children while the children are listed
                 end_all(self._process.pid, signal.SIGKILL)
 
 
 def virtual_environment(
     wanted: Wanted, folder: Path, service_user: Mapping[str, object], listener: Listener, builder: EnvironmentBuilder
 ) -> tuple[Origin, bool]:
-    """Return the Python of the host's virtual environment, making it once for each version and set of requirements.
+    """Return the Python of the host's virtual environment, made once for each Python and set of requirements.
 
     The caller holds the folder's lock.
 
-    :param service_user: how subprocess runs a program as the user that services run as.
-    :returns: where the Python is, and whether that user can execute it; otherwise whoever runs the harness must.
-    :raises EngineUnavailableError: when there is no suitable Python, or packages cannot be installed.
+    :param folder: the folder of the cache for these environments.
+    :param service_user: subprocess's options that run a program as the user for services.
+    :param builder: runs venv and pip.
+    :returns: the origin of the Python, and whether the user for services can execute it. If not, the services run as
+        the user of the harness.
+    :raises EngineUnavailableError: when no suitable Python is found, or packages cannot be installed.
     """
     python = _chosen(wanted, service_user)
     requirements = recipe_folder(wanted.product) / "requirements.txt"
@@ -109,10 +112,10 @@ def virtual_environment(
     major_minor = ".".join(map(str, python.version[:2]))
     notes = []
     if major_minor != wanted.version:
-        notes.append(f"native engine: the host was asked for on Python {wanted.version}, and runs on {python}")
+        notes.append(f"native engine: Python {wanted.version} is declared for the host; it runs on {python}")
     if not python.shared:
         notes.append(
-            f"native engine: only who runs the harness may execute {python.path}, so the host runs as that user"
+            f"native engine: only the user of the harness can execute {python.path}, so the host runs as that user"
         )
     origin = Origin(
         product=wanted.product, version=str(python), reference=str(home / "bin" / "python"), note="; ".join(notes)
@@ -121,19 +124,21 @@ def virtual_environment(
 
 
 def _chosen(wanted: Wanted, service_user: Mapping[str, object]) -> _Python:
-    """Return the asked version where it is, else the newest; first of all those that services can execute."""
+    """Return the best Python: one that services can execute, then the declared version, then the newest."""
     named = os.environ.get("HARNESS_PYTHON", "")
-    found = {each.path: each for path in _candidates(named) if (each := _asked(path, service_user))}
-    suitable = [each for each in found.values() if each.version >= _OLDEST]
+    found = {python.path: python for path in _candidates(named) if (python := _inspected(path, service_user))}
+    suitable = [python for python in found.values() if python.version >= _OLDEST]
     if not suitable:
-        here = ", ".join(sorted({str(each) for each in found.values()})) or "none"
+        versions = ", ".join(sorted({str(python) for python in found.values()})) or "none"
         raise EngineUnavailableError(
-            f"the reference host needs Python 3.12 or newer, with venv; found: {here}",
+            f"the reference host needs Python 3.12 or newer, with venv; found: {versions}",
             where=f"HARNESS_PYTHON={named}" if named else "native engine",
             hint=_HINT,
         )
-    asked = tuple(map(int, wanted.version.split(".")))
-    return max(suitable, key=lambda each: (each.shared, each.version[: len(asked)] == asked, each.version))
+    declared = tuple(map(int, wanted.version.split(".")))
+    return max(
+        suitable, key=lambda python: (python.shared, python.version[: len(declared)] == declared, python.version)
+    )
 
 
 def _candidates(named: str) -> Iterator[str]:
@@ -148,12 +153,12 @@ def _candidates(named: str) -> Iterator[str]:
     yield from sorted(glob.glob(str(Path.home() / ".pyenv/versions/3.1[2-9]*/bin/python3")))  # noqa: PTH207
 
 
-def _asked(path: str, service_user: Mapping[str, object]) -> _Python | None:
-    """Ask a Python what it is; None when it does not run, or cannot make virtual environments."""
+def _inspected(path: str, service_user: Mapping[str, object]) -> _Python | None:
+    """Run a Python and return its facts; None if it does not run, or cannot make virtual environments."""
 
     def answer(program: str, **as_user: object) -> re.Match[str] | None:
         try:
-            said = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
+            output = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
                 [program, "-I", "-c", _QUESTION],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -165,7 +170,7 @@ def _asked(path: str, service_user: Mapping[str, object]) -> _Python | None:
             ).stdout
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return _ANSWER.match(said.strip())
+        return _ANSWER.match(output.strip())
 
     found = answer(path)
     if found is None:
@@ -174,8 +179,8 @@ def _asked(path: str, service_user: Mapping[str, object]) -> _Python | None:
     return _Python(path=found["path"], version=tuple(map(int, found["version"].split())), shared=shared)
 
 
-def _pip_is_here() -> bool:
-    """Say whether the Python of the harness has a pip that can fill another environment, as it can from 22.3 on."""
+def _has_pip() -> bool:
+    """Return whether this Python's pip can install into another environment (`pip --python`, since pip 22.3)."""
     try:
         return int(importlib.metadata.version("pip").split(".")[0]) > 22  # noqa: PLR2004
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -183,9 +188,9 @@ def _pip_is_here() -> bool:
 
 
 def _make(home: Path, python: _Python, requirements: Path, builder: EnvironmentBuilder) -> None:
-    """Make a virtual environment that anybody may read."""
+    """Make a virtual environment that every user can read, and install the requirements."""
     inside = str(home / "bin" / "python")
-    if _pip_is_here():  # putting another pip into the environment would take half of the time
+    if _has_pip():  # installing pip into the environment would take half of the time
         made, pip = (
             [python.path, "-m", "venv", "--without-pip", str(home)],
             [sys.executable, "-m", "pip", "--python", inside],
@@ -196,13 +201,13 @@ def _make(home: Path, python: _Python, requirements: Path, builder: EnvironmentB
         ("made", made),
         ("filled", [*pip, "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]),
     ):
-        code, said = builder.run(command)
+        code, output = builder.run(command)
         if code != 0:
             raise EngineUnavailableError(
                 f"a virtual environment for the reference host could not be {what}",
                 where=str(home),
-                detail=log_tail(said),
-                hint="set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; one package is compiled, and needs g++ "
+                detail=log_tail(output),
+                hint="set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; one package is compiled, which needs g++ "
                 "and Python's headers (apt-get install g++ python3-dev)",
             )
     (home / "complete").touch()

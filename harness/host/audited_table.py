@@ -1,4 +1,4 @@
-"""The audited table itself: whether the rows that the trail tells of are there, and were written with it."""
+"""Counts the rows of an audited table that one attempt wrote, and compares the transactions with those of the trail."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     from harness.host.declarations import Expected
     from harness.host.site import Values
 
-#: a table that nothing indexes by what tells the rows is read whole
-_LONGEST = "20s"
-#: a right that is missing, and a statement that took too long: their messages hold names only
-_TELLING = ("42501", "57014")
-#: for a trail that is read whole, because nothing indexes which transaction wrote a row
-_LONGEST_IN_TRAIL = "5s"
+#: without an index on the identifying columns, the whole table is read
+_TABLE_TIMEOUT = "20s"
+#: the trail has no index on the transaction of a row, so the whole trail is read
+_TRAIL_TIMEOUT = "5s"
+#: a missing privilege, and a statement that timed out: their messages contain names only, no values
+_SAFE_MESSAGES = ("42501", "57014")
 
 
 class RowsNotSeenError(Exception):
-    """Who asks cannot tell how many rows there are: no rows seen would mean nothing."""
+    """The role cannot see how many rows the table holds, so a count of zero would prove nothing."""
 
 
 class TableRows(Struct, frozen=True, kw_only=True):
-    """The rows of one time that a path was taken, as the audited table has them."""
+    """The rows of one attempt in the audited table."""
 
     count: int
-    #: those that hold what is of this request only: the host may have changed the rest of them since
+    #: rows that hold the values unique to this request; the host may have changed their other columns since
     loosely: int
-    #: the transactions, or the savepoints in them, that wrote these versions of the rows
-    #: (https://www.postgresql.org/docs/current/ddl-system-columns.html); none where it is a view
+    #: the transactions, or their savepoints, that wrote the current row versions
+    #: (https://www.postgresql.org/docs/current/ddl-system-columns.html); empty for a view
     written_by: tuple[str, ...]
 
 
 def rows_in_table(client: Client, expected: Expected, values: Values) -> TableRows:
-    """Count the rows of the audited table that hold what tells this request from others.
+    """Count the rows of the audited table that hold the identifying values of this attempt.
 
-    :raises RowsNotSeenError: where the role may not read them, row security hides some from it, or the table has no
-        such columns.
+    :raises RowsNotSeenError: when the role may not read the rows, row security hides some of them from it, or the
+        table lacks an identifying column.
     """
     try:
         with client.transaction():
-            client.run(f"SET LOCAL statement_timeout = '{_LONGEST}'")
+            client.run(f"SET LOCAL statement_timeout = '{_TABLE_TIMEOUT}'")
             columns, is_view = _columns(client, expected.table)
             whole, loose = _conditions(expected, values, columns)
             written_by = "NULL" if is_view else "array_agg(DISTINCT harness_row.xmin::text)"
@@ -57,18 +57,18 @@ def rows_in_table(client: Client, expected: Expected, values: Values) -> TableRo
                 f"FROM {quote_name(expected.table)} AS harness_row WHERE {loose}"
             )
     except SqlError as error:
-        # the message of others may repeat a value that an answer held
-        told = describe(error) if error.sqlstate in _TELLING else f"SQLSTATE {error.sqlstate}"
-        raise RowsNotSeenError(f"the rows of {expected.table} cannot be counted: {told}") from None
+        # any other message may repeat a value from a response
+        reason = describe(error) if error.sqlstate in _SAFE_MESSAGES else f"SQLSTATE {error.sqlstate}"
+        raise RowsNotSeenError(f"the rows of {expected.table} cannot be counted: {reason}") from None
     count, loosely, transactions = found[0]
     return TableRows(count=count, loosely=loosely, written_by=tuple(transactions or ()))
 
 
 def _columns(client: Client, table: str) -> tuple[dict[str, bool], bool]:
-    """Return the table's columns, whether each is one of texts, and whether the table is a view."""
+    """Return the table's columns, each with whether its type is text, and whether the table is a view."""
     name = quote_name(table)
     if client.value("SELECT to_regclass(%s)", [name]) is None:
-        raise RowsNotSeenError(f"there is no table {table} that the role can see")
+        raise RowsNotSeenError(f"table {table} does not exist, or the role cannot see it")
     # row_security_active: https://www.postgresql.org/docs/current/functions-info.html
     if client.value("SELECT row_security_active(%s::regclass)", [name]):
         raise RowsNotSeenError(f"row security hides rows of {table} from the role")
@@ -82,18 +82,18 @@ def _columns(client: Client, table: str) -> tuple[dict[str, bool], bool]:
 
 
 def _conditions(expected: Expected, values: Values, columns: dict[str, bool]) -> tuple[str, str]:
-    """Return what tells the rows as a whole, and the part of it that nobody else's rows can hold."""
-    told = values.fill(expected.row) or values.fill(expected.where)
-    key = {name: each for name, each in values.fill(expected.key).items() if not told or name in columns}
-    if missing := [name for name in (*told, *key) if name not in columns]:
+    """Return the SQL condition for all identifying values, and the one for the values unique to this attempt."""
+    identifying = values.fill(expected.row) or values.fill(expected.where)
+    key = {name: value for name, value in values.fill(expected.key).items() if not identifying or name in columns}
+    if missing := [name for name in (*identifying, *key) if name not in columns]:
         raise RowsNotSeenError(
-            f"{expected.table} has no column {', '.join(missing)}: name those that tell its rows with `row`"
+            f"{expected.table} has no column {', '.join(missing)}: declare the table's own columns with `row`"
         )
-    by_value = {name: _holds(name, each, columns) for name, each in told.items()}
-    # compared as the column's own type, so that an index on it is used
-    by_key = [f"harness_row.{quote_name(name)} = {quote_literal(as_text(each))}" for name, each in key.items()]
+    by_value = {name: _holds(name, value, columns) for name, value in identifying.items()}
+    # compared in the type of the column, so that an index on it is used
+    by_key = [f"harness_row.{quote_name(name)} = {quote_literal(as_text(value))}" for name, value in key.items()]
     whole = [*by_value.values(), *by_key]
-    loose = [by_value[name] for name, each in told.items() if values.unique in _json(each)]
+    loose = [by_value[name] for name, value in identifying.items() if values.unique in _json(value)]
     return " AND ".join(whole), " AND ".join(loose or whole)
 
 
@@ -108,11 +108,15 @@ def _json(value: Any) -> str:
 
 
 def trail_is_of(client: Client, tables: Iterable[str], written_by: Sequence[str]) -> bool | None:
-    """Say whether each transaction that wrote rows wrote to the trail, too; None when that cannot be seen."""
+    """Return whether every transaction that wrote rows also wrote to the trail; None when that cannot be seen.
+
+    :param tables: of the trail, as schema.table.
+    :param written_by: transactions as :class:`TableRows` lists them.
+    """
     found: set[str] = set()
     try:
         with client.transaction():
-            client.run(f"SET LOCAL statement_timeout = '{_LONGEST_IN_TRAIL}'")
+            client.run(f"SET LOCAL statement_timeout = '{_TRAIL_TIMEOUT}'")
             for table in tables:
                 found.update(
                     transaction

@@ -1,4 +1,4 @@
-"""A command of somebody's test suite, in any language, behind a chain: its environment, its output, its end."""
+"""Runs a command, such as a test suite in any language, behind a chain: its environment, its output, its result."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from harness.database import Endpoint
 
-#: of the output, kept for the evidence
+#: the last lines of the output, kept as evidence
 _KEPT_LINES = 2000
-#: for ending when asked to, before it is ended
+#: between SIGTERM and SIGKILL, seconds
 _GRACE_S = 5.0
 _LONGEST_LINE = 65_536
-#: run by a shell that reads from the harness: one that was killed closes the pipe without a word. Then the command's
-#: process group, $1, is asked to end, and made to
-_LEASH = """
+#: run by a shell that reads from the harness. When the harness is killed, the pipe closes before a line arrives, and
+#: the shell ends the command's process group, $1: first with SIGTERM, then with SIGKILL
+_GUARD = """
 read -r _ && exit
 kill -TERM "-$1" 2>/dev/null || exit
 for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || exit; done
@@ -37,28 +37,31 @@ kill -KILL "-$1" 2>/dev/null
 """
 
 
-class Ended(Struct, frozen=True, kw_only=True):
-    """How a command ended."""
+class CommandResult(Struct, frozen=True, kw_only=True):
+    """The result of a command."""
 
-    #: None when it did not end by itself
+    #: None when the harness ended the command
     exit_code: int | None
     seconds: float
-    #: the end of what it said, stdout and stderr as they came
+    #: the last lines of stdout and stderr, in the order they arrived
     output: str
-    #: why it was ended
+    #: why the harness ended the command; "" when it ended on its own
     reason: str = ""
 
 
 def variables(chain: Endpoint, direct: Endpoint) -> dict[str, str]:
-    """Return the environment variables by which the ecosystems find a database, and those for going past the pooler.
+    """Return the environment variables that common tools read to find a database.
 
-    `PG*` is libpq's (https://www.postgresql.org/docs/current/libpq-envars.html); `DATABASE_URL` is what Ecto, Rails,
-    Django's dj-database-url, Prisma, sqlx and most others read, with `DIRECT_URL` as Prisma's name for the server
-    itself; `DB_*` is Laravel's and Compose files'.
+    libpq reads `PG*` (https://www.postgresql.org/docs/current/libpq-envars.html). Ecto, Rails, Django's
+    dj-database-url, Prisma, sqlx and most others read `DATABASE_URL`, and Prisma reads `DIRECT_URL` for the server
+    itself. Laravel and many Compose files use `DB_*`.
+
+    :param chain: the address through the whole chain.
+    :param direct: the address of the server itself; its variables have the prefix `DIRECT_`.
     """
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     for prefix, at in (("", chain), ("DIRECT_", direct)):
-        found |= {
+        given |= {
             f"{prefix}PGHOST": at.host,
             f"{prefix}PGPORT": str(at.port),
             f"{prefix}PGUSER": at.user,
@@ -73,11 +76,11 @@ def variables(chain: Endpoint, direct: Endpoint) -> dict[str, str]:
             f"{prefix}DB_NAME": at.dbname,
             f"{prefix}DB_DATABASE": at.dbname,
         }
-    return found | {"DIRECT_URL": url(direct)}
+    return given | {"DIRECT_URL": url(direct)}
 
 
 def url(at: Endpoint) -> str:
-    """Return an address as a URL, with the password in it."""
+    """Return an address as a URL that includes the password."""
     host = f"[{at.host}]" if ":" in at.host else at.host
     return f"postgresql://{quote(at.user, safe='')}:{quote(at.password, safe='')}@{host}:{at.port}/{at.dbname}"
 
@@ -90,17 +93,21 @@ def run(
     deadline_s: float,
     say: Callable[[str], None],
     stopped: Callable[[], bool],
-) -> Ended:
-    """Run a command to its end, its deadline, or until somebody wants it stopped; its process group ends with it.
+) -> CommandResult:
+    """Run a command until it ends, its deadline passes, or the run stops. Its process group ends with it.
 
-    It ends with this process, too, when that is killed.
+    The process group also ends when this process is killed.
 
-    :param given: environment variables, beside those of this process; libpq's that would lead elsewhere are left out.
-    :param say: hears every line, stdout and stderr.
-    :param stopped: asked a few times a second.
-    :raises UsageError: when there is no such command or folder.
+    :param command: the program and its arguments.
+    :param folder: working directory of the command.
+    :param given: environment variables, in addition to those of this process. Inherited `PG*` variables are removed,
+        because they could lead to another server.
+    :param deadline_s: seconds.
+    :param say: called with every line of stdout and stderr.
+    :param stopped: returns whether the run is ending; called several times a second.
+    :raises UsageError: when the command or the folder does not exist, or the command cannot be started.
     """
-    # libpq's variables of a developer's shell would win over what is given
+    # PG* variables of a developer's shell would take precedence over the given ones
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     began = time.monotonic()
     try:
@@ -113,27 +120,29 @@ def run(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # so that all it started can be ended with it
+            start_new_session=True,  # a process group of its own, which can be ended as a whole
         )
     except (FileNotFoundError, NotADirectoryError):
-        missing = f"there is no folder {folder}" if not folder.is_dir() else f"there is no command {command[0]!r}"
-        raise UsageError(missing, hint="is it on PATH, and is it installed here?") from None
+        if not folder.is_dir():
+            raise UsageError(f"folder {folder} does not exist", hint="create it, or correct `folder`") from None
+        hint = "install it on this machine, or add its folder to PATH"
+        raise UsageError(f"command {command[0]!r} not found", hint=hint) from None
     except OSError as error:
-        raise UsageError(f"{command[0]!r} cannot be run: {error.strerror}") from None
+        raise UsageError(f"command {command[0]!r} cannot be started: {error.strerror}") from None
     lines: list[str] = []
     reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
     reader.start()
     reason = ""
-    with _leashed(process):
+    with _guarded(process):
         while process.poll() is None and not reason:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
             if stopped():
-                reason = "it was stopped with the run"
+                reason = "stopped with the run"
             elif time.monotonic() - began > deadline_s:
-                reason = f"it did not end within {deadline_s:g} s"
+                reason = f"did not end within {deadline_s:g} s"
     reader.join(_GRACE_S)
-    return Ended(
+    return CommandResult(
         exit_code=None if reason else process.returncode,
         seconds=round(time.monotonic() - began, 2),
         output="".join(lines[-_KEPT_LINES:]),
@@ -149,41 +158,41 @@ def _read(source: IO[str] | None, lines: list[str], say: Callable[[str], None]) 
             lines.append(line)
             if len(lines) > 2 * _KEPT_LINES:
                 del lines[:-_KEPT_LINES]
-            with contextlib.suppress(ValueError, OSError):  # whoever listened may have left
+            with contextlib.suppress(ValueError, OSError):  # the listener may be gone, such as a pager
                 say(line)
 
 
 @contextlib.contextmanager
-def _leashed(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End a command with the block, and with this process if it is killed before that."""
+def _guarded(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a command when the block ends, or when this process is killed before that."""
     try:
         with subprocess.Popen(  # noqa: S603 -- our own arguments
-            ["/bin/sh", "-c", _LEASH, "leash", str(process.pid)],
+            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid)],
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # out of reach of whatever ends the harness and its group
-        ) as leash:
+            start_new_session=True,  # a signal to the harness and its process group does not end the guard
+        ) as guard:
             try:
                 yield
             finally:
                 _end(process)
-                leash.communicate("it has ended\n")
+                guard.communicate("the command has ended\n")
     finally:
         _end(process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a command and all that it started: asked first, then made to."""
+    """End a command and all processes that it started, first with SIGTERM, then with SIGKILL."""
 
     def gone() -> None:
-        """Look for the group, not for the process: what it started may outlive it."""
+        """Check the process group, because child processes may outlive the command."""
         process.poll()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, 0)
-            raise NotYet("something of it runs")
+            raise NotYet("a process of the group still runs")
 
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

@@ -1,6 +1,6 @@
-"""What `harness.toml` says of a host: its environments, its audited paths, and commands of other test suites.
+"""The parts of `harness.toml` about a host: its environments, its audited paths, and commands of other test suites.
 
-A secret is never written there: what is one is given by the name of an environment variable, `env:NAME`.
+The file never holds a secret: the declaration names an environment variable instead, as `env:NAME`.
 """
 
 from __future__ import annotations
@@ -22,65 +22,68 @@ _Status = Annotated[int, Meta(ge=100, le=599)]
 
 
 class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One HTTP request. Texts may hold `{unique}`, `{correlation}`, `{actor.type}`, `{actor.id}` and kept values."""
+    """One HTTP request.
+
+    Its texts may hold the placeholders `{unique}`, `{correlation}`, `{actor.type}`, `{actor.id}` and kept values.
+    """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    #: below the base URL, with its query
+    #: appended to the base URL; may have a query
     path: Annotated[str, Meta(pattern=r"^/[^\r\n]*$")]
     headers: dict[str, str] = {}
     json: Any = None
     form: dict[str, str] = {}
-    #: that the answer has when the step did what it is there for
+    #: the status of the response when the step succeeds
     status: _Status = 200
-    #: names for values of the JSON answer, each by its place in it: `post_id = "data.id"`
+    #: values of the JSON response to store as placeholders, each by its path: `post_id = "data.id"`
     keep: dict[_Kept, str] = {}
-    #: what the JSON answer must hold, besides whatever else it holds
+    #: values that the JSON response must hold, each by its path; it may hold more
     answer: dict[str, Any] = {}
 
 
 class ObanJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A job that is put into Oban's table, for the host's own worker to perform."""
+    """A job that the harness inserts into Oban's table, for the host's own worker to run."""
 
     worker: Annotated[str, Meta(min_length=1)]
     queue: Annotated[str, Meta(min_length=1)] = "default"
-    #: of the worker; texts may hold the same as those of a step
+    #: arguments of the worker; texts may hold the same placeholders as in a step
     args: dict[str, Any] = {}
     meta: dict[str, Any] = {}
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 20
-    #: the schema that Oban's tables are in
+    #: the schema of Oban's tables
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")] = "public"
 
 
 class Expected(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must be found in the audit trail once a path was taken."""
+    """The rows that the audit trail must hold after a path ran."""
 
     table: _Table
     operation: Literal["insert", "update", "delete"]
-    #: columns and values by which the rows of this very request are told from everybody else's; one of them holds
-    #: `{unique}`
+    #: columns and values that identify the rows of this request among all others; one of them holds `{unique}` or a
+    #: kept value
     where: dict[str, Any] = {}
-    #: the same for the row's key, where the operation leaves no row behind
+    #: the same for the key of the row, for operations that leave no row behind
     key: dict[str, Any] = {}
-    #: what tells the rows in the table itself, where the trail calls its columns otherwise than the table does
+    #: identifies the rows in the table itself, where the trail uses other column names than the table
     row: dict[str, Any] = {}
-    #: changes of that table, in that transaction: no fewer, and no more
+    #: changes of the table in the transaction: exactly this number
     rows: _Rows = 1
-    #: rows that the table holds afterwards; where nothing is said as many as were written, and none once deleted
+    #: rows that the table holds afterwards; by default, as many as were written, and none after a delete
     left: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    #: the caller's by default
+    #: by default, the actor of the caller
     actor: dict[str, str] | None = None
-    #: that the action recorded with them carries; "" where the trail keeps none
+    #: of the action that the trail stores with the rows; "" where the trail stores none
     correlation: str = ""
     action: str = ""
     job_id: str = ""
 
 
 class FailingVariant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The same path, made to fail after it has begun to write: nothing of it may be left."""
+    """The same path, made to fail after it has begun to write: it must leave no row behind."""
 
     steps: tuple[Step, ...] = ()
     job: ObanJob | None = None
-    #: what makes it fail, in one sentence
+    #: the cause of the failure, in one sentence
     why: _Line
 
 
@@ -90,40 +93,40 @@ class PathDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: _Name
     title: _Line
     kind: Literal["HTTP", "job"]
-    #: HTTP requests, one after the other; those of a job prepare or enqueue it
+    #: HTTP requests, sent in order; for a path of kind job, they prepare or enqueue the job
     steps: tuple[Step, ...] = ()
-    #: a job that is put into Oban's table
+    #: a job that the harness inserts into Oban's table
     job: ObanJob | None = None
     #: a command that enqueues or performs the job
     command: tuple[str, ...] = ()
     expect: Expected | None = None
-    #: the environments that have it; all when empty
+    #: the environments that have this path; all of them when empty
     environments: tuple[str, ...] = ()
-    #: it is not there, and why: one objective sentence
+    #: why the host does not have this path, in one objective sentence
     not_applicable: str = ""
-    #: for the rows to be there, seconds
+    #: for each request, and for the rows to appear in the trail, seconds
     deadline_s: _Seconds = 15.0
-    #: what comes of the same request a second time: `refused`, done `again`, or done `once` whatever is answered
+    #: the effect of a second, identical request: `refused`, `again` (a second write), or `once` (no second write)
     repeated: Literal["refused", "again", "once", ""] = ""
     fails: FailingVariant | None = None
-    #: requests that take away what a request made, one after the other, once it was judged
+    #: requests that remove what an attempt created, sent in order once it was judged
     cleanup: tuple[Step, ...] = ()
     #: what the host does when the table's audit trigger is missing
     without_trigger: Literal["fails closed", "fails open"] = "fails closed"
 
 
 class Caller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Somebody who calls the host: who the trail must name, and what proves it to the host."""
+    """A user of the host: the actor that the trail must name, and the headers that authenticate it."""
 
     actor: dict[str, str]
-    #: of every request of theirs; a value that is a secret is `env:NAME`
+    #: sent with each of its requests; a secret is `env:NAME`
     headers: dict[str, str] = {}
 
 
 class Production(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What production is declared to be: facts as `identify` names them, and settings of the server."""
+    """The declared properties of production: facts, by the names that `identify` uses, and settings of the server."""
 
-    #: who says so, and where it can be read
+    #: the person who declares them, and where they are documented
     declared_by: _Line
     facts: dict[str, str]
 
@@ -137,29 +140,29 @@ class EnvironmentDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_f
     direct: _Variable | None = None
     #: PgBouncer's admin console
     console: _Variable | None = None
-    #: a role that may read the audit trail, where the application's may not
+    #: a role that may read the audit trail, where the application's role may not
     trail: _Variable | None = None
-    #: of the host application: an address, or `env:NAME`
+    #: address of the host application, or `env:NAME`
     base_url: Annotated[str, Meta(pattern=r"^(https?://[^\s@]+|env:[A-Za-z_][A-Za-z0-9_]*)$")] = ""
-    #: of the application, as the STG-01 table has them
+    #: description of the application, for the STG-01 table
     application: str = ""
     pools: str = ""
     prepare: Prepare | None = None
-    #: what runs there: `library = "threadline 0.6.1"`, `app = "3f2c1ab"`; of the environment, as `env:NAME`, too
+    #: deployed versions, such as `library = "threadline 0.6.1"` or `app = "3f2c1ab"`; a value may be `env:NAME`
     versions: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")], _Line] = {}
     callers: tuple[Caller, ...] = ()
     #: tables that must be captured, as schema.table
     audited_tables: tuple[_Table, ...] = ()
-    #: a table that is there to be written to by checks, with a column of texts: `public.audit_canary(note)`
+    #: a captured table that checks may write to, with its text column: `public.audit_canary(note)`
     canary: Annotated[str, Meta(pattern=r"^([A-Za-z_]\w*\.[A-Za-z_]\w*\([A-Za-z_]\w*\))?$")] = ""
-    #: a schema in which checks may make a table, and drop it again
+    #: a schema in which checks may create a table and drop it again
     scratch_schema: Annotated[str, Meta(pattern=r"^([A-Za-z_]\w*)?$")] = ""
-    #: what is declared of the chain, by the names of `identify`'s facts; a finding that contradicts it is an Issue
+    #: declared properties of the chain, by the names of `identify`'s facts; a contradicting finding is an Issue
     declared: dict[str, str] = {}
     production: Production | None = None
-    #: another environment to compare with, whose evidence says what production is
+    #: another environment, whose evidence describes production
     compare_with: str = ""
-    #: for everything that is asked of it at once, seconds
+    #: for all queries that recognise the chain together, seconds
     deadline_s: _Seconds = 10.0
 
 
@@ -169,9 +172,10 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: _Name
     title: _Line
     command: Annotated[tuple[str, ...], Meta(min_length=1)]
-    #: where it is run, below the project's folder
+    #: working directory, below the project's folder
     folder: str = ""
-    #: JUnit XML that it writes: globs below that folder
+    #: JUnit XML files that it writes: globs below that folder
     junit: tuple[str, ...] = ()
+    #: the topologies to run it behind; all of them when empty
     topologies: tuple[str, ...] = ()
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0

@@ -1,4 +1,4 @@
-"""An operator's environment: its names turned into connection strings and callers, and what it says of itself."""
+"""An operator's environment: resolves the variables that it names, and recognises its chain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from harness.lab.services import postgres_settings
 from harness.model import EnvironmentEvidence, EvidenceClass
 from harness.recognition.contradictions import contradictions
 from harness.recognition.recognise import recognise
-from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.redaction import Redactor
 
-_STRINGS = ("dsn", "direct", "console", "trail")
+_CONNECTION_STRINGS = ("dsn", "direct", "console", "trail")
 _CONNECT_S = 10
 
 
 class Environment(Struct, frozen=True, kw_only=True):
-    """An environment that can be asked. Its text shows no secret."""
+    """An environment with its connection strings. Its `repr` shows no secret."""
 
     name: str
     declared: EnvironmentDeclaration
@@ -52,11 +51,11 @@ class Environment(Struct, frozen=True, kw_only=True):
         return connect_to(self.dsn, connect_timeout_s=_CONNECT_S)
 
     def owner(self) -> Client:
-        """Connect past the pooler where there is a way, else through it."""
+        """Connect past the pooler where `direct` is declared, otherwise through the chain."""
         return connect_to(self.direct or self.dsn, connect_timeout_s=_CONNECT_S)
 
     def reader(self) -> Client:
-        """Connect as who may read the audit trail."""
+        """Connect as the role that may read the audit trail."""
         return connect_to(self.trail, connect_timeout_s=_CONNECT_S)
 
     def site(self, target: AuditTarget) -> Site:
@@ -74,13 +73,17 @@ class Environment(Struct, frozen=True, kw_only=True):
 def resolve(
     name: str, declared: EnvironmentDeclaration, variables: Mapping[str, str], redactor: Redactor
 ) -> Environment:
-    """Look up what an environment names by environment variables; what is secret is told to the redactor.
+    """Replace the `env:NAME` references of an environment with the values of the variables.
 
+    :param variables: name to value.
+    :param redactor: learns every secret, so that no output shows it.
     :raises UsageError: naming every variable that is not set.
-    :raises ConfigError: for what is no connection string or no address; it is not repeated.
+    :raises ConfigError: for an invalid connection string or address; the message does not repeat it.
     """
-    require_set(variables_of(declared), variables, f"the environment {name}")
-    strings = {key: fill_in(each, variables) for key in _STRINGS if (each := getattr(declared, key))}
+    require_set(variables_of(declared), variables, f"environment {name}")
+    strings = {
+        key: fill_in(reference, variables) for key in _CONNECTION_STRINGS if (reference := getattr(declared, key))
+    }
     for key, string in strings.items():
         try:
             redactor.learn(*confidential(string))
@@ -101,36 +104,37 @@ def resolve(
             replace(caller, headers={key: fill_in(value, variables) for key, value in caller.headers.items()})
             for caller in declared.callers
         ),
-        versions={key: fill_in(each, variables) for key, each in declared.versions.items()},
+        versions={key: fill_in(version, variables) for key, version in declared.versions.items()},
     )
 
 
-def _base_url(name: str, told: str, variables: Mapping[str, str], redactor: Redactor) -> str:
-    """Return the host's address. Who hides it, or a part of it, does not want to see it in a report."""
-    if not told:
+def _base_url(name: str, declared: str, variables: Mapping[str, str], redactor: Redactor) -> str:
+    """Return the host's address. An address that comes from a variable is redacted everywhere."""
+    if not declared:
         return ""
-    base_url = fill_in(told, variables)
+    base_url = fill_in(declared, variables)
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
-        beyond = parts.username or parts.password or parts.query or parts.fragment
-        _ = parts.port
+        excess = parts.username or parts.password or parts.query or parts.fragment
+        _ = parts.port  # raises ValueError for an invalid one
     except ValueError:
         host = ""
-    if not host or parts.scheme not in {"http", "https"} or beyond:
+    if not host or parts.scheme not in {"http", "https"} or excess:
         raise ConfigError(
-            "this is no address of a host: needed https://name, without a login, a query or a fragment",
+            "invalid address, expected https://HOST without a login, a query or a fragment",
             where=f"environments.{name}.base_url",
         )
-    if base_url != told:
+    if base_url != declared:
         redactor.learn(base_url, parts.netloc, host)
     return base_url
 
 
 def look_at(environment: Environment, redactor: Redactor, declared_as: str = "") -> EnvironmentEvidence:
-    """Find out what the environment is, with nothing but its addresses. Reads only, and ends with its deadline.
+    """Recognise an environment from its connection strings. Only reads, and ends with the declared deadline.
 
-    What cannot be found is noted; an environment that nobody gets to is told as such, with the reason.
+    :param declared_as: digest of the declaration, stored with the evidence.
+    :returns: the findings; for an environment that is unreachable, the reason. Facts that cannot be found are noted.
     """
     declared = environment.declared
     evidence = EnvironmentEvidence(
@@ -154,14 +158,13 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
         )
     except HarnessError as error:
         return replace(evidence, reason=error.what)
-    wrong = contradictions(found, declared.declared)
     settings, is_a_lab, notes, database = _settings(environment)
     return replace(
         evidence,
         reached=True,
         database=database,
         findings=found.findings,
-        contradictions=wrong,
+        contradictions=contradictions(found, declared.declared),
         settings=settings,
         is_a_lab=is_a_lab,
         notes=notes,
@@ -169,18 +172,21 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
 
 
 def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str, ...], str]:
-    """Return the server's settings, whether the role is one that the harness makes, what was left, and which it is."""
+    """Return the server's settings, whether this is a lab, notes on leftover tables, and the database's digest.
+
+    It is a lab, and no staging system, when the harness created the role that connects.
+    """
     try:
         with environment.client() as client:
             is_a_lab = str(client.value("SELECT current_user")).startswith("harness_")
-            left = client.rows(
+            leftovers = client.rows(
                 "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.relkind = 'r' "
                 "AND c.relnamespace = to_regnamespace(%s) AND starts_with(c.relname, 'harness_canary_')",
                 [environment.declared.scratch_schema or "none"],
             )
             notes = tuple(
-                f"{environment.name}: the table {name} was left by a run that was killed, or is of one that goes on"
-                for (name,) in left
+                f"{environment.name}: found the table {name}: another run is using it, or was killed and left it behind"
+                for (name,) in leftovers
             )
             return postgres_settings(client), is_a_lab, notes, _database(client)
     except (SqlError, DatabaseError) as error:
@@ -188,11 +194,14 @@ def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str
 
 
 def _database(client: Client) -> str:
-    """Return a digest of which database this is: a copy of a cluster has its identifier, and another address."""
+    """Return a digest that identifies the database; "" when the role may not read it.
+
+    A copied cluster has the same system identifier, so the digest includes the server's address.
+    """
     with contextlib.suppress(SqlError):
-        known = client.rows(
+        identity = client.rows(
             "SELECT system_identifier, inet_server_addr()::text, inet_server_port(), current_database() "
             "FROM pg_control_system()"
         )
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     return ""

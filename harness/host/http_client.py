@@ -1,88 +1,100 @@
-"""One HTTP request to a host that may do anything: bounded in time and size, and discreet about what it answers."""
+"""One HTTP request to a host that may misbehave: bounded in time and size, and its body never becomes evidence."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import time
+from functools import cache
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
+import httpx2
 import msgspec
 from msgspec import Struct
 
 from harness.host.site import fill_all
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from harness.host.declarations import Step
     from harness.host.site import Site, Values
 
-_LONGEST_BYTES = 1_048_576
+_MAX_BODY_BYTES = 1_048_576
 _REDIRECTS = range(300, 400)
-_LOGIN_NEEDED = (401, 403, 407)
-#: a host that is busy, or whose gateway does not reach it (RFC 9110, RFC 6585): it has not judged the request
-_BUSY = (408, 425, 429, 502, 503, 504)
+_REJECTS_CALLER = (401, 403, 407)
+#: the host is overloaded, or its gateway cannot reach it (RFC 9110, RFC 6585): it did not judge the request
+_UNAVAILABLE = (408, 425, 429, 502, 503, 504)
 
 
 _NOT_REACHED = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    httpx2.InvalidURL,
 )
 
 
 class HttpResponse(Struct, frozen=True, kw_only=True):
-    """What came of a request. A body is kept only for the values that a declaration names."""
+    """The result of one request. The body is kept only for the values that a declaration names."""
 
-    #: 0 when there was none
+    #: 0 when no response arrived
     status: int
-    #: the decoded JSON body; None when it was none
+    #: the decoded JSON body; None when the body is not JSON
     data: Any = None
-    #: why there is no whole answer; "" when there is
-    trouble: str = ""
-    #: whether the host may have begun to work on it
+    #: why no complete response arrived; "" when one did
+    failure: str = ""
+    #: whether the host may have started to process the request
     arrived: bool = True
 
     @property
     def succeeded(self) -> bool:
-        return not self.trouble and 200 <= self.status < 300  # noqa: PLR2004 -- RFC 9110: successful
+        return not self.failure and 200 <= self.status < 300  # noqa: PLR2004 -- RFC 9110: successful
 
     @property
     def why_not_exercised(self) -> str:
-        """Return why this is no answer of the path at all; "" when it is one."""
+        """Return why this response says nothing about the path; "" when it does."""
         if not self.arrived:
-            return self.trouble
-        if self.status in _LOGIN_NEEDED:
-            return f"the host answered {self.status}: it does not know the caller; are the caller's headers right?"
-        if self.status in _BUSY:
-            return f"the host answered {self.status}: it is busy, or down behind its gateway"
+            return self.failure
+        if self.status in _REJECTS_CALLER:
+            return f"the host answered {self.status}: it rejects the caller; check the caller's headers"
+        if self.status in _UNAVAILABLE:
+            return f"the host answered {self.status}: it is overloaded, or its gateway cannot reach it"
         if self.status in _REDIRECTS:
-            return f"the host answered {self.status}, a redirect; does it want a login, or another base URL?"
+            return (
+                f"the host answered {self.status}, a redirect, which is not followed; "
+                "does it require a login or another base URL?"
+            )
         return ""
 
     def __str__(self) -> str:
-        return self.trouble or str(self.status)
+        return self.failure or str(self.status)
 
     def __repr__(self) -> str:
-        return f"Answer({self})"
+        return f"HttpResponse({self})"
 
 
-class Exchange:
-    """Requests to one host, over connections of its own."""
+@cache
+def _ssl_context(trust_env: bool) -> ssl.SSLContext:
+    """Return the context that verifies certificates; loading the machine's authorities takes 30 ms each time."""
+    return httpx2.create_ssl_context(trust_env=trust_env)
+
+
+class HttpClient:
+    """Sends requests to the host of one site, each over a new connection."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             follow_redirects=False,
             trust_env=site.trust_env,
+            verify=_ssl_context(site.trust_env),
             headers={"user-agent": "pooler-harness"},
-            # a connection of its own for each request: the watchdog has to know it before the answer begins
-            limits=httpx.Limits(max_keepalive_connections=0),
+            # a new connection for each request: the watchdog must know the socket before the response begins
+            limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
     def __enter__(self) -> Self:
@@ -92,9 +104,11 @@ class Exchange:
         self._client.close()
 
     def send(self, step: Step, values: Values, deadline_s: float) -> HttpResponse:
-        """Send one request and return its answer; whatever the host does, this ends with the deadline.
+        """Send one request and return the response. The call ends with the deadline, whatever the host does.
 
-        :raises ConfigError: for a name in the declaration that nothing has.
+        :param values: fills the placeholders in the step; its caller's headers are sent, too.
+        :param deadline_s: for connecting, sending and reading together, seconds.
+        :raises ConfigError: for a placeholder without a value.
         """
         headers = {**(values.caller.headers if values.caller else {}), **step.headers}
         body: dict[str, Any] = {}
@@ -114,65 +128,64 @@ class Exchange:
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any], deadline_s: float
     ) -> HttpResponse:
-        wires: list[socket.socket] = []
+        sockets: list[socket.socket] = []
         end = time.monotonic() + deadline_s
-        #: a host that sends a byte now and then outlives every time-out of a read
-        watchdog = Timer(deadline_s, _shut, [wires])
+        #: a host that sends a byte from time to time never triggers a read timeout
+        watchdog = Timer(deadline_s, _shut_down, [sockets])
         watchdog.daemon = True
         watchdog.start()
 
-        def note(event: str, told: Mapping[str, Any]) -> None:
+        def record_socket(event: str, info: Mapping[str, Any]) -> None:
             if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-                found = told["return_value"].get_extra_info("socket")
-                if found is not None:
-                    wires.append(found)
-                    if time.monotonic() >= end:  # the watchdog has been here already
-                        _shut(wires)
+                connected = info["return_value"].get_extra_info("socket")
+                if connected is not None:
+                    sockets.append(connected)
+                    if time.monotonic() >= end:  # the watchdog has already fired
+                        _shut_down(sockets)
 
         try:
             with self._client.stream(
-                method, url, headers=headers, timeout=deadline_s, extensions={"trace": note}, **body
+                method, url, headers=headers, timeout=deadline_s, extensions={"trace": record_socket}, **body
             ) as response:
-                return _whole(response, end, deadline_s)
-        except (UnicodeError, httpx.LocalProtocolError) as error:
-            why = "a header or an address holds what HTTP cannot carry"
+                return _read(response, end, deadline_s)
+        except (UnicodeError, httpx2.LocalProtocolError) as error:
+            why = "a header or the URL contains characters that HTTP does not allow"
             return HttpResponse(
-                status=0, trouble=f"the request cannot be sent: {why} ({type(error).__name__})", arrived=False
+                status=0, failure=f"the request cannot be sent: {why} ({type(error).__name__})", arrived=False
             )
         except _NOT_REACHED as error:
-            return HttpResponse(status=0, trouble=f"the host cannot be reached: {_reason(error)}", arrived=False)
-        except httpx.HTTPError as error:
-            trouble = (
-                _late(deadline_s) if time.monotonic() >= end - 0.05 else f"no whole answer: {type(error).__name__}"
-            )
-            return HttpResponse(status=0, trouble=trouble)
+            return HttpResponse(status=0, failure=f"the host is unreachable: {_reason(error)}", arrived=False)
+        except httpx2.HTTPError as error:
+            is_late = time.monotonic() >= end - 0.05
+            failure = _late(deadline_s) if is_late else f"no complete response: {type(error).__name__}"
+            return HttpResponse(status=0, failure=failure)
         finally:
             watchdog.cancel()
 
 
 def _late(deadline_s: float) -> str:
-    return f"no whole answer within {deadline_s:g} s"
+    return f"no complete response within {deadline_s:g} s"
 
 
-def _whole(response: httpx.Response, end: float, deadline_s: float) -> HttpResponse:
-    """Read an answer to its end, its limit, or the deadline."""
-    trouble, body = "", bytearray()
+def _read(response: httpx2.Response, end: float, deadline_s: float) -> HttpResponse:
+    """Read a response until it is complete, it exceeds the size limit, or the deadline passes."""
+    failure, body = "", bytearray()
     for part in response.iter_bytes():
         body += part
-        if len(body) > _LONGEST_BYTES:
-            trouble = "an answer of more than 1 MiB"
-        if trouble or time.monotonic() > end:
+        if len(body) > _MAX_BODY_BYTES:
+            failure = "the response is larger than 1 MiB"
+        if failure or time.monotonic() > end:
             break
-    if not trouble and time.monotonic() >= end:  # ended by the watchdog, which looks like the end of the answer
-        trouble = _late(deadline_s)
-    data = None if trouble else _decoded(bytes(body))
-    return HttpResponse(status=response.status_code, data=data, trouble=trouble)
+    if not failure and time.monotonic() >= end:  # the watchdog closed the socket, which looks like the end of the body
+        failure = _late(deadline_s)
+    data = None if failure else _decoded(bytes(body))
+    return HttpResponse(status=response.status_code, data=data, failure=failure)
 
 
-def _shut(wires: list[socket.socket]) -> None:
-    for wire in wires:
+def _shut_down(sockets: list[socket.socket]) -> None:
+    for connected in sockets:
         with contextlib.suppress(OSError, ValueError):
-            wire.shutdown(socket.SHUT_RDWR)
+            connected.shutdown(socket.SHUT_RDWR)
 
 
 def _decoded(body: bytes) -> Any:
@@ -183,14 +196,14 @@ def _decoded(body: bytes) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a host was not reached, without the address, which may be an internal one."""
+    """Return why a host was not reached, without its address: the address may be internal."""
     text = str(error).lower()
     for sign, reason in (
         ("refused", "connection refused"),
-        ("name or service", "its name is not known"),
-        ("nodename", "its name is not known"),
-        ("certificate", "its certificate is not trusted"),
-        ("timed out", "it did not take the connection in time"),
+        ("name or service", "the host name does not resolve"),
+        ("nodename", "the host name does not resolve"),
+        ("certificate", "the TLS certificate is not trusted"),
+        ("timed out", "the connection timed out"),
     ):
         if sign in text:
             return reason

@@ -1,7 +1,6 @@
-"""Jobs of a host's own worker, driven through Oban's table with nothing but SQL.
+"""Jobs of a host's own worker, inserted into Oban's table and watched there with plain SQL.
 
-The columns used are those that Oban for Elixir and Oban for Python have in common; a job is put in, watched, and
-never left behind for somebody to wonder about.
+Only columns that Oban for Elixir and Oban for Python share are used. Every inserted job is removed again.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from harness.host.declarations import ObanJob
     from harness.host.site import Values
 
-#: nothing more comes of a job in one of these
+#: final states: the runner does not run the job again
 ENDED = ("completed", "cancelled", "discarded")
 
 
 class JobState(Struct, frozen=True, kw_only=True):
-    """How far a job got."""
+    """The progress of a job."""
 
     state: str
     attempt: int
@@ -40,14 +39,19 @@ class JobState(Struct, frozen=True, kw_only=True):
 
 
 class ObanJobs:
-    """The jobs that one path put into Oban's table, on one connection that is made anew where it was lost."""
+    """The jobs that one path inserted into Oban's table. A lost connection is opened again on next use."""
 
     def __init__(self, connect: Callable[[], Client], prefix: str) -> None:
+        """Prepare to use a table; connect on first use.
+
+        :param connect: connects as a role that may insert, update and delete jobs.
+        :param prefix: the schema of Oban's tables.
+        """
         self._connect = connect
         self._connected: Client | None = None
         self._lock = Lock()
         self._table = f"{quote_name(prefix)}.oban_jobs"
-        self._put_in: list[int] = []
+        self._inserted: list[int] = []
 
     @property
     def _client(self) -> Client:
@@ -56,10 +60,10 @@ class ObanJobs:
                 self._connected = self._connect()
             return self._connected
 
-    def put_in(self, job: ObanJob, values: Values) -> int:
-        """Insert a job, to be found by the runner when it looks for jobs that are due, and return its id.
+    def insert(self, job: ObanJob, values: Values) -> int:
+        """Insert a job and return its id. The runner finds it when it next looks for jobs that are due.
 
-        :raises DatabaseError: when the table is not there, or the role may not insert.
+        :raises DatabaseError: when the table is missing, or the role may not insert.
         """
         try:
             [(identity,)] = fetch(
@@ -76,31 +80,31 @@ class ObanJobs:
             )
         except SqlError as error:
             raise DatabaseError(
-                f"the job cannot be put into {self._table}: {describe(error)}",
-                hint="does the connection's role own Oban's tables, and is `prefix` the schema they are in?",
+                f"the job cannot be inserted into {self._table}: {describe(error)}",
+                hint="check that the role may write to Oban's tables, and that `prefix` names their schema",
             ) from None
-        self._put_in.append(identity)
+        self._inserted.append(identity)
         return int(identity)
 
     def state(self, identity: int) -> JobState | None:
-        """Return how far a job got; None when it is gone."""
-        found = fetch(
+        """Return the progress of a job; None when the table no longer holds it."""
+        rows = fetch(
             self._client,
             f"SELECT state::text, attempt, max_attempts FROM {self._table} WHERE id = %s",
             [identity],
         )
-        return next((JobState(state=state, attempt=attempt, max_attempts=most) for state, attempt, most in found), None)
+        return next((JobState(state=state, attempt=attempt, max_attempts=most) for state, attempt, most in rows), None)
 
     def when(self, identity: int, states: tuple[str, ...], deadline_s: float) -> JobState:
-        """Wait until a job is in one of some states.
+        """Wait until a job is in one of these states.
 
-        :raises TimedOutError: saying how far it got.
+        :raises TimedOutError: with the last known progress.
         """
 
         def probe() -> JobState:
             seen = self.state(identity)
             if seen is None:
-                raise NotYet("it is gone from the table")
+                raise NotYet("the job is no longer in the table")
             if seen.state not in states:
                 raise NotYet(str(seen))
             return seen
@@ -108,7 +112,7 @@ class ObanJobs:
         return poll(probe, what=f"job {identity} to be {' or '.join(states)}", deadline_s=deadline_s, interval_s=0.03)
 
     def hurry(self, identity: int) -> None:
-        """Let a job that waits to be tried again be tried now."""
+        """Make a job that waits for its next attempt due now."""
         fetch(
             self._client,
             f"UPDATE {self._table} SET scheduled_at = timezone('UTC', now()) "
@@ -116,15 +120,15 @@ class ObanJobs:
             [identity],
         )
 
-    def take_back(self) -> list[str]:
-        """Remove the jobs that were put in, and say what could not be removed.
+    def remove_all(self) -> list[str]:
+        """Remove the inserted jobs and close the connection. Return one sentence for each job that remains.
 
-        Each is cancelled first, so that it is not tried again even where the role may not delete.
+        Each job is cancelled first, so that it is not retried even where the role may not delete.
         """
-        trouble = []
-        with contextlib.suppress(SqlError):  # it may have been cut
+        remaining = []
+        with contextlib.suppress(SqlError):  # finds out whether the connection was cut; then a new one is opened
             self._client.value("SELECT 1")
-        for identity in self._put_in:
+        for identity in self._inserted:
             try:
                 with self._client.transaction():
                     self._client.run("SET LOCAL lock_timeout = '5s'")
@@ -137,9 +141,9 @@ class ObanJobs:
                     self._client.run("SET LOCAL lock_timeout = '5s'")
                     self._client.run(f"DELETE FROM {self._table} WHERE id = %s", [identity])
             except SqlError as error:
-                trouble.append(f"job {identity} could not be removed: {describe(error)}")
-        self._put_in.clear()
+                remaining.append(f"job {identity} could not be removed: {describe(error)}")
+        self._inserted.clear()
         with contextlib.suppress(SqlError):
             if self._connected:
                 self._connected.close()
-        return trouble
+        return remaining

@@ -1,4 +1,4 @@
-"""The elements of JUnit XML, read in one pass: suites that hold suites, cases, and what happened to each."""
+"""Reads the elements of JUnit XML in one pass: nested suites, their cases, and the outcome of each case."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ _DEEPEST = 100
 _LONGEST_NAME = 200
 
 _SUITES = ("testsuites", "testsuite")
-#: what a case may say of itself in its status or result, without an element for it
-_SAID = {"failed": "failures", "failure": "failures", "fail": "failures", "error": "errors", "errored": "errors"}
-#: surefire's elements for a case that passed only when it was repeated
+#: outcomes that a case may declare in its attributes `status` or `result`, without an element
+_DECLARED_OUTCOMES = {
+    "failed": "failures",
+    "failure": "failures",
+    "fail": "failures",
+    "error": "errors",
+    "errored": "errors",
+}
+#: surefire's elements for a case that passed only on a retry
 _FLAKY = ("flakyFailure", "flakyError")
 
 
 class Counted(Struct, frozen=True, kw_only=True):
-    """What the cases say; a case counts once, as the worst that happened to it."""
+    """The counted cases. Each case counts once, with its worst outcome."""
 
     tests: int
     failures: int
     errors: int
     skipped: int
-    #: at most ten, as "Class.test", in the order of the file
+    #: at most ten failed cases, as "Class.test", in the order of the file
     failed: tuple[str, ...]
     seconds: float
-    #: one sentence each for what a reader of the counts should know
+    #: sentences that a reader of the counts should know
     notes: tuple[str, ...] = ()
-    #: failures that a suite counts and none of its cases shows
-    untold: int = 0
-    #: what the first suite declares that counts more tests than it holds, or has a count that is none
-    unbelieved: str = ""
+    #: failures that a suite declares and none of its cases shows
+    unlisted_failures: int = 0
+    #: describes the first suite that declares more tests than it holds, or a total that is not a number; "" without one
+    inconsistency: str = ""
 
 
 class _Suite:
-    """An open `testsuite` or `testsuites`: what it declares, and what its cases have come to so far."""
+    """An open `testsuite` or `testsuites`: its declared totals, and the counts of its cases so far."""
 
     def __init__(self, name: str, declared: dict[str, str]) -> None:
         self.name = name
@@ -47,36 +53,36 @@ class _Suite:
         self.counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
         self.cases_s = 0.0
         self.suites_s = 0.0
-        #: of elements that stand in the suite itself, where its set-up broke
+        #: outcome of the suite itself, whose setup may fail; "" without one
         self.own: str = ""
 
     @property
     def seconds(self) -> float:
-        """What it declares, else what its suites and cases add up to."""
+        """The declared duration, or the sum of its suites and cases."""
         declared = _seconds(self.declared.get("time", ""))
         return self.suites_s + self.cases_s if declared is None else declared
 
 
 class _Case:
-    """An open `testcase`, and the worst that it has met so far."""
+    """An open `testcase`, and its outcomes so far."""
 
     def __init__(self, name: str, attributes: dict[str, str]) -> None:
         self.name = name
         self.seconds = _seconds(attributes.get("time", "")) or 0.0
         self.flaky = False
-        said = {attributes.get(each, "").strip().lower() for each in ("status", "result")}
-        self.outcomes = {outcome for word, outcome in _SAID.items() if word in said}
-        # GoogleTest's way of saying that a case was not run
+        declared = {attributes.get(name, "").strip().lower() for name in ("status", "result")}
+        self.outcomes = {outcome for word, outcome in _DECLARED_OUTCOMES.items() if word in declared}
+        # GoogleTest marks a case that was not run in this way
         if attributes.get("status") in {"notrun", "disabled"}:
             self.outcomes.add("skipped")
 
     @property
     def outcome(self) -> str:
-        return next((each for each in ("failures", "errors", "skipped") if each in self.outcomes), "")
+        return next((outcome for outcome in ("failures", "errors", "skipped") if outcome in self.outcomes), "")
 
 
 class ElementReader:
-    """Counts in one pass over the XML; holds the open elements and nothing else."""
+    """Counts cases in one pass over the XML. Only the open elements are in memory."""
 
     _OUTCOMES = {"failure": "failures", "error": "errors", "skipped": "skipped"}  # noqa: RUF012 -- read only
 
@@ -89,58 +95,66 @@ class ElementReader:
         self._failed: list[str] = []
         self._notes: list[str] = []
         self._flaky = 0
-        self._untold = 0
-        self._unbelieved = ""
+        self._unlisted_failures = 0
+        self._inconsistency = ""
         self._parser = expat.ParserCreate()
-        self._parser.StartDoctypeDeclHandler = self._refuse_doctype
+        self._parser.StartDoctypeDeclHandler = self._reject_doctype
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
 
     def feed(self, chunk: bytes, *, last: bool = False) -> None:
+        """Parse the next chunk.
+
+        :raises ConfigError: with file and line, for XML that is incomplete or not JUnit XML.
+        """
         try:
             self._parser.Parse(chunk, last)
         except expat.ExpatError as error:
             empty = self._parser.CurrentByteIndex <= 0 and not self._open and last
-            what = "it is empty" if empty else f"it is not complete XML: {expat.ErrorString(error.code)}"
-            raise self._error(what, line=error.lineno, hint="let the tests that write it run to their end") from None
-        except (LookupError, ValueError) as error:  # an encoding that there is not
-            raise self._error(f"it is not readable as XML: {error}") from None
+            what = "the file is empty" if empty else f"found incomplete XML: {expat.ErrorString(error.code)}"
+            raise self._error(what, line=error.lineno, hint="let the tests run to the end before reading it") from None
+        except (LookupError, ValueError) as error:  # an unknown encoding
+            raise self._error(f"found unreadable XML: {error}") from None
 
     def end(self) -> None:
+        """Require that the document is complete.
+
+        :raises ConfigError: when it is not.
+        """
         self.feed(b"", last=True)
 
     def counted(self) -> Counted:
-        """Return what the cases came to, when all of it was fed."""
+        """Return the counts; call :meth:`end` before."""
         root = self._root
-        if root is None:  # the parser accepts no document without a root element
-            raise self._error("there is no testsuites or testsuite in it")
+        if root is None:  # the parser rejects a document without a root element
+            raise self._error("found no testsuites or testsuite element")
         if self._flaky:
-            self._notes.append(f"{self._flaky} tests passed only when they were repeated")
+            self._notes.append(f"{self._flaky} tests passed only on a retry")
         return Counted(
             **root.counts,
             failed=tuple(self._failed),
             seconds=round(root.seconds, 3),
             notes=tuple(dict.fromkeys(self._notes)),
-            untold=self._untold,
-            unbelieved=self._unbelieved,
+            unlisted_failures=self._unlisted_failures,
+            inconsistency=self._inconsistency,
         )
 
     def _error(self, what: str, *, line: int | None = None, hint: str = "") -> ConfigError:
         at = self._parser.CurrentLineNumber if line is None else line
         return ConfigError(what, where=f"{self._where}:{at}", hint=hint)
 
-    def _refuse_doctype(self, name: str, *_: object) -> None:
+    def _reject_doctype(self, name: str, *_: object) -> None:
         raise self._error(
-            f"it declares a document type ({_short(name)}), which JUnit XML has no need of and entities hide in",
-            hint="let the test runner write it anew",
+            f"found a document type ({_short(name)}), which JUnit XML does not need and which may define entities",
+            hint="let the test runner write the file again",
         )
 
     def _start(self, qualified: str, attributes: dict[str, str]) -> None:
         name = qualified.rpartition(":")[2]
         if not self._open and name not in _SUITES:
-            raise self._error(f"its root element is {_short(name)}, and testsuites or testsuite was needed")
+            raise self._error(f"found the root element {_short(name)}, expected testsuites or testsuite")
         if len(self._open) >= _DEEPEST:
-            raise self._error(f"its elements are nested more than {_DEEPEST} deep")
+            raise self._error(f"found elements nested more than {_DEEPEST} deep")
         inside = self._open[-1] if self._open else ""
         self._open.append(name)
         if name in _SUITES and self._case is None:
@@ -183,7 +197,7 @@ class ElementReader:
 
     def _close_suite(self, suite: _Suite) -> None:
         if suite.own:
-            # a suite that broke outside of its cases is no pass, whatever those say
+            # a suite that failed outside of its cases does not pass, even if all cases passed
             suite.counts[suite.own] += 1
             suite.counts["tests"] += 1
             self._name_failed(suite.name or "a suite without a name")
@@ -201,35 +215,36 @@ class ElementReader:
             self._failed.append(name)
 
     def _compare_counts(self, suite: _Suite) -> None:
-        """Note counts that the cases do not bear out."""
+        """Record declared totals that differ from the counted cases."""
         declared = {key: _count(suite.declared[key]) for key in suite.counts if key in suite.declared}
         wrong = [
-            f"{key} {_short(suite.declared[key])} where its cases show {suite.counts[key]}"
+            f"{key}={_short(suite.declared[key])}, but its cases show {suite.counts[key]}"
             for key, value in declared.items()
             if value != suite.counts[key]
         ]
         if wrong:
-            sentence = f"the suite {suite.name or 'without a name'} declares {', '.join(wrong)}"
+            sentence = f"the suite {suite.name or 'without a name'} declares {'; '.join(wrong)}"
             self._notes.append(sentence)
-            # tests that are counted and not shown may have failed, unless the suite says that none did: pytest counts
-            # subtests that it does not show (https://github.com/pytest-dev/pytest-subtests/issues/209)
+            # tests that are declared and not listed may have failed, unless the suite declares no failure: pytest
+            # counts subtests that it does not list (https://github.com/pytest-dev/pytest-subtests/issues/209)
             more = (declared.get("tests") or 0) > suite.counts["tests"]
-            unreadable = any(each is None and suite.declared[key].strip() for key, each in declared.items())
+            unreadable = any(total is None and suite.declared[key].strip() for key, total in declared.items())
             if unreadable or (more and {declared.get("failures"), declared.get("errors")} != {0}):
-                self._unbelieved = self._unbelieved or sentence
+                self._inconsistency = self._inconsistency or sentence
         bad = sum(declared.get(key) or 0 for key in ("failures", "errors"))
-        # an outer suite counts what its inner ones do, so the largest difference is all of it
-        self._untold = max(self._untold, bad - suite.counts["failures"] - suite.counts["errors"])
+        # the totals of an outer suite include those of its inner suites, so the largest difference covers all of them
+        unlisted = bad - suite.counts["failures"] - suite.counts["errors"]
+        self._unlisted_failures = max(self._unlisted_failures, unlisted)
 
 
 def _count(value: str) -> int | None:
-    """Read a count; None for one that is negative or no number."""
+    """Read a total; None for a text that is not a whole number of at least 0."""
     digits = value.strip()
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len("1000000000") else None
 
 
 def _seconds(value: str) -> float | None:
-    """Read a duration; surefire writes thousands with a comma."""
+    """Read a duration in seconds; surefire separates thousands with a comma."""
     try:
         seconds = float(value.replace(",", ""))
     except ValueError:

@@ -1,6 +1,6 @@
-"""What `harness.toml` says about readiness: the areas of the readiness map, and the workflows to decide on.
+"""The parts of `harness.toml` about readiness: areas of the readiness map, and workflows to decide on.
 
-A stance or an answer is never written there: it follows from the evidence. What people did is signed, item by item.
+The file declares no stance and no answer: both follow from the evidence. People sign what they did, item by item.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ Guidance = Literal[
     "redaction-before-exposure",
 ]
 
-#: the rollout guidance: what has to be done, and signed, before a workflow class is let loose
+#: the rollout guidance: actions that must be done and signed before a workflow class is released
 GUIDANCE: dict[Guidance, str] = {
-    "versions-recorded": "the versions of library, runtime, database and adapter are written down",
+    "versions-recorded": "the versions of library, runtime, database and adapter are documented",
     "migrations-in-staging": "the migrations were applied in staging before production",
-    "one-workflow-class": "the rollout is of one workflow class and no more",
-    "own-worker-and-deploy": "the workflow was verified through the host's own worker and deploy path",
-    "workers-configured": "owner ids, number of workers, claim time and heartbeat are set",
-    "side-effects-fenced": "a side effect that is delivered twice happens once",
-    "runs-inspectable": "state, failures, retries and manual actions of a run can be looked at",
-    "redaction-before-exposure": "what is redacted, and who may see what, was settled before anybody could look",
+    "one-workflow-class": "the rollout covers exactly one workflow class",
+    "own-worker-and-deploy": "the workflow was verified through the host's own worker and deployment",
+    "workers-configured": "owner ids, number of workers, claim duration and heartbeat are configured",
+    "side-effects-fenced": "a job that is delivered twice has its side effect once",
+    "runs-inspectable": "state, failures, retries and manual actions of a run can be inspected",
+    "redaction-before-exposure": "redaction and access rights were defined before anybody could see data",
 }
 
 
 class ReadinessArea(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[readiness]]`: a feature area, the checks that show it, and what stays with the host."""
+    """One `[[readiness]]` entry: a feature area, the checks that prove it, and the host's responsibility."""
 
     area: _Name
     checks: Annotated[tuple[_Check, ...], Meta(min_length=1)]
     #: all topologies of the evidence when empty
     topologies: tuple[_Word, ...] = ()
-    #: one sentence
+    #: what the host must do itself, in one sentence
     host_responsibility: Annotated[str, Meta(min_length=10, max_length=400)]
-    #: where audited paths were taken, and which must have been; rows of other classes than host do not count
+    #: the environment whose audited paths count, and the paths that must be OK there, with evidence of class host
     environment: _Word | Literal[""] = ""
     paths: tuple[_Word, ...] = ()
 
 
 class GuidanceItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One item of the rollout guidance, done and signed."""
+    """One signed item of the rollout guidance."""
 
     item: Guidance
     done_by: Annotated[str, Meta(min_length=2)]
     #: YYYY-MM-DD
     on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    #: one sentence of three words at least: what was done
+    #: what was done, in one sentence of at least three words
     statement: Annotated[str, Meta(min_length=20, max_length=400)]
-    #: where it can be read again: a document, a ticket
+    #: where it is documented: an address, or a file of the project
     link: Annotated[str, Meta(pattern=r"^(https?://\S+|[\w./#-]+)$")]
 
 
 class Workflow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[workflows]]`: a workflow class, and the release of the library that it is to run on."""
+    """One `[[workflows]]` entry: a workflow class, and the release of the library that it will use."""
 
     name: _Name
     #: the version of the library under test, such as 0.4.0
     release: Annotated[str, Meta(pattern=r"^\S+$", max_length=60)]
-    #: what must be green
+    #: checks or suites that must be OK
     checks: Annotated[tuple[_Check, ...], Meta(min_length=1)]
     #: all topologies of the evidence when empty
     topologies: tuple[_Word, ...] = ()
     guidance: tuple[GuidanceItem, ...] = ()
-    #: the host's own: where its worker and deploy path took the workflow, and as which audited paths
+    #: the environment where the host's own worker ran the workflow, and the audited paths that show it
     environment: _Word | Literal[""] = ""
     paths: tuple[_Word, ...] = ()

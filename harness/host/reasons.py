@@ -1,4 +1,4 @@
-"""When a reason for N/A is none: the same rule for what `harness.toml` declares and for tables that people fill."""
+"""Recognises reasons that do not justify N/A, in `harness.toml` and in tables that people fill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRIED = (
     r"(?:tested|run|ran|exercised|tried|verified|checked|measured|looked|managed\s+to|found\s+(?:the\s+)?time|"
     r"had\s+(?:(?:the|any|enough|an?)\s+)?(?:time|chance|opportunity))"
 )
-#: time that was lacking; a time limit, and what happens at the same time, are of another kind
+#: lack of time; a time limit, or "at the same time", does not match
 _NO_TIME = (
     r"(?:no|not|\w+n['’]t|lack(?:s|ed|ing)?|short\s+of|little|insufficient)\s+"
     r"(?:(?:have|has|had|got|find|found|enough|the|any|much|sufficient|been|yet|of)\s+){0,3}"
@@ -35,7 +35,7 @@ _NOT_LOOKED = (
     rf"(?:have|has|had)(?:n['’]t|\s+not|\s+never)\s+(?:(?:yet|ever|been)\s+)*{_TRIED}|"
     rf"{_US}\s+did(?:n['’]t|\s+not)\s+(?:yet\s+)?{_TRY}|g[eo]t(?:ten|ting)?\s+(?:a)?round\s+to"
 )
-#: whoever says so means that it was not run yet
+#: phrases of somebody who has not run the test yet: Not run, not N/A
 NOT_YET = re.compile(
     rf"\b(?:{_NO_TIME}|{_PLANS}|{_EFFORT}|{_NOT_LOOKED})\b|"
     r"\b(?:not\s+(?:been\s+)?(?:yet\s+)?(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started)\s+yet|"
@@ -55,5 +55,5 @@ _BECAUSE = re.compile(r"(?:\b(?:because|since|as|for|in|while)\b|[:;,—–])\s*
 
 
 def is_vague(reason: str) -> bool:
-    """Say whether a reason names nothing that anybody could look at."""
+    """Return whether a reason names nothing that a reader could verify."""
     return bool(_VAGUE.match(reason.strip())) and not _BECAUSE.search(reason)

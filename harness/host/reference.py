@@ -1,4 +1,4 @@
-"""The reference host behind a standing topology: its database, its audit trail, and the application itself."""
+"""The reference host behind a running topology: its database, its audit trail, and the application."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
 
 HOST_DATABASE = "harness_host"
-#: that its paths write to
+#: the table that its paths write to
 _TABLE = "public.posts"
 _ACTORS = ({"type": "user", "id": "ada"}, {"type": "user", "id": "bob"})
 
-
-#: the application writes in transactions and in jobs, and in nothing else
+#: the application writes only in transactions and in jobs
 _BUSY = """
 SELECT EXISTS (SELECT FROM pg_stat_activity
                WHERE datname = current_database() AND usename = 'harness_app' AND state <> 'idle')
@@ -41,7 +40,7 @@ class _PathsFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def reference_paths() -> tuple[PathDeclaration, ...]:
-    """Return the paths that the reference host has, declared as a team declares its own."""
+    """Return the paths of the reference host, in the same format as a team's own declarations."""
     return config.load(_paths_file(), _PathsFile).paths
 
 
@@ -54,9 +53,11 @@ def _is_idle(client: Client) -> bool:
 
 
 def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService]:
-    """Provision a database on the direct connection, start the application, and return where it answers, and itself.
+    """Create a database on the direct connection, install the trail, and start the application.
 
-    :raises HarnessError: when it cannot be had here, does not start, or its trail cannot be installed.
+    :returns: the site for path checks, and the service, which the caller closes.
+    :raises HarnessError: when the host is not available on this machine, does not start, or its trail cannot be
+        installed.
     """
     owner = lab.roles.owner.name
     try:
@@ -72,7 +73,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
                 service.close()
                 raise
     except SqlError as error:
-        raise DatabaseError(f"the reference host's database could not be made: {describe(error)}") from None
+        raise DatabaseError(f"the reference host's database could not be created: {describe(error)}") from None
     site = Site(
         name=lab.topology.name,
         evidence_class=EvidenceClass.CI,

@@ -1,4 +1,4 @@
-"""A host application with the audit trail behind it, as checks reach them: our own on a topology, or an operator's."""
+"""A host application and its audit trail, as checks reach them: the reference host on a topology, or an operator's."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 80
-#: how evidence tells of a value that may be somebody else's
+#: what evidence shows in place of a value that may be personal data
 ANOTHER = "another value"
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """Where the requests go, who makes them, and where it shows what came of them."""
+    """The host's address, its callers, and the connections that show what its requests wrote."""
 
     name: str
     evidence_class: EvidenceClass
     base_url: str
     callers: tuple[Caller, ...]
     target: AuditTarget
-    #: what the host is, where the harness started it
+    #: describes the host, where the harness started it
     about: str = ""
-    #: connects as who may read the trail
+    #: connects with the role that may read the trail
     trail: Callable[[], Client]
     #: connects as the application does, through the chain
     application: Callable[[], Client]
-    #: connects past the pooler as a superuser; only where the harness stood the servers up
+    #: connects past the pooler as a superuser; only where the harness started the servers
     admin: Callable[[], Client] | None = None
-    #: says whether nothing that the host began is still under way; only where the harness started the host
+    #: returns whether the host has no work in progress; only where the harness started the host
     is_idle: Callable[[Client], bool] | None = None
-    #: whether nothing more is to be sent: the run is to end
+    #: returns whether the run is ending, so that no further request is sent
     stopped: Callable[[], bool] = bool
-    #: whether the proxies and certificates of this machine's environment hold for the requests
+    #: whether requests use the proxies and certificates of this machine's environment
     trust_env: bool = True
 
     @property
@@ -53,16 +53,19 @@ class Site(Struct, frozen=True, kw_only=True):
 
 
 class Values:
-    """What the texts of a declaration may name: made up for one time that a path is taken, or kept from an answer."""
+    """The placeholders of one attempt at a path: generated for it, or kept from a response."""
 
     def __init__(self, caller: Caller | None) -> None:
-        """Make up a unique text and a correlation id, by which this time is told from everybody else's."""
+        """Generate a unique text and a correlation id, which identify the rows of this attempt.
+
+        :param caller: gives `{actor.type}`, `{actor.id}` and the headers of each request; None for a path without one.
+        """
         unique = f"h{secrets.token_hex(8)}"
         actor = caller.actor if caller else {}
         self.caller = caller
         self.actor = dict(actor)
         self._kept: set[str] = set()
-        self._held: dict[str, Any] = {
+        self._values: dict[str, Any] = {
             "unique": unique,
             "correlation": f"harness-{unique}",
             **{f"actor.{name}": value for name, value in actor.items()},
@@ -70,61 +73,71 @@ class Values:
 
     @property
     def unique(self) -> str:
-        return str(self._held["unique"])
+        return str(self._values["unique"])
 
     @property
     def correlation(self) -> str:
-        return str(self._held["correlation"])
+        return str(self._values["correlation"])
 
     def keep(self, name: str, value: Any) -> None:
-        """Remember a value that an answer held: it may be anybody's."""
-        self._held[name] = value
+        """Store a value from a response under a name. It may be personal data."""
+        self._values[name] = value
         self._kept.add(name)
 
     def has(self, name: str) -> bool:
-        return name in self._held
+        return name in self._values
 
-    def fill(self, told: Any) -> Any:
-        """Return a declared value with its names filled in; a text that is nothing but a name keeps the value's type.
+    def fill(self, declared: Any) -> Any:
+        """Return a declared value with its placeholders filled in, in nested tables and lists, too.
 
-        :raises ConfigError: for a name that nothing has.
+        A text that consists of one placeholder becomes the value itself and keeps its type.
+
+        :raises ConfigError: for a placeholder without a value.
         """
-        if isinstance(told, str):
-            return self._filled(told)
-        if isinstance(told, dict):
-            return {str(self._filled(key)): self.fill(value) for key, value in told.items()}
-        return [self.fill(each) for each in told] if isinstance(told, list | tuple) else told
+        if isinstance(declared, str):
+            return self._filled(declared)
+        if isinstance(declared, dict):
+            return {str(self._filled(key)): self.fill(value) for key, value in declared.items()}
+        return [self.fill(item) for item in declared] if isinstance(declared, list | tuple) else declared
 
-    def text(self, told: str) -> str:
-        return str(self._filled(told))
+    def text(self, declared: str) -> str:
+        """Return a declared text with its placeholders filled in.
 
-    def _filled(self, told: str) -> Any:
-        if told.startswith("{") and told[1:-1] in self._held and told.endswith("}"):
-            return self._held[told[1:-1]]
-        parts = told.split("{")
+        :raises ConfigError: for a placeholder without a value.
+        """
+        return str(self._filled(declared))
+
+    def _filled(self, text: str) -> Any:
+        if text.startswith("{") and text[1:-1] in self._values and text.endswith("}"):
+            return self._values[text[1:-1]]
+        parts = text.split("{")
         filled = parts[0]
         for part in parts[1:]:
             name, closed, rest = part.partition("}")
-            if closed and name in self._held:
-                filled += f"{self._held[name]}{rest}"
+            if closed and name in self._values:
+                filled += f"{self._values[name]}{rest}"
             elif closed and name.replace(".", "").replace("-", "").replace("_", "").isalnum():
+                placeholders = ", ".join(f"{{{known}}}" for known in self._values)
                 raise ConfigError(
-                    f"{{{name}}}: nothing is called that here; known: {', '.join(f'{{{each}}}' for each in self._held)}"
+                    f"unknown placeholder {{{name}}}, expected one of {placeholders}",
+                    hint="`keep` in a step stores a value of its response under a name",
                 )
             else:
                 filled += "{" + part
         return filled
 
     def knows(self, value: object) -> bool:
-        """Say whether a value was made up or declared here: then it is no personal value of anybody else's."""
-        ours = (held for name, held in self._held.items() if name not in self._kept)
-        return any(value == held or str(value) == str(held) for held in ours) or value == self.actor
+        """Return whether a value was generated or declared here, so that it cannot be personal data."""
+        own = (known for name, known in self._values.items() if name not in self._kept)
+        return any(value == known or str(value) == str(known) for known in own) or value == self.actor
 
 
 def discreet(value: Any, values: Values, *, ours: bool) -> str:
-    """Return a value that was seen, as evidence may show it.
+    """Return an observed value as evidence may show it.
 
-    Of an operator's environment it may be somebody else's: then only that it is another is told.
+    In an operator's environment a value may be personal data. Evidence then shows only that it differs.
+
+    :param ours: the harness started the host, so every value is test data.
     """
     if value is None:
         return "none"
@@ -134,21 +147,24 @@ def discreet(value: Any, values: Values, *, ours: bool) -> str:
     return ANOTHER
 
 
-def place(data: Any, where: str) -> Any:
-    """Return the value at a place of a decoded JSON document, such as `data.items.0.id`.
+def value_at(data: Any, path: str) -> Any:
+    """Return the value at a path of a decoded JSON document, such as `data.items.0.id`.
 
-    :raises KeyError: when there is none.
+    :raises KeyError: when the document has no such path.
     """
-    for part in where.split("."):
+    for part in path.split("."):
         try:
             data = data[int(part)] if isinstance(data, list) else data[part]
         except (KeyError, IndexError, TypeError, ValueError):
-            raise KeyError(where) from None
+            raise KeyError(path) from None
     return data
 
 
 def holds(found: Any, wanted: Any) -> bool:
-    """Say whether a decoded JSON value holds another: every key of it, with what it holds; numbers also as texts."""
+    """Return whether a decoded JSON value contains another one.
+
+    An object contains all keys and values of `wanted`, and may have more. A number equals its text.
+    """
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(
             key in found and holds(found[key], value) for key, value in wanted.items()
@@ -158,6 +174,9 @@ def holds(found: Any, wanted: Any) -> bool:
     )
 
 
-def fill_all(told: Mapping[str, Any], values: Values) -> dict[str, Any]:
-    """Return a declared table with its names filled in."""
-    return {key: values.fill(value) for key, value in told.items()}
+def fill_all(declared: Mapping[str, Any], values: Values) -> dict[str, Any]:
+    """Return a declared table with the placeholders in its values filled in; its keys stay.
+
+    :raises ConfigError: for a placeholder without a value.
+    """
+    return {key: values.fill(value) for key, value in declared.items()}

@@ -1,4 +1,4 @@
-"""Finding one request's rows among everybody's: in an audit trail that others write to at the same moment."""
+"""Reads the rows of one attempt from an audit trail that others write to at the same time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
-    """An action as the trail keeps it."""
+    """An action as the trail stores it."""
 
     name: str | None
     correlation_id: str | None
@@ -27,14 +27,14 @@ class Recorded(Struct, frozen=True, kw_only=True):
 
 
 class Trail:
-    """Reads an audit trail for one path's rows. What it reads of others it does not hand on."""
+    """Reads an audit trail for the rows of one path. Rows of other requests are never returned."""
 
     def __init__(self, client: Client, target: AuditTarget) -> None:
         self._client = client
         self._target = target
 
     def rows_of(self, expected: Expected, values: Values) -> list[Change]:
-        """Return the changes that hold what the declaration tells this request by, in the order of their capture.
+        """Return the changes that hold the identifying values of this attempt, in the order of their capture.
 
         :raises DatabaseError: when the trail cannot be read.
         """
@@ -42,18 +42,21 @@ class Trail:
         conditions = [f"change.table_schema = {quote_literal(schema)}", f"change.table_name = {quote_literal(table)}"]
         if expected.where:
             conditions.append(f"change.data_after::jsonb @> {_json(values.fill(expected.where))}")
-        if expected.operation == "delete":  # what prepared the path wrote a row with the same key
+        if expected.operation == "delete":  # the steps that prepare the path wrote a row with the same key
             conditions.append("change.op ILIKE 'delete'")
         if expected.key:
             conditions.append(_holds_key(values.fill(expected.key)))
         return self._changes(" AND ".join(conditions))
 
     def rows_with(self, transactions: Iterable[str], expected: Expected) -> list[Change]:
-        """Return all changes of the expected table in some transactions: also those that were not expected."""
-        listed = ", ".join(map(quote_literal, transactions))
+        """Return all changes of the expected table in these transactions, expected or not.
+
+        :raises DatabaseError: when the trail cannot be read.
+        """
+        ids = ", ".join(map(quote_literal, transactions))
         schema, _, table = expected.table.partition(".")
         return self._changes(
-            f"change.transaction_id::text IN ({listed}) AND change.table_schema = {quote_literal(schema)} "
+            f"change.transaction_id::text IN ({ids}) AND change.table_schema = {quote_literal(schema)} "
             f"AND change.table_name = {quote_literal(table)}"
         )
 
@@ -69,7 +72,10 @@ class Trail:
             raise _unreadable(error) from None
 
     def action(self, identity: str | None) -> Recorded | None:
-        """Return the action with an id; None where there is none, or the trail keeps none."""
+        """Return the action with an id; None when the trail has no such action, or stores no actions.
+
+        :raises DatabaseError: when the trail cannot be read.
+        """
         statement = self._target.statements.actions.strip().rstrip(";")
         if identity is None or not statement:
             return None
@@ -93,7 +99,7 @@ def _json(value: Any) -> str:
 
 
 def _holds_key(key: dict[str, Any]) -> str:
-    """Compare a key by its texts: some trails keep a number as a text."""
+    """Compare a key as text: some trails store numbers as text."""
     return " AND ".join(
         f"change.table_pk::jsonb ->> {quote_literal(name)} = {quote_literal(as_text(value))}"
         for name, value in key.items()
@@ -101,15 +107,15 @@ def _holds_key(key: dict[str, Any]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a key as a text."""
+    """Return a value of a key as text: a text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _unreadable(error: SqlError) -> DatabaseError:
-    late = error.sqlstate == "57014"
+    timed_out = error.sqlstate == "57014"
     return DatabaseError(
         f"the audit trail cannot be read: {describe(error)}",
-        hint="the trail is large, and nothing indexes what it is read by; give the role a longer statement_timeout"
-        if late
-        else "name a role that may read it with `trail`, and the trail itself with audit_target",
+        hint="the trail is large and has no index for this query; raise statement_timeout for the role"
+        if timed_out
+        else "set `trail` to a role that may read the trail, and audit_target to the trail itself",
     )

@@ -1,4 +1,4 @@
-"""Whether what `harness.toml` says of hosts makes sense as a whole, before anything is asked or run."""
+"""Validates the host declarations of `harness.toml` as a whole, before anything is connected or run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 _YES_NO = ("yes", "no")
-#: facts whose values are words of a closed set
-_WORDS = {
+#: facts with a closed set of values
+_FACT_VALUES = {
     "pool_mode": ("session", "transaction", "statement", "none"),
     **dict.fromkeys(("pooler", "direct", "same_server", "in_recovery"), _YES_NO),
 }
@@ -36,14 +36,15 @@ def require_host_sound(
     commands: tuple[CommandDeclaration, ...],
     where: Path,
 ) -> None:
-    """Refuse what contradicts itself, names what there is not, or could never be judged.
+    """Reject declarations that contradict each other, name something undefined, or could never be judged.
 
+    :param where: the file, for the message.
     :raises ConfigError: naming the key.
     """
     try:
         refuse_secrets(environments, paths, commands)
-        _require_different("paths", (each.name for each in paths))
-        _require_different("commands", (each.name for each in commands))
+        _require_unique("paths", (path.name for path in paths))
+        _require_unique("commands", (command.name for command in commands))
         for command in commands:
             require_patterns(command.junit)
         for path in paths:
@@ -55,65 +56,72 @@ def require_host_sound(
         raise
 
 
-def _require_different(key: str, names: Iterable[str]) -> None:
+def _require_unique(key: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ConfigError(f"{key}: there are two called {name}")
+            raise ConfigError(f"{key}: found two entries with the name {name!r}", hint="rename one of them")
         seen.add(name)
 
 
 def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentDeclaration]) -> None:
     at = f"paths: {path.name}"
     if path.name.startswith("reference-"):
-        raise ConfigError(f"{at}: names that begin with reference- are those of the reference host's paths")
+        raise ConfigError(f"{at}: names that begin with reference- are reserved for the reference host")
     for name in path.environments:
         if name not in environments:
-            raise ConfigError(f"{at}: there is no environment {name!r}", hint=config.nearest(name, environments))
+            raise ConfigError(f"{at}: unknown environment {name!r}", hint=config.nearest(name, environments))
     if path.not_applicable:
         require_reason(at, path.not_applicable)
         return
     if path.expect is None:
-        raise ConfigError(f"{at}: nothing is expected of it", hint="add [paths.expect], or say not_applicable = …")
+        raise ConfigError(f"{at}: missing [paths.expect]", hint="add it, or explain with not_applicable = …")
     if not (path.steps or path.job or path.command):
-        raise ConfigError(f"{at}: there is no step, no job and no command, so nothing takes it")
+        raise ConfigError(f"{at}: found no step, job or command; at least one is needed to run the path")
     if path.job and path.command:
-        raise ConfigError(f"{at}: found a job and a command; one of them takes the path")
+        raise ConfigError(f"{at}: found a job and a command, expected one of them")
     if path.kind == "HTTP" and (path.job or path.command):
-        raise ConfigError(f'{at}: a path of kind HTTP is taken by a request; needed kind = "job"')
+        raise ConfigError(f'{at}: found a job or a command on a path of kind HTTP, expected kind = "job"')
     if path.fails and not (path.fails.steps or path.fails.job):
-        raise ConfigError(f"{at}: the variant that fails has neither steps nor a job")
-    told_by = f"{path.expect.where} {path.expect.key}"
-    kept = {name for step in path.steps for name in step.keep}
-    if "{unique}" not in told_by and not any(f"{{{name}}}" in told_by for name in kept):
-        raise ConfigError(
-            f"{at}: nothing tells its rows from everybody else's",
-            hint='let a value that the request writes hold {unique}, and name it: where = { slug = "{unique}" }',
-        )
-    sent = _texts_of(path.steps, path.job, path.command)
-    if "{unique}" in told_by and "{unique}" not in sent:
-        raise ConfigError(f"{at}: `where` holds {{unique}}, and nothing that takes the path sends it")
-    if path.expect.row and "{unique}" not in str(path.expect.row) and not path.expect.key:
-        raise ConfigError(f"{at}: `row` tells its rows in the table, and holds no {{unique}}")
-    if path.fails and "{unique}" not in _texts_of(path.fails.steps, path.fails.job):
-        raise ConfigError(
-            f"{at}: the variant that fails sends no {{unique}}, so nobody could tell whether it left something"
-        )
+        raise ConfigError(f"{at}: the failing variant has neither steps nor a job")
+    _require_identifiable(at, path)
     if path.expect.operation == "delete" and path.expect.where:
-        raise ConfigError(f"{at}: a delete leaves no row to hold `where`", hint='key = { id = "{post_id}" }')
+        raise ConfigError(
+            f"{at}: found `where` on a delete, which leaves no row to compare", hint='key = { id = "{post_id}" }'
+        )
     if path.expect.actor is not None:
         _require_actor(at, path.expect.actor)
 
 
-def _texts_of(*declared: object) -> str:
-    """Return what is sent as one text, in which a name can be looked for.
+def _require_identifiable(at: str, path: PathDeclaration) -> None:
+    """Require that the declaration identifies the rows of one attempt among the rows of others."""
+    if path.expect is None:
+        return
+    identifying = f"{path.expect.where} {path.expect.key}"
+    kept = {name for step in path.steps for name in step.keep}
+    if "{unique}" not in identifying and not any(f"{{{name}}}" in identifying for name in kept):
+        raise ConfigError(
+            f"{at}: nothing in `where` or `key` identifies the rows of one attempt",
+            hint='send {unique} in the request, and compare it: where = { slug = "{unique}" }',
+        )
+    sent = _as_text(path.steps, path.job, path.command)
+    if "{unique}" in identifying and "{unique}" not in sent:
+        raise ConfigError(f"{at}: `where` or `key` compares {{unique}}, but no step, job or command sends it")
+    if path.expect.row and "{unique}" not in str(path.expect.row) and not path.expect.key:
+        raise ConfigError(f"{at}: `row` must compare {{unique}}, because no `key` identifies the rows in the table")
+    if path.fails and "{unique}" not in _as_text(path.fails.steps, path.fails.job):
+        raise ConfigError(f"{at}: the failing variant must send {{unique}}, so that rows left behind are recognised")
 
-    :raises ConfigError: for what no JSON can hold, such as nan.
+
+def _as_text(*declared: object) -> str:
+    """Return declarations as one JSON text, to search for placeholders.
+
+    :raises ConfigError: for a value that JSON cannot represent, such as nan.
     """
     try:
         return msgspec.json.encode(declared).decode()
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"found a value that JSON cannot hold: {error}") from None
+        raise ConfigError(f"found a value that JSON cannot represent: {error}") from None
 
 
 def _require_environment(
@@ -123,21 +131,21 @@ def _require_environment(
     for caller in declared.callers:
         _require_actor(f"{at}.callers", caller.actor)
     if declared.canary and declared.scratch_schema:
-        raise ConfigError(f"{at}: found a canary table and a scratch schema; one of them is written to")
+        raise ConfigError(f"{at}: found canary and scratch_schema, expected one of them")
     if declared.compare_with and declared.compare_with not in environments:
         raise ConfigError(
-            f"{at}.compare_with: there is no environment {declared.compare_with!r}",
+            f"{at}.compare_with: unknown environment {declared.compare_with!r}",
             hint=config.nearest(declared.compare_with, environments),
         )
     if declared.compare_with and declared.production:
-        raise ConfigError(f"{at}: found compare_with and production; production is what one of them says")
+        raise ConfigError(f"{at}: found compare_with and production, expected one of them: both describe production")
     if declared.compare_with == name:
-        raise ConfigError(f"{at}.compare_with: it is compared with itself")
+        raise ConfigError(f"{at}.compare_with: found the environment itself, expected another one")
     for fact, value in declared.declared.items():
-        if fact in _WORDS and value not in _WORDS[fact]:
+        if fact in _FACT_VALUES and value not in _FACT_VALUES[fact]:
             raise ConfigError(
-                f"{at}.declared: {fact}: found {value!r}, allowed: {', '.join(_WORDS[fact])}",
-                hint=config.nearest(value, _WORDS[fact]),
+                f"{at}.declared: {fact}: found {value!r}, expected one of {', '.join(_FACT_VALUES[fact])}",
+                hint=config.nearest(value, _FACT_VALUES[fact]),
             )
     try:
         contradictions(Recognition(findings=()), declared.declared)
@@ -151,23 +159,25 @@ def _require_actor(at: str, actor: Mapping[str, str]) -> None:
     try:
         Actor.from_map(actor)
     except ActorError as error:
-        raise ConfigError(f"{at}: this is no actor: {error}") from None
+        raise ConfigError(f"{at}: invalid actor: {error}") from None
 
 
 def require_reason(at: str, reason: str) -> None:
-    """Refuse a reason for N/A that is not objective, or is one for Not run.
+    """Require an objective reason for N/A, in one line. A reason for Not run is rejected.
 
-    :raises ConfigError: naming what is wrong with it.
+    :param at: the key, for the message.
+    :raises ConfigError: naming the mistake.
     """
     if "\n" in reason:
-        raise ConfigError(f"{at}: a reason for N/A is one line")
+        raise ConfigError(f"{at}: found a reason of several lines, expected one line")
     if pending := NOT_YET.search(reason):
+        words = " ".join(pending[0].lower().split())
         raise ConfigError(
-            f"{at}: found {reason!r}: what is {' '.join(pending[0].lower().split())!r} is Not run, and not N/A",
-            hint="leave not_applicable out, and it is Not run until it is exercised",
+            f"{at}: found {reason!r}: {words!r} is a reason for Not run, expected one for N/A",
+            hint="remove not_applicable: a path that was not exercised is Not run",
         )
     if is_vague(reason) or len(reason.split()) < FEWEST_WORDS:
         raise ConfigError(
-            f"{at}: found {reason!r}, needed an objective reason in one line, tied to what the host is",
-            hint="such as: no background job executor in this deployment",
+            f"{at}: found {reason!r}, expected an objective reason of at least {FEWEST_WORDS} words about the host",
+            hint="for example: no background job executor in this deployment",
         )

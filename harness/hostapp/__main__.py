@@ -1,4 +1,4 @@
-"""`python -m hostapp FILE` serves; `python -m hostapp migrate FILE` prepares the database. Every line is JSON."""
+"""`python -m hostapp FILE` serves; `python -m hostapp migrate FILE` prepares the database. Logs are JSON lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USAGE = 2
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 ended in order, 1 failed, 2 usage or settings."""
+    """Run the command line and return its exit code: 0 on a graceful end, 1 on failure, 2 for usage or settings."""
     log_as_json()
     try:
         match arguments:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
             case [file]:
                 return _serve(Path(file))
             case _:
-                _LOG.error("needed is one argument: python -m hostapp [migrate] FILE")
+                _LOG.error("usage: python -m hostapp [migrate] FILE")
                 return _USAGE
     except SettingsError as error:
         _LOG.error("%s", error)
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 def _serve(path: Path) -> int:
     settings = load_settings(path)
-    # after the settings: a mistake in them is told before the libraries are loaded
+    # imported after the settings are read, so that an error in them is reported without loading the libraries
     from .serving import serve  # noqa: PLC0415
 
     return serve(settings)
@@ -47,7 +47,7 @@ def _migrate(path: Path) -> int:
     try:
         migrate(settings)
     except psycopg.Error as error:
-        _LOG.error("the database could not be prepared: %s", described(error))
+        _LOG.error("the database migration failed: %s", described(error))
         return 1
     return 0
 

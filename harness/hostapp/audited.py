@@ -1,7 +1,7 @@
-"""A write that is audited, or does not happen.
+"""A write that is either audited or rolled back.
 
-The actor is set for the transaction before its first write, the intention is recorded, and before the commit the record
-is looked at: a trigger that is missing or switched off says nothing by itself.
+The transaction sets the actor before its first write and records the action. Before the commit it reads the trail back,
+because a missing or disabled trigger raises no error.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
     from .settings import Actor
 
-#: SQLSTATEs of a server that is not there, is going or has no room: nothing is wrong with the write
+#: SQLSTATEs of a server that is down, shutting down or out of connections: the write itself is valid
 _UNREACHABLE = {"53300", "57P01", "57P02", "57P03", "57P05"}
 
 _SET = "SELECT set_config('threadline.actor_ref', %s, true), set_config('statement_timeout', %s, true)"
 
-_RECORD = """
+_RECORD_ACTION = """
 SELECT public.threadline_record_action(%(name)s, correlation_id => %(correlation_id)s, request_id => %(request_id)s,
                                        job_id => %(job_id)s)
 """
 
-#: the one change there must be, beside all changes of the table in this transaction
-_SEEN = """
+#: the number of all changes of the table in this transaction, and the number of those that match the write
+_READ_BACK = """
 SELECT t.id::text, t.actor_ref = %(actor)s, t.action_id IS NOT DISTINCT FROM %(action)s,
        count(c.id), count(c.id) FILTER (WHERE c.op = %(op)s AND c.table_pk = %(key)s)
 FROM public.audit_transactions t
@@ -43,11 +43,11 @@ GROUP BY t.id
 
 
 class NotAuditedError(Exception):
-    """The audit trail does not hold the write as it was made; it is rolled back."""
+    """The audit trail does not match the write, which is rolled back."""
 
 
 class Action(Struct, frozen=True, kw_only=True):
-    """What a write means, for the audit trail."""
+    """The purpose of a write, for the audit trail."""
 
     name: str
     correlation_id: str | None
@@ -59,11 +59,12 @@ class Action(Struct, frozen=True, kw_only=True):
 async def audited_transaction(
     pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]], actor: Actor, *, statement_timeout_s: float
 ) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
-    """Open a transaction that is the actor's, and commit it at the end.
+    """Open a transaction with an actor, and commit it at the end.
 
-    Both settings end with the transaction, so that a pooler hands neither to the next client.
+    Actor and statement timeout end with the transaction, so that a pooler passes neither to the next client.
 
-    :raises psycopg.Error: and then nothing is written, unless the connection broke while it committed.
+    :param statement_timeout_s: seconds.
+    :raises psycopg.Error: the write is rolled back, unless the connection broke during the commit.
     """
     async with pool.connection() as connection, connection.transaction():
         await connection.execute(_SET, [actor.as_json(), f"{statement_timeout_s * 1000:.0f}ms"])
@@ -78,13 +79,16 @@ async def attest(
     op: Literal["insert", "update"],
     post_id: int,
 ) -> str:
-    """Record what the transaction means, make sure that its one write is in the trail, and return the record's id.
+    """Record the action of the transaction, and require that the trail holds its single write.
 
-    :raises NotAuditedError: when it is not, or under another actor or action.
+    :param op: the operation of the write.
+    :param post_id: the key of the written post.
+    :returns: the id of the audit transaction.
+    :raises NotAuditedError: when the trail lacks the write, or attributes it to another actor or action.
     :raises psycopg.Error: when the trail cannot be written or read.
     """
     recorded = await connection.execute(
-        _RECORD,
+        _RECORD_ACTION,
         {
             "name": action.name,
             "correlation_id": action.correlation_id,
@@ -93,8 +97,8 @@ async def attest(
         },
     )
     row = await recorded.fetchone()
-    seen = await connection.execute(
-        _SEEN,
+    trail = await connection.execute(
+        _READ_BACK,
         {
             "actor": Jsonb({"type": actor.type} | ({"id": actor.id} if actor.id else {})),
             "action": row[0] if row else None,
@@ -102,23 +106,23 @@ async def attest(
             "key": Jsonb({"id": post_id}),
         },
     )
-    found = await seen.fetchone()
+    found = await trail.fetchone()
     if found is None:
         raise NotAuditedError("the audit trail has no record of this transaction")
-    transaction, is_actors, is_actions, changes, wanted = found
-    if (changes, wanted) != (1, 1):
+    transaction, has_actor, has_action, changes, matching = found
+    if (changes, matching) != (1, 1):
         raise NotAuditedError(
-            f"the audit trail has {changes} changes of public.posts in this transaction, {wanted} of them the {op} "
-            "that was made; needed was exactly that one: is capture on the table, and enabled?"
+            f"found {changes} changes of public.posts in the audit trail of this transaction, {matching} of which "
+            f"match the {op}; expected exactly one; check that the capture trigger is attached and enabled"
         )
-    if not (is_actors and is_actions):
-        raise NotAuditedError("the audit trail has this transaction under another actor or action")
+    if not (has_actor and has_action):
+        raise NotAuditedError("the audit trail attributes this transaction to another actor or action")
     return str(transaction)
 
 
 def is_unreachable(error: psycopg.Error) -> bool:
-    """Say whether the database did not answer, rather than refuse."""
+    """Return whether the database was unreachable, rather than rejecting the statement."""
     state = error.sqlstate
-    if state is None:  # the pool's own errors, and libpq's
+    if state is None:  # errors of the pool and of libpq have no SQLSTATE
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return state.startswith("08") or state in _UNREACHABLE

@@ -1,4 +1,4 @@
-"""How long a failed job waits until it is tried again."""
+"""The delay before a failed job is retried: exponential, with jitter."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import random
 
 
 def longest_delay(attempt: int, *, base_s: int, cap_s: int) -> int:
-    """Return the longest wait after an attempt, in seconds: it doubles with each attempt up to the cap.
+    """Return the longest delay after an attempt, in seconds. It doubles with each attempt, up to the cap.
 
-    :param attempt: that failed, from 1.
+    :param attempt: number of the failed attempt, from 1.
     """
-    # capped before it is computed: a job that was tried a thousand times must not cost a huge number
+    # limited before the power: after a thousand attempts it would be a huge number
     doublings = min(max(attempt, 1) - 1, 32)
     return int(min(cap_s, base_s * 2**doublings))
 
 
 def delay(attempt: int, *, base_s: int, cap_s: int, chance: random.Random | None = None) -> int:
-    """Return how many whole seconds to wait: anything from half the longest wait up to it.
+    """Return a random delay in whole seconds, between half the longest delay and the longest delay.
 
-    Jobs that failed together come back apart, and never later than the cap.
+    Jobs that failed together are retried at different times, and never later than the cap.
     """
     longest = longest_delay(attempt, base_s=base_s, cap_s=cap_s)
     return (chance or random).randint((longest + 1) // 2, longest)

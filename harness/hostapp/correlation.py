@@ -1,4 +1,4 @@
-"""The ids that tie a request, its job, its audit row and its log lines together."""
+"""The ids that connect a request with its job, its audit rows and its log lines."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 import uuid
 from contextvars import ContextVar
 
-#: ASCII, so that characters are bytes wherever the id goes; blanks only inside
+#: ASCII, so that the length in bytes is the same everywhere; no space at either end
 _ACCEPTABLE = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 
-#: of the request or job that is being worked on
+#: ids of the current request or job
 correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[int | None] = ContextVar("job_id", default=None)
 
 
 def is_acceptable(text: object) -> bool:
-    """Say whether an id is 1 to 256 printable ASCII characters that neither begin nor end with a blank."""
+    """Return whether an id has 1 to 256 printable ASCII characters, without a space at either end."""
     return isinstance(text, str) and _ACCEPTABLE.fullmatch(text) is not None
 
 
 def given_or_fresh(header: str | None) -> str:
-    """Return the id that a client sent, without blanks around it, or a fresh one where that is not acceptable."""
+    """Return the id that a client sent, stripped, or a new one when the client sent none that is acceptable."""
     text = (header or "").strip(" \t")
     return text if is_acceptable(text) else str(uuid.uuid4())

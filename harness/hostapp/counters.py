@@ -1,4 +1,4 @@
-"""Counters for a scraper, in Prometheus' text format. A label is a route, a status or an outcome, never a value."""
+"""Counters in Prometheus' text format. Labels are routes, statuses and outcomes, never values from requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Counters:
-    """What the application did since it started. All in one thread."""
+    """Counters since the start of the application. Used by one thread only."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
@@ -24,24 +24,24 @@ class Counters:
         self._requests[method, route, status] += 1
 
     def count_job(self, outcome: str) -> None:
-        """Count an attempt; an outcome is the state that it left its job in."""
+        """Count an attempt. The outcome is the state of the job after it."""
         self._jobs[outcome] += 1
 
     def count_write(self, path: str) -> None:
-        """Count a committed write whose audit row was seen; a path is http or job."""
+        """Count a committed write whose audit row was verified. The path is http or job."""
         self._writes[path] += 1
 
     def exposition(self, version: str, pool: Mapping[str, int]) -> str:
         """Return all counters as text.
 
-        :param pool: of psycopg's pool, `pool_size` and the like.
+        :param pool: statistics of psycopg's pool, such as `pool_size`.
         """
         lines = [
-            *_family("hostapp_info", "gauge", "The version that runs.", [({"version": version}, 1)]),
+            *_family("hostapp_info", "gauge", "The running version.", [({"version": version}, 1)]),
             *_family(
                 "hostapp_requests_total",
                 "counter",
-                "Requests that were answered.",
+                "Answered requests.",
                 [
                     ({"method": method, "route": route, "status": str(status)}, count)
                     for (method, route, status), count in sorted(self._requests.items())
@@ -50,20 +50,20 @@ class Counters:
             *_family(
                 "hostapp_jobs_total",
                 "counter",
-                "Attempts at jobs, by the state they left the job in.",
+                "Job attempts, by the state of the job afterwards.",
                 [({"outcome": outcome}, count) for outcome, count in sorted(self._jobs.items())],
             ),
             *_family(
                 "hostapp_audited_writes_total",
                 "counter",
-                "Committed writes whose audit row was seen.",
+                "Committed writes whose audit row was verified.",
                 [({"path": path}, self._writes[path]) for path in ("http", "job")],
             ),
         ]
         for name, text in (
-            ("pool_size", "Connections of the pool."),
-            ("pool_available", "Connections of the pool that nobody uses."),
-            ("requests_waiting", "Who waits for a connection of the pool."),
+            ("pool_size", "Connections in the pool."),
+            ("pool_available", "Idle connections in the pool."),
+            ("requests_waiting", "Requests waiting for a connection from the pool."),
         ):
             family = f"hostapp_{name}" if name.startswith("pool") else f"hostapp_pool_{name}"
             lines += _family(family, "gauge", text, [({}, pool.get(name, 0))])

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, whoever writes them, and never a value, a token or the text of a statement."""
+"""Log lines as JSON objects, from this application and its libraries, without values, tokens or SQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import correlation  # relative: the folder is delivered as a package of i
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: the part of the application that a logger belongs to, by the beginning of its name
+#: part of the application by prefix of the logger's name
 _CONTEXTS = (
     ("hostapp.http", "http"),
     ("hostapp.job", "job"),
@@ -28,7 +28,7 @@ _FRAMES = 12
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line of JSON with ts, level, ctx and msg, and the ids of what is being worked on."""
+    """Formats a record as one JSON line with ts, level, ctx and msg, and the ids of the current request or job."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -53,7 +53,7 @@ def context_of(name: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return what an error is, without what PostgreSQL quotes of a row in its details."""
+    """Return a description of an error, without the values that PostgreSQL quotes in its DETAIL."""
     name = type(error).__name__
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate:
@@ -63,24 +63,24 @@ def described(error: BaseException) -> str:
 
 
 def _frames(trace: TracebackType | None) -> list[str]:
-    """Return where an error came from, innermost last; places only, for a line of source may hold a value."""
+    """Return the stack frames of an error, innermost last, without source lines: a line may hold a value."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-_FRAMES:]]
 
 
 def log_as_json() -> None:
-    """Make every line of this process JSON: the libraries' own, warnings, and what nobody caught."""
+    """Log as JSON in the whole process: libraries, warnings, and uncaught exceptions."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # the requests are logged once, by this application, with their ids
+    # this application logs each request itself, with its ids
     logging.getLogger("uvicorn.access").disabled = True
     logging.captureWarnings(capture=True)
     logger = logging.getLogger("hostapp")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        logger.critical("the process ends with an error", exc_info=(kind, error, trace))
+        logger.critical("uncaught exception, the process ends", exc_info=(kind, error, trace))
 
     sys.excepthook = uncaught
     sys.unraisablehook = lambda lost: logger.error(
-        "an error had nowhere to go", exc_info=lost.exc_value if isinstance(lost.exc_value, Exception) else None
+        "exception ignored", exc_info=lost.exc_value if isinstance(lost.exc_value, Exception) else None
     )

@@ -1,7 +1,7 @@
-"""Prepares the database: the application's table, Oban's, and what the application's role may do with them.
+"""Prepares the database: the application's table, Oban's tables, and the privileges of the application's role.
 
-Run by the role that is to own the tables, past the pooler. The audit layer is not this application's to install:
-whoever owns it puts capture on `public.posts`.
+It runs as the role that will own the tables, past the pooler. It does not install the audit layer; its owner attaches
+capture to `public.posts`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOG = logging.getLogger("hostapp.database")
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _RIGHTS = (
     ("SELECT, INSERT, UPDATE", "posts"),
-    # Oban's pruner deletes, and each of its processes keeps rows of its own
+    # Oban's pruner deletes jobs, and each of its processes maintains its own rows
     ("SELECT, INSERT, UPDATE, DELETE", "oban_jobs"),
     ("SELECT, INSERT, UPDATE, DELETE", "oban_leaders"),
     ("SELECT, INSERT, UPDATE, DELETE", "oban_producers"),
@@ -29,14 +29,14 @@ _RIGHTS = (
 
 
 def migrate(settings: MigrationSettings) -> None:
-    """Make what is missing, in one transaction; a second run, also one at the same time, changes nothing.
+    """Create missing tables and grant privileges, in one transaction. Running it again, or concurrently, is safe.
 
-    :raises psycopg.Error: when the role may not.
+    :raises psycopg.Error: when the role lacks a privilege, or the server is unreachable.
     """
     with psycopg.connect(settings.dsn, connect_timeout=10, application_name="hostapp migrate") as connection:
-        # one migration at a time: IF NOT EXISTS alone does not keep two from creating the same table
+        # serialises migrations: IF NOT EXISTS alone does not prevent two of them from creating the same table
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('hostapp migrate'))")
-        # Oban looks for its type in the current schema
+        # Oban expects its enum type in the current schema
         connection.execute("SET LOCAL search_path = public")
         _run(connection, install_sql("public"))
         _run(connection, _SCHEMA.read_text(encoding="utf-8"))
@@ -46,9 +46,9 @@ def migrate(settings: MigrationSettings) -> None:
                     sql.SQL(rights), sql.Identifier(table), sql.Identifier(settings.application_role)
                 )
             )
-    _LOG.info("the database is prepared")
+    _LOG.info("the database migration is complete")
 
 
 def _run(connection: psycopg.Connection[Any], statements: str) -> None:
-    """Run several statements at once, which psycopg does for a text without parameters."""
+    """Execute several statements at once; psycopg allows this for a query without parameters."""
     connection.execute(statements.encode())

@@ -1,8 +1,8 @@
-"""How Oban learns of new jobs: by LISTEN through the chain, by LISTEN past the pooler, or by looking.
+"""Chooses how Oban learns of new jobs: LISTEN through the chain, LISTEN past the pooler, or polling only.
 
-LISTEN belongs to a server connection. Behind a pooler that gives it to another client after the transaction it is
-lost, and leaks to that client. Oban looks for jobs at an interval in any case, so without notifications a job only
-starts up to that interval later.
+LISTEN is state of a server connection. A pooler that assigns the connection to another client after the transaction
+loses it, and leaks the notifications to that client. Oban also polls for jobs at an interval, so without notifications
+a job starts at most one interval later.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-# The place where Oban's notifier is chosen is Oban's own extension point, not a documented one: hence the upper bound
-# on its version.
+# Oban chooses its notifier through an undocumented extension point, so its version has an upper bound.
 from oban._extensions import put_ext
 from oban._notifier import PostgresNotifier, build_notifier
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NoNotifier:
-    """Oban's notifier protocol for an application that nobody can notify; signals to other nodes are not sent."""
+    """Implements Oban's notifier protocol without notifications. Signals to other nodes are not sent."""
 
     async def start(self) -> None:
         """Start nothing."""
@@ -37,19 +36,19 @@ class NoNotifier:
         wait: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 -- Oban's protocol
     ) -> str:
-        """Return a token, as for a channel that stays silent."""
+        """Return a token; the callback is never called."""
         del channel, callback, wait, timeout
         return str(uuid.uuid4())
 
     async def unlisten(self, token: str) -> None:
-        """Forget a token."""
+        """Accept any token and do nothing."""
 
     async def notify(self, channel: str, payloads: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Tell nobody."""
+        """Send nothing."""
 
 
 class _DirectQuery:
-    """Oban's queries with another address to listen at; what is sent still goes through the pool."""
+    """Oban's queries with another address for LISTEN. NOTIFY still goes through the pool."""
 
     def __init__(self, query: Any, dsn: str) -> None:
         self._query = query
@@ -63,7 +62,7 @@ class _DirectQuery:
 
 
 def choose_notifier(settings: Settings) -> None:
-    """Make Oban instances of this process use the notifier that the settings name."""
+    """Make all Oban instances of this process use the notifier from the settings."""
     direct = settings.direct_dsn
 
     def build(spec: dict[str, Any], query: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether the application can do its work: the database answers, and jobs come to an end."""
+"""Decides whether the application is ready: the database answers, and jobs complete."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("hostapp.database")
 
-#: the last success; whether the newest job to end for good failed within the window; how long a job that is due waits
-_ASKED = """
+#: when the last job succeeded; whether the newest finished job was discarded within the window; whether a due job has
+#: waited longer than the bound
+_QUERY = """
 WITH ended AS (
     SELECT max(completed_at) FILTER (WHERE state = 'completed') AS succeeded,
            max(discarded_at) FILTER (WHERE state = 'discarded') AS failed
@@ -40,11 +41,11 @@ FROM ended e CROSS JOIN due d CROSS JOIN bound b
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
-    """What /ready answers."""
+    """The body of /ready."""
 
     database: bool
     job_runner: bool
-    #: ISO 8601 with a zone; the last one known where the database does not answer
+    #: ISO 8601 with a time zone; the last known value when the database does not answer
     last_successful_job_at: str | None
 
     @property
@@ -53,51 +54,51 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
 
 class ReadinessProbe:
-    """Asks the database, one question at a time: a frozen one must not use up the pool."""
+    """Queries the database, one query at a time, so that a frozen database does not exhaust the pool."""
 
     def __init__(self, tools: Tools, runner: Runner) -> None:
         self._tools = tools
         self._runner = runner
-        self._asking: asyncio.Task[tuple[datetime | None, bool, bool]] | None = None
+        self._query: asyncio.Task[tuple[datetime | None, bool, bool]] | None = None
         self._last_success: datetime | None = None
         self._was_ready: bool | None = None
 
     async def look(self) -> Readiness:
-        """Return the state within the bound of the settings.
+        """Return the state, within the time limit `ready_bound_s`.
 
-        A question without an answer in time is not cancelled, for that would wait for the database, too; its answer
-        is taken when it comes, and the next question is asked after it.
+        A query that takes longer is not cancelled, because cancelling waits for the database, too. Its result is used
+        when it arrives, and the next query starts after it.
         """
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(), name="hostapp-readiness")
-        done, _ = await asyncio.wait({self._asking}, timeout=self._tools.settings.ready_bound_s)
+        if self._query is None or self._query.done():
+            self._query = asyncio.create_task(self._run_query(), name="hostapp-readiness")
+        done, _ = await asyncio.wait({self._query}, timeout=self._tools.settings.ready_bound_s)
         database = running = False
-        why = "no answer"
+        why = "the database does not answer"
         if done:
             try:
-                success, failed, waiting = self._asking.result()
+                success, failed, waiting = self._query.result()
             except (psycopg.Error, OSError) as error:
                 why = described(error)
             else:
                 self._last_success = success
                 database, running = True, self._runner.started and not (failed or waiting)
-                why = "the newest job failed for good" if failed else "jobs wait" if waiting else ""
+                why = "the newest job was discarded" if failed else "jobs are waiting" if waiting else ""
                 why = why if self._runner.started else "the job runner has not started"
         known = self._last_success if database else self._runner.last_success or self._last_success
-        seen = Readiness(
+        state = Readiness(
             database=database, job_runner=running, last_successful_job_at=known.isoformat() if known else None
         )
-        self._tell(seen, why)
-        return seen
+        self._log_change(state, why)
+        return state
 
-    def _tell(self, seen: Readiness, why: str) -> None:
-        if seen.ready is not self._was_ready:
-            self._was_ready = seen.ready
-            level = logging.INFO if seen.ready else logging.WARNING
-            fields = {"database": seen.database, "job_runner": seen.job_runner, "reason": why}
-            _LOG.log(level, "ready" if seen.ready else "not ready", extra={"fields": fields})
+    def _log_change(self, state: Readiness, why: str) -> None:
+        if state.ready is not self._was_ready:
+            self._was_ready = state.ready
+            level = logging.INFO if state.ready else logging.WARNING
+            fields = {"database": state.database, "job_runner": state.job_runner, "reason": why}
+            _LOG.log(level, "ready" if state.ready else "not ready", extra={"fields": fields})
 
-    async def _ask(self) -> tuple[datetime | None, bool, bool]:
+    async def _run_query(self) -> tuple[datetime | None, bool, bool]:
         jobs = self._tools.settings.jobs
         values: dict[str, Any] = {
             "queue": QUEUE,
@@ -105,5 +106,5 @@ class ReadinessProbe:
             "waiting_bound_s": jobs.waiting_bound_s,
         }
         async with self._tools.pool.connection() as connection:
-            row = await (await connection.execute(_ASKED, values)).fetchone()
+            row = await (await connection.execute(_QUERY, values)).fetchone()
         return row or (None, False, False)

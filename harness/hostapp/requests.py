@@ -1,4 +1,4 @@
-"""What every request goes through: its ids, its log line, its count, and an answer also where something broke."""
+"""Common handling of requests: ids, authentication, body size, log line, counters, and a response on any error."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from .settings import Actor
 
 _LOG = logging.getLogger("hostapp.http")
-#: asked every few seconds by machines, and of interest only when the answer changes
+#: polled by machines every few seconds, so they are logged at debug level only
 _PROBES = {"/health", "/ready", "/metrics"}
 _ERROR = 500
 
 
 class RefusedError(Exception):
-    """The request cannot be answered as it asks; `status` and `body` say why."""
+    """The request is rejected, with a status and a JSON body."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(str(status))
@@ -39,7 +39,7 @@ class RefusedError(Exception):
 
 
 class Callers:
-    """Who a bearer token belongs to. Only digests are kept, so that a look-up tells nothing by how long it takes."""
+    """Maps bearer tokens to actors. It stores digests only, and lookup time does not depend on the token."""
 
     def __init__(self, tokens: Mapping[str, Actor]) -> None:
         self._actors = [(_digest(token), actor) for token, actor in tokens.items()]
@@ -47,16 +47,16 @@ class Callers:
     def require(self, request: Request) -> Actor:
         """Return the actor of a request.
 
-        :raises RefusedError: 401, when it has no known token.
+        :raises RefusedError: 401, when the request has no valid token.
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            given = _digest(token.strip())
+            sent = _digest(token.strip())
             for digest, actor in self._actors:
-                if hmac.compare_digest(digest, given):
+                if hmac.compare_digest(digest, sent):
                     return actor
         raise RefusedError(
-            401, {"error": "an authenticated actor is required"}, {"www-authenticate": 'Bearer realm="hostapp"'}
+            401, {"error": "missing or invalid bearer token"}, {"www-authenticate": 'Bearer realm="hostapp"'}
         )
 
 
@@ -65,7 +65,7 @@ def _digest(token: str) -> bytes:
 
 
 async def document_of(request: Request) -> Any:
-    """Read a JSON body of bounded size.
+    """Read the JSON body of a request, up to a size limit.
 
     :raises RefusedError: 413 when it is too large, 400 when it is not JSON.
     """
@@ -74,21 +74,21 @@ async def document_of(request: Request) -> Any:
         body += part
         if len(body) > validation.LARGEST_BODY:
             raise RefusedError(
-                413, {"error": f"a body has at most {validation.LARGEST_BODY} bytes"}, {"connection": "close"}
+                413, {"error": f"the body is larger than {validation.LARGEST_BODY} bytes"}, {"connection": "close"}
             )
     try:
         return validation.decoded(bytes(body))
     except ValueError:
-        raise RefusedError(400, {"error": "the body is not JSON"}) from None
+        raise RefusedError(400, {"error": "invalid JSON in the body"}) from None
 
 
 class Observed:
-    """ASGI middleware: takes the ids in, gives them back, and logs and counts the request when it was answered."""
+    """ASGI middleware: reads the ids of a request, returns them in the response, and logs and counts the request."""
 
     def __init__(self, app: ASGIApp, counters: Counters, routes: Mapping[Any, str]) -> None:
         """Wrap an application.
 
-        :param routes: endpoint to the template of its path; a path itself may hold anything.
+        :param routes: endpoint to path template. The path itself may hold personal data, so it is never logged.
         """
         self._app = app
         self._counters = counters
@@ -116,13 +116,13 @@ class Observed:
 
         try:
             await self._app(scope, receive, answer)
-        except Exception:  # noqa: BLE001 -- whatever it was, the client gets an answer with its ids
+        except Exception:  # noqa: BLE001 -- the client gets a response with its ids after any error
             _LOG.exception("the request failed")
             if not status:
                 await JSONResponse({"error": "internal error"}, _ERROR)(scope, receive, answer)
         finally:
             route = self._routes.get(scope.get("endpoint"), "unmatched")
-            # a method may be any word; one that no route has must not become a label
+            # clients may send any word as the method; unknown ones must not become labels
             method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST"} else "other"
             self._counters.count_request(method, route, status)
             quiet = route in _PROBES and status < _ERROR

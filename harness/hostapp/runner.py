@@ -1,4 +1,4 @@
-"""The job runner: Oban, started as soon as the database lets it, kept going over the database's restarts."""
+"""The job runner: starts Oban once the database is available, and supervises it across database restarts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _EVENTS = ["oban.job.start", "oban.job.stop", "oban.job.exception", "oban.produc
 
 
 class Runner:
-    """One Oban instance that works a queue, and its supervision."""
+    """One Oban instance that processes a queue, and its supervision."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._stopping = asyncio.Event()
         self._ack_failed = False
         self.started = False
-        #: of this process
+        #: time of the last successful job in this process
         self.last_success: datetime | None = None
         ChangePostTitle.tools = tools
         notifiers.choose_notifier(tools.settings)
         telemetry.attach("hostapp", _EVENTS, self._on_event)
-        # stays the same over a restart, so that what a killed process led is led again at once
+        # the same after a restart, so that a restarted process takes over its own leadership immediately
         self._node = f"{socket.gethostname()}:{tools.settings.port}"
         self._oban = self._built()
 
@@ -56,13 +56,13 @@ class Runner:
         )
 
     async def enqueue(self, change: TitleChange, connection: AsyncConnection[tuple[Any, ...]]) -> int:
-        """Put a job into the connection's transaction, and return its id; it exists when that commits."""
+        """Insert a job in the connection's transaction and return its id. The job exists once that commits."""
         job = Job(WORKER, queue=QUEUE, max_attempts=MAX_ATTEMPTS, args=change.as_args())
         job = await self._oban.enqueue(job, conn=connection)
         return int(job.id)
 
     async def supervise(self) -> None:
-        """Start the runner, again and again until it stands, and then look after it until it is stopped."""
+        """Start the runner, retry until it is up, and supervise it until it is stopped."""
         while not self._stopping.is_set():
             if not self.started:
                 await self._try_to_start()
@@ -77,14 +77,14 @@ class Runner:
                 await connection.execute("SELECT 1")
             await self._oban.start()
         except Exception as error:  # noqa: BLE001 -- Oban raises RuntimeError where its tables are missing
-            _LOG.warning("the job runner cannot start yet: %s", described(error))
+            _LOG.warning("the job runner failed to start, retrying: %s", described(error))
             self._discard()
         else:
             self.started = True
-            _LOG.info("the job runner works the queue %s", QUEUE, extra={"fields": self._facts()})
+            _LOG.info("the job runner processes the queue %s", QUEUE, extra={"fields": self._facts()})
 
     def _discard(self) -> None:
-        """End what a start that failed half-way left running, and take a fresh instance for the next."""
+        """Cancel the tasks of a failed start, and create a new instance for the next attempt."""
         for task in asyncio.all_tasks():
             if task.get_name().startswith("oban-"):
                 task.cancel()
@@ -95,22 +95,25 @@ class Runner:
         return {"notifier": settings.notifier, "stage_interval_s": settings.jobs.stage_interval_s}
 
     async def _wake(self) -> None:
-        """Let Oban tell the database of jobs that ended while it was away; it would wait for the next job to do so."""
+        """Make Oban record the results of jobs that ended while the database was away.
+
+        Without this, Oban records them only when the next job runs.
+        """
         self._ack_failed = False
         try:
             await self._oban.resume_queue(QUEUE, node=self._node)
-        except Exception as error:  # noqa: BLE001 -- whatever it was, it is tried again
+        except Exception as error:  # noqa: BLE001 -- any error is retried
             self._ack_failed = True
-            _LOG.warning("the end of jobs cannot be recorded yet: %s", described(error))
+            _LOG.warning("results of jobs cannot be recorded, retrying: %s", described(error))
 
     async def stop(self) -> None:
-        """Let running jobs end for a moment, and end."""
+        """Stop the runner, with a short grace period for running jobs."""
         self._stopping.set()
         if self.started:
             await self._oban.stop()
 
     def _on_event(self, name: str, facts: dict[str, Any]) -> None:
-        """Log and count what Oban does with jobs. Its own logger would tell their arguments."""
+        """Log and count job events. Oban's own logger is not used, because it prints the arguments of jobs."""
         if name == "oban.producer.ack.exception":
             self._ack_failed = True
             return
@@ -121,8 +124,8 @@ class Runner:
             "attempt": job.attempt,
             "max_attempts": job.max_attempts,
         }
-        if correlation.is_acceptable(given := job.args.get("correlation_id")):
-            line["correlation_id"] = given
+        if correlation.is_acceptable(correlation_id := job.args.get("correlation_id")):
+            line["correlation_id"] = correlation_id
         if name == "oban.job.start":
             _LOG.info("job started", extra={"fields": line})
             return

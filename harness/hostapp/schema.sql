@@ -1,4 +1,4 @@
--- The application's own table, and what its role may do. Safe to run again. Oban's tables are made before this, by Oban.
+-- The application's own table. Safe to run again. Oban creates its own tables before this.
 
 CREATE TABLE IF NOT EXISTS public.posts (
     id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -1,4 +1,4 @@
-"""The process: one thread that serves, and the main thread, which waits for the signal that ends it."""
+"""The process: a serving thread, and the main thread, which waits for a signal to stop."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _LOG = logging.getLogger("hostapp.app")
-#: for requests and jobs to end, after the signal; what is left of two seconds is for the connections
-_ORDERLY_S = 1.2
+#: for requests and jobs to end after the signal; the rest of two seconds is for closing connections
+_GRACE_S = 1.2
 _HARD_STOP_S = 1.8
-_IN_ORDER = {signal.SIGTERM, signal.SIGINT}
-_SIGNALS = _IN_ORDER | {signal.SIGQUIT}
+_GRACEFUL = {signal.SIGTERM, signal.SIGINT}
+_SIGNALS = _GRACEFUL | {signal.SIGQUIT}
 
 
 class Serving(threading.Thread):
-    """The event loop, in a thread of its own: nothing that hangs in it can keep the process from ending in time."""
+    """Runs the event loop in its own thread, so that a hanging task cannot delay the end of the process."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="serving", daemon=True)
@@ -46,18 +46,18 @@ class Serving(threading.Thread):
     def run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except Exception:  # noqa: BLE001 -- nobody joins a thread for its errors
+        except Exception:  # noqa: BLE001 -- a thread cannot raise to its caller
             self.failed = True
             _LOG.exception("the application failed")
-        except SystemExit:  # uvicorn's, when the address cannot be had
+        except SystemExit:  # uvicorn raises it when the address is in use
             self.failed = True
         finally:
-            # the main thread waits for a signal
+            # wakes the main thread, which waits for a signal
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
-        """Ask the loop to end; from another thread."""
-        with contextlib.suppress(RuntimeError):  # it ended by itself a moment ago
+        """Request the loop to stop; called from another thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has just ended
             if self._loop:
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
@@ -88,33 +88,33 @@ class Serving(threading.Thread):
         self.failed = serving.done()
         server.should_exit = True
         ending = [serving, supervision, asyncio.create_task(runner.stop(), name="hostapp-runner-stop")]
-        done, late = await asyncio.wait(ending, timeout=_ORDERLY_S)
+        done, late = await asyncio.wait(ending, timeout=_GRACE_S)
         for task in done:
             if not task.cancelled() and (error := task.exception()):
-                _LOG.warning("the application did not end in order", exc_info=error)
+                _LOG.warning("error while stopping", exc_info=error)
         if late:
             _LOG.warning(
-                "not everything ended in time", extra={"fields": {"late": sorted(each.get_name() for each in late)}}
+                "tasks did not end in time", extra={"fields": {"late": sorted(task.get_name() for task in late)}}
             )
         await pool.close(timeout=0.2)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, and end within two seconds of it; SIGQUIT ends at once. Return the exit code."""
-    # inherited by the thread, so that the signal waits for the main one
+    """Serve until SIGTERM or SIGINT, then stop within two seconds. SIGQUIT stops immediately. Return the exit code."""
+    # the thread inherits the mask, so that only the main thread receives signals
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _LOG.info("starting", extra={"fields": {"version": settings.version, "notifier": settings.notifier}})
     serving = Serving(settings)
     serving.start()
     received = signal.sigwait(_SIGNALS)
-    if received not in _IN_ORDER:
+    if received not in _GRACEFUL:
         _end_now(0)
     serving.stop()
     serving.join(_HARD_STOP_S)
     if serving.is_alive():
-        _LOG.warning("ending without waiting any longer; the server rolls back what is open")
+        _LOG.warning("stopping without waiting for open transactions; the server rolls them back")
         _end_now(1)
-    _LOG.info("ended")
+    _LOG.info("stopped")
     return 1 if serving.failed else 0
 
 
@@ -125,7 +125,7 @@ def _end_now(code: int) -> None:
 
 def _pool(settings: Settings) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
     return AsyncConnectionPool(
-        # in the string, for Oban's notifier connects with it, too; a connection to a host that is gone ends
+        # in the connection string, because Oban's notifier uses it, too; keepalives end connections to a lost host
         make_conninfo(
             settings.dsn,
             application_name="hostapp",
@@ -138,9 +138,9 @@ def _pool(settings: Settings) -> AsyncConnectionPool[AsyncConnection[tuple[Any, 
         min_size=min(2, settings.pool_size),
         max_size=settings.pool_size,
         timeout=settings.statement_timeout_s,
-        # a connection that a restart of the database cut is replaced before anybody gets it
+        # replaces connections that a database restart has cut, before a caller gets one
         check=AsyncConnectionPool.check_connection,
-        # short: each next request tries anew, where a long-lived attempt would have backed off for minutes
+        # short: each request then makes a new attempt; a long-lived one would back off for minutes
         reconnect_timeout=2,
         open=False,
         name="hostapp",

@@ -1,6 +1,6 @@
-"""The two JSON files that the application is configured by: one to serve, one to prepare its database.
+"""The two JSON configuration files: one for serving, and one for preparing the database.
 
-Secrets are in these files and nowhere else: not in arguments, not in the environment, not in a log line.
+Secrets are in these files only: not in arguments, environment variables or log lines.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class SettingsError(Exception):
-    """A file of settings has a mistake; the message names file and key."""
+    """A settings file is invalid; the message names file and key."""
 
 
 class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who acts, as the audit trail spells it: every type but anonymous has an id."""
+    """An actor in the format of the audit trail. Every type except anonymous has an id."""
 
     type: Literal["user", "admin", "service_account", "job", "system", "anonymous"]
     id: str | None = None
@@ -31,68 +31,68 @@ class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.type == "anonymous":
             if self.id is not None:
-                raise ValueError("an anonymous actor has no id")
+                raise ValueError("found an id on an anonymous actor, expected none")
         elif not (self.id and self.id.strip()):
-            raise ValueError(f"an actor of type {self.type} needs an id")
+            raise ValueError(f"missing id of an actor of type {self.type}")
 
     def as_json(self) -> str:
         return msgspec.json.encode(self).decode()
 
 
 class JobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How jobs are found, retried and judged."""
+    """Settings for polling, retries and readiness of jobs. Durations are in seconds."""
 
-    #: between two looks for jobs that are due; without notifications, also between enqueuing and running
+    #: polling interval for due jobs; without notifications, also the longest delay between enqueuing and running
     stage_interval_s: Seconds = 1.0
     concurrency: Small = 2
-    #: a job that ran this long without ending is taken to be lost, and run again
+    #: a job that has run for this long is considered lost, and runs again
     rescue_after_s: Seconds = 300.0
     rescue_interval_s: Seconds = 60.0
-    #: the first retry comes after at most this; whole seconds, as Oban schedules
+    #: longest delay before the first retry; whole seconds, because Oban schedules in seconds
     backoff_base_s: Small = 2
     backoff_cap_s: Small = 60
-    #: a job may wait that long without any succeeding before the runner counts as not ready
+    #: not ready when a due job has waited for this long and no job has succeeded meanwhile
     waiting_bound_s: Seconds = 30.0
-    #: that long a job that failed for good makes the runner count as not ready, unless another succeeds after it
+    #: not ready for this long after a job was discarded, unless another job succeeds
     failure_window_s: Seconds = 300.0
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `python -m hostapp FILE` reads. Its text shows no secret."""
+    """The file of `python -m hostapp FILE`. Its `repr` shows no secret."""
 
     version: str
     host: str
     port: Annotated[int, Meta(ge=1, le=65_535)]
-    #: through the whole chain
+    #: connection string through the whole chain
     dsn: str
-    #: listen: through the chain; poll: no notifications; direct: past the pooler, at `direct_dsn`
+    #: listen: through the chain; poll: no notifications; direct: past the pooler, with `direct_dsn`
     notifier: Literal["listen", "poll", "direct"]
     direct_dsn: str | None = None
-    #: psycopg prepares a statement on the server after that many uses; null: never
+    #: number of executions after which psycopg prepares a statement on the server; null: never
     prepare_threshold: Annotated[int, Meta(ge=0)] | None
     pool_size: Annotated[int, Meta(ge=2, le=1000)] = 4
-    #: bearer token to the actor whose it is
+    #: bearer token to its actor
     tokens: dict[str, Actor]
     jobs: JobSettings = JobSettings()
-    #: an audited transaction's statements are ended by the server after that
+    #: statement timeout in audited transactions
     statement_timeout_s: Seconds = 5.0
-    #: /ready takes no longer than that
+    #: time limit of /ready
     ready_bound_s: Seconds = 1.0
 
     def __post_init__(self) -> None:
         if (self.notifier == "direct") != (self.direct_dsn is not None):
-            raise ValueError("`direct_dsn` goes with the notifier `direct`, and only with it")
+            raise ValueError("`direct_dsn` and the notifier `direct` require each other")
 
     def __repr__(self) -> str:
         return f"Settings({self.version!r}, {self.host}:{self.port}, notifier={self.notifier})"
 
 
 class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `python -m hostapp migrate FILE` reads. Its text shows no secret."""
+    """The file of `python -m hostapp migrate FILE`. Its `repr` shows no secret."""
 
-    #: past the pooler, as the role that is to own the tables
+    #: connection string past the pooler, for the role that will own the tables
     dsn: str
-    #: who the application connects as
+    #: the role of the application
     application_role: Annotated[str, Meta(min_length=1, max_length=63)]
 
     def __repr__(self) -> str:
@@ -100,17 +100,17 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def load_settings(path: Path) -> Settings:
-    """Read what the application serves with.
+    """Read the settings for serving.
 
-    :raises SettingsError: naming file and key, and never a value.
+    :raises SettingsError: naming file and key, but no value.
     """
     return _decoded(path, Settings)
 
 
 def load_migration(path: Path) -> MigrationSettings:
-    """Read what the database is prepared with.
+    """Read the settings for preparing the database.
 
-    :raises SettingsError: naming file and key, and never a value.
+    :raises SettingsError: naming file and key, but no value.
     """
     return _decoded(path, MigrationSettings)
 
@@ -119,6 +119,6 @@ def _decoded(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
-        raise SettingsError(f"{path}: the settings cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{path}: the settings file cannot be read: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise SettingsError(f"{path}: {error}") from None

@@ -1,4 +1,4 @@
-"""What a request's body must hold, and what is said of each field that is wrong."""
+"""Validates request bodies, with error messages for each invalid field."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from msgspec import Struct
 
-#: characters; both columns are text, and what is longer is no title
+#: longest title or slug, in characters; both columns are of type text
 LONGEST = 200
-#: bytes of a body
+#: largest body, in bytes
 LARGEST_BODY = 64 * 1024
 
 Errors = dict[str, list[str]]
 
 
 class Post(Struct, frozen=True, kw_only=True):
-    """What a post is created from."""
+    """The fields of a new post."""
 
     title: str
     slug: str
 
 
 class InvalidError(Exception):
-    """Fields are wrong; `errors` says of each what."""
+    """Some fields are invalid; `errors` maps each of them to its messages."""
 
     def __init__(self, errors: Errors) -> None:
         super().__init__(", ".join(sorted(errors)))
@@ -31,29 +31,29 @@ class InvalidError(Exception):
 
 
 def decoded(body: bytes) -> Any:
-    """Decode a body.
+    """Decode a JSON body.
 
-    :raises ValueError: when it is not JSON.
+    :raises ValueError: for invalid JSON.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refused)
+        return json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("found JSON that is nested too deeply") from None
 
 
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"found {constant}, which JSON does not allow")
 
 
 def post_from(document: Any) -> Post:
     """Read `{"post": {"title": …, "slug": …}}`.
 
-    :raises InvalidError: naming every field that is wrong.
+    :raises InvalidError: naming every invalid field.
     """
     post = document.get("post") if isinstance(document, dict) else None
     if not isinstance(post, dict):
         raise InvalidError({"post": ["must be an object"]})
-    errors = {name: wrong for name in ("title", "slug") if (wrong := _wrong(post.get(name)))}
+    errors = {name: messages for name in ("title", "slug") if (messages := _errors_of(post.get(name)))}
     if errors:
         raise InvalidError(errors)
     return Post(title=post["title"], slug=post["slug"])
@@ -62,15 +62,15 @@ def post_from(document: Any) -> Post:
 def title_from(document: Any) -> str:
     """Read `{"title": …}`.
 
-    :raises InvalidError: when the title is wrong.
+    :raises InvalidError: when the title is invalid.
     """
     title = document.get("title") if isinstance(document, dict) else None
-    if wrong := _wrong(title):
-        raise InvalidError({"title": wrong})
+    if messages := _errors_of(title):
+        raise InvalidError({"title": messages})
     return str(title)
 
 
-def _wrong(value: object) -> list[str]:
+def _errors_of(value: object) -> list[str]:
     if value is None:
         return ["can't be blank"]
     if not isinstance(value, str):
@@ -79,7 +79,7 @@ def _wrong(value: object) -> list[str]:
         return ["can't be blank"]
     if len(value) > LONGEST:
         return [f"should be at most {LONGEST} characters"]
-    # PostgreSQL stores neither a NUL nor half of a surrogate pair
+    # PostgreSQL cannot store NUL or an unpaired surrogate
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         return ["has characters that cannot be stored"]
     return []

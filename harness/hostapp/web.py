@@ -1,4 +1,4 @@
-"""The routes."""
+"""The HTTP routes of the application."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACTION = "post_created_via_api"
 _LOG = logging.getLogger("hostapp.http")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _POST_ID = re.compile(r"[0-9]{1,18}")
-_NO_POST = {"error": "there is no such post"}
+_NO_POST = {"error": "post not found"}
 
 _CHANGES = """
 SELECT c.id::text, c.op, c.table_schema || '.' || c.table_name, c.table_pk, c.changed_fields, c.data_after
@@ -44,7 +44,7 @@ ORDER BY c.captured_at, c.id
 
 
 class Host:
-    """The application's endpoints. Each needs a known caller, but for the three that machines ask."""
+    """The endpoints of the application. All require a valid token, except the three for monitoring."""
 
     def __init__(self, tools: Tools, runner: Runner, probe: ReadinessProbe) -> None:
         self._tools = tools
@@ -75,7 +75,7 @@ class Host:
         )
 
     async def create_post(self, request: Request) -> Response:
-        """Create a post, audited: 201, or 422 with the errors of each field."""
+        """Create a post, audited: 201, or 422 with the errors by field."""
         actor = self._callers.require(request)
         document = await document_of(request)
         try:
@@ -98,14 +98,14 @@ class Host:
                 )
                 row = await inserted.fetchone()
                 if row is None:
-                    raise NotAuditedError("the insert returned no row")
+                    raise NotAuditedError("the INSERT returned no row")
                 record = await attest(connection, actor, action, op="insert", post_id=row[0])
         except psycopg.errors.UniqueViolation as error:
             if error.diag.constraint_name != "posts_slug_key":
                 raise
             raise validation.InvalidError({"slug": ["has already been taken"]}) from None
         fields = {"post_id": row[0], "audit_transaction_id": record}
-        _LOG.info("a post was created", extra={"fields": fields})
+        _LOG.info("post created", extra={"fields": fields})
         return {
             "id": row[0],
             "title": post.title,
@@ -120,7 +120,7 @@ class Host:
         )
 
     async def change_title(self, request: Request) -> Response:
-        """Enqueue a change of a title, in a transaction with the look whether the post is there: 202, 404 or 422."""
+        """Enqueue a title change, in the transaction that checks the post: 202, 404 or 422."""
         actor = self._callers.require(request)
         document = await document_of(request)
         try:
@@ -136,17 +136,17 @@ class Host:
         async with self._tools.pool.connection() as connection, connection.transaction():
             await self._require_post(connection, change.post_id)
             job = await self._runner.enqueue(change, connection)
-        _LOG.info("a job was enqueued", extra={"fields": {"job_id": job, "post_id": change.post_id}})
+        _LOG.info("job enqueued", extra={"fields": {"job_id": job, "post_id": change.post_id}})
         return JSONResponse({"job_id": job, "correlation_id": change.correlation_id}, 202)
 
     async def _require_post(self, connection: AsyncConnection[tuple[Any, ...]], post_id: int) -> None:
-        # shared, so that the post is not deleted between the look and the commit
+        # locks the row, so that the post is not deleted before the commit
         found = await connection.execute("SELECT FROM public.posts WHERE id = %s FOR SHARE", [post_id])
         if not found.rowcount:
             raise RefusedError(404, _NO_POST)
 
     async def list_changes(self, request: Request) -> Response:
-        """List what an audit transaction changed, oldest first; an unknown one changed nothing."""
+        """List the changes of an audit transaction, oldest first; none for an unknown one."""
         self._callers.require(request)
         record = request.path_params["id"]
         if not _UUID.fullmatch(record):
@@ -166,16 +166,16 @@ class Host:
         return JSONResponse({"audit_transaction_id": record.lower(), "changes": changes})
 
     async def health(self, _request: Request) -> Response:
-        """Answer as long as the process serves."""
+        """Report that the process is serving: 200."""
         return JSONResponse({"status": "ok", "version": self._tools.settings.version})
 
     async def ready(self, _request: Request) -> Response:
-        """Answer whether the application can do its work: 200 or 503."""
-        seen = await self._probe.look()
-        return JSONResponse(msgspec.to_builtins(seen), 200 if seen.ready else 503)
+        """Report whether the application is ready: 200 or 503."""
+        state = await self._probe.look()
+        return JSONResponse(msgspec.to_builtins(state), 200 if state.ready else 503)
 
     async def metrics(self, _request: Request) -> Response:
-        """Answer with the counters."""
+        """Return the counters in Prometheus' text format."""
         text = self._tools.counters.exposition(self._tools.settings.version, self._tools.pool.get_stats())
         return Response(text, media_type=counters.CONTENT_TYPE)
 
@@ -193,12 +193,12 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def _not_audited(_request: Request, error: Exception) -> Response:
     _LOG.error("the write was rolled back: %s", error)
-    return JSONResponse({"error": "the write could not be audited, and was rolled back"}, 500)
+    return JSONResponse({"error": "the write was rolled back, because it could not be audited"}, 500)
 
 
 async def _database_error(_request: Request, error: Exception) -> Response:
-    """Answer 503 where the database is away, and 500 where it refused, as for a trail that cannot be written."""
-    _LOG.error("the database failed the request: %s", described(error))
+    """Return 503 when the database is unreachable, and 500 when it rejected a statement, also one of the trail."""
+    _LOG.error("database error: %s", described(error))
     if isinstance(error, psycopg.Error) and is_unreachable(error):
-        return JSONResponse({"error": "the database does not answer"}, 503, headers={"retry-after": "1"})
-    return JSONResponse({"error": "the database refused, and nothing was written"}, 500)
+        return JSONResponse({"error": "the database is unavailable"}, 503, headers={"retry-after": "1"})
+    return JSONResponse({"error": "the database rejected the request; nothing was written"}, 500)

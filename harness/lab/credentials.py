@@ -1,4 +1,4 @@
-"""Random passwords, made for one run and told to servers as SCRAM verifiers only."""
+"""Random passwords for one run. Servers receive SCRAM verifiers only; Pgpool-II needs the passwords themselves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import secrets
 
 from msgspec import Struct
 
-#: the passwords are random and live as long as the run, so there is nothing to slow a guesser down for
+#: few, because a random password that lives as long as the run cannot be guessed
 _ITERATIONS = 256
 
 
 class Role(Struct, frozen=True, kw_only=True):
-    """A login. Its text never shows the password."""
+    """A login. Its `repr` never shows the password."""
 
     name: str
     password: str
+    #: the SCRAM verifier of the password
     verifier: str
 
     def __repr__(self) -> str:
@@ -27,25 +28,28 @@ class Role(Struct, frozen=True, kw_only=True):
 class Roles(Struct, frozen=True, kw_only=True):
     """The logins of one lab."""
 
-    #: the cluster's superuser: the harness's own chores
+    #: the superuser of the server, for the harness's own work
     admin: Role
     #: owns the databases and provisions them
     owner: Role
-    #: what the application connects as, with least rights
+    #: the role of the application, with the least rights
     app: Role
-    #: a superuser who comes through the pooler
+    #: a superuser that connects through the pooler
     dba: Role
-    #: the pooler's admin console
+    #: the login of the pooler's admin console
     console: Role
 
     def secrets(self) -> tuple[str, ...]:
-        return tuple(each for role in self.all() for each in (role.password, role.verifier))
+        """Return all passwords and verifiers, for the redactor."""
+        return tuple(secret for role in self.all() for secret in (role.password, role.verifier))
 
     def all(self) -> tuple[Role, ...]:
+        """Return all logins."""
         return (self.admin, self.owner, self.app, self.dba, self.console)
 
 
 def random_roles() -> Roles:
+    """Return logins with new random passwords."""
     return Roles(
         admin=_role("harness_admin"),
         owner=_role("harness_owner"),

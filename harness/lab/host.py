@@ -1,4 +1,4 @@
-"""The reference host application at the outer end of a standing chain."""
+"""The reference host application at the outer end of a running chain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
 
 HOST = Wanted(product="hostapp", version="3.13")
-#: what a job that SQL puts into Oban's table names as its worker, and the queue that is worked
+#: the worker that a job names when SQL inserts it into Oban's table, and the queue that the host processes
 WORKER = "hostapp.jobs.ChangePostTitle"
 QUEUE = "threadline_audit"
 
@@ -33,27 +33,29 @@ _REQUEST_TIMEOUT_S = 3.0
 
 
 class HostService:
-    """The application as it runs. Its tokens are secrets, and known to the lab's redactor."""
+    """The running application. Its tokens are secrets, and the lab's redactor knows them."""
 
     def __init__(self, lab: Lab, service: Service, tokens: dict[str, str]) -> None:
         self.service = service
-        #: bearer token by the id of the actor whose it is
+        #: bearer tokens by the id of the actor that they authenticate
         self.tokens = tokens
         self._lab = lab
 
     @property
     def base_url(self) -> str:
-        """The address on loopback; it may change over a restart."""
+        """The address on loopback; a restart may change it."""
         return f"http://{self.service.endpoint()}"
 
     def logs(self) -> str:
+        """Return the log of the application, also after it was closed."""
         return self._lab.logs()[self.service.name]
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Ask with GET, as nobody in particular.
+        """Send an anonymous GET request.
 
-        :returns: status and body.
-        :raises OSError: when nothing answers, or http.client.HTTPException for what is no answer.
+        :return: status and body.
+        :raises OSError: when the connection fails.
+        :raises http.client.HTTPException: for an invalid response.
         """
         address = self.service.endpoint()
         connection = http.client.HTTPConnection(address.host, address.port, timeout=_REQUEST_TIMEOUT_S)
@@ -67,7 +69,9 @@ class HostService:
     def when_ready(self, deadline_s: float = _READY_DEADLINE_S) -> None:
         """Wait until /ready answers 200.
 
-        :raises ServiceFailedError: with what was last seen and the log's tail, when it ended or the deadline passed.
+        :param deadline_s: seconds.
+        :raises ServiceFailedError: with the last state and the end of the log, when the host ended or the deadline
+            passed.
         """
         where = f"topology {self._lab.topology.name}, service {self.service.name}"
 
@@ -87,35 +91,35 @@ class HostService:
         try:
             poll(probe, what="the host's /ready to answer 200", deadline_s=deadline_s, interval_s=0.02)
         except TimedOutError as error:
-            for each in self._lab.services:  # what it waits for may not be there any more
-                if not (state := each.state()).running:
+            for service in self._lab.services:  # the cause may be a service of the chain that has ended
+                if not (state := service.state()).running:
                     raise ServiceFailedError(
-                        f"{error.what}; the service {each.name} has ended: {state.detail}",
+                        f"{error.what}; the service {service.name} has ended: {state.detail}",
                         where=where,
-                        detail=log_tail(each.logs()),
+                        detail=log_tail(service.logs()),
                     ) from None
             raise ServiceFailedError(
                 error.what, where=where, detail=log_tail(self.logs()), hint="harness doctor"
             ) from None
 
     def close(self) -> None:
-        """End it and keep its log; a second call does nothing."""
+        """Stop the application and keep its log; a second call does nothing."""
         self._lab.remove_service(self.service)
 
 
 def start_host(lab: Lab, database: str, callers: Sequence[Mapping[str, str]]) -> HostService:
-    """Start the application on a database, and return when it is ready.
+    """Start the application on a database, and return it when it is ready.
 
-    It makes its own tables first, as their owner and past the pooler, where they are missing.
+    It first creates its own tables if they are missing, as their owner and on the direct connection.
 
-    :param database: that is there, and belongs to the lab's owner.
+    :param database: the name of an existing database of the lab's owner.
     :param callers: actors as the audit trail spells them, `{"type": "user", "id": "ada"}`; each gets a token.
-    :raises ServiceFailedError: when it does not start, or never gets ready, with its log's tail.
-    :raises HarnessError: when it cannot be had here.
+    :raises ServiceFailedError: with the end of its log, when it does not start or never gets ready.
+    :raises HarnessError: when the product is not available here.
     """
     if lab.topology.pool_mode is PoolMode.STATEMENT:
         raise ServiceFailedError(
-            "the host writes in transactions, and statement mode refuses them", where=f"topology {lab.topology.name}"
+            "the host writes in transactions, but statement mode refuses them", where=f"topology {lab.topology.name}"
         )
     tokens = {caller["id"]: secrets.token_urlsafe(24) for caller in callers}
     lab.learn(*tokens.values())
@@ -137,7 +141,7 @@ def _spec(lab: Lab, place: ServicePlace, database: str, actors: dict[str, dict[s
         HOST.product,
         place=place,
         version=f"{_VERSION} on Python {place.origin.version}",
-        dsn=_dsn(lab.services[-1].inside, roles.app, database),
+        dsn=_dsn(lab.outermost.inside, roles.app, database),
         notifier=str(notifier),
         direct_dsn=_dsn(server, roles.app, database) if notifier is Notifier.DIRECT else None,
         prepare_threshold=client.prepare_threshold if client.prepare is Prepare.NAMED else None,
@@ -146,7 +150,7 @@ def _spec(lab: Lab, place: ServicePlace, database: str, actors: dict[str, dict[s
         owner_dsn=_dsn(server, roles.owner, database),
         application_role=roles.app.name,
     )
-    json.loads(settings["serve.json"])  # a mistake in the template is the harness's own, and told here
+    json.loads(settings["serve.json"])  # fails here when the template is invalid, and not in the application
     source = {
         f"hostapp/{path.name}": path.read_text(encoding="utf-8")
         for path in sorted(_SOURCE.iterdir())
@@ -158,5 +162,5 @@ def _spec(lab: Lab, place: ServicePlace, database: str, actors: dict[str, dict[s
 
 
 def _dsn(address: Address, role: Role, database: str) -> str:
-    user, password, name = (quote(each, safe="") for each in (role.name, role.password, database))
+    user, password, name = (quote(part, safe="") for part in (role.name, role.password, database))
     return f"postgresql://{user}:{password}@{address.host}:{address.port}/{name}"

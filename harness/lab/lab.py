@@ -1,10 +1,10 @@
-"""A topology that is standing: stood up, proven to answer, torn down."""
+"""A running topology: how it starts, how it answers, how it is torn down."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -25,30 +25,30 @@ from harness.lab.services import (
     postgres_settings,
     postgres_spec,
 )
-from harness.lab.topologies import wanted_by
+from harness.lab.topologies import chain_of
 from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine, Group, ServicePlace, ServiceSpec, Wanted
     from harness.redaction import Redactor
 
 _READY_DEADLINE_S = 30.0
-#: a port that was free when it was chosen may be taken a moment later
+#: in a server's log: another program took the port after it was chosen
 _PORT_TAKEN = "Address already in use"
 
 
 class Lab:
-    """One standing topology, with its endpoints through the chain and direct."""
+    """One running topology, with its endpoints through the chain and direct."""
 
     def __init__(
         self,
         topology: Topology,
         group: Group,
-        services: list[Service],
+        chain: Mapping[str, Service],
         roles: Roles,
         *,
         engine: Engine,
@@ -56,111 +56,120 @@ class Lab:
     ) -> None:
         self.topology = topology
         self.roles = roles
-        self.services = services
+        self.postgres = chain["postgres"]
+        #: from the database outwards
+        self.poolers = tuple(service for name, service in chain.items() if name != "postgres")
+        #: services next to the chain, such as the host application, by name
+        self.beside: dict[str, Service] = {}
         self._group = group
         self._engine = engine
         self._redactor = redactor
-        self._beside: list[Service] = []
-        self._numbers = itertools.count(1)
+        self._started: Counter[str] = Counter()
         self._kept: dict[str, str] = {}
         self._closed = Event()
         self._changing = Lock()
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property
-    def postgres(self) -> Service:
-        return self.services[0]
+    def outermost(self) -> Service:
+        """The service that the application connects to."""
+        return self.poolers[-1] if self.poolers else self.postgres
 
     @property
-    def pooler(self) -> Service | None:
-        return self.services[1] if len(self.services) > 1 else None
+    def services(self) -> tuple[Service, ...]:
+        """The services of the chain, from the database outwards."""
+        return (self.postgres, *self.poolers)
 
     def chain(self, dbname: str = "postgres") -> Endpoint:
-        """Return where the application connects: the outer end of the chain."""
-        return self._endpoint(self.services[-1], "app", dbname)
+        """Return the endpoint of the application: the outer end of the chain, as the application role."""
+        return self._endpoint(self.outermost, "app", dbname)
 
     def direct(self, dbname: str = "postgres") -> Endpoint:
-        """Return PostgreSQL itself, as the application role."""
+        """Return the endpoint of PostgreSQL itself, as the application role."""
         return self._endpoint(self.postgres, "app", dbname)
 
     def owner(self, dbname: str = "postgres") -> Endpoint:
-        """Return PostgreSQL itself, as the role that owns the databases."""
+        """Return the endpoint of PostgreSQL itself, as the owner of the databases."""
         return self._endpoint(self.postgres, "owner", dbname)
 
     def admin(self, dbname: str = "postgres") -> Endpoint:
-        """Return PostgreSQL itself, as superuser."""
+        """Return the endpoint of PostgreSQL itself, as superuser."""
         return self._endpoint(self.postgres, "admin", dbname)
 
     def dba(self, dbname: str = "postgres") -> Endpoint:
-        """Return the outer end of the chain, as a superuser."""
-        return self._endpoint(self.services[-1], "dba", dbname)
+        """Return the outer end of the chain, as superuser."""
+        return self._endpoint(self.outermost, "dba", dbname)
 
     def through(self, role: Role, dbname: str = "postgres") -> Endpoint:
-        """Return the outer end of the chain, as any of the lab's roles."""
-        address = self.services[-1].endpoint()
+        """Return the outer end of the chain, as one of the lab's roles."""
+        address = self.outermost.endpoint()
         return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
 
     def console(self) -> Endpoint | None:
-        """Return PgBouncer's admin console; no other product has one that speaks SQL."""
+        """Return the endpoint of PgBouncer's admin console; None for other products: they have no console for SQL."""
         has_one = self.topology.pooler and self.topology.pooler.product == "pgbouncer"
-        return self._endpoint(self.services[-1], "console", "pgbouncer") if has_one else None
+        return self._endpoint(self.outermost, "console", "pgbouncer") if has_one else None
 
     def _endpoint(self, service: Service, role: str, dbname: str) -> Endpoint:
         address, login = service.endpoint(), getattr(self.roles, role)
         return Endpoint(host=address.host, port=address.port, user=login.name, password=login.password, dbname=dbname)
 
     def connect_admin(self, dbname: str = "postgres") -> Client:
+        """Connect to PostgreSQL itself as superuser."""
         return connect(self.admin(dbname), application_name="pooler-harness admin")
 
     def logs(self) -> dict[str, str]:
-        return {service.name: service.logs() for service in (*self.services, *self._beside)} | self._kept
+        """Return the logs of all services by name, removed ones included."""
+        return {service.name: service.logs() for service in (*self.services, *self.beside.values())} | self._kept
 
     def learn(self, *more: str) -> None:
-        """Tell the run's redactor of secrets that were made for this lab."""
+        """Add secrets that were made for this lab to the run's redactor."""
         self._redactor.learn(*more)
 
     def make_ready(self, wanted: Wanted) -> None:
         """Wait until a product can start fast.
 
-        :raises HarnessError: when it cannot be had.
+        :raises HarnessError: when the product is not available.
         """
         self._engine.prepare((wanted,), silent)
 
     def start_service(self, name: str, wanted: Wanted, specify: Callable[[ServicePlace], ServiceSpec]) -> Service:
-        """Start one more service beside those of the chain; it is removed with them, at the latest.
+        """Start one more service next to the chain. The lab removes it at the latest when it closes.
 
-        :param name: the second of a name is called `name-2`.
-        :param specify: turns the place that it gets into its specification.
-        :raises HarnessError: when the product cannot be had, or the service does not start.
+        :param name: the key of the service in `beside`; the second service of a name gets `name-2`.
+        :param wanted: its product and version.
+        :param specify: returns the specification of the service for the place that it gets.
+        :raises HarnessError: when the product is not available, or the service does not start.
         """
         self.make_ready(wanted)
-        with self._changing:  # what is started while the lab closes would be left behind
+        with self._changing:  # a service that starts while the lab closes would never be removed
             if self.is_closed:
-                raise ServiceFailedError("the topology is going down", where=f"topology {self.topology.name}")
-            number = next(self._numbers)
+                raise ServiceFailedError("the lab is closing", where=f"topology {self.topology.name}")
+            self._started[name] += 1
+            number = self._started[name]
             service = self._group.start(specify(self._group.place(f"{name}-{number}" if number > 1 else name, wanted)))
-            self._beside.append(service)
+            self.beside[service.name] = service
         return service
 
     def remove_service(self, service: Service) -> None:
-        """Remove a service that was started beside the chain, and keep its log; a second call does nothing."""
-        if service in self._beside:
+        """Remove a service that was started next to the chain, and keep its log; a second call does nothing."""
+        if service.name in self.beside:
             self.keep_log(service.name, service.logs())
-            self._beside.remove(service)
+            del self.beside[service.name]
             service.remove()
 
     def keep_log(self, name: str, text: str) -> None:
-        """Keep what something said that ran beside the services, to be found among their logs."""
+        """Add the output of another program to the logs, under a name of its own."""
         self._kept[name] = text
 
     @property
     def memory_mib(self) -> int:
-        """How much memory the server's data may take; 0 when it is on disk."""
+        """The memory for the server's data, in MiB; 0 when the data is on disk."""
         return self._group.storage.memory_mib
 
     @property
     def is_closed(self) -> bool:
-        """Whether the services are gone, or about to go."""
+        """Whether the services are removed, or being removed."""
         return self._closed.is_set()
 
     def close(self) -> None:
@@ -173,11 +182,12 @@ class Lab:
 def stand_up(
     engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None = None
 ) -> Lab:
-    """Stand a topology up; it is ready when a real query was answered through the whole chain.
+    """Start a topology, and return its lab once the whole chain answered a real query.
 
+    :param cancelled: ends the wait early when set.
     :raises ImageUnavailableError: or EngineUnavailableError, when one of its products is not available.
-    :raises ServiceFailedError: with the log's tail, when a service died, refused or never answered;
-        nothing is left behind.
+    :raises ServiceFailedError: with the end of the log, when a service ended, refused the login or never answered. All
+        services are removed then.
     """
     try:
         return _stand_up(engine, topology, owner, redactor, cancelled)
@@ -197,7 +207,7 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
         evidence = _when_ready(lab, cancelled)
         ready_ms = round((time.monotonic() - began) * 1000, 1)
         lab.evidence = replace(evidence, storage=group.storage.note, ready_ms=ready_ms)
-        # what the pooler's version forces on the client decides which checks apply
+        # the pooler's version may force another prepare policy, which decides which checks apply
         lab.topology = replace(topology, client=replace(topology.client, prepare=evidence.prepare))
     except BaseException:
         with contextlib.suppress(HarnessError):  # never mask the first error
@@ -206,41 +216,39 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
     return lab
 
 
-def _start(group: Group, topology: Topology, roles: Roles) -> list[Service]:
-    wanted = wanted_by(topology)
-    places = [group.place(name, each) for name, each in zip(("postgres", "pooler"), wanted, strict=False)]
-    specs = [postgres_spec(places[0], topology.postgres, roles)]
+def _start(group: Group, topology: Topology, roles: Roles) -> dict[str, Service]:
+    places = {name: group.place(name, wanted) for name, wanted in chain_of(topology).items()}
+    specs = {"postgres": postgres_spec(places["postgres"], topology.postgres, roles)}
     if topology.pooler:
-        specs.append(pooler_spec(places[1], topology.pooler, roles, places[0].inside))
-    with ThreadPoolExecutor(len(specs)) as pool:
-        return [each.result() for each in [pool.submit(group.start, spec) for spec in specs]]
+        specs["pooler"] = pooler_spec(places["pooler"], topology.pooler, roles, places["postgres"].inside)
+    with ThreadPoolExecutor(len(places)) as pool:
+        starting = {name: pool.submit(group.start, specs[name]) for name in places}
+        return {name: service.result() for name, service in starting.items()}
 
 
 def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
-    """Wait for each service from the database outwards, then read back what really runs."""
+    """Wait for the services from the database outwards, then read back versions and effective settings."""
     topology = lab.topology
     with _ask(lab, lab.postgres, lab.admin(), cancelled) as admin:
         settings = postgres_settings(admin)
     found = [_evidence(lab.postgres, settings["server_version"], settings)]
     notes = [service.origin.note for service in lab.services if service.origin.note]
     prepare = topology.client.prepare
-    _ask(lab, lab.services[-1], lab.chain(), cancelled).close()
-    if lab.pooler and topology.pooler and (console := lab.console()):
+    _ask(lab, lab.outermost, lab.chain(), cancelled).close()
+    if topology.pooler and (console := lab.console()):
         version, shown = pgbouncer_settings(console)
-        found.append(_evidence(lab.pooler, version, shown))
+        found.append(_evidence(lab.outermost, version, shown))
         if shown["pool_mode"] != topology.pooler.pool_mode:
             raise ServiceFailedError(
-                f"the pooler runs in {shown['pool_mode']} mode, declared was {topology.pooler.pool_mode}",
+                f"the pooler runs in {shown['pool_mode']} mode, expected {topology.pooler.pool_mode} as declared",
                 where=f"topology {topology.name}",
             )
         prepare, why = effective_prepare(topology, version)
         notes += [why] if why else []
         if topology.pooler.peered and not knows_peering(version):
-            notes.append(
-                f"the PgBouncers are not peered: PgBouncer {version} does not know peers, which came with 1.19"
-            )
-    elif lab.pooler and topology.pooler:  # nobody to ask what is in force: what its files say
-        found.append(_evidence(lab.pooler, lab.pooler.origin.version, topology.pooler.settings))
+            notes.append(f"the PgBouncers are not peered: PgBouncer supports peers from 1.19 on, and this is {version}")
+    elif topology.pooler:  # no console to ask for the effective settings: the declared ones
+        found.append(_evidence(lab.outermost, lab.outermost.origin.version, topology.pooler.settings))
     return TopologyEvidence(
         declared=topology, stood=True, services=tuple(found), prepare=prepare, notes=tuple(dict.fromkeys(notes))
     )
@@ -259,7 +267,7 @@ def _evidence(service: Service, version: str, settings: dict[str, str]) -> Servi
 
 
 def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None) -> Client:
-    """Return a connection on which a real query was answered."""
+    """Return a connection once a real query was answered on it."""
     where = f"topology {lab.topology.name}, service {service.name}"
 
     def probe() -> Client:

@@ -1,4 +1,4 @@
-"""What a lab's chain is found to be, beside what its topology declares."""
+"""Recognition of a lab's chain from outside, and the facts that its topology declares."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DEADLINE_S = 8.0
 
 
 def recognised(lab: Lab) -> TopologyEvidence:
-    """Look at the chain as a client does who knows nothing of it but its address and the server's.
+    """Return the lab's evidence with findings about the chain. Its client knows only the two addresses.
 
-    In a database of its own: some poolers do not pool connections to `postgres`, and nobody else is to be connected.
-    What cannot be found is noted, and never stops a run.
+    The client uses a database of its own: some poolers do not pool connections to `postgres`, and no other client may
+    be connected. A failure becomes a note in the evidence, and never stops a run.
     """
     try:
         with lab.connect_admin() as admin:
@@ -32,29 +32,29 @@ def recognised(lab: Lab) -> TopologyEvidence:
             found = recognise(lab.chain(_DATABASE), direct=lab.direct(_DATABASE), deadline_s=_DEADLINE_S)
             drop_database(admin, _DATABASE)
     except SqlError as error:
-        why = describe(error)
+        cause = describe(error)
     except HarnessError as error:
-        why = error.what
+        cause = error.what
     else:
         wrong = contradictions(found, declared_facts(lab.topology, lab.evidence))
         return replace(lab.evidence, findings=found.findings, contradictions=wrong)
-    note = f"the chain could not be looked at from outside: {why}"
+    note = f"the chain could not be recognised from outside: {cause}"
     return replace(lab.evidence, notes=(*lab.evidence.notes, note))
 
 
 def declared_facts(topology: Topology, evidence: TopologyEvidence) -> dict[str, str]:
-    """Return what a topology declares, by the names of recognition's facts.
+    """Return the declared facts of a topology, by the names that recognition uses.
 
-    Versions are those that really run: the native engine says itself where they are others than declared.
+    Versions are those that run. The native engine may run others than the declared ones, and its notes say so.
     """
-    server, pooler = evidence.services[0], topology.pooler
+    server, pooler = evidence.service("postgres"), topology.pooler
     facts = {"server_version": _numbers(server.version), "direct": "yes", "same_server": "yes"}
     if pooler is None:
         return facts | {"pooler": "no", "product": load_product("postgres").title, "pool_mode": "none"}
     facts |= {
         "pooler": "yes",
         "product": load_product(pooler.product).title,
-        "version": _numbers(evidence.services[1].version),
+        "version": _numbers(evidence.service("pooler").version),
         "pool_mode": str(pooler.pool_mode),
     }
     if pooler.instances == 1:

@@ -1,4 +1,4 @@
-"""What each product needs to run: its files, its script, its settings read back."""
+"""Specifications of services: files and script of each product, and its effective settings read back."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TEMPLATES = jinja2.Environment(
 
 #: PgBouncer tracks prepared statements from 1.21 on (https://www.pgbouncer.org/changelog.html)
 _PREPARED_STATEMENTS = (1, 21)
-#: and several of its processes can be peers from 1.19 on
+#: several PgBouncer processes can be peers from 1.19 on
 _PEERING = (1, 19)
 
-#: what decides whether an audited write behaves; recorded with every run
+#: settings that affect audited writes; every run records them
 _POSTGRES_SETTINGS = (
     "server_version",
     "max_connections",
@@ -62,6 +62,7 @@ _POOLER_SETTINGS = (
 
 
 def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Roles) -> ServiceSpec:
+    """Render the templates of PostgreSQL: its configuration files, and the SQL that creates the roles."""
     return ServiceSpec(
         place=place,
         files={
@@ -71,8 +72,8 @@ def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Rol
             "pg_hba.conf": _render("postgres/pg_hba.conf"),
             "roles.sql": _render("postgres/roles.sql", roles=roles),
         },
-        # The passwords are set by a single-user server before the real one listens, so there is no
-        # moment in which an open or known login exists. Once: a restart finds them set.
+        # A single-user server sets the passwords before the real one listens, so no open or known login ever
+        # exists. Only once: a restart finds them set.
         script=(
             f"cd {quote(place.folder)} && "
             "{ [ -e roles.done ] || { postgres --single --config-file=postgresql.conf postgres < roles.sql > /dev/null "
@@ -84,14 +85,18 @@ def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Rol
 
 
 def pooler_spec(place: ServicePlace, declared: PoolerDeclaration, roles: Roles, upstream: Address) -> ServiceSpec:
-    """Render the templates of a product: its files, one of which is the `start.sh` that becomes the server."""
+    """Render the templates of a pooler: its files, one of which is the `start.sh` that becomes the server.
+
+    :param upstream: the address of the next service towards the database.
+    :raises ConfigError: for an invalid template, or a product without a `start.sh.j2`.
+    """
     recipe = load_product(declared.product)
     facts = {
         "place": place,
         "pooler": declared,
         "roles": roles,
         "upstream": upstream,
-        # an unknown setting would keep it from starting
+        # PgBouncer does not start with an unknown setting
         "knows": {
             "prepared_statements": knows_prepared_statements(place.origin.version),
             "peering": knows_peering(place.origin.version),
@@ -99,38 +104,38 @@ def pooler_spec(place: ServicePlace, declared: PoolerDeclaration, roles: Roles, 
     }
     files = rendered(declared.product, **facts)
     if "start.sh" not in files:
-        raise ConfigError("there is no start.sh.j2, which becomes the server", where=str(_FOLDER / declared.product))
+        raise ConfigError("missing template start.sh.j2: it becomes the server", where=str(_FOLDER / declared.product))
     return ServiceSpec(
         place=place, files=files, script=f"exec sh {quote(place.folder)}/start.sh", stop_signal=recipe.stop_signal
     )
 
 
 def rendered(product: str, **facts: object) -> dict[str, str]:
-    """Fill all templates of a product; file name to text.
+    """Render all templates of a product, and return the texts by file name.
 
-    :raises ConfigError: naming file and line.
+    :raises ConfigError: with file and line of an invalid template.
     """
     return {path.stem: _render(f"{product}/{path.stem}", **facts) for path in sorted((_FOLDER / product).glob("*.j2"))}
 
 
 def knows_prepared_statements(version: str) -> bool:
-    """Say whether this PgBouncer can track prepared statements."""
+    """Return whether this version of PgBouncer can track prepared statements."""
     return is_at_least(version, _PREPARED_STATEMENTS)
 
 
 def knows_peering(version: str) -> bool:
-    """Say whether several of this PgBouncer can forward cancel requests to each other."""
+    """Return whether several processes of this version of PgBouncer can forward cancel requests to each other."""
     return is_at_least(version, _PEERING)
 
 
 def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:
-    """Compare versions; an unknown one is taken as new."""
+    """Return whether a version is at least another; an unknown version counts as new."""
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
     return not numbers or numbers >= wanted
 
 
 def effective_prepare(topology: Topology, pooler_version: str) -> tuple[Prepare, str]:
-    """Return what the client must do with repeated statements here, and why if not what was declared."""
+    """Return the prepare policy that the client must use, and a sentence when it is not the declared one."""
     pooler, declared = topology.pooler, topology.client.prepare
     if declared is Prepare.UNNAMED or pooler is None or pooler.pool_mode is PoolMode.SESSION:
         return declared, ""
@@ -145,6 +150,7 @@ def effective_prepare(topology: Topology, pooler_version: str) -> tuple[Prepare,
 
 
 def postgres_settings(admin: Client) -> dict[str, str]:
+    """Return the effective settings of a server, by name."""
     found = admin.rows(
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s) ORDER BY name",
         [list(_POSTGRES_SETTINGS)],
@@ -153,21 +159,24 @@ def postgres_settings(admin: Client) -> dict[str, str]:
 
 
 def pgbouncer_settings(endpoint: Endpoint) -> tuple[str, dict[str, str]]:
-    """Return the version that the pooler itself gives, and its effective settings."""
+    """Return the version that the pooler reports, and its effective settings by name.
+
+    :param endpoint: the admin console.
+    """
     version = console(endpoint, "SHOW VERSION")[0]["version"].removeprefix("PgBouncer ")
     shown = {row["key"]: row["value"] for row in console(endpoint, "SHOW CONFIG")}
     return version, {name: shown[name] for name in _POOLER_SETTINGS if name in shown}
 
 
 def _render(name: str, **facts: object) -> str:
-    """Fill a configuration template.
+    """Render a configuration template.
 
-    :raises ConfigError: naming file and line.
+    :raises ConfigError: with file and line of an invalid template.
     """
     path = _FOLDER / f"{name}.j2"
     try:
         return _TEMPLATES.get_template(f"{name}.j2").render(**facts)
     except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(f"this template is wrong: {error.message}", where=f"{path}:{error.lineno}") from None
+        raise ConfigError(f"invalid template: {error.message}", where=f"{path}:{error.lineno}") from None
     except jinja2.TemplateError as error:
-        raise ConfigError(f"this template cannot be filled: {error.message}", where=str(path)) from None
+        raise ConfigError(f"this template cannot be rendered: {error.message}", where=str(path)) from None

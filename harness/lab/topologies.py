@@ -1,4 +1,4 @@
-"""The topologies that there are: one TOML file each."""
+"""Topologies: one TOML file each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness import config, places
 from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
 from harness.errors import ConfigError, UsageError
-from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology, TopologyFile
+from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,45 +21,40 @@ _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 
 
 def load_topologies(folder: Path | None = None) -> dict[str, Topology]:
-    """Read every topology file, in the order of their names, direct first.
+    """Read every topology file of a folder; by name, `direct` first.
 
-    :raises ConfigError: naming file, key, what was found and what is allowed.
+    :param folder: the shipped folder by default.
+    :raises ConfigError: with file and key, what was found and what is allowed.
     """
     folder = folder or places.TOPOLOGIES
     paths = sorted(folder.glob("*.toml"), key=lambda path: (path.stem != "direct", path.stem))
     if not folder.is_dir():
-        raise ConfigError("there is no such folder", where=str(folder))
+        raise ConfigError("no such folder", where=str(folder))
     if not paths:
-        raise ConfigError("there is no topology file (*.toml) in this folder", where=str(folder))
+        raise ConfigError("no topology file in this folder, expected at least one *.toml", where=str(folder))
     return {path.stem: load_topology(path) for path in paths}
 
 
 def load_topology(path: Path) -> Topology:
+    """Read and validate one topology file. Its stem is the name of the topology.
+
+    :raises ConfigError: with file and key, what was found and what is allowed.
+    """
     if not _NAME.match(path.stem):
         raise ConfigError(
-            f"a topology is named by its file: found {path.stem!r}, needed lower case letters, digits and dashes",
+            f"invalid topology name {path.stem!r} (the file's stem), expected lower-case letters, digits and dashes",
             where=str(path),
         )
-    declared = config.load(path, TopologyFile)
-    topology = Topology(
-        name=path.stem,
-        summary=declared.summary,
-        postgres=declared.postgres,
-        pooler=declared.pooler,
-        client=declared.client,
-        host=declared.host,
-        verify=declared.verify,
-        on_demand=declared.on_demand,
-    )
+    topology = config.load(path, Topology, given={"name": path.stem})
     if topology.pooler:
         _require_pooler(topology.pooler, path)
     if topology.host.notifier is Notifier.LISTEN and topology.pool_mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}:
         raise ConfigError(
-            f"host.notifier: found 'listen', and LISTEN does not survive the pool mode {topology.pool_mode}",
+            f"host.notifier: found 'listen', but LISTEN does not survive the pool mode {topology.pool_mode}",
             where=str(path),
-            hint='notifier = "poll", or "direct" for an address past the pooler',
+            hint='notifier = "poll", or "direct" for LISTEN on a direct connection',
         )
-    for key, wanted in zip(("postgres", "pooler"), wanted_by(topology), strict=False):
+    for key, wanted in chain_of(topology).items():
         known = load_versions(wanted.product)
         if wanted.version not in known:
             raise ConfigError(
@@ -68,13 +63,13 @@ def load_topology(path: Path) -> Topology:
                 hint=f"or add the version to topologies/images/{wanted.product}/recipe.toml",
             )
     for key, settings in (
-        ("postgres", declared.postgres.settings),
-        ("pooler", getattr(declared.pooler, "settings", {})),
+        ("postgres", topology.postgres.settings),
+        ("pooler", topology.pooler.settings if topology.pooler else {}),
     ):
         for name, value in settings.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:
                 raise ConfigError(
-                    f"{key}.settings.{name}: a setting is a name and a value on one line", where=str(path)
+                    f"{key}.settings.{name}: invalid setting, expected a name and a value on one line", where=str(path)
                 )
     return topology
 
@@ -88,7 +83,7 @@ def _require_pooler(pooler: PoolerDeclaration, path: Path) -> None:
         )
     if pooler.peered and pooler.instances == 1:
         raise ConfigError(
-            "pooler.peered: found true, and a single instance has no peers", where=str(path), hint="instances = 2"
+            "pooler.peered: found true, but a single instance has no peers", where=str(path), hint="instances = 2"
         )
     modes = load_product(pooler.product).pool_modes
     if pooler.pool_mode not in modes:
@@ -99,29 +94,37 @@ def _require_pooler(pooler: PoolerDeclaration, path: Path) -> None:
 
 
 def poolers() -> list[str]:
+    """Return the products that are poolers."""
     return [name for name in products() if load_product(name).pool_modes]
 
 
 def load_versions(product: str) -> list[str]:
+    """Return the versions of a product that have a recipe."""
     return list(load_product(product).versions)
 
 
-def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
-    """Return the products that a topology is made of, from the database outwards."""
-    wanted = [Wanted(product="postgres", version=topology.postgres.version)]
+def chain_of(topology: Topology) -> dict[str, Wanted]:
+    """Return the products of a topology by the names of their services, from the database outwards."""
+    chain = {"postgres": Wanted(product="postgres", version=topology.postgres.version)}
     if topology.pooler:
-        wanted.append(Wanted(product=topology.pooler.product, version=topology.pooler.version))
-    return tuple(wanted)
+        chain["pooler"] = Wanted(product=topology.pooler.product, version=topology.pooler.version)
+    return chain
+
+
+def wanted_by(topology: Topology) -> tuple[Wanted, ...]:
+    """Return the products that a topology needs, from the database outwards."""
+    return tuple(chain_of(topology).values())
 
 
 def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
-    """Return the topology with other versions, as `--set postgres=15` asks, under a name that says so.
+    """Return the topology with other versions, as `--set postgres=15` requests; they become part of its name.
 
-    :raises UsageError: for a product that no topology has, or a version without a recipe.
+    :param versions: versions by product. A product that the topology does not have is ignored.
+    :raises UsageError: for an unknown product, or a version without a recipe.
     """
     for product, version in versions.items():
         if product not in products():
-            raise UsageError(f"--set {product}={version}: there is no such product; known: {', '.join(products())}")
+            raise UsageError(f"--set {product}={version}: unknown product; known: {', '.join(products())}")
         try:
             load_recipe(Wanted(product=product, version=version))
         except ConfigError as error:
@@ -138,14 +141,14 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
 
 
 def select(topologies: dict[str, Topology], names: Iterable[str]) -> list[Topology]:
-    """Return the named topologies; when none is named, all that are not there on demand only.
+    """Return the named topologies, in the order of the names; without names, all that are not on demand.
 
-    :raises UsageError: for a name that there is not.
+    :raises UsageError: for an unknown name.
     """
     names = list(dict.fromkeys(names))
     for name in names:
         if name not in topologies:
-            raise UsageError(f"there is no topology {name!r}", hint=config.nearest(name, topologies))
-    return (
-        [topologies[name] for name in names] if names else [each for each in topologies.values() if not each.on_demand]
-    )
+            raise UsageError(f"unknown topology {name!r}", hint=config.nearest(name, topologies))
+    if names:
+        return [topologies[name] for name in names]
+    return [topology for topology in topologies.values() if not topology.on_demand]

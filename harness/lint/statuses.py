@@ -10,6 +10,7 @@ from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
 from harness.lint.findings import quoted
 from harness.lint.verdicts import PointerVerdict
 from harness.markdown.adoption import TableKind
+from harness.markdown.headings import TOPOLOGY, name_of
 from harness.markdown.inline import SpanKind
 from harness.model import Severity, Status
 
@@ -154,7 +155,7 @@ def r4_ok_points_to_something(page: Page) -> Iterator[LintFinding]:
         yield from _broken_pointers(page, entry, "notes", is_error=False)
     for table in page.tables(TableKind.TOPOLOGY):
         if "evidence" not in table.columns:
-            problem = "the topology table has no column Evidence link"
+            problem = f"the topology table has no column {name_of(TOPOLOGY, 'evidence')}"
             yield page.error(table.line, "R4", problem, f"add the column: {_ADD_POINTER}")
     for entry in page.rows(TableKind.TOPOLOGY):
         if "evidence" not in entry.table.columns:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.lint.findings import quoted
 from harness.lint.statuses import WITH_STATUS, is_blank, reason_of, status_of
 from harness.markdown.adoption import TableKind
+from harness.markdown.headings import TOPOLOGY, name_of
 from harness.model import EvidenceClass, PoolMode, Status
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def r6_class_is_labelled(page: Page) -> Iterator[LintFinding]:
 
 def r7_class_is_one_of_two(page: Page) -> Iterator[LintFinding]:
     """The class of every environment is CI or host."""
-    yield from _without_column(page, "class", "R7", "Class", "CI or host in each row")
+    yield from _without_column(page, "class", "R7", "CI or host in each row")
     for entry in page.rows(TableKind.TOPOLOGY):
         evidence_class = entry.text("class")
         if "class" in entry.table.columns and evidence_class not in _CLASSES:
@@ -87,7 +88,7 @@ def r7_class_is_one_of_two(page: Page) -> Iterator[LintFinding]:
 
 def r8_matches_prod(page: Page) -> Iterator[LintFinding]:
     """Matches prod is yes, no or partial; partial has a paragraph below the table; class CI is never yes."""
-    yield from _without_column(page, "matches", "R8", "Matches prod", "yes, no or partial in each row")
+    yield from _without_column(page, "matches", "R8", "yes, no or partial in each row")
     for entry in page.rows(TableKind.TOPOLOGY):
         if "matches" not in entry.table.columns:
             continue
@@ -147,8 +148,8 @@ def _names(text: str, name: str) -> bool:
 
 def r9_pooler_has_a_mode(page: Page) -> Iterator[LintFinding]:
     """Every pooler has its pool mode."""
-    yield from _without_column(page, "product", "R9", "Pooler product", "the product, or none")
-    yield from _without_column(page, "mode", "R9", "Pool mode", "session, transaction or statement")
+    yield from _without_column(page, "product", "R9", "the product, or none")
+    yield from _without_column(page, "mode", "R9", "session, transaction or statement")
     for entry in page.rows(TableKind.TOPOLOGY):
         if is_not_run(entry) or not {"product", "mode"} <= set(entry.table.columns):
             continue
@@ -172,7 +173,7 @@ def r9_pooler_has_a_mode(page: Page) -> Iterator[LintFinding]:
 
 def r10_sandbox_is_for_tests(page: Page) -> Iterator[LintFinding]:
     """The sandbox note says that the sandbox is for tests, and no claim about production depends on it."""
-    yield from _without_column(page, "sandbox", "R10", "Sandbox note", "the sandbox is for tests only")
+    yield from _without_column(page, "sandbox", "R10", "the sandbox is for tests only")
     fix = "say that the sandbox is for tests only and does not represent production"
     for entry in page.rows(TableKind.TOPOLOGY):
         note = entry.text("sandbox")
@@ -269,7 +270,8 @@ def r17_no_parity_is_implied(page: Page) -> Iterator[LintFinding]:
             )
 
 
-def _without_column(page: Page, column: str, rule: str, name: str, content: str) -> Iterator[LintFinding]:
+def _without_column(page: Page, column: str, rule: str, content: str) -> Iterator[LintFinding]:
+    name = name_of(TOPOLOGY, column)
     for table in page.tables(TableKind.TOPOLOGY):
         if column not in table.columns:
             yield page.error(table.line, rule, f"the topology table has no column {name}", f"add the column: {content}")

@@ -1,8 +1,7 @@
-"""The adoption tables, and how they are recognised: by the names of their columns, or by a marker above them."""
+"""The adoption tables, and how they are recognised: by their columns (see `headings`), or by a marker above them."""
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -25,34 +24,6 @@ class TableKind(StrEnum):
 #: a marker on a line of its own names the kind of the next table
 MARKERS = {"STG-HOST-TOPOLOGY-TEMPLATE": TableKind.TOPOLOGY, "STG-AUDITED-PATH-RUBRIC": TableKind.PATHS}
 
-#: the key of a column, and the pattern of its titles, once hints in parentheses are removed
-_COLUMNS = {
-    "environment": r"environments?|env",
-    "class": r"(evidence )?class",
-    "chain": r"chain",
-    "product": r"pooler( product)?",
-    "mode": r"(pool(ing|er)? )?mode",
-    "pools": r"(\w+ )?pools?( sizes?)?",
-    "prepare": r"prepared?( policy| statements)?",
-    "sandbox": r"sandbox( note)?",
-    "matches": r"matches prod(uction)?",
-    "evidence": r"evidence( link)?|(evidence ?/ ?)?(pointers?|notes)",
-    "path": r"(audited )?(write )?path",
-    "kind": r"kind",
-    "status": r"status",
-    "question": r"question",
-    "answer": r"answer",
-    "checklist": r"checklist( item)?",
-    "item": r"item",
-    "check": r"check",
-    "p": r"p|priority",
-    "id": r"id",
-    "symptom": r"symptom",
-    "area": r"(likely )?area",
-    "owner": r"owner",
-    "link": r"links?",
-}
-
 #: by which columns a table is recognised: it has all of the first set, and at least that many of the second
 _SIGNS: dict[TableKind, tuple[frozenset[str], frozenset[str], int]] = {
     TableKind.TOPOLOGY: (
@@ -67,15 +38,6 @@ _SIGNS: dict[TableKind, tuple[frozenset[str], frozenset[str], int]] = {
     TableKind.PARITY: (frozenset({"check", "status", "evidence"}), frozenset(), 0),
     TableKind.ISSUES: (frozenset({"p", "id", "symptom"}), frozenset(), 0),
 }
-
-
-def column_key(title: str) -> str:
-    """Return the key of a column by its title, such as `matches` for "Matches prod?"; "" for an unknown title."""
-    name = re.sub(r"\([^()]*\)", "", title.lower()).replace("?", "").replace(":", "")
-    name = " ".join(name.split())
-    if re.fullmatch(r"notes?( .*)?", name):
-        return "notes"
-    return next((key for key, pattern in _COLUMNS.items() if re.fullmatch(pattern, name)), "")
 
 
 def kind_by_columns(keys: Collection[str]) -> TableKind | None:

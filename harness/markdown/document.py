@@ -15,7 +15,8 @@ import msgspec
 from markdown_it.common.utils import MD_TRIM_CHARS
 from msgspec import Struct
 
-from harness.markdown.adoption import TableKind, column_key, kind_by_columns, marker_in
+from harness.markdown.adoption import TableKind, kind_by_columns, marker_in
+from harness.markdown.headings import key_of
 from harness.markdown.inline import Span, plain_text, spans
 from harness.markdown.parser import Blocks, parse_blocks
 
@@ -67,12 +68,17 @@ class Table(Struct, frozen=True, kw_only=True):
 
     line: int
     last_line: int
-    header: TableRow
-    #: the keys of the columns (see `column_key`); "" for unknown columns
+    header_row: TableRow
+    #: the keys of the columns (see `headings`); "" for unknown columns
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     #: which adoption table it is; None for any other table
     kind: TableKind | None = None
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The texts of the header's cells."""
+        return tuple(cell.text for cell in self.header_row.cells)
 
     def cell(self, row: TableRow, column: str) -> TableCell:
         """Return a row's cell; an empty cell when the table lacks the column."""
@@ -230,11 +236,11 @@ class _Reader:
 
     def _table(self, tokens: Iterator[Token], last_line: int) -> Table:
         header, *rows = self._rows(tokens)
-        columns = tuple(column_key(cell.text) for cell in header.cells)
+        columns = tuple(key_of(cell.text) for cell in header.cells)
         return Table(
             line=header.line,
             last_line=last_line,
-            header=header,
+            header_row=header,
             columns=columns,
             rows=tuple(rows),
             kind=kind_by_columns(columns),

@@ -1,1 +1,1 @@
-"""Whether a project is ready for a release: gates for Python and Elixir projects."""
+"""The distribution preflight: gates that a release of a Python or Elixir library must pass."""

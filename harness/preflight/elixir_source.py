@@ -1,7 +1,7 @@
-"""What an Elixir source file says for certain, read as text: nothing in it is executed.
+"""Reads facts from Elixir source as text, without executing it.
 
-Comments and the insides of strings are blanked first, character for character, so that brackets and keys can be
-found by position, and what stands at a position can be read from the text itself.
+Comments and the contents of strings are masked first, one space for each character. Brackets and keys are then found in
+the masked text, and values are read from the original text at the same position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _OPENING, _CLOSING = "([{", ")]}"
 _PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">"}
-#: no dependency is longer, and brackets that never close would otherwise hold the rest of the file each
+#: longest dependency; without a limit, each unclosed bracket would extend to the end of the file
 _LONGEST_ENTRY = 5000
 _SIGIL = re.compile(r"~[a-zA-Z]+(\"\"\"|'''|[(\[{<\"'/|])")
 _QUOTES = ('"""', "'''", '"', "'")
@@ -25,28 +25,29 @@ _ATTRIBUTE = re.compile(r"\s*@([a-z_]\w*)\s*(?=[,\]})\n]|$)")
 
 
 class DependencyTuple(Struct, frozen=True, kw_only=True):
-    """A tuple such as `{:ecto, "~> 3.12", override: true}`: its text, and the line that it begins in."""
+    """A dependency tuple such as `{:ecto, "~> 3.12", override: true}`."""
 
     name: str
     text: str
-    #: the same, with the insides of strings blanked
+    #: the text with the contents of strings masked
     masked: str
+    #: of the opening bracket
     line: int
 
     def requirement(self) -> str | None:
-        """Return the text of its requirement; None where its second part is not a literal."""
+        """Return the version requirement; None when the second element is not a literal."""
         match = re.match(r'\{\s*:"?[\w@]+[?!]?"?\s*,\s*"([^"\\]*)"', self.text)
         return match[1] if match else None
 
     def has_key(self, key: str) -> bool:
         return re.search(rf"(?<![\w:]){key}:\s", self.masked) is not None
 
-    def says_true(self, key: str) -> bool:
+    def is_true(self, key: str) -> bool:
         return re.search(rf"(?<![\w:]){key}:\s+true\b", self.masked) is not None
 
 
 def masked(text: str) -> str:
-    """Return the text with comments and the insides of strings and sigils replaced by spaces."""
+    """Return the text with comments and the contents of strings and sigils replaced by spaces."""
     out = list(text)
     at = 0
     while at < len(text):
@@ -54,15 +55,15 @@ def masked(text: str) -> str:
         if end is None:
             at += 1
             continue
-        for n in range(at, end):
-            if out[n] != "\n":
-                out[n] = " "
+        for position in range(at, end):
+            if out[position] != "\n":
+                out[position] = " "
         at = end
     return "".join(out)
 
 
 def _end_of_quoted(text: str, at: int) -> int | None:
-    """Return where the comment, string, sigil or character that begins here ends; None where none begins."""
+    """Return the end of the comment, string, sigil or character literal at a position; None without one."""
     here = text[at]
     if here == "#":
         end = text.find("\n", at)
@@ -72,12 +73,15 @@ def _end_of_quoted(text: str, at: int) -> int | None:
     if here == "~" and (sigil := _SIGIL.match(text, at)):
         plain = text[at + 1].isupper()
         return _close(text, sigil.end(), _PAIRS.get(sigil[1], sigil[1]), plain=plain)
-    quote = next((each for each in _QUOTES if text.startswith(each, at)), None)
+    quote = next((mark for mark in _QUOTES if text.startswith(mark, at)), None)
     return None if quote is None else _close(text, at + len(quote), quote)
 
 
 def _close(text: str, at: int, closing: str, *, plain: bool = False) -> int:
-    """Return the position after a quote's end, over escapes and interpolations."""
+    """Return the position after the closing quote; skips escapes and interpolations.
+
+    :param plain: the sigil allows neither.
+    """
     depth = 0
     while at < len(text):
         if text[at] == "\\" and not plain:
@@ -103,7 +107,7 @@ def line_at(text: str, position: int) -> int:
 
 
 def project_key(text: str, blank: str, key: str) -> tuple[int, str] | None:
-    """Return position and text of the value that `def project` gives a key; None where it gives none by name.
+    """Return position and text of the value of a key in `def project`; None without a literal key.
 
     :param blank: the text as :func:`masked` returns it.
     """
@@ -123,26 +127,26 @@ def project_key(text: str, blank: str, key: str) -> tuple[int, str] | None:
 
 
 def literal(value: str) -> str | None:
-    """Return a string that a value begins with and consists of; None where it is anything else."""
+    """Return the content of a value that is a plain string; None for any other expression."""
     match = _LITERAL.match(value)
     return match[1] if match else None
 
 
 def attribute_of(value: str) -> str | None:
-    """Return the name of the module attribute that a value is, `version` of `@version`."""
+    """Return the name of a module attribute, such as `version` for `@version`; None for any other expression."""
     match = _ATTRIBUTE.match(value)
     return match[1] if match else None
 
 
 def attributes(text: str, blank: str, name: str) -> list[tuple[int, str]]:
-    """Return position and text of each value that a module attribute is set to."""
-    # one blank only: the value itself may be blanked
+    """Return position and text of each value that is assigned to a module attribute."""
+    # a single space, because the value itself may be masked
     pattern = re.compile(rf"^[ \t]*@{name}[ \t]", re.MULTILINE)
-    return [(each.end(), text[each.end() :].partition("\n")[0] + "\n") for each in pattern.finditer(blank)]
+    return [(match.end(), text[match.end() :].partition("\n")[0] + "\n") for match in pattern.finditer(blank)]
 
 
-def entries(text: str) -> Iterator[DependencyTuple]:
-    """Yield every tuple that begins with an atom and a comma, as a dependency does."""
+def dependency_tuples(text: str) -> Iterator[DependencyTuple]:
+    """Yield every tuple that begins with an atom and a comma, which includes all dependencies."""
     blank = masked(text)
     ends = _closings(blank)
     line, counted = 1, 0
@@ -154,7 +158,7 @@ def entries(text: str) -> Iterator[DependencyTuple]:
 
 
 def _closings(blank: str) -> dict[int, int]:
-    """Return for each opening bracket the position after the one that closes it."""
+    """Return the position after the closing bracket, by position of the opening bracket."""
     ends: dict[int, int] = {}
     stack: list[int] = []
     for match in re.finditer(r"[(\[{}\])]", blank):

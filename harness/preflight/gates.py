@@ -1,6 +1,8 @@
-"""The distribution preflight: does what a project says of its release agree with itself? Offline, from files and tags.
+"""The distribution preflight: four gates that compare a library's files and git tags with each other, offline.
 
-Four questions, one row each. What a file does not say for certain is Not run, never a guess.
+A gate is one statement about the release that must be true before the library is distributed, for example "newest tag
+equals the version in the manifest". Its result is one row of the table. If no file states a fact with certainty, the
+gate is Not run: gates never guess, and never execute code of the project.
 """
 
 from __future__ import annotations
@@ -23,45 +25,47 @@ if TYPE_CHECKING:
 
 _Folder = Annotated[str, Meta(pattern=r"^[^\r\n\x00]*$", max_length=300)]
 
+#: the gates, in the order of the table
 MANIFEST = "version in the manifest"
 TAG = "newest tag equals the version in the manifest"
 README = "constraint in the README admits it"
 LOCK = "lock file of a consumer resolves exactly it, without overrides"
 
-_NO_VERSION = "the version in the manifest is not known, so there is nothing to compare with"
-_NO_PACKAGE = "the manifest does not tell the library's name, and none is declared"
+_NO_VERSION = "the version in the manifest is unknown, so there is nothing to compare"
+_NO_PACKAGE = "the manifest has no readable name, and no package is declared"
 _FEW = 5
 
 
 class PreflightDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which library is looked at; folders are told from the project's own."""
+    """`[preflight]` in `harness.toml`: the library and its consumer. Folders are relative to the project's folder."""
 
-    #: of the library
+    #: folder of the library
     project: _Folder = "."
-    #: whose lock file resolves the library; none when empty
+    #: folder of a project whose lock file resolves the library; "" without one
     consumer: _Folder = ""
-    #: what README and lock file call the library; the manifest's name when empty
+    #: name of the library in README and lock file; by default, the name in the manifest
     package: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
 
 
-class PreflightRow(Struct, frozen=True, kw_only=True):
-    """One row of the table."""
+class GateResult(Struct, frozen=True, kw_only=True):
+    """The result of one gate: a row of the table."""
 
+    #: the gate, as the statement that must be true
     item: str
     status: Status
-    #: the file and line that show it, or the command that does
+    #: file and line that show it, or a command
     evidence: str
     notes: str
 
 
 class _Language(Struct, frozen=True, kw_only=True):
-    """How projects of a language are read."""
+    """The readers for projects of one language."""
 
     name: str
-    #: what a version is written as
+    #: name of the version format
     versions: str
     read_manifest: Callable[[Folder], Manifest | None]
-    #: a version in its order; None for what is none
+    #: returns a comparable version; None for an invalid one
     parse: Callable[[str], Any]
     documented: Callable[[Folder, str, str], tuple[Constraint, ...]]
     resolve: Callable[[Folder, str], Resolution]
@@ -88,41 +92,43 @@ _LANGUAGES = (
 
 
 class _Library(Struct, frozen=True, kw_only=True):
-    """The library as its manifest describes it."""
+    """The library under test, from its manifest."""
 
     language: _Language
     folder: Folder
     manifest: Manifest
-    #: "" where neither manifest nor declaration tells it
+    #: "" when neither manifest nor declaration names it
     package: str
-    #: "" where it is not known
+    #: "" when it is unknown or invalid
     version: str
 
 
-def preflight(declared: PreflightDeclaration, root: Path) -> tuple[PreflightRow, ...]:
-    """Fill the table: four rows, whatever is found. Nothing of the project is executed.
+def preflight(declared: PreflightDeclaration, root: Path) -> tuple[GateResult, ...]:
+    """Evaluate the four gates, in the order of the table.
 
-    :param root: the folder that the declaration's folders are told from.
-    :raises ConfigError: where a declared folder is not there, or is no project of Python or Elixir, or of both.
+    :param root: the declared folders are relative to it.
+    :raises ConfigError: when a declared folder does not exist, is not a Python or Elixir project, or is both.
     """
     folder = _folder(declared.project, root, "project")
     consumer = _folder(declared.consumer, root, "consumer") if declared.consumer else None
     try:
         library = _library(folder, declared.package)
     except _UnreadableManifestError as error:
-        broken = _row(MANIFEST, Status.ISSUE, error.where, error.what)
-        return (broken, *(_row(item, Status.NOT_RUN, "", _NO_VERSION) for item in (TAG, README, LOCK)))
-    return (_manifest_row(library), _tag_row(library), _readme_row(library), _lock_row(library, consumer))
+        broken = _result(MANIFEST, Status.ISSUE, error.where, error.what)
+        return (broken, *(_result(gate, Status.NOT_RUN, "", _NO_VERSION) for gate in (TAG, README, LOCK)))
+    return (_manifest_gate(library), _tag_gate(library), _readme_gate(library), _lock_gate(library, consumer))
 
 
 class _UnreadableManifestError(ConfigError):
-    """A manifest is there, and is not what it should be: an Issue of the project."""
+    """The manifest exists, but is invalid: an Issue of the project, not of the declaration."""
 
 
 def _folder(name: str, root: Path, key: str) -> Folder:
     path = root / name
     if not path.is_dir():
-        raise ConfigError(f"{key}: there is no folder {name!r}", where=str(root), hint="a path from this folder")
+        raise ConfigError(
+            f"{key}: folder {name!r} does not exist", where=str(root), hint="use a path relative to this folder"
+        )
     return Folder(path=path, root=root)
 
 
@@ -135,19 +141,23 @@ def _library(folder: Folder, declared: str) -> _Library:
             raise _UnreadableManifestError(error.what, where=error.where) from None
         if manifest is not None:
             found.append((language, manifest))
-    named = [each for each in found if declared and _same_for_all(each[1].package) == _same_for_all(declared)]
+    named = [
+        (language, manifest)
+        for language, manifest in found
+        if declared and _normalised(manifest.package) == _normalised(declared)
+    ]
     chosen = named or found
     if not chosen:
         raise ConfigError(
-            "it is no project of Python or Elixir: a named pyproject.toml, setup.cfg, setup.py or mix.exs is needed",
+            "found no Python or Elixir project, expected pyproject.toml, setup.cfg or setup.py with a name, or mix.exs",
             where=str(folder.path),
         )
     if len(chosen) > 1:
         files = " and ".join(manifest.file for _, manifest in chosen)
         raise ConfigError(
-            f"it has manifests of several languages, {files}, and which is the library's is not told",
+            f"found manifests of several languages, {files}, expected one",
             where=str(folder.path),
-            hint="declare package: the name that one of them has",
+            hint="set package to the name in one of them",
         )
     language, manifest = chosen[0]
     version = manifest.version.value if language.parse(manifest.version.value) is not None else ""
@@ -156,120 +166,125 @@ def _library(folder: Folder, declared: str) -> _Library:
     )
 
 
-def _row(item: str, status: Status, evidence: str, notes: str) -> PreflightRow:
-    return PreflightRow(item=item, status=status, evidence=evidence, notes=notes)
+def _result(gate: str, status: Status, evidence: str, notes: str) -> GateResult:
+    return GateResult(item=gate, status=status, evidence=evidence, notes=notes)
 
 
-# --- the rows --------------------------------------------------------------------------------------------
+# --- the gates -------------------------------------------------------------------------------------------
 
 
-def _manifest_row(library: _Library) -> PreflightRow:
-    read = library.manifest.version
-    if not read.value:
-        return _row(MANIFEST, Status.NOT_RUN, read.at, read.why)
+def _manifest_gate(library: _Library) -> GateResult:
+    reading = library.manifest.version
+    if not reading.value:
+        return _result(MANIFEST, Status.NOT_RUN, reading.at, reading.why)
     if not library.version:
-        return _row(MANIFEST, Status.ISSUE, read.at, f"{read.value!r} is no version of {library.language.versions}")
-    return _row(MANIFEST, Status.OK, read.at, f"{library.package or 'the library'} {read.value}")
+        why = f"invalid version {reading.value!r}, expected the format of {library.language.versions}"
+        return _result(MANIFEST, Status.ISSUE, reading.at, why)
+    return _result(MANIFEST, Status.OK, reading.at, f"{library.package or 'the library'} {reading.value}")
 
 
-def _tag_row(library: _Library) -> PreflightRow:
+def _tag_gate(library: _Library) -> GateResult:
     command = command_of(library.folder)
     if not library.version:
-        return _row(TAG, Status.NOT_RUN, "", _NO_VERSION)
+        return _result(TAG, Status.NOT_RUN, "", _NO_VERSION)
     tags = read_tags(library.folder, library.manifest.file)
     if tags.why:
-        return _row(TAG, Status.NOT_RUN, command, tags.why)
-    found = releases(tags.names, library.package, library.language.parse)
-    if not found:
-        why = "no tag names a version: nothing was released from this repository, or its tags were not fetched"
-        return _row(TAG, Status.NOT_RUN, command, why)
-    newest, version = found[-1], library.language.parse(library.version)
+        return _result(TAG, Status.NOT_RUN, command, tags.why)
+    tagged = releases(tags.names, library.package, library.language.parse)
+    if not tagged:
+        why = "no tag names a version: the repository has no release, or its tags were not fetched"
+        return _result(TAG, Status.NOT_RUN, command, why)
+    newest, version = tagged[-1], library.language.parse(library.version)
     if newest.version == version:
-        return _row(TAG, Status.OK, command, f"the newest of {len(found)} is {newest.tag}")
-    tagged = next((each.tag for each in found if each.version == version), "")
-    ahead = "not tagged yet" if version > newest.version else "behind the newest"
-    told = f"it has a tag, {tagged}" if tagged else "no tag has it"
-    notes = f"the manifest is at {library.version}, which is {ahead}: the newest tag is {newest.tag}, and {told}"
-    return _row(TAG, Status.ISSUE, command, notes)
+        return _result(TAG, Status.OK, command, f"the newest of {len(tagged)} is {newest.tag}")
+    own = next((release.tag for release in tagged if release.version == version), "")
+    position = "not tagged yet" if version > newest.version else "older than the newest tag"
+    own_tag = f"its tag is {own}" if own else "no tag names it"
+    notes = f"the manifest has {library.version}, which is {position}: the newest tag is {newest.tag}, and {own_tag}"
+    return _result(TAG, Status.ISSUE, command, notes)
 
 
-def _readme_row(library: _Library) -> PreflightRow:
+def _readme_gate(library: _Library) -> GateResult:
     if not library.version or not library.package:
-        return _row(README, Status.NOT_RUN, "", _NO_PACKAGE if library.version else _NO_VERSION)
+        return _result(README, Status.NOT_RUN, "", _NO_PACKAGE if library.version else _NO_VERSION)
     try:
-        found = library.language.documented(library.folder, library.package, library.version)
+        constraints = library.language.documented(library.folder, library.package, library.version)
     except ConfigError as error:
-        return _row(README, Status.ISSUE, error.where, error.what)
-    if not found:
-        return _row(README, Status.NOT_RUN, "", f"no README documents a constraint on {library.package}")
+        return _result(README, Status.ISSUE, error.where, error.what)
+    if not constraints:
+        return _result(README, Status.NOT_RUN, "", f"no README documents a constraint on {library.package}")
     for status, wrong in (
-        (Status.ISSUE, [each for each in found if each.admits is False]),
-        (Status.NOT_RUN, [each for each in found if each.admits is None]),
+        (Status.ISSUE, [constraint for constraint in constraints if constraint.admits is False]),
+        (Status.NOT_RUN, [constraint for constraint in constraints if constraint.admits is None]),
     ):
         if wrong:
-            why = "; ".join(_distinct([each.why for each in wrong]))
-            return _row(README, status, _places([each.at for each in wrong]), why)
-    told = ", ".join(_distinct([each.text or "any version" for each in found]))
-    return _row(README, Status.OK, _places([each.at for each in found]), f"{told} admits {library.version}")
+            why = "; ".join(_distinct([constraint.why for constraint in wrong]))
+            return _result(README, status, _locations([constraint.at for constraint in wrong]), why)
+    texts = ", ".join(_distinct([constraint.text or "any version" for constraint in constraints]))
+    evidence = _locations([constraint.at for constraint in constraints])
+    return _result(README, Status.OK, evidence, f"{texts} admits {library.version}")
 
 
-def _lock_row(library: _Library, consumer: Folder | None) -> PreflightRow:
+def _lock_gate(library: _Library, consumer: Folder | None) -> GateResult:
     if consumer is None:
-        why = "no consumer is declared whose lock file could show what a release resolves to"
-        return _row(LOCK, Status.NOT_RUN, "", why)
+        why = "no consumer is declared, so no lock file shows how a release resolves"
+        return _result(LOCK, Status.NOT_RUN, "", why)
     if not library.package:
-        return _row(LOCK, Status.NOT_RUN, "", _NO_PACKAGE)
+        return _result(LOCK, Status.NOT_RUN, "", _NO_PACKAGE)
     try:
-        found = library.language.resolve(consumer, library.package)
+        resolution = library.language.resolve(consumer, library.package)
     except ConfigError as error:
-        return _row(LOCK, Status.ISSUE, error.where, error.what)
-    return _resolution_row(library, consumer, found)
+        return _result(LOCK, Status.ISSUE, error.where, error.what)
+    return _resolution_result(library, consumer, resolution)
 
 
-def _resolution_row(library: _Library, consumer: Folder, found: Resolution) -> PreflightRow:
-    wrong = _wrong(library, found)
-    if wrong:
-        why = "; ".join(_distinct([why for _, why in wrong]))
-        return _row(LOCK, Status.ISSUE, _places([at for at, _ in wrong]), why)
-    at = _places([each.at for each in found.locked])
-    notes = "; ".join(found.notes)
-    if not found.locked:
+def _resolution_result(library: _Library, consumer: Folder, resolution: Resolution) -> GateResult:
+    problems = _problems(library, resolution)
+    if problems:
+        why = "; ".join(_distinct([why for _, why in problems]))
+        return _result(LOCK, Status.ISSUE, _locations([at for at, _ in problems]), why)
+    at = _locations([locked.at for locked in resolution.locked])
+    notes = "; ".join(resolution.notes)
+    if not resolution.locked:
         why = f"{consumer.at('')} has no lock file that resolves {library.package}"
-        return _row(LOCK, Status.NOT_RUN, "", f"{why}; {notes}" if notes else why)
+        return _result(LOCK, Status.NOT_RUN, "", f"{why}; {notes}" if notes else why)
     if not library.version:
-        return _row(LOCK, Status.NOT_RUN, at, _NO_VERSION)
-    if found.unread:
-        return _row(LOCK, Status.NOT_RUN, at, found.unread)
-    others = [f"{each.package} ({each.at})" for each in found.overrides]
-    told = [f"{library.package} {library.version}", *found.notes]
-    if others:
-        told.append(f"overridden, and nothing that the lock says it depends on: {', '.join(_distinct(others))}")
-    return _row(LOCK, Status.OK, at, "; ".join(told))
+        return _result(LOCK, Status.NOT_RUN, at, _NO_VERSION)
+    if resolution.unread:
+        return _result(LOCK, Status.NOT_RUN, at, resolution.unread)
+    sentences = [f"{library.package} {library.version}", *resolution.notes]
+    if unrelated := [f"{override.package} ({override.at})" for override in resolution.overrides]:
+        sentences.append(
+            f"overrides of packages that are not its direct dependencies: {', '.join(_distinct(unrelated))}"
+        )
+    return _result(LOCK, Status.OK, at, "; ".join(sentences))
 
 
-def _wrong(library: _Library, found: Resolution) -> list[tuple[str, str]]:
-    """Return place and reason of everything that keeps a lock from resolving the release by itself."""
+def _problems(library: _Library, resolution: Resolution) -> list[tuple[str, str]]:
+    """Return location and reason of everything that prevents a lock file from resolving exactly the release."""
     expected = library.language.parse(library.version)
-    wrong = [(each.at, each.problem) for each in found.locked if each.problem]
-    for each in found.locked:
-        if not each.problem and not each.version:
-            wrong.append((each.at, "it names no version"))
-        elif not each.problem and expected is not None and library.language.parse(each.version) != expected:
-            wrong.append((each.at, f"it has {each.version}, and the manifest {library.version}"))
-    own = {_same_for_all(name) for name in (library.package, *found.depends_on)}
-    wrong += [
-        (each.at, f"{each.package}: {each.what}") for each in found.overrides if _same_for_all(each.package) in own
+    problems = [(locked.at, locked.problem) for locked in resolution.locked if locked.problem]
+    for locked in resolution.locked:
+        if not locked.problem and not locked.version:
+            problems.append((locked.at, "missing version"))
+        elif not locked.problem and expected is not None and library.language.parse(locked.version) != expected:
+            problems.append((locked.at, f"found {locked.version}, expected {library.version} as in the manifest"))
+    own = {_normalised(name) for name in (library.package, *resolution.depends_on)}
+    problems += [
+        (override.at, f"{override.package}: {override.what}")
+        for override in resolution.overrides
+        if _normalised(override.package) in own
     ]
-    return wrong
+    return problems
 
 
-def _same_for_all(name: str) -> str:
-    """Return a package's name so that all its spellings are one."""
+def _normalised(name: str) -> str:
+    """Return a package name in a form that is equal for all its spellings."""
     return re.sub(r"[-_.]+", "-", name.lower())
 
 
-def _places(places: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(places))
+def _locations(locations: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(locations))
     more = f", and {len(distinct) - _FEW} more" if len(distinct) > _FEW else ""
     return ", ".join(distinct[:_FEW]) + more
 

@@ -1,4 +1,4 @@
-"""A library's and a consumer's files, read as text, and what a preflight can be told from them."""
+"""Files of a library and of its consumer, read as text, and the facts that gates compare."""
 
 from __future__ import annotations
 
@@ -12,91 +12,91 @@ from msgspec import Struct
 
 from harness.errors import ConfigError
 
-#: of one file; a lock file of a large application has a few megabytes
+#: largest file; the lock file of a large application has a few megabytes
 LARGEST_BYTES = 20 * 1024 * 1024
 
 
 class Folder(Struct, frozen=True, kw_only=True):
-    """A folder that a declaration names."""
+    """A declared folder."""
 
     path: Path
-    #: what evidence names files from
+    #: evidence names files relative to this folder
     root: Path
 
     def text(self, name: str) -> str | None:
-        """Return a file's text; None where there is no such file, or the name leads out of the folder.
+        """Return the text of a file; None when it does not exist, or is outside of the folder.
 
-        :raises ConfigError: where it is there and cannot be read as text, or is larger than 20 MB.
+        :raises ConfigError: when the file cannot be read as text, or is larger than 20 MB.
         """
         path = self.path / name
         try:
             if ".." in Path(name).parts or Path(name).is_absolute() or not path.is_file():
                 return None
             if path.stat().st_size > LARGEST_BYTES:
-                raise ConfigError(f"it is larger than {LARGEST_BYTES // 1024 // 1024} MB", where=self.at(name))
+                raise ConfigError(f"the file is larger than {LARGEST_BYTES // 1024 // 1024} MB", where=self.at(name))
             return path.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
-            raise ConfigError(f"it cannot be read as text: {error}", where=self.at(name)) from None
+            raise ConfigError(f"the file cannot be read as text: {error}", where=self.at(name)) from None
 
     def at(self, name: str, line: int | None = None) -> str:
-        """Return what evidence calls a place in a file: `lib/pyproject.toml:3`."""
-        told = Path(os.path.relpath(self.path / name, self.root)).as_posix()
-        return f"{told}:{line}" if line else told
+        """Return a location for evidence, such as `lib/pyproject.toml:3`."""
+        relative = Path(os.path.relpath(self.path / name, self.root)).as_posix()
+        return f"{relative}:{line}" if line else relative
 
     def toml(self, name: str) -> dict[str, Any]:
-        """Return a TOML file's data; nothing where there is no such file.
+        """Return the data of a TOML file; an empty table when the file does not exist.
 
-        :raises ConfigError: where it is no TOML.
+        :raises ConfigError: when the file is not valid TOML.
         """
         text = self.text(name)
         try:
             return tomllib.loads(text) if text is not None else {}
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"it is not TOML: {error}", where=self.at(name)) from None
+            raise ConfigError(f"invalid TOML: {error}", where=self.at(name)) from None
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """What a file says, or why that cannot be told from it."""
+    """A value from a file, or the reason why it is unknown."""
 
     value: str = ""
     #: the file and line
     at: str = ""
-    #: set when there is no value
+    #: why the value is unknown; "" when it is known
     why: str = ""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """A project's own name and version."""
+    """Name and version of a project."""
 
-    #: the manifest's file name
+    #: file name of the manifest
     file: str
     package: str
     version: Reading
 
 
 class Constraint(Struct, frozen=True, kw_only=True):
-    """A constraint that a README tells its readers to write down."""
+    """A version constraint that a README documents for its readers."""
 
     text: str
     at: str
-    #: None where it cannot be judged
+    #: whether it admits the version; None when it cannot be parsed
     admits: bool | None
-    #: why it does not admit, or cannot be judged
+    #: why it does not admit the version, or cannot be parsed
     why: str = ""
 
 
 class Locked(Struct, frozen=True, kw_only=True):
-    """What one lock file has of the package."""
+    """The entry of the package in one lock file."""
 
     at: str
-    #: "" when the lock has no version, or none of the package
+    #: "" when the lock file has no version of the package
     version: str
-    #: why this is not a resolved release
+    #: why this entry is not a resolved release; "" when it is one
     problem: str = ""
 
 
 class Override(Struct, frozen=True, kw_only=True):
-    """Something that makes a resolver take what it would not have chosen."""
+    """A setting that makes a resolver use another source or version of a package."""
 
     package: str
     at: str
@@ -104,38 +104,44 @@ class Override(Struct, frozen=True, kw_only=True):
 
 
 class Resolution(Struct, frozen=True, kw_only=True):
-    """How a consumer's files resolve a package."""
+    """The entries and overrides of a package in the files of a consumer."""
 
     locked: tuple[Locked, ...] = ()
     overrides: tuple[Override, ...] = ()
-    #: what the package depends on directly, as the lock has it
+    #: direct dependencies of the package, from the lock file
     depends_on: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
-    #: why something that could make it different cannot be told
+    #: why an override could be hidden; "" when all overrides are known
     unread: str = ""
 
 
 def table(value: Any, *keys: str) -> dict[str, Any]:
-    """Return the table below keys of decoded data; an empty one where there is none."""
+    """Return the nested table at a path of keys; an empty table when it is missing."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
 
 
 def tables(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    """Return the tables in a list; other items, and anything but a list, are ignored."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def texts(value: Any) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    """Return the texts in a list; other items, and anything but a list, are ignored."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def word(value: Any) -> str:
+    """Return a text; "" for any other value."""
     return value if isinstance(value, str) else ""
 
 
 def line_of(text: str, key: str, section: str = "") -> int | None:
-    """Return the line that sets a key, in a section of TOML or INI when one is named; None where none does."""
+    """Return the number of the line that sets a key; None without one.
+
+    :param section: of TOML or INI; the whole file by default.
+    """
     inside = not section
     pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=:]")
     for number, line in enumerate(text.splitlines(), 1):

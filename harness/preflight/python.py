@@ -1,4 +1,4 @@
-"""A Python library's manifest and README, read as text: `pyproject.toml`, `setup.cfg` and `setup.py`."""
+"""Reads a Python library's manifest as text: `pyproject.toml`, `setup.cfg` or `setup.py`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from packaging.version import InvalidVersion, Version
 
 from harness.preflight.project_files import Folder, Manifest, Reading, line_of, table, texts, word
 
-#: as hatch finds a version in a file, when it is not told otherwise
+#: hatch's default pattern for a version in a file
 _HATCH_VERSION = re.compile(r"^(?:__version__|VERSION)(?: ?: ?str)? ?= ?(['\"])v?(?P<version>.+?)\1", re.MULTILINE)
-_AT_BUILD = "the version is found when the package is built, which reading its files does not do"
-_FROM_TAGS = ("hatch-vcs", "setuptools-scm", "setuptools_scm", "versioningit", "dunamai", "poetry-dynamic-versioning")
+_AT_BUILD = "the build computes the version, and the package is not built"
+_TAG_TOOLS = ("hatch-vcs", "setuptools-scm", "setuptools_scm", "versioningit", "dunamai", "poetry-dynamic-versioning")
 
 
 def read_manifest(project: Folder) -> Manifest | None:
-    """Return name and version as the project's files have them; None where it is no Python project.
+    """Return name and version; None when the folder is not a Python project.
 
-    :raises ConfigError: where a file of it cannot be read.
+    :raises ConfigError: when a file cannot be read.
     """
     return _from_pyproject(project) or _from_setup_cfg(project) or _from_setup_py(project)
 
 
 def parse(version: str) -> Version | None:
-    """Return a version in its order; None where it is none."""
+    """Return a comparable version; None for an invalid one."""
     try:
         return Version(version)
     except InvalidVersion:
@@ -46,7 +46,7 @@ def _from_pyproject(project: Folder) -> Manifest | None:
         return None
     text = project.text("pyproject.toml") or ""
     if table(data, "tool", "poetry-dynamic-versioning").get("enable"):
-        return _manifest(name, _made_from_tags(project, text, "poetry-dynamic-versioning"))
+        return _manifest(name, _from_tags(project, text, "poetry-dynamic-versioning"))
     for section, values in (("project", own), ("tool.poetry", poetry)):
         if version := word(values.get("version")):
             at = project.at("pyproject.toml", line_of(text, "version", section))
@@ -56,7 +56,9 @@ def _from_pyproject(project: Folder) -> Manifest | None:
     if other := _from_setup_cfg(project) or _from_setup_py(project):
         return Manifest(file=other.file, package=name, version=other.version)
     at = project.at("pyproject.toml", line_of(text, "name", "project"))
-    return _manifest(name, Reading(at=at, why="it has no version, and no file beside it has one"))
+    return _manifest(
+        name, Reading(at=at, why="missing version: neither pyproject.toml, setup.cfg nor setup.py has one")
+    )
 
 
 def _manifest(name: str, version: Reading) -> Manifest:
@@ -64,13 +66,13 @@ def _manifest(name: str, version: Reading) -> Manifest:
 
 
 def _dynamic(project: Folder, data: dict[str, Any], text: str) -> Reading:
-    """Read a version that the build finds elsewhere, where that is a file whose text says it for certain."""
+    """Read a dynamic version, if the build reads it from a file that states it literally."""
     at = project.at("pyproject.toml", line_of(text, "dynamic", "project"))
     requires = texts(table(data, "build-system").get("requires"))
     hatch = table(data, "tool", "hatch", "version")
-    scm = next((each for each in _FROM_TAGS if any(_named(each, text) for text in requires)), "")
+    scm = next((tool for tool in _TAG_TOOLS if any(_names(tool, text) for text in requires)), "")
     if hatch.get("source") == "vcs" or (scm and not hatch.get("path")):
-        return _made_from_tags(project, text, scm or "hatch-vcs")
+        return _from_tags(project, text, scm or "hatch-vcs")
     path = word(hatch.get("path"))
     if path and not {"source", "pattern", "expression", "scheme"} & set(hatch):
         return _matched(project, path, at)
@@ -85,16 +87,16 @@ def _matched(project: Folder, path: str, at: str) -> Reading:
     text = project.text(path)
     found = list(_HATCH_VERSION.finditer(text or ""))
     if text is None or len(found) != 1:
-        return Reading(at=at, why=f"the version is to be found in {path}, which does not say it in exactly one place")
+        return Reading(at=at, why=f"the version is in {path}, which does not set it exactly once")
     return Reading(value=found[0]["version"], at=project.at(path, text.count("\n", 0, found[0].start()) + 1))
 
 
-def _made_from_tags(project: Folder, text: str, by: str) -> Reading:
+def _from_tags(project: Folder, text: str, tool: str) -> Reading:
     at = project.at("pyproject.toml", line_of(text, "dynamic", "project"))
-    return Reading(at=at, why=f"the version is made from git tags by {by} when the package is built: no file has it")
+    return Reading(at=at, why=f"{tool} derives the version from git tags at build time; no file has it")
 
 
-def _named(package: str, requirement: str) -> bool:
+def _names(package: str, requirement: str) -> bool:
     return re.match(rf"{re.escape(package)}(?![\w-])", requirement.strip(), re.IGNORECASE) is not None
 
 
@@ -132,18 +134,18 @@ def _from_setup_py(project: Folder) -> Manifest | None:
         return None
     tree = _parsed(text)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _calls_setup(node.func)] if tree else []
-    keywords = {each.arg: each.value for each in calls[0].keywords} if len(calls) == 1 else {}
+    keywords = {keyword.arg: keyword.value for keyword in calls[0].keywords} if len(calls) == 1 else {}
     constants = _constants(tree) if tree else {}
     name = _constant(keywords.get("name"), constants)
     if "use_scm_version" in keywords:
         reading = Reading(
-            at=project.at("setup.py"), why="the version is made from git tags by setuptools-scm: no file has it"
+            at=project.at("setup.py"), why="setuptools-scm derives the version from git tags; no file has it"
         )
         return Manifest(file="setup.py", package=name, version=reading)
     version = keywords.get("version")
     value = _constant(version, constants)
     if not value or version is None:
-        why = "setup.py computes the version, or is no code that can be read: it is not executed to find out"
+        why = "setup.py computes the version, or has a syntax error; it is not executed"
         return Manifest(file="setup.py", package=name, version=Reading(at=project.at("setup.py"), why=why))
     return Manifest(
         file="setup.py", package=name, version=Reading(value=value, at=project.at("setup.py", version.lineno))
@@ -152,7 +154,7 @@ def _from_setup_py(project: Folder) -> Manifest | None:
 
 def _parsed(text: str) -> ast.Module | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of somebody else's escape sequences
+        warnings.simplefilter("ignore")  # about invalid escape sequences in the project's code
         try:
             return ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -166,9 +168,9 @@ def _calls_setup(function: ast.expr) -> bool:
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
-    """Return the names that a module sets once, and to a text."""
+    """Return the module-level names that are assigned once, with a literal text."""
     stored = Counter(
-        each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     )
     return {
         target.id: node.value.value

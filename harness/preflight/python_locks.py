@@ -1,4 +1,4 @@
-"""How a Python consumer's lock files resolve a package: uv, Poetry, PDM, Pipenv, pylock and pinned requirements."""
+"""Reads a package from a Python consumer's lock files: uv, Poetry, PDM, Pipenv, pylock and pinned requirements."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from harness.preflight.project_files import Folder
 
 _TOML_LOCKS = {"uv.lock": "package", "poetry.lock": "package", "pdm.lock": "package", "pylock.toml": "packages"}
-#: keys of a dependency that name a place instead of a release
-_PLACES = ("git", "path", "url", "file", "workspace", "editable", "directory", "virtual", "vcs", "archive")
-#: where a release comes from when it comes from an index
+#: keys of a dependency that name another source than an index
+_OTHER_SOURCES = ("git", "path", "url", "file", "workspace", "editable", "directory", "virtual", "vcs", "archive")
+#: source types that are an index
 _INDEXES = ("registry", "legacy", "index")
 
 
 def resolve(consumer: Folder, package: str) -> Resolution:
-    """Return what every lock file of the consumer has of the package, and what overrides its choice.
+    """Return the package's entries in all lock files of the consumer, and the consumer's overrides.
 
-    :raises ConfigError: where a file cannot be read.
+    :raises ConfigError: when a file cannot be read.
     """
     package = canonicalize_name(package)
     locked: list[Locked] = []
@@ -35,9 +35,9 @@ def resolve(consumer: Folder, package: str) -> Resolution:
     for file, key in _TOML_LOCKS.items():
         if (text := consumer.text(file)) is not None:
             entries = tables(consumer.toml(file).get(key))
-            own = [each for each in entries if canonicalize_name(word(each.get("name"))) == package]
+            own = [entry for entry in entries if canonicalize_name(word(entry.get("name"))) == package]
             locked += _from_entries(consumer, file, text, package, own)
-            depends |= {name for each in own for name in _dependencies(each)}
+            depends |= {name for entry in own for name in _dependencies(entry)}
     locked += _from_pipfile_lock(consumer, package)
     pinned, notes = _from_requirements(consumer, package)
     return Resolution(
@@ -50,32 +50,32 @@ def resolve(consumer: Folder, package: str) -> Resolution:
 
 def _from_entries(consumer: Folder, file: str, text: str, package: str, own: list[dict[str, Any]]) -> Iterator[Locked]:
     if not own:
-        yield Locked(at=consumer.at(file), version="", problem=f"it has no package {package}")
+        yield Locked(at=consumer.at(file), version="", problem=f"missing package {package}")
     lines = [
         number
         for number, line in enumerate(text.splitlines(), 1)
         if (match := re.match(r'name = "([^"]*)"', line)) and canonicalize_name(match[1]) == package
     ]
-    for n, entry in enumerate(own):
-        at = consumer.at(file, lines[n] if len(lines) == len(own) else None)
-        yield Locked(at=at, version=word(entry.get("version")), problem=_place(entry))
+    for number, entry in enumerate(own):
+        at = consumer.at(file, lines[number] if len(lines) == len(own) else None)
+        yield Locked(at=at, version=word(entry.get("version")), problem=_source_problem(entry))
 
 
-def _place(entry: dict[str, Any]) -> str:
-    """Return why a locked package is no release from an index; "" where it is one."""
+def _source_problem(entry: dict[str, Any]) -> str:
+    """Return why a locked package is not a release from an index; "" when it is one."""
     source = table(entry, "source")
     if (kind := word(source.get("type"))) and kind not in _INDEXES:
-        return f"it comes from {kind} {word(source.get('url'))}".strip()
-    found = next((each for each in _PLACES if source.get(each)), "") or next(
-        (each for each in _PLACES if entry.get(each)), ""
+        return f"resolved from {kind} {word(source.get('url'))}".strip()
+    key = next((key for key in _OTHER_SOURCES if source.get(key)), "") or next(
+        (key for key in _OTHER_SOURCES if entry.get(key)), ""
     )
-    return f"it comes from {found} {word(source.get(found)) or word(entry.get(found))}".strip() if found else ""
+    return f"resolved from {key} {word(source.get(key)) or word(entry.get(key))}".strip() if key else ""
 
 
 def _dependencies(entry: dict[str, Any]) -> Iterator[str]:
     listed = entry.get("dependencies")
-    names = [word(each.get("name")) for each in tables(listed)]
-    names += [name for each in texts(listed) if (name := _name_in(each))]
+    names = [word(dependency.get("name")) for dependency in tables(listed)]
+    names += [name for requirement in texts(listed) if (name := _name_in(requirement))]
     names += list(table(listed))
     yield from (canonicalize_name(name) for name in names if name)
 
@@ -87,19 +87,19 @@ def _from_pipfile_lock(consumer: Folder, package: str) -> list[Locked]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"it is not JSON: {error}", where=consumer.at("Pipfile.lock")) from None
+        raise ConfigError(f"invalid JSON: {error}", where=consumer.at("Pipfile.lock")) from None
     found = []
     for group in ("default", "develop"):
         for name, entry in table(data, group).items():
             if canonicalize_name(name) == package and isinstance(entry, dict):
                 at = consumer.at("Pipfile.lock", line_of(text, name))
                 version = word(entry.get("version"))
-                found.append(Locked(at=at, version=version.removeprefix("=="), problem=_place(entry)))
-    return found or [Locked(at=consumer.at("Pipfile.lock"), version="", problem=f"it has no package {package}")]
+                found.append(Locked(at=at, version=version.removeprefix("=="), problem=_source_problem(entry)))
+    return found or [Locked(at=consumer.at("Pipfile.lock"), version="", problem=f"missing package {package}")]
 
 
 def _from_requirements(consumer: Folder, package: str) -> tuple[list[Locked], list[str]]:
-    """Return the pins of requirements files; what names the package without pinning it is a note, and no lock."""
+    """Return the pinned entries of requirements files, and a note for each line that does not pin the package."""
     locked, notes = [], []
     for path in sorted(consumer.path.glob("requirements*.txt")):
         text = consumer.text(path.name) or ""
@@ -108,18 +108,18 @@ def _from_requirements(consumer: Folder, package: str) -> tuple[list[Locked], li
             at = consumer.at(path.name, number)
             if requirement is None or canonicalize_name(requirement.name) != package:
                 if re.match(r"\s*(-e|--editable)\b", line) and _egg(line) == package:
-                    locked.append(Locked(at=at, version="", problem="it is installed from a place, editable"))
+                    locked.append(Locked(at=at, version="", problem="editable install, not a release"))
             elif requirement.url:
-                locked.append(Locked(at=at, version="", problem=f"it comes from {requirement.url}"))
+                locked.append(Locked(at=at, version="", problem=f"resolved from {requirement.url}, not from an index"))
             elif pin := re.fullmatch(r"={2,3}([^=*,]+)", str(requirement.specifier)):
                 locked.append(Locked(at=at, version=pin[1]))
             else:
-                notes.append(f"{at} names it without pinning it")
+                notes.append(f"{at} names {package} without pinning it")
     return locked, notes
 
 
 def _requirement(line: str) -> Requirement | None:
-    """Read a line of a requirements file, without its hashes, comment and continuation."""
+    """Parse a line of a requirements file, without hashes, comment and continuation."""
     bare = re.split(r"\s+#|\s+--|\s*\\$", line.strip())[0]
     try:
         return Requirement(bare)
@@ -141,47 +141,47 @@ def _name_in(requirement: str) -> str:
 
 
 def _overrides(consumer: Folder) -> Iterator[Override]:
-    """Yield what the consumer's own files say over the resolver's head, of any package."""
+    """Yield the overrides of any package in the consumer's own files."""
     for file, keys in (("pyproject.toml", ("tool", "uv")), ("uv.toml", ())):
         uv = table(consumer.toml(file), *keys)
-        for each in texts(uv.get("override-dependencies")):
-            yield _override(
-                consumer, file, "override-dependencies", _name_in(each), f"override-dependencies has {each}"
-            )
-        for name, taken_from in table(uv, "sources").items():
-            yield from _places_of(consumer, file, name, taken_from)
+        for requirement in texts(uv.get("override-dependencies")):
+            what = f"override-dependencies has {requirement}"
+            yield _override(consumer, file, "override-dependencies", _name_in(requirement), what)
+        for name, source in table(uv, "sources").items():
+            yield from _other_sources(consumer, file, name, source)
     for entry in tables(table(consumer.toml("uv.lock"), "manifest").get("overrides")):
-        yield _override(consumer, "uv.lock", "overrides", word(entry.get("name")), "it was resolved with an override")
+        yield _override(consumer, "uv.lock", "overrides", word(entry.get("name")), "resolved with an override")
     data = consumer.toml("pyproject.toml")
     poetry = table(data, "tool", "poetry")
-    groups = [table(each, "dependencies") for each in table(poetry, "group").values()]
+    groups = [table(group, "dependencies") for group in table(poetry, "group").values()]
     for dependencies in (table(poetry, "dependencies"), table(poetry, "dev-dependencies"), *groups):
         for name, source in dependencies.items():
-            yield from _places_of(consumer, "pyproject.toml", name, source)
+            yield from _other_sources(consumer, "pyproject.toml", name, source)
     for name in table(data, "tool", "pdm", "resolution", "overrides"):
-        yield _override(consumer, "pyproject.toml", name, name, "tool.pdm.resolution.overrides has it")
+        yield _override(consumer, "pyproject.toml", name, name, "listed in tool.pdm.resolution.overrides")
     yield from _direct(consumer, data)
     pipfile = consumer.toml("Pipfile")
     for group in ("packages", "dev-packages"):
         for name, source in table(pipfile, group).items():
-            yield from _places_of(consumer, "Pipfile", name, source)
+            yield from _other_sources(consumer, "Pipfile", name, source)
 
 
-def _places_of(consumer: Folder, file: str, name: str, source: Any) -> Iterator[Override]:
-    for each in [source] if isinstance(source, dict) else tables(source):
-        if place := next((key for key in _PLACES if each.get(key)), ""):
-            yield _override(consumer, file, name, name, f"it is taken from {place} {word(each.get(place))}".strip())
+def _other_sources(consumer: Folder, file: str, name: str, declared: Any) -> Iterator[Override]:
+    """Yield an override for each declared source that is not an index."""
+    for source in [declared] if isinstance(declared, dict) else tables(declared):
+        if key := next((key for key in _OTHER_SOURCES if source.get(key)), ""):
+            yield _override(consumer, file, name, name, f"resolved from {key} {word(source.get(key))}".strip())
 
 
 def _direct(consumer: Folder, data: dict[str, Any]) -> Iterator[Override]:
-    """Yield dependencies that name a place themselves: `demo @ file:///src/demo`."""
+    """Yield direct references, such as `demo @ file:///src/demo`."""
     project = table(data, "project")
     listed = texts(project.get("dependencies"))
     for group in (*table(project, "optional-dependencies").values(), *table(data, "dependency-groups").values()):
         listed += texts(group)
-    for each in listed:
-        if (requirement := _requirement(each)) and requirement.url:
-            what = f"it is taken from {requirement.url}"
+    for line in listed:
+        if (requirement := _requirement(line)) and requirement.url:
+            what = f"resolved from {requirement.url}"
             yield _override(consumer, "pyproject.toml", "dependencies", requirement.name, what)
 
 

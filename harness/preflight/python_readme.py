@@ -1,6 +1,6 @@
-"""Which versions a Python library's README tells its readers to ask for.
+"""Finds the version constraints that a Python library's README documents.
 
-Read from install commands, quoted requirements, lines of a `requirements.txt`, and keys as Poetry writes them.
+Sources are install commands, quoted requirements, lines of a `requirements.txt`, and keys in Poetry's format.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ _RELEASE = r"([0-9]{1,9}(?:\.[0-9]{1,9})*)"
 _CARET = re.compile(rf"\^\s*{_RELEASE}")
 _TILDE = re.compile(rf"~\s*{_RELEASE}")
 _WILD = re.compile(rf"{_RELEASE}\.\*")
-#: a longer line is no instruction to anybody
+#: longer lines are skipped: they are not instructions for readers
 _LONGEST_LINE = 1000
 
 
-class _Asked(Struct, frozen=True, kw_only=True):
-    """A constraint as it stands in a line."""
+class _Written(Struct, frozen=True, kw_only=True):
+    """A constraint as written in a line of the README."""
 
     text: str
-    #: as Poetry reads it: carets, tildes, a bare version is that version
+    #: in Poetry's syntax: carets and tildes; a bare version means exactly that version
     poetry: bool
     line: int
+    #: the install command allows pre-releases
     pre: bool
 
 
 def documented(project: Folder, package: str, version: str) -> tuple[Constraint, ...]:
-    """Return every constraint on the package in the README, and whether it admits a version.
+    """Return every constraint on the package in the README, each with whether it admits a version.
 
-    :param version: as PEP 440 writes it.
+    :param version: in the format of PEP 440.
     """
     readme = next((name for name in READMES if project.text(name) is not None), "")
     found = []
-    for asked in _asked(project.text(readme) or "" if readme else "", package):
-        admits, why = _judge(asked, Version(version))
-        found.append(Constraint(text=asked.text, at=project.at(readme, asked.line), admits=admits, why=why))
+    for written in _constraints(project.text(readme) or "" if readme else "", package):
+        admits, why = _judge(written, Version(version))
+        found.append(Constraint(text=written.text, at=project.at(readme, written.line), admits=admits, why=why))
     return tuple(dict.fromkeys(found))
 
 
-def _asked(text: str, package: str) -> Iterator[_Asked]:
+def _constraints(text: str, package: str) -> Iterator[_Written]:
     name = r"(?<![\w.-])" + r"[-_.]+".join(map(re.escape, canonicalize_name(package).split("-"))) + r"(?![\w-])"
     extras = r"(?:\s*\[[\w\s,.-]*\])?"
     key = re.compile(
@@ -73,19 +74,19 @@ def _asked(text: str, package: str) -> Iterator[_Asked]:
             continue
         pre = _PRE.search(line) is not None
         if install := _INSTALLS.search(line):
-            asked = [match[1] for each in _tokens(install["what"]) if (match := token.match(each))]
-            for each in asked:
-                if not each.startswith(("@ ", "@git", "@http", "@file")):  # a place, and no constraint
-                    poetry = each.startswith("@")
-                    yield _Asked(text=each.removeprefix("@").strip(), poetry=poetry, line=number, pre=pre)
+            arguments = [match[1] for argument in _tokens(install["what"]) if (match := token.match(argument))]
+            for constraint in arguments:
+                if not constraint.startswith(("@ ", "@git", "@http", "@file")):  # a direct reference
+                    poetry = constraint.startswith("@")
+                    yield _Written(text=constraint.removeprefix("@").strip(), poetry=poetry, line=number, pre=pre)
         elif match := key.search(line):
-            yield _Asked(text=(match[1] or match[2] or "").strip(), poetry=True, line=number, pre=pre)
+            yield _Written(text=(match[1] or match[2] or "").strip(), poetry=True, line=number, pre=pre)
         elif match := quoted.search(line):
-            yield _Asked(text=match[1].strip(), poetry=False, line=number, pre=pre)
+            yield _Written(text=match[1].strip(), poetry=False, line=number, pre=pre)
         else:
             for piece in (line, *line.split("`")[1::2]):
                 if match := alone.match(piece):
-                    yield _Asked(text=match[1].strip(), poetry=False, line=number, pre=pre)
+                    yield _Written(text=match[1].strip(), poetry=False, line=number, pre=pre)
                     break
 
 
@@ -94,44 +95,45 @@ def _tokens(command: str) -> list[str]:
     try:
         words = shlex.split(command, comments=True)
     except ValueError:
-        words = [each.strip("\"'") for each in command.split()]
-    ends = next((n for n, each in enumerate(words) if each in {"&&", "||", "|", ";"}), len(words))
+        words = [word.strip("\"'") for word in command.split()]
+    ends = next((number for number, word in enumerate(words) if word in {"&&", "||", "|", ";"}), len(words))
     return words[:ends]
 
 
-def _judge(asked: _Asked, version: Version) -> tuple[bool | None, str]:
+def _judge(written: _Written, version: Version) -> tuple[bool | None, str]:
     try:
-        choices = _poetry(asked.text) if asked.poetry else [SpecifierSet(asked.text)]
+        choices = _poetry(written.text) if written.poetry else [SpecifierSet(written.text)]
     except (InvalidSpecifier, InvalidVersion):
-        return None, f"{asked.text!r} is no constraint that can be read"
-    fitting = [each for each in choices if each.contains(version, prereleases=True)]
-    if not fitting:
-        return False, f"{asked.text} does not admit {version}"
-    # a pre-release is taken only where one is asked for
-    if version.is_prerelease and not asked.pre and not any(each.prereleases for each in fitting):
-        return False, f"{asked.text or 'what names no version'} admits no pre-release such as {version} unless asked to"
+        return None, f"invalid constraint {written.text!r}"
+    admitting = [choice for choice in choices if choice.contains(version, prereleases=True)]
+    if not admitting:
+        return False, f"{written.text} does not admit {version}"
+    # installers use a pre-release only when it is requested
+    if version.is_prerelease and not written.pre and not any(choice.prereleases for choice in admitting):
+        constraint = written.text or "a requirement without a version"
+        return False, f"{constraint} does not admit the pre-release {version} unless requested"
     return True, ""
 
 
 def _poetry(text: str) -> list[SpecifierSet]:
-    """Return Poetry's constraint as sets of specifiers, any of which may hold."""
+    """Return a constraint in Poetry's syntax as alternative sets of specifiers."""
     if text in {"", "*", "latest"}:
         return [SpecifierSet()]
-    return [_poetry_all(each) for each in text.split("||")]
+    return [_poetry_all(alternative) for alternative in text.split("||")]
 
 
 def _poetry_all(text: str) -> SpecifierSet:
     found = SpecifierSet()
-    for each in filter(None, re.split(r"\s*,\s*|\s+(?=[\^~<>=!])", text.strip())):
-        found &= SpecifierSet(_poetry_one(each))
+    for part in filter(None, re.split(r"\s*,\s*|\s+(?=[\^~<>=!])", text.strip())):
+        found &= SpecifierSet(_poetry_one(part))
     return found
 
 
 def _poetry_one(text: str) -> str:
     if match := _CARET.fullmatch(text):
         parts = [int(part) for part in match[1].split(".")]
-        # the leftmost part that is not zero may not change; of nothing but zeros, the last that is named
-        at = next((n for n, part in enumerate(parts) if part), len(parts) - 1)
+        # the leftmost part that is not zero is fixed; if all parts are zero, the last one
+        at = next((number for number, part in enumerate(parts) if part), len(parts) - 1)
         return f">={match[1]},<{_raised(parts, at)}"
     if match := _TILDE.fullmatch(text):
         parts = [int(part) for part in match[1].split(".")]

@@ -1,4 +1,4 @@
-"""The tags of a library's repository, read offline with git, and the version that each names."""
+"""Reads the tags of a library's repository with git, offline, and the versions that they name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from harness.preflight.project_files import Folder
 
 _DEADLINE_S = 20
-#: set by git for its hooks; they name another repository than the folder's own
-_NAMES_A_REPOSITORY = (
+#: git sets these for its hooks; they would select another repository than the folder's
+_REPOSITORY_VARIABLES = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -28,7 +28,7 @@ _LIST = ("for-each-ref", "--format=%(refname:strip=2)", "refs/tags")
 
 
 class Tags(Struct, frozen=True, kw_only=True):
-    """Tag names as git lists them, or why there are none."""
+    """Tag names, or the reason why they cannot be listed."""
 
     names: tuple[str, ...] = ()
     why: str = ""
@@ -38,34 +38,36 @@ class Release(Struct, frozen=True, kw_only=True):
     """A tag that names a version."""
 
     tag: str
-    #: as the language orders versions
+    #: in the language's own version type, which defines the order
     version: Any
 
 
 def command_of(project: Folder) -> str:
-    """Return the command that lists the tags, for a reader to repeat."""
+    """Return the command that lists the tags, as evidence that a reader can repeat."""
     return f"git -C {project.at('')} {_LIST[0]} '{_LIST[1]}' {_LIST[2]}"
 
 
 def read_tags(project: Folder, manifest: str) -> Tags:
-    """Return the tags of the repository that the manifest is tracked in.
+    """Return the tags of the repository that tracks the manifest.
 
-    A library that only lies in another repository's folder, as dependencies do, has none of that one's tags.
+    A library in an untracked folder of another repository, such as a dependency, does not have that repository's tags.
     """
     tracked = _git(project, "ls-files", "--error-unmatch", "--", manifest)
     if isinstance(tracked, str):
-        return Tags(why=f"git does not find {manifest} tracked here: {tracked}")
+        return Tags(why=f"git does not track {manifest}: {tracked}")
     listed = _git(project, *_LIST)
     if isinstance(listed, str):
-        return Tags(why=f"git cannot list the tags: {listed}")
+        return Tags(why=f"the tags cannot be listed: {listed}")
     return Tags(names=tuple(listed))
 
 
 def releases(names: tuple[str, ...], package: str, parse: Callable[[str], Any]) -> list[Release]:
-    """Return the tags that name a version, oldest version first.
+    """Return the tags that name a version, lowest version first.
 
-    `1.2.0`, `v1.2.0`, and where the repository has several packages, `demo-v1.2.0`, `demo/1.2.0` or `demo@1.2.0`: as
-    soon as one tag names the package, those that do not are taken for another's.
+    Formats are `1.2.0` and `v1.2.0`, and in a repository of several packages `demo-v1.2.0`, `demo/1.2.0` or
+    `demo@1.2.0`. If any tag names the package, tags without its name are ignored: they belong to another package.
+
+    :param parse: returns a comparable version; None for an invalid one.
     """
     package_words = r"[-_.]+".join(map(re.escape, re.split(r"[-_.]+", package))) or r"(?!)"
     own = re.compile(rf"{package_words}[-_/@]v?(?P<version>[0-9].*)", re.IGNORECASE)
@@ -77,17 +79,17 @@ def releases(names: tuple[str, ...], package: str, parse: Callable[[str], Any]) 
             if (match := pattern.fullmatch(name)) and (version := parse(match["version"])) is not None
         ]
         if found:
-            return sorted(found, key=lambda each: (each.version, each.tag))
+            return sorted(found, key=lambda release: (release.version, release.tag))
     return []
 
 
 def _git(project: Folder, *arguments: str) -> list[str] | str:
-    """Return the lines that git prints, or why it does not."""
-    environment = {key: value for key, value in os.environ.items() if key not in _NAMES_A_REPOSITORY}
+    """Return the output lines of git, or the reason of its failure."""
+    environment = {key: value for key, value in os.environ.items() if key not in _REPOSITORY_VARIABLES}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(  # noqa: S603 -- fixed arguments, and a file name that a manifest reader knows
-            # a repository's own configuration may name a program for this
+        done = subprocess.run(  # noqa: S603 -- fixed arguments, and the name of a manifest
+            # the repository's configuration could start a program here
             ["git", "-c", "core.fsmonitor=false", "-C", str(project.path), *arguments],  # noqa: S607
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -98,9 +100,9 @@ def _git(project: Folder, *arguments: str) -> list[str] | str:
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        return f"it did not answer within {_DEADLINE_S} s"
+        return f"git did not end within {_DEADLINE_S} s"
     except OSError as error:
-        return f"git does not run: {error.strerror}"
+        return f"git cannot be started: {error.strerror}"
     if done.returncode:
-        return (done.stderr.strip().splitlines() or ["it failed and said nothing"])[0]
+        return (done.stderr.strip().splitlines() or [f"git failed with exit code {done.returncode}"])[0]
     return done.stdout.splitlines()

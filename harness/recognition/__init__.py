@@ -1,5 +1,5 @@
-"""What is at the end of a connection string: found by asking and trying, instead of believing what is declared.
+"""Recognition of the chain behind a connection string: facts are observed or forced, never taken from a declaration.
 
-Everything is found with the rights of an ordinary role. Every transaction is read-only and rolled back, and no
-setting, lock, temporary table, prepared statement or session stays behind.
+The rights of an ordinary role are enough. Every transaction is read-only and rolled back. No setting, lock, temporary
+table, prepared statement or session remains on the server.
 """

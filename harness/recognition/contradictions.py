@@ -1,4 +1,4 @@
-"""Where what is declared and what was found cannot both be true."""
+"""Contradictions between declared values and findings."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _BOUND = re.compile(r"(>=|<) (\d+(?:\.\d+)*)")
 
 
 def contradictions(recognition: Recognition, declared: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a sentence for each declared value that a finding contradicts; an unknown finding contradicts nothing.
+    """Return a sentence for each declared value that contradicts a finding. An unknown finding contradicts nothing.
 
-    :param declared: values by the names of :data:`harness.recognition.findings.FACTS`.
-    :raises UsageError: for the name of no fact.
+    :param declared: fact to value; the facts are the keys of :data:`harness.recognition.findings.FACTS`.
+    :raises UsageError: for an unknown fact, or a value without a number where one is expected.
     """
-    found = []
+    sentences = []
     for fact, value in declared.items():
         if fact not in FACTS:
-            raise UsageError(f"there is no fact {fact!r}", hint=f"one of: {', '.join(FACTS)}")
+            raise UsageError(f"unknown fact {fact!r}", hint=f"choose one of: {', '.join(FACTS)}")
         if fact in _VERSIONS | {"pool_size"} and not re.search(r"\d", value) and value.strip() != "none":
-            raise UsageError(f"{fact}: found {value!r}, needed a number")
+            raise UsageError(f"{fact}: invalid value {value!r}, expected a number")
         finding = recognition.finding(fact)
         if finding is None or finding.confidence is Confidence.UNKNOWN or _agrees(fact, value.strip(), finding.value):
             continue
-        found.append(
+        sentences.append(
             f"{fact} is declared as {value!r} and found to be {finding.value!r} ({finding.confidence}): {finding.how}"
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _agrees(fact: str, declared: str, found: str) -> bool:
@@ -54,7 +54,7 @@ def _agrees(fact: str, declared: str, found: str) -> bool:
 
 
 def _version_agrees(declared: str, found: str) -> bool:
-    """Compare only as many numbers as are declared: 17 agrees with 17.2, and 1.24 with >= 1.23."""
+    """Compare only the declared numbers: 17 agrees with 17.2, and 1.24 with >= 1.23."""
     numbers = _numbers(declared)
     bounds = _BOUND.findall(found)
     if not bounds:
@@ -66,4 +66,4 @@ def _version_agrees(declared: str, found: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(each) for each in re.findall(r"\d+", version.split(" ", maxsplit=1)[0]))
+    return tuple(int(number) for number in re.findall(r"\d+", version.split(" ", maxsplit=1)[0]))

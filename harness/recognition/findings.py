@@ -1,4 +1,4 @@
-"""What was found so far, and what it is called."""
+"""The facts that recognition can find, and the findings about them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from harness.model import Confidence, Finding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: what a step that looks may meet, and the steps after it go on without
-TROUBLE = (DatabaseError, TimedOutError)
+#: the errors of a probe; its facts are then unknown, and the next probe runs
+PROBE_ERRORS = (DatabaseError, TimedOutError)
 
-#: the startup parameters that are tried: name, value, another value in case the first is the default
+#: the startup parameters to try: name to a value, and another value in case the first is the default
 PARAMETERS: dict[str, tuple[str, str]] = {
     "application_name": ("pooler-harness identify", "pooler-harness identify"),
     "TimeZone": ("Asia/Tokyo", "Europe/Paris"),
     "DateStyle": ("German, DMY", "SQL, MDY"),
     "IntervalStyle": ("iso_8601", "postgres_verbose"),
-    # converts nothing, so that it is accepted whatever the database's own encoding is
+    # does not convert, so that the server accepts it for every encoding of the database
     "client_encoding": ("SQL_ASCII", "SQL_ASCII"),
     "search_path": ("pg_catalog", "pg_catalog, public"),
     "extra_float_digits": ("2", "3"),
     "options": ("-c statement_timeout=54321", "-c statement_timeout=54322"),
 }
 
-#: every fact that there may be a finding about, and what it is about; `values` says which values it has
+#: the facts, and for each a description with its values
 FACTS: dict[str, str] = {
     "pooler": "whether a pooler is between client and server: yes, no",
     "product": "PgBouncer, Odyssey, Pgpool-II, pgagroal, unknown pooler, PostgreSQL",
@@ -40,14 +40,14 @@ FACTS: dict[str, str] = {
         f"parameter.{name}": "startup parameter: kept, lost on a move, honoured (no move was seen), dropped, refused"
         for name in PARAMETERS
     },
-    "tls_client": "TLS to what the client connects to: used, offered, refused",
-    "tls_server": "TLS to the server, as the server sees it: used, not used",
-    "authentication": "what a login is asked for: scram-sha-256, md5, cleartext, gss, sspi, nothing",
-    "server_version": "of PostgreSQL",
+    "tls_client": "TLS between the client and the address it connects to: used, offered, refused",
+    "tls_server": "TLS to PostgreSQL, as PostgreSQL sees it: used, not used",
+    "authentication": "the login method: scram-sha-256, md5, cleartext, gss, sspi, nothing",
+    "server_version": "the version of PostgreSQL",
     "in_recovery": "whether the server is a standby: yes, no",
-    "default_transaction_isolation": "as the server says it",
+    "default_transaction_isolation": "the isolation level that the role's sessions begin with",
     "direct": "whether the direct address has no pooler: yes, no",
-    "same_server": "whether chain and direct address end at the same server: yes, no",
+    "same_server": "whether the chain and the direct address end at the same server: yes, no",
     "direct_authentication": "as authentication, at the direct address",
     "direct_tls": "as tls_client, at the direct address",
     "direct_server_version": "as server_version, at the direct address",
@@ -61,23 +61,23 @@ FACTS: dict[str, str] = {
     "track_extra_parameters": "PgBouncer's setting",
 }
 
-#: without a direct address or a console nobody expects these
+#: the facts that need a direct address or an admin console
 _OPTIONAL = tuple(FACTS)[tuple(FACTS).index("direct") :]
 _RANK = {Confidence.UNKNOWN: 0, Confidence.LIKELY: 1, Confidence.CERTAIN: 2}
 
 
 class Recognition(Struct, frozen=True, kw_only=True):
-    """What was found about one chain, in the order of :data:`FACTS`."""
+    """The findings about one chain, in the order of :data:`FACTS`."""
 
     findings: tuple[Finding, ...]
     elapsed_ms: float = 0.0
 
     def finding(self, fact: str) -> Finding | None:
-        """Return the finding about a fact; None when nobody looked for it."""
-        return next((each for each in self.findings if each.fact == fact), None)
+        """Return the finding about a fact; None if the fact was not probed."""
+        return next((finding for finding in self.findings if finding.fact == fact), None)
 
     def value(self, fact: str) -> str:
-        """Return what was found about a fact; "" when it is unknown."""
+        """Return the value of a fact; "" if it is unknown."""
         found = self.finding(fact)
         return found.value if found else ""
 
@@ -86,26 +86,33 @@ class Recognition(Struct, frozen=True, kw_only=True):
         return found is not None and found.confidence is Confidence.CERTAIN
 
 
-class Notes:
-    """Collects findings; of two about one fact the more certain one stays, and of equals the first."""
+class Findings:
+    """Collects findings. Of several about one fact, the most certain is kept; of equally certain ones, the first."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
+        """Collect nothing yet.
+
+        :param redact: removes secrets from values and explanations.
+        """
         self._redact = redact
         self._found: dict[str, Finding] = {}
 
     def certain(self, fact: str, value: str, how: str) -> None:
-        """Note what a server said itself, or what was forced and seen."""
-        self._note(fact, value, how, Confidence.CERTAIN)
+        """Add a finding that the server stated, or that a probe forced and observed.
+
+        :param how: the observation, as one sentence or phrase of the evidence.
+        """
+        self._add(fact, value, how, Confidence.CERTAIN)
 
     def likely(self, fact: str, value: str, how: str) -> None:
-        """Note what everything that was tried agrees with."""
-        self._note(fact, value, how, Confidence.LIKELY)
+        """Add a finding that agrees with every observation, but could not be forced."""
+        self._add(fact, value, how, Confidence.LIKELY)
 
     def unknown(self, fact: str, how: str) -> None:
-        """Note why a fact could not be found."""
-        self._note(fact, "", how, Confidence.UNKNOWN)
+        """Add the reason why a fact is unknown."""
+        self._add(fact, "", how, Confidence.UNKNOWN)
 
-    def _note(self, fact: str, value: str, how: str, confidence: Confidence) -> None:
+    def _add(self, fact: str, value: str, how: str, confidence: Confidence) -> None:
         before = self._found.get(fact)
         if before is None or _RANK[confidence] > _RANK[before.confidence]:
             text = self._redact(" ".join(how.split()))
@@ -123,9 +130,12 @@ class Notes:
         found = self._found.get(fact)
         return found is not None and found.confidence is Confidence.CERTAIN
 
-    def findings(self, otherwise: str) -> tuple[Finding, ...]:
-        """Return everything in the order of FACTS; what nobody noted is unknown, for the reason given."""
+    def completed(self, reason: str) -> tuple[Finding, ...]:
+        """Return the findings in the order of FACTS.
+
+        :param reason: why facts without a finding are unknown; facts that need more addresses are left out.
+        """
         for fact in FACTS:
             if fact not in _OPTIONAL:
-                self.unknown(fact, otherwise)
+                self.unknown(fact, reason)
         return tuple(self._found[fact] for fact in FACTS if fact in self._found)

@@ -1,11 +1,11 @@
-"""What a server tells before a login: TLS, the way to log in, and how it refuses what it does not know."""
+"""The probes of the login: TLS, the authentication method, and the error messages that identify a product."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from harness.recognition.findings import TROUBLE
+from harness.recognition.findings import PROBE_ERRORS
 from harness.recognition.versions import (
     AFTER_DIRECT_TLS,
     AFTER_NEGOTIATION,
@@ -15,133 +15,136 @@ from harness.recognition.versions import (
 from harness.wire import PROTOCOL_3_2, ServerError, authentication_name, unverified_tls
 
 if TYPE_CHECKING:
-    from harness.recognition.chain import Chain
-    from harness.recognition.findings import Notes
+    from harness.recognition.findings import Findings
+    from harness.recognition.sessions import Sessions
     from harness.wire import Wire
 
-_LOOK_S = 2.0
-#: a name that no server knows; without a dot, because PostgreSQL takes any name with one
-NOBODYS = "harness_unknown_parameter"
+_TIMEOUT_S = 2.0
+#: unknown to every server; without a dot, because PostgreSQL accepts any name with a dot
+UNKNOWN_PARAMETER = "harness_unknown_parameter"
 _PGBOUNCER = re.compile(r"unsupported startup parameter")
 _PROTOCOL_VIOLATION = "08P01"
 _UNDEFINED_OBJECT = "42704"
 
 
-def look_at_tls(chain: Chain, notes: Notes, fact: str) -> None:
-    """Find whether TLS is offered, and used by libpq."""
-    if chain.route.address.is_unix:
-        notes.certain(fact, "refused", "a Unix socket has no TLS")
+def probe_tls(sessions: Sessions, findings: Findings, fact: str) -> None:
+    """Find whether the server offers TLS, and whether libpq uses it."""
+    if sessions.route.address.is_unix:
+        findings.certain(fact, "refused", "a Unix socket has no TLS")
         return
-    wire = chain.dial(_LOOK_S)
+    wire = sessions.connect(_TIMEOUT_S)
     try:
         offered = wire.offers_tls()
     finally:
-        chain.drop(wire)
+        sessions.drop(wire)
     answer = f"SSLRequest was answered by {'S' if offered else 'N'}"
-    if chain.route.tls:
-        notes.certain(fact, "used", f"{answer}, and libpq's connection is encrypted")
+    if sessions.route.tls:
+        findings.certain(fact, "used", f"{answer}, and libpq's connection is encrypted")
     elif offered:
-        notes.certain(fact, "offered", f"{answer}, but libpq's connection is not encrypted")
+        findings.certain(fact, "offered", f"{answer}, but libpq's connection is not encrypted")
     else:
-        notes.certain(fact, "refused", answer)
+        findings.certain(fact, "refused", answer)
 
 
-def look_at_login(chain: Chain, notes: Notes, fact: str) -> None:
-    """Find what a login is asked for. No password is given."""
-    wire, asked = chain.greet(within_s=_LOOK_S)
-    chain.drop(wire)
-    name = authentication_name(asked)
+def probe_authentication(sessions: Sessions, findings: Findings, fact: str) -> None:
+    """Find the authentication method that a login is asked for, without sending a password."""
+    wire, request = sessions.start_login(within_s=_TIMEOUT_S)
+    sessions.drop(wire)
+    name = authentication_name(request)
     extra = " (trust, peer, ident or a client certificate)" if name == "nothing" else ""
-    notes.certain(fact, name, f"the first Authentication message of a raw login asks for {name}{extra}")
+    findings.certain(fact, name, f"the first Authentication message of a raw login asks for {name}{extra}")
 
 
-def look_at_product(chain: Chain, notes: Notes) -> list[str]:
-    """Find PgBouncer by its refusal of an unknown startup parameter, and bounds of its version.
+def probe_product(chain: Sessions, findings: Findings) -> list[str]:
+    """Identify PgBouncer and Odyssey by their error for an unknown startup parameter.
 
-    :returns: bounds such as ">= 1.23".
+    :returns: bounds of PgBouncer's version, such as ">= 1.23".
     """
-    if _PGBOUNCER.search(said := _refusal(chain, {NOBODYS: "1"})):
-        notes.certain("product", "PgBouncer", f"an unknown startup parameter is refused in its words: {said}")
-    elif "odyssey:" in said:
-        notes.certain("product", "Odyssey", f"its errors are prefixed: {said}")
-    if notes.value("product") != "PgBouncer":
+    if _PGBOUNCER.search(error := _refusal(chain, {UNKNOWN_PARAMETER: "1"})):
+        findings.certain("product", "PgBouncer", f"an unknown startup parameter gives PgBouncer's error: {error}")
+    elif "odyssey:" in error:
+        findings.certain("product", "Odyssey", f"its errors have the prefix odyssey: {error}")
+    if findings.value("product") != "PgBouncer":
         return []
     refused = _PGBOUNCER.search(_refusal(chain, {"replication": "false"}))
     bounds = BEFORE_NEGOTIATION if refused or not _negotiates(chain) else AFTER_NEGOTIATION
-    if notes.value("tls_client") in {"used", "offered"}:
-        return bounds + (AFTER_DIRECT_TLS if _speaks_tls_at_once(chain) else BEFORE_DIRECT_TLS)
+    if findings.value("tls_client") in {"used", "offered"}:
+        return bounds + (AFTER_DIRECT_TLS if _accepts_direct_tls(chain) else BEFORE_DIRECT_TLS)
     return bounds
 
 
-def look_for_pgpool(session: Wire, notes: Notes) -> bool:
-    """Ask an idle session for what only Pgpool-II knows, and say whether it is that."""
+def probe_pgpool(session: Wire, findings: Findings) -> bool:
+    """Identify Pgpool-II by `SHOW pool_version`, which only Pgpool-II answers; return whether it did.
+
+    :param session: an idle session.
+    """
     try:
         ((version,),) = session.query("SHOW pool_version")
     except ServerError:
         return False
-    notes.certain("product", "Pgpool-II", f"SHOW pool_version is answered by {version}")
-    notes.certain("version", (version or "").split(" ")[0], "SHOW pool_version")
+    findings.certain("product", "Pgpool-II", f"SHOW pool_version is answered by {version}")
+    findings.certain("version", (version or "").split(" ")[0], "SHOW pool_version")
     return True
 
 
-def look_at_other_products(chain: Chain, notes: Notes) -> None:
-    """Name what is neither known by its greeting nor by its console."""
-    if notes.value("product"):
+def probe_other_products(chain: Sessions, findings: Findings) -> None:
+    """Identify the product if neither its errors nor its console did so before."""
+    if findings.value("product"):
         return
-    if notes.value("pooler") == "no":
+    if findings.value("pooler") == "no":
         try:
-            chain.drop(chain.open({NOBODYS: "1"}))
+            chain.drop(chain.open({UNKNOWN_PARAMETER: "1"}))
         except ServerError as error:
             if error.sqlstate == _UNDEFINED_OBJECT:
-                note = notes.certain if notes.is_certain("pooler") else notes.likely
-                note("product", "PostgreSQL", f"an unknown startup parameter is refused by: {error.what}")
-                note("version", notes.value("server_version"), "the server's own setting")
+                add = findings.certain if findings.is_certain("pooler") else findings.likely
+                add("product", "PostgreSQL", f"an unknown startup parameter is refused by: {error.what}")
+                add("version", findings.value("server_version"), "the server's own setting")
         return
     try:
-        wire, _ = chain.greet(dbname="harness_no_such_database", within_s=_LOOK_S)
+        wire, _ = chain.start_login(dbname="harness_no_such_database", within_s=_TIMEOUT_S)
     except ServerError as error:
         if "odyssey:" in error.what:
-            notes.certain("product", "Odyssey", f"its errors are prefixed: {error.what}")
+            findings.certain("product", "Odyssey", f"its errors have the prefix odyssey: {error.what}")
             return
     else:
         chain.drop(wire)
-    if notes.value("pooler") == "yes":
-        notes.likely("product", "unknown pooler", "none of the signs of the products that are known was seen")
+    if findings.value("pooler") == "yes":
+        findings.likely("product", "unknown pooler", "no sign of a known product was observed")
 
 
-def _negotiates(chain: Chain) -> bool:
-    """Say whether a newer protocol version is answered, and not refused."""
+def _negotiates(chain: Sessions) -> bool:
+    """Return whether the server negotiates a newer protocol version instead of refusing it."""
     try:
-        wire, _ = chain.greet(version=PROTOCOL_3_2, within_s=_LOOK_S)
-    except TROUBLE:
+        wire, _ = chain.start_login(version=PROTOCOL_3_2, within_s=_TIMEOUT_S)
+    except PROBE_ERRORS:
         return False
     chain.drop(wire)
     return wire.negotiated is not None
 
 
-def _refusal(chain: Chain, parameters: dict[str, str]) -> str:
-    """Return why the server refuses these parameters before it asks for a password; "" when it does not."""
+def _refusal(chain: Sessions, parameters: dict[str, str]) -> str:
+    """Return the error for these startup parameters before the password is requested; "" without such an error."""
     try:
-        wire, _ = chain.greet(parameters, within_s=_LOOK_S)
+        wire, _ = chain.start_login(parameters, within_s=_TIMEOUT_S)
     except ServerError as error:
         return error.what if error.sqlstate == _PROTOCOL_VIOLATION or "odyssey:" in error.what else ""
-    except TROUBLE:
+    except PROBE_ERRORS:
         return ""
     chain.drop(wire)
     return ""
 
 
-def _speaks_tls_at_once(chain: Chain) -> bool:
-    """Try TLS without asking first (sslnegotiation=direct), which PgBouncer knows from 1.25 on."""
+def _accepts_direct_tls(chain: Sessions) -> bool:
+    """Return whether the server accepts TLS without an SSLRequest (sslnegotiation=direct), as PgBouncer 1.25 does."""
     context = unverified_tls()
     context.set_alpn_protocols(["postgresql"])
     try:
-        wire = chain.dial(_LOOK_S)
-    except TROUBLE:
+        wire = chain.connect(_TIMEOUT_S)
+    except PROBE_ERRORS:
         return False
     try:
         wire.encrypt(context)
-    except TROUBLE:
+    except PROBE_ERRORS:
         return False
     else:
         return True

@@ -1,7 +1,8 @@
-"""Forcing a pooler to show how it assigns server connections.
+"""The probe of the pool: sessions compete for server connections until the pooler shows how it assigns them.
 
-A lone client gets the same server connection in every mode, because PgBouncer hands out what was released last. So
-some sessions only watch, and others hold one server connection each, until a watcher's own is taken or none is left.
+A single client gets the same server connection in every pool mode, because PgBouncer reuses the one that was released
+last. Some sessions therefore stay idle (the watchers), and others hold one server connection each (the holders), until
+a holder gets the server connection of a watcher, or none is free.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.errors import TimedOutError
-from harness.recognition.findings import TROUBLE
+from harness.recognition.findings import PROBE_ERRORS
 from harness.waiting import NotYet, poll
-from harness.wire import ClosedError, ServerError, Wire, parse, run
+from harness.wire import ClosedError, ServerError, Wire, bind_and_execute, parse
 
 if TYPE_CHECKING:
-    from harness.recognition.chain import Chain
-    from harness.recognition.findings import Notes
+    from harness.recognition.findings import Findings
+    from harness.recognition.sessions import Sessions
 
-#: a client that got nothing for so long waits for somebody else to leave; more where getting takes long
+#: without a server connection after this time, a client is waiting for another client to release one
 _WAIT_S = 0.3
+#: on a slow pooler: this many times the longest login
 _SLOWNESS = 4
-#: some poolers leave a login itself waiting
+#: with some poolers the login itself waits
 _LOGIN_S = 0.8
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
@@ -36,38 +38,41 @@ _PROTOCOL_VIOLATION = "08P01"
 
 
 class Move(Struct, frozen=True, kw_only=True):
-    """What a session was answered after its server connection was taken from it."""
+    """The move of a session to another server connection."""
 
+    #: the server processes
     before: int
     after: int
+    #: the answer of the server process `after`, without the pid
     values: tuple[str, ...]
 
 
-class Pressure:
-    """Watchers, which are idle, and holders, which keep a server connection each."""
+class Contention:
+    """Sessions that compete for server connections: watchers are idle, holders keep one server connection each."""
 
-    def __init__(self, chain: Chain, watchers: dict[Wire, int], usual_s: float = 0.0) -> None:
-        """Begin.
+    def __init__(self, sessions: Sessions, watchers: dict[Wire, int], usual_s: float = 0.0) -> None:
+        """Begin without holders.
 
-        :param watchers: idle sessions, and the server process that served each of them last.
-        :param usual_s: how long a login with a first query took, when nobody had to wait.
+        :param sessions: opens the holders.
+        :param watchers: idle sessions, and the server process that last served each of them.
+        :param usual_s: the duration of a login with its first query, without contention.
         """
-        self.chain = chain
+        self.sessions = sessions
         self.watchers = watchers
         self.holders: dict[Wire, int] = {}
         self.waiting: list[Wire] = []
-        #: how the server answered BEGIN when it does not allow it
-        self.no_blocks = ""
-        #: why no further session could be opened
+        #: the server's error for BEGIN, if it does not allow transaction blocks
+        self.begin_error = ""
+        #: why no further holder could be added
         self.limit = ""
-        #: whether it was that none was left
-        self.starved = False
-        #: whether the server has answered a BEGIN with a transaction
+        #: whether the reason is that no server connection was free
+        self.exhausted = False
+        #: whether the server has accepted a BEGIN
         self.allows_blocks = False
         self._slowest_s = usual_s
 
     def add_holder(self) -> int | None:
-        """Let one more session hold a server connection, and return its process; None when none is left."""
+        """Open a session that holds a server connection, and return its server process; None if none was free."""
         wire: Wire | None = None
         began = time.monotonic()
         try:
@@ -76,18 +81,18 @@ class Pressure:
         except TimedOutError:
             if wire:
                 self.waiting.append(wire)
-            if not self.chain.deadline.left_s():
-                self.limit = "the deadline came before the next session had one"
+            if not self.sessions.deadline.left_s():
+                self.limit = "the deadline passed before the next session got a server connection"
                 return None
-            self.starved = True
+            self.exhausted = True
             self.limit = f"the next session waited for more than {self._patience_s:.1f} s"
             return None
         except (ServerError, ClosedError) as error:
             if wire:
-                self.chain.drop(wire)
+                self.sessions.drop(wire)
             if wire and isinstance(error, ServerError) and self._forbids_blocks(error):
-                self.no_blocks = error.what
-                self._look_again()
+                self.begin_error = error.what
+                self._refresh_watchers()
                 return self.add_holder()
             self.limit = f"the next session was refused: {error.what}"
             return None
@@ -96,35 +101,35 @@ class Pressure:
         return pid
 
     def _open(self) -> Wire:
-        """Log one more session in. One that we closed a moment ago may still count where their number is limited."""
-        again = self.chain.deadline.within(self._patience_s)
+        """Open a session, and retry errors: a session that was just closed may still count towards a limit."""
+        retries = self.sessions.deadline.within(self._patience_s)
 
-        def probe() -> Wire:
+        def login() -> Wire:
             try:
-                return self.chain.open(within_s=max(_LOGIN_S, self._patience_s))
+                return self.sessions.open(within_s=max(_LOGIN_S, self._patience_s))
             except (ServerError, ClosedError) as error:
-                if not again.left_s():
+                if not retries.left_s():
                     raise
                 raise NotYet(str(error)) from None
 
-        return poll(probe, what="one more session", deadline_s=self.chain.deadline.left_s(), interval_s=0.1)
+        return poll(login, what="one more session", deadline_s=self.sessions.deadline.left_s(), interval_s=0.1)
 
-    def _look_again(self) -> None:
-        """Ask the watchers where they are now: what refuses BEGIN closes the server connection that it was sent to."""
+    def _refresh_watchers(self) -> None:
+        """Query the server processes of the watchers: a pooler that refuses BEGIN closes the server connection."""
         for wire in self.watchers:
             self.watchers[wire] = int(wire.query(_PID)[0][0] or 0)
 
     def _forbids_blocks(self, error: ServerError) -> bool:
-        return not self.no_blocks and error.sqlstate == _PROTOCOL_VIOLATION and "statement pool" in error.message
+        return not self.begin_error and error.sqlstate == _PROTOCOL_VIOLATION and "statement pool" in error.message
 
     @property
     def _patience_s(self) -> float:
         return max(_WAIT_S, self._slowest_s * _SLOWNESS)
 
     def hold(self, wire: Wire) -> int:
-        """Open a transaction as :meth:`begin` does, and wait no longer than usual for a server connection.
+        """Open a transaction like :meth:`begin`, but wait for a server connection only as long as usual.
 
-        :raises TimedOutError: the answer is still to come then, and :meth:`release` takes care of it.
+        :raises TimedOutError: the answer may still arrive; :meth:`release` then ends the transaction.
         """
         usual = wire.deadline
         wire.deadline = usual.within(self._patience_s)
@@ -134,27 +139,27 @@ class Pressure:
             wire.deadline = usual
 
     def begin(self, wire: Wire) -> int:
-        """Open a transaction, and return the server process that it is on."""
-        if self.no_blocks:
-            # where BEGIN is not allowed, a statement whose Sync is still to come holds the server connection;
-            # it reads nothing but a pid
-            (pid,) = wire.pipe(parse("", _PID), *run(""), until="12C")[0]
+        """Open a transaction, and return its server process."""
+        if self.begin_error:
+            # without BEGIN, a statement without a Sync holds the server connection; the statement only reads a pid
+            (pid,) = wire.pipeline(parse("", _PID), *bind_and_execute(""), until="12C")[0]
         else:
             (pid,) = wire.query(f"{_BEGIN}; {_PID}")[0]
             self.allows_blocks = True
         return int(pid or 0)
 
     def end(self, wire: Wire) -> None:
-        """Leave a transaction, undone."""
-        if wire.piping:
+        """Roll a transaction back."""
+        if wire.in_pipeline:
             wire.sync()
         if wire.status in {"T", "E"}:
             wire.query("ROLLBACK")
 
-    def ask_moved(self, wire: Wire, statement: str) -> Move | None:
-        """Ask a watcher whose server connection is held by another; None when it would have to wait.
+    def move(self, wire: Wire, statement: str) -> Move | None:
+        """Run a statement in a watcher whose server connection may be held by another session.
 
-        :param statement: its first column is the pid.
+        :param statement: a query; the first column is the pid.
+        :returns: the move; None if no server connection was free.
         """
         usual = wire.deadline
         wire.deadline = usual.within(self._patience_s)
@@ -165,91 +170,108 @@ class Pressure:
             return None
         finally:
             wire.deadline = usual
-        move = Move(before=self.watchers[wire], after=int(pid or 0), values=tuple(each or "" for each in values))
+        move = Move(before=self.watchers[wire], after=int(pid or 0), values=tuple(value or "" for value in values))
         self.watchers[wire] = move.after
         return move
 
     def in_pool(self) -> int | None:
-        """Return how many server processes serve this role and database, whoever uses them."""
+        """Return the number of server processes for this role and database, including those of other clients."""
         for wire in [*self.holders, *self.watchers]:
-            rows = wire.pipe(parse("", _IN_POOL), *run(""), until="12C") if wire.piping else wire.query(_IN_POOL)
+            rows = (
+                wire.pipeline(parse("", _IN_POOL), *bind_and_execute(""), until="12C")
+                if wire.in_pipeline
+                else wire.query(_IN_POOL)
+            )
             return int(rows[0][0] or 0)
         return None
 
     def release(self) -> None:
-        """Let go of everything but the watchers that do not wait."""
+        """Close the holders and the waiting sessions; the idle watchers stay open."""
         for wire in self.waiting:
             self.watchers.pop(wire, None)
-        self.chain.close([*self.holders, *self.waiting])
+        self.sessions.close([*self.holders, *self.waiting])
         self.holders, self.waiting = {}, []
 
 
-def press(pressure: Pressure, probe: Wire | None, statement: str, notes: Notes) -> Move | None:
-    """Find pool_mode and pool_size, and let the probe move when that can be forced.
+def probe_pool(contention: Contention, mover: Wire | None, statement: str, findings: Findings) -> Move | None:
+    """Find pool_mode and pool_size, and force a session to move if possible.
 
-    :param probe: the watcher that is asked after its server connection was taken; None when there is none.
-    :returns: what it answered, when it moved.
+    :param mover: the watcher to move; None without one.
+    :param statement: the query to run in it after its server connection was taken; the first column is the pid.
+    :returns: the move of that session; None if it did not move.
     """
-    chain, watchers = pressure.chain, pressure.watchers
+    sessions, watchers = contention.sessions, contention.watchers
     taken, stayed = "", True
     move: Move | None = None
     if len(set(watchers.values())) < len(watchers):
         taken = f"two sessions at a time were served by one server process, {next(iter(watchers.values()))}"
     try:
-        while not chain.is_full and (pid := pressure.add_holder()) is not None:
+        while not sessions.is_full and (pid := contention.add_holder()) is not None:
             if not taken and pid in watchers.values():
-                taken = f"an idle session's server process, {pid}, was given to another session"
-            if move is None and probe is not None and watchers.get(probe) == pid:
-                move = pressure.ask_moved(probe, statement)
-        if not taken and not pressure.no_blocks and pressure.starved:
-            stayed = _stays(pressure)
-        _note_mode(pressure, taken, move, notes, stayed=stayed)
-        _note_size(pressure, bool(taken or pressure.no_blocks), notes)
+                taken = f"an idle session's server process, {pid}, was assigned to another session"
+            if move is None and mover is not None and watchers.get(mover) == pid:
+                move = contention.move(mover, statement)
+        if not taken and not contention.begin_error and contention.exhausted:
+            stayed = _idle_session_stays(contention)
+        _add_mode(contention, taken, move, findings, stayed=stayed)
+        _add_size(contention, bool(taken or contention.begin_error), findings)
     finally:
-        pressure.release()
+        contention.release()
     return move if move and move.before != move.after else None
 
 
-def _stays(pressure: Pressure) -> bool:
-    """Say whether an idle session still has its server connection while another waits for one."""
-    for wire, pid in pressure.watchers.items():
-        move = pressure.ask_moved(wire, _PID)
+def _idle_session_stays(contention: Contention) -> bool:
+    """Return whether an idle session still has its server connection while another session waits for one."""
+    for wire, pid in contention.watchers.items():
+        move = contention.move(wire, _PID)
         return move is not None and move.after == pid
     return False
 
 
-def _note_mode(pressure: Pressure, taken: str, move: Move | None, notes: Notes, *, stayed: bool) -> None:
-    if pressure.no_blocks:
-        notes.certain("pool_mode", "statement", f"BEGIN is refused: {pressure.no_blocks}")
-    elif taken and not pressure.allows_blocks:
-        notes.unknown("pool_mode", f"{taken}, so transaction or statement; no BEGIN was answered: {pressure.limit}")
+def _add_mode(contention: Contention, taken: str, move: Move | None, findings: Findings, *, stayed: bool) -> None:
+    """Add the pool mode.
+
+    :param taken: the observation that sessions share a server process; "" without one.
+    :param stayed: whether an idle session kept its server connection.
+    """
+    if contention.begin_error:
+        findings.certain("pool_mode", "statement", f"BEGIN is refused: {contention.begin_error}")
+    elif taken and not contention.allows_blocks:
+        how = f"{taken}, so transaction or statement; no BEGIN was answered: {contention.limit}"
+        findings.unknown("pool_mode", how)
     elif taken:
-        then = f"; it went on with {move.after}" if move and move.before != move.after else ""
-        notes.certain("pool_mode", "transaction", f"{taken}{then}; transactions are allowed")
+        then = f"; the idle session moved to {move.after}" if move and move.before != move.after else ""
+        findings.certain("pool_mode", "transaction", f"{taken}{then}; transactions are allowed")
     elif not stayed:
-        notes.unknown("pool_mode", f"nothing was shared, {pressure.limit}, and so did an idle one that asked again")
-    elif pressure.holders or pressure.waiting:
-        pids = ", ".join(str(pid) for pid in pressure.watchers.values())
-        how = f"{len(pressure.holders)} further sessions took no server process of an idle session ({pids})"
-        notes.likely("pool_mode", "session", f"{how}; {pressure.limit or 'no more sessions are allowed'}")
+        how = f"no server process was shared, {contention.limit}, and an idle session that sent a query waited, too"
+        findings.unknown("pool_mode", how)
+    elif contention.holders or contention.waiting:
+        pids = ", ".join(str(pid) for pid in contention.watchers.values())
+        how = f"{len(contention.holders)} further sessions did not get a server process of an idle session ({pids})"
+        findings.likely("pool_mode", "session", f"{how}; {contention.limit or 'no more sessions are allowed'}")
     else:
-        notes.unknown("pool_mode", f"no second session could be opened: {pressure.limit}")
+        findings.unknown("pool_mode", f"no second session could be opened: {contention.limit}")
 
 
-def _note_size(pressure: Pressure, shares: bool, notes: Notes) -> None:
-    held = len(pressure.holders) + (0 if shares else len(pressure.watchers))
+def _add_size(contention: Contention, shares: bool, findings: Findings) -> None:
+    """Add the pool size.
+
+    :param shares: whether sessions share server connections, so that watchers hold none.
+    """
+    held = len(contention.holders) + (0 if shares else len(contention.watchers))
     if not held:
-        notes.unknown("pool_size", pressure.limit)
+        findings.unknown("pool_size", contention.limit)
         return
-    if not pressure.limit:
-        notes.certain("pool_size", f"at least {held}", f"{held} were held at a time, and no more were tried")
+    if not contention.limit:
+        how = f"{held} server connections were held at a time, and no more were tried"
+        findings.certain("pool_size", f"at least {held}", how)
         return
-    how = f"{held} were held at a time, and {pressure.limit}"
+    how = f"{held} server connections were held at a time, and {contention.limit}"
     try:
-        found = pressure.in_pool()
-    except TROUBLE:
+        found = contention.in_pool()
+    except PROBE_ERRORS:
         found = None
-    if found == held and pressure.starved:
-        notes.likely("pool_size", str(held), f"{how}; nobody else had one")
+    if found == held and contention.exhausted:
+        findings.likely("pool_size", str(held), f"{how}; other clients had none")
     else:
-        notes.certain("pool_size", f"at least {held}", f"{how}; others may have had some")
+        findings.certain("pool_size", f"at least {held}", f"{how}; other clients may have had some")

@@ -1,4 +1,4 @@
-"""The order in which things are tried, within one deadline."""
+"""Recognition: the probes in their order, within one deadline."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.errors import TimedOutError, UsageError
-from harness.recognition.chain import Chain
-from harness.recognition.console import ask_console
-from harness.recognition.direct_probe import reach
-from harness.recognition.findings import PARAMETERS, TROUBLE, Notes, Recognition
+from harness.recognition.console_probe import probe_console
+from harness.recognition.direct_probe import probe_direct
+from harness.recognition.findings import PARAMETERS, PROBE_ERRORS, Findings, Recognition
 from harness.recognition.login_probe import (
-    look_at_login,
-    look_at_other_products,
-    look_at_product,
-    look_at_tls,
-    look_for_pgpool,
+    probe_authentication,
+    probe_other_products,
+    probe_pgpool,
+    probe_product,
+    probe_tls,
 )
-from harness.recognition.parameters import (
+from harness.recognition.parameter_probe import (
     STATEMENT,
     STAYS_ON_OLD_PGBOUNCER,
-    Tried,
+    ParameterSession,
+    add_parameter_findings,
     log_in_with_parameters,
-    note_bounds,
-    note_parameters,
+    version_bounds,
 )
-from harness.recognition.pool_probe import Move, Pressure, press
-from harness.recognition.server import Served, ask_about, judge_pooler, look_at_direct, note_server, sees_reuse
-from harness.recognition.statements import look_at_statements
+from harness.recognition.pool_probe import Contention, Move, probe_pool
+from harness.recognition.route import find_route
+from harness.recognition.server import (
+    ServedSession,
+    add_server_findings,
+    judge_pooler,
+    observe_reuse,
+    served_session,
+)
+from harness.recognition.sessions import Sessions
+from harness.recognition.statement_probe import probe_statements
 from harness.recognition.versions import AFTER_NEGOTIATION, AFTER_TRACKING, narrowed
 from harness.redaction import Redactor
 from harness.wire import Deadline
@@ -39,13 +46,15 @@ if TYPE_CHECKING:
     from harness.database import Endpoint
     from harness.wire import Wire
 
-#: fewer sessions cannot show a share: two that watch, and one that holds
+#: sharing shows with two watchers and one holder at least
 LEAST_CONNECTIONS = 3
-#: kept back from the deadline for rolling back and leaving
-_FAREWELL_S = 0.6
-_SIDE_CONNECTIONS = 3
-#: how long the second session may take, if the first was fast; it waits where one is all that the pool has
-_SECOND_S = 1.0
+#: reserved within the deadline for rolling back and closing
+_CLOSING_S = 0.6
+#: the limit of sessions at the direct address, and at the console
+_OTHER_CONNECTIONS = 3
+#: the minimum timeout of the second session, which has to wait if the pool has a single server connection
+_SECOND_SESSION_S = 1.0
+#: on a slow server: this many times the duration of the first session
 _SLOWNESS = 4
 _PARAMETER_FACTS = tuple(f"parameter.{name}" for name in PARAMETERS)
 
@@ -59,169 +68,210 @@ def recognise(
     most_connections: int = 12,
     redactor: Redactor | None = None,
 ) -> Recognition:
-    """Find out what is between a client and PostgreSQL.
+    """Find what is between a client and PostgreSQL.
 
-    :param chain: how the application connects, as an endpoint or as a connection string of libpq.
-    :param direct: PostgreSQL itself, when there is a way to it.
-    :param console: PgBouncer's admin console (dbname=pgbouncer), when there is a way to it.
-    :param deadline_s: seconds for everything; what was not found by then is unknown.
-    :param most_connections: how many sessions may be open through the chain at a time.
-    :param redactor: learns the passwords, and takes them out of everything that is returned or raised.
-    :returns: a finding for each fact; one that could not be forced is unknown, and says why.
-    :raises UsageError: for limits in which nothing can be found. :raises ConfigError: for no connection string.
-    :raises DatabaseError: :raises TimedOutError: when the chain cannot be logged in to at all.
+    :param chain: the application's endpoint, or its connection string for libpq.
+    :param direct: PostgreSQL itself, if it is reachable.
+    :param console: PgBouncer's admin console (dbname=pgbouncer), if it is reachable.
+    :param deadline_s: seconds for all probes; facts that are not found by then are unknown.
+    :param most_connections: the limit of sessions through the chain at the same time.
+    :param redactor: learns the passwords, and removes them from findings and errors.
+    :returns: a finding for each fact; an unknown one has the reason.
+    :raises UsageError: for limits that allow no recognition. :raises ConfigError: for an invalid connection string.
+    :raises DatabaseError: :raises TimedOutError: when the login to the chain fails.
     """
     if deadline_s <= 0 or most_connections < LEAST_CONNECTIONS:
         raise UsageError(
             f"found a deadline of {deadline_s:g} s and {most_connections} connections, "
-            f"needed more than 0 s and at least {LEAST_CONNECTIONS}"
+            f"expected more than 0 s and at least {LEAST_CONNECTIONS} connections"
         )
     began = time.monotonic()
-    deadline = Deadline(max(deadline_s - _FAREWELL_S, deadline_s / 2))
+    deadline = Deadline(max(deadline_s - _CLOSING_S, deadline_s / 2))
     redactor = redactor or Redactor()
-    notes = Notes(redactor)
-    route = reach(chain, deadline, redactor, "the connection")
-    with Chain(route, deadline, most_connections) as sessions:
-        why_not = _look(sessions, notes, redactor, direct, console)
-    findings = notes.findings(why_not)
-    return Recognition(findings=findings, elapsed_ms=round((time.monotonic() - began) * 1000, 1))
+    findings = Findings(redactor)
+    route = find_route(chain, deadline, redactor, "the connection")
+    with Sessions(route, deadline, most_connections) as sessions:
+        reason = _probe(sessions, findings, redactor, direct, console)
+    completed = findings.completed(reason)
+    return Recognition(findings=completed, elapsed_ms=round((time.monotonic() - began) * 1000, 1))
 
 
-def _look(
-    chain: Chain, notes: Notes, redactor: Redactor, direct: Endpoint | str | None, console: Endpoint | str | None
+def _probe(
+    chain: Sessions,
+    findings: Findings,
+    redactor: Redactor,
+    direct: Endpoint | str | None,
+    console: Endpoint | str | None,
 ) -> str:
-    """Try everything, and return why whatever is still unknown then is."""
+    """Run all probes.
+
+    :returns: the reason for facts that are still unknown.
+    """
     bounds: list[str] = []
-    with _going_on(notes, "tls_client"):
-        look_at_tls(chain, notes, "tls_client")
-    with _going_on(notes, "authentication"):
-        look_at_login(chain, notes, "authentication")
-    with _going_on(notes):
-        bounds += look_at_product(chain, notes)
+    with _unknown_on_error(findings, "tls_client"):
+        probe_tls(chain, findings, "tls_client")
+    with _unknown_on_error(findings, "authentication"):
+        probe_authentication(chain, findings, "authentication")
+    with _unknown_on_error(findings):
+        bounds += probe_product(chain, findings)
     opened: list[Wire] = []
-    served: list[Served] = []
+    served: list[ServedSession] = []
     began = time.monotonic()
-    with _going_on(notes, "pooler"):
+    with _unknown_on_error(findings, "pooler"):
         opened.append(chain.open())
-        served.append(ask_about(opened[0]))
-    took_s = time.monotonic() - began
+        served.append(served_session(opened[0]))
+    usual_s = time.monotonic() - began
     if not served:
-        what = "its first query failed" if opened else "a raw login did not succeed"
-        return f"libpq logged in, and {what}: {notes.how('pooler')}"
+        failure = "its first query failed" if opened else "a raw login failed"
+        return f"libpq logged in, but {failure}: {findings.how('pooler')}"
     plain = opened[0]
-    note_server(served[0], notes)
-    is_old = notes.value("product") == "PgBouncer" and not set(AFTER_NEGOTIATION) & set(bounds)
-    except_for = STAYS_ON_OLD_PGBOUNCER if is_old else ()
-    tried = _try_parameters(chain, plain, served, notes, except_for, max(_SECOND_S, took_s * _SLOWNESS))
-    bounds += note_bounds(tried) if tried is not None else []
-    came_from = ""
+    add_server_findings(served[0], findings)
+    is_old = findings.value("product") == "PgBouncer" and not set(AFTER_NEGOTIATION) & set(bounds)
+    omitted = STAYS_ON_OLD_PGBOUNCER if is_old else ()
+    second = _open_second(chain, plain, served, findings, omitted, max(_SECOND_SESSION_S, usual_s * _SLOWNESS))
+    bounds += version_bounds(second) if second is not None else []
+    direct_from = ""
     if direct is not None:
-        with _going_on(notes, "direct", "same_server"), _side(direct, chain, redactor, "the direct address") as side:
-            came_from = look_at_direct(served[0], side, notes)
-            look_at_login(side, notes, "direct_authentication")
-            look_at_tls(side, notes, "direct_tls")
-    _note_pooler(chain, plain, served, came_from, notes)
+        with (
+            _unknown_on_error(findings, "direct", "same_server"),
+            _other_sessions(direct, chain, redactor, "the direct address") as direct_sessions,
+        ):
+            direct_from = probe_direct(served[0], direct_sessions, findings)
+            probe_authentication(direct_sessions, findings, "direct_authentication")
+            probe_tls(direct_sessions, findings, "direct_tls")
+    _probe_pooler(chain, plain, served, direct_from, findings)
     if console is not None:
-        with _going_on(notes), _side(console, chain, redactor, "the console") as side:
-            ask_console(side, chain, served[0].pid, notes)
-    _under_pressure(chain, plain, served, tried, notes, usual_s=took_s)
-    with _going_on(notes, "product"):
-        look_at_other_products(chain, notes)
-    if notes.value("product") == "PgBouncer":
-        bounds += AFTER_TRACKING if notes.value("prepared_statements") == "tracked" else []
-        notes.likely(
+        with (
+            _unknown_on_error(findings),
+            _other_sessions(console, chain, redactor, "the console") as console_sessions,
+        ):
+            probe_console(console_sessions, chain, served[0].pid, findings)
+    _probe_contention(chain, plain, served, second, findings, usual_s=usual_s)
+    with _unknown_on_error(findings, "product"):
+        probe_other_products(chain, findings)
+    if findings.value("product") == "PgBouncer":
+        bounds += AFTER_TRACKING if findings.value("prepared_statements") == "tracked" else []
+        findings.likely(
             "version",
             narrowed(bounds),
-            "which startup parameters and protocols it knows: " + ", ".join(dict.fromkeys(bounds)),
+            "the startup parameters and protocols that it supports: " + ", ".join(dict.fromkeys(bounds)),
         )
-    return "nothing that was tried tells"
+    return "no probe shows it"
 
 
 @contextmanager
-def _going_on(notes: Notes, *facts: str) -> Iterator[None]:
-    """Let what fails be unknown, for the reason that it failed for, and go on."""
+def _unknown_on_error(findings: Findings, *facts: str) -> Iterator[None]:
+    """Add the error of a probe as the reason why its facts are unknown, and continue."""
     try:
         yield
-    except TROUBLE as error:
+    except PROBE_ERRORS as error:
         for fact in facts:
-            notes.unknown(fact, str(error).splitlines()[0])
+            findings.unknown(fact, str(error).splitlines()[0])
     except (ValueError, LookupError):
         for fact in facts:
-            notes.unknown(fact, "the answer is not what PostgreSQL would have answered")
+            findings.unknown(fact, "the answer differs from PostgreSQL's")
 
 
 @contextmanager
-def _side(target: Endpoint | str, chain: Chain, redactor: Redactor, name: str) -> Iterator[Chain]:
-    """Open sessions to another address, within the same deadline."""
-    with Chain(reach(target, chain.deadline, redactor, name), chain.deadline, _SIDE_CONNECTIONS) as side:
-        yield side
+def _other_sessions(target: Endpoint | str, chain: Sessions, redactor: Redactor, name: str) -> Iterator[Sessions]:
+    """Open sessions to another address, within the deadline of the chain's.
+
+    :param name: of the address, for error messages.
+    """
+    route = find_route(target, chain.deadline, redactor, name)
+    with Sessions(route, chain.deadline, _OTHER_CONNECTIONS) as sessions:
+        yield sessions
 
 
-def _try_parameters(
-    chain: Chain, plain: Wire, served: list[Served], notes: Notes, except_for: tuple[str, ...], patience_s: float
-) -> Tried | None:
-    """Open the second session, the one with parameters; without any when they cannot be tried."""
-    usual, chain.deadline = chain.deadline, chain.deadline.within(patience_s)
-    found: list[Tried] = []
+def _open_second(
+    chain: Sessions,
+    plain: Wire,
+    served: list[ServedSession],
+    findings: Findings,
+    omitted: tuple[str, ...],
+    timeout_s: float,
+) -> ParameterSession | None:
+    """Open the second session, with startup parameters; without them if they cannot be tried.
+
+    :param plain: the first session.
+    :param served: receives the second session.
+    :param omitted: parameters that are not requested.
+    :returns: the session with parameters; None without one.
+    """
+    usual, chain.deadline = chain.deadline, chain.deadline.within(timeout_s)
+    found: list[ParameterSession] = []
     try:
-        with _going_on(notes, *_PARAMETER_FACTS):
+        with _unknown_on_error(findings, *_PARAMETER_FACTS):
             try:
-                found.append(log_in_with_parameters(chain, plain, except_for=except_for))
+                found.append(log_in_with_parameters(chain, plain, omitted=omitted))
             except TimedOutError:
-                why = f"a second session was not answered within {patience_s:.1f} s, while the first was idle"
-                raise TimedOutError(why) from None
-        with _going_on(notes):
-            served.append(ask_about(found[0].session if found else chain.open()))
+                reason = f"a second session was not answered within {timeout_s:.1f} s, while the first was idle"
+                raise TimedOutError(reason) from None
+        with _unknown_on_error(findings):
+            served.append(served_session(found[0].wire if found else chain.open()))
     finally:
         chain.deadline = plain.deadline = usual
-    for each in found:
-        each.session.deadline = usual
+    for session in found:
+        session.wire.deadline = usual
     return found[0] if found else None
 
 
-def _note_pooler(chain: Chain, plain: Wire, served: list[Served], direct_from: str, notes: Notes) -> None:
+def _probe_pooler(
+    chain: Sessions, plain: Wire, served: list[ServedSession], direct_from: str, findings: Findings
+) -> None:
+    """Find whether a pooler is in the chain.
+
+    :param direct_from: the client address that the server sees for a direct session; "" if unknown.
+    """
     judged, is_certain, how = judge_pooler(served)
     if not is_certain:
-        # some poolers tell the server's own pid, and show only when they name themselves or use a connection again
-        with _going_on(notes):
-            if look_for_pgpool(plain, notes):
-                notes.certain("pooler", "yes", notes.how("product"))
+        # some poolers announce the server's pid; only their own statements, or the reuse of a connection, show them
+        with _unknown_on_error(findings):
+            if probe_pgpool(plain, findings):
+                findings.certain("pooler", "yes", findings.how("product"))
                 return
-        with _going_on(notes):
-            if again := sees_reuse(chain):
-                notes.certain("pooler", "yes", again)
+        with _unknown_on_error(findings):
+            if reuse := observe_reuse(chain):
+                findings.certain("pooler", "yes", reuse)
                 return
         chain_from = served[0].client_address
         if direct_from and chain_from != direct_from:
-            notes.likely("pooler", "yes", f"the server sees it come from {chain_from}, and us from {direct_from}")
+            how = f"the server sees the chain come from {chain_from}, and a direct session from {direct_from}"
+            findings.likely("pooler", "yes", how)
             return
     if not judged:
-        notes.unknown("pooler", how)
+        findings.unknown("pooler", how)
     elif is_certain:
-        notes.certain("pooler", judged, how)
+        findings.certain("pooler", judged, how)
     else:
-        notes.likely("pooler", judged, how)
+        findings.likely("pooler", judged, how)
 
 
-def _under_pressure(
-    chain: Chain, plain: Wire, served: list[Served], tried: Tried | None, notes: Notes, *, usual_s: float
+def _probe_contention(
+    chain: Sessions,
+    plain: Wire,
+    served: list[ServedSession],
+    second: ParameterSession | None,
+    findings: Findings,
+    *,
+    usual_s: float,
 ) -> None:
-    """Find what only shows when sessions compete for server connections."""
+    """Run the probes that need sessions to compete for server connections: pool, parameters, statements."""
     watchers = {plain: served[0].pid}
-    if tried is not None:
-        watchers[tried.session] = tried.pid
-    pressure = Pressure(chain, watchers, usual_s)
+    if second is not None:
+        watchers[second.wire] = second.pid
+    contention = Contention(chain, watchers, usual_s)
     moves: list[Move | None] = []
-    if notes.value("pooler") == "no":
+    if findings.value("pooler") == "no":
         for fact in ("pool_mode", "pool_size"):
-            note = notes.certain if notes.is_certain("pooler") else notes.likely
-            note(fact, "none", "there is no pooler")
+            add = findings.certain if findings.is_certain("pooler") else findings.likely
+            add(fact, "none", "the chain has no pooler")
     else:
-        with _going_on(notes, "pool_mode", "pool_size"):
-            moves.append(press(pressure, tried.session if tried is not None else None, STATEMENT, notes))
-    mode = notes.value("pool_mode")
-    if tried is not None:
-        note_parameters(tried, moves[0] if moves else None, mode, notes)
-        chain.close([tried.session])
-    with _going_on(notes, "prepared_statements"):
-        look_at_statements(plain if plain in chain.sessions else chain.open(), pressure, mode, notes)
+        with _unknown_on_error(findings, "pool_mode", "pool_size"):
+            moves.append(probe_pool(contention, second.wire if second is not None else None, STATEMENT, findings))
+    mode = findings.value("pool_mode")
+    if second is not None:
+        add_parameter_findings(second, moves[0] if moves else None, mode, findings)
+        chain.close([second.wire])
+    with _unknown_on_error(findings, "prepared_statements"):
+        probe_statements(plain if plain in chain.opened else chain.open(), contention, mode, findings)

@@ -1,11 +1,11 @@
-"""What a PgBouncer that does not say its version knows, and since when (https://www.pgbouncer.org/changelog.html)."""
+"""Bounds of PgBouncer's version, from the features it supports (https://www.pgbouncer.org/changelog.html)."""
 
 from __future__ import annotations
 
 AFTER_OPTIONS = [">= 1.20"]
 BEFORE_OPTIONS = ["< 1.20"]
 AFTER_TRACKING = [">= 1.21"]
-#: replication as a startup parameter; an answer to a protocol version that it does not know (pull request 1007)
+#: replication as a startup parameter; negotiation of an unknown protocol version (pull request 1007)
 AFTER_NEGOTIATION = [">= 1.23"]
 BEFORE_NEGOTIATION = ["< 1.23"]
 AFTER_DIRECT_TLS = [">= 1.25"]
@@ -13,12 +13,12 @@ BEFORE_DIRECT_TLS = ["< 1.25"]
 
 
 def narrowed(bounds: list[str]) -> str:
-    """Return the narrowest of several bounds, such as ">= 1.20, < 1.23"; "" when there are none, or they disagree."""
-    lower = max((_number(each) for each in bounds if each.startswith(">=")), default=None)
-    upper = min((_number(each) for each in bounds if each.startswith("<")), default=None)
+    """Return the range within all bounds, such as ">= 1.20, < 1.23"; "" without bounds, or if they conflict."""
+    lower = max((_number(bound) for bound in bounds if bound.startswith(">=")), default=None)
+    upper = min((_number(bound) for bound in bounds if bound.startswith("<")), default=None)
     if lower and upper and lower >= upper:
         return ""
-    texts = [f"{sign} {bound[0]}.{bound[1]}" for sign, bound in ((">=", lower), ("<", upper)) if bound]
+    texts = [f"{sign} {number[0]}.{number[1]}" for sign, number in ((">=", lower), ("<", upper)) if number]
     return ", ".join(texts)
 
 

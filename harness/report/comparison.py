@@ -1,7 +1,7 @@
-"""Two environments compared field by field, and what that lets anybody say about production.
+"""Compare two environments field by field, and say what the result means for evidence about production.
 
-`yes` is the strongest word of the STG-01 table, so it is given for nothing but equality: of everything that is
-declared of production, and of what decides how a pooler treats an audited write.
+`yes` is the strongest word of the STG-01 table. It requires equality of everything that is declared of production and
+of everything that decides how a pooler treats an audited write.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
 Sameness = Literal["same", "differs", "unknown"]
 Match = Literal["yes", "partial", "no"]
 
-#: what is compared, gravest first, and what hangs on it
+#: the fields that are compared, most serious first, each with the consequence of a difference
 FIELDS: dict[str, str] = {
-    "chain": "a write passes other servers on its way",
-    "pooler": "state of a session either survives between transactions or may not",
-    "product": "another product keeps and resets other state of a session",
-    "pool_mode": "the mode decides what one client leaves for the next on a server connection",
+    "chain": "a write passes through other servers",
+    "pooler": "session state may survive between transactions in one and not in the other",
+    "product": "poolers differ in the session state that they keep and reset",
+    "pool_mode": "the mode decides which session state a client leaves to the next one on a server connection",
     "prepared_statements": "repeated statements are treated differently",
-    "max_prepared_statements": "repeated statements may be tracked in one and break in the other",
+    "max_prepared_statements": "repeated statements may be tracked in one and fail in the other",
     "prepare": "the client sends repeated statements differently",
     "pool_size": "clients share server connections more often in one than in the other",
     "version": "releases of a pooler differ in what they reset and track",
-    "server_version": "releases of the server differ in what triggers and functions do",
+    "server_version": "releases of PostgreSQL differ in what triggers and functions do",
     "session_replication_role": "it decides whether capture triggers fire at all",
-    "synchronous_commit": "it decides what a crash may take from the trail",
+    "synchronous_commit": "it decides which commits a crash may remove from the trail",
     "default_transaction_isolation": "concurrent writes see different rows",
     "max_prepared_transactions": "two-phase commits are possible in one and refused in the other",
-    "idle_in_transaction_session_timeout": "a transaction that waits is ended at another time",
-    "statement_timeout": "a long write is cancelled at another time",
+    "idle_in_transaction_session_timeout": "the server ends an idle transaction at another time",
+    "statement_timeout": "the server cancels a long write at another time",
     "TimeZone": "times that are written as text differ",
 }
 
+#: with a difference in one of these, evidence does not apply to production at all
 _DECISIVE = ("chain", "pooler", "product", "pool_mode")
 _ALWAYS_NEEDED = (
     *("chain", "server_version"),
@@ -57,7 +58,7 @@ _NO_POOLER = {
 _UNKNOWN = re.compile(r"(unknown\b.*|not run\b.*|\?+|)", re.IGNORECASE | re.DOTALL)
 _BOUND = re.compile(r"(>=|<=|>|<|at least|at most)\s*([0-9]{1,9}(?:\.[0-9]{1,9})*)", re.IGNORECASE)
 _BOUNDS = re.compile(rf"{_BOUND.pattern}(?:\s*(?:,|and)?\s*{_BOUND.pattern})*", re.IGNORECASE)
-#: what else is no exact value: `~> 1.24`, `^1`, `about 20`, `1.24.x`, `1.24+`, `17 or later`
+#: other values that are not exact: `~> 1.24`, `^1`, `about 20`, `1.24.x`, `1.24+`, `17 or later`
 _LOOSE = re.compile(
     r"(?:~|\^|>|<|=|about\b|around\b).*|[0-9][0-9.]*(?:\.[x*]|\+|\s+or (?:later|newer|more))", re.IGNORECASE
 )
@@ -68,22 +69,22 @@ _LONGEST_VALUE = 120
 
 
 class FieldComparison(Struct, frozen=True, kw_only=True):
-    """One field in both environments; a value that is not known is ""."""
+    """One field in both environments; an unknown value is ""."""
 
     field: str
     here: str
     there: str
     verdict: Sameness
-    #: what an unknown is likely to come to
+    #: why the verdict is unknown although both values are known
     note: str = ""
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """Every field that was compared, gravest first, and what they come to."""
+    """Every field that was compared, most serious first, and the result."""
 
     fields: tuple[FieldComparison, ...]
     matches: Match
-    #: why, in plain sentences; the values in it are from outside and are escaped where it is printed
+    #: the reasons, in plain sentences; it holds values from outside, so it must be escaped when it is printed
     paragraph: str
     #: fields that are known here, and that nothing is declared about
     undeclared: tuple[str, ...] = ()
@@ -97,17 +98,19 @@ def compare(
     names: tuple[str, str] = ("staging", "production"),
     declared_by: str = "",
 ) -> Comparison:
-    """Compare an environment with what is declared of production.
+    """Compare an environment with the declaration of production.
 
-    Both map names of :data:`FIELDS`, or of other settings, to values. Where one of them has no `chain`, it is told
-    from `pooler` (yes or no). What only `here` knows is compared where a match needs it, else listed as undeclared.
+    Both arguments map names of :data:`FIELDS`, or of other settings, to values. If one of them has no `chain`, both get
+    one from their `pooler` (yes or no). A field that only `here` has is compared if a match needs it; otherwise it is
+    listed as undeclared.
 
-    `no`: chain, pooler, product or pool mode differ. `yes`: host-class evidence, and all compared fields known in
-    both and the same; these are at least chain and server version, and where there is a pooler its product, mode,
-    pool size and prepared statements. Everything else is `partial`, and CI-class evidence is never more than that.
+    The result is `no` if chain, pooler, product or pool mode differ. It is `yes` for host-class evidence if all
+    compared fields are known in both environments and the same. The compared fields include at least chain and server
+    version and, if there is a pooler, its product, mode, pool size and prepared statements. Every other result is
+    `partial`, and CI-class evidence never gets more.
 
-    :param names: what the two are called in the paragraph.
-    :param declared_by: who says what production is; those who run it where nobody is named.
+    :param names: what the paragraph calls the two environments.
+    :param declared_by: the source of the values of production; its operators if empty.
     """
     here, production = _with_chains(here, production)
     needed = {*_ALWAYS_NEEDED, *(() if _no_pooler(here) and _no_pooler(production) else _NEEDED_WITH_POOLER)}
@@ -127,10 +130,10 @@ def compare(
 
 
 def _with_chains(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return both with their chains in the same words: as each tells it, or both as their `pooler` tells it."""
+    """Return both sides with comparable chains: their own, or both derived from `pooler`."""
     sides = (dict(here), dict(there))
-    told = {"yes": "with a pooler", "no": "direct"}
-    derived = [told.get(side.get("pooler", "").strip().lower(), "") for side in sides]
+    chains = {"yes": "with a pooler", "no": "direct"}
+    derived = [chains.get(side.get("pooler", "").strip().lower(), "") for side in sides]
     if not all(_known(side.get("chain", "")) for side in sides) and all(derived):
         for side, chain in zip(sides, derived, strict=True):
             side["chain"] = chain
@@ -142,9 +145,9 @@ def _no_pooler(side: Mapping[str, str]) -> bool:
 
 
 def _matches(fields: Sequence[FieldComparison], evidence_class: EvidenceClass) -> Match:
-    if any(each.verdict == "differs" and each.field in _DECISIVE for each in fields):
+    if any(compared.verdict == "differs" and compared.field in _DECISIVE for compared in fields):
         return "no"
-    if evidence_class is EvidenceClass.HOST and all(each.verdict == "same" for each in fields):
+    if evidence_class is EvidenceClass.HOST and all(compared.verdict == "same" for compared in fields):
         return "yes"
     return "partial"
 
@@ -166,25 +169,25 @@ def _judge(name: str, here: str, there: str) -> tuple[Sameness, str]:
     values = (" ".join(here.split()), " ".join(there.split()))
     loose = [value for value in values if _BOUNDS.fullmatch(value) or _LOOSE.fullmatch(value)]
     if len(loose) == len(values):
-        return "unknown", "neither is an exact value"
+        return "unknown", "neither value is exact"
     if loose:
         exact = values[0] if loose[0] == values[1] else values[1]
         return _against_bound(loose[0], exact)
     first, second = (_exact(name, value) for value in values)
     if first == second:
         return "same", ""
-    if name in _VERSIONS and _one_says_less(first, second):
-        return "unknown", "likely compatible: one names the release less exactly than the other"
+    if name in _VERSIONS and _is_prefix(first, second):
+        return "unknown", "likely compatible: one of the versions is less exact"
     return "differs", ""
 
 
 def _against_bound(bound: str, exact: str) -> tuple[Sameness, str]:
-    """A bound is never the same as a value; it may still rule one out."""
+    """Compare a bound with an exact value. They are never the same, but the bound may rule the value out."""
     number = _NUMBERS.search(exact)
     if not _BOUNDS.fullmatch(bound) or number is None:
-        return "unknown", f"{_short(bound)} is no exact value"
+        return "unknown", f"{_short(bound)} is not an exact value"
     if all(_satisfies(number[0], sign.lower(), limit) for sign, limit in _BOUND.findall(bound)):
-        return "unknown", f"likely compatible: {_short(bound)} admits {number[0]}"
+        return "unknown", f"likely compatible: {_short(bound)} includes {number[0]}"
     return "differs", ""
 
 
@@ -203,14 +206,14 @@ def _satisfies(number: str, sign: str, limit: str) -> bool:
             return left < right
 
 
-def _one_says_less(first: str, second: str) -> bool:
-    """Say whether one version begins with all of the other: 17 and 17.5."""
+def _is_prefix(first: str, second: str) -> bool:
+    """Return whether one version begins with all parts of the other, such as 17 and 17.5."""
     shorter, longer = sorted((first, second), key=len)
     return longer.startswith(f"{shorter}.")
 
 
 def _exact(name: str, value: str) -> str:
-    """Return a value in the form that equals mean the same in."""
+    """Return a value in a form in which equal values are spelled the same."""
     if name in _VERSIONS:
         # servers add their packaging: 17.5 (Debian 17.5-1.pgdg120+1)
         found = re.search(r"[0-9][0-9A-Za-z.]*", value)
@@ -229,10 +232,8 @@ def _known(value: str) -> bool:
 
 def _sameness(fields: Sequence[FieldComparison], names: tuple[str, str], declared_by: str) -> str:
     here, there = names
-    return (
-        f"By the declaration of {declared_by or f'those who run {there}'}, {here} is the same as {there} in "
-        f"{_listed([each.field for each in fields])}."
-    )
+    same = _listed([compared.field for compared in fields])
+    return f"According to {declared_by or f'the operators of {there}'}, {here} has the same {same} as {there}."
 
 
 def _paragraph(
@@ -243,53 +244,53 @@ def _paragraph(
     undeclared: Sequence[str],
 ) -> str:
     here, there = names
-    told = [_source(evidence_class, here, there)]
-    if same := [f"{each.field} ({_short(each.here)})" for each in fields if each.verdict == "same"]:
-        told.append(f"The same in both: {_listed(same)}.")
-    told += [_difference(each, here, there) for each in fields if each.verdict == "differs"]
-    if unknown := [_gap(each, here, there) for each in fields if each.verdict == "unknown"]:
-        told.append(f"Unknown: {'; '.join(unknown)}.")
+    sentences = [_source(evidence_class, here, there)]
+    if same := [f"{compared.field} ({_short(compared.here)})" for compared in fields if compared.verdict == "same"]:
+        sentences.append(f"The same in both: {_listed(same)}.")
+    sentences += [_difference(compared, here, there) for compared in fields if compared.verdict == "differs"]
+    if unknown := [_gap(compared, here, there) for compared in fields if compared.verdict == "unknown"]:
+        sentences.append(f"Unknown: {'; '.join(unknown)}.")
     if undeclared:
-        told.append(f"Not compared, since nothing is declared of it for {there}: {_listed(undeclared)}.")
-    told += _consequences(fields, matches, here, there)
-    return " ".join(told)
+        sentences.append(f"Not compared, because {there} declares no value: {_listed(undeclared)}.")
+    return " ".join(sentences + _consequences(fields, matches, here, there))
 
 
 def _source(evidence_class: EvidenceClass, here: str, there: str) -> str:
     if evidence_class is EvidenceClass.HOST:
         return f"Host-class evidence: {here} was compared with what is declared of {there}."
     return (
-        f"CI-class evidence: the harness stood {here} up itself, so it can show a class of topology, and never that "
-        f"it is {there}."
+        f"CI-class evidence: the harness started {here} itself, so it can show a class of topology, but never that "
+        f"{here} is {there}."
     )
 
 
-def _difference(each: FieldComparison, here: str, there: str) -> str:
-    why = FIELDS.get(each.field, "what depends on it may differ")
-    return f"{each.field} is {_short(each.here)} in {here} and {_short(each.there)} in {there}: {why}."
+def _difference(compared: FieldComparison, here: str, there: str) -> str:
+    consequence = FIELDS.get(compared.field, "behaviour that depends on it may differ")
+    values = f"{_short(compared.here)} in {here} and {_short(compared.there)} in {there}"
+    return f"{compared.field} is {values}: {consequence}."
 
 
-def _gap(each: FieldComparison, here: str, there: str) -> str:
-    told = [
-        f"{name} has {_short(value)}" if value else f"that of {name} is not known"
-        for name, value in ((here, each.here), (there, each.there))
-    ]
-    note = f" ({each.note})" if each.note else ""
-    return f"{each.field}, where {told[0]} and {told[1]}{note}"
+def _gap(compared: FieldComparison, here: str, there: str) -> str:
+    values = ", ".join(
+        f"{name}: {_short(value) or 'unknown'}" for name, value in ((here, compared.here), (there, compared.there))
+    )
+    note = f"; {compared.note}" if compared.note else ""
+    return f"{compared.field} ({values}{note})"
 
 
 def _consequences(fields: Sequence[FieldComparison], matches: Match, here: str, there: str) -> list[str]:
     if matches == "no":
-        decisive = [each.field for each in fields if each.verdict == "differs" and each.field in _DECISIVE]
-        other = _listed(decisive)
-        return [f"With another {other}, what {here} shows is no evidence of how {there} treats an audited write."]
-    verdicts = {each.verdict for each in fields}
-    told = []
+        differing = [compared.field for compared in fields if compared.verdict == "differs"]
+        decisive = [field for field in differing if field in _DECISIVE]
+        differ = f"{_listed(decisive)} {'differ' if len(decisive) > 1 else 'differs'}"
+        return [f"Because {differ}, evidence from {here} does not show how {there} treats an audited write."]
+    verdicts = {compared.verdict for compared in fields}
+    sentences = []
     if "differs" in verdicts:
-        told.append(f"What was shown in {here} holds in {there} only as far as it does not hang on what differs.")
+        sentences.append(f"Evidence from {here} applies to {there} only where it does not depend on a difference.")
     if "unknown" in verdicts:
-        told.append("The evidence says nothing about what hangs on the unknown.")
-    return told
+        sentences.append("The evidence does not cover behaviour that depends on an unknown value.")
+    return sentences
 
 
 def _listed(values: Sequence[str]) -> str:

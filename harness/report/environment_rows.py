@@ -1,4 +1,4 @@
-"""The STG-01 rows of environments that an operator named: recognised, and compared with what production is."""
+"""The STG-01 rows of an operator's environments: recognised, and compared with what production is declared to be."""
 
 from __future__ import annotations
 
@@ -17,56 +17,37 @@ if TYPE_CHECKING:
 
     from harness.report.evidence import Evidence
 
-_SANDBOX = "no SQL sandbox: what the harness wrote was committed; a test sandbox never stands for production"
-_NOBODY = "nobody has verified this environment with this code"
+_SANDBOX = "no SQL sandbox: the harness commits what it writes; a test sandbox is not evidence about production"
+_NOT_VERIFIED = "no run of this code verified this environment"
 
 
 def environment_row(
     evidence: Evidence, name: str, reports: Path, compared: Mapping[str, str]
 ) -> tuple[TopologyRow, Comparison | None]:
-    """Return the row of an environment, and what comparing it with production came to.
+    """Return the row of an environment and its comparison with production; None if no run reached it.
 
-    :param compared: environments to the one each is compared with.
+    :param reports: the folder of the report; the link to the run is relative to it.
+    :param compared: for each environment, the environment that it is compared with; "" for what is declared of
+        production.
     """
     found, record = evidence.environments.get(name), evidence.records.get(name)
-    command = f"python -m harness verify --environment {name}"
     if found is None or record is None or not found.reached:
-        why = f"not reached: {found.reason}" if found else _NOBODY
-        nothing = TopologyRow(
-            environment=name,
-            evidence_class=EvidenceClass.HOST,
-            chain=f"Not run: {why}",
-            pooler_product="Not run",
-            pool_mode="Not run",
-            pools="Not run",
-            prepare_policy="Not run",
-            sandbox_note=_SANDBOX,
-            matches_prod="no",
-            rationale=f"Nothing is shown about this environment: {why}.",
-            command=command,
-            run_id="",
-            run_link="",
-            engine="",
-            origins=(),
-            ready_ms=0.0,
-        )
-        return nothing, None
-    comparison = _compared(evidence, found, compared)
-    pooler = _value(found, "pooler", "unknown")
-    no_pooler = pooler == "no"
+        return _not_run(name, f"not reached: {found.reason}" if found else _NOT_VERIFIED), None
+    comparison = _compared(evidence, found, compared.get(name, ""))
+    has_pooler = _value(found, "pooler", "unknown") != "no"
     product = f"{_value(found, 'product', 'unknown')} {_value(found, 'version', '')}".strip()
     row = TopologyRow(
         environment=name,
         evidence_class=EvidenceClass.HOST,
         chain=_chain(found),
-        pooler_product="none" if no_pooler else product,
-        pool_mode="none: no pooler" if no_pooler else _value(found, "pool_mode", "unknown"),
+        pooler_product=product if has_pooler else "none",
+        pool_mode=_value(found, "pool_mode", "unknown") if has_pooler else "none: no pooler",
         pools=found.pools or "not stated by the operator",
         prepare_policy=str(found.prepare) if found.prepare else "not stated by the operator",
         sandbox_note=_SANDBOX,
         matches_prod=comparison.matches,
         rationale=comparison.paragraph,
-        command=command,
+        command=_command(name),
         run_id=record.run_id,
         run_link=os.path.relpath(evidence.folders[record.run_id] / "run.json", reports),
         engine="attached: the operator's own servers",
@@ -78,44 +59,78 @@ def environment_row(
     return row, comparison
 
 
-def _compared(evidence: Evidence, found: EnvironmentEvidence, compared: Mapping[str, str]) -> Comparison:
-    other = compared.get(found.name, "")
-    production = dict(found.production)
-    declared_by = found.declared_by
-    if other:
-        there = evidence.environments.get(other)
-        production = facts_of(there) if there and there.reached else {}
-        declared_by = f"the environment {other}, looked at in the same way"
-        if there and there.database and there.database == found.database:
-            return _itself(compare(facts_of(found), {}, evidence_class=EvidenceClass.HOST), found.name, other)
+def _not_run(name: str, reason: str) -> TopologyRow:
+    return TopologyRow(
+        environment=name,
+        evidence_class=EvidenceClass.HOST,
+        chain=f"Not run: {reason}",
+        pooler_product="Not run",
+        pool_mode="Not run",
+        pools="Not run",
+        prepare_policy="Not run",
+        sandbox_note=_SANDBOX,
+        matches_prod="no",
+        rationale=f"There is no evidence about this environment: {reason}.",
+        command=_command(name),
+        run_id="",
+        run_link="",
+        engine="",
+        origins=(),
+        ready_ms=0.0,
+    )
+
+
+def _command(name: str) -> str:
+    return f"python -m harness verify --environment {name}"
+
+
+def _compared(evidence: Evidence, found: EnvironmentEvidence, other: str) -> Comparison:
+    """Compare an environment with another one, or with what is declared of production if `other` is ""."""
+    if not other:
+        return compare(
+            facts_of(found),
+            found.production,
+            evidence_class=_class_of(found),
+            names=(found.name, "production"),
+            declared_by=found.declared_by,
+        )
+    there = evidence.environments.get(other)
+    if there and there.database and there.database == found.database:
+        return _with_itself(found, other)
     return compare(
         facts_of(found),
-        production,
-        # servers of the harness's own are nobody's staging, whatever they are called
-        evidence_class=EvidenceClass.CI if found.is_a_lab else EvidenceClass.HOST,
-        names=(found.name, other or "production"),
-        declared_by=declared_by,
+        facts_of(there) if there and there.reached else {},
+        evidence_class=_class_of(found),
+        names=(found.name, other),
+        declared_by=f"a verification of {other} by the same checks",
     )
 
 
-def _itself(comparison: Comparison, name: str, other: str) -> Comparison:
+def _class_of(found: EnvironmentEvidence) -> EvidenceClass:
+    # servers that the harness started are CI-class, whatever the environment is called
+    return EvidenceClass.CI if found.is_a_lab else EvidenceClass.HOST
+
+
+def _with_itself(found: EnvironmentEvidence, other: str) -> Comparison:
+    """Return the comparison of two names for one database, which leaves everything about production unknown."""
     paragraph = (
-        f"{name} and {other} are the same database of the same server, so comparing them says nothing about production."
+        f"{found.name} and {other} are the same database on the same server, so comparing them does not show anything "
+        "about production."
     )
-    return replace(comparison, paragraph=paragraph)
+    return replace(compare(facts_of(found), {}, evidence_class=EvidenceClass.HOST), paragraph=paragraph)
 
 
 def facts_of(found: EnvironmentEvidence) -> dict[str, str]:
-    """Return what is certain of an environment, by the names of facts and settings."""
-    facts = {each.fact: each.value for each in found.findings if each.confidence is Confidence.CERTAIN}
+    """Return the certain findings and the settings of an environment, by the names of facts and settings."""
+    facts = {finding.fact: finding.value for finding in found.findings if finding.confidence is Confidence.CERTAIN}
     if found.prepare:
         facts["prepare"] = str(found.prepare)
     return {**found.settings, **facts}
 
 
-def _value(found: EnvironmentEvidence, fact: str, otherwise: str) -> str:
+def _value(found: EnvironmentEvidence, fact: str, default: str) -> str:
     finding = found.found(fact)
-    return finding.value if finding else otherwise
+    return finding.value if finding else default
 
 
 def _chain(found: EnvironmentEvidence) -> str:
@@ -128,15 +143,15 @@ def _chain(found: EnvironmentEvidence) -> str:
 
 
 def environment_questions(row: TopologyRow, comparison: Comparison | None) -> tuple[Question, ...]:
-    """Return the fields that were compared, one question each."""
+    """Return one question for each field that was compared; none if no run reached the environment."""
     if comparison is None:
         return ()
-    said = {"same": "yes", "differs": "no", "unknown": "partial"}
+    matches = {"same": "yes", "differs": "no", "unknown": "partial"}
     return tuple(
         Question(
-            question=f"Is {each.field} that of production?",
-            answer=f"{row.environment}: {each.here or 'unknown'}; production: {each.there or 'not declared'}",
-            matches_prod=said[each.verdict],
+            question=f"Is {compared.field} the same as in production?",
+            answer=f"{row.environment}: {compared.here or 'unknown'}; production: {compared.there or 'not declared'}",
+            matches_prod=matches[compared.verdict],
         )
-        for each in comparison.fields
+        for compared in comparison.fields
     )

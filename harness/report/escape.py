@@ -1,4 +1,4 @@
-"""Text from outside, made harmless for a Markdown cell. HTML is escaped by the template engine itself."""
+"""Escape text from outside for a Markdown cell. The template engine and `cells.py` escape HTML."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
 class Ready(str):
-    """Markdown that is meant as such and printed as it is."""
+    """Markdown that is printed without escaping."""
 
     __slots__ = ()
 
 
 def text(value: object) -> Ready:
-    """Return a value as inert text in a table cell: no markup, no line break, no link."""
+    """Return a value as plain text for a table cell: without markup, line breaks or links."""
     return value if isinstance(value, Ready) else _inert(str(value))
 
 
-@lru_cache(maxsize=16_384)  # statuses, claims and reasons are the same in most rows
+@lru_cache(maxsize=16_384)  # most rows repeat the same statuses, claims and reasons
 def _inert(value: str) -> Ready:
     line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
     line = _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
@@ -29,7 +29,7 @@ def _inert(value: str) -> Ready:
 
 
 def code(value: object) -> Ready:
-    """Return a value as a code span that a table cell can hold."""
+    """Return a value as a code span for a table cell; an empty value shows nothing."""
     line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", str(value))).strip()
     if not line:
         return Ready("")
@@ -39,7 +39,7 @@ def code(value: object) -> Ready:
 
 
 def link(label: object, target: str) -> Ready:
-    """Return a link where the target is a web address or a path from the report; else show it as code."""
+    """Return a link if the target is a web address or a path in the report; otherwise return the target as code."""
     if re.match(r"^(https?://|runs/|\.\./|(matrix\.md)?#[A-Za-z0-9])", target) and not re.search(
         r"[\s<>()\"'`|]", target
     ):

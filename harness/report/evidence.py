@@ -1,4 +1,4 @@
-"""From run folders to one answer a row: merged, completed, counted. Asks no server."""
+"""Merge stored runs into one result for each planned row, and count the results. Connects to no server."""
 
 from __future__ import annotations
 
@@ -22,27 +22,25 @@ from harness.model import (
     TopologyEvidence,
     TrailProof,
 )
+from harness.report.stacks import Newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from harness.store import StoredRun
 
-#: worst first; used wherever several answers become one
+#: worst first; decides wherever several statuses become one
 _WORST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
-
-#: the services that decide every result; the reference host is there only where paths are taken
-_STACK = ("postgres", "pooler")
 
 NOBODY_RAN_IT = "no run of this code has exercised it"
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One planned check in one topology, with the newest answer that the evidence has."""
+    """One planned check in one topology, with its newest result."""
 
     planned: PlannedCheck
     result: Result
-    #: the run folder's name; empty when nobody ran it
+    #: the name of the run folder; "" if no run exercised it
     run_id: str
     proofs: tuple[Proof, ...] = ()
 
@@ -52,26 +50,26 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Evidence(Struct, frozen=True, kw_only=True, dict=True):
-    """What a report is made from."""
+    """The input of a report."""
 
     rows: tuple[Row, ...]
-    #: how each topology stood, in the run that its rows come from
+    #: how each topology was started, in the run that its rows come from
     topologies: dict[str, TopologyEvidence]
-    #: the run that each topology's evidence comes from
+    #: the run that the evidence of each topology comes from
     records: dict[str, RunRecord]
     folders: dict[str, Path]
-    #: why run folders were left out, one sentence each
+    #: why runs were left out, one sentence each
     left_out: tuple[str, ...] = ()
-    #: what breaking the audit trail itself turned, by the break's name
+    #: which checks each break of the audit trail turned to Issue, by the name of the break
     trail_proofs: dict[str, TrailProof] = {}
-    #: what environments of operators were found to be, in the newest run that verified each
+    #: the operator's environments, each as the newest run that reached it found it
     environments: dict[str, EnvironmentEvidence] = {}
 
     @cached_property
     def _by_topology(self) -> dict[str, tuple[Row, ...]]:
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(row.planned.topology, []).append(row)
+            found.setdefault(row.planned.target, []).append(row)
         return {name: tuple(rows) for name, rows in found.items()}
 
     def of(self, topology: str) -> tuple[Row, ...]:
@@ -81,13 +79,16 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         return list(self._by_topology)
 
     def missing(self, engine: str = "auto") -> list[str]:
-        """Return the topologies that still lack an answer to a row, or have theirs from another engine."""
+        """Return the topologies that have rows without a result, or results from another engine."""
         elsewhere = {name for name, record in self.records.items() if engine not in {"auto", record.engine}}
         return [
             name
             for name in self.names()
             if name in elsewhere or any(row.status is Status.NOT_RUN for row in self.of(name))
         ]
+
+
+# --- merging ---------------------------------------------------------------------------------------------
 
 
 def merge(
@@ -100,205 +101,179 @@ def merge(
     left_out: Iterable[str] = (),
     environments: Mapping[str, str] | None = None,
 ) -> Evidence:
-    """Merge runs into one answer a row.
+    """Merge runs into one result for each row.
 
-    Only what belongs together is merged: runs of the same code, and within a topology only runs that stood up the
-    same declaration on the same engine from the same images or binaries as its newest one. Whatever is left out
-    is named. The newest answer wins. Of a topology an answer is never replaced by Not run, because the same code stood
-    the same servers up; an environment changes by itself, so that what could not be exercised there any more is Not
-    run, unless the run was interrupted. Rows nobody ran are Not run.
+    Only runs of the same code are merged. Within a topology they also need the same declaration, the same engine, and
+    the same images or binaries as its newest run. `left_out` of the result names everything that was not merged.
+
+    The newest result wins, with one exception: in a topology, Not run never replaces a result, because the same code
+    started the same servers. An operator's environment changes without the harness, so there Not run replaces a result
+    unless that is an Issue or the run was interrupted. A row without a result is Not run.
 
     :param runs: oldest first.
-    :param expected: rows that the report owes an answer to, beside those that the runs planned.
+    :param expected: rows that the report needs, in addition to those that the runs planned.
     :param declared: the topologies as they are declared now; runs of another declaration are left out.
-    :param fingerprint: of the code; that of the newest run when none is given.
-    :param environments: the operator's environments, each with a digest of what is declared of it now.
-    :param target: the audit target that the report is about; that of the newest run when none is given. Proofs are
-        taken from whatever target they were made with: they are about the checks.
+    :param fingerprint: of the code; the newest run's if None.
+    :param target: the audit target that the report is about; the newest run's if None. Proofs are used whatever their
+        audit target is, because they are about the checks.
+    :param left_out: sentences about what was left out earlier.
+    :param environments: the operator's environments, each with a digest of its declaration now.
     """
-    chosen = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
-    out = list(left_out)
-    rows: dict[tuple[str, str], Row] = {}
-    for planned in expected:
-        nothing = Result(
-            topology=planned.topology,
-            check=planned.check,
-            status=Status.NOT_RUN,
-            reason=NOBODY_RAN_IT,
-            reproduce=planned.reproduce,
-        )
-        rows[planned.topology, planned.check] = Row(planned=planned, result=nothing, run_id="")
-    taken = []
+    code = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
+    notes = list(left_out)
+    usable = []
     for run in runs:
-        if run.record.provenance.fingerprint == chosen:
-            taken.append(run)
+        if run.record.provenance.fingerprint == code:
+            usable.append(run)
         else:
-            out.append(f"run {run.record.run_id} is left out: it is of other code")
+            notes.append(f"run {run.record.run_id} is left out: it ran other harness code")
         if run.torn:
-            out.append(f"run {run.record.run_id} has {run.torn} damaged rows; they count as Not run")
-    newest = _newest_stacks([run for run in taken if target in {None, run.record.audit_target}], declared or {})
-    newest_chains = {
-        name: chain_of(found) for run in taken for name, found in run.record.environments.items() if found.reached
-    }
-    declared_now = dict(environments or {})
-    proofs: dict[tuple[str, str], dict[str, Proof]] = {}
-    topologies: dict[str, TopologyEvidence] = {}
-    records: dict[str, RunRecord] = {}
-    found_environments: dict[str, EnvironmentEvidence] = {}
-    about = target or (taken[-1].record.audit_target if taken else "")
-    name_of = about.partition(" ")[0]
-    trail_proofs: dict[str, TrailProof] = {}
-    for run in taken:
-        trail_proofs |= {
-            each.name: each for each in run.trail_proofs if _stood_the_same(run.record, each.topology, newest)
-        }
-        if run.record.audit_target != about:
-            if run.record.audit_target.partition(" ")[0] == name_of:
-                out.append(f"run {run.record.run_id} is left out: the audit target {name_of} was another")
-            for proof in run.proofs:
-                if _stood_the_same(run.record, proof.topology, newest):
-                    proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
-            continue
-        plan = {(each.topology, each.check): each for each in run.record.plan}
-        other = _other_stacks(run.record, newest, declared or {}) | _other_chains(
-            run.record, newest_chains, declared_now
+            notes.append(f"run {run.record.run_id} has {run.torn} damaged rows; they count as Not run")
+    newest = Newest.of(
+        [run.record for run in usable],
+        topologies=declared or {},
+        environments=environments or {},
+        audit_target=target,
+    )
+    merging = _Merging(expected, newest, notes, target or (usable[-1].record.audit_target if usable else ""))
+    for run in usable:
+        merging.add(run)
+    return merging.evidence()
+
+
+class _Merging:
+    """The evidence of the runs that were added so far, oldest first."""
+
+    def __init__(self, expected: Iterable[PlannedCheck], newest: Newest, notes: list[str], audit_target: str) -> None:
+        self._newest = newest
+        self._notes = notes
+        self._audit_target = audit_target
+        self._rows = {(planned.target, planned.check): _not_run(planned) for planned in expected}
+        #: by topology and check, then by the name of the control
+        self._proofs: dict[tuple[str, str], dict[str, Proof]] = {}
+        self._trail_proofs: dict[str, TrailProof] = {}
+        self._topologies: dict[str, TopologyEvidence] = {}
+        self._environments: dict[str, EnvironmentEvidence] = {}
+        self._records: dict[str, RunRecord] = {}
+        self._folders: dict[str, Path] = {}
+
+    def evidence(self) -> Evidence:
+        return Evidence(
+            rows=tuple(
+                replace(row, proofs=tuple(self._proofs.get(key, {}).values())) for key, row in self._rows.items()
+            ),
+            topologies=self._topologies,
+            records=self._records,
+            folders=self._folders,
+            left_out=tuple(dict.fromkeys(self._notes)),
+            trail_proofs=self._trail_proofs,
+            environments=self._environments,
         )
-        for name, why in other.items():
-            issues = sum(each.topology == name and each.status is Status.ISSUE for each in run.results)
-            out.append(
-                f"run {run.record.run_id} is left out for {name}"
-                + (f", with its rows that are Issue ({issues})" if issues else "")
-                + f": {why}"
-            )
+
+    def add(self, run: StoredRun) -> None:
+        record = run.record
+        self._folders[record.run_id] = run.folder
+        self._trail_proofs |= {
+            proof.name: proof for proof in run.trail_proofs if self._newest.has_servers_of(record, proof.topology)
+        }
+        if record.audit_target != self._audit_target:
+            name = self._audit_target.partition(" ")[0]
+            if record.audit_target.partition(" ")[0] == name:
+                self._notes.append(f"run {record.run_id} is left out: it tested another version of audit target {name}")
+            self._add_proofs(proof for proof in run.proofs if self._newest.has_servers_of(record, proof.topology))
+            return
+        outdated = self._newest.differences(record)
+        self._note_outdated(run, outdated)
+        self._add_results(run, outdated)
+        self._add_environments(record, outdated)
+        for name, topology in record.topologies.items():
+            # a run that could not start the topology does not replace one that could
+            if name not in outdated and (topology.stood or not self._topologies.get(name, topology).stood):
+                self._topologies[name], self._records[name] = topology, record
+        self._add_proofs(proof for proof in run.proofs if proof.topology not in outdated)
+
+    def _add_proofs(self, proofs: Iterable[Proof]) -> None:
+        for proof in proofs:
+            self._proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
+
+    def _note_outdated(self, run: StoredRun, outdated: Mapping[str, str]) -> None:
+        for name, reason in outdated.items():
+            issues = sum(result.target == name and result.status is Status.ISSUE for result in run.results)
+            including = f", including its Issue rows ({issues})" if issues else ""
+            self._notes.append(f"run {run.record.run_id} is left out for {name}{including}: {reason}")
+
+    def _add_results(self, run: StoredRun, outdated: Mapping[str, str]) -> None:
+        plan = {(planned.target, planned.check): planned for planned in run.record.plan}
         for result in run.answers():
-            key = (result.topology, result.check)
-            before = rows.get(key)
-            if result.topology in other or key not in plan:
+            key = (result.target, result.check)
+            before = self._rows.get(key)
+            if result.target in outdated or key not in plan:
                 continue
             if before is not None and before.planned.declared_as != plan[key].declared_as:
-                out.append(f"run {run.record.run_id} is left out for {result.check}: harness.toml said otherwise of it")
-                continue
-            if before is None or _replaces(result, before, run.record):
-                rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
-        out += _not_reached(run.record, found_environments)
-        for name, found in run.record.environments.items():
-            if name not in other and (found.reached or name not in found_environments):
-                found_environments[name], records[name] = found, run.record
-        for name, stood in run.record.topologies.items():
-            if name not in other and (stood.stood or not topologies.get(name, stood).stood):
-                topologies[name], records[name] = stood, run.record
-        for proof in run.proofs:
-            if proof.topology not in other:
-                proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
-    return Evidence(
-        rows=tuple(replace(row, proofs=tuple(proofs.get(key, {}).values())) for key, row in rows.items()),
-        topologies=topologies,
-        records=records,
-        folders={run.record.run_id: run.folder for run in taken},
-        left_out=tuple(dict.fromkeys(out)),
-        trail_proofs=trail_proofs,
-        environments=found_environments,
+                self._notes.append(
+                    f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
+                    "changed since"
+                )
+            elif before is None or _replaces(result, before, run.record):
+                self._rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+
+    def _add_environments(self, record: RunRecord, outdated: Mapping[str, str]) -> None:
+        for name, environment in record.environments.items():
+            if not environment.reached and name in self._environments:
+                self._notes.append(
+                    f"run {record.run_id} did not reach {name}: {environment.reason}; the report shows what an older "
+                    "run found there"
+                )
+            elif name not in outdated:
+                self._environments[name], self._records[name] = environment, record
+
+
+def _not_run(planned: PlannedCheck) -> Row:
+    result = Result(
+        target=planned.target,
+        check=planned.check,
+        status=Status.NOT_RUN,
+        reason=NOBODY_RAN_IT,
+        reproduce=planned.reproduce,
     )
-
-
-def stack_of(record: RunRecord, name: str) -> str:
-    """Return what a topology stood on, in one line; empty when it did not stand."""
-    stood = record.topologies.get(name)
-    if stood is None or not stood.stood:
-        return ""
-    return f"{record.engine}: " + ", ".join(
-        f"{each.product} {each.version} from {each.origin}" for each in stood.services if each.name in _STACK
-    )
-
-
-def _newest_stacks(runs: Sequence[StoredRun], declared: Mapping[str, Topology]) -> dict[str, str]:
-    newest = {}
-    for run in runs:
-        for name, stood in run.record.topologies.items():
-            if stood.stood and declared.get(name, stood.declared) == stood.declared:
-                newest[name] = stack_of(run.record, name)
-    return newest
-
-
-def _stood_the_same(record: RunRecord, name: str, newest: Mapping[str, str]) -> bool:
-    return name not in newest or stack_of(record, name) == newest[name]
-
-
-def _other_stacks(record: RunRecord, newest: Mapping[str, str], declared: Mapping[str, Topology]) -> dict[str, str]:
-    """Return the topologies of a run that do not go together with the newest evidence, and why."""
-    other = {}
-    for name, stood in record.topologies.items():
-        if declared.get(name, stood.declared) != stood.declared:
-            other[name] = "its topology file was another"
-        elif stood.stood and stack_of(record, name) != newest.get(name, ""):
-            other[name] = f"a newer run stood on other servers; this one on {stack_of(record, name)}"
-    return other
+    return Row(planned=planned, result=result, run_id="")
 
 
 def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
-    """Say whether a newer answer takes the place of an older one."""
-    # what was shown to be wrong stands until it is shown to be right
-    tried_again = (
-        result.topology in record.environments and record.state == "finished" and before.status is not Status.ISSUE
-    )
-    return tried_again or result.status is not Status.NOT_RUN or before.status is Status.NOT_RUN
+    """Return whether a newer result replaces an older one."""
+    if result.status is not Status.NOT_RUN or before.status is Status.NOT_RUN:
+        return True
+    # an Issue stays until a run shows that it is fixed
+    return result.target in record.environments and record.state == "finished" and before.status is not Status.ISSUE
 
 
-def _not_reached(record: RunRecord, before: Mapping[str, EnvironmentEvidence]) -> list[str]:
-    """Say of which environments a run learned nothing, so that what the report says they are is older."""
-    return [
-        f"run {record.run_id} did not reach {name}: {found.reason}; what it was found to be is older"
-        for name, found in record.environments.items()
-        if not found.reached and name in before
-    ]
-
-
-#: what an environment is told by: with another of these its evidence is another's
-_CHAIN = ("pooler", "product", "pool_mode", "server_version")
-
-
-def chain_of(found: EnvironmentEvidence) -> dict[str, str]:
-    """Return what an environment's chain was found to be, as far as it was found, and which versions ran there."""
-    chain = {fact: seen.value for fact in _CHAIN if (seen := found.found(fact))}
-    return chain | {f"the version of {name}": version for name, version in found.versions.items()}
-
-
-def _other_chains(
-    record: RunRecord, newest: Mapping[str, dict[str, str]], declared: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the environments of a run that were another than in the newest, or declared otherwise, and why."""
-    other = {}
-    for name, found in record.environments.items():
-        chain, now = chain_of(found), newest.get(name, {})
-        changed = [fact for fact in chain if fact in now and chain[fact] != now[fact]]
-        if found.reached and changed:
-            other[name] = f"the environment has changed since: {', '.join(changed)}"
-        elif declared.get(name, found.declared_as) != found.declared_as:
-            other[name] = "harness.toml said otherwise of it"
-    return other
+# --- counting --------------------------------------------------------------------------------------------
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """Merge answers into one: the worst wins, and nothing at all is Not run."""
+    """Return the worst of some statuses; Not run if there are none."""
     found = set(statuses)
-    return next((each for each in _WORST if each in found), Status.NOT_RUN)
+    return next((status for status in _WORST if status in found), Status.NOT_RUN)
 
 
 def elapsed_s(results: Iterable[Result]) -> float:
-    """Return seconds from the first start to the last end; checks run side by side, so this is no sum."""
+    """Return the seconds from the first start to the last end; checks run concurrently, so this is not their sum."""
     ran = [
-        (datetime.fromisoformat(each.started_at).timestamp(), each.duration_ms) for each in results if each.started_at
+        (datetime.fromisoformat(result.started_at).timestamp(), result.duration_ms)
+        for result in results
+        if result.started_at
     ]
     if not ran:
         return 0.0
-    return max(start + took / 1000 for start, took in ran) - min(start for start, _ in ran)
+    return max(start + duration_ms / 1000 for start, duration_ms in ran) - min(start for start, _ in ran)
 
 
 class Count(Struct, frozen=True, kw_only=True):
-    """How the rows of one topology ended."""
+    """How many rows of one topology have each status."""
 
     ok: int
     issue: int
+    #: those of the Issues that are known
     known: int
     na: int
     not_run: int

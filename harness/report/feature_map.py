@@ -1,4 +1,4 @@
-"""The feature map: features down, topologies across, what became of each; and the same for drivers."""
+"""The feature map: a row for each PostgreSQL feature, a column for each topology; and the same for drivers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DRIVERS = "drivers"
 
 
 class FeatureCell(Struct, frozen=True, kw_only=True):
-    """What became of one feature in one topology."""
+    """The outcome of one feature in one topology."""
 
-    #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; else the status
+    #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; the status if no outcome was observed
     text: str
-    #: for a style: works, loud, silent, or none
+    #: the style: `works`, `loud` (an error), `silent` (no error), or "" without an outcome
     tone: str
-    #: Issue, known: what the reader should know beside it
+    #: `Issue`, `known Issue`, or ""
     mark: str
-    #: where its row with the evidence is, in the report
+    #: the anchor of the row with the evidence
     anchor: str
     command: str
 
@@ -35,7 +35,7 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
 
     feature: str
     check: str
-    #: by topology; one that was not asked about the feature has none
+    #: by topology; a topology that does not verify the feature has no cell
     cells: dict[str, FeatureCell]
 
 
@@ -47,7 +47,7 @@ class FeatureGroup(Struct, frozen=True, kw_only=True):
 
 
 class DriverRow(Struct, frozen=True, kw_only=True):
-    """One driver in its settings."""
+    """One driver with its settings."""
 
     driver: str
     settings: str
@@ -56,19 +56,19 @@ class DriverRow(Struct, frozen=True, kw_only=True):
 
 
 def anchor(row: Row) -> str:
-    """Return where a row's evidence is in the report; evidence comes from anywhere, so nothing but a name is left."""
-    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.topology}.{row.planned.check}")
+    """Return the anchor of a row. Evidence may come from elsewhere, so every character that is not safe is replaced."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{row.planned.target}.{row.planned.check}")
 
 
 def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
-    """Return the features in the order in which they are declared."""
+    """Return the features in the order of their declaration, grouped by area."""
     found: dict[str, dict[str, dict[str, FeatureCell]]] = {}
     titles = {}
     for row in evidence.rows:
         if row.planned.feature and row.planned.area != DRIVERS:
             titles[row.planned.check] = row.planned.feature
             checks = found.setdefault(row.planned.area, {})
-            checks.setdefault(row.planned.check, {})[row.planned.topology] = _cell(row)
+            checks.setdefault(row.planned.check, {})[row.planned.target] = _cell(row)
     return tuple(
         FeatureGroup(
             name=area,
@@ -79,15 +79,15 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
 
 
 def _cell(row: Row, text: str = "") -> FeatureCell:
-    seen = row.result.feature if row.status in {Status.OK, Status.ISSUE} else None
+    outcome = row.result.feature if row.status in {Status.OK, Status.ISSUE} else None
     tone = ""
-    if seen:
-        behaviour = seen.observed.behaviour
+    if outcome:
+        behaviour = outcome.observed.behaviour
         tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud", Behaviour.HANGS: "loud"}.get(behaviour, "silent")
-        text = text or str(seen.observed)
+        text = text or str(outcome.observed)
     mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
     return FeatureCell(
-        text=text if seen and text else str(row.status),
+        text=text if outcome and text else str(row.status),
         tone=tone,
         mark=mark,
         anchor=anchor(row),
@@ -96,7 +96,7 @@ def _cell(row: Row, text: str = "") -> FeatureCell:
 
 
 def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
-    """Return the drivers with their errors and wrong results by topology."""
+    """Return a row for each driver, with its errors and wrong results in each topology."""
     rows: dict[str, list[Row]] = {}
     for row in evidence.rows:
         if row.planned.area == DRIVERS:
@@ -109,18 +109,18 @@ def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
                 driver=driver,
                 settings=facts.get("settings", ""),
                 versions=facts.get("versions", ""),
-                cells={row.planned.topology: _cell(row, _counted(row.result.facts)) for row in found},
+                cells={row.planned.target: _cell(row, _counted(row.result.facts)) for row in found},
             )
         )
     return tuple(table)
 
 
 def _counted(facts: dict[str, str]) -> str:
-    """Return errors and wrong results in words, from what the check recorded."""
+    """Return the errors and wrong results that a check recorded, in words; "" if it recorded none of them."""
     try:
         errors = msgspec.json.decode(facts["errors"], type=dict[str, int])
         wrong, queries = int(facts["wrong results"]), int(facts["queries"])
-    except (KeyError, ValueError, msgspec.MsgspecError):  # evidence of another version
+    except (KeyError, ValueError, msgspec.MsgspecError):  # evidence of another version of the harness
         return ""
     total = sum(errors.values())
     kinds = f" ({', '.join(errors)})" if errors else ""

@@ -1,4 +1,4 @@
-"""JUnit XML, for CI systems that show test results. N/A, Not run and known Issues are skips with a reason."""
+"""JUnit XML, for CI systems that show test results. N/A, Not run and known Issues are skipped tests with a reason."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
-#: characters that XML 1.0 cannot hold, escaped or not
+#: characters that XML 1.0 does not allow, not even escaped
 _UNXML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(report: Report) -> str:
+    """Return the report as XML: a test suite for each topology, a test case for each row."""
     root = ET.Element("testsuites", name="pooler-harness")
     by_topology: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
-        by_topology[row.planned.topology].append(row)
+        by_topology[row.planned.target].append(row)
     for topology, counted in report.counts.items():
         rows = by_topology[topology]
         suite = ET.SubElement(
@@ -50,9 +51,9 @@ def junit(report: Report) -> str:
                 failure.text = _clean(
                     "\n".join(
                         [
-                            f"{each.name}: expected {each.expected}, observed {each.observed}"
-                            for each in result.expectations
-                            if not each.held
+                            f"{expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
+                            for expectation in result.expectations
+                            if not expectation.held
                         ]
                         + [f"reproduce: {result.reproduce}"]
                     )

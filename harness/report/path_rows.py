@@ -1,4 +1,4 @@
-"""The STG-02 rubric: one row for each audited path in each environment, with what else was tried with it."""
+"""The STG-02 rubric: one row for each audited path in each environment, with the results of its other aspects."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
     from harness.report.evidence import Evidence, Row
 
-_OWED = {
+#: what is missing for each kind of path, if an environment declares none
+_MISSING = {
     "HTTP": "in scope and not yet exercised: no audited write by an HTTP request is declared",
     "job": "in scope and not yet exercised: no audited write by a job is declared",
 }
 _CALLED = {
-    "two-callers": "two callers at a time",
-    "repeated": "the same twice",
-    "failure": "a failure in the middle",
-    "no-trigger": "the audit trigger missing",
+    "two-callers": "two concurrent callers",
+    "repeated": "repeated",
+    "failure": "failure midway",
+    "no-trigger": "audit trigger missing",
 }
-#: the fact in which an aspect says what it saw
-_SAW = {"repeated": "the second time", "no-trigger": "without the audit trigger"}
+#: the fact that holds what the check of an aspect observed
+_OBSERVED = {"repeated": "the second time", "no-trigger": "without the audit trigger"}
 
 
 class PathRow(Struct, frozen=True, kw_only=True):
@@ -38,15 +39,15 @@ class PathRow(Struct, frozen=True, kw_only=True):
 
 
 def path_rows(evidence: Evidence, hosts: Iterable[str] = ()) -> tuple[PathRow, ...]:
-    """Return the rows of what was declared, by path and environment; and what each environment still owes.
+    """Return a row for each declared path and environment, and a Not run row for each kind that none declares.
 
-    :param hosts: the environments that an operator named, verified or not. Paths of the reference host are none of
-        theirs, so what is owed is owed also where those are OK.
+    :param hosts: the environments that an operator named, verified or not. The paths of the reference host are not
+        theirs, so a kind may be missing even if the reference host's paths are OK.
     """
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in evidence.rows:
         if path := row.planned.path:
-            found.setdefault((path.name, row.planned.topology), {})[path.aspect] = row
+            found.setdefault((path.name, row.planned.target), {})[path.aspect] = row
     hosts = tuple(hosts)
     rows, kinds = [], set()
     for (_, environment), aspects in found.items():
@@ -55,18 +56,18 @@ def path_rows(evidence: Evidence, hosts: Iterable[str] = ()) -> tuple[PathRow, .
             rows.append(_row(evidence, environment, aspects, is_host=is_host))
             kinds.add((environment, rows[-1].kind))
     for environment in hosts or ("",):
-        for kind, why in _OWED.items():
-            if (environment, kind) not in kinds:
-                rows.append(_owed(environment, kind, why))
+        rows += [_missing(environment, kind) for kind in _MISSING if (environment, kind) not in kinds]
     return tuple(rows)
 
 
-def _owed(environment: str, kind: str, why: str) -> PathRow:
-    what = "a job" if kind == "job" else "an HTTP request"
+def _missing(environment: str, kind: str) -> PathRow:
+    write = "a job" if kind == "job" else "an HTTP request"
     where = f" on {environment}" if environment else ": your own host"
-    reason = why if environment else "in scope and not yet exercised: no environment of class host is declared"
+    reason = (
+        _MISSING[kind] if environment else "in scope and not yet exercised: no environment of class host is declared"
+    )
     return PathRow(
-        path=f"an audited write by {what}{where}", kind=kind, status=Status.NOT_RUN, evidence="", notes=reason
+        path=f"an audited write by {write}{where}", kind=kind, status=Status.NOT_RUN, evidence="", notes=reason
     )
 
 
@@ -82,35 +83,41 @@ def _row(evidence: Evidence, environment: str, aspects: dict[str, Row], *, is_ho
     path = f"{title} ({name}) on {environment}"
     if main.status is Status.NA:
         return PathRow(path=path, kind=kind, status=Status.NA, evidence="", notes=main.result.reason)
-    # an aspect that is an Issue makes the path one, whatever became of the path itself
-    shown = next((each for each in (main, *aspects.values()) if each.status is Status.ISSUE), main)
-    notes = filter(None, (*_told(main, shown), *_others(aspects, main), _whose(evidence, environment, is_host=is_host)))
-    return PathRow(path=path, kind=kind, status=shown.status, evidence=shown.result.reproduce, notes="; ".join(notes))
+    # an Issue in any aspect makes the path an Issue, whatever the status of the path itself is
+    shown = next((row for row in (main, *aspects.values()) if row.status is Status.ISSUE), main)
+    notes = [
+        *_notes_on_path(main, shown),
+        *_notes_on_aspects(aspects, main),
+        _evidence_class(evidence, environment, is_host=is_host),
+    ]
+    return PathRow(
+        path=path, kind=kind, status=shown.status, evidence=shown.result.reproduce, notes="; ".join(filter(None, notes))
+    )
 
 
-def _whose(evidence: Evidence, environment: str, *, is_host: bool) -> str:
+def _notes_on_path(main: Row, shown: Row) -> tuple[str, ...]:
+    """Return the notes on the path itself; "" for those that do not apply."""
+    transaction = main.result.facts.get("audit transaction", "")
+    status = "" if shown is main else f"the path itself: {main.status}"
+    limit = f"documented limit: {main.result.limit.outcome}" if main.result.limit else ""
+    return status, main.result.reason, limit, f"audit transaction {transaction}" if transaction else ""
+
+
+def _notes_on_aspects(aspects: dict[str, Row], main: Row) -> list[str]:
+    """Return a note on each aspect, unless its status and reason are those of the path itself."""
+    notes = []
+    for aspect, row in aspects.items():
+        repeats = main.result.reason and (row.status, row.result.reason) == (main.status, main.result.reason)
+        if aspect and not repeats:
+            observed = row.result.facts.get(_OBSERVED.get(aspect, ""), "").partition(":")[0]
+            detail = observed if row.status is Status.OK else row.result.reason
+            notes.append(f"{_CALLED.get(aspect, aspect)}: {row.status}" + (f", {detail}" if detail else ""))
+    return notes
+
+
+def _evidence_class(evidence: Evidence, environment: str, *, is_host: bool) -> str:
     if not is_host:
         return "CI-class: the reference host, not yours"
     found = evidence.environments.get(environment)
     versions = ", ".join(found.versions.values()) if found else ""
     return "host-class: the operator's own host" + (f" ({versions})" if versions else "")
-
-
-def _told(main: Row, shown: Row) -> tuple[str, ...]:
-    """Say what came of the path itself."""
-    transaction = main.result.facts.get("audit transaction", "")
-    itself = "" if shown is main else f"once {main.status}"
-    limit = f"a limit: {main.result.limit.outcome}" if main.result.limit else ""
-    return itself, main.result.reason, limit, f"audit transaction {transaction}" if transaction else ""
-
-
-def _others(aspects: dict[str, Row], main: Row) -> list[str]:
-    """Say what else was tried and what came of it; what was not is named with its reason."""
-    told = []
-    for aspect, row in aspects.items():
-        said = main.result.reason and (row.status, row.result.reason) == (main.status, main.result.reason)
-        if aspect and not said:
-            saw = row.result.facts.get(_SAW.get(aspect, ""), "").partition(":")[0]
-            more = saw if row.status is Status.OK else row.result.reason
-            told.append(f"{_CALLED.get(aspect, aspect)} {row.status}" + (f": {more}" if more else ""))
-    return told

@@ -1,4 +1,4 @@
-"""The readiness map and the decision on a workflow class: what the evidence allows to be said, and never more."""
+"""The readiness map, and the decision on a workflow class. Both state only what the evidence shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.report.readiness_rows import (
     not_by_the_host,
     path_rows,
     rows_of,
-    said,
+    sentence_of,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Stance(StrEnum):
-    """Where an area stands; worst first."""
+    """How far the evidence supports an area; worst first."""
 
     NOT_READY = "Not ready"
     NOT_SHOWN = "Not shown"
@@ -40,10 +40,10 @@ class Stance(StrEnum):
 
 
 MEANINGS: dict[Stance, str] = {
-    Stance.NOT_READY: "a check of it is an Issue that nobody has accepted",
-    Stance.NOT_SHOWN: "some of what would show it is missing, Not run, or does not apply",
-    Stance.WITH_LIMITS: "everything that shows it is OK, but for the known Issues and documented limits that are named",
-    Stance.PROVEN: "everything that shows it is OK, and no limit was seen",
+    Stance.NOT_READY: "at least one of its checks is an Issue that is not known",
+    Stance.NOT_SHOWN: "part of the required evidence is missing, Not run or N/A",
+    Stance.WITH_LIMITS: "the required evidence is OK, except for the known Issues and documented limits that are named",
+    Stance.PROVEN: "the required evidence is OK, and no limit was observed",
 }
 
 
@@ -52,23 +52,23 @@ class ReadinessRow(Struct, frozen=True, kw_only=True):
 
     area: str
     stance: Stance
-    #: what the stance says, one sentence
+    #: what the stance means, in one sentence
     meaning: str
-    #: why it is not better, one sentence each
+    #: why the stance is not better, one sentence each
     reasons: tuple[str, ...]
-    #: rows by status, in words
+    #: the number of rows by status, in words
     shown: str
-    #: commands that show it again
+    #: the commands that reproduce the evidence
     commands: tuple[str, ...]
     host_responsibility: str
 
 
 class Conjunct(Struct, frozen=True, kw_only=True):
-    """One of the three conditions: it holds when nothing is missing."""
+    """One of the three conditions of a decision. It holds if nothing is missing."""
 
     name: str
     missing: tuple[str, ...]
-    #: what speaks for it, and what a reader should know of it, one sentence each
+    #: the evidence for it, and its known limits, one sentence each
     shown: tuple[str, ...] = ()
 
     @property
@@ -77,7 +77,7 @@ class Conjunct(Struct, frozen=True, kw_only=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """The answer for one workflow class on one release. Another class, release or load needs evidence of its own."""
+    """The decision on one workflow class on one release. Another class, release or load needs its own evidence."""
 
     workflow: str
     release: str
@@ -86,15 +86,15 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(sentence for each in self.conjuncts for sentence in each.missing)
+        return tuple(sentence for conjunct in self.conjuncts for sentence in conjunct.missing)
 
 
 # --- the map ---------------------------------------------------------------------------------------------
 
 
 def readiness(areas: Iterable[ReadinessArea], evidence: Evidence) -> tuple[ReadinessRow, ...]:
-    """Return the map, in the order of its declaration."""
-    return tuple(_area(each, evidence) for each in areas)
+    """Return one row for each area, in the order of the declaration."""
+    return tuple(_area(area, evidence) for area in areas)
 
 
 def _area(declared: ReadinessArea, evidence: Evidence) -> ReadinessRow:
@@ -103,13 +103,13 @@ def _area(declared: ReadinessArea, evidence: Evidence) -> ReadinessRow:
     paths = [judge(path_rows(evidence, declared.environment, name)) for name in declared.paths]
     absent += not_by_the_host(evidence, declared.environment, declared.paths)
     everything = [checks, *paths]
-    broken = [sentence for each in everything for sentence in each.broken]
-    absent += [sentence for each in everything for sentence in each.absent]
-    for each in everything:
-        if each.rows and not _ok(each.rows):  # nothing but N/A and accepted Issues shows nothing
-            absent += each.not_applicable or each.limits
-    limits = [sentence for each in everything for sentence in each.limits]
-    rows = [row for each in everything for row in each.rows]
+    broken = [sentence for judged in everything for sentence in judged.broken]
+    absent += [sentence for judged in everything for sentence in judged.absent]
+    for judged in everything:
+        if judged.rows and not _ok(judged.rows):  # rows that are only N/A or known Issues show nothing
+            absent += judged.not_applicable or judged.limits
+    limits = [sentence for judged in everything for sentence in judged.limits]
+    rows = [row for judged in everything for row in judged.rows]
     stance = _stance(broken, absent, limits, rows)
     return ReadinessRow(
         area=declared.area,
@@ -125,7 +125,7 @@ def _area(declared: ReadinessArea, evidence: Evidence) -> ReadinessRow:
 def _stance(broken: Sequence[str], absent: Sequence[str], limits: Sequence[str], rows: Sequence[Row]) -> Stance:
     if broken:
         return Stance.NOT_READY
-    # an accepted Issue accepts a defect; it shows nothing by itself
+    # a known Issue records that a defect is accepted; it is not evidence
     if absent or not _ok(rows):
         return Stance.NOT_SHOWN
     return Stance.WITH_LIMITS if limits else Stance.PROVEN
@@ -139,15 +139,16 @@ def _ok(rows: Iterable[Row]) -> list[Row]:
 
 
 def decide(workflow: Workflow, evidence: Evidence, *, library_version: str = "", today: date | None = None) -> Decision:
-    """Answer for one workflow class: yes when all three conditions hold, else not yet, with what is missing.
+    """Decide on one workflow class: `yes` if three conditions hold, else `not yet` with what is missing.
 
-    The rollout guidance is satisfied when each of its items is signed. Verification is green when every row of the
-    workflow's checks is OK, N/A with its reason, or an accepted Issue, and every check is OK somewhere. The host has
-    verified the path when each named path was taken in its environment, host-class, and is OK; aspects of a path may
-    be N/A.
+    1. Rollout guidance: each of its items is signed.
+    2. Verification: each row of the workflow's checks is OK, N/A with a reason, or a known Issue, and each check is OK
+       in at least one topology.
+    3. Host path: each named path was run in the workflow's environment, with host-class evidence, and is OK. Aspects
+       of a path may be N/A.
 
-    :param library_version: of the library that the evidence is about; "" where the evidence does not record one.
-    :param today: nothing can have been done after it; the day in UTC when none is given.
+    :param library_version: the version that the evidence is about; "" if the evidence does not record it.
+    :param today: signatures with a later date do not count; the current date in UTC if None.
     """
     conjuncts = (
         _guidance(workflow.guidance, today or datetime.now(tz=UTC).date()),
@@ -157,18 +158,18 @@ def decide(workflow: Workflow, evidence: Evidence, *, library_version: str = "",
     return Decision(
         workflow=workflow.name,
         release=workflow.release,
-        answer="yes" if all(each.held for each in conjuncts) else "not yet",
+        answer="yes" if all(conjunct.held for conjunct in conjuncts) else "not yet",
         conjuncts=conjuncts,
     )
 
 
 def _guidance(signed: Sequence[GuidanceItem], today: date) -> Conjunct:
-    done = {each.item: each for each in signed if _is_past(each.on, today)}
-    missing = [f"nobody has signed {item}: {what}" for item, what in GUIDANCE.items() if item not in done]
+    done = {entry.item: entry for entry in signed if _is_past(entry.on, today)}
+    missing = [f"{item} is not signed: {statement}" for item, statement in GUIDANCE.items() if item not in done]
     missing += [
-        f"{each.item} is signed for {each.on}, which is no day up to {today}"
-        for each in signed
-        if not _is_past(each.on, today)
+        f"{entry.item} is signed for {entry.on}, expected a date up to {today}"
+        for entry in signed
+        if not _is_past(entry.on, today)
     ]
     shown = [
         f"{item}: {done[item].done_by} on {done[item].on}: {done[item].statement} ({done[item].link})"
@@ -191,23 +192,23 @@ def _verification(workflow: Workflow, evidence: Evidence, library_version: str) 
     missing = never_planned(evidence, workflow.checks, workflow.topologies)
     missing += few(judged.broken) + few(judged.absent)
     missing += [
-        f"{name} is OK nowhere: it does not apply, or is a known Issue, wherever it was tried"
+        f"{name} is OK in no topology: its rows are N/A or known Issues"
         for name in workflow.checks
-        if (tried := [row for row in rows if is_of(row, name)])
-        and all(row.status is Status.NA or row.result.known for row in tried)
+        if (relevant := [row for row in rows if is_of(row, name)])
+        and all(row.status is Status.NA or row.result.known for row in relevant)
     ]
     shown = [counted(rows), *few(judged.limits)]
     if not library_version:
-        missing.append(f"no evidence says that it is about {workflow.release}: the library's version is not known")
+        missing.append(f"the evidence does not record the library's version, expected {workflow.release}")
     elif not _is_release(library_version, workflow):
-        missing.append(f"the evidence is about release {library_version}, and {workflow.release} is to be decided on")
+        missing.append(f"the evidence is about release {library_version}, expected {workflow.release}")
     return Conjunct(
         name=f"verification green on release {workflow.release}", missing=tuple(missing), shown=tuple(shown)
     )
 
 
 def library_of(evidence: Evidence, environment: str) -> str:
-    """Return which version of the library an environment is declared to run; "" where nobody says so."""
+    """Return the version of the library that an environment is declared to run; "" if it is not declared."""
     found = evidence.environments.get(environment)
     return found.versions.get("library", "").rpartition(" ")[2] if found else ""
 
@@ -217,14 +218,14 @@ def _is_release(version: str, workflow: Workflow) -> bool:
 
 
 def _host_path(workflow: Workflow, evidence: Evidence) -> Conjunct:
-    missing = [] if workflow.paths else ["no audited path is named that the host takes through its own worker"]
+    missing = [] if workflow.paths else ["the workflow names no audited path that the host runs through its own worker"]
     missing += not_by_the_host(evidence, workflow.environment, workflow.paths)
     if (runs := library_of(evidence, workflow.environment)) and not _is_release(runs, workflow):
-        missing.append(f"{workflow.environment} runs release {runs}, and {workflow.release} is to be decided on")
+        missing.append(f"{workflow.environment} runs release {runs}, expected {workflow.release}")
     shown = []
     for name in workflow.paths:
         judged = judge(path_rows(evidence, workflow.environment, name))
-        known = [said(row) for row in judged.rows if row.status is Status.ISSUE and row.result.known]
+        known = [sentence_of(row) for row in judged.rows if row.status is Status.ISSUE and row.result.known]
         missing += [*judged.broken, *known, *judged.absent]
         shown += [f"path {name}: {counted(judged.rows)}"] if judged.rows else []
         shown += [sentence for sentence in (*judged.limits, *judged.not_applicable) if sentence not in known]

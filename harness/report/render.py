@@ -10,12 +10,12 @@ import jinja2
 import msgspec
 
 from harness import places
-from harness.model import Status
 from harness.redaction import Redactor
-from harness.report.escape import Ready, code, link, text
+from harness.report import columns
+from harness.report.cells import Code, element
+from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
 from harness.report.junit_report import junit
-from harness.report.tables import proven
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
-#: each is a template of its own, and all are parts of report.md
+#: the Markdown documents, by the stems of their templates; report.md contains the other ones
 _DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
 
 
 def render(report: Report, folder: Path) -> list[Path]:
-    """Write every document into a folder: all of them are replaced, or none.
+    """Write every document into a folder; either all of them are replaced, or none.
 
-    Each is written while it is rendered, so that the largest of them never lies in memory as a whole.
+    A document is written while it is rendered, so the largest one is never in memory as a whole.
 
     :raises StoreError: when the folder cannot be written to.
     """
@@ -42,7 +42,7 @@ def render(report: Report, folder: Path) -> list[Path]:
 
 
 def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
-    """Yield the file name and the text of every document, each made when it is asked for."""
+    """Yield the file name of every document, with its text in pieces that are rendered on demand."""
     for name in _DOCUMENTS:
         yield f"{name}.md", _pieces(_markdown_environment().get_template(f"{name}.md.j2"), report)
     yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report)
@@ -51,7 +51,7 @@ def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
 
 
 def _json(report: Report) -> Iterator[str]:
-    """Yield the report as indented JSON; its rows are nearly all of it, and are encoded one by one."""
+    """Yield the report as indented JSON. Its rows are most of it, so they are encoded one by one."""
     text = _formatted(msgspec.structs.replace(report, rows=()))
     before, rows, after = text.partition('\n "rows": [],')
     yield before
@@ -69,7 +69,7 @@ def _formatted(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
 
 
-#: what can be put into a team's own document: by the name of its marker, the template that it is filled by
+#: the tables that a team's own document may contain: the template of each, by the name of its marker
 _FRAGMENTS = {
     "stg-01": "_stg-01",
     "stg-02": "_stg-02",
@@ -83,9 +83,9 @@ _FRAGMENTS = {
 
 
 def fragments(report: Report) -> dict[str, str]:
-    """Return the Markdown of each table that a document of somebody's may hold, by the name of its marker.
+    """Return the Markdown of each table that a team's own document may contain, by the name of its marker.
 
-    Links into the evidence are left out: its folder is no part of their repository.
+    Links into the evidence are left out, because the evidence is not in the team's repository.
     """
     report = _scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
@@ -94,26 +94,26 @@ def fragments(report: Report) -> dict[str, str]:
 
 
 def _scrubbed(report: Report) -> Report:
-    # by shape: evidence may come from elsewhere; the same few texts are in every row
+    # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
     found: Report = _scrub(report, cache(Redactor()))
     return found
 
 
 def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
-    """Return a value with redacted texts; what holds nothing to redact is returned as it is, and not copied."""
+    """Return a value with redacted texts; a value without anything to redact is returned itself, not a copy."""
     if isinstance(value, Enum):
         return value
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, msgspec.Struct):
         before = {name: getattr(value, name) for name in value.__struct_fields__}
-        after = {name: _scrub(found, redact) for name, found in before.items()}
+        after = {name: _scrub(field, redact) for name, field in before.items()}
         return value if _same(before.values(), after.values()) else msgspec.structs.replace(value, **after)
     if isinstance(value, dict):
-        entries = {redact(key): _scrub(found, redact) for key, found in value.items()}
+        entries = {redact(key): _scrub(entry, redact) for key, entry in value.items()}
         return value if _same((*value, *value.values()), (*entries, *entries.values())) else entries
     if isinstance(value, tuple):
-        items = tuple(_scrub(found, redact) for found in value)
+        items = tuple(_scrub(item, redact) for item in value)
         return value if _same(value, items) else items
     return value
 
@@ -132,10 +132,8 @@ def _markdown(report: Report, name: str, **more: object) -> str:
 def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
-        rows_of[row.planned.topology].append(row)
-    return template.generate(
-        report=report, rows_of=rows_of, titles=TITLES, Status=Status, proven=proven, anchor=anchor, **more
-    )
+        rows_of[row.planned.target].append(row)
+    return template.generate(report=report, rows_of=rows_of, titles=TITLES, columns=columns, anchor=anchor, **more)
 
 
 @cache
@@ -146,10 +144,10 @@ def _markdown_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 -- Markdown; what is printed passes `text` unless it is marked Ready
+        autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "ready": Ready, "link": link}
+    environment.filters |= {"code": code, "em": lambda value: Ready(f"*{text(value)}*"), "ready": Ready}
     return environment
 
 
@@ -162,5 +160,5 @@ def _html_environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=True,
     )
-    environment.tests["web"] = lambda value: str(value).startswith(("https://", "http://"))
+    environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
     return environment

@@ -1,4 +1,4 @@
-"""The tables of the report as data: what each cell says, before anything is rendered."""
+"""The rows of every table of the report, before anything is rendered. `columns.py` defines how they are shown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from msgspec.structs import replace
 from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
-from harness.preflight.gates import PreflightRow
+from harness.preflight.gates import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Count, Evidence, Row, count, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.path_rows import PathRow, path_rows
+from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
@@ -49,7 +50,7 @@ class ParityRow(Struct, frozen=True, kw_only=True):
 
 
 class LimitRow(Struct, frozen=True, kw_only=True):
-    """A documented limit that was seen at work."""
+    """A documented limit that a check observed."""
 
     topologies: tuple[str, ...]
     outcome: str
@@ -64,14 +65,14 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
     severity: Severity
     section: Section
     statuses: dict[str, Status]
-    #: by topology: limit, known
+    #: by topology: `limit`, `known`, or ""
     marks: dict[str, str]
-    #: by topology: proven, unproven, not proven yet; empty where the check does not apply
+    #: by topology: `proven`, `unproven`, `not proven yet`, or "" if the check does not apply
     proven: dict[str, str]
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Everything that the templates print; `report.json` is this."""
+    """Everything that the templates print. `report.json` is this struct."""
 
     commit: str
     dirty: bool
@@ -83,12 +84,12 @@ class Report(Struct, frozen=True, kw_only=True):
     status: Status
     counts: dict[str, Count]
     topologies: tuple[TopologyRow, ...]
-    #: those of the environments that an operator named
+    #: the environments that an operator named
     hosts: tuple[str, ...]
     questions: dict[str, tuple[Question, ...]]
     paths: tuple[PathRow, ...]
     parity: tuple[ParityRow, ...]
-    preflight: tuple[PreflightRow, ...]
+    preflight: tuple[GateResult, ...]
     readiness: tuple[ReadinessRow, ...]
     decisions: tuple[Decision, ...]
     walkthrough: tuple[ItemAnswer, ...]
@@ -96,7 +97,7 @@ class Report(Struct, frozen=True, kw_only=True):
     limits: tuple[LimitRow, ...]
     features: tuple[FeatureGroup, ...]
     drivers: tuple[DriverRow, ...]
-    #: the columns of both
+    #: the topologies that are columns of `features` and `drivers`
     feature_topologies: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
@@ -106,23 +107,24 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class Declared(Struct, frozen=True, kw_only=True):
-    """What the project says of itself, beside the evidence."""
+    """The input of a report that the project declares, in addition to the evidence."""
 
-    #: what the audit trail under test is
+    #: a description of the audit trail under test
     target_summary: str = ""
-    #: what operators have signed for the items of the walkthrough that are human work
+    #: what operators have signed for items of the walkthrough that are human work
     attestations: tuple[Attestation, ...] = ()
-    #: the environments, each with the one it is compared with, or ""
+    #: for each environment, the environment that it is compared with; "" for none
     environments: dict[str, str] = {}
     readiness: tuple[ReadinessArea, ...] = ()
     workflows: tuple[Workflow, ...] = ()
-    preflight: tuple[PreflightRow, ...] = ()
+    preflight: tuple[GateResult, ...] = ()
 
 
 def build_report(evidence: Evidence, reports: Path, declared: Declared | None = None) -> Report:
-    """Fill every table.
+    """Return the rows of every table.
 
-    :param reports: where the report will lie, for the links in it to be relative.
+    :param reports: the folder of the report; links into the evidence are relative to it.
+    :param declared: what the project declares; nothing if None.
     """
     declared = declared or Declared()
     compared = dict.fromkeys(evidence.environments, "") | declared.environments
@@ -130,8 +132,8 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     newest = records[-1] if records else None
     names = evidence.names()
     hosts = {name: environment_row(evidence, name, reports, compared) for name in names if name in compared}
-    ours = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.topology not in hosts))
-    features, drivers = feature_map(ours), driver_table(ours)
+    of_topologies = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.target not in hosts))
+    features, drivers = feature_map(of_topologies), driver_table(of_topologies)
     mapped = {name for group in features for row in group.rows for name in row.cells} | {
         name for row in drivers for name in row.cells
     }
@@ -143,7 +145,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         target_summary=declared.target_summary,
         evidence_from=records[0].started_at if records else "",
         evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
-        # what is not safe in an operator's environment was never owed there
+        # a check that is not safe in an operator's environment is not missing there
         status=worst(row.status for row in evidence.rows if row.result.reason != NOT_SAFE),
         counts={name: count(row.result for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
@@ -156,9 +158,10 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         preflight=declared.preflight,
         readiness=readiness(declared.readiness, evidence),
         decisions=tuple(
-            decide(each, evidence, library_version=_library(evidence, each, newest)) for each in declared.workflows
+            decide(workflow, evidence, library_version=_library(evidence, workflow, newest))
+            for workflow in declared.workflows
         ),
-        walkthrough=tuple(walk(ours.rows, declared.attestations)),
+        walkthrough=tuple(walk(of_topologies.rows, declared.attestations)),
         issues=_issues(evidence),
         limits=_limits(evidence),
         features=features,
@@ -177,7 +180,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
 
 
 def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:
-    """Return the version of the library under test: of this project for its own layer, else as the operator says."""
+    """Return the version of the library under test: this project's for its reference layer, else the declared one."""
     if newest is not None and newest.audit_target.partition(" ")[0] == "reference":
         return newest.provenance.tool_version
     return library_of(evidence, workflow.environment)
@@ -186,7 +189,7 @@ def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -
 def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
     return tuple(
         ParityRow(
-            check=f"{row.planned.claim}, on {row.planned.topology}",
+            check=f"{row.planned.claim}, on {row.planned.target}",
             status=row.status,
             command=row.result.reproduce,
             notes=row.result.reason,
@@ -196,7 +199,7 @@ def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
     )
 
 
-#: of issues that are in no section of the walkthrough
+#: the prefix of issue ids for sections that are not in the walkthrough
 _PREFIX = {
     Section.POOLING: "PL",
     Section.PATHS: "PATH",
@@ -207,63 +210,51 @@ _PREFIX = {
 
 def _issue_id(row: Row) -> str:
     if row.planned.section not in TITLES:
-        return f"{_PREFIX[row.planned.section]}.{row.planned.check}.{row.planned.topology}"
+        return f"{_PREFIX[row.planned.section]}.{row.planned.check}.{row.planned.target}"
     section = list(Section).index(row.planned.section) + 1
-    return f"AP-{section}.{row.planned.check.partition('.')[2]}.{row.planned.topology}"
+    return f"AP-{section}.{row.planned.check.partition('.')[2]}.{row.planned.target}"
 
 
 def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
-    found = [
+    issues = [
         IssueRow(
             severity=row.result.severity or row.planned.severity,
             id=_issue_id(row),
-            symptom=f"not so: {row.planned.claim}. {row.result.reason}",
+            symptom=f"does not hold: {row.planned.claim}; {row.result.reason}",
             area=row.planned.area,
             owner=row.result.known.owner if row.result.known else "unassigned",
             link=row.result.known.link if row.result.known else "",
             command=row.result.reproduce,
-            topology=row.planned.topology,
+            topology=row.planned.target,
             check=row.planned.check,
         )
         for row in evidence.rows
         if row.status is Status.ISSUE
     ]
-    return tuple(sorted(found, key=lambda issue: (issue.severity, issue.id)))
+    return tuple(sorted(issues, key=lambda issue: (issue.severity, issue.id)))
 
 
 def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
-    seen: dict[tuple[str, str, str], list[Row]] = {}
+    limits: dict[tuple[str, str, str], list[Row]] = {}
     for row in evidence.rows:
         if limit := row.result.limit:
-            seen.setdefault((row.planned.check, limit.outcome, limit.source), []).append(row)
+            limits.setdefault((row.planned.check, limit.outcome, limit.source), []).append(row)
     return tuple(
         LimitRow(
-            topologies=tuple(row.planned.topology for row in rows),
+            topologies=tuple(row.planned.target for row in rows),
             outcome=outcome,
             check=check,
             source=source,
             command=rows[0].result.reproduce,
         )
-        for (check, outcome, source), rows in seen.items()
+        for (check, outcome, source), rows in limits.items()
     )
-
-
-def proven(row: Row, about: str) -> str:
-    """Say whether a check has been shown to fail when what it watches is broken: here, and for this code."""
-    applicable = [proof for proof in row.proofs if proof.applicable]
-    if row.status is Status.NA or (row.proofs and not applicable):
-        return ""
-    if not row.proofs:
-        return "not proven yet"
-    if not all(proof.proven for proof in applicable):
-        return "unproven"
-    return "proven" if about in {"", "reference"} else "proven on the reference"
 
 
 def _matrix(evidence: Evidence, names: list[str], about: str) -> tuple[MatrixRow, ...]:
     by_check: dict[str, dict[str, Row]] = {}
     for row in evidence.rows:
-        by_check.setdefault(row.planned.check, {})[row.planned.topology] = row
+        by_check.setdefault(row.planned.check, {})[row.planned.target] = row
     matrix = []
     for check, rows in by_check.items():
         first = next(iter(rows.values())).planned

@@ -1,4 +1,4 @@
-"""The STG-01 table: what each topology really was, read back from its servers and recognised from outside."""
+"""The STG-01 rows of topologies: as their servers reported themselves, and as a client recognised them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 
     from harness.model import ServiceEvidence, TopologyEvidence
 
-_SANDBOX = "no SQL sandbox: every check really commits; a test sandbox never stands for production"
-
+_SANDBOX = "no SQL sandbox: every check commits; a test sandbox is not evidence about production"
 
 _NOTIFIED = {
     Notifier.LISTEN: "LISTEN through the chain",
-    Notifier.POLL: "it looks for them at an interval: LISTEN does not survive this pool mode",
-    Notifier.DIRECT: "LISTEN past the pooler: it does not survive this pool mode",
+    Notifier.POLL: "polling: LISTEN does not survive this pool mode",
+    Notifier.DIRECT: "LISTEN on a direct connection: it does not survive this pool mode",
 }
 
 
 class TopologyRow(Struct, frozen=True, kw_only=True):
-    """One row of the STG-01 table, in the order of its columns."""
+    """One row of the STG-01 table. The columns that show it are `TOPOLOGY` in `harness/report/columns.py`."""
 
     environment: str
     evidence_class: str
@@ -37,7 +36,7 @@ class TopologyRow(Struct, frozen=True, kw_only=True):
     prepare_policy: str
     sandbox_note: str
     matches_prod: str
-    #: what differs from production, which `partial` demands
+    #: what differs from production; the linter requires it for `partial`
     rationale: str
     command: str
     run_id: str
@@ -45,205 +44,219 @@ class TopologyRow(Struct, frozen=True, kw_only=True):
     engine: str
     origins: tuple[str, ...]
     ready_ms: float
-    #: where the server's data was
+    #: where the server kept its data
     storage: str = ""
-    #: what a client found who was told the addresses only
+    #: what a client found that knew only the addresses
     findings: tuple[Finding, ...] = ()
     contradictions: tuple[str, ...] = ()
 
 
 class Question(Struct, frozen=True, kw_only=True):
+    """One question about a topology or an environment, with its answer."""
+
     question: str
     answer: str
     matches_prod: str
 
 
 def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
-    stood, record = evidence.topologies.get(name), evidence.records.get(name)
+    """Return the row of a topology that the harness starts.
+
+    :param reports: the folder of the report; the link to the run is relative to it.
+    """
+    topology, record = evidence.topologies.get(name), evidence.records.get(name)
     command = next((without_check(row) for row in evidence.of(name)), f"nox -s topology-{name.partition('+')[0]}")
-    if stood is None or record is None or not stood.stood:
-        why = stood.reason if stood else "no run of this code stood it up"
-        return TopologyRow(
-            environment=name,
-            evidence_class=EvidenceClass.CI,
-            chain=f"Not run: {why}",
-            pooler_product="Not run",
-            pool_mode=(stood.declared.pool_mode or "none: no pooler") if stood else "Not run",
-            pools="Not run",
-            prepare_policy="Not run",
-            sandbox_note=_SANDBOX,
-            matches_prod="no",
-            rationale="Nothing is shown about this topology: it did not stand in any run of this code.",
-            command=command,
-            run_id="",
-            run_link="",
-            engine="",
-            origins=(),
-            ready_ms=0.0,
-        )
+    if topology is None or record is None or not topology.stood:
+        return _not_run(name, topology, command)
     hosted = is_hosted(evidence, name)
-    shown = _count(evidence, name)
     folder = evidence.folders[record.run_id]
     return TopologyRow(
         environment=name,
         evidence_class=record.evidence_class,
-        chain=_chain(stood, hosted=hosted),
-        pooler_product=_pooler_product(stood),
-        pool_mode=_pool_mode(stood),
-        pools=_pools(stood, hosted=hosted),
-        prepare_policy=_prepare_policy(stood),
+        chain=_chain(topology, hosted=hosted),
+        pooler_product=_pooler_product(topology),
+        pool_mode=_pool_mode(topology),
+        pools=_pools(topology, hosted=hosted),
+        prepare_policy=_prepare_policy(topology),
         sandbox_note=_SANDBOX,
-        # what the harness stood up itself can show a class of topology, never somebody's production
+        # a topology that the harness started shows a class of topology, never somebody's production
         matches_prod="partial",
-        rationale=_rationale(stood, shown, hosted=hosted),
+        rationale=_rationale(topology, count(row.result for row in evidence.of(name)), hosted=hosted),
         command=command,
         run_id=record.run_id,
         run_link=os.path.relpath(folder / "run.json", reports),
         engine=f"{record.engine} {record.engine_version}",
-        origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in stood.services),
-        ready_ms=stood.ready_ms,
-        storage=stood.storage,
-        findings=stood.findings,
-        contradictions=stood.contradictions,
+        origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in topology.services),
+        ready_ms=topology.ready_ms,
+        storage=topology.storage,
+        findings=topology.findings,
+        contradictions=topology.contradictions,
+    )
+
+
+def _not_run(name: str, topology: TopologyEvidence | None, command: str) -> TopologyRow:
+    """Return the row of a topology that no run started."""
+    reason = topology.reason if topology else "no run of this code started it"
+    declared = (topology.declared.pool_mode or "none: no pooler") if topology else "Not run"
+    return TopologyRow(
+        environment=name,
+        evidence_class=EvidenceClass.CI,
+        chain=f"Not run: {reason}",
+        pooler_product="Not run",
+        pool_mode=declared,
+        pools="Not run",
+        prepare_policy="Not run",
+        sandbox_note=_SANDBOX,
+        matches_prod="no",
+        rationale="There is no evidence about this topology: no run of this code started it.",
+        command=command,
+        run_id="",
+        run_link="",
+        engine="",
+        origins=(),
+        ready_ms=0.0,
     )
 
 
 def without_check(row: Row) -> str:
-    """Return the command that reproduces a row's whole topology."""
+    """Return the command that runs the whole topology of a row again."""
     return row.result.reproduce.replace(f" --check {row.planned.check}", "").removesuffix(" --")
 
 
-def _count(evidence: Evidence, name: str) -> Count:
-    return count(row.result for row in evidence.of(name))
+def is_hosted(evidence: Evidence, name: str) -> bool:
+    """Return whether the reference host was started: a run exercised at least one of its paths."""
+    return any(row.planned.path and row.status in {Status.OK, Status.ISSUE} for row in evidence.of(name))
 
 
-def _service(stood: TopologyEvidence, name: str) -> ServiceEvidence | None:
-    return next((each for each in stood.services if each.name == name), None)
+# --- the cells -------------------------------------------------------------------------------------------
+
+
+def _service(topology: TopologyEvidence, name: str) -> ServiceEvidence | None:
+    return next((service for service in topology.services if service.name == name), None)
 
 
 def _titled(service: ServiceEvidence) -> str:
     return f"{service.title or service.product} {service.version.partition(' ')[0]}"
 
 
-def _chain(stood: TopologyEvidence, *, hosted: bool = False) -> str:
-    """Return the chain: as it was recognised from outside, else as it was stood up.
+def _chain(topology: TopologyEvidence, *, hosted: bool = False) -> str:
+    """Return the clients and servers of a topology, from the application to PostgreSQL.
 
-    :param hosted: the reference host took paths over it, beside the clients of checks.
+    :param hosted: the reference host ran audited paths on it, in addition to the checks' own clients.
     """
-    server, pooler = _service(stood, "postgres"), _service(stood, "pooler")
+    server, pooler = _service(topology, "postgres"), _service(topology, "pooler")
     middle = f"{_titled(pooler)} to " if pooler else ""
     clients = "reference host and psycopg" if hosted else "psycopg"
     return f"{clients} to {middle}{_titled(server)}" if server else "unknown"
 
 
-def is_hosted(evidence: Evidence, name: str) -> bool:
-    """Say whether the reference host was there: one of its paths was taken."""
-    return any(row.planned.path and row.status in {Status.OK, Status.ISSUE} for row in evidence.of(name))
-
-
-def _seen(stood: TopologyEvidence, fact: str, declared: str) -> str:
-    """Return what was found about a fact, with its confidence; what is declared where nothing was found."""
-    found = stood.found(fact)
+def _recognised(topology: TopologyEvidence, fact: str, declared: str) -> str:
+    """Return what is declared, with what a client recognised where that differs or is missing."""
+    found = topology.found(fact)
     if found is None:
-        return f"{declared} (declared; not recognised from outside)" if stood.findings else declared
-    wrong = any(each.startswith(f"{fact} ") for each in stood.contradictions)
-    return f"{found.value}, found; declared is {declared}" if wrong else declared
+        return f"{declared} (declared, not recognised from outside)" if topology.findings else declared
+    contradicted = any(sentence.startswith(f"{fact} ") for sentence in topology.contradictions)
+    return f"{found.value} found, {declared} declared" if contradicted else declared
 
 
-def _pooler_product(stood: TopologyEvidence) -> str:
-    pooler = _service(stood, "pooler")
-    return _seen(stood, "product", _titled(pooler)) if pooler else "none"
+def _pooler_product(topology: TopologyEvidence) -> str:
+    pooler = _service(topology, "pooler")
+    return _recognised(topology, "product", _titled(pooler)) if pooler else "none"
 
 
-def _pool_mode(stood: TopologyEvidence) -> str:
-    mode = stood.declared.pool_mode
-    return _seen(stood, "pool_mode", str(mode)) if mode else "none: no pooler"
+def _pool_mode(topology: TopologyEvidence) -> str:
+    mode = topology.declared.pool_mode
+    return _recognised(topology, "pool_mode", str(mode)) if mode else "none: no pooler"
 
 
-def _pools(stood: TopologyEvidence, *, hosted: bool) -> str:
-    clients = "no Ecto: psycopg, one connection a client"
+def _pools(topology: TopologyEvidence, *, hosted: bool) -> str:
+    clients = "no Ecto: psycopg, one connection per client"
     if hosted:
-        clients += f"; reference host: psycopg_pool of {stood.declared.host.pool_size}"
-    pooler = stood.declared.pooler
+        clients += f"; reference host: psycopg_pool of {topology.declared.host.pool_size}"
+    pooler = topology.declared.pooler
     if not pooler:
         return clients
-    size = stood.found("pool_size")
-    seen = f", {size.value} found" if size and size.value != str(pooler.default_pool_size) else ""
-    return f"{clients}; default_pool_size {pooler.default_pool_size}{seen}"
+    size = topology.found("pool_size")
+    found = f", {size.value} found" if size and size.value != str(pooler.default_pool_size) else ""
+    return f"{clients}; default_pool_size {pooler.default_pool_size}{found}"
 
 
-def _prepare_policy(stood: TopologyEvidence) -> str:
-    if stood.prepare is Prepare.UNNAMED:
+def _prepare_policy(topology: TopologyEvidence) -> str:
+    if topology.prepare is Prepare.UNNAMED:
         return "unnamed (prepare_threshold None)"
-    return f"named (prepare_threshold {stood.declared.client.prepare_threshold})"
+    return f"named (prepare_threshold {topology.declared.client.prepare_threshold})"
 
 
-def _rationale(stood: TopologyEvidence, shown: Count, *, hosted: bool) -> str:
-    mode = stood.declared.pool_mode
-    what = f"{_chain(stood)}" + (f" in {mode} mode" if mode else "")
+def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> str:
+    mode = topology.declared.pool_mode
+    started = _chain(topology) + (f" in {mode} mode" if mode else "")
+    paths = " and the audited paths of a reference host with a real job runner" if hosted else ""
     return (
-        f"CI-class evidence: the harness started {what} itself and ran its checks "
-        f"{'and the paths of a reference host with a real job runner ' if hosted else ''}on it "
-        f"({shown.ok} OK, {shown.issue} Issue, {shown.na} N/A, {shown.not_run} Not run). It shows this class of "
-        "topology, with this pool mode, these pool sizes and this prepare policy. It does not show a production "
-        "environment: its servers, settings and load, its own HTTP handlers and job runner are not part of it, and "
-        "those who run it have not said that these settings are theirs."
+        f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
+        f"({counted.ok} OK, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run). It is evidence about "
+        "this class of topology: this pool mode, these pool sizes and this prepare policy. It is not evidence about a "
+        "production environment: production's servers, settings, load, HTTP handlers and job runner are not part of "
+        "it, and production's operators have not confirmed these settings."
     )
 
 
+# --- the questions ---------------------------------------------------------------------------------------
+
+
 def questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
-    stood, record = evidence.topologies.get(name), evidence.records.get(name)
-    if stood is None or record is None or not stood.stood:
+    """Return the questions about a topology; none if no run started it."""
+    topology, record = evidence.topologies.get(name), evidence.records.get(name)
+    if topology is None or record is None or not topology.stood:
         return ()
-    settings = {service.name: service.settings for service in stood.services}
-    pooler = settings.get("pooler", {})
-    answers = [
-        ("What does a write pass on its way?", _chain(stood)),
-        ("Which pool mode?", _pool_mode(stood)),
-        ("How many server connections for one database and user?", pooler.get("default_pool_size", "one a client")),
-        ("Does the pooler track prepared statements?", _tracks(stood, pooler)),
-        ("What does the client do with repeated statements?", _prepare_policy(stood)),
-        ("What does the pooler run when a client leaves?", _reset(stood, pooler)),
-        (
-            "Which startup parameters does it ignore?",
-            pooler.get("ignore_startup_parameters") or "none" if stood.declared.pooler else "none: no pooler",
+    settings = {service.name: service.settings for service in topology.services}
+    pooler, hosted = settings.get("pooler", {}), is_hosted(evidence, name)
+    answers = {
+        "Which servers does a write pass through?": _chain(topology),
+        "What is the pool mode?": _pool_mode(topology),
+        "How many server connections can one database and user have?": (
+            pooler.get("default_pool_size", "one per client")
         ),
-        ("How do clients authenticate?", "SCRAM-SHA-256, to the pooler and through it" if pooler else "SCRAM-SHA-256"),
-        ("Which isolation level by default?", settings["postgres"].get("default_transaction_isolation", "unknown")),
-        (
-            "Are jobs and HTTP handlers part of it?",
-            "those of the reference host, and not of any other"
-            if is_hosted(evidence, name)
-            else "no: library paths only",
+        "Does the pooler track prepared statements?": _tracking(topology, pooler),
+        "How does the client send repeated statements?": _prepare_policy(topology),
+        "What does the pooler run when a client disconnects?": _reset(topology, pooler),
+        "Which startup parameters does the pooler ignore?": (
+            pooler.get("ignore_startup_parameters") or "none" if topology.declared.pooler else "none: no pooler"
         ),
-        (
-            "How does the job runner learn of new jobs?",
-            _NOTIFIED[stood.declared.notifier] if is_hosted(evidence, name) else "there is none",
+        "How do clients authenticate?": (
+            "SCRAM-SHA-256, to the pooler and from the pooler to PostgreSQL" if pooler else "SCRAM-SHA-256"
         ),
-        ("Who says so?", f"{record.evidence_class}-class evidence, run {record.run_id}"),
-    ]
-    return tuple(Question(question=question, answer=answer, matches_prod="partial") for question, answer in answers)
+        "What is the default isolation level?": settings["postgres"].get("default_transaction_isolation", "unknown"),
+        "Does the evidence cover jobs and HTTP handlers?": (
+            "only those of the reference host" if hosted else "no: library paths only"
+        ),
+        "How does the job runner learn about new jobs?": (
+            _NOTIFIED[topology.declared.notifier] if hosted else "no job runner was started"
+        ),
+        "Where do these answers come from?": f"{record.evidence_class}-class evidence, run {record.run_id}",
+    }
+    return tuple(
+        Question(question=question, answer=answer, matches_prod="partial") for question, answer in answers.items()
+    )
 
 
-def _tracks(stood: TopologyEvidence, pooler: dict[str, str]) -> str:
-    if not stood.declared.pooler:
+def _tracking(topology: TopologyEvidence, pooler: dict[str, str]) -> str:
+    if not topology.declared.pooler:
         return "no pooler"
     size = pooler.get("max_prepared_statements")
-    if size is None:
-        service = _service(stood, "pooler")
-        told = stood.found("prepared_statements")
-        if told:
-            return f"{told.value}: {told.how}"
-        return f"no: {_titled(service)} cannot" if service else "no"
-    return f"yes, max_prepared_statements {size}" if size != "0" else "no: max_prepared_statements 0"
+    if size is not None:
+        return f"yes, max_prepared_statements {size}" if size != "0" else "no: max_prepared_statements 0"
+    if found := topology.found("prepared_statements"):
+        return f"{found.value}: {found.how}"
+    service = _service(topology, "pooler")
+    return f"no: {_titled(service)} does not support it" if service else "no"
 
 
-def _reset(stood: TopologyEvidence, pooler: dict[str, str]) -> str:
-    if not stood.declared.pooler:
+def _reset(topology: TopologyEvidence, pooler: dict[str, str]) -> str:
+    if not topology.declared.pooler:
         return "no pooler"
-    if stood.declared.pooler.product != "pgbouncer":
-        return "as the product does by default"
+    if topology.declared.pooler.product != "pgbouncer":
+        return "the product's default"
     query = pooler.get("server_reset_query") or "nothing"
-    if stood.declared.pool_mode is PoolMode.SESSION or pooler.get("server_reset_query_always") == "1":
+    if topology.declared.pool_mode is PoolMode.SESSION or pooler.get("server_reset_query_always") == "1":
         return query
     return f"nothing in this mode (server_reset_query is {query})"

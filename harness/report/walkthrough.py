@@ -1,4 +1,4 @@
-"""The checklist walkthrough: its nineteen items, answered by checks, or by people who sign what they did."""
+"""The checklist walkthrough: nineteen items, each answered by checks or by an operator who signs the work."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ if TYPE_CHECKING:
 
 
 class Item(Struct, frozen=True, kw_only=True):
-    """One item of the checklist. Checks name the item that they answer; the others are answered by people."""
+    """One item of the checklist. Checks name the item that they answer; people answer the others."""
 
     #: section and position, such as `2.1`
     number: str
     section: Section
     summary: str
-    #: for work that no harness can do: what an operator's statement about it is filed under, and why it is theirs
+    #: for human work: the `item` of the operator's attestation
     attested_as: str = ""
+    #: for human work: why no check can answer it
     human: str = ""
 
 
 class ItemAnswer(Struct, frozen=True, kw_only=True):
-    """An item with its answer: a command that shows it, or where what was signed can be read; and why it is not OK."""
+    """An item with its answer."""
 
     number: str
     section: Section
     summary: str
     status: Status
+    #: the checks that answer it; empty for human work
     checks: tuple[str, ...]
+    #: the command that reproduces the answer, or the link to what was signed
     command: str
+    #: why it is not OK, or what was signed
     reason: str
 
 
@@ -64,22 +68,22 @@ ITEMS: tuple[Item, ...] = (
         section=Section.REDACTION,
         summary="Sensitive columns reviewed",
         attested_as="sensitive-columns-reviewed",
-        human="which columns are sensitive is for people who know the data to say, and no operator has signed it",
+        human="only people who know the data can decide which columns are sensitive, and no operator has signed this",
     ),
-    Item(number="3.2", section=Section.REDACTION, summary="Redaction rules in place, and tried in a dry run"),
+    Item(number="3.2", section=Section.REDACTION, summary="Redaction rules in place and tested in a dry run"),
     Item(number="3.3", section=Section.REDACTION, summary="JSON columns are masked whole"),
     Item(number="4.1", section=Section.RETENTION, summary="Retention policy configured"),
-    Item(number="4.2", section=Section.RETENTION, summary="Purge tried in a dry run"),
+    Item(number="4.2", section=Section.RETENTION, summary="Purge tested in a dry run"),
     Item(number="4.3", section=Section.RETENTION, summary="Purge runs in batches"),
     Item(
         number="4.4",
         section=Section.RETENTION,
         summary="Backups and point-in-time recovery agree with retention",
         attested_as="backups-agree-with-retention",
-        human="backups are kept outside of what the harness starts; no operator has signed that they agree",
+        human="backups are outside of what the harness starts, and no operator has signed that they agree",
     ),
     Item(number="5.1", section=Section.EXPORT, summary="Timeline filter keys known"),
-    Item(number="5.2", section=Section.EXPORT, summary="Large exports stream or say that they were cut"),
+    Item(number="5.2", section=Section.EXPORT, summary="Large exports stream or report that they are truncated"),
     Item(number="6.1", section=Section.OBSERVABILITY, summary="Telemetry attached"),
     Item(number="6.2", section=Section.OBSERVABILITY, summary="Purge leaves log lines"),
     Item(number="7.1", section=Section.CONTINUITY, summary="Rows older than the trigger understood"),
@@ -89,11 +93,12 @@ _FEW = 3
 
 
 def walk(rows: Sequence[Row], attestations: Sequence[Attestation] = ()) -> list[ItemAnswer]:
-    """Answer every item; one of checks is OK only if all of them are, in every topology.
+    """Answer every item.
 
-    An item of human work is N/A, or OK by what an operator signed.
+    An item with checks gets the worst status of all its checks in all topologies. An item of human work is OK if an
+    operator has signed it, else N/A.
     """
-    signed = {attestation.item: attestation for attestation in attestations}
+    signed: dict[str, Attestation] = {attestation.item: attestation for attestation in attestations}
     checks_of: dict[str, list[str]] = {}
     for check in catalogue().checks:
         checks_of.setdefault(check.item, []).append(check.id)
@@ -121,14 +126,14 @@ def _by_checks(item: Item, checks: Sequence[str], rows: Sequence[Row]) -> ItemAn
     status = worst([row.status for row in relevant] + [Status.NOT_RUN for _ in absent])
     reason = ""
     if status is not Status.OK:
-        blamed = [row for row in relevant if row.status is status]
+        decisive = [row for row in relevant if row.status is status]
         reason = (
-            "; ".join(f"{row.planned.check} in {row.planned.topology}: {row.result.reason}" for row in blamed[:_FEW])
+            "; ".join(f"{row.planned.check} in {row.planned.target}: {row.result.reason}" for row in decisive[:_FEW])
             or NOBODY_RAN_IT
         )
-        if len(blamed) > _FEW:
-            reason += f"; and {len(blamed) - _FEW} more"
-    first = {row.planned.topology: row for row in reversed(relevant)}
+        if len(decisive) > _FEW:
+            reason += f"; and {len(decisive) - _FEW} more"
+    first = {row.planned.target: row for row in reversed(relevant)}
     commands = [_command(checks, row) for row in reversed(first.values())]
     return ItemAnswer(
         number=item.number,
@@ -142,7 +147,7 @@ def _by_checks(item: Item, checks: Sequence[str], rows: Sequence[Row]) -> ItemAn
 
 
 def _command(checks: Sequence[str], row: Row) -> str:
-    """Return the command that answers the item in a row's topology: its checks if they are few, else their suite."""
+    """Return the command that answers an item in a row's topology: with its checks if they are few, else its suites."""
     chosen = (
         [f"--check {check}" for check in checks]
         if len(checks) <= _FEW

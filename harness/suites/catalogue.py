@@ -1,4 +1,4 @@
-"""The list of suites. Adding a suite is adding a module here."""
+"""The catalogue of all suites. To add a suite, add its module here."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ FIXTURES = Fixtures(
 def whole_catalogue(
     declared: tuple[PathDeclaration, ...] = (), commands: tuple[CommandDeclaration, ...] = ()
 ) -> Catalogue:
-    """Return the catalogue with the paths and commands that a project declares.
+    """Return the catalogue, extended by the paths and commands that a project declares.
 
-    :raises ConfigError: for a path that is called as one of the reference host's.
+    :raises ConfigError: for a path or command whose check id exists already, such as a path of the reference host.
     """
     return catalogue().with_checks((*path_checks(declared), *command_checks(commands)))
 
 
 @cache
 def catalogue() -> Catalogue:
-    """Return what is verified everywhere, the reference host's paths included."""
+    """Return the checks of every project, including the paths of the reference host."""
     return _suites().with_checks(path_checks(reference_paths(), reference=True))
 
 
@@ -76,7 +76,7 @@ def _suites() -> Catalogue:
             *pooling.MODULES,
             environment,
             drivers,
-            # restarts servers at its end, so nothing comes after it
+            # last, because it restarts servers
             pooling_failures,
         ),
         FIXTURES,

@@ -1,4 +1,4 @@
-"""Commands of other test suites as checks: run behind a topology, they are rows of the parity table."""
+"""Commands of other test suites as checks: behind a topology, each is a row of the parity table."""
 
 from __future__ import annotations
 
@@ -26,68 +26,69 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.host.declarations import CommandDeclaration
 
-_EXIT, _THROUGH = "exit code", "it came through the pooler"
+_EXIT, _THROUGH = "exit code", "the command came through the pooler"
 _CONSOLE = Capability(
     "an admin console",
-    "there is no pooler whose console tells what passed it",
+    "no pooler here has a console that shows its traffic",
     lambda topology: topology.pooler is not None and topology.pooler.product == "pgbouncer",
 )
-#: kept back for standing up and tearing down around the command's own deadline
-_AROUND_S = 30.0
+#: time for setup and teardown, in addition to the command's own deadline, seconds
+_SETUP_S = 30.0
 _STATISTICS_S = 4.0
-#: where test runners write JUnit XML when nobody says where
-_USUAL = (
+#: where test runners write JUnit XML by default
+_DEFAULT_JUNIT = (
     *("*junit*.xml", "results.xml", "test-results.xml", "TEST-*.xml", "test-results/**/*.xml", "junit/*.xml"),
     *("_build/test/lib/*/*.xml", "target/surefire-reports/*.xml", "build/test-results/**/*.xml"),
 )
 
 
 def command_checks(
-    declared: Iterable[CommandDeclaration], say: Callable[[str], None] | None = None
+    declared: Iterable[CommandDeclaration], on_output: Callable[[str], None] | None = None
 ) -> tuple[Check | Control, ...]:
-    """Return a check for each command, and its control: with the server out of reach it has to fail.
+    """Return a check for each command, and its controls: it must fail when the server is unreachable or bypassed.
 
-    A suite that passes all the same does not use the address that it was given, and its OK would be worth nothing.
+    A suite that passes without the server does not use the given address, and its OK would prove nothing.
 
-    :param say: hears every line of the commands' output.
+    :param on_output: called with every line of the commands' output.
     """
-    found: list[Check | Control] = []
-    for each in declared:
+    checks: list[Check | Control] = []
+    for command in declared:
         declare = check(
-            f"command.{each.name}",
-            claim=each.title.rstrip("."),
+            f"command.{command.name}",
+            claim=command.title.rstrip("."),
             section=Section.COMMANDS,
             severity=P0,
             area="test suite of its own",
         )
-        made = replace(declare(_runs(each, say or _unheard)), longest_s=each.deadline_s + _AROUND_S)
-        found += [
-            made,
-            breaks(made, at=_EXIT)(the_server_is_out_of_reach),
-            breaks(made, at=_THROUGH, needs=(_CONSOLE,))(the_address_leads_past_the_pooler),
+        run_command = _runs(command, on_output or _discard)
+        command_check = replace(declare(run_command), longest_s=command.deadline_s + _SETUP_S)
+        checks += [
+            command_check,
+            breaks(command_check, at=_EXIT)(the_server_is_unreachable),
+            breaks(command_check, at=_THROUGH, needs=(_CONSOLE,))(the_address_bypasses_the_pooler),
         ]
-    return tuple(found)
+    return tuple(checks)
 
 
-def _unheard(_line: str) -> None:
-    """Say nothing: the log keeps it."""
+def _discard(_line: str) -> None:
+    """Show nothing: the log keeps the output."""
 
 
-def the_server_is_out_of_reach(ctx: CheckContext) -> None:
+def the_server_is_unreachable(ctx: CheckContext) -> None:
     ctx.sabotaged = True
 
 
-def the_address_leads_past_the_pooler(ctx: CheckContext) -> None:
+def the_address_bypasses_the_pooler(ctx: CheckContext) -> None:
     ctx.past_the_pooler = True
 
 
-def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[[CheckContext], None]:
-    def run_it(ctx: CheckContext) -> None:
+def _runs(declared: CommandDeclaration, on_output: Callable[[str], None]) -> Callable[[CheckContext], None]:
+    def run_command(ctx: CheckContext) -> None:
         lab = ctx.lab
         owner = ctx.empty_database("command")
         database = owner.info.dbname
         owner.close()
-        role = lab.roles.owner  # a test suite makes its own tables
+        role = lab.roles.owner  # a test suite creates its own tables
         chain, direct = lab.through(role, database), lab.owner(database)
         if ctx.sabotaged:
             closed = _closed_port()
@@ -98,7 +99,7 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         given = variables(chain, direct) | {"HARNESS_TOPOLOGY": ctx.topology.name, "POOL_MODE": mode}
         root = Path.cwd() / declared.folder
         before = _own_sessions(ctx, database)
-        # one at a time in a folder: what they write there would be each other's
+        # one command at a time in a folder: their output files would mix
         with _in_folder(root):
             since = time.time()
             try:
@@ -107,7 +108,7 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
                     folder=root,
                     given=given,
                     deadline_s=declared.deadline_s,
-                    say=say,
+                    say=on_output,
                     stopped=lambda: lab.is_closed,
                 )
             except UsageError as error:
@@ -119,13 +120,13 @@ def _runs(declared: CommandDeclaration, say: Callable[[str], None]) -> Callable[
         if lab.is_closed:
             raise NotExercisedError("the run ended before the command did")
         ctx.expect(_EXIT, ended.reason or ended.exit_code, equals=0)
-        # a suite that ignores the address passes everywhere, and says nothing about this topology
-        ctx.expect("it used the database that it was given", _used(ctx, database, before), equals=True)
+        # a suite that ignores the given address passes everywhere, and proves nothing about this topology
+        ctx.expect("the command used the given database", _used(ctx, database, before), equals=True)
         if (passed := _passed_the_pooler(ctx, database)) is not None:
             ctx.expect(_THROUGH, passed, equals=True)
         _expect_results(ctx, declared, results)
 
-    return run_it
+    return run_command
 
 
 def _sessions(ctx: CheckContext, database: str) -> int:
@@ -135,18 +136,18 @@ def _sessions(ctx: CheckContext, database: str) -> int:
 
 
 def _own_sessions(ctx: CheckContext, database: str) -> int:
-    """Wait until the statistics tell of the harness's own session, and return how many there are then."""
+    """Wait until the statistics count the harness's own session, and return the number of sessions."""
 
     def probe() -> int:
-        if not (found := _sessions(ctx, database)):
+        if not (sessions := _sessions(ctx, database)):
             raise NotYet("no session")
-        return found
+        return sessions
 
     return poll(probe, what="statistics of a session that ended", deadline_s=_STATISTICS_S)
 
 
 def _used(ctx: CheckContext, database: str, before: int) -> bool:
-    """Wait a moment for the statistics to show a session, which servers tell of with a delay of a second."""
+    """Return whether the database has had another session; servers count one with a delay of about a second."""
 
     def probe() -> bool:
         if _sessions(ctx, database) <= before:
@@ -160,9 +161,9 @@ def _used(ctx: CheckContext, database: str, before: int) -> bool:
 
 
 def _passed_the_pooler(ctx: CheckContext, database: str) -> bool | None:
-    """Say whether a query to the database passed the pooler; None where nobody can be asked.
+    """Return whether a query to the database passed the pooler; None without an admin console to ask.
 
-    Without it a suite that uses the server's own address only would pass for one that works behind the pooler
+    Otherwise a suite that uses only the server's own address would count as working behind the pooler
     (https://www.pgbouncer.org/usage.html#show-commands).
     """
     endpoint = ctx.lab.console()
@@ -182,17 +183,17 @@ def _in_folder(folder: Path) -> Lock:
 
 
 def _results(declared: CommandDeclaration, root: Path, since: float) -> JUnitResult | ConfigError | None:
-    """Return what the command wrote of its tests; None when it wrote nothing."""
+    """Return the test results that the command wrote, or the error in reading them; None when it wrote none."""
     try:
-        files = find_junit(declared.junit or _USUAL, root, since)
+        files = find_junit(declared.junit or _DEFAULT_JUNIT, root, since)
         return add_up([read_junit(path) for path in files]) if files else None
     except ConfigError as error:
-        return error if declared.junit else None  # else it is some other XML
+        return error if declared.junit else None  # a default pattern may match some other XML
 
 
 def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JUnitResult | ConfigError | None) -> None:
     if isinstance(results, ConfigError):
-        ctx.expect("JUnit XML that can be read", f"{results.where}: {results.what}", equals="JUnit XML")
+        ctx.expect("readable JUnit XML", f"{results.where}: {results.what}", equals="JUnit XML")
     elif results is None:
         if declared.junit:
             ctx.expect("JUnit XML was written", observed=False, equals=True)
@@ -201,8 +202,8 @@ def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JU
         ctx.fact("skipped", results.skipped)
         ctx.expect("tests that failed", list(results.failed), equals=[])
         verdict = results.verdict
-        told = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
-        ctx.expect("what the results are worth", str(told), equals=str(Status.OK))
+        text = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
+        ctx.expect("verdict of the test results", str(text), equals=str(Status.OK))
 
 
 def _closed_port() -> int:

@@ -1,4 +1,4 @@
-"""Continuity: tables that had rows before capture began."""
+"""Continuity: tables that had rows before capture was attached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from harness.audit.reading import as_of, history
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -24,7 +26,7 @@ _DEADLINE_S = 20
 
 
 def _old_table(ctx: CheckContext) -> None:
-    """A table in use before there was an audit trail."""
+    """Create a table with rows, as one that was in use before the audit trail existed."""
     ctx.owner.run(
         "CREATE TABLE public.legacy (id int PRIMARY KEY, name text); GRANT ALL ON public.legacy TO harness_app;"
         "INSERT INTO public.legacy SELECT n, 'from before' FROM generate_series(1, 3) n"
@@ -33,7 +35,7 @@ def _old_table(ctx: CheckContext) -> None:
 
 @check(
     "continuity.old-rows",
-    claim="a row older than the capture has no history until it is written; then exactly that write",
+    claim="a row that is older than the capture has no history until its first write, and then only that write",
     section=_HERE,
     severity=P0,
     item="7.1",
@@ -50,9 +52,9 @@ def old_rows(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.legacy WHERE id = 2")
     changes = ctx.changes("legacy")
-    ctx.expect("operations", [each.op for each in changes], equals=["update", "delete"])
-    ctx.expect("transactions", len({each.transaction_id for each in changes}), equals=2)
-    ctx.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * 2)
+    ctx.expect("operations", [change.op for change in changes], equals=["update", "delete"])
+    ctx.expect("transactions", len({change.transaction_id for change in changes}), equals=2)
+    ctx.expect("actors", [change.actor for change in changes], equals=[ADA.reference] * 2)
 
 
 @breaks(old_rows, at="operations")
@@ -64,7 +66,7 @@ def old_rows_not_captured(ctx: CheckContext) -> None:
 
 @check(
     "continuity.nothing-made-up",
-    claim="putting capture on a table with rows makes up no change, and the past is unknown rather than empty",
+    claim="attaching capture to a table with rows records no change, and earlier states are unknown, not empty",
     section=_HERE,
     severity=P0,
     item="7.1",
@@ -87,7 +89,7 @@ def nothing_made_up(ctx: CheckContext) -> None:
     before = as_of(ctx.owner, "legacy", {"id": 1}, first - timedelta(seconds=1))
     ctx.expect("state before the capture", before.state, equals="before_horizon")
     since = as_of(ctx.owner, "legacy", {"id": 1}, now())
-    ctx.expect("state since", (since.state, since.row), equals=("present", {"id": 1, "name": "since"}))
+    ctx.expect("state after the write", (since.state, since.row), equals=("present", {"id": 1, "name": "since"}))
 
 
 @breaks(nothing_made_up, at="changes after attaching")
@@ -99,7 +101,7 @@ def something_made_up(ctx: CheckContext) -> None:
 
 @check(
     "continuity.capture-ready",
-    claim="the last step of a cutover passes only when the table's changes are all captured, and writes nothing",
+    claim="the last step of a cutover passes only when all changes of the table are captured, and writes nothing",
     section=_HERE,
     severity=P1,
     item="7.1",
@@ -116,10 +118,10 @@ def capture_ready(ctx: CheckContext) -> None:
 
     _old_table(ctx)
     ctx.expect("a blank name", ready(" "), equals="expected tables: needed at least one name, and none of them blank")
-    ctx.expect("no such table", ready("legasy"), equals="public.legasy: there is no such table")
+    ctx.expect("an unknown table", ready("legasy"), equals="public.legasy: no such table")
     problem = "no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
     ctx.expect("before attaching", ready("legacy"), equals=f"public.legacy: {problem}")
-    ctx.expect("explaining it", "never an insert" in explain_cutover("legacy"), equals=True)
+    ctx.expect("the explanation of a cutover", "never an insert" in explain_cutover("legacy"), equals=True)
     ctx.expect("changes", len(ctx.changes()), equals=0)
     ctx.target.attach(ctx.owner, "public.legacy")
     ctx.expect("after attaching", ready("legacy"), equals="ready")
@@ -132,7 +134,7 @@ def capture_ready_without_looking(ctx: CheckContext) -> None:
 
 @check(
     "continuity.cutover-under-load",
-    claim="capture put on a table in use misses no write that begins after it",
+    claim="capture that is attached to a table in use misses no write that begins afterwards",
     section=_HERE,
     severity=P0,
     item="7.1",
@@ -148,10 +150,10 @@ def cutover_under_load(ctx: CheckContext) -> None:
     def write() -> None:
         deadline = monotonic() + _DEADLINE_S
         for n in count(100):
-            mine = after if attached.is_set() else before
+            phase = after if attached.is_set() else before
             with ctx.audited(client, ADA):
                 client.run(f"INSERT INTO public.legacy VALUES ({n}, 'in use')")
-            mine.append(n)
+            phase.append(n)
             first.set()
             if len(after) == 20 or monotonic() > deadline:
                 return
@@ -162,9 +164,9 @@ def cutover_under_load(ctx: CheckContext) -> None:
     ctx.target.attach(ctx.owner, "public.legacy")
     attached.set()
     writer.join()
-    captured = [each.data_after["id"] for each in ctx.changes("legacy")]
+    captured = [change.data_after["id"] for change in ctx.changes("legacy")]
     ctx.fact("writes before and after", f"{len(before)} and {len(after)}, {len(captured)} captured")
-    ctx.expect("there were writes before and after", bool(before and after), equals=True)
+    ctx.expect("writes happened before and after", bool(before and after), equals=True)
     ctx.expect("writes after the cutover without an audit row", sorted(set(after) - set(captured)), equals=[])
     written = sorted([*before, *after])
     ctx.expect("audit rows without a gap", captured, equals=written[len(written) - len(captured) :])

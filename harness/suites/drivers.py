@@ -1,7 +1,7 @@
-"""Drivers: the same application code, by which driver and in which of its settings is it safe here?
+"""Drivers: with which drivers, and with which of their settings, the same application code is safe here.
 
-24 clients of several processes ask for values on fewer server connections; every answer is compared with what was
-asked. A driver that is not installed is Not run.
+24 clients in several processes query values on fewer server connections, and every answer is compared with the
+expected value. A driver that is not installed gives Not run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
 from harness.libpq import Reply
-from harness.suites.pooling.probes import WRONG, fails, feature, works_here
+from harness.suites.pooling.probes import WRONG, fails, probe, works_here
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -27,16 +27,16 @@ _CLIENTS = 24
 def _row(driver: Driver) -> tuple[Check, Control]:
     name = f"driver-{driver.name}"
 
-    @feature(
+    @probe(
         name,
         driver.title,
         suite="drivers",
         group=_GROUP,
-        claim=f"{driver.title}: {_CLIENTS} clients at once get their own values, and no error",
-        # it takes both cores of a small machine, and is to be compared with the other drivers
+        claim=f"{driver.title}: {_CLIENTS} concurrent clients get their own values and no error",
+        # a driver occupies both cores of a small machine, and its numbers are compared with those of the others
         serial_group=name,
     )
-    def probe(ctx: CheckContext) -> Outcome:
+    def workload(ctx: CheckContext) -> Outcome:
         endpoint = ctx.lab.chain(ctx.database)
         if ctx.sabotaged and works_here(ctx, name):
             ctx.admin.run(f"REVOKE CONNECT ON DATABASE {ctx.database} FROM PUBLIC")
@@ -57,7 +57,7 @@ def _row(driver: Driver) -> tuple[Check, Control]:
             ctx.fact(f"example {number}", example)
         if ctx.mode in MOVING and not measured.errors and measured.server_pids >= _CLIENTS and not ctx.sabotaged:
             raise NotExercisedError(
-                f"{_CLIENTS} clients had {measured.server_pids} server connections: none was shared"
+                f"{_CLIENTS} clients used {measured.server_pids} server connections, so none was shared"
             )
         if measured.wrong:
             return WRONG
@@ -65,7 +65,7 @@ def _row(driver: Driver) -> tuple[Check, Control]:
             return fails(Reply(sqlstate=next(iter(measured.errors))))
         return WORKS
 
-    return probe
+    return workload
 
 
-ROWS = tuple(each for driver in DRIVERS for each in _row(driver))
+ROWS = tuple(declared for driver in DRIVERS for declared in _row(driver))

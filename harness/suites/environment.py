@@ -1,6 +1,6 @@
-"""What an operator's environment is asked: read-only questions, and writes to a table that is there for it.
+"""Environment: checks that are safe in an operator's environment: reads, and writes to a canary table.
 
-The same questions are asked of every topology that the harness stands up, where `prove` breaks what they watch.
+The same checks run against every topology that the harness starts, where `prove` runs their controls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, 
 from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
 from harness.model import Section
-from harness.suites.habits import default_actor
+from harness.suites.sabotage import default_actor
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
-    from harness.checks.environment_workspace import EnvironmentBench
+    from harness.checks.environment_workspace import EnvironmentContext
     from harness.database import Client
     from harness.host.canary import Canary
 
-# what a role may do to a table and its partitions: itself, as a role that it can become, as the owner of the schema, who
-# may drop what is in it, or through a view, or a view on one, that writes with its owner's rights (https://www.postgresql.org/docs/current/rules-privileges.html).
-# A right on one column is a right
+# The rights of a role on a table and its partitions. The role can have them itself, as a role that it can become, as
+# the owner of the schema, who may drop the table, or through views, also nested ones, that write with the rights of
+# their owner (https://www.postgresql.org/docs/current/rules-privileges.html). A right on a single column counts, too
 _RIGHTS = """
 WITH RECURSIVE given (become, trail) AS (VALUES (%s, %s::regclass)),
 wanted (name, bit) AS (VALUES ('INSERT', 8), ('UPDATE', 4), ('DELETE', 16), ('TRUNCATE', 0), ('TRIGGER', 0)),
@@ -40,7 +40,7 @@ become AS (SELECT oid, rolname FROM pg_catalog.pg_roles, given WHERE pg_has_role
 trail AS (
     SELECT oid, relnamespace, '' AS part FROM pg_catalog.pg_class, given WHERE oid = given.trail
     UNION
-    SELECT inhrelid, child.relnamespace, ' in its part ' || inhrelid::regclass::text
+    SELECT inhrelid, child.relnamespace, ' in its child table ' || inhrelid::regclass::text
     FROM trail JOIN pg_catalog.pg_inherits ON inhparent = trail.oid JOIN pg_catalog.pg_class AS child ON child.oid = inhrelid
 ),
 own AS (
@@ -72,9 +72,11 @@ WHERE is_view AND CASE WHEN way.name = 'DELETE' THEN has_table_privilege(become.
                        ELSE has_any_column_privilege(become.oid, relation, way.name) END
 ORDER BY 1, 2
 """
-_SET_IS_A_RIGHT_OF_ITS_OWN = 160000
-#: GRANT SET ON PARAMETER (https://www.postgresql.org/docs/15/release-15.html)
-_A_SETTING_IS_A_RIGHT = 150000
+#: the server version that separated the right to SET ROLE from membership
+#: (https://www.postgresql.org/docs/16/release-16.html)
+_HAS_SET_RIGHT = 160000
+#: the server version that added GRANT SET ON PARAMETER (https://www.postgresql.org/docs/15/release-15.html)
+_HAS_PARAMETER_RIGHTS = 150000
 _FRESH_CLIENTS = 8
 _HELD_S = 0.15
 _LATE_S = 5.0
@@ -85,20 +87,20 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
 
 @check(
     "environment.no-actor-left",
-    claim="no server connection that a fresh client is given names an actor already",
+    claim="no new client gets a server connection on which an actor is already set",
     section=Section.ENVIRONMENT,
     severity=P0,
     area="actor setting",
     environment_safety=Safety.READS,
-    # the host's own paths are what leaves one, and an idle staging has served nobody before they are taken
+    # paths of the host application leave such actors, and an idle staging has served no request before they run
     last=True,
 )
-def no_actor_left(ctx: CheckContext | EnvironmentBench) -> None:
+def no_actor_left(ctx: CheckContext | EnvironmentContext) -> None:
     setting = ctx.target.actor.setting
 
-    def look() -> tuple[int, str | None]:
-        # held for a moment, so that the next client is given another server connection where there is one; and no
-        # longer, because a pool in session mode has none for others meanwhile
+    def read_actor() -> tuple[int, str | None]:
+        # Hold the server connection for a moment, so that the next client gets another one if the pool has more.
+        # Not longer, because in session mode the pool may have none left for other clients meanwhile
         with contextlib.closing(ctx.client()) as client:
             pid, actor, _ = client.rows(
                 f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
@@ -106,14 +108,14 @@ def no_actor_left(ctx: CheckContext | EnvironmentBench) -> None:
         return pid, actor
 
     with ThreadPoolExecutor(_FRESH_CLIENTS) as pool:
-        looking = [pool.submit(look) for _ in range(_FRESH_CLIENTS)]
-        given, waiting = wait(looking, timeout=_LATE_S)
+        reads = [pool.submit(read_actor) for _ in range(_FRESH_CLIENTS)]
+        served, waiting = wait(reads, timeout=_LATE_S)
         if waiting:
             ctx.cut()
-    seen = [each.result() for each in given]
-    ctx.fact("server connections that were given", sorted({pid for pid, _ in seen}))
-    if seen:
-        ctx.expect("server connections that name an actor", sorted({pid for pid, actor in seen if actor}), equals=[])
+    actors = [read.result() for read in served]
+    ctx.fact("server connections used", sorted({pid for pid, _ in actors}))
+    if actors:
+        ctx.expect("server connections that name an actor", sorted({pid for pid, actor in actors if actor}), equals=[])
     if waiting:
         raise NotExercisedError(f"{len(waiting)} of {_FRESH_CLIENTS} clients got no server connection in {_LATE_S:g} s")
 
@@ -125,27 +127,27 @@ def every_connection_begins_with_one(ctx: CheckContext) -> None:
 
 @check(
     "environment.trail-closed",
-    claim="the application's role, and each that it can become, has no right to change, delete or empty the trail",
+    claim="neither the application's role nor a role that it can become may change, delete or truncate the trail",
     section=Section.ENVIRONMENT,
     severity=P0,
     area="rights on the trail",
     environment_safety=Safety.READS,
 )
-def trail_closed(ctx: CheckContext | EnvironmentBench) -> None:
+def trail_closed(ctx: CheckContext | EnvironmentContext) -> None:
     client = ctx.client()
-    may: dict[str, list[str]] = {}
+    rights: dict[str, list[str]] = {}
     for table in ctx.target.tables:
         if client.value("SELECT to_regclass(%s)", [table]) is None:
-            raise NotExercisedError(f"there is no table {table} that the role can see: is audit_target the right one?")
-        for right, how in client.rows(_RIGHTS, [_become(client), table]):
-            may.setdefault(right, []).append(table + how)
-    ctx.fact("tables that the role may insert into", may.pop("INSERT", []))
-    ctx.expect("rights on the trail's tables", may, equals={})
+            raise NotExercisedError(f"table {table} is missing or not visible to the role; check audit_target")
+        for right, how in client.rows(_RIGHTS, [_set_role_right(client), table]):
+            rights.setdefault(right, []).append(table + how)
+    ctx.fact("tables that the role may insert into", rights.pop("INSERT", []))
+    ctx.expect("rights on the trail's tables", rights, equals={})
 
 
-def _become(client: Client) -> str:
-    """Return what pg_has_role calls the right to SET ROLE (https://www.postgresql.org/docs/16/release-16.html)."""
-    return "SET" if client.info.server_version >= _SET_IS_A_RIGHT_OF_ITS_OWN else "MEMBER"
+def _set_role_right(client: Client) -> str:
+    """Return the name that pg_has_role uses for the right to SET ROLE on this version of the server."""
+    return "SET" if client.info.server_version >= _HAS_SET_RIGHT else "MEMBER"
 
 
 @breaks(trail_closed, at="rights on the trail's tables")
@@ -180,32 +182,32 @@ def the_role_owns_the_schema(ctx: CheckContext) -> None:
     requires_features=(TrailFeature.COVERAGE,),
     environment_safety=Safety.READS,
 )
-def tables_captured(ctx: CheckContext | EnvironmentBench) -> None:
+def tables_captured(ctx: CheckContext | EnvironmentContext) -> None:
     if not ctx.audited_tables:
-        raise NotExercisedError("the operator names no table that must be captured (audited_tables)")
-    told = ctx.target.coverage(ctx.trail_reader())
-    problems = {table: told[table] for table in ctx.audited_tables if told[table] is not None}
+        raise NotExercisedError("missing audited_tables: the operator declared no table that must be captured")
+    coverage = ctx.target.coverage(ctx.trail_reader())
+    problems = {table: coverage[table] for table in ctx.audited_tables if coverage[table] is not None}
     ctx.fact("tables", list(ctx.audited_tables))
     ctx.expect("tables that are not captured", problems, equals={})
-    if past := _past_capture(ctx.client(), ctx.audited_tables):
+    if ways := _ways_past_capture(ctx.client(), ctx.audited_tables):
         ctx.documented_limit(
-            f"the application's role can write past capture: it {', and '.join(past)}",
+            f"the application's role can bypass capture: it {', and '.join(ways)}",
             "https://www.postgresql.org/docs/current/sql-altertable.html",
         )
 
 
-def _past_capture(client: Client, tables: Iterable[str]) -> list[str]:
-    """Return by which rights the role may switch triggers off. As superuser it may do so and everything else."""
-    become = _become(client)
+def _ways_past_capture(client: Client, tables: Iterable[str]) -> list[str]:
+    """Return the rights by which the role can disable triggers. A superuser has all of them."""
+    right = _set_role_right(client)
     ways = []
     for table in tables:
-        with contextlib.suppress(SqlError):  # who may not use its schema cannot switch its triggers off
+        with contextlib.suppress(SqlError):  # a role without a right on the schema cannot disable triggers there
             if client.value(
                 "SELECT pg_has_role(current_user, relowner, %s) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)",
-                [become, quote_name(table)],
+                [right, quote_name(table)],
             ):
                 ways.append(f"owns {table}")
-    if client.info.server_version >= _A_SETTING_IS_A_RIGHT and client.value(
+    if client.info.server_version >= _HAS_PARAMETER_RIGHTS and client.value(
         "SELECT has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
     ):
         ways.append("may set session_replication_role")
@@ -219,15 +221,15 @@ def capture_is_switched_off(ctx: CheckContext) -> None:
 
 @check(
     "environment.canary-attributed",
-    claim="writes of two clients by turns, over one server connection where they share, keep their own actors",
+    claim="writes of two clients in turn, over one server connection if the pool shares them, keep their own actors",
     section=Section.ENVIRONMENT,
     severity=P0,
     area="actor setting",
     needs=(TRANSACTION_BLOCKS,),
     environment_safety=Safety.WRITES,
 )
-def canary_attributed(ctx: CheckContext | EnvironmentBench) -> None:
-    mine = f"harness-{secrets.token_hex(6)}"
+def canary_attributed(ctx: CheckContext | EnvironmentContext) -> None:
+    prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
         clients = {_ADA: ctx.client(), _BOB: ctx.client()}
         canary.require_clearable(clients[_ADA])
@@ -237,20 +239,22 @@ def canary_attributed(ctx: CheckContext | EnvironmentBench) -> None:
         try:
             while rounds < _ROUNDS or (ctx.sharing_mode and not shared and rounds < _MOST_ROUNDS):
                 for actor, client in clients.items():
-                    used[actor].add(_write(ctx, canary, client, actor, f"{mine}-{actor.id}-{rounds}"))
+                    used[actor].add(_write(ctx, canary, client, actor, f"{prefix}-{actor.id}-{rounds}"))
                 rounds += 1
                 if both := used[_ADA] & used[_BOB]:
                     shared = str(min(both))
-            changes = _when_there(ctx, canary, mine, 2 * rounds)
+            changes = _wait_for_changes(ctx, canary, prefix, 2 * rounds)
         finally:
-            _clear(ctx, canary, mine)
+            _clear(ctx, canary, prefix)
         if shared:
-            ctx.probed("both clients wrote over it by turns", int(shared), int(shared))
-        ctx.fact("server connections", {each.id or "": sorted(pids) for each, pids in used.items()})
+            ctx.probed("both clients wrote over it in turn", int(shared), int(shared))
+        ctx.fact("server connections", {actor.id or "": sorted(pids) for actor, pids in used.items()})
         ctx.expect("writes found in the trail", len(changes), equals=2 * rounds)
-        wrong = sum(not _names(each, _ADA if "-harness-ada-" in _text(each, canary) else _BOB) for each in changes)
+        wrong = sum(
+            not _is_by(change, _ADA if "-harness-ada-" in _text(change, canary) else _BOB) for change in changes
+        )
         ctx.expect("writes that name another actor, or none", wrong, equals=0)
-        ctx.expect("transactions", len({each.transaction_id for each in changes}), equals=2 * rounds)
+        ctx.expect("transactions", len({change.transaction_id for change in changes}), equals=2 * rounds)
         if ctx.sharing_mode and not shared:
             raise NotExercisedError(f"the two clients did not share a server connection in {rounds} rounds")
 
@@ -274,62 +278,62 @@ def nothing_is_captured(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
     environment_safety=Safety.WRITES,
 )
-def canary_rolled_back(ctx: CheckContext | EnvironmentBench) -> None:
-    mine = f"harness-{secrets.token_hex(6)}"
+def canary_rolled_back(ctx: CheckContext | EnvironmentContext) -> None:
+    prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
         client = ctx.client()
         canary.require_clearable(client)
         try:
             with client.transaction():
                 _declare(ctx, client, _ADA)
-                canary.insert(client, f"{mine}-gone")
+                canary.insert(client, f"{prefix}-gone")
                 if not ctx.sabotaged:
                     roll_back()
-            # written after it: where this one is in the trail, the other would be, too
-            _write(ctx, canary, client, _ADA, f"{mine}-kept")
-            kept = len(_when_there(ctx, canary, f"{mine}-kept", 1))
-            found = len(_of(ctx, canary, f"{mine}-gone"))
+            # written later: once this change is in the trail, one of the rolled back write would be there, too
+            _write(ctx, canary, client, _ADA, f"{prefix}-kept")
+            committed = len(_wait_for_changes(ctx, canary, f"{prefix}-kept", 1))
+            rolled_back = len(_changes(ctx, canary, f"{prefix}-gone"))
         finally:
-            _clear(ctx, canary, mine)
-    ctx.expect("changes of what was rolled back", found, equals=0)
-    ctx.expect("changes of the same, committed", kept, equals=1)
+            _clear(ctx, canary, prefix)
+    ctx.expect("changes of the rolled back write", rolled_back, equals=0)
+    ctx.expect("changes of the committed write", committed, equals=1)
 
 
-@breaks(canary_rolled_back, at="changes of what was rolled back")
+@breaks(canary_rolled_back, at="changes of the rolled back write")
 def it_is_committed(ctx: CheckContext) -> None:
     ctx.sabotaged = True
 
 
-def _declare(ctx: CheckContext | EnvironmentBench, client: Client, actor: Actor) -> None:
-    """Set the actor for the transaction only, whatever the target asks for: nothing may stay on a server connection."""
+def _declare(ctx: CheckContext | EnvironmentContext, client: Client, actor: Actor) -> None:
+    """Set the actor for the transaction only, whatever the target requires, so that no server connection keeps it."""
     application = getattr(ctx, "application", None)
-    if application and application.convention.scope == "transaction":  # the habits that a control may have changed
+    if application and application.convention.scope == "transaction":  # a control may have changed its habits
         application.declare(client, actor)
     else:
         convention = ctx.target.actor
         client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(actor)])
 
 
-def _clear(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> None:
-    """Delete one's own rows, as somebody whom the trail can name, on a connection that nothing has happened to."""
+def _clear(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> None:
+    """Delete the rows of this check on a new connection, as an actor so that the trail can attribute the deletion."""
     try:
         client = ctx.client()
         with client.transaction():
             _declare(ctx, client, _ADA)
             canary.clear(client, prefix)
     except SqlError as error:
-        ctx.left_behind(f"rows in {canary.table} that begin with {prefix}: {describe(error)}")
+        ctx.left_behind(f"rows in {canary.table} that start with {prefix}: {describe(error)}")
 
 
-def _write(ctx: CheckContext | EnvironmentBench, canary: Canary, client: Client, actor: Actor, text: str) -> int:
+def _write(ctx: CheckContext | EnvironmentContext, canary: Canary, client: Client, actor: Actor, text: str) -> int:
     with client.transaction():
         _declare(ctx, client, actor)
         canary.insert(client, text)
         return client.server_pid()
 
 
-def _of(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> list[Change]:
-    """Return the inserts of one's own rows, among everybody's."""
+def _changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> list[Change]:
+    """Return the inserts into the canary table whose text starts with a prefix."""
     schema, table = canary.parts
     statement = ctx.target.statements.changes.strip().rstrip(";")
     reader = ctx.trail_reader()
@@ -343,25 +347,28 @@ def _of(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str) -> li
         )
 
 
-def _when_there(ctx: CheckContext | EnvironmentBench, canary: Canary, prefix: str, wanted: int) -> list[Change]:
-    """Wait for as many as were written: a trail may be read from a standby, or be written late."""
+def _wait_for_changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str, wanted: int) -> list[Change]:
+    """Wait until the trail has as many inserts as were written, and return those that it has at the deadline.
 
-    def probe() -> list[Change]:
-        found = _of(ctx, canary, prefix)
+    The wait is needed where the trail is read from a standby or written asynchronously.
+    """
+
+    def all_changes() -> list[Change]:
+        found = _changes(ctx, canary, prefix)
         if len(found) < wanted:
-            raise NotYet(f"{len(found)} of them")
+            raise NotYet(f"{len(found)} of {wanted} changes")
         return found
 
     try:
-        return poll(probe, what="the rows in the trail", deadline_s=_LATE_S, interval_s=0.05)
+        return poll(all_changes, what="the changes in the trail", deadline_s=_LATE_S, interval_s=0.05)
     except TimedOutError:
-        return _of(ctx, canary, prefix)
+        return _changes(ctx, canary, prefix)
 
 
 def _text(change: Change, canary: Canary) -> str:
     return str((change.data_after or {}).get(canary.column, ""))
 
 
-def _names(change: Change, actor: Actor) -> bool:
+def _is_by(change: Change, actor: Actor) -> bool:
     found = change.actor if isinstance(change.actor, dict) else {}
     return found.get("id") == actor.id

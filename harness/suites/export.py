@@ -1,4 +1,4 @@
-"""Export: what leaves the trail is what is in it, whole or openly cut."""
+"""Export: an export holds the trail's values unchanged, and is complete or marked as truncated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, reader
+from harness.suites.actors import ADA, BOB, reader
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _HERE = Section.EXPORT
 _AREA = "export"
 
-#: what ends records, cells, texts and formulas early
+#: texts that could break the syntax of records, cells and JSON, or that a spreadsheet would run as formulas
 HOSTILE = (
     "comma, \"quote\", 'apostrophe'",
     "line\nfeed",
@@ -45,7 +45,7 @@ HOSTILE = (
 )
 
 
-def _exported(client: Client, kind: Format, which: Filter | None = None, **more: Any) -> tuple[str, Exported]:
+def _export(client: Client, kind: Format, which: Filter | None = None, **more: Any) -> tuple[str, Exported]:
     sink = io.StringIO(newline="")
     done = export(client, sink, kind, which, to=Telemetry(), **more)
     return sink.getvalue(), done
@@ -56,7 +56,7 @@ def _records(text: str) -> list[list[str]]:
 
 
 def _hostile_rows(ctx: CheckContext) -> list[Any]:
-    """Write one post for each hostile text, with its correlation, and return the rows as they are stored."""
+    """Write one post for each hostile text, with the text as correlation, and return the stored rows, newest first."""
     client = ctx.client()
     for n, text in enumerate(HOSTILE):
         action = Action(name="posted", correlation_id=f"{text.strip()}#{n}")
@@ -67,7 +67,7 @@ def _hostile_rows(ctx: CheckContext) -> list[Any]:
 
 @check(
     "export.csv",
-    claim="a CSV export brings every value back as it was stored, and no cell of it is a formula",
+    claim="a CSV export preserves every stored value, and none of its cells is a formula",
     section=_HERE,
     severity=P0,
     item="5.2",
@@ -80,16 +80,16 @@ def csv_document(ctx: CheckContext) -> None:
     client = ctx.client()
     with audited(client, BOB, to=Telemetry()):
         client.run("DELETE FROM public.posts WHERE slug = '0'")
-    text, done = _exported(reader(ctx), "csv", action_metadata=True)
+    text, done = _export(reader(ctx), "csv", action_metadata=True)
     ctx.expect("every record ends with CR LF", text.endswith("\r\n"), equals=True)
     header, deleted, *records = _records(text)
     ctx.expect("header", header, equals=[*CSV_COLUMNS, *CSV_ACTION_COLUMNS])
-    ctx.expect("cells of every record", {len(each) for each in records}, equals={len(header)})
+    ctx.expect("cells of every record", {len(record) for record in records}, equals={len(header)})
     ctx.expect("rows", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
-    ctx.expect("values", [json.loads(each[7]) for each in records], equals=stored)
-    ctx.expect("a delete has no row, which is not an empty one", (deleted[4], deleted[7]), equals=("delete", ""))
-    told = [f"{each.strip()}#{n}" for n, each in enumerate(HOSTILE)][::-1]
-    ctx.expect("correlations", [each[11] for each in records], equals=told)
+    ctx.expect("values", [json.loads(record[7]) for record in records], equals=stored)
+    ctx.expect("a delete has an empty cell for the row", (deleted[4], deleted[7]), equals=("delete", ""))
+    correlations = [f"{hostile.strip()}#{n}" for n, hostile in enumerate(HOSTILE)][::-1]
+    ctx.expect("correlations", [record[11] for record in records], equals=correlations)
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     formulas = [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     ctx.expect("cells that a spreadsheet would run", formulas, equals=[])
@@ -110,7 +110,7 @@ def csv_of_altered_correlations(ctx: CheckContext) -> None:
 
 @check(
     "export.json",
-    claim="JSON and NDJSON exports bring every value back as it was stored, to the last digit",
+    claim="JSON and NDJSON exports preserve every stored value, to the last digit",
     section=_HERE,
     severity=P0,
     item="5.2",
@@ -127,29 +127,33 @@ def json_document(ctx: CheckContext) -> None:
     client = ctx.client()
     with audited(client, ADA, to=Telemetry()):
         client.run("INSERT INTO public.exact VALUES (9007199254740993, 1234567890123456789012345678.90)")
-    who = reader(ctx)
-    text, done = _exported(who, "json")
+    trail_reader = reader(ctx)
+    text, done = _export(trail_reader, "json")
     document = json.loads(text, parse_float=Decimal)
     first, *others = document["changes"]
     ctx.expect("format version", document["format_version"], equals=1)
     ctx.expect(
-        "told in the document", (document["returned_count"], document["truncated"]), equals=(len(HOSTILE) + 1, False)
+        "counts in the document", (document["returned_count"], document["truncated"]), equals=(len(HOSTILE) + 1, False)
     )
-    ctx.expect("told to the caller", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
+    ctx.expect("counts in the result", (done.returned_count, done.truncated), equals=(len(HOSTILE) + 1, False))
     digits = [str(first["data_after"][name]) for name in ("id", "n")]
     ctx.expect("digits", digits, equals=["9007199254740993", "1234567890123456789012345678.90"])
-    ctx.expect("values", [each["data_after"] for each in others], equals=stored)
-    ctx.expect("actors", {each["transaction"]["actor_ref"]["id"] for each in others}, equals={"ada"})
-    lines, _ = _exported(who, "ndjson")
+    ctx.expect("values", [change["data_after"] for change in others], equals=stored)
+    ctx.expect("actors", {change["transaction"]["actor_ref"]["id"] for change in others}, equals={"ada"})
+    lines, _ = _export(trail_reader, "ndjson")
     ctx.expect(
-        "an object a line",
+        "one object per line",
         [json.loads(line)["id"] for line in lines.splitlines()],
-        equals=[each["id"] for each in document["changes"]],
+        equals=[change["id"] for change in document["changes"]],
     )
-    empty, _ = _exported(who, "json", Filter(table="nowhere"))
-    ctx.expect("nothing", (json.loads(empty)["changes"], json.loads(empty)["returned_count"]), equals=([], 0))
+    empty, _ = _export(trail_reader, "json", Filter(table="nowhere"))
     ctx.expect(
-        "nothing, as CSV: the header", len(_records(_exported(who, "csv", Filter(table="nowhere"))[0])), equals=1
+        "an empty JSON export", (json.loads(empty)["changes"], json.loads(empty)["returned_count"]), equals=([], 0)
+    )
+    ctx.expect(
+        "records of an empty CSV export",
+        len(_records(_export(trail_reader, "csv", Filter(table="nowhere"))[0])),
+        equals=1,
     )
 
 
@@ -164,7 +168,7 @@ def json_of_rounded_numbers(ctx: CheckContext) -> None:
 
 @check(
     "export.truncation",
-    claim="an export that was cut says so inside the document; one that just fits does not",
+    claim="a truncated export is marked inside the document, and an export that just fits is not",
     section=_HERE,
     severity=P1,
     item="5.2",
@@ -176,20 +180,20 @@ def truncation(ctx: CheckContext) -> None:
     client = ctx.client()
     for n in range(5):
         ctx.write(client, ADA, str(n))
-    who = reader(ctx)
-    text, done = _exported(who, "csv", max_rows=3, page_size=2)
+    trail_reader = reader(ctx)
+    text, done = _export(trail_reader, "csv", max_rows=3, page_size=2)
     *_, last = _records(text)
     ctx.expect("CSV: last record", last[:3], equals=[CSV_TRUNCATED, "returned_count=3", "max_rows=3"])
-    ctx.expect("CSV: cells of it", len(last), equals=len(CSV_COLUMNS))
-    ctx.expect("told to the caller", (done.truncated, done.returned_count, done.max_rows), equals=(True, 3, 3))
-    document = json.loads(_exported(who, "json", max_rows=3, page_size=2)[0])
+    ctx.expect("CSV: cells of the last record", len(last), equals=len(CSV_COLUMNS))
+    ctx.expect("counts in the result", (done.truncated, done.returned_count, done.max_rows), equals=(True, 3, 3))
+    document = json.loads(_export(trail_reader, "json", max_rows=3, page_size=2)[0])
     ctx.expect(
         "JSON", (document["truncated"], document["returned_count"], len(document["changes"])), equals=(True, 3, 3)
     )
-    *lines, end = _exported(who, "ndjson", max_rows=3, page_size=2)[0].splitlines()
+    *lines, end = _export(trail_reader, "ndjson", max_rows=3, page_size=2)[0].splitlines()
     ctx.expect("NDJSON: last line", (json.loads(end)["truncated"], len(lines)), equals=(True, 3))
-    text, done = _exported(who, "csv", max_rows=5, page_size=2)
-    ctx.expect("just enough", (len(_records(text)), done.truncated), equals=(6, False))
+    text, done = _export(trail_reader, "csv", max_rows=5, page_size=2)
+    ctx.expect("exactly max_rows changes", (len(_records(text)), done.truncated), equals=(6, False))
 
 
 @breaks(truncation, at="CSV: last record")
@@ -201,7 +205,7 @@ def truncation_hidden_by_lost_rows(ctx: CheckContext) -> None:
 
 @check(
     "export.streaming",
-    claim="an export in pages has the same changes in the same order as the timeline, also where times are equal",
+    claim="a paged export has the changes of the timeline in the same order, also for changes with equal times",
     section=_HERE,
     severity=P0,
     item="5.2",
@@ -215,12 +219,12 @@ def streaming(ctx: CheckContext) -> None:
         client.run("INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 7) n")
     ctx.write(client, ADA, "later")
     ctx.admin.run("UPDATE public.audit_changes SET captured_at = '2026-01-01' WHERE data_after ->> 'slug' <> 'later'")
-    who = reader(ctx)
-    lines, _ = _exported(who, "ndjson", page_size=2)
+    trail_reader = reader(ctx)
+    lines, _ = _export(trail_reader, "ndjson", page_size=2)
     ids = [json.loads(line)["id"] for line in lines.splitlines()]
-    ctx.expect("changes in pages of two", ids, equals=[each.id for each in timeline(who)])
-    ctx.expect("counted beforehand", count_matching(who), equals=len(ids))
-    ctx.expect("changes in all", len(set(ids)), equals=8)
+    ctx.expect("changes in pages of two", ids, equals=[change.id for change in timeline(trail_reader)])
+    ctx.expect("changes counted", count_matching(trail_reader), equals=len(ids))
+    ctx.expect("different changes", len(set(ids)), equals=8)
 
 
 @breaks(streaming, at="changes in pages of two")
@@ -232,7 +236,7 @@ def streaming_with_ids_that_are_equal(ctx: CheckContext) -> None:
 
 @check(
     "export.late-commit",
-    claim="an export goes on from the last one's snapshot: a transaction that committed late is missed by neither",
+    claim="an export since the last export's snapshot includes transactions that committed late, and nothing twice",
     section=_HERE,
     severity=P0,
     item="5.2",
@@ -242,17 +246,17 @@ def streaming_with_ids_that_are_equal(ctx: CheckContext) -> None:
 )
 def late_commit(ctx: CheckContext) -> None:
     slow, quick = ctx.clients(2)
-    who = reader(ctx)
+    trail_reader = reader(ctx)
     with ctx.audited(slow, ADA):
         ctx.insert_post(slow, "slow")
         ctx.write(quick, BOB, "quick")
-        text, first = _exported(who, "ndjson")
+        text, first = _export(trail_reader, "ndjson")
         ctx.expect("the first export", _slugs(text), equals=["quick"])
     ctx.write(quick, BOB, "next")
-    text, second = _exported(who, "ndjson", Filter(since_snapshot=first.snapshot))
+    text, second = _export(trail_reader, "ndjson", Filter(since_snapshot=first.snapshot))
     ctx.expect("the next export", sorted(_slugs(text)), equals=["next", "slow"])
-    text, _ = _exported(who, "ndjson", Filter(since_snapshot=second.snapshot))
-    ctx.expect("the one after it", _slugs(text), equals=[])
+    text, _ = _export(trail_reader, "ndjson", Filter(since_snapshot=second.snapshot))
+    ctx.expect("the export after that", _slugs(text), equals=[])
 
 
 def _slugs(text: str) -> list[str]:
@@ -260,13 +264,13 @@ def _slugs(text: str) -> list[str]:
 
 
 @breaks(late_commit, at="the next export")
-def late_commit_told_by_a_wrong_transaction(ctx: CheckContext) -> None:
+def late_commit_with_a_wrong_transaction_id(ctx: CheckContext) -> None:
     ctx.tamper("audit_transactions", "NEW.txid := 3")
 
 
 @check(
     "export.rights",
-    claim="a role that was not given the trail to read cannot read it; one that was, can",
+    claim="only a role with the right to read the trail can read or export it",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -278,8 +282,8 @@ def rights(ctx: CheckContext) -> None:
     ctx.write(ctx.client(), ADA, "private")
     client = ctx.client()
     ctx.expect("reading without the right", ctx.sqlstate(partial(timeline, client)), equals="42501")
-    ctx.expect("exporting without the right", ctx.sqlstate(partial(_exported, client, "json")), equals="42501")
-    ctx.expect("reading with it", len(timeline(reader(ctx))), equals=1)
+    ctx.expect("exporting without the right", ctx.sqlstate(partial(_export, client, "json")), equals="42501")
+    ctx.expect("reading with the right", len(timeline(reader(ctx))), equals=1)
 
 
 @breaks(rights, at="reading without the right")
@@ -289,7 +293,7 @@ def rights_for_everybody(ctx: CheckContext) -> None:
 
 @check(
     "export.foreign-rows",
-    claim="rows of another trail, with actors and operations that are none, break no reader",
+    claim="rows of another trail with invalid actors, or without a transaction, are read and exported like any other",
     section=_HERE,
     severity=P1,
     item="5.1",
@@ -307,10 +311,10 @@ def foreign_rows(ctx: CheckContext) -> None:
         "INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op) "
         "VALUES (gen_random_uuid(), 'public', 'orphan', 'null', 'insert')"
     )
-    who = reader(ctx)
-    ctx.expect("changes in the timeline", len(timeline(who)), equals=8)
-    ctx.expect("changes in the CSV", len(_records(_exported(who, "csv")[0])) - 1, equals=8)
-    ctx.expect("changes in the JSON", len(json.loads(_exported(who, "json")[0])["changes"]), equals=8)
+    trail_reader = reader(ctx)
+    ctx.expect("changes in the timeline", len(timeline(trail_reader)), equals=8)
+    ctx.expect("changes in the CSV", len(_records(_export(trail_reader, "csv")[0])) - 1, equals=8)
+    ctx.expect("changes in the JSON", len(json.loads(_export(trail_reader, "json")[0])["changes"]), equals=8)
 
 
 @breaks(foreign_rows, at="changes in the timeline")

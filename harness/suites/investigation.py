@@ -1,4 +1,4 @@
-"""Export and investigation: finding what happened to a row, by whom, and what it was at a time."""
+"""Investigation: reading the trail for the changes of a row, their actors, and the state of a row at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, reader, unlink_actions
+from harness.suites.actors import ADA, BOB, reader
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.audit.reading import AuditedChange
@@ -35,12 +36,13 @@ _AREA = "reading the trail"
 
 
 def _slugs(changes: list[AuditedChange]) -> list[str]:
-    return [each.data_after["slug"] for each in changes]
+    return [change.data_after["slug"] for change in changes]
 
 
-def _refused(given: dict[str, Any]) -> str:
+def _filter_error(fields: dict[str, Any]) -> str:
+    """Return the first part of the error for a filter; "accepted" when it is valid."""
     try:
-        Filter.from_map(given)
+        Filter.from_map(fields)
     except FilterError as error:
         return str(error).partition(";")[0]
     return "accepted"
@@ -48,7 +50,7 @@ def _refused(given: dict[str, Any]) -> str:
 
 @check(
     "export.timeline",
-    claim="a timeline is newest first, and each filter finds exactly what it names, its bounds included",
+    claim="a timeline lists changes newest first, and each filter finds exactly its matches, bounds included",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -62,28 +64,28 @@ def timeline_filters(ctx: CheckContext) -> None:
         ctx.write(client, actor, slug)
     with ctx.audited(client, BOB):
         client.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
-    who = reader(ctx)
-    ctx.expect("all", [each.table_name for each in timeline(who)], equals=["authors", "posts", "posts", "posts"])
-    posts = timeline(who, Filter(table="posts"))
+    trail = reader(ctx)
+    ctx.expect("all", [change.table_name for change in timeline(trail)], equals=["authors", "posts", "posts", "posts"])
+    posts = timeline(trail, Filter(table="posts"))
     ctx.expect("by table", _slugs(posts), equals=["c", "b", "a"])
-    ctx.expect("by table and schema", _slugs(timeline(who, Filter(table="public.posts"))), equals=["c", "b", "a"])
-    ctx.expect("by the same name elsewhere", timeline(who, Filter(table="Shop.posts")), equals=[])
-    ctx.expect("by actor", _slugs(timeline(who, Filter(actor=ADA))), equals=["c", "a"])
+    ctx.expect("by table and schema", _slugs(timeline(trail, Filter(table="public.posts"))), equals=["c", "b", "a"])
+    ctx.expect("by the same name elsewhere", timeline(trail, Filter(table="Shop.posts")), equals=[])
+    ctx.expect("by actor", _slugs(timeline(trail, Filter(actor=ADA))), equals=["c", "a"])
     middle = posts[1].captured_at
     ctx.expect(
-        "from, included", _slugs(timeline(who, Filter(table="posts", captured_from=middle))), equals=["c", "b"]
+        "from, included", _slugs(timeline(trail, Filter(table="posts", captured_from=middle))), equals=["c", "b"]
     )
-    ctx.expect("to, included", _slugs(timeline(who, Filter(table="posts", captured_to=middle))), equals=["b", "a"])
+    ctx.expect("to, included", _slugs(timeline(trail, Filter(table="posts", captured_to=middle))), equals=["b", "a"])
     none = Filter(captured_from=middle + timedelta(microseconds=1), captured_to=middle)
-    ctx.expect("between the two", timeline(who, none), equals=[])
+    ctx.expect("between the two", timeline(trail, none), equals=[])
     refused: dict[str, dict[str, Any]] = {
         "unknown timeline filter 'tabel'": {"tabel": "posts", "repo": None},
         "correlation_id: found None": {"correlation_id": None},
-        "correlation_id: found nothing to look for": {"correlation_id": "  "},
+        "correlation_id: found '  ', needed a text that is not blank": {"correlation_id": "  "},
         "captured_from: found '2026', needed a time with a zone": {"captured_from": "2026"},
     }
-    for name, given in refused.items():
-        ctx.expect(f"refused: {name}", _refused(given), equals=name)
+    for message, fields in refused.items():
+        ctx.expect(f"refused: {message}", _filter_error(fields), equals=message)
 
 
 @breaks(timeline_filters, at="by actor")
@@ -98,7 +100,7 @@ def timeline_of_equal_times(ctx: CheckContext) -> None:
 
 @check(
     "export.correlation",
-    claim="a correlation finds the changes of the transactions linked to it, and no other",
+    claim="a correlation finds the changes of the transactions linked to it, and no others",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -112,12 +114,12 @@ def correlation(ctx: CheckContext) -> None:
         with audited(client, ADA, action=Action(name="posted", correlation_id=name), to=Telemetry()):
             ctx.insert_post(client, slug)
     ctx.write(client, ADA, "unlinked")
-    who = reader(ctx)
-    for given in ("c-1", "  c-1 "):
-        found = timeline(who, Filter(correlation_id=given))
-        ctx.expect(f"changes with the correlation {given!r}", _slugs(found), equals=["one"])
-        ctx.expect(f"correlation of {given!r}", [each.correlation_id for each in found], equals=["c-1"])
-    ctx.expect("an unknown one", timeline(who, Filter(correlation_id="c")), equals=[])
+    trail = reader(ctx)
+    for name in ("c-1", "  c-1 "):
+        found = timeline(trail, Filter(correlation_id=name))
+        ctx.expect(f"changes with the correlation {name!r}", _slugs(found), equals=["one"])
+        ctx.expect(f"correlation of {name!r}", [change.correlation_id for change in found], equals=["c-1"])
+    ctx.expect("an unknown correlation", timeline(trail, Filter(correlation_id="c")), equals=[])
 
 
 @breaks(correlation, at="changes with the correlation 'c-1'")
@@ -127,7 +129,7 @@ def correlation_is_not_linked(ctx: CheckContext) -> None:
 
 @check(
     "export.history",
-    claim="a row's history is found by its real key, newest first, also under a key that it no longer has",
+    claim="a row's history is found by its typed primary key, newest first, also under an earlier key",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -149,20 +151,20 @@ def row_history(ctx: CheckContext) -> None:
     ):
         with ctx.audited(client, ADA):
             client.run(statement)
-    who = reader(ctx)
+    trail = reader(ctx)
 
     def ops(table: str, key: dict[str, Any]) -> list[str]:
-        return [each.op for each in history(who, table, key)]
+        return [change.op for change in history(trail, table, key)]
 
     ctx.expect("a number", ops("posts", {"id": 42}), equals=["update", "insert"])
     ctx.expect("the same digits as a text", ops("posts", {"id": "42"}), equals=[])
     ctx.expect("the key it no longer has", ops("posts", {"id": 41}), equals=["update", "update", "insert"])
     ctx.expect("the key it has now", ops("public.posts", {"id": 43}), equals=["update"])
     ctx.expect("a composite key", ops("ledger", {"entry": entry, "tenant": 1}), equals=["delete", "insert"])
-    ctx.expect("part of it", ops("ledger", {"entry": entry}), equals=[])
+    ctx.expect("part of a composite key", ops("ledger", {"entry": entry}), equals=[])
     ctx.expect("an unknown key", ops("posts", {"id": 7}), equals=[])
-    ctx.expect("the same key elsewhere", ops("profiles", {"id": 41}), equals=["update", "insert"])
-    prior = [each.changed_from for each in history(who, "profiles", {"id": 41})]
+    ctx.expect("the same key in another table", ops("profiles", {"id": 41}), equals=["update", "insert"])
+    prior = [change.changed_from for change in history(trail, "profiles", {"id": 41})]
     ctx.expect("prior values", prior, equals=[{"city": "Turin"}, None])
 
 
@@ -178,7 +180,7 @@ def row_history_forgets_old_keys(ctx: CheckContext) -> None:
 
 @check(
     "export.as-of",
-    claim="what a row was at a time is told, or that it was deleted, moved, or is older than the trail",
+    claim="the trail shows what a row was at a time, or that it was deleted, moved or is older than the trail",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -198,11 +200,11 @@ def state_at_a_time(ctx: CheckContext) -> None:
     ):
         with ctx.audited(client, ADA):
             client.run(statement)
-    who = reader(ctx)
-    deleted, updated, inserted = history(who, "authors", {"code": "k"})
+    trail = reader(ctx)
+    deleted, updated, inserted = history(trail, "authors", {"code": "k"})
 
     def at(code: str, when: Any) -> tuple[str, Any]:
-        state = as_of(who, "authors", {"code": code}, when)
+        state = as_of(trail, "authors", {"code": code}, when)
         return state.state, state.row or state.key
 
     tick = timedelta(microseconds=1)
@@ -213,10 +215,10 @@ def state_at_a_time(ctx: CheckContext) -> None:
     )
     ctx.expect("at the update", at("k", updated.captured_at), equals=("present", {"code": "k", "name": "Kat"}))
     ctx.expect("at the delete", at("k", deleted.captured_at), equals=("deleted", None))
-    moved = history(who, "authors", {"code": "m2"})[0].captured_at
+    moved = history(trail, "authors", {"code": "m2"})[0].captured_at
     ctx.expect("under the key it no longer has", at("m", moved), equals=("moved", {"code": "m2"}))
     ctx.expect("under the key it has", at("m2", moved), equals=("present", {"code": "m2", "name": "Mo"}))
-    emptied = next(each for each in timeline(who, Filter(table="authors")) if each.op == "truncate").captured_at
+    emptied = next(change for change in timeline(trail, Filter(table="authors")) if change.op == "truncate").captured_at
     ctx.expect("after a TRUNCATE", at("t", emptied), equals=("deleted", None))
     ctx.expect(
         "inserted again", at("t", emptied + timedelta(hours=1)), equals=("present", {"code": "t", "name": "Tam"})
@@ -238,7 +240,7 @@ def state_after_a_truncate_that_is_not_captured(ctx: CheckContext) -> None:
 
 @check(
     "export.actor-history",
-    claim="an actor's transactions are found, and only those; all anonymous ones are one actor's",
+    claim="an actor's history has that actor's transactions only, and all anonymous transactions belong to one actor",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -251,15 +253,15 @@ def history_of_an_actor(ctx: CheckContext) -> None:
     nobody = Actor("anonymous")
     for slug, actor in (("a", ADA), ("b", BOB), ("x", nobody), ("c", ADA), ("y", nobody), ("z", None)):
         ctx.write(client, actor, slug)
-    by_transaction = {each.transaction_id: each.data_after["slug"] for each in ctx.changes("posts")}
-    who = reader(ctx)
+    by_transaction = {change.transaction_id: change.data_after["slug"] for change in ctx.changes("posts")}
+    trail = reader(ctx)
     for name, actor, slugs in (
         ("Ada", ADA, ["c", "a"]),
         ("anonymous", nobody, ["y", "x"]),
-        ("somebody unknown", Actor("user", "carl"), []),
-        ("an admin of the same id", Actor("admin", "ada"), []),
+        ("an unknown actor", Actor("user", "carl"), []),
+        ("an admin with the same id", Actor("admin", "ada"), []),
     ):
-        found = [by_transaction[each["id"]] for each in actor_history(who, actor)]
+        found = [by_transaction[transaction["id"]] for transaction in actor_history(trail, actor)]
         ctx.expect(f"transactions of {name}", found, equals=slugs)
 
 
@@ -270,7 +272,7 @@ def history_of_somebody_else(ctx: CheckContext) -> None:
 
 @check(
     "export.transaction",
-    claim="a transaction's changes are listed newest first, and each can be told as a difference",
+    claim="a transaction's changes are listed newest first, and each can be shown as a difference by field",
     section=_HERE,
     severity=P1,
     item="5.1",
@@ -285,28 +287,28 @@ def transaction(ctx: CheckContext) -> None:
         client.run("UPDATE public.profiles SET city = 'Bari', visits = 2")
         client.run("DELETE FROM public.profiles")
     ctx.write(client, BOB, "other")
-    who = reader(ctx)
-    changes = changes_of_transaction(who, work.transaction_id)
-    ctx.expect("operations", [each.op for each in changes], equals=["delete", "update", "insert"])
-    told = [diff(each, expand_inserts=True) for each in changes]
-    ctx.expect("they encode", json.loads(json.dumps(told, default=str))[0]["op"], equals="DELETE")
+    trail = reader(ctx)
+    changes = changes_of_transaction(trail, work.transaction_id)
+    ctx.expect("operations", [change.op for change in changes], equals=["delete", "update", "insert"])
+    differences = [diff(change, expand_inserts=True) for change in changes]
+    ctx.expect("differences encode as JSON", json.loads(json.dumps(differences, default=str))[0]["op"], equals="DELETE")
     ctx.expect(
         "fields of the update",
-        [told[1]["field_changes"]] if len(told) > 1 else [],
+        [differences[1]["field_changes"]] if len(differences) > 1 else [],
         equals=[[{"name": "city", "after": "Bari", "before": "Turin"}, {"name": "visits", "after": 2, "before": 0}]],
     )
     ctx.expect(
         "fields of the insert",
-        [each["name"] for each in told[-1]["field_changes"]] if told else [],
+        [field["name"] for field in differences[-1]["field_changes"]] if differences else [],
         equals=["city", "email", "id", "visits"],
     )
     ctx.expect(
-        "an unknown transaction", changes_of_transaction(who, "6f1e2d3c-0000-4000-8000-00000000abcd"), equals=[]
+        "an unknown transaction", changes_of_transaction(trail, "6f1e2d3c-0000-4000-8000-00000000abcd"), equals=[]
     )
-    ctx.expect("what is no UUID", _malformed(who), equals="refused")
+    ctx.expect("an invalid UUID", _with_invalid_uuid(trail), equals="refused")
 
 
-def _malformed(client: Client) -> str:
+def _with_invalid_uuid(client: Client) -> str:
     try:
         changes_of_transaction(client, "1; DROP TABLE posts")
     except FilterError:
@@ -321,7 +323,7 @@ def transaction_torn_apart(ctx: CheckContext) -> None:
 
 @check(
     "export.commit-order",
-    claim="times are those of the changes, not of the commits: a late commit changes what was read before",
+    claim="times are those of the changes, not of the commits, so a late commit changes an earlier result",
     section=_HERE,
     severity=P0,
     item="5.1",
@@ -331,16 +333,16 @@ def transaction_torn_apart(ctx: CheckContext) -> None:
 )
 def commit_order(ctx: CheckContext) -> None:
     slow = ctx.client()
-    who = reader(ctx)
-    read = partial(as_of, who, "authors", {"code": "k"})
+    trail = reader(ctx)
+    read = partial(as_of, trail, "authors", {"code": "k"})
     with ctx.audited(slow, ADA):
         slow.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
         when = ctx.admin.value("SELECT clock_timestamp()")
         ctx.expect("before the commit", read(when).state, equals="before_horizon")
     ctx.expect("after the commit, for the same time", read(when).state, equals="present")
     ctx.trail_limit(
-        "what a row was at a time is not settled while a transaction that began before it is open; "
-        "an export that goes on from a snapshot misses nothing"
+        "the state of a row at a time can still change while a transaction that began before that time is open; "
+        "an export that continues from a snapshot misses nothing"
     )
 
 

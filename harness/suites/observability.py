@@ -1,4 +1,4 @@
-"""Observability: what the trail tells its operators, and what it must not."""
+"""Observability: the events and log lines of the trail, and the values that they must not contain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.audit.work import Action, audited
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ADA, reader
+from harness.suites.actors import ADA, reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,21 +29,22 @@ _HERE = Section.OBSERVABILITY
 _CANARY = "canary-4711"
 
 
-def _listening() -> tuple[Telemetry, list[Event]]:
-    to, heard = Telemetry(), list[Event]()
-    to.attach(heard.append)
-    return to, heard
+def _recorded_telemetry() -> tuple[Telemetry, list[Event]]:
+    """Return telemetry, and the list that receives its events."""
+    telemetry, events = Telemetry(), list[Event]()
+    telemetry.attach(events.append)
+    return telemetry, events
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list[str]]:
-    """Collect the purge's log lines of this thread; other checks purge at the same time."""
+    """Collect the log lines that a purge writes in this thread; other checks purge at the same time."""
     lines: list[str] = []
-    here = get_ident()
+    this_thread = get_ident()
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == here:
+            if record.thread == this_thread:
                 lines.append(record.getMessage())
 
     logger, handler = logging.getLogger("harness.audit.purge"), Collect()
@@ -57,7 +58,7 @@ def _logged() -> Iterator[list[str]]:
 
 @check(
     "observability.health",
-    claim="the health check counts what is captured, and names each expected table that is not",
+    claim="the health check counts captured tables and names each expected table that is not captured",
     section=_HERE,
     severity=P0,
     item="1.4",
@@ -65,32 +66,35 @@ def _logged() -> Iterator[list[str]]:
     requires_features=(TrailFeature.LIBRARY,),
 )
 def health(ctx: CheckContext) -> None:
-    to, heard = _listening()
-    found = coverage(ctx.owner, to=to)
-    told = {each.name: each.problem for each in found}
+    telemetry, events = _recorded_telemetry()
+    found = coverage(ctx.owner, to=telemetry)
+    problems = {table.name: table.problem for table in found}
     counts = {
-        "covered": sum(each is None for each in told.values()),
-        "uncovered": sum(each is not None for each in told.values()),
+        "covered": sum(problem is None for problem in problems.values()),
+        "uncovered": sum(problem is not None for problem in problems.values()),
     }
     ctx.expect(
-        "event", [(each.name, each.measurements) for each in heard], equals=[("threadline.health.checked", counts)]
+        "event",
+        [(event.name, event.measurements) for event in events],
+        equals=[("threadline.health.checked", counts)],
     )
-    ctx.expect("the trail's own tables", [name for name in told if ".audit_" in name], equals=[])
+    ctx.expect("the trail's own tables", [name for name in problems if ".audit_" in name], equals=[])
     expected = ["posts", "drafts", "Shop.nowhere", "authors", "anywhere", "posts"]
-    wrong = [(each.kind, each.name) for each in violations(found, expected)]
     ctx.expect(
         "violations",
-        wrong,
+        [(violation.kind, violation.name) for violation in violations(found, expected)],
         equals=[("missing", "Shop.nowhere"), ("missing", "public.anywhere"), ("uncovered", "public.drafts")],
     )
     ctx.expect(
-        "tables that nobody expects", "public.drafts" in told and not violations(found, ["posts"]), equals=True
+        "an uncovered table that is not expected",
+        "public.drafts" in problems and not violations(found, ["posts"]),
+        equals=True,
     )
     try:
         outcome = str(violations(found, []))
     except ValueError:
         outcome = "refused"
-    ctx.expect("expecting nothing", outcome, equals="refused")
+    ctx.expect("no expected tables", outcome, equals="refused")
 
 
 @breaks(health, at="violations")
@@ -100,7 +104,7 @@ def health_of_a_table_that_lost_its_capture(ctx: CheckContext) -> None:
 
 @check(
     "observability.after-commit",
-    claim="events tell what was committed: work that was rolled back, or failed at its commit, is not counted",
+    claim="events count committed work only: not work that was rolled back or that failed at its commit",
     section=_HERE,
     severity=P1,
     item="6.1",
@@ -117,11 +121,11 @@ def after_commit(ctx: CheckContext) -> None:
     )
     ctx.target.attach(ctx.owner, "public.posts")
     client = ctx.client()
-    to, seen = Telemetry(), list[tuple[str, int]]()
-    to.attach(lambda event: seen.append((event.name, ctx.admin.value("SELECT count(*) FROM public.posts"))))
+    telemetry, seen = Telemetry(), list[tuple[str, int]]()
+    telemetry.attach(lambda event: seen.append((event.name, ctx.admin.value("SELECT count(*) FROM public.posts"))))
 
     def work(title: str) -> None:
-        with audited(client, ADA, action=Action(name="posted"), to=to):
+        with audited(client, ADA, action=Action(name="posted"), to=telemetry):
             client.run("INSERT INTO public.posts (slug, title) VALUES (%s, %s)", [title, title])
             if title == "fails before":
                 client.run("SELECT 1 / 0")
@@ -130,19 +134,19 @@ def after_commit(ctx: CheckContext) -> None:
         ctx.expect(f"work that {title}", ctx.sqlstate(lambda title=title: work(title)), equals=state)  # type: ignore[misc]
     ctx.expect("events of failed work", seen, equals=[])
     work("committed")
-    told = [("threadline.transaction.committed", 1), ("threadline.action.recorded", 1)]
-    ctx.expect("events, and the rows that others saw by then", seen, equals=told)
+    expected = [("threadline.transaction.committed", 1), ("threadline.action.recorded", 1)]
+    ctx.expect("events, with the number of rows visible to others at that time", seen, equals=expected)
 
 
 @breaks(after_commit, at="events of failed work")
 def after_commit_of_what_did_not_fail(ctx: CheckContext) -> None:
-    """A role whose triggers are silent: nothing objects at the commit."""
+    """Disable triggers for the application's role, so that the commit does not fail."""
     ctx.sabotage(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET session_replication_role = replica")
 
 
 @check(
     "observability.actions",
-    claim="every recorded action is told with its status, and one that could not be recorded as an error",
+    claim="every recorded action gives an event with its status, and a rejected one an event with the status error",
     section=_HERE,
     severity=P1,
     item="6.1",
@@ -152,30 +156,30 @@ def after_commit_of_what_did_not_fail(ctx: CheckContext) -> None:
 )
 def actions(ctx: CheckContext) -> None:
     client = ctx.client()
-    to, heard = _listening()
+    telemetry, events = _recorded_telemetry()
     for name, status in (("paid", "ok"), ("declined", "error")):
-        with audited(client, ADA, action=Action(name=name, status=status), to=to) as work:
+        with audited(client, ADA, action=Action(name=name, status=status), to=telemetry) as work:
             ctx.insert_post(client, name)
             work.table_count = 1
-    told = [each.measurements for each in heard if each.name == "threadline.action.recorded"]
-    ctx.expect("actions told", told, equals=[{"status": "ok"}, {"status": "error"}])
-    counted = [each.measurements for each in heard if each.name == "threadline.transaction.committed"]
-    ctx.expect("transactions told", counted, equals=[{"actions": 1, "table_count": 1}] * 2)
-    heard.clear()
-    with contextlib.suppress(SqlError), audited(client, ADA, action=Action(name="x", status="maybe"), to=to):
+    recorded = [event.measurements for event in events if event.name == "threadline.action.recorded"]
+    ctx.expect("events of actions", recorded, equals=[{"status": "ok"}, {"status": "error"}])
+    committed = [event.measurements for event in events if event.name == "threadline.transaction.committed"]
+    ctx.expect("events of transactions", committed, equals=[{"actions": 1, "table_count": 1}] * 2)
+    events.clear()
+    with contextlib.suppress(SqlError), audited(client, ADA, action=Action(name="x", status="maybe"), to=telemetry):
         ctx.insert_post(client, "x")
-    heard_then = [(each.name, each.measurements) for each in heard]
-    ctx.expect("an action that is refused", heard_then, equals=[("threadline.action.recorded", {"status": "error"})])
+    rejected = [(event.name, event.measurements) for event in events]
+    ctx.expect("event of a rejected action", rejected, equals=[("threadline.action.recorded", {"status": "error"})])
 
 
-@breaks(actions, at="an action that is refused")
+@breaks(actions, at="event of a rejected action")
 def actions_are_not_refused(ctx: CheckContext) -> None:
     ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
 
 
 @check(
     "observability.purge-logs",
-    claim="a purge logs and tells each batch with its counts, and how it ended",
+    claim="a purge gives a log line and an event for each batch, with counts, and for its end",
     section=_HERE,
     severity=P1,
     item="6.2",
@@ -188,9 +192,9 @@ def purge_logs(ctx: CheckContext) -> None:
     for n in range(3):
         ctx.write(client, ADA, str(n))
     ctx.admin.run(ctx.target.statements.age.replace("%(age)s", "'90 days'"))
-    to, heard = _listening()
+    telemetry, events = _recorded_telemetry()
     with _logged() as lines:
-        purge(ctx.owner, Policy(enabled=True, keep_days=30), batch_size=2, to=to)
+        purge(ctx.owner, Policy(enabled=True, keep_days=30), batch_size=2, to=telemetry)
     ctx.expect(
         "log lines",
         lines,
@@ -200,9 +204,9 @@ def purge_logs(ctx: CheckContext) -> None:
             "retention purge complete: changes=3 transactions=3 actions=0 batches=2",
         ],
     )
-    told = [(each.name, each.measurements.get("changes")) for each in heard]
+    counts = [(event.name, event.measurements.get("changes")) for event in events]
     batch, whole = "threadline.retention.batch_purged", "threadline.retention.purged"
-    ctx.expect("events", told, equals=[(batch, 2), (batch, 1), (whole, 3)])
+    ctx.expect("events", counts, equals=[(batch, 2), (batch, 1), (whole, 3)])
 
 
 @breaks(purge_logs, at="log lines")
@@ -212,7 +216,7 @@ def purge_logs_of_a_purge_that_missed_one(ctx: CheckContext) -> None:
 
 @check(
     "observability.no-values",
-    claim="neither events nor logs carry a value, an actor, a correlation or free text",
+    claim="neither events nor logs contain a value, an actor, a correlation or free text",
     section=_HERE,
     severity=P0,
     item="6.1",
@@ -222,21 +226,21 @@ def purge_logs_of_a_purge_that_missed_one(ctx: CheckContext) -> None:
 )
 def no_values(ctx: CheckContext) -> None:
     client = ctx.client()
-    to, heard = _listening()
+    telemetry, events = _recorded_telemetry()
     status = ctx.application.action_status
     action = Action(
         name=_CANARY, status=status, comment=_CANARY, correlation_id=_CANARY, request_id=_CANARY, job_id=_CANARY
     )
-    with audited(client, Actor("user", _CANARY), action=action, to=to):
+    with audited(client, Actor("user", _CANARY), action=action, to=telemetry):
         ctx.insert_post(client, _CANARY)
-    coverage(ctx.owner, to=to)
-    export(reader(ctx), io.StringIO(newline=""), "json", to=to)
+    coverage(ctx.owner, to=telemetry)
+    export(reader(ctx), io.StringIO(newline=""), "json", to=telemetry)
     ctx.admin.run(ctx.target.statements.age.replace("%(age)s", "'90 days'"))
     with _logged() as lines:
-        purge(ctx.owner, Policy(enabled=True, keep_days=30), to=to)
-    ctx.expect("kinds of events", len({each.name for each in heard}), equals=6)
-    ctx.expect("lines were logged", len(lines), equals=2)
-    ctx.expect("events with a value", [each.name for each in heard if _CANARY in repr(each)], equals=[])
+        purge(ctx.owner, Policy(enabled=True, keep_days=30), to=telemetry)
+    ctx.expect("kinds of events", len({event.name for event in events}), equals=6)
+    ctx.expect("log lines written", len(lines), equals=2)
+    ctx.expect("events with a value", [event.name for event in events if _CANARY in repr(event)], equals=[])
     ctx.expect("log lines with a value", [line for line in lines if _CANARY in line], equals=[])
 
 

@@ -1,4 +1,4 @@
-"""Redaction: what must not be kept is not, in no column of the trail and by no way of writing."""
+"""Redaction: redacted values are in no column of the trail, whichever way they were written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.audit.installing import Redaction, attach, kept_before
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -19,7 +19,7 @@ _HERE = Section.REDACTION
 _AREA = "redaction rules"
 MASK = "[REDACTED]"
 CANARY = "canary-4711"
-#: long enough not to be found by chance in an id or a time
+#: long enough not to occur by chance in an id or a time
 _NUMBER = 1918273645
 
 
@@ -43,11 +43,11 @@ def _run(ctx: CheckContext, *statements: str) -> None:
 
 
 def _images(ctx: CheckContext) -> list[Any]:
-    return [each.data_after for each in ctx.changes("people")]
+    return [change.data_after for change in ctx.changes("people")]
 
 
 def _keep_everything(ctx: CheckContext) -> None:
-    """Capture as it is without rules."""
+    """Make capture ignore the redaction rules."""
     ctx.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
 
 
@@ -56,7 +56,7 @@ _INSERT = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'secre
 
 @check(
     "redaction.insert",
-    claim="an insert keeps no excluded column, and of a masked one the placeholder",
+    claim="an insert is captured without excluded columns, and with the placeholder in masked columns",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -85,7 +85,7 @@ def insert_without_the_mask(ctx: CheckContext) -> None:
 
 @check(
     "redaction.update",
-    claim="an update names masked columns and hides their values before and after; excluded ones it does not even name",
+    claim="an update names masked columns and hides their values before and after; excluded columns are not named",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -101,7 +101,7 @@ def update(ctx: CheckContext) -> None:
         "UPDATE public.people SET name = 'Bea', email = 'bea@example.org', token = 'other', salary = 200",
     )
     changes = ctx.changes("people")
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update"]):
         ctx.expect("changed fields", changes[1].changed_fields, equals=("email", "name", "salary"))
         ctx.expect("prior values", changes[1].changed_from, equals={"email": MASK, "name": "Ada", "salary": MASK})
         after = {"id": 1, "name": "Bea", "email": MASK, "notes": MASK, "salary": MASK}
@@ -122,7 +122,7 @@ def update_names_excluded_columns(ctx: CheckContext) -> None:
 
 @check(
     "redaction.delete",
-    claim="a delete of a redacted row names it and carries nothing else",
+    claim="a delete of a redacted row carries its key and no other value",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -133,9 +133,9 @@ def update_names_excluded_columns(ctx: CheckContext) -> None:
 def delete(ctx: CheckContext) -> None:
     _redacted_people(ctx)
     _run(ctx, _INSERT, "DELETE FROM public.people")
-    gone = [each for each in ctx.changes("people") if each.op == "delete"]
-    ctx.expect("keys of deleted rows", [each.table_pk for each in gone], equals=[{"id": 1}])
-    ctx.expect("payloads", [(each.data_after, each.changed_from) for each in gone], equals=[(None, None)])
+    deleted = [change for change in ctx.changes("people") if change.op == "delete"]
+    ctx.expect("keys of deleted rows", [change.table_pk for change in deleted], equals=[{"id": 1}])
+    ctx.expect("payloads", [(change.data_after, change.changed_from) for change in deleted], equals=[(None, None)])
 
 
 @breaks(delete, at="payloads")
@@ -146,7 +146,7 @@ def delete_keeps_the_row(ctx: CheckContext) -> None:
 
 @check(
     "redaction.json-whole",
-    claim="a masked JSON column is replaced as a whole: no part of it is kept, however deep",
+    claim="a masked JSON column is replaced completely: no nested value is kept",
     section=_HERE,
     severity=P0,
     item="3.3",
@@ -157,7 +157,7 @@ def delete_keeps_the_row(ctx: CheckContext) -> None:
 def json_whole(ctx: CheckContext) -> None:
     _redacted_people(ctx)
     _run(ctx, _INSERT, 'UPDATE public.people SET notes = notes || \'{"more": [{"code": "F33"}]}\'')
-    ctx.expect("masked JSON values", [(each or {}).get("notes") for each in _images(ctx)], equals=[MASK, MASK])
+    ctx.expect("masked JSON values", [(image or {}).get("notes") for image in _images(ctx)], equals=[MASK, MASK])
     for word in ("diagnosis", "F32", "F33"):
         ctx.expect(f"rows of the trail that hold {word}", _holding(ctx, word), equals=0)
 
@@ -227,13 +227,13 @@ def canaries_in_prior_values(ctx: CheckContext) -> None:
 
 
 @breaks(canaries, at="rows of the trail that hold the canary")
-def canaries_in_a_log_of_its_own(ctx: CheckContext) -> None:
+def canaries_in_transaction_metadata(ctx: CheckContext) -> None:
     ctx.tamper("audit_transactions", "NEW.meta := (SELECT to_jsonb(p) FROM public.people p LIMIT 1)")
 
 
 @check(
     "redaction.partitions",
-    claim="rules of a partitioned table hold for rows written to its partitions",
+    claim="the rules of a partitioned table apply to rows written to its partitions",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -249,8 +249,8 @@ def partitions(ctx: CheckContext) -> None:
         "INSERT INTO public.measures_2026 VALUES ('2026-06-06', 1, 20.5)",
         "UPDATE public.measures SET day = '2026-05-05' WHERE day = '2025-05-05'",
     )
-    images = [each.data_after for each in ctx.changes("public.measures") if each.data_after]
-    ctx.expect("readings", [each["reading"] for each in images], equals=[MASK] * 3)
+    images = [change.data_after for change in ctx.changes("public.measures") if change.data_after]
+    ctx.expect("readings", [image["reading"] for image in images], equals=[MASK] * 3)
 
 
 @breaks(partitions, at="readings")
@@ -260,7 +260,7 @@ def partitions_keep_everything(ctx: CheckContext) -> None:
 
 @check(
     "redaction.null-hidden",
-    claim="a masked column hides also whether it was NULL",
+    claim="a masked column also hides whether its value was NULL",
     section=_HERE,
     severity=P1,
     item="3.2",
@@ -275,12 +275,12 @@ def null_hidden(ctx: CheckContext) -> None:
         "INSERT INTO public.people (id) VALUES (1)",
         "INSERT INTO public.people VALUES (2, 'b', 'b@example.org', 't', '{}', 5)",
     )
-    masked = [{name: (each or {}).get(name) for name in ("email", "notes", "salary")} for each in _images(ctx)]
+    masked = [{name: (image or {}).get(name) for name in ("email", "notes", "salary")} for image in _images(ctx)]
     ctx.expect("masked columns", masked, equals=[{"email": MASK, "notes": MASK, "salary": MASK}] * 2)
 
 
 @breaks(null_hidden, at="masked columns")
-def null_shows(ctx: CheckContext) -> None:
+def null_is_visible(ctx: CheckContext) -> None:
     ctx.rewrite_function(
         "threadline_redacted",
         ("rules -> 'placeholder')", "CASE WHEN image -> m = 'null' THEN image -> m ELSE rules -> 'placeholder' END)"),
@@ -289,7 +289,7 @@ def null_shows(ctx: CheckContext) -> None:
 
 @check(
     "redaction.refused-rules",
-    claim="rules that would not protect what they name are refused, and leave the table as it was",
+    claim="rules that would not protect their columns are refused, and the table stays unchanged",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -306,10 +306,10 @@ def refused_rules(ctx: CheckContext) -> None:
         "a misspelt column": Redaction(mask=("emial",)),
         "a column in other case": Redaction(mask=("Email",)),
         "a column with a blank": Redaction(exclude=(" token",)),
-        "a misspelt column of the exceptions": Redaction(except_columns=("visit",)),
+        "a misspelt exception": Redaction(except_columns=("visit",)),
         "the key, masked": Redaction(mask=("id",)),
         "the key, excluded": Redaction(exclude=("id",)),
-        "a column that another is computed from": Redaction(mask=("email",)),
+        "a column that a generated column reads": Redaction(mask=("email",)),
         "an empty placeholder": Redaction(mask=("token",), placeholder=""),
         "a long placeholder": Redaction(mask=("token",), placeholder="x" * 201),
         "a placeholder with a control character": Redaction(mask=("token",), placeholder="a\tb"),
@@ -320,7 +320,7 @@ def refused_rules(ctx: CheckContext) -> None:
 
 
 @breaks(refused_rules, at="a misspelt column")
-def refused_rules_are_not_looked_at(ctx: CheckContext) -> None:
+def refused_rules_are_not_validated(ctx: CheckContext) -> None:
     _trust_rules(ctx)
 
 
@@ -333,7 +333,7 @@ def _trust_rules(ctx: CheckContext) -> None:
 
 @check(
     "redaction.computed-later",
-    claim="a column that is later computed from a hidden one is noticed by coverage",
+    claim="coverage reports a generated column that is later computed from a redacted one",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -358,7 +358,7 @@ def computed_later_unnoticed(ctx: CheckContext) -> None:
 
 @check(
     "redaction.renamed-column",
-    claim="after a hidden column is renamed, writes are refused rather than kept raw, and coverage says why",
+    claim="after a redacted column is renamed, writes are refused instead of captured raw, and coverage reports the reason",
     section=_HERE,
     severity=P0,
     item="3.2",
@@ -393,7 +393,7 @@ def renamed_column_unnoticed(ctx: CheckContext) -> None:
 
 @check(
     "redaction.dry-run",
-    claim="a dry run tells the rules and what was kept before them, and changes nothing",
+    claim="a dry run reports the rules' statements and changes nothing, and earlier raw values are counted",
     section=_HERE,
     severity=P1,
     item="3.2",
@@ -407,13 +407,14 @@ def dry_run(ctx: CheckContext) -> None:
     _run(ctx, _INSERT, "UPDATE public.people SET email = 'bea@example.org'")
     rules = Redaction(exclude=("token",), mask=("email",))
     before = definitions(ctx.owner)
-    told = attach(ctx.owner, ["public.people"], redaction=rules, dry_run=True)
-    ctx.expect("statements that name the rules", sum('"mask": ["email"]' in each for each in told), equals=2)
+    planned = attach(ctx.owner, ["public.people"], redaction=rules, dry_run=True)
+    with_rules = sum('"mask": ["email"]' in statement for statement in planned)
+    ctx.expect("statements that name the rules", with_rules, equals=2)
     ctx.expect("definitions after the dry run", definitions(ctx.owner) == before, equals=True)
     ctx.expect(
         "changes that hold a value", kept_before(ctx.owner, "public.people", rules), equals={"email": 2, "token": 2}
     )
-    ctx.expect("statements that are then run", attach(ctx.owner, ["public.people"], redaction=rules), equals=told)
+    ctx.expect("statements then run", attach(ctx.owner, ["public.people"], redaction=rules), equals=planned)
 
 
 @breaks(dry_run, at="definitions after the dry run")
@@ -430,7 +431,7 @@ def dry_run_that_detaches(ctx: CheckContext) -> None:
 
 @check(
     "redaction.except-columns",
-    claim="except_columns keeps a column out of what changed, and not out of the row: it is no redaction",
+    claim="except_columns removes a column from the changed fields only: its value stays in the row image",
     section=_HERE,
     severity=P1,
     item="3.2",
@@ -443,11 +444,11 @@ def except_columns(ctx: CheckContext) -> None:
     attach(ctx.owner, ["public.people"], changed_from=True, redaction=Redaction(except_columns=("salary",)))
     _run(ctx, _INSERT, "UPDATE public.people SET name = 'Bea', salary = 200")
     changes = ctx.changes("people")
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update"]):
         ctx.expect("changed fields", changes[1].changed_fields, equals=("name",))
         ctx.expect("prior values", changes[1].changed_from, equals={"name": "Ada"})
         ctx.expect("the column in the row", changes[1].data_after["salary"], equals=200)
-    ctx.trail_limit("a column that is excepted from what changed is still kept with the row")
+    ctx.trail_limit("a column in except_columns is still kept in the row image")
 
 
 @breaks(except_columns, at="changed fields")
@@ -457,7 +458,7 @@ def except_columns_are_named(ctx: CheckContext) -> None:
 
 @check(
     "redaction.earlier-rows",
-    claim="rules do not reach back: what was captured before them stays as it was",
+    claim="rules apply to later writes only: earlier changes stay unredacted",
     section=_HERE,
     severity=P1,
     item="3.2",
@@ -471,19 +472,19 @@ def earlier_rows(ctx: CheckContext) -> None:
     _run(ctx, _INSERT)
     ctx.target.attach_redacted(ctx.owner, "public.people", exclude=["token"], mask=["email"])
     _run(ctx, "UPDATE public.people SET name = 'Bea'")
-    emails = [(each or {}).get("email") for each in _images(ctx)]
+    emails = [(image or {}).get("email") for image in _images(ctx)]
     ctx.expect("values before and after the rule", emails, equals=["ada@example.org", MASK])
     ctx.trail_limit("values captured before a redaction rule stay in the trail until they are purged")
 
 
 @breaks(earlier_rows, at="values before and after the rule")
-def earlier_rows_with_a_rule_that_is_not_kept(ctx: CheckContext) -> None:
+def earlier_rows_with_a_rule_that_is_ignored(ctx: CheckContext) -> None:
     _keep_everything(ctx)
 
 
 @check(
     "redaction.excluded-only",
-    claim="an update of excluded columns only is recorded as an update of nothing",
+    claim="an update of excluded columns only is recorded without changed fields",
     section=_HERE,
     severity=P1,
     item="3.2",
@@ -494,9 +495,9 @@ def earlier_rows_with_a_rule_that_is_not_kept(ctx: CheckContext) -> None:
 def excluded_only(ctx: CheckContext) -> None:
     _redacted_people(ctx)
     _run(ctx, _INSERT, "UPDATE public.people SET token = 'other'")
-    told = [(each.op, each.changed_fields) for each in ctx.changes("people")]
-    ctx.expect("changes", told, equals=[("insert", None), ("update", None)])
-    ctx.trail_limit("an update of excluded columns only shows that something was updated, and not what")
+    changes = [(change.op, change.changed_fields) for change in ctx.changes("people")]
+    ctx.expect("changes", changes, equals=[("insert", None), ("update", None)])
+    ctx.trail_limit("an update of excluded columns only shows that the row was updated, and not which columns")
 
 
 @breaks(excluded_only, at="changes")

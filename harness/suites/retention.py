@@ -1,4 +1,4 @@
-"""Retention: what is too old goes, all of it and nothing else, in batches that disturb nobody."""
+"""Retention: a purge deletes all expired changes and nothing else, in batches that do not block writers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -46,16 +46,17 @@ def _age(ctx: CheckContext, days: int) -> None:
 
 
 def _left(ctx: CheckContext) -> list[str]:
-    return sorted(each.data_after["slug"] for each in ctx.changes("posts"))
+    """Return the slugs of posts whose changes are still in the trail."""
+    return sorted(change.data_after["slug"] for change in ctx.changes("posts"))
 
 
-#: what makes a purge take changes of any age
+#: a sabotage: the purge deletes changes of any age
 _ANY_AGE = ("threadline_purge_changes", ("c.captured_at < cutoff", "true"))
 
 
 @check(
     "retention.old-gone",
-    claim="a purge deletes what was captured before the cutoff, and keeps what was captured after it",
+    claim="a purge deletes changes captured before the cutoff and keeps later ones",
     section=_HERE,
     severity=P0,
     item="4.1",
@@ -86,7 +87,7 @@ def old_gone_with_the_new(ctx: CheckContext) -> None:
 
 @check(
     "retention.purge",
-    claim="a purge deletes all that is too old, batch by batch, with its transactions; a second one finds nothing",
+    claim="a purge deletes all expired changes and their transactions in batches, and a second purge finds nothing",
     section=_HERE,
     severity=P0,
     item="4.3",
@@ -106,7 +107,9 @@ def purge_in_batches(ctx: CheckContext) -> None:
     ctx.expect("transactions left", ctx.target.count_transactions(ctx.admin), equals=2)
     again = _purge(ctx)
     ctx.expect(
-        "deleted by a second one", (again.deleted_changes, again.deleted_transactions, again.batches), equals=(0, 0, 0)
+        "deleted by a second purge",
+        (again.deleted_changes, again.deleted_transactions, again.batches),
+        equals=(0, 0, 0),
     )
 
 
@@ -123,7 +126,7 @@ def purge_that_leaves_transactions(ctx: CheckContext) -> None:
 
 @check(
     "retention.boundary",
-    claim="the cutoff is exclusive, told by the database's clock, and no caller can move it closer",
+    claim="the cutoff is exclusive and uses the database's clock, and a caller cannot move it closer",
     section=_HERE,
     severity=P0,
     item="4.1",
@@ -135,9 +138,9 @@ def boundary(ctx: CheckContext) -> None:
     _write(ctx, "before", "at", "after")
     clock = partial(ctx.admin.value, f"SELECT clock_timestamp() - interval '{_DAYS} days'")
     early = clock()
-    told = cutoff_of(ctx.owner, _policy(ctx))
-    ctx.expect("the policy's cutoff is the database's time less the window", early <= told <= clock(), equals=True)
-    cutoff = told - timedelta(days=1)
+    latest = cutoff_of(ctx.owner, _policy(ctx))
+    ctx.expect("the policy's cutoff is the database's time minus the window", early <= latest <= clock(), equals=True)
+    cutoff = latest - timedelta(days=1)
     for slug, microseconds in {"before": -1, "at": 0, "after": 1}.items():
         at = cutoff + timedelta(microseconds=microseconds)
         ctx.admin.run(
@@ -145,14 +148,14 @@ def boundary(ctx: CheckContext) -> None:
             "UPDATE public.audit_transactions t SET occurred_at = %s FROM c WHERE t.id = c.transaction_id",
             [at, slug, at],
         )
-    ctx.expect("a cutoff after the policy's", _refused(ctx, told + timedelta(hours=1)), equals="refused")
-    ctx.expect("a cutoff without a time zone", _refused(ctx, told.replace(tzinfo=None)), equals="refused")
+    ctx.expect("a cutoff after the policy's", _outcome(ctx, latest + timedelta(hours=1)), equals="refused")
+    ctx.expect("a cutoff without a time zone", _outcome(ctx, latest.replace(tzinfo=None)), equals="refused")
     done = _purge(ctx, cutoff=cutoff)
     ctx.expect("cutoff used", done.cutoff, equals=cutoff)
     ctx.expect("changes left", _left(ctx), equals=["after", "at"])
 
 
-def _refused(ctx: CheckContext, cutoff: datetime) -> str:
+def _outcome(ctx: CheckContext, cutoff: datetime) -> str:
     try:
         _purge(ctx, cutoff=cutoff)
     except RetentionError:
@@ -167,7 +170,7 @@ def boundary_included(ctx: CheckContext) -> None:
 
 @check(
     "retention.mixed-age",
-    claim="a transaction with old and new changes loses the old ones and keeps its record",
+    claim="a purge deletes the old changes of a transaction, and keeps its newer changes and its record",
     section=_HERE,
     severity=P0,
     item="4.1",
@@ -187,11 +190,11 @@ def mixed_age(ctx: CheckContext) -> None:
     done = _purge(ctx)
     ctx.expect("deleted", (done.deleted_changes, done.deleted_transactions), equals=(1, 0))
     ctx.expect("changes left", _left(ctx), equals=["new"])
-    ctx.expect("actor of what is left", [each.actor for each in ctx.changes()], equals=[ADA.reference])
+    ctx.expect("actor of the change left", [change.actor for change in ctx.changes()], equals=[ADA.reference])
 
 
 @breaks(mixed_age, at="changes left")
-def mixed_age_goes_whole(ctx: CheckContext) -> None:
+def mixed_age_deletes_the_transaction(ctx: CheckContext) -> None:
     ctx.rewrite_function(
         "threadline_purge_changes",
         ("NOT EXISTS (SELECT FROM public.audit_changes c WHERE c.transaction_id = t.id)", "true"),
@@ -217,13 +220,13 @@ def keep_transactions(ctx: CheckContext) -> None:
 
 
 @breaks(keep_transactions, at="transactions left")
-def keep_transactions_is_not_heard(ctx: CheckContext) -> None:
+def keep_transactions_is_ignored(ctx: CheckContext) -> None:
     ctx.rewrite_function("threadline_purge_changes", ("IF empty_transactions THEN", "IF true THEN"))
 
 
 @check(
     "retention.empty-transactions",
-    claim="transactions without a change go when they are too old, and not before",
+    claim="transactions without a change are deleted once they are expired, and not before",
     section=_HERE,
     severity=P1,
     item="4.1",
@@ -248,7 +251,7 @@ def empty_transactions_of_any_age(ctx: CheckContext) -> None:
 
 @check(
     "retention.actions",
-    claim="an action that no transaction is linked to goes when it is too old; a linked or a recent one stays",
+    claim="an expired action without a linked transaction is deleted; a linked or recent action stays",
     section=_HERE,
     severity=P1,
     item="4.1",
@@ -282,7 +285,7 @@ def actions_of_any_age(ctx: CheckContext) -> None:
 
 @check(
     "retention.stops-early",
-    claim="a purge that its limit ended says so, and the next one goes on",
+    claim="a purge that stops at its batch limit reports itself incomplete, and the next purge continues",
     section=_HERE,
     severity=P1,
     item="4.3",
@@ -296,12 +299,12 @@ def stops_early(ctx: CheckContext) -> None:
     ctx.expect("first: changes and batches", (first.deleted_changes, first.batches), equals=(2, 2))
     ctx.expect("first: complete", first.complete, equals=False)
     second = _purge(ctx, batch_size=3, max_batches=1)
-    ctx.expect("second: just enough is complete", (second.deleted_changes, second.complete), equals=(3, True))
+    ctx.expect("second: complete at exactly the limit", (second.deleted_changes, second.complete), equals=(3, True))
     ctx.expect("changes left", _left(ctx), equals=[])
 
 
 @breaks(stops_early, at="first: complete")
-def stops_early_and_is_silent(ctx: CheckContext) -> None:
+def stops_early_reported_as_complete(ctx: CheckContext) -> None:
     ctx.rewrite_function(
         "threadline_purge_preview", ("c.captured_at < cutoff)", "false)"), ("t.occurred_at < cutoff", "false")
     )
@@ -328,18 +331,18 @@ def dry_run(ctx: CheckContext) -> None:
         + ";UPDATE public.audit_actions SET inserted_at = inserted_at - interval '90 days'"
     )
     _write(ctx, "new")
-    told = _purge(ctx, dry_run=True)
+    preview = _purge(ctx, dry_run=True)
     ctx.expect("changes after the dry run", len(ctx.changes()), equals=6)
     done = _purge(ctx, batch_size=2)
-    ctx.expect("changes counted", told.deleted_changes, equals=done.deleted_changes)
-    ctx.expect("transactions counted", told.deleted_transactions, equals=done.deleted_transactions)
-    ctx.expect("actions counted", told.deleted_actions, equals=done.deleted_actions)
+    ctx.expect("changes counted", preview.deleted_changes, equals=done.deleted_changes)
+    ctx.expect("transactions counted", preview.deleted_transactions, equals=done.deleted_transactions)
+    ctx.expect("actions counted", preview.deleted_actions, equals=done.deleted_actions)
     ctx.expect("deleted", (done.deleted_changes, done.deleted_transactions, done.deleted_actions), equals=(5, 5, 5))
-    ctx.expect("marked as a dry run", (told.dry_run, told.batches), equals=(True, 0))
+    ctx.expect("marked as a dry run", (preview.dry_run, preview.batches), equals=(True, 0))
 
 
 @breaks(dry_run, at="transactions counted")
-def dry_run_counts_only_what_is_empty_already(ctx: CheckContext) -> None:
+def dry_run_counts_only_empty_transactions(ctx: CheckContext) -> None:
     ctx.rewrite_function(
         "threadline_purge_preview", ("c.transaction_id = t.id AND c.captured_at >= cutoff", "c.transaction_id = t.id")
     )
@@ -347,7 +350,7 @@ def dry_run_counts_only_what_is_empty_already(ctx: CheckContext) -> None:
 
 @check(
     "retention.disabled",
-    claim="a policy that is not enabled deletes nothing and says so",
+    claim="a disabled policy is refused with that reason, and nothing is deleted",
     section=_HERE,
     severity=P0,
     item="4.1",
@@ -368,13 +371,13 @@ def disabled(ctx: CheckContext) -> None:
 
 
 @breaks(disabled, at="outcome")
-def disabled_but_for_the_operator(ctx: CheckContext) -> None:
+def disabled_but_enabled_by_the_operator(ctx: CheckContext) -> None:
     ctx.application.policy = {"enabled": True}
 
 
 @check(
     "retention.side-by-side",
-    claim="two purges beside writers delete each old change once, and no new one",
+    claim="two concurrent purges next to a writer delete each expired change once, and no newer one",
     section=_HERE,
     severity=P0,
     item="4.3",
@@ -396,17 +399,15 @@ def side_by_side(ctx: CheckContext) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         writing = pool.submit(write)
-        done = [
-            each.result()
-            for each in [pool.submit(purge, owner, _policy(ctx), batch_size=20, to=Telemetry()) for owner in owners]
-        ]
+        futures = [pool.submit(purge, owner, _policy(ctx), batch_size=20, to=Telemetry()) for owner in owners]
+        purges = [future.result() for future in futures]
         writing.result()
-    rest = _purge(ctx)
-    ctx.expect("changes deleted by both", sum(each.deleted_changes for each in [*done, rest]), equals=400)
-    ctx.expect("transactions deleted by both", sum(each.deleted_transactions for each in [*done, rest]), equals=1)
+    purges.append(_purge(ctx))
+    ctx.expect("changes deleted by all purges", sum(purged.deleted_changes for purged in purges), equals=400)
+    ctx.expect("transactions deleted by all purges", sum(purged.deleted_transactions for purged in purges), equals=1)
     ctx.expect("new changes left", _left(ctx), equals=sorted(written))
 
 
 @breaks(side_by_side, at="new changes left")
-def side_by_side_takes_the_new_along(ctx: CheckContext) -> None:
+def side_by_side_deletes_new_changes(ctx: CheckContext) -> None:
     ctx.rewrite_function(*_ANY_AGE)

@@ -1,7 +1,7 @@
-"""Breaks of the audit trail itself, each with exactly the checks that must notice.
+"""Breaks of the audit trail itself, each with exactly the checks that must become Issues.
 
-A control shows that one check can fail. These show that the checks tell what broke: those that watch it turn to
-Issue, and the others stay as they are.
+A control shows that one check can fail. A trail break shows that the checks locate the fault: the checks that watch
+the broken part become Issues, and all others keep their status.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.registry import breaks_trail
-from harness.suites.habits import blind_coverage, unlink_actions
+from harness.suites.sabotage import blind_coverage, unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
 
-#: compares the trail with what was installed, so any change of it is noticed
+#: checks that compare the trail with its installation, so any change to it makes them Issues
 _COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
-#: asks who made a write
+#: checks that compare the actor of a write
 _ATTRIBUTION = (
     *("actor.action-anonymous", "actor.anonymous", "actor.first-write-in-savepoint"),
     *("actor.isolation-levels", "actor.jobs", "actor.local-setting", "actor.many-clients"),
@@ -26,17 +26,17 @@ _ATTRIBUTION = (
     *("capture.truncate", "capture.two-phase", "continuity.old-rows"),
 )
 _EXCLUDED = (
-    # predictions of where a careless setting ends up: how they come out under a break depends on the pool mode
+    # predictions about careless settings: their result under a break depends on the pool mode
     *("actor.careless-session-set", "actor.careless-session-set-lost", "actor.careless-outside-transaction"),
     *("actor.careless-after-first-write", "actor.careless-startup-option", "actor.careless-role-default"),
-    # costs as much as all the others together
+    # takes as long as all the others together
     "capture.large-values",
 )
 _WRITES = ("capture", "actor", "continuity")
 
 
 @breaks_trail(
-    what="it captures no delete",
+    what="it does not capture deletes",
     among=_WRITES,
     turns=(
         *_COVERAGE,
@@ -55,7 +55,7 @@ def no_deletes(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="it does not name what an update changed",
+    what="it does not name the columns that an update changed",
     among=_WRITES,
     turns=(
         *_COVERAGE,
@@ -81,7 +81,7 @@ def no_actors(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="it keeps keys as text",
+    what="it stores keys as text",
     among=("capture", "export"),
     turns=(
         *_COVERAGE,
@@ -91,16 +91,12 @@ def no_actors(ctx: CheckContext) -> None:
     excluded=_EXCLUDED,
 )
 def text_keys(ctx: CheckContext) -> None:
-    ctx.rewrite_function(
-        "threadline_row_key", ("jsonb_object_agg(k, image -> k)", "jsonb_object_agg(k, image ->> k)")
-    )
-    ctx.rewrite_capture(
-        ("jsonb_build_object(v_key, r.image -> v_key)", "jsonb_build_object(v_key, r.image ->> v_key)")
-    )
+    ctx.rewrite_function("threadline_row_key", ("jsonb_object_agg(k, image -> k)", "jsonb_object_agg(k, image ->> k)"))
+    ctx.rewrite_capture(("jsonb_build_object(v_key, r.image -> v_key)", "jsonb_build_object(v_key, r.image ->> v_key)"))
 
 
 @breaks_trail(
-    what="it runs with the rights of the writer, who is given them",
+    what="it runs with the writer's rights, and the writer may insert audit rows",
     among=_WRITES,
     turns=(
         *_COVERAGE,
@@ -115,7 +111,7 @@ def callers_rights(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="it records a TRUNCATE as nothing",
+    what="it does not capture TRUNCATE",
     among=("capture", "actor", "export"),
     turns=(
         *_COVERAGE,
@@ -131,7 +127,7 @@ def no_truncates(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="it gives every change a transaction of its own",
+    what="it records every change in a transaction of its own",
     among=_WRITES,
     turns=(
         *_COVERAGE,
@@ -176,7 +172,7 @@ def no_masks(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="its purge takes changes of any age",
+    what="its purge deletes changes of any age",
     among=("retention", "observability"),
     turns=(
         *("retention.boundary", "retention.dry-run", "retention.mixed-age", "retention.old-gone"),
@@ -202,7 +198,7 @@ def late_times(ctx: CheckContext) -> None:
 
 
 @breaks_trail(
-    what="its coverage calls everything captured",
+    what="its coverage reports every table as captured",
     among=("capture", "redaction", "observability", "continuity"),
     turns=(
         "capture.install",

@@ -1,7 +1,7 @@
-"""PostgreSQL's protocol over a bare socket, for what libpq cannot send.
+"""A client of PostgreSQL's protocol on a raw socket, for messages that libpq cannot send.
 
-libpq hides what a probe looks for: it sends no startup parameter that it does not know, asks for one protocol
-version, follows a login to its end, and tells nothing of the messages in between. Nothing here imports it.
+libpq sends only the startup parameters that it knows, and requests one protocol version. It completes every login and
+does not show the messages in between. A probe needs these messages, so nothing in this package imports libpq.
 Message formats: https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
 
@@ -15,9 +15,9 @@ from harness.wire.messages import (
     Row,
     ServerError,
     authentication_name,
-    forget,
+    bind_and_execute,
+    close_statement,
     parse,
-    run,
 )
 from harness.wire.sockets import Deadline, ServerAddress, unverified_tls
 
@@ -35,8 +35,8 @@ __all__ = [
     "ServerError",
     "Wire",
     "authentication_name",
-    "forget",
+    "bind_and_execute",
+    "close_statement",
     "parse",
-    "run",
     "unverified_tls",
 ]

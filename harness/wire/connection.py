@@ -1,4 +1,4 @@
-"""One connection, from the first byte to the last; every wait ends at its deadline."""
+"""One raw connection to a server: login, queries, pipelines. Every wait ends at the connection's deadline."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from harness.wire.messages import (
     error_of,
     packed,
     rows_of,
-    split,
+    take_message,
 )
 from harness.wire.scram import Scram, ScramError
-from harness.wire.sockets import Deadline, ServerAddress, dial
+from harness.wire.sockets import Deadline, ServerAddress, open_socket
 
 if TYPE_CHECKING:
     import socket
@@ -41,35 +41,35 @@ _GOODBYE_S = 0.05
 
 
 class Wire:
-    """One connection. Not safe to share between threads."""
+    """One raw connection. It is not thread-safe."""
 
     def __init__(self, opened: socket.socket, address: ServerAddress, deadline: Deadline) -> None:
         self._socket = opened
         self._address = address
-        #: where every wait ends; it may be set, and after a timeout :meth:`rows` takes the wait up again
+        #: ends every wait; callers may replace it, and after a timeout :meth:`rows` continues the wait
         self.deadline = deadline
         self._buffer = bytearray()
-        #: what came of an answer that is not whole yet, or that nobody read
+        #: the messages of an answer that is incomplete
         self._answer: list[Message] = []
-        #: what the server reported about itself: server_version, TimeZone, ...
+        #: the ParameterStatus messages of the server: server_version, TimeZone, ...
         self.parameters: dict[str, str] = {}
-        #: the pid of BackendKeyData, once logged in
-        self.told_pid: int | None = None
-        #: the protocol version that the server offered instead, if it did
+        #: the pid that BackendKeyData announced at login; a pooler may announce one of its own
+        self.announced_pid: int | None = None
+        #: the protocol version that the server offered instead of the requested one
         self.negotiated: tuple[int, int] | None = None
-        #: I idle, T in a transaction, E in a failed one; "" while an answer is awaited, or not logged in
+        #: I idle, T in a transaction, E in a failed transaction; "" before the login and while an answer is awaited
         self.status = ""
-        #: whether a pipeline is open, that is a transaction without a name that only a Sync ends
-        self.piping = False
+        #: whether a pipeline is open: an implicit transaction, which only a Sync ends
+        self.in_pipeline = False
 
     @classmethod
     def open(cls, address: ServerAddress, deadline: Deadline) -> Wire:
-        """Connect, and say nothing yet. :raises ClosedError: :raises TimedOutError:"""
-        return cls(dial(address, deadline), address, deadline)
+        """Connect without sending anything. :raises ClosedError: :raises TimedOutError:"""
+        return cls(open_socket(address, deadline), address, deadline)
 
     @property
     def own_port(self) -> int | None:
-        """Return the local TCP port, None for a Unix socket."""
+        """Return the local TCP port; None for a Unix socket."""
         name = self._socket.getsockname()
         return int(name[1]) if isinstance(name, tuple) else None
 
@@ -84,7 +84,7 @@ class Wire:
             return action()
         except TimeoutError:
             raise TimedOutError("no answer before the deadline", where=str(self._address)) from None
-        except OSError as error:  # errors of TLS are of this kind as well
+        except OSError as error:  # also errors of TLS
             raise ClosedError(f"the connection broke: {error.strerror or error}", where=str(self._address)) from None
 
     def _send(self, *parts: Part) -> None:
@@ -97,10 +97,10 @@ class Wire:
         return got
 
     def _message(self) -> Message:
-        """Return the next message; parameters, keys and notices are kept or dropped on the way."""
+        """Return the next message. Parameters, keys and versions are stored; notices are discarded."""
         while True:
             try:
-                found = split(self._buffer)
+                found = take_message(self._buffer)
             except NotPostgresError as error:
                 error.where = str(self._address)
                 raise
@@ -112,10 +112,10 @@ class Wire:
                 name = body.text()
                 self.parameters[name] = body.text()
             elif found.type == "K":
-                self.told_pid = body.int32()
+                self.announced_pid = body.int32()
             elif found.type == "v":
                 version = body.int32()
-                # some servers put the minor version alone here
+                # some servers send the minor version alone
                 self.negotiated = (version >> 16 or PROTOCOL_3_0[0], version & 0xFFFF)
             elif found.type not in "NA":
                 return found
@@ -123,9 +123,9 @@ class Wire:
     # --- login ----------------------------------------------------------------------------------------
 
     def offers_tls(self) -> bool:
-        """Ask for TLS; after True the next thing must be :meth:`encrypt`.
+        """Send an SSLRequest and return whether the server accepts; if so, call :meth:`encrypt` next.
 
-        :raises NotPostgresError: when the answer is no answer to that.
+        :raises NotPostgresError: when the answer is neither S nor N nor an error message.
         """
         self._io(lambda: self._socket.sendall(_SSL_REQUEST))
         answer = self._receive(1)
@@ -133,12 +133,15 @@ class Wire:
             return answer == b"S"
         self._buffer += answer
         message = self._message()
-        if message.type == "E":  # a server that is full says so at once
+        if message.type == "E":  # a server without free connections sends the error at once
             raise error_of(message)
-        raise NotPostgresError("what answers is not PostgreSQL: it does not know TLS", where=str(self._address))
+        raise NotPostgresError(
+            f"the server is not PostgreSQL: it answers an SSLRequest with a message {message.type!r}",
+            where=str(self._address),
+        )
 
     def encrypt(self, context: ssl.SSLContext) -> None:
-        """Wrap the connection in TLS. :raises ClosedError: :raises TimedOutError:"""
+        """Start TLS on the connection. :raises ClosedError: :raises TimedOutError:"""
         name = None if self._address.is_unix else self._address.name or self._address.host
 
         def wrap() -> None:
@@ -146,10 +149,12 @@ class Wire:
 
         self._io(wrap)
 
-    def greet(self, parameters: Mapping[str, str], version: tuple[int, int] = PROTOCOL_3_0) -> Message:
+    def start_login(self, parameters: Mapping[str, str], version: tuple[int, int] = PROTOCOL_3_0) -> Message:
         """Send a StartupMessage and return the first Authentication message.
 
-        :raises ServerError: when the server refuses instead.
+        :param parameters: the startup parameters, with `user` and usually `database`.
+        :param version: the protocol version to request: major, minor.
+        :raises ServerError: when the server refuses.
         """
         pairs = b"".join(encoded(name) + encoded(value) for name, value in parameters.items()) + b"\0"
         data = struct.pack("!iHH", len(pairs) + 8, *version) + pairs
@@ -162,20 +167,21 @@ class Wire:
             raise error_of(message)
         if message.type != "R":
             raise NotPostgresError(
-                f"what answers is not PostgreSQL: a login is answered by a message {message.type!r}",
+                f"the server is not PostgreSQL: it answers a login with a message {message.type!r}",
                 where=str(self._address),
             )
         return message
 
-    def log_in(self, asked: Message, user: str, password: str) -> None:
+    def log_in(self, request: Message, user: str, password: str) -> None:
         """Answer Authentication messages until the server is ready for a query.
 
-        :raises LoginError: for a method that is none of trust, cleartext, md5 and SCRAM-SHA-256.
+        :param request: the first Authentication message, from :meth:`start_login`.
+        :raises LoginError: for another method than trust, cleartext, md5 and SCRAM-SHA-256.
         :raises ServerError: when the server refuses.
         """
         scram: Scram | None = None
         while True:
-            body = Body(asked.body)
+            body = Body(request.body)
             match body.int32():
                 case 0 if not scram or scram.verified:
                     break
@@ -197,47 +203,47 @@ class Wire:
                         raise LoginError(str(error), where=str(self._address)) from None
                 case _:
                     raise LoginError(
-                        f"the login asks for {authentication_name(asked)}, which only libpq knows",
+                        f"the login asks for {authentication_name(request)}, which only libpq supports",
                         where=str(self._address),
                     )
-            asked = self._authentication()
+            request = self._authentication()
         self.rows()
 
     # --- queries --------------------------------------------------------------------------------------
 
-    def ask(self, statement: str) -> None:
-        """Send a simple query and do not wait for its answer."""
+    def send_query(self, statement: str) -> None:
+        """Send a simple query without waiting for its answer."""
         self._send((b"Q", encoded(statement)))
         self.status = ""
 
     def query(self, statement: str) -> list[Row]:
         """Run a simple query and return the rows of all its statements.
 
-        :raises ServerError: when one of them failed; the connection can be used on, unless the server closed it.
+        :raises ServerError: when a statement fails; the connection stays usable, unless the server closes it.
         """
-        self.ask(statement)
+        self.send_query(statement)
         return self.rows()
 
     def rows(self) -> list[Row]:
-        """Wait for the answer to what was asked, and return its rows."""
-        return rows_of(self._whole_answer())
+        """Wait for the answer to the last query, and return its rows."""
+        return rows_of(self._complete_answer())
 
     def table(self, statement: str) -> list[dict[str, str]]:
-        """Run a simple query and return its rows by column; NULL is empty."""
-        self.ask(statement)
-        answer = self._whole_answer()
+        """Run a simple query and return each row as column name to value; NULL becomes ""."""
+        self.send_query(statement)
+        answer = self._complete_answer()
         names = columns_of(answer)
-        return [dict(zip(names, (each or "" for each in row), strict=False)) for row in rows_of(answer)]
+        return [dict(zip(names, (value or "" for value in row), strict=False)) for row in rows_of(answer)]
 
-    def _whole_answer(self) -> list[Message]:
-        """Read until the server is ready for a query; what came before a timeout is kept."""
+    def _complete_answer(self) -> list[Message]:
+        """Read until the server is ready for a query. After a timeout, the next call continues."""
         while not self._answer or self._answer[-1].type != "Z":
             try:
                 message = self._message()
             except ClosedError:
-                for each in self._answer:
-                    if each.type == "E":  # why it was closed tells more than that it was
-                        raise error_of(each) from None
+                for received in self._answer:
+                    if received.type == "E":  # the reason why the server closed the connection
+                        raise error_of(received) from None
                 raise
             if message.type == "Z":
                 self.status = Body(message.body).take(1).decode("latin-1")
@@ -245,34 +251,34 @@ class Wire:
         answer, self._answer = self._answer, []
         return answer
 
-    def pipe(self, *parts: Part, until: str) -> list[Row]:
+    def pipeline(self, *parts: Part, until: str) -> list[Row]:
         """Send messages of the extended protocol without a Sync, and return the rows of their answers.
 
-        Without it the server stays in a transaction, and a pooler leaves it with this client, also where
-        BEGIN is not allowed. :meth:`sync` ends it.
+        Without a Sync the server stays in a transaction. A pooler therefore keeps the server connection assigned to
+        this client, even if BEGIN is not allowed. :meth:`sync` ends the pipeline.
 
-        :param until: the types of the completions to await, in their order: 1 Parse, 2 Bind, C Execute, 3 Close.
-        :raises ServerError: for the first that fails; only :meth:`sync` can follow.
+        :param until: the types of the completions to await, in order: 1 Parse, 2 Bind, C Execute, 3 Close.
+        :raises ServerError: for the first message that fails; only :meth:`sync` is allowed next.
         """
-        self.piping, self.status = True, ""
+        self.in_pipeline, self.status = True, ""
         self._send(*parts, (b"H", b""))
         read: list[Message] = []
-        for wanted in until:
-            while not read or read[-1].type != wanted:
+        for completion in until:
+            while not read or read[-1].type != completion:
                 read.append(self._message())
                 if read[-1].type == "E":
                     raise error_of(read[-1])
-            read.append(Message("", b""))  # so that two completions of one kind are two
+            read.append(Message("", b""))  # a separator, so that two completions of one type count twice
         return rows_of(read)
 
     def sync(self) -> None:
         """End a pipeline."""
-        self.piping = False
+        self.in_pipeline = False
         self._send((b"S", b""))
         self.rows()
 
     def close(self) -> None:
-        """Say goodbye and close; never raises."""
+        """Send Terminate and close the socket; never raises."""
         with contextlib.suppress(OSError, ValueError):
             self._socket.settimeout(_GOODBYE_S)
             self._socket.sendall(packed([(b"X", b"")]))

@@ -1,4 +1,4 @@
-"""What goes over the wire, as pure functions of bytes: arbitrary input gives a message, a wait, or a clear error."""
+"""Protocol messages as pure functions of bytes: any input yields a message, None for an incomplete one, or an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.errors import DatabaseError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: nothing that the harness asks for has an answer near this size, so a longer message is no message
+#: far more than any answer to the harness's queries; a longer message is invalid
 _MOST_BYTES = 1 << 24
 _HEADER_BYTES = 5
-#: the type bytes of every message that a server may send to a client that neither copies nor calls functions
+#: the type bytes of the server's messages, except those for COPY and function calls
 _TYPES = frozenset(b"RESKZTDCNAtnI123sv")
 #: AuthenticationSASL
 _SASL = 10
@@ -28,43 +28,43 @@ Part = tuple[bytes, bytes]
 
 
 class NotPostgresError(DatabaseError):
-    """What answers does not speak PostgreSQL's protocol."""
+    """The server does not speak PostgreSQL's protocol."""
 
 
 class ClosedError(DatabaseError):
-    """The other side closed the connection, or could not be reached."""
+    """The server closed the connection, or is unreachable."""
 
 
 class LoginError(DatabaseError):
-    """The server asks for a login that this client does not know, or does not prove that it knows the password."""
+    """The server asks for an unsupported login method, or does not prove that it knows the password."""
 
 
 class ServerError(DatabaseError):
-    """An ErrorResponse: the server's SQLSTATE and its message, on one line."""
+    """An ErrorResponse of the server."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
-        """Keep both; the error's text is `SQLSTATE message`."""
+        """Build an error with the text `SQLSTATE message`."""
         super().__init__(f"{sqlstate} {message}")
         self.sqlstate = sqlstate
         self.message = message
 
 
 class Message(Struct, frozen=True):
-    """One message of a server: its type, one letter, and what follows the length."""
+    """One message of a server: its type, which is one letter, and its body, which follows the length."""
 
     type: str
     body: bytes
 
 
 class Body:
-    """Reads a message's body from its beginning; whatever is missing makes it no message of PostgreSQL."""
+    """Reads the body of a message from its beginning. Every method raises NotPostgresError if the body is too short."""
 
     def __init__(self, body: bytes) -> None:
         self.rest = body
 
     def take(self, size: int) -> bytes:
         if not 0 <= size <= len(self.rest):
-            raise NotPostgresError("what answers is not PostgreSQL: a message ends before its content does")
+            raise NotPostgresError("the server is not PostgreSQL: a message is shorter than its content")
         taken, self.rest = self.rest[:size], self.rest[size:]
         return taken
 
@@ -75,24 +75,24 @@ class Body:
         return int.from_bytes(self.take(4), "big", signed=True)
 
     def text(self) -> str:
-        """Take a string and the NUL byte that ends it."""
+        """Take a string and its terminating NUL byte."""
         taken = self.take(self.rest.find(b"\0"))
         self.take(1)
         return taken.decode("utf-8", "replace")
 
 
-def split(buffer: bytearray) -> Message | None:
-    """Take the first whole message off a buffer; None when it is not whole yet.
+def take_message(buffer: bytearray) -> Message | None:
+    """Remove the first message from a buffer and return it; None while it is incomplete.
 
-    :raises NotPostgresError: as soon as what is there cannot become a message.
+    :raises NotPostgresError: as soon as the bytes cannot be the beginning of a message.
     """
     if buffer and buffer[0] not in _TYPES:
-        raise NotPostgresError(f"what answers is not PostgreSQL: its answer begins with {bytes(buffer[:16])!r}")
+        raise NotPostgresError(f"the server is not PostgreSQL: its answer begins with {bytes(buffer[:16])!r}")
     if len(buffer) < _HEADER_BYTES:
         return None
     length = int.from_bytes(buffer[1:_HEADER_BYTES], "big", signed=True)
-    if not _HEADER_BYTES - 1 <= length <= _MOST_BYTES:  # it counts itself, and not the type byte
-        raise NotPostgresError(f"what answers is not PostgreSQL: a message says that it is {length} bytes long")
+    if not _HEADER_BYTES - 1 <= length <= _MOST_BYTES:  # the length includes itself, but not the type byte
+        raise NotPostgresError(f"the server is not PostgreSQL: the length of a message is {length} bytes")
     if len(buffer) <= length:
         return None
     message = Message(chr(buffer[0]), bytes(buffer[_HEADER_BYTES : length + 1]))
@@ -101,7 +101,7 @@ def split(buffer: bytearray) -> Message | None:
 
 
 def error_of(message: Message) -> ServerError:
-    """Read an ErrorResponse; a field that is missing is empty."""
+    """Return an ErrorResponse as an error; missing fields are empty."""
     fields: dict[str, str] = {}
     body = Body(message.body)
     while (code := body.take(1)) != b"\0":
@@ -110,9 +110,9 @@ def error_of(message: Message) -> ServerError:
 
 
 def rows_of(messages: Iterable[Message]) -> list[Row]:
-    """Return the rows of an answer, of all its statements.
+    """Return the rows of all statements of an answer.
 
-    :raises ServerError: when there is an error among the messages.
+    :raises ServerError: when the answer has an error.
     """
     found: list[Row] = []
     for message in messages:
@@ -132,7 +132,7 @@ def _row(body: Body) -> Row:
 
 
 def columns_of(messages: Iterable[Message]) -> list[str]:
-    """Return the names of the columns of an answer's last statement that has any."""
+    """Return the column names of the last statement with columns in an answer."""
     names: list[str] = []
     for message in messages:
         if message.type == "T":
@@ -143,9 +143,9 @@ def columns_of(messages: Iterable[Message]) -> list[str]:
     return names
 
 
-def authentication_name(asked: Message) -> str:
-    """Return what an Authentication message asks for: nothing, cleartext, md5, gss, sspi, or SASL's mechanisms."""
-    body = Body(asked.body)
+def authentication_name(request: Message) -> str:
+    """Return the method of an Authentication message: nothing, cleartext, md5, gss, sspi, or SASL's mechanisms."""
+    body = Body(request.body)
     code = body.int32()
     if code == _SASL:
         names = (name.decode("ascii", "replace").lower() for name in body.rest.split(b"\0") if name)
@@ -154,25 +154,25 @@ def authentication_name(asked: Message) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """Return a string as the protocol spells it, with the NUL byte that ends it."""
+    """Return a string in the protocol's encoding, with its terminating NUL byte."""
     return text.encode("utf-8", "surrogateescape") + b"\0"
 
 
 def packed(parts: Iterable[Part]) -> bytes:
-    """Return messages as bytes to be sent."""
+    """Return messages as bytes to send."""
     return b"".join(kind + struct.pack("!i", len(body) + 4) + body for kind, body in parts)
 
 
 def parse(name: str, statement: str) -> Part:
-    """Return a Parse message, without parameters; the empty name is the unnamed statement."""
+    """Return a Parse message without parameters; the empty name is the unnamed statement."""
     return b"P", encoded(name) + encoded(statement) + b"\0\0"
 
 
-def run(name: str) -> tuple[Part, Part]:
-    """Return Bind and Execute of a prepared statement without parameters; its rows come as text."""
+def bind_and_execute(name: str) -> tuple[Part, Part]:
+    """Return Bind and Execute messages for a prepared statement without parameters; its rows are text."""
     return (b"B", b"\0" + encoded(name) + bytes(6)), (b"E", bytes(5))
 
 
-def forget(name: str) -> Part:
-    """Return a Close message of a prepared statement."""
+def close_statement(name: str) -> Part:
+    """Return a Close message for a prepared statement."""
     return b"C", b"S" + encoded(name)

@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 from the client's side, without channel binding (RFC 5802, RFC 7677)."""
+"""The client side of SCRAM-SHA-256, without channel binding (RFC 5802, RFC 7677)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import secrets
 import stringprep
 import unicodedata
 
-#: PostgreSQL's default is 4096; a server must not keep a client computing past its deadline
+#: PostgreSQL's default is 4096; more iterations could take longer than the client's deadline
 _MOST_ITERATIONS = 200_000
 #: "n,,": no channel binding, no other identity
 _HEADER = "n,,"
 
 
 class ScramError(ValueError):
-    """The server's part of the exchange is malformed, or does not prove that it knows the password."""
+    """The server's message is malformed, or does not prove that the server knows the password."""
 
 
 class Scram:
     """One exchange: :meth:`first`, then :meth:`answer`, then :meth:`verify`."""
 
     def __init__(self, password: str, nonce: str = "") -> None:
-        """Begin an exchange; the nonce is random unless a test gives one."""
+        """Begin an exchange; the nonce is random, except in tests."""
         self._password = _prepared(password).encode("utf-8", "surrogateescape")
         self._nonce = nonce or base64.b64encode(secrets.token_bytes(18)).decode()
         self._server_signature = b""
@@ -32,7 +32,7 @@ class Scram:
 
     @property
     def _bare(self) -> str:
-        # PostgreSQL takes the user from the startup message, and libpq leaves it empty here
+        # the user is empty, as in libpq, because PostgreSQL uses the one of the startup message
         return f"n=,r={self._nonce}"
 
     def first(self) -> bytes:
@@ -42,7 +42,7 @@ class Scram:
     def answer(self, server_first: bytes) -> bytes:
         """Return the client's final message.
 
-        :raises ScramError: when the server's first message is malformed or meant for somebody else.
+        :raises ScramError: when the server's first message is malformed or has another client's nonce.
         """
         fields = _fields(server_first)
         nonce = fields.get("r", "")
@@ -52,22 +52,22 @@ class Scram:
             salt = base64.b64decode(fields.get("s", ""), validate=True)
             iterations = int(fields.get("i", ""))
         except (binascii.Error, ValueError):
-            raise ScramError("the server gives no salt or no number of iterations") from None
+            raise ScramError("the server's message has an invalid salt or number of iterations") from None
         if not 1 <= iterations <= _MOST_ITERATIONS:
-            raise ScramError(f"the server asks for {iterations} iterations, at most {_MOST_ITERATIONS} are computed")
+            raise ScramError(f"the server asks for {iterations} iterations, expected 1 to {_MOST_ITERATIONS}")
         salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, iterations)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         without_proof = f"c={base64.b64encode(_HEADER.encode()).decode()},r={nonce}"
         signed = f"{self._bare},{server_first.decode('utf-8', 'replace')},{without_proof}".encode()
         self._server_signature = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
         signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
-        proof = bytes(one ^ other for one, other in zip(client_key, signature, strict=True))
+        proof = bytes(left ^ right for left, right in zip(client_key, signature, strict=True))
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 
     def verify(self, server_final: bytes) -> None:
-        """Check that the server knows the password, too.
+        """Check the server's proof that it knows the password.
 
-        :raises ScramError: when it does not.
+        :raises ScramError: when the proof is wrong or missing.
         """
         claimed = _fields(server_final).get("v", "")
         expected = base64.b64encode(self._server_signature).decode()
@@ -81,10 +81,10 @@ def _fields(message: bytes) -> dict[str, str]:
 
 
 def _prepared(password: str) -> str:
-    """Return a password as SASLprep maps it (RFC 4013); PostgreSQL, too, takes what it prohibits as it is."""
+    """Return a password after SASLprep (RFC 4013). Prohibited characters are kept, as PostgreSQL does."""
     if password.isascii():
         return password
     mapped = "".join(
-        " " if stringprep.in_table_c12(each) else each for each in password if not stringprep.in_table_b1(each)
+        " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )
     return unicodedata.normalize("NFKC", mapped)

@@ -1,4 +1,4 @@
-"""Reaching a server: a deadline, an address, a socket."""
+"""Sockets to a server: deadline, address, connection, TLS context."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
-        """Return the seconds that are left, 0 when none are."""
+        """Return the remaining seconds; 0 after the deadline."""
         return max(self._end - time.monotonic(), 0.0)
 
     def within(self, seconds: float) -> Deadline:
-        """Return a deadline that is no later than this one, and at most so many seconds away."""
+        """Return an earlier deadline: in so many seconds, but not after this one."""
         return Deadline(min(seconds, self.left_s()))
 
 
 class ServerAddress(Struct, frozen=True, kw_only=True):
-    """Where a server listens: a host name or IP address, or the folder of a Unix socket."""
+    """The address of a server."""
 
+    #: a host name, an IP address, or the folder of a Unix socket
     host: str
     port: int
-    #: what the certificate should name, when the host is only its IP address
+    #: the host name that the certificate must have, if `host` is an IP address
     name: str = ""
 
     def __str__(self) -> str:
@@ -44,21 +45,21 @@ class ServerAddress(Struct, frozen=True, kw_only=True):
 
 
 def unverified_tls() -> ssl.SSLContext:
-    """Return a context that encrypts and believes any certificate: for looking, not for trusting."""
+    """Return a TLS context that accepts every certificate; a probe encrypts, but does not authenticate the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def dial(address: ServerAddress, deadline: Deadline) -> socket.socket:
-    """Open a socket.
+def open_socket(address: ServerAddress, deadline: Deadline) -> socket.socket:
+    """Connect to a server.
 
-    :raises ClosedError: when nothing can be reached there. :raises TimedOutError: at the deadline.
+    :raises ClosedError: when the server is unreachable. :raises TimedOutError: at the deadline.
     """
     left_s = deadline.left_s()
     if not left_s:
-        raise TimedOutError("the deadline passed", where=str(address))
+        raise TimedOutError("the deadline has passed", where=str(address))
     opened: socket.socket | None = None
     try:
         if not address.is_unix:
@@ -68,7 +69,7 @@ def dial(address: ServerAddress, deadline: Deadline) -> socket.socket:
             opened = socket.socket(socket.AF_UNIX)
             opened.settimeout(left_s)
             path = f"{address.host}/.s.PGSQL.{address.port}"
-            # "@" is how libpq spells the abstract sockets of Linux
+            # libpq writes Linux's abstract sockets with "@"
             opened.connect(f"\0{path[1:]}" if path.startswith("@") else path)
     except BaseException as error:
         if opened:

@@ -1,7 +1,7 @@
-"""The bench session: figures for what the project promises, each compared with something.
+"""Measure start-up, capture, whole runs and growth, each compared with a bound, another tool or another commit.
 
-A slow machine is not a defect: a figure over its bound says OVER, and the exit code is 0. It is 1 when a part could
-not be measured.
+A slow machine is not a defect: a figure over its bound is marked OVER, and the exit code stays 0. It is 1 only when a
+part could not be measured.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from harness.errors import HarnessError
 from tests.bench import capture, growth, jobs, pooling, startup, trail
 from tests.bench.figures import Table
 from tests.bench.setting import Scale, Setting, machine
-from tests.bench.trees import beside, this_tree
+from tests.bench.trees import checked_out, this_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """One thing to measure, at its usual scale and at the smallest that still exercises all of its code."""
+    """One benchmark, at its usual scale and at the smallest scale that still exercises all of its code."""
 
     name: str
     summary: str
     measure: Callable[[Setting, Scale], Iterator[Table]]
     usual: Scale
     quick: Scale
-    #: whether --beside measures another commit, too
+    #: whether --beside can measure another commit with it
     compares: bool = False
 
 
@@ -68,10 +68,10 @@ PARTS = (
     ),
     Part(
         name="pooling",
-        summary="recognising a chain, and the pooling suite",
+        summary="recognition of a chain from outside, and the pooling suite",
         measure=pooling.measure,
         usual=Scale(rounds=3),
-        # its file names two checks of the suite only
+        # this topology verifies two checks of the suite only
         quick=Scale(topologies=("peered",)),
     ),
     Part(
@@ -122,24 +122,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nox -s bench --",
         description=__doc__,
-        epilog=f"parts, all when none is named:\n{listed}",
+        epilog=f"parts (default: all); [--beside] marks those that can measure another commit:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--engine", choices=("auto", "docker", "native"), default="auto")
-    parser.add_argument("--quick", action="store_true", help="one round, one topology, few rows: does each part work?")
-    parser.add_argument("--beside", metavar="REV", help="also measure this commit, taking turns, and print the ratio")
-    parser.add_argument("--markdown", action="store_true", help="print the tables as docs/performance.md holds them")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, for every part")
-    parser.add_argument("--rows", type=_positive, metavar="N", help="rows, or copies of run folders, for every part")
-    parser.add_argument("--topology", action="append", metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="such as startup; the list is below")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "docker", "native"),
+        default="auto",
+        help="engine that runs the servers (default: auto)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="check that every part works: one round, one topology, few rows"
+    )
+    parser.add_argument("--beside", metavar="REV", help="also measure this commit, in turns, and print the ratio")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in the format of docs/performance.md")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="number of rounds of every part")
+    parser.add_argument(
+        "--rows", type=_positive, metavar="N", help="number of rows, or of copied run folders, of every part"
+    )
+    parser.add_argument(
+        "--topology", action="append", metavar="NAME", help="measure only this topology; may be repeated"
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="part to measure, such as startup (default: all); listed below"
+    )
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, needed a number from 1 on")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}, expected 1 or more")
     return int(text)
 
 
@@ -158,8 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.beside:
                 chosen = [part for part in chosen if part.compares]
                 if not chosen:
-                    parser.error("--beside: none of these parts compares trees; those marked [--beside] do")
-                trees.append(stack.enter_context(beside(arguments.beside)))
+                    parser.error("--beside: none of these parts compares commits; choose parts marked [--beside]")
+                trees.append(stack.enter_context(checked_out(arguments.beside)))
             setting = Setting(arguments.engine, tuple(trees))
             stack.callback(setting.close)
             return _measure(setting, chosen, arguments)
@@ -175,16 +188,16 @@ def _measure(setting: Setting, parts: Sequence[Part], arguments: argparse.Namesp
     heading = machine(setting.engine)
     print(f"Measured on {heading}.\n" if arguments.markdown else heading, flush=True)
     if arguments.quick:
-        print("Quick: these figures show that the bench works, and nothing else.", flush=True)
+        print("Quick: these figures show only that the benchmarks work.", flush=True)
     failed = 0
     for part in parts:
         scale = part.quick if arguments.quick else part.usual
-        asked = {"rounds": arguments.rounds, "rows": arguments.rows, "topologies": tuple(arguments.topology or ())}
-        scale = msgspec.structs.replace(scale, **{name: value for name, value in asked.items() if value})
+        overrides = {"rounds": arguments.rounds, "rows": arguments.rows, "topologies": tuple(arguments.topology or ())}
+        scale = msgspec.structs.replace(scale, **{name: value for name, value in overrides.items() if value})
         try:
-            for measured in part.measure(setting, scale):
-                table = measured.without_verdicts() if arguments.quick else measured
-                print(table.markdown() if arguments.markdown else table.plain(), flush=True)
+            for table in part.measure(setting, scale):
+                shown = table.without_verdicts() if arguments.quick else table
+                print(shown.markdown() if arguments.markdown else shown.plain(), flush=True)
         except HarnessError as error:  # the other parts can still be measured
             print(f"bench: {part.name}: {error}", file=sys.stderr, flush=True)
             failed = 1
@@ -192,7 +205,7 @@ def _measure(setting: Setting, parts: Sequence[Part], arguments: argparse.Namesp
 
 
 def _terminated(_number: int, _frame: object) -> NoReturn:
-    # so that checkouts are removed and servers torn down
+    # SystemExit runs the cleanup: checkouts are removed and servers are torn down
     raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -1,7 +1,7 @@
 """The cost of capture over a bare insert: the reference trail compared with the contract's plain trigger.
 
-As a script it measures once, in a process of its own, and prints JSON: so the trail of another commit is measured
-by the same code, which finds `harness` where PYTHONPATH says.
+Run as a script, this module reads a request from stdin, measures on one server and prints JSON. PYTHONPATH selects the
+tree whose `harness` it imports, so the same code measures the trail of another commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from tests.bench.setting import Scale, Setting
 
 _TRANSACTIONS = 600
-_WHICH = ("bare", "plain", "ours")
+#: schemas of plain.sql: no trigger, the contract's plain trigger, the reference trail
+_SCHEMAS = ("bare", "plain", "ours")
 BOUND_SINGLE, BOUND_BULK = 0.65, 0.35
 
 
@@ -42,11 +43,11 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
     from tests.bench.trees import run_child
 
     rounds = max(scale.rounds // (2 * len(setting.trees)), 1)
-    found: dict[str, list[dict[str, Any]]] = {tree.name: [] for tree in setting.trees}
+    measured: dict[str, list[dict[str, Any]]] = {tree.name: [] for tree in setting.trees}
     for number in range(1 if scale.rounds == 1 else 2):
         for tree in setting.trees if number % 2 == 0 else reversed(setting.trees):
             setting.say(f"capture: {tree.name}, server {number + 1}")
-            told = {
+            request = {
                 "engine": setting.engine.name,
                 "topology": setting.topologies(scale)[0].name,
                 "rounds": rounds,
@@ -58,20 +59,21 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
                     [tree.python, "-P", __file__],
                     folder=Path(folder),
                     environment=tree.environment(),
-                    stdin=json.dumps(told).encode(),
+                    stdin=json.dumps(request).encode(),
                 )
-            found[tree.name].append(json.loads(child.stdout))
+            measured[tree.name].append(json.loads(child.stdout))
     rows, extra = [], {}
-    for what, label, scaled, unit, bound in (
+    for write, label, scaled, unit, bound in (
         ("single", "single-row transaction", 1e6, "µs", BOUND_SINGLE),
         ("bulk", f"{scale.rows:,} rows in one statement", 1e3, "ms", BOUND_BULK),
     ):
-        for name, servers in found.items():
+        for name, servers in measured.items():
             seconds = {
-                which: statistics.median(took for server in servers for took in server[what][which]) for which in _WHICH
+                schema: statistics.median(took for server in servers for took in server[write][schema])
+                for schema in _SCHEMAS
             }
             plain, ours = seconds["plain"] - seconds["bare"], seconds["ours"] - seconds["bare"]
-            extra[what, name] = ours
+            extra[write, name] = ours
             rows.append(
                 (
                     *(label, name, f"{seconds['bare'] * scaled:.1f} {unit}"),
@@ -79,13 +81,13 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
                     *(f"{ours / plain:.3f}", verdict(ours / plain, bound, "") if name == setting.trees[0].name else ""),
                 )
             )
-    versions = sorted({server["version"] for servers in found.values() for server in servers})
-    notes = [f"PostgreSQL {', '.join(versions)}; medians of rounds that take turns: bare, plain, ours."]
+    versions = sorted({server["version"] for servers in measured.values() for server in servers})
+    notes = [f"PostgreSQL {', '.join(versions)}; medians of interleaved rounds: bare, plain, ours."]
     if len(setting.trees) > 1:
         first, second = (tree.name for tree in setting.trees)
         notes += [
-            f"{what}: extra time {extra[what, first] / extra[what, second]:.2f} of that of {second}."
-            for what in ("single", "bulk")
+            f"{write}: {extra[write, first] / extra[write, second]:.2f} times the extra time of {second}."
+            for write in ("single", "bulk")
         ]
     yield Table(
         title="capture: extra time over a bare insert",
@@ -95,12 +97,12 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
     )
 
 
-# --- one server, in a process of its own ---------------------------------------------------------------------
+# --- one server, in a separate process -----------------------------------------------------------------------
 
 
-def _on_a_server(told: dict[str, Any]) -> dict[str, Any]:
-    topology = load_topologies()[told["topology"]]
-    engine = choose(told["engine"], ImagePolicy(), wanted_by(topology), silent)
+def _measure_on_one_server(request: dict[str, Any]) -> dict[str, Any]:
+    topology = load_topologies()[request["topology"]]
+    engine = choose(request["engine"], ImagePolicy(), wanted_by(topology), silent)
     engine.prepare(wanted_by(topology), silent)
     try:
         lab = stand_up(engine, topology, Owner.me(new_run_id()), Redactor())
@@ -114,8 +116,8 @@ def _on_a_server(told: dict[str, Any]) -> dict[str, Any]:
                 target.attach(client, "ours.t")
                 return {
                     "version": client.value("SHOW server_version"),
-                    "single": _single(client, told["rounds"], told["transactions"]),
-                    "bulk": _bulk(client, max(told["rounds"] // 3, 1), told["rows"]),
+                    "single": _single(client, request["rounds"], request["transactions"]),
+                    "bulk": _bulk(client, max(request["rounds"] // 3, 1), request["rows"]),
                 }
         finally:
             lab.close()
@@ -124,34 +126,34 @@ def _on_a_server(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _single(client: Client, rounds: int, transactions: int) -> dict[str, list[float]]:
-    """Return seconds for one transaction, by interleaved round."""
-    seconds: dict[str, list[float]] = {which: [] for which in _WHICH}
+    """Return the seconds for one transaction in each interleaved round, by schema."""
+    seconds: dict[str, list[float]] = {schema: [] for schema in _SCHEMAS}
     for warm_up in (True, False):
         for _ in range(2 if warm_up else rounds):
-            for which in _WHICH:
+            for schema in _SCHEMAS:
                 began = time.perf_counter()
-                client.run(f"CALL {which}.single({transactions})")
+                client.run(f"CALL {schema}.single({transactions})")
                 if not warm_up:
-                    seconds[which].append((time.perf_counter() - began) / transactions)
+                    seconds[schema].append((time.perf_counter() - began) / transactions)
     return seconds
 
 
 def _bulk(client: Client, rounds: int, rows: int) -> dict[str, list[float]]:
-    """Return seconds for one statement, by interleaved round; each writes into empty tables."""
-    seconds: dict[str, list[float]] = {which: [] for which in _WHICH}
+    """Return the seconds for one statement in each interleaved round, by schema; each round starts with empty tables."""
+    seconds: dict[str, list[float]] = {schema: [] for schema in _SCHEMAS}
     for _ in range(rounds):
-        for which in _WHICH:
-            client.run(f"TRUNCATE {which}.t")
-            for schema in ("plain", "public"):
-                client.run(f"TRUNCATE {schema}.audit_changes, {schema}.audit_transactions")
+        for schema in _SCHEMAS:
+            client.run(f"TRUNCATE {schema}.t")
+            for trail in ("plain", "public"):
+                client.run(f"TRUNCATE {trail}.audit_changes, {trail}.audit_transactions")
             client.run("CHECKPOINT")
             began = time.perf_counter()
             with client.transaction():
                 client.value('SELECT set_config(\'threadline.actor_ref\', \'{"type": "user", "id": "42"}\', true)')
-                client.run(f"INSERT INTO {which}.t (name, value) SELECT 'name', n FROM generate_series(1, {rows}) n")
-            seconds[which].append(time.perf_counter() - began)
+                client.run(f"INSERT INTO {schema}.t (name, value) SELECT 'name', n FROM generate_series(1, {rows}) n")
+            seconds[schema].append(time.perf_counter() - began)
     return seconds
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_on_a_server(json.load(sys.stdin))))
+    sys.stdout.write(json.dumps(_measure_on_one_server(json.load(sys.stdin))))

@@ -1,6 +1,6 @@
-"""Evidence in any amount: copies of a real run's folder, written by the store itself under other names.
+"""Any amount of evidence: copies of a real run's folder, written by the run store under other names.
 
-Nothing in it is made up: each row, record and log is one that a run wrote, so the sizes are those of real evidence.
+Nothing is made up: a run wrote every row, record and log, so the sizes are those of real evidence.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def copy_runs(run: StoredRun, reports: Path, copies: int) -> None:
-    """Write copies that differ in the run's id only: the same topologies, verified again and again."""
+    """Write copies that differ only in the run id, as if the same topologies were verified repeatedly."""
     for number in range(copies):
-        _write(run, reports, run_id=_numbered(run, number), named=str)
+        _write(run, reports, run_id=_numbered(run, number), rename=str)
 
 
 def copy_topologies(run: StoredRun, reports: Path, topologies: int) -> None:
-    """Write a run folder for each of so many topologies, as the jobs of a CI matrix leave them.
+    """Write one run folder per topology, as the jobs of a CI matrix do.
 
-    The topologies of the run are taken in turn; beyond their number they get names of their own.
+    :param topologies: number of folders. The topologies of the run are reused in turn, under new names.
     """
     known = list(run.record.topologies)
     for number in range(topologies):
         original = known[number % len(known)]
         name = original if number < len(known) else f"{original}-{number // len(known) + 1}"
-        _write(_only(run, original), reports, run_id=_numbered(run, number), named=_renaming(original, name))
+        _write(_only(run, original), reports, run_id=_numbered(run, number), rename=_renaming(original, name))
 
 
 def _numbered(run: StoredRun, number: int) -> str:
@@ -41,7 +41,7 @@ def _numbered(run: StoredRun, number: int) -> str:
 
 
 def _renaming(original: str, name: str) -> Callable[[str], str]:
-    """Return how a topology's name becomes another, also where it is a part of a command."""
+    """Return a function that replaces a topology's name, alone or as a word of a command."""
 
     def rename(text: str) -> str:
         return name if text == original else text.replace(f" {original} ", f" {name} ")
@@ -52,48 +52,48 @@ def _renaming(original: str, name: str) -> Callable[[str], str]:
 def _only(run: StoredRun, topology: str) -> StoredRun:
     record = replace(
         run.record,
-        plan=tuple(row for row in run.record.plan if row.topology == topology),
+        plan=tuple(row for row in run.record.plan if row.target == topology),
         topologies={topology: run.record.topologies[topology]},
     )
     return replace(
         run,
         record=record,
-        results=tuple(row for row in run.results if row.topology == topology),
+        results=tuple(row for row in run.results if row.target == topology),
         proofs=tuple(row for row in run.proofs if row.topology == topology),
         trail_proofs=tuple(row for row in run.trail_proofs if row.topology == topology),
     )
 
 
-def _write(run: StoredRun, reports: Path, *, run_id: str, named: Callable[[str], str]) -> None:
+def _write(run: StoredRun, reports: Path, *, run_id: str, rename: Callable[[str], str]) -> None:
     record = run.record
-    store = RunStore(reports, _renamed(record, named, run_id), _as_it_is)
+    store = RunStore(reports, _renamed(record, rename, run_id), _unredacted)
     try:
         for result in run.results:
-            store.append(_row(result, named))
+            store.append(_row(result, rename))
         for proof in run.proofs:
-            store.append_proof(replace(proof, topology=named(proof.topology)))
-        for broken in run.trail_proofs:
-            store.append_trail_proof(replace(broken, topology=named(broken.topology)))
+            store.append_proof(replace(proof, topology=rename(proof.topology)))
+        for trail_proof in run.trail_proofs:
+            store.append_trail_proof(replace(trail_proof, topology=rename(trail_proof.topology)))
     finally:
         store.close()
 
 
-def _renamed(record: RunRecord, named: Callable[[str], str], run_id: str) -> RunRecord:
+def _renamed(record: RunRecord, rename: Callable[[str], str], run_id: str) -> RunRecord:
     return replace(
         record,
         run_id=run_id,
-        plan=tuple(replace(row, topology=named(row.topology), reproduce=named(row.reproduce)) for row in record.plan),
+        plan=tuple(replace(row, target=rename(row.target), reproduce=rename(row.reproduce)) for row in record.plan),
         topologies={
-            named(name): replace(stood, declared=replace(stood.declared, name=named(name)))
-            for name, stood in record.topologies.items()
+            rename(name): replace(evidence, declared=replace(evidence.declared, name=rename(name)))
+            for name, evidence in record.topologies.items()
         },
     )
 
 
-def _row(result: Result, named: Callable[[str], str]) -> Result:
-    return replace(result, topology=named(result.topology), reproduce=named(result.reproduce))
+def _row(result: Result, rename: Callable[[str], str]) -> Result:
+    return replace(result, target=rename(result.target), reproduce=rename(result.reproduce))
 
 
-def _as_it_is(text: str) -> str:
-    """Redact nothing: what is copied was redacted when it was written."""
+def _unredacted(text: str) -> str:
+    """Redact nothing: the run redacted the original when it wrote it."""
     return text

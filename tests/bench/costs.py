@@ -1,4 +1,4 @@
-"""What a check costs: by suite, and the most expensive ones of a run."""
+"""The cost of checks: by suite, and the most expensive checks of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cost_tables(job: str, run: StoredRun, wall_s: float) -> Iterator[Table]:
         title=f"{job}: the most expensive checks",
         columns=("Check", "Topology", "Time", "Share of wall time"),
         rows=tuple(
-            (row.check, row.topology, f"{row.duration_ms:.0f} ms", f"{row.duration_ms / 1000 / wall_s:.0%}")
+            (row.check, row.target, f"{row.duration_ms:.0f} ms", f"{row.duration_ms / 1000 / wall_s:.0%}")
             for row in dearest
         ),
         notes=(

@@ -1,4 +1,4 @@
-"""Figures as tables: on a terminal, and as the Markdown that docs/performance.md holds."""
+"""Figures as tables: plain text for a terminal, and the Markdown of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 #: as :func:`verdict` writes it
 _VERDICT = re.compile(r"\b(?:within|OVER) [0-9][0-9.]*(?: (?:s|MB))?(?![0-9.])")
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """One table of figures; the title is also the heading that it has in docs/performance.md."""
+    """One table of figures. Its title is also its heading in docs/performance.md."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    #: what was skipped and why, and how to read it; one sentence each
+    #: how to read the table, and anything skipped with the reason; one sentence per note
     notes: tuple[str, ...] = ()
 
     def plain(self) -> str:
@@ -35,9 +34,8 @@ class Table(Struct, frozen=True, kw_only=True):
         notes = "".join(f"\n{note}\n" for note in self.notes)
         return f"\n### {self.title}\n\n" + "\n".join(lines) + "\n" + notes
 
-
     def without_verdicts(self) -> Table:
-        """Return the figures alone: bounds are for the usual scale."""
+        """Return the table without verdicts: bounds apply to the usual scale only."""
         rows = tuple(tuple(_VERDICT.sub("", cell).strip() for cell in row) for row in self.rows)
         notes = tuple(_VERDICT.sub("", note).replace(" ()", "") for note in self.notes)
         return msgspec.structs.replace(self, rows=rows, notes=notes)

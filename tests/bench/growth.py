@@ -1,4 +1,4 @@
-"""How cost grows: with topologies, with checks, and with evidence."""
+"""The growth of cost with topologies, with checks, and with evidence."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def measure_topologies(setting: Setting, scale: Scale) -> Iterator[Table]:
     rows = []
     first = 0.0
     for count in (count for count in _DOUBLING if count <= len(topologies)):
-        found = []
+        measured = []
         for number in range(scale.rounds):
             setting.say(f"growth-topologies: {count}, round {number + 1} of {scale.rounds}")
-            found.append(_verify(setting, topologies[:count], checks))
-        took = statistics.median(took for took, _ in found)
+            measured.append(_verify(setting, topologies[:count], checks))
+        took = statistics.median(seconds for seconds, _ in measured)
         first = first or took
-        run = found[-1][1]
-        ready_ms = max(stood.ready_ms for stood in run.record.topologies.values())
+        run = measured[-1][1]
+        ready_ms = max(evidence.ready_ms for evidence in run.record.topologies.values())
         rows.append(
             (str(count), f"{took:.2f} s", f"{took / first:.2f}", f"{took / count:.2f} s", f"{ready_ms / 1000:.2f} s")
         )
     yield Table(
         title="growth: topologies",
-        columns=("Topologies", "Median", "Ratio to one", "A topology", "Slowest start-up of the last round"),
+        columns=("Topologies", "Median", "Ratio to one", "Per topology", "Slowest start-up of the last round"),
         rows=tuple(rows),
         notes=(
-            f"Median of {scale.rounds}: `verify` with {len(checks)} checks each, in the order of the topology files.",
+            f"Median of {scale.rounds}: `verify` with {len(checks)} checks per topology; topologies in the order of their files.",
         ),
     )
 
 
 def measure_checks(setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield the time of every other check of two suites, and of all of them."""
+    """Yield the time of every other check of two suites, and of all checks of those suites."""
     topology = setting.topologies(scale)[0]
     checks = [check.id for check in catalogue().select(_SUITES, []) if topology.verifies(check.id)][
         : scale.rows or None
@@ -62,11 +62,11 @@ def measure_checks(setting: Setting, scale: Scale) -> Iterator[Table]:
     rows = []
     for label, chosen in (("every other check", checks[::2]), ("all of them", checks)):
         setting.say(f"growth-checks: {label}")
-        found = [
+        measured = [
             _verify(setting, [topology.name], [f"--check={check}" for check in chosen]) for _ in range(scale.rounds)
         ]
-        took = statistics.median(took for took, _ in found)
-        exercised = sum(bool(row.expectations) for row in found[-1][1].results)
+        took = statistics.median(seconds for seconds, _ in measured)
+        exercised = sum(bool(row.expectations) for row in measured[-1][1].results)
         rows.append((label, str(exercised), f"{took:.2f} s", took))
     half, whole = rows[0][3], rows[1][3]
     marginal_ms = (whole - half) / max(int(rows[1][1]) - int(rows[0][1]), 1) * 1000
@@ -76,18 +76,18 @@ def measure_checks(setting: Setting, scale: Scale) -> Iterator[Table]:
         rows=tuple((label, count, shown) for label, count, shown, _ in rows),
         notes=(
             (
-                f"Of the suites {' and '.join(_SUITES)} on {topology.name}; median of {scale.rounds}. Twice the checks take "
-                f"{whole / half:.2f} times as long; a further check {marginal_ms:.0f} ms. Every other check is taken, "
-                "so that both halves have cheap and expensive ones."
+                f"Suites {' and '.join(_SUITES)} on {topology.name}; median of {scale.rounds}. Twice the checks take "
+                f"{whole / half:.2f} times as long; one more check takes {marginal_ms:.0f} ms. Selecting every other check "
+                "puts cheap and expensive checks into both halves."
             ),
         ),
     )
 
 
 def measure_evidence(setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield what merging and rendering cost; the evidence is copied from one real run under other names."""
+    """Yield the cost of merging and of rendering. The evidence is one real run, copied under other names."""
     names = [topology.name for topology in setting.topologies(scale)]
-    setting.say(f"evidence: one real run of {', '.join(names)} to copy")
+    setting.say(f"evidence: run {', '.join(names)} once, to copy its evidence")
     run = _verify(setting, names, scale.selection)[1]
     most = scale.rows or _MOST_TOPOLOGIES
     merged, rendered = [], []
@@ -104,18 +104,18 @@ def measure_evidence(setting: Setting, scale: Scale) -> Iterator[Table]:
     copied = f"Copied from a run of {', '.join(names)} with {rows_of_run} rows."
     yield Table(
         title="evidence: merging run folders",
-        columns=("Evidence", "Rows read", "Once", "Bound", "Peak", "Bound of the peak"),
+        columns=("Evidence", "Rows read", "Once", "Bound", "Peak", "Peak bound"),
         rows=tuple(merged),
         notes=(
             copied,
-            "Reading and merging in a process of its own; the peak contains the interpreter and its modules.",
+            "Reading and merging in a separate process; the peak includes the interpreter and its modules.",
         ),
     )
     yield Table(
         title="evidence: rendering the report",
-        columns=("Topologies", "Median", "A topology", "Peak", "Written"),
+        columns=("Topologies", "Median", "Per topology", "Peak", "Written"),
         rows=tuple(rendered),
-        notes=(copied, f"`report --from` as a whole, with reading and merging; median of {scale.rounds}."),
+        notes=(copied, f"The whole command `report --from`, with reading and merging; median of {scale.rounds}."),
     )
 
 
@@ -162,7 +162,7 @@ def _rendered(setting: Setting, folder: Path, source: str, count: int, rounds: i
 
 
 def _verify(setting: Setting, topologies: Sequence[str], selection: Sequence[str]) -> tuple[float, StoredRun]:
-    """Return seconds and the run, all of which is read before its folder is removed."""
+    """Return the seconds, and the run, which is read completely before its folder is removed."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         setting.trees[0].harness(Path(folder), "verify", *topologies, *selection, "--engine", setting.engine.name)

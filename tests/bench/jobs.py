@@ -1,4 +1,4 @@
-"""Whole commands as users run them, by this tree and, with --beside, by another commit alternately."""
+"""Whole commands as users run them: of this tree and, with --beside, of another commit in turn."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Job(Struct, frozen=True, kw_only=True):
     """A command that is measured as a whole."""
 
     title: str
-    #: the command of the harness, before topologies and selection
+    #: arguments of the harness, without topologies and selection
     command: tuple[str, ...]
-    #: the command that stands for it where less is measured
+    #: arguments used instead when only some topologies or checks are measured
     narrow: tuple[str, ...]
     bound_s: float
-    #: of the time of the other commit
+    #: bound of the time divided by the time of the other commit
     bound_ratio: float
-    #: whether what its checks cost is printed, too
+    #: whether the cost of its checks is printed, too
     costs: bool = False
 
 
@@ -72,13 +72,13 @@ PROVE = Job(
 
 
 def measure_job(job: Job, setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield seconds by tree, the medians over rounds that take turns, and what the checks of the last run cost."""
+    """Yield the median seconds of each tree over interleaved rounds, then the cost of the checks in the last run."""
     for tree in setting.trees:
         _prepare(tree, setting)
     seconds: dict[str, list[float]] = {tree.name: [] for tree in setting.trees}
     last: dict[str, StoredRun] = {}
     for number in range(scale.rounds):
-        # the tree that goes first changes, so that none has the warmer caches always
+        # alternate which tree runs first, so that neither always has the warmer caches
         for tree in setting.trees if number % 2 == 0 else reversed(setting.trees):
             setting.say(f"{job.title.partition(':')[0]}: {tree.name}, round {number + 1} of {scale.rounds}")
             took, last[tree.name] = _timed(job, tree, setting, scale)
@@ -95,7 +95,7 @@ def measure_job(job: Job, setting: Setting, scale: Scale) -> Iterator[Table]:
         notes.append(f"Ratio {ours / theirs:.2f} ({verdict(ours / theirs, job.bound_ratio, '')}).")
     yield Table(
         title=job.title,
-        columns=("Tree", "Median", "Bound", "Checks exercised", "A check"),
+        columns=("Tree", "Median", "Bound", "Checks exercised", "Per check"),
         rows=tuple(rows),
         notes=tuple(notes),
     )
@@ -114,24 +114,24 @@ def _timed(job: Job, tree: Tree, setting: Setting, scale: Scale) -> tuple[float,
 
 
 def _read(tree: Tree, folder: Path) -> StoredRun:
-    """Read a run that may be of another version of the store, as far as this one can."""
+    """Read a run. Another commit may have written it in another format; then some of its rows can be missing."""
     run = read_run(folder.resolve())
     if not any(row.expectations for row in run.results):
-        sys.stderr.write(f"bench: {tree.name}: no check was exercised in {folder}\n")
+        sys.stderr.write(f"bench: {tree.name}: the run in {folder} exercised no check\n")
     return run
 
 
 def _exercised(run: StoredRun) -> int:
-    """Count what was run: checks, each control of each, and each check under each break of the trail."""
+    """Count executions: checks, checks under their controls, and checks under breaks of the audit trail."""
     return (
         sum(bool(row.expectations) for row in run.results)
         + len(run.proofs)
-        + sum(broken.tried for broken in run.trail_proofs)
+        + sum(proof.tried for proof in run.trail_proofs)
     )
 
 
 def _prepare(tree: Tree, setting: Setting) -> None:
-    """Build every image of a tree before anything is timed."""
+    """Build every image of a tree, and compile its modules, before anything is timed."""
     if tree.name in setting.prepared:
         return
     setting.prepared.add(tree.name)
@@ -139,7 +139,7 @@ def _prepare(tree: Tree, setting: Setting) -> None:
         setting.say(f"images of {tree.name}")
         with tempfile.TemporaryDirectory() as folder:
             tree.harness(Path(folder), "images", allowed=(0,))
-    # byte code, too: a fresh checkout has none
+    # a fresh checkout has no byte code
     run_child(
         [tree.python, "-m", "compileall", "-q", str(tree.folder / "harness")],
         folder=tree.folder,
@@ -148,7 +148,7 @@ def _prepare(tree: Tree, setting: Setting) -> None:
 
 
 def _rounds(scale: Scale) -> str:
-    times = "once" if scale.rounds == 1 else f"{scale.rounds} times, in turns; the median"
-    what = f", with {' '.join(scale.selection)}" if scale.selection else ""
-    where = f", on {', '.join(scale.topologies)}" if scale.topologies else ""
-    return f"Run {times}{where}{what}; from the start of the process to its end, report included."
+    times = "once" if scale.rounds == 1 else f"{scale.rounds} times, interleaved; the median"
+    selection = f", with {' '.join(scale.selection)}" if scale.selection else ""
+    topologies = f", on {', '.join(scale.topologies)}" if scale.topologies else ""
+    return f"Run {times}{topologies}{selection}; from the start of the process to its end, report included."

@@ -1,5 +1,6 @@
--- The baseline: the contract's plain row-level trigger, its tables, indexes and foreign keys, as a library
--- without our constraints would write it. In a schema of its own, so that both can stand side by side.
+-- The baseline: the contract's plain row-level trigger with its tables, indexes and foreign keys, as a library
+-- without the constraints of the reference trail would write it. It has its own schema, so that both trails exist
+-- in one database.
 CREATE SCHEMA plain;
 CREATE TABLE plain.audit_actions (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL);
 CREATE TABLE plain.audit_transactions (
@@ -68,8 +69,8 @@ CREATE TABLE bare.t (id bigserial PRIMARY KEY, name text NOT NULL, value integer
 CREATE SCHEMA ours;
 CREATE TABLE ours.t (id bigserial PRIMARY KEY, name text NOT NULL, value integer, at timestamptz DEFAULT now());
 
--- Single-row transactions, committed one by one inside the server: no round trip drowns the difference.
--- All three set the actor, so that what is compared is the capture alone.
+-- Single-row transactions, committed one by one inside the server: no round trip hides the difference.
+-- All three procedures set the actor, so that the comparison covers capture only.
 DO $$
 DECLARE
     v_schema text;

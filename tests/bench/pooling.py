@@ -1,4 +1,4 @@
-"""What the pooling suite costs, one topology at a time and together, and how long it takes to recognise a chain."""
+"""The time to recognise a chain from outside, and the time of the pooling suite on one and on several topologies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOUND_ONE_S, BOUND_ALL_S, BOUND_IDENTIFY_S = 15.0, 60.0, 3.0
 
 
 def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield seconds and their bounds, each from the first container to the last byte of the report."""
+    """Yield seconds and their bounds. The suite is timed from the start of its process to its end, report included."""
     topologies = setting.topologies(scale)
     rows: list[tuple[str, ...]] = []
     for topology in topologies:
@@ -37,7 +37,7 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
         title="pooling: recognising a chain from outside",
         columns=("Topology", "Median", "Bound"),
         rows=tuple(rows),
-        notes=(f"Median of {scale.rounds}; black box with the direct address, start-up not counted.",),
+        notes=(f"Median of {scale.rounds}; black box, with the direct address given; start-up is not counted.",),
     )
     rows = []
     for topology in topologies:
@@ -47,28 +47,29 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
     if len(current) > 1:
         took, checks = _verify(setting, current)
         rows.append(
-            (", ".join(each.name for each in current), str(checks), f"{took:.1f} s", verdict(took, BOUND_ALL_S))
+            (", ".join(topology.name for topology in current), str(checks), f"{took:.1f} s", verdict(took, BOUND_ALL_S))
         )
     yield Table(
         title="pooling: the suite",
         columns=("Topologies", "Checks", "Once", "Bound"),
         rows=tuple(rows),
-        notes=("With start-up, teardown and report; the last row: several topologies at a time.",),
+        notes=("Start-up, teardown and report included. A row with several names is one run of these topologies.",),
     )
 
 
 def _newest_pgbouncer(topologies: Sequence[Topology]) -> list[Topology]:
-    found = {
+    """Return the topologies of the newest PgBouncer version that verify the whole suite."""
+    versions = {
         topology.name: [int(part) for part in topology.pooler.version.split(".")]
         for topology in topologies
         if topology.pooler and topology.pooler.product == "pgbouncer"
     }
-    newest = max(found.values(), default=None)
+    newest = max(versions.values(), default=None)
     suite = catalogue().select([_SUITE], [])
     return [
         topology
         for topology in topologies
-        if found.get(topology.name) == newest and all(topology.verifies(check.id) for check in suite)
+        if versions.get(topology.name) == newest and all(topology.verifies(check.id) for check in suite)
     ]
 
 
@@ -83,16 +84,16 @@ def _recognise(setting: Setting, topology: Topology) -> float:
 
 
 def _verify(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, int]:
-    """Run what these topologies verify of the suite: each says itself what it is there for."""
+    """Run the checks of the suite that all of these topologies verify; return the seconds and the number of rows."""
     checks = [
         check.id
         for check in catalogue().select([_SUITE], [])
         if all(topology.verifies(check.id) for topology in topologies)
     ]
-    asked = [f"--check={check}" for check in checks]
+    selection = [f"--check={check}" for check in checks]
     names = [topology.name for topology in topologies]
     setting.say(f"pooling: verify {' '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        setting.trees[0].harness(Path(folder), "verify", *names, *asked, "--engine", setting.engine.name)
+        setting.trees[0].harness(Path(folder), "verify", *names, *selection, "--engine", setting.engine.name)
         return time.perf_counter() - began, len(checks) * len(names)

@@ -1,4 +1,4 @@
-"""What a part is measured on, and how much of it."""
+"""The setting of a benchmark: its engine, its trees and its scale."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 
 
 class Scale(Struct, frozen=True, kw_only=True):
-    """How much is measured; a part leaves out what has no meaning for it."""
+    """The amount of work of one part. A part ignores the fields that do not apply to it."""
 
     rounds: int = 1
     #: rows of a table, or copies of a run folder
     rows: int = 0
-    #: by name; all that are not on demand when empty
+    #: names; empty: all topologies that are not on demand
     topologies: tuple[str, ...] = ()
-    #: of `verify`: which checks; all when empty
+    #: options of `verify` that select checks; empty: all checks
     selection: tuple[str, ...] = ()
 
 
 class Setting:
-    """The engine, the trees that are compared, and what is said while it takes a while."""
+    """The engine that runs the servers, the trees that are compared, and progress messages on stderr."""
 
     def __init__(self, engine: EngineName, trees: tuple[Tree, ...] = ()) -> None:
         self.owner = Owner.me(new_run_id())
         self.trees = trees or (this_tree(),)
-        #: the names of those whose images are built and whose byte code is compiled
+        #: names of the trees whose images are built and whose byte code is compiled
         self.prepared: set[str] = set()
         wanted = [
-            wanted
+            product
             for topology in load_topologies().values()
             if not topology.on_demand
-            for wanted in wanted_by(topology)
+            for product in wanted_by(topology)
         ]
-        # the reference host's image, too: what is measured later builds none
+        # with the image of the reference host, so that no image is built while a part is timed
         self.engine: Engine = choose(engine, ImagePolicy(), tuple(wanted), _print)
         self.engine.prepare((*wanted, HOST), _print)
 
@@ -59,7 +59,7 @@ class Setting:
         return select(load_topologies(), scale.topologies)
 
     def say(self, text: str) -> None:
-        """Report progress, where figures do not go."""
+        """Report progress on stderr; stdout has the figures."""
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ def _print(event: Event) -> None:
 
 
 def machine(engine: Engine) -> str:
-    """Describe what the figures were measured on, in one line."""
+    """Describe the machine and the engine in one line."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     storage = f", storage driver {driver}" if (driver := _storage_driver(engine)) else ""
     return (

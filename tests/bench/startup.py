@@ -1,4 +1,4 @@
-"""How fast topologies start: by the harness, and by other means with the same images."""
+"""The time to start topologies: with the harness, and with other tools on the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
 from harness.lab.lab import stand_up
 from harness.redaction import Redactor
 from tests.bench.figures import Table, verdict
@@ -25,7 +25,7 @@ BOUND_ONE_S, BOUND_TOGETHER_S, BOUND_DOWN_S = 0.8, 1.5, 1.0
 
 
 def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield the medians of rounds in which all ways take turns."""
+    """Yield the medians of interleaved rounds: the harness, then each of the other tools."""
     others, notes = _others(setting)
     topologies = setting.topologies(scale)
     rows = []
@@ -36,9 +36,9 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
             up, down = start(setting, [topology])
             seconds["harness"].append(up)
             seconds["down"].append(down)
-            for name, way in others.items():
-                seconds[name].append(way(topology))
-        median = {name: statistics.median(found) for name, found in seconds.items()}
+            for name, start_with in others.items():
+                seconds[name].append(start_with(topology))
+        median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
         ours = median["harness"]
         rows.append(
             (
@@ -46,19 +46,19 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
                 *(f"{median[name]:.2f} s (harness {ours / median[name]:.2f} of it)" for name in others),
             )
         )
-    rounds = f"Median of {scale.rounds}, taking turns; from nothing to a real query answered through the chain."
+    method = f"Median of {scale.rounds} interleaved rounds; from nothing to a real query answered through the chain."
     yield Table(
         title="startup: one topology",
-        columns=("Topology", "Harness", "Bound", "Torn down", *others),
+        columns=("Topology", "Harness", "Bound", "Teardown", *others),
         rows=tuple(rows),
-        notes=(rounds, *notes),
+        notes=(method, *notes),
     )
     if len(topologies) > 1:
-        found = [start(setting, topologies) for _ in range(scale.rounds)]
-        up, down = (statistics.median(part) for part in zip(*found, strict=True))
+        rounds = [start(setting, topologies) for _ in range(scale.rounds)]
+        up, down = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
         yield Table(
-            title="startup: all topologies at a time",
-            columns=("Topologies", "Harness", "Bound", "Torn down", "Bound of that"),
+            title="startup: all topologies at once",
+            columns=("Topologies", "Harness", "Bound", "Teardown", "Teardown bound"),
             rows=(
                 (
                     *(str(len(topologies)), f"{up:.2f} s", verdict(up, BOUND_TOGETHER_S)),
@@ -70,7 +70,7 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
 
 
 def start(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, float]:
-    """Return the seconds until all topologies answered, and until all were gone."""
+    """Return the seconds to start all topologies, and the seconds to tear them down."""
     with ThreadPoolExecutor(len(topologies)) as pool:
         began = time.perf_counter()
         starting = [
@@ -79,7 +79,7 @@ def start(setting: Setting, topologies: Sequence[Topology]) -> tuple[float, floa
         try:
             for lab in starting:
                 lab.result()
-        finally:  # those that are up are closed, also after an error or Ctrl-C
+        finally:  # labs that started are closed, also after an error or Ctrl-C
             up = time.perf_counter()
             list(pool.map(_close, starting))
         return up - began, time.perf_counter() - up
@@ -91,23 +91,23 @@ def _close(starting: Future[Lab]) -> None:
 
 
 def _others(setting: Setting) -> tuple[dict[str, Callable[[Topology], float]], list[str]]:
-    """Return what the harness is compared with here, and a sentence for whatever is skipped."""
+    """Return the tools that this machine has to compare with, by column, and a sentence for each skipped one."""
     engine = setting.engine
     if not isinstance(engine, DockerEngine):
         return {}, ["Skipped: raw SDK, testcontainers and Compose, which need the docker engine."]
-    from tests.bench.sabotaged import Compose, raw_sdk, with_testcontainers
+    from tests.bench.comparisons import Compose, raw_sdk, with_testcontainers
 
-    ways: dict[str, Callable[[Topology], float]] = {"Raw SDK": lambda topology: raw_sdk(engine, topology)}
+    tools: dict[str, Callable[[Topology], float]] = {"Raw SDK": lambda topology: raw_sdk(engine, topology)}
     notes = []
     if importlib.util.find_spec("testcontainers"):
-        ways["testcontainers"] = lambda topology: with_testcontainers(engine, topology)
+        tools["testcontainers"] = lambda topology: with_testcontainers(engine, topology)
     else:
-        notes.append("Skipped: testcontainers, which is not installed; the extra `bench` has it.")
+        notes.append("Skipped: testcontainers, which is not installed; it is in the extra `bench`.")
     compose = Compose()
     if compose.command:
-        how = "up --wait" if compose.waits else "up --detach and polling, as this version has no --wait"
-        ways["Compose"] = lambda topology: compose.start(engine, topology)
-        notes.append(f"Compose is {' '.join(compose.command)} {compose.version}: {how}.")
+        method = "up --wait" if compose.waits else "up --detach and polling, because this version has no --wait"
+        tools["Compose"] = lambda topology: compose.start(engine, topology)
+        notes.append(f"Compose is {' '.join(compose.command)} {compose.version}: {method}.")
     else:
-        notes.append("Skipped: Compose, as neither `docker compose` nor `docker-compose` is installed.")
-    return ways, notes
+        notes.append("Skipped: Compose, because neither `docker compose` nor `docker-compose` is installed.")
+    return tools, notes

@@ -1,6 +1,6 @@
-"""Audit rows exported and purged: time compared with COPY and one DELETE, and the peak of memory.
+"""Export and purge of the audit trail: time compared with COPY and one DELETE, and peak memory.
 
-Each export and the purge runs in a process of its own, so that its memory is its own.
+Every export and the purge run in separate processes, so that the peak of memory belongs to one operation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from tests.bench.setting import Scale, Setting
 
-_A_TENTH = 10
+_TENTH = 10
 _PAGE, _BATCH = 2000, 5000
-#: what an export holds, as one statement: the limit that COPY sets
+#: the rows and columns of an export as one COPY statement, which is the lower limit of its time
 _SAME_AS_EXPORT = """
 COPY (SELECT c.*, t.occurred_at, t.actor_ref, a.correlation_id FROM public.audit_changes c
       LEFT JOIN public.audit_transactions t ON t.id = c.transaction_id
@@ -43,7 +43,7 @@ COPY (SELECT c.*, t.occurred_at, t.actor_ref, a.correlation_id FROM public.audit
 
 
 def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
-    """Yield seconds, the ratio to the limit that COPY and one DELETE set, and peaks of memory."""
+    """Yield seconds, the ratio to COPY or to one DELETE, and peaks of memory."""
     lab = stand_up(setting.engine, setting.topologies(scale)[0], setting.owner, Redactor())
     try:
         with lab.connect_admin() as admin:
@@ -59,12 +59,12 @@ def _measured(endpoint: Endpoint, changes: int, setting: Setting) -> Table:
         _fill(client, changes)
         version = client.value("SHOW server_version")
         copied = _copy(client)
-        rows: list[tuple[str, ...]] = [("COPY of the same", f"{copied:.2f} s", "1", "", "", "")]
+        rows: list[tuple[str, ...]] = [("COPY of the same rows", f"{copied:.2f} s", "1", "", "", "")]
         for kind in FORMATS:
             setting.say(f"trail: export as {kind}")
             rows.append(_row(f"export as {kind}, pages of {_PAGE}", _child(endpoint, kind, changes), copied))
-        tenth = changes // _A_TENTH
-        rows.append(_row("export of a tenth as ndjson", _child(endpoint, "ndjson", tenth), copied / _A_TENTH))
+        tenth = changes // _TENTH
+        rows.append(_row("export of a tenth as ndjson", _child(endpoint, "ndjson", tenth), copied / _TENTH))
         setting.say("trail: purge")
         deleted = _delete(client)
         rows.append(("one DELETE, rolled back", f"{deleted:.2f} s", "1", "", "", ""))
@@ -83,16 +83,16 @@ def _measured(endpoint: Endpoint, changes: int, setting: Setting) -> Table:
         rows=tuple(rows),
         notes=(
             (
-                f"{changes:,} changes, PostgreSQL {version}. The peak of a server process contains shared buffers; it is "
-                f"empty where that process cannot be seen. Changes left after the purge: {left}."
+                f"{changes:,} changes, PostgreSQL {version}. The peak of a server process includes shared buffers. It is empty "
+                f"where the process is not visible from here. Changes left after the purge: {left}."
             ),
         ),
     )
 
 
-def _row(what: str, measured: dict[str, Any], limit: float) -> tuple[str, ...]:
+def _row(operation: str, measured: dict[str, Any], limit: float) -> tuple[str, ...]:
     return (
-        what,
+        operation,
         f"{measured['seconds']:.2f} s",
         f"{measured['seconds'] / limit:.1f}",
         f"{measured['rows'] / measured['seconds']:,.0f}",
@@ -102,7 +102,7 @@ def _row(what: str, measured: dict[str, Any], limit: float) -> tuple[str, ...]:
 
 
 def _fill(client: Client, changes: int) -> None:
-    """Write the rows through the capture, a hundred a transaction, and make them old."""
+    """Write rows with capture on, a hundred per transaction, then age their audit rows by 90 days."""
     target = reference_target()
     target.install_in(client)
     client.run(
@@ -135,38 +135,38 @@ def _delete(client: Client) -> float:
     return took
 
 
-def _child(endpoint: Endpoint, what: str, rows: int) -> dict[str, Any]:
-    told = msgspec.json.encode({"endpoint": msgspec.to_builtins(endpoint), "what": what, "rows": rows})
+def _child(endpoint: Endpoint, operation: str, rows: int) -> dict[str, Any]:
+    request = msgspec.json.encode({"endpoint": msgspec.to_builtins(endpoint), "operation": operation, "rows": rows})
     child = run_child(
-        [sys.executable, "-m", "tests.bench.trail"], folder=places.SHIPPED, environment=os.environ, stdin=told
+        [sys.executable, "-m", "tests.bench.trail"], folder=places.SHIPPED, environment=os.environ, stdin=request
     )
-    found: dict[str, Any] = json.loads(child.stdout)
-    return found
+    measured: dict[str, Any] = json.loads(child.stdout)
+    return measured
 
 
-def _run(told: dict[str, Any]) -> dict[str, Any]:
-    with connect(msgspec.convert(told["endpoint"], Endpoint)) as client, Path(os.devnull).open("w") as sink:
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    with connect(msgspec.convert(request["endpoint"], Endpoint)) as client, Path(os.devnull).open("w") as sink:
         pid = client.server_pid()
         began = time.perf_counter()
-        if told["what"] == "purge":
+        if request["operation"] == "purge":
             policy = Policy(enabled=True, keep_days=30)
             rows = purge(client, policy, batch_size=_BATCH, to=Telemetry()).deleted_changes
         else:
-            kind: Format = told["what"]
-            rows = export(client, sink, kind, max_rows=told["rows"], page_size=_PAGE, to=Telemetry()).returned_count
+            kind: Format = request["operation"]
+            rows = export(client, sink, kind, max_rows=request["rows"], page_size=_PAGE, to=Telemetry()).returned_count
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {"seconds": seconds, "rows": rows, "peak_mb": peak, "server_mb": _server_peak_mb(pid)}
 
 
 def _server_peak_mb(pid: int) -> float | None:
-    """Return the peak resident size of a server process, shared buffers included; None where it cannot be seen."""
+    """Return the peak resident size of a server process in MB, shared buffers included; None if it is not visible."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         except (OSError, ValueError):
             continue
-        # in a container it has another pid than outside: the last one is its own
+        # a process in a container has several pids; the last one is its pid inside the container
         if lines.get("Name", "").strip() == "postgres" and lines.get("NSpid", "").split()[-1:] == [str(pid)]:
             return int(lines["VmHWM"].split()[0]) / 1024
     return None

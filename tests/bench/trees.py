@@ -1,4 +1,4 @@
-"""Trees of the project: this one, and another commit that is measured in the same session."""
+"""Trees of the project: this one, and another commit to measure in the same session."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.errors import HarnessError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: what the harness takes at most to tear its servers down after Ctrl-C
+#: longest time that the harness gets to tear its servers down after Ctrl-C
 _TEARDOWN_S = 60.0
-#: of the extras, those that a run needs
+#: the extra of pyproject.toml that a run needs
 _EXTRA = "drivers"
 
 
 class Tree(Struct, frozen=True, kw_only=True):
-    """A checkout, and the interpreter that has its dependencies."""
+    """A checkout, and the interpreter with its dependencies."""
 
     name: str
     folder: Path
@@ -36,21 +36,25 @@ class Tree(Struct, frozen=True, kw_only=True):
         return {**os.environ, "PYTHONPATH": str(self.folder), "NO_COLOR": "1"}
 
     def harness(self, folder: Path, *arguments: str, allowed: tuple[int, ...] = (0, 1)) -> Child:
-        """Run a command of this tree's harness in a folder; an Issue (exit 1) is a result."""
+        """Run this tree's harness in a folder.
+
+        :param allowed: exit codes that count as a result. An Issue (1) does.
+        :raises ChildFailedError: for any other exit code.
+        """
         return run_child(
             [self.python, "-m", "harness", *arguments], folder=folder, environment=self.environment(), allowed=allowed
         )
 
 
 class Child(Struct, frozen=True, kw_only=True):
-    """A process that ended."""
+    """The result of a process."""
 
     stdout: str
     peak_mb: float
 
 
 class ChildFailedError(HarnessError):
-    """A process that is measured did not do what was to be measured."""
+    """A measured process failed, so its figures mean nothing."""
 
 
 def run_child(
@@ -61,19 +65,19 @@ def run_child(
     stdin: bytes = b"",
     allowed: tuple[int, ...] = (0,),
 ) -> Child:
-    """Run a process to its end; on Ctrl-C it gets the time to tear its servers down.
+    """Run a process to its end. After Ctrl-C it gets time to tear its servers down.
 
-    :raises ChildFailedError: with the end of what it wrote to stderr.
+    :raises ChildFailedError: with the last lines of its stderr, when the exit code is not in `allowed`.
     """
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        given.write(stdin)
-        given.seek(0)
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdin=given, stdout=out, stderr=err)
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        request.write(stdin)
+        request.seek(0)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdin=request, stdout=out, stderr=err)
         try:
-            # the peak of this child alone; getrusage(RUSAGE_CHILDREN) is that of the largest so far
+            # wait4 gives the peak of this child; getrusage(RUSAGE_CHILDREN) gives the highest of all children so far
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C in a terminal has reached it, too
+            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C in a terminal reaches the child, too
                 process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 process.wait(_TEARDOWN_S)
@@ -83,8 +87,8 @@ def run_child(
         out.seek(0)
         err.seek(0)
         if process.returncode not in allowed:
-            told = err.read().decode(errors="replace").strip().splitlines()[-5:]
-            raise ChildFailedError(f"{' '.join(command)} ended with {process.returncode}: " + "\n".join(told))
+            last_lines = err.read().decode(errors="replace").strip().splitlines()[-5:]
+            raise ChildFailedError(f"{' '.join(command)} exited with {process.returncode}: " + "\n".join(last_lines))
         return Child(stdout=out.read().decode(errors="replace"), peak_mb=usage.ru_maxrss / 1024)
 
 
@@ -93,13 +97,13 @@ def this_tree() -> Tree:
 
 
 @contextlib.contextmanager
-def beside(revision: str) -> Iterator[Tree]:
-    """Check a commit out into a folder of its own, which is gone afterwards.
+def checked_out(revision: str) -> Iterator[Tree]:
+    """Check a commit out into a temporary folder, which is removed at the end.
 
-    It is a clone that shares the objects, and no worktree: even if this process is killed, the repository itself
-    knows nothing of it.
+    A clone with shared objects serves better than a worktree: the repository does not record it, so nothing is left in
+    the repository even if this process is killed.
 
-    :raises UsageError: for a revision that does not exist, and outside a checkout.
+    :raises UsageError: for an unknown revision, without git, or outside a git checkout.
     """
     commit = _git(places.SHIPPED, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     with tempfile.TemporaryDirectory(prefix="pooler-harness-bench-") as folder:
@@ -114,13 +118,13 @@ def beside(revision: str) -> Iterator[Tree]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except FileNotFoundError:
         raise UsageError("--beside needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip() or "no such commit"
-        raise UsageError(f"--beside: git {arguments[0]}: {said}", hint="--beside HEAD~1") from None
-    return done.stdout
+        output = error.stderr.strip() or "no such commit"
+        raise UsageError(f"--beside: git {arguments[0]}: {output}", hint="--beside HEAD~1") from None
+    return completed.stdout
 
 
 def _dependencies(folder: Path) -> Any:
@@ -129,7 +133,7 @@ def _dependencies(folder: Path) -> Any:
 
 
 def _environment(checkout: Path, folder: Path) -> str:
-    """Make an environment with the dependencies of that commit."""
+    """Create a virtual environment with the dependencies of that commit, and return its interpreter."""
     run_child([sys.executable, "-m", "venv", str(folder)], folder=checkout, environment=os.environ)
     python = str(folder / "bin" / "python")
     run_child(

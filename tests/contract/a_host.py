@@ -1,4 +1,4 @@
-"""A host application for the tests, which does what it is told to: right, or wrong in one way at a time."""
+"""A host application for tests. It behaves correctly, or has one fault at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from harness.database import Endpoint
 
 TOKENS = {"token-of-ada-1234": "ada", "token-of-bob-1234": "bob"}
-SECRET_OF_ANOTHER = "the-diary-of-somebody-else"
+#: stands for personal data in a response; evidence must never hold it
+PERSONAL = "the-diary-of-somebody-else"
 
 SCHEMA = """
 CREATE TABLE public.posts (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, slug text UNIQUE, title text);
@@ -32,22 +33,22 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO harness_app;
 """
 
 
-class FailedError(Exception):
-    """What the host was told to do once it had written."""
+class RequestedFailureError(Exception):
+    """The request asked the host to fail after its write."""
 
 
 def _fail() -> None:
-    raise FailedError
+    raise RequestedFailureError
 
 
 class Host:
-    """Serves `POST /posts`, and performs jobs, on a database through the chain."""
+    """Serves `POST /posts` and `DELETE /posts/SLUG`, and runs jobs, on a database through the chain."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        #: what it does wrong: "" for nothing
-        self.wrong = ""
-        self._ended = Event()
+        #: the current fault; "" without one
+        self.fault = ""
+        self._stopped = Event()
         host = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,12 +59,12 @@ class Host:
                 actor = TOKENS.get((self.headers.get("authorization") or "").removeprefix("Bearer "))
                 with host.connect() as client, client.transaction():
                     if actor:
-                        host._declare(client, actor)
+                        host._set_actor(client, actor)
                     client.execute("DELETE FROM posts WHERE slug = %s", [self.path.rpartition("/")[2]])
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, *_told: Any) -> None:
+            def log_message(self, *_arguments: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -72,22 +73,22 @@ class Host:
         self._threads = [Thread(target=self._server.serve_forever, daemon=True), Thread(target=self._work, daemon=True)]
 
     def start(self) -> None:
-        for each in self._threads:
-            each.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        self._ended.set()
+        self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
     def connect(self) -> psycopg.Connection[Any]:
-        at = self._endpoint
+        endpoint = self._endpoint
         return psycopg.connect(
-            host=at.host,
-            port=at.port,
-            user=at.user,
-            password=at.password,
-            dbname=at.dbname,
+            host=endpoint.host,
+            port=endpoint.port,
+            user=endpoint.user,
+            password=endpoint.password,
+            dbname=endpoint.dbname,
             autocommit=True,
             prepare_threshold=None,
         )
@@ -96,34 +97,34 @@ class Host:
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
         actor = TOKENS.get((request.headers.get("authorization") or "").removeprefix("Bearer "))
         with contextlib.suppress(OSError):
-            match self.wrong:
+            match self.fault:
                 case "error":
-                    self._send(request, 500, {"error": SECRET_OF_ANOTHER})
+                    self._send(request, 500, {"error": PERSONAL})
                 case "redirect":
-                    self._send(request, 302, {}, {"location": f"https://{SECRET_OF_ANOTHER}.example/login"})
+                    self._send(request, 302, {}, {"location": f"https://{PERSONAL}.example/login"})
                 case "stream":
                     self._stream(request)
                 case "big":
                     self._send(request, 201, {"id": 1, "slug": "x" * 3_000_000})
                 case _ if actor is None:
-                    self._send(request, 401, {"error": "who are you?"})
+                    self._send(request, 401, {"error": "unknown token"})
                 case "answers first":
-                    told = json.loads(body)
-                    self._send(request, 201, {"id": 1, "slug": told["slug"]})
-                    self._ended.wait(0.3)
-                    self._write(request, told, actor)
+                    post = json.loads(body)
+                    self._send(request, 201, {"id": 1, "slug": post["slug"]})
+                    self._stopped.wait(0.3)
+                    self._write(request, post, actor)
                 case "once more, later":
-                    told = json.loads(body)
-                    self._create(request, told, actor)
-                    self._ended.wait(0.3)
-                    self._write(request, told, actor, "UPDATE posts SET title = 'a' WHERE slug = %s RETURNING id")
+                    post = json.loads(body)
+                    self._create(request, post, actor)
+                    self._stopped.wait(0.3)
+                    self._write(request, post, actor, "UPDATE posts SET title = 'a' WHERE slug = %s RETURNING id")
                 case _:
                     self._create(request, json.loads(body), actor)
 
     def _stream(self, request: BaseHTTPRequestHandler) -> None:
         request.send_response(201)
         request.end_headers()
-        while not self._ended.wait(0.05):
+        while not self._stopped.wait(0.05):
             request.wfile.write(b" ")
 
     def _send(
@@ -138,50 +139,50 @@ class Host:
         request.end_headers()
         request.wfile.write(text)
 
-    def _create(self, request: BaseHTTPRequestHandler, told: dict[str, Any], actor: str) -> None:
+    def _create(self, request: BaseHTTPRequestHandler, post: dict[str, Any], actor: str) -> None:
         try:
-            identity = self._write(request, told, actor)
-        except (psycopg.errors.UniqueViolation, FailedError):
-            busy = self.wrong == "busy" and "then" not in told
+            identity = self._write(request, post, actor)
+        except (psycopg.errors.UniqueViolation, RequestedFailureError):
+            busy = self.fault == "busy" and "then" not in post
             self._send(request, 429 if busy else 422, {"errors": {"slug": ["is taken"]}})
             return
-        slug = SECRET_OF_ANOTHER if self.wrong == "another tenant" else told["slug"]
+        slug = PERSONAL if self.fault == "another tenant" else post["slug"]
         self._send(request, 201, {"id": identity, "slug": slug})
 
     def _write(
         self,
         request: BaseHTTPRequestHandler,
-        told: dict[str, Any],
+        post: dict[str, Any],
         actor: str,
         statement: str = "INSERT INTO posts (slug, title) VALUES (%s, 'a') RETURNING id",
     ) -> int:
-        named = "somebody-else" if self.wrong == "another actor" else actor
+        named = "somebody-else" if self.fault == "another actor" else actor
         with self.connect() as client:
             with client.transaction():
-                self._declare(client, named)
-                [(identity,)] = client.execute(statement.encode(), [told["slug"]]).fetchall()
+                self._set_actor(client, named)
+                [(identity,)] = client.execute(statement.encode(), [post["slug"]]).fetchall()
                 client.execute(
                     "SELECT threadline_record_action('post_created', correlation_id => %s)",
                     [request.headers.get("x-correlation-id") or "none"],
                 )
-                if self.wrong == "for the session":
+                if self.fault == "for the session":
                     client.execute(
                         "SELECT set_config('threadline.actor_ref', %s, false)",
                         [json.dumps({"type": "user", "id": named})],
                     )
-                if self.wrong == "twice":
+                if self.fault == "twice":
                     client.execute("UPDATE posts SET title = 'b' WHERE slug = 'taken'")
-                if told.get("then") == "fail" and self.wrong != "half of it":
+                if post.get("then") == "fail" and self.fault != "half of it":
                     _fail()
-            if self.wrong == "two transactions":
+            if self.fault == "two transactions":
                 with client.transaction():
-                    self._declare(client, named)
+                    self._set_actor(client, named)
                     client.execute("UPDATE posts SET title = 'c' WHERE id = %s", [identity])
-            if told.get("then") == "fail":  # too late: it is committed
+            if post.get("then") == "fail":  # too late: the write is committed
                 _fail()
         return int(identity)
 
-    def _declare(self, client: psycopg.Connection[Any], actor: str) -> None:
+    def _set_actor(self, client: psycopg.Connection[Any], actor: str) -> None:
         client.execute(
             "SELECT set_config('threadline.actor_ref', %s, true)", [json.dumps({"type": "user", "id": actor})]
         )
@@ -189,29 +190,29 @@ class Host:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while not self._ended.wait(0.03):
+        while not self._stopped.wait(0.03):
             with self.connect() as client:
-                while not client.closed and not self._ended.wait(0.03):
-                    if self.wrong == "never":
+                while not client.closed and not self._stopped.wait(0.03):
+                    if self.fault == "never":
                         continue
                     with contextlib.suppress(psycopg.Error):
-                        self._perform(client)
+                        self._run_next_job(client)
 
-    def _perform(self, client: psycopg.Connection[Any]) -> None:
-        taken = client.execute(
+    def _run_next_job(self, client: psycopg.Connection[Any]) -> None:
+        job = client.execute(
             "UPDATE oban_jobs SET state = 'executing', attempt = attempt + 1 WHERE id = (SELECT id FROM oban_jobs "
             "WHERE state IN ('available', 'retryable') ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id, args"
         ).fetchone()
-        if taken is None:
+        if job is None:
             return
-        identity, args = taken
+        identity, args = job
         state = "completed"
-        if self.wrong == "fails for good":
+        if self.fault == "discards":
             state = "discarded"
         else:
-            for _ in range(2 if self.wrong == "runs twice" else 1):
+            for _ in range(2 if self.fault == "runs twice" else 1):
                 with client.transaction():
-                    self._declare(client, args["actor_ref"]["id"])
+                    self._set_actor(client, args["actor_ref"]["id"])
                     client.execute("UPDATE posts SET title = %s WHERE id = %s", [args["title"], args["post_id"]])
                     client.execute(
                         "SELECT threadline_record_action('retitled', correlation_id => %s, job_id => %s)",
@@ -221,15 +222,15 @@ class Host:
 
 
 @contextlib.contextmanager
-def somebody_else_writes(host: Host) -> Iterator[None]:
-    """Let others write to the same table all the while."""
-    ended = Event()
+def concurrent_writes(host: Host) -> Iterator[None]:
+    """Write rows of another user to the same table while the block runs."""
+    stopped = Event()
 
     def write() -> None:
         with host.connect() as client:
-            while not ended.wait(0.005):
+            while not stopped.wait(0.005):
                 with client.transaction():
-                    host._declare(client, "mallory")
+                    host._set_actor(client, "mallory")
                     client.execute("INSERT INTO posts (slug) VALUES (%s)", [f"of-another-{time.monotonic_ns()}"])
 
     thread = Thread(target=write, daemon=True)
@@ -237,5 +238,5 @@ def somebody_else_writes(host: Host) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        stopped.set()
         thread.join(10)

@@ -1,7 +1,7 @@
-"""The harness as a user starts it: a process of its own.
+"""Runs the harness as a user does: as a separate process.
 
-A hang is a process that says nothing for longer than any check may take. How long it takes as a whole depends on the
-machine, and is not limited.
+A process hangs when it prints nothing for longer than the time limit of a check. Its total time depends on the machine
+and has no limit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: a check is given up after 90 s, and says so
+#: more than the 90 s after which a check is stopped and reported
 _SILENCE_S = 200.0
-#: the harness bounds what it waits for, so no test of it takes an hour on any machine
+#: upper bound for a test on any machine: the harness has a deadline for everything that it waits for
 _NO_TEST_S = 3600.0
 
 
 def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, with more environment variables, and return how it ended."""
+    """Run a command of the harness in a folder and return its exit code and output.
+
+    :param extra: additional environment variables.
+    """
     process = subprocess.Popen(
         command(*arguments),
         cwd=folder,
@@ -42,18 +45,18 @@ def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.Completed
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Wait until a process has ended, as long as it makes progress.
+    """Wait for the end of a process while it makes progress, and return its exit code and output.
 
-    :raises pytest.fail.Exception: with all of its output, when it is silent for too long.
+    :raises pytest.fail.Exception: with all of its output, when it prints nothing for too long.
     """
     output: dict[str, list[str]] = {"stdout": [], "stderr": []}
-    heard_at = [time.monotonic()]
+    last_line_at = [time.monotonic()]
 
     def read(stream: IO[str], lines: list[str]) -> None:
         with stream:
             for line in stream:
                 lines.append(line)
-                heard_at[0] = time.monotonic()
+                last_line_at[0] = time.monotonic()
 
     readers = [
         Thread(target=read, args=(stream, output[name]), daemon=True)
@@ -65,10 +68,10 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
     def done() -> None:
         if process.poll() is None:
-            if time.monotonic() - heard_at[0] > _SILENCE_S:
+            if time.monotonic() - last_line_at[0] > _SILENCE_S:
                 process.kill()
                 pytest.fail(f"no line for {_SILENCE_S:g} s:\n{''.join(output['stdout'] + output['stderr'])}")
-            raise NotYet("it runs")
+            raise NotYet("still running")
 
     poll(done, what="the command to end", deadline_s=_NO_TEST_S, interval_s=0.01)
     for reader in readers:

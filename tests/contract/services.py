@@ -1,4 +1,4 @@
-"""A PostgreSQL service for the engine tests, made as a lab makes it but without the rest of a lab."""
+"""A PostgreSQL service for the engine tests, with the configuration of a lab, but without a lab."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ POSTGRES = Wanted(product="postgres", version="17")
 
 
 def specify(group: Group, settings: dict[str, str] | None = None) -> tuple[ServiceSpec, Roles]:
+    """Return the specification of a PostgreSQL service in a group, and its roles."""
     roles = random_roles()
     place = group.place("postgres", POSTGRES)
     return postgres_spec(place, PostgresDeclaration(version="17", settings=settings or {}), roles), roles
 
 
-def admin_of(service: Service, roles: Roles) -> Endpoint:
+def admin_endpoint(service: Service, roles: Roles) -> Endpoint:
     address = service.endpoint()
     return Endpoint(
         host=address.host, port=address.port, user=roles.admin.name, password=roles.admin.password, dbname="postgres"
     )
 
 
-def answer(service: Service, roles: Roles) -> Client:
-    """Wait until the server answers, and return the connection."""
+def connect_admin(service: Service, roles: Roles) -> Client:
+    """Wait until the server answers, and return a connection as its administrator."""
 
     def probe() -> Client:
         try:
-            return connect(admin_of(service, roles), connect_timeout_s=2)
+            return connect(admin_endpoint(service, roles), connect_timeout_s=2)
         except SqlError as error:
             raise NotYet(str(error)) from None
 

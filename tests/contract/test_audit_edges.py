@@ -1,4 +1,4 @@
-"""The reference audit layer at its edges: rights, partitions, keys, settings of the client, work that went wrong."""
+"""Edge cases of the reference audit layer: rights, partitions, keys, client settings and failed work."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def now(client: Client) -> Any:
 
 
 def images(client: Client) -> list[Any]:
-    return [each.data_after for each in reference_target().changes(client)]
+    return [change.data_after for change in reference_target().changes(client)]
 
 
 def problems(client: Client) -> dict[str, str | None]:
     return reference_target().coverage(client)
 
 
-def test_a_missing_array_is_no_missing_rule(client: Client) -> None:
+def test_a_null_array_does_not_drop_the_other_rules(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY, secret text)")
     client.run("SELECT threadline_attach('t', exclude => array['secret'], mask => NULL)")
     client.run("INSERT INTO t VALUES (1, 'raw')")
@@ -72,17 +72,17 @@ def test_a_missing_array_is_no_missing_rule(client: Client) -> None:
     assert caught.value.sqlstate == "22023"
 
 
-def test_rules_stay_until_they_are_taken_off(client: Client) -> None:
+def test_rules_stay_until_they_are_removed(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY, secret text)")
     attach(client, ["t"], redaction=Redaction(mask=("secret",)))
     assert attach(client, ["t"]) == []
     client.run("SELECT threadline_attach('t', changed_from => true); INSERT INTO t VALUES (1, 'raw')")
     attach(client, ["t"], redaction=Redaction())
     client.run("INSERT INTO t VALUES (2, 'seen')")
-    assert [each["secret"] for each in images(client)] == ["[REDACTED]", "seen"]
+    assert [image["secret"] for image in images(client)] == ["[REDACTED]", "seen"]
 
 
-def test_default_privileges_give_nobody_the_trail(lab: Lab) -> None:
+def test_default_privileges_grant_no_rights_on_the_trail(lab: Lab) -> None:
     with lab.connect_admin() as admin:
         create_database(admin, "given", owner="harness_owner")
     with connect(lab.owner("given")) as client:
@@ -105,7 +105,7 @@ def test_default_privileges_give_nobody_the_trail(lab: Lab) -> None:
         assert problems(client)["public.t"] == "others than the owner may write to the audit tables"
 
 
-def test_attaching_again_mends_partitions(client: Client) -> None:
+def test_attaching_again_repairs_partitions(client: Client) -> None:
     client.run("CREATE TABLE p (id int PRIMARY KEY, s text) PARTITION BY RANGE (id)")
     client.run("CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
     attach(client, ["p"], redaction=Redaction(mask=("s",)))
@@ -117,10 +117,10 @@ def test_attaching_again_mends_partitions(client: Client) -> None:
     attach(client, ["p"])
     assert set(problems(client).values()) == {None}
     client.run("INSERT INTO p1 VALUES (1, 'raw'); INSERT INTO p2 VALUES (11, 'raw'); INSERT INTO p3 VALUES (21, 'raw')")
-    assert [each["s"] for each in images(client)] == ["[REDACTED]"] * 3
+    assert [image["s"] for image in images(client)] == ["[REDACTED]"] * 3
 
 
-def test_what_would_keep_a_hidden_value_is_refused(client: Client) -> None:
+def test_a_write_or_rule_that_would_keep_a_redacted_value_is_refused(client: Client) -> None:
     client.run("CREATE TABLE k (id int PRIMARY KEY, email text NOT NULL)")
     attach(client, ["k"], redaction=Redaction(mask=("email",)))
     client.run("ALTER TABLE k DROP COLUMN id; ALTER TABLE k ADD PRIMARY KEY (email)")
@@ -138,7 +138,7 @@ def test_what_would_keep_a_hidden_value_is_refused(client: Client) -> None:
     assert "raw" not in str(images(client))
 
 
-def test_odd_texts_in_rules_break_no_coverage(client: Client) -> None:
+def test_backslashes_in_rules_do_not_break_coverage(client: Client) -> None:
     client.run('CREATE TABLE t ("a\\000b" int PRIMARY KEY, s text)')
     attach(client, ["t"], redaction=Redaction(mask=("s",), placeholder="\\000 \\x '"))
     client.run("INSERT INTO t VALUES (1, 'raw')")
@@ -147,7 +147,7 @@ def test_odd_texts_in_rules_break_no_coverage(client: Client) -> None:
     assert attach(client, ["t"]) == []
 
 
-def test_a_trigger_before_the_capture_is_noticed(client: Client) -> None:
+def test_coverage_reports_a_trigger_that_fires_before_the_capture(client: Client) -> None:
     client.run(
         "CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         'CREATE TRIGGER " first" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()'
@@ -156,26 +156,26 @@ def test_a_trigger_before_the_capture_is_noticed(client: Client) -> None:
     assert "sorts before" in (problems(client)["public.t"] or "")
 
 
-def test_a_time_is_the_same_key_in_every_zone(client: Client) -> None:
+def test_a_time_is_the_same_key_in_every_time_zone(client: Client) -> None:
     client.run("CREATE TABLE t (at timestamptz PRIMARY KEY, n numeric UNIQUE)")
     attach(client, ["t"])
     client.run("SET TimeZone = 'Asia/Kolkata'; INSERT INTO t VALUES ('2026-01-01 00:00:00.5+00', 1.50)")
     client.run("SET TimeZone = 'America/New_York'; DELETE FROM t")
     assert client.value("SHOW TimeZone") == "America/New_York"
     key = {"at": datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)}
-    assert [each.op for each in history(client, "t", key)] == ["delete", "insert"]
+    assert [change.op for change in history(client, "t", key)] == ["delete", "insert"]
     assert as_of(client, "t", key, now(client)).state == "deleted"
 
 
-def test_a_key_that_was_read_can_be_looked_up(client: Client) -> None:
+def test_a_key_that_was_read_finds_its_history(client: Client) -> None:
     client.run("CREATE TABLE t (n numeric, d date, PRIMARY KEY (n, d)); SELECT threadline_attach('t')")
     client.run("INSERT INTO t VALUES (1.50, '2026-01-02'), (10::numeric ^ 5000, '2026-01-02')")
-    found = timeline(client)
-    assert [each.op for each in history(client, "t", found[-1].table_pk)] == ["insert"]
-    assert found[-1].table_pk["n"] == Decimal("1.50")
+    changes = timeline(client)
+    assert [change.op for change in history(client, "t", changes[-1].table_pk)] == ["insert"]
+    assert changes[-1].table_pk["n"] == Decimal("1.50")
 
 
-def test_rows_that_change_keys_in_one_statement_are_told_apart(client: Client) -> None:
+def test_rows_that_swap_or_shift_keys_in_one_statement_are_distinguished(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, v text); SELECT threadline_attach('t')")
     client.run("INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')")
     client.run("UPDATE t SET id = 3 - id WHERE id < 3")
@@ -194,7 +194,7 @@ def test_rows_that_change_keys_in_one_statement_are_told_apart(client: Client) -
     assert (row(2), row(8), row(4)) == (("moved", None), ("present", "new"), ("deleted", None))
 
 
-def test_a_name_without_a_schema_is_public(client: Client) -> None:
+def test_a_name_without_a_schema_means_public(client: Client) -> None:
     client.run(
         'CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE "a.b" (id int PRIMARY KEY)'
     )
@@ -205,7 +205,7 @@ def test_a_name_without_a_schema_is_public(client: Client) -> None:
     assert count_matching(client, Filter(table="public.a.b")) == 1
 
 
-def test_an_actor_with_more_than_type_and_id_is_found(client: Client) -> None:
+def test_an_actor_with_extra_fields_is_found(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY); SELECT threadline_attach('t')")
     client.run(
         """SET threadline.actor_ref = '{"type": "user", "id": "ada", "name": "Ada"}'; INSERT INTO t VALUES (1)"""
@@ -213,7 +213,7 @@ def test_an_actor_with_more_than_type_and_id_is_found(client: Client) -> None:
     assert count_matching(client, Filter(actor=ADA)) == 1
 
 
-def test_what_the_client_set_spoils_neither_export_nor_purge(client: Client) -> None:
+def test_client_settings_affect_neither_export_nor_purge(client: Client) -> None:
     client.run(
         "CREATE TABLE t (id int PRIMARY KEY, v text); SELECT threadline_attach('t'); INSERT INTO t VALUES (1, 'ü')"
     )
@@ -227,12 +227,12 @@ def test_what_the_client_set_spoils_neither_export_nor_purge(client: Client) -> 
     assert purge(client, Policy(enabled=True, keep_days=30), to=Telemetry()).deleted_changes == 1
 
 
-def test_an_export_that_was_cut_has_nothing_to_go_on_from(client: Client) -> None:
+def test_a_truncated_export_has_no_snapshot(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY); SELECT threadline_attach('t'); INSERT INTO t VALUES (1), (2)")
     assert export(client, io.StringIO(newline=""), "json", max_rows=1, to=Telemetry()).snapshot is None
 
 
-def test_what_was_kept_before_a_rule_is_counted(client: Client) -> None:
+def test_values_captured_before_a_rule_are_counted(client: Client) -> None:
     client.run("CREATE TABLE p (id int PRIMARY KEY, s text) PARTITION BY RANGE (id)")
     client.run("CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
     attach(client, ["p"], changed_from=True)
@@ -241,38 +241,38 @@ def test_what_was_kept_before_a_rule_is_counted(client: Client) -> None:
     assert kept_before(client, "p1", rules) == kept_before(client, "p", rules) == {"s": 2}
 
 
-def test_work_that_was_undone_is_not_told_as_done(client: Client) -> None:
+def test_undone_work_emits_no_event(client: Client) -> None:
     client.run("CREATE TABLE t (id int PRIMARY KEY); SELECT threadline_attach('t')")
-    to, heard = Telemetry(), list[Event]()
-    to.attach(heard.append)
+    to, events = Telemetry(), list[Event]()
+    to.attach(events.append)
     action = Action(name="x")
 
-    def undone(rolls_back: Callable[[], object]) -> None:
+    def undo_with(undo: Callable[[], object]) -> None:
         with audited(client, ADA, action=action, to=to):
             client.run("INSERT INTO t VALUES (1)")
-            rolls_back()
+            undo()
 
-    def swallowed() -> None:
+    def suppress_an_error() -> None:
         with audited(client, ADA, to=to):
             client.run("INSERT INTO t VALUES (2)")
             with pytest.raises(SqlError):
                 client.run("SELECT 1 / 0")
 
-    undone(roll_back)
+    undo_with(roll_back)
     with pytest.raises(WorkUndoneError):
-        swallowed()
+        suppress_an_error()
     with pytest.raises(KeyError):
-        undone(lambda: dict[str, int]()["nothing"])
-    assert heard == []
+        undo_with(lambda: dict[str, int]()["nothing"])
+    assert events == []
     assert client.value("SELECT count(*) FROM t") == 0
     assert images(client) == []
 
 
-def test_installations_at_once_wait_for_each_other(lab: Lab, client: Client) -> None:
-    def again(_number: int) -> list[str]:
+def test_concurrent_installations_wait_for_each_other(lab: Lab, client: Client) -> None:
+    def install_again(_number: int) -> list[str]:
         with connect(lab.owner("edges")) as another:
             return install(another)
 
     with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(again, range(9))) == [[]] * 9
+        assert list(pool.map(install_again, range(9))) == [[]] * 9
     assert install(client) == []

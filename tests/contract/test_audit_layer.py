@@ -1,15 +1,14 @@
-"""The reference audit layer, beyond what the suites check: installing it, and moving it between clusters."""
+"""The reference audit layer, beyond the suites: installation, dumps between clusters, plans, and documented SQL."""
 
 from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.audit import installing
+from harness import places
 from harness.audit.actor import Actor
 from harness.audit.target_loading import reference_target
 from harness.audit.work import advice
@@ -21,6 +20,7 @@ from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -53,7 +53,7 @@ def write(client: Client, actor: Actor, slug: str) -> None:
         client.run("INSERT INTO public.posts (slug) VALUES (%s)", [slug])
 
 
-def test_installing_again_fails_nothing_and_loses_nothing(lab: Lab) -> None:
+def test_installing_again_succeeds_and_loses_no_changes(lab: Lab) -> None:
     target = reference_target()
     with database(lab) as client:
         write(client, ADA, "before")
@@ -62,12 +62,12 @@ def test_installing_again_fails_nothing_and_loses_nothing(lab: Lab) -> None:
             target.attach(client, "public.posts")
         write(client, BOB, "after")
         changes = target.changes(client, "posts")
-        assert [each.actor for each in changes] == [ADA.reference, BOB.reference]
+        assert [change.actor for change in changes] == [ADA.reference, BOB.reference]
         assert target.coverage(client) == {"public.posts": None}
 
 
-def test_a_dump_restored_into_a_new_cluster_keeps_its_actors_to_itself(engine: Engine, owner: Owner, lab: Lab) -> None:
-    """Two clusters count transactions alike, so the new one repeats the ids that the dump brought along."""
+def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(engine: Engine, owner: Owner, lab: Lab) -> None:
+    """Every cluster counts transactions from the same start, so the new cluster repeats the ids in the dump."""
     target = reference_target()
     tables = ("audit_actions", "audit_transactions", "audit_changes", "posts")
     with ExitStack() as stack:
@@ -79,36 +79,36 @@ def test_a_dump_restored_into_a_new_cluster_keeps_its_actors_to_itself(engine: E
         new = stack.enter_context(database(other))
         new.run("ALTER TABLE public.posts DISABLE TRIGGER USER")
         for table in tables:
-            with old.cursor() as source, source.copy(f"COPY public.{table} TO STDOUT") as read:
-                data = b"".join(bytes(each) for each in read)
+            with old.cursor() as source, source.copy(f"COPY public.{table} TO STDOUT") as dump:
+                data = b"".join(bytes(block) for block in dump)
             with new.cursor() as sink, sink.copy(f"COPY public.{table} FROM STDIN") as into:
                 into.write(data)
         new.run("ALTER TABLE public.posts ENABLE TRIGGER USER; SELECT setval('public.posts_id_seq', 1000)")
-        last = max(each.txid or 0 for each in target.changes(old))
+        last = max(change.txid or 0 for change in target.changes(old))
         before = new.value("SELECT txid_current()")
         for n in range(last - before + 20):
             write(new, BOB, f"new-{n}")
         changes = target.changes(new, "posts")
-        old_ids = {each.txid for each in changes if each.data_after["slug"].startswith("old-")}
-        fresh = [each for each in changes if each.data_after["slug"].startswith("new-")]
-        assert old_ids & {each.txid for each in fresh}, "the new cluster did not reach the old ids"
-        assert all(each.actor == BOB.reference for each in fresh)
-        assert len({each.transaction_id for each in changes}) == len(changes)
+        old_ids = {change.txid for change in changes if change.data_after["slug"].startswith("old-")}
+        fresh = [change for change in changes if change.data_after["slug"].startswith("new-")]
+        assert old_ids & {change.txid for change in fresh}, "the new cluster did not reach the old ids"
+        assert all(change.actor == BOB.reference for change in fresh)
+        assert len({change.transaction_id for change in changes}) == len(changes)
 
 
-def test_a_large_update_after_a_small_one_is_not_planned_for_the_small_one(lab: Lab) -> None:
+def test_a_large_update_after_a_small_one_keeps_no_plan_for_one_row(lab: Lab) -> None:
     """A join planned for one row made 8,000 rows take a minute; poolers keep such sessions for hours."""
     with database(lab) as client:
         client.run("INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 20000) n")
         client.run("UPDATE public.posts SET slug = 'one' WHERE id = 1")
-        client.run("SET statement_timeout = '60s'")  # a quadratic plan would need several times that
+        client.run("SET statement_timeout = '60s'")  # a quadratic plan would take several times as long
         assert client.run("UPDATE public.posts SET slug = slug || '!'") == 20000
-        changes = [each for each in reference_target().changes(client) if each.op == "update"]
+        changes = [change for change in reference_target().changes(client) if change.op == "update"]
         assert len(changes) == 20001
-        assert all(each.changed_fields == ("slug",) for each in changes)
+        assert all(change.changed_fields == ("slug",) for change in changes)
 
 
-def test_deleting_transactions_takes_their_changes_along_and_a_linked_action_is_kept(lab: Lab) -> None:
+def test_deleting_transactions_deletes_their_changes_and_a_linked_action_stays(lab: Lab) -> None:
     with database(lab) as client:
         with client.transaction():
             client.value("SELECT set_config('threadline.actor_ref', %s, true)", [ADA.setting])
@@ -118,17 +118,17 @@ def test_deleting_transactions_takes_their_changes_along_and_a_linked_action_is_
         with pytest.raises(SqlError, match="linked to"):
             client.run("DELETE FROM public.audit_actions")
         client.run("DELETE FROM public.audit_transactions WHERE actor_ref ->> 'id' = 'ada'")
-        assert [each.data_after["slug"] for each in reference_target().changes(client)] == ["z"]
+        assert [change.data_after["slug"] for change in reference_target().changes(client)] == ["z"]
         assert client.run("DELETE FROM public.audit_actions") == 1
 
 
-def test_transaction_ids_are_uuids_of_version_8_that_grow(lab: Lab) -> None:
+def test_transaction_ids_are_increasing_uuids_of_version_8(lab: Lab) -> None:
     with database(lab) as client:
         for n in range(5):
             write(client, ADA, str(n))
         ids = [str(row[0]) for row in client.rows("SELECT id FROM public.audit_transactions ORDER BY txid")]
         assert ids == sorted(ids)
-        assert {(each[14], each[19]) for each in ids} == {("8", "8")}
+        assert {(uuid[14], uuid[19]) for uuid in ids} == {("8", "8")}
         assert (
             client.value(
                 "SELECT bool_and(('x' || translate(right(replace(id::text, '-', ''), 15), '-', ''))::bit(60)::bigint = txid) "
@@ -151,7 +151,7 @@ def test_transaction_ids_are_uuids_of_version_8_that_grow(lab: Lab) -> None:
         ('{"type": "user", "id": " \\t"}', "22023"),
     ],
 )
-def test_a_setting_that_is_no_actor_is_refused_with_its_sqlstate(lab: Lab, setting: str, state: str) -> None:
+def test_an_invalid_actor_setting_is_refused_with_its_sqlstate(lab: Lab, setting: str, state: str) -> None:
     with database(lab) as client:
         client.run(f"SET threadline.actor_ref = '{setting}'")
         with pytest.raises(SqlError) as caught:
@@ -161,18 +161,18 @@ def test_a_setting_that_is_no_actor_is_refused_with_its_sqlstate(lab: Lab, setti
     assert advice(caught.value)
 
 
-def test_the_sql_of_the_documentation_runs(lab: Lab) -> None:
-    text = (Path(installing.__file__).parent / "README.md").read_text(encoding="utf-8")
+def test_the_documented_sql_runs(lab: Lab) -> None:
+    text = (places.SHIPPED / "docs" / "audit-layer.md").read_text(encoding="utf-8")
     statements = re.findall(r"`(SELECT [^`]*threadline[^`]*)`", text)
     assert len(statements) >= 5
     with database(lab) as client, client.transaction(force_rollback=True):
         client.run("CREATE TABLE public.orders (id int PRIMARY KEY)")
         for statement in statements:
-            # what an application's role is called is the reader's own
+            # the documentation uses another role name
             client.run(statement.replace("'app'", "'harness_app'"))
 
 
-def test_sql_that_does_not_install_names_file_line_and_sqlstate(lab: Lab, tmp_path: Path) -> None:
+def test_a_failing_installation_names_file_line_and_sqlstate(lab: Lab, tmp_path: Path) -> None:
     from msgspec.structs import replace
 
     path = tmp_path / "broken.sql"
@@ -184,4 +184,4 @@ def test_sql_that_does_not_install_names_file_line_and_sqlstate(lab: Lab, tmp_pa
             replace(reference_target(), install=(path,)).install_in(client)
         assert f"{path}:3" in str(caught.value)
         assert "42704" in str(caught.value)
-        assert client.value("SELECT to_regclass('public.a')") is None  # all of it or nothing
+        assert client.value("SELECT to_regclass('public.a')") is None  # the installation is atomic

@@ -1,4 +1,4 @@
-"""The bench cannot rot: every part of it is measured, at the smallest scale that exercises its code."""
+"""Every part of the bench works: each is measured at the smallest scale that exercises all of its code."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _started(environment: dict[str, str], *arguments: str) -> subprocess.Popen[s
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    # its checkouts and folders are made below this one
-    return {**os.environ, "TMPDIR": str(tmp_path), "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    # the bench creates its checkouts and folders in this one
+    return {**os.environ, "TMPDIR": str(tmp_path)}
 
 
 @pytest.fixture
@@ -56,17 +56,19 @@ def test_every_part_prints_figures(environment: dict[str, str]) -> None:
     assert not re.search(r"\b(within|OVER) [0-9]", done.stdout), "bounds are for the usual scale"
     assert all(re.search(r"[0-9]", line) for lines in figures.values() for line in lines)
     parts = {title.partition(":")[0] for title, lines in figures.items() if lines}
-    # three parts measure growth, and two of them have the name of what they print
+    # the parts growth-topologies and growth-checks print tables with the prefix "growth"
     assert {part.name.partition("-")[0] for part in PARTS} == parts
     assert {"growth: topologies", "growth: checks"} <= set(figures)
     documented = (places.SHIPPED / "docs" / "performance.md").read_text(encoding="utf-8")
     for title, table in tables.items():
         columns = table.splitlines()[0]
-        assert f"### {title}\n\n{columns}\n" in documented, f"docs/performance.md has no table {title!r} like it"
+        assert f"### {title}\n\n{columns}\n" in documented, (
+            f"docs/performance.md has no table {title!r} with the columns {columns}"
+        )
 
 
 @pytest.mark.usefixtures("with_docker")
-def test_another_commit_is_measured_too_and_leaves_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+def test_beside_measures_another_commit_and_removes_its_checkout(environment: dict[str, str], tmp_path: Path) -> None:
     _require_checkout()
     done = ended(_started(environment, "--quick", "--engine", "docker", "--beside", "HEAD", "one"))
     assert done.returncode == 0, done.stderr
@@ -75,7 +77,7 @@ def test_another_commit_is_measured_too_and_leaves_nothing(environment: dict[str
 
 
 @pytest.mark.usefixtures("with_docker")
-def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_interrupted_bench_removes_its_checkout(environment: dict[str, str], tmp_path: Path) -> None:
     _require_checkout()
     process = _started(environment, "--quick", "--engine", "docker", "--beside", "HEAD", "one")
 
@@ -94,18 +96,20 @@ def test_a_bench_that_is_interrupted_leaves_no_checkout(environment: dict[str, s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--beside", "no-such-commit", "one"], "no such commit"),
-        (["--beside", "HEAD", "startup"], "none of these parts compares trees"),
+        (["--beside", "HEAD", "startup"], "none of these parts compares commits"),
         (["no-such-part"], "unknown part 'no-such-part'"),
-        (["--rounds", "0"], "needed a number from 1 on"),
+        (["--rounds", "0"], "invalid number '0', expected 1 or more"),
     ],
 )
-def test_a_wrong_argument_is_one_clear_error(arguments: list[str], said: str, environment: dict[str, str]) -> None:
+def test_an_invalid_argument_is_reported_in_one_message(
+    arguments: list[str], message: str, environment: dict[str, str]
+) -> None:
     done = ended(_started(environment, *arguments))
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

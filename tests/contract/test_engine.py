@@ -1,4 +1,4 @@
-"""The contract that every engine keeps."""
+"""The contract of all engines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect
-from harness.engine import docker as docker_module
-from harness.engine.docker import DockerEngine
-from harness.engine.native import NativeEngine
+from harness.engine import docker_storage
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
 from harness.engine.owner import Owner, process_started
 from harness.engine.storage import StoragePolicy
 from harness.errors import ServiceFailedError
@@ -22,7 +22,7 @@ from harness.events import silent
 from harness.store import new_run_id
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
-from tests.contract.services import POSTGRES, admin_of, answer, specify
+from tests.contract.services import POSTGRES, admin_endpoint, connect_admin, specify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,18 +44,18 @@ def group(engine: Engine, owner: Owner) -> Iterator[Group]:
 def started(group: Group) -> tuple[Service, Roles]:
     spec, roles = specify(group)
     service = group.start(spec)
-    answer(service, roles).close()
+    connect_admin(service, roles).close()
     return service, roles
 
 
 def test_a_started_service_runs_answers_and_logs(started: tuple[Service, Roles]) -> None:
     service, roles = started
     assert service.state().running
-    assert ip_address(service.endpoint().host).is_private  # on loopback, or in the container itself
+    assert ip_address(service.endpoint().host).is_private  # on loopback, or the container's own address
     assert "database system is ready to accept connections" in service.logs()
-    with answer(service, roles) as client:
+    with connect_admin(service, roles) as client:
         assert client.value("SELECT current_setting('password_encryption')") == "scram-sha-256"
-        # no login has a password that is not a SCRAM verifier, and none is the plain one
+        # every stored password is a SCRAM verifier, and none is plain text
         kept = client.rows("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")
         assert all(secret.startswith("SCRAM-SHA-256$") for (secret,) in kept)
 
@@ -65,43 +65,43 @@ def test_no_password_is_in_the_service_or_its_log(started: tuple[Service, Roles]
     for role in roles.all():
         assert role.password not in service.logs()
     with pytest.raises(SqlError, match="authentication failed"):
-        connect(replace(admin_of(service, roles), password="wrong"))
+        connect(replace(admin_endpoint(service, roles), password="wrong"))
 
 
-def test_stop_ends_it_in_order_and_the_log_stays_readable(started: tuple[Service, Roles]) -> None:
+def test_stop_shuts_the_server_down_cleanly_and_the_log_stays_readable(started: tuple[Service, Roles]) -> None:
     service, _ = started
     service.stop()
     assert not service.state().running
     assert "database system is shut down" in service.logs()
 
 
-def test_kill_ends_it_as_a_crash_and_restart_recovers_the_data(started: tuple[Service, Roles]) -> None:
+def test_kill_ends_the_server_like_a_crash_and_restart_recovers_the_data(started: tuple[Service, Roles]) -> None:
     service, roles = started
-    with answer(service, roles) as client:
+    with connect_admin(service, roles) as client:
         client.run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
-        client.run("CHECKPOINT")  # commits are not synchronous here
+        client.run("CHECKPOINT")  # commits are asynchronous here
     service.kill()
     assert not service.state().running
     service.restart()
-    with answer(service, roles) as client:
+    with connect_admin(service, roles) as client:
         assert client.value("SELECT n FROM kept") == 1
     assert "not properly shut down" in service.logs()
 
 
-def test_restart_of_a_running_service_keeps_its_logins(started: tuple[Service, Roles]) -> None:
+def test_a_restarted_service_keeps_its_logins(started: tuple[Service, Roles]) -> None:
     service, roles = started
     service.restart()
-    with answer(service, roles) as client:
+    with connect_admin(service, roles) as client:
         assert client.value("SELECT 1") == 1
 
 
-def test_a_paused_service_keeps_connections_and_answers_nothing(started: tuple[Service, Roles]) -> None:
+def test_a_paused_service_keeps_connections_and_does_not_answer(started: tuple[Service, Roles]) -> None:
     service, roles = started
-    with answer(service, roles) as client:
+    with connect_admin(service, roles) as client:
         service.pause()
         try:
             with pytest.raises(SqlError):
-                connect(admin_of(service, roles), connect_timeout_s=2)
+                connect(admin_endpoint(service, roles), connect_timeout_s=2)
         finally:
             service.resume()
         assert client.value("SELECT 1") == 1
@@ -109,7 +109,7 @@ def test_a_paused_service_keeps_connections_and_answers_nothing(started: tuple[S
 
 @pytest.mark.parametrize("policy", [StoragePolicy.MEMORY, StoragePolicy.DISK])
 @pytest.mark.parametrize("name", ENGINES)
-def test_data_is_where_it_was_asked_for_and_outlives_its_server(name: str, policy: StoragePolicy, owner: Owner) -> None:
+def test_data_is_in_the_requested_storage_and_outlives_its_server(name: str, policy: StoragePolicy, owner: Owner) -> None:
     require_engine(name)
     engine: Engine = DockerEngine(storage=policy) if name == "docker" else NativeEngine(policy)
     engine.prepare((POSTGRES,), silent)
@@ -117,7 +117,7 @@ def test_data_is_where_it_was_asked_for_and_outlives_its_server(name: str, polic
     try:
         spec, roles = specify(group)
         service = group.start(spec)
-        with answer(service, roles) as client:
+        with connect_admin(service, roles) as client:
             client.run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1); CHECKPOINT")
             # the server's working directory is its data directory
             client.run("CREATE TEMP TABLE file_system (kind text); COPY file_system FROM PROGRAM 'stat -f -c %T .'")
@@ -128,18 +128,18 @@ def test_data_is_where_it_was_asked_for_and_outlives_its_server(name: str, polic
             end()
             if not service.state().running:
                 service.restart()
-            with answer(service, roles) as client:
+            with connect_admin(service, roles) as client:
                 assert client.value("SELECT n FROM kept") == 1
     finally:
         group.close()
         engine.close()
 
 
-def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_was_demanded(
+def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_is_demanded(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_engine("docker")
-    monkeypatch.setattr(docker_module, "_MEMORY_OPTIONS", "no-such-option={mib}")
+    monkeypatch.setattr(docker_storage, "_MEMORY_OPTIONS", "no-such-option={mib}")
     for policy in (StoragePolicy.AUTO, StoragePolicy.MEMORY):
         engine = DockerEngine(storage=policy)
         engine.prepare((POSTGRES,), silent)
@@ -151,7 +151,7 @@ def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_was_demanded(
                     group.start(spec)
                 assert raised.value.hint == "--storage disk"
             else:
-                answer(group.start(spec), roles).close()
+                connect_admin(group.start(spec), roles).close()
                 assert not group.storage.in_memory
                 assert "no-such-option" in group.storage.note
         finally:
@@ -159,9 +159,9 @@ def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_was_demanded(
             engine.close()
 
 
-def test_removal_leaves_nothing_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:
+def test_removal_ends_the_service_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:
     service, roles = started
-    endpoint = admin_of(service, roles)
+    endpoint = admin_endpoint(service, roles)
     group.close()
     assert not service.state().running
     with pytest.raises(SqlError):
@@ -170,7 +170,7 @@ def test_removal_leaves_nothing_and_may_be_repeated(group: Group, started: tuple
     service.remove()
 
 
-def test_a_service_that_does_not_start_says_why_with_its_log(group: Group) -> None:
+def test_the_log_of_a_service_that_does_not_start_is_kept(group: Group) -> None:
     spec, _ = specify(group)
     broken = replace(spec, script="echo 'first line' >&2; echo 'the reason' >&2; exit 7")
     try:
@@ -182,19 +182,19 @@ def test_a_service_that_does_not_start_says_why_with_its_log(group: Group) -> No
 
     def ended() -> None:
         if service.state().running:
-            raise NotYet("it still runs")
+            raise NotYet("it is still running")
 
     poll(ended, what="the service to end", deadline_s=10)
     assert "7" in service.state().detail
     assert "first line\nthe reason" in service.logs()
 
 
-def test_services_of_two_groups_do_not_meet(engine: Engine, owner: Owner, started: tuple[Service, Roles]) -> None:
+def test_services_of_two_groups_are_separate(engine: Engine, owner: Owner, started: tuple[Service, Roles]) -> None:
     other = engine.open_group(Owner.me(new_run_id()), "contract")
     try:
         spec, roles = specify(other)
         service = other.start(spec)
-        answer(service, roles).close()
+        connect_admin(service, roles).close()
         assert service.endpoint() != started[0].endpoint()
         other.close()
         assert started[0].state().running
@@ -202,7 +202,7 @@ def test_services_of_two_groups_do_not_meet(engine: Engine, owner: Owner, starte
         other.close()
 
 
-def test_reaping_removes_what_a_dead_owner_left_and_spares_the_living(
+def test_reaping_removes_the_services_of_a_dead_owner_only(
     engine: Engine, started: tuple[Service, Roles]
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -210,24 +210,24 @@ def test_reaping_removes_what_a_dead_owner_left_and_spares_the_living(
         group = engine.open_group(dead, "contract")
         spec, roles = specify(group)
         left = group.start(spec)
-        answer(left, roles).close()
+        connect_admin(left, roles).close()
         engine.reap()
-        assert left.state().running  # its owner lives
+        assert left.state().running  # its owner is running
         process.communicate(b"\n")
 
     def reaped() -> None:
-        """Reap; another harness on this machine may have been first, and be at it."""
+        """Reap; another harness on this machine may be reaping the same service."""
         engine.reap()
         if left.state().running:
-            raise NotYet("its owner is gone, and it runs")
+            raise NotYet("its owner is gone, and it is running")
 
-    poll(reaped, what="what a dead owner left to be removed", deadline_s=20)
+    poll(reaped, what="the service of a dead owner to be removed", deadline_s=20)
     assert started[0].state().running
-    answer(*started).close()
+    connect_admin(*started).close()
     group.close()
 
 
-def test_an_owner_elsewhere_is_never_taken_for_gone(owner: Owner) -> None:
+def test_an_owner_on_another_host_is_never_gone(owner: Owner) -> None:
     assert not replace(owner, host="another/host", pid=1, started=1).is_gone()
     assert not owner.is_gone()
     assert replace(owner, started=owner.started + 1).is_gone()  # the pid was given to another process

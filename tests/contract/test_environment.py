@@ -1,4 +1,4 @@
-"""An operator's environment: verified by what is safe there, judged by what its host really does."""
+"""Verifying an operator's environment: only safe checks run, and the behaviour of its host is judged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import EvidenceClass, Result, Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run
-from tests.contract.a_host import SCHEMA, SECRET_OF_ANOTHER, Host, somebody_else_writes
+from tests.contract.a_host import PERSONAL, SCHEMA, Host, concurrent_writes
 from tests.contract.command_line import harness
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ method = "DELETE"
 path = "/posts/{unique}"
 status = 204
 [paths.fails]
-why = "the host is told to fail once it has written"
+why = "the test host fails after its first write"
 [[paths.fails.steps]]
 path = "/posts"
 json = { slug = "{unique}", then = "fail" }
@@ -133,7 +133,7 @@ not_applicable = "no nightly import in this deployment"
 
 @pytest.fixture(scope="module")
 def staging(some_engine: Engine) -> Iterator[tuple[Lab, Host]]:
-    """Stand in for somebody's staging: a transaction pool, the reference layer, and a host that others use, too."""
+    """Start a staging system: a transaction pool, the reference audit layer, and a host."""
     lab = stand_up(some_engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
     try:
         with lab.connect_admin() as admin:
@@ -160,7 +160,7 @@ def staging(some_engine: Engine) -> Iterator[tuple[Lab, Host]]:
 def verify(
     staging: tuple[Lab, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, StoredRun]]:
-    """Return a way to verify the staging; the host does one thing wrong, or none."""
+    """Return a function that verifies the staging system; its host has one fault, or none."""
     lab, host = staging
     given = {
         "STAGING_URL": lab.chain("staging"),
@@ -174,29 +174,29 @@ def verify(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "harness.toml").write_text(FILE)
 
-    def run(*arguments: str, wrong: str = "", base_url: str = "") -> tuple[int, StoredRun]:
+    def run(*arguments: str, fault: str = "", base_url: str = "") -> tuple[int, StoredRun]:
         monkeypatch.setenv("STAGING_BASE_URL", base_url or host.base_url)
-        host.wrong = wrong
+        host.fault = fault
         try:
             code = main(["verify", "--environment", "staging", *arguments])
         finally:
-            host.wrong = ""
+            host.fault = ""
         return code, read_run(tmp_path / "reports" / "runs" / "latest")
 
     return run
 
 
 def row(run: StoredRun, check: str) -> Result:
-    return next(each for each in run.answers() if each.check == check)
+    return next(result for result in run.answers() if result.check == check)
 
 
-def test_a_sound_environment_is_shown_by_what_is_safe_there(
+def test_safe_checks_verify_a_sound_environment(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host], tmp_path: Path
 ) -> None:
-    with somebody_else_writes(staging[1]):
+    with concurrent_writes(staging[1]):
         code, run = verify()
-    statuses = {each.check: (each.status, each.reason) for each in run.answers()}
-    assert code == 0, [each for each in statuses.items() if each[1][0] is Status.ISSUE]
+    statuses = {result.check: (result.status, result.reason) for result in run.answers()}
+    assert code == 0, {check: reason for check, (status, reason) in statuses.items() if status is Status.ISSUE}
     assert run.record.evidence_class is EvidenceClass.HOST
     exercised = {name for name, (status, _) in statuses.items() if status is Status.OK}
     assert exercised == {
@@ -222,26 +222,26 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
     assert "not safe" in statuses["capture.insert"][1]
     assert statuses["path.new-post-no-trigger"][0] is Status.NOT_RUN
     report = json.loads((tmp_path / "reports" / "report.json").read_text())
-    staged = next(each for each in report["topologies"] if each["environment"] == "staging")
+    staged = next(entry for entry in report["topologies"] if entry["environment"] == "staging")
     assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
     assert staged["matches_prod"] == "partial"
-    assert "the harness stood staging up itself" in staged["rationale"]  # a lab is nobody's staging
+    assert "the harness started staging itself" in staged["rationale"]  # a lab is not a staging system
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs") == 0
-        # what the path wrote was taken away by its cleanup; the job's posts have none
+        # the cleanup of the path removed its posts; the job path declares no cleanup
         assert admin.value("SELECT count(*) FROM posts WHERE slug ~ '^h[0-9a-f]{16}$'") == 0
         assert admin.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'scratch'::regnamespace") == 0
 
 
 @pytest.mark.parametrize(
-    ("wrong", "check", "status", "told"),
+    ("fault", "check", "status", "reason"),
     [
         ("error", "path.new-post", Status.ISSUE, "observed 500"),
         ("redirect", "path.new-post", Status.NOT_RUN, "redirect"),
-        ("stream", "path.new-post", Status.ISSUE, "no whole answer within 2 s"),
-        ("big", "path.new-post", Status.ISSUE, "more than 1 MiB"),
-        ("another tenant", "path.new-post", Status.ISSUE, "another slug"),
+        ("stream", "path.new-post", Status.ISSUE, "no complete response within 2 s"),
+        ("big", "path.new-post", Status.ISSUE, "larger than 1 MiB"),
+        ("another tenant", "path.new-post", Status.ISSUE, "an unexpected slug"),
         ("another actor", "path.new-post", Status.ISSUE, "another value"),
         ("another actor", "path.new-post-two-callers", Status.ISSUE, "name another caller"),
         ("half of it", "path.new-post-failure", Status.ISSUE, "rows in the trail: expected 0, observed 1"),
@@ -249,36 +249,36 @@ def test_a_sound_environment_is_shown_by_what_is_safe_there(
         ("once more, later", "path.new-post", Status.ISSUE, "rows in the trail: expected 1, observed 2"),
         ("twice", "path.new-post", Status.ISSUE, "changes of public.posts in that transaction"),
         ("never", "path.retitle", Status.ISSUE, "available after 0 of 20 attempts"),
-        ("fails for good", "path.retitle", Status.ISSUE, "discarded"),
+        ("discards", "path.retitle", Status.ISSUE, "discarded"),
         ("runs twice", "path.retitle", Status.ISSUE, "rows in the trail: expected 1, observed 2"),
     ],
 )
-def test_what_a_host_does_wrong_is_told_and_never_ok(
+def test_a_fault_of_the_host_is_reported_and_never_ok(
     verify: Callable[..., tuple[int, StoredRun]],
     staging: tuple[Lab, Host],
-    wrong: str,
+    fault: str,
     check: str,
     status: Status,
-    told: str,
+    reason: str,
 ) -> None:
-    code, run = verify("--check", check, wrong=wrong)
+    code, run = verify("--check", check, fault=fault)
     found = row(run, check)
-    assert (found.status, told in found.reason) == (status, True), found
+    assert (found.status, reason in found.reason) == (status, True), found
     assert code == (1 if status is Status.ISSUE else 3)
     evidence = "".join(path.read_text() for path in run.folder.rglob("*") if path.is_file())
-    for secret in (SECRET_OF_ANOTHER, "token-of-ada", staging[1].base_url, "somebody-else"):
+    for secret in (PERSONAL, "token-of-ada", staging[1].base_url, "somebody-else"):
         assert secret not in evidence
     with connect(staging[0].admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs WHERE state IN ('available', 'retryable')") == 0
 
 
-def test_an_actor_that_a_path_leaves_on_a_server_connection_is_seen_in_the_same_run(
+def test_an_actor_that_a_path_leaves_on_a_server_connection_is_found_in_the_same_run(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host]
 ) -> None:
     try:
-        code, run = verify("--check", "environment.no-actor-left", "--check", "path.new-post", wrong="for the session")
+        code, run = verify("--check", "environment.no-actor-left", "--check", "path.new-post", fault="for the session")
     finally:
-        with connect(staging[0].admin("staging")) as admin:  # the pool opens others, that name nobody
+        with connect(staging[0].admin("staging")) as admin:  # the pool then opens connections without an actor
             admin.run(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'harness_app' AND state = 'idle'"
             )
@@ -286,8 +286,8 @@ def test_an_actor_that_a_path_leaves_on_a_server_connection_is_seen_in_the_same_
     assert row(run, "environment.no-actor-left").status is Status.ISSUE
 
 
-def test_rows_that_come_after_the_answer_are_a_limit(verify: Callable[..., tuple[int, StoredRun]]) -> None:
-    _, run = verify("--check", "path.new-post", wrong="answers first")
+def test_rows_that_are_written_after_the_response_are_a_limit(verify: Callable[..., tuple[int, StoredRun]]) -> None:
+    _, run = verify("--check", "path.new-post", fault="answers first")
     found = row(run, "path.new-post")
     assert found.status is Status.OK
     assert found.limit is not None
@@ -295,7 +295,7 @@ def test_rows_that_come_after_the_answer_are_a_limit(verify: Callable[..., tuple
     assert found.facts["written with its trail"] == "by the same transaction"
 
 
-def test_rows_that_nobody_may_count_have_shown_nothing(
+def test_a_path_is_not_run_when_no_role_can_count_its_rows(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = staging[0].admin("staging")
@@ -312,38 +312,38 @@ def test_rows_that_nobody_may_count_have_shown_nothing(
         finally:
             admin.run("DROP POLICY mine ON posts; ALTER TABLE posts DISABLE ROW LEVEL SECURITY")
             admin.run("DROP OWNED BY auditor; DROP ROLE auditor")
-    for each in ("path.new-post", "path.new-post-failure"):
-        assert row(run, each).status is Status.NOT_RUN
-        assert "row security hides rows of public.posts" in row(run, each).reason
+    for check in ("path.new-post", "path.new-post-failure"):
+        assert row(run, check).status is Status.NOT_RUN
+        assert "row security hides rows of public.posts" in row(run, check).reason
 
 
-def test_a_host_that_is_down_has_shown_nothing(verify: Callable[..., tuple[int, StoredRun]]) -> None:
+def test_a_path_is_not_run_when_the_host_is_down(verify: Callable[..., tuple[int, StoredRun]]) -> None:
     code, run = verify("--check", "path.new-post", base_url="http://127.0.0.1:9")
     assert row(run, "path.new-post").status is Status.NOT_RUN
     assert "connection refused" in row(run, "path.new-post").reason
     assert code == 3
 
 
-def test_a_caller_who_is_not_known_has_shown_nothing(
+def test_a_path_is_not_run_when_the_host_rejects_the_caller(
     verify: Callable[..., tuple[int, StoredRun]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN_OF_ADA", "another-token-1234")
     code, run = verify("--check", "path.new-post")
-    assert "does not know the caller" in row(run, "path.new-post").reason
+    assert "it rejects the caller" in row(run, "path.new-post").reason
     assert code == 3
 
 
-def test_an_environment_that_is_not_there_is_told(
+def test_an_unreachable_environment_is_not_run(
     verify: Callable[..., tuple[int, StoredRun]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGING_URL", "postgresql://somebody:a-secret-password@127.0.0.1:9/none")
     code, run = verify()
     assert code == 3
     assert not run.record.environments["staging"].reached
-    assert {each.status for each in run.answers()} == {Status.NOT_RUN}
+    assert {result.status for result in run.answers()} == {Status.NOT_RUN}
 
 
-def test_an_environment_under_another_name_is_no_production(
+def test_the_same_database_under_another_name_is_not_production(
     verify: Callable[..., tuple[int, StoredRun]], tmp_path: Path
 ) -> None:
     before, _, after = FILE.partition("[environments.staging.production]")
@@ -355,12 +355,12 @@ def test_an_environment_under_another_name_is_no_production(
     verify("--check", "environment.tables-captured")
     main(["verify", "--environment", "prod", "--check", "environment.no-actor-left"])
     report = json.loads((tmp_path / "reports" / "report.json").read_text())
-    staged = next(each for each in report["topologies"] if each["environment"] == "staging")
+    staged = next(entry for entry in report["topologies"] if entry["environment"] == "staging")
     assert staged["matches_prod"] == "partial"
-    assert staged["rationale"].startswith("staging and prod are the same database of the same server")
+    assert staged["rationale"].startswith("staging and prod are the same database on the same server")
 
 
-def test_what_the_role_may_do_as_another_is_its_own_to_do(
+def test_privileges_of_a_role_that_can_be_assumed_count(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host]
 ) -> None:
     lab, _ = staging
@@ -381,7 +381,7 @@ def test_what_the_role_may_do_as_another_is_its_own_to_do(
     assert '{"DELETE":["public.audit_changes as role gardener"]}' in found.reason
 
 
-def test_a_session_pool_that_is_smaller_than_the_look_is_not_held(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_small_session_pool_is_not_exhausted(any_engine: Engine, tmp_path: Path) -> None:
     shipped = (places.TOPOLOGIES / "session.toml").read_text()
     (tmp_path / "small.toml").write_text(shipped.replace("default_pool_size = 8", "default_pool_size = 2"))
     done = harness(

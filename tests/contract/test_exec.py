@@ -1,4 +1,4 @@
-"""Any command behind a topology: it gets the chain's address, and what it says and comes to is evidence."""
+"""Commands behind a topology: they get the address of the chain, and their output and result are evidence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-#: a test suite that makes a table and uses it, through the chain and past it
+#: a test suite that creates a table and uses it, through the chain and past the pooler
 SUITE = """
 import os, sys, psycopg
 with psycopg.connect(os.environ["DATABASE_URL"], prepare_threshold=None) as chain:
@@ -43,7 +43,7 @@ def last(reports: Path) -> StoredRun:
     return read_run(reports / "runs" / "latest")
 
 
-def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(SUITE)
     done = harness(
         tmp_path,
@@ -55,7 +55,7 @@ def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, t
     run = last(tmp_path / "reports")
     [result] = run.answers()
     assert result.status is Status.OK
-    assert result.facts["tests"] == "1"  # found where such files usually lie
+    assert result.facts["tests"] == "1"  # found in a common location
     assert result.reproduce.startswith("python -m harness exec transaction --name ")
     log = next((run.folder / "logs" / "transaction").glob("command-*.log")).read_text()
     assert "rows 1" in log
@@ -63,7 +63,7 @@ def test_a_command_finds_the_chain_and_its_end_is_evidence(any_engine: Engine, t
     assert "the password is [redacted]" in done.stdout
 
 
-def test_a_command_that_goes_past_the_pooler_has_shown_nothing_of_it(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tmp_path: Path) -> None:
     program = USES_IT.replace("DATABASE_URL", "DIRECT_URL")
     done = harness(
         tmp_path,
@@ -71,40 +71,42 @@ def test_a_command_that_goes_past_the_pooler_has_shown_nothing_of_it(any_engine:
         *("--", sys.executable, "-c", program),
     )
     assert done.returncode == 1, done.stderr
-    assert "it came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
+    assert "the command came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "told"),
+    ("program", "code", "reason"),
     [
         ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
-        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "what the results are worth"),
+        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "verdict of the test results"),
         (USES_IT, 1, "JUnit XML was written"),
-        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "it used the database"),
+        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "the command used the given database"),
     ],
 )
-def test_what_is_no_pass_is_an_issue(any_engine: Engine, tmp_path: Path, program: str, code: int, told: str) -> None:
+def test_a_command_that_proves_nothing_is_an_issue(
+    any_engine: Engine, tmp_path: Path, program: str, code: int, reason: str
+) -> None:
     done = harness(
         tmp_path,
         *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--junit", "*.xml", "--", sys.executable, "-c", program),
     )
     assert done.returncode == code, done.stderr
-    assert told in last(tmp_path / "reports").answers()[0].reason
+    assert reason in last(tmp_path / "reports").answers()[0].reason
 
 
-def test_a_command_that_is_not_there_is_told(any_engine: Engine, tmp_path: Path) -> None:
+def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> None:
     done = harness(
         tmp_path,
         *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", "no-such-command"),
     )
     assert done.returncode == 3
-    assert "there is no command 'no-such-command'" in done.stderr
+    assert "command 'no-such-command' not found" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_declared_commands_are_proven_by_a_server_out_of_reach(any_engine: Engine, tmp_path: Path) -> None:
+def test_declared_commands_are_proven_with_an_unreachable_server(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "harness.toml").write_text(
         f"""
 [[commands]]
@@ -133,11 +135,11 @@ command = ["{sys.executable}", "-c", "pass"]
     assert done.returncode == 1
     assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
-    assert "it used the database that it was given: expected true, observed false" in done.stderr
+    assert "the command used the given database: expected true, observed false" in done.stderr
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 
-def test_an_interrupted_command_is_ended_with_all_it_started(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_command(engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     marker = tmp_path / "pid"
@@ -156,7 +158,7 @@ def test_an_interrupted_command_is_ended_with_all_it_started(engine: Engine, tmp
 
     def started() -> int:
         if not marker.exists() or not marker.read_text():
-            raise NotYet("it has not started")
+            raise NotYet("the command has not started")
         return int(marker.read_text())
 
     pid = poll(started, what="the command", deadline_s=60)
@@ -169,7 +171,7 @@ def test_an_interrupted_command_is_ended_with_all_it_started(engine: Engine, tmp
             os.kill(pid, 0)
         except ProcessLookupError:
             return
-        raise NotYet("it runs")
+        raise NotYet("the command still runs")
 
     poll(gone, what="the command to end", deadline_s=10)
     [result] = last(tmp_path / "reports").answers()

@@ -1,4 +1,4 @@
-"""The reference host keeps its word on real chains: what it writes is audited, or is not written."""
+"""The reference host on real chains: every write is either audited or rolled back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from harness.audit.target_loading import load_target
 from harness.database import SqlError, connect, create_database
-from harness.engine.builds import LABEL_BUILD, LABEL_PID
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_PID
 from harness.engine.owner import Owner
 from harness.errors import EngineUnavailableError, ImageUnavailableError
 from harness.lab.host import HOST, QUEUE, WORKER, HostService, start_host
@@ -34,27 +34,27 @@ pytestmark = pytest.mark.engine
 
 DATABASE = "blog"
 ADA, BOB = {"type": "user", "id": "ada"}, {"type": "admin", "id": "bob"}
-#: in every title: none of it may get into a log
-CANARY = "titles-are-nobodys-business"
+#: part of every title; it must never appear in a log
+CANARY = "titles-must-not-be-logged"
 INSERT_TRIGGER, UPDATE_TRIGGER = "!threadline_audit_insert", "!threadline_audit_update"
 
 
 class Blog:
-    """A host on a standing chain, with the database that it writes to."""
+    """The reference host on a running chain, with a connection to its database."""
 
     def __init__(self, lab: Lab, host: HostService, owner: Client) -> None:
         self.lab, self.host, self.owner = lab, host, owner
         self._slugs = iter(range(10_000))
 
     def mend_pooler(self) -> None:
-        """Start a pooler again that ended itself over cancel requests to a frozen server, as PgBouncer 1.18 may.
+        """Restart a pooler that terminated itself because of cancel requests to a frozen server; PgBouncer 1.18 may.
 
         https://github.com/pgbouncer/pgbouncer/issues/801
         """
-        pooler = self.lab.pooler
-        if pooler and not pooler.state().running:
-            assert "disconnect_client(): bad client state" in pooler.logs()
-            pooler.restart()
+        for pooler in self.lab.poolers:
+            if not pooler.state().running:
+                assert "disconnect_client(): bad client state" in pooler.logs()
+                pooler.restart()
 
     def request(
         self,
@@ -65,7 +65,7 @@ class Blog:
         caller: str | None = "ada",
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, str], Any]:
-        """Return status, headers and decoded body."""
+        """Send a request and return status, headers and decoded body."""
         address = self.host.service.endpoint()
         sent = dict(headers or {})
         if caller:
@@ -74,12 +74,12 @@ class Blog:
         connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
         try:
             connection.request(method, path, raw, sent)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            is_json = "json" in (answer.getheader("content-type") or "")
+            response = connection.getresponse()
+            text = response.read().decode()
+            is_json = "json" in (response.getheader("content-type") or "")
             return (
-                answer.status,
-                {key.lower(): value for key, value in answer.getheaders()},
+                response.status,
+                {key.lower(): value for key, value in response.getheaders()},
                 json.loads(text) if is_json else text,
             )
         finally:
@@ -107,11 +107,11 @@ class Blog:
         return poll(probe, what=f"job {identity} to be {states}", deadline_s=20)
 
     def retitled(self, post: int, title: str, **more: Any) -> int:
-        status, _, answer = self.request("POST", f"/api/posts/{post}/title", {"title": title}, **more)
-        assert status == 202, answer
-        return int(answer["job_id"])
+        status, _, body = self.request("POST", f"/api/posts/{post}/title", {"title": title}, **more)
+        assert status == 202, body
+        return int(body["job_id"])
 
-    def put_in(self, args: dict[str, Any]) -> int:
+    def insert_job(self, args: dict[str, Any]) -> int:
         return int(
             self.owner.value(
                 "INSERT INTO oban_jobs (worker, queue, args, max_attempts) VALUES (%s, %s, %s::jsonb, 5) RETURNING id",
@@ -169,31 +169,31 @@ def blog(request: pytest.FixtureRequest) -> Iterator[Blog]:
             except (EngineUnavailableError, ImageUnavailableError) as error:
                 if os.environ.get("CI"):
                     raise
-                pytest.skip(f"the reference host cannot be had here: {error.what}")
+                pytest.skip(f"the reference host is not available here: {error.what}")
             target.attach(owner, "public.posts")
             owner.run("SELECT threadline_grant('harness_app', reading => true)")
             blog = Blog(lab, host, owner)
             yield blog
-            blog.owner.close()  # a test that restarted the server has replaced it
+            blog.owner.close()  # a test that restarts the server replaces the connection
     finally:
         lab.close()
 
 
 @pytest.fixture
 def disabled(blog: Blog) -> Iterator[Callable[[str], None]]:
-    """Switch a capture trigger off, until the test ends."""
-    off: list[str] = []
+    """Return a function that disables a capture trigger until the test ends."""
+    triggers: list[str] = []
 
     def disable(trigger: str) -> None:
         blog.owner.run(f'ALTER TABLE public.posts DISABLE TRIGGER "{trigger}"')
-        off.append(trigger)
+        triggers.append(trigger)
 
     yield disable
-    for trigger in off:
+    for trigger in triggers:
         blog.owner.run(f'ALTER TABLE public.posts ENABLE TRIGGER "{trigger}"')
 
 
-def test_a_post_is_created_and_its_audit_transaction_lists_it(blog: Blog) -> None:
+def test_a_created_post_is_listed_by_its_audit_transaction(blog: Blog) -> None:
     sent = {"x-correlation-id": "corr created", "x-request-id": "req-created"}
     body = {"post": {"title": f"{CANARY} <ü>", "slug": blog.slug()}}
     status, headers, post = blog.request("POST", "/api/posts", body, headers=sent)
@@ -215,7 +215,7 @@ def test_a_post_is_created_and_its_audit_transaction_lists_it(blog: Blog) -> Non
     assert blog.actions("corr created") == [expected]
 
 
-def test_each_caller_is_the_actor_of_their_own_writes(blog: Blog) -> None:
+def test_each_write_names_its_own_caller(blog: Blog) -> None:
     for number, (caller, actor) in enumerate([("ada", ADA), ("bob", BOB)] * 4):
         blog.created(caller=caller, headers={"x-correlation-id": f"own-{number}"})
         [(_, of_action, _, _, _, of_transaction, _, _)] = blog.actions(f"own-{number}")
@@ -223,7 +223,7 @@ def test_each_caller_is_the_actor_of_their_own_writes(blog: Blog) -> None:
 
 
 @pytest.mark.parametrize("caller", [None, "nobody-s-token", ""])
-def test_without_a_known_token_nothing_is_answered(blog: Blog, caller: str | None) -> None:
+def test_a_request_without_a_valid_token_is_rejected(blog: Blog, caller: str | None) -> None:
     before = blog.count()
     record = "00660c71-cca0-8fcb-8000-0000000002f6"
     for method, path in (
@@ -248,23 +248,23 @@ def test_without_a_known_token_nothing_is_answered(blog: Blog, caller: str | Non
         (b'{"post": {"title": "' + b"x" * 70_000, 413, None),
     ],
 )
-def test_what_cannot_be_a_post_is_refused(blog: Blog, body: Any, status: int, fields: set[str] | None) -> None:
+def test_an_invalid_post_is_rejected(blog: Blog, body: Any, status: int, fields: set[str] | None) -> None:
     before = blog.count()
-    answered, _, said = blog.request("POST", "/api/posts", body)
+    answered, _, response = blog.request("POST", "/api/posts", body)
     assert answered == status
-    assert set(said["errors"]) == fields if fields else said["error"]
+    assert set(response["errors"]) == fields if fields else response["error"]
     assert blog.count() == before
 
 
-def test_a_slug_is_used_once(blog: Blog) -> None:
+def test_a_slug_is_unique(blog: Blog) -> None:
     post = blog.created()
     before = blog.count()
-    status, _, said = blog.request("POST", "/api/posts", {"post": {"title": "other", "slug": post["slug"]}})
-    assert (status, said) == (422, {"errors": {"slug": ["has already been taken"]}})
+    status, _, body = blog.request("POST", "/api/posts", {"post": {"title": "other", "slug": post["slug"]}})
+    assert (status, body) == (422, {"errors": {"slug": ["has already been taken"]}})
     assert blog.count() == before
 
 
-def test_what_is_not_there_and_what_is_no_id(blog: Blog) -> None:
+def test_unknown_and_invalid_ids_are_rejected(blog: Blog) -> None:
     for identity in ("9223372036854775807", "0", "x", "9" * 5000):
         status, _, _ = blog.request("POST", f"/api/posts/{identity}/title", {"title": "new"})
         assert status == 404
@@ -277,7 +277,7 @@ def test_what_is_not_there_and_what_is_no_id(blog: Blog) -> None:
     assert blog.request("GET", "/api/posts")[0] == 405
 
 
-def test_a_title_is_changed_by_a_job_that_carries_who_and_why(blog: Blog) -> None:
+def test_a_job_changes_a_title_with_the_actor_and_correlation_of_its_request(blog: Blog) -> None:
     post = blog.created()
     ids = {"x-correlation-id": "corr-job", "x-request-id": "req-job"}
     job = blog.retitled(post["id"], f"{CANARY} second", caller="bob", headers=ids)
@@ -286,31 +286,31 @@ def test_a_title_is_changed_by_a_job_that_carries_who_and_why(blog: Blog) -> Non
     [(name, actor, request, job_id, record, of_transaction, op, key)] = blog.actions("corr-job")
     assert (name, actor, request, job_id) == ("post_title_changed_by_job", BOB, None, str(job))
     assert (of_transaction, op, key) == (BOB, "update", {"id": post["id"]})
-    told = [line for line in blog.lines() if line.get("correlation_id") == "corr-job"]
-    assert {line["ctx"] for line in told} == {"http", "job"}
-    assert {"request", "a job was enqueued", "job started", "job ended"} <= {line["msg"] for line in told}
-    assert {line["job_id"] for line in told if line["ctx"] == "job"} == {job}
+    lines = [line for line in blog.lines() if line.get("correlation_id") == "corr-job"]
+    assert {line["ctx"] for line in lines} == {"http", "job"}
+    assert {"request", "job enqueued", "job started", "job ended"} <= {line["msg"] for line in lines}
+    assert {line["job_id"] for line in lines if line["ctx"] == "job"} == {job}
     status, _, listed = blog.request("GET", f"/api/audit_transactions/{record}/changes")
     assert status == 200
     assert sorted(listed["changes"][0]["changed_fields"]) == ["title", "updated_at"]
 
 
-def test_ids_that_are_not_acceptable_are_replaced(blog: Blog) -> None:
+def test_invalid_ids_are_replaced(blog: Blog) -> None:
     sent = {"x-correlation-id": "x" * 257, "x-request-id": ""}
     _, headers, _ = blog.request("GET", "/health", headers=sent)
     assert 0 < len(headers["x-correlation-id"]) <= 256
     assert headers["x-request-id"]
 
 
-def test_a_write_whose_audit_row_is_missing_does_not_happen(blog: Blog, disabled: Callable[[str], None]) -> None:
+def test_a_write_without_an_audit_row_is_rolled_back(blog: Blog, disabled: Callable[[str], None]) -> None:
     disabled(INSERT_TRIGGER)
     before = blog.count()
-    status, _, said = blog.request("POST", "/api/posts", {"post": {"title": "unaudited", "slug": blog.slug()}})
-    assert (status, set(said)) == (500, {"error"})
+    status, _, body = blog.request("POST", "/api/posts", {"post": {"title": "unaudited", "slug": blog.slug()}})
+    assert (status, set(body)) == (500, {"error"})
     assert blog.count() == before
 
 
-def test_a_write_whose_trail_refuses_does_not_happen(blog: Blog) -> None:
+def test_a_write_is_rolled_back_when_the_trail_rejects_it(blog: Blog) -> None:
     signature = "threadline_record_action(text, jsonb, text, text, text, text, text, text, text, text)"
     before = blog.count()
     blog.owner.run(f"REVOKE EXECUTE ON FUNCTION {signature} FROM harness_app")
@@ -322,7 +322,7 @@ def test_a_write_whose_trail_refuses_does_not_happen(blog: Blog) -> None:
     assert blog.count() == before
 
 
-def test_a_job_whose_audit_row_is_missing_fails_and_is_tried_again(blog: Blog, disabled: Callable[[str], None]) -> None:
+def test_a_job_without_an_audit_row_fails_and_is_retried(blog: Blog, disabled: Callable[[str], None]) -> None:
     post = blog.created()
     disabled(UPDATE_TRIGGER)
     job = blog.retitled(post["id"], f"{CANARY} closed", headers={"x-correlation-id": "corr-closed"})
@@ -341,7 +341,7 @@ def test_a_job_whose_audit_row_is_missing_fails_and_is_tried_again(blog: Blog, d
     assert len(blog.actions("corr-closed")) == 1
 
 
-def test_a_job_that_is_delivered_again_has_one_effect(blog: Blog) -> None:
+def test_a_job_that_is_delivered_twice_has_one_effect(blog: Blog) -> None:
     post = blog.created()
     job = blog.retitled(post["id"], f"{CANARY} once", headers={"x-correlation-id": "corr-once"})
     blog.when(job, "completed")
@@ -353,7 +353,7 @@ def test_a_job_that_is_delivered_again_has_one_effect(blog: Blog) -> None:
     assert len(blog.actions("corr-once")) == 1
 
 
-def test_an_unchanged_title_claims_nothing(blog: Blog) -> None:
+def test_an_unchanged_title_writes_nothing(blog: Blog) -> None:
     post = blog.created()
     before = blog.count()
     job = blog.retitled(post["id"], post["title"], headers={"x-correlation-id": "corr-same"})
@@ -362,25 +362,25 @@ def test_an_unchanged_title_claims_nothing(blog: Blog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
-        ({}, "lacks actor_ref, post_id, title"),
-        ({"actor_ref": {"type": "robot"}, "post_id": 1, "title": "t"}, "actor_ref is no actor"),
-        ({"actor_ref": ADA, "post_id": "1", "title": "t"}, "post_id is no key"),
+        ({}, "missing arguments: actor_ref, post_id, title"),
+        ({"actor_ref": {"type": "robot"}, "post_id": 1, "title": "t"}, "invalid actor_ref"),
+        ({"actor_ref": ADA, "post_id": "1", "title": "t"}, "invalid post_id"),
         ({"actor_ref": ADA, "post_id": 1, "title": 1}, "title must be text"),
-        ({"actor_ref": ADA, "post_id": 1, "title": "t", "correlation_id": 1}, "correlation_id is not"),
-        ({"actor_ref": ADA, "post_id": 2**62, "title": "t"}, "there is no post"),
+        ({"actor_ref": ADA, "post_id": 1, "title": "t", "correlation_id": 1}, "invalid correlation_id"),
+        ({"actor_ref": ADA, "post_id": 2**62, "title": "t"}, "does not exist"),
     ],
 )
-def test_a_job_that_can_never_be_done_is_not_tried_again(blog: Blog, args: dict[str, Any], said: str) -> None:
-    _, attempt, errors = blog.when(blog.put_in(args), "cancelled")
+def test_a_job_with_invalid_arguments_is_not_retried(blog: Blog, args: dict[str, Any], message: str) -> None:
+    _, attempt, errors = blog.when(blog.insert_job(args), "cancelled")
     assert attempt == 1
-    assert said in errors[0]["error"]
+    assert message in errors[0]["error"]
 
 
-def test_a_job_without_a_correlation_is_done_once(blog: Blog) -> None:
+def test_a_job_without_a_correlation_has_one_effect(blog: Blog) -> None:
     post = blog.created()
-    job = blog.put_in({"actor_ref": ADA, "post_id": post["id"], "title": f"{CANARY} bare"})
+    job = blog.insert_job({"actor_ref": ADA, "post_id": post["id"], "title": f"{CANARY} bare"})
     blog.when(job, "completed")
     assert blog.title(post["id"]) == f"{CANARY} bare"
     count = blog.count()
@@ -389,7 +389,7 @@ def test_a_job_without_a_correlation_is_done_once(blog: Blog) -> None:
     assert blog.count() == count
 
 
-def test_it_listens_only_where_that_reaches_it(blog: Blog) -> None:
+def test_listen_is_used_only_without_a_transaction_pool(blog: Blog) -> None:
     with blog.lab.connect_admin() as admin:
         listening = admin.value(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN %%'", [DATABASE]
@@ -397,7 +397,7 @@ def test_it_listens_only_where_that_reaches_it(blog: Blog) -> None:
     assert (listening > 0) is (blog.lab.topology.pooler is None)
 
 
-def test_counters_go_up_by_what_was_done(blog: Blog) -> None:
+def test_counters_increase_with_each_request_and_job(blog: Blog) -> None:
     def read() -> dict[str, float]:
         _, headers, text = blog.request("GET", "/metrics", caller=None)
         assert headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -440,7 +440,7 @@ def test_a_second_start_changes_nothing_in_the_database(blog: Blog) -> None:
 
 
 @pytest.mark.parametrize("how", ["paused", "down"])
-def test_it_outlives_the_database(blog: Blog, how: str) -> None:
+def test_the_host_survives_an_outage_of_the_database(blog: Blog, how: str) -> None:
     post = blog.created()
     job = blog.retitled(post["id"], f"{CANARY} before {how}")
     blog.when(job, "completed")
@@ -475,12 +475,12 @@ def poll_until_connected(blog: Blog) -> None:
         except SqlError as error:
             raise NotYet(str(error)) from None
 
-    blog.owner = poll(probe, what="PostgreSQL to be back", deadline_s=20)
+    blog.owner = poll(probe, what="PostgreSQL to accept connections", deadline_s=20)
 
 
-def test_jobs_that_fail_for_good_make_it_not_ready_until_one_succeeds(blog: Blog) -> None:
+def test_a_discarded_job_makes_the_host_not_ready_until_another_succeeds(blog: Blog) -> None:
     blog.when_ready_is(200)
-    job = blog.put_in({})
+    job = blog.insert_job({})
     blog.when(job, "cancelled")
     assert blog.request("GET", "/ready", caller=None)[0] == 200
     blog.owner.run(
@@ -495,7 +495,7 @@ def test_jobs_that_fail_for_good_make_it_not_ready_until_one_succeeds(blog: Blog
     blog.when_ready_is(200)
 
 
-def test_sigterm_ends_it_in_time_and_a_restart_brings_it_back(blog: Blog) -> None:
+def test_sigterm_stops_the_host_in_time_and_a_restart_works(blog: Blog) -> None:
     service = blog.host.service
     began = time.monotonic()
     service.stop()
@@ -507,7 +507,7 @@ def test_sigterm_ends_it_in_time_and_a_restart_brings_it_back(blog: Blog) -> Non
     blog.created()
 
 
-def test_sigterm_ends_it_in_time_while_the_database_is_frozen(blog: Blog) -> None:
+def test_sigterm_stops_the_host_in_time_while_the_database_is_frozen(blog: Blog) -> None:
     service = blog.host.service
     blog.lab.postgres.pause()
     try:
@@ -523,7 +523,7 @@ def test_sigterm_ends_it_in_time_while_the_database_is_frozen(blog: Blog) -> Non
     blog.host.when_ready()
 
 
-def test_every_line_it_ever_said_is_json_and_tells_no_secret(blog: Blog) -> None:
+def test_every_log_line_is_json_and_holds_no_secret(blog: Blog) -> None:
     text = blog.host.logs()
     assert CANARY not in text
     assert "slug-" not in text
@@ -537,7 +537,7 @@ def test_every_line_it_ever_said_is_json_and_tells_no_secret(blog: Blog) -> None
     assert blog.host.service.name in blog.lab.logs()
 
 
-def test_neither_certificates_nor_an_index_stay_in_the_image() -> None:
+def test_the_image_holds_neither_certificates_nor_a_package_index() -> None:
     engine = require_engine("docker")
     assert isinstance(engine, DockerEngine)
     engine.prepare((HOST,), lambda _: None)
@@ -556,6 +556,6 @@ def test_neither_certificates_nor_an_index_stay_in_the_image() -> None:
             engine._api.get_archive(container, "/build")
     finally:
         engine._api.remove_container(container, force=True)
-    # of every finished build, the stages that knew them are gone
+    # the build stages that used them are removed
     unfinished = engine._api.images(filters={"dangling": True, "label": LABEL_BUILD})
     assert [image for image in unfinished if image["Labels"][LABEL_PID] == str(os.getpid())] == []

@@ -1,4 +1,4 @@
-"""Images are taken where they are, else pulled, else refused; against a registry that really answers."""
+"""Images are used from the cache, else pulled from a registry that the test runs, else refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import docker.errors
 import pytest
 
 from harness import places
-from harness.engine.builds import LABEL_BUILD, LABEL_PID
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_BUILD, LABEL_PID
 from harness.engine.image_availability import NAMESPACE
 from harness.engine.images import ImagePolicy, Images, load_recipe
 from harness.engine.protocol import Wanted
@@ -46,7 +46,7 @@ def _digest(data: bytes) -> str:
 
 
 class Registry(ThreadingHTTPServer):
-    """As much of the registry protocol as a pull needs, serving one image of one small layer."""
+    """A registry with one image of one small layer, and the part of the protocol that a pull needs."""
 
     def __init__(self) -> None:
         layer = io.BytesIO()
@@ -60,7 +60,7 @@ class Registry(ThreadingHTTPServer):
                 "rootfs": {"type": "layers", "diff_ids": [_digest(layer.getvalue())]},
             }
         ).encode()
-        self.blobs = {_digest(each): each for each in (layer.getvalue(), config)}
+        self.blobs = {_digest(blob): blob for blob in (layer.getvalue(), config)}
         self.manifest = json.dumps(
             {
                 "schemaVersion": 2,
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class's name
-        """Stay silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -134,35 +134,35 @@ def prefix(api: APIClient) -> Iterator[str]:
             api.remove_image(f"{name}postgres:17", force=True)
 
 
-def find(api: APIClient, heard: list[Event], **policy: object) -> tuple[str, list[str]]:
-    images = Images(api, ImagePolicy(**policy), heard.append)  # type: ignore[arg-type]
+def find(api: APIClient, events: list[Event], **policy: object) -> tuple[str, list[str]]:
+    images = Images(api, ImagePolicy(**policy), events.append)  # type: ignore[arg-type]
     reference, image = images._base(POSTGRES, load_recipe(POSTGRES)[1])
     return reference, image["RepoDigests"]
 
 
 def test_a_prefix_is_pulled_from_once_and_its_digest_is_known(api: APIClient, prefix: str) -> None:
-    heard: list[Event] = []
-    reference, digests = find(api, heard, prefix=prefix)
+    events: list[Event] = []
+    reference, digests = find(api, events, prefix=prefix)
     assert reference == f"{prefix}postgres:17"
     assert digests[0].startswith(f"{prefix}postgres@sha256:")
-    assert any(isinstance(event, ImageProgress) and event.text == "pulling" for event in heard)
-    heard.clear()
-    assert find(api, heard, prefix=prefix, pull="never")[0] == reference  # it is here now
-    assert heard == []
-    assert find(api, heard, prefix=prefix, pull="always")[0] == reference
-    assert heard
+    assert any(isinstance(event, ImageProgress) and event.text == "pulling" for event in events)
+    events.clear()
+    assert find(api, events, prefix=prefix, pull="never")[0] == reference  # it is cached now
+    assert events == []
+    assert find(api, events, prefix=prefix, pull="always")[0] == reference
+    assert events
 
 
-def test_an_override_is_taken_as_it_is_and_never_replaced(api: APIClient, prefix: str) -> None:
-    heard: list[Event] = []
-    assert find(api, heard, override={"postgres": f"{prefix}postgres:17"})[0] == f"{prefix}postgres:17"
-    with pytest.raises(ImageUnavailableError, match="is not here, and the pull was refused"):
-        find(api, heard, override={"postgres:17": f"{prefix}nothing:1"})
+def test_an_override_is_never_replaced(api: APIClient, prefix: str) -> None:
+    events: list[Event] = []
+    assert find(api, events, override={"postgres": f"{prefix}postgres:17"})[0] == f"{prefix}postgres:17"
+    with pytest.raises(ImageUnavailableError, match="is missing, and the pull failed"):
+        find(api, events, override={"postgres:17": f"{prefix}nothing:1"})
     with pytest.raises(ImageUnavailableError, match="pulling is switched off"):
-        find(api, heard, override={"postgres": f"{prefix}nothing:1"}, pull="never")
+        find(api, events, override={"postgres": f"{prefix}nothing:1"}, pull="never")
 
 
-def test_what_is_no_reference_is_one_clear_error(api: APIClient) -> None:
+def test_an_invalid_reference_is_one_clear_error(api: APIClient) -> None:
     with pytest.raises(ImageUnavailableError) as caught:
         find(api, [], override={"postgres": "Not A Reference"})
     assert "Not A Reference" in str(caught.value)
@@ -177,17 +177,17 @@ def unfinished(api: APIClient, pid: int) -> list[str]:
 
 @contextlib.contextmanager
 def builder_process(api: APIClient, work: str, base: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a builder in a process of its own, and yield when its container runs.
+    """Run a builder in its own process, and yield when its container is running.
 
-    :param work: what to do with `builder`, from the image `base`; it must not end.
+    :param work: a statement that uses `builder` and the image `base`, and does not end.
     """
     script = (
         "import sys\n"
-        "from harness.engine.builds import Builder\n"
-        "from harness.engine.docker import DockerEngine\n"
+        "from harness.engine.builds import ImageBuilder\n"
+        "from harness.engine.docker_engine import DockerEngine\n"
         "from harness.events import silent\n"
         "base = sys.argv[1]\n"
-        "builder = Builder(DockerEngine()._api, silent)\n"
+        "builder = ImageBuilder(DockerEngine()._api, silent)\n"
         f"{work}\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, base], text=True) as process:
@@ -211,44 +211,44 @@ def builder_process(api: APIClient, work: str, base: str) -> Iterator[subprocess
     ],
     ids=["in a build", "in a container"],
 )
-def test_what_a_killed_builder_left_is_reaped_and_a_living_one_is_spared(api: APIClient, work: str) -> None:
+def test_leftovers_of_a_killed_builder_are_reaped_and_a_running_one_is_kept(api: APIClient, work: str) -> None:
     engine = require_engine("docker")
     assert isinstance(engine, DockerEngine)
     base = engine.origin(POSTGRES)[0]
     with builder_process(api, work, base) as process:
         engine.reap()
         left = unfinished(api, process.pid)
-        assert left  # its owner lives
+        assert left  # its owner is running
         process.kill()
         process.wait()
     removed: list[str] = []
 
     def gone() -> None:
-        """Reap; another harness on this machine may have been first."""
+        """Reap; another harness on this machine may be reaping the same leftovers."""
         removed.extend(engine.reap())
         if still := unfinished(api, process.pid):
             raise NotYet(f"{len(still)} of {len(left)}")
 
-    poll(gone, what="what a dead builder left to be removed", deadline_s=60, interval_s=0.2)
+    poll(gone, what="the leftovers of a dead builder to be removed", deadline_s=60, interval_s=0.2)
     assert api.inspect_image(base)  # type: ignore[no-untyped-call]
     assert all(line.split()[0] in {"build", "container", "network", "folder", "process"} for line in removed)
 
 
-def preparing(engine: DockerEngine, wanted: tuple[Wanted, ...], heard: list[Event]) -> Thread:
-    """Return a thread that prepares products; what is missing is asked of the engine afterwards."""
+def preparing(engine: DockerEngine, wanted: tuple[Wanted, ...], events: list[Event]) -> Thread:
+    """Return a thread that prepares products; the caller checks the results with `engine.origin`."""
 
     def prepare() -> None:
         with contextlib.suppress(ImageUnavailableError):
-            engine.prepare(wanted, heard.append)
+            engine.prepare(wanted, events.append)
 
     return Thread(target=prepare)
 
 
-def test_closing_ends_a_build_and_leaves_nothing(api: APIClient, small_products: str) -> None:
+def test_closing_ends_a_build_and_leaves_no_objects(api: APIClient, small_products: str) -> None:
     engine = DockerEngine(ImagePolicy(override={"slow": small_products}, pull="never"))
     slow = Wanted(product="slow", version="1")
-    heard: list[Event] = []
-    waiting = preparing(engine, (slow,), heard)
+    events: list[Event] = []
+    waiting = preparing(engine, (slow,), events)
     waiting.start()
 
     def runs() -> None:
@@ -265,7 +265,7 @@ def test_closing_ends_a_build_and_leaves_nothing(api: APIClient, small_products:
 
 @pytest.fixture
 def small_products(api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Make four products from an image that is here; yield that image."""
+    """Declare four products with the same cached base image, and yield that image."""
     base = require_engine("docker").origin(POSTGRES)[0]  # type: ignore[attr-defined]
     unique = tmp_path.name
     for name, command in (("quick", "true"), ("other", "true"), ("broken", "exit 3"), ("slow", "sleep 600")):
@@ -286,13 +286,13 @@ def small_products(api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             api.remove_image(image["Id"], force=True)
 
 
-def test_threads_share_what_they_both_want_and_wait_for_nothing_else(api: APIClient, small_products: str) -> None:
+def test_threads_share_common_products_and_do_not_wait_for_others(api: APIClient, small_products: str) -> None:
     names = ("quick", "other", "broken", "slow")
     engine = DockerEngine(ImagePolicy(override=dict.fromkeys(names, small_products), pull="never"))
     quick, other, broken, slow = (Wanted(product=name, version="1") for name in names)
-    heard: list[Event] = []
-    endless = preparing(engine, (slow,), heard)
-    threads = [preparing(engine, wanted, heard) for wanted in ((quick, broken), (broken, quick, other))]
+    events: list[Event] = []
+    endless = preparing(engine, (slow,), events)
+    threads = [preparing(engine, wanted, events) for wanted in ((quick, broken), (broken, quick, other))]
     try:
         for thread in (endless, *threads):
             thread.start()
@@ -309,12 +309,12 @@ def test_threads_share_what_they_both_want_and_wait_for_nothing_else(api: APICli
         with pytest.raises(ImageUnavailableError, match=r"the build of .*broken:1-.* failed"):
             engine.origin(broken)
     with pytest.raises(ImageUnavailableError, match="broken"):
-        engine.prepare((broken,), heard.append)
-    notices = [event.text for event in heard if isinstance(event, Notice) and "broken" in event.text]
+        engine.prepare((broken,), events.append)
+    notices = [event.text for event in events if isinstance(event, Notice) and "broken" in event.text]
     assert len(notices) == 1
-    built = [event.image for event in heard if isinstance(event, ImageProgress) and event.text == "building"]
+    built = [event.image for event in events if isinstance(event, ImageProgress) and event.text == "building"]
     counts = Counter(image.partition(":")[0].removeprefix(f"{NAMESPACE}/") for image in built)
-    assert counts == {"quick": 2, "other": 2, "broken": 1, "slow": 1}  # the image, and its label with the version
+    assert counts == {"quick": 2, "other": 2, "broken": 1, "slow": 1}  # one build for the image, one for its version label
     labels = api.inspect_image(engine.origin(quick)[0])["Config"]["Labels"]  # type: ignore[no-untyped-call]
     assert labels[LABEL_BUILD] == labels[LABEL_PID] == ""
     assert unfinished(api, os.getpid()) == []

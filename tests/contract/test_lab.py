@@ -1,4 +1,4 @@
-"""Topologies stand, or say why not, and leave nothing behind."""
+"""Topologies start, or give the reason why not, and leave no services behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect, console
-from harness.engine import native
-from harness.engine.docker import DockerEngine
+from harness.engine import native_group
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_folders import runs_on_disk
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import services
@@ -35,9 +36,9 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
     lab = stand_up(engine, topology, owner, Redactor())
     try:
         with connect(lab.chain()) as client:
-            # behind a pooler the pid that the client was told at login is not the backend's
-            told = client.info.backend_pid
-            assert (told == client.server_pid()) is (topology.pooler is None)
+            # behind a pooler, the pid that the login announces is not the server process's
+            announced = client.info.backend_pid
+            assert (announced == client.server_pid()) is (topology.pooler is None)
             assert client.value("SELECT current_user") == "harness_app"
             assert (
                 client.value(
@@ -46,10 +47,10 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
                 is False
             )
         assert lab.evidence.stood
-        assert lab.evidence.services[0].settings["password_encryption"] == "scram-sha-256"
+        assert lab.evidence.service("postgres").settings["password_encryption"] == "scram-sha-256"
         if topology.pooler:
-            assert lab.evidence.services[1].settings["pool_mode"] == topology.pooler.pool_mode
-            assert lab.evidence.services[1].settings["auth_type"] == "scram-sha-256"
+            assert lab.evidence.service("pooler").settings["pool_mode"] == topology.pooler.pool_mode
+            assert lab.evidence.service("pooler").settings["auth_type"] == "scram-sha-256"
             with pytest.raises(SqlError):
                 connect(replace(lab.chain(), password="wrong"))
     finally:
@@ -57,7 +58,7 @@ def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner
     lab.close()
 
 
-def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
+def test_a_login_that_the_pooler_refuses_is_an_error_with_its_log(
     engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render = services._render
@@ -75,7 +76,7 @@ def test_a_pooler_that_refuses_the_login_is_told_with_its_log(
     nothing_is_left(engine, owner)
 
 
-def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine, owner: Owner) -> None:
+def test_a_service_that_ends_while_starting_is_an_error_with_its_log(engine: Engine, owner: Owner) -> None:
     topology = load_topologies()["direct"]
     broken = replace(topology, postgres=replace(topology.postgres, settings={"no_such_setting": "1"}))
     with pytest.raises(ServiceFailedError) as caught:
@@ -85,7 +86,7 @@ def test_a_service_that_dies_while_starting_is_told_with_its_log(engine: Engine,
     nothing_is_left(engine, owner)
 
 
-def test_a_template_with_a_mistake_is_told_with_its_line(
+def test_a_mistake_in_a_template_is_an_error_with_its_line(
     any_engine: Engine, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for product in ("postgres", "pgbouncer"):
@@ -93,7 +94,7 @@ def test_a_template_with_a_mistake_is_told_with_its_line(
     (tmp_path / "pgbouncer" / "pgbouncer.ini.j2").write_text("[pgbouncer]\n{% if %}\n")
     monkeypatch.setattr(services, "_FOLDER", tmp_path)
     monkeypatch.setattr(services._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
-    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: this template is wrong"):
+    with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: invalid template"):
         stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
     nothing_is_left(any_engine, owner)
 
@@ -104,7 +105,7 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
     monkeypatch.setattr(lab_module, "_READY_DEADLINE_S", 0.5)
     spec = services.postgres_spec
     monkeypatch.setattr(
-        lab_module, "postgres_spec", lambda *each: replace(spec(*each), script="echo 'not a server' >&2; exec sleep 60")
+        lab_module, "postgres_spec", lambda *facts: replace(spec(*facts), script="echo 'not a server' >&2; exec sleep 60")
     )
     with pytest.raises(ServiceFailedError) as caught:
         stand_up(any_engine, load_topologies()["direct"], owner, Redactor())
@@ -113,22 +114,22 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
     nothing_is_left(any_engine, owner)
 
 
-def test_a_port_that_was_taken_is_chosen_anew(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     engine = require_engine("native")
-    free = native.free_port
+    free = native_group.free_port
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
-        monkeypatch.setattr(native, "free_port", lambda: next(ports, None) or free())
+        monkeypatch.setattr(native_group, "free_port", lambda: next(ports, None) or free())
         lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
         lab.close()
     nothing_is_left(engine, owner)
 
 
-def test_the_pooler_passes_scram_keys_on_and_knows_no_password(engine: Engine, owner: Owner) -> None:
+def test_the_pooler_forwards_scram_keys_and_has_no_password(engine: Engine, owner: Owner) -> None:
     lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor())
     try:
         endpoint = lab.console()
@@ -147,5 +148,5 @@ def nothing_is_left(engine: Engine, owner: Owner) -> None:
         assert engine._api.containers(all=True, filters=chosen) == []
         assert engine._api.networks(filters=chosen) == []
     else:
-        folder: Path = native._runs() / owner.run_id
+        folder: Path = runs_on_disk() / owner.run_id
         assert not folder.exists()

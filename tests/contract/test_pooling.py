@@ -1,4 +1,4 @@
-"""The feature map is what the servers do; recognition and the drivers are in files of their own."""
+"""Probes of the feature map against real servers; recognition and drivers have test files of their own."""
 
 from __future__ import annotations
 
@@ -28,60 +28,53 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 
-def answers(folder: Path) -> dict[tuple[str, str], Result]:
-    found = read_run(folder / "reports" / "runs" / "latest").answers()
-    return {(each.topology, each.check.partition(".")[2]): each for each in found}
+def latest_results(folder: Path) -> dict[tuple[str, str], Result]:
+    """Return the results of the latest run, by topology and check id without its suite."""
+    results = read_run(folder / "reports" / "runs" / "latest").answers()
+    return {(result.target, result.check.partition(".")[2]): result for result in results}
 
 
-def test_the_pooling_suite_tells_the_pool_modes_apart(engine: Engine, tmp_path: Path) -> None:
-    """On both engines, so with two versions of each product."""
-    done = harness(tmp_path, "verify", "direct", "session", "transaction", "--suite", "pooling", "--engine", engine.name)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = answers(tmp_path)
-    seen = {key: each.feature.observed.behaviour for key, each in found.items() if each.feature}
-    for feature in ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart"):
-        assert seen["direct", feature] is seen["session", feature] is Behaviour.WORKS
-        assert seen["transaction", feature] is Behaviour.LEAKS
-    for feature in ("setting-kept", "listen", "advisory-unlock"):
-        assert seen["direct", feature] is seen["session", feature] is Behaviour.WORKS
-        assert seen["transaction", feature] is Behaviour.LOST
-    for feature in ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock"):
-        assert {seen[name, feature] for name in ("direct", "session", "transaction")} == {Behaviour.WORKS}
-    for (topology, feature), each in found.items():
-        if feature.endswith(("-kept", "-apart")) and each.status in {Status.OK, Status.ISSUE}:
-            assert each.probes, (topology, feature)
-            kept = topology == "transaction" and feature.endswith("-apart")
-            if topology == "transaction":
-                assert all((probe.first_pid == probe.second_pid) is kept for probe in each.probes), feature
-    assert not [key for key, each in found.items() if each.status is Status.NOT_RUN]
-
-
-@pytest.mark.long
-def test_every_probe_notices_when_a_feature_behaves_otherwise(any_engine: Engine, tmp_path: Path) -> None:
-    """In the mode that shares server connections; `.ci/run` proves all topologies."""
-    done = harness(tmp_path, "prove", "transaction", "--suite", "pooling", "--engine", any_engine.name)
-    assert done.returncode == 0, done.stdout + done.stderr
-    stored = read_run(tmp_path / "reports" / "runs" / "latest")
-    assert [each for each in stored.proofs if each.applicable and not each.proven] == []
-    assert len(stored.proofs) >= 80
-
-
-def test_other_products_and_versions_stand(tmp_path: Path) -> None:
-    """Docker only: these are images of their own."""
-    require_engine("docker")
-    checks = ("setting-kept", "setting-apart", "named-kept", "discard-all-extended", "transaction", "recognised")
-    asked = [f"--check=pooling.{each}" for each in checks]
-    done = harness(tmp_path, "verify", "pgpool", "pgagroal", *asked, "--engine", "docker")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = answers(tmp_path)
-    assert found["pgpool", "discard-all-extended"].known
-    assert found["pgagroal", "discard-all-extended"].status is Status.OK
+def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path: Path) -> None:
+    """Both engines run this test, and their product versions differ."""
     done = harness(
-        tmp_path,
-        *("verify", "transaction", "--set", "postgres=15", "--set", "pgbouncer=1.18", *asked, "--engine", "docker"),
+        tmp_path, "verify", "direct", "session", "transaction", "--suite", "pooling", "--engine", engine.name
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    older = answers(tmp_path)["transaction+postgres-15+pgbouncer-1.18", "named-kept"]
+    results = latest_results(tmp_path)
+    observed = {key: result.feature.observed.behaviour for key, result in results.items() if result.feature}
+    for feature in ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart"):
+        assert observed["direct", feature] is observed["session", feature] is Behaviour.WORKS
+        assert observed["transaction", feature] is Behaviour.LEAKS
+    for feature in ("setting-kept", "listen", "advisory-unlock"):
+        assert observed["direct", feature] is observed["session", feature] is Behaviour.WORKS
+        assert observed["transaction", feature] is Behaviour.LOST
+    for feature in ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock"):
+        assert {observed[name, feature] for name in ("direct", "session", "transaction")} == {Behaviour.WORKS}
+    for (topology, feature), result in results.items():
+        if feature.endswith(("-kept", "-apart")) and result.status in {Status.OK, Status.ISSUE}:
+            assert result.probes, (topology, feature)
+            shared = feature.endswith("-apart")
+            if topology == "transaction":
+                assert all((probe.first_pid == probe.second_pid) is shared for probe in result.probes), feature
+    assert not [key for key, result in results.items() if result.status is Status.NOT_RUN]
+
+
+def test_other_products_and_versions_are_verified(tmp_path: Path) -> None:
+    """Docker only, because these versions need images."""
+    require_engine("docker")
+    checks = ("setting-kept", "setting-apart", "named-kept", "discard-all-extended", "transaction", "recognised")
+    selection = [f"--check=pooling.{check}" for check in checks]
+    done = harness(tmp_path, "verify", "pgpool", "pgagroal", *selection, "--engine", "docker")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = latest_results(tmp_path)
+    assert results["pgpool", "discard-all-extended"].known
+    assert results["pgagroal", "discard-all-extended"].status is Status.OK
+    done = harness(
+        tmp_path,
+        *("verify", "transaction", "--set", "postgres=15", "--set", "pgbouncer=1.18", *selection, "--engine", "docker"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    older = latest_results(tmp_path)["transaction+postgres-15+pgbouncer-1.18", "named-kept"]
     assert older.feature
     assert str(older.feature.observed) == "fails (26000)"
 
@@ -93,14 +86,14 @@ def lab(any_engine: Engine, owner: Owner) -> Iterator[Lab]:
     lab.close()
 
 
-def test_identify_prints_what_it_found_and_no_secret(lab: Lab, tmp_path: Path) -> None:
+def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) -> None:
     chain = lab.chain()
     dsn = f"postgresql://{chain.user}:{chain.password}@{chain.host}:{chain.port}/{chain.dbname}"
     done = harness(tmp_path, "identify", "--json", STAGING="x", DATABASE_URL=dsn)
     assert done.returncode == 0, done.stderr
-    found = {each["fact"]: each for each in json.loads(done.stdout)["findings"]}
-    assert (found["pooler"]["value"], found["product"]["value"]) == ("yes", "PgBouncer")
-    assert found["pool_mode"] | {"how": ""} == {
+    findings = {finding["fact"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert (findings["pooler"]["value"], findings["product"]["value"]) == ("yes", "PgBouncer")
+    assert findings["pool_mode"] | {"how": ""} == {
         "fact": "pool_mode",
         "value": str(PoolMode.TRANSACTION),
         "confidence": "certain",
@@ -117,14 +110,14 @@ def test_identify_prints_what_it_found_and_no_secret(lab: Lab, tmp_path: Path) -
         assert "Traceback" not in text
 
 
-def test_a_restarted_server_leaves_the_rest_of_the_run_whole(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_server_restart_does_not_affect_the_rest_of_the_run(any_engine: Engine, tmp_path: Path) -> None:
     checks = ("restart-idle", "restart-busy", "changed-password")
-    asked = [f"--check=pooling.{each}" for each in checks]
+    selection = [f"--check=pooling.{check}" for check in checks]
     done = harness(
-        tmp_path, "verify", "direct", "transaction", *asked, "--check=capture.insert", "--engine", any_engine.name
+        tmp_path, "verify", "direct", "transaction", *selection, "--check=capture.insert", "--engine", any_engine.name
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {each.status for each in answers(tmp_path).values()} <= {Status.OK, Status.NA}
+    assert {result.status for result in latest_results(tmp_path).values()} <= {Status.OK, Status.NA}
 
 
 def test_a_driver_that_is_not_installed_is_not_run(any_engine: Engine, tmp_path: Path) -> None:
@@ -139,7 +132,7 @@ def test_a_driver_that_is_not_installed_is_not_run(any_engine: Engine, tmp_path:
         PYTHONPATH=os.pathsep.join([str(tmp_path), str(places.SHIPPED)]),
     )
     assert done.returncode == 0, done.stderr
-    found = answers(tmp_path)
-    assert found["direct", "psycopg"].status is Status.OK
-    assert found["direct", "asyncpg"].status is Status.NOT_RUN
-    assert "asyncpg" in found["direct", "asyncpg"].reason
+    results = latest_results(tmp_path)
+    assert results["direct", "psycopg"].status is Status.OK
+    assert results["direct", "asyncpg"].status is Status.NOT_RUN
+    assert "asyncpg" in results["direct", "asyncpg"].reason

@@ -1,4 +1,4 @@
-"""Real chains are recognised for what they are, in time, and nothing stays behind on their servers."""
+"""Real chains are recognised correctly and in time, and recognition leaves nothing behind on their servers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.errors import InterruptedRunError
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.model import PoolMode
-from harness.recognition.chain import Chain
 from harness.recognition.contradictions import contradictions
-from harness.recognition.direct_probe import reach
 from harness.recognition.findings import FACTS, PARAMETERS, Recognition
-from harness.recognition.parameters import STATEMENT
-from harness.recognition.pool_probe import Pressure
+from harness.recognition.parameter_probe import STATEMENT
+from harness.recognition.pool_probe import Contention
 from harness.recognition.recognise import recognise
+from harness.recognition.route import find_route
+from harness.recognition.sessions import Sessions
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 from harness.wire import Deadline, Wire
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-#: a look that says unknown, because this machine was busy, is followed by another
-LOOKS = 3
+#: on a busy machine a finding may be unknown, so recognition is repeated
+ATTEMPTS = 3
 OUR_NAME = PARAMETERS["application_name"][0]
 
 
 @contextlib.contextmanager
-def standing(engine: Engine, owner: Owner, topology: Topology) -> Iterator[Lab]:
+def started(engine: Engine, owner: Owner, topology: Topology) -> Iterator[Lab]:
+    """Start a topology for the block."""
     lab = stand_up(engine, topology, owner, Redactor())
     try:
         yield lab
@@ -61,7 +62,7 @@ def conninfo(endpoint: Endpoint) -> str:
     )
 
 
-def app_backends(lab: Lab) -> list[tuple[object, ...]]:
+def app_sessions(lab: Lab) -> list[tuple[object, ...]]:
     with lab.connect_admin() as admin:
         return admin.rows(
             "SELECT state, application_name, backend_xid, backend_xmin FROM pg_stat_activity WHERE usename = %s",
@@ -69,7 +70,7 @@ def app_backends(lab: Lab) -> list[tuple[object, ...]]:
         )
 
 
-def locks(lab: Lab) -> int:
+def lock_count(lab: Lab) -> int:
     with lab.connect_admin() as admin:
         count = admin.value(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE usename = %s", [lab.roles.app.name]
@@ -84,67 +85,75 @@ def settings_of(wire: Wire) -> dict[str, object]:
     return {**shown}
 
 
-def nothing_is_left(lab: Lab) -> None:
-    """Look from the other side, and into every server connection that the pooler keeps."""
+def require_nothing_left(lab: Lab) -> None:
+    """Assert that no session state is left: as the server shows it, and in every server connection of the pooler."""
 
-    def settled() -> None:
-        found = app_backends(lab)
-        if lab.pooler is None and found:
-            raise NotYet(f"sessions on the server: {found}")
-        # old PgBouncers leave a client's name on the server connection: the lab's own is there, and ours must not be
-        if any(each[0] != "idle" or each[1] == OUR_NAME or each[2] or each[3] for each in found):
-            raise NotYet(f"not idle, or with our name: {found}")
-        if locks(lab):
+    def cleaned_up() -> None:
+        sessions = app_sessions(lab)
+        if not lab.poolers and sessions:
+            raise NotYet(f"sessions on the server: {sessions}")
+        # old PgBouncers leave a client's application_name on the server connection: the lab's name may be there, but
+        # not the one of this recognition
+        if any(
+            state != "idle" or application_name == OUR_NAME or xid or xmin
+            for state, application_name, xid, xmin in sessions
+        ):
+            raise NotYet(f"sessions that are not idle, or have our name: {sessions}")
+        if lock_count(lab):
             raise NotYet("locks")
 
-    poll(settled, what="nothing of the application on the server", deadline_s=5)
+    poll(cleaned_up, what="the end of the application's sessions and locks", deadline_s=5)
     pooler = lab.topology.pooler
     if pooler is None:
         return
     deadline, redactor = Deadline(10), Redactor()
-    with Chain(reach(lab.direct(), deadline, redactor, "direct"), deadline, 1) as direct:
+    with Sessions(find_route(lab.direct(), deadline, redactor, "direct"), deadline, 1) as direct:
         usual = settings_of(direct.open())
-    with Chain(reach(lab.chain(), deadline, redactor, "chain"), deadline, 99) as chain:
-        pressure = Pressure(chain, {})
+    with Sessions(find_route(lab.chain(), deadline, redactor, "chain"), deadline, 99) as chain:
+        contention = Contention(chain, {})
         if pooler.pool_mode is PoolMode.STATEMENT:
-            pressure.no_blocks = "known"
-        pids = {pressure.add_holder() for _ in range(pooler.default_pool_size)}
+            contention.begin_error = "known"
+        pids = {contention.add_holder() for _ in range(pooler.default_pool_size)}
         assert len(pids) == pooler.default_pool_size
         assert None not in pids
         if pooler.pool_mode is not PoolMode.STATEMENT:
-            for wire in pressure.holders:
+            for wire in contention.holders:
                 assert wire.query("SELECT name, statement FROM pg_prepared_statements") == []
                 assert wire.query("SELECT count(*) FROM pg_class WHERE relpersistence = 't'") == [("0",)]
                 assert settings_of(wire) == usual
-        pressure.release()
+        contention.release()
 
 
 def recognised(lab: Lab, *, also: bool = False, needed: Sequence[str] = ("pool_mode",)) -> Recognition:
-    """Look, and look again while something that is needed could not be forced."""
-    for _ in range(LOOKS):
+    """Recognise the chain, and repeat it while a finding that the test needs is unknown.
+
+    :param also: also give the direct address and the console.
+    :param needed: facts that must have a value.
+    """
+    for _ in range(ATTEMPTS):
         found = recognise(
             lab.chain(), direct=conninfo(lab.direct()) if also else None, console=lab.console() if also else None
         )
-        assert {each.fact for each in found.findings} <= set(FACTS)
-        assert all(each.how for each in found.findings)
-        for each in lab.roles.secrets():
-            assert each not in repr(found)
-        unknown = [found.finding(each) or each for each in needed if not found.value(each)]
+        assert {finding.fact for finding in found.findings} <= set(FACTS)
+        assert all(finding.how for finding in found.findings)
+        for secret in lab.roles.secrets():
+            assert secret not in repr(found)
+        unknown = [found.finding(fact) or fact for fact in needed if not found.value(fact)]
         if not unknown:
             return found
-    pytest.fail(f"{LOOKS} looks did not find {unknown}")
+    pytest.fail(f"{ATTEMPTS} attempts did not find {unknown}")
 
 
 @pytest.mark.parametrize("name", ["direct", "session", "transaction"])
-def test_a_chain_is_recognised_and_nothing_stays_behind(engine: Engine, owner: Owner, name: str) -> None:
-    with standing(engine, owner, load_topologies()[name]) as lab:
+def test_a_chain_is_recognised_and_nothing_is_left_behind(engine: Engine, owner: Owner, name: str) -> None:
+    with started(engine, owner, load_topologies()[name]) as lab:
         pooler = lab.topology.pooler
-        declared = {"server_version": lab.evidence.services[0].version.split()[0], "in_recovery": "no"}
+        declared = {"server_version": lab.evidence.service("postgres").version.split()[0], "in_recovery": "no"}
         if pooler:
             declared |= {
                 "pooler": "yes",
                 "product": "PgBouncer",
-                "version": lab.evidence.services[1].version,
+                "version": lab.evidence.service("pooler").version,
                 "pool_mode": pooler.pool_mode,
                 "pool_size": str(pooler.default_pool_size),
                 "parameter.TimeZone": "kept",
@@ -156,55 +165,57 @@ def test_a_chain_is_recognised_and_nothing_stays_behind(engine: Engine, owner: O
         alone = recognised(lab, needed=list(declared))
         assert contradictions(alone, declared) == ()
         assert alone.is_certain("pool_mode") or name != "transaction"
-        nothing_is_left(lab)
-        helped = recognised(lab, also=True)
-        assert contradictions(helped, {**declared, "direct": "yes", "same_server": "yes"}) == ()
-        assert helped.is_certain("same_server")
-        assert helped.value("direct_authentication") == "scram-sha-256"
+        require_nothing_left(lab)
+        with_direct_address = recognised(lab, also=True)
+        assert contradictions(with_direct_address, {**declared, "direct": "yes", "same_server": "yes"}) == ()
+        assert with_direct_address.is_certain("same_server")
+        assert with_direct_address.value("direct_authentication") == "scram-sha-256"
         if pooler:
-            assert helped.is_certain("pool_mode")
-            assert helped.value("version") == lab.evidence.services[1].version
-        nothing_is_left(lab)
+            assert with_direct_address.is_certain("pool_mode")
+            assert with_direct_address.value("version") == lab.evidence.services[1].version
+        require_nothing_left(lab)
 
 
-def test_prepared_statements_are_found_tracked_or_not(any_engine: Engine, owner: Owner) -> None:
+def test_tracked_and_untracked_prepared_statements_are_distinguished(any_engine: Engine, owner: Owner) -> None:
     from harness.lab.services import knows_prepared_statements
 
-    for most in (0, 50):
-        with standing(any_engine, owner, with_pooler("transaction", max_prepared_statements=most)) as lab:
-            tracks = bool(most) and knows_prepared_statements(lab.evidence.services[1].version)
+    for limit in (0, 50):
+        with started(any_engine, owner, with_pooler("transaction", max_prepared_statements=limit)) as lab:
+            tracks = bool(limit) and knows_prepared_statements(lab.evidence.services[1].version)
             found = recognised(lab)
             assert found.value("prepared_statements") == ("tracked" if tracks else "untracked")
             assert found.is_certain("prepared_statements")
-            nothing_is_left(lab)
+            require_nothing_left(lab)
 
 
-def test_statement_mode_is_recognised_by_its_refusal_of_blocks(any_engine: Engine, owner: Owner) -> None:
+def test_statement_mode_is_recognised_by_refused_transaction_blocks(any_engine: Engine, owner: Owner) -> None:
     topology = with_pooler("transaction", pool_mode=PoolMode.STATEMENT)
-    with standing(any_engine, owner, topology) as lab:
+    with started(any_engine, owner, topology) as lab:
         found = recognised(lab)
         assert found.value("pool_mode") == "statement"
         assert found.is_certain("pool_mode")
         assert found.value("pool_size") == "4"
         assert found.value("parameter.TimeZone") == "kept"
         assert found.value("prepared_statements") in {"tracked", "untracked"}
-        nothing_is_left(lab)
+        require_nothing_left(lab)
 
 
 @pytest.mark.parametrize("mode", [PoolMode.SESSION, PoolMode.TRANSACTION])
-def test_a_pool_of_one_is_not_guessed_about(any_engine: Engine, owner: Owner, mode: PoolMode) -> None:
-    with standing(any_engine, owner, with_pooler("transaction", pool_mode=mode, default_pool_size=1)) as lab:
+def test_the_mode_of_a_pool_of_one_is_not_guessed(any_engine: Engine, owner: Owner, mode: PoolMode) -> None:
+    with started(any_engine, owner, with_pooler("transaction", pool_mode=mode, default_pool_size=1)) as lab:
         found = recognised(lab)
         assert found.value("pool_mode") == mode
         assert found.value("pool_size") in {"1", "at least 1"}
-        # nothing could be moved
+        # a pool of one cannot move a client to another server connection
         assert found.value("parameter.TimeZone") in {"", "honoured"}
-        nothing_is_left(lab)
+        require_nothing_left(lab)
 
 
-def test_a_pool_that_others_hold_ends_at_the_deadline_with_what_was_seen(any_engine: Engine, owner: Owner) -> None:
+def test_recognition_of_an_exhausted_pool_ends_at_the_deadline_with_partial_findings(
+    any_engine: Engine, owner: Owner
+) -> None:
     topology = with_pooler("transaction", default_pool_size=2)
-    with standing(any_engine, owner, topology) as lab:
+    with started(any_engine, owner, topology) as lab:
         with contextlib.ExitStack() as stack:
             for _ in range(2):
                 other = stack.enter_context(connect(lab.chain()))
@@ -221,22 +232,22 @@ def test_a_pool_that_others_hold_ends_at_the_deadline_with_what_was_seen(any_eng
         recognised(lab)
 
 
-def test_a_console_of_another_pooler_counts_for_nothing(any_engine: Engine, owner: Owner) -> None:
+def test_a_console_of_another_pooler_is_ignored(any_engine: Engine, owner: Owner) -> None:
     topologies = load_topologies()
     with (
-        standing(any_engine, owner, topologies["session"]) as lab,
-        standing(any_engine, owner, topologies["transaction"]) as other,
+        started(any_engine, owner, topologies["session"]) as lab,
+        started(any_engine, owner, topologies["transaction"]) as other,
     ):
         found = recognise(lab.chain(), console=other.console())
         assert found.value("pool_mode") in {"session", ""}
         assert found.value("max_client_conn") == ""
         finding = found.finding("max_client_conn")
         assert finding
-        assert "it is another's" in finding.how
+        assert "belongs to another pooler" in finding.how
 
 
-def test_a_limit_of_clients_is_told_and_not_taken_for_the_pool(any_engine: Engine, owner: Owner) -> None:
-    with standing(any_engine, owner, with_pooler("session", max_client_conn=5)) as lab:
+def test_a_limit_of_clients_is_reported_and_not_taken_for_the_pool_size(any_engine: Engine, owner: Owner) -> None:
+    with started(any_engine, owner, with_pooler("session", max_client_conn=5)) as lab:
         found = recognised(lab)
         assert found.value("pool_mode") == "session"
         assert found.value("pool_size").startswith("at least ")
@@ -245,22 +256,25 @@ def test_a_limit_of_clients_is_told_and_not_taken_for_the_pool(any_engine: Engin
         assert "refused" in finding.how
 
 
-def test_an_interruption_while_everything_is_held_leaves_nothing(
+def test_an_interruption_while_connections_are_held_leaves_nothing_behind(
     any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: Pressure) -> None:
+    def interrupt(_: Contention) -> None:
         raise InterruptedRunError("interrupted by SIGINT")
 
-    with standing(any_engine, owner, load_topologies()["transaction"]) as lab:
+    with started(any_engine, owner, load_topologies()["transaction"]) as lab:
         with monkeypatch.context() as patched:
-            patched.setattr(Pressure, "in_pool", interrupt)
+            patched.setattr(Contention, "in_pool", interrupt)
             with pytest.raises(InterruptedRunError):
                 recognise(lab.chain())
-        nothing_is_left(lab)
+        require_nothing_left(lab)
 
 
-def test_libpq_chooses_among_several_hosts(any_engine: Engine, owner: Owner) -> None:
-    with standing(any_engine, owner, load_topologies()["direct"]) as lab:
-        at = lab.direct()
-        dsn = f"host=127.0.0.1,{at.host} port=1,{at.port} user={at.user} password={at.password} dbname={at.dbname}"
+def test_a_connection_string_with_several_hosts_works(any_engine: Engine, owner: Owner) -> None:
+    with started(any_engine, owner, load_topologies()["direct"]) as lab:
+        server = lab.direct()
+        dsn = (
+            f"host=127.0.0.1,{server.host} port=1,{server.port} user={server.user} "
+            f"password={server.password} dbname={server.dbname}"
+        )
         assert recognise(f"{dsn} target_session_attrs=read-write").value("server_version")

@@ -1,4 +1,4 @@
-"""Data in memory that runs out: an error of the harness, never an Issue of what is under test."""
+"""Failures of the harness's own servers, such as full memory, are never an Issue of the subject."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.checks.registry import P0, check
 from harness.checks.workspace import Workspace
 from harness.database import SqlError
 from harness.engine import storage
-from harness.engine.docker import DockerEngine
+from harness.engine.docker_engine import DockerEngine
 from harness.engine.storage import StoragePolicy
 from harness.events import silent
 from harness.lab.lab import stand_up
@@ -41,22 +41,22 @@ def too_much(ctx: CheckContext) -> None:
 
 
 @check("capture.delete", claim="a write succeeds", section=Section.CAPTURE, severity=P0, area="x")
-def too_much_unseen(ctx: CheckContext) -> None:
+def too_much_unhandled(ctx: CheckContext) -> None:
     ctx.owner.run("CREATE TABLE big AS SELECT repeat(md5(n::text), 60) AS text FROM generate_series(1, 400000) AS n")
 
 
-@check("capture.update", claim="a row is there", section=Section.CAPTURE, severity=P0, area="x")
+@check("capture.update", claim="the table has no rows", section=Section.CAPTURE, severity=P0, area="x")
 def little(ctx: CheckContext) -> None:
     ctx.expect("rows", ctx.owner.value("SELECT count(*) FROM public.posts"), equals=0)
 
 
 @check("capture.update", claim="the server answers", section=Section.CAPTURE, severity=P0, area="x")
-def server_goes_away(ctx: CheckContext) -> None:
+def killed_server(ctx: CheckContext) -> None:
     ctx.lab.postgres.kill()
     ctx.expect("an answer", ctx.attempt(lambda: ctx.owner.value("SELECT 1")), equals="done")
 
 
-def when_it_answers(lab: Lab) -> None:
+def wait_until_it_answers(lab: Lab) -> None:
     def probe() -> None:
         try:
             lab.connect_admin().close()
@@ -66,7 +66,7 @@ def when_it_answers(lab: Lab) -> None:
     poll(probe, what="the server to recover", deadline_s=60)
 
 
-def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_that_fill_the_memory_are_not_run_and_the_others_are(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("docker")
     monkeypatch.setattr(storage, "LAB_MIB", _MIB)
     monkeypatch.setattr(storage, "ROOMY_MIB", _MIB)
@@ -78,9 +78,9 @@ def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, mon
         assert lab.evidence.storage == f"in memory, {_MIB} MiB at most"
         workspace = Workspace(lab, reference_target(), catalogue().fixtures)
         found = {}
-        for each in (too_much, too_much_unseen, little):
-            found[each.id] = run_check(each, planned("direct", each.id), topology, workspace)
-            when_it_answers(lab)  # a server that cannot write its log recovers
+        for declared in (too_much, too_much_unhandled, little):
+            found[declared.id] = run_check(declared, planned("direct", declared.id), topology, workspace)
+            wait_until_it_answers(lab)  # a server that cannot write its log recovers
         workspace.close()
     finally:
         lab.close()
@@ -91,16 +91,16 @@ def test_what_fills_the_memory_is_not_run_and_the_rest_goes_on(owner: Owner, mon
     assert found["capture.update"].status is Status.OK
 
 
-def test_a_server_that_is_gone_is_never_an_issue(any_engine: Engine, owner: Owner) -> None:
+def test_a_server_that_ended_is_never_an_issue(any_engine: Engine, owner: Owner) -> None:
     topology = load_topologies()["direct"]
     any_engine.prepare(wanted_by(topology), silent)
     lab = stand_up(any_engine, topology, owner, Redactor())
     try:
         workspace = Workspace(lab, reference_target(), catalogue().fixtures)
-        for gone in (server_goes_away, little):  # the second one meets a server that is gone already
-            result = run_check(gone, planned("direct", gone.id), topology, workspace)
+        for declared in (killed_server, little):  # the server has already ended before the second check
+            result = run_check(declared, planned("direct", declared.id), topology, workspace)
             assert result.status is Status.NOT_RUN, result
-            assert "the service postgres does not run" in result.reason
+            assert "the service postgres is not running" in result.reason
         workspace.close()
     finally:
         lab.close()

@@ -1,4 +1,4 @@
-"""Other audit trails than ours, judged by the same checks in real topologies."""
+"""Audit trails other than the reference layer, judged by the same checks in real topologies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ summary = "mine"
 install = ["mine.sql"]
 tables = ["public.log"]
 [actor]
-setting = "app.who"
+setting = "app.actor"
 value = "id"
 [statements]
 attach = "CREATE TRIGGER t AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.f()"
@@ -38,20 +38,20 @@ def name(any_engine: Engine) -> str:
     return any_engine.name
 
 
-def judged(folder: Path, engine: str, *arguments: str) -> StoredRun:
-    # a test that names a topology names it first
-    named = [] if arguments[0] in load_topologies() else ["direct", "session", "transaction"]
-    done = harness(folder, "verify", *named, *arguments, "--engine", engine)
+def verify(folder: Path, engine: str, *arguments: str) -> StoredRun:
+    """Run `verify` and return its run; without a topology as the first argument, in three of them."""
+    topologies = [] if arguments[0] in load_topologies() else ["direct", "session", "transaction"]
+    done = harness(folder, "verify", *topologies, *arguments, "--engine", engine)
     assert done.returncode == 1, done.stderr
     return read_run(folder / "reports" / "runs" / "latest")
 
 
 def issues(run: StoredRun, topology: str) -> set[str]:
-    return {each.check for each in run.answers() if each.topology == topology and each.status is Status.ISSUE}
+    return {result.check for result in run.answers() if result.target == topology and result.status is Status.ISSUE}
 
 
 def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path, name: str) -> None:
-    run = judged(tmp_path, name, "--audit-target", "plain-trigger", "--suite", "capture")
+    run = verify(tmp_path, name, "--audit-target", "plain-trigger", "--suite", "capture")
     for topology in ("direct", "session", "transaction"):
         found = issues(run, topology)
         assert {
@@ -62,75 +62,79 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path,
         assert (
             not {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"} & found
         )
-    answers = {each.check: each for each in run.answers() if each.topology == "direct"}
-    assert not [each.reason for each in answers.values() if "the check itself broke" in each.reason]
+    answers = {result.check: result for result in run.answers() if result.target == "direct"}
+    assert not [result.reason for result in answers.values() if "the check itself broke" in result.reason]
     assert answers["capture.truncate"].status is Status.NA
     assert answers["capture.truncate"].reason == "the audit target does not claim to record a TRUNCATE"
-    told = (tmp_path / "reports" / "plain-trigger" / "issues.md").read_text()
-    assert told.index("AP-1.forgery.direct") < told.index("AP-1.least-rights.direct")  # P0 before P1
+    report = (tmp_path / "reports" / "plain-trigger" / "issues.md").read_text()
+    assert report.index("AP-1.forgery.direct") < report.index("AP-1.least-rights.direct")  # P0 before P1
     assert not (tmp_path / "reports" / "report.md").exists()
 
 
-def test_a_setting_for_the_session_goes_wrong_where_connections_are_shared(tmp_path: Path, name: str) -> None:
-    run = judged(tmp_path, name, "--audit-target", "session-setting", "--suite", "actor")
+def test_a_session_setting_misattributes_writes_on_shared_connections(tmp_path: Path, name: str) -> None:
+    run = verify(tmp_path, name, "--audit-target", "session-setting", "--suite", "actor")
     shared = {"actor.shared-connection", "actor.after-error", "actor.many-clients"}
     assert shared <= issues(run, "direct")
     assert shared & issues(run, "session") == {"actor.many-clients"}
     assert shared | {"actor.moved-connection"} <= issues(run, "transaction")
     wrong = {
-        each.topology: next(e.observed for e in each.expectations if e.name.startswith("writes attributed"))
-        for each in run.answers()
-        if each.check == "actor.many-clients"
+        result.target: next(
+            expectation.observed
+            for expectation in result.expectations
+            if expectation.name.startswith("writes attributed")
+        )
+        for result in run.answers()
+        if result.check == "actor.many-clients"
     }
     counts = {topology: int(text.partition(" ")[0]) for topology, text in wrong.items()}
     assert 0 < counts["session"] < counts["transaction"]
 
 
 def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) -> None:
-    """Not Threadline's SQL, which we do not ship: something with its names."""
+    """The SQL is not Threadline's, which the project does not ship, but has its names."""
     sql = (TARGETS / "plain-trigger.sql").read_text().replace("audit_row()", "threadline_capture_changes()")
     sql += "CREATE TABLE audit_actions (id uuid, name text, correlation_id text, job_id text); ALTER TABLE audit_transactions ADD action_id uuid;"
     (tmp_path / "own.sql").write_text(sql + "ALTER TABLE audit_changes ADD changed_from jsonb;")
-    run = judged(
+    run = verify(
         tmp_path, name, "direct", "--audit-target", "threadline", "--audit-sql", "own.sql",
         "--check", "capture.insert", "--check", "capture.identifiers", "--check", "actor.local-setting",
     )  # fmt: skip
-    found = {each.check: each for each in run.answers()}
+    found = {result.check: result for result in run.answers()}
     assert found["capture.insert"].status is found["actor.local-setting"].status is Status.OK
-    assert "putting capture on the table" in found["capture.identifiers"].reason
+    assert "attaching the table" in found["capture.identifiers"].reason
     assert found["capture.insert"].reproduce.endswith("--audit-target threadline --audit-sql own.sql")
 
 
 @pytest.mark.parametrize(
-    ("toml", "sql", "said"),
+    ("toml", "sql", "texts"),
     [
         (MINE, SQL + "\n-- a comment\nCREATE TABLE public.log (n int);\n", ("mine.sql:5", "42P07")),
         (MINE, "CREATE TABLE public.log (n integr);\n", ("mine.sql:1", "42704")),
         (MINE, SQL + "-- \0\nSELECT 1;\n", ("mine.sql:3", "NUL")),
-        (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot be run here")),
-        (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "not by psql")),
+        (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot run here")),
+        (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "without psql")),
         (MINE + 'coverage = "SELECT 1, 2"\n', SQL, ("mine.toml:11", "needed schema, table, problem")),
         (MINE + 'age = "SELECT %(age)s::int"\n', SQL, ("mine.toml:11", "22P02")),
-        (MINE.replace("public.log", "public.lgo", 1), SQL, ("mine.toml:4", "there is no table public.lgo")),
-        (MINE.replace("AS actor", "AS actr"), SQL, ("mine.toml:10", "it returns no column actor")),
+        (MINE.replace("public.log", "public.lgo", 1), SQL, ("mine.toml:4", "missing table public.lgo")),
+        (MINE.replace("AS actor", "AS actr"), SQL, ("mine.toml:10", "missing column actor")),
         (MINE.replace("FROM public.log", "FROM public.lgo"), SQL, ("mine.toml:10", "42P01")),
         (MINE.replace("public.f()", "public.g()"), SQL, ("mine.toml:9", "42883", "public.posts")),
         (MINE + 'grant = "GRANT ALL ON public.lgo TO {role}"\n', SQL, ("mine.toml:11", "42P01")),
     ],
 )
 def test_a_mistake_names_file_line_and_sqlstate(
-    tmp_path: Path, name: str, toml: str, sql: str, said: tuple[str, ...]
+    tmp_path: Path, name: str, toml: str, sql: str, texts: tuple[str, ...]
 ) -> None:
     (tmp_path / "mine.toml").write_text(toml)
     (tmp_path / "mine.sql").write_text(sql)
     done = harness(tmp_path, "verify", "direct", "--engine", name, "--audit-target", "mine.toml", "--suite", "capture")
     assert done.returncode == 3
-    for each in said:
-        assert each in done.stderr
+    for text in texts:
+        assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_prove_breaks_only_what_it_knows(tmp_path: Path) -> None:
+def test_prove_refuses_other_targets_than_the_reference(tmp_path: Path) -> None:
     done = harness(tmp_path, "prove", "--audit-target", "plain-trigger")
     assert done.returncode == 2
     assert "prove breaks the reference layer" in done.stderr

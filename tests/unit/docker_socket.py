@@ -1,4 +1,4 @@
-"""A Docker engine that answers what bootstrap asks before anything is installed."""
+"""A fake Docker engine that answers the requests of bootstrap, before packages are installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path)
-        self.server.asked.append(path)
+        self.server.requests.append(path)
         kind, _, rest = path.removeprefix("/").partition("/")
         reference = rest.removesuffix("/json")
         known = {"images": self.server.cached, "distribution": self.server.pullable}
@@ -40,7 +40,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path: Path, cached: Callable[[str], bool], pullable: Callable[[str], bool]) -> None:
         super().__init__(str(path), _Answers)
-        self.cached, self.pullable, self.asked = cached, pullable, list[str]()
+        self.cached, self.pullable, self.requests = cached, pullable, list[str]()
 
     def get_request(self) -> tuple[Any, Any]:
         request, _ = super().get_request()
@@ -51,14 +51,16 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def docker_socket(cached: Callable[[str], bool], pullable: Callable[[str], bool]) -> Iterator[tuple[Path, list[str]]]:
     """Serve until the end of the block.
 
-    :returns: where it listens, and every path that it was asked for.
+    :param cached: whether the engine has an image, by its reference.
+    :param pullable: whether the engine can pull an image, by its reference.
+    :returns: the path of the socket, and the path of every request.
     """
-    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # the path of a socket may have a hundred characters
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # short, because the path of a socket is limited to about a hundred characters
     server = _Server(folder / "docker.sock", cached, pullable)
     serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()
     try:
-        yield folder / "docker.sock", server.asked
+        yield folder / "docker.sock", server.requests
     finally:
         server.shutdown()
         serving.join()

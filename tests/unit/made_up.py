@@ -1,4 +1,4 @@
-"""Evidence that is made up, for tests of what is done with it."""
+"""Made-up evidence for tests of the store and the report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STORAGE = "in memory, 1024 MiB at most"
 def planned(topology: str, check: str) -> PlannedCheck:
     section = Section(check.partition(".")[0])
     return PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check,
         claim=f"the claim of {check}",
         section=section,
@@ -104,7 +104,7 @@ def result(topology: str, check: str, status: Status = Status.OK, reason: str = 
     row = planned(topology, check)
     held = status is not Status.ISSUE
     return Result(
-        topology=topology,
+        target=topology,
         check=check,
         status=status,
         reason=reason,
@@ -117,7 +117,7 @@ def result(topology: str, check: str, status: Status = Status.OK, reason: str = 
 
 
 def mixed() -> list[Result]:
-    """One of every kind of answer."""
+    """Return a result of every kind."""
     accepted = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
     return [
         result("direct", "capture.insert"),
@@ -141,7 +141,7 @@ def store_run(
     redact: Callable[[str], str] | None = None,
 ) -> StoredRun:
     store = RunStore(folder, written or record(), redact or Redactor())
-    for each in results:
-        store.append(each)
+    for result in results:
+        store.append(result)
     store.close()
     return read_run(store.folder)

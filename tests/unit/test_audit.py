@@ -1,4 +1,4 @@
-"""The library of the reference layer, where it needs no server."""
+"""The library of the reference layer: the parts that need no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.audit.actor import Actor, ActorError
 from harness.audit.coverage import TableCoverage, differences, violations
-from harness.audit.export import _Csv, _Json, _Ndjson, guard, unguard  # the writers, without a server behind them
+from harness.audit.export import _Csv, _Json, _Ndjson, guard, unguard  # the writers, tested without a server
 from harness.audit.job import actor_from_args, context_from_args, job_args
 from harness.audit.reading import AuditedChange, Filter, FilterError, diff, read_change
 from harness.audit.retention import Policy, RetentionError
@@ -28,8 +28,8 @@ IDS = st.text(min_size=1).filter(str.strip)
 # --- actors and jobs ------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from([each for each in Actor.TYPES if each != "anonymous"]), IDS)
-def test_an_actor_comes_back_from_its_map_and_its_setting(kind: str, identity: str) -> None:
+@given(st.sampled_from([kind for kind in Actor.TYPES if kind != "anonymous"]), IDS)
+def test_an_actor_survives_its_map_and_its_setting(kind: str, identity: str) -> None:
     actor = Actor(kind, identity)
     assert Actor.from_map(actor.reference) == Actor.from_map(json.loads(actor.setting)) == actor
 
@@ -54,7 +54,7 @@ def test_an_anonymous_actor_has_no_id() -> None:
         (None, "invalid_actor_ref_map"),
     ],
 )
-def test_what_is_no_actor_says_why(given_map: object, tag: str) -> None:
+def test_an_invalid_actor_is_refused_with_its_tag(given_map: object, tag: str) -> None:
     with pytest.raises(ActorError) as caught:
         Actor.from_map(given_map)
     assert caught.value.tag == tag
@@ -70,13 +70,13 @@ def test_job_arguments_survive_a_queue() -> None:
 
 
 @pytest.mark.parametrize("args", [{}, {"actor_ref": None}, {"actor_ref": "ada"}])
-def test_a_job_without_an_actor_says_so(args: dict[str, Any]) -> None:
+def test_a_job_without_an_actor_is_refused(args: dict[str, Any]) -> None:
     with pytest.raises(ActorError, match=r"job_args\(\)") as caught:
         actor_from_args(args)
     assert caught.value.tag == "missing_actor_ref"
 
 
-def test_an_unknown_extra_of_a_job_is_refused() -> None:
+def test_an_unknown_name_in_a_job_context_is_refused() -> None:
     with pytest.raises(TypeError, match="corelation_id"):
         context_from_args({}, corelation_id="c")
 
@@ -105,7 +105,7 @@ def test_a_policy_has_one_window() -> None:
         {"keep_days": 1, "delete_empty_transactions": None},
     ],
 )
-def test_a_policy_that_is_none_says_retention(given_policy: dict[str, Any]) -> None:
+def test_an_invalid_policy_is_refused(given_policy: dict[str, Any]) -> None:
     with pytest.raises(RetentionError, match="retention: "):
         Policy(**given_policy)
 
@@ -117,11 +117,11 @@ def table(name: str, problem: str | None = None) -> TableCoverage:
     return TableCoverage(table_schema="public", table_name=name, problem=problem)
 
 
-def test_violations_are_of_expected_tables_only_and_the_missing_come_first() -> None:
-    found = [table("a"), table("b", "no capture"), table("c", "no capture")]
-    assert violations(found, ["a"]) == []
-    wrong = violations(found, ["b", "z", "a", "public.b", "other.a"])
-    assert [(each.kind, each.name) for each in wrong] == [
+def test_violations_concern_expected_tables_only_with_missing_ones_first() -> None:
+    tables = [table("a"), table("b", "no capture"), table("c", "no capture")]
+    assert violations(tables, ["a"]) == []
+    broken = violations(tables, ["b", "z", "a", "public.b", "other.a"])
+    assert [(violation.kind, violation.name) for violation in broken] == [
         ("missing", "other.a"),
         ("missing", "public.z"),
         ("uncovered", "public.b"),
@@ -129,12 +129,12 @@ def test_violations_are_of_expected_tables_only_and_the_missing_come_first() -> 
 
 
 @pytest.mark.parametrize("expected", [[], [""], ["a", " "]])
-def test_expecting_nothing_is_refused(expected: list[str]) -> None:
+def test_a_policy_without_tables_is_refused(expected: list[str]) -> None:
     with pytest.raises(ValueError, match="expected tables"):
         violations([table("a")], expected)
 
 
-def test_differences_name_both_sides() -> None:
+def test_differences_name_both_environments() -> None:
     assert differences({"t": "1"}, {"t": "1"}) == []
     assert differences({"t": "1", "u": "1"}, {"t": "2", "v": "1"}, ("staging", "production")) == [
         "t: staging has 1, production has 2",
@@ -147,27 +147,27 @@ def test_differences_name_both_sides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_filter", "said"),
+    ("given_filter", "message"),
     [
         ({"tabel": "x"}, "did you mean table"),
         ({"tabel": "x", "actor": None}, "tabel"),
         ({"table": None}, "leave the key out"),
-        ({"table": ""}, "nothing to look for"),
+        ({"table": ""}, "needed a text that is not blank"),
         ({"correlation_id": None}, "leave the key out"),
-        ({"correlation_id": " "}, "nothing to look for"),
+        ({"correlation_id": " "}, "needed a text that is not blank"),
         ({"correlation_id": "ü" * 129}, "256 bytes"),
-        ({"correlation_id": 7}, "nothing to look for"),
+        ({"correlation_id": 7}, "needed a text that is not blank"),
         ({"captured_from": datetime(2026, 1, 1)}, "with a zone"),  # noqa: DTZ001 -- that is the mistake
         ({"captured_to": "2026-01-01"}, "with a zone"),
         ({"actor": {"type": "user", "id": "1"}}, "needed an Actor"),
     ],
 )
-def test_a_filter_that_finds_nothing_is_refused(given_filter: dict[str, Any], said: str) -> None:
-    with pytest.raises(FilterError, match=said):
+def test_an_invalid_filter_is_refused(given_filter: dict[str, Any], message: str) -> None:
+    with pytest.raises(FilterError, match=message):
         Filter.from_map(given_filter)
 
 
-def test_a_filter_restricts_by_what_it_names() -> None:
+def test_a_filter_restricts_by_its_fields() -> None:
     assert Filter().conditions() == ([], {})
     names, values = Filter(table="Shop.Order.Items", correlation_id=" c ").conditions()
     assert names == ["table_name", "table_schema", "correlation_id"]
@@ -195,27 +195,27 @@ def change(op: str = "update", **more: Any) -> AuditedChange:
     return AuditedChange(**(given_change | more))
 
 
-def test_a_difference_tells_what_is_known_and_what_is_not() -> None:
-    told = diff(change(changed_fields=["b", "a"], changed_from={"a": "w"}))
-    assert told["before_values"] == "sparse"
-    assert told["field_changes"] == [
+def test_a_diff_marks_known_and_omitted_prior_values() -> None:
+    result = diff(change(changed_fields=["b", "a"], changed_from={"a": "w"}))
+    assert result["before_values"] == "sparse"
+    assert result["field_changes"] == [
         {"name": "a", "after": "x", "before": "w"},
         {"name": "b", "after": 2, "prior_state": "omitted"},
     ]
-    told = diff(change(changed_fields=["a"]))
-    assert (told["before_values"], told["field_changes"]) == ("none", [{"name": "a", "after": "x"}])
-    assert (told["schema_version"], told["op"]) == (1, "UPDATE")
+    result = diff(change(changed_fields=["a"]))
+    assert (result["before_values"], result["field_changes"]) == ("none", [{"name": "a", "after": "x"}])
+    assert (result["schema_version"], result["op"]) == (1, "UPDATE")
 
 
-def test_inserts_and_deletes_have_no_differences_unless_asked() -> None:
+def test_inserts_and_deletes_have_no_field_changes_by_default() -> None:
     assert diff(change("insert"))["field_changes"] == []
     assert diff(change("delete", data_after=None))["field_changes"] == []
-    told = diff(change("insert"), expand_inserts=True)["field_changes"]
-    assert [each["name"] for each in told] == ["a", "b", "id"]
-    assert {each["op"] for each in told} == {"set"}
+    fields = diff(change("insert"), expand_inserts=True)["field_changes"]
+    assert [field["name"] for field in fields] == ["a", "b", "id"]
+    assert {field["op"] for field in fields} == {"set"}
 
 
-def test_an_unknown_operation_has_no_difference() -> None:
+def test_an_unknown_operation_is_refused_by_diff() -> None:
     with pytest.raises(ValueError, match="'upsert'"):
         diff(change("upsert"))
 
@@ -230,19 +230,19 @@ def test_numbers_of_the_trail_are_exact() -> None:
 
 
 @given(st.text())
-def test_a_guarded_cell_comes_back_and_is_no_formula(cell: str) -> None:
+def test_a_guarded_cell_is_not_a_formula_and_can_be_restored(cell: str) -> None:
     assert unguard(guard(cell)) == cell
     assert not guard(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
-# a text of PostgreSQL holds no NUL and no lone surrogate
+# a PostgreSQL text contains neither NUL nor a lone surrogate
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @given(TEXTS, TEXTS, st.dictionaries(TEXTS, TEXTS | st.none() | st.integers() | st.lists(TEXTS)))
-def test_what_is_written_comes_back(name: str, correlation: str, image: dict[str, Any]) -> None:
-    told = json.dumps(image)
-    row = ("c", "t", "public", name, '{"id": 1}', "insert", told, [name], None, NOW, NOW, None, None, "a", correlation)
+def test_exported_rows_can_be_read_back(name: str, correlation: str, image: dict[str, Any]) -> None:
+    text = json.dumps(image)
+    row = ("c", "t", "public", name, '{"id": 1}', "insert", text, [name], None, NOW, NOW, None, None, "a", correlation)
     sink = io.StringIO(newline="")
     _Csv(sink, action_metadata=True).write(row)
     [cells] = list(csv.reader(io.StringIO(sink.getvalue(), newline=""), strict=True))
@@ -259,16 +259,18 @@ def test_what_is_written_comes_back(name: str, correlation: str, image: dict[str
 # --- telemetry --------------------------------------------------------------------------------------------------
 
 
-def test_a_listener_that_raises_breaks_neither_the_work_nor_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    to, heard = Telemetry(), list[Event]()
+def test_an_exception_in_a_listener_affects_neither_the_work_nor_other_listeners(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    to, events = Telemetry(), list[Event]()
 
-    def wrong(_event: object) -> None:
+    def failing_listener(_event: object) -> None:
         raise RuntimeError("no")
 
-    to.attach(wrong)
-    end = to.attach(heard.append)
+    to.attach(failing_listener)
+    detach = to.attach(events.append)
     to.emit("threadline.health.checked", covered=1)
-    end()
+    detach()
     to.emit("threadline.health.checked", covered=2)
-    assert [each.measurements for each in heard] == [{"covered": 1}]
+    assert [event.measurements for event in events] == [{"covered": 1}]
     assert "a telemetry listener failed at threadline.health.checked" in caplog.text

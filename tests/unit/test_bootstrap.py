@@ -1,4 +1,4 @@
-"""What bootstrap decides: which engine, what is installed for it, and one clear sentence where it can do nothing."""
+"""The decisions of bootstrap: the engine, the packages that it needs, and one clear sentence when neither is possible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def machine(folder: Path, *programs: str) -> dict[str, str]:
-    """Return the environment of a machine that has these programs and nothing else."""
+    """Return the environment variables of a machine with these programs only."""
     for name in programs:
-        # the interpreter itself: on PATH there may be a shim that needs more than itself
+        # the interpreter itself: the one on PATH may be a shim that needs other programs
         found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
         assert found
         (folder / name).symlink_to(found)
@@ -57,7 +57,7 @@ def test_without_python_it_says_so_and_exits_3(tmp_path: Path, checkout: Path) -
     done = bootstrap(machine(tmp_path / "bin", "dirname", "mktemp", "rm", "id", "tail", "sed"), checkout, "report")
     assert done.returncode == 3
     assert (
-        done.stderr.strip().splitlines()[-1] == "bootstrap: Python 3.11 or newer is needed, and none was found on PATH"
+        done.stderr.strip().splitlines()[-1] == "bootstrap: Python 3.11 or newer is required; none was found on PATH"
     )
 
 
@@ -72,7 +72,7 @@ def test_without_a_package_index_it_says_so_and_exits_3(tmp_path: Path, checkout
     }
     done = bootstrap(environment, checkout, "report")
     assert done.returncode == 3
-    assert "nox could not be installed with pip" in done.stderr.strip().splitlines()[-1]
+    assert "cannot install nox with pip" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
@@ -82,9 +82,9 @@ _PROGRAMS = ("cat", "dirname", "env", "grep", "ls", "mktemp", "python3", "rm", "
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    """What a machine has, as far as bootstrap looks."""
+    """The parts of a machine that bootstrap inspects."""
 
-    #: whether a Docker engine answers, and whether its images are cached, can be pulled, or neither
+    #: silent: no Docker engine answers; cached, pullable or empty: the state of its images
     docker: str = "silent"
     postgres: bool = False
     pgbouncer: bool = False
@@ -94,8 +94,8 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 class Outcome(Struct, frozen=True, kw_only=True):
     code: int
-    said: str
-    #: what nox ran with last: HARNESS_ENGINE and its arguments
+    messages: str
+    #: HARNESS_ENGINE and the arguments of the last nox
     nox: str
     #: the packages of each installation
     packages: list[str]
@@ -117,7 +117,7 @@ def script(path: Path, text: str) -> None:
 
 
 def decided(folder: Path, checkout: Path, has: Machine, *arguments: str, **variables: str) -> Outcome:
-    """Run bootstrap on a made-up machine, where nox and apt-get only write down what they were asked."""
+    """Run bootstrap on a simulated machine, where nox and apt-get only log their arguments."""
     programs = folder / "bin"
     programs.mkdir()
     environment = machine(programs, *_PROGRAMS) | variables
@@ -158,24 +158,24 @@ def decided(folder: Path, checkout: Path, has: Machine, *arguments: str, **varia
     installed = (folder / "apt.log").read_text().splitlines() if (folder / "apt.log").exists() else []
     return Outcome(
         code=done.returncode,
-        said=done.stderr,
+        messages=done.stderr,
         nox=runs[-1] if runs else "",
         packages=[line.rpartition("=120 ")[2] for line in installed if line.startswith("install")],
     )
 
 
 DECISIONS = {
-    "no Docker: PgBouncer is installed, and PostgreSQL comes from the wheel": (
+    "no Docker: PgBouncer is installed, PostgreSQL comes from the wheel": (
         Machine(), ["report"], {}, "native: --session report", ["pgbouncer"], "no Docker engine answers",
     ),
-    "no Docker, and PgBouncer is there": (
+    "no Docker, PgBouncer is present": (
         Machine(pgbouncer=True), ["report"], {}, "native: --session report", [], "PostgreSQL 18 from a wheel",
     ),
-    "no Docker, and both are there": (
+    "no Docker, PostgreSQL and PgBouncer are present": (
         Machine(pgbouncer=True, postgres=True), ["topology-session"], {}, "native: --session topology-session", [],
         "this machine's PostgreSQL",
     ),
-    "no Docker, and no pooler is needed": (
+    "no Docker, and the topology has no pooler": (
         Machine(root=False), ["topology-direct"], {}, "native: --session topology-direct", [], "-- --engine docker",
     ),
     "Docker has the images": (
@@ -186,61 +186,61 @@ DECISIONS = {
     ),
     "Docker would have to build the images": (
         Machine(docker="empty"), ["report"], {}, "native: --session report", ["pgbouncer"],
-        "the image postgres:17 is neither cached nor can it be pulled, and building images takes minutes",
+        "the image postgres:17 is not cached and cannot be pulled, and building images takes minutes",
     ),
-    "Docker was asked for by an argument": (
+    "an argument names Docker": (
         Machine(docker="empty"), ["report", "--", "--engine", "docker"], {},
         "unset: --session report -- --engine docker", [], "",
     ),
-    "Docker was asked for by an argument in one word": (
+    "an argument names Docker, in one word": (
         Machine(docker="empty"), ["report", "--", "--engine=docker"], {},
         "unset: --session report -- --engine=docker", [], "",
     ),
-    "Docker was asked for by the environment": (
+    "the environment names Docker": (
         Machine(docker="empty"), ["report"], {"HARNESS_ENGINE": "docker"}, "docker: --session report", [], "",
     ),
-    "an argument wins over the environment": (
+    "an argument overrides the environment": (
         Machine(docker="cached"), ["report", "--", "--engine", "native"], {"HARNESS_ENGINE": "docker"},
         "native: --session report -- --engine native", ["pgbouncer"], "",
     ),
-    "native was asked for": (
+    "the environment names the native engine": (
         Machine(docker="cached"), ["topology-session"], {"HARNESS_ENGINE": "native"},
         "native: --session topology-session", ["pgbouncer"], "",
     ),
-    "native was asked for, for a session that is not fast by itself": (
+    "the environment names the native engine, for a session that otherwise prefers Docker": (
         Machine(docker="cached", pgbouncer=True), ["prove"], {"HARNESS_ENGINE": "native"},
         "native: --session prove", [], "",
     ),
-    "auto was asked for by an argument, which the environment would not change": (
+    "an argument names auto, which HARNESS_ENGINE cannot override": (
         Machine(pgbouncer=True), ["report", "--", "--engine", "auto"], {},
         "native: --session report -- --engine auto --engine native", [], "no Docker engine answers",
     ),
-    "images were named": (
+    "an argument names images": (
         Machine(docker="empty"), ["report", "--", "--image-prefix", "mirror/"], {},
         "unset: --session report -- --image-prefix mirror/", [], "",
     ),
-    "evidence of other machines is put together": (
+    "the report merges evidence of other machines": (
         Machine(root=False), ["report", "--", "--from", "runs"], {}, "unset: --session report -- --from runs", [], "",
     ),
-    "proving goes on with what is installed": (
+    "prove uses the installed servers": (
         Machine(root=False, postgres=True, pgbouncer=True), ["prove"], {}, "unset: --session prove", [],
-        "Docker does not answer and cannot be installed here; the native engine serves",
+        "Docker does not answer, and cannot be installed here; the native engine is used",
     ),
-    "no engine is needed": (
+    "the sessions need no engine": (
         Machine(root=False), ["lint", "types"], {}, "unset: --session lint types", [], "",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
-def test_it_takes_the_fastest_way_to_evidence(decision: str, tmp_path: Path, checkout: Path) -> None:
-    has, arguments, variables, nox, packages, said = DECISIONS[decision]
+def test_the_engine_is_the_one_that_produces_evidence_sooner(decision: str, tmp_path: Path, checkout: Path) -> None:
+    has, arguments, variables, nox, packages, message = DECISIONS[decision]
     outcome = decided(tmp_path, checkout, has, *arguments, **variables)
-    assert outcome.code == 0, outcome.said
+    assert outcome.code == 0, outcome.messages
     assert outcome.nox == nox
     assert outcome.packages == packages
-    assert said in outcome.said
-    assert ("the native engine runs" in outcome.said) == ("-- --engine docker, which takes" in outcome.said)
+    assert message in outcome.messages
+    assert ("the native engine runs" in outcome.messages) == ("-- --engine docker, which takes" in outcome.messages)
 
 
 def test_the_project_file_names_the_engine(tmp_path: Path, checkout: Path) -> None:
@@ -250,26 +250,26 @@ def test_the_project_file_names_the_engine(tmp_path: Path, checkout: Path) -> No
 
 
 IMPOSSIBLE = {
-    "PgBouncer is missing, and there is no root": (
-        Machine(root=False), ["report"], {}, "the native engine needs pgbouncer",
+    "PgBouncer is missing, and the user is not root": (
+        Machine(root=False), ["report"], {}, "the native engine requires pgbouncer",
     ),
-    "PgBouncer cannot be installed": (Machine(apt=False), ["report"], {}, "PgBouncer could not be installed"),
-    "Docker was asked for and is missing": (
+    "PgBouncer cannot be installed": (Machine(apt=False), ["report"], {}, "cannot install PgBouncer"),
+    "the environment names Docker, which is missing": (
         Machine(root=False, postgres=True, pgbouncer=True), ["report"], {"HARNESS_ENGINE": "docker"},
-        "Docker was asked for and does not answer",
+        "Docker was requested, but does not answer",
     ),
-    "an engine that does not answer was named": (
+    "DOCKER_HOST names an engine that does not answer": (
         Machine(pgbouncer=True), ["prove"], {"DOCKER_HOST": "unix:///gone", "HARNESS_ENGINE": "docker"},
-        "Docker was asked for and does not answer",
+        "Docker was requested, but does not answer",
     ),
-    "nothing is there to prove with": (Machine(root=False), ["prove"], {}, "nothing can run the servers"),
+    "prove finds no engine": (Machine(root=False), ["prove"], {}, "no engine can run the servers"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_where_it_can_do_nothing_it_says_so_and_exits_3(case: str, tmp_path: Path, checkout: Path) -> None:
-    has, arguments, variables, said = IMPOSSIBLE[case]
+def test_an_impossible_step_is_one_sentence_and_exit_3(case: str, tmp_path: Path, checkout: Path) -> None:
+    has, arguments, variables, message = IMPOSSIBLE[case]
     outcome = decided(tmp_path, checkout, has, *arguments, **variables)
     assert outcome.code == 3
     assert outcome.nox == ""
-    assert said in outcome.said.strip().splitlines()[-1]
+    assert message in outcome.messages.strip().splitlines()[-1]

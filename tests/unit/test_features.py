@@ -34,7 +34,7 @@ def row(
 ) -> Row:
     reproduce = f"nox -s topology-{topology} -- --check {check}"
     planned = PlannedCheck(
-        topology=topology,
+        target=topology,
         check=check,
         claim="c",
         section=Section.POOLING,
@@ -49,7 +49,7 @@ def row(
         else None
     )
     result = Result(
-        topology=topology,
+        target=topology,
         check=check,
         status=status,
         reason="" if status is Status.OK else "why",
@@ -88,9 +88,9 @@ MIXED = evidence(
 )
 
 
-def test_features_are_down_and_topologies_across() -> None:
+def test_a_feature_is_a_row_and_a_topology_is_a_column() -> None:
     (group,) = feature_map(MIXED)
-    texts = {(each.check, name): cell.text for each in group.rows for name, cell in each.cells.items()}
+    texts = {(feature.check, name): cell.text for feature in group.rows for name, cell in feature.cells.items()}
     assert texts == {
         ("pooling.a", "direct"): "works",
         ("pooling.a", "transaction"): "leaks",
@@ -98,50 +98,50 @@ def test_features_are_down_and_topologies_across() -> None:
         ("pooling.b", "direct"): "Not run",
         ("pooling.c", "transaction"): "leaks",
     }
-    marks = {each.check: each.cells["transaction"].mark for each in group.rows}
+    marks = {feature.check: feature.cells["transaction"].mark for feature in group.rows}
     assert marks == {"pooling.a": "", "pooling.b": "Issue", "pooling.c": "known Issue"}
 
 
-def test_what_was_not_run_has_no_outcome_even_if_one_was_seen() -> None:
+def test_not_run_has_no_outcome_even_if_one_was_observed() -> None:
     (group,) = feature_map(evidence(row("direct", "pooling.a", WORKS, Status.NOT_RUN)))
     cell = group.rows[0].cells["direct"]
     assert (cell.text, cell.tone) == ("Not run", "")
 
 
-def test_drivers_are_counted() -> None:
+def test_errors_and_wrong_results_of_a_driver_are_counted() -> None:
     (driver,) = driver_table(MIXED)
     assert driver.cells["transaction"].text == "9 errors (26000, 42P05), 3 wrong of 1440"
     assert driver.cells["direct"].text == "Not run"
     assert driver.settings == "s"
 
 
-def test_evidence_of_another_version_still_has_its_outcome() -> None:
+def test_a_driver_without_counts_shows_its_outcome() -> None:
     (driver,) = driver_table(evidence(row("direct", "drivers.x", WORKS, area="drivers", facts={"errors": "nine"})))
     assert driver.cells["direct"].text == "works"
 
 
-def test_a_known_defect_does_not_fail_the_run_and_still_shows(tmp_path: Path) -> None:
+def test_a_known_defect_is_a_known_issue(tmp_path: Path) -> None:
     report = build_report(MIXED, tmp_path)
-    issues = {each.check: each for each in report.issues}
+    issues = {issue.check: issue for issue in report.issues}
     assert issues["pooling.c"].link == "https://example.org/1"
     assert issues["pooling.b"].link == ""
-    assert issues["pooling.b"].severity is Severity.P0  # as what was seen asks for, not as planned
+    assert issues["pooling.b"].severity is Severity.P0  # of the result, not of the plan
     assert report.counts["transaction"].known == 1
 
 
-def test_every_cell_leads_to_its_row(tmp_path: Path) -> None:
+def test_every_cell_links_to_its_row(tmp_path: Path) -> None:
     render(build_report(MIXED, tmp_path), tmp_path)
     page, matrix = (tmp_path / "report.html").read_text(), (tmp_path / "matrix.md").read_text()
     for group in feature_map(MIXED):
-        for each in group.rows:
-            for cell in each.cells.values():
+        for feature in group.rows:
+            for cell in feature.cells.values():
                 assert f'href="#{cell.anchor}"' in page
                 assert f'id="{cell.anchor}"' in page
                 assert f'<a id="{cell.anchor}"></a>' in matrix
     assert "[leaks](matrix.md#transaction.pooling.a)" in (tmp_path / "feature-map.md").read_text()
 
 
-def test_hostile_names_make_no_markup(tmp_path: Path) -> None:
+def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     bad = row('"><script>x</script>', "pooling.a", LEAKS)
     bad = replace(bad, planned=replace(bad.planned, feature="<img src=x> | [a](javascript:b)"))
     render(build_report(evidence(bad), tmp_path), tmp_path)

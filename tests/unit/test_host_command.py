@@ -1,3 +1,5 @@
+"""Running a command: its exit code, its output, its environment variables, and ending it with its children."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ import pytest
 
 from harness.database import Endpoint
 from harness.errors import UsageError
-from harness.host.command import Ended, run, url, variables
+from harness.host.command import CommandResult, run, url, variables
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
 
 CHAIN = Endpoint(host="127.0.0.1", port=6432, user="owner", password="p@ss/w:rd%", dbname="shop")
 DIRECT = Endpoint(host="127.0.0.1", port=5432, user="owner", password="p@ss/w:rd%", dbname="shop")
-#: says that it is there, ignores being asked to end, and waits
+#: writes its pid to a file, ignores SIGTERM, and waits
 STUBBORN = """
 import os, pathlib, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 signal.pause()
 """
-#: starts a stubborn one, waits until it is there, then does what it is told
+#: starts a stubborn process, waits for its pid, and then runs the code appended to it
 PARENT = """
 import pathlib, subprocess, sys, time
 at = pathlib.Path(sys.argv[1])
@@ -39,7 +41,7 @@ while not (at.exists() and at.read_text()):
 
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ignores being asked is waited for; here not as long as somebody's test suite may need to put away."""
+    """Shorten the time between SIGTERM and SIGKILL, which lets a real test suite clean up."""
     monkeypatch.setattr("harness.host.command._GRACE_S", 0.5)
 
 
@@ -47,7 +49,7 @@ def never() -> bool:
     return False
 
 
-def unheard(_line: str) -> None:
+def ignore(_line: str) -> None:
     pass
 
 
@@ -57,9 +59,9 @@ def python(
     folder: Path = Path("/"),
     given: Mapping[str, str] | None = None,
     deadline_s: float = 60.0,
-    say: Callable[[str], None] = unheard,
+    say: Callable[[str], None] = ignore,
     stopped: Callable[[], bool] = never,
-) -> Ended:
+) -> CommandResult:
     return run(
         [sys.executable, "-c", program, *arguments],
         folder=folder,
@@ -72,15 +74,15 @@ def python(
 
 def pid_in(path: Path) -> int:
     def probe() -> int:
-        if not (path.exists() and (told := path.read_text())):
-            raise NotYet("nobody wrote it")
-        return int(told)
+        if not (path.exists() and (text := path.read_text())):
+            raise NotYet("the file is empty")
+        return int(text)
 
-    return poll(probe, what="the process to say who it is", deadline_s=20)
+    return poll(probe, what="the process to write its pid", deadline_s=20)
 
 
 def wait_gone(pid: int) -> None:
-    """Wait until a process is not there, or is but a name that nobody has asked about."""
+    """Wait until a process has ended. A zombie counts: its parent has not read its exit code yet."""
 
     def probe() -> None:
         try:
@@ -88,12 +90,12 @@ def wait_gone(pid: int) -> None:
         except (FileNotFoundError, ProcessLookupError):
             return
         if state != "Z":
-            raise NotYet(f"it is there, in state {state}")
+            raise NotYet(f"it runs, in state {state}")
 
     poll(probe, what=f"process {pid} to be gone", deadline_s=10)
 
 
-# --- how it ends --------------------------------------------------------------------------------------------
+# --- exit code and output -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 127, 255])
@@ -103,13 +105,13 @@ def test_the_exit_code_is_that_of_the_command(code: int) -> None:
     assert 0 <= ended.seconds < 60
 
 
-def test_a_command_that_is_ended_by_a_signal_has_not_succeeded() -> None:
+def test_a_signal_gives_a_negative_exit_code() -> None:
     ended = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert (ended.exit_code, ended.reason) == (-9, "")
 
 
-def test_what_it_says_comes_in_its_order_from_both_streams() -> None:
-    heard: list[str] = []
+def test_stdout_and_stderr_arrive_in_order() -> None:
+    lines: list[str] = []
     program = """
 import sys
 for n in range(50):
@@ -117,62 +119,62 @@ for n in range(50):
     print(f"err {n}", file=sys.stderr, flush=True)
 print("no end of line", end="")
 """
-    ended = python(program, say=heard.append)
-    lines = [f"{stream} {n}\n" for n in range(50) for stream in ("out", "err")]
-    assert heard == [*lines, "no end of line"]
-    assert ended.output == "".join(heard)
+    ended = python(program, say=lines.append)
+    expected = [f"{stream} {n}\n" for n in range(50) for stream in ("out", "err")]
+    assert lines == [*expected, "no end of line"]
+    assert ended.output == "".join(lines)
 
 
-def test_what_is_no_text_is_said_all_the_same() -> None:
+def test_output_that_is_not_text_is_kept() -> None:
     ended = python(r"import sys; sys.stdout.buffer.write(b'\xff\xfe\x00 whole \x80\n' + bytes(range(256)))")
     assert ended.exit_code == 0
     assert " whole " in ended.output
-    ended.output.encode()  # it can be kept
+    ended.output.encode()  # can be stored as UTF-8
 
 
-def test_much_output_is_heard_whole_and_its_end_is_kept() -> None:
-    heard: list[str] = []
-    ended = python("for n in range(100_000): print(n)", say=heard.append)
+def test_every_line_is_reported_and_the_last_ones_are_kept() -> None:
+    lines: list[str] = []
+    ended = python("for n in range(100_000): print(n)", say=lines.append)
     assert ended.exit_code == 0
-    assert len(heard) == 100_000
+    assert len(lines) == 100_000
     assert ended.output.splitlines() == [str(n) for n in range(98_000, 100_000)]
 
 
-def test_there_is_nothing_to_read_from() -> None:
+def test_stdin_is_empty() -> None:
     assert python("import sys; print(repr(sys.stdin.read()))").output == "''\n"
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), UnicodeEncodeError("ascii", "é", 0, 1, "no")])
-def test_a_listener_that_has_gone_does_not_hold_the_command_up(error: Exception) -> None:
-    """As when its output goes into a pager that is left, or to a terminal that has no such character."""
+def test_a_failing_listener_does_not_block_the_command(error: Exception) -> None:
+    """For example a pager that the user left, or a terminal that cannot show a character."""
 
-    def leaves(_line: str) -> None:
+    def fail(_line: str) -> None:
         raise error
 
-    ended = python("for n in range(100_000): print(n)", say=leaves, deadline_s=5)
+    ended = python("for n in range(100_000): print(n)", say=fail, deadline_s=5)
     assert (ended.exit_code, ended.reason) == (0, "")
     assert ended.output.endswith("99999\n")
 
 
-# --- what it is given ---------------------------------------------------------------------------------------
+# --- environment variables ------------------------------------------------------------------------------------
 
-TELL = """
+PRINT_VARIABLES = """
 import json, os
 prefixes = ("PG", "DB_", "DATABASE_", "DIRECT_", "KEPT_")
 print(json.dumps({name: value for name, value in os.environ.items() if name.startswith(prefixes)}))
 """
 
 
-def told(ended: Ended) -> dict[str, str]:
-    found: dict[str, str] = json.loads(ended.output)
-    return found
+def printed(ended: CommandResult) -> dict[str, str]:
+    variables_seen: dict[str, str] = json.loads(ended.output)
+    return variables_seen
 
 
-def test_it_finds_the_chain_and_the_server_past_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_gets_the_address_of_the_chain_and_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "of-the-shell")
     monkeypatch.setenv("DATABASE_URL", "postgresql://of-the-shell")
     monkeypatch.setenv("KEPT_FROM_THE_SHELL", "kept")
-    found = told(python(TELL, given=variables(CHAIN, DIRECT)))
+    found = printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))
     assert found["KEPT_FROM_THE_SHELL"] == "kept"
     for prefix, port in (("", "6432"), ("DIRECT_", "5432")):
         same = {f"{prefix}{name}": "127.0.0.1" for name in ("PGHOST", "DB_HOST")}
@@ -199,108 +201,106 @@ LEADS_ELSEWHERE = (
 
 
 @pytest.mark.parametrize("name", LEADS_ELSEWHERE)
-def test_what_would_lead_it_elsewhere_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_variable_that_leads_to_another_server_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "of-the-shell")
-    assert name not in told(python(TELL, given=variables(CHAIN, DIRECT)))
+    assert name not in printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))
     assert os.environ[name] == "of-the-shell"
-    assert told(python(TELL, given={name: "given"}))[name] == "given"
+    assert printed(python(PRINT_VARIABLES, given={name: "given"}))[name] == "given"
 
 
 @pytest.mark.parametrize(
     "name", ["PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGGSSENCMODE", "PGSSLNEGOTIATION", "PGSSLROOTCERT"]
 )
-def test_what_would_keep_it_from_connecting_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_variable_that_prevents_connecting_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "of-the-shell")
-    assert name not in told(python(TELL, given=variables(CHAIN, DIRECT)))
+    assert name not in printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))
 
 
-def test_an_address_of_version_six_is_spelt_as_urls_spell_it() -> None:
+def test_an_ipv6_address_is_bracketed_in_a_url() -> None:
     at = Endpoint(host="::1", port=5432, user="a b", password="", dbname="shop")
     assert url(at) == "postgresql://a%20b:@[::1]:5432/shop"
 
 
-def test_it_runs_where_it_is_told_to(tmp_path: Path) -> None:
+def test_a_command_runs_in_its_folder(tmp_path: Path) -> None:
     assert python("import os; print(os.getcwd())", folder=tmp_path).output == f"{tmp_path.resolve()}\n"
 
 
-# --- what is not there --------------------------------------------------------------------------------------
+# --- commands and folders that do not exist -------------------------------------------------------------------
 
 
-def test_a_command_that_is_not_there_is_named() -> None:
+def test_an_unknown_command_is_named() -> None:
     with pytest.raises(UsageError) as caught:
-        run(["no-such-command-here"], folder=Path("/"), given={}, deadline_s=5, say=unheard, stopped=never)
-    assert caught.value.what == "there is no command 'no-such-command-here'"
+        run(["no-such-command-here"], folder=Path("/"), given={}, deadline_s=5, say=ignore, stopped=never)
+    assert caught.value.what == "command 'no-such-command-here' not found"
     assert "PATH" in caught.value.hint
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         python("", folder=tmp_path / "nowhere")
-    assert caught.value.what == f"there is no folder {tmp_path / 'nowhere'}"
+    assert caught.value.what == f"folder {tmp_path / 'nowhere'} does not exist"
 
 
-def test_what_cannot_be_run_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_executable_is_named(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     with pytest.raises(UsageError) as caught:
-        run([str(script)], folder=tmp_path, given={}, deadline_s=5, say=unheard, stopped=never)
-    assert caught.value.what == f"{str(script)!r} cannot be run: Permission denied"
+        run([str(script)], folder=tmp_path, given={}, deadline_s=5, say=ignore, stopped=never)
+    assert caught.value.what == f"command {str(script)!r} cannot be started: Permission denied"
 
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/below"])
-def test_a_file_is_no_folder(tmp_path: Path, folder: str) -> None:
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "a-file").write_text("")
     with pytest.raises(UsageError) as caught:
         python("", folder=tmp_path / folder)
-    assert caught.value.what == f"there is no folder {tmp_path / folder}"
+    assert caught.value.what == f"folder {tmp_path / folder} does not exist"
 
 
-# --- being ended --------------------------------------------------------------------------------------------
+# --- ending a command -----------------------------------------------------------------------------------------
 
 
-def test_the_deadline_ends_it_and_keeps_what_it_said() -> None:
+def test_the_deadline_ends_a_command_and_keeps_its_output() -> None:
     ended = python("import signal; print('begun', flush=True); signal.pause()", deadline_s=1.0)
-    assert (ended.exit_code, ended.reason) == (None, "it did not end within 1 s")
+    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s")
     assert ended.output == "begun\n"
     assert ended.seconds < 5
 
 
-def test_it_is_asked_before_it_is_made_to_end() -> None:
+def test_a_command_gets_sigterm_first() -> None:
     program = """
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: (print("put away", flush=True), sys.exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (print("cleaned up", flush=True), sys.exit(0)))
 print("begun", flush=True)
 while True: signal.pause()
 """
     ended = python(program, deadline_s=1.0)
-    assert ended.output == "begun\nput away\n"
+    assert ended.output == "begun\ncleaned up\n"
     assert ended.exit_code is None
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_command_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:
+def test_a_command_that_ignores_sigterm_gets_sigkill(tmp_path: Path) -> None:
     at = tmp_path / "pid"
     ended = python(STUBBORN, str(at), deadline_s=1.0)
     wait_gone(pid_in(at))
-    assert (ended.exit_code, ended.reason) == (None, "it did not end within 1 s")
+    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s")
     assert ended.seconds < 10
 
 
-def test_it_is_stopped_with_the_run(tmp_path: Path) -> None:
+def test_a_command_is_stopped_with_the_run(tmp_path: Path) -> None:
     at = tmp_path / "pid"
     program = STUBBORN.replace("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "")
     ended = python(program, str(at), stopped=at.exists)
     wait_gone(pid_in(at))
-    assert (ended.exit_code, ended.reason) == (None, "it was stopped with the run")
+    assert (ended.exit_code, ended.reason) == (None, "stopped with the run")
 
 
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize(
     ("then", "exit_code"), [("raise SystemExit(4)", 4), ("import signal; signal.pause()", None)], ids=["ended", "late"]
 )
-def test_what_it_started_and_what_ignores_being_asked_is_gone_afterwards(
-    tmp_path: Path, then: str, exit_code: int | None
-) -> None:
+def test_child_processes_that_ignore_sigterm_are_ended_too(tmp_path: Path, then: str, exit_code: int | None) -> None:
     at = tmp_path / "pid"
     ended = python(PARENT + then, str(at), STUBBORN, deadline_s=3.0)
     wait_gone(pid_in(at))
@@ -308,7 +308,7 @@ def test_what_it_started_and_what_ignores_being_asked_is_gone_afterwards(
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_an_interrupt_of_the_harness_ends_it_too(tmp_path: Path) -> None:
+def test_an_interrupt_of_the_harness_ends_the_command(tmp_path: Path) -> None:
     at = tmp_path / "pid"
 
     def interrupted() -> bool:
@@ -329,8 +329,8 @@ run([sys.executable, "-c", *sys.argv[1:]], folder=Path("/"), given={}, deadline_
 """
 
 
-def test_a_harness_that_is_killed_takes_it_along(tmp_path: Path) -> None:
-    """With all that it started, and though it ignores being asked."""
+def test_killing_the_harness_ends_the_command(tmp_path: Path) -> None:
+    """Its child processes end, too, although they ignore SIGTERM."""
     at = tmp_path / "pid"
     then = "(at.parent / 'own').write_text(str(os.getpid())); import signal; signal.pause()"
     with subprocess.Popen([sys.executable, "-c", HARNESS, f"import os{PARENT}{then}", str(at), STUBBORN]) as harness:
@@ -341,11 +341,11 @@ def test_a_harness_that_is_killed_takes_it_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_what_left_for_a_session_of_its_own_does_not_hold_it_up(tmp_path: Path) -> None:
-    """A daemon that the command starts keeps its output open; that is waited for a moment, and no longer."""
+def test_a_daemon_in_its_own_session_does_not_block_the_result(tmp_path: Path) -> None:
+    """A daemon that the command started keeps the output pipe open; the harness waits for it only briefly."""
     at = tmp_path / "pid"
-    apart = PARENT.replace("str(at)])", "str(at)], start_new_session=True)")
-    ended = python(apart + "print('done', flush=True)", str(at), STUBBORN)
+    in_own_session = PARENT.replace("str(at)])", "str(at)], start_new_session=True)")
+    ended = python(in_own_session + "print('done', flush=True)", str(at), STUBBORN)
     try:
         assert (ended.exit_code, ended.output) == (0, "done\n")
         assert ended.seconds < 20

@@ -1,4 +1,4 @@
-"""The reference host's rules, where no server is needed."""
+"""The reference host: the parts that need no server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SETTINGS = {
 
 
 @given(attempt=st.integers(-3, 5000), base_s=st.integers(1, 60), cap_s=st.integers(1, 3600), seed=st.integers())
-def test_a_delay_is_between_half_the_longest_and_the_longest_and_never_above_the_cap(
+def test_a_delay_is_between_half_the_longest_delay_and_the_longest_delay(
     attempt: int, base_s: int, cap_s: int, seed: int
 ) -> None:
     longest = backoff.longest_delay(attempt, base_s=base_s, cap_s=cap_s)
@@ -58,11 +58,11 @@ def test_a_delay_is_between_half_the_longest_and_the_longest_and_never_above_the
 
 @given(attempt=st.integers(1, 100), base_s=st.integers(1, 60), cap_s=st.integers(1, 3600))
 def test_the_longest_delay_doubles_up_to_the_cap(attempt: int, base_s: int, cap_s: int) -> None:
-    this, following = (backoff.longest_delay(each, base_s=base_s, cap_s=cap_s) for each in (attempt, attempt + 1))
+    this, following = (backoff.longest_delay(number, base_s=base_s, cap_s=cap_s) for number in (attempt, attempt + 1))
     assert following == min(this * 2, cap_s)
 
 
-def test_delays_differ() -> None:
+def test_delays_vary() -> None:
     chance = random.Random(7)  # noqa: S311 -- chance, not a secret
     assert len({backoff.delay(5, base_s=2, cap_s=60, chance=chance) for _ in range(50)}) > 5
 
@@ -71,20 +71,20 @@ def test_delays_differ() -> None:
 
 
 @pytest.mark.parametrize("given_id", ["a", "corr-1", "two words", "x" * 256, "{}~!"])
-def test_an_id_that_is_acceptable_is_kept(given_id: str) -> None:
+def test_an_acceptable_id_is_kept(given_id: str) -> None:
     assert correlation.given_or_fresh(given_id) == given_id
     assert correlation.given_or_fresh(f"  {given_id}\t") == given_id
 
 
 @pytest.mark.parametrize("given_id", [None, "", "  ", "x" * 257, "tab\there", "new\nline", "é", "\x7f", "\x00"])
-def test_an_id_that_is_not_is_replaced_by_a_fresh_one(given_id: str | None) -> None:
+def test_any_other_id_is_replaced_by_a_new_one(given_id: str | None) -> None:
     fresh, other = correlation.given_or_fresh(given_id), correlation.given_or_fresh(given_id)
     assert correlation.is_acceptable(fresh)
     assert fresh not in {given_id, other}
 
 
 @given(st.text(max_size=300))
-def test_every_id_is_one_to_256_printable_characters_that_the_audit_trail_stores_as_they_are(text: str) -> None:
+def test_every_id_has_1_to_256_printable_ascii_characters(text: str) -> None:
     kept = correlation.given_or_fresh(text)
     assert 1 <= len(kept.encode()) <= 256
     assert kept.isascii()
@@ -92,23 +92,23 @@ def test_every_id_is_one_to_256_printable_characters_that_the_audit_trail_stores
     assert kept.strip() == kept
 
 
-# --- what a request may hold -----------------------------------------------------------------------
+# --- request bodies --------------------------------------------------------------------------------
 
 
-def test_a_post_is_read() -> None:
+def test_a_valid_post_is_read() -> None:
     post = validation.post_from({"post": {"title": "A title", "slug": "a-title", "more": 1}})
     assert (post.title, post.slug) == ("A title", "a-title")
 
 
 @pytest.mark.parametrize("document", [None, [], "post", 1, {}, {"post": None}, {"post": []}, {"post": "text"}])
-def test_a_post_that_is_no_object_is_told(document: object) -> None:
+def test_a_post_must_be_an_object(document: object) -> None:
     with pytest.raises(validation.InvalidError) as caught:
         validation.post_from(document)
     assert caught.value.errors == {"post": ["must be an object"]}
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (None, "can't be blank"),
         ("", "can't be blank"),
@@ -122,11 +122,11 @@ def test_a_post_that_is_no_object_is_told(document: object) -> None:
         ("\ud800", "has characters that cannot be stored"),
     ],
 )
-def test_each_wrong_field_is_told(value: object, said: str) -> None:
+def test_each_invalid_field_is_reported(value: object, message: str) -> None:
     for name, other in (("title", "slug"), ("slug", "title")):
         with pytest.raises(validation.InvalidError) as caught:
             validation.post_from({"post": {name: value, other: "fine"}})
-        assert caught.value.errors == {name: [said]}
+        assert caught.value.errors == {name: [message]}
     with pytest.raises(validation.InvalidError):
         validation.title_from({"title": value})
     with pytest.raises(validation.InvalidError) as caught:
@@ -135,7 +135,7 @@ def test_each_wrong_field_is_told(value: object, said: str) -> None:
 
 
 @given(st.text(max_size=400))
-def test_what_is_valid_can_be_stored(text: str) -> None:
+def test_a_valid_title_can_be_stored(text: str) -> None:
     try:
         title = validation.title_from({"title": text})
     except validation.InvalidError:
@@ -146,15 +146,15 @@ def test_what_is_valid_can_be_stored(text: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"NaN", b"[" * 100_000, b'{"a": Infinity}', b"1" * 5000])
-def test_what_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 -- that it is refused is the point, and json words it
+def test_invalid_json_is_rejected(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- the message is from the json module
         validation.decoded(body)
 
 
 # --- actors and settings ---------------------------------------------------------------------------
 
 
-def test_actors_are_spelled_as_the_trail_spells_them() -> None:
+def test_actors_have_the_format_of_the_trail() -> None:
     assert json.loads(Actor(type="user", id="ada").as_json()) == {"type": "user", "id": "ada"}
     assert json.loads(Actor(type="anonymous").as_json()) == {"type": "anonymous"}
 
@@ -162,7 +162,7 @@ def test_actors_are_spelled_as_the_trail_spells_them() -> None:
 @pytest.mark.parametrize(
     "ref", [{}, {"type": "user"}, {"type": "user", "id": " "}, {"type": "robot", "id": "r"}, {"type": "user", "id": 1}]
 )
-def test_what_is_no_actor_is_refused(ref: object) -> None:
+def test_an_invalid_actor_is_rejected(ref: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(ref, Actor)
 
@@ -178,7 +178,7 @@ def test_settings_are_read_and_show_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"notifier": "shout"}, "notifier"),
         ({"notifier": "direct"}, "direct_dsn"),
@@ -189,17 +189,17 @@ def test_settings_are_read_and_show_no_secret(tmp_path: Path) -> None:
         ({"tokens": {"token-of-ada": {"type": "user"}}}, "id"),
     ],
 )
-def test_a_mistake_in_the_settings_is_told_without_values(tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_invalid_settings_are_reported_without_values(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "serve.json"
     path.write_text(json.dumps(SETTINGS | change))
     with pytest.raises(SettingsError) as caught:
         load_settings(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_settings_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_a_missing_settings_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_migration(tmp_path / "migrate.json")
 
@@ -224,7 +224,7 @@ def logged(emit: object) -> list[dict[str, object]]:
 
 
 @given(st.text(max_size=100))
-def test_every_line_is_one_json_object_with_the_four_keys(text: str) -> None:
+def test_every_log_line_is_a_json_object_with_four_keys(text: str) -> None:
     lines = logged(lambda logger: logger.warning("%s", text))
     assert len(lines) == 1
     [line] = lines
@@ -236,7 +236,7 @@ def test_every_line_is_one_json_object_with_the_four_keys(text: str) -> None:
     assert at.utcoffset() is not None
 
 
-def test_a_line_carries_the_ids_that_are_being_worked_on_and_its_fields() -> None:
+def test_a_log_line_has_the_current_ids_and_its_own_fields() -> None:
     tokens = [correlation.correlation_id.set("corr-1"), correlation.request_id.set("req-1")]
     try:
         [line] = logged(lambda logger: logger.info("x", extra={"fields": {"status": 200}}))
@@ -246,7 +246,7 @@ def test_a_line_carries_the_ids_that_are_being_worked_on_and_its_fields() -> Non
     assert (line["correlation_id"], line["request_id"], line["status"]) == ("corr-1", "req-1", 200)
 
 
-def test_an_error_is_told_by_its_places_and_without_a_line_of_source() -> None:
+def test_an_error_is_logged_with_its_frames_and_without_source_lines() -> None:
     def fail(logger: logging.Logger) -> None:
         try:
             [1].index(2)
@@ -259,7 +259,7 @@ def test_an_error_is_told_by_its_places_and_without_a_line_of_source() -> None:
     assert "test_hostapp.py" in json.dumps(line["frames"])
 
 
-def test_what_postgresql_quotes_of_a_row_is_left_out() -> None:
+def test_values_that_postgresql_quotes_are_left_out() -> None:
     class Diagnosis:
         message_primary = "null value in column"
 
@@ -293,7 +293,7 @@ def test_a_logger_belongs_to_a_part_of_the_application(name: str, context: str) 
 # --- counters --------------------------------------------------------------------------------------
 
 
-def test_counters_are_told_in_prometheus_text() -> None:
+def test_counters_have_the_prometheus_text_format() -> None:
     counters = Counters()
     counters.count_request("POST", "/api/posts", 201)
     counters.count_request("POST", "/api/posts", 201)
@@ -311,10 +311,10 @@ def test_counters_are_told_in_prometheus_text() -> None:
     assert len(names) == len(set(names))
 
 
-# --- where it runs -----------------------------------------------------------------------------------
+# --- deployment --------------------------------------------------------------------------------------
 
 
-def test_every_topology_says_what_the_job_runner_gets() -> None:
+def test_every_topology_chooses_a_notifier() -> None:
     chosen = {name: topology.host.notifier for name, topology in load_topologies().items()}
     assert None not in chosen.values()
     assert {chosen[name] for name in ("direct", "session", "pgpool", "pgagroal")} == {Notifier.LISTEN}
@@ -323,7 +323,7 @@ def test_every_topology_says_what_the_job_runner_gets() -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-def test_listening_where_it_is_lost_is_refused(tmp_path: Path, mode: str) -> None:
+def test_listen_behind_a_transaction_pool_is_rejected(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "mine.toml"
     declared = (
         f'summary = "mine"\n[postgres]\nversion = "17"\n[pooler]\nproduct = "pgbouncer"\nversion = "1.24"\n'
@@ -337,12 +337,12 @@ def test_listening_where_it_is_lost_is_refused(tmp_path: Path, mode: str) -> Non
     assert "direct" in caught.value.hint
 
 
-def test_pip_is_told_what_it_is_told_here_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    said = (
+def test_pip_in_the_image_gets_the_indexes_of_this_machine_and_no_local_folders(tmp_path: Path) -> None:
+    configuration = (
         "global.index-url='https://first.example/simple'\ninstall.index-url='https://second.example/simple'\n"
         "global.extra-index-url='file:///opt/index https://third.example/simple'\n:env:.timeout='9'\nnonsense\n"
     )
-    configured = pip_access.parsed(said, {"PIP_FIND_LINKS": "/opt/wheels", "PIP_PROXY": "http://proxy:3128"})
+    configured = pip_access.parsed(configuration, {"PIP_FIND_LINKS": "/opt/wheels", "PIP_PROXY": "http://proxy:3128"})
     text = pip_access._pip_conf(configured, trusts_bundle=True)
     assert "index-url = https://second.example/simple\n" in text
     assert "extra-index-url = https://third.example/simple\n" in text
@@ -353,7 +353,7 @@ def test_pip_is_told_what_it_is_told_here_and_no_folder_of_this_machine(tmp_path
     assert "cert" not in pip_access._pip_conf({}, trusts_bundle=False)
 
 
-def test_the_bundle_that_pip_is_told_of_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_certificate_bundle_of_pip_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mine", "other"):
         (tmp_path / name).write_text(f"-- {name} --")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other"))
@@ -367,7 +367,7 @@ def test_the_requirements_are_part_of_the_image() -> None:
     assert files_beside("postgres") == {}
 
 
-def test_files_in_folders_are_delivered_with_their_folders() -> None:
+def test_files_in_folders_are_copied_with_their_folders() -> None:
     import tarfile
 
     with tarfile.open(fileobj=io.BytesIO(tar_of({"top": "1", "folder/name": "2"}))) as archive:
@@ -375,7 +375,7 @@ def test_files_in_folders_are_delivered_with_their_folders() -> None:
     assert kinds == {"folder": (True, 0o755), "top": (False, 0o644), "folder/name": (False, 0o644)}
 
 
-def test_a_machine_without_a_suitable_python_is_told_what_to_install(
+def test_a_machine_without_a_suitable_python_gets_an_installation_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = tmp_path / "python3"

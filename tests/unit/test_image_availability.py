@@ -1,4 +1,4 @@
-"""Whether Docker can start topologies soon: images are cached, or a registry answers the engine."""
+"""The check whether Docker can start topologies soon: images are cached, or the engine can pull them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nothing(_reference: str) -> bool:
     return False
 
 
-def asked(
+def checked(
     cached: Callable[[str], bool],
     pullable: Callable[[str], bool],
     *topologies: str,
@@ -34,57 +34,57 @@ def asked(
         return unavailable(DockerSocket(str(path)), list(topologies), prefix=prefix, pulls=pulls), requests
 
 
-def test_cached_images_ask_no_registry() -> None:
-    reason, requests = asked(everything, nothing)
+def test_cached_images_need_no_registry() -> None:
+    reason, requests = checked(everything, nothing)
     assert reason == ""
     assert "/images/postgres:17/json" in requests
     assert "/images/edoburu/pgbouncer:1.18.0/json" in requests
     assert not any(request.startswith("/distribution") for request in requests)
 
 
-def test_images_that_were_built_here_are_cached() -> None:
-    reason, _ = asked(lambda reference: reference.startswith("pooler-harness/"), nothing)
+def test_images_that_were_built_here_count_as_cached() -> None:
+    reason, _ = checked(lambda reference: reference.startswith("pooler-harness/"), nothing)
     assert reason == ""
 
 
-def test_one_answer_of_a_registry_is_enough() -> None:
-    reason, requests = asked(nothing, everything)
+def test_one_request_to_a_registry_is_enough() -> None:
+    reason, requests = checked(nothing, everything)
     assert reason == ""
     assert [request for request in requests if request.startswith("/distribution")] == [
         "/distribution/postgres:17/json"
     ]
 
 
-def test_without_images_and_registry_the_image_is_named() -> None:
-    assert asked(nothing, nothing)[0] == "the image postgres:17 is neither cached nor can it be pulled"
+def test_without_images_and_registry_the_reason_names_an_image() -> None:
+    assert checked(nothing, nothing)[0] == "the image postgres:17 is not cached and cannot be pulled"
 
 
 def test_only_the_images_of_the_topologies_are_needed() -> None:
     def without_the_old(reference: str) -> bool:
         return "15" not in reference and "1.18" not in reference
 
-    assert asked(without_the_old, nothing, "direct", "transaction")[0] == ""
-    assert "postgres:15" in asked(without_the_old, nothing, "transaction-legacy")[0]
-    assert "postgres:15" in asked(without_the_old, nothing)[0]
+    assert checked(without_the_old, nothing, "direct", "transaction")[0] == ""
+    assert "postgres:15" in checked(without_the_old, nothing, "transaction-legacy")[0]
+    assert "postgres:15" in checked(without_the_old, nothing)[0]
 
 
-def test_a_mirror_is_asked_for_its_own_names() -> None:
-    reason, requests = asked(lambda reference: reference.startswith("pooler-harness/"), nothing, prefix="mirror/")
-    assert reason == "the image mirror/postgres:17 is neither cached nor can it be pulled"
+def test_a_prefix_is_part_of_the_names_that_are_checked() -> None:
+    reason, requests = checked(lambda reference: reference.startswith("pooler-harness/"), nothing, prefix="mirror/")
+    assert reason == "the image mirror/postgres:17 is not cached and cannot be pulled"
     assert "/images/mirror/postgres:17/json" in requests
 
 
-def test_no_registry_is_asked_where_pulling_is_switched_off() -> None:
-    reason, requests = asked(nothing, everything, pulls=False)
+def test_no_registry_is_requested_if_pulling_is_switched_off() -> None:
+    reason, requests = checked(nothing, everything, pulls=False)
     assert "pulling is switched off" in reason
     assert not any(request.startswith("/distribution") for request in requests)
 
 
-def test_an_engine_that_does_not_answer_has_no_image(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_answer_has_no_images(tmp_path: Path) -> None:
     assert not DockerSocket(str(tmp_path / "gone")).has_image("postgres:17")
 
 
-def test_an_engine_elsewhere_was_chosen_on_purpose(
+def test_an_engine_at_a_tcp_address_is_assumed_to_pull(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
@@ -101,4 +101,4 @@ def test_the_command_line_prints_the_reason(
         monkeypatch.delenv("HARNESS_PULL", raising=False)
         monkeypatch.setattr("sys.argv", ["image_availability", "direct"])
         assert image_availability.main() == 1
-    assert capsys.readouterr().out == "the image postgres:17 is neither cached nor can it be pulled\n"
+    assert capsys.readouterr().out == "the image postgres:17 is not cached and cannot be pulled\n"

@@ -1,3 +1,5 @@
+"""JUnit XML of several test runners, and of hostile or broken ones."""
+
 from __future__ import annotations
 
 import os
@@ -69,7 +71,7 @@ def _read(tmp_path: Path, content: str | bytes) -> object:
     ],
     ids=["pytest", "mix", "gotestsum", "surefire", "jest"],
 )
-def test_each_writer_is_read(
+def test_the_formats_of_five_test_runners_are_read(
     tmp_path: Path, content: str, counts: tuple[int, ...], failed: tuple[str, ...], seconds: float, status: Status
 ) -> None:
     (tmp_path / "junit.xml").write_text(content)
@@ -81,9 +83,9 @@ def test_each_writer_is_read(
     assert result.verdict.reason
 
 
-def test_what_passed_only_when_it_was_repeated_is_noted(tmp_path: Path) -> None:
+def test_a_test_that_passed_only_on_retry_is_noted(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(SUREFIRE)
-    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only when they were repeated",)
+    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only on a retry",)
 
 
 def test_cases_of_nested_suites_are_counted_once(tmp_path: Path) -> None:
@@ -96,27 +98,27 @@ def test_cases_of_nested_suites_are_counted_once(tmp_path: Path) -> None:
     assert result.notes == ()
 
 
-def test_a_namespace_and_another_encoding_do_not_matter(tmp_path: Path) -> None:
+def test_a_namespace_and_another_encoding_are_accepted(tmp_path: Path) -> None:
     text = '<?xml version="1.0" encoding="utf-16"?><j:testsuite xmlns:j="urn:x"><j:testcase name="ä"><j:failure/></j:testcase></j:testsuite>'
     (tmp_path / "junit.xml").write_bytes(text.encode("utf-16"))
     assert read_junit(tmp_path / "junit.xml").failed == ("ä",)
 
 
 @pytest.mark.parametrize("declared", ["7", "-1", "NaN", "", "9" * 5000])
-def test_counts_that_the_cases_do_not_bear_out_are_noted(tmp_path: Path, declared: str) -> None:
+def test_a_count_that_differs_from_the_number_of_cases_is_noted(tmp_path: Path, declared: str) -> None:
     (tmp_path / "junit.xml").write_text(f'<testsuite name="s" tests="{declared}"><testcase name="x"/></testsuite>')
     result = read_junit(tmp_path / "junit.xml")
     assert result.tests == 1
-    assert "where its cases show 1" in result.notes[0]
+    assert "but its cases show 1" in result.notes[0]
     assert len(result.notes[0]) < 400
 
 
-def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
+def test_a_failure_that_only_a_suite_counts_is_an_issue(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(
         '<testsuites failures="2"><testsuite failures="2"><testcase name="x"/></testsuite></testsuites>'
     )
     result = read_junit(tmp_path / "junit.xml")
-    assert result.untold == 2
+    assert result.unlisted_failures == 2
     assert result.verdict.status is Status.ISSUE
 
 
@@ -132,27 +134,27 @@ def test_a_failure_that_only_a_suite_counts_is_no_pass(tmp_path: Path) -> None:
         '<testsuite tests="2"><testcase><skipped/></testcase></testsuite>',
     ],
 )
-def test_counts_that_cannot_be_believed_are_no_pass(tmp_path: Path, content: str) -> None:
+def test_contradictory_counts_are_an_issue(tmp_path: Path, content: str) -> None:
     (tmp_path / "junit.xml").write_text(content)
     result = read_junit(tmp_path / "junit.xml")
     for verdict in (result.verdict, add_up([result, result]).verdict):
         assert verdict.status is Status.ISSUE
-        assert "cannot be believed" in verdict.reason
+        assert "inconsistent counts" in verdict.reason
 
 
-def test_a_suite_that_says_that_nothing_failed_may_count_what_it_does_not_show(tmp_path: Path) -> None:
+def test_a_suite_without_failures_may_count_more_tests_than_it_lists(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text('<testsuite tests="3" failures="0" errors="0"><testcase/></testsuite>')
     assert read_junit(tmp_path / "junit.xml").verdict.status is Status.OK
 
 
-def test_a_suite_may_count_fewer_tests_than_it_holds(tmp_path: Path) -> None:
+def test_a_suite_may_count_fewer_tests_than_it_lists(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text('<testsuite tests="1"><testcase/><testcase/></testsuite>')
     assert read_junit(tmp_path / "junit.xml").verdict.status is Status.OK
 
 
 @pytest.mark.parametrize("attribute", ["status", "result"])
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("value", "status"),
     [
         ("failed", Status.ISSUE),
         ("Failure", Status.ISSUE),
@@ -162,14 +164,16 @@ def test_a_suite_may_count_fewer_tests_than_it_holds(tmp_path: Path) -> None:
         ("passed", Status.OK),
     ],
 )
-def test_a_case_may_say_itself_that_it_failed(tmp_path: Path, attribute: str, said: str, status: Status) -> None:
-    (tmp_path / "junit.xml").write_text(f'<testsuite><testcase name="x" {attribute}="{said}"/></testsuite>')
+def test_an_attribute_of_a_case_may_mark_it_as_failed(
+    tmp_path: Path, attribute: str, value: str, status: Status
+) -> None:
+    (tmp_path / "junit.xml").write_text(f'<testsuite><testcase name="x" {attribute}="{value}"/></testsuite>')
     result = read_junit(tmp_path / "junit.xml")
     assert result.verdict.status is status
     assert result.failed == (("x",) if status is Status.ISSUE else ())
 
 
-def test_a_suite_whose_set_up_broke_is_no_pass(tmp_path: Path) -> None:
+def test_an_error_in_the_setup_of_a_suite_is_an_issue(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(
         '<testsuite name="s"><testcase name="x"/><error>no database</error></testsuite>'
     )
@@ -181,19 +185,19 @@ def test_a_suite_whose_set_up_broke_is_no_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("<testsuites/>", "there is no test in it"),
-        ('<testsuite tests="9"/>', "there is no test in it"),
-        ('<testsuite><testcase name="x"><skipped/></testcase></testsuite>', "all of its tests were skipped (1)"),
-        ('<testsuite><testcase name="x" status="notrun"/></testsuite>', "all of its tests were skipped (1)"),
+        ("<testsuites/>", "the file contains no test"),
+        ('<testsuite tests="9"/>', "the file contains no test"),
+        ('<testsuite><testcase name="x"><skipped/></testcase></testsuite>', "all tests were skipped (1)"),
+        ('<testsuite><testcase name="x" status="notrun"/></testsuite>', "all tests were skipped (1)"),
     ],
 )
-def test_nothing_and_nothing_but_skips_is_no_pass(tmp_path: Path, content: str, reason: str) -> None:
+def test_no_tests_or_only_skipped_tests_are_not_run(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "junit.xml").write_text(content)
     verdict = read_junit(tmp_path / "junit.xml").verdict
     assert (verdict.status, verdict.reason) == (Status.NOT_RUN, reason)
 
 
-def test_at_most_ten_names_and_none_of_them_long_or_of_several_lines(tmp_path: Path) -> None:
+def test_at_most_ten_names_are_kept_each_short_and_on_one_line(tmp_path: Path) -> None:
     cases = "".join(f'<testcase name="{n}&#10;{"x" * 999}"><failure/></testcase>' for n in range(12))
     (tmp_path / "junit.xml").write_text(f"<testsuite>{cases}</testsuite>")
     result = read_junit(tmp_path / "junit.xml")
@@ -214,14 +218,14 @@ OUTSIDE = (
         (LAUGHS, "document type"),
         (OUTSIDE, "document type"),
         ('<!DOCTYPE testsuite SYSTEM "http://example.org/x.dtd"><testsuite/>', "document type"),
-        (PYTEST[:300], "not complete XML"),
-        ("", "it is empty"),
-        ("all tests passed\n", "not complete XML"),
-        ("<html><body/></html>", "its root element is html, and testsuites or testsuite was needed"),
+        (PYTEST[:300], "incomplete XML"),
+        ("", "the file is empty"),
+        ("all tests passed\n", "incomplete XML"),
+        ("<html><body/></html>", "found the root element html, expected testsuites or testsuite"),
         ("<testsuite>" * 200 + "</testsuite>" * 200, "nested more than 100 deep"),
         ('<?xml version="1.0" encoding="klingon"?><testsuite/>', "klingon|unknown encoding"),
-        (b"<testsuite name='\xff'/>", "not complete XML"),
-        ("<testsuite/><testsuite/>", "not complete XML"),
+        (b"<testsuite name='\xff'/>", "incomplete XML"),
+        ("<testsuite/><testsuite/>", "incomplete XML"),
         ("<testsuite>&nbsp;</testsuite>", "undefined entity"),
     ],
     ids=[
@@ -239,7 +243,7 @@ OUTSIDE = (
         "entity",
     ],
 )
-def test_hostile_and_broken_files_are_refused_with_file_and_line(
+def test_hostile_and_broken_files_are_rejected_with_file_and_line(
     tmp_path: Path, content: str | bytes, what: str
 ) -> None:
     with pytest.raises(ConfigError, match=what) as caught:
@@ -247,13 +251,13 @@ def test_hostile_and_broken_files_are_refused_with_file_and_line(
     assert caught.value.where.startswith(f"{tmp_path / 'junit.xml'}:")
 
 
-def test_what_is_no_regular_file_or_not_there_or_too_large_is_refused(tmp_path: Path) -> None:
+def test_missing_special_and_oversized_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_junit(tmp_path / "none.xml")
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="expected a regular file"):
         read_junit(tmp_path)
     os.mkfifo(tmp_path / "pipe.xml")
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="expected a regular file"):
         read_junit(tmp_path / "pipe.xml")
     with (tmp_path / "large.xml").open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)
@@ -266,12 +270,14 @@ def test_every_case_counts_once_and_a_pass_needs_one_that_passed(
     tmp_path_factory: pytest.TempPathFactory, inner: list[str]
 ) -> None:
     path = tmp_path_factory.mktemp("junit") / "j.xml"
-    path.write_text("<testsuite>" + "".join(f'<testcase name="n">{each}</testcase>' for each in inner) + "</testsuite>")
-    result = read_junit(path)
-    assert result.tests == len(inner)
-    bad = sum("failure" in each or "error" in each for each in inner)
-    assert result.failures + result.errors == bad
-    assert (result.verdict.status is Status.OK) == (bad == 0 and "" in inner)
+    path.write_text(
+        "<testsuite>" + "".join(f'<testcase name="n">{result}</testcase>' for result in inner) + "</testsuite>"
+    )
+    found = read_junit(path)
+    assert found.tests == len(inner)
+    bad = sum("failure" in result or "error" in result for result in inner)
+    assert found.failures + found.errors == bad
+    assert (found.verdict.status is Status.OK) == (bad == 0 and "" in inner)
 
 
 def test_several_files_add_up(tmp_path: Path) -> None:
@@ -297,7 +303,7 @@ def test_only_files_written_since_are_found(tmp_path: Path) -> None:
     assert find_junit(["nothing/*.xml"], tmp_path, since=0) == []
 
 
-def test_links_out_of_the_folder_and_folders_are_left_out(tmp_path: Path) -> None:
+def test_folders_and_links_out_of_the_folder_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "outside.xml").write_text("<testsuite/>")
     inside = tmp_path / "inside"
     (inside / "folder.xml").mkdir(parents=True)
@@ -307,12 +313,12 @@ def test_links_out_of_the_folder_and_folders_are_left_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("pattern", ["../*.xml", "/etc/*.xml", "", "a/../../*.xml", "**.xml"])
-def test_patterns_that_leave_the_folder_or_are_none_are_refused(tmp_path: Path, pattern: str) -> None:
+def test_invalid_patterns_and_patterns_that_leave_the_folder_are_rejected(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(ConfigError, match="pattern"):
         find_junit([pattern], tmp_path, since=0)
 
 
 @pytest.mark.parametrize("pattern", ["", "  ", "/etc/**/*", "../*.xml", "a/../../b.xml", "..\\x.xml"])
-def test_a_pattern_that_finds_nothing_below_the_folder_is_refused_before_anything_runs(pattern: str) -> None:
-    with pytest.raises(ConfigError, match="is no pattern of files below"):
+def test_a_pattern_outside_of_the_folder_is_rejected_before_the_command_runs(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="expected a glob below the command's folder"):
         require_patterns(["reports/**/*.xml", pattern])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from types import SimpleNamespace
@@ -14,7 +13,9 @@ from hypothesis import strategies as st
 
 from harness.checks import registry
 from harness.checks.registry import Capability
-from harness.cli import lint as command
+from harness.cli.invocation import Services
+from harness.cli.main import root
+from harness.cli.signals import Signals
 from harness.errors import ConfigError, UsageError
 from harness.lint.findings import Level, LintFinding, Page
 from harness.lint.linter import lint
@@ -643,12 +644,11 @@ def test_the_root_is_the_repository_of_the_document_by_default(repository: Path)
 
 
 def run(arguments: list[str], prose: list[str]) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["lint", *arguments])
-    terminal = SimpleNamespace(say=lambda text, style="": prose.append(text))
-    context: Any = SimpleNamespace(terminal=terminal, redactor=Redactor())
-    code: int = parsed.run(context, parsed)
+    """Run `lint` as the command line does, without its error handling."""
+    terminal: Any = SimpleNamespace(say=lambda text, style="": prose.append(text))
+    services = Services(terminal, Redactor(), Signals(prose.append))
+    with root.make_context("harness", ["lint", *arguments], obj=services) as ctx:
+        code: int = root.invoke(ctx)
     return code
 
 
@@ -733,7 +733,7 @@ def test_tables_that_are_not_read_are_listed(repository: Path) -> None:
 
 
 def test_no_document_and_no_root_are_usage_errors(repository: Path) -> None:
-    with pytest.raises(UsageError, match="none"):
+    with pytest.raises(UsageError, match="missing argument FILE"):
         run([], [])
     with pytest.raises(UsageError, match="not a folder"):
         run(["--root", str(repository / "gone"), "x.md"], [])

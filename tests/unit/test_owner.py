@@ -1,4 +1,4 @@
-"""Who a run's servers belong to: nobody is taken for gone of whom nothing could be learned."""
+"""The owner of a run: it counts as gone only if its process has certainly ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def no_more_files() -> Iterator[None]:
-    """Let this process open no file, as one that has used up its limit."""
+    """Set the limit of open files to zero."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -28,22 +28,22 @@ def no_more_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_process_that_ended_has_no_start() -> None:
+def test_a_process_that_ended_has_no_start_time() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert process_started(process.pid)
         process.communicate(b"\n")
     assert process_started(process.pid) is None
 
 
-def test_a_process_that_cannot_be_looked_at_is_not_one_that_ended() -> None:
+def test_the_start_time_of_an_unreadable_process_is_unknown() -> None:
     with no_more_files():
         started = process_started(1)
     assert started == 0
 
 
-def test_an_owner_that_cannot_be_looked_at_is_not_known_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    living = Owner.me("run")
+def test_an_owner_with_an_unknown_start_time_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Owner.me("run")
     monkeypatch.setattr(owner, "process_started", lambda _: 0)
-    assert not living.is_gone()
+    assert not own.is_gone()
     monkeypatch.setattr(owner, "process_started", lambda _: None)
-    assert living.is_gone()
+    assert own.is_gone()

@@ -1,4 +1,4 @@
-"""How many rows the table must hold after what the trail tells of a path."""
+"""The number of rows that the audited table must hold, given a path's changes in the trail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from harness.audit.target import Change
 from harness.host.declarations import Expected
 from harness.host.path_runner import Seen
-from harness.suites.paths.expectations import written
+from harness.suites.paths.expectations import expected_table_rows
 
 
 def change(op: str, key: int | None, transaction: str = "1") -> Change:
@@ -26,9 +26,10 @@ def change(op: str, key: int | None, transaction: str = "1") -> Change:
     )
 
 
-def wanted(operation: Any, *changes: Change, beside: tuple[Change, ...] = (), **told: Any) -> int:
-    path: Any = SimpleNamespace(expected=Expected(table="public.posts", operation=operation, **told))
-    return written(path, Seen(changes=changes, beside=(*changes, *beside), actions=()))
+def expected_rows(operation: Any, *changes: Change, others: tuple[Change, ...] = (), **declared: Any) -> int:
+    """Return the expected table rows, for the path's changes and others in the same transactions."""
+    run: Any = SimpleNamespace(expected=Expected(table="public.posts", operation=operation, **declared))
+    return expected_table_rows(run, Seen(changes=changes, all_changes=(*changes, *others), actions=()))
 
 
 @pytest.mark.parametrize(
@@ -44,16 +45,16 @@ def wanted(operation: Any, *changes: Change, beside: tuple[Change, ...] = (), **
         ("delete", (change("delete", 1),), 0),
     ],
 )
-def test_rows_are_those_that_were_inserted_or_changed(operation: str, changes: tuple[Change, ...], rows: int) -> None:
-    assert wanted(operation, *changes) == rows
+def test_expects_one_row_per_inserted_or_updated_key(operation: str, changes: tuple[Change, ...], rows: int) -> None:
+    assert expected_rows(operation, *changes) == rows
 
 
-def test_a_row_that_takes_the_place_of_another_is_one() -> None:
+def test_a_row_that_replaces_another_counts_once() -> None:
     first, second = change("insert", 1), change("insert", 2, "2")
-    assert wanted("insert", first, second, beside=(change("delete", 1, "2"),)) == 1
+    assert expected_rows("insert", first, second, others=(change("delete", 1, "2"),)) == 1
 
 
-def test_what_is_left_is_as_declared_each_time_that_rows_are_inserted() -> None:
-    assert wanted("insert", change("insert", 1), left=0) == 0
-    assert wanted("insert", change("insert", 1), change("insert", 2, "2"), left=1) == 2
-    assert wanted("update", change("update", 1), change("update", 1, "2"), left=1) == 1
+def test_a_declared_number_of_rows_counts_per_insert() -> None:
+    assert expected_rows("insert", change("insert", 1), left=0) == 0
+    assert expected_rows("insert", change("insert", 1), change("insert", 2, "2"), left=1) == 2
+    assert expected_rows("update", change("update", 1), change("update", 1, "2"), left=1) == 1

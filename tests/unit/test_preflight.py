@@ -1,3 +1,5 @@
+"""The distribution preflight: versions, requirements, manifests, tags, READMEs and lock files."""
+
 from __future__ import annotations
 
 import os
@@ -11,9 +13,9 @@ from packaging.version import Version
 
 from harness.errors import ConfigError
 from harness.model import Status
-from harness.preflight.elixir_source import entries, masked
+from harness.preflight.elixir_source import dependency_tuples, masked
 from harness.preflight.elixir_version import ElixirVersion, admits, is_requirement, parse_version
-from harness.preflight.gates import LOCK, MANIFEST, README, TAG, PreflightDeclaration, PreflightRow, preflight
+from harness.preflight.gates import LOCK, MANIFEST, README, TAG, GateResult, PreflightDeclaration, preflight
 from harness.preflight.project_files import Folder
 from harness.preflight.python_readme import documented
 from harness.preflight.release_tags import releases
@@ -52,15 +54,15 @@ ASCENDING = (
 )
 
 
-def test_versions_are_in_the_order_of_elixir() -> None:
-    for n, lower in enumerate(ASCENDING):
-        for higher in ASCENDING[n + 1 :]:
+def test_versions_have_the_order_of_elixir() -> None:
+    for index, lower in enumerate(ASCENDING):
+        for higher in ASCENDING[index + 1 :]:
             assert _version(lower) < _version(higher), (lower, higher)
             assert not _version(higher) < _version(lower)
             assert _version(lower) != _version(higher)
 
 
-def test_a_build_is_ignored_by_the_order() -> None:
+def test_the_order_ignores_the_build() -> None:
     assert _version("2.0.1+build0") == _version("2.0.1")
     assert _version("1.0.0-rc.1+7.x") == _version("1.0.0-rc.1")
 
@@ -70,7 +72,7 @@ def test_a_build_is_ignored_by_the_order() -> None:
     ["", "1", "1.0", "1.0.0.0", "01.0.0", "1.00.0", "1.0.0-", "1.0.0-01", "1.0.0-a..b", "1.0.0+", "v1.0.0", "1.0.0-ä",
      "1.0.0\n", " 1.0.0", "1.0.x", "-1.0.0", "٣.0.0", "1.0.0+a+b", "1." + "9" * 9000 + ".0"],
 )  # fmt: skip
-def test_what_elixir_does_not_read_is_no_version(text: str) -> None:
+def test_an_invalid_version_is_rejected(text: str) -> None:
     assert parse_version(text) is None
 
 
@@ -108,7 +110,9 @@ def test_what_elixir_does_not_read_is_no_version(text: str) -> None:
         ("1.0.0 or 2.0.0 and > 1.5.0", "1.0.0", True, False),
     ],
 )
-def test_requirements_take_what_elixir_takes(requirement: str, version: str, allow_pre: bool, admitted: bool) -> None:
+def test_requirements_admit_the_same_versions_as_in_elixir(
+    requirement: str, version: str, allow_pre: bool, admitted: bool
+) -> None:
     assert admits(requirement, _version(version), allow_pre=allow_pre) is admitted
 
 
@@ -117,9 +121,9 @@ def test_requirements_take_what_elixir_takes(requirement: str, version: str, all
     ["", " ", "~>", ">= 1.0", "1.0", "== == 1.0.0", ">= 1.0.0, < 2.0.0", "> 1.0.0 and", "and 1.0.0", "1.0.0 1.0.0",
      "~> x.y", "~> 1", "^1.0.0", "=1.0.0", "> 1.0.0 && < 2.0.0", ">= 1.0.0 and\n< 2.0.0", "1.0.0 or or 2.0.0"],
 )  # fmt: skip
-def test_what_elixir_does_not_read_is_no_requirement(requirement: str) -> None:
+def test_an_invalid_requirement_is_rejected(requirement: str) -> None:
     assert not is_requirement(requirement)
-    with pytest.raises(ValueError, match="no requirement"):
+    with pytest.raises(ValueError, match="invalid Elixir requirement"):
         admits(requirement, _version("1.0.0"))
 
 
@@ -136,7 +140,7 @@ def _written(version: ElixirVersion) -> str:
 
 
 @given(_VERSIONS)
-def test_a_version_reads_as_it_is_written(version: ElixirVersion) -> None:
+def test_parsing_reverses_writing(version: ElixirVersion) -> None:
     assert parse_version(_written(version)) == version
     assert hash(_version(_written(version))) == hash(version)
 
@@ -153,7 +157,7 @@ def test_the_order_is_total_and_pre_releases_come_before_their_release(
 
 
 @given(_VERSIONS, _VERSIONS, st.booleans())
-def test_comparisons_agree_with_each_other(wanted: ElixirVersion, version: ElixirVersion, allow_pre: bool) -> None:
+def test_comparisons_are_consistent(wanted: ElixirVersion, version: ElixirVersion, allow_pre: bool) -> None:
     def holds(sign: str) -> bool:
         return admits(f"{sign} {_written(wanted)}", version, allow_pre=allow_pre)
 
@@ -170,26 +174,27 @@ def test_comparisons_agree_with_each_other(wanted: ElixirVersion, version: Elixi
     assert holds("~>") == admits(joined, version, allow_pre=allow_pre)
 
 
-# --- the text of Elixir -----------------------------------------------------------------------------------
+# --- Elixir source ----------------------------------------------------------------------------------------
 
 
-def test_comments_strings_and_sigils_are_blanked_in_place() -> None:
+def test_comments_strings_and_sigils_are_masked_in_place() -> None:
     text = 'a "x{" # {:no, "1"}\nb ~s({) \'[\' ?{ """\n{\n""" "#{f("}")}" {:yes, "1"}\n'
     blank = masked(text)
     assert len(blank) == len(text)
-    assert [blank.count(each) for each in "{}[]"] == [1, 1, 0, 0]
-    assert [each.name for each in entries(text)] == ["yes"]
+    assert [blank.count(bracket) for bracket in "{}[]"] == [1, 1, 0, 0]
+    assert [dependency.name for dependency in dependency_tuples(text)] == ["yes"]
 
 
 @given(st.text(alphabet="{}[]():\"'#~sS\\\n ?ab,@", max_size=60))
-def test_any_text_is_masked_without_moving_it(text: str) -> None:
+def test_masking_keeps_all_positions(text: str) -> None:
     blank = masked(text)
     assert len(blank) == len(text)
-    assert [n for n, each in enumerate(blank) if each == "\n"] == [n for n, each in enumerate(text) if each == "\n"]
-    assert list(entries("{:a, " * 50 + text))
+    for position, character in enumerate(text):
+        assert (blank[position] == "\n") == (character == "\n")
+    assert list(dependency_tuples("{:a, " * 50 + text))
 
 
-# --- the table --------------------------------------------------------------------------------------------
+# --- all gates --------------------------------------------------------------------------------------------
 
 
 def _write(root: Path, files: dict[str, str]) -> None:
@@ -216,7 +221,7 @@ def _repository(root: Path, *tags: str) -> None:
         git("tag", tag)
 
 
-def _filled(root: Path, **declared: str) -> dict[str, PreflightRow]:
+def _results(root: Path, **declared: str) -> dict[str, GateResult]:
     rows = preflight(PreflightDeclaration(**declared), root)
     assert [row.item for row in rows] == [MANIFEST, TAG, README, LOCK]
     for row in rows:
@@ -281,10 +286,10 @@ ELIXIR = {
 }
 
 
-def test_a_python_release_that_agrees_with_itself(tmp_path: Path) -> None:
+def test_a_consistent_python_release_passes_all_gates(tmp_path: Path) -> None:
     _write(tmp_path, PYTHON)
     _repository(tmp_path, "v0.10.0-nightly", "v0.9.0-nightly", "v0.3.9", "v0.4.0", "unrelated")
-    rows = _filled(tmp_path, project="lib", consumer="app")
+    rows = _results(tmp_path, project="lib", consumer="app")
     assert {row.status for row in rows.values()} == {Status.OK}
     assert rows[MANIFEST].evidence == "lib/pyproject.toml:7"
     assert rows[TAG].evidence == "git -C lib for-each-ref '--format=%(refname:strip=2)' refs/tags"
@@ -292,10 +297,10 @@ def test_a_python_release_that_agrees_with_itself(tmp_path: Path) -> None:
     assert rows[LOCK].evidence == "app/uv.lock:9"
 
 
-def test_an_elixir_release_that_agrees_with_itself(tmp_path: Path) -> None:
+def test_a_consistent_elixir_release_passes_all_gates(tmp_path: Path) -> None:
     _write(tmp_path, ELIXIR)
     _repository(tmp_path, "v0.2.0", "v0.2.0-rc.1", "0.1.10", "0.1.9")
-    rows = _filled(tmp_path, project="lib", consumer="app")
+    rows = _results(tmp_path, project="lib", consumer="app")
     assert {row.status for row in rows.values()} == {Status.OK}
     assert (rows[MANIFEST].evidence, rows[MANIFEST].notes) == ("lib/mix.exs:4", "threadline 0.2.0")
     assert rows[TAG].notes == "the newest of 4 is v0.2.0"
@@ -303,9 +308,9 @@ def test_an_elixir_release_that_agrees_with_itself(tmp_path: Path) -> None:
     assert rows[LOCK].evidence == "app/mix.lock:3"
 
 
-def test_nothing_but_a_manifest_is_not_run_with_reasons(tmp_path: Path) -> None:
+def test_a_manifest_alone_leaves_the_other_gates_not_run(tmp_path: Path) -> None:
     _write(tmp_path, {"pyproject.toml": PYPROJECT})
-    rows = _filled(tmp_path)
+    rows = _results(tmp_path)
     assert [row.status for row in rows.values()] == [Status.OK, Status.NOT_RUN, Status.NOT_RUN, Status.NOT_RUN]
 
 
@@ -313,10 +318,10 @@ def test_nothing_but_a_manifest_is_not_run_with_reasons(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "status", "told"),
+    ("files", "status", "message"),
     [
-        ({"pyproject.toml": '[project]\nname = "x"\nversion = "one"\n'}, Status.ISSUE, "'one' is no version of PEP 440"),
-        ({"pyproject.toml": "[project\n"}, Status.ISSUE, "it is not TOML"),
+        ({"pyproject.toml": '[project]\nname = "x"\nversion = "one"\n'}, Status.ISSUE, "invalid version 'one', expected the format of PEP 440"),
+        ({"pyproject.toml": "[project\n"}, Status.ISSUE, "invalid TOML"),
         ({"pyproject.toml": '[tool.poetry]\nname = "x"\nversion = "1.2.3"\n'}, Status.OK, "x 1.2.3"),
         (
             {"pyproject.toml": '[build-system]\nrequires = ["hatchling", "hatch-vcs"]\n[project]\nname = "x"\ndynamic = ["version"]\n[tool.hatch.version]\nsource = "vcs"\n'},
@@ -339,12 +344,12 @@ def test_nothing_but_a_manifest_is_not_run_with_reasons(tmp_path: Path) -> None:
         (
             {"pyproject.toml": '[project]\nname = "x"\ndynamic = ["version"]\n[tool.hatch.version]\npath = "../about.py"\n'},
             Status.NOT_RUN,
-            "does not say it in exactly one place",
+            "does not set it exactly once",
         ),
         (
             {"pyproject.toml": '[project]\nname = "x"\ndynamic = ["version"]\n[tool.setuptools.dynamic]\nversion = {attr = "x.__version__"}\n'},
             Status.NOT_RUN,
-            "found when the package is built",
+            "the build computes the version",
         ),
         (
             {"pyproject.toml": '[project]\nname = "x"\ndynamic = ["version"]\n[tool.setuptools.dynamic]\nversion = {file = "VERSION"}\n', "VERSION": "1.2.3\n"},
@@ -352,7 +357,7 @@ def test_nothing_but_a_manifest_is_not_run_with_reasons(tmp_path: Path) -> None:
             "x 1.2.3",
         ),
         ({"setup.cfg": "[metadata]\nname = x\nversion = 1.2.3\n"}, Status.OK, "x 1.2.3"),
-        ({"setup.cfg": "[metadata]\nname = x\nversion = attr: x.version\n"}, Status.NOT_RUN, "found when the package is built"),
+        ({"setup.cfg": "[metadata]\nname = x\nversion = attr: x.version\n"}, Status.NOT_RUN, "the build computes the version"),
         ({"setup.py": 'from setuptools import setup\nV = "1.2.3"\nsetup(name="x", version=V)\n'}, Status.OK, "x 1.2.3"),
         ({"setup.py": 'import os\nfrom setuptools import setup\nsetup(name="x", version=os.environ["V"])\n'}, Status.NOT_RUN, "not executed"),
         ({"setup.py": 'V = "1"\nV = "2"\nsetup(name="x", version=V)\n'}, Status.NOT_RUN, "not executed"),
@@ -363,35 +368,35 @@ def test_nothing_but_a_manifest_is_not_run_with_reasons(tmp_path: Path) -> None:
         ({"mix.exs": MIX.replace("version: @version", "version: version()")}, Status.NOT_RUN, "not executed"),
         ({"mix.exs": MIX.replace("version: @version", 'version: "0.3.#{n()}"')}, Status.NOT_RUN, "not executed"),
         ({"mix.exs": MIX.replace('  # @version "0.1.0"', '  @version "0.1.0"')}, Status.NOT_RUN, "set 2 times"),
-        ({"mix.exs": MIX.replace("def project do", "def project do\n    base()\n  end\n  def other do")}, Status.NOT_RUN, "by name"),
-        ({"mix.exs": MIX.replace('"0.2.0"', '"0.2"')}, Status.ISSUE, "'0.2' is no version of Elixir's Version"),
+        ({"mix.exs": MIX.replace("def project do", "def project do\n    base()\n  end\n  def other do")}, Status.NOT_RUN, "no readable key version:"),
+        ({"mix.exs": MIX.replace('"0.2.0"', '"0.2"')}, Status.ISSUE, "invalid version '0.2', expected the format of Elixir's Version"),
     ],
 )  # fmt: skip
-def test_the_version_is_read_or_said_not_to_be(
-    tmp_path: Path, files: dict[str, str], status: Status, told: str
+def test_the_version_is_read_or_reported_as_unknown(
+    tmp_path: Path, files: dict[str, str], status: Status, message: str
 ) -> None:
     _write(tmp_path, files)
-    row = _filled(tmp_path)[MANIFEST]
+    row = _results(tmp_path)[MANIFEST]
     assert row.status is status, row
-    assert told in row.notes
+    assert message in row.notes
 
 
-def test_no_code_of_the_project_runs(tmp_path: Path) -> None:
+def test_no_code_of_the_project_is_executed(tmp_path: Path) -> None:
     _write(tmp_path, {"setup.py": f'open({str(tmp_path / "ran")!r}, "w")\nsetup(name="x", version="1.0")\n'})
-    assert _filled(tmp_path)[MANIFEST].status is Status.OK
+    assert _results(tmp_path)[MANIFEST].status is Status.OK
     assert not (tmp_path / "ran").exists()
 
 
-def test_folders_that_are_not_there_and_no_projects_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="project: there is no folder 'lib'"):
+def test_missing_folders_and_other_projects_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="project: folder 'lib' does not exist"):
         preflight(PreflightDeclaration(project="lib"), tmp_path)
-    with pytest.raises(ConfigError, match="no project of Python or Elixir"):
+    with pytest.raises(ConfigError, match="no Python or Elixir project"):
         preflight(PreflightDeclaration(), tmp_path)
     _write(tmp_path, {"mix.exs": MIX, "pyproject.toml": PYPROJECT})
     with pytest.raises(ConfigError, match="several languages"):
         preflight(PreflightDeclaration(), tmp_path)
-    assert _filled(tmp_path, package="threadline")[MANIFEST].evidence == "mix.exs:4"
-    with pytest.raises(ConfigError, match="consumer: there is no folder 'app'"):
+    assert _results(tmp_path, package="threadline")[MANIFEST].evidence == "mix.exs:4"
+    with pytest.raises(ConfigError, match="consumer: folder 'app' does not exist"):
         preflight(PreflightDeclaration(package="threadline", consumer="app"), tmp_path)
 
 
@@ -399,40 +404,42 @@ def test_folders_that_are_not_there_and_no_projects_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("tags", "status", "told"),
+    ("tags", "status", "message"),
     [
         ((), Status.NOT_RUN, "no tag names a version"),
         (("latest", "release"), Status.NOT_RUN, "no tag names a version"),
         (("0.4.0", "v0.3.10", "v0.3.9"), Status.OK, "the newest of 3 is 0.4.0"),
         (("v0.4.0rc1", "v0.4.0"), Status.OK, "the newest of 2 is v0.4.0"),
-        (("v0.3.10", "v0.3.9"), Status.ISSUE, "not tagged yet: the newest tag is v0.3.10, and no tag has it"),
+        (("v0.3.10", "v0.3.9"), Status.ISSUE, "not tagged yet: the newest tag is v0.3.10, and no tag names it"),
         (
             ("v0.4.0", "v0.4.1rc1"),
             Status.ISSUE,
-            "behind the newest: the newest tag is v0.4.1rc1, and it has a tag, v0.4.0",
+            "older than the newest tag: the newest tag is v0.4.1rc1, and its tag is v0.4.0",
         ),
         (("v9.0.0", "thread-line-v0.4.0"), Status.OK, "the newest of 1 is thread-line-v0.4.0"),
     ],
 )
-def test_the_newest_tag_is_the_newest_version(tmp_path: Path, tags: tuple[str, ...], status: Status, told: str) -> None:
+def test_the_newest_tag_is_the_highest_version(
+    tmp_path: Path, tags: tuple[str, ...], status: Status, message: str
+) -> None:
     _write(tmp_path, {"pyproject.toml": PYPROJECT})
     _repository(tmp_path, *tags)
-    row = _filled(tmp_path)[TAG]
+    row = _results(tmp_path)[TAG]
     assert row.status is status, row
-    assert told in row.notes
+    assert message in row.notes
 
 
-def test_a_library_that_lies_untracked_in_a_repository_has_none_of_its_tags(tmp_path: Path) -> None:
+def test_an_untracked_library_does_not_use_the_tags_of_its_repository(tmp_path: Path) -> None:
     _write(tmp_path, {"mix.exs": MIX, ".gitignore": "deps\n"})
     _repository(tmp_path, "v0.4.0")
     _write(tmp_path, {"deps/lib/pyproject.toml": PYPROJECT})
-    row = _filled(tmp_path, project="deps/lib")[TAG]
+    row = _results(tmp_path, project="deps/lib")[TAG]
     assert row.status is Status.NOT_RUN
-    assert "tracked" in row.notes
+    assert "git does not track" in row.notes
 
 
 @given(st.permutations([f"v{a}.{b}.{c}" for a in (0, 10) for b in (2, 9, 10) for c in (0, 11)]))
-def test_tags_are_ordered_by_version_whatever_their_order(names: list[str]) -> None:
+def test_tags_are_sorted_by_version(names: list[str]) -> None:
     assert releases(tuple(names), "x", Version)[-1].tag == "v10.10.11"
 
 
@@ -469,122 +476,120 @@ def test_tags_are_ordered_by_version_whatever_their_order(names: list[str]) -> N
         ("Demo is > 1.0 years old", "0.9", "none"),
     ],
 )
-def test_constraints_are_found_where_readers_are_told_to_write_them(
-    tmp_path: Path, line: str, version: str, admitted: object
-) -> None:
+def test_documented_constraints_are_found(tmp_path: Path, line: str, version: str, admitted: object) -> None:
     _write(tmp_path, {"README.md": f"# Demo\n\n{line}\n"})
     found = documented(Folder(path=tmp_path, root=tmp_path), "demo", version)
-    assert [each.admits for each in found] == ([] if admitted == "none" else [admitted])
-    assert all(each.at == "README.md:3" for each in found)
+    assert [constraint.admits for constraint in found] == ([] if admitted == "none" else [admitted])
+    assert all(constraint.at == "README.md:3" for constraint in found)
 
 
 @pytest.mark.parametrize(
-    ("readme", "status", "told"),
+    ("readme", "status", "message"),
     [
         ('{:threadline, "~> 0.2"}', Status.OK, "~> 0.2 admits 0.2.0"),
         ('{:threadline, "~> 0.1.0", only: :test}', Status.ISSUE, "~> 0.1.0 does not admit 0.2.0"),
         ('{:threadline,\n  ">= 0.1.0 and < 0.3.0"}', Status.OK, "admits 0.2.0"),
-        ('{:threadline, ">= 0.1.0, < 0.3.0"}', Status.ISSUE, "no requirement that Mix accepts"),
+        ('{:threadline, ">= 0.1.0, < 0.3.0"}', Status.ISSUE, "invalid Mix requirement"),
         ('{:threadline, "~> 0.2"} or {:threadline, "~> 0.1.0"}', Status.ISSUE, "~> 0.1.0 does not admit"),
         ('{:threadline, path: "../threadline"}', Status.NOT_RUN, "no README documents a constraint on threadline"),
         ('{:threadline_web, "~> 0.1.0"}', Status.NOT_RUN, "no README documents"),
     ],
 )
-def test_every_requirement_in_an_elixir_readme_must_admit(
-    tmp_path: Path, readme: str, status: Status, told: str
+def test_every_requirement_in_an_elixir_readme_must_admit_the_version(
+    tmp_path: Path, readme: str, status: Status, message: str
 ) -> None:
     _write(tmp_path, {"mix.exs": MIX, "README.md": readme})
-    row = _filled(tmp_path)[README]
+    row = _results(tmp_path)[README]
     assert row.status is status, row
-    assert told in row.notes
+    assert message in row.notes
 
 
 def test_a_pre_release_needs_a_requirement_that_names_one(tmp_path: Path) -> None:
     files = {"mix.exs": MIX.replace('"0.2.0"', '"0.3.0-rc.1"'), "README.md": '{:threadline, "~> 0.2"}'}
     _write(tmp_path, files)
-    assert _filled(tmp_path)[README].status is Status.ISSUE
+    assert _results(tmp_path)[README].status is Status.ISSUE
     _write(tmp_path, {"README.md": '{:threadline, "~> 0.3.0-rc.0"}'})
-    assert _filled(tmp_path)[README].status is Status.OK
+    assert _results(tmp_path)[README].status is Status.OK
 
 
 # --- lock files
 
 
 @pytest.mark.parametrize(
-    ("files", "status", "told"),
+    ("files", "status", "message"),
     [
-        ({"uv.lock": UV_LOCK.replace('"0.4.0"', '"0.3.0"')}, Status.ISSUE, "it has 0.3.0, and the manifest 0.4.0"),
-        ({"uv.lock": UV_LOCK.replace("thread-line", "other")}, Status.ISSUE, "it has no package thread-line"),
-        ({"uv.lock": 'x = "'}, Status.ISSUE, "it is not TOML"),
+        ({"uv.lock": UV_LOCK.replace('"0.4.0"', '"0.3.0"')}, Status.ISSUE, "found 0.3.0, expected 0.4.0"),
+        ({"uv.lock": UV_LOCK.replace("thread-line", "other")}, Status.ISSUE, "missing package thread-line"),
+        ({"uv.lock": 'x = "'}, Status.ISSUE, "invalid TOML"),
         (
             {"uv.lock": '[[package]]\nname = "thread-line"\nversion = "0.4.0"\nsource = { git = "https://example.org/x" }\n'},
             Status.ISSUE,
-            "it comes from git https://example.org/x",
+            "resolved from git https://example.org/x",
         ),
         ({"pyproject.toml": '[tool.uv]\noverride-dependencies = ["Thread-Line==0.4.0"]\n'}, Status.ISSUE, "override-dependencies has"),
         ({"pyproject.toml": '[tool.uv]\noverride-dependencies = ["psycopg>=3"]\n'}, Status.ISSUE, "psycopg: override-dependencies"),
-        ({"pyproject.toml": '[tool.uv]\noverride-dependencies = ["rich>=13"]\n'}, Status.OK, "nothing that the lock says it depends on: rich"),
-        ({"pyproject.toml": '[tool.uv.sources]\nthread_line = { path = "../lib" }\n'}, Status.ISSUE, "taken from path ../lib"),
+        ({"pyproject.toml": '[tool.uv]\noverride-dependencies = ["rich>=13"]\n'}, Status.OK, "not its direct dependencies: rich"),
+        ({"pyproject.toml": '[tool.uv.sources]\nthread_line = { path = "../lib" }\n'}, Status.ISSUE, "resolved from path ../lib"),
         ({"pyproject.toml": '[tool.uv.sources]\nthread_line = { index = "ours" }\n'}, Status.OK, "thread-line|Thread_Line 0.4.0"),
-        ({"pyproject.toml": '[tool.poetry.group.dev.dependencies]\nthread-line = { git = "https://example.org/x" }\n'}, Status.ISSUE, "taken from git"),
+        ({"pyproject.toml": '[tool.poetry.group.dev.dependencies]\nthread-line = { git = "https://example.org/x" }\n'}, Status.ISSUE, "resolved from git"),
         ({"pyproject.toml": '[project]\ndependencies = ["thread-line @ file:///src/lib"]\n'}, Status.ISSUE, "file:///src/lib"),
         ({"pyproject.toml": '[tool.pdm.resolution.overrides]\nthread-line = "0.4.0"\n'}, Status.ISSUE, "tool.pdm.resolution.overrides"),
         ({"uv.lock": UV_LOCK + '\n[manifest]\noverrides = [{ name = "thread-line", specifier = ">=0" }]\n'}, Status.ISSUE, "override"),
-        ({"poetry.lock": '[[package]]\nname = "Thread-Line"\nversion = "0.3.0"\n'}, Status.ISSUE, "it has 0.3.0"),
-        ({"pdm.lock": '[[package]]\nname = "thread-line"\nversion = "0.4.0"\npath = "./lib"\n'}, Status.ISSUE, "it comes from path ./lib"),
+        ({"poetry.lock": '[[package]]\nname = "Thread-Line"\nversion = "0.3.0"\n'}, Status.ISSUE, "found 0.3.0"),
+        ({"pdm.lock": '[[package]]\nname = "thread-line"\nversion = "0.4.0"\npath = "./lib"\n'}, Status.ISSUE, "resolved from path ./lib"),
         ({"pylock.toml": '[[packages]]\nname = "thread-line"\nversion = "0.4"\n'}, Status.OK, "0.4.0"),
         ({"Pipfile.lock": '{"default": {"thread-line": {"version": "==0.4.0"}}}'}, Status.OK, "0.4.0"),
-        ({"Pipfile.lock": '{"default": {"thread-line": {"editable": true, "path": "."}}}'}, Status.ISSUE, "it comes from path"),
-        ({"Pipfile.lock": "{"}, Status.ISSUE, "it is not JSON"),
+        ({"Pipfile.lock": '{"default": {"thread-line": {"editable": true, "path": "."}}}'}, Status.ISSUE, "resolved from path"),
+        ({"Pipfile.lock": "{"}, Status.ISSUE, "invalid JSON"),
         ({"requirements.txt": "thread-line[pg]==0.4.0 \\\n    --hash=sha256:ab\n"}, Status.OK, "0.4.0"),
-        ({"requirements-dev.txt": "thread-line==0.4.1  # why\n"}, Status.ISSUE, "it has 0.4.1"),
+        ({"requirements-dev.txt": "thread-line==0.4.1  # why\n"}, Status.ISSUE, "found 0.4.1"),
         ({"requirements.txt": "thread-line @ git+https://example.org/x\n"}, Status.ISSUE, "git+https://example.org/x"),
-        ({"requirements.txt": "thread-line>=0.4\n"}, Status.OK, "app/requirements.txt:1 names it without pinning it"),
+        ({"requirements.txt": "thread-line>=0.4\n"}, Status.OK, "app/requirements.txt:1 names thread-line without pinning it"),
     ],
 )  # fmt: skip
-def test_a_python_lock_must_have_exactly_the_release(
-    tmp_path: Path, files: dict[str, str], status: Status, told: str
+def test_a_python_lock_file_must_resolve_exactly_the_release(
+    tmp_path: Path, files: dict[str, str], status: Status, message: str
 ) -> None:
     _write(tmp_path, PYTHON | {f"app/{name}": content for name, content in files.items()})
-    row = _filled(tmp_path, project="lib", consumer="app")[LOCK]
+    row = _results(tmp_path, project="lib", consumer="app")[LOCK]
     assert row.status is status, row
-    assert any(each in row.notes for each in told.split("|")), row
+    assert any(text in row.notes for text in message.split("|")), row
     assert row.evidence.startswith("app/")
 
 
-def test_requirements_that_pin_nothing_are_no_lock(tmp_path: Path) -> None:
+def test_unpinned_requirements_are_not_a_lock_file(tmp_path: Path) -> None:
     _write(tmp_path, {"lib/pyproject.toml": PYPROJECT, "app/requirements.txt": "thread-line>=0.4\n"})
-    row = _filled(tmp_path, project="lib", consumer="app")[LOCK]
+    row = _results(tmp_path, project="lib", consumer="app")[LOCK]
     assert row.status is Status.NOT_RUN
-    assert "names it without pinning it" in row.notes
+    assert "names thread-line without pinning it" in row.notes
 
 
 @pytest.mark.parametrize(
-    ("files", "status", "told"),
+    ("files", "status", "message"),
     [
-        ({"mix.lock": MIX_LOCK.replace('"0.2.0"', '"0.1.9"')}, Status.ISSUE, "it has 0.1.9, and the manifest 0.2.0"),
-        ({"mix.lock": MIX_LOCK.replace("threadline", "other")}, Status.ISSUE, "it has no package threadline"),
-        ({"mix.lock": '%{\n  "threadline": {:git, "https://example.org/t.git", "ab", []},\n}\n'}, Status.ISSUE, "it comes from git"),
+        ({"mix.lock": MIX_LOCK.replace('"0.2.0"', '"0.1.9"')}, Status.ISSUE, "found 0.1.9, expected 0.2.0"),
+        ({"mix.lock": MIX_LOCK.replace("threadline", "other")}, Status.ISSUE, "missing package threadline"),
+        ({"mix.lock": '%{\n  "threadline": {:git, "https://example.org/t.git", "ab", []},\n}\n'}, Status.ISSUE, "resolved from git"),
         ({"mix.exs": '[{:threadline, "~> 0.2", override: true}]'}, Status.ISSUE, "threadline: override: true"),
         ({"mix.exs": '[{:threadline, "~> 0.2"},\n {:ecto, "~> 3.12", override: true}]'}, Status.ISSUE, "ecto: override: true"),
         ({"mix.exs": '[{:threadline, "~> 0.2"}, {:jason, "~> 1.0", override: true}]'}, Status.OK, "jason (app/mix.exs:1)"),
-        ({"mix.exs": '[{:threadline, path: "../lib"}]'}, Status.ISSUE, "taken by path:"),
-        ({"mix.exs": '[{:threadline, "~> 0.2", github: "x/y"}]'}, Status.ISSUE, "taken by github:"),
+        ({"mix.exs": '[{:threadline, path: "../lib"}]'}, Status.ISSUE, "resolved with path:"),
+        ({"mix.exs": '[{:threadline, "~> 0.2", github: "x/y"}]'}, Status.ISSUE, "resolved with github:"),
         ({"mix.exs": '# {:threadline, path: "../lib"}\n[{:threadline, "~> 0.2"}]'}, Status.OK, "threadline 0.2.0"),
-        ({"mix.exs": "[threadline_dep()]"}, Status.NOT_RUN, "names threadline nowhere that can be read"),
-        ({"mix.lock": MIX_LOCK + MIX_LOCK.replace('"0.2.0"', '"0.2.1"')}, Status.ISSUE, "it has 0.2.1"),
+        ({"mix.exs": "[threadline_dep()]"}, Status.NOT_RUN, "no readable dependency on threadline"),
+        ({"mix.lock": MIX_LOCK + MIX_LOCK.replace('"0.2.0"', '"0.2.1"')}, Status.ISSUE, "found 0.2.1"),
     ],
 )  # fmt: skip
-def test_a_mix_lock_must_have_exactly_the_release(
-    tmp_path: Path, files: dict[str, str], status: Status, told: str
+def test_a_mix_lock_file_must_resolve_exactly_the_release(
+    tmp_path: Path, files: dict[str, str], status: Status, message: str
 ) -> None:
     _write(tmp_path, ELIXIR | {f"app/{name}": content for name, content in files.items()})
-    row = _filled(tmp_path, project="lib", consumer="app")[LOCK]
+    row = _results(tmp_path, project="lib", consumer="app")[LOCK]
     assert row.status is status, row
-    assert told in row.notes
+    assert message in row.notes
 
 
-def test_an_umbrella_names_its_dependencies_in_its_apps(tmp_path: Path) -> None:
+def test_dependencies_of_an_umbrella_are_in_its_apps(tmp_path: Path) -> None:
     files = {
         "lib/mix.exs": MIX,
         "app/mix.exs": "[]",
@@ -592,17 +597,17 @@ def test_an_umbrella_names_its_dependencies_in_its_apps(tmp_path: Path) -> None:
         "app/apps/web/mix.exs": '[{:threadline, "~> 0.2"}]',
     }
     _write(tmp_path, files)
-    assert _filled(tmp_path, project="lib", consumer="app")[LOCK].status is Status.OK
+    assert _results(tmp_path, project="lib", consumer="app")[LOCK].status is Status.OK
 
 
 def test_a_consumer_without_a_lock_is_not_run(tmp_path: Path) -> None:
     _write(tmp_path, {"lib/mix.exs": MIX, "app/mix.exs": '[{:threadline, "~> 0.2"}]'})
-    row = _filled(tmp_path, project="lib", consumer="app")[LOCK]
+    row = _results(tmp_path, project="lib", consumer="app")[LOCK]
     assert (row.status, row.notes) == (Status.NOT_RUN, "app has no lock file that resolves threadline")
 
 
-def test_a_file_that_is_no_text_is_an_issue_that_names_it_from_the_project(tmp_path: Path) -> None:
+def test_a_binary_readme_is_an_issue_with_a_relative_path(tmp_path: Path) -> None:
     _write(tmp_path, PYTHON)
     (tmp_path / "lib/README.md").write_bytes(b"\xff\xfe\x00")
-    row = _filled(tmp_path, project="lib", consumer="app")[README]
+    row = _results(tmp_path, project="lib", consumer="app")[README]
     assert (row.status, row.evidence) == (Status.ISSUE, "lib/README.md")

@@ -1,17 +1,16 @@
+"""The readiness map and the decisions, from evidence that is made up."""
+
 from __future__ import annotations
 
 import re
 from datetime import date
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
-import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness import places
 from harness.config import convert
 from harness.errors import ConfigError
 from harness.host.readiness_file import GUIDANCE, Guidance, GuidanceItem, ReadinessArea, Workflow
@@ -26,13 +25,16 @@ from harness.model import (
     Severity,
     Status,
 )
-from harness.report.escape import Ready, code, link, text
+from harness.preflight.gates import GateResult
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
+from harness.report.render import fragments
+from harness.report.tables import ParityRow, build_report
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 KNOWN = KnownIssue(check="actor.residue", link="https://example.org/7", owner="ada", expires="2099-01-01")
 LIMIT = Limit(outcome="notifications are lost", source="https://example.org/doc")
@@ -50,7 +52,7 @@ def row(
     command = f"nox -s topology-{topology} -- --check {check}"
     return Row(
         planned=PlannedCheck(
-            topology=topology,
+            target=topology,
             check=check,
             claim=f"the claim of {check}",
             section=Section.PATHS if check.startswith("path.") else Section.ACTOR,
@@ -59,7 +61,7 @@ def row(
             reproduce=command,
         ),
         result=Result(
-            topology=topology,
+            target=topology,
             check=check,
             status=status,
             reason="" if status is Status.OK else "for a reason",
@@ -75,7 +77,7 @@ def evidence(rows: Iterable[Row], hosts: tuple[str, ...] = ("staging",)) -> Evid
     rows = tuple(rows)
     records = {
         name: replace(record(), evidence_class=EvidenceClass.HOST if name in hosts else EvidenceClass.CI)
-        for name in dict.fromkeys(each.planned.topology for each in rows)
+        for name in dict.fromkeys(row.planned.target for row in rows)
     }
     return Evidence(rows=rows, topologies={}, records=records, folders={})
 
@@ -113,14 +115,14 @@ def test_the_stance_follows_from_the_evidence(rows: list[Row], expected: Stance)
     assert stance(rows) is expected
 
 
-def test_a_check_or_a_topology_without_a_row_is_not_shown() -> None:
+def test_a_missing_row_of_a_check_is_not_shown() -> None:
     declared = area("actor.a", "actor.b", topologies=("direct", "transaction"))
     found = readiness([declared], evidence([row("actor.a"), row("actor.b"), row("actor.b", topology="direct")]))[0]
     assert found.stance is Stance.NOT_SHOWN
-    assert found.reasons == ("no row of the evidence is of actor.a in direct",)
+    assert found.reasons == ("the evidence has no row for actor.a in direct",)
 
 
-def test_topologies_that_are_not_named_do_not_count() -> None:
+def test_only_the_named_topologies_count() -> None:
     rows = [row("actor.a"), row("actor.a", Status.ISSUE, "statement")]
     assert stance(rows, area(topologies=("transaction",))) is Stance.PROVEN
     assert stance(rows) is Stance.NOT_READY
@@ -129,19 +131,21 @@ def test_topologies_that_are_not_named_do_not_count() -> None:
 def test_limits_and_known_issues_are_named_with_their_sources() -> None:
     rows = [row("actor.a", limit=LIMIT), row("actor.b", Status.ISSUE, known=KNOWN)]
     found = readiness([area()], evidence(rows))[0]
-    assert "known Issue of ada, https://example.org/7" in found.reasons[0]
+    assert (
+        found.reasons[0] == "actor.b in transaction is a known Issue (owner ada, https://example.org/7): for a reason"
+    )
     assert "notifications are lost (https://example.org/doc)" in found.reasons[1]
     assert found.shown == "1 OK, 1 Issue in transaction"
     assert found.meaning == MEANINGS[Stance.WITH_LIMITS]
 
 
-def test_commands_show_it_again_with_checks_or_with_suites() -> None:
+def test_commands_name_checks_if_they_are_few_else_suites() -> None:
     few = readiness([area()], evidence([row("actor.a"), row("actor.b"), row("actor.a", topology="direct")]))[0]
     assert few.commands == (
         "nox -s topology-transaction -- --check actor.a --check actor.b",
         "nox -s topology-direct -- --check actor.a",
     )
-    many = readiness([area()], evidence(row(f"actor.{each}") for each in "abcdefg"))[0]
+    many = readiness([area()], evidence(row(f"actor.{letter}") for letter in "abcdefg"))[0]
     assert many.commands == ("nox -s topology-transaction -- --suite actor",)
 
 
@@ -166,7 +170,7 @@ def test_commands_show_it_again_with_checks_or_with_suites() -> None:
         ([], ("staging",), Stance.NOT_SHOWN),
     ],
 )
-def test_a_host_path_counts_only_as_the_host_took_it(rows: list[Row], hosts: tuple[str, ...], expected: Stance) -> None:
+def test_a_host_path_counts_only_if_the_host_ran_it(rows: list[Row], hosts: tuple[str, ...], expected: Stance) -> None:
     declared = area("actor.a", environment="staging", paths=("posts",))
     found = readiness([declared], evidence([row("actor.a"), *rows], hosts))[0]
     assert found.stance is expected
@@ -175,22 +179,22 @@ def test_a_host_path_counts_only_as_the_host_took_it(rows: list[Row], hosts: tup
 @given(
     st.lists(
         st.tuples(st.sampled_from(Status), st.booleans(), st.booleans()).map(
-            lambda made: row(
+            lambda drawn: row(
                 "actor.a",
-                made[0],
-                known=KNOWN if made[1] and made[0] is Status.ISSUE else None,
-                limit=LIMIT if made[2] and made[0] is Status.OK else None,
+                drawn[0],
+                known=KNOWN if drawn[1] and drawn[0] is Status.ISSUE else None,
+                limit=LIMIT if drawn[2] and drawn[0] is Status.OK else None,
             )
         ),
         max_size=6,
     )
 )
-def test_no_row_more_ever_makes_what_is_bad_better(rows: list[Row]) -> None:
+def test_another_issue_never_improves_a_stance(rows: list[Row]) -> None:
     order = list(Stance)
     found = stance(rows)
     assert (found is Stance.PROVEN) == (
-        any(each.status is Status.OK for each in rows)
-        and all(each.status in {Status.OK, Status.NA} and not each.result.limit for each in rows)
+        any(row.status is Status.OK for row in rows)
+        and all(row.status in {Status.OK, Status.NA} and not row.result.limit for row in rows)
     )
     worse = stance([*rows, row("actor.z", Status.ISSUE)])
     assert order.index(worse) <= order.index(found)
@@ -210,7 +214,7 @@ WORKFLOW = Workflow(
     release="0.4.0",
     checks=("actor",),
     topologies=("transaction",),
-    guidance=tuple(item(each) for each in GUIDANCE),
+    guidance=tuple(item(name) for name in GUIDANCE),
     environment="staging",
     paths=("reminder",),
 )
@@ -221,10 +225,10 @@ def _decide(workflow: Workflow = WORKFLOW, rows: Iterable[Row] = GREEN, version:
     return decide(workflow, evidence(rows), library_version=version, today=TODAY)
 
 
-def test_yes_takes_all_three() -> None:
+def test_yes_requires_all_three_conditions() -> None:
     found = _decide()
     assert found.answer == "yes"
-    assert [each.held for each in found.conjuncts] == [True, True, True]
+    assert [conjunct.held for conjunct in found.conjuncts] == [True, True, True]
     assert found.missing == ()
     assert (
         "versions-recorded: ada on 2026-02-01: written down in the runbook (docs/rollout.md)"
@@ -236,16 +240,20 @@ def test_the_guidance_has_eight_items_and_each_must_be_signed() -> None:
     assert set(get_args(Guidance)) == set(GUIDANCE)
     assert len(GUIDANCE) == 8
     for missing in GUIDANCE:
-        found = _decide(replace(WORKFLOW, guidance=tuple(item(each) for each in GUIDANCE if each != missing)))
+        found = _decide(replace(WORKFLOW, guidance=tuple(item(name) for name in GUIDANCE if name != missing)))
         assert found.answer == "not yet"
-        assert found.missing == (f"nobody has signed {missing}: {GUIDANCE[missing]}",)
+        assert found.missing == (f"{missing} is not signed: {GUIDANCE[missing]}",)
 
 
 @pytest.mark.parametrize("day", ["2026-03-02", "2026-02-30"])
-def test_what_is_signed_for_the_future_or_for_no_day_is_not_done(day: str) -> None:
-    found = _decide(replace(WORKFLOW, guidance=tuple(item(each, day) for each in GUIDANCE)))
-    assert [each.held for each in found.conjuncts] == [False, True, True]
-    assert f"is signed for {day}" in found.missing[-1]
+def test_a_signature_needs_a_valid_date_that_is_not_in_the_future(day: str) -> None:
+    found = _decide(replace(WORKFLOW, guidance=tuple(item(name, day) for name in GUIDANCE)))
+    assert [conjunct.held for conjunct in found.conjuncts] == [False, True, True]
+    assert found.missing[-1].endswith(f" is signed for {day}, expected a date up to 2026-03-01")
+
+
+def test_a_signature_of_today_counts() -> None:
+    assert _decide(replace(WORKFLOW, guidance=tuple(item(name, "2026-03-01") for name in GUIDANCE))).answer == "yes"
 
 
 @pytest.mark.parametrize(
@@ -255,10 +263,10 @@ def test_what_is_signed_for_the_future_or_for_no_day_is_not_done(day: str) -> No
         ([row("actor.a"), row("actor.b", Status.NOT_RUN)], "actor.b in transaction is Not run: for a reason"),
         (
             [row("actor.a", Status.NA)],
-            "actor is OK nowhere: it does not apply, or is a known Issue, wherever it was tried",
+            "actor is OK in no topology: its rows are N/A or known Issues",
         ),
-        ([row("actor.a", topology="direct")], "no row of the evidence is of actor in transaction"),
-        ([], "no row of the evidence is of actor in transaction"),
+        ([row("actor.a", topology="direct")], "the evidence has no row for actor in transaction"),
+        ([], "the evidence has no row for actor in transaction"),
     ],
 )
 def test_verification_that_is_not_green_is_named(verification: list[Row], sentence: str) -> None:
@@ -267,18 +275,18 @@ def test_verification_that_is_not_green_is_named(verification: list[Row], senten
     assert found.conjuncts[1].missing == (sentence,)
 
 
-def test_an_accepted_issue_is_green_and_told() -> None:
+def test_a_known_issue_is_green_and_named() -> None:
     found = _decide(rows=[*GREEN, row("actor.b", Status.ISSUE, known=KNOWN)])
     assert found.answer == "yes"
-    assert any("known Issue of ada" in sentence for sentence in found.conjuncts[1].shown)
+    assert any("a known Issue (owner ada, " in sentence for sentence in found.conjuncts[1].shown)
 
 
-def test_another_release_is_missing_and_so_is_an_unrecorded_one() -> None:
+def test_evidence_of_another_or_an_unrecorded_release_does_not_count() -> None:
     assert _decide(version="v0.4.0").answer == "yes"
-    assert _decide(version="0.3.9").missing == ("the evidence is about release 0.3.9, and 0.4.0 is to be decided on",)
+    assert _decide(version="0.3.9").missing == ("the evidence is about release 0.3.9, expected 0.4.0",)
     unrecorded = _decide(version="")
     assert unrecorded.answer == "not yet"
-    assert unrecorded.missing == ("no evidence says that it is about 0.4.0: the library's version is not known",)
+    assert unrecorded.missing == ("the evidence does not record the library's version, expected 0.4.0",)
 
 
 def test_a_host_that_runs_another_release_has_not_verified_this_one() -> None:
@@ -286,14 +294,14 @@ def test_a_host_that_runs_another_release_has_not_verified_this_one() -> None:
     found = decide(
         WORKFLOW, replace(evidence(GREEN), environments={"staging": runs}), library_version="0.4.0", today=TODAY
     )
-    assert found.missing == ("staging runs release 0.3.9, and 0.4.0 is to be decided on",)
+    assert found.missing == ("staging runs release 0.3.9, expected 0.4.0",)
 
 
 @pytest.mark.parametrize(
     ("host", "sentence"),
     [
-        ([], "nobody has taken the path reminder in staging"),
-        ([row("path.other", topology="staging")], "nobody has taken the path reminder in staging"),
+        ([], "no run has exercised the path reminder in staging"),
+        ([row("path.other", topology="staging")], "no run has exercised the path reminder in staging"),
         ([row("path.reminder", Status.NOT_RUN, "staging")], "path.reminder in staging is Not run: for a reason"),
         ([row("path.reminder", Status.NA, "staging")], "path.reminder in staging is N/A: for a reason"),
         (
@@ -302,31 +310,35 @@ def test_a_host_that_runs_another_release_has_not_verified_this_one() -> None:
         ),
         (
             [row("path.reminder", Status.ISSUE, "staging", known=KNOWN)],
-            "path.reminder in staging is known Issue of ada, https://example.org/7: for a reason",
+            "path.reminder in staging is a known Issue (owner ada, https://example.org/7): for a reason",
         ),
     ],
 )
 def test_the_hosts_own_path_must_be_ok(host: list[Row], sentence: str) -> None:
     found = _decide(rows=[GREEN[0], *host])
-    assert [each.held for each in found.conjuncts] == [True, True, False]
+    assert [conjunct.held for conjunct in found.conjuncts] == [True, True, False]
     assert sentence in found.missing
 
 
-def test_the_harnesss_own_topology_is_not_the_hosts() -> None:
+def test_a_path_on_a_topology_of_the_harness_is_not_the_hosts() -> None:
     found = decide(WORKFLOW, evidence(GREEN, hosts=()), library_version="0.4.0", today=TODAY)
     assert found.answer == "not yet"
-    assert found.missing == ("the evidence of staging is CI-class: the harness's own, not the host's",)
+    assert found.missing == ("the evidence of staging is CI-class: the harness ran the path, not the host",)
 
 
 def test_no_path_or_no_environment_is_never_yes() -> None:
-    assert _decide(replace(WORKFLOW, paths=())).answer == "not yet"
-    assert _decide(replace(WORKFLOW, environment="")).answer == "not yet"
+    assert _decide(replace(WORKFLOW, paths=())).missing == (
+        "the workflow names no audited path that the host runs through its own worker",
+    )
+    assert _decide(replace(WORKFLOW, environment="")).missing == (
+        "no environment is named in which the host ran reminder",
+    )
 
 
 # --- declared and printed --------------------------------------------------------------------------------
 
 
-def test_what_is_declared_is_checked_at_the_edge() -> None:
+def test_declarations_are_validated_when_they_are_read() -> None:
     good = {"area": "jobs", "checks": ["actor"], "host_responsibility": "set the actor in every job"}
     assert convert(good, ReadinessArea, where="harness.toml").checks == ("actor",)
     for bad in ({**good, "stance": "Proven"}, {**good, "checks": []}, {**good, "host_responsibility": ""}):
@@ -346,18 +358,10 @@ def _signed() -> dict[str, str]:
     }
 
 
-def _rendered(name: str, **report: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(places.TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 -- Markdown, as the report renders it
-        finalize=text,
-    )
-    environment.filters |= {"code": code, "ready": Ready, "link": link}
-    return environment.get_template(name).render(report=SimpleNamespace(**report))
+def _printed(name: str, folder: Path, **tables: Any) -> str:
+    """Return the Markdown of one table, as it is spliced into a document."""
+    empty = build_report(Evidence(rows=(), topologies={}, records={}, folders={}), folder)
+    return fragments(replace(empty, **tables))[name]
 
 
 def _cells(rendered: str, first: str) -> list[list[str]]:
@@ -372,40 +376,34 @@ def _cells(rendered: str, first: str) -> list[list[str]]:
     ]
 
 
-def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert() -> None:
+def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert(tmp_path: Path) -> None:
     evil = replace(area(), area="a | b\n<script>", host_responsibility="| x |\r\n# heading")
     rows = readiness([evil, area("nothing.here")], evidence([row("actor.a", limit=LIMIT)]))
-    rendered = _rendered("_readiness.md.j2", readiness=rows, decisions=(_decide(replace(WORKFLOW, paths=())),))
+    rendered = _printed("readiness", tmp_path, readiness=rows, decisions=(_decide(replace(WORKFLOW, paths=())),))
     header, *cells = _cells(rendered, "Area")
     assert header == ["Area", "Stance", "Evidence", "Host responsibility"]
-    assert [len(each) for each in cells] == [4, 4]
-    assert [each[1] for each in cells] == ["Proven with limits", "Not shown"]
+    assert [len(row) for row in cells] == [4, 4]
+    assert [row[1] for row in cells] == ["Proven with limits", "Not shown"]
     assert "<script>" not in rendered
     assert "\n*Not shown*: " in rendered
     assert "### invoice reminders on 0.4.0: not yet" in rendered
-    assert [each[1] for each in _cells(rendered, "Condition")[1:]] == ["yes", "yes", "no"]
+    assert [row[1] for row in _cells(rendered, "Condition")[1:]] == ["yes", "yes", "no"]
 
 
-def test_nothing_declared_is_said_to_be_not_run() -> None:
-    assert _rendered("_readiness.md.j2", readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
-    assert "Not run: `harness.toml`" in _rendered("_preflight.md.j2", preflight=())
-    assert "Not run: `harness.toml`" in _rendered("_parity.md.j2", parity=())
+def test_a_table_without_a_declaration_is_not_run(tmp_path: Path) -> None:
+    assert _printed("readiness", tmp_path, readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
+    assert "Not run: `harness.toml`" in _printed("preflight", tmp_path, preflight=())
+    assert "Not run: `harness.toml`" in _printed("parity", tmp_path, parity=())
 
 
-def test_preflight_and_parity_have_their_columns() -> None:
-    made = SimpleNamespace(
-        item="a | b",
-        check="unit tests, on direct",
-        status=Status.OK,
-        evidence="pyproject.toml:3",
-        command="nox -s t",
-        notes="x",
-    )
-    assert _cells(_rendered("_preflight.md.j2", preflight=(made,)), "Item") == [
+def test_preflight_and_parity_have_their_columns(tmp_path: Path) -> None:
+    item = GateResult(item="a | b", status=Status.OK, evidence="pyproject.toml:3", notes="x")
+    suite = ParityRow(check="unit tests, on direct", status=Status.OK, command="nox -s t", notes="x")
+    assert _cells(_printed("preflight", tmp_path, preflight=(item,)), "Item") == [
         ["Item", "Status", "Evidence / notes"],
         [r"a \| b", "OK", "`pyproject.toml:3`: x"],
     ]
-    assert _cells(_rendered("_parity.md.j2", parity=(made,)), "Check") == [
+    assert _cells(_printed("parity", tmp_path, parity=(suite,)), "Check") == [
         ["Check", "Status", "Evidence"],
         ["unit tests, on direct", "OK", "`nox -s t`: x"],
     ]

@@ -1,16 +1,16 @@
-"""What the READMEs show can be pasted as it is."""
+"""Examples and command lines in the READMEs and in docs/ work as printed."""
 
 from __future__ import annotations
 
-import argparse
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness import places
-from harness.cli.main import build_parser
 from harness.cli.settings import read_settings
+from tests.unit.command_lines import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +22,12 @@ def blocks(readme: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "harness.toml").write_text("".join(blocks("harness/host/README.md", "toml")))
+def test_the_examples_of_environments_are_one_project_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harness.toml").write_text("".join(blocks("docs/environments.md", "toml")))
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "versions.md").write_text("library 0.6.1")
     monkeypatch.chdir(tmp_path)
-    settings = read_settings(argparse.Namespace())
+    settings = read_settings()
     checks = {each.id for each in settings.catalogue.checks}
     assert {"path.create-post", "path.refresh-title-failure", "command.mix-test"} <= checks
     assert list(settings.environments) == ["staging"]
@@ -37,17 +37,16 @@ def test_what_is_said_of_hosts_is_one_project_file(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("text", [each for each in blocks("README.md", "toml") if "[environments" in each])
-def test_the_example_of_a_staging_is_a_project_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_the_readme_is_a_project_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "harness.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    assert read_settings(argparse.Namespace()).paths
+    assert read_settings().paths
 
 
-@pytest.mark.parametrize("readme", ["README.md", "harness/host/README.md"])
-def test_every_command_line_is_understood(readme: str) -> None:
-    parser = build_parser()
+@pytest.mark.parametrize("readme", ["README.md", "docs/environments.md"])
+def test_every_command_line_is_valid(readme: str) -> None:
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
-    commands = [line.split("#")[0].split()[3:] for line in lines if line.startswith("python -m harness ")]
+    commands = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m harness ")]
     assert commands
     for command in commands:
-        parser.parse_args([each.strip("'") for each in command])
+        parse(command)

@@ -1,27 +1,27 @@
-"""What cannot be recognised ends in one clear message, in time, and without a secret."""
+"""Recognition without a server: errors are one clear message, in time, without a secret; declared values are compared."""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
-from argparse import ArgumentParser, Namespace
 from io import StringIO
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.cli import identify as command
-from harness.cli.context import Context
+from harness.cli.invocation import Services
+from harness.cli.main import root
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
 from harness.database import Endpoint
 from harness.errors import ConfigError, HarnessError, UsageError
 from harness.model import Confidence, Finding
 from harness.recognition.contradictions import contradictions
-from harness.recognition.findings import FACTS, Notes, Recognition
+from harness.recognition.findings import FACTS, Findings, Recognition
 from harness.recognition.recognise import recognise
-from harness.recognition.server import Served, judge_pooler
+from harness.recognition.server import ServedSession, judge_pooler
 from harness.recognition.versions import narrowed
 from harness.redaction import Redactor
 from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
@@ -29,7 +29,6 @@ from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.cli.settings import Settings
 
 SECRET = "a-secret-of-the-test"
 
@@ -48,7 +47,7 @@ def found(fact: str, value: str, confidence: Confidence = Confidence.CERTAIN) ->
         (refuses, "too many clients"),
     ],
 )
-def test_a_server_that_is_none_is_told_in_one_message(handle: Callable[[socket.socket], None], text: str) -> None:
+def test_an_invalid_server_gives_one_clear_error(handle: Callable[[socket.socket], None], text: str) -> None:
     began = time.monotonic()
     with serving(handle) as address, pytest.raises(HarnessError) as caught:
         recognise(f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db?gssencmode=disable", deadline_s=1.0)
@@ -58,7 +57,7 @@ def test_a_server_that_is_none_is_told_in_one_message(handle: Callable[[socket.s
     assert caught.value.exit_code == 3
 
 
-def test_a_closed_port_a_name_that_does_not_exist_and_no_connection_string() -> None:
+def test_a_closed_port_an_unknown_host_and_an_invalid_connection_string_give_errors_without_the_password() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     closed = Endpoint(host="127.0.0.1", port=port, user="app", password=SECRET, dbname="db")
@@ -75,7 +74,7 @@ def test_a_closed_port_a_name_that_does_not_exist_and_no_connection_string() -> 
         recognise(f"host=/no/such/folder dbname=db password={SECRET}", deadline_s=2)
 
 
-def test_limits_in_which_nothing_can_be_found_are_refused() -> None:
+def test_limits_that_allow_no_recognition_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 3"):
         recognise("", most_connections=2)
 
@@ -100,42 +99,45 @@ def test_limits_in_which_nothing_can_be_found_are_refused() -> None:
         ("pooler", "no", "yes", True),
     ],
 )
-def test_a_declared_value_is_contradicted_by_what_cannot_be_true_beside_it(
+def test_a_declared_value_is_contradicted_by_a_finding_that_excludes_it(
     fact: str, declared: str, value: str, is_contradicted: bool
 ) -> None:
     sentences = contradictions(found(fact, value), {fact: declared})
     assert bool(sentences) is is_contradicted
-    assert all(fact in each and value in each for each in sentences)
+    assert all(fact in sentence and value in sentence for sentence in sentences)
 
 
-def test_what_is_unknown_contradicts_nothing_and_what_is_no_fact_is_refused() -> None:
+def test_an_unknown_finding_contradicts_nothing_and_an_unknown_fact_is_refused() -> None:
     assert contradictions(found("pool_mode", "", Confidence.UNKNOWN), {"pool_mode": "session"}) == ()
     assert contradictions(Recognition(findings=()), {"pool_mode": "session"}) == ()
-    with pytest.raises(UsageError, match="no fact 'mode'"):
+    with pytest.raises(UsageError, match="unknown fact 'mode'"):
         contradictions(Recognition(findings=()), {"mode": "session"})
 
 
-def test_the_more_certain_note_stays_and_no_secret_does() -> None:
+def test_the_more_certain_finding_is_kept_and_secrets_are_redacted() -> None:
     redactor = Redactor()
     redactor.learn(SECRET)
-    notes = Notes(redactor)
-    notes.unknown("pool_mode", "nothing")
-    notes.likely("pool_mode", "session", f"said {SECRET}")
-    notes.likely("pool_mode", "transaction", "later")
-    (pool_mode,) = [each for each in notes.findings("not tried") if each.fact == "pool_mode"]
+    findings = Findings(redactor)
+    findings.unknown("pool_mode", "nothing")
+    findings.likely("pool_mode", "session", f"said {SECRET}")
+    findings.likely("pool_mode", "transaction", "later")
+    completed = findings.completed("not tried")
+    (pool_mode,) = [finding for finding in completed if finding.fact == "pool_mode"]
     assert (pool_mode.value, pool_mode.how) == ("session", "said [redacted]")
-    assert [each.fact for each in notes.findings("not tried")] == [each for each in FACTS if each in notes._found]
+    assert [finding.fact for finding in completed] == [fact for fact in FACTS if fact in findings._found]
 
 
-def test_bounds_are_narrowed_and_contradicting_ones_say_nothing() -> None:
+def test_bounds_are_narrowed_and_conflicting_bounds_give_no_range() -> None:
     assert narrowed([">= 1.20", "< 1.23", ">= 1.21"]) == ">= 1.21, < 1.23"
     assert narrowed([]) == ""
     assert narrowed([">= 1.23", "< 1.20"]) == ""
 
 
-def served(pid: int, told: int | None, *, own: bool = False, backend: int | None = 50, now: int = 10) -> Served:
-    return Served(
-        told_pid=told,
+def served(
+    pid: int, announced: int | None, *, own: bool = False, backend: int | None = 50, now: int = 10
+) -> ServedSession:
+    return ServedSession(
+        announced_pid=announced,
         pid=pid,
         postmaster_start_us=1,
         now_us=now,
@@ -159,41 +161,37 @@ def served(pid: int, told: int | None, *, own: bool = False, backend: int | None
         ([served(7, None), served(8, None)], "", False),
     ],
 )
-def test_a_pooler_is_judged_by_pids_ages_and_ports(sessions: list[Served], judged: str, is_certain: bool) -> None:
+def test_a_pooler_is_judged_by_pids_ages_and_ports(sessions: list[ServedSession], judged: str, is_certain: bool) -> None:
     assert judge_pooler(sessions)[:2] == (judged, is_certain)
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
-def parsed(*arguments: str) -> Namespace:
-    parser = ArgumentParser()
-    command.add_command(parser.add_subparsers())
-    return parser.parse_args(["identify", *arguments])
-
-
 def run(stderr: StringIO, *arguments: str) -> int:
+    """Run `identify` as the command line does, without its handling of errors."""
     redactor = Redactor()
     terminal = Terminal(redactor, stderr)
-    # nothing of the settings is used
-    context = Context(cast("Settings", None), terminal, redactor, Signals(terminal.say))
-    return command.identify(context, parsed(*arguments))
+    services = Services(terminal, redactor, Signals(terminal.say))
+    with root.make_context("harness", ["identify", *arguments], obj=services) as ctx:
+        code: int = root.invoke(ctx)
+    return code
 
 
-def test_the_command_prints_a_table_or_json_and_judges_what_is_declared(
+def test_the_command_prints_a_table_or_json_and_compares_declared_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[object] = []
+    targets: list[object] = []
 
     def recognise(chain: str, **_: object) -> Recognition:
-        asked.append(chain)
+        targets.append(chain)
         return found("pool_mode", "transaction")
 
     monkeypatch.setattr(command, "recognise", recognise)
     monkeypatch.setenv("STAGING_DSN", "host=staging")
     stderr = StringIO()
     assert run(stderr, "env:STAGING_DSN", "--declared", "pool_mode=transaction") == 0
-    assert asked == ["host=staging"]
+    assert targets == ["host=staging"]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["fact", "value", "confidence", "how"]
     assert printed[1].split() == ["pool_mode", "transaction", "certain", "seen"]
@@ -212,13 +210,13 @@ def test_the_command_prints_a_table_or_json_and_judges_what_is_declared(
         ("host=x", "--console", "env:NO_SUCH_VARIABLE_ANYWHERE"),
     ],
 )
-def test_a_question_that_cannot_be_asked_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_a_usage_error(arguments: tuple[str, ...]) -> None:
     with pytest.raises(HarnessError) as caught:
         run(StringIO(), *arguments)
     assert caught.value.exit_code == 2
 
 
-def test_the_deadline_holds_on_the_command_line() -> None:
+def test_the_deadline_of_the_command_line_is_kept() -> None:
     began = time.monotonic()
     with serving(silent) as address, pytest.raises(HarnessError) as caught:
         run(StringIO(), f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db", "--deadline", "0.5")

@@ -1,3 +1,5 @@
+"""Redaction: every secret is removed, and ordinary text stays."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +33,7 @@ CANARY = "s3cr3t-c4n4ry"
         f"SCRAM-SHA-256$4096:{CANARY}$x:y",
     ],
 )
-def test_the_shapes_of_secrets_are_redacted(text: str) -> None:
+def test_secrets_are_recognised_by_their_shape(text: str) -> None:
     redacted = Redactor()(text)
     assert CANARY not in redacted
     assert MASK in redacted
@@ -49,7 +51,7 @@ def test_the_shapes_of_secrets_are_redacted(text: str) -> None:
         "SCRAM-SHA-256, to the pooler and through it",
     ],
 )
-def test_ordinary_text_is_left_alone(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert Redactor()(text) == text
 
 
@@ -59,7 +61,7 @@ secrets = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]),
 
 
 @given(secrets, st.text(max_size=20), st.text(max_size=20))
-def test_a_known_secret_never_comes_through(secret: str, before: str, after: str) -> None:
+def test_a_learned_secret_is_redacted_in_every_spelling(secret: str, before: str, after: str) -> None:
     redact = Redactor()
     redact.learn(secret)
     for spelling in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], secret.replace("'", "''")):
@@ -74,7 +76,7 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
     assert redact(once) == once
 
 
-def test_short_secrets_do_not_blank_out_ordinary_text() -> None:
+def test_short_secrets_are_not_redacted_by_value() -> None:
     redact = Redactor()
     redact.learn("a", "")
     assert redact("a cat") == "a cat"
@@ -82,7 +84,7 @@ def test_short_secrets_do_not_blank_out_ordinary_text() -> None:
 
 # --- names of secrets, before their values -----------------------------------------------------------------------
 
-# put together here, so that no scanner takes this file for a leak
+# concatenated, so that no scanner reports this file as a leak
 NAMED = [
     "access_token=" + CANARY,
     "AWS_SECRET_ACCESS_KEY=wJalr/K7MDENG+" + CANARY,
@@ -123,7 +125,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize("text", NAMED)
-def test_what_a_name_says_is_a_secret_is_redacted(text: str) -> None:
+def test_values_after_names_of_secrets_are_redacted(text: str) -> None:
     redacted = Redactor()(text)
     assert CANARY not in redacted
     assert MASK in redacted
@@ -159,15 +161,15 @@ def test_what_a_name_says_is_a_secret_is_redacted(text: str) -> None:
         "git push -u origin main",
         'curl -u "$NAME:$PASSWORD" https://db.example',
         "2 compass: north, 3 first_pass: done",
-        "SET SESSION AUTHORIZATION: unseen by others",
+        "SET SESSION AUTHORIZATION: isolated from other clients",
     ],
 )
-def test_what_stands_for_a_secret_stays_legible(text: str) -> None:
+def test_placeholders_and_ordinary_values_stay(text: str) -> None:
     assert Redactor()(text) == text
 
 
 @pytest.mark.parametrize("name", ["password", "access_token", "clientSecret", "Set-Cookie"])
-def test_what_can_be_parsed_still_can(name: str) -> None:
+def test_redacted_documents_can_still_be_parsed(name: str) -> None:
     document = {name: f"sid={CANARY}", "before": [1, {"x": "y"}], "n": {"token": f'a"{CANARY}', "password": None}}
     redacted = Redactor()(json.dumps(document))
     assert CANARY not in redacted
@@ -177,7 +179,7 @@ def test_what_can_be_parsed_still_can(name: str) -> None:
 
 
 @pytest.mark.parametrize("start", ["password='", 'token="', "PASSWORD '", r"\"token\": \"", "--password '"])
-def test_a_quote_that_is_not_closed_ends_with_its_line(start: str) -> None:
+def test_a_value_without_a_closing_quote_ends_with_its_line(start: str) -> None:
     redacted = Redactor()(f'{start}{CANARY} and\nit\'s said \\"here\\" and "there"')
     assert CANARY not in redacted
     assert redacted.endswith('\nit\'s said \\"here\\" and "there"')
@@ -195,7 +197,7 @@ def test_a_quote_that_is_not_closed_ends_with_its_line(start: str) -> None:
     ],
 )
 @pytest.mark.parametrize("length", [300, 5000])
-def test_a_long_secret_is_redacted_whole(text: str, length: int) -> None:
+def test_a_long_secret_is_redacted_completely(text: str, length: int) -> None:
     assert "7" not in Redactor()(text.format(user="u" * length, password="7" * length))
 
 
@@ -260,8 +262,16 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_no_line_is_too_hostile_to_be_redacted(hostile: str) -> None:
-    """A pattern that grows with the square of its text needs hours for a long line."""
+def test_redaction_takes_linear_time_for_hostile_lines(hostile: str) -> None:
+    """A pattern with quadratic time needs hours for a long line."""
     redact = Redactor()
     assert CANARY not in redact(f"{hostile * (50_000 // len(hostile))}\npassword={CANARY}\n")
     assert is_linear(redact, hostile)
+
+
+def test_what_was_redacted_before_a_secret_was_learned_is_redacted_again() -> None:
+    redactor = Redactor()
+    text = "the word is correct-horse-battery"
+    assert redactor(text) == text
+    redactor.learn("correct-horse-battery")
+    assert "correct-horse" not in redactor(text)

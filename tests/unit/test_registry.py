@@ -1,3 +1,5 @@
+"""The catalogue of checks: which declarations it accepts, and how names select from it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -27,68 +29,69 @@ def module(**members: Any) -> ModuleType:
     return made
 
 
-def made_check(identity: str = "capture.x") -> Any:
-    def body(_bench: CheckContext) -> None:
+def check_of(identity: str = "capture.x") -> Any:
+    def body(_ctx: CheckContext) -> None:
         """Do nothing."""
 
     body.__module__ = "a_suite"
     return check(identity, claim="it holds", section=Section.CAPTURE, severity=P0, area="x")(body)
 
 
-def made_control(target: Any) -> Any:
-    def body(_bench: CheckContext) -> None:
+def control_of(target: Any) -> Any:
+    def body(_ctx: CheckContext) -> None:
         """Do nothing."""
 
     body.__module__ = "a_suite"
     return breaks(target, at="x")(body)
 
 
-def test_every_check_has_a_control_and_every_suite_fifteen_checks() -> None:
+def test_every_check_has_a_control_and_the_audit_suites_have_fifteen_checks() -> None:
     found = catalogue()
-    for each in found.checks:
-        assert found.controls_of(each.id), each.id
+    for declared in found.checks:
+        assert found.controls_of(declared.id), declared.id
     for suite in ("capture", "actor"):
         assert len(found.select([suite])) >= 15
 
 
-def test_every_check_that_applies_can_be_broken_in_every_topology() -> None:
+def test_every_applicable_check_has_an_applicable_control_in_every_topology() -> None:
     for topology in load_topologies().values():
-        for each in catalogue().checks:
-            if each.lacking(topology, REFERENCE) is None:
-                assert any(control.lacking(topology) is None for control in catalogue().controls_of(each.id)), each.id
+        for declared in catalogue().checks:
+            if declared.lacking(topology, REFERENCE) is None:
+                controls = catalogue().controls_of(declared.id)
+                assert any(control.lacking(topology) is None for control in controls), declared.id
 
 
-def test_a_check_without_a_control_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"nothing can break the check capture\.x"):
-        build_catalogue([module(x=made_check())], FIXTURES)
+def test_a_check_without_a_control_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"check capture\.x: missing control"):
+        build_catalogue([module(x=check_of())], FIXTURES)
 
 
-def test_a_duplicate_is_refused() -> None:
-    one, two = made_check(), made_check()
-    with pytest.raises(ConfigError, match="two checks"):
-        build_catalogue([module(one=one, two=two, control=made_control(one))], FIXTURES)
+def test_a_duplicate_is_an_error() -> None:
+    one, two = check_of(), check_of()
+    with pytest.raises(ConfigError, match="duplicate check id"):
+        build_catalogue([module(one=one, two=two, control=control_of(one))], FIXTURES)
 
 
-def test_a_control_of_nothing_is_refused() -> None:
-    one = made_check()
-    with pytest.raises(ConfigError, match="which is no check"):
-        build_catalogue([module(one=one, a=made_control(one), b=made_control(made_check("capture.y")))], FIXTURES)
+def test_a_control_of_an_unknown_check_is_an_error() -> None:
+    one = check_of()
+    with pytest.raises(ConfigError, match=r"the unknown check capture\.y"):
+        build_catalogue([module(one=one, a=control_of(one), b=control_of(check_of("capture.y")))], FIXTURES)
 
 
 @pytest.mark.parametrize("identity", ["Insert", "capture", "capture.", "capture.X", "capture.a b", "a.b.c"])
-def test_an_id_has_one_form(identity: str) -> None:
-    with pytest.raises(ConfigError, match="an id is"):
-        made_check(identity)
+def test_an_invalid_id_is_an_error(identity: str) -> None:
+    with pytest.raises(ConfigError, match="invalid check id"):
+        check_of(identity)
 
 
 @pytest.mark.parametrize(("suites", "checks"), [(["captur"], []), ([], ["capture.inset"])])
-def test_an_unknown_name_is_answered_with_the_nearest(suites: list[str], checks: list[str]) -> None:
+def test_the_error_of_an_unknown_name_suggests_the_nearest(suites: list[str], checks: list[str]) -> None:
     with pytest.raises(UsageError, match="did you mean"):
         catalogue().select(suites, checks)
 
 
-def test_a_topology_that_lacks_something_says_so_by_rule() -> None:
-    moved = next(each for each in catalogue().checks if each.id == "actor.moved-connection")
+def test_a_missing_capability_is_a_sentence() -> None:
+    moved = next(declared for declared in catalogue().checks if declared.id == "actor.moved-connection")
     topologies = load_topologies()
     assert "keeps one server connection" in (moved.lacking(topologies["session"], REFERENCE) or "")
     assert moved.lacking(topologies["transaction"], REFERENCE) is None

@@ -1,3 +1,5 @@
+"""Merging runs, and the documents that are rendered from them."""
+
 from __future__ import annotations
 
 import re
@@ -34,7 +36,7 @@ def written(report: Report, tmp_path: Path) -> dict[str, str]:
 # --- merging --------------------------------------------------------------------------------------------
 
 
-def test_the_newest_answer_wins(tmp_path: Path) -> None:
+def test_the_newest_result_wins(tmp_path: Path) -> None:
     old = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, "x")], record("20260101T000000Z-00000001"))
     new = store_run(tmp_path, [result("direct", CHECKS[0])], record("20260101T000000Z-00000002"))
     evidence = merge([old, new], PLAN)
@@ -42,7 +44,7 @@ def test_the_newest_answer_wins(tmp_path: Path) -> None:
     assert evidence.rows[0].run_id == new.record.run_id
 
 
-def test_an_answer_is_never_replaced_by_not_run(tmp_path: Path) -> None:
+def test_not_run_does_not_replace_a_result_of_a_topology(tmp_path: Path) -> None:
     old = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, "x")], record("20260101T000000Z-00000001"))
     new = store_run(tmp_path, [], record("20260101T000000Z-00000002", state="interrupted"))
     assert merge([old, new], PLAN).rows[0].status is Status.ISSUE
@@ -57,7 +59,7 @@ def test_runs_of_other_code_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_runs_on_other_servers_are_not_mixed_and_are_named(tmp_path: Path) -> None:
-    """An Issue on one server is not covered by an OK on another: the older run is left out, and said so."""
+    """An OK on one server does not hide an Issue on another one: the older run is left out and named."""
     old = store_run(
         tmp_path,
         [result("direct", CHECKS[0], Status.ISSUE, "x"), result("direct", CHECKS[1])],
@@ -67,9 +69,9 @@ def test_runs_on_other_servers_are_not_mixed_and_are_named(tmp_path: Path) -> No
     new = store_run(tmp_path, [result("direct", CHECKS[0])], native)
     evidence = merge([old, new], PLAN)
     assert [row.status for row in evidence.of("direct")] == [Status.OK, Status.NOT_RUN, Status.NOT_RUN]
-    note = next(why for why in evidence.left_out if old.record.run_id in why and "for direct" in why)
+    note = next(note for note in evidence.left_out if old.record.run_id in note and "for direct" in note)
     assert "other servers" in note
-    assert "rows that are Issue (1)" in note  # what is left out is not hushed up
+    assert "its Issue rows (1)" in note
     assert evidence.missing("docker") == list(NAMES)
 
 
@@ -84,13 +86,13 @@ def test_a_run_of_another_declaration_is_left_out(tmp_path: Path) -> None:
     assert evidence.of("direct")[0].status is Status.OK
 
 
-def test_rows_nobody_ran_are_not_run() -> None:
+def test_rows_that_no_run_exercised_are_not_run() -> None:
     evidence = merge([], PLAN)
     assert {row.status for row in evidence.rows} == {Status.NOT_RUN}
     assert evidence.missing() == list(NAMES)
 
 
-def test_nothing_merged_is_not_run_and_the_worst_wins() -> None:
+def test_the_worst_status_wins_and_no_status_is_not_run() -> None:
     assert worst([]) is Status.NOT_RUN
     assert worst([Status.OK, Status.NA]) is Status.OK
     assert worst([Status.NA]) is Status.NA
@@ -98,7 +100,7 @@ def test_nothing_merged_is_not_run_and_the_worst_wins() -> None:
     assert worst([Status.OK, Status.NOT_RUN, Status.ISSUE]) is Status.ISSUE
 
 
-# --- the rules of honest evidence -------------------------------------------------------------------------
+# --- the documents -----------------------------------------------------------------------------------------
 
 
 def _cells(line: str) -> list[str]:
@@ -139,19 +141,17 @@ def test_markers_and_columns_of_the_topology_table(written: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("document", ["stg-01-topology.md", "report.md", "report.html", "report.json"])
-def test_it_says_where_the_data_of_each_topology_was(written: dict[str, str], document: str) -> None:
+def test_the_storage_of_each_topology_is_printed(written: dict[str, str], document: str) -> None:
     assert written[document].count(STORAGE) == len(NAMES)
 
 
-def test_matches_prod_is_never_better_than_partial_and_partial_has_its_paragraph(
-    report: Report, written: dict[str, str]
-) -> None:
+def test_a_topology_is_at_best_partial_and_has_a_paragraph(report: Report, written: dict[str, str]) -> None:
     assert {row.matches_prod for row in report.topologies} == {"partial"}
     for name in NAMES:
         assert f"**{name}: matches prod partial.** CI-class evidence" in written["report.md"]
 
 
-def test_a_topology_that_did_not_stand_matches_nothing(tmp_path: Path) -> None:
+def test_a_topology_that_was_not_started_does_not_match(tmp_path: Path) -> None:
     empty = build_report(merge([], PLAN), tmp_path)
     assert {row.matches_prod for row in empty.topologies} == {"no"}
     assert empty.status is Status.NOT_RUN
@@ -159,12 +159,12 @@ def test_a_topology_that_did_not_stand_matches_nothing(tmp_path: Path) -> None:
     assert "Not run" in (tmp_path / "report.md").read_text()
 
 
-def test_a_pooler_never_stands_without_its_mode(report: Report) -> None:
+def test_every_pooler_has_a_mode(report: Report) -> None:
     for row in report.topologies:
         assert (row.pooler_product == "none") == (row.pool_mode == "none: no pooler")
 
 
-def test_statuses_are_the_four_and_each_carries_what_it_owes(report: Report, written: dict[str, str]) -> None:
+def test_every_row_has_one_of_four_statuses_and_its_evidence_or_reason(report: Report, written: dict[str, str]) -> None:
     rows = [row for name in NAMES for row in table(written["matrix.md"].split(f"### {name}\n")[1], "Check")]
     assert {row["Status"] for row in rows} == {"OK", "Issue", "N/A", "Not run"}
     for row in rows:
@@ -176,7 +176,7 @@ def test_statuses_are_the_four_and_each_carries_what_it_owes(report: Report, wri
         assert item.command if item.status is Status.OK else item.reason
 
 
-def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report) -> None:
+def test_the_walkthrough_has_nineteen_items_in_seven_sections(report: Report) -> None:
     assert [
         sum(item.section == section for item in ITEMS) for section in dict.fromkeys(item.section for item in ITEMS)
     ] == [4, 3, 3, 4, 2, 2, 1]
@@ -186,9 +186,9 @@ def test_the_walkthrough_has_its_nineteen_items_in_seven_sections(report: Report
     assert all("no operator has signed" in item.reason for item in human)
 
 
-def test_checks_answer_items_of_the_walkthrough() -> None:
+def test_checks_answer_every_item_that_is_not_human_work() -> None:
     numbers = {item.number for item in ITEMS if not item.human}
-    # what a pooler does to PostgreSQL, the paths of hosts and environments are tables of their own
+    # the feature map, audited paths, environments and commands have their own tables
     assert {check.item for check in catalogue().checks if check.section in TITLES} == numbers
     assert {check.item for check in catalogue().checks if check.section not in TITLES} == {""}
 
@@ -202,7 +202,7 @@ def test_items_are_numbered_by_section() -> None:
         assert same[int(position) - 1] == item.number
 
 
-def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
+def test_an_attestation_answers_an_item_of_human_work(tmp_path: Path) -> None:
     signed = Attestation(
         item="backups-agree-with-retention",
         by="ada",
@@ -211,7 +211,7 @@ def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
         link="docs/backups.md",
     )
     report = build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path, Declared(attestations=(signed,)))
-    item = next(each for each in report.walkthrough if each.number == "4.4")
+    item = next(item for item in report.walkthrough if item.number == "4.4")
     assert item.status is Status.OK
     render(report, tmp_path)
     text = (tmp_path / "checklist.md").read_text()
@@ -219,28 +219,31 @@ def test_what_an_operator_signed_answers_an_item(tmp_path: Path) -> None:
     assert "docs/backups.md" in text
 
 
-def test_an_item_is_ok_only_if_all_its_checks_are(tmp_path: Path) -> None:
+def test_an_item_with_a_missing_check_is_not_ok(tmp_path: Path) -> None:
     plan = PLAN
-    all_ok = [result(row.topology, row.check) for row in plan]
+    all_ok = [result(row.target, row.check) for row in plan]
     run = store_run(tmp_path, all_ok)
-    # the first item needs more checks than this plan has
+    # this plan lacks some checks of the first item
     report = build_report(merge([run], plan), tmp_path)
     assert report.walkthrough[0].status is Status.NOT_RUN
 
 
-def test_issues_are_ordered_stable_and_reproducible(report: Report, written: dict[str, str]) -> None:
+def test_issues_are_ordered_and_name_their_commands(report: Report, written: dict[str, str]) -> None:
     rows = table(written["issues.md"], "P")
     assert [row["ID"] for row in rows] == ["AP-1.insert.session", "AP-2.many-clients.session"]
     assert rows[0]["Owner"] == "ada"
     assert "https://example.org/1" in rows[0]["Link"]
     assert "nox -s topology-session" in rows[1]["Link"]
-    assert rows[1]["Symptom"] == "not so: the claim of actor.many-clients. actor: expected a \\| b, observed &lt;c&gt;"
+    assert (
+        rows[1]["Symptom"]
+        == "does not hold: the claim of actor.many-clients; actor: expected a \\| b, observed &lt;c&gt;"
+    )
     assert report.limits[0].source == "https://example.org/doc"
 
 
 def test_junit_counts_and_skips_with_reasons(written: dict[str, str]) -> None:
     root = ET.fromstring(written["junit.xml"])  # noqa: S314 -- written a moment ago
-    session = next(each for each in root if each.get("name") == "session")
+    session = next(suite for suite in root if suite.get("name") == "session")
     assert (session.get("tests"), session.get("failures"), session.get("skipped")) == ("3", "1", "2")
     assert all(skip.get("message") for skip in root.iter("skipped"))
 
@@ -249,7 +252,7 @@ def test_the_json_report_is_the_report(report: Report, written: dict[str, str]) 
     assert msgspec.json.decode(written["report.json"], type=Report) == report
 
 
-def test_hostile_evidence_is_inert_in_html(tmp_path: Path) -> None:
+def test_text_from_outside_is_escaped_and_redacted(tmp_path: Path) -> None:
     evil = "</td><script>alert(1)</script> | `x` postgresql://u:hunter22@h/d"
     run = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, evil)])
     render(build_report(merge([run], PLAN), tmp_path), tmp_path)
@@ -265,18 +268,20 @@ def test_rendering_twice_gives_the_same_bytes(report: Report, tmp_path: Path) ->
     assert {path.name: path.read_bytes() for path in render(report, tmp_path)} == first
 
 
-def test_a_secret_in_evidence_from_elsewhere_reaches_no_document(tmp_path: Path) -> None:
-    """What another tool, or an older one, wrote into a row was not redacted here."""
-    told = replace(result("direct", CHECKS[0], Status.ISSUE, "refused"), facts={"at": "postgres://app:hunter22@db/app"})
-    evidence = merge([store_run(tmp_path, [told], redact=str)], PLAN)
+def test_no_document_contains_a_secret_of_foreign_evidence(tmp_path: Path) -> None:
+    """Another tool, or an older version, may have stored a row without redacting it."""
+    stored = replace(
+        result("direct", CHECKS[0], Status.ISSUE, "refused"), facts={"at": "postgres://app:hunter22@db/app"}
+    )
+    evidence = merge([store_run(tmp_path, [stored], redact=str)], PLAN)
     assert "hunter22" in str(evidence.rows)
     written = {path.name: path.read_text() for path in render(build_report(evidence, tmp_path), tmp_path)}
     assert [name for name, content in written.items() if "hunter22" in content] == []
     assert "postgres://[redacted]@db/app" in written["report.json"]
 
 
-def test_the_json_report_is_indented_as_a_whole(report: Report, written: dict[str, str], tmp_path: Path) -> None:
-    """Its rows are encoded one by one, which shows nowhere."""
+def test_the_json_report_is_indented_like_one_document(report: Report, written: dict[str, str], tmp_path: Path) -> None:
+    """Its rows are encoded one by one, which must not show in the result."""
     assert written["report.json"] == msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
     empty = replace(report, rows=(), counts={})
     (path,) = [path for path in render(empty, tmp_path) if path.name == "report.json"]
@@ -285,7 +290,7 @@ def test_the_json_report_is_indented_as_a_whole(report: Report, written: dict[st
 
 def test_rows_of_a_topology_keep_their_order_after_a_replacement(tmp_path: Path) -> None:
     evidence = merge([store_run(tmp_path, mixed())], PLAN)
-    assert [row.planned.topology for row in evidence.of("session")] == ["session"] * len(CHECKS)
+    assert [row.planned.target for row in evidence.of("session")] == ["session"] * len(CHECKS)
     fewer = replace(evidence, rows=evidence.of("direct"))
     assert fewer.names() == ["direct"]
     assert fewer.of("session") == ()

@@ -1,4 +1,4 @@
-"""How a check's answer is judged, whatever the check does."""
+"""Execution of one check: which status and which reason its result gets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from msgspec.structs import replace
+from psycopg import errors
 
 from harness.audit.target_loading import reference_target
+from harness.checks import execution
 from harness.checks.context import CheckContext
+from harness.checks.documented import WORKS
 from harness.checks.execution import prove, run_check
 from harness.checks.record import NotApplicableError, NotExercisedError
-from harness.checks.registry import MOVES, P0, breaks, check
-from harness.errors import TimedOutError
+from harness.checks.registry import MOVES, P0, Control, Safety, breaks, check
+from harness.errors import ConfigError, ServiceFailedError, TimedOutError
 from harness.lab.topologies import load_topologies
-from harness.model import Section, Status
+from harness.model import FeatureOutcome, PathLabel, Section, Severity, Status
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
@@ -24,35 +27,58 @@ if TYPE_CHECKING:
 
     from harness.checks.workspace import Workspace
 
+    Body = Callable[[CheckContext], None]
+
 ROW = planned("direct", "capture.insert")
 DIRECT = load_topologies()["direct"]
+PATH = PathLabel(name="posts", title="POST /api/posts", kind="HTTP")
 
 
-class Empty:
-    """A workplace without servers: these checks touch none."""
+class Contexts:
+    """A workspace without servers: the checks of these tests do not connect."""
 
     target = reference_target()
 
-    def __init__(self, failure: str = "") -> None:
-        self._failure = failure
+    def __init__(self, failure: str = "", *, broken: Exception | None = None) -> None:
+        self.failure = failure
+        self.broken = broken
+        self.made: list[str] = []
 
     def own_failure(self) -> str:
-        return self._failure
+        return self.failure
 
     @contextmanager
-    def context(self, _check: str) -> Iterator[CheckContext]:
+    def context(self, name: str) -> Iterator[CheckContext]:
+        if self.broken:
+            raise self.broken
+        self.made.append(name)
         yield CheckContext(cast("Any", None), self.target, "none", cast("Any", self))
 
+    @contextmanager
+    def host_context(self) -> Iterator[CheckContext]:
+        with self.context("the host's database") as ctx:
+            yield ctx
 
-WORKSPACE = cast("Workspace", Empty())
+
+WORKSPACE = cast("Workspace", Contexts())
 
 
-def made(body: Callable[[CheckContext], None], *needs: Any) -> Any:
-    declare = check("capture.insert", claim="it holds", section=Section.CAPTURE, severity=P0, area="x", needs=needs)
+def workspace_with(failure: str = "", *, broken: Exception | None = None) -> Workspace:
+    return cast("Workspace", Contexts(failure, broken=broken))
+
+
+def check_of(body: Body, *needs: Any, **traits: Any) -> Any:
+    declare = check(
+        "capture.insert", claim="it holds", section=Section.CAPTURE, severity=P0, area="x", needs=needs, **traits
+    )
     return declare(body)
 
 
-def nothing(_bench: CheckContext) -> None:
+def control_of(target: Any, body: Body, at: str = "b") -> Control:
+    return breaks(target, at=at)(body)
+
+
+def nothing(_ctx: CheckContext) -> None:
     """Make no expectation."""
 
 
@@ -65,6 +91,11 @@ def failed(ctx: CheckContext) -> None:
     ctx.expect("b", 1, equals=2)
 
 
+def failed_twice(ctx: CheckContext) -> None:
+    failed(ctx)
+    ctx.expect("c", "x", equals="y")
+
+
 def not_forced(ctx: CheckContext) -> None:
     ctx.expect("a", 1, equals=1)
     raise NotExercisedError("could not force a move")
@@ -75,69 +106,12 @@ def failed_then_not_forced(ctx: CheckContext) -> None:
     raise NotExercisedError("could not force a move")
 
 
-def broken(_bench: CheckContext) -> None:
-    raise KeyError("x")
+def failed_then_not_applicable(ctx: CheckContext) -> None:
+    failed(ctx)
+    raise NotApplicableError("this version has no such setting")
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "reason"),
-    [
-        (held, Status.OK, ""),
-        (nothing, Status.ISSUE, "made no expectation"),
-        (failed, Status.ISSUE, "b: expected 2, observed 1"),
-        (not_forced, Status.NOT_RUN, "could not force a move"),
-        (failed_then_not_forced, Status.ISSUE, "b: expected 2, observed 1"),
-        (broken, Status.ISSUE, "the check itself broke: KeyError"),
-    ],
-)
-def test_a_check_is_judged_by_what_it_saw(body: Callable[[CheckContext], None], status: Status, reason: str) -> None:
-    result = run_check(made(body), ROW, DIRECT, WORKSPACE)
-    assert result.status is status
-    assert reason in result.reason
-    assert bool(result.reason) is (status is not Status.OK)
-
-
-@pytest.mark.parametrize(
-    ("body", "status"), [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_forced, Status.NOT_RUN)]
-)
-def test_a_failure_of_the_harness_own_servers_is_never_an_issue(body: Callable[[CheckContext], None], status: Status) -> None:
-    workspace = cast("Workspace", Empty("the file system of the server's data was full"))
-    result = run_check(made(body), ROW, DIRECT, workspace)
-    assert result.status is status
-    assert ("was full" in result.reason) is (body in {failed, broken})
-
-
-def test_what_a_topology_lacks_is_na_by_rule() -> None:
-    result = run_check(made(held, MOVES), ROW, DIRECT, WORKSPACE)
-    assert (result.status, result.reason) == (Status.NA, MOVES.lacking)
-
-
-def test_an_interrupted_check_is_not_run() -> None:
-    interrupted = Event()
-    interrupted.set()
-    assert run_check(made(failed), ROW, DIRECT, WORKSPACE, interrupted=interrupted).status is Status.NOT_RUN
-
-
-@pytest.mark.parametrize(
-    ("body", "at", "proven", "reason"),
-    [
-        (failed, "b", True, ""),
-        (failed, "a", False, "the expectation held"),
-        (failed, "c", False, "no expectation is named 'c'"),
-        (held, "a", False, "stayed green"),
-        (broken, "a", False, "no expectation is named 'a'"),
-    ],
-)
-def test_a_control_proves_only_at_the_expectation_it_names(
-    body: Callable[[CheckContext], None], at: str, proven: bool, reason: str
-) -> None:
-    target = made(body)
-    proof = prove(target, breaks(target, at=at)(nothing), ROW, DIRECT, WORKSPACE, Event())
-    assert (proof.proven, proof.applicable) == (proven, True)
-    assert reason in proof.reason
-
-
-def not_there(_bench: CheckContext) -> None:
+def not_applicable(_ctx: CheckContext) -> None:
     raise NotApplicableError("this version has no such setting")
 
 
@@ -146,43 +120,274 @@ def timed_out(ctx: CheckContext) -> None:
     raise TimedOutError("timed out waiting for an answer")
 
 
-def test_what_is_not_there_is_not_applicable_with_its_sentence() -> None:
-    result = run_check(made(not_there), ROW, DIRECT, WORKSPACE)
-    assert (result.status, result.reason) == (Status.NA, "this version has no such setting")
+def broken(_ctx: CheckContext) -> None:
+    raise KeyError("x")
 
 
-def test_a_deadline_is_not_run_and_never_ok() -> None:
-    result = run_check(made(timed_out), ROW, DIRECT, WORKSPACE)
-    assert (result.status, result.reason) == (Status.NOT_RUN, "timed out waiting for an answer")
+def server_error(_ctx: CheckContext) -> None:
+    raise errors.InvalidSqlStatementName("prepared statement p1 does not exist")
 
 
-def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = Event()
-    monkeypatch.setattr(CheckContext, "cut", lambda _bench: cut.set())
+def target_error(_ctx: CheckContext) -> None:
+    raise ConfigError("statements.purge failed", where="mine.toml:7")
 
-    def hangs(_bench: CheckContext) -> None:
-        assert cut.wait(10)
-        raise ConnectionError("the connection was cut")
 
-    result = run_check(replace(made(hangs), longest_s=0.05), ROW, DIRECT, WORKSPACE)
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (held, Status.OK, ""),
+        (nothing, Status.ISSUE, "the check itself broke: it made no expectation, so it proves nothing"),
+        (failed, Status.ISSUE, "b: expected 2, observed 1"),
+        (failed_twice, Status.ISSUE, "b: expected 2, observed 1 (and 1 more)"),
+        (not_forced, Status.NOT_RUN, "could not force a move"),
+        (failed_then_not_forced, Status.ISSUE, "b: expected 2, observed 1"),
+        (not_applicable, Status.NA, "this version has no such setting"),
+        (failed_then_not_applicable, Status.NA, "this version has no such setting"),
+        (timed_out, Status.NOT_RUN, "timed out waiting for an answer"),
+        (broken, Status.ISSUE, "the check itself broke: KeyError: 'x'"),
+        (server_error, Status.ISSUE, "the check itself broke: 26000 prepared statement p1 does not exist"),
+        (target_error, Status.ISSUE, "the audit target is at fault: mine.toml:7: statements.purge failed"),
+    ],
+)
+def test_status_and_reason_follow_from_the_expectations_or_the_exception(
+    body: Body, status: Status, reason: str
+) -> None:
+    result = run_check(check_of(body), ROW, DIRECT, WORKSPACE)
+    assert (result.status, result.reason) == (status, reason)
+    assert (result.target, result.check, result.reproduce) == (ROW.target, ROW.check, ROW.reproduce)
+    assert result.started_at.endswith("Z")
+
+
+def test_an_error_of_the_harness_in_a_feature_check_is_not_the_fault_of_the_audit_target() -> None:
+    result = run_check(check_of(target_error, feature="SET"), ROW, DIRECT, WORKSPACE)
+    assert result.reason == "the check itself broke: mine.toml:7: statements.purge failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (server_error, "the server reported an error: 26000 prepared statement p1 does not exist"),
+        (target_error, "statements.purge failed"),
+    ],
+)
+def test_an_error_in_an_environment_is_not_run(body: Body, reason: str) -> None:
+    result = run_check(check_of(body, environment_safety=Safety.READS), ROW, None, WORKSPACE)
+    assert (result.status, result.reason) == (Status.NOT_RUN, reason)
+
+
+def test_the_result_keeps_what_the_check_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(ctx: CheckContext) -> None:
+        held(ctx)
+        ctx.fact("rows", 3)
+        ctx.probed("two clients", 11, 11)
+        ctx.feature = FeatureOutcome(observed=WORKS, expected=(WORKS,))
+
+    monkeypatch.setattr(execution, "_since", lambda _began: 12.5)
+    result = run_check(check_of(records), ROW, DIRECT, WORKSPACE)
+    assert (result.duration_ms, result.feature) == (12.5, FeatureOutcome(observed=WORKS, expected=(WORKS,)))
+    assert [expectation.name for expectation in result.expectations] == ["a"]
+    assert result.facts == {"rows": "3"}
+    assert [(probe.first_pid, probe.second_pid) for probe in result.probes] == [(11, 11)]
+
+
+@pytest.mark.parametrize(("body", "limits", "severities"), [(held, 1, 0), (failed, 0, 1), (not_forced, 0, 0)])
+def test_a_limit_belongs_to_ok_and_a_severity_to_an_issue(body: Body, limits: int, severities: int) -> None:
+    def records(ctx: CheckContext) -> None:
+        ctx.documented_limit("it leaks", "https://example.org/doc")
+        ctx.severity = Severity.P1
+        body(ctx)
+
+    result = run_check(check_of(records), ROW, DIRECT, WORKSPACE)
+    assert (result.limit is not None, result.severity is not None) == (bool(limits), bool(severities))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_forced, Status.NOT_RUN)],
+)
+def test_a_failure_of_servers_of_the_harness_is_never_an_issue(body: Body, status: Status) -> None:
+    workspace = workspace_with("the file system of the server's data was full")
+    result = run_check(check_of(body), ROW, DIRECT, workspace)
+    assert result.status is status
+    assert ("was full" in result.reason) is (body in {failed, broken})
+
+
+def test_a_control_may_stop_a_server() -> None:
+    """Under a control a stopped server is the break itself, and not a failure of the harness."""
+    workspace, target = workspace_with("the service postgres is not running"), check_of(failed)
+    result = run_check(target, ROW, DIRECT, workspace, control=control_of(target, nothing))
+    assert (result.status, result.reason) == (Status.ISSUE, "b: expected 2, observed 1")
+
+
+def test_a_check_applies_only_to_a_topology_with_all_it_needs() -> None:
+    result = run_check(check_of(held, MOVES), ROW, DIRECT, WORKSPACE)
+    assert (result.status, result.reason) == (Status.NA, MOVES.lacking)
+
+
+@pytest.mark.parametrize(("path", "made"), [(None, "capture.insert"), (PATH, "the host's database")])
+def test_a_path_uses_the_database_of_the_host(path: PathLabel | None, made: str) -> None:
+    contexts = Contexts()
+    run_check(check_of(held, path=path), ROW, DIRECT, cast("Workspace", contexts))
+    assert contexts.made == [made]
+
+
+@pytest.mark.parametrize(
+    ("failure", "cause"),
+    [("", "53100 could not extend file"), ("the file system of the server's data was full", "was full")],
+)
+def test_a_check_without_a_database_is_not_run(failure: str, cause: str) -> None:
+    workspace = workspace_with(failure, broken=errors.DiskFull("could not extend file"))
+    result = run_check(check_of(held), ROW, DIRECT, workspace)
     assert result.status is Status.NOT_RUN
-    assert "given up after 0.05 s" in result.reason
+    assert result.reason.startswith("no database could be created for the check: ")
+    assert result.reason.endswith(cause)
+    assert result.expectations == ()
+
+
+# --- interruptions and deadlines -----------------------------------------------------------------
+
+
+def interruption() -> Event:
+    interrupted = Event()
+    interrupted.set()
+    return interrupted
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_applicable, Status.NOT_RUN)],
+)
+def test_an_interrupted_check_is_ok_or_not_run(body: Body, status: Status) -> None:
+    result = run_check(check_of(body), ROW, DIRECT, WORKSPACE, interrupted=interruption())
+    assert result.status is status
+    assert result.reason == ("" if status is Status.OK else "the run was interrupted before this check finished")
+
+
+def test_an_error_of_the_workspace_ends_the_run_unless_the_run_is_interrupted() -> None:
+    workspace = workspace_with(broken=ServiceFailedError("the service does not run"))
+    with pytest.raises(ServiceFailedError):
+        run_check(check_of(held), ROW, DIRECT, workspace, interrupted=Event())
+    with pytest.raises(ServiceFailedError):
+        run_check(check_of(held), ROW, DIRECT, workspace)
+    result = run_check(check_of(held), ROW, DIRECT, workspace, interrupted=interruption())
+    assert result.status is Status.NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status", "reason"),
+    [
+        (nothing, broken, Status.NOT_RUN, "the check timed out after 0.05 s: the check itself broke: KeyError: 'x'"),
+        (failed, broken, Status.ISSUE, "the check itself broke: KeyError: 'x'"),
+        (nothing, held, Status.OK, ""),
+    ],
+)
+def test_a_check_that_hangs_times_out(
+    monkeypatch: pytest.MonkeyPatch, before: Body, after: Body, status: Status, reason: str
+) -> None:
+    cut = Event()
+    monkeypatch.setattr(CheckContext, "cut", lambda _ctx: cut.set())
+
+    def hangs(ctx: CheckContext) -> None:
+        before(ctx)
+        assert cut.wait(10)
+        after(ctx)
+
+    result = run_check(replace(check_of(hangs), longest_s=0.05), ROW, DIRECT, WORKSPACE)
+    assert (result.status, result.reason) == (status, reason)
+
+
+def test_the_watchdog_ends_with_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Watchdog:
+        daemon = False
+
+        def __init__(self, seconds: float, _give_up: object) -> None:
+            assert seconds == 90
+
+        def start(self) -> None:
+            calls.append("start")
+
+        def cancel(self) -> None:
+            calls.append("cancel")
+
+    monkeypatch.setattr(execution, "Timer", Watchdog)
+    for body in (held, broken):
+        run_check(check_of(body), ROW, DIRECT, WORKSPACE)
+    assert calls == ["start", "cancel"] * 2
+
+
+# --- controls ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "at", "proven", "reason", "seen"),
+    [
+        (failed, "b", True, "", ["b"]),
+        (failed_twice, "c", True, "", ["b", "c"]),
+        (failed, "a", False, "the expectation held; the check is Issue: b: expected 2, observed 1", ["b"]),
+        (failed, "c", False, "no expectation is named 'c'; the check is Issue: b: expected 2, observed 1", ["b"]),
+        (held, "a", False, "the check stayed green under its control", []),
+        (
+            *(broken, "a", False),
+            *("no expectation is named 'a'; the check is Issue: the check itself broke: KeyError: 'x'", []),
+        ),
+        (not_forced, "a", False, "the expectation held; the check is Not run: could not force a move", []),
+    ],
+)
+def test_a_control_is_proven_only_at_the_expectation_that_it_names(
+    body: Body, at: str, proven: bool, reason: str, seen: list[str]
+) -> None:
+    target = check_of(body)
+    proof = prove(target, control_of(target, nothing, at), ROW, DIRECT, WORKSPACE, Event())
+    assert (proof.proven, proof.applicable, proof.reason) == (proven, True, reason)
+    assert [expectation.name for expectation in proof.broken] == seen
+    assert (proof.topology, proof.check, proof.control, proof.at) == ("direct", "capture.insert", "nothing", at)
+
+
+def test_an_interrupted_control_is_not_proven() -> None:
+    target = check_of(failed)
+    proof = prove(target, control_of(target, nothing), ROW, DIRECT, WORKSPACE, interruption())
+    assert not proof.proven
+
+
+def test_a_control_is_applied_before_the_check() -> None:
+    def sabotaged(ctx: CheckContext) -> None:
+        ctx.sabotaged = True
+
+    def observes(ctx: CheckContext) -> None:
+        ctx.expect("b", ctx.sabotaged, equals=False)
+
+    target = check_of(observes)
+    assert run_check(target, ROW, DIRECT, WORKSPACE).status is Status.OK
+    assert prove(target, control_of(target, sabotaged), ROW, DIRECT, WORKSPACE, Event()).proven
+
+
+def test_a_control_does_not_apply_where_it_or_its_check_does_not() -> None:
+    moving, ordinary, absent = check_of(failed, MOVES), check_of(failed), check_of(not_applicable)
+    for target, control, reason in [
+        (moving, control_of(moving, nothing), MOVES.lacking),
+        (ordinary, breaks(ordinary, at="b", needs=(MOVES,))(nothing), MOVES.lacking),
+        (absent, control_of(absent, nothing), "this version has no such setting"),
+    ]:
+        proof = prove(target, control, ROW, DIRECT, WORKSPACE, Event())
+        assert (proof.proven, proof.applicable, proof.reason) == (False, False, reason)
 
 
 def test_a_known_defect_is_proven_by_its_cure() -> None:
-    @breaks(made(nothing), at="outcome")
     def cured(ctx: CheckContext) -> None:
         ctx.sabotaged = True
 
-    def defect(ctx: CheckContext) -> None:
+    def sees_the_cure(ctx: CheckContext) -> None:
         ctx.expect("outcome", "works" if ctx.sabotaged else "wrong", equals="works")
-
-    proof = prove(made(defect), cured, ROW, DIRECT, WORKSPACE, Event(), red_already=True)
-    assert proof.proven
 
     def blind(ctx: CheckContext) -> None:
         ctx.expect("outcome", "wrong", equals="works")
 
-    proof = prove(made(blind), cured, ROW, DIRECT, WORKSPACE, Event(), red_already=True)
+    seeing = check_of(sees_the_cure)
+    proof = prove(seeing, control_of(seeing, cured, "outcome"), ROW, DIRECT, WORKSPACE, Event(), red_already=True)
+    assert (proof.proven, proof.reason) == (True, "")
+    target = check_of(blind)
+    proof = prove(target, control_of(target, cured, "outcome"), ROW, DIRECT, WORKSPACE, Event(), red_already=True)
     assert not proof.proven
-    assert "the defect was cured" in proof.reason
+    assert proof.reason.startswith("the defect was cured, and the check is Issue: ")

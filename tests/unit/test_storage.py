@@ -1,4 +1,4 @@
-"""Who gets memory for data, and what the others are given."""
+"""The storage of data: which topologies get memory, and what the others get."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def budget(policy: StoragePolicy, available_mib: int) -> MemoryBudget:
 
 
 @pytest.mark.parametrize("policy", [StoragePolicy.AUTO, StoragePolicy.MEMORY])
-def test_data_is_kept_in_memory_where_there_is_enough(policy: StoragePolicy) -> None:
+def test_data_is_kept_in_memory_if_enough_is_available(policy: StoragePolicy) -> None:
     found = budget(policy, PLENTY).take(durable=False)
     assert found.in_memory
     assert found == DataStorage(memory_mib=ROOMY_MIB, note=f"in memory, {ROOMY_MIB} MiB at most")
 
 
 @pytest.mark.parametrize("policy", list(StoragePolicy))
-def test_durable_data_is_on_disk_whatever_is_available(policy: StoragePolicy) -> None:
+def test_durable_data_is_on_disk_even_if_memory_is_available(policy: StoragePolicy) -> None:
     found = budget(policy, PLENTY).take(durable=True)
     assert not found.in_memory
     assert "with fsync" in found.note
 
 
-def test_disk_is_used_when_it_was_asked_for() -> None:
+def test_the_policy_disk_uses_no_memory() -> None:
     assert not budget(StoragePolicy.DISK, PLENTY).take(durable=False).in_memory
 
 
-def test_too_little_memory_gives_disk_and_says_how_much_was_needed() -> None:
+def test_with_too_little_memory_data_is_on_disk_and_the_note_has_the_numbers() -> None:
     found = budget(StoragePolicy.AUTO, 700).take(durable=False)
     assert not found.in_memory
-    assert found.note == "on disk, without fsync: 1536 MiB of memory are needed for its data, and 700 MiB are available"
+    assert found.note == "on disk, without fsync: its data needs 1536 MiB of memory, and 700 MiB are available"
 
 
-def test_memory_that_was_demanded_is_never_replaced() -> None:
-    with pytest.raises(ServiceFailedError, match="1536 MiB of memory are needed") as raised:
+def test_demanded_memory_is_never_replaced_by_disk() -> None:
+    with pytest.raises(ServiceFailedError, match="needs 1536 MiB of memory") as raised:
         budget(StoragePolicy.MEMORY, 700).take(durable=False)
     assert "--storage disk" in raised.value.hint
     with pytest.raises(ServiceFailedError, match="no tmpfs here"):
@@ -55,7 +55,7 @@ def test_memory_that_was_demanded_is_never_replaced() -> None:
 
 
 @given(available=st.integers(0, 20 * LAB_MIB))
-def test_doctor_says_how_many_topologies_get_memory_at_a_time(available: int) -> None:
+def test_the_description_has_the_number_of_topologies_that_get_memory(available: int) -> None:
     shared = budget(StoragePolicy.AUTO, available)
     described = shared.describe()
     served = 0
@@ -64,14 +64,14 @@ def test_doctor_says_how_many_topologies_get_memory_at_a_time(available: int) ->
     assert f"{available} MiB of memory for data: enough for {served} topologies at a time" in described
 
 
-def test_the_reason_for_no_memory_is_the_one_that_was_found() -> None:
+def test_the_note_has_the_reason_for_no_memory() -> None:
     shared = MemoryBudget(StoragePolicy.AUTO, lambda: (0, "/memory/x is not a folder of this user"))
     assert shared.take(durable=False).note == "on disk, without fsync: /memory/x is not a folder of this user"
     assert "not a folder of this user" in shared.describe()
 
 
 @given(available=st.integers(0, 20 * LAB_MIB), labs=st.integers(1, 30))
-def test_together_they_never_get_more_than_is_available(available: int, labs: int) -> None:
+def test_all_topologies_together_get_at_most_the_available_memory(available: int, labs: int) -> None:
     shared = budget(StoragePolicy.AUTO, available)
     taken = [shared.take(durable=False) for _ in range(labs)]
     assert sum(data.memory_mib for data in taken) <= available
@@ -81,13 +81,13 @@ def test_together_they_never_get_more_than_is_available(available: int, labs: in
     assert [shared.take(durable=False) for _ in range(labs)] == taken
 
 
-def test_memory_that_the_engine_refused_is_there_for_others() -> None:
-    one = budget(StoragePolicy.AUTO, 2 * LAB_MIB)
-    refused = one.take(durable=False)
+def test_memory_that_the_engine_refused_is_available_to_others() -> None:
+    shared = budget(StoragePolicy.AUTO, 2 * LAB_MIB)
+    refused = shared.take(durable=False)
     assert refused.in_memory
-    assert not one.take(durable=False).in_memory
-    assert "the engine refused memory for it: rootless" in one.refused(refused, "rootless").note
-    assert one.take(durable=False).in_memory
+    assert not shared.take(durable=False).in_memory
+    assert "the engine refused memory for the data: rootless" in shared.refused(refused, "rootless").note
+    assert shared.take(durable=False).in_memory
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_memory_that_the_engine_refused_is_there_for_others() -> None:
         ("nonsense\n", "", "x", "1", 4000),
     ],
 )
-def test_every_control_group_above_this_process_lowers_what_is_available(
+def test_the_limits_of_all_control_groups_of_this_process_are_applied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, group: str, limit: str, used: str, found: int
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:   4096000 kB\n")
@@ -118,6 +118,6 @@ def test_every_control_group_above_this_process_lowers_what_is_available(
     assert available_here_mib() == found
 
 
-def test_nothing_is_available_where_nobody_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_amount_counts_as_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_MEMINFO", tmp_path / "meminfo")
     assert available_here_mib() == 0

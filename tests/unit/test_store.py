@@ -1,3 +1,5 @@
+"""The store of runs: what is written is read back, whatever happens in between."""
+
 from __future__ import annotations
 
 import errno
@@ -8,7 +10,7 @@ import msgspec
 import pytest
 
 from harness.errors import StoreError
-from harness.model import SCHEMA_VERSION, Status
+from harness.model import SCHEMA_VERSION, Expectation, Proof, Status
 from harness.redaction import Redactor
 from harness.store import (
     RunStore,
@@ -27,23 +29,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_a_stored_run_is_read_back(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
     assert list(run.results) == mixed()
     assert run.record == record()
     assert (tmp_path / "runs" / "latest").resolve() == run.folder.resolve()
 
 
-def test_every_planned_row_has_an_answer_after_a_crash(tmp_path: Path) -> None:
+def test_every_planned_row_has_a_result_after_a_crash(tmp_path: Path) -> None:
     run = store_run(tmp_path, [result("direct", CHECKS[0])], record(state="running"))
     answers = run.answers()
-    assert [(each.topology, each.check) for each in answers] == [(row.topology, row.check) for row in PLAN]
+    assert [(answer.target, answer.check) for answer in answers] == [(row.target, row.check) for row in PLAN]
     assert answers[0].status is Status.OK
-    assert {each.status for each in answers[1:]} == {Status.NOT_RUN}
-    assert all(each.reason for each in answers[1:])
+    assert {answer.status for answer in answers[1:]} == {Status.NOT_RUN}
+    assert all(answer.reason for answer in answers[1:])
 
 
-def test_a_torn_last_line_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped_and_counted(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
     path = run.folder / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-17])
@@ -62,14 +64,14 @@ def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:
     store.write_log("direct", "postgres", "DETAIL: postgresql://u:hunter22@db/x\n")
     store.update(failure='c4n"ary\\secret')
     store.close()
-    for path in (each for each in tmp_path.rglob("*") if each.is_file()):
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
         text = path.read_text()
         assert "hunter22" not in text
         assert "ary\\secret" not in text.replace("\\\\", "\\")
     assert len(read_run(store.folder).results) == 1  # redacted text is still JSON
 
 
-def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_newer_schema_is_an_error_with_a_hint(tmp_path: Path) -> None:
     run = store_run(tmp_path, [])
     path = run.folder / "run.json"
     raw = msgspec.json.decode(path.read_bytes())
@@ -81,7 +83,7 @@ def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'{"schema_version": "1"}']
 )
-def test_a_damaged_record_is_one_clear_error_and_is_passed_over(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_record_is_an_error_and_is_skipped_among_others(tmp_path: Path, damage: bytes) -> None:
     run = store_run(tmp_path, mixed())
     (run.folder / "run.json").write_bytes(damage)
     with pytest.raises(StoreError, match=r"run\.json cannot be read"):
@@ -91,7 +93,7 @@ def test_a_damaged_record_is_one_clear_error_and_is_passed_over(tmp_path: Path, 
     assert run.folder.name in damaged[0]
 
 
-def test_folders_of_runs_are_found_and_each_is_read_once(tmp_path: Path) -> None:
+def test_run_folders_are_found_at_any_depth_and_read_once(tmp_path: Path) -> None:
     one = store_run(tmp_path / "job1", mixed(), record("20260101T000000Z-00000001"))
     two = store_run(tmp_path / "job2", mixed(), record("20260101T000000Z-00000002"))
     assert [run.record.run_id for run in read_runs([tmp_path, one.folder, two.folder])] == [
@@ -105,7 +107,7 @@ def test_folders_of_runs_are_found_and_each_is_read_once(tmp_path: Path) -> None
         read_runs([tmp_path / "nowhere"])
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path, record(), Redactor())
     store.close()
 
@@ -122,11 +124,11 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
             return len(data) - 1
 
     monkeypatch.setattr(store, "_results", Short())
-    with pytest.raises(StoreError, match="only in part"):
+    with pytest.raises(StoreError, match="is the disk full"):
         store.append(result("direct", CHECKS[0]))
 
 
-def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_store_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError) as caught:
         require_writable(tmp_path / "file")
@@ -135,7 +137,7 @@ def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file" / "x.md", "text")
 
 
-def test_replacing_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_replacing_a_file_leaves_no_temporary_file(tmp_path: Path) -> None:
     for text in ("old\n", "new\n"):
         write_atomically(tmp_path / "x.md", text)
     assert [path.name for path in tmp_path.iterdir()] == ["x.md"]
@@ -147,7 +149,7 @@ def test_run_ids_differ_within_a_second() -> None:
     assert len(NAMES) == 3
 
 
-def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+def test_either_all_files_are_replaced_or_none(tmp_path: Path) -> None:
     assert write_together(tmp_path, [("a", ["old"]), ("b", ["ol", "d"])]) == [tmp_path / "a", tmp_path / "b"]
 
     def pieces() -> Iterator[str]:
@@ -159,10 +161,61 @@ def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
 
 
-def test_damaged_lines_between_whole_ones_are_counted(tmp_path: Path) -> None:
+def test_damaged_lines_between_complete_ones_are_counted(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
     path = run.folder / "results.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join((lines[0], b"\n", b"{damaged}\n", *lines[1:])))
     found = read_run(run.folder)
     assert (found.torn, found.results) == (2, run.results)
+
+
+def test_rows_keep_their_keys_in_a_stored_run(tmp_path: Path) -> None:
+    """Names in the code have changed; runs that were stored before are still read."""
+    run = store_run(tmp_path, [])
+    for file, row in {
+        "results": {"topology": "direct", "check": "capture.insert", "status": "OK"},
+        "trail": {
+            "topology": "direct",
+            "name": "capture-off",
+            "what": "nothing is captured",
+            "tried": 3,
+            "turned": ["capture.insert"],
+            "stayed": ["capture.update"],
+            "beside": ["actor.many-clients"],
+        },
+    }.items():
+        (run.folder / f"{file}.jsonl").write_bytes(msgspec.json.encode(row) + b"\n")
+    found = read_run(run.folder)
+    assert [(row.target, row.check) for row in found.results] == [("direct", "capture.insert")]
+    proof = found.trail_proofs[0]
+    assert (proof.caught, proof.missed, proof.unexpected) == (
+        ("capture.insert",),
+        ("capture.update",),
+        ("actor.many-clients",),
+    )
+    assert not proof.exact
+    assert msgspec.json.decode(msgspec.json.encode(proof)).keys() >= {"topology", "turned", "stayed", "beside"}
+    assert msgspec.json.decode((run.folder / "run.json").read_bytes())["plan"][0]["topology"] == PLAN[0].target
+
+
+def test_a_proof_keeps_the_expectations_that_did_not_hold(tmp_path: Path) -> None:
+    broken = Expectation(name="rows", expected="1", observed="0", held=False)
+    proof = Proof(
+        topology="direct",
+        check="capture.insert",
+        control="capture-off",
+        at="rows",
+        proven=True,
+        applicable=True,
+        reason="",
+        broken=(broken,),
+    )
+    store = RunStore(tmp_path, record(), Redactor())
+    store.append_proof(proof)
+    store.close()
+    assert read_run(store.folder).proofs == (proof,)
+    path = store.folder / "proofs.jsonl"
+    stored_before = {key: value for key, value in msgspec.json.decode(path.read_bytes()).items() if key != "broken"}
+    path.write_bytes(msgspec.json.encode(stored_before) + b"\n")
+    assert read_run(store.folder).proofs[0].broken == ()

@@ -1,4 +1,4 @@
-"""Audit targets as files: what is read, and what is said about a mistake."""
+"""Audit target files: loading, and the messages for mistakes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_target_is_read_from_its_file(tmp_path: Path) -> None:
     assert reference_target().actor.spell(Actor("user", "ada")) == '{"type":"user","id":"ada"}'
 
 
-def test_evidence_is_filed_under_what_a_target_is_made_of(tmp_path: Path) -> None:
+def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
     before = load_target(written(tmp_path)).identity
     assert load_target(written(tmp_path)).identity == before
     (tmp_path / "mine.sql").write_text("SELECT 2;\n")
@@ -55,36 +55,36 @@ def test_evidence_is_filed_under_what_a_target_is_made_of(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('scope = "session"', 'scope = "sesion"', "mine.toml:9: actor.scope: found 'sesion', allowed: "),
         ('claims = ["truncate"]', 'claims = ["truncat"]', "mine.toml:5: claims"),
         ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims: only the reference layer"),
-        ('claims = ["truncate"]', 'claims = ["redaction"]', "there is no statements.attach_redacted"),
+        ('claims = ["truncate"]', 'claims = ["redaction"]', "claims: redaction requires statements.attach_redacted"),
         ('setting = "app.user"', 'setting = "user"', "mine.toml:7: actor.setting"),
         ("[statements]", "[statement]", "mine.toml: "),
         ('summary = "mine"', 'sumary = "mine"', "sumary"),
         ('install = ["mine.sql"]', 'install = ["other.sql"]', "mine.toml:3: install: "),
         ('tables = ["public.log"]', "tables = []", "tables"),
-        ('summary = "mine"', "summary = ", "it is not TOML"),
+        ('summary = "mine"', "summary = ", "invalid TOML"),
     ],
 )
-def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_target(written(tmp_path, GOOD.replace(old, new)))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean plain-trigger"):
         load_target("plain-triger")
 
 
-def test_the_shipped_targets_are_there_and_threadline_ships_no_sql(tmp_path: Path) -> None:
+def test_the_shipped_targets_load_and_threadline_ships_no_sql(tmp_path: Path) -> None:
     assert list(shipped_targets()) == ["reference", "plain-trigger", "session-setting", "threadline"]
     for name in ("reference", "plain-trigger", "session-setting"):
         assert load_target(name).install
-    # it may be there already, in an environment of somebody's; to be stood up, it has to be installed
+    # an operator's environment may have it installed already; behind a topology the harness must install it
     with pytest.raises(ConfigError, match="--audit-sql"):
         load_target("threadline").require_installable()
     (tmp_path / "own.sql").write_text("SELECT 1;")
@@ -95,22 +95,22 @@ def test_the_shipped_targets_are_there_and_threadline_ships_no_sql(tmp_path: Pat
     ("table", "name"),
     [("public.posts", "posts"), ('"Shop"."Order ""Items"""', '"Order ""Items"""'), ('"a.b"', '"a.b"')],
 )
-def test_a_statement_is_filled_with_the_table_as_sql_spells_it(table: str, name: str) -> None:
+def test_placeholders_are_replaced_by_the_table_s_sql_identifier(table: str, name: str) -> None:
     assert _filled("{table}|{name}|'{}'", table) == f"{table}|{name}|'{{}}'"
     assert _filled("{table_literal}", "public.it's") == "'public.it''s'"
 
 
-def test_what_a_target_does_not_claim_is_not_judged_and_says_so() -> None:
-    direct, checks = load_topologies()["direct"], {each.id: each for each in catalogue().checks}
+def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:
+    direct, checks = load_topologies()["direct"], {check.id: check for check in catalogue().checks}
 
-    def lacking(check: str, target: Any) -> str:
-        return checks[check].lacking(direct, target) or ""
+    def lacking(identity: str, target: Any) -> str:
+        return checks[identity].lacking(direct, target) or ""
 
     plain, session = load_target("plain-trigger"), load_target("session-setting")
     assert lacking("capture.truncate", plain) == "the audit target does not claim to record a TRUNCATE"
     assert lacking("capture.insert", plain) == ""
     assert "does not claim to redact" in lacking("redaction.insert", plain)
-    assert "set for the session" in lacking("actor.residue", session)
+    assert "sets its actor for the session" in lacking("actor.residue", session)
     assert "whose own functions" in lacking("retention.purge", session)
-    for each in checks.values():
-        assert "audit target" not in (each.lacking(direct, reference_target()) or ""), each.id
+    for check in checks.values():
+        assert "audit target" not in (check.lacking(direct, reference_target()) or ""), check.id

@@ -1,3 +1,5 @@
+"""Polling with a deadline."""
+
 from __future__ import annotations
 
 from threading import Event
@@ -8,7 +10,7 @@ from harness.errors import TimedOutError
 from harness.waiting import NotYet, poll
 
 
-def test_it_returns_what_the_probe_returns_and_tries_again() -> None:
+def test_a_poll_repeats_the_probe_until_it_returns() -> None:
     seen = [NotYet("one"), NotYet("two")]
 
     def probe() -> int:
@@ -19,7 +21,7 @@ def test_it_returns_what_the_probe_returns_and_tries_again() -> None:
     assert poll(probe, what="three", deadline_s=5, interval_s=0.001) == 3
 
 
-def test_a_timeout_says_what_was_awaited_and_last_seen() -> None:
+def test_a_timeout_names_the_awaited_and_the_last_observed_state() -> None:
     def probe() -> None:
         raise NotYet("connection refused")
 
@@ -27,7 +29,7 @@ def test_a_timeout_says_what_was_awaited_and_last_seen() -> None:
         poll(probe, what="an answer", deadline_s=0.02, interval_s=0.001)
 
 
-def test_another_error_ends_the_wait_at_once() -> None:
+def test_another_error_of_the_probe_ends_the_wait_at_once() -> None:
     def probe() -> None:
         raise KeyError("x")
 
@@ -35,7 +37,7 @@ def test_another_error_ends_the_wait_at_once() -> None:
         poll(probe, what="x", deadline_s=60)
 
 
-def test_it_can_be_cancelled() -> None:
+def test_a_wait_can_be_cancelled() -> None:
     cancelled = Event()
     cancelled.set()
 

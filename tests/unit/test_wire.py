@@ -1,4 +1,4 @@
-"""The raw protocol: whatever arrives is a message, a wait, or a clear error."""
+"""The raw protocol: any input yields a message, a wait, or a clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from harness.wire import (
     Wire,
     authentication_name,
 )
-from harness.wire.messages import columns_of, error_of, packed, rows_of, split
+from harness.wire.messages import columns_of, error_of, packed, rows_of, take_message
 from harness.wire.scram import Scram, ScramError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ TRUSTED = packed([(b"R", struct.pack("!i", 0))])
 
 @contextlib.contextmanager
 def serving(handle: Callable[[socket.socket], None]) -> Iterator[ServerAddress]:
-    """A server on loopback; each client is handled in a thread of its own, and cut off at the end."""
+    """Run a server on loopback; each client is handled in its own thread, and disconnected at the end."""
     clients: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -62,29 +62,29 @@ def serving(handle: Callable[[socket.socket], None]) -> Iterator[ServerAddress]:
         finally:
             with contextlib.suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)
-            for each in clients:
+            for client in clients:
                 with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-                each.close()
+                    client.shutdown(socket.SHUT_RDWR)
+                client.close()
 
 
 def exactly(client: socket.socket, size: int) -> bytes:
-    got = b""
-    while len(got) < size:
-        more = client.recv(size - len(got))
+    received = b""
+    while len(received) < size:
+        more = client.recv(size - len(received))
         if not more:
             raise ConnectionResetError
-        got += more
-    return got
+        received += more
+    return received
 
 
 def startup(client: socket.socket) -> dict[str, str]:
-    """Read a startup message; refuse TLS before it."""
+    """Read a StartupMessage, and refuse an SSLRequest before it."""
     while True:
         length, code = struct.unpack("!ii", exactly(client, 8))
         body = exactly(client, length - 8)
         if code >> 16 == 3:
-            words = [each.decode() for each in body.split(b"\0")]
+            words = [word.decode() for word in body.split(b"\0")]
             return dict(zip(words[::2], words[1::2], strict=False))
         client.sendall(b"N")
 
@@ -120,10 +120,10 @@ def refuses(client: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def greeted(address: ServerAddress, deadline_s: float = 2.0) -> Iterator[Wire]:
+def logged_in(address: ServerAddress, deadline_s: float = 2.0) -> Iterator[Wire]:
     wire = Wire.open(address, Deadline(deadline_s))
     with contextlib.closing(wire):
-        wire.log_in(wire.greet({"user": "app"}), "app", "secret of the test")
+        wire.log_in(wire.start_login({"user": "app"}), "app", "secret of the test")
         yield wire
 
 
@@ -137,16 +137,16 @@ def greeted(address: ServerAddress, deadline_s: float = 2.0) -> Iterator[Wire]:
         (refuses, ServerError, "53300 too many clients"),
     ],
 )
-def test_what_is_not_postgresql_is_a_clear_error(
+def test_a_server_that_is_not_postgresql_gives_a_clear_error(
     handle: Callable[[socket.socket], None], expected: type[HarnessError], text: str
 ) -> None:
     began = time.monotonic()
-    with serving(handle) as address, pytest.raises(expected, match=text), greeted(address, 0.3):
+    with serving(handle) as address, pytest.raises(expected, match=text), logged_in(address, 0.3):
         pass
     assert time.monotonic() - began < 5
 
 
-def test_a_port_where_nobody_listens_is_said_to_be_one() -> None:
+def test_a_closed_port_gives_a_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ClosedError, match="no connection"):
@@ -154,11 +154,11 @@ def test_a_port_where_nobody_listens_is_said_to_be_one() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_messages_a_wait_or_not_postgresql(data: bytes) -> None:
+def test_arbitrary_bytes_yield_messages_a_wait_or_an_error(data: bytes) -> None:
     buffer = bytearray(data)
     try:
-        while (message := split(buffer)) is not None:
-            for read in (error_of, authentication_name, lambda each: rows_of([each]), lambda each: columns_of([each])):
+        while (message := take_message(buffer)) is not None:
+            for read in (error_of, authentication_name, lambda one: rows_of([one]), lambda one: columns_of([one])):
                 with contextlib.suppress(NotPostgresError, ServerError):
                     read(message)
     except NotPostgresError:
@@ -166,23 +166,23 @@ def test_arbitrary_bytes_are_messages_a_wait_or_not_postgresql(data: bytes) -> N
     assert len(buffer) <= len(data)
 
 
-@given(st.lists(st.tuples(st.sampled_from([bytes([each]) for each in b"RESKZTDCNAtnI123sv"]), st.binary(max_size=40))))
-def test_messages_come_out_as_they_went_in(messages: list[tuple[bytes, bytes]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from([bytes([code]) for code in b"RESKZTDCNAtnI123sv"]), st.binary(max_size=40))))
+def test_packed_messages_are_read_unchanged(messages: list[tuple[bytes, bytes]]) -> None:
     buffer = bytearray(packed(messages))
-    assert [split(buffer) for _ in messages] == [Message(kind.decode(), body) for kind, body in messages]
-    assert split(buffer) is None
+    assert [take_message(buffer) for _ in messages] == [Message(kind.decode(), body) for kind, body in messages]
+    assert take_message(buffer) is None
 
 
 @given(data=st.lists(st.binary(max_size=60), max_size=4))
-def test_a_server_that_sends_anything_never_hangs_a_login(data: list[bytes]) -> None:
+def test_a_login_never_hangs_whatever_the_server_sends(data: list[bytes]) -> None:
     near, far = socket.socketpair()
     with near, far:
-        for each in data:
-            far.sendall(each)
+        for piece in data:
+            far.sendall(piece)
         far.shutdown(socket.SHUT_WR)
         wire = Wire(near, ServerAddress(host="127.0.0.1", port=1), Deadline(1))
         with contextlib.suppress(HarnessError):
-            wire.log_in(wire.greet({"user": "app"}), "app", "secret of the test")
+            wire.log_in(wire.start_login({"user": "app"}), "app", "secret of the test")
             wire.query("SELECT 1")
 
 
@@ -191,35 +191,35 @@ def _md5(data: bytes) -> bytes:
 
 
 def answering(password: str, method: str) -> Callable[[socket.socket], None]:
-    """A server that knows the password, and answers one query."""
+    """Return a handler for a server that verifies the password and answers queries."""
 
-    def ask(client: socket.socket, code: int, body: bytes = b"") -> None:
+    def request(client: socket.socket, code: int, body: bytes = b"") -> None:
         client.sendall(packed([(b"R", struct.pack("!i", code) + body)]))
 
     def is_right(client: socket.socket) -> bool:
         if method == "cleartext":
-            ask(client, 3)
+            request(client, 3)
             return frontend(client)[1] == password.encode() + b"\0"
         if method == "md5":
-            ask(client, 5, b"salt")
+            request(client, 5, b"salt")
             return frontend(client)[1] == b"md5" + _md5(_md5(f"{password}app".encode()) + b"salt") + b"\0"
-        ask(client, 10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
+        request(client, 10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
         first = frontend(client)[1].split(b"\0", 1)[1][4:].decode()
         bare = first.removeprefix("n,,")
         _, middle, keys = scram_verifier(password, b"pepper").split("$")
         iterations, salt = middle.split(":")
         nonce = bare.split("r=")[1] + "more"
         server_first = f"r={nonce},s={salt},i={iterations}"
-        ask(client, 11, server_first.encode())
+        request(client, 11, server_first.encode())
         final = frontend(client)[1].decode()
         without_proof, proof = final.rsplit(",p=", 1)
         signed = f"{bare},{server_first},{without_proof}".encode()
-        stored, server_key = (base64.b64decode(each) for each in keys.split(":"))
+        stored, server_key = (base64.b64decode(key) for key in keys.split(":"))
         signature = hmac.digest(stored, signed, "sha256")
-        key = bytes(a ^ b for a, b in zip(base64.b64decode(proof), signature, strict=True))
+        key = bytes(left ^ right for left, right in zip(base64.b64decode(proof), signature, strict=True))
         if hashlib.sha256(key).digest() != stored:
             return False
-        ask(client, 12, b"v=" + base64.b64encode(hmac.digest(server_key, signed, "sha256")))
+        request(client, 12, b"v=" + base64.b64encode(hmac.digest(server_key, signed, "sha256")))
         return True
 
     def handle(client: socket.socket) -> None:
@@ -237,11 +237,11 @@ def answering(password: str, method: str) -> Callable[[socket.socket], None]:
 
 
 @pytest.mark.parametrize("method", ["cleartext", "md5", "scram-sha-256"])
-def test_a_login_is_completed_and_a_query_answered(method: str) -> None:
-    with serving(answering("secret of the test", method)) as address, greeted(address) as wire:
-        assert (wire.told_pid, wire.parameters, wire.status) == (4711, {"TimeZone": "UTC"}, "I")
+def test_a_login_is_completed_and_a_query_is_answered(method: str) -> None:
+    with serving(answering("secret of the test", method)) as address, logged_in(address) as wire:
+        assert (wire.announced_pid, wire.parameters, wire.status) == (4711, {"TimeZone": "UTC"}, "I")
         assert wire.query("SELECT 1, NULL") == [("1", None)]
-    with serving(answering("another one", method)) as address, pytest.raises(ServerError) as caught, greeted(address):
+    with serving(answering("another one", method)) as address, pytest.raises(ServerError) as caught, logged_in(address):
         pass
     assert caught.value.sqlstate == "28P01"
     assert "secret of the test" not in str(caught.value)
@@ -253,10 +253,10 @@ def test_a_first_authentication_message_names_the_method() -> None:
         contextlib.closing(Wire.open(address, Deadline(1))) as wire,
     ):
         assert wire.offers_tls() is False
-        assert authentication_name(wire.greet({"user": "app"})) == "scram-sha-256"
+        assert authentication_name(wire.start_login({"user": "app"})) == "scram-sha-256"
 
 
-def test_a_wait_that_timed_out_can_be_taken_up_again() -> None:
+def test_a_wait_continues_after_a_timeout() -> None:
     go = threading.Event()
 
     def slow(client: socket.socket) -> None:
@@ -267,7 +267,7 @@ def test_a_wait_that_timed_out_can_be_taken_up_again() -> None:
         go.wait(5)
         client.sendall(packed([(b"C", b"SELECT 1\0")]) + READY)
 
-    with serving(slow) as address, greeted(address) as wire:
+    with serving(slow) as address, logged_in(address) as wire:
         usual, wire.deadline = wire.deadline, Deadline(0.05)
         with pytest.raises(TimedOutError):
             wire.query("SELECT 7")
@@ -276,16 +276,16 @@ def test_a_wait_that_timed_out_can_be_taken_up_again() -> None:
         assert wire.rows() == [("7",)]
 
 
-def test_the_reason_for_closing_is_told_instead_of_the_closing() -> None:
-    def tells(client: socket.socket) -> None:
+def test_the_error_before_a_disconnection_is_raised() -> None:
+    def refuses_and_closes(client: socket.socket) -> None:
         startup(client)
         client.sendall(TRUSTED + READY)
         frontend(client)
         client.sendall(packed([(b"E", b"SFATAL\0C08P01\0Mtransaction blocks not allowed\0\0")]))
 
     with (
-        serving(tells) as address,
-        greeted(address) as wire,
+        serving(refuses_and_closes) as address,
+        logged_in(address) as wire,
         pytest.raises(ServerError, match="08P01 transaction blocks"),
     ):
         wire.query("BEGIN")
@@ -299,18 +299,18 @@ def test_a_malformed_scram_exchange_ends_at_once(message: bytes) -> None:
         Scram("secret", nonce="nonce").answer(message)
 
 
-def test_a_server_that_cannot_prove_the_password_is_not_believed() -> None:
+def test_a_server_without_proof_of_the_password_is_refused() -> None:
     scram = Scram("secret", nonce="nonce")
     scram.answer(b"r=noncemore,s=c2FsdA==,i=1")
     with pytest.raises(ScramError, match="did not prove"):
         scram.verify(b"v=AAAA")
 
 
-def test_a_login_that_only_libpq_knows_is_refused_by_name() -> None:
+def test_an_unsupported_login_method_is_named_in_the_error() -> None:
     def gss(client: socket.socket) -> None:
         startup(client)
         client.sendall(packed([(b"R", struct.pack("!i", 7))]))
         silent(client)
 
-    with serving(gss) as address, pytest.raises(LoginError, match="asks for gss"), greeted(address):
+    with serving(gss) as address, pytest.raises(LoginError, match="asks for gss"), logged_in(address):
         pass

@@ -1,9 +1,9 @@
--- What the application meant to do, and who may say so.
+-- Semantic actions of the application, and the rights of its role.
 
--- Records what the application meant to do, and links it to the running transaction's changes.
--- Without an actor argument the transaction's actor is used; without a setting the argument is the transaction's
--- actor, too. The first action of a transaction is the one it is linked to. The three ids are stored without blanks
--- around them and must fit into 256 bytes, so that whatever is stored can be searched for.
+-- Records an action of the application, and links it to the running transaction's changes.
+-- Without an actor argument the transaction's actor is used. Without an actor setting the argument is also the
+-- transaction's actor. A transaction is linked to its first action. The three ids are stored without surrounding
+-- blanks and must fit into 256 bytes, so that every stored id can be searched for.
 CREATE OR REPLACE FUNCTION public.threadline_record_action(
     name text, actor_ref jsonb DEFAULT NULL, status text DEFAULT 'ok', verb text DEFAULT NULL,
     category text DEFAULT NULL, reason text DEFAULT NULL, comment text DEFAULT NULL,
@@ -40,8 +40,8 @@ $$;
 REVOKE ALL ON FUNCTION public.threadline_record_action(text, jsonb, text, text, text, text, text, text, text, text)
     FROM PUBLIC;
 
--- Lets an application role record actions, and read the trail if it may: that holds images of every audited
--- table, also of those the role cannot read. Writing is the capture's alone.
+-- Grants an application role the right to record actions and, with `reading`, to read the trail. The trail holds row
+-- images of every audited table, including tables that the role cannot read. Only the capture writes changes.
 CREATE OR REPLACE FUNCTION public.threadline_grant(application regrole, reading boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

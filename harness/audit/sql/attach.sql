@@ -1,4 +1,4 @@
--- Putting capture on a table, and taking it off.
+-- Attach capture to a table, and detach it.
 
 -- Returns a trigger's arguments (pg_trigger.tgargs: each ends with a zero byte).
 CREATE OR REPLACE FUNCTION public.threadline_decoded(arguments bytea) RETURNS text[]
@@ -9,7 +9,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE a.position < cardinality(s.parts)
 $$;
 
--- Returns the arguments of a table's capture triggers: options, then key columns. NULL when it has none, or when they differ.
+-- Returns the arguments of a table's capture triggers: options, then key columns. NULL without capture triggers, or
+-- when their arguments differ.
 CREATE OR REPLACE FUNCTION public.threadline_trigger_arguments(relation regclass) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN count(DISTINCT t.tgargs) = 1 THEN public.threadline_decoded(decode(min(encode(t.tgargs, 'hex')), 'hex')) END
@@ -19,7 +20,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Returns the redaction rules of a table: {"exclude": […], "mask": […], "except": […], "placeholder": "…",
--- "changed_from": true or false}; NULL when it has none.
+-- "changed_from": true or false}; NULL without rules.
 CREATE OR REPLACE FUNCTION public.threadline_rules(relation regclass) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT (public.threadline_decoded(t.tgargs))[1]::jsonb
@@ -30,7 +31,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     LIMIT 1
 $$;
 
--- Says whether a table's rows must be captured one by one, redaction aside.
+-- Returns whether a table's rows must be captured row by row for reasons other than redaction.
 CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.relkind = 'p'
@@ -43,7 +44,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_class c WHERE c.oid = relation
 $$;
 
--- Returns what is wrong with redaction rules for a table, NULL when nothing is.
+-- Returns the problem with redaction rules for a table; NULL for valid rules.
 CREATE OR REPLACE FUNCTION public.threadline_rules_problem(relation regclass, rules jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH rule AS (
@@ -81,7 +82,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.text FROM problem p WHERE p.text IS NOT NULL ORDER BY p.rank LIMIT 1
 $$;
 
--- Takes capture off a table and its partitions.
+-- Detaches capture from a table and its partitions.
 CREATE OR REPLACE FUNCTION public.threadline_detach(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -102,7 +103,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY t.tgrelid, t.tgname
 $$;
 
--- Returns the statements that threadline_attach would run; none when the table is captured just like that already.
+-- Returns the statements that threadline_attach would run; none when the table is already attached like that.
 CREATE OR REPLACE FUNCTION public.threadline_attach_plan(
     relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT NULL, mask text[] DEFAULT NULL,
     except_columns text[] DEFAULT NULL, placeholder text DEFAULT '[REDACTED]'
@@ -201,10 +202,10 @@ BEGIN
 END
 $$;
 
--- Puts capture on a table, or puts it right again, and returns how many statements that took. With changed_from, an
--- update also keeps prior values. What is excluded is never kept; what is masked is kept as the placeholder, a JSON value
--- as a whole; except_columns are kept in the row but never named as changed. Without any of the
--- three, rules of an earlier call stay; empty arrays take them off.
+-- Attaches capture to a table, or repairs it, and returns the number of statements that it ran. With changed_from, an
+-- update also keeps prior values. Excluded columns are never kept. Masked columns are kept as the placeholder, which
+-- replaces a JSON value completely. The except_columns are kept in the row image but never named as changed. Without
+-- any of the three, the rules of an earlier call stay; empty arrays remove them.
 CREATE OR REPLACE FUNCTION public.threadline_attach(
     relation regclass, changed_from boolean DEFAULT false, exclude text[] DEFAULT NULL, mask text[] DEFAULT NULL,
     except_columns text[] DEFAULT NULL, placeholder text DEFAULT '[REDACTED]'

@@ -1,10 +1,10 @@
--- Capturing: what a transaction and an actor are, what a row's key is, and the two trigger functions.
+-- Capture: the identity of a transaction, the validation of an actor, the key of a row, and the two trigger functions.
 
--- Returns the identity of the running transaction as a UUID of version 8 (RFC 9562): when it began, in
--- microseconds, then its 64-bit id. The same in all its statements and savepoints without a look-up, and
--- never that of a transaction from another cluster, whatever was dumped and restored.
--- A single expression, so that the planner inlines it. Bytes, because text functions look at each character.
--- The byte 0x80 after the first six holds the version; the high bit of the transaction's id is the variant.
+-- Returns the identity of the running transaction as a UUID of version 8 (RFC 9562): its start time in microseconds,
+-- then its 64-bit id. It is the same in all statements and savepoints of the transaction and needs no table lookup. It
+-- never equals that of a transaction from another cluster, whatever was dumped and restored.
+-- It is a single expression, so that the planner inlines it. It works on bytes, because text functions process each
+-- character. The byte 0x80 after the first six holds the version; the high bit of the transaction's id is the variant.
 CREATE OR REPLACE FUNCTION public.threadline_transaction_id() RETURNS uuid
 LANGUAGE sql STABLE AS $$
     SELECT pg_catalog.encode(pg_catalog.overlay(
@@ -13,7 +13,7 @@ LANGUAGE sql STABLE AS $$
                pg_catalog.decode('80', 'hex'), 7, 0), 'hex')::uuid
 $$;
 
--- Returns what is wrong with an actor, NULL when nothing is. Six types; all but anonymous need an id.
+-- Returns the problem with an actor; NULL for a valid actor. All of the six types but anonymous need an id.
 CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
@@ -37,7 +37,7 @@ BEGIN
 END
 $$;
 
--- Returns the primary key columns of a table, in the key's order; NULL when it has none.
+-- Returns the primary key columns of a table, in the key's order; NULL without a primary key.
 CREATE OR REPLACE FUNCTION public.threadline_key_columns(relation regclass) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(a.attname::text ORDER BY k.position)
@@ -47,9 +47,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE i.indrelid = relation AND i.indisprimary AND k.position <= i.indnkeyatts
 $$;
 
--- Returns the key of one row image: {"column": value, …} with JSON values, so that a number is a number.
--- Takes the trigger's arguments. The general way, for composite keys, and for a key that was renamed
--- since the table was attached.
+-- Returns the key of one row image: {"column": value, …} with JSON values, so that a number stays a number.
+-- `arguments` are the trigger's. This is the general form, for composite keys, and for a key whose column was renamed
+-- after the table was attached.
 CREATE OR REPLACE FUNCTION public.threadline_row_key(relation regclass, image jsonb, arguments text[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -67,8 +67,8 @@ BEGIN
 END
 $$;
 
--- Returns an actor as it is stored: an anonymous one has no id. Refuses what is no actor: the application's
--- own write fails, rather than be attributed to nobody.
+-- Returns an actor in its stored form: an anonymous actor has no id. An invalid actor raises an error, so that the
+-- application's write fails instead of being attributed to nobody.
 CREATE OR REPLACE FUNCTION public.threadline_checked_actor(actor jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -82,15 +82,16 @@ BEGIN
 END
 $$;
 
--- Captures a statement's rows in one go, from its transition tables. Fires after each statement.
--- TG_ARGV: 'changed_from' or '', then the key columns. (Of threadline_capture_row: or the redaction rules, as JSON.)
+-- Captures all rows of a statement at once, from its transition tables. Fires after each statement.
+-- TG_ARGV: 'changed_from' or '', then the key columns. (For threadline_capture_row also the redaction rules, as JSON.)
 --
 -- SECURITY DEFINER: the application needs no right on the audit tables, so it has none to abuse.
--- All names are qualified, so that neither a search_path nor a temp table of the same name leads astray.
--- The other settings replace the client's: below 1 a float loses digits, and a time in another zone would be another key.
+-- All names are qualified, so that neither a search_path nor a temporary table of the same name can divert a write.
+-- The other settings replace the client's: with extra_float_digits below 1 a float loses digits, and in another time
+-- zone a time would be another key.
 --
--- PL/pgSQL prepares every expression again in every transaction. For one row that costs about as much as evaluating
--- them, so fewer expressions with fewer operators are faster here, even where one operator does more.
+-- PL/pgSQL prepares every expression again in every transaction. For one row, preparing costs about as much as
+-- evaluating, so fewer expressions with fewer operators are faster here, even where an operator does more work.
 CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' AS $$
@@ -162,7 +163,7 @@ BEGIN
 END
 $$;
 
--- Returns a row image as it may be stored: excluded columns are gone, masked ones hold the placeholder, whatever their type.
+-- Returns the redacted row image: without excluded columns, and with the placeholder in masked columns of any type.
 -- A rule for a column that the row does not have fails the write: the column was renamed, and its value would be kept.
 CREATE OR REPLACE FUNCTION public.threadline_redacted(relation regclass, image jsonb, rules jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -177,10 +178,11 @@ BEGIN
 END
 $$;
 
--- Captures row by row, for partitioned tables and inheritance: there a statement's triggers fire only on
--- the table it names, while a row's fire wherever the row is. And for tables with other AFTER triggers: one
--- that writes to the same row would else be captured before the statement that fired it. And for tables with
--- redaction rules, so that one function alone decides what is kept. Rows of a partition go under its root's name.
+-- Captures row by row. Partitioned tables and inheritance need this: statement triggers fire only on the table that the
+-- statement names, while row triggers fire on the table that holds the row. Tables with other AFTER triggers need it:
+-- otherwise a trigger's write to the same row would be captured before the statement that fired the trigger. Tables
+-- with redaction rules use it, so that a single function decides what is kept. Rows of a partition are recorded under
+-- the name of the root table.
 CREATE OR REPLACE FUNCTION public.threadline_capture_row() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' AS $$
@@ -255,11 +257,10 @@ BEGIN
 END
 $$;
 
--- Nobody but the installer may put these functions on a table: a trigger on a table of one's own would
--- write audit rows that never happened.
+-- Only the installer may create triggers with these functions: a trigger on a role's own table could forge audit rows.
 REVOKE ALL ON FUNCTION public.threadline_capture(), public.threadline_capture_row() FROM PUBLIC;
 
--- Returns what decides how the trail captures: bodies, rights and settings of the functions it runs.
+-- Returns a digest of everything that decides how the trail captures: bodies, rights and settings of its functions.
 CREATE OR REPLACE FUNCTION public.threadline_capture_code() RETURNS TABLE (function_name text, body_md5 text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.proname::text, md5(concat_ws('|', p.prosrc, p.prosecdef, p.proconfig, p.proowner = c.relowner))

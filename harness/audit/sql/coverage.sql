@@ -1,7 +1,7 @@
--- Which tables are captured, and what is wrong with the others.
+-- Coverage: the captured tables, and the problems of the others.
 
--- Returns why a table's changes are not all captured; NULL when they are. Asks the catalog by identity:
--- this relation, these functions with the body that was installed, enabled, unconditional, with this key.
+-- Returns the reason why not all changes of a table are captured; NULL when they are. It compares identities in the
+-- catalog, not names: this relation, and the installed functions, enabled, unconditional, with this key.
 CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -70,7 +70,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION public.threadline_capture_problem(regclass) FROM PUBLIC;
 
--- Lists every table that could be audited, with what is wrong; the audit tables themselves are not listed.
+-- Lists every table that could be audited, with its problem. The audit tables themselves are not listed.
 CREATE OR REPLACE FUNCTION public.threadline_coverage(only_schema name DEFAULT NULL)
 RETURNS TABLE (relation regclass, table_schema name, table_name name, covered boolean, problem text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -1,6 +1,6 @@
--- What foreign keys would do, a statement at a time.
+-- Referential actions as statement triggers, in place of foreign keys.
 
--- Deletes the changes of deleted transactions, a statement at a time, as a foreign key would a row at a time.
+-- Deletes the changes of deleted transactions, once per statement; a foreign key would do it once per row.
 CREATE OR REPLACE FUNCTION public.threadline_cascade() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

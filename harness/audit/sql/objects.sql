@@ -1,4 +1,4 @@
--- What the layer consists of in this database, each with a text that differs when the object does.
+-- The objects of the layer in this database, each with a text that differs when the object differs.
 SELECT CASE c.relkind WHEN 'i' THEN 'index ' ELSE 'table ' END || c.relname,
        pg_catalog.concat_ws('|', c.relowner, c.relacl::text, (
            SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),

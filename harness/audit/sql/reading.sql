@@ -1,4 +1,4 @@
--- How the trail is read. The conditions are put together by harness/audit/reading.py and name their parameters.
+-- Statements that read the trail. harness/audit/reading.py combines the conditions, which name their parameters.
 
 -- name: changes
 SELECT c.id::text, c.transaction_id::text, c.table_schema, c.table_name, c.table_pk::text, c.op, c.data_after::text,
@@ -57,7 +57,7 @@ ORDER BY t.occurred_at DESC, t.id DESC
 LIMIT %(limit)s
 
 -- name: snapshot
--- On a standby what is still open on the primary is not known: all from the oldest on is read again.
+-- A standby does not know the primary's open transactions: everything since the oldest one is read again.
 SELECT CASE WHEN pg_is_in_recovery()
             THEN pg_snapshot_xmin(pg_current_snapshot()) || ':' || pg_snapshot_xmin(pg_current_snapshot()) || ':'
             ELSE pg_current_snapshot()::text END, clock_timestamp()

@@ -1,8 +1,8 @@
--- Deleting what is older than the retention policy allows, a batch a transaction, so that no lock is held for long.
--- For the owner of the trail only. Rows that another purge is deleting are left to it.
+-- Purge: deletes rows older than the retention policy allows, one batch per transaction, so that locks are short.
+-- For the owner of the trail only. Rows that a concurrent purge is deleting are skipped.
 
--- Deletes up to batch_size changes captured before the cutoff, oldest first, and those of their transactions that have
--- none left. Returns how far it came; looking on from there spares the next batch what this one left to be vacuumed.
+-- Deletes up to batch_size changes captured before the cutoff, oldest first, and their transactions that have no change
+-- left. Returns the time of the last one: the next batch starts there and skips the dead rows that await vacuum.
 CREATE OR REPLACE FUNCTION public.threadline_purge_changes(
     cutoff timestamptz, batch_size integer, empty_transactions boolean, since timestamptz,
     OUT last timestamptz, OUT changes bigint, OUT transactions bigint
@@ -29,8 +29,8 @@ END
 $$;
 REVOKE ALL ON FUNCTION public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz) FROM PUBLIC;
 
--- Deletes transactions without changes from before the cutoff, among the batch_size that follow `after` in the order
--- of their ids. Returns how far it looked; NULL at the end.
+-- Deletes transactions without changes from before the cutoff, among the batch_size transactions that follow `after` in
+-- the order of their ids. Returns the last id that it examined; NULL at the end.
 CREATE OR REPLACE FUNCTION public.threadline_purge_transactions(
     cutoff timestamptz, batch_size integer, after uuid, OUT last uuid, OUT transactions bigint
 )
@@ -47,7 +47,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION public.threadline_purge_transactions(timestamptz, integer, uuid) FROM PUBLIC;
 
--- Deletes up to batch_size actions from before the cutoff that no transaction is linked to.
+-- Deletes up to batch_size actions from before the cutoff without a linked transaction.
 CREATE OR REPLACE FUNCTION public.threadline_purge_actions(cutoff timestamptz, batch_size integer) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH gone AS (
@@ -62,7 +62,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION public.threadline_purge_actions(timestamptz, integer) FROM PUBLIC;
 
--- Counts what purging up to a cutoff would delete, all of it.
+-- Counts the rows that a complete purge up to the cutoff would delete.
 CREATE OR REPLACE FUNCTION public.threadline_purge_preview(
     cutoff timestamptz, empty_transactions boolean, unlinked_actions boolean,
     OUT changes bigint, OUT transactions bigint, OUT actions bigint

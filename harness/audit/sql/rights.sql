@@ -1,4 +1,4 @@
--- Default privileges may have given new tables and functions to others: writing is the capture's alone.
+-- Revokes rights that default privileges may have granted on new tables and functions: only the capture may write.
 DO $$
 DECLARE
     v_right record;

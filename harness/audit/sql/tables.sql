@@ -1,13 +1,12 @@
--- The tables of the reference audit layer. Safe to run again, like all of its files; loses nothing.
+-- The tables of the reference audit layer. Like all of its files it can be run again, and loses no data.
 --
--- Table, column and setting names are those of Threadline 0.2, so that a tool for one reads the other.
--- Where that contract and safety collide, the columns stay and the choice is explained in
--- harness/audit/README.md.
+-- Table, column and setting names are those of Threadline 0.2, so that a tool for one can read the other. Where that
+-- contract conflicts with safety, the columns stay, and docs/audit-layer.md explains the choice.
 
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('threadline install'));  -- one installation at a time
 SELECT pg_catalog.set_config('threadline.is_new', (pg_catalog.to_regclass('public.audit_changes') IS NULL)::text, true);
 
--- Semantic events: what the application meant to do.
+-- Semantic events of the application.
 CREATE TABLE IF NOT EXISTS public.audit_actions (
     id             uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     name           text NOT NULL,
@@ -23,9 +22,9 @@ CREATE TABLE IF NOT EXISTS public.audit_actions (
     inserted_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- One row per captured database transaction. `action_id` is an audit_actions.id; a trigger keeps a linked
--- action from being deleted, where a foreign key would cost every transaction. `id` is the transaction's identity: see
--- threadline_transaction_id. `txid` has no index: the id says the same, and more.
+-- One row per captured database transaction. `action_id` is an audit_actions.id; a trigger prevents the deletion of a
+-- linked action, because a foreign key would slow every transaction. `id` is the transaction's identity: see
+-- threadline_transaction_id. `txid` has no index: the id contains it.
 CREATE TABLE IF NOT EXISTS public.audit_transactions (
     id          uuid PRIMARY KEY,
     txid        bigint NOT NULL,
@@ -36,9 +35,9 @@ CREATE TABLE IF NOT EXISTS public.audit_transactions (
     action_id   uuid
 );
 
--- One row per changed row. No foreign key and no CHECK: they cost a third of the capture, and only the
--- capture functions below can write here. The cascade of a deletion is a trigger of its own. The key leads
--- with the transaction, whose ids grow with time: one index that is appended to serves for two.
+-- One row per changed row. It has no foreign key and no CHECK: they would cost a third of the capture's time, and only
+-- the capture functions can write here. A trigger in links.sql cascades deletions. The primary key begins with the
+-- transaction, whose ids grow with time: one append-only index serves two purposes.
 CREATE TABLE IF NOT EXISTS public.audit_changes (
     id             uuid NOT NULL DEFAULT gen_random_uuid(),
     transaction_id uuid NOT NULL,
@@ -53,13 +52,13 @@ CREATE TABLE IF NOT EXISTS public.audit_changes (
     PRIMARY KEY (transaction_id, id)
 );
 
--- What the capture functions looked like when they were installed; coverage compares.
+-- Digests of the capture functions as installed; coverage compares them with the present functions.
 CREATE TABLE IF NOT EXISTS public.audit_capture_code (
     function_name text PRIMARY KEY,
     body_md5      text NOT NULL
 );
 
--- CREATE INDEX IF NOT EXISTS would lock a live table before it looks, and every writer would queue behind it.
+-- CREATE INDEX IF NOT EXISTS would lock a live table before it checks, and every writer would queue behind it.
 DO $$
 DECLARE
     v_index record;

@@ -1,4 +1,4 @@
--- The obvious trigger, as it is written everywhere. Its weaknesses are the point; do not copy it.
+-- The obvious audit trigger, as commonly published. Its weaknesses are intended, for checks to find; do not copy it.
 CREATE TABLE audit_transactions (
     id          uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     txid        bigint NOT NULL UNIQUE,

@@ -1,4 +1,4 @@
--- A log as many applications have one: whoever the session says is the user, did it. Do not copy it.
+-- A change log as in many applications: it trusts the user that the session names. Do not copy it.
 CREATE TABLE change_log (
     id           bigserial PRIMARY KEY,
     at           timestamptz NOT NULL DEFAULT now(),

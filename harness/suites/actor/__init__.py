@@ -1,7 +1,6 @@
-"""Whether every change is attributed to the actor who made it."""
-
+"""Checks that every change is attributed to the actor who made it."""
 
 from harness.suites.actor import actions, basics, misuse, sharing, work
 
-#: in the order of the report
+#: in the report's order
 MODULES = (basics, sharing, actions, work, misuse)

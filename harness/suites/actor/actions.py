@@ -1,4 +1,4 @@
-"""Actor: what an application meant to do, recorded and linked to what it did."""
+"""Actor: an application's semantic actions, recorded and linked to its changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from harness.checks.registry import (
     check,
 )
 from harness.model import Section
-from harness.suites.habits import ADA, BOB, unlink_actions
+from harness.suites.actors import ADA, BOB
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -27,7 +28,7 @@ def _actions(ctx: CheckContext) -> list[dict[str, Any]]:
 
 @check(
     "actor.action-recorded",
-    claim="an action is recorded with its actor and all its fields, and linked to its transaction",
+    claim="an action is recorded with its actor and all its fields, and is linked to its transaction",
     section=_HERE,
     severity=P1,
     item="2.3",
@@ -56,12 +57,12 @@ def action_recorded(ctx: CheckContext) -> None:
         )
     ctx.write(client, ADA, "unlinked")
     actions = _actions(ctx)
-    if ctx.expect("actions", [each["name"] for each in actions], equals=["post_published"]):
+    if ctx.expect("actions", [action["name"] for action in actions], equals=["post_published"]):
         action = actions[0]
         ctx.expect("status", action["status"], equals="ok")
         ctx.expect("actor", action["actor_ref"], equals=ADA.reference)
         ctx.expect("fields", {name: action[name] for name in fields}, equals=fields)
-        linked = {each.data_after["slug"]: each.action_id for each in ctx.changes("posts")}
+        linked = {change.data_after["slug"]: change.action_id for change in ctx.changes("posts")}
         ctx.expect("actions linked", linked, equals={"published": action["id"], "unlinked": None})
     ctx.expect(
         "an action without an actor",
@@ -87,7 +88,7 @@ def action_of_somebody_else(ctx: CheckContext) -> None:
 
 @check(
     "actor.action-anonymous",
-    claim="an anonymous action is stored without an id, and one before the first write is linked too",
+    claim="an anonymous action is stored without an id, and an action before the first write is linked too",
     section=_HERE,
     severity=P1,
     item="2.3",
@@ -101,9 +102,11 @@ def action_anonymous(ctx: CheckContext) -> None:
         client.value('SELECT public.threadline_record_action(\'signed_up\', \'{"type": "anonymous", "id": "x"}\')')
         ctx.insert_post(client, "anonymous")
     actions = _actions(ctx)
-    ctx.expect("actor of the action", [each["actor_ref"] for each in actions], equals=[{"type": "anonymous"}])
+    ctx.expect("actor of the action", [action["actor_ref"] for action in actions], equals=[{"type": "anonymous"}])
     ctx.expect("actor of the change", ctx.actor_of("anonymous"), equals={"type": "anonymous"})
-    ctx.expect("linked", [each.action_id for each in ctx.changes("posts")], equals=[each["id"] for each in actions])
+    ctx.expect(
+        "linked", [change.action_id for change in ctx.changes("posts")], equals=[action["id"] for action in actions]
+    )
 
 
 @breaks(action_anonymous, at="actor of the action")

@@ -1,6 +1,6 @@
-"""Actor: every write is attributed to who made it, whatever it is set to and however it is sent.
+"""Actor: every write is attributed to its actor, for every value of the setting and every way to send it.
 
-The sharing of connections is in actor_sharing.py, the careless variants are in careless.py.
+Shared connections are in `sharing`, careless uses in `misuse`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from harness.checks.registry import (
 )
 from harness.checks.server_connections import relay
 from harness.model import Section
-from harness.suites.habits import ACTOR_SETTING, ADA, BOB, declare_outside, default_actor
+from harness.suites.actors import ADA, BOB
+from harness.suites.areas import ACTOR_SETTING
+from harness.suites.sabotage import declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -37,7 +39,7 @@ _HERE = Section.ACTOR
 
 @check(
     "actor.local-setting",
-    claim="a write is attributed to the actor set locally in its transaction, and to no later one",
+    claim="a write is attributed to the actor set locally in its transaction, and later transactions are not",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -86,7 +88,7 @@ def unset_but_there_is_a_default(ctx: CheckContext) -> None:
 
 @check(
     "actor.residue",
-    claim="the empty text that a local setting leaves behind is read as no actor, and breaks no write",
+    claim="the empty string that a local setting leaves behind means no actor, and writes succeed",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -99,18 +101,18 @@ def residue(ctx: CheckContext) -> None:
         return client.value("SELECT current_setting(%s, true)", [ctx.application.setting])
 
     def fresh(client: Client) -> tuple[Any, str]:
-        found = read(client)
+        setting = read(client)
         outcome = ctx.attempt(partial(ctx.write, client, None, "fresh"))
         ctx.write(client, ADA, "by ada")
-        return found, outcome
+        return setting, outcome
 
     def used(client: Client) -> tuple[Any, str]:
         return read(client), ctx.attempt(partial(ctx.write, client, None, "used"))
 
-    (on_fresh, fresh_write), (on_used, used_write) = relay(ctx, fresh, used)
-    ctx.expect("setting on a fresh server connection", on_fresh, equals=None)
+    (fresh_setting, fresh_write), (used_setting, used_write) = relay(ctx, fresh, used)
+    ctx.expect("setting on a fresh server connection", fresh_setting, equals=None)
     ctx.expect("write on a fresh server connection", fresh_write, equals="done")
-    ctx.expect("setting on a used server connection", on_used, equals="")
+    ctx.expect("setting on a used server connection", used_setting, equals="")
     ctx.expect("write on a used server connection", used_write, equals="done")
     ctx.expect("actors", [ctx.actor_of("fresh"), ctx.actor_of("used")], equals=[None, None])
 
@@ -124,7 +126,7 @@ def residue_is_read_as_json(ctx: CheckContext) -> None:
 
 @check(
     "actor.types",
-    claim="all six types of actor are stored as they were set",
+    claim="all six actor types are stored unchanged",
     section=_HERE,
     severity=P1,
     item="2.1",
@@ -134,7 +136,7 @@ def residue_is_read_as_json(ctx: CheckContext) -> None:
 )
 def types(ctx: CheckContext) -> None:
     client = ctx.client()
-    for each in (
+    for actor in (
         Actor("user", "42"),
         Actor("admin", "ünïcode 'quoted'"),
         Actor("service_account", "billing"),
@@ -142,8 +144,8 @@ def types(ctx: CheckContext) -> None:
         Actor("system", "cron"),
         Actor("anonymous"),
     ):
-        ctx.write(client, each, each.type)
-        ctx.expect(f"stored actor of type {each.type}", ctx.actor_of(each.type), equals=each.reference)
+        ctx.write(client, actor, actor.type)
+        ctx.expect(f"stored actor of type {actor.type}", ctx.actor_of(actor.type), equals=actor.reference)
 
 
 @breaks(types, at="stored actor of type admin")
@@ -153,7 +155,7 @@ def types_are_confused(ctx: CheckContext) -> None:
 
 @check(
     "actor.anonymous",
-    claim="an anonymous actor is stored without an id, also when one is given",
+    claim="an anonymous actor is stored without an id, also when the setting has one",
     section=_HERE,
     severity=P1,
     item="2.1",
@@ -178,7 +180,7 @@ def anonymous_keeps_its_id(ctx: CheckContext) -> None:
 
 @check(
     "actor.invalid",
-    claim="a setting that is no actor fails the write, rather than be stored or dropped",
+    claim="an invalid actor setting fails the write, and is neither stored nor ignored",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -192,7 +194,7 @@ def invalid(ctx: CheckContext) -> None:
     def write(value: str) -> None:
         with client.transaction():
             client.value("SELECT set_config(%s, %s, true)", [ctx.application.setting, value])
-            ctx.insert_post(client, value)  # a slug of its own: a duplicate would be refused for what it is
+            ctx.insert_post(client, value)  # a unique slug: a duplicate would fail for another reason
 
     for name, value in {
         "text that is not JSON": "ada",
@@ -214,7 +216,7 @@ def invalid(ctx: CheckContext) -> None:
 
 
 @breaks(invalid, at="an unknown type")
-def invalid_is_not_looked_at(ctx: CheckContext) -> None:
+def invalid_is_not_validated(ctx: CheckContext) -> None:
     ctx.sabotage(
         "CREATE OR REPLACE FUNCTION public.threadline_actor_problem(actor jsonb) RETURNS text "
         "LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text'"
@@ -247,7 +249,7 @@ def savepoint_that_is_released_instead(ctx: CheckContext) -> None:
 
 @check(
     "actor.first-write-in-savepoint",
-    claim="an undone first write does not decide the transaction's actor",
+    claim="a first write that is rolled back to a savepoint does not decide the transaction's actor",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -263,7 +265,7 @@ def first_write_in_savepoint(ctx: CheckContext) -> None:
         client.run(ctx.application.undo_to.format("s"))
         ctx.application.declare(client, ADA)
         ctx.insert_post(client, "kept")
-    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
+    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
     ctx.expect("actor", ctx.actor_of("kept"), equals=ADA.reference)
 
 
@@ -274,7 +276,7 @@ def first_write_is_kept(ctx: CheckContext) -> None:
 
 @check(
     "actor.isolation-levels",
-    claim="repeatable read and serializable transactions are attributed, and do not collide on the trail",
+    claim="repeatable read and serializable transactions are attributed, and concurrent ones do not conflict on the trail",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -295,8 +297,8 @@ def isolation_levels(ctx: CheckContext) -> None:
                 outcomes.append(ctx.attempt(stack.close))
         ctx.expect(f"{level}: concurrent disjoint writes", Counter(outcomes), equals=Counter({"done": 5}))
         for actor in (ADA, BOB):
-            found = [ctx.actor_of(f"{slug}-{actor.id}-{n}") for n in range(5)]
-            ctx.expect(f"{level}: actors of {actor.id}", found, equals=[actor.reference] * 5)
+            actors = [ctx.actor_of(f"{slug}-{actor.id}-{n}") for n in range(5)]
+            ctx.expect(f"{level}: actors of {actor.id}", actors, equals=[actor.reference] * 5)
 
 
 @breaks(isolation_levels, at="SERIALIZABLE: concurrent disjoint writes")
@@ -304,12 +306,12 @@ def isolation_levels_with_a_trail_that_reads_itself(ctx: CheckContext) -> None:
     ctx.rewrite_capture(("IF FOUND THEN", "PERFORM count(*) FROM public.audit_transactions; IF true THEN"))
 
 
-# --- ways to send it ---------------------------------------------------------------------------------------
+# --- prepared statements and pipelines ---------------------------------------------------------------------
 
 
 @check(
     "actor.prepared",
-    claim="the actor set by a statement that is prepared on the server is this client's own",
+    claim="an actor set by a server-side prepared statement is the client's own",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -321,11 +323,13 @@ def prepared(ctx: CheckContext) -> None:
     for n in range(8):
         for client, actor in zip(pair, (ADA, BOB), strict=True):
             ctx.write(client, actor, f"{actor.id}-{n}")
-    named = pair[0].value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%set_config%%'", [])
-    ctx.expect("the setting is prepared on the server", named > 0, equals=True)
+    prepared_on_server = pair[0].value(
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%set_config%%'", []
+    )
+    ctx.expect("the setting is prepared on the server", prepared_on_server > 0, equals=True)
     for actor in (ADA, BOB):
-        found = [ctx.actor_of(f"{actor.id}-{n}") for n in range(8)]
-        ctx.expect(f"actors of {actor.id}", found, equals=[actor.reference] * 8)
+        actors = [ctx.actor_of(f"{actor.id}-{n}") for n in range(8)]
+        ctx.expect(f"actors of {actor.id}", actors, equals=[actor.reference] * 8)
 
 
 @breaks(prepared, at="actors of bob")
@@ -335,7 +339,7 @@ def prepared_outside_the_transaction(ctx: CheckContext) -> None:
 
 @check(
     "actor.pipeline",
-    claim="an actor set in a pipeline is on the writes that follow it in the same transaction",
+    claim="an actor set in a pipeline is on the writes that follow in the same transaction",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -349,8 +353,8 @@ def pipeline(ctx: CheckContext) -> None:
             ctx.application.declare(client, actor)
             ctx.insert_post(client, f"{actor.id}-1")
             ctx.insert_post(client, f"{actor.id}-2")
-    found = [ctx.actor_of(f"{actor.id}-{n}") for actor in (ADA, BOB) for n in (1, 2)]
-    ctx.expect("actors", found, equals=[ADA.reference] * 2 + [BOB.reference] * 2)
+    actors = [ctx.actor_of(f"{actor.id}-{n}") for actor in (ADA, BOB) for n in (1, 2)]
+    ctx.expect("actors", actors, equals=[ADA.reference] * 2 + [BOB.reference] * 2)
 
 
 @breaks(pipeline, at="actors")

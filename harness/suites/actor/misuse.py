@@ -1,8 +1,8 @@
-"""What careless applications get in each pool mode, shown rather than told.
+"""Actor: the observed effect of careless actor settings in each pool mode.
 
-Each check is a prediction of where a careless setting ends up, taken from what PostgreSQL and the pooler
-document. When it comes true the check is OK *and* carries the documented limit that was seen at work;
-the report lists those apart, as what not to do here. When it does not come true, that is an Issue.
+Each check predicts which write gets a careless setting, from what PostgreSQL and the pooler document. When the
+prediction holds, the check is OK *and* carries the documented limit; the report lists those limits separately, as
+practices to avoid here. When it does not hold, the check is an Issue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.model import Behaviour, PoolMode, Section
-from harness.suites.habits import ADA, BOB, MALLORY, default_actor
+from harness.suites.actors import ADA, BOB, MALLORY
+from harness.suites.sabotage import default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -31,13 +32,13 @@ def _set_for_the_session(ctx: CheckContext, client: Client) -> None:
     client.value("SELECT set_config(%s, %s, false)", [ctx.application.setting, ctx.target.actor.spell(ADA)])
 
 
-def _who(actor: Any) -> str:
+def _name(actor: Any) -> str:
     return "nobody" if actor is None else actor["id"] if isinstance(actor, dict) else str(actor)
 
 
 @check(
     "actor.careless-session-set",
-    claim="an actor set for the session lands where the pool mode's documentation says: on whoever writes next",
+    claim="an actor set for the session ends up on the writes that the pool mode's documentation predicts",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -51,7 +52,7 @@ def session_set(ctx: CheckContext) -> None:
         ctx.write(client, None, "own write")
 
     relay(ctx, careless, lambda other: ctx.write(other, None, "next on the connection"))
-    lands = {
+    predictions = {
         None: (
             "ada",
             "an actor set for the session is on every later write that uses the connection, whoever makes it",
@@ -74,11 +75,11 @@ def session_set(ctx: CheckContext) -> None:
             _PGBOUNCER,
         ),
     }
-    actor, outcome, source = lands[ctx.topology.pool_mode]
-    ctx.expect("its own write is attributed to", _who(ctx.actor_of("own write")), equals="ada")
+    actor, outcome, source = predictions[ctx.topology.pool_mode]
+    ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals="ada")
     ctx.expect(
         "the next write on the server connection, by somebody else, is attributed to",
-        _who(ctx.actor_of("next on the connection")),
+        _name(ctx.actor_of("next on the connection")),
         equals=actor,
     )
     ctx.documented_limit(outcome, source)
@@ -104,7 +105,7 @@ def session_set_lost(ctx: CheckContext) -> None:
     _set_for_the_session(ctx, client)
     with moved(ctx, client):
         ctx.write(client, None, "after the move")
-    ctx.expect("the write after the move is attributed to", _who(ctx.actor_of("after the move")), equals="nobody")
+    ctx.expect("the write after the move is attributed to", _name(ctx.actor_of("after the move")), equals="nobody")
     ctx.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
 
 
@@ -115,7 +116,7 @@ def session_set_replaced_by_a_default(ctx: CheckContext) -> None:
 
 @check(
     "actor.careless-outside-transaction",
-    claim="an actor set locally but outside the transaction of the write is on no write at all",
+    claim="an actor set locally outside the transaction of the write is on no write",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -127,7 +128,7 @@ def outside_transaction(ctx: CheckContext) -> None:
     client = ctx.client()
     ctx.application.declare(client, ADA)
     ctx.write(client, None, "after the setting")
-    ctx.expect("the write is attributed to", _who(ctx.actor_of("after the setting")), equals="nobody")
+    ctx.expect("the write is attributed to", _name(ctx.actor_of("after the setting")), equals="nobody")
     ctx.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
 
 
@@ -138,7 +139,7 @@ def outside_transaction_but_for_the_session(ctx: CheckContext) -> None:
 
 @check(
     "actor.careless-after-first-write",
-    claim="the first write decides the transaction's actor: one set later has no effect",
+    claim="the first write decides the transaction's actor, and an actor set later has no effect",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -157,10 +158,10 @@ def after_first_write(ctx: CheckContext) -> None:
         ctx.insert_post(client, "ada's")
         ctx.application.declare(client, BOB)
         ctx.insert_post(client, "bob's")
-    found = {slug: _who(ctx.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
+    actors = {slug: _name(ctx.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
     ctx.expect(
         "the writes are attributed to",
-        found,
+        actors,
         equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
     )
     ctx.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
@@ -173,13 +174,13 @@ def after_first_write_fills_in(ctx: CheckContext) -> None:
     )
 
 
-#: what comes of the write, by what becomes of startup options
+#: the expected result of the write, by the chain's behaviour for startup options
 _WITH_OPTION = {Behaviour.WORKS: "a write by ada", Behaviour.FAILS: "refused", Behaviour.LOST: "a write by nobody"}
 _OPTION_LIMITS = {
     Behaviour.WORKS: ("an actor given as startup option is a default for every write that declares none", _SET),
     Behaviour.FAILS: ("startup options other than the tracked ones are refused", _CONFIG),
     Behaviour.LOST: (
-        "startup options that the pooler was told to ignore are not in force: the write has no actor",
+        "startup options that the pooler is configured to ignore have no effect: the write has no actor",
         _CONFIG,
     ),
 }
@@ -197,13 +198,11 @@ _OPTION_LIMITS = {
 )
 def startup_option(ctx: CheckContext) -> None:
     option = (
-        f"-c {ctx.application.setting}={ctx.target.actor.spell(ADA)}"
-        if ctx.application.sends_startup_options
-        else ""
+        f"-c {ctx.application.setting}={ctx.target.actor.spell(ADA)}" if ctx.application.sends_startup_options else ""
     )
     outcome = ctx.attempt(lambda: ctx.write(ctx.client(options=option), None, "connected"))
-    observed = f"a write by {_who(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
-    ctx.fact("what the client was told", outcome)
+    observed = f"a write by {_name(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
+    ctx.fact("the client's outcome", outcome)
     behaviour = ctx.foreseen("startup-options")[0].behaviour
     ctx.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
     limit, source = _OPTION_LIMITS[behaviour]
@@ -213,13 +212,14 @@ def startup_option(ctx: CheckContext) -> None:
 @breaks(startup_option, at="connecting with the option")
 def startup_option_not_sent(ctx: CheckContext) -> None:
     ctx.application.sends_startup_options = False
-    if ctx.foreseen("startup-options")[0].behaviour is Behaviour.LOST:  # then it is as if it had not been sent
+    # where the pooler ignores options, an option that was not sent makes no difference
+    if ctx.foreseen("startup-options")[0].behaviour is Behaviour.LOST:
         default_actor(ctx)
 
 
 @check(
     "actor.careless-role-default",
-    claim="an actor set as the default of a role or database is on every write that declares none",
+    claim="an actor set as the default of a role or database is on every write that declares no actor",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -231,10 +231,10 @@ def role_default(ctx: CheckContext) -> None:
     default_actor(ctx)
     client = ctx.client()
     ctx.write(client, None, "undeclared")
-    ctx.expect("the write is attributed to", _who(ctx.actor_of("undeclared")), equals=_who(MALLORY.reference))
+    ctx.expect("the write is attributed to", _name(ctx.actor_of("undeclared")), equals=_name(MALLORY.reference))
     ctx.documented_limit("a role or database default forges an actor on every write that declares none", _ALTER_ROLE)
 
 
 @breaks(role_default, at="the write is attributed to")
-def role_default_dropped_on_the_way(ctx: CheckContext) -> None:
+def role_default_dropped_by_the_trail(ctx: CheckContext) -> None:
     ctx.tamper("audit_transactions", "NEW.actor_ref := NULL")

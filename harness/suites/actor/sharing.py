@@ -1,4 +1,4 @@
-"""Actor: many clients with different actors on fewer server connections, the heart of STG-01."""
+"""Actor: many clients with different actors on fewer server connections, the core of STG-01."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.database import cut
 from harness.model import PoolMode, Section
-from harness.suites.habits import ADA, BOB, declare_outside, default_actor
+from harness.suites.actors import ADA, BOB
+from harness.suites.sabotage import declare_outside, default_actor
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -27,7 +28,7 @@ _CLIENTS, _ROUNDS = 24, 20
 
 @check(
     "actor.shared-connection",
-    claim="two clients that share a server connection keep their actors apart",
+    claim="two clients that share a server connection keep separate actors",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -92,7 +93,7 @@ def moved_connection_declared_once(ctx: CheckContext) -> None:
 
 @check(
     "actor.after-error",
-    claim="the actor of a failed transaction does not reach the next on that server connection",
+    claim="the actor of a failed transaction does not reach the next transaction on the same server connection",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -101,16 +102,16 @@ def moved_connection_declared_once(ctx: CheckContext) -> None:
 )
 def after_error(ctx: CheckContext) -> None:
     def fail(client: Client) -> str:
-        def work() -> None:
+        def failing_work() -> None:
             with ctx.audited(client, ADA):
                 ctx.insert_post(client, "failed")
                 client.value("SELECT 1 / 0")
 
-        return ctx.sqlstate(work)
+        return ctx.sqlstate(failing_work)
 
     failed, _ = relay(ctx, fail, lambda client: ctx.write(client, None, "by nobody"))
     ctx.expect("the failing transaction", failed, equals="22012")
-    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["by nobody"])
+    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["by nobody"])
     ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
@@ -121,7 +122,7 @@ def after_error_with_a_default(ctx: CheckContext) -> None:
 
 @check(
     "actor.vanished-client",
-    claim="a client that vanishes in its transaction leaves neither a change nor its actor",
+    claim="a client that disconnects within its transaction leaves neither a change nor its actor",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -134,11 +135,11 @@ def vanished_client(ctx: CheckContext) -> None:
     ctx.application.declare(client, ADA)
     ctx.insert_post(client, "vanished")
     pid = client.server_pid()
-    cut(client)  # no Terminate message: the client is just gone
+    cut(client)  # the socket closes without a Terminate message
     other = ctx.client()
     ctx.write(other, None, "by nobody")
     ctx.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
-    ctx.expect("changes", sorted(each.data_after["slug"] for each in ctx.changes()), equals=["by nobody"])
+    ctx.expect("changes", sorted(change.data_after["slug"] for change in ctx.changes()), equals=["by nobody"])
     ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
@@ -149,7 +150,7 @@ def vanished_client_without_a_transaction(ctx: CheckContext) -> None:
 
 @check(
     "actor.many-clients",
-    claim="hundreds of writes by many clients on fewer server connections are each attributed to their own actor",
+    claim="each of hundreds of writes by many clients on fewer server connections is attributed to its own actor",
     section=_HERE,
     severity=P0,
     item="2.1",
@@ -157,10 +158,10 @@ def vanished_client_without_a_transaction(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def many_clients(ctx: CheckContext) -> None:
-    """24 clients, 20 transactions each, every one with an actor of its own; one in ten declares none."""
+    """Run 24 clients with 20 transactions each, one actor per transaction; one transaction in ten declares none."""
 
-    def one_client(number: int) -> list[tuple[str, int, bool]]:
-        seen = []
+    def run_client(number: int) -> list[tuple[str, int, bool]]:
+        writes = []
         with ctx.client() as client:
             for n in range(_ROUNDS):
                 slug = f"{number}-{n}"
@@ -171,16 +172,16 @@ def many_clients(ctx: CheckContext) -> None:
                     pid = client.server_pid()
                     if not keep:
                         client.run("DELETE FROM public.posts WHERE slug = %s", [slug])
-                seen.append((slug, pid, keep))
-        return seen
+                writes.append((slug, pid, keep))
+        return writes
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
-        seen = [each for client in pool.map(one_client, range(_CLIENTS)) for each in client]
-    pids = Counter(pid for _, pid, _ in seen)
-    clients_by_pid = {pid: {slug.partition("-")[0] for slug, at, _ in seen if at == pid} for pid in pids}
-    shared = sum(len(each) > 1 for each in clients_by_pid.values())
+        writes = [write for of_client in pool.map(run_client, range(_CLIENTS)) for write in of_client]
+    pids = Counter(pid for _, pid, _ in writes)
+    clients_by_pid = {pid: {slug.partition("-")[0] for slug, at, _ in writes if at == pid} for pid in pids}
+    shared = sum(len(clients) > 1 for clients in clients_by_pid.values())
     ctx.fact("clients", _CLIENTS)
-    ctx.fact("transactions", len(seen))
+    ctx.fact("transactions", len(writes))
     ctx.fact(
         "server connections",
         {
@@ -193,28 +194,31 @@ def many_clients(ctx: CheckContext) -> None:
     if ctx.topology.pooler:
         ctx.expect("fewer server connections than clients", len(pids) < _CLIENTS, equals=True)
     if ctx.topology.pool_mode is PoolMode.TRANSACTION:
-        moves = sum(len({pid for slug, pid, _ in seen if slug.startswith(f"{n}-")}) > 1 for n in range(_CLIENTS))
+        moves = sum(len({pid for slug, pid, _ in writes if slug.startswith(f"{n}-")}) > 1 for n in range(_CLIENTS))
         ctx.fact("clients that changed server connections", moves)
 
-    inserts = [each for each in ctx.changes("posts") if each.op == "insert"]
-    captured = Counter(each.data_after["slug"] for each in inserts)
-    written = Counter(slug for slug, _, _ in seen)
-    none = f"0 of {len(seen)}"
-    ctx.expect("writes without an audit row", _some(written - captured, len(seen)), equals=none)
-    ctx.expect("audit rows without a write", _some(captured - written, len(seen)), equals=none)
-    wrong = Counter(each.data_after["slug"] for each in inserts if each.actor != _own(each.data_after["slug"]))
-    ctx.expect("writes attributed to another actor, or to none", _some(wrong, len(seen)), equals=none)
-    deleted = [each for each in ctx.changes("posts") if each.op == "delete"]
-    ctx.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in seen))
-    ctx.expect("audit transactions", len({each.transaction_id for each in inserts}), equals=len(seen))
+    inserts = [change for change in ctx.changes("posts") if change.op == "insert"]
+    captured = Counter(change.data_after["slug"] for change in inserts)
+    written = Counter(slug for slug, _, _ in writes)
+    none = f"0 of {len(writes)}"
+    ctx.expect("writes without an audit row", _some(written - captured, len(writes)), equals=none)
+    ctx.expect("audit rows without a write", _some(captured - written, len(writes)), equals=none)
+    wrong = Counter(
+        change.data_after["slug"] for change in inserts if change.actor != _expected_actor(change.data_after["slug"])
+    )
+    ctx.expect("writes attributed to another actor, or to none", _some(wrong, len(writes)), equals=none)
+    deleted = [change for change in ctx.changes("posts") if change.op == "delete"]
+    ctx.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in writes))
+    ctx.expect("audit transactions", len({change.transaction_id for change in inserts}), equals=len(writes))
 
 
-def _some(slugs: Counter[str], of: int) -> str:
-    found = sorted(slugs.elements())
-    return f"{len(found)} of {of}" + (f", such as {', '.join(found[:3])}" if found else "")
+def _some(slugs: Counter[str], total: int) -> str:
+    """Return how many slugs there are, with three examples."""
+    examples = sorted(slugs.elements())
+    return f"{len(examples)} of {total}" + (f", such as {', '.join(examples[:3])}" if examples else "")
 
 
-def _own(slug: str) -> dict[str, str] | None:
+def _expected_actor(slug: str) -> dict[str, str] | None:
     return None if int(slug.rpartition("-")[2]) % 10 == 9 else Actor("user", slug).reference
 
 
@@ -235,11 +239,11 @@ def many_clients_lose_one_row(ctx: CheckContext) -> None:
     )
 
 
-# --- one message: what also works where transaction blocks are refused -------------------------------------------
+# --- one message: also works in pool modes without transaction blocks --------------------------------------------
 
 
-def _in_one_message(ctx: CheckContext, slug: str) -> dict[str, str]:
-    """Return the ways to set an actor and write in a single message; each is a transaction by itself."""
+def _single_messages(ctx: CheckContext, slug: str) -> dict[str, str]:
+    """Return the messages that set an actor and write, by name; each message is a transaction of its own."""
     local = str(ctx.target.actor.scope == "transaction").lower()
     declare = f"set_config('{ctx.application.setting}', '{ctx.target.actor.spell(ADA)}', {local})"
     insert = f"INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
@@ -254,22 +258,22 @@ def _in_one_message(ctx: CheckContext, slug: str) -> dict[str, str]:
 
 @check(
     "actor.single-message",
-    claim="an audited write that travels in one message has its actor, in every pool mode, and leaves it to nobody",
+    claim="an audited write sent as a single message has its actor in every pool mode, and later writes do not",
     section=_HERE,
     severity=P0,
     item="2.1",
     area="pool mode",
 )
 def single_message(ctx: CheckContext) -> None:
-    ways = list(_in_one_message(ctx, ""))
+    names = list(_single_messages(ctx, ""))
 
     def ada(client: Client) -> None:
-        for number, way in enumerate(ways):
-            client.run(_in_one_message(ctx, f"ada {number}")[way])
+        for number, name in enumerate(names):
+            client.run(_single_messages(ctx, f"ada {number}")[name])
 
     relay(ctx, ada, lambda other: ctx.insert_post(other, "by nobody"))
-    found = {way: ctx.actor_of(f"ada {number}") for number, way in enumerate(ways)}
-    ctx.expect("actors of the writes", found, equals=dict.fromkeys(ways, ADA.reference))
+    actors = {name: ctx.actor_of(f"ada {number}") for number, name in enumerate(names)}
+    ctx.expect("actors of the writes", actors, equals=dict.fromkeys(names, ADA.reference))
     ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
 
 

@@ -1,4 +1,4 @@
-"""Actor: units of work, jobs and actions, as the library's callers use them."""
+"""Actor: units of work, jobs and actions, used like the library's callers use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import relay
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ACTOR_SETTING, ADA, BOB, reader, unlink_actions
+from harness.suites.actors import ADA, BOB, reader
+from harness.suites.areas import ACTOR_SETTING
+from harness.suites.sabotage import unlink_actions
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -31,7 +33,7 @@ def _work(client: Client, actor: Actor = ADA, action: Action | None = None) -> A
 
 @check(
     "actor.unit-of-work",
-    claim="a unit of work is one transaction with its actor and its action; it refuses to be nested",
+    claim="a unit of work is one transaction with its actor and its action, and nesting is refused",
     section=_HERE,
     severity=P0,
     item="2.3",
@@ -47,9 +49,13 @@ def unit_of_work(ctx: CheckContext) -> None:
     with _work(client, BOB):
         ctx.insert_post(client, "bob's")
     changes = ctx.changes("posts")
-    ctx.expect("transaction told", {each.transaction_id for each in changes[:2]}, equals={work.transaction_id})
-    ctx.expect("action linked", [each.action_id for each in changes], equals=[*work.action_ids * 2, None])
-    actors = [each.actor for each in changes]
+    ctx.expect(
+        "transaction id of the unit of work",
+        {change.transaction_id for change in changes[:2]},
+        equals={work.transaction_id},
+    )
+    ctx.expect("action linked", [change.action_id for change in changes], equals=[*work.action_ids * 2, None])
+    actors = [change.actor for change in changes]
     ctx.expect("actors", actors, equals=[ADA.reference, ADA.reference, BOB.reference])
     with client.transaction():
         try:
@@ -72,7 +78,7 @@ def unit_of_work_of_somebody_else(ctx: CheckContext) -> None:
 
 @check(
     "actor.unit-of-work-fails",
-    claim="a unit of work whose action cannot be recorded writes nothing, and the error says what to do",
+    claim="a unit of work whose action cannot be recorded writes nothing, and the error carries a hint",
     section=_HERE,
     severity=P0,
     item="2.3",
@@ -105,7 +111,7 @@ def unit_of_work_with_any_status(ctx: CheckContext) -> None:
 
 @check(
     "actor.jobs",
-    claim="a job acts for the actor and the correlation it was enqueued with, and its changes are found as the request's are",
+    claim="a job uses the actor and the correlation it was enqueued with, and its changes are found with the request's",
     section=_HERE,
     severity=P0,
     item="2.2",
@@ -123,7 +129,7 @@ def jobs(ctx: CheckContext) -> None:
             queue.append(json.dumps(job_args(Actor("service_account", "mailer"), correlation_id="c-1")))
             queue.append(json.dumps({"post_id": 1}))
 
-    def runner(client: Client) -> None:
+    def worker(client: Client) -> None:
         for number, raw in enumerate(queue):
             args = json.loads(raw)
             try:
@@ -135,17 +141,17 @@ def jobs(ctx: CheckContext) -> None:
             with _work(client, actor, Action(name="post_mailed", **context)):
                 ctx.insert_post(client, "by the job")
 
-    relay(ctx, request, runner)
+    relay(ctx, request, worker)
     ctx.expect("a job without an actor", outcomes, equals=["missing_actor_ref"])
     ctx.expect("actor of the request", ctx.actor_of("by the request"), equals=ADA.reference)
     ctx.expect("actor of the job", ctx.actor_of("by the job"), equals={"type": "service_account", "id": "mailer"})
-    found = timeline(reader(ctx), Filter(correlation_id="c-1"))
-    slugs = [each.data_after["slug"] for each in found]
+    correlated = timeline(reader(ctx), Filter(correlation_id="c-1"))
+    slugs = [change.data_after["slug"] for change in correlated]
     ctx.expect("changes with the correlation", slugs, equals=["by the job", "by the request"])
-    told = ctx.admin.rows(
+    actions = ctx.admin.rows(
         "SELECT name, correlation_id, request_id, job_id FROM public.audit_actions ORDER BY inserted_at"
     )
-    ctx.expect("actions", told, equals=[("posted", "c-1", "r-1", None), ("post_mailed", "c-1", None, "0")])
+    ctx.expect("actions", actions, equals=[("posted", "c-1", "r-1", None), ("post_mailed", "c-1", None, "0")])
 
 
 @breaks(jobs, at="changes with the correlation")
@@ -160,7 +166,7 @@ def jobs_under_a_wrong_name(ctx: CheckContext) -> None:
 
 @check(
     "actor.correlation-stored",
-    claim="a correlation is stored as it can be searched for: without the blanks around it",
+    claim="a correlation is stored without surrounding blanks, so that a search finds it",
     section=_HERE,
     severity=P1,
     item="2.3",
@@ -178,13 +184,13 @@ def correlation_stored(ctx: CheckContext) -> None:
 
 
 @breaks(correlation_stored, at="found")
-def correlation_stored_as_it_came(ctx: CheckContext) -> None:
+def correlation_stored_with_a_blank(ctx: CheckContext) -> None:
     ctx.tamper("audit_actions", "NEW.correlation_id := ' ' || NEW.correlation_id")
 
 
 @check(
     "actor.action-linkage",
-    claim="an action is linked to the transaction it was recorded in; a write without one is captured and linked to none",
+    claim="an action is linked to the transaction that recorded it; a write without an action is captured unlinked",
     section=_HERE,
     severity=P0,
     item="2.3",
@@ -201,10 +207,10 @@ def action_linkage(ctx: CheckContext) -> None:
         ctx.insert_post(client, "before its action")
         ctx.target.record_action(client, "posted", "c-1")
     ctx.write(client, ADA, "without")
-    linked = {each.data_after["slug"]: each.action_id for each in ctx.changes("posts")}
-    told = {slug: identity is not None for slug, identity in linked.items()}
-    ctx.expect("linked", told, equals={"after its action": True, "before its action": True, "without": False})
-    ctx.expect("to actions of their own", len(set(linked.values())), equals=3)
+    linked = {change.data_after["slug"]: change.action_id for change in ctx.changes("posts")}
+    has_action = {slug: action is not None for slug, action in linked.items()}
+    ctx.expect("linked", has_action, equals={"after its action": True, "before its action": True, "without": False})
+    ctx.expect("different actions, none included", len(set(linked.values())), equals=3)
 
 
 @breaks(action_linkage, at="linked")
@@ -219,7 +225,7 @@ def action_linkage_of_everything(ctx: CheckContext) -> None:
 
 @check(
     "actor.linked-action-kept",
-    claim="an action that a transaction is linked to cannot be deleted, so no correlation is lost silently",
+    claim="an action linked to a transaction cannot be deleted, so no correlation is lost silently",
     section=_HERE,
     severity=P1,
     item="2.3",
@@ -238,5 +244,5 @@ def linked_action_kept(ctx: CheckContext) -> None:
 
 
 @breaks(linked_action_kept, at="deleting it")
-def linked_action_let_go(ctx: CheckContext) -> None:
+def linked_action_deletable(ctx: CheckContext) -> None:
     ctx.sabotage("ALTER TABLE public.audit_actions DISABLE TRIGGER audit_actions_keep_linked")

@@ -1,6 +1,6 @@
-"""Whether changes are recorded: whole, in order, and by every way of writing."""
+"""Checks that changes are recorded completely, in order, and for every way of writing."""
 
 from harness.suites.capture import basics, evasion, failures, operations, rows, transactions
 
-#: in the order of the report
+#: in the report's order
 MODULES = (basics, transactions, rows, evasion, operations, failures)

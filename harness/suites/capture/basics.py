@@ -1,7 +1,7 @@
-"""Capture: every committed change is in the trail, once and true, and nothing else is.
+"""Capture: every operation that writes rows is in the trail, exactly once and with the right values.
 
-From audit-trail practice: the operations PostgreSQL has, the ways to undo them, and the ways to get
-around a trigger.
+The suite follows audit-trail practice: the operations of PostgreSQL here, the ways to undo them in `transactions`,
+and the ways around a trigger in `evasion`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -20,10 +21,10 @@ _HERE = Section.CAPTURE
 
 
 def _ops(ctx: CheckContext, table: str) -> list[str]:
-    return [each.op for each in ctx.changes(table)]
+    return [change.op for change in ctx.changes(table)]
 
 
-# --- the three operations ------------------------------------------------------------------------------
+# --- insert, update and delete -------------------------------------------------------------------------
 
 
 @check(
@@ -60,7 +61,7 @@ def insert_image_altered(ctx: CheckContext) -> None:
 
 @check(
     "capture.update",
-    claim="an update leaves one change with the new values and the names of what changed",
+    claim="an update leaves one change with the new values and the names of the changed columns",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -72,17 +73,19 @@ def update(ctx: CheckContext) -> None:
     ctx.write(client, ADA, "first")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET title = 'new', views = views WHERE slug = 'first'")
-    with ctx.audited(client, ADA):  # twice the same row in one transaction, to NULL and back
+    with ctx.audited(client, ADA):  # the same row twice in one transaction: to NULL and back
         client.run("UPDATE public.posts SET title = NULL")
         client.run("UPDATE public.posts SET title = 'back'")
     changes = ctx.changes("posts")
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update", "update", "update"]):
-        titles = [each.data_after.get("title") for each in changes[1:]]
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update", "update", "update"]):
+        titles = [change.data_after.get("title") for change in changes[1:]]
         ctx.expect("titles after", titles, equals=["new", None, "back"])
         if ctx.claims(TrailFeature.CHANGED_FIELDS):
-            ctx.expect("changed fields", [each.changed_fields for each in changes[1:]], equals=[("title",)] * 3)
+            ctx.expect("changed fields", [change.changed_fields for change in changes[1:]], equals=[("title",)] * 3)
         if ctx.target.is_reference:
-            ctx.expect("prior values, not asked for", [each.changed_from for each in changes[1:]], equals=[None] * 3)
+            ctx.expect(
+                "prior values without changed_from", [change.changed_from for change in changes[1:]], equals=[None] * 3
+            )
 
 
 @breaks(update, at="changed fields")
@@ -92,7 +95,7 @@ def update_names_every_column(ctx: CheckContext) -> None:
 
 @check(
     "capture.delete",
-    claim="a delete leaves one change that names the row and carries no payload",
+    claim="a delete leaves one change that identifies the row and carries no payload",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -106,8 +109,8 @@ def delete(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE slug = 'first'")
     changes = ctx.changes("posts")
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "delete"]):
-        ctx.expect("the key holds the row's", str(key) in str(changes[1].table_pk), equals=True)
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", "delete"]):
+        ctx.expect("the key contains the row's id", str(key) in str(changes[1].table_pk), equals=True)
         ctx.expect("data after a delete", changes[1].data_after, equals=None)
 
 
@@ -123,7 +126,7 @@ def delete_keeps_a_payload(ctx: CheckContext) -> None:
 
 @check(
     "capture.no-change",
-    claim="an update that changes nothing is recorded with no changed field",
+    claim="an update that changes no value is recorded without changed fields",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -139,7 +142,7 @@ def no_change(ctx: CheckContext) -> None:
         touched = client.run("UPDATE public.posts SET title = 'x' WHERE slug = 'nobody'")
     changes = ctx.changes("posts")
     ctx.expect("rows touched by the second update", touched, equals=0)
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", "update"]):
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update"]):
         ctx.expect("changed fields", changes[1].changed_fields, equals=None)
 
 
@@ -150,7 +153,7 @@ def no_change_invents_a_field(ctx: CheckContext) -> None:
 
 @check(
     "capture.changed-from",
-    claim="a table that asks for it keeps the prior values of exactly the changed columns",
+    claim="a table attached with changed_from keeps the prior values of exactly the changed columns",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -169,9 +172,9 @@ def changed_from(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.profiles")
     changes = ctx.changes("profiles")
-    if ctx.expect("operations", [each.op for each in changes], equals=["insert", *["update"] * 3, "delete"]):
+    if ctx.expect("operations", [change.op for change in changes], equals=["insert", *["update"] * 3, "delete"]):
         ctx.expect("prior values", changes[1].changed_from, equals={"email": "a@example.org", "visits": 0})
-        nulls = [each.changed_from for each in changes[2:4]]
+        nulls = [change.changed_from for change in changes[2:4]]
         ctx.expect("prior values around NULL", nulls, equals=[{"email": "b@example.org"}, {"email": None}])
         ctx.expect("changed fields", changes[1].changed_fields, equals=("email", "visits"))
         ctx.expect(
@@ -206,15 +209,15 @@ def bulk(ctx: CheckContext) -> None:
             "INSERT INTO public.posts (slug) SELECT 'again-' || slug FROM gone"
         )
     changes = ctx.changes("posts")
-    captured = sorted(each.data_after["slug"] for each in changes if each.op == "insert")
+    captured = sorted(change.data_after["slug"] for change in changes if change.op == "insert")
     written = sorted(
         [f"copy-{n}" for n in range(50)]
         + [f"many-{n}" for n in range(1, 51)]
         + [f"again-copy-{n}" for n in range(50) if str(n).startswith("1")]
     )
     ctx.expect("inserts captured", captured, equals=written)
-    ctx.expect("deletes captured", sum(each.op == "delete" for each in changes), equals=11)
-    ctx.expect("audit transactions", len({each.transaction_id for each in changes}), equals=1)
+    ctx.expect("deletes captured", sum(change.op == "delete" for change in changes), equals=11)
+    ctx.expect("audit transactions", len({change.transaction_id for change in changes}), equals=1)
 
 
 @breaks(bulk, at="inserts captured")
@@ -224,7 +227,7 @@ def bulk_loses_a_row(ctx: CheckContext) -> None:
 
 @check(
     "capture.upsert",
-    claim="an upsert is captured as what it did: insert, update, or nothing",
+    claim="an upsert is captured as the insert or update that it performed, and DO NOTHING leaves no change",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -240,9 +243,11 @@ def upsert(ctx: CheckContext) -> None:
             "ON CONFLICT (slug) DO UPDATE SET title = EXCLUDED.title"
         )
         client.run("INSERT INTO public.posts (slug, title) VALUES ('there', 'c') ON CONFLICT DO NOTHING")
-    got = sorted((each.op, each.data_after["slug"], each.data_after["title"]) for each in ctx.changes("posts"))
+    changes = [(change.op, change.data_after["slug"], change.data_after["title"]) for change in ctx.changes("posts")]
     ctx.expect(
-        "changes", got, equals=[("insert", "fresh", "b"), ("insert", "there", "a title"), ("update", "there", "b")]
+        "changes",
+        sorted(changes),
+        equals=[("insert", "fresh", "b"), ("insert", "there", "a title"), ("update", "there", "b")],
     )
 
 
@@ -253,7 +258,7 @@ def upsert_update_not_captured(ctx: CheckContext) -> None:
 
 @check(
     "capture.merge",
-    claim="a MERGE is captured as the inserts, updates and deletes it did",
+    claim="a MERGE is captured as the inserts, updates and deletes that it performed",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -271,9 +276,11 @@ def merge(ctx: CheckContext) -> None:
             "WHEN NOT MATCHED THEN INSERT (slug, title) VALUES (s.slug, 'new')"
         )
     changes = ctx.changes("posts")[2:]
-    ctx.expect("operations", sorted(each.op for each in changes), equals=["delete", "insert", "update"])
+    ctx.expect("operations", sorted(change.op for change in changes), equals=["delete", "insert", "update"])
     ctx.expect(
-        "images after", sorted(each.data_after["slug"] for each in changes if each.data_after), equals=["keep", "make"]
+        "images after",
+        sorted(change.data_after["slug"] for change in changes if change.data_after),
+        equals=["keep", "make"],
     )
 
 
@@ -284,7 +291,7 @@ def merge_delete_not_captured(ctx: CheckContext) -> None:
 
 @check(
     "capture.cascade",
-    claim="rows changed by a foreign key are captured, with the statement's transaction and actor",
+    claim="rows changed by a foreign key action are captured with the statement's transaction and actor",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -302,16 +309,16 @@ def cascade(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE id = 1")
     comments, bookmarks = ctx.changes("comments")[3:], ctx.changes("bookmarks")[1:]
-    ctx.expect("rows captured for comments", [each.op for each in comments], equals=["update", "delete", "delete"])
+    ctx.expect("rows captured for comments", [change.op for change in comments], equals=["update", "delete", "delete"])
     ctx.expect(
         "rows captured for bookmarks",
-        [(each.op, each.data_after and each.data_after["post_id"]) for each in bookmarks],
+        [(change.op, change.data_after and change.data_after["post_id"]) for change in bookmarks],
         equals=[("update", None)],
     )
-    deletion = [each for each in ctx.changes("posts") if each.op == "delete"]
-    of_deletion = {each.transaction_id for each in [*deletion, *comments[1:], *bookmarks]}
-    ctx.expect("audit transactions of the deletion", len(of_deletion), equals=1)
-    ctx.expect("actors", [each.actor for each in ctx.changes()], equals=[ADA.reference] * len(ctx.changes()))
+    deleted = [change for change in ctx.changes("posts") if change.op == "delete"]
+    transactions = {change.transaction_id for change in [*deleted, *comments[1:], *bookmarks]}
+    ctx.expect("audit transactions of the deletion", len(transactions), equals=1)
+    ctx.expect("actors", [change.actor for change in ctx.changes()], equals=[ADA.reference] * len(ctx.changes()))
 
 
 @breaks(cascade, at="rows captured for comments")
@@ -334,11 +341,11 @@ def truncate(ctx: CheckContext) -> None:
     ctx.write(client, ADA, "first")
     with ctx.audited(client, ADA):
         client.run("TRUNCATE public.posts CASCADE")
-    changes = [each for each in ctx.changes() if each.op == "truncate"]
+    changes = [change for change in ctx.changes() if change.op == "truncate"]
     ctx.expect(
-        "tables recorded", sorted(each.table_name for each in changes), equals=["bookmarks", "comments", "posts"]
+        "tables recorded", sorted(change.table_name for change in changes), equals=["bookmarks", "comments", "posts"]
     )
-    ctx.expect("actors", [each.actor for each in changes], equals=[ADA.reference] * len(changes))
+    ctx.expect("actors", [change.actor for change in changes], equals=[ADA.reference] * len(changes))
 
 
 @breaks(truncate, at="tables recorded")
@@ -374,10 +381,8 @@ def partitions(ctx: CheckContext) -> None:
         ctx.expect(f"rows written to {name}", len(ctx.changes("public.measures")) - before, equals=1)
     with ctx.audited(client, ADA):
         client.run("UPDATE public.measures SET day = '2026-05-05' WHERE day = '2025-05-05'")
-    ctx.expect(
-        "a row that moves to another partition", _ops(ctx, "public.measures")[3:], equals=["delete", "insert"]
-    )
-    keys = [each.table_pk for each in ctx.changes("public.measures")[:1]]
+    ctx.expect("a row that moves to another partition", _ops(ctx, "public.measures")[3:], equals=["delete", "insert"])
+    keys = [change.table_pk for change in ctx.changes("public.measures")[:1]]
     ctx.expect("key", keys, equals=[{"day": "2025-05-05", "sensor": 1}])
 
 
@@ -392,7 +397,7 @@ def partitions_captured_by_statement(ctx: CheckContext) -> None:
 
 @check(
     "capture.stored-values",
-    claim="the trail holds what was stored, also when another trigger edits or suppresses rows",
+    claim="the trail holds the stored values, also when another trigger edits or suppresses rows",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -410,7 +415,7 @@ def stored_values(ctx: CheckContext) -> None:
     ctx.write(client, ADA, "edited")
     ctx.write(client, ADA, "never")
     stored = [row for (row,) in ctx.admin.rows("SELECT to_jsonb(p) FROM public.posts p ORDER BY id")]
-    ctx.expect("images", [each.data_after for each in ctx.changes("posts")], equals=stored)
+    ctx.expect("images", [change.data_after for change in ctx.changes("posts")], equals=stored)
     ctx.expect("title stored", [row["title"] for row in stored], equals=["a title!"])
     ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 

@@ -1,4 +1,4 @@
-"""Capture: ways around it, and whether coverage would notice."""
+"""Capture: ways to write around it, and how coverage reports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
 from harness.model import Section
-from harness.suites.habits import ADA, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _HERE = Section.CAPTURE
 
 
-#: the columns of tables as CREATE TABLE takes them; the application may not read the trail, so it cannot say LIKE
+#: column definitions of tables for CREATE TABLE; the application may not read the trail, so it cannot use LIKE
 _COLUMNS = """
     SELECT t.name, string_agg(format('%%I %%s', a.attname, CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace
                THEN format_type(a.atttypid, a.atttypmod) ELSE 'text' END), ', ' ORDER BY a.attnum)
@@ -29,11 +30,11 @@ _COLUMNS = """
 """
 
 
-# --- getting around the capture ------------------------------------------------------------------------------
+# --- ways around the capture ---------------------------------------------------------------------------------
 
 
 def _unqualified(ctx: CheckContext) -> None:
-    """Capture as it is often written: names found by search_path, with the rights of the caller."""
+    """Weaken the capture to a common form: unqualified names, and the rights of the caller."""
     ctx.rewrite_capture(
         ("public.audit_", "audit_"), ("SET search_path TO 'pg_catalog', 'pg_temp'", ""), ("SECURITY DEFINER", "")
     )
@@ -42,7 +43,7 @@ def _unqualified(ctx: CheckContext) -> None:
 
 @check(
     "capture.temp-tables",
-    claim="temporary tables named like the trail's do not divert it",
+    claim="temporary tables named like the trail's tables do not divert audit rows",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -56,12 +57,12 @@ def temp_tables(ctx: CheckContext) -> None:
         for table, columns in ctx.admin.rows(_COLUMNS, [list(ctx.target.tables)])
     )
 
-    def write_beside_temp_tables() -> None:
+    def write_with_temp_tables() -> None:
         with ctx.audited(client, ADA):
             client.run(copies)
             ctx.insert_post(client, "diverted")
 
-    ctx.expect("the write", ctx.attempt(write_beside_temp_tables), equals="done")
+    ctx.expect("the write", ctx.attempt(write_with_temp_tables), equals="done")
     ctx.expect("rows in the real trail", len(ctx.changes("posts")), equals=1)
 
 
@@ -72,7 +73,7 @@ def temp_tables_are_found_first(ctx: CheckContext) -> None:
 
 @check(
     "capture.search-path",
-    claim="a write is captured whatever the search_path of its writer",
+    claim="a write is captured whatever the writer's search_path",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -109,7 +110,7 @@ def search_path_decides(ctx: CheckContext) -> None:
 
 @check(
     "capture.forgery",
-    claim="the application role can neither forge, change nor delete audit rows, nor switch capture off",
+    claim="the application role can neither forge, change nor delete audit rows, and cannot disable capture",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -120,12 +121,12 @@ def forgery(ctx: CheckContext) -> None:
     client = ctx.client()
     ctx.write(client, ADA, "genuine")
     before = ctx.changes()
-    for table, right, given in ctx.admin.rows(_RIGHTS, [list(ctx.target.tables)]):
-        ctx.expect(f"{right} {table}", given, equals=False)
+    for table, action, granted in ctx.admin.rows(_RIGHTS, [list(ctx.target.tables)]):
+        ctx.expect(f"{action} {table}", granted, equals=False)
     statements = {
         "disable the table's triggers": "ALTER TABLE public.posts DISABLE TRIGGER ALL",
         "drop the table's trigger": ctx.admin.value(_DROP_TRIGGER) or "SELECT 1 / 0",
-        "switch triggers off": "SET LOCAL session_replication_role = replica",
+        "disable triggers for the session": "SET LOCAL session_replication_role = replica",
     }
     for number, (function, definition) in enumerate(ctx.admin.rows(_OWN_TRIGGERS)):
         statements[f"capture rows of a table of its own with {function}, {number + 1}"] = (
@@ -147,21 +148,21 @@ def forgery(ctx: CheckContext) -> None:
                 client.execute(ctx.target.statements.purge, {"cutoff": "infinity"})
 
         ctx.expect("purge", ctx.sqlstate(purge), equals="42501")
-    ctx.expect("the trail afterwards", [each.id for each in ctx.changes()], equals=[each.id for each in before])
+    ctx.expect("the trail afterwards", [change.id for change in ctx.changes()], equals=[change.id for change in before])
 
 
 _RIGHTS = """
-    SELECT t.name, r.told, has_table_privilege('harness_app', t.name, r.name)
+    SELECT t.name, r.action, has_table_privilege('harness_app', t.name, r.name)
            OR r.name IN ('INSERT', 'UPDATE') AND has_any_column_privilege('harness_app', t.name, r.name)
     FROM unnest(%s::text[]) AS t (name)
     CROSS JOIN (VALUES ('insert into', 'INSERT'), ('update', 'UPDATE'), ('delete from', 'DELETE'), ('truncate', 'TRUNCATE'),
-                       ('put triggers on', 'TRIGGER')) AS r (told, name)
+                       ('create triggers on', 'TRIGGER')) AS r (action, name)
 """
 _DROP_TRIGGER = """
     SELECT format('DROP TRIGGER %I ON public.posts', tgname) FROM pg_trigger
     WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal LIMIT 1
 """
-#: the triggers of a captured table, as somebody would put them on a table of the same name
+#: the triggers of a captured table, rewritten for the attacker's own table of the same name
 _OWN_TRIGGERS = """
     SELECT p.proname::text, replace(pg_get_triggerdef(t.oid), ' ON public.posts ', ' ON pg_temp.posts ')
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -188,7 +189,7 @@ def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
 
 @check(
     "capture.no-recursion",
-    claim="the trail does not audit itself, and refuses to be told to",
+    claim="the trail does not audit its own tables, and attaching one of them is refused",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -198,8 +199,8 @@ def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
 )
 def no_recursion(ctx: CheckContext) -> None:
     ctx.write(ctx.client(), ADA, "first")
-    about_itself = [each.table_name for each in ctx.changes() if each.table_name.startswith("audit_")]
-    ctx.expect("changes about the trail's own tables", about_itself, equals=[])
+    about_trail = [change.table_name for change in ctx.changes() if change.table_name.startswith("audit_")]
+    ctx.expect("changes about the trail's own tables", about_trail, equals=[])
     for table in ("audit_changes", "audit_transactions", "audit_actions"):
         ctx.expect(
             f"attaching {table}",
@@ -224,7 +225,7 @@ def no_recursion_but_forced(ctx: CheckContext) -> None:
 
 @check(
     "capture.coverage",
-    claim="coverage tells the tables that are captured from those that only look it",
+    claim="coverage distinguishes captured tables from tables that only look captured",
     section=_HERE,
     severity=P0,
     item="1.3",
@@ -239,7 +240,9 @@ def coverage(ctx: CheckContext) -> None:
     ctx.expect("a table with capture", problem("public.posts"), equals=None)
     ctx.expect("a partitioned table with capture", problem("public.measures"), equals=None)
     ctx.expect(
-        "a table without", problem("public.drafts"), equals="no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE"
+        "a table without capture",
+        problem("public.drafts"),
+        equals="no capture trigger for INSERT, UPDATE, DELETE, TRUNCATE",
     )
     ctx.owner.run('CREATE TABLE "Shop".posts (id int PRIMARY KEY)')
     ctx.expect("a table of the same name elsewhere", problem("Shop.posts") is not None, equals=True)
@@ -248,7 +251,7 @@ def coverage(ctx: CheckContext) -> None:
         "CREATE TRIGGER threadline_audit_drafts AFTER INSERT OR UPDATE OR DELETE ON public.drafts "
         "FOR EACH ROW EXECUTE FUNCTION public.nothing()"
     )
-    ctx.expect("a trigger of the right name that does nothing", problem("public.drafts") is not None, equals=True)
+    ctx.expect("a trigger with the right name that does nothing", problem("public.drafts") is not None, equals=True)
     ctx.owner.run('ALTER TABLE public.posts DISABLE TRIGGER "!threadline_audit_update"')
     ctx.expect("a disabled trigger", problem("public.posts"), equals="the capture trigger is disabled for UPDATE")
     ctx.target.attach(ctx.owner, "public.posts")
@@ -261,7 +264,7 @@ def coverage(ctx: CheckContext) -> None:
     ctx.target.attach(ctx.owner, "public.posts")
     ctx.owner.run("CREATE TRIGGER late AFTER UPDATE ON public.posts FOR EACH ROW EXECUTE FUNCTION public.nothing()")
     ctx.expect(
-        "another trigger that may write to the same row",
+        "a second trigger that may write to the same row",
         problem("public.posts"),
         equals="its rows must be captured one by one now: attach it again",
     )
@@ -293,7 +296,7 @@ def coverage_by_name(ctx: CheckContext) -> None:
 
 @check(
     "capture.canary",
-    claim="what coverage calls covered really captures a row written to it",
+    claim="every table that coverage reports as captured records a row written to it",
     section=_HERE,
     severity=P0,
     item="1.3",
@@ -304,10 +307,10 @@ def coverage_by_name(ctx: CheckContext) -> None:
 def canary(ctx: CheckContext) -> None:
     client: Client = ctx.client()
     ctx.owner.run("ALTER TABLE public.authors DISABLE TRIGGER USER; CREATE TABLE public.later (id int PRIMARY KEY)")
-    told = ctx.target.coverage(ctx.owner)
-    ctx.expect("a table whose triggers are disabled is called captured", told["public.authors"] is None, equals=False)
-    ctx.expect("a table without triggers is called captured", told["public.later"] is None, equals=False)
-    covered = {table for table, problem in told.items() if problem is None}
+    problems = ctx.target.coverage(ctx.owner)
+    ctx.expect("disabled triggers are reported as captured", problems["public.authors"] is None, equals=False)
+    ctx.expect("a table without triggers is reported as captured", problems["public.later"] is None, equals=False)
+    covered = {table for table, problem in problems.items() if problem is None}
     for table, statement in {
         "public.posts": "INSERT INTO public.posts (slug) VALUES ('canary')",
         "public.authors": "INSERT INTO public.authors VALUES ('canary', 'c')",

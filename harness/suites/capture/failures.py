@@ -1,4 +1,4 @@
-"""Capture: when things go wrong, no write is lost from the trail without failing itself."""
+"""Capture: under failures, a write is either in the trail or fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from harness.checks.registry import MADE_BY_THE_SERVER, P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -17,14 +18,14 @@ _HERE = Section.CAPTURE
 
 
 def _unaudited(ctx: CheckContext) -> list[str]:
-    """Return the slugs of posts that the trail knows nothing about."""
-    captured = {(each.data_after or {}).get("slug") for each in ctx.changes("posts")}
+    """Return the slugs of posts that have no change in the trail."""
+    captured = {(change.data_after or {}).get("slug") for change in ctx.changes("posts")}
     return [row[0] for row in ctx.admin.rows("SELECT slug FROM public.posts ORDER BY id") if row[0] not in captured]
 
 
 @check(
     "capture.locked-trail",
-    claim="a write waits for a locked trail, or fails and leaves nothing; it never goes through unaudited",
+    claim="a write to a locked trail waits or fails and leaves nothing; it never commits unaudited",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -39,16 +40,16 @@ def locked_trail(ctx: CheckContext) -> None:
             client.run("SET LOCAL lock_timeout = '100ms'")
             ctx.insert_post(client, slug)
 
-    with ctx.admin.transaction():  # what CREATE INDEX without CONCURRENTLY takes
+    with ctx.admin.transaction():  # the lock of CREATE INDEX without CONCURRENTLY
         ctx.admin.run(f"LOCK TABLE {', '.join(ctx.target.tables)} IN SHARE MODE")
         ctx.expect("a write while the trail is locked", ctx.sqlstate(partial(write, "waits")), equals="55P03")
     ctx.expect("rows without an audit row", _unaudited(ctx), equals=[])
     ctx.expect("a write afterwards", ctx.attempt(partial(write, "after")), equals="done")
-    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes("posts")], equals=["after"])
+    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes("posts")], equals=["after"])
 
 
 @breaks(locked_trail, at="rows without an audit row")
-def locked_trail_is_passed_by(ctx: CheckContext) -> None:
+def locked_trail_is_bypassed(ctx: CheckContext) -> None:
     ctx.disable_capture("public.posts")
 
 
@@ -66,8 +67,8 @@ def trail_gone(ctx: CheckContext) -> None:
     ctx.write(client, ADA, "before")
     ctx.admin.run(f"DROP TABLE {', '.join(ctx.target.tables)} CASCADE")
     outcome = ctx.attempt(partial(ctx.write, client, ADA, "after"))
-    ctx.fact("what the client was told", outcome)
-    ctx.expect("a write without a trail went through", outcome == "done", equals=False)
+    ctx.fact("the client's outcome", outcome)
+    ctx.expect("a write without a trail succeeds", outcome == "done", equals=False)
     slugs = [row[0] for row in ctx.admin.rows("SELECT slug FROM public.posts")]
     ctx.expect("rows written", slugs, equals=["before"])
 
@@ -79,18 +80,18 @@ def trail_gone_unnoticed(ctx: CheckContext) -> None:
 
 @check(
     "capture.durable",
-    claim="the trail is as durable as what it tells: its tables are ordinary ones, which a crash leaves as they are",
+    claim="the trail is as durable as the audited tables: its own tables are permanent and survive a crash",
     section=_HERE,
     severity=P0,
     item="1.1",
     area="trail tables",
 )
 def durable(ctx: CheckContext) -> None:
-    kinds = ctx.admin.rows(
+    tables = ctx.admin.rows(
         "SELECT t, c.relpersistence = 'p' FROM unnest(%s::text[]) t JOIN pg_class c ON c.oid = t::regclass",
         [list(ctx.target.tables)],
     )
-    for table, permanent in kinds:
+    for table, permanent in tables:
         ctx.expect(f"{table} survives a crash", permanent, equals=True)
 
 
@@ -101,7 +102,7 @@ def durable_no_more(ctx: CheckContext) -> None:
 
 @check(
     "capture.dropped-table",
-    claim="a table that is dropped while it is written to takes none of its history along",
+    claim="dropping a table that is being written to removes nothing of its history",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -121,11 +122,11 @@ def dropped_table(ctx: CheckContext) -> None:
 
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k', 'Kit')")
-        ctx.expect("dropping it in the middle", ctx.sqlstate(drop), equals="55P03")
+        ctx.expect("dropping it during a write", ctx.sqlstate(drop), equals="55P03")
         client.run("UPDATE public.authors SET name = 'Kat'")
     ctx.expect("dropping it afterwards", ctx.attempt(drop), equals="done")
-    ctx.expect("a write to what is gone", ctx.sqlstate(partial(insert, "m")), equals="42P01")
-    ctx.expect("its changes", [each.op for each in ctx.changes("authors")], equals=["insert", "update"])
+    ctx.expect("a write to the dropped table", ctx.sqlstate(partial(insert, "m")), equals="42P01")
+    ctx.expect("its changes", [change.op for change in ctx.changes("authors")], equals=["insert", "update"])
     ctx.write(client, ADA, "elsewhere")
     ctx.expect("writes to other tables", _unaudited(ctx), equals=[])
 
@@ -144,15 +145,15 @@ def _blobs(ctx: CheckContext) -> Client:
     return ctx.client()
 
 
-def _write_beside(ctx: CheckContext, client: Client, statement: str) -> None:
+def _write_with_post(ctx: CheckContext, client: Client, statement: str) -> None:
     with ctx.audited(client, ADA):
-        ctx.insert_post(client, "beside")
+        ctx.insert_post(client, "same transaction")
         client.run(statement)
 
 
 @check(
     "capture.hostile-values",
-    claim="a value that cannot be kept as JSON fails the write, and all that was written with it",
+    claim="a value that JSON cannot represent fails its write and the whole transaction",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -162,14 +163,14 @@ def _write_beside(ctx: CheckContext, client: Client, statement: str) -> None:
 def hostile_values(ctx: CheckContext) -> None:
     client = _blobs(ctx)
     nul = 'INSERT INTO public.blobs (id, doc) VALUES (1, \'{"a": "\\u0000"}\')'
-    ctx.expect("an escaped NUL", ctx.refusal(partial(_write_beside, ctx, client, nul)), equals="refused")
+    ctx.expect("an escaped NUL", ctx.refusal(partial(_write_with_post, ctx, client, nul)), equals="refused")
     ctx.expect("rows written", ctx.admin.value("SELECT count(*) FROM public.blobs"), equals=0)
-    ctx.expect("rows written beside it", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("other rows of the transaction", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
 
 
 @check(
     "capture.large-values",
-    claim="a value of 100 MB is kept whole; one that is too large to be kept as JSON fails the write",
+    claim="a value of 100 MB is captured completely, and a value that is too large for JSON fails its write",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -179,15 +180,17 @@ def hostile_values(ctx: CheckContext) -> None:
 def large_values(ctx: CheckContext) -> None:
     client = _blobs(ctx)
     huge = "INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat('x', 129 * 1024 * 1024), 'UTF8'))"
-    outcome = ctx.sqlstate(partial(_write_beside, ctx, client, huge))
-    ctx.fact("what the client was told about 129 MiB of bytea, 258 as text", outcome)
+    outcome = ctx.sqlstate(partial(_write_with_post, ctx, client, huge))
+    ctx.fact("the client's outcome for 129 MiB of bytea, 258 as text", outcome)
     ctx.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
-    ctx.expect("rows written beside it", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
+    ctx.expect("other rows of the transaction", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
     large = "INSERT INTO public.blobs (id, body) VALUES (3, repeat('x', 100 * 1000 * 1000))"
-    ctx.expect("100 MB of text", ctx.attempt(partial(_write_beside, ctx, client, large)), equals="done")
-    # measured where it lies: to bring it here would cost more than the capture did
-    kept = f"SELECT length(c.data_after ->> 'body') FROM ({ctx.target.statements.changes}) c WHERE c.table_name = 'blobs'"
-    ctx.expect("bytes kept", [row[0] for row in ctx.admin.rows(kept)], equals=[100 * 1000 * 1000])
+    ctx.expect("100 MB of text", ctx.attempt(partial(_write_with_post, ctx, client, large)), equals="done")
+    # measured on the server: the transfer would cost more than the capture did
+    lengths = (
+        f"SELECT length(c.data_after ->> 'body') FROM ({ctx.target.statements.changes}) c WHERE c.table_name = 'blobs'"
+    )
+    ctx.expect("bytes kept", [row[0] for row in ctx.admin.rows(lengths)], equals=[100 * 1000 * 1000])
 
 
 def _blobs_are_not_captured(ctx: CheckContext) -> None:
@@ -208,7 +211,7 @@ def large_values_are_not_captured(ctx: CheckContext) -> None:
 
 @check(
     "capture.least-rights",
-    claim="a role that may write a table writes it audited, without a right on the trail",
+    claim="the writes of a role are audited although it has no right on the trail",
     section=_HERE,
     severity=P1,
     item="1.1",

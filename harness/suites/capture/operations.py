@@ -1,4 +1,4 @@
-"""Capture: installing and attaching, and what operations on live tables do to it."""
+"""Capture: installation, attaching, and the effect of operations on live tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from harness.audit.installing import attach, install
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER, blind_coverage
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
 
 _HERE = Section.CAPTURE
-#: what must survive being a name: 63 bytes, quotes, semicolons, letters beyond ASCII, words of SQL
+#: texts that must work as identifiers: 63 bytes, quotes, semicolons, letters beyond ASCII, SQL keywords
 NAMES = ("x" * 63, 'semi; DROP TABLE "posts" --', "tab\tle", "täble.with'dots", "select", "%s {} $1 \\")
 
 
@@ -24,12 +26,12 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-# --- putting it there --------------------------------------------------------------------------------------
+# --- installing and attaching ------------------------------------------------------------------------------
 
 
 @check(
     "capture.attach",
-    claim="capture is put on several tables at once or on none, tells beforehand what it does, and twice is once",
+    claim="attaching several tables is atomic and idempotent, and a dry run reports its statements",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -40,21 +42,21 @@ def attach_tables(ctx: CheckContext) -> None:
     ctx.owner.run('CREATE TABLE public.one (id int PRIMARY KEY); CREATE TABLE "Shop"."Two" (id int PRIMARY KEY)')
     tables = ["one", '"Shop"."Two"']
     before = definitions(ctx.owner)
-    told = attach(ctx.owner, tables, dry_run=True)
-    ctx.expect("statements told beforehand", len(told), equals=8)
+    planned = attach(ctx.owner, tables, dry_run=True)
+    ctx.expect("statements of the dry run", len(planned), equals=8)
     ctx.expect("definitions after the dry run", definitions(ctx.owner) == before, equals=True)
-    wrong = ctx.sqlstate(partial(attach, ctx.owner, [*tables, "nowhere"]))
-    ctx.expect("with a table that there is not", wrong, equals="42P01")
-    ctx.expect("definitions after that", definitions(ctx.owner) == before, equals=True)
-    ctx.expect("statements run", attach(ctx.owner, tables), equals=told)
+    outcome = ctx.sqlstate(partial(attach, ctx.owner, [*tables, "nowhere"]))
+    ctx.expect("attaching a missing table", outcome, equals="42P01")
+    ctx.expect("definitions after the failure", definitions(ctx.owner) == before, equals=True)
+    ctx.expect("statements run", attach(ctx.owner, tables), equals=planned)
     coverage = ctx.target.coverage(ctx.owner)
     ctx.expect("coverage", [coverage["public.one"], coverage["Shop.Two"]], equals=[None, None])
     triggers = "SELECT array_agg(oid ORDER BY oid) FROM pg_trigger WHERE NOT tgisinternal"
-    made = ctx.admin.value(triggers)
+    created = ctx.admin.value(triggers)
     ctx.expect("statements the second time", attach(ctx.owner, tables), equals=[])
-    ctx.expect("the same triggers", ctx.admin.value(triggers) == made, equals=True)
+    ctx.expect("the same triggers", ctx.admin.value(triggers) == created, equals=True)
     changed = attach(ctx.owner, ["one"], changed_from=True)
-    ctx.expect("statements to keep prior values, too", len(changed), equals=8)
+    ctx.expect("statements to keep prior values", len(changed), equals=8)
 
 
 @breaks(attach_tables, at="statements the second time")
@@ -64,7 +66,7 @@ def attach_tables_again_and_again(ctx: CheckContext) -> None:
 
 @check(
     "capture.install",
-    claim="installing tells what it would do, does just that, and finds nothing to do the second time",
+    claim="a dry run reports exactly what installing does, and installing twice changes nothing",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -74,49 +76,53 @@ def attach_tables_again_and_again(ctx: CheckContext) -> None:
 )
 def install_layer(ctx: CheckContext) -> None:
     empty = ctx.empty_database("empty")
-    told = install(empty, dry_run=True)
-    ctx.expect("told for an empty database", "create table audit_changes" in told, equals=True)
-    ctx.expect("left by the dry run", empty.value("SELECT to_regclass('public.audit_changes')"), equals=None)
-    ctx.expect("done in an empty database", install(empty), equals=told)
+    planned = install(empty, dry_run=True)
+    ctx.expect("the dry run creates audit_changes", "create table audit_changes" in planned, equals=True)
+    ctx.expect(
+        "audit_changes after the dry run", empty.value("SELECT to_regclass('public.audit_changes')"), equals=None
+    )
+    ctx.expect("steps in an empty database", install(empty), equals=planned)
     ctx.write(ctx.client(), ADA, "before")
-    ctx.expect("done where it is there", install(ctx.owner), equals=[])
+    ctx.expect("steps of a second installation", install(ctx.owner), equals=[])
     ctx.write(ctx.client(), ADA, "after")
-    slugs = [each.data_after["slug"] for each in ctx.changes("posts")]
+    slugs = [change.data_after["slug"] for change in ctx.changes("posts")]
     ctx.expect("changes", slugs, equals=["before", "after"])
 
 
-@breaks(install_layer, at="done where it is there")
+@breaks(install_layer, at="steps of a second installation")
 def install_over_something_else(ctx: CheckContext) -> None:
     ctx.rewrite_capture(("RETURN NULL", "RETURN NULL /* not what was installed */"))
 
 
 @check(
     "capture.parity",
-    claim="two environments made from the same files capture alike, and a difference between them is found",
+    claim="two environments installed from the same files capture alike, and a difference between them is found",
     section=_HERE,
     severity=P0,
     item="1.2",
     area=CAPTURE_TRIGGER,
 )
 def parity(ctx: CheckContext) -> None:
-    """Another database, installed from nothing, beside this check's own."""
+    """Compare this check's database with another one that is installed from scratch."""
     other = ctx.empty_database("parity")
     ctx.target.install_in(other)
     other.run("CREATE TABLE public.posts (id bigint PRIMARY KEY)")
     ctx.target.attach(other, "public.posts")
 
-    def about_posts(found: dict[str, str]) -> dict[str, str]:
+    def of_posts(named: dict[str, str]) -> dict[str, str]:
         return {
-            name: text for name, text in found.items() if name.endswith("public.posts") or name.startswith("function ")
+            name: definition
+            for name, definition in named.items()
+            if name.endswith("public.posts") or name.startswith("function ")
         }
 
-    here, there = about_posts(definitions(ctx.owner)), about_posts(definitions(other))
+    here, there = of_posts(definitions(ctx.owner)), of_posts(definitions(other))
     ctx.fact("definitions compared", len(there))
     ctx.expect("there are triggers to compare", any(name.startswith("trigger ") for name in there), equals=True)
     ctx.expect("differences", differences(here, there, ("here", "there")), equals=[])
     other.run("ALTER TABLE public.posts DISABLE TRIGGER USER")
-    found = differences(here, about_posts(definitions(other)), ("here", "there"))
-    ctx.expect("a trigger disabled there is found", bool(found), equals=True)
+    drift = differences(here, of_posts(definitions(other)), ("here", "there"))
+    ctx.expect("a trigger disabled there is found", bool(drift), equals=True)
 
 
 @breaks(parity, at="differences")
@@ -131,7 +137,7 @@ def parity_with_another_function(ctx: CheckContext) -> None:
 
 @check(
     "capture.hostile-identifiers",
-    claim="no name of a schema, table or column leads the capture astray",
+    claim="capture works for any name of a schema, table or column",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -148,20 +154,18 @@ def hostile_identifiers(ctx: CheckContext) -> None:
             f"GRANT USAGE ON SCHEMA {schema} TO harness_app; GRANT ALL ON {at} TO harness_app"
         )
         attached = ctx.attempt(partial(ctx.target.attach, ctx.owner, at))
-        if not ctx.expect(f"putting capture on {name}", attached, equals="done"):
+        if not ctx.expect(f"attaching {name}", attached, equals="done"):
             continue
         with ctx.audited(client, ADA):
             client.run(f"INSERT INTO {at} VALUES (1, 'x'); DELETE FROM {at}")
-        told = [
-            (each.table_schema, each.op, (each.data_after or {}).get(f"c{name}"[:63]))
-            for each in ctx.changes()
-            if each.table_name == name
+        changes = [
+            (change.table_schema, change.op, (change.data_after or {}).get(f"c{name}"[:63]))
+            for change in ctx.changes()
+            if change.table_name == name
         ]
         schema_name = f"s{name}"[:63]
-        ctx.expect(f"changes of {name}", told, equals=[(schema_name, "insert", "x"), (schema_name, "delete", None)])
-    ctx.expect(
-        "the tables are still there", ctx.admin.value("SELECT to_regclass('public.posts')::text"), equals="posts"
-    )
+        ctx.expect(f"changes of {name}", changes, equals=[(schema_name, "insert", "x"), (schema_name, "delete", None)])
+    ctx.expect("public.posts still exists", ctx.admin.value("SELECT to_regclass('public.posts')::text"), equals="posts")
 
 
 @breaks(hostile_identifiers, at=f"changes of {NAMES[0]}")
@@ -169,12 +173,12 @@ def hostile_identifiers_are_cut(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "NEW.table_name := left(NEW.table_name, 36)")
 
 
-# --- what operations do to it ----------------------------------------------------------------------------------
+# --- operations on live tables ---------------------------------------------------------------------------------
 
 
 @check(
     "capture.schema-change",
-    claim="a new column is captured at once, a renamed table under its new name, and one made again is reported uncaptured",
+    claim="a new column is captured at once, a renamed table under its new name, and a recreated table is reported uncaptured",
     section=_HERE,
     severity=P1,
     item="1.3",
@@ -186,23 +190,21 @@ def schema_change(ctx: CheckContext) -> None:
     client = ctx.client()
     ctx.write(client, ADA, "first")
     ctx.owner.run("ALTER TABLE public.posts ADD lang text NOT NULL DEFAULT 'en'")
-    ctx.expect("changes by adding a column with a default", len(ctx.changes()), equals=1)
+    ctx.expect("changes after ADD COLUMN … DEFAULT", len(ctx.changes()), equals=1)
     ctx.write(client, ADA, "second")
     ctx.expect("the new column", (ctx.changes("posts")[-1].data_after or {}).get("lang"), equals="en")
     ctx.owner.run("ALTER TABLE public.posts RENAME TO articles")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.articles SET lang = 'de' WHERE slug = 'first'")
-    ctx.expect("changes under the new name", [each.op for each in ctx.changes("articles")], equals=["update"])
+    ctx.expect("changes under the new name", [change.op for change in ctx.changes("articles")], equals=["update"])
     ctx.owner.run("DROP TABLE public.authors; CREATE TABLE public.authors (code text PRIMARY KEY)")
-    ctx.expect(
-        "coverage of a table made again", ctx.target.coverage(ctx.owner)["public.authors"] is None, equals=False
-    )
+    ctx.expect("coverage of a recreated table", ctx.target.coverage(ctx.owner)["public.authors"] is None, equals=False)
     ctx.trail_limit(
-        "the values that ADD COLUMN … DEFAULT fills in are no changes; a renamed table's history is under two names"
+        "the values that ADD COLUMN … DEFAULT fills in are not captured; a renamed table's history is under two names"
     )
 
 
-@breaks(schema_change, at="coverage of a table made again")
+@breaks(schema_change, at="coverage of a recreated table")
 def schema_change_unnoticed(ctx: CheckContext) -> None:
     blind_coverage(ctx)
 
@@ -216,7 +218,7 @@ def schema_change_loses_the_capture(ctx: CheckContext) -> None:
 
 @check(
     "capture.replica-role",
-    claim="under session_replication_role = replica ordinary triggers are silent, and those enabled ALWAYS capture",
+    claim="under session_replication_role = replica ordinary triggers do not fire, and triggers enabled ALWAYS capture",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -224,7 +226,7 @@ def schema_change_loses_the_capture(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def replica_role(ctx: CheckContext) -> None:
-    """As the apply worker of logical replication writes: with that role and an empty search_path."""
+    """Write like the apply worker of logical replication: with that role and an empty search_path."""
 
     def apply(slug: str) -> None:
         with ctx.admin.transaction():
@@ -233,13 +235,13 @@ def replica_role(ctx: CheckContext) -> None:
 
     ordinary = ctx.admin.value(_ORDINARY)
     ctx.expect("a replicated write", ctx.attempt(partial(apply, "silent")), equals="done")
-    silent = [each.data_after["slug"] for each in ctx.changes("posts")]
-    ctx.expect("changes as the triggers are", silent, equals=[] if ordinary else ["silent"])
+    silent = [change.data_after["slug"] for change in ctx.changes("posts")]
+    ctx.expect("changes with the triggers as attached", silent, equals=[] if ordinary else ["silent"])
     for name in [row[0] for row in ctx.admin.rows(_TRIGGERS)]:
         ctx.owner.run(f"ALTER TABLE public.posts ENABLE ALWAYS TRIGGER {name}")
-    ctx.expect("a replicated write with ALWAYS", ctx.attempt(partial(apply, "heard")), equals="done")
-    heard = [each.data_after["slug"] for each in ctx.changes("posts")]
-    ctx.expect("changes with ALWAYS", heard, equals=[*silent, "heard"])
+    ctx.expect("a replicated write with ALWAYS", ctx.attempt(partial(apply, "captured")), equals="done")
+    captured = [change.data_after["slug"] for change in ctx.changes("posts")]
+    ctx.expect("changes with ALWAYS", captured, equals=[*silent, "captured"])
     ctx.documented_limit(
         "rows that replication applies are captured only where the triggers are enabled ALWAYS",
         "https://www.postgresql.org/docs/current/sql-altertable.html",
@@ -253,7 +255,7 @@ _TRIGGERS = "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = 'public.
 
 
 @breaks(replica_role, at="changes with ALWAYS")
-def replica_role_not_heard(ctx: CheckContext) -> None:
+def replica_role_ignored(ctx: CheckContext) -> None:
     ctx.rewrite_capture(
         (
             "IF TG_OP = 'INSERT' THEN",
@@ -264,7 +266,7 @@ def replica_role_not_heard(ctx: CheckContext) -> None:
 
 @check(
     "capture.views",
-    claim="writes through a view, and writes to an unlogged table, are captured like any other",
+    claim="writes through a view and writes to an unlogged table are captured like any other",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -282,8 +284,8 @@ def views(ctx: CheckContext) -> None:
         client.run("INSERT INTO public.titles (slug, title) VALUES ('seen', 'through a view')")
         client.run("UPDATE public.titles SET title = 'again'")
         client.run("INSERT INTO public.sessions VALUES (1, 'x')")
-    told = [(each.table_name, each.op) for each in ctx.changes()]
-    ctx.expect("changes", told, equals=[("posts", "insert"), ("posts", "update"), ("sessions", "insert")])
+    changes = [(change.table_name, change.op) for change in ctx.changes()]
+    ctx.expect("changes", changes, equals=[("posts", "insert"), ("posts", "update"), ("sessions", "insert")])
 
 
 @breaks(views, at="changes")
@@ -298,7 +300,7 @@ def views_lose_an_update(ctx: CheckContext) -> None:
 
 @check(
     "capture.occurred-at",
-    claim="a transaction's time is that of its first change, not of its commit, and its changes have their own",
+    claim="a transaction's time is the time of its first change, not of its commit, and each change has its own",
     section=_HERE,
     severity=P1,
     item="1.1",

@@ -1,4 +1,4 @@
-"""Capture: which row a change is about, whatever its key and its table are called."""
+"""Capture: a change identifies its row, whatever the names of its key and table, and holds the row's values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.habits import ADA, CAPTURE_TRIGGER
+from harness.suites.actors import ADA
+from harness.suites.areas import CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 _HERE = Section.CAPTURE
 
 
-# --- which row ---------------------------------------------------------------------------------------------
+# --- row identity ------------------------------------------------------------------------------------------
 
 
 @check(
     "capture.keys",
-    claim="a deleted row is known by its real primary key, whatever its name, type and width",
+    claim="a deleted row is identified by its real primary key, whatever the key's name, type and number of columns",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -35,10 +36,10 @@ def keys(ctx: CheckContext) -> None:
         client.run(f"INSERT INTO public.ledger VALUES (1, '{entry}', 1), (2, '{entry}', 1)")
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts; DELETE FROM public.authors; DELETE FROM public.ledger WHERE tenant = 2")
-    gone = {each.table_name: each.table_pk for each in ctx.changes() if each.op == "delete"}
-    ctx.expect("a number", gone.get("posts"), equals={"id": 41})
-    ctx.expect("a text not named id", gone.get("authors"), equals={"code": "k-1"})
-    ctx.expect("both parts of a composite key", gone.get("ledger"), equals={"tenant": 2, "entry": entry})
+    deleted = {change.table_name: change.table_pk for change in ctx.changes() if change.op == "delete"}
+    ctx.expect("a number", deleted.get("posts"), equals={"id": 41})
+    ctx.expect("a text not named id", deleted.get("authors"), equals={"code": "k-1"})
+    ctx.expect("both parts of a composite key", deleted.get("ledger"), equals={"tenant": 2, "entry": entry})
 
 
 @breaks(keys, at="a number")
@@ -53,7 +54,7 @@ def keys_only_their_first_part(ctx: CheckContext) -> None:
 
 @check(
     "capture.key-change",
-    claim="an update of the key itself names the row before and after",
+    claim="an update of the primary key is captured with the key before and after",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -66,11 +67,13 @@ def key_change(ctx: CheckContext) -> None:
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit'), ('m-1', 'Mo')")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.authors SET code = replace(code, '-1', '-2')")
-    changes = sorted(ctx.changes("authors")[2:], key=lambda each: each.data_after["code"])
-    ctx.expect("keys after", [each.table_pk for each in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
+    changes = sorted(ctx.changes("authors")[2:], key=lambda change: change.data_after["code"])
+    ctx.expect("keys after", [change.table_pk for change in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
     if ctx.claims(TrailFeature.CHANGED_FROM):
-        ctx.expect("keys before", [each.changed_from for each in changes], equals=[{"code": "k-1"}, {"code": "m-1"}])
-    ctx.expect("names", [each.data_after["name"] for each in changes], equals=["Kit", "Mo"])
+        ctx.expect(
+            "keys before", [change.changed_from for change in changes], equals=[{"code": "k-1"}, {"code": "m-1"}]
+        )
+    ctx.expect("names", [change.data_after["name"] for change in changes], equals=["Kit", "Mo"])
 
 
 @breaks(key_change, at="keys before")
@@ -80,7 +83,7 @@ def key_change_forgets_the_old_key(ctx: CheckContext) -> None:
 
 @check(
     "capture.renamed-key",
-    claim="a key column renamed after the table was attached still identifies its rows",
+    claim="a key column that is renamed after its table was attached still identifies the rows",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -92,10 +95,10 @@ def renamed_key(ctx: CheckContext) -> None:
     client = ctx.client()
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
-    ctx.expect("key", [each.table_pk for each in ctx.changes("authors")], equals=[{"handle": "k-1"}])
+    ctx.expect("key", [change.table_pk for change in ctx.changes("authors")], equals=[{"handle": "k-1"}])
     if ctx.target.is_reference:
         problem = ctx.target.coverage(ctx.owner)["public.authors"]
-        ctx.expect("coverage has something to say", problem is not None, equals=True)
+        ctx.expect("coverage reports a problem", problem is not None, equals=True)
 
 
 @breaks(renamed_key, at="key")
@@ -105,7 +108,7 @@ def renamed_key_is_not_noticed(ctx: CheckContext) -> None:
 
 @check(
     "capture.identifiers",
-    claim="names that must be quoted are captured as they are",
+    claim="identifiers that need quotes are captured unchanged",
     section=_HERE,
     severity=P1,
     item="1.1",
@@ -113,7 +116,7 @@ def renamed_key_is_not_noticed(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def identifiers(ctx: CheckContext) -> None:
-    ctx.expect("putting capture on the table", ctx.attached['"Shop"."Order ""Items"""'], equals="done")
+    ctx.expect("attaching the table", ctx.attached['"Shop"."Order ""Items"""'], equals="done")
     client = ctx.client()
     with ctx.audited(client, ADA):
         client.run('INSERT INTO "Shop"."Order ""Items""" VALUES (1, \'x\', 2)')
@@ -129,12 +132,12 @@ def identifiers_not_captured(ctx: CheckContext) -> None:
     ctx.disable_capture('"Shop"."Order ""Items"""')
 
 
-# --- what a row holds ------------------------------------------------------------------------------------
+# --- row values ------------------------------------------------------------------------------------------
 
 
 @check(
     "capture.column-names",
-    claim="columns named like what a capture function calls its rows are captured like any other",
+    claim="columns named like an identifier of the capture function are captured like any other",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -147,8 +150,8 @@ def column_names(ctx: CheckContext) -> None:
         f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{name} text' for name in names)});"
         "GRANT ALL ON public.odd TO harness_app"
     )
-    kept = ctx.claims(TrailFeature.CHANGED_FROM)
-    ctx.target.attach(ctx.owner, "public.odd", changed_from=kept)
+    keeps_prior_values = ctx.claims(TrailFeature.CHANGED_FROM)
+    ctx.target.attach(ctx.owner, "public.odd", changed_from=keeps_prior_values)
     client = ctx.client()
 
     def writes() -> None:
@@ -159,10 +162,10 @@ def column_names(ctx: CheckContext) -> None:
 
     ctx.expect("the writes", ctx.attempt(writes), equals="done")
     changes = ctx.changes("odd")
-    ctx.expect("operations", [each.op for each in changes], equals=["insert", "update", "delete"])
-    ctx.expect("values", [(each.data_after or {}).get("n") for each in changes], equals=["a", "a", None])
-    if kept:
-        ctx.expect("prior values", [each.changed_from for each in changes], equals=[None, {"r": "b"}, None])
+    ctx.expect("operations", [change.op for change in changes], equals=["insert", "update", "delete"])
+    ctx.expect("values", [(change.data_after or {}).get("n") for change in changes], equals=["a", "a", None])
+    if keeps_prior_values:
+        ctx.expect("prior values", [change.changed_from for change in changes], equals=[None, {"r": "b"}, None])
 
 
 @breaks(column_names, at="the writes")
@@ -172,7 +175,7 @@ def column_names_shadow_the_row(ctx: CheckContext) -> None:
 
 @check(
     "capture.json-values",
-    claim="a JSON value that changes its type is a change, and so is a number that changes its scale",
+    claim="a JSON value that changes its type and a number that changes its scale are captured as changes",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -185,8 +188,8 @@ def json_values(ctx: CheckContext) -> None:
         "CREATE TABLE public.documents (id int PRIMARY KEY, body jsonb, price numeric);"
         "GRANT ALL ON public.documents TO harness_app"
     )
-    kept = ctx.claims(TrailFeature.CHANGED_FROM)
-    ctx.target.attach(ctx.owner, "public.documents", changed_from=kept)
+    keeps_prior_values = ctx.claims(TrailFeature.CHANGED_FROM)
+    ctx.target.attach(ctx.owner, "public.documents", changed_from=keeps_prior_values)
     client = ctx.client()
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.documents VALUES (1, '1', 1.0)")
@@ -194,8 +197,8 @@ def json_values(ctx: CheckContext) -> None:
         client.run("UPDATE public.documents SET price = 1.00")
     changes = ctx.changes("documents")
     scale = ("price",) if ctx.target.is_reference else changes[-1].changed_fields  # 1.0 and 1.00 are equal numbers
-    ctx.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("body",), scale])
-    if kept:
+    ctx.expect("changed fields", [change.changed_fields for change in changes], equals=[None, ("body",), scale])
+    if keeps_prior_values:
         ctx.expect("prior value", changes[1].changed_from if len(changes) > 1 else None, equals={"body": 1})
 
 
@@ -211,7 +214,7 @@ def json_values_compared_as_bare_text(ctx: CheckContext) -> None:
 
 @check(
     "capture.float-digits",
-    claim="a client that asks for fewer digits of its floats loses none of them in the trail",
+    claim="floats keep all their digits in the trail, also when the client requests fewer",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -228,12 +231,12 @@ def float_digits(ctx: CheckContext) -> None:
         client.run("SET LOCAL extra_float_digits = -15")
         client.run("INSERT INTO public.measured VALUES (1, 1.25)")
         client.run("UPDATE public.measured SET reading = 1.375")
-        kept = client.value("SELECT current_setting('extra_float_digits')")
+        setting = client.value("SELECT current_setting('extra_float_digits')")
     changes = ctx.changes("measured")
-    ctx.expect("readings", [each.data_after["reading"] for each in changes], equals=[1.25, 1.375])
+    ctx.expect("readings", [change.data_after["reading"] for change in changes], equals=[1.25, 1.375])
     if ctx.claims(TrailFeature.CHANGED_FIELDS):
-        ctx.expect("changed fields", [each.changed_fields for each in changes], equals=[None, ("reading",)])
-    ctx.expect("the client's own setting afterwards", kept, equals="-15")
+        ctx.expect("changed fields", [change.changed_fields for change in changes], equals=[None, ("reading",)])
+    ctx.expect("the client's own setting afterwards", setting, equals="-15")
 
 
 @breaks(float_digits, at="readings")
@@ -243,7 +246,7 @@ def float_digits_of_the_client(ctx: CheckContext) -> None:
 
 @check(
     "capture.nested-writes",
-    claim="a trigger that writes to the row that fired it is captured after the write that fired it",
+    claim="a write by a trigger to its own row is captured after the write that fired the trigger",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -262,9 +265,9 @@ def nested_writes(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.orders VALUES (1, 'initial')")
     stored = ctx.admin.value("SELECT state FROM public.orders")
-    states = [each.data_after["state"] for each in ctx.changes("orders")]
+    states = [change.data_after["state"] for change in ctx.changes("orders")]
     ctx.expect("states in the order of capture", states, equals=["initial", "final"])
-    ctx.expect("the last state is the one stored", states[-1:], equals=[stored])
+    ctx.expect("the last captured state is the stored one", states[-1:], equals=[stored])
 
 
 @breaks(nested_writes, at="states in the order of capture")

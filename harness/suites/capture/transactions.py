@@ -1,4 +1,4 @@
-"""Capture: what commits is in the trail, in the right transaction, and what does not commit is not."""
+"""Capture: committed changes are in the trail, in the right transaction, and uncommitted ones are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.audit.target_file import TrailFeature
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.habits import ADA
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -21,7 +21,7 @@ _HERE = Section.CAPTURE
 
 @check(
     "capture.one-transaction",
-    claim="the changes of one transaction share one record, those of two do not",
+    claim="the changes of one transaction share one record, and those of two transactions do not",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -37,11 +37,11 @@ def one_transaction(ctx: CheckContext) -> None:
         client.run("UPDATE public.posts SET views = 1")
     ctx.write(client, ADA, "c")
     changes = ctx.changes("posts")
-    ctx.expect("records of the first transaction", len({each.transaction_id for each in changes[:4]}), equals=1)
-    ctx.expect("records in all", len({each.transaction_id for each in changes}), equals=2)
-    ctx.expect("records without a change", ctx.target.count_transactions(ctx.admin), equals=2)
+    ctx.expect("records of the first transaction", len({change.transaction_id for change in changes[:4]}), equals=1)
+    ctx.expect("records of both transactions", len({change.transaction_id for change in changes}), equals=2)
+    ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=2)
     if ctx.target.is_reference:
-        ctx.expect("transaction ids known", [each.txid is not None for each in changes], equals=[True] * 5)
+        ctx.expect("transaction ids known", [change.txid is not None for change in changes], equals=[True] * 5)
 
 
 @breaks(one_transaction, at="records of the first transaction")
@@ -51,7 +51,7 @@ def one_transaction_torn_apart(ctx: CheckContext) -> None:
 
 @check(
     "capture.rollback",
-    claim="what a transaction rolls back leaves nothing in the trail",
+    claim="a rolled back transaction leaves nothing in the trail",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -65,7 +65,7 @@ def rollback(ctx: CheckContext) -> None:
     ctx.insert_post(client, "undone")
     client.run(ctx.application.undo)
     ctx.write(client, ADA, "kept")
-    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
+    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
     ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
@@ -76,7 +76,7 @@ def rollback_that_commits(ctx: CheckContext) -> None:
 
 @check(
     "capture.savepoint",
-    claim="what a savepoint rolls back leaves nothing, and what surrounds it stays",
+    claim="writes rolled back to a savepoint leave nothing in the trail, and the surrounding writes stay",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -94,8 +94,8 @@ def savepoint(ctx: CheckContext) -> None:
         client.run("SAVEPOINT s")
         ctx.insert_post(client, "undone too")
         client.run(ctx.application.undo_to.format("s"))
-    ctx.expect("changes", [each.data_after["slug"] for each in ctx.changes()], equals=["kept"])
-    ctx.expect("actor", [each.actor for each in ctx.changes()], equals=[ADA.reference])
+    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
+    ctx.expect("actor", [change.actor for change in ctx.changes()], equals=[ADA.reference])
     ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
@@ -106,7 +106,7 @@ def savepoint_that_is_released(ctx: CheckContext) -> None:
 
 @check(
     "capture.two-phase",
-    claim="a prepared transaction is in the trail when it commits, complete, and not before",
+    claim="a prepared transaction is in the trail once it commits, complete, and not before",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -114,22 +114,22 @@ def savepoint_that_is_released(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def two_phase(ctx: CheckContext) -> None:
-    one, other = ctx.clients(2)
+    preparer, committer = ctx.clients(2)
     name = ctx.database
-    one.run("BEGIN")
-    ctx.application.declare(one, ADA)
-    ctx.insert_post(one, "two-phase")
-    one.run(f"PREPARE TRANSACTION '{name}'")
+    preparer.run("BEGIN")
+    ctx.application.declare(preparer, ADA)
+    ctx.insert_post(preparer, "two-phase")
+    preparer.run(f"PREPARE TRANSACTION '{name}'")
     try:
         ctx.expect("changes while prepared", len(ctx.changes()), equals=0)
-        other.run(f"COMMIT PREPARED '{name}'")
+        committer.run(f"COMMIT PREPARED '{name}'")
     except SqlError:
-        ctx.admin.run(f"ROLLBACK PREPARED '{name}'")  # or the database could not be dropped
+        ctx.admin.run(f"ROLLBACK PREPARED '{name}'")  # a database with a prepared transaction cannot be dropped
         raise
     ctx.expect(
-        "changes after the commit", [each.data_after["slug"] for each in ctx.changes()], equals=["two-phase"]
+        "changes after the commit", [change.data_after["slug"] for change in ctx.changes()], equals=["two-phase"]
     )
-    ctx.expect("actor", [each.actor for each in ctx.changes()], equals=[ADA.reference])
+    ctx.expect("actor", [change.actor for change in ctx.changes()], equals=[ADA.reference])
 
 
 @breaks(two_phase, at="actor")
@@ -139,7 +139,7 @@ def two_phase_without_an_actor(ctx: CheckContext) -> None:
 
 @check(
     "capture.killed-connection",
-    claim="a server connection killed in a transaction leaves neither the row nor a change",
+    claim="a server connection killed within a transaction leaves neither the row nor a change",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -154,9 +154,9 @@ def killed_connection(ctx: CheckContext) -> None:
     pid = client.server_pid()
     ctx.admin.value("SELECT pg_terminate_backend(%s, 5000)", [pid])
     outcome = ctx.attempt(lambda: client.run("COMMIT"))
-    ctx.fact("what the client was told", outcome)
+    ctx.fact("the client's outcome", outcome)
     ctx.fact("server connection killed", pid)
-    ctx.expect("the client was told", outcome != "done", equals=True)
+    ctx.expect("the client's COMMIT fails", outcome != "done", equals=True)
     ctx.expect("rows", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
     ctx.expect("changes", len(ctx.changes()), equals=0)
     ctx.write(ctx.client(), ADA, "next")
@@ -170,7 +170,7 @@ def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
 
 @check(
     "capture.reused-txid",
-    claim="a record left by another cluster with this transaction's id is not taken for its own",
+    claim="a record of another cluster with the same transaction id is not used for this transaction",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -182,7 +182,7 @@ def reused_txid(ctx: CheckContext) -> None:
     client = ctx.client()
     with ctx.audited(client, ADA):
         txid = client.value("SELECT txid_current()")
-        # what a dump taken elsewhere brings along: ids of a cluster that counted differently
+        # a dump taken elsewhere brings such records: their ids were assigned by another cluster
         ctx.admin.run(
             "INSERT INTO public.audit_transactions (id, txid, occurred_at, actor_ref) VALUES "
             '(gen_random_uuid(), %s, \'2020-02-02\', \'{"type": "user", "id": "somebody else"}\')',

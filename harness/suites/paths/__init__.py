@@ -1,1 +1,1 @@
-"""Audited paths of a host application."""
+"""Checks of the audited paths of a host application (STG-02)."""

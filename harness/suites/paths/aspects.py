@@ -1,7 +1,7 @@
-"""Audited paths of a host application (STG-02): each declared one is taken, alone and in trouble, and its trail read.
+"""Audited paths of a host application (STG-02): run each declared path, alone and under failures, and read its trail.
 
-The same checks judge the reference host behind every topology, where `prove` breaks what they watch, and the host of
-an environment that an operator named.
+The same checks judge the reference host behind every topology and the host of an environment that an operator named.
+Behind a topology, `prove` breaks the reference host and its trail with the controls of this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.errors import TimedOutError
 from harness.host.site import Values
 from harness.model import PathLabel, Section, Severity
 from harness.suites.paths import failures
-from harness.suites.paths.concurrency import OTHERS, THERE, two_callers
+from harness.suites.paths.concurrency import IN_TABLE, OTHERS, two_callers
 from harness.suites.paths.expectations import (
     ACTOR,
     ANSWERS,
@@ -28,14 +28,14 @@ from harness.suites.paths.expectations import (
     KEPT,
     ROWS,
     expect_done,
-    expect_kept,
     expect_rows,
+    expect_table_rows,
+    expected_actor,
     first_caller,
+    path_run,
+    record_limits,
     require_exercised,
     same_actor,
-    tell_apart,
-    the_path,
-    wanted_actor,
 )
 
 if TYPE_CHECKING:
@@ -44,36 +44,40 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import CheckFunction
     from harness.host.declarations import PathDeclaration
-    from harness.host.path_runner import PathRun, Seen, Taken
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
-#: what may come of the same a second time
-_WHOLE = ("refused", "again", "once")
-#: paths share one host application and one database; what breaks something there is run alone
-TOGETHER = "paths"
+#: the permitted results of running a path a second time
+_REPEATS = ("refused", "again", "once")
+#: the serial group of paths: they share one host application and one database; a check that breaks something in them
+#: gets a group of its own
+SERIAL_GROUP = "paths"
 
 
 class _Aspect(Struct, frozen=True, kw_only=True):
-    """What else is tried with a path."""
+    """One way to run a path, and the check that judges it."""
 
     name: str
     claim: str
     severity: Severity
     function: Any
-    #: it takes something away that the other paths need meanwhile
+    #: it breaks something that the other paths need meanwhile
     alone: bool = False
 
 
 def path_checks(declared: Iterable[PathDeclaration], *, reference: bool = False) -> tuple[Check | Control, ...]:
-    """Return the checks of declared paths, and their controls where it is the reference host that takes them."""
-    found: list[Check | Control] = []
-    for each in declared:
+    """Return a check for each aspect of each declared path.
+
+    :param reference: the paths are the reference host's: return the controls of the checks as well.
+    """
+    checks: list[Check | Control] = []
+    for path in declared:
         for aspect in _ASPECTS:
-            made = _made(each, aspect, reference=reference)
-            found += [made, *(_controls(made, each, aspect) if reference else ())]
-    return tuple(found)
+            aspect_check = _aspect_check(path, aspect, reference=reference)
+            checks += [aspect_check, *(_controls(aspect_check, path, aspect) if reference else ())]
+    return tuple(checks)
 
 
-def _made(path: PathDeclaration, aspect: _Aspect, *, reference: bool) -> Check:
+def _aspect_check(path: PathDeclaration, aspect: _Aspect, *, reference: bool) -> Check:
     name = f"path.{path.name}" + (f"-{aspect.name}" if aspect.name else "")
     declare = check(
         name,
@@ -83,15 +87,15 @@ def _made(path: PathDeclaration, aspect: _Aspect, *, reference: bool) -> Check:
         area=f"audited path, {path.kind}",
         needs=(TRANSACTION_BLOCKS,),
         requires_features=(TrailFeature.LIBRARY,) if reference else (),
-        serial_group=f"{TOGETHER} {name}" if aspect.alone else TOGETHER,
+        serial_group=f"{SERIAL_GROUP} {name}" if aspect.alone else SERIAL_GROUP,
         path=PathLabel(name=path.name, title=path.title, kind=path.kind, aspect=aspect.name),
         environment_safety=Safety.PATH,
     )
-    # a deadline for each request, and for the rows that come of it
-    return replace(declare(_judged(path, aspect.function)), longest_s=max(90.0, 30.0 + 6 * path.deadline_s))
+    # a deadline for each request, and one for its rows
+    return replace(declare(_bound(path, aspect.function)), longest_s=max(90.0, 30.0 + 6 * path.deadline_s))
 
 
-def _judged(path: PathDeclaration, function: Any) -> CheckFunction:
+def _bound(path: PathDeclaration, function: Any) -> CheckFunction:
     def judge(ctx: CheckRecord) -> None:
         if path.not_applicable:
             raise NotApplicableError(path.not_applicable)
@@ -100,89 +104,91 @@ def _judged(path: PathDeclaration, function: Any) -> CheckFunction:
     return judge
 
 
-def once(declared: PathDeclaration, ctx: CheckRecord) -> None:
-    """Take the path once, and find exactly what is declared of it."""
-    caller = first_caller(declared, ctx)
+def once(path: PathDeclaration, ctx: CheckRecord) -> None:
+    """Run the path once, and compare its answers and rows with the declaration."""
+    caller = first_caller(path, ctx)
     values = Values(caller)
-    with the_path(declared, ctx) as path:
-        ctx.fact("told from others by", values.unique)
+    with path_run(path, ctx) as run:
+        ctx.fact("identified by", values.unique)
         if ctx.site.about:
             ctx.fact("host", ctx.site.about)
-        taken = require_exercised(path.take(values))
-        late = declared.kind == "HTTP" and taken.succeeded and path.count(values) < path.expected.rows
-        if expect_done(ctx, path, taken):
-            seen = path.look(values, wanted=path.expected.rows)
-            expect_rows(ctx, path, values, seen)
-            tell_apart(ctx, path, expect_kept(ctx, path, values, seen), late=late)
+        attempt = require_exercised(run.execute(values))
+        late = path.kind == "HTTP" and attempt.succeeded and run.count(values) < run.expected.rows
+        if expect_done(ctx, run, attempt):
+            seen = run.look(values, wanted=run.expected.rows)
+            expect_rows(ctx, run, values, seen)
+            record_limits(ctx, run, expect_table_rows(ctx, run, values, seen), late=late)
 
 
-def repeated(declared: PathDeclaration, ctx: CheckRecord) -> None:
-    """Send the same request, or put in the same job, twice."""
-    values = Values(first_caller(declared, ctx))
-    with the_path(declared, ctx) as path:
-        first = require_exercised(path.take(values))
-        if not expect_done(ctx, path, first):
+def repeated(path: PathDeclaration, ctx: CheckRecord) -> None:
+    """Send the same request, or enqueue the same job, twice."""
+    values = Values(first_caller(path, ctx))
+    with path_run(path, ctx) as run:
+        first = require_exercised(run.execute(values))
+        if not expect_done(ctx, run, first):
             return
-        path.look(values, wanted=path.expected.rows)
+        run.look(values, wanted=run.expected.rows)
         if ctx.sabotaged:
-            _undo_what_refuses(ctx, path, values)
-        again = require_exercised(path.act(values))
-        ended = _ended(path, again)
-        later = declared.kind == "job" and again.job is None and again.succeeded
-        enqueues = later and not declared.command
+            _remove_conflict(ctx, run, values)
+        again = require_exercised(run.act(values))
+        job_state = _job_state(run, again)
+        deferred = path.kind == "job" and again.job is None and again.succeeded
+        enqueues = deferred and not path.command
         if enqueues and ctx.site.admin is not None:
             with ctx.site.admin() as admin:
-                ended = failures.when_tried(path, values, admin)
-        # the rows of a job that has ended are committed: none is waited for any longer
-        seen = path.look(values, wanted=2 * path.expected.rows, deadline_s=None if later and not ended else 1.0)
-        found = _second_time(path, again, seen, ended)
-        if found == "once" and enqueues and not ended:
-            raise NotExercisedError("the second left no rows, and nobody can tell whether its job was done")
-        ctx.fact("the second time", found)
-        if ended:
-            ctx.fact("the second job", ended)
-        undeclared = found if found in _WHOLE else " or ".join(_WHOLE)
-        ctx.expect("the second time", found, equals=declared.repeated or undeclared)
-        actor = wanted_actor(path, values)
-        wrong = sum(not same_actor(each.actor, actor) for each in seen.changes)
+                job_state = failures.wait_until_attempted(run, values, admin)
+        # the rows of a job that has ended are committed, so there is nothing to wait for
+        seen = run.look(values, wanted=2 * run.expected.rows, deadline_s=None if deferred and not job_state else 1.0)
+        result = _second_result(run, again, seen, job_state)
+        if result == "once" and enqueues and not job_state:
+            raise NotExercisedError("the second run left no rows, and it is unknown whether its job ran")
+        ctx.fact("the second time", result)
+        if job_state:
+            ctx.fact("the second job", job_state)
+        undeclared = result if result in _REPEATS else " or ".join(_REPEATS)
+        ctx.expect("the second time", result, equals=path.repeated or undeclared)
+        actor = expected_actor(run, values)
+        wrong = sum(not same_actor(change.actor, actor) for change in seen.changes)
         ctx.expect("rows that name another actor", wrong, equals=0)
-        expect_kept(ctx, path, values, seen)
+        expect_table_rows(ctx, run, values, seen)
 
 
-def _second_time(path: PathRun, again: Taken, seen: Seen, ended: str) -> str:
-    whole, rows, transactions = path.expected.rows, len(seen.changes), len(seen.transactions)
-    done = again.succeeded and (not ended or ended.startswith("completed"))
-    if rows == whole and again.is_refused:
+def _second_result(run: PathRun, again: Attempt, seen: Seen, job_state: str) -> str:
+    """Return one of `_REPEATS`, or a description of the rows, answers and job."""
+    rows_per_run, rows, transactions = run.expected.rows, len(seen.changes), len(seen.transactions)
+    done = again.succeeded and (not job_state or job_state.startswith("completed"))
+    if rows == rows_per_run and again.is_refused:
         return "refused"
-    if rows == whole and done:
+    if rows == rows_per_run and done:
         return "once"
-    if rows == 2 * whole and transactions == 2 and done:
+    if rows == 2 * rows_per_run and transactions == 2 and done:
         return "again"
     answers = ", ".join(map(str, again.answers)) or "none"
     exited = "" if again.exit_code is None else f"; exit code {again.exit_code}"
-    return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {ended or 'none'}{exited}"
+    return f"{rows} rows in {transactions} transactions; answers: {answers}; job: {job_state or 'none'}{exited}"
 
 
-def _ended(path: PathRun, taken: Taken) -> str:
+def _job_state(run: PathRun, attempt: Attempt) -> str:
+    """Wait for the job to end, and return its state; empty without a job."""
     try:
-        state = path.job_ended(taken)
+        state = run.job_ended(attempt)
     except TimedOutError as error:
         return error.what
     return str(state) if state else ""
 
 
-def _undo_what_refuses(ctx: CheckRecord, path: PathRun, values: Values) -> None:
-    """As a control: let nothing stand in the way of a second time."""
+def _remove_conflict(ctx: CheckRecord, run: PathRun, values: Values) -> None:
+    """Rename the values of the first run, so that the host has no reason to refuse the second: a control."""
     if ctx.site.admin is None:
-        raise NotExercisedError("only what the harness stood up itself is broken on purpose")
+        raise NotExercisedError("a control breaks only servers that the harness started")
     with ctx.site.admin() as admin:
-        for name in path.expected.where:
-            table, column = quote_name(path.expected.table), quote_name(name)
+        for name in run.expected.where:
+            table, column = quote_name(run.expected.table), quote_name(name)
             admin.run(
                 f"UPDATE {table} SET {column} = {column} || '-of-the-first-time' WHERE {column} = %s",
                 [values.unique],
             )
-    ctx.fact("undone before the second time", list(path.expected.where))
+    ctx.fact("columns renamed before the second time", list(run.expected.where))
 
 
 _ASPECTS = (
@@ -194,26 +200,26 @@ _ASPECTS = (
     ),
     _Aspect(
         name="two-callers",
-        claim="two callers at the same moment are kept apart in the trail",
+        claim="the rows of two concurrent callers each name their own caller",
         severity=P0,
         function=two_callers,
     ),
     _Aspect(
         name="repeated",
-        claim="the same a second time is refused, done again as a whole, or done once",
+        claim="a repetition is refused, done again completely, or done only once",
         severity=P1,
         function=repeated,
     ),
     _Aspect(
         name="failure",
-        claim="a failure in the middle leaves all of it or nothing",
+        claim="a failure during the write leaves all rows or none",
         severity=P0,
         function=failures.failure,
         alone=True,
     ),
     _Aspect(
         name="no-trigger",
-        claim="what becomes of the write when the audit trigger is missing is as declared",
+        claim="the write without an audit trigger fails closed or open, as declared",
         severity=P0,
         function=failures.no_trigger,
         alone=True,
@@ -221,24 +227,24 @@ _ASPECTS = (
 )
 
 
-# --- controls, for the reference host ------------------------------------------------------------------------
+# --- controls of the reference host --------------------------------------------------------------------------
 
 
-def _controls(made: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[Control]:
+def _controls(aspect_check: Check, path: PathDeclaration, aspect: _Aspect) -> Iterable[Control]:
     lost, gone = (update_lost, updated_row_gone) if path.kind == "job" else (insert_lost, inserted_row_gone)
     at = {
         "": ((ACTOR, another_actor), (CORRELATION, another_correlation), (ROWS, lost), (KEPT, gone)),
-        "two-callers": ((OTHERS, another_actor), (THERE, gone)),
+        "two-callers": ((OTHERS, another_actor), (IN_TABLE, gone)),
         "repeated": (("the second time", something_else_happens), (KEPT, gone)),
-        "failure": ((failures.ENDED, something_else_happens),),
-        "no-trigger": ((failures.WITHOUT, something_else_happens),),
+        "failure": ((failures.TERMINATED, something_else_happens),),
+        "no-trigger": ((failures.WITHOUT_TRIGGER, something_else_happens),),
     }[aspect.name]
     for expectation, function in at:
-        yield breaks(made, at=expectation)(function)
+        yield breaks(aspect_check, at=expectation)(function)
     if not aspect.name and path.kind == "HTTP":
-        yield breaks(made, at=ANSWERS)(insert_refused_by_the_host)
+        yield breaks(aspect_check, at=ANSWERS)(insert_refused_by_the_host)
     if not aspect.name and path.job:
-        yield breaks(made, at=JOB)(update_refused_by_the_host)
+        yield breaks(aspect_check, at=JOB)(update_refused_by_the_host)
 
 
 def another_actor(ctx: CheckContext) -> None:
@@ -259,7 +265,7 @@ def insert_lost(ctx: CheckContext) -> None:
 
 
 def update_lost(ctx: CheckContext) -> None:
-    """What a job writes is lost from the trail; what prepares it is not."""
+    """Delete a job's changes from the trail; the changes of its preparation stay."""
     ctx.tamper_at_commit("audit_changes", "DELETE FROM public.audit_changes WHERE id = NEW.id AND op = 'update'")
 
 
@@ -272,7 +278,7 @@ def updated_row_gone(ctx: CheckContext) -> None:
 
 
 def _row_gone(ctx: CheckContext, operation: str) -> None:
-    """The trail is right, and what it tells of is not there: taken away past capture, when the host has looked."""
+    """Keep the trail right, and delete the row it describes: without capture, and after the host has checked."""
     ctx.tamper_at_commit(
         "audit_changes",
         f"IF NEW.op = '{operation}' THEN PERFORM set_config('session_replication_role', 'replica', true); "
@@ -282,7 +288,7 @@ def _row_gone(ctx: CheckContext, operation: str) -> None:
 
 
 def insert_refused_by_the_host(ctx: CheckContext) -> None:
-    """The trail holds another key than was written while the host still looks: it has to refuse."""
+    """Store a wrong key in the trail before the host verifies it, so that the host has to refuse."""
     ctx.tamper_for_now("audit_changes", """IF NEW.op = 'insert' THEN NEW.table_pk := '{"id": 0}'; END IF""")
 
 

@@ -1,4 +1,4 @@
-"""Two callers who take a path at the same moment, over server connections that they have to share."""
+"""Two callers that run a path concurrently, on server connections that they have to share."""
 
 from __future__ import annotations
 
@@ -10,130 +10,135 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.path_runner import Taken
 from harness.host.site import Values
-from harness.suites.paths.expectations import keys_of, require_exercised, rows_there, same_actor, the_path, written
+from harness.suites.paths.expectations import (
+    expected_table_rows,
+    keys_of,
+    path_run,
+    require_exercised,
+    same_actor,
+    table_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declarations import Caller, PathDeclaration
-    from harness.host.path_runner import PathRun, Seen
+    from harness.host.path_runner import Attempt, PathRun, Seen
 
-#: the expectation that a row of another caller turns
+#: the expectation that a row with another caller's actor breaks
 OTHERS = "rows that name another caller"
-#: the expectation that a row turns which is in the trail, and not in the table
-THERE = "times the table held what the trail tells of"
-#: each caller's threads, and how often each of them takes the path
-_SIDE_BY_SIDE, _ROUNDS = 2, 4
+#: the expectation that a row breaks which is in the trail but not in the table
+IN_TABLE = "attempts whose rows are in the table"
+#: threads per caller, and attempts per thread
+_THREADS_PER_CALLER, _ROUNDS = 2, 4
 
 
-class _Time(Struct, frozen=True):
-    """One time that the path was taken."""
-
-    values: Values
-    taken: Taken
-
-
-def two_callers(declared: PathDeclaration, ctx: CheckRecord) -> None:
-    """Let two callers take the path side by side, and find each one's rows under their own name."""
+def two_callers(path: PathDeclaration, ctx: CheckRecord) -> None:
+    """Run the path with two callers concurrently, and expect every row to name its own caller."""
     callers = ctx.site.callers[:2]
     if len(callers) < 2:
-        raise NotExercisedError(
-            f"two callers with different actors are needed; {ctx.site.name} declares {len(callers)}"
-        )
+        raise NotExercisedError(f"expected two callers with different actors; {ctx.site.name} declares {len(callers)}")
     if callers[0].actor == callers[1].actor:
-        raise NotExercisedError("the two callers that are declared are the same actor")
-    if declared.expect and declared.expect.actor:
-        raise NotExercisedError("the path is declared to have one actor, whoever calls")
-    with the_path(declared, ctx) as path, _served(ctx) as served:
-        times = _side_by_side(declared, ctx, callers, path)
-        _judge(ctx, path, times, served)
+        raise NotExercisedError("the two declared callers have the same actor")
+    if path.expect and path.expect.actor:
+        raise NotExercisedError("the path declares one actor for all callers")
+    with path_run(path, ctx) as run, _server_connections(ctx) as pids_by_actor:
+        attempts = _run_concurrently(path, ctx, callers, run)
+        _judge(ctx, run, attempts, pids_by_actor)
 
 
-def _judge(ctx: CheckRecord, path: PathRun, times: list[_Time], served: Callable[[set[str]], dict[str, set[int]]]) -> None:
-    done = [each for each in times if each.taken.succeeded]
-    ctx.expect("times it was answered as declared", len(done), equals=len(times))
-    end = time.monotonic() + path.declared.deadline_s
-    whole = others = wrong = 0
-    found: list[tuple[Values, Seen]] = []
+def _judge(
+    ctx: CheckRecord, run: PathRun, attempts: list[Attempt], pids_by_actor: Callable[[set[str]], dict[str, set[int]]]
+) -> None:
+    done = [attempt for attempt in attempts if attempt.succeeded]
+    ctx.expect("attempts answered as declared", len(done), equals=len(attempts))
+    end = time.monotonic() + run.declared.deadline_s
+    complete = others = wrong = 0
+    results: list[tuple[Values, Seen]] = []
     transactions: set[str] = set()
-    for each in done:
+    for attempt in done:
         left_s = max(0.2, end - time.monotonic())
-        path.wait_for_rows(each.values, wanted=path.expected.rows, deadline_s=left_s)
+        run.wait_for_rows(attempt.values, wanted=run.expected.rows, deadline_s=left_s)
     if done:
-        path.watch(done[-1].values, path.expected.rows)
-    for each in done:
-        seen = path.seen(each.values)
-        found.append((each.values, seen))
-        whole += len(seen.changes) == len(seen.beside) == path.expected.rows
-        others += sum(not same_actor(change.actor, each.values.actor) for change in seen.beside)
-        right = each.values.text(path.expected.correlation) if path.site.target.statements.actions else ""
+        run.watch(done[-1].values, run.expected.rows)
+    for attempt in done:
+        seen = run.seen(attempt.values)
+        results.append((attempt.values, seen))
+        complete += len(seen.changes) == len(seen.all_changes) == run.expected.rows
+        others += sum(not same_actor(change.actor, attempt.values.actor) for change in seen.all_changes)
+        right = attempt.values.text(run.expected.correlation) if run.site.target.statements.actions else ""
         wrong += bool(right) and any(action is None or action.correlation_id != right for action in seen.actions)
         transactions |= set(seen.transactions)
-    ctx.expect("times exactly its rows were found", whole, equals=len(done))
+    ctx.expect("attempts with exactly their rows in the trail", complete, equals=len(done))
     ctx.expect(OTHERS, others, equals=0)
-    ctx.expect("times another correlation was found", wrong, equals=0)
+    ctx.expect("attempts with another correlation in the trail", wrong, equals=0)
     ctx.expect("transactions", len(transactions), equals=len(done))
-    # where they change one and the same row, only the last of them is still there
-    times_of = Counter(key for _, seen in found for key in keys_of(seen))
+    # where attempts change the same row, the table holds the last value only
+    attempts_by_key = Counter(key for _, seen in results for key in keys_of(seen))
     lasting = [
         (values, seen)
-        for values, seen in found
-        if path.expected.operation != "update" or all(times_of[key] == 1 for key in keys_of(seen))
+        for values, seen in results
+        if run.expected.operation != "update" or all(attempts_by_key[key] == 1 for key in keys_of(seen))
     ]
-    there = 0
+    in_table = 0
     for values, seen in lasting:
-        table = rows_there(path, values)
-        there += written(path, seen) in {table.count, table.loosely}
+        table = table_rows(run, values)
+        in_table += expected_table_rows(run, seen) in {table.count, table.loosely}
     if lasting:
-        ctx.expect(THERE, there, equals=len(lasting))
+        ctx.expect(IN_TABLE, in_table, equals=len(lasting))
     else:
-        ctx.fact(THERE, "cannot be told: each time changed the same row as another")
-    _require_sharing(ctx, served(transactions), len(times))
+        ctx.fact(IN_TABLE, "unknown: every attempt changed the same row as another one")
+    _require_sharing(ctx, pids_by_actor(transactions), len(attempts))
 
 
-def _side_by_side(declared: PathDeclaration, ctx: CheckRecord, callers: tuple[Caller, ...], whole: PathRun) -> list[_Time]:
-    # for its jobs too: a server connection for each of them would be more than some pools have
-    together = Barrier(len(callers) * _SIDE_BY_SIDE)
+def _run_concurrently(
+    path: PathDeclaration, ctx: CheckRecord, callers: tuple[Caller, ...], parent: PathRun
+) -> list[Attempt]:
+    """Run the path in several threads per caller, all of them starting each round together.
 
-    def rounds(caller: Caller) -> list[_Time]:
-        times = []
+    :param parent: cleans up after every attempt, and holds the connection for jobs: one per thread would be more
+        server connections than some pools have.
+    """
+    barrier = Barrier(len(callers) * _THREADS_PER_CALLER)
+
+    def run_rounds(caller: Caller) -> list[Attempt]:
+        attempts = []
         try:
-            with the_path(declared, ctx, whole) as path:
+            with path_run(path, ctx, parent) as run:
                 for _ in range(_ROUNDS):
                     values = Values(caller)
-                    prepared = path.prepare(values)
-                    together.wait(declared.deadline_s)  # broken for all when one of them ends early
-                    taken = path.act(values, prepared) if prepared.succeeded else prepared
-                    times.append(_Time(values, require_exercised(taken)))
-                for each in times:  # one that never ends shows by its rows
+                    prepared = run.prepare(values)
+                    barrier.wait(path.deadline_s)  # broken for all threads when one ends early
+                    attempt = run.act(values, prepared) if prepared.succeeded else prepared
+                    attempts.append(require_exercised(attempt))
+                for attempt in attempts:  # a job that never ends shows as missing rows
                     with contextlib.suppress(TimedOutError):
-                        path.job_ended(each.taken)
+                        run.job_ended(attempt)
         except BaseException:
-            together.abort()  # the others are not kept waiting
+            barrier.abort()  # release the other threads
             raise
-        return times
+        return attempts
 
-    with ThreadPoolExecutor(len(callers) * _SIDE_BY_SIDE) as pool:
-        running = [pool.submit(rounds, caller) for caller in callers for _ in range(_SIDE_BY_SIDE)]
-        errors = [error for each in running if (error := each.exception())]
-        for error in sorted(errors, key=lambda each: isinstance(each, BrokenBarrierError)):
+    with ThreadPoolExecutor(len(callers) * _THREADS_PER_CALLER) as pool:
+        futures = [pool.submit(run_rounds, caller) for caller in callers for _ in range(_THREADS_PER_CALLER)]
+        errors = [error for future in futures if (error := future.exception())]
+        # a broken barrier follows from another thread's error, which is the one to report
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             if isinstance(error, BrokenBarrierError):
-                raise NotExercisedError("the callers could not be brought to one moment") from None
+                raise NotExercisedError("the callers did not start a round at the same time") from None
             raise error
-        return [each for done in running for each in done.result()]
+        return [attempt for future in futures for attempt in future.result()]
 
 
 @contextlib.contextmanager
-def _served(ctx: CheckRecord) -> Iterator[Callable[[set[str]], dict[str, set[int]]]]:
-    """Record which server process each transaction's record was written by, and under whose name.
+def _server_connections(ctx: CheckRecord) -> Iterator[Callable[[set[str]], dict[str, set[int]]]]:
+    """Record the server process and the actor of each transaction's record.
 
-    Only where the harness stood the servers up. Yields a function that returns actor id to pids, of some transactions.
+    Yields a function from transaction ids to the pids of the server connections that wrote them, by actor id. It
+    returns nothing in an environment: only servers that the harness started get the trigger that records this.
     """
     if ctx.site.admin is None:
         yield lambda _transactions: {}
@@ -150,28 +155,28 @@ def _served(ctx: CheckRecord) -> Iterator[Callable[[set[str]], dict[str, set[int
         try:
 
             def read(transactions: set[str]) -> dict[str, set[int]]:
-                found: dict[str, set[int]] = {}
+                pids_by_actor: dict[str, set[int]] = {}
                 for transaction, pid, actor in admin.rows(f"SELECT transaction_id, pid, actor FROM {name}"):
                     if transaction in transactions:
-                        found.setdefault(str((actor or {}).get("id")), set()).add(pid)
-                return found
+                        pids_by_actor.setdefault(str((actor or {}).get("id")), set()).add(pid)
+                return pids_by_actor
 
             yield read
         finally:
             admin.run(f"DROP FUNCTION {name}() CASCADE; DROP TABLE {name}")
 
 
-def _require_sharing(ctx: CheckRecord, served: dict[str, set[int]], times: int) -> None:
-    """Record a server connection that wrote for both callers; without one nothing shows that they were apart.
+def _require_sharing(ctx: CheckRecord, pids_by_actor: dict[str, set[int]], writes: int) -> None:
+    """Record a server connection that wrote for both callers; without sharing, separation proves nothing.
 
-    :raises NotExercisedError: where it could have been seen, and was not.
+    :raises NotExercisedError: when sharing is observable, and no server connection wrote for both.
     """
     if ctx.site.admin is None:
-        ctx.fact("shared", f"{times} writes by two callers; who shared a server connection is not visible from here")
+        ctx.fact("shared", f"{writes} writes by two callers; sharing of server connections is not observable here")
         return
-    ctx.fact("server connections by caller", {actor: sorted(pids) for actor, pids in sorted(served.items())})
-    both = set.intersection(*served.values()) if len(served) > 1 else set()
-    if not both:
-        raise NotExercisedError("no server connection was seen to write for both callers")
-    pid = min(both)
+    ctx.fact("server connections by caller", {actor: sorted(pids) for actor, pids in sorted(pids_by_actor.items())})
+    shared = set.intersection(*pids_by_actor.values()) if len(pids_by_actor) > 1 else set()
+    if not shared:
+        raise NotExercisedError("no server connection wrote for both callers")
+    pid = min(shared)
     ctx.probed("one server connection wrote for both callers", pid, pid)

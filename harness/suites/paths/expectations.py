@@ -1,4 +1,4 @@
-"""What is expected of a path that was taken: of its answers, and of its rows in the trail."""
+"""Expectations about a path run: its answers, its rows in the trail, and its rows in the audited table."""
 
 from __future__ import annotations
 
@@ -7,67 +7,71 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.record import CheckRecord, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows
-from harness.host.path_runner import PathRun, Seen, Taken
+from harness.host.path_runner import Attempt, PathRun, Seen
 from harness.host.site import ANOTHER, Values, discreet, holds
 
 if TYPE_CHECKING:
     from harness.host.declarations import Caller, PathDeclaration
 
-#: names of expectations that controls turn
+#: names of expectations that controls break
 ANSWERS = "answers"
 ROWS = "rows in the trail"
 ACTOR = "actor"
 CORRELATION = "correlation"
 JOB = "the job"
 KEPT = "rows in the table"
-#: where it is explained what a row of a path is worth
-_EXPLAINED = "harness/host/README.md"
+#: where the limits of a path's evidence are documented
+_DOCUMENTATION = "docs/environments.md"
 
 
-def the_path(declared: PathDeclaration, ctx: CheckRecord, beside: PathRun | None = None) -> PathRun:
-    """Return the path, to be taken at the check's site.
+def path_run(path: PathDeclaration, ctx: CheckRecord, parent: PathRun | None = None) -> PathRun:
+    """Return a run of the path at the check's site; nothing is sent yet.
 
-    :param beside: the same, that takes away what both made.
-    :raises NotExercisedError: where there is nothing to send it to.
+    :param parent: another run of the same path that outlives this one and cleans up after both.
+    :raises NotExercisedError: when the path declares no rows to expect, or the site has no base URL for its steps.
     """
-    if declared.expect is None:
-        raise NotExercisedError("nothing is declared that must be found in the trail")
+    if path.expect is None:
+        raise NotExercisedError("the path declares no rows to expect in the trail")
     site = ctx.site
-    if declared.steps and not site.base_url:
-        raise NotExercisedError(f"no base URL is declared for {site.name}")
-    return PathRun(declared, declared.expect, site, beside=beside, tell=ctx.left_behind)
+    if path.steps and not site.base_url:
+        raise NotExercisedError(f"{site.name} declares no base URL")
+    return PathRun(path, path.expect, site, parent=parent, on_left_behind=ctx.left_behind)
 
 
-def first_caller(declared: PathDeclaration, ctx: CheckRecord) -> Caller | None:
-    """Return who takes the path.
+def first_caller(path: PathDeclaration, ctx: CheckRecord) -> Caller | None:
+    """Return the site's first caller; None when the path declares its own actor instead.
 
-    :raises NotExercisedError: when nobody is declared, and so nobody is known whom the trail must name.
+    :raises NotExercisedError: when neither is declared, so the actor to expect in the trail is unknown.
     """
     if ctx.site.callers:
         return ctx.site.callers[0]
-    if declared.expect and declared.expect.actor:
+    if path.expect and path.expect.actor:
         return None
-    raise NotExercisedError(f"no caller is declared for {ctx.site.name}, so nobody is known whom the trail must name")
+    raise NotExercisedError(f"{ctx.site.name} declares no caller, so the actor to expect in the trail is unknown")
 
 
-def require_exercised(taken: Taken) -> Taken:
-    if taken.not_exercised:
-        raise NotExercisedError(taken.not_exercised)
-    return taken
+def require_exercised(attempt: Attempt) -> Attempt:
+    """Return the attempt.
+
+    :raises NotExercisedError: with the reason, when the path was not exercised.
+    """
+    if attempt.not_exercised:
+        raise NotExercisedError(attempt.not_exercised)
+    return attempt
 
 
-def expect_done(ctx: CheckRecord, path: PathRun, taken: Taken) -> bool:
-    """Compare what the caller was told with what is declared; say whether it is worth looking at the trail."""
+def expect_done(ctx: CheckRecord, run: PathRun, attempt: Attempt) -> bool:
+    """Compare the answers, exit code and job with the declaration; return whether all of them held."""
     held = True
-    if taken.steps:
-        declared = ", ".join(str(each.status) for each in taken.steps)
-        held = ctx.expect(ANSWERS, ", ".join(map(str, taken.answers)), equals=declared)
-        held = ctx.expect("what the answers hold", list(taken.amiss), equals=[]) and held
-    if taken.exit_code is not None:
-        held = ctx.expect("exit code of the command", taken.exit_code, equals=0) and held
-    if held and taken.job is not None:
+    if attempt.steps:
+        statuses = ", ".join(str(step.status) for step in attempt.steps)
+        held = ctx.expect(ANSWERS, ", ".join(map(str, attempt.answers)), equals=statuses)
+        held = ctx.expect("wrong contents of the answers", list(attempt.mismatches), equals=[]) and held
+    if attempt.exit_code is not None:
+        held = ctx.expect("exit code of the command", attempt.exit_code, equals=0) and held
+    if held and attempt.job is not None:
         try:
-            state = path.job_ended(taken)
+            state = run.job_ended(attempt)
         except TimedOutError as error:
             held = ctx.expect(JOB, error.what, equals="completed")
         else:
@@ -76,117 +80,123 @@ def expect_done(ctx: CheckRecord, path: PathRun, taken: Taken) -> bool:
     return held
 
 
-def wanted_actor(path: PathRun, values: Values) -> dict[str, Any]:
-    declared = path.expected.actor
-    return {name: values.fill(each) for name, each in declared.items()} if declared else values.actor
+def expected_actor(run: PathRun, values: Values) -> dict[str, Any]:
+    """Return the actor that the path declares, else the caller's."""
+    declared = run.expected.actor
+    return {name: values.fill(value) for name, value in declared.items()} if declared else values.actor
 
 
-def expect_rows(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> None:
-    """Compare the rows of one request with what is declared of them."""
-    expected, ours = path.expected, path.site.is_ours
+def expect_rows(ctx: CheckRecord, run: PathRun, values: Values, seen: Seen) -> None:
+    """Compare the rows of one run in the trail with the declaration.
+
+    :raises NotExercisedError: when an action is declared, and the audit target cannot read actions.
+    """
+    expected, ours = run.expected, run.site.is_ours
     ctx.expect(ROWS, len(seen.changes), equals=expected.rows)
     if not seen.changes:
         return
-    ctx.expect("operation", sorted({each.op for each in seen.changes}), equals=[expected.operation])
+    ctx.expect("operation", sorted({change.op for change in seen.changes}), equals=[expected.operation])
     ctx.expect("transactions", len(seen.transactions), equals=1)
-    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.beside), equals=expected.rows)
-    actor = wanted_actor(path, values)
-    spelt = _spelt(actor, values, ours=ours)
-    wrong = next((each.actor for each in seen.changes if not same_actor(each.actor, actor)), actor)
-    ctx.expect(ACTOR, spelt if wrong == actor else discreet(wrong, values, ours=ours), equals=spelt)
+    ctx.expect(f"changes of {expected.table} in that transaction", len(seen.all_changes), equals=expected.rows)
+    actor = expected_actor(run, values)
+    text = _evidence_text(actor, values, ours=ours)
+    wrong = next((change.actor for change in seen.changes if not same_actor(change.actor, actor)), actor)
+    ctx.expect(ACTOR, text if wrong == actor else discreet(wrong, values, ours=ours), equals=text)
     if expected.key:
-        wanted = values.fill(expected.key)
-        ctx.expect("key", all(holds(each.table_pk, wanted) for each in seen.changes), equals=True)
-    _expect_actions(ctx, path, values, seen)
+        key = values.fill(expected.key)
+        ctx.expect("key", all(holds(change.table_pk, key) for change in seen.changes), equals=True)
+    _expect_actions(ctx, run, values, seen)
     ctx.fact("audit transaction", ", ".join(seen.transactions))
 
 
-def _expect_actions(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> None:
-    expected, ours = path.expected, path.site.is_ours
-    wanted = {
+def _expect_actions(ctx: CheckRecord, run: PathRun, values: Values, seen: Seen) -> None:
+    expected, ours = run.expected, run.site.is_ours
+    declarations = {
         CORRELATION: (expected.correlation, "correlation_id"),
         "action": (expected.action, "name"),
         "job id": (expected.job_id, "job_id"),
     }
-    if not any(told for told, _ in wanted.values()):
+    if not any(declared for declared, _ in declarations.values()):
         return
-    if not path.site.target.statements.actions:
-        raise NotExercisedError(
-            "the audit target has no statement `actions`, so what the action carries cannot be read"
-        )
-    for name, (told, field) in wanted.items():
-        if told:
-            right = values.text(told)
-            found = [getattr(each, field, None) for each in seen.actions]
-            wrong = next((each for each in found if each != right), right)
-            spelt = _spelt(right, values, ours=ours)
-            ctx.expect(name, spelt if wrong == right else discreet(wrong, values, ours=ours), equals=spelt)
+    if not run.site.target.statements.actions:
+        raise NotExercisedError("the audit target has no statement `actions`, so actions cannot be read")
+    for name, (declared, field) in declarations.items():
+        if declared:
+            right = values.text(declared)
+            recorded = [getattr(action, field, None) for action in seen.actions]
+            wrong = next((value for value in recorded if value != right), right)
+            text = _evidence_text(right, values, ours=ours)
+            ctx.expect(name, text if wrong == right else discreet(wrong, values, ours=ours), equals=text)
 
 
-def expect_kept(ctx: CheckRecord, path: PathRun, values: Values, seen: Seen) -> TableRows:
-    """Compare the rows that the table holds with those that the trail tells of: neither is worth much alone.
+def expect_table_rows(ctx: CheckRecord, run: PathRun, values: Values, seen: Seen) -> TableRows:
+    """Compare the rows of the audited table with the changes in the trail: neither is sufficient evidence alone.
 
-    :raises NotExercisedError: when nobody who is given may count them.
+    :raises NotExercisedError: when no configured role may count them.
     """
-    table = rows_there(path, values)
-    wanted = written(path, seen)
-    ctx.expect(KEPT, wanted if table.loosely == wanted else table.count, equals=wanted)
+    table = table_rows(run, values)
+    expected = expected_table_rows(run, seen)
+    ctx.expect(KEPT, expected if table.loosely == expected else table.count, equals=expected)
     return table
 
 
-def written(path: PathRun, seen: Seen) -> int:
-    """Return how many rows the table must hold after what the trail tells of."""
-    expected = path.expected
-    inserted = [each for each in seen.changes if each.op == "insert"]
+def expected_table_rows(run: PathRun, seen: Seen) -> int:
+    """Return how many rows the audited table must hold, given the changes in the trail."""
+    expected = run.expected
+    inserted = [change for change in seen.changes if change.op == "insert"]
     if expected.left is not None:
         return expected.left * max(1, len(inserted) // expected.rows)
     if expected.operation == "insert":
-        # a host may put a new row in the place of an old one
-        deleted = {spell(each.table_pk) for each in seen.beside if each.op == "delete" and each.table_pk}
-        return sum(spell(each.table_pk) not in deleted for each in inserted)
+        # a host may replace an old row with a new one
+        deleted = {spell(change.table_pk) for change in seen.all_changes if change.op == "delete" and change.table_pk}
+        return sum(spell(change.table_pk) not in deleted for change in inserted)
     return 0 if expected.operation == "delete" else len(keys_of(seen)) or expected.rows
 
 
 def keys_of(seen: Seen) -> set[str]:
-    return {spell(each.table_pk) for each in seen.changes if each.table_pk}
+    """Return the primary keys of the changed rows, as text."""
+    return {spell(change.table_pk) for change in seen.changes if change.table_pk}
 
 
-def rows_there(path: PathRun, values: Values) -> TableRows:
+def table_rows(run: PathRun, values: Values) -> TableRows:
     """Return the rows of the audited table.
 
-    :raises NotExercisedError: when nobody who is given may count them: none seen would mean nothing.
+    :raises NotExercisedError: when no configured role may count them; a count of zero would then prove nothing.
     """
     try:
-        return path.in_table(values)
+        return run.in_table(values)
     except RowsNotSeenError as error:
         raise NotExercisedError(
-            f"{error}; needed a role of `trail` or `dsn` that may read {path.expected.table} as a whole"
+            f"{error}; expected a role of `trail` or `dsn` that may read all of {run.expected.table}"
         ) from None
 
 
-def tell_apart(ctx: CheckRecord, path: PathRun, table: TableRows, *, late: bool) -> None:
-    """Record as limits what makes a trail that is right less than certain to be so."""
+def record_limits(ctx: CheckRecord, run: PathRun, table: TableRows, *, late: bool) -> None:
+    """Record, as a documented limit, what the evidence for a correct trail leaves open.
+
+    :param late: the rows were not in the trail yet when the host answered.
+    """
     limits = []
     if late:
         limits.append("its rows were not in the trail when it answered: they were written later, or are read late")
-    together = path.is_of_the_trail(table)
-    if together is not None:
-        ctx.fact("written with its trail", "by the same transaction" if together else "not shown")
-    if together is False:
+    same_transaction = run.is_of_the_trail(table)
+    if same_transaction is not None:
+        ctx.fact("written with its trail", "by the same transaction" if same_transaction else "not shown")
+    if same_transaction is False:
         limits.append(
             "nothing shows that the row and its trail were written by one transaction: there were two, or savepoints, "
             "or the row was changed again"
         )
     if limits:
-        ctx.documented_limit("; ".join(limits), _EXPLAINED)
+        ctx.documented_limit("; ".join(limits), _DOCUMENTATION)
 
 
-def _spelt(right: Any, values: Values, *, ours: bool) -> str:
-    """Return what is expected as evidence may show it: what was kept from an answer may be anybody's."""
-    told = discreet(right, values, ours=ours)
-    return "the value that the answer held" if told == ANOTHER else told
+def _evidence_text(expected: Any, values: Values, *, ours: bool) -> str:
+    """Return an expected value as evidence may show it; a value kept from an answer may be personal data."""
+    text = discreet(expected, values, ours=ours)
+    return "the value that the answer held" if text == ANOTHER else text
 
 
-def same_actor(found: Any, wanted: dict[str, Any]) -> bool:
-    """Say whether a row names an actor; a trail that keeps ids only names its type by convention."""
-    return isinstance(found, dict) and holds(found, wanted)
+def same_actor(actor: Any, expected: dict[str, Any]) -> bool:
+    """Return whether a row's actor matches; in a trail that stores ids only, the type is a convention."""
+    return isinstance(actor, dict) and holds(actor, expected)

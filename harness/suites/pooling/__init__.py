@@ -1,6 +1,6 @@
-"""What becomes of PostgreSQL's features behind a pooler."""
+"""Pooling: which of PostgreSQL's features work behind a pooler, and how the others fail."""
 
 from harness.suites.pooling import connections, recognition, sharing, state, statements, transactions
 
-#: in the order of the report; `failures` restarts servers, so the catalogue puts it at its end
+#: in the order of the report; `failures` restarts servers, so the catalogue lists it separately, at its end
 MODULES = (statements, state, sharing, transactions, connections, recognition)

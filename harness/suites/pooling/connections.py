@@ -1,4 +1,4 @@
-"""Pooling: connecting, startup parameters, cancelling, bulk work: what a client meets before and around its statements."""
+"""Pooling: logins, startup parameters, cancel requests, pipelines and bulk work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.checks.server_connections import neighbour, until, waiters_at, wait
 from harness.database import SqlError
 from harness.libpq import finish, simple, start
 from harness.model import Behaviour, Outcome
-from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, feature, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, probe, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.sockets import Deadline, ServerAddress
@@ -33,14 +33,17 @@ _DEADLINE_S = 5.0
 def log_in_raw(
     endpoint: Endpoint, parameters: Mapping[str, str], *, version: tuple[int, int] = PROTOCOL_3_0, password: str = ""
 ) -> Wire:
-    """Log in with any startup parameters, which libpq would not send.
+    """Log in with any startup parameters, also with those that libpq would not send.
 
-    :raises ServerError: when the server refuses; ClosedError when it just leaves.
+    :param version: the protocol version to ask for, as major and minor number.
+    :param password: used in place of the endpoint's password; the endpoint's own when empty.
+    :raises ServerError: when the server refuses the login.
+    :raises ClosedError: when the server closes the connection without an error.
     """
     wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
     try:
-        asked = wire.greet({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
-        wire.log_in(asked, endpoint.user, password or endpoint.password)
+        request = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
+        wire.log_in(request, endpoint.user, password or endpoint.password)
     except BaseException:
         wire.close()
         raise
@@ -48,99 +51,99 @@ def log_in_raw(
 
 
 def refused(error: DatabaseError) -> Outcome:
-    """Return the outcome of a refused login."""
+    """Return the outcome of a refused login: *fails*, with the SQLSTATE of the error if there is one."""
     return Outcome(
         behaviour=Behaviour.FAILS, sqlstate=error.sqlstate if isinstance(error, ServerError) else "", closed=True
     )
 
 
-def _startup(ctx: CheckContext, name: str, parameters: dict[str, str], shown: str, asked: str) -> Outcome:
-    """Connect with startup parameters, and have the value shown back: accepted is not yet in force."""
+def _startup(ctx: CheckContext, name: str, parameters: dict[str, str], setting: str, requested: str) -> Outcome:
+    """Connect with startup parameters and read the setting back: a parameter can be accepted without effect."""
     if ctx.sabotaged:
         parameters = {} if works_here(ctx, name) else {"application_name": "control"}
     try:
         wire = log_in_raw(ctx.lab.chain(ctx.database), parameters)
     except (ServerError, ClosedError) as error:
-        ctx.fact("what the client was told", str(error))
+        ctx.fact("error that the client received", str(error))
         return refused(error)
     with contextlib.closing(wire):
         if ctx.sabotaged and not works_here(ctx, name):
-            wire.query(f"SET {shown} = '{asked}'")
-        value = wire.query(f"SHOW {shown}")[0][0]
-    ctx.fact("asked for, and shown", [asked, value])
-    return WORKS if value == asked else LOST
+            wire.query(f"SET {setting} = '{requested}'")
+        value = wire.query(f"SHOW {setting}")[0][0]
+    ctx.fact("requested and effective value", [requested, value])
+    return WORKS if value == requested else LOST
 
 
-@feature(
+@probe(
     "startup-tracked",
     "startup parameter that a pooler tracks: TimeZone",
     group=CONNECTIONS,
-    claim="a TimeZone that is given when connecting is in force",
+    claim="a TimeZone sent as a startup parameter is in force",
 )
 def startup_tracked(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-tracked", {"TimeZone": "Asia/Kathmandu"}, "TimeZone", "Asia/Kathmandu")
 
 
-@feature(
+@probe(
     "startup-options",
     "startup parameter options: -c statement_timeout",
     group=CONNECTIONS,
-    claim="a statement_timeout that is given in the options when connecting is in force",
+    claim="a statement_timeout sent in the startup parameter options is in force",
 )
 def startup_options(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-options", {"options": "-c statement_timeout=4242"}, "statement_timeout", "4242ms")
 
 
-@feature(
+@probe(
     "startup-float-digits",
     "startup parameter extra_float_digits, as JDBC sends it",
     group=CONNECTIONS,
-    claim="extra_float_digits that is given when connecting is in force",
+    claim="extra_float_digits sent as a startup parameter is in force",
 )
 def startup_float_digits(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-float-digits", {"extra_float_digits": "3"}, "extra_float_digits", "3")
 
 
-@feature(
+@probe(
     "startup-search-path",
     "startup parameter search_path",
     group=CONNECTIONS,
-    claim="a search_path that is given when connecting is in force",
+    claim="a search_path sent as a startup parameter is in force",
 )
 def startup_search_path(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-search-path", {"search_path": "tenant_a"}, "search_path", "tenant_a")
 
 
-@feature(
+@probe(
     "startup-interval-style",
     "startup parameter IntervalStyle",
     group=CONNECTIONS,
-    claim="an IntervalStyle that is given when connecting is in force",
+    claim="an IntervalStyle sent as a startup parameter is in force",
 )
 def startup_interval_style(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-interval-style", {"IntervalStyle": "iso_8601"}, "IntervalStyle", "iso_8601")
 
 
-@feature(
+@probe(
     "role-default",
     "ALTER ROLE … IN DATABASE … SET",
     group=CONNECTIONS,
-    claim="a setting that is the default of a role in a database is in force for its clients",
+    claim="a default setting of a role in a database is in force for the clients of that role",
 )
 def role_default(ctx: CheckContext) -> Outcome:
     value = "4242ms" if not ctx.sabotaged else "1s"
     ctx.admin.run(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET statement_timeout = '{value}'")
     client = ctx.plain_client()
     other = neighbour(ctx, client)
-    seen = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
-    return WORKS if seen == ["4242ms", "4242ms"] else LOST
+    timeouts = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
+    return WORKS if timeouts == ["4242ms", "4242ms"] else LOST
 
 
-@feature(
+@probe(
     "protocol-3-2",
     "protocol version 3.2",
     group=CONNECTIONS,
-    claim="a client that asks for protocol 3.2 is served, in 3.2 or in the version that it is offered instead",
+    claim="a client that requests protocol 3.2 is served, in 3.2 or in the version that the server offers instead",
 )
 def protocol(ctx: CheckContext) -> Outcome:
     version = (4, 0) if ctx.sabotaged and works_here(ctx, "protocol-3-2") else PROTOCOL_3_2
@@ -149,19 +152,19 @@ def protocol(ctx: CheckContext) -> Outcome:
     try:
         wire = log_in_raw(ctx.lab.chain(ctx.database), {}, version=version)
     except (ServerError, ClosedError, NotPostgresError) as error:
-        ctx.fact("what the client was told", str(error))
+        ctx.fact("error that the client received", str(error))
         return refused(error)
-    ctx.fact("offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
+    ctx.fact("version offered instead", ".".join(map(str, wire.negotiated)) if wire.negotiated else "nothing")
     with contextlib.closing(wire):
         answer = wire.query("SELECT 1")
     return WORKS if answer == [("1",)] else WRONG
 
 
-@feature(
+@probe(
     "replication",
     "replication connection",
     group=CONNECTIONS,
-    claim="a client with the right to it can open a logical replication connection",
+    claim="a client with the replication right can open a logical replication connection",
 )
 def replication(ctx: CheckContext) -> Outcome:
     works = works_here(ctx, "replication")
@@ -172,62 +175,62 @@ def replication(ctx: CheckContext) -> Outcome:
         ) as wire:
             rows = wire.query("IDENTIFY_SYSTEM" if works or not ctx.sabotaged else "SELECT 1")
     except (ServerError, ClosedError) as error:
-        ctx.fact("what the client was told", str(error))
+        ctx.fact("error that the client received", str(error))
         return refused(error)
     return WORKS if rows else LOST
 
 
-@feature(
+@probe(
     "wrong-password",
     "wrong password is refused",
     group=CONNECTIONS,
-    claim="a client with a wrong password is refused for that; the evidence has what it is told",
+    claim="a client with a wrong password is refused with an authentication error; the evidence has the message",
 )
 def wrong_password(ctx: CheckContext) -> Outcome:
     return _is_refused(ctx, "" if ctx.sabotaged else "not the password", ctx.database, r"password|authentication")
 
 
-@feature(
+@probe(
     "unknown-database",
     "unknown database is refused",
     group=CONNECTIONS,
-    claim="a client that asks for a database that does not exist is refused for that; the evidence has what it is told",
+    claim="a client that asks for an unknown database is refused for that reason; the evidence has the message",
 )
 def unknown_database(ctx: CheckContext) -> Outcome:
-    return _is_refused(
-        ctx, "", ctx.database if ctx.sabotaged else "no_such_database", r"database|session context"
-    )
+    return _is_refused(ctx, "", ctx.database if ctx.sabotaged else "no_such_database", r"database|session context")
 
 
-def _is_refused(ctx: CheckContext, password: str, database: str, why: str) -> Outcome:
-    """Connect, and expect to be refused in words that say why; the SQLSTATE is another with each product."""
+def _is_refused(ctx: CheckContext, password: str, database: str, reason: str) -> Outcome:
+    """Connect and expect a refusal whose message matches a pattern; the SQLSTATE differs between products."""
     try:
         with contextlib.closing(log_in_raw(ctx.lab.chain(database), {}, password=password)) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
-        ctx.fact("what the client was told", str(error))
-        return WORKS if re.search(why, str(error), re.IGNORECASE) else refused(error)
+        ctx.fact("error that the client received", str(error))
+        return WORKS if re.search(reason, str(error), re.IGNORECASE) else refused(error)
     return WRONG
 
 
 _ATTEMPTS = 12
+#: the key of the advisory lock that the bystander waits for
 _BYSTANDER = 4999
+#: how long to wait for a cancellation that is not expected
 _SOON_S = 0.4
 _OTHERS = 5
 _DUMPS = 6
 
 
-@feature(
+@probe(
     "cancel",
     "cancel request",
     group=CONNECTIONS,
-    claim="a cancel request ends the statement of the client that sent it, and no other",
+    claim="a cancel request cancels the statement of the client that sent it, and no other",
 )
 def cancel(ctx: CheckContext) -> Outcome:
-    """Where several processes share one address, a cancel request may reach another than its client's: often enough."""
-    declared = ctx.topology.pooler
-    attempts = _ATTEMPTS if declared and declared.instances > 1 else 1
-    seen, refused = [], False
+    """Cancel a statement, several times if processes share one address, since any of them may get the request."""
+    pooler = ctx.topology.pooler
+    attempts = _ATTEMPTS if pooler and pooler.instances > 1 else 1
+    cancelled, request_failed = [], False
     bystander = ctx.plain_client()
     ctx.admin.value(f"SELECT pg_advisory_lock({_BYSTANDER})")
     start(bystander, f"SELECT pg_advisory_xact_lock({_BYSTANDER})")
@@ -241,29 +244,30 @@ def cancel(ctx: CheckContext) -> Outcome:
             try:
                 client.cancel_safe(timeout=_DEADLINE_S)
             except SqlError as error:
-                ctx.fact("the cancel request itself", str(error))
-                refused = True
+                ctx.fact("error of the cancel request", str(error))
+                request_failed = True
         elif not works_here(ctx, "cancel"):
             ctx.admin.value(
                 "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
                 [f"%({gate})%"],
             )
-        arrived = _is_over(ctx, gate, _DEADLINE_S if works_here(ctx, "cancel") and not ctx.sabotaged else _SOON_S)
+        expected = works_here(ctx, "cancel") and not ctx.sabotaged
+        ended = _ends_before(ctx, gate, _DEADLINE_S if expected else _SOON_S)
         ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
         answer = finish(client)
-        seen.append(arrived and answer.sqlstate == "57014")
+        cancelled.append(ended and answer.sqlstate == "57014")
         client.close()
-    ctx.fact("cancelled, of so many", [sum(seen), len(seen)])
+    ctx.fact("statements cancelled, and attempts", [sum(cancelled), len(cancelled)])
     ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
     if finish(bystander).is_error:
         return WRONG
-    if all(seen):
+    if all(cancelled):
         return WORKS
-    return Outcome(behaviour=Behaviour.FAILS) if refused else LOST
+    return Outcome(behaviour=Behaviour.FAILS) if request_failed else LOST
 
 
-def _is_over(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
-    """Say whether the statement that waits at a gate ends within a moment, without the gate being opened."""
+def _ends_before(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
+    """Return whether the statement that waits for an advisory lock ends before the deadline, without the lock."""
     try:
         until(ctx, waiters_at(gate), 0, deadline_s)
     except NotExercisedError:
@@ -271,30 +275,30 @@ def _is_over(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
     return True
 
 
-@feature(
+@probe(
     "pipeline",
     "pipelining",
     group=CONNECTIONS,
-    claim="statements that are sent in a pipeline are each answered, in their order",
+    claim="statements sent in a pipeline are all answered, in order",
 )
 def pipeline(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
-    asked = list(range(40))
+    numbers = list(range(40))
     if ctx.sabotaged:
         ctx.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 0'")
     else:
         ctx.admin.run("CREATE FUNCTION pooling.same(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
     with client.pipeline():
-        cursors = [client.execute("SELECT pooling.same(%s)", [n]) for n in asked]
-        answers = [each.fetchone() for each in cursors]
-    return WORKS if [each[0] for each in answers if each] == asked else WRONG
+        cursors = [client.execute("SELECT pooling.same(%s)", [n]) for n in numbers]
+        rows = [cursor.fetchone() for cursor in cursors]
+    return WORKS if [row[0] for row in rows if row] == numbers else WRONG
 
 
-@feature(
+@probe(
     "copy",
     "COPY in and out",
     group=CONNECTIONS,
-    claim="what is copied in comes out again, row for row",
+    claim="rows that a client copies in are the rows that it copies out",
 )
 def copy(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -303,29 +307,29 @@ def copy(ctx: CheckContext) -> Outcome:
     if ctx.sabotaged:
         ctx.admin.run("UPDATE pooling.notes SET body = 'another line' WHERE body = 'line 7'")
     with client.cursor() as cursor, cursor.copy("COPY (SELECT body FROM pooling.notes) TO STDOUT") as out:
-        got = sorted(out.rows())
-    if client.value("SELECT 1") != 1 or len(got) != len(rows):
+        copied = sorted(out.rows())
+    if client.value("SELECT 1") != 1 or len(copied) != len(rows):
         return LOST
-    return WORKS if got == sorted(rows) else WRONG
+    return WORKS if copied == sorted(rows) else WRONG
 
 
-@feature(
+@probe(
     "pg-dump",
-    "pg_dump through the pool, while others work",
+    "pg_dump through the pooler while other clients work",
     group=CONNECTIONS,
-    claim="pg_dump makes its dump, and leaves the server connections as they were for others",
+    claim="pg_dump completes and leaves the server connections unchanged for other clients",
 )
 def pg_dump(ctx: CheckContext) -> Outcome:
-    """Run PostgreSQL's own program beside the server, through the pooler; it sets search_path and more for its session."""
+    """Run pg_dump on the server's host, through the pooler; it sets search_path and other settings for its session."""
     lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
-    works, over = works_here(ctx, "pg-dump"), Event()
+    works, finished = works_here(ctx, "pg-dump"), Event()
     paths: set[str] = set()
-    inside = (lab.postgres if ctx.sabotaged and not works else lab.services[-1]).inside
+    address = (lab.postgres if ctx.sabotaged and not works else lab.outermost).inside
 
-    def others_work() -> Counter[str]:
+    def read_search_path() -> Counter[str]:
         seen: Counter[str] = Counter()
         with ctx.connect(dba) as client:
-            while not over.is_set():
+            while not finished.is_set():
                 path = client.value("SHOW search_path")
                 paths.add(path)
                 seen[path] += 1
@@ -334,16 +338,16 @@ def pg_dump(ctx: CheckContext) -> Outcome:
         return seen
 
     with ThreadPoolExecutor(_OTHERS) as pool:
-        working = [pool.submit(others_work) for _ in range(_OTHERS)]
+        readers = [pool.submit(read_search_path) for _ in range(_OTHERS)]
         try:
-            # whether somebody else gets a server connection that it has set, before it begins its transaction on it,
-            # is left to chance: once is not enough
+            # pg_dump changes settings before it begins its transaction. Whether another client gets the server
+            # connection in between is chance, so one dump is not enough
             for _ in range(1 if works or ctx.sabotaged else _DUMPS):
-                code, said = lab.postgres.run(
+                code, output = lab.postgres.run(
                     ["pg_dump", "--schema=pooling", "--file=/dev/null", "--no-password"],
                     {
-                        "PGHOST": inside.host,
-                        "PGPORT": str(inside.port),
+                        "PGHOST": address.host,
+                        "PGPORT": str(address.port),
                         "PGDATABASE": dba.dbname,
                         "PGUSER": dba.user,
                         "PGPASSWORD": dba.password,
@@ -352,14 +356,14 @@ def pg_dump(ctx: CheckContext) -> Outcome:
                 if len(paths) > 1:
                     break
         finally:
-            over.set()
-        seen = sum((each.result() for each in working), Counter())
-    ctx.fact("search_path of the others, and how often", dict(seen))
-    ctx.fact("pg_dump ended with", code)
+            finished.set()
+        seen = sum((reader.result() for reader in readers), Counter())
+    ctx.fact("search_path of the other clients, with counts", dict(seen))
+    ctx.fact("pg_dump exit code", code)
     if code != 0:
-        ctx.fact("pg_dump said", said[-300:])
+        ctx.fact("pg_dump output", output[-300:])
     if len(seen) > 1:
         return LEAKS
     if code == 0 and not works and not ctx.sabotaged:
-        raise NotExercisedError(f"in {_DUMPS} dumps nobody got a server connection that pg_dump had set")
+        raise NotExercisedError(f"in {_DUMPS} dumps no other client got a server connection that pg_dump had changed")
     return WORKS if code == 0 else Outcome(behaviour=Behaviour.FAILS)

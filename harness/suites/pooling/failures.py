@@ -1,4 +1,4 @@
-"""Pooling: full pools, every timeout, changed passwords, servers that restart: apart from all other checks."""
+"""Pooling: full pools, timeouts, changed passwords and server restarts. These probes disrupt all other checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError
 from harness.libpq import Reply, finish, simple, start
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, feature, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, probe, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 CONSOLE = Capability(
     "a console that sets timeouts",
-    "the chain has no PgBouncer whose settings can be changed while it runs",
+    "the chain has no single PgBouncer process whose settings can be changed while it runs",
     lambda topology: (
         topology.pooler is not None and topology.pooler.product == "pgbouncer" and topology.pooler.instances == 1
     ),
 )
 _DEADLINE_S = 6.0
-#: a timeout that does not come
+#: a timeout that does not expire within the probe
 _FAR_S = 60
-#: timeouts are set to one second, and PgBouncer looks three times a second
+#: timeouts are set to one second, and PgBouncer checks for expired ones three times a second
 _SILENCE_S = 2.4
 _BACK_S = 30.0
 
 
 @contextlib.contextmanager
 def _pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
-    """Change settings of the running pooler, and change them back.
+    """Change settings of the running pooler, and restore them at the end of the block.
 
-    :raises NotApplicableError: for one that this version does not have.
+    :raises NotApplicableError: for a setting that this version does not have.
     """
     endpoint = ctx.lab.console()
     if endpoint is None:
@@ -65,48 +65,55 @@ def _pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
             console(endpoint, f"SET {name} = '{before[name]}'")
 
 
-def _waits_at(ctx: CheckContext, client: Client, gate: int) -> None:
+def _wait_at(ctx: CheckContext, client: Client, gate: int) -> None:
+    """Start a statement that waits for an advisory lock, and return when the server shows it waiting."""
     start(client, f"SELECT pg_advisory_xact_lock({gate})")
     waiting_pid(ctx, f"({gate})")
 
 
-def _until_told(client: Client) -> Reply | None:
-    """Wait until something is said to an idle client and return what it was told; None when nothing is."""
+def _message_while_idle(client: Client) -> Reply | None:
+    """Wait until an idle client receives a message, and return the answer to its next statement.
 
-    def ended() -> None:
+    Returns None when no message arrives before the timeouts that the probes set have expired.
+    """
+
+    def message_arrived() -> None:
         with contextlib.suppress(SqlError):  # the connection is known to be lost already
-            news = select.poll()
-            news.register(client.fileno(), select.POLLIN)
-            if not news.poll(0):
-                raise NotYet("nothing was said")
+            incoming = select.poll()
+            incoming.register(client.fileno(), select.POLLIN)
+            if not incoming.poll(0):
+                raise NotYet("no message")
 
     try:
-        poll(ended, what="the end of a connection", deadline_s=_SILENCE_S, interval_s=0.02)
+        poll(message_arrived, what="the end of a connection", deadline_s=_SILENCE_S, interval_s=0.02)
     except TimedOutError:
         return None
     return simple(client, "SELECT 1")
 
 
 def _timeout(ctx: CheckContext, answer: Reply | None, reason: str = "") -> Outcome:
-    """Return what came of a timeout.
+    """Return the outcome of a timeout.
 
-    :param reason: what PgBouncer says it is about: it has one SQLSTATE for everything, so only the text tells.
+    :param answer: what the client received; None when it received nothing.
+    :param reason: the text that PgBouncer's message must contain. PgBouncer uses one SQLSTATE for every error, so only
+        the text distinguishes them.
+    :raises NotExercisedError: when the client received a PgBouncer error about something else.
     """
-    if answer is None:  # the timeout passed, and had no effect
+    if answer is None:  # the timeout expired without an effect
         return LOST
     if not answer.is_error:
         return WORKS
-    ctx.fact("what the client was told", answer.message)
+    ctx.fact("error that the client received", answer.message)
     if answer.sqlstate == "08P01" and reason not in answer.message.replace("_", " "):
-        raise NotExercisedError(f"the client was told something else than {reason!r}: {answer.message}")
+        raise NotExercisedError(f"unexpected error {answer.message!r}, expected one about {reason!r}")
     return fails(answer)
 
 
-@feature(
+@probe(
     "full-pool",
-    "full pool: longer than query_wait_timeout",
+    "full pool: wait longer than query_wait_timeout",
     group=CONNECTIONS,
-    claim="a client that waits for a server connection longer than query_wait_timeout is told so",
+    claim="a client that waits for a server connection longer than query_wait_timeout gets an error that says so",
     needs=(CONSOLE,),
     serial_group="timeouts",
     disrupts=True,
@@ -118,30 +125,30 @@ def full_pool(ctx: CheckContext) -> Outcome:
     with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
         holders = [ctx.plain_client() for _ in range(size)]
         try:
-            for each in holders:
-                start(each, f"SELECT pg_advisory_xact_lock({gate})")
+            for holder in holders:
+                start(holder, f"SELECT pg_advisory_xact_lock({gate})")
             until(ctx, waiters_at(gate), size, _DEADLINE_S)
             waiting = ctx.plain_client()
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
                 ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-                holders[0].close()  # in session mode only this gives its server connection back
+                holders[0].close()  # in session mode only a disconnect releases the server connection
             began = time.monotonic()
             answer = finish(waiting)
-            ctx.fact("seconds until it was told", round(time.monotonic() - began, 1))
+            ctx.fact("seconds until the client got its answer", round(time.monotonic() - began, 1))
         finally:
             ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-            for each in holders:
-                if not each.closed:
-                    finish(each)
+            for holder in holders:
+                if not holder.closed:
+                    finish(holder)
     return _timeout(ctx, answer, "query wait timeout")
 
 
-@feature(
+@probe(
     "too-many-clients",
     "more clients than max_client_conn",
     group=CONNECTIONS,
-    claim="a client beyond max_client_conn is told so",
+    claim="a client beyond max_client_conn is refused with an error that says so",
     needs=(CONSOLE,),
     serial_group="too-many-clients",
     disrupts=True,
@@ -149,32 +156,36 @@ def full_pool(ctx: CheckContext) -> Outcome:
 def too_many_clients(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     with _pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
-        answer = _connected(ctx, "max_client_conn|no more connections")
+        outcome = _login_outcome(ctx, "max_client_conn|no more connections")
     client.value("SELECT 1")
-    return answer
+    return outcome
 
 
-def _connected(ctx: CheckContext, reason: str, endpoint: Endpoint | None = None) -> Outcome:
-    """Connect, and tell what came of it; by messages of our own, because libpq keeps no SQLSTATE while it connects.
+def _login_outcome(ctx: CheckContext, reason: str, endpoint: Endpoint | None = None) -> Outcome:
+    """Log in and return the outcome; with raw protocol messages, because libpq drops the SQLSTATE of a failed login.
 
-    :param reason: what the text has to say if it is refused.
+    :param reason: a pattern that the message of a refusal must match.
+    :param endpoint: where to log in; the chain, as the application's role, by default.
+    :raises NotExercisedError: when the login is refused for another reason.
     """
     try:
         with contextlib.closing(log_in_raw(endpoint or ctx.lab.chain(ctx.database), {})) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
-        ctx.fact("what the client was told", error.what)
+        ctx.fact("error that the client received", error.what)
         if not re.search(reason, error.what):
-            raise NotExercisedError(f"the client was refused for something else: {error.what}") from None
+            raise NotExercisedError(
+                f"unexpected refusal {error.what!r}, expected one that matches {reason!r}"
+            ) from None
         return refused(error)
     return WORKS
 
 
-@feature(
+@probe(
     "idle-transaction",
-    "transaction left idle: idle_transaction_timeout",
+    "idle transaction: idle_transaction_timeout",
     group=CONNECTIONS,
-    claim="a client that leaves its transaction idle longer than the pooler allows is told so",
+    claim="a client whose transaction is idle longer than idle_transaction_timeout gets an error that says so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
     serial_group="timeouts",
     disrupts=True,
@@ -188,15 +199,15 @@ def _in_a_transaction(ctx: CheckContext, setting: str) -> Outcome:
     with _pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
         begun = simple(client, "BEGIN; SELECT 1")
         if begun.is_error:
-            raise NotExercisedError(f"no transaction could be begun: {begun.message}")
-        return _timeout(ctx, _until_told(client), setting.replace("_", " "))
+            raise NotExercisedError(f"could not begin a transaction: {begun.message}")
+        return _timeout(ctx, _message_while_idle(client), setting.replace("_", " "))
 
 
-@feature(
+@probe(
     "transaction-timeout",
     "long transaction: transaction_timeout",
     group=CONNECTIONS,
-    claim="a client whose transaction takes longer than the pooler allows is told so",
+    claim="a client whose transaction lasts longer than transaction_timeout gets an error that says so",
     needs=(CONSOLE, TRANSACTION_BLOCKS),
     serial_group="transaction-timeout",
     disrupts=True,
@@ -205,11 +216,11 @@ def transaction_timeout(ctx: CheckContext) -> Outcome:
     return _in_a_transaction(ctx, "transaction_timeout")
 
 
-@feature(
+@probe(
     "query-timeout",
     "long statement: query_timeout",
     group=CONNECTIONS,
-    claim="a client whose statement takes longer than the pooler allows is told so",
+    claim="a client whose statement runs longer than query_timeout gets an error that says so",
     needs=(CONSOLE,),
     serial_group="query-timeout",
     disrupts=True,
@@ -217,7 +228,7 @@ def transaction_timeout(ctx: CheckContext) -> Outcome:
 def query_timeout(ctx: CheckContext) -> Outcome:
     client, gate = ctx.plain_client(), 6001
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-    _waits_at(ctx, client, gate)
+    _wait_at(ctx, client, gate)
     with _pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
         try:
             answer = finish(client, _SILENCE_S)
@@ -228,11 +239,11 @@ def query_timeout(ctx: CheckContext) -> Outcome:
     return _timeout(ctx, answer, "query timeout")
 
 
-@feature(
+@probe(
     "client-idle",
     "idle client: client_idle_timeout",
     group=CONNECTIONS,
-    claim="a client that is idle longer than the pooler allows is told so",
+    claim="a client that is idle longer than client_idle_timeout gets an error that says so",
     needs=(CONSOLE,),
     serial_group="timeouts",
     disrupts=True,
@@ -240,17 +251,17 @@ def query_timeout(ctx: CheckContext) -> Outcome:
 def client_idle(ctx: CheckContext) -> Outcome:
     defect = (entry := ctx.documented("client-idle")) is not None and entry.defect
     client = ctx.plain_client()
-    if not (ctx.sabotaged and defect):  # one that has run nothing is closed, also where the others are not
+    if not (ctx.sabotaged and defect):  # despite the defect, a client that has run no statement is closed
         client.value("SELECT 1")
     with _pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
-        return _timeout(ctx, _until_told(client), "client idle timeout")
+        return _timeout(ctx, _message_while_idle(client), "client idle timeout")
 
 
-@feature(
+@probe(
     "server-idle-transaction",
-    "transaction left idle: the server's own timeout",
+    "idle transaction: the server's idle_in_transaction_session_timeout",
     group=CONNECTIONS,
-    claim="a client that leaves its transaction idle longer than the server allows is told so with 25P03",
+    claim="a client whose transaction is idle longer than the server allows gets the error 25P03",
     needs=(TRANSACTION_BLOCKS,),
     serial_group="timeouts",
     disrupts=True,
@@ -259,14 +270,14 @@ def server_idle_transaction(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     timeout = "100ms" if not ctx.sabotaged else "60s"
     simple(client, f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{timeout}'")
-    return _timeout(ctx, _until_told(client))
+    return _timeout(ctx, _message_while_idle(client))
 
 
-@feature(
+@probe(
     "changed-password",
-    "password changed on the server, and not in the pooler",
+    "password changed on the server but not in the pooler",
     group=CONNECTIONS,
-    claim="when the server's password is another than the pooler's, a new client is told so",
+    claim="a new client gets an error when the password on the server differs from the one in the pooler",
     needs=(CONSOLE,),
     serial_group="changed-password",
     disrupts=True,
@@ -277,19 +288,19 @@ def changed_password(ctx: CheckContext) -> Outcome:
     if not ctx.sabotaged:
         ctx.admin.run("ALTER ROLE harness_owner PASSWORD 'changed'")
     try:
-        return _connected(ctx, "password|authentication|login", endpoint)
+        return _login_outcome(ctx, "password|authentication|login", endpoint)
     finally:
         ctx.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
 
 
-# --- the server restarts; last, because nothing that was connected stays so ------------------------------------
+# --- server restarts; last, because they end every connection ---------------------------------------------------
 
 
-@feature(
+@probe(
     "restart-idle",
-    "server restart: an idle client",
+    "server restart: idle client",
     group=CONNECTIONS,
-    claim="a client that was idle while the server restarted can go on",
+    claim="a client that was idle during a server restart can continue",
     serial_group="restart-idle",
     disrupts=True,
 )
@@ -303,23 +314,23 @@ def restart_idle(ctx: CheckContext) -> Outcome:
         client.pgconn.finish()
     answer = simple(client, "SELECT 1")
     if answer.is_error:
-        ctx.fact("what the client was told", answer.message)
+        ctx.fact("error that the client received", answer.message)
         return fails(answer)
     return WORKS
 
 
-@feature(
+@probe(
     "restart-busy",
-    "server restart: a client in its statement",
+    "server restart: client with a running statement",
     group=CONNECTIONS,
-    claim="a client whose statement runs while the server restarts is told that it failed",
+    claim="a client whose statement runs during a server restart gets an error",
     serial_group="restart-busy",
     disrupts=True,
 )
 def restart_busy(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     if not ctx.sabotaged:
-        # no lock: who holds it ends in the restart, too, and might end first
+        # no lock: its holder ends in the restart, too, and could end first
         start(client, f"SELECT pg_sleep({_FAR_S})")
         waiting_pid(ctx, f"pg_sleep({_FAR_S})")
         _restart(ctx)
@@ -328,20 +339,20 @@ def restart_busy(ctx: CheckContext) -> Outcome:
     answer = finish(client)
     if not answer.is_error:
         return WRONG if not ctx.sabotaged else WORKS
-    ctx.fact("what the client was told", answer.message)
+    ctx.fact("error that the client received", answer.message)
     return fails(answer)
 
 
 def _restart(ctx: CheckContext) -> None:
     """Restart PostgreSQL, and wait until the chain answers a new client.
 
-    :raises NotExercisedError: when it does not.
+    :raises NotExercisedError: when it does not within the deadline.
     """
     ctx.lab.postgres.restart()
     ctx.forget_connections()
     began = time.monotonic()
 
-    def probe() -> None:
+    def answered() -> None:
         try:
             with connect(ctx.lab.chain(ctx.database), connect_timeout_s=2) as client:
                 client.value("SELECT 1")
@@ -349,7 +360,7 @@ def _restart(ctx: CheckContext) -> None:
             raise NotYet(str(error)) from None
 
     try:
-        poll(probe, what="an answer through the chain after the restart", deadline_s=_BACK_S)
+        poll(answered, what="an answer through the chain after the restart", deadline_s=_BACK_S)
     except TimedOutError as error:
         raise NotExercisedError(error.what) from None
     ctx.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))

@@ -1,4 +1,4 @@
-"""How a row of the feature map is declared: one probe, what it is called, and the control that belongs to it."""
+"""The `@probe` decorator, which declares one row of the feature map, and the outcomes that a probe returns."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LOST = Outcome(behaviour=Behaviour.LOST)
 WRONG = Outcome(behaviour=Behaviour.WRONG)
 LEAKS = Outcome(behaviour=Behaviour.LEAKS)
 
-#: groups of the feature map, and where to look first
+#: groups of the feature map; each is also the `area` of its checks: where to look first when one fails
 PREPARED, SETTINGS, OBJECTS, LOCKS = "prepared statements", "session settings", "session objects", "locks and messages"
 TRANSACTIONS, CONNECTIONS = "transactions", "connections"
 
 
-def feature(
+def probe(
     name: str,
     title: str,
     *,
@@ -39,30 +39,47 @@ def feature(
     serial_group: str = "",
     disrupts: bool = False,
 ) -> Callable[[Probe], tuple[Check, Control]]:
-    """Declare a probe as a check, with its control.
+    """Declare a probe: a check that fills one row of the feature map, together with its control.
 
-    The check compares what came of the feature with what is documented. Its control lets the probe step in halfway
-    (`bench.otherwise`), on the servers, so that the feature behaves otherwise than that; the check has to notice.
+    The decorated function uses one PostgreSQL feature through the chain and returns the outcome that it observed:
+    `WORKS`, `LOST`, `WRONG`, `LEAKS`, or `fails(reply)` for an error. A `TimedOutError` becomes the outcome *hangs*.
+    The check compares it with `topologies/behaviour/`; a feature without an entry there is expected to work.
+    A lone client sees one server connection in every pool mode, so force a shared or a changed one with `neighbour`,
+    `follower` or `pressed`; they raise `NotExercisedError` (Not run) if they cannot. `NotApplicableError` gives N/A.
+    The control runs the same function with `ctx.sabotaged` set. The function must then interfere on the servers so
+    that the outcome differs from the documented one: if `works_here(ctx, name)` holds, make the feature fail, else
+    make it work. The catalogue collects checks and controls from the public names of the modules that
+    `harness/suites/catalogue.py` lists. `nox -s prove -- --check pooling.NAME` proves a new probe.
 
-    :param name: by which `topologies/behaviour/` knows it; the check's id is made of it.
-    :param title: the row of the feature map.
-    :param apart: see `check`.
-    :param disrupts: see `check`.
+    :param name: the feature's id in `topologies/behaviour/`. The check's id is `suite.name`, without the prefix
+        `driver-`.
+    :param title: the row of the feature map, as a database administrator reads it.
+    :param group: the section of the feature map, and the `area` of the check.
+    :param claim: one sentence without a full stop, true when the feature works as an application expects.
+    :param suite: the suite of the check: `pooling` or `drivers`.
+    :param needs: capabilities that a topology must have; the check is N/A where one is missing.
+    :param serial_group: the name of a group. The groups run one after another, and the checks of one group run
+        concurrently. A check without a group runs concurrently with all other checks.
+    :param disrupts: whether the probe restarts servers or changes settings of the pooler. No other check of the
+        topology runs at the same time, except those of the same group.
+    :return: a decorator, which returns the check and its control.
+    :raises ConfigError: when the id or the claim does not have the form that `check` requires.
     """
 
-    def declare(probe: Probe) -> tuple[Check, Control]:
+    def declare(function: Probe) -> tuple[Check, Control]:
         def run(ctx: CheckContext) -> None:
             try:
-                outcome = probe(ctx)
+                outcome = function(ctx)
             except TimedOutError as error:
-                ctx.fact("what was waited for", error.what)
+                ctx.fact("timeout", error.what)
                 outcome = Outcome(behaviour=Behaviour.HANGS)
             ctx.judge(name, title, outcome)
 
+        # the name of this function is the name of the control
         def behaves_otherwise(ctx: CheckContext) -> None:
             ctx.sabotaged = True
 
-        run.__module__ = behaves_otherwise.__module__ = probe.__module__
+        run.__module__ = behaves_otherwise.__module__ = function.__module__
         declared = check(
             f"{suite}.{name.removeprefix('driver-')}",
             claim=claim,
@@ -80,18 +97,18 @@ def feature(
 
 
 def feature_of(declared: Check) -> str:
-    """Return the name by which `topologies/behaviour/` knows a check."""
+    """Return the feature id of a check, as `topologies/behaviour/` spells it."""
     suite, _, name = declared.id.partition(".")
     return name if suite == "pooling" else f"driver-{name}"
 
 
 def works_here(ctx: CheckContext, name: str) -> bool:
-    """Say whether a feature is expected to work: what a control has to turn into the opposite."""
+    """Return whether a feature is documented to work in this topology. A control has to cause the opposite."""
     return WORKS in ctx.foreseen(name)
 
 
 def fails(answer: Reply) -> Outcome:
-    """Return the outcome of an error."""
+    """Return the outcome *fails*, with the SQLSTATE of an error and whether it closed the connection."""
     return Outcome(
         behaviour=Behaviour.FAILS,
         sqlstate="" if answer.sqlstate == CLOSED else answer.sqlstate,
@@ -100,7 +117,7 @@ def fails(answer: Reply) -> Outcome:
 
 
 def outcome_of(answer: Reply, *, right: str) -> Outcome:
-    """Return what an answer says of a feature whose right answer is known."""
+    """Return the outcome of an answer: *works* if it is the right value, *fails* for an error, else *wrong*."""
     if answer.is_error:
         return fails(answer)
     if answer.value == right:
@@ -109,6 +126,6 @@ def outcome_of(answer: Reply, *, right: str) -> Outcome:
 
 
 def worst(outcomes: dict[str, Outcome]) -> Outcome:
-    """Merge the outcomes of a feature's variants."""
+    """Return the most severe of the outcomes of a feature's variants, which are the keys."""
     order = [Behaviour.LEAKS, Behaviour.WRONG, Behaviour.LOST, Behaviour.HANGS, Behaviour.FAILS, Behaviour.WORKS]
-    return min(outcomes.values(), key=lambda each: order.index(each.behaviour))
+    return min(outcomes.values(), key=lambda outcome: order.index(outcome.behaviour))

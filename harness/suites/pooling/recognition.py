@@ -1,4 +1,4 @@
-"""Pooling: is the chain what it is declared to be? Recognised from outside, and not believed."""
+"""Pooling: whether the chain is what its declaration says, as recognised from outside."""
 
 from __future__ import annotations
 
@@ -12,36 +12,34 @@ from harness.recognition.findings import Recognition
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
-    from harness.checks.environment_workspace import EnvironmentBench
+    from harness.checks.environment_workspace import EnvironmentContext
 
 _CONTRADICTED = "declared values that a finding contradicts"
 
 
 @check(
     "pooling.recognised",
-    claim="nothing that is declared of the chain is contradicted by what a client finds who is told its address only",
+    claim="what a client finds out from the address alone contradicts nothing that is declared about the chain",
     section=Section.POOLING,
     severity=P0,
     area="topology declaration",
     environment_safety=Safety.READS,
 )
-def recognised(ctx: CheckContext | EnvironmentBench) -> None:
+def recognised(ctx: CheckContext | EnvironmentContext) -> None:
     findings, declared = ctx.recognised()
     if not declared:
-        raise NotExercisedError("nothing is declared of the chain that could be compared with what is found")
-    known = [each for each in findings if each.value and each.fact in declared]
+        raise NotExercisedError("no declared value of the chain can be compared with the findings")
+    known = [finding for finding in findings if finding.value and finding.fact in declared]
     if not known:
-        raise NotExercisedError("nothing of what is declared could be found out from outside")
-    for each in findings:
-        if each.fact in declared:
-            told = f"{each.value or 'unknown'} ({each.confidence}): {each.how}"
-            ctx.fact(f"{each.fact}, declared {declared[each.fact]}", told)
-    wrong = contradictions(Recognition(findings=findings), declared)
-    ctx.expect(_CONTRADICTED, list(wrong), equals=[])
+        raise NotExercisedError("none of the declared values could be recognised from outside")
+    for finding in findings:
+        if finding.fact in declared:
+            recognised_as = f"{finding.value or 'unknown'} ({finding.confidence}): {finding.how}"
+            ctx.fact(f"{finding.fact}, declared {declared[finding.fact]}", recognised_as)
+    contradicted = contradictions(Recognition(findings=findings), declared)
+    ctx.expect(_CONTRADICTED, list(contradicted), equals=[])
     if "pool_mode" in declared:
-        ctx.expect(
-            "something was found about the pool mode", any(each.fact == "pool_mode" for each in known), equals=True
-        )
+        ctx.expect("pool mode was recognised", any(finding.fact == "pool_mode" for finding in known), equals=True)
 
 
 @breaks(recognised, at=_CONTRADICTED)

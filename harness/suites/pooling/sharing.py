@@ -1,4 +1,4 @@
-"""Pooling: locks and messages, which tie clients to each other."""
+"""Pooling: advisory locks and notifications, which connect clients with each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.checks.documented import WORKS
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import follower, neighbour, pressed, until
 from harness.libpq import finish, simple, start
-from harness.suites.pooling.probes import LEAKS, LOCKS, LOST, feature, works_here
+from harness.suites.pooling.probes import LEAKS, LOCKS, LOST, probe, works_here
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 KEY = 4242
 HELD = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {KEY} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-#: for what is expected to come, and for what is expected not to
+#: timeouts for something that is expected to happen, and for something that is not
 PATIENT_S, SOON_S = 5.0, 0.25
 
 
-@feature(
+@probe(
     "advisory-lock",
-    "session advisory lock: keeps others out",
+    "session advisory lock: excludes other clients",
     group=LOCKS,
     claim="while one client holds a session advisory lock, no other client gets it",
 )
@@ -37,12 +37,12 @@ def advisory_lock(ctx: CheckContext) -> Outcome:
     elif ctx.sabotaged:
         simple(other, "SELECT pg_advisory_unlock_all()")
         ctx.admin.value(f"SELECT pg_advisory_lock({KEY})")
-    got = other.value(f"SELECT pg_try_advisory_lock({KEY})")
-    ctx.fact("both were told that they hold the lock", got)
-    return LEAKS if got else WORKS
+    acquired = other.value(f"SELECT pg_try_advisory_lock({KEY})")
+    ctx.fact("the other client got the lock, too", acquired)
+    return LEAKS if acquired else WORKS
 
 
-@feature(
+@probe(
     "advisory-unlock",
     "session advisory lock: released by its holder",
     group=LOCKS,
@@ -56,15 +56,15 @@ def advisory_unlock(ctx: CheckContext) -> Outcome:
             verb = "unlock" if works_here(ctx, "advisory-unlock") else "lock"
             client.value(f"SELECT pg_advisory_{verb}_shared({KEY})")
         released = client.value(f"SELECT pg_advisory_unlock_shared({KEY})")
-    ctx.fact("held after that, seen from the direct connection", ctx.admin.value(HELD))
+    ctx.fact("locks still held, as the direct connection shows", ctx.admin.value(HELD))
     return WORKS if released else LOST
 
 
-@feature(
+@probe(
     "advisory-orphan",
-    "session advisory lock: gone with its holder",
+    "session advisory lock: released when its holder disconnects",
     group=LOCKS,
-    claim="when a client that held a session advisory lock has disconnected, nobody holds it",
+    claim="when a client that holds a session advisory lock disconnects, the lock is released",
 )
 def advisory_orphan(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -75,7 +75,7 @@ def advisory_orphan(ctx: CheckContext) -> Outcome:
     client.close()
     other = ctx.plain_client()
     after = other.server_pid()
-    ctx.probed("the holder disconnects, the next client is served", pid, after)
+    ctx.probed("the holder disconnects, and the pooler serves the next client", pid, after)
     if ctx.sabotaged and not works_here(ctx, "advisory-orphan"):
         simple(other, "SELECT pg_advisory_unlock_all()")
     try:
@@ -86,17 +86,17 @@ def advisory_orphan(ctx: CheckContext) -> Outcome:
     return WORKS
 
 
-@feature(
+@probe(
     "advisory-xact-lock",
     "transaction advisory lock",
     group=LOCKS,
-    claim="a transaction advisory lock keeps others out until its statement or transaction ends, and no longer",
+    claim="a transaction advisory lock excludes other clients until its transaction ends, and no longer",
 )
 def advisory_xact_lock(ctx: CheckContext) -> Outcome:
     client, other = ctx.plain_client(), ctx.plain_client()
     gate = KEY + 1
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-    # one statement that holds the lock and waits for the gate: it needs no transaction block
+    # a single statement takes the lock and waits at the gate, so the probe needs no transaction block
     start(client, f"SELECT pg_advisory_xact_lock({KEY}), pg_advisory_xact_lock({gate})")
     until(ctx, HELD, 1, PATIENT_S)
     during = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
@@ -105,17 +105,17 @@ def advisory_xact_lock(ctx: CheckContext) -> Outcome:
     if ctx.sabotaged:
         ctx.admin.value(f"SELECT pg_advisory_lock({KEY})")
     after = other.value(f"SELECT pg_try_advisory_xact_lock({KEY})")
-    ctx.probed("one holds the lock, the other asks", client.server_pid(), other.server_pid())
+    ctx.probed("one client holds the lock, another requests it", client.server_pid(), other.server_pid())
     if during:
         return LEAKS
     return WORKS if after else LOST
 
 
-@feature(
+@probe(
     "listen",
-    "LISTEN: notifications reach who listens",
+    "LISTEN: notifications reach the listening client",
     group=LOCKS,
-    claim="a client that listens gets the notifications of its channel",
+    claim="a client that listens receives the notifications of its channel",
 )
 def listen(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -126,19 +126,19 @@ def listen(ctx: CheckContext) -> Outcome:
     with pressed(ctx, client):
         if ctx.sabotaged and not works:
             client.run("LISTEN news")
-            simple(client, "NOTIFY news, 'from this control'")
-        ctx.admin.run("NOTIFY news, 'for who listens'")
+            simple(client, "NOTIFY news, 'from the control'")
+        ctx.admin.run("NOTIFY news, 'for the listener'")
         client.server_pid()
-        got = _notifications(client, PATIENT_S if works else SOON_S)
-    ctx.fact("notifications received", got)
-    return WORKS if got else LOST
+        received = _notifications(client, PATIENT_S if works else SOON_S)
+    ctx.fact("notifications received", received)
+    return WORKS if received else LOST
 
 
-@feature(
+@probe(
     "notify-apart",
-    "LISTEN: notifications reach nobody else",
+    "LISTEN: notifications reach no other client",
     group=LOCKS,
-    claim="a client that does not listen gets no notification of another's channel",
+    claim="a client that does not listen receives no notification from another client's channel",
 )
 def notify_apart(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -146,18 +146,18 @@ def notify_apart(ctx: CheckContext) -> Outcome:
     other = follower(ctx, client)
     if ctx.sabotaged:
         other.run("LISTEN news" if works_here(ctx, "notify-apart") else "UNLISTEN *")
-    # a session that listens gets its own notifications before it is told that it is idle again
+    # the server sends a listening session its own notifications before ReadyForQuery
     other.run("NOTIFY news, 'private'")
-    got = _notifications(other, SOON_S)
-    ctx.fact("notifications that reached a client that never listened", got)
-    return LEAKS if got else WORKS
+    received = _notifications(other, SOON_S)
+    ctx.fact("notifications that reached a client that never listened", received)
+    return LEAKS if received else WORKS
 
 
-@feature(
+@probe(
     "notify",
     "NOTIFY",
     group=LOCKS,
-    claim="a notification that a client sends reaches who listens on a direct connection",
+    claim="a notification that a client sends reaches a listener on a direct connection",
 )
 def notify(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -168,4 +168,4 @@ def notify(ctx: CheckContext) -> Outcome:
 
 
 def _notifications(client: Client, timeout_s: float) -> list[str]:
-    return [each.payload for each in client.notifies(timeout=timeout_s, stop_after=1)]
+    return [notification.payload for notification in client.notifies(timeout=timeout_s, stop_after=1)]

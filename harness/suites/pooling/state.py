@@ -1,9 +1,9 @@
-"""Pooling: what a client keeps for its session, whether it keeps it, and whether others get to see it.
+"""Pooling: session state: whether it persists for its client, and whether it leaks to other clients.
 
-Each kind of state is probed twice. *Kept*: its client sets it, then others work, and it looks again, on another
-server connection where the pool mode changes them. *Apart*: another client looks, on the same server connection:
-while the first is idle, or, in session mode, after it has disconnected. What is left after a disconnect, in every mode,
-is `leftovers`.
+Two probes cover each kind of state. `…-kept`: a client sets the state, other clients work, and the client reads the
+state again, on another server connection if the pool mode moves clients. `…-apart`: another client reads the state on
+the same server connection, while the first client is idle or, in session mode, after the first client disconnected.
+`leftovers` covers the state that remains after a disconnect, in every pool mode.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.checks.documented import WORKS
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING, follower, neighbour, pressed, successor
 from harness.libpq import extended, simple
-from harness.suites.pooling.probes import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, feature, works_here, worst
+from harness.suites.pooling.probes import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, probe, works_here, worst
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 
 class Variant(Struct, frozen=True):
-    """One way to bring a state about, and to look at it."""
+    """One way to set a state and to read it."""
 
+    #: the statement that sets the state, and the one that reads it
     establish: str
     observe: str
-    #: what its client sees, and what sees who did not bring it about: a value, or an SQLSTATE
+    #: the answer to a client that set the state, and to one that did not: a value or an SQLSTATE
     mine: str
     fresh: str
+    #: the statement that removes the state; empty if none can
     undo: str
     by_extended_protocol: bool = False
 
-    def bring_about(self, client: Client) -> None:
+    def set_up(self, client: Client) -> None:
+        """Set the state.
+
+        :raises NotExercisedError: when the server or the pooler refuses the statement.
+        """
         answer = (extended if self.by_extended_protocol else simple)(client, self.establish)
         if answer.is_error:
             raise NotExercisedError(f"{self.establish!r} was refused: {answer.sqlstate} {answer.message}")
@@ -51,7 +57,7 @@ class SessionState(Struct, frozen=True, kw_only=True):
     title: str
     group: str
     variants: dict[str, Variant]
-    #: comes as a superuser
+    #: its clients connect as a superuser
     dba: bool = False
 
 
@@ -68,21 +74,21 @@ def setting(
     )
 
 
-#: A pooler that follows settings by reading statements has to find them wherever they hide.
-_HIDDEN = {
+#: ways to change a setting that a pooler can miss if it tracks settings by parsing statements
+_SETTING_VARIANTS = {
     "SET": setting("statement_timeout", "4242ms", "0"),
     "set_config": setting("lock_timeout", "4242ms", "0", "SELECT pg_catalog.set_config('{name}', '{value}', false)"),
     "in a function": setting(
         "idle_session_timeout", "4242s", "0", "SELECT pooling.set_for_the_session('{name}', '{value}')"
     ),
-    "after a comment, among others": setting(
+    "after a comment, among other statements": setting(
         "work_mem", "4242kB", "4MB", "SELECT 1; /* quietly */ SET {name} TO '{value}'; SELECT 2"
     ),
     "by the extended protocol": setting("random_page_cost", "4.25", "4", extended_protocol=True),
 }
 
 STATES = (
-    SessionState(name="setting", title="SET", group=SETTINGS, variants=_HIDDEN),
+    SessionState(name="setting", title="SET", group=SETTINGS, variants=_SETTING_VARIANTS),
     SessionState(
         name="tracked-settings",
         title="SET of client_encoding, DateStyle, TimeZone, application_name, standard_conforming_strings",
@@ -103,7 +109,7 @@ STATES = (
     ),
     SessionState(
         name="tenant",
-        title="tenant of row-level security, as a session setting",
+        title="row-level security tenant as a session setting",
         group=SETTINGS,
         variants={
             "set_config": Variant(
@@ -254,137 +260,149 @@ def _client(ctx: CheckContext, state: SessionState) -> Client:
     return ctx.dba() if state.dba else ctx.plain_client()
 
 
-def _seen(answer: Reply, variant: Variant, *, mine: Outcome, fresh: Outcome) -> Outcome:
-    """Return what was seen: as its client sees it, as anybody else does, an error, or something third."""
-    told = str(answer)
-    if told == variant.mine:
+def _outcome(answer: Reply, variant: Variant, *, mine: Outcome, fresh: Outcome) -> Outcome:
+    """Return the outcome of reading a state.
+
+    :param mine: the outcome if the state is present, as for the client that set it.
+    :param fresh: the outcome if the state is absent, as for any other client. Unless it is *works*, an SQLSTATE that
+        shows the absence gives the outcome *fails*.
+    """
+    observed = str(answer)
+    if observed == variant.mine:
         return mine
-    if told == variant.fresh and fresh == WORKS:
+    if observed == variant.fresh and fresh == WORKS:
         return fresh
     if answer.is_error:
         return fails(answer)
-    return fresh if told == variant.fresh else WRONG
+    return fresh if observed == variant.fresh else WRONG
 
 
 def _kept(state: SessionState) -> tuple[Check, Control]:
     name = f"{state.name}-kept"
 
-    @feature(
+    @probe(
         name,
-        f"{state.title}: kept by its client",
+        f"{state.title}: persists for its client",
         group=state.group,
-        claim=f"{state.title}: what a client brought about is there at its next statement",
+        claim=f"{state.title}: the state that a client sets is present at the client's next statement",
     )
-    def probe(ctx: CheckContext) -> Outcome:
-        seen = {}
-        for way, variant in state.variants.items():
+    def persists(ctx: CheckContext) -> Outcome:
+        outcomes = {}
+        for label, variant in state.variants.items():
             client = _client(ctx, state)
-            variant.bring_about(client)
+            variant.set_up(client)
             with pressed(ctx, client, lambda: _client(ctx, state)):
                 if ctx.sabotaged:
-                    client = _turned_around(ctx, state, client, variant, there=not works_here(ctx, name))
+                    client = _sabotaged_client(ctx, state, client, variant, present=not works_here(ctx, name))
                 answer = simple(client, variant.observe)
-            seen[way] = _seen(answer, variant, mine=WORKS, fresh=LOST)
-            ctx.fact(way, f"its client saw {answer}, so it {seen[way]}")
+            outcomes[label] = _outcome(answer, variant, mine=WORKS, fresh=LOST)
+            ctx.fact(label, f"the client that set it observed {answer}: {outcomes[label]}")
             client.close()
-        return worst(seen)
+        return worst(outcomes)
 
-    return probe
+    return persists
 
 
 def _apart(state: SessionState) -> tuple[Check, Control]:
     name = f"{state.name}-apart"
 
-    @feature(
+    @probe(
         name,
-        f"{state.title}: unseen by others",
+        f"{state.title}: isolated from other clients",
         group=state.group,
-        claim=f"{state.title}: what one client brought about, another does not get",
+        claim=f"{state.title}: the state that one client sets never reaches another client",
     )
-    def probe(ctx: CheckContext) -> Outcome:
-        seen = {}
-        for way, variant in state.variants.items():
+    def isolated(ctx: CheckContext) -> Outcome:
+        outcomes = {}
+        for label, variant in state.variants.items():
             client = _client(ctx, state)
-            variant.bring_about(client)
+            variant.set_up(client)
             other = follower(ctx, client, lambda: _client(ctx, state))
             if ctx.sabotaged:
-                other = _turned_around(ctx, state, other, variant, there=works_here(ctx, name))
+                other = _sabotaged_client(ctx, state, other, variant, present=works_here(ctx, name))
             answer = simple(other, variant.observe)
-            seen[way] = _seen(answer, variant, mine=LEAKS, fresh=WORKS)
-            ctx.fact(way, f"another client saw {answer}, so it {seen[way]}")
+            outcomes[label] = _outcome(answer, variant, mine=LEAKS, fresh=WORKS)
+            ctx.fact(label, f"another client observed {answer}: {outcomes[label]}")
             if ctx.mode in MOVING:  # the next variant begins on a clean server connection
                 simple(other, variant.undo)
             client.close()
             other.close()
-        return worst(seen)
+        return worst(outcomes)
 
-    return probe
+    return isolated
 
 
-def _turned_around(ctx: CheckContext, state: SessionState, client: Client, variant: Variant, *, there: bool) -> Client:
-    """Bring a state about where it is not, or end it where it is: a pooler that does what it does not document."""
-    if there or variant.undo:
-        _turn_around(client, variant, there=there)
+def _sabotaged_client(
+    ctx: CheckContext, state: SessionState, client: Client, variant: Variant, *, present: bool
+) -> Client:
+    """Set or remove a state, as a pooler that contradicts its documentation would, and return the client to use.
+
+    :param present: whether the state is to be present afterwards.
+    """
+    if present or variant.undo:
+        _sabotage(client, variant, present=present)
         return client
-    # it cannot be undone, so its server connection ends
+    # nothing undoes this state, so end its server connection
     ctx.admin.value("SELECT pg_terminate_backend(%s, 1000)", [client.server_pid()])
     client.close()
     return _client(ctx, state)
 
 
-def _turn_around(client: Client, variant: Variant, *, there: bool) -> None:
-    if not there:
+def _sabotage(client: Client, variant: Variant, *, present: bool) -> None:
+    if not present:
         simple(client, variant.undo)
         return
     with contextlib.suppress(NotExercisedError):
-        variant.bring_about(client)
+        variant.set_up(client)
 
 
-KEPT_AND_APART = tuple(each for state in STATES for pair in (_kept(state), _apart(state)) for each in pair)
+KEPT_AND_APART = tuple(declared for state in STATES for pair in (_kept(state), _apart(state)) for declared in pair)
 
 
 def _collides(state: SessionState) -> tuple[Check, Control]:
-    """Two clients give what they bring about the same name, as the same code in two workers does."""
+    """Probe two clients that use the same name, as the same code in two workers does."""
     name = f"{state.name}-collides"
 
-    @feature(
+    @probe(
         name,
-        f"{state.title}: a name that another client uses too",
+        f"{state.title}: same name in two clients",
         group=state.group,
-        claim=f"{state.title}: two clients can each have one of the same name",
+        claim=f"{state.title}: two clients can use the same name at the same time",
     )
-    def probe(ctx: CheckContext) -> Outcome:
-        seen = {}
-        for way, variant in state.variants.items():
+    def same_name(ctx: CheckContext) -> Outcome:
+        outcomes = {}
+        for label, variant in state.variants.items():
             client = _client(ctx, state)
-            variant.bring_about(client)
+            variant.set_up(client)
             other = neighbour(ctx, client, _client(ctx, state))
             if ctx.sabotaged:
-                _turn_around(other, variant, there=works_here(ctx, name))
+                _sabotage(other, variant, present=works_here(ctx, name))
             answer = simple(other, variant.establish)
-            seen[way] = fails(answer) if answer.is_error else WORKS
+            outcomes[label] = fails(answer) if answer.is_error else WORKS
             if ctx.mode in MOVING:
                 simple(other, variant.undo)
             client.close()
             other.close()
-        return worst(seen)
+        return worst(outcomes)
 
-    return probe
-
-
-COLLIDING = tuple(each for state in STATES if state.name in {"sql-prepare", "temp-table"} for each in _collides(state))
+    return same_name
 
 
-@feature(
+COLLIDING = tuple(
+    declared for state in STATES if state.name in {"sql-prepare", "temp-table"} for declared in _collides(state)
+)
+
+
+@probe(
     "leftovers",
-    "what a client leaves when it disconnects",
+    "state left behind by a client that disconnected",
     group=SETTINGS,
-    claim="settings, temporary tables and locks of a client are gone when it has disconnected",
+    claim="when a client disconnects, its settings, temporary tables and locks are removed",
 )
 def leftovers(ctx: CheckContext) -> Outcome:
-    ways = {
-        "a setting": _HIDDEN["SET"],
-        "a temporary table": next(each for each in STATES if each.name == "temp-table").variants["PRESERVE ROWS"],
+    variants = {
+        "a setting": _SETTING_VARIANTS["SET"],
+        "a temporary table": next(state for state in STATES if state.name == "temp-table").variants["PRESERVE ROWS"],
         "an advisory lock": Variant(
             "SELECT pg_advisory_lock(42)",
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 "
@@ -396,18 +414,18 @@ def leftovers(ctx: CheckContext) -> Outcome:
     }
 
     first = ctx.plain_client()
-    for variant in ways.values():
-        variant.bring_about(first)
-    answers = _look(ctx, successor(ctx, first), ways)
-    seen = {}
-    for way, answer in answers.items():
-        seen[way] = _seen(answer, ways[way], mine=LEAKS, fresh=WORKS)
-        ctx.fact(way, f"the next client saw {answer}, so it {seen[way]}")
-    return worst(seen)
+    for variant in variants.values():
+        variant.set_up(first)
+    answers = _observe(ctx, successor(ctx, first), variants)
+    outcomes = {}
+    for label, answer in answers.items():
+        outcomes[label] = _outcome(answer, variants[label], mine=LEAKS, fresh=WORKS)
+        ctx.fact(label, f"the next client observed {answer}: {outcomes[label]}")
+    return worst(outcomes)
 
 
-def _look(ctx: CheckContext, other: Client, ways: dict[str, Variant]) -> dict[str, Reply]:
+def _observe(ctx: CheckContext, other: Client, variants: dict[str, Variant]) -> dict[str, Reply]:
     if ctx.sabotaged:
-        for variant in ways.values():
-            _turn_around(other, variant, there=works_here(ctx, "leftovers"))
-    return {way: simple(other, variant.observe) for way, variant in ways.items()}
+        for variant in variants.values():
+            _sabotage(other, variant, present=works_here(ctx, "leftovers"))
+    return {label: simple(other, variant.observe) for label, variant in variants.items()}

@@ -1,4 +1,7 @@
-"""Pooling: prepared statements, by the protocol's messages and as drivers use them. Values are asserted, not only errors."""
+"""Pooling: prepared statements, by single protocol messages and as drivers use them.
+
+The probes compare values, since a client that gets another client's result may get no error.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING, elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
 from harness.libpq import CLOSED, Reply, execute, extended, parse, simple
-from harness.suites.pooling.probes import PREPARED, WRONG, fails, feature, outcome_of, works_here
+from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, works_here
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -29,14 +32,14 @@ MINE, THEIRS = "SELECT 'mine ' || $1::text", "SELECT 'theirs ' || $1::text"
 def _parsed(client: Client, name: str, statement: str) -> None:
     answer = parse(client, name, statement)
     if answer.is_error:
-        raise NotExercisedError(f"the statement could not be parsed: {answer.sqlstate} {answer.message}")
+        raise NotExercisedError(f"could not parse the statement: {answer.sqlstate} {answer.message}")
 
 
-@feature(
+@probe(
     "named-kept",
-    "protocol-level prepared statement: kept by its client",
+    "protocol-level prepared statement: persists for its client",
     group=PREPARED,
-    claim="a statement that a client prepared by the protocol can be executed again, with its own result",
+    claim="a client can execute a protocol-level prepared statement later and gets the result of that statement",
 )
 def named_kept(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -49,11 +52,11 @@ def named_kept(ctx: CheckContext) -> Outcome:
         return outcome_of(execute(client, "s0", ["1"]), right="mine 1")
 
 
-@feature(
+@probe(
     "named-taken",
-    "protocol-level prepared statement: a name that another client uses too",
+    "protocol-level prepared statement: same name in two clients",
     group=PREPARED,
-    claim="two clients that give different statements the same name each prepare and execute their own",
+    claim="two clients can prepare different statements under the same name, and each executes its own",
 )
 def named_taken(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -69,14 +72,14 @@ def named_taken(ctx: CheckContext) -> Outcome:
     return outcome_of(execute(other, "s0", ["1"]), right="theirs 1")
 
 
-@feature(
+@probe(
     "named-mixed-up",
-    "protocol-level prepared statement: executed where another client's lies under the same name",
+    "protocol-level prepared statement: executed on a server connection with another client's statement of that name",
     group=PREPARED,
-    claim="a client that executes its statement never runs another client's that has the same name",
+    claim="a client never executes another client's prepared statement of the same name",
 )
 def named_mixed_up(ctx: CheckContext) -> Outcome:
-    """The silent one: drivers name statements alike (`_pg3_1`, `s0`, `S_1`), and parameters of the same types fit."""
+    """Probe the silent failure: drivers choose equal names (`_pg3_1`, `s0`, `S_1`), and parameter types often match."""
     client = ctx.plain_client()
     _parsed(client, "s0", MINE)
     if ctx.mode not in MOVING:
@@ -86,7 +89,7 @@ def named_mixed_up(ctx: CheckContext) -> Outcome:
             _parsed(client, "s0", THEIRS)
         return outcome_of(execute(client, "s0", ["1"]), right="mine 1")
     with moved(ctx, client):
-        # while the first one's server connection is busy, both are on the other
+        # the first server connection is busy, so both clients use another one
         other = neighbour(ctx, client)
         _parsed(other, "s0", THEIRS)
         if ctx.sabotaged:
@@ -96,18 +99,18 @@ def named_mixed_up(ctx: CheckContext) -> Outcome:
 
 
 _CLIENTS, _QUERIES = 24, 20
-#: all begin together, and hold what they are given for a moment: one server connection is never enough for them
+#: all clients begin at the same time and hold their server connections for a moment, so they need more than one
 _TOGETHER_S, _HELD_S = 2.0, 0.02
 
 
-@feature(
+@probe(
     "named-under-load",
-    "protocol-level prepared statements of 24 clients at once",
+    "protocol-level prepared statements: 24 concurrent clients",
     group=PREPARED,
-    claim="clients that prepare all their statements get their own values, and no error, when many work at once",
+    claim="24 concurrent clients that prepare all their statements get their own values and no error",
 )
 def named_under_load(ctx: CheckContext) -> Outcome:
-    """Distinct statements with the same parameter types, in one order for each client, under psycopg's own names."""
+    """Run statements with equal parameter types, in an order of its own for each client, under psycopg's names."""
     threshold = None if ctx.sabotaged and not works_here(ctx, "named-under-load") else 0
     together = Barrier(_CLIENTS)
 
@@ -115,48 +118,49 @@ def named_under_load(ctx: CheckContext) -> Outcome:
         seen: Counter[str] = Counter()
         client = ctx.connect(ctx.lab.chain(ctx.database), threshold)
         with client:
-            with contextlib.suppress(BrokenBarrierError):  # where a login needs a server connection, not all get one
+            # not every client can log in at the same time if a login occupies a server connection
+            with contextlib.suppress(BrokenBarrierError):
                 together.wait(_TOGETHER_S)
             simple(client, f"SELECT pg_sleep({_HELD_S})")
             for n in range(_QUERIES):
                 which = (number + n) % 7
-                asked = f"{number}-{n}"
-                text = f"SELECT 'text {which}: ' || %s::text, pg_backend_pid()"
+                parameter = f"{number}-{n}"
+                statement = f"SELECT 'text {which}: ' || %s::text, pg_backend_pid()"
                 if ctx.sabotaged and threshold == 0 and n == 7:
-                    simple(client, "DEALLOCATE ALL")  # psycopg would notice its own
+                    simple(client, "DEALLOCATE ALL")  # sent past psycopg, which would notice its own
                 try:
-                    value, pid = client.rows(text, [asked])[0]
+                    value, pid = client.rows(statement, [parameter])[0]
                 except SqlError as error:
                     seen[f"error {error.sqlstate or CLOSED}"] += 1
                     continue
                 seen[f"pid {pid}"] += 1
-                seen["right" if value == f"text {which}: {asked}" else "wrong"] += 1
+                seen["right" if value == f"text {which}: {parameter}" else "wrong"] += 1
         return seen
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         seen = sum(pool.map(one_client, range(_CLIENTS)), Counter())
-    pids = [each for each in seen if each.startswith("pid ")]
+    pids = [key for key in seen if key.startswith("pid ")]
     errors = {key.removeprefix("error "): count for key, count in seen.items() if key.startswith("error ")}
-    ctx.fact("of so many queries", _CLIENTS * _QUERIES)
-    ctx.fact("right, wrong", [seen["right"], seen["wrong"]])
+    ctx.fact("queries", _CLIENTS * _QUERIES)
+    ctx.fact("right and wrong results", [seen["right"], seen["wrong"]])
     ctx.fact("errors", errors)
     ctx.fact("server connections", len(pids))
     if ctx.mode in MOVING and not 1 < len(pids) < _CLIENTS:
         raise NotExercisedError(
-            f"{_CLIENTS} clients had {len(pids)} server connections: none was shared, or none changed"
+            f"{_CLIENTS} clients used {len(pids)} server connections, so none was shared or no client changed its own"
         )
     if seen["wrong"]:
         return WRONG
     if errors:
-        return fails(Reply(sqlstate=max(errors, key=lambda each: errors[each])))
+        return fails(Reply(sqlstate=max(errors, key=lambda sqlstate: errors[sqlstate])))
     return WORKS
 
 
-@feature(
+@probe(
     "unnamed-kept",
-    "unnamed statement, parsed and executed with a Sync between",
+    "unnamed statement: Sync between Parse and Execute",
     group=PREPARED,
-    claim="an unnamed statement that was parsed can be executed after a Sync, with its own result",
+    claim="a client can execute its unnamed statement after a Sync and gets the result of that statement",
 )
 def unnamed_kept(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -168,11 +172,11 @@ def unnamed_kept(ctx: CheckContext) -> Outcome:
         return outcome_of(execute(client, "", ["1"]), right="mine 1")
 
 
-@feature(
+@probe(
     "unnamed-mixed-up",
-    "unnamed statement, with another client's between Parse and Execute",
+    "unnamed statement: another client's Parse between Parse and Execute",
     group=PREPARED,
-    claim="a client that executes its unnamed statement after a Sync never runs another client's",
+    claim="a client never executes another client's unnamed statement",
 )
 def unnamed_mixed_up(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -186,11 +190,11 @@ def unnamed_mixed_up(ctx: CheckContext) -> Outcome:
     return outcome_of(answer, right="mine 1")
 
 
-@feature(
+@probe(
     "deallocate",
-    "DEALLOCATE of a statement that was prepared by the protocol",
+    "DEALLOCATE of a protocol-level prepared statement",
     group=PREPARED,
-    claim="a statement that was prepared by the protocol can be deallocated by its name in SQL",
+    claim="a client can deallocate a protocol-level prepared statement by its name in SQL",
 )
 def deallocate(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -201,16 +205,16 @@ def deallocate(ctx: CheckContext) -> Outcome:
     answer = simple(client, "DEALLOCATE s1")
     after = client.server_pid()
     if pid != after:
-        raise NotExercisedError(f"the client was moved meanwhile, from {pid} to {after}")
-    ctx.probed("the client stays alone on its server connection", pid, after)
+        raise NotExercisedError(f"the client moved from server connection {pid} to {after} during the probe")
+    ctx.probed("a lone client keeps its server connection", pid, after)
     return fails(answer) if answer.is_error else WORKS
 
 
-@feature(
+@probe(
     "parse-again",
-    "Parse of a name that the client uses already",
+    "Parse of a name that the client already uses",
     group=PREPARED,
-    claim="parsing another statement under a name in use is refused with 42P05, and the connection lives on",
+    claim="a client that parses a second statement under the same name gets the error 42P05 and keeps its connection",
 )
 def parse_again(ctx: CheckContext) -> Outcome:
     defect = (entry := ctx.documented("parse-again")) is not None and entry.defect
@@ -222,21 +226,21 @@ def parse_again(ctx: CheckContext) -> Outcome:
     answer = parse(client, "s2", THEIRS)
     if not answer.is_error:
         return WORKS
-    again = simple(client, "SELECT pg_backend_pid()")
-    if not again.is_error:
-        ctx.probed("the client stays alone on its server connection", pid, int(again.value or 0))
-    ctx.fact("what the client was told", answer.message)
-    return fails(replace(answer, closed=again.is_error))
+    next_answer = simple(client, "SELECT pg_backend_pid()")
+    if not next_answer.is_error:
+        ctx.probed("a lone client keeps its server connection", pid, int(next_answer.value or 0))
+    ctx.fact("error that the client received", answer.message)
+    return fails(replace(answer, closed=next_answer.is_error))
 
 
 def _discards(name: str, statement: str, title: str, *, by_extended_protocol: bool = False) -> tuple[Check, Control]:
-    @feature(
+    @probe(
         name,
         title,
         group=PREPARED,
-        claim=f"{statement} of one client leaves the prepared statements of another alone",
+        claim=f"{statement} of one client leaves the prepared statements of other clients usable",
     )
-    def probe(ctx: CheckContext) -> Outcome:
+    def discards(ctx: CheckContext) -> Outcome:
         client = ctx.plain_client()
         _parsed(client, "s3", MINE)
         other = neighbour(ctx, client)
@@ -250,25 +254,28 @@ def _discards(name: str, statement: str, title: str, *, by_extended_protocol: bo
                 parse(client, "s3", MINE)
         return outcome_of(execute(client, "s3", ["1"]), right="mine 1")
 
-    return probe
+    return discards
 
 
 DISCARDS = (
     *_discards("discard-all", "DISCARD ALL", "DISCARD ALL by another client"),
     *_discards("deallocate-all", "DEALLOCATE ALL", "DEALLOCATE ALL by another client"),
     *_discards(
-        "discard-all-extended", "DISCARD ALL", "DISCARD ALL by the extended protocol", by_extended_protocol=True
+        "discard-all-extended",
+        "DISCARD ALL",
+        "DISCARD ALL by another client in the extended protocol",
+        by_extended_protocol=True,
     ),
 )
 
 _SHAPES = "SELECT * FROM pooling.shapes WHERE id = $1::integer"
 
 
-@feature(
+@probe(
     "plan-after-ddl",
-    "prepared statement whose result changed with a migration",
+    "prepared statement: a migration changes its result type",
     group=PREPARED,
-    claim="a client that executes a prepared statement after its result type changed is told so",
+    claim="a client that executes a prepared statement whose result type changed gets an error",
 )
 def plan_after_ddl(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -276,18 +283,18 @@ def plan_after_ddl(ctx: CheckContext) -> Outcome:
     _parsed(client, "s4", _SHAPES)
     first = execute(client, "s4", ["1"])
     if first.is_error or client.server_pid() != pid:
-        raise NotExercisedError(f"the statement did not run where it was prepared: {first}")
-    ctx.probed("the client stays alone on its server connection", pid, pid)
+        raise NotExercisedError(f"the statement did not run on the server connection that it was prepared on: {first}")
+    ctx.probed("a lone client keeps its server connection", pid, pid)
     if not ctx.sabotaged:
         ctx.owner.run("ALTER TABLE pooling.shapes ADD COLUMN sides integer")
     return outcome_of(execute(client, "s4", ["1"]), right="1")
 
 
-@feature(
+@probe(
     "plan-after-ddl-others",
-    "statement that another client prepared before a migration",
+    "prepared statement: another client prepared it before a migration",
     group=PREPARED,
-    claim="a client that prepares a statement after a migration gets the new result, whoever prepared it before",
+    claim="a client that prepares a statement after a migration gets the new result, even if another prepared it before",
 )
 def plan_after_ddl_others(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()

@@ -1,4 +1,4 @@
-"""Pooling: transactions, which a pooler must not take apart, and what belongs to one."""
+"""Pooling: transactions, and the settings, cursors, tables and locks that end with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import MOVING, follower, neighbour, pressed, until
 from harness.database import cut
 from harness.libpq import extended, simple
-from harness.suites.pooling.probes import LEAKS, LOST, TRANSACTIONS, WRONG, fails, feature, outcome_of, works_here
+from harness.suites.pooling.probes import LEAKS, LOST, TRANSACTIONS, WRONG, fails, outcome_of, probe, works_here
 from harness.suites.pooling.sharing import HELD, KEY, PATIENT_S
 
 if TYPE_CHECKING:
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from harness.model import Outcome
 
 
-def _beginner(ctx: CheckContext) -> Client:
-    """Return who opens a transaction block; where that is refused, the control lets it reach the server itself."""
+def _transaction_client(ctx: CheckContext) -> Client:
+    """Connect the client of a transaction block; past the pooler if the control has to make a refused block work."""
     return ctx.direct_client() if ctx.sabotaged and not works_here(ctx, "transaction") else ctx.plain_client()
 
 
-@feature(
+@probe(
     "transaction",
     "transaction block",
     group=TRANSACTIONS,
-    claim="a transaction block is one transaction on one server connection, and can be rolled back",
+    claim="a transaction block is one transaction on one server connection and can be rolled back",
 )
 def transaction(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     begun = simple(client, "BEGIN")
     if begun.is_error:
-        ctx.fact("what the client was told", begun.message)
+        ctx.fact("error that the client received", begun.message)
         return fails(begun)
     first = simple(client, "INSERT INTO pooling.notes (body) VALUES ('one') RETURNING pg_backend_pid()")
     ctx.plain_client().server_pid()
@@ -43,29 +43,31 @@ def transaction(ctx: CheckContext) -> Outcome:
     second = simple(client, "SELECT pg_backend_pid()")
     simple(client, "ROLLBACK")
     ctx.probed(
-        "two statements of one transaction, with others between", int(first.value or 0), int(second.value or 0)
+        "two statements of one transaction, with another client in between",
+        int(first.value or 0),
+        int(second.value or 0),
     )
     if ctx.admin.value("SELECT count(*) FROM pooling.notes") != 0 or first.value != second.value:
         return WRONG
     return WORKS
 
 
-@feature(
+@probe(
     "savepoint",
-    "SAVEPOINT and SET LOCAL within a transaction",
+    "SAVEPOINT and SET LOCAL in a transaction",
     group=TRANSACTIONS,
-    claim="what was set locally holds for its transaction, and a rollback to a savepoint gives back what was before",
+    claim="a local setting lasts until its transaction ends, and a rollback to a savepoint restores the earlier value",
 )
 def savepoint(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     begun = simple(client, "BEGIN")
     if begun.is_error:
         return fails(begun)
-    spoilt = ctx.sabotaged and works_here(ctx, "transaction")
+    skip_rollback = ctx.sabotaged and works_here(ctx, "transaction")
     last = simple(
         client,
         "SELECT set_config('app.tenant', 'outer', true); SAVEPOINT a; SELECT set_config('app.tenant', 'inner', true);"
-        f"SET LOCAL ROLE harness_tenant; {'' if spoilt else 'ROLLBACK TO SAVEPOINT a;'}"
+        f"SET LOCAL ROLE harness_tenant; {'' if skip_rollback else 'ROLLBACK TO SAVEPOINT a;'}"
         "SELECT current_setting('app.tenant') || ' ' || current_user",
     )
     simple(client, "COMMIT")
@@ -75,26 +77,26 @@ def savepoint(ctx: CheckContext) -> Outcome:
     return WORKS if (last.value, after.value) == ("outer harness_app", "harness_app") else WRONG
 
 
-@feature(
+@probe(
     "local-outside",
     "SET LOCAL outside a transaction block",
     group=TRANSACTIONS,
-    claim="what is set locally outside a transaction block holds for the next statement",
+    claim="a local setting made outside a transaction block is in force for the next statement",
 )
 def local_outside(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     pid = client.server_pid()
     client.value(f"SELECT set_config('app.tenant', 't1', {'false' if ctx.sabotaged else 'true'})")
-    seen = client.value("SELECT current_setting('app.tenant', true)")
-    ctx.probed("the client stays alone on its server connection", pid, client.server_pid())
-    return WORKS if seen == "t1" else LOST
+    tenant = client.value("SELECT current_setting('app.tenant', true)")
+    ctx.probed("a lone client keeps its server connection", pid, client.server_pid())
+    return WORKS if tenant == "t1" else LOST
 
 
-@feature(
+@probe(
     "local-residue",
-    "trace of a local setting on its server connection",
+    "local setting: residue on its server connection",
     group=TRANSACTIONS,
-    claim="a setting that another client made locally is as unset as before: NULL, and not an empty text",
+    claim="a custom setting that another client set locally reads as NULL afterwards, not as an empty string",
 )
 def local_residue(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -104,19 +106,19 @@ def local_residue(ctx: CheckContext) -> Outcome:
     if ctx.sabotaged and works:
         simple(other, "SELECT set_config('app.never_set', 'by the other', true)")
     name = "app.never_set" if not ctx.sabotaged or works else "app.never_set_by_anybody"
-    seen = other.value(f"SELECT current_setting('{name}', true)")
-    ctx.fact("the other client saw", seen)
-    return WORKS if seen is None else WRONG if seen == "" else LEAKS
+    value = other.value(f"SELECT current_setting('{name}', true)")
+    ctx.fact("value that the other client read", value)
+    return WORKS if value is None else WRONG if value == "" else LEAKS
 
 
-@feature(
+@probe(
     "two-phase",
     "two-phase commit",
     group=TRANSACTIONS,
-    claim="a prepared transaction can be committed by its client later, wherever it is served then",
+    claim="a client can commit its prepared transaction later, on any server connection",
 )
 def two_phase(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     name = f"harness {ctx.database}"
     begun = simple(client, "BEGIN")
     if begun.is_error:
@@ -134,14 +136,14 @@ def two_phase(ctx: CheckContext) -> Outcome:
     return WORKS if ctx.admin.value("SELECT count(*) FROM pooling.notes") == 1 else LOST
 
 
-@feature(
+@probe(
     "cursor",
     "WITHOUT HOLD cursor",
     group=TRANSACTIONS,
-    claim="a cursor can be fetched from within its transaction",
+    claim="a client can fetch from a cursor in the cursor's transaction",
 )
 def cursor(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     begun = simple(client, "BEGIN")
     if begun.is_error:
         return fails(begun)
@@ -153,14 +155,14 @@ def cursor(ctx: CheckContext) -> Outcome:
     return outcome_of(answer, right="1")
 
 
-@feature(
+@probe(
     "temp-table-drop",
     "temporary table ON COMMIT DROP",
     group=TRANSACTIONS,
-    claim="a temporary table that is dropped at commit serves its transaction, and leaves nothing for others",
+    claim="a temporary table with ON COMMIT DROP works in its transaction and leaves nothing for other clients",
 )
 def temp_table_drop(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     begun = simple(client, "BEGIN")
     if begun.is_error:
         return fails(begun)
@@ -175,15 +177,15 @@ def temp_table_drop(ctx: CheckContext) -> Outcome:
     return WORKS if answer.value == "mine" and later.sqlstate == "42P01" else LEAKS
 
 
-@feature(
+@probe(
     "single-message",
     "several statements in one message",
     group=TRANSACTIONS,
-    claim="statements that are sent in one message are one transaction: they see what was set locally, or none stays",
+    claim="statements in one message are one transaction: they share local settings, and an error undoes them all",
 )
 def single_message(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
-    seen = simple(
+    failed = simple(
         client,
         f"SELECT set_config('app.tenant', 't1', {'true' if not ctx.sabotaged else 'false'});"
         "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); SELECT 1 / 0",
@@ -193,18 +195,18 @@ def single_message(ctx: CheckContext) -> Outcome:
         f"BEGIN; SELECT set_config('app.tenant', 't2', true); {'' if not ctx.sabotaged else 'ROLLBACK;'}"
         "INSERT INTO pooling.notes (body) VALUES (current_setting('app.tenant')); COMMIT",
     )
-    if seen.sqlstate != "22012":
-        return fails(seen) if seen.is_error else WRONG
+    if failed.sqlstate != "22012":
+        return fails(failed) if failed.is_error else WRONG
     if whole.is_error:
         return fails(whole)
     return WORKS if ctx.admin.rows("SELECT body FROM pooling.notes") == [("t2",)] else WRONG
 
 
-@feature(
+@probe(
     "index-concurrently",
     "CREATE INDEX CONCURRENTLY",
     group=TRANSACTIONS,
-    claim="an index can be created concurrently",
+    claim="a client can create an index concurrently",
 )
 def index_concurrently(ctx: CheckContext) -> Outcome:
     client = ctx.dba()
@@ -220,14 +222,14 @@ def index_concurrently(ctx: CheckContext) -> Outcome:
     )
 
 
-@feature(
+@probe(
     "vanished-client",
-    "client that vanishes in its transaction",
+    "client that vanishes during its transaction",
     group=TRANSACTIONS,
-    claim="what a client that vanishes has not committed is rolled back, and its locks are free again",
+    claim="when a client vanishes, its uncommitted changes are rolled back and its locks are released",
 )
 def vanished_client(ctx: CheckContext) -> Outcome:
-    client = _beginner(ctx)
+    client = _transaction_client(ctx)
     begun = simple(client, "BEGIN")
     if begun.is_error:
         return fails(begun)
@@ -240,15 +242,15 @@ def vanished_client(ctx: CheckContext) -> Outcome:
     except NotExercisedError:
         return LEAKS
     other = ctx.plain_client()
-    left = other.value("SELECT count(*) FROM pooling.notes")
-    return WORKS if left == 0 else WRONG
+    remaining = other.value("SELECT count(*) FROM pooling.notes")
+    return WORKS if remaining == 0 else WRONG
 
 
-@feature(
+@probe(
     "client-address",
-    "inet_client_port: tells connections of clients apart",
+    "inet_client_port: distinguishes the connections of clients",
     group=TRANSACTIONS,
-    claim="two clients have two client ports in the server's eyes",
+    claim="the address and port that the server sees distinguish two clients",
 )
 def client_address(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
@@ -261,5 +263,8 @@ def client_address(ctx: CheckContext) -> Outcome:
     if ctx.sabotaged and works_here(ctx, "client-address"):
         other = client
     theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
-    ctx.fact("the server sees", {"one client at": ":".join(map(str, mine)), "another at": ":".join(map(str, theirs))})
+    ctx.fact(
+        "addresses that the server sees",
+        {"one client": ":".join(map(str, mine)), "another client": ":".join(map(str, theirs))},
+    )
     return WRONG if mine == theirs else WORKS

@@ -1,8 +1,8 @@
-# Two stages: the first knows this machine's certificates and package index, and only what it installed is kept. Its
-# layers are removed after the build.
+# Two stages. The first one uses this machine's certificates and package index, which must not stay in the image: only
+# the installed packages are copied, and its layers are removed after the build.
 ARG BASE
 FROM ${BASE} AS packages
-# Oban needs erlpack, which is published as source only
+# Oban depends on erlpack, which is published as source only
 RUN export DEBIAN_FRONTEND=noninteractive \
  && apt-get update -q \
  && apt-get install -q -y --no-install-recommends g++ python3-dev

@@ -1,4 +1,4 @@
-# The server runs as nobody: PgBouncer refuses root, and its files are written by the run.
+# The server runs as the user nobody, because PgBouncer refuses root. Its files are written when it starts.
 ARG BASE
 FROM ${BASE}
 USER root

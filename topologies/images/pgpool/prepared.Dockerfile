@@ -1,4 +1,4 @@
-# The server runs as nobody; its files are written by the run.
+# The server runs as the user nobody. Its files are written when it starts.
 ARG BASE
 FROM ${BASE}
 USER root

@@ -1,5 +1,5 @@
-# The cluster is initialised here, once, so that a start does not run initdb: it is copied into memory, or used as it is.
-# No password is in the image: nobody can log in over TCP until a run sets its own.
+# The cluster is initialised once, in the image, so that a service starts without initdb. The service copies it to
+# memory, or uses it on disk. The image has no password: logins over TCP fail until a run sets one.
 ARG BASE
 FROM ${BASE}
 USER root

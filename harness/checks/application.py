@@ -1,0 +1,72 @@
+"""The application under test, as far as checks imitate it: how it opens transactions and declares its actors."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from harness.database import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.audit.actor import Actor
+    from harness.audit.target_file import ActorConvention
+
+
+class Application:
+    """The habits of the application under test: those that the audit target asks for. A control replaces one of them.
+
+    The reference target asks for an actor that is set locally, in the transaction of the write and before it.
+    """
+
+    def __init__(self, convention: ActorConvention) -> None:
+        self.convention = convention
+        #: the name of the setting that holds the actor
+        self.setting = convention.setting
+        #: opens the transaction of a unit of work
+        self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
+        #: sets the actor of the following writes
+        self.declare: Callable[[Client, Actor], None] = (
+            self.declare_locally if convention.scope == "transaction" else self.declare_for_the_session
+        )
+        #: opens a transaction without a `with` block
+        self.begin: Callable[[Client], object] = lambda client: client.run("BEGIN")
+        #: whether it passes settings in the startup message
+        self.sends_startup_options = True
+        #: the operator's retention policy; its keys override the policy of a check
+        self.policy: dict[str, Any] = {}
+        #: the status that it records for its actions
+        self.action_status = "ok"
+        #: the statement that undoes a transaction
+        self.undo = "ROLLBACK"
+        #: the statement that undoes the work since a savepoint; {} is its name
+        self.undo_to = "ROLLBACK TO SAVEPOINT {}"
+
+    def declare_locally(self, client: Client, actor: Actor) -> None:
+        """Set the actor until the transaction ends."""
+        client.value("SELECT set_config(%s, %s, true)", [self.setting, self.convention.spell(actor)])
+
+    def declare_for_the_session(self, client: Client, actor: Actor) -> None:
+        """Set the actor until the session ends, or until it is set again."""
+        client.value("SELECT set_config(%s, %s, false)", [self.setting, self.convention.spell(actor)])
+
+    def declare_nothing(self, _client: Client, _actor: Actor) -> None:
+        """Set no actor."""
+
+    def begin_nothing(self, _client: Client) -> None:
+        """Open no transaction, so that every statement commits alone."""
+
+    @contextlib.contextmanager
+    def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:
+        """Open one audited unit of work, as the audit target asks for it.
+
+        :param actor: None for work without an actor.
+        """
+        within = self.convention.scope == "transaction"
+        if actor and not within:
+            self.declare(client, actor)
+        with self.transaction(client):
+            if actor and within:
+                self.declare(client, actor)
+            yield client

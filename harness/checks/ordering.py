@@ -1,0 +1,88 @@
+"""The order of a run, as pure functions: which topology starts first, and which of its rows may run side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.model import PlannedCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from harness.checks.registry import Check, TrailBreak
+    from harness.model import Topology
+
+#: topologies whose numbers of rows differ by less are equals
+_STEP = 50
+
+
+class Phases(Struct, frozen=True, kw_only=True):
+    """The rows of one topology. Each row is in one phase, and keeps its place in the plan."""
+
+    #: side by side, up to the limits of the run
+    together: tuple[PlannedCheck, ...]
+    #: group after group, once `together` has ended
+    grouped: tuple[PlannedCheck, ...]
+    #: paths of the host application, at the same time as `together` and `grouped`
+    paths: tuple[PlannedCheck, ...]
+    #: they restart servers or change the pooler's settings, so nothing else runs meanwhile
+    disruptive: tuple[PlannedCheck, ...]
+
+
+def longest_first(topologies: Iterable[Topology], rows: Callable[[Topology], int]) -> list[Topology]:
+    """Return topologies with the most work first, so that the others end while these still run.
+
+    :param rows: returns the number of rows that apply to a topology. Numbers are compared in steps of fifty:
+        topologies of about the same size keep their order.
+    """
+    return sorted(topologies, key=lambda topology: -(rows(topology) // _STEP))
+
+
+def begins_with_disruptive(topologies: Sequence[Topology], name: str) -> bool:
+    """Return whether a topology runs its disruptive rows first: every second one does.
+
+    Disruptive rows mostly wait, so other topologies use the processor meanwhile.
+    """
+    return [topology.name for topology in topologies].index(name) % 2 == 1
+
+
+def phases_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> Phases:
+    """Divide the rows of one topology.
+
+    :param checks: by id; it holds the check of every row.
+    """
+    together: list[PlannedCheck] = []
+    grouped: list[PlannedCheck] = []
+    paths: list[PlannedCheck] = []
+    disruptive: list[PlannedCheck] = []
+    for row in rows:
+        check = checks[row.check]
+        phase = disruptive if check.disrupts else paths if check.path else grouped if check.serial_group else together
+        phase.append(row)
+    return Phases(together=tuple(together), grouped=tuple(grouped), paths=tuple(paths), disruptive=tuple(disruptive))
+
+
+def groups_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> list[list[PlannedCheck]]:
+    """Return the rows of each serial group, in the order in which the plan first names the groups."""
+    groups: dict[str, list[PlannedCheck]] = {}
+    for row in rows:
+        groups.setdefault(checks[row.check].serial_group, []).append(row)
+    return list(groups.values())
+
+
+def breaks_tried_in(
+    name: str, trail_breaks: Iterable[TrailBreak], able: Callable[[TrailBreak], Sequence[str]]
+) -> list[TrailBreak]:
+    """Return the breaks of the audit trail that one topology tries.
+
+    A break belongs to the trail and not to a topology, so one topology tries it; they take turns.
+
+    :param able: returns the names of the topologies that can try a break; none when no planned check has to catch it.
+    """
+    return [
+        trail_break
+        for number, trail_break in enumerate(trail_breaks)
+        if (names := able(trail_break)) and names[number % len(names)] == name
+    ]

@@ -1,0 +1,132 @@
+"""Shell completion: names of topologies, suites, checks and controls, and the scripts for bash, zsh and fish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class, shell_complete
+
+from harness.audit.target_loading import shipped_targets
+from harness.cli.parser import Command, OneOf
+from harness.cli.settings import Settings, SettingsOptions, read_settings
+from harness.errors import HarnessError
+from harness.lab.topologies import load_topologies
+
+#: the console scripts in pyproject.toml
+SCRIPTS = ("harness", "pooler-harness")
+SHELLS = ("bash", "zsh", "fish")
+
+_ENABLE = """\
+bash   add to ~/.bashrc:                    eval "$({script} completion bash)"
+zsh    add to ~/.zshrc, after compinit:     eval "$({script} completion zsh)"
+fish   add to ~/.config/fish/config.fish:   {script} completion fish | source
+
+Each line completes both `harness` and `pooler-harness`. bash must be 4.4 or newer.
+`python -m harness` is not completed: a shell completes the program, which is python there.
+"""
+
+
+@click.command(
+    "completion",
+    cls=Command,
+    section="This machine",
+    examples=("harness completion", 'eval "$(harness completion bash)"', "harness completion fish | source"),
+)
+@click.argument("shell", metavar="[bash|zsh|fish]", type=OneOf(SHELLS), required=False, help="the shell to complete in")
+def completion(shell: str | None) -> int:
+    """Print the completion script of a shell; without SHELL, say how to enable it."""
+    if shell is None:
+        click.echo(_ENABLE.format(script=SCRIPTS[0]), nl=False)
+        return 0
+    kind = get_completion_class(shell)
+    root = click.get_current_context().find_root().command
+    if kind is not None:
+        for script in SCRIPTS:
+            click.echo(kind(root, {}, script, _variable(script)).source())
+    return 0
+
+
+def answer_shell(root: click.Command, script: str) -> int | None:
+    """Answer the request of a completion script; None when the environment holds none.
+
+    :param script: name under which the process was started.
+    :return: the exit code.
+    """
+    variable = _variable(script)
+    instruction = os.environ.get(variable)
+    return shell_complete(root, {}, script, variable, instruction) if instruction else None
+
+
+def _variable(script: str) -> str:
+    """Return click's name of the variable in which a completion script asks."""
+    return f"_{script.replace('-', '_')}_COMPLETE".upper()
+
+
+def topology_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    settings = _settings(ctx)
+    if settings is None:
+        return []
+    try:
+        found = load_topologies(settings.topologies)
+    except HarnessError:
+        return []
+    return _items({name: topology.summary for name, topology in found.items()}, incomplete)
+
+
+def suite_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    settings = _settings(ctx)
+    return _items(dict.fromkeys(settings.catalogue.suites(), ""), incomplete) if settings else []
+
+
+def check_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    settings = _settings(ctx)
+    return _items({check.id: check.claim for check in settings.catalogue.checks}, incomplete) if settings else []
+
+
+def control_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the controls of the checks that are named before the option; of all checks when none is."""
+    settings = _settings(ctx)
+    if settings is None:
+        return []
+    checks = ctx.params.get("checks") or ()
+    controls = [control for control in settings.catalogue.controls if not checks or control.check in checks]
+    return _items({control.name: f"{control.check}, at {control.at}" for control in controls}, incomplete)
+
+
+def environment_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    settings = _settings(ctx)
+    return _items(dict.fromkeys(settings.environments, ""), incomplete) if settings else []
+
+
+def workflow_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    settings = _settings(ctx)
+    return _items({flow.name: flow.release for flow in settings.workflows}, incomplete) if settings else []
+
+
+def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the shipped audit targets, and files."""
+    return _items(shipped_targets(), incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def folder_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def file_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _settings(ctx: click.Context) -> Settings | None:
+    """Return the settings; None when harness.toml is invalid, which a completion cannot report."""
+    folder = ctx.params.get("topologies_folder") or None
+    with contextlib.suppress(HarnessError):
+        return read_settings(SettingsOptions(topologies_folder=folder))
+    return None
+
+
+def _items(summaries: dict[str, str], incomplete: str) -> list[CompletionItem]:
+    return [
+        CompletionItem(name, help=summary or None) for name, summary in summaries.items() if name.startswith(incomplete)
+    ]

@@ -1,0 +1,209 @@
+"""`list` and `matrix`: what can be verified, for people and for CI."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from harness.audit.target_loading import shipped_targets
+from harness.cli import options
+from harness.cli.exit_codes import ExitCode
+from harness.cli.invocation import Invocation, command
+from harness.cli.parser import OneOf
+from harness.cli.planning import named_topologies
+from harness.errors import UsageError
+from harness.lab.topologies import load_topologies, with_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.cli.settings import Settings
+    from harness.model import Topology
+
+
+# --- list -------------------------------------------------------------------------------------------------
+
+
+def _topologies(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": topology.name,
+            "summary": topology.summary,
+            "on_demand": topology.on_demand,
+            "postgres": topology.postgres.version,
+            "pooler": msgspec.to_builtins(topology.pooler),
+        }
+        for topology in load_topologies(settings.topologies).values()
+    ]
+
+
+def _suites(settings: Settings) -> list[dict[str, Any]]:
+    catalogue = settings.catalogue
+    suites = [check.id.partition(".")[0] for check in catalogue.checks]
+    return [{"name": suite, "summary": f"{suites.count(suite)} checks"} for suite in catalogue.suites()]
+
+
+def _checks(settings: Settings) -> list[dict[str, Any]]:
+    catalogue = settings.catalogue
+    return [
+        {
+            "name": check.id,
+            "summary": check.claim,
+            "severity": check.severity.value,
+            "section": check.section.value,
+            "needs": [need.name for need in check.needs],
+            "claims": [feature.value for feature in check.requires_features],
+            "controls": [{"name": control.name, "at": control.at} for control in catalogue.controls_of(check.id)],
+        }
+        for check in catalogue.checks
+    ]
+
+
+def _targets(_settings: Settings) -> list[dict[str, Any]]:
+    return [{"name": name, "summary": summary} for name, summary in shipped_targets().items()]
+
+
+_LISTS = {"topologies": _topologies, "suites": _suites, "checks": _checks, "targets": _targets}
+
+
+@command(
+    "list",
+    section="This machine",
+    examples=("harness list", "harness list topologies", "harness list checks --json"),
+)
+@click.argument(
+    "kind",
+    required=False,
+    type=OneOf(tuple(_LISTS)),
+    metavar="[topologies|suites|checks|targets]",
+    help="what to list; everything by default",
+)
+@options.json_output
+@options.reading
+def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
+    """List topologies, suites, checks and audit targets.
+
+    The commands and paths that harness.toml declares are checks of the suites `command` and `path`.
+    """
+    chosen = [kind] if kind else list(_LISTS)
+    found = {name: _LISTS[name](invocation.settings) for name in chosen}
+    if as_json:
+        _print_json(found[kind] if kind else found)
+        return ExitCode.OK
+    for name in chosen:
+        if not kind:
+            sys.stdout.write(f"{name}:\n")
+        for row in found[name]:
+            severity = f"  {row['severity']}" if "severity" in row else ""
+            sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}\n")
+    return ExitCode.OK
+
+
+# --- matrix -----------------------------------------------------------------------------------------------
+
+
+@command(
+    "matrix",
+    section="This machine",
+    examples=("harness matrix", "harness matrix --set postgres=15,17 --set pgbouncer=1.18,1.24"),
+)
+@options.option(
+    "--set",
+    "axis",
+    multiple=True,
+    metavar="PRODUCT=VERSION[,VERSION]",
+    section="Jobs",
+    help="a job for each of these versions, such as postgres=15,17; may be repeated",
+)
+@options.option(
+    "--all", "on_demand", is_flag=True, section="Jobs", help="include the topologies that run on demand only"
+)
+@options.option(
+    "--environments", is_flag=True, section="Jobs", help="include the environments that harness.toml declares"
+)
+@options.topologies_folder
+def matrix(invocation: Invocation, axis: Sequence[str], *, on_demand: bool, environments: bool) -> int:
+    """Print the CI matrix as JSON: one job per topology, or per combination of versions.
+
+    `command` is the command line of a job, `commands` and `paths` name what harness.toml declares and the job runs.
+    """
+    settings = invocation.settings
+    names = list(load_topologies(settings.topologies)) if on_demand else []
+    axes = [[(product, version) for version in versions] for product, versions in _axes(axis).items()]
+    jobs: dict[str, dict[str, str]] = {}
+    for declared in named_topologies(settings, names):
+        for versions in itertools.product(*axes):
+            job = _topology_job(declared, dict(versions), settings)
+            jobs.setdefault(job["environment"], job)
+    if environments:
+        jobs |= {name: _environment_job(name, settings) for name in settings.environments}
+    _print_json({"include": list(jobs.values())})
+    return ExitCode.OK
+
+
+def _topology_job(declared: Topology, versions: dict[str, str], settings: Settings) -> dict[str, str]:
+    topology = with_versions(declared, versions)
+    pooler = topology.pooler
+    arguments = " ".join(
+        f"--set {product}={version}"
+        for product, version in versions.items()
+        if product == "postgres" or (pooler and pooler.product == product)
+    )
+    commands = [
+        command.name
+        for command in settings.commands
+        if declared.name in (command.topologies or (declared.name,)) and declared.verifies(f"command.{command.name}")
+    ]
+    return {
+        "topology": declared.name,
+        "environment": topology.name,
+        "session": f"topology-{declared.name}",
+        "arguments": arguments,
+        "postgres": topology.postgres.version,
+        "pooler": f"{pooler.product} {pooler.version}" if pooler else "none",
+        "command": f"python -m harness verify {declared.name} {arguments}".rstrip(),
+        "commands": " ".join(commands),
+        "paths": "",
+    }
+
+
+def _environment_job(name: str, settings: Settings) -> dict[str, str]:
+    """Return the job of an environment; its `session` is empty, because Nox has sessions for topologies only."""
+    paths = [path.name for path in settings.paths if not path.environments or name in path.environments]
+    return {
+        "topology": "",
+        "environment": name,
+        "session": "",
+        "arguments": f"--environment {quote(name)}",
+        "postgres": "",
+        "pooler": "",
+        "command": f"python -m harness verify --environment {quote(name)}",
+        "commands": "",
+        "paths": " ".join(paths),
+    }
+
+
+def _axes(values: Sequence[str]) -> dict[str, list[str]]:
+    """Return the versions of each product; `postgres=15,17` equals the option given twice.
+
+    :raises UsageError: for a value of another form.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in values:
+        product, separator, versions = text.partition("=")
+        if not separator or not product or not all(versions.split(",")):
+            raise UsageError(
+                f"--set: found {text!r}, expected PRODUCT=VERSION[,VERSION]", hint="harness matrix --set postgres=15,17"
+            )
+        axes.setdefault(product, []).extend(versions.split(","))
+    return axes
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

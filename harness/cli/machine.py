@@ -1,0 +1,154 @@
+"""`doctor`, `images`, `reap`: what this machine can run, images in advance, and cleanup."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import options
+from harness.cli.exit_codes import ExitCode
+from harness.cli.invocation import Invocation, command
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.native_engine import NativeEngine
+from harness.engine.programs import find_program
+from harness.errors import EngineUnavailableError, HarnessError
+from harness.lab.host import HOST
+from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
+from harness.store import require_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from harness.engine.protocol import Origin, Wanted
+    from harness.engine.storage import StoragePolicy
+
+_INDENT = " " * 21
+
+
+@command("doctor", section="This machine", examples=("harness doctor",))
+@options.reading
+def doctor(invocation: Invocation) -> int:
+    """Show what this machine can run, and what prevents the rest.
+
+    Exits with 3 when no engine is usable or the reports folder is not writable.
+    """
+    settings = invocation.settings
+    topologies = load_topologies(settings.topologies)
+    wanted = tuple(dict.fromkeys(product for topology in topologies.values() for product in wanted_by(topology)))
+    engines = [
+        _print_answer("docker", lambda: _docker(settings.storage)),
+        _print_answer("native", lambda: _native(wanted, settings.storage)),
+    ]
+    writable = _print_answer("reports", lambda: _reports(settings.reports))
+    sys.stdout.write(f"{'topologies':<12} ok       {', '.join(topologies)}\n")
+    if not any(engines):
+        sys.stdout.write("\nno engine can run the servers: start Docker, or install postgresql and pgbouncer\n")
+    return ExitCode.OK if any(engines) and writable else ExitCode.NOTHING_VERIFIED
+
+
+def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
+    """Print the answer to a question, or why there is none; return whether it was answered."""
+    try:
+        answer, *more = question()
+    except HarnessError as error:
+        sys.stdout.write(
+            f"{name:<12} missing  {error.what}\n" + (f"{_INDENT} try: {error.hint}\n" if error.hint else "")
+        )
+        return False
+    sys.stdout.write(f"{name:<12} ok       {answer}\n")
+    sys.stdout.writelines(f"{_INDENT} {line}\n" for line in more)
+    return True
+
+
+def _docker(storage: StoragePolicy) -> list[str]:
+    engine = DockerEngine(storage=storage)
+    try:
+        return [f"engine {engine.version} at {engine.address}", engine.memory.describe()]
+    finally:
+        engine.close()
+
+
+def _native(wanted: tuple[Wanted, ...], storage: StoragePolicy) -> list[str]:
+    """Return the installed programs and the missing ones.
+
+    :raises EngineUnavailableError: when PostgreSQL is missing: no topology can start without it.
+    """
+    found: dict[tuple[str, str], Origin] = {}
+    missing = []
+    for product in wanted:
+        try:
+            origin = find_program(product)
+        except EngineUnavailableError as error:
+            if product.product == "postgres":
+                raise
+            missing.append(error.what)
+        else:
+            found.setdefault((origin.product, origin.version), origin)
+    programs = [
+        f"{origin.product} {origin.version} ({origin.reference})" + (f": {origin.note}" if origin.note else "")
+        for origin in found.values()
+    ]
+    return [*programs, *missing, NativeEngine(storage).memory.describe()]
+
+
+def _reports(folder: Path) -> list[str]:
+    require_writable(folder)
+    return [f"{folder} is writable, {shutil.disk_usage(folder).free // 2**20} MiB free"]
+
+
+@command(
+    "images",
+    section="This machine",
+    examples=("harness images", "harness images transaction --set postgres=15 --pull always"),
+)
+@options.topologies_argument
+@options.images
+@options.topologies_folder
+def images(invocation: Invocation, topologies: Sequence[str]) -> int:
+    """Pull or build the images that topologies need."""
+    settings = invocation.settings
+    known = {
+        name: with_versions(topology, settings.versions)
+        for name, topology in load_topologies(settings.topologies).items()
+    }
+    products = [product for topology in select(known, topologies) for product in wanted_by(topology)]
+    wanted = tuple(dict.fromkeys((*products, HOST)))
+    engine = DockerEngine(settings.images)
+    try:
+        engine.prepare(wanted, invocation.terminal)
+        for product in wanted:
+            tag, origin = engine.origin(product)
+            version = origin.version or product.version
+            sys.stdout.write(f"{product.product} {version}  {tag}  from {origin.reference}\n")
+    finally:
+        engine.close()
+    return ExitCode.OK
+
+
+@command("reap", section="This machine", examples=("harness reap", "harness reap --engine docker"))
+@options.engine
+def reap(invocation: Invocation) -> int:
+    """Remove the servers and files that killed runs left behind.
+
+    Resources of a run whose process is alive are never removed.
+    """
+    chosen = invocation.settings.engine
+    engines: list[Any] = [NativeEngine()] if chosen != "docker" else []
+    if chosen != "native":
+        try:
+            engines.append(DockerEngine(invocation.settings.images))
+        except EngineUnavailableError as error:
+            if chosen == "docker":
+                raise
+            invocation.terminal.say(f"skipped Docker: {error.what}")
+    removed = []
+    for engine in engines:
+        removed += engine.reap()
+        engine.close()
+    for line in removed:
+        sys.stdout.write(f"removed {line}\n")
+    if not removed:
+        invocation.terminal.say("nothing to remove")
+    return ExitCode.OK

@@ -1,0 +1,157 @@
+"""Options that several commands share, as decorators. Each decorator is one section of `--help`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.cli import completion
+from harness.cli.parser import OneOf, Option, WholeNumber
+from harness.cli.settings import ENGINES, PULLS
+from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_MOST_JOBS = 64
+
+
+def option(*declarations: str, section: str, **attributes: Any) -> Callable[[F], F]:
+    """Declare an option in a section of the help text."""
+    return click.option(*declarations, cls=Option, section=section, **attributes)
+
+
+def _all_of(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Apply decorators so that `--help` lists their options in this order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+topologies_argument = click.argument(
+    "topologies",
+    nargs=-1,
+    metavar="[TOPOLOGY]...",
+    shell_complete=completion.topology_names,
+    help="names from `harness list topologies`; all but those on demand by default",
+)
+
+json_output = option("--json", "as_json", is_flag=True, section="Output", help="print JSON")
+
+selection = _all_of(
+    topologies_argument,
+    option(
+        "--suite",
+        "suites",
+        multiple=True,
+        metavar="SUITE",
+        section="Selection",
+        shell_complete=completion.suite_names,
+        help="run only this suite; may be repeated",
+    ),
+    option(
+        "--check",
+        "checks",
+        multiple=True,
+        metavar="CHECK",
+        section="Selection",
+        shell_complete=completion.check_names,
+        help="run only this check; may be repeated",
+    ),
+    option("--dry-run", is_flag=True, section="Selection", help="print the plan, run nothing"),
+)
+
+engine = option(
+    "--engine",
+    type=OneOf(ENGINES),
+    section="Engine",
+    help="where servers run: in Docker, or from installed programs; auto, the default, prefers Docker",
+)
+
+_servers = _all_of(
+    engine,
+    option(
+        "--storage",
+        type=OneOf(tuple(map(str, StoragePolicy))),
+        section="Engine",
+        help="where servers keep their data; memory: required, disk: without fsync, auto (default): in memory, "
+        f"{LAB_MIB} to {ROOMY_MIB} MiB per topology, when {NEEDED_MIB} MiB are available, otherwise on disk",
+    ),
+    option(
+        "--jobs",
+        type=WholeNumber(1, _MOST_JOBS),
+        metavar="N",
+        section="Engine",
+        help="concurrent checks per topology; derived from the number of cores by default",
+    ),
+)
+
+images = _all_of(
+    option(
+        "--set",
+        "versions",
+        multiple=True,
+        metavar="PRODUCT=VERSION",
+        section="Images",
+        help="use another version, such as postgres=15; may be repeated",
+    ),
+    option(
+        "--image",
+        "images",
+        multiple=True,
+        metavar="PRODUCT=REFERENCE",
+        section="Images",
+        help="use another image for a product; may be repeated",
+    ),
+    option("--image-prefix", metavar="PREFIX", section="Images", help="prefix of image names, for mirrors"),
+    option("--pull", type=OneOf(PULLS), section="Images", help="when to pull images (default: missing)"),
+)
+
+_audit_trail = _all_of(
+    option(
+        "--audit-target",
+        metavar="NAME|FILE.toml",
+        section="Audit trail",
+        shell_complete=completion.target_names,
+        help="the audit trail under test (default: reference; see `harness list targets`)",
+    ),
+    option(
+        "--audit-sql",
+        multiple=True,
+        metavar="FILE",
+        section="Audit trail",
+        shell_complete=completion.file_names,
+        help="SQL that installs the audit trail; may be repeated",
+    ),
+)
+
+_strict = option("--strict", is_flag=True, section="Evidence", help="exit with 4 when a row is Not run")
+
+reports = option(
+    "--reports",
+    metavar="DIR",
+    section="Evidence",
+    shell_complete=completion.folder_names,
+    help="folder of evidence and reports (default: reports)",
+)
+
+topologies_folder = option(
+    "--topologies-folder",
+    metavar="DIR",
+    section="Files",
+    shell_complete=completion.folder_names,
+    help="folder of topology files (default: those of the harness)",
+)
+
+#: options of every command that starts servers and keeps evidence
+running = _all_of(_servers, images, _audit_trail, _strict, reports, topologies_folder)
+
+#: options of every command that reads topologies or evidence, and starts nothing
+reading = _all_of(reports, topologies_folder)

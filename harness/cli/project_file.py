@@ -1,0 +1,154 @@
+"""`harness.toml`: its keys, and the mistakes that a type cannot express."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from harness import config
+from harness.engine.images import ImagePolicy
+from harness.engine.storage import StoragePolicy
+from harness.errors import ConfigError
+from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
+from harness.host.validation import require_host_sound
+from harness.model import Attestation, KnownIssue
+from harness.preflight.gates import PreflightDeclaration
+from harness.recognition.findings import FACTS
+from harness.report.comparison import FIELDS
+from harness.suites.catalogue import whole_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PROJECT_FILE = "harness.toml"
+_FEWEST_WORDS = 3
+_ENVIRONMENT = r"^[a-z][a-z0-9-]{0,30}$"
+#: a signature that names nobody
+_NOBODY = frozenset({"todo", "tbd", "n/a", "none", "nobody", "someone", "xx", "xxx"})
+
+
+class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`harness.toml` in the current folder; every key is optional."""
+
+    engine: Literal["auto", "docker", "native"] = "auto"
+    storage: StoragePolicy = StoragePolicy.AUTO
+    jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    reports: str = "reports"
+    topologies: str = ""
+    images: ImagePolicy = ImagePolicy()
+    known_issues: tuple[KnownIssue, ...] = ()
+    #: the audit trail under test: name of a shipped target, or a path that ends in .toml
+    audit_target: str = "reference"
+    #: SQL files that install it, for a target that names none
+    audit_sql: tuple[str, ...] = ()
+    attestations: tuple[Attestation, ...] = ()
+    environments: dict[Annotated[str, msgspec.Meta(pattern=_ENVIRONMENT)], EnvironmentDeclaration] = {}
+    paths: tuple[PathDeclaration, ...] = ()
+    commands: tuple[CommandDeclaration, ...] = ()
+    preflight: PreflightDeclaration | None = None
+    readiness: tuple[ReadinessArea, ...] = ()
+    workflows: tuple[Workflow, ...] = ()
+
+
+def load_project_file(today: str) -> ProjectFile:
+    """Read and validate `harness.toml`; without the file, every key has its default.
+
+    :param today: YYYY-MM-DD; an accepted Issue expires after its date, and nobody signs for a later day.
+    :raises ConfigError: for a mistake, or an expired entry.
+    """
+    path = Path(PROJECT_FILE)
+    if not path.exists():
+        return ProjectFile()
+    file = config.load(path, ProjectFile)
+    require_host_sound(file.environments, file.paths, file.commands, path)
+    _require_comparable(file.environments, path)
+    checks = {check.id for check in whole_catalogue(file.paths, file.commands).checks}
+    _require_known_names(file, checks, path)
+    _require_current(file.known_issues, checks, path, today)
+    for workflow in file.workflows:
+        for item in workflow.guidance:
+            _require_signed(f"workflows: {workflow.name}: {item.item}", item, path, today)
+    _require_statements(file.attestations, path, today)
+    return file
+
+
+def _require_known_names(file: ProjectFile, checks: set[str], path: Path) -> None:
+    """Reject an undefined name in the readiness map or in a workflow: nothing would ever be shown for it."""
+    checks_and_suites = checks | {check.partition(".")[0] for check in checks}
+    paths = {declared.name for declared in file.paths}
+    declarations: list[tuple[str, ReadinessArea | Workflow]] = [
+        *((f"readiness: {area.area}", area) for area in file.readiness),
+        *((f"workflows: {workflow.name}", workflow) for workflow in file.workflows),
+    ]
+    for where, declaration in declarations:
+        _require_all_known(f"{where}: unknown check or suite", declaration.checks, checks_and_suites, path)
+        _require_all_known(f"{where}: unknown path", declaration.paths, paths, path)
+        environments = filter(None, (declaration.environment,))
+        _require_all_known(f"{where}: unknown environment", environments, file.environments, path)
+
+
+def _require_all_known(mistake: str, names: Iterable[str], known: Iterable[str], path: Path) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{mistake} {name!r}", where=str(path), hint=config.nearest(name, known))
+
+
+def _require_current(known_issues: tuple[KnownIssue, ...], checks: set[str], path: Path, today: str) -> None:
+    for entry in known_issues:
+        _require_all_known("known_issues: unknown check", (entry.check,), checks, path)
+        _require_date("known_issues", entry.expires, path)
+        if entry.expires < today:
+            raise ConfigError(
+                f"known_issues: the entry for {entry.check} expired on {entry.expires}",
+                where=str(path),
+                hint="fix the Issue, or enter a later date and give the reason at the linked address",
+            )
+
+
+def _require_signed(where: str, item: GuidanceItem, path: Path, today: str) -> None:
+    """Reject a signature without a person, a date or a document."""
+    if item.done_by.strip().lower() in _NOBODY:
+        raise ConfigError(f"{where}: found done_by = {item.done_by!r}, expected the name of a person", where=str(path))
+    _require_past(where, item.on, path, today)
+    if not item.link.startswith(("http://", "https://")) and not Path(item.link.partition("#")[0]).exists():
+        raise ConfigError(
+            f"{where}: no such file {item.link}", where=str(path), hint="link a document that can be read again"
+        )
+
+
+def _require_comparable(environments: dict[str, EnvironmentDeclaration], path: Path) -> None:
+    known = {*FIELDS, *FACTS}
+    for name, declared in environments.items():
+        facts = declared.production.facts if declared.production else ()
+        _require_all_known(f"environments.{name}.production.facts: unknown fact", facts, known, path)
+
+
+def _require_statements(attestations: tuple[Attestation, ...], path: Path, today: str) -> None:
+    items = [attestation.item for attestation in attestations]
+    for item in {item for item in items if items.count(item) > 1}:
+        raise ConfigError(f"attestations: {item} is signed twice, expected one statement", where=str(path))
+    for attestation in attestations:
+        if len(attestation.statement.split()) < _FEWEST_WORDS or "\n" in attestation.statement:
+            raise ConfigError(
+                f"attestations: {attestation.item}: found the statement {attestation.statement!r}, expected one "
+                "sentence that says what was done",
+                where=str(path),
+            )
+        _require_past(f"attestations: {attestation.item}", attestation.on, path, today)
+
+
+def _require_past(where: str, day: str, path: Path, today: str) -> None:
+    _require_date(where, day, path)
+    if day > today:
+        raise ConfigError(f"{where}: signed on {day}, which is in the future", where=str(path))
+
+
+def _require_date(where: str, day: str, path: Path) -> None:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        raise ConfigError(f"{where}: invalid date {day!r}, expected YYYY-MM-DD", where=str(path)) from None

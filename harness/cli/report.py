@@ -1,0 +1,172 @@
+"""`report`: fill the tables from evidence, and complete the evidence first when asked to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli import completion, options
+from harness.cli.evidence import evidence_from, evidence_here
+from harness.cli.exit_codes import ExitCode
+from harness.cli.filling import fill, put_into
+from harness.cli.invocation import Invocation, command
+from harness.cli.planning import named_topologies
+from harness.cli.recap import exit_code, print_evidence_recap, say_issues, say_where
+from harness.cli.running import run_selection
+from harness.cli.selection import Selection
+from harness.errors import UsageError
+from harness.store import require_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.cli.settings import Settings
+    from harness.report.evidence import Evidence
+    from harness.store import StoredRun
+
+#: the pool modes that people compare; the native engine verifies them first
+_FIRST = ("direct", "session", "transaction")
+
+
+@command(
+    "report",
+    section="Evidence",
+    examples=(
+        "harness report",
+        "harness report --complete",
+        "harness report --from runs/job-1 runs/job-2 --strict --markdown",
+        "harness report --into docs/adoption.md --check",
+    ),
+)
+@options.option(
+    "--from",
+    "folders",
+    several=True,
+    metavar="DIR...",
+    section="Source",
+    shell_complete=completion.folder_names,
+    help="run folders to merge, also from other machines, in place of those in the reports folder",
+)
+@options.option(
+    "--complete", is_flag=True, section="Source", help="first run the topologies without evidence for this code"
+)
+@options.option("--fresh", is_flag=True, section="Source", help="with --complete: run all topologies again")
+@options.option(
+    "--into",
+    "documents",
+    multiple=True,
+    metavar="FILE",
+    section="Output",
+    shell_complete=completion.file_names,
+    help="also fill the tables between their markers in a document of yours; may be repeated",
+)
+@options.option(
+    "--check", "check_only", is_flag=True, section="Output", help="with --into: change nothing, exit with 1 if outdated"
+)
+@options.option(
+    "--markdown", is_flag=True, section="Output", help="also print the report on stdout, for the summary of a CI job"
+)
+@options.running
+def report(
+    invocation: Invocation,
+    folders: Sequence[str],
+    documents: Sequence[str],
+    *,
+    complete: bool,
+    fresh: bool,
+    check_only: bool,
+    markdown: bool,
+    strict: bool,
+) -> int:
+    """Fill the tables from evidence.
+
+    Evidence of other code, other topology files or other servers than the newest is left out, and the report says so.
+    """
+    _require_consistent(folders, documents, complete=complete, fresh=fresh, check_only=check_only)
+    settings = invocation.settings
+    if folders:
+        evidence = evidence_from(settings, folders)
+    else:
+        require_writable(settings.reports)
+        evidence = evidence_here(settings)
+    runs: list[StoredRun] = []
+    if complete:
+        evidence, runs = _complete(invocation, evidence, fresh=fresh)
+    for reason in evidence.left_out:
+        invocation.terminal.say(f"note: {reason}")
+    up_to_date = [_fill_document(invocation, name, evidence, check_only=check_only) for name in documents]
+    if check_only:
+        return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
+    paths = fill(evidence, settings)
+    if markdown:
+        sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
+    else:
+        print_evidence_recap(evidence)
+    say_where(invocation, runs[-1].folder if runs else None, paths)
+    results = [row.result for row in evidence.rows]
+    say_issues(invocation, results)
+    return exit_code(invocation, results, runs, strict=strict)
+
+
+def _require_consistent(
+    folders: Sequence[str], documents: Sequence[str], *, complete: bool, fresh: bool, check_only: bool
+) -> None:
+    if fresh and not complete:
+        raise UsageError("--fresh requires --complete", hint="harness report --complete --fresh")
+    if not all(folders):
+        raise UsageError("--from: found an empty name, expected a folder")
+    if check_only and not documents:
+        raise UsageError("--check requires --into", hint="harness report --into FILE --check")
+    if complete and folders:
+        raise UsageError(
+            "found --complete and --from, expected one of them: --complete runs what is missing here, --from merges "
+            "evidence of other machines"
+        )
+
+
+def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tuple[Evidence, list[StoredRun]]:
+    """Run the topologies without complete evidence; return the merged evidence and the runs.
+
+    :param fresh: run all topologies.
+    """
+    settings = invocation.settings
+    known = [name for name in evidence.names() if name not in settings.environments]
+    missing = known if fresh else [name for name in known if name in evidence.missing(settings.engine)]
+    for name in known:
+        if name not in missing:
+            invocation.terminal.say(f"{name}: the evidence for this code is complete; --fresh runs it again")
+    runs: list[StoredRun] = []
+    for names in _batches(settings, missing):
+        if invocation.signals.received:
+            break
+        if runs:
+            fill(evidence, settings)
+            done = ", ".join(runs[-1].record.topologies)
+            invocation.terminal.say(f"the tables of {done} are in {settings.rendered}/; the others follow")
+        selection = Selection(
+            topologies=tuple(named_topologies(settings, names)), checks=settings.catalogue.checks, named=False
+        )
+        runs.append(run_selection(invocation, selection))
+        evidence = evidence_here(settings)
+    return evidence, runs
+
+
+def _batches(settings: Settings, missing: list[str]) -> list[list[str]]:
+    """Return the topologies of each run.
+
+    People choose the native engine for early results, so it runs the common pool modes in a first run of their own.
+    """
+    if settings.engine != "native":
+        return [missing] if missing else []
+    first = [name for name in missing if name in _FIRST]
+    others = [name for name in missing if name not in _FIRST]
+    return [batch for batch in (first, others) if batch]
+
+
+def _fill_document(invocation: Invocation, name: str, evidence: Evidence, *, check_only: bool) -> bool:
+    """Fill the tables of a document, or only compare them; return whether they were up to date."""
+    up_to_date = put_into(Path(name), evidence, invocation.settings, check=check_only)
+    outdated = "outdated" if check_only else "filled again"
+    invocation.terminal.say(f"{name}: {'up to date' if up_to_date else outdated}")
+    return up_to_date

@@ -1,0 +1,100 @@
+"""Running a selection: choose an engine, start topologies, run the checks, read the evidence back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.checks.scheduler import Run, RunSettings
+from harness.cli.planning import new_record
+from harness.engine.choice import choose
+from harness.engine.owner import Owner
+from harness.events import Notice, RunEnded, RunStarted
+from harness.host.env_secrets import secrets_of
+from harness.lab.topologies import wanted_by
+from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.checks.registry import Catalogue
+    from harness.cli.invocation import Invocation
+    from harness.cli.selection import Selection
+
+#: subfolder of the reports folder for runs of `verify --under`, which are not evidence
+_UNDER_FOLDER = "under"
+
+
+def run_selection(
+    invocation: Invocation,
+    selection: Selection,
+    *,
+    catalogue: Catalogue | None = None,
+    proving: bool = False,
+    under: str = "",
+    reproduce: str = "",
+) -> StoredRun:
+    """Start topologies, run checks in them, remove the servers and return the evidence.
+
+    :param catalogue: the checks; those of the settings by default.
+    :param proving: run every check under each of its controls as well.
+    :param under: run every check under the control of this name, and keep the run apart from the evidence.
+    :param reproduce: command that reproduces every row, in place of the command that verifies its check.
+    """
+    settings, terminal = invocation.settings, invocation.terminal
+    settings.target.require_installable()
+    if settings.commands:  # their output may hold secrets of this shell
+        invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    reports = _reports_folder(settings.reports, under)
+    require_writable(reports)
+    wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))
+    engine = choose(settings.engine, settings.images, wanted, terminal, settings.storage)
+    try:
+        for line in engine.reap():
+            terminal(Notice(f"removed leftovers of an earlier run: {line}"))
+        owner = Owner.me(new_run_id())
+        plan = selection.plan(settings, engine, under=under)
+        if reproduce:
+            plan = tuple(replace(row, reproduce=reproduce) for row in plan)
+        record = new_record(owner.run_id, settings, plan, engine, under=under)
+        store = RunStore(reports, record, invocation.redactor)
+        jobs = settings.jobs or _jobs()
+        try:
+            terminal(RunStarted(store.record, str(store.folder)))
+            run = Run(
+                RunSettings(
+                    topologies=selection.topologies,
+                    plan=plan,
+                    catalogue=catalogue or settings.catalogue,
+                    target=settings.target,
+                    jobs=jobs,
+                    at_a_time=2 * jobs,
+                    known=settings.known_issues,
+                    proving=proving,
+                    under=under,
+                ),
+                engine,
+                owner,
+                store,
+                invocation.redactor,
+                terminal,
+            )
+            with invocation.signals.deferred_to(run.interrupt):
+                run.execute()
+        finally:
+            terminal(RunEnded(store.record))
+            store.close()
+    finally:
+        engine.close()
+    return read_run(store.folder)
+
+
+def _reports_folder(reports: Path, under: str) -> Path:
+    return reports / _UNDER_FOLDER if under else reports
+
+
+def _jobs() -> int:
+    """Return how many checks run concurrently in one topology; a check mostly waits for servers."""
+    return max(2, min(8, 2 * (os.cpu_count() or 2)))

@@ -1,0 +1,81 @@
+"""The selection of `verify` and `prove`, and the plan that `--dry-run` prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.checks.registry import Check
+from harness.cli.planning import named_topologies, plan_topologies
+from harness.errors import UsageError
+from harness.model import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.cli.settings import Settings
+    from harness.engine.protocol import Engine
+    from harness.model import PlannedCheck
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Topologies, and the checks to run in each."""
+
+    topologies: tuple[Topology, ...]
+    checks: tuple[Check, ...]
+    #: the user named suites or checks: they also run in topologies whose `verify` leaves them out
+    named: bool
+
+    def plan(self, settings: Settings, engine: Engine | None = None, *, under: str = "") -> tuple[PlannedCheck, ...]:
+        """Return the rows; see :func:`~harness.cli.planning.plan_topologies`."""
+        return plan_topologies(self.topologies, self.checks, engine, settings, named=self.named, under=under)
+
+
+def select_rows(
+    settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]
+) -> Selection:
+    """Return what the names select; everything of a kind that is not named.
+
+    :raises UsageError: for an unknown name, or when no selected check applies to any selected topology.
+    """
+    selection = Selection(
+        topologies=tuple(named_topologies(settings, topologies)),
+        checks=settings.catalogue.select(suites, checks),
+        named=bool(suites or checks),
+    )
+    if not selection.plan(settings):
+        raise UsageError(
+            "no selected check runs in these topologies",
+            hint="a command runs in the topologies that harness.toml names for it; a path of your host runs in "
+            "an environment: harness verify --environment NAME",
+        )
+    return selection
+
+
+def require_breakable(settings: Settings, what: str) -> None:
+    """Reject another audit trail than the reference layer: controls break the reference layer only.
+
+    :param what: the command or option, for the message.
+    """
+    if not settings.target.is_reference:
+        raise UsageError(
+            f"{what} breaks the reference layer to show that checks can fail; it cannot break another audit trail",
+            hint="leave --audit-target out; `verify --audit-target` judges a trail with the checks that `prove` proved",
+        )
+
+
+def print_plan(plan: Iterable[PlannedCheck], notes: Iterable[str]) -> None:
+    """Print one line for each row, with its note where it has one."""
+    for row, note in zip(plan, notes, strict=True):
+        sys.stdout.write(f"{row.target:<12} {row.check}" + (f"  {note}" if note else "") + "\n")
+
+
+def print_selection(selection: Selection, settings: Settings) -> None:
+    """Print the plan, with the reason of each row that is N/A by declaration."""
+    plan = selection.plan(settings)
+    topologies = {topology.name: topology for topology in selection.topologies}
+    checks = {check.id: check for check in selection.checks}
+    reasons = (checks[row.check].lacking(topologies[row.target], settings.target) for row in plan)
+    print_plan(plan, (f"N/A: {reason}" if reason else "" for reason in reasons))

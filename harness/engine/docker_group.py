@@ -1,0 +1,191 @@
+"""The containers of one topology, and their network."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import docker.errors
+from docker.types import LogConfig
+
+from harness.engine.builds import tar_of
+from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_labels import (
+    LABEL_CREATED,
+    LABEL_HOST,
+    LABEL_PID,
+    LABEL_RUN,
+    LABEL_STARTED,
+    LABEL_TOOL,
+    LABEL_TOPOLOGY,
+)
+from harness.engine.docker_removal import remove_network
+from harness.engine.docker_service import DockerService
+from harness.engine.docker_storage import DATABASE, FOLDER, memory_mount, supervised
+from harness.engine.images import load_product
+from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted
+from harness.errors import ServiceFailedError
+
+if TYPE_CHECKING:
+    from docker.api import APIClient
+
+    from harness.engine.docker_engine import DockerEngine
+    from harness.engine.owner import Owner
+    from harness.engine.storage import DataStorage
+
+
+class DockerGroup:
+    """The containers of one topology, and their network; a group of one service has no network."""
+
+    def __init__(self, engine: DockerEngine, api: APIClient, run: Owner, topology: str, storage: DataStorage) -> None:
+        self.storage = storage
+        self._engine = engine
+        self._api = api
+        self._token = secrets.token_hex(4)
+        # Docker's names allow no plus sign, as in transaction+postgres-15
+        self._topology = topology.replace("+", "-")
+        self._labels = {
+            LABEL_TOOL: "run",
+            LABEL_RUN: run.run_id,
+            LABEL_TOPOLOGY: topology,
+            LABEL_HOST: run.host,
+            LABEL_PID: str(run.pid),
+            LABEL_STARTED: str(run.started),
+            LABEL_CREATED: str(int(time.time())),
+        }
+        self._places: dict[str, ServicePlace] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._services: list[DockerService] = []
+        self._network: str | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    def place(self, name: str, wanted: Wanted) -> ServicePlace:
+        port = load_product(wanted.product).port
+        if self._services:  # the configuration of this service will name the one that was started alone
+            try:
+                self._ensure_network()
+            except DOCKER_ERRORS as error:
+                raise ServiceFailedError(
+                    f"the network of the services could not be created: {message_of(error)}", where=name
+                ) from None
+        place = ServicePlace(
+            name=name,
+            folder=FOLDER,
+            data=f"{FOLDER}/data",
+            listen="0.0.0.0",  # noqa: S104 -- inside the container; the port is published on loopback only
+            port=port,
+            inside=Address(name, port),
+            origin=self._engine.origin(wanted)[1],
+        )
+        self._places[name], self._wanted[name] = place, wanted
+        return place
+
+    def start(self, spec: ServiceSpec) -> Service:
+        place = spec.place
+        image = self._engine.origin(self._wanted[place.name])[0]
+        name = f"harness-{self._topology}-{place.name}-{self._token}"
+        try:
+            network = self._ensure_network() if len(self._places) > 1 else None
+            service = self._launch(name, image, spec, network)
+        except DOCKER_ERRORS as error:
+            raise ServiceFailedError(
+                f"the container could not be started: {message_of(error)}", where=name, hint="harness doctor"
+            ) from None
+        service.endpoint()
+        return service
+
+    def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
+        """Create and start a container. If Docker refuses memory for the data, start it with the data on disk."""
+        keeps_data = self._wanted[spec.place.name].product == DATABASE
+        while True:
+            in_memory = keeps_data and self.storage.in_memory
+            with self._lock:
+                if self._closed:
+                    raise ServiceFailedError("the topology is being torn down", where=name)
+                container = self._create(name, image, spec, network, keeps_data=keeps_data)
+                service = DockerService(
+                    self._api,
+                    container,
+                    name,
+                    spec,
+                    reach=self._engine.reach,
+                    alone=network is None,
+                    keeps_data=keeps_data,
+                )
+                self._services.append(service)
+            try:
+                self._api.put_archive(container, spec.place.folder, tar_of(dict(spec.files)))
+                self._api.start(container)
+            except docker.errors.APIError as error:
+                if not in_memory:
+                    raise
+                service.remove()
+                self.storage = self._engine.memory.refused(self.storage, message_of(error))
+            else:
+                return service
+
+    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None, *, keeps_data: bool) -> str:
+        port, api = spec.place.port, self._api
+        script = spec.script
+        if keeps_data:
+            script = supervised(spec.script, spec.place.folder)
+        in_memory = keeps_data and self.storage.in_memory
+        host = api.create_host_config(
+            tmpfs=memory_mount(self.storage.memory_mib) if in_memory else None,
+            port_bindings={port: ("127.0.0.1", None)},
+            network_mode=network or "bridge",
+            log_config=LogConfig(type="json-file"),
+            security_opt=["no-new-privileges"],
+        )
+        joined = (
+            api.create_networking_config({network: api.create_endpoint_config(aliases=[spec.place.name])})  # type: ignore[arg-type]
+            if network
+            else None
+        )
+        created: str = api.create_container(
+            image,
+            command=["sh", "-c", script],
+            name=name,
+            ports=[port],
+            host_config=host,
+            networking_config=joined,
+            labels=self._labels,
+            stop_signal=spec.stop_signal,
+        )["Id"]
+        return created
+
+    def _ensure_network(self) -> str:
+        """Create the network once, attach the services that run already, and return its name."""
+        with self._lock:
+            if self._network is None:
+                name = f"harness-{self._topology}-{self._token}"
+                self._api.create_network(name, labels=self._labels, check_duplicate=True)
+                self._network = name
+                for service in self._services:
+                    service.join(name)
+            return self._network
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._engine.memory.give_back(self.storage)
+            self._closed = True
+            services, network, self._network = list(self._services), self._network, None
+        first: Exception | None = None
+        for service in services:
+            try:
+                service.remove()
+            except ServiceFailedError as error:
+                first = first or error
+        if network:
+            try:
+                remove_network(self._api, network)
+            except DOCKER_ERRORS as error:
+                first = first or ServiceFailedError(
+                    f"the network could not be removed: {message_of(error)}", where=network
+                )
+        if first:
+            raise first

@@ -1,0 +1,91 @@
+"""Removal of containers, networks and unfinished builds; another run may remove the same objects concurrently."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import docker.errors
+import requests
+
+from harness.engine.docker_labels import LABEL_BUILD
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from docker.api import APIClient
+
+_REMOVAL_S = 10.0
+
+
+def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool]) -> list[str]:
+    """Remove containers and images of unfinished builds, and return a description of each.
+
+    :param is_chosen: decides by the labels of an object whether it is removed.
+    """
+    removed = [
+        f"build container {container['Names'][0].lstrip('/')}"
+        for container in api.containers(all=True, filters={"label": LABEL_BUILD})
+        if is_chosen(container["Labels"]) and remove_container(api, container["Id"])
+    ]
+    while True:  # removing an image makes its parent dangling, which the next round finds
+        images = api.images(filters={"dangling": True, "label": LABEL_BUILD})
+        gone = [
+            f"build image {image['Id'].removeprefix('sha256:')[:12]}"
+            for image in images
+            if is_chosen(image["Labels"] or {}) and _remove_image(api, image["Id"])
+        ]
+        removed += gone
+        if not gone:
+            return removed
+
+
+def remove_container(api: APIClient, container: str) -> bool:
+    """Remove a container and wait until it is gone; return whether this call removed it."""
+    try:
+        api.remove_container(container, force=True, v=True)
+    except docker.errors.NotFound:
+        return False
+    except docker.errors.APIError as error:
+        if error.status_code != requests.codes.conflict:
+            raise
+        # another run is removing it
+
+        def gone() -> bool:
+            try:
+                api.inspect_container(container)
+            except docker.errors.NotFound:
+                return False
+            raise NotYet("it still exists")
+
+        return poll(gone, what=f"the removal of container {container[:12]}", deadline_s=_REMOVAL_S)
+    return True
+
+
+def remove_network(api: APIClient, network: str) -> bool:
+    """Remove a network, and return whether this call removed it."""
+
+    def remove() -> bool:
+        try:
+            api.remove_network(network)
+        except docker.errors.NotFound:
+            return False
+        except docker.errors.APIError as error:
+            # a container that another run is removing may still be attached
+            if error.status_code in {requests.codes.forbidden, requests.codes.conflict}:
+                raise NotYet(str(error.explanation)) from None
+            raise
+        return True
+
+    return poll(remove, what=f"the removal of network {network[:12]}", deadline_s=_REMOVAL_S)
+
+
+def _remove_image(api: APIClient, image: str) -> bool:
+    try:
+        api.remove_image(image)
+    except docker.errors.APIError as error:
+        # already removed, or the base of a build that is running
+        if error.status_code in {requests.codes.not_found, requests.codes.conflict}:
+            return False
+        raise
+    return True

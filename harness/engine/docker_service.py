@@ -1,0 +1,191 @@
+"""One container and its server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import docker.errors
+
+from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_removal import remove_container
+from harness.engine.docker_storage import end_script, start_script
+from harness.engine.protocol import Address, ServiceSpec, ServiceState, log_tail
+from harness.errors import ServiceFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from docker.api import APIClient
+
+    from harness.engine.docker_reach import ContainerReach
+
+_STOP_S = 10.0
+
+
+class DockerService:
+    """One container and its server."""
+
+    def __init__(
+        self,
+        api: APIClient,
+        container: str,
+        container_name: str,
+        spec: ServiceSpec,
+        *,
+        reach: ContainerReach,
+        alone: bool,
+        keeps_data: bool,
+    ) -> None:
+        self._api = api
+        #: the container keeps running while its server is down, because it may hold the data in memory
+        self._is_supervised = keeps_data
+        #: cached by `endpoint`; a restarted container may get another one
+        self._address: Address | None = None
+        self._reach = reach
+        #: "stopped" or "killed" while the server is down in a running container
+        self._down = ""
+        self._id = container
+        self._spec = spec
+        # without a network a container has no name
+        self._inside = Address("127.0.0.1", spec.place.port) if alone else spec.place.inside
+        self._removed = False
+        self.container_name = container_name
+        self.name = spec.place.name
+        self.origin = spec.place.origin
+
+    def endpoint(self) -> Address:
+        """Return the container's own address if it can be reached, else the published port on loopback."""
+        if self._address is None:
+            network = self._inspect()["NetworkSettings"]
+            port = self._spec.place.port
+            bound = (network["Ports"] or {}).get(f"{port}/tcp")
+            if not bound:
+                raise ServiceFailedError(
+                    f"the service ended while starting: {self.state().detail}",
+                    where=self.container_name,
+                    detail=log_tail(self.logs()),
+                )
+            own = next((joined["IPAddress"] for joined in network["Networks"].values() if joined["IPAddress"]), "")
+            if own and self._reach.directly(own, port):
+                self._address = Address(own, port)
+            else:
+                self._address = Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+        return self._address
+
+    @property
+    def inside(self) -> Address:
+        return self._inside
+
+    def join(self, network: str) -> None:
+        """Attach the container to a network, where the other services of the group find it by name."""
+        self._api.connect_container_to_network(self._id, network, aliases=[self.name])
+        self._inside = self._spec.place.inside
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+        try:
+            started = self._api.exec_create(self._id, list(command), environment=dict(environment))["Id"]
+            output: bytes = self._api.exec_start(started)
+            code: int = self._api.exec_inspect(started)["ExitCode"]
+        except DOCKER_ERRORS as error:
+            raise ServiceFailedError(
+                f"{command[0]} could not be run in the container: {message_of(error)}", where=self.container_name
+            ) from None
+        return code, output.decode(errors="replace")
+
+    def state(self) -> ServiceState:
+        if self._removed or self._down:
+            return ServiceState(running=False, detail="removed" if self._removed else self._down)
+        try:
+            state = self._api.inspect_container(self._id)["State"]
+        except docker.errors.NotFound:
+            return ServiceState(running=False, detail="the container is gone")
+        except DOCKER_ERRORS as error:
+            return ServiceState(running=False, detail=f"the Docker engine does not answer: {message_of(error)}")
+        detail = state["Status"]
+        if not state["Running"]:
+            detail += f" with exit code {state['ExitCode']}" + (", out of memory" if state["OOMKilled"] else "")
+            if state["Error"]:
+                detail += f": {state['Error']}"
+        return ServiceState(running=state["Running"], detail=detail)
+
+    def logs(self) -> str:
+        try:
+            raw: bytes = self._api.logs(self._id)
+        except DOCKER_ERRORS as error:
+            return f"(the log cannot be read: {message_of(error)})\n"
+        return raw.decode("utf-8", errors="replace")
+
+    def stop(self) -> None:
+        if self._is_supervised:
+            if not self._end(f'kill -{self._spec.stop_signal.removeprefix("SIG")} "$(cat server.pid)"', "stopped"):
+                self.kill()
+        else:
+            self._do("stopped", lambda: self._api.stop(self._id, timeout=int(_STOP_S)))
+
+    def kill(self) -> None:
+        if self._is_supervised:
+            # -1 is every process of the container but the first one and the sender, see kill(2)
+            self._end("kill -KILL -1", "killed")
+        else:
+            self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
+            self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
+
+    def _end(self, signal: str, how: str) -> bool:
+        """End the server in its running container, and return whether it ended in time.
+
+        :param signal: the shell command that signals the server.
+        :param how: "stopped" or "killed".
+        """
+        if self._down:
+            return True
+        script = end_script(self._spec.place.folder, signal, _STOP_S)
+        code, output = self.run(["sh", "-c", script], {})
+        if code not in {0, 1}:
+            raise ServiceFailedError(f"the server could not be {how}: {output.strip()}", where=self.container_name)
+        self._down = how if code == 0 else ""
+        return code == 0
+
+    def pause(self) -> None:
+        self._do("paused", lambda: self._api.pause(self._id))
+
+    def resume(self) -> None:
+        self._do("resumed", lambda: self._api.unpause(self._id))
+
+    def restart(self) -> None:
+        if not self._is_supervised:
+            self._address = None
+            self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
+            return
+        self.stop()
+        code, output = self.run(["sh", "-c", start_script(self._spec.place.folder)], {})
+        if code != 0:
+            raise ServiceFailedError(f"the server could not be restarted: {output.strip()}", where=self.container_name)
+        self._down = ""
+
+    def remove(self) -> None:
+        if self._removed:
+            return
+        try:
+            remove_container(self._api, self._id)
+        except DOCKER_ERRORS as error:
+            raise ServiceFailedError(
+                f"the container could not be removed: {message_of(error)}",
+                where=self.container_name,
+                hint="harness reap",
+            ) from None
+        self._removed = True
+
+    def _inspect(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self._api.inspect_container(self._id)
+        except DOCKER_ERRORS as error:
+            raise ServiceFailedError(f"the container is gone: {message_of(error)}", where=self.container_name) from None
+        return found
+
+    def _do(self, done: str, action: Any) -> None:
+        try:
+            action()
+        except DOCKER_ERRORS as error:
+            raise ServiceFailedError(
+                f"the container could not be {done}: {message_of(error)}", where=self.container_name
+            ) from None

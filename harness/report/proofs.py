@@ -1,0 +1,35 @@
+"""Results of controls and of breaks of the audit trail, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.model import Status
+
+if TYPE_CHECKING:
+    from harness.model import TrailProof
+    from harness.report.evidence import Row
+
+
+def proven(row: Row, about: str) -> str:
+    """Return whether controls turned a check to Issue, in its topology and for this code; "" if none applies.
+
+    :param about: the name of the audit target that the evidence is about. Controls break only the reference layer.
+    """
+    applicable = [proof for proof in row.proofs if proof.applicable]
+    if row.status is Status.NA or (row.proofs and not applicable):
+        return ""
+    if not row.proofs:
+        return "not proven yet"
+    if not all(proof.proven for proof in applicable):
+        return "unproven"
+    return "proven" if about in {"", "reference"} else "proven on the reference"
+
+
+def exactness(proof: TrailProof) -> str:
+    """Return whether a break of the audit trail turned exactly the checks that cover it."""
+    if proof.exact:
+        return "yes"
+    missed = f"; stayed green: {', '.join(proof.missed)}" if proof.missed else ""
+    unexpected = f"; turned unexpectedly: {', '.join(proof.unexpected)}" if proof.unexpected else ""
+    return f"no{missed}{unexpected}"

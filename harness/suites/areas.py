@@ -1,0 +1,6 @@
+"""Areas that several suites name: where to look first when a check fails."""
+
+from __future__ import annotations
+
+CAPTURE_TRIGGER = "capture trigger"
+ACTOR_SETTING = "actor setting"

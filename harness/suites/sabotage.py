@@ -1,0 +1,47 @@
+"""Sabotages that the controls of several suites share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.suites.actors import MALLORY
+
+if TYPE_CHECKING:
+    from harness.audit.actor import Actor
+    from harness.checks.context import CheckContext
+    from harness.database import Client
+
+
+def default_actor(ctx: CheckContext) -> None:
+    """Start every new server connection with an actor that nobody declared."""
+    ctx.sabotage(
+        f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET {ctx.application.setting} = '{ctx.target.actor.spell(MALLORY)}'"
+    )
+
+
+def declare_outside(ctx: CheckContext) -> None:
+    """Set the actor locally, but in autocommit before the transaction of the write."""
+    application = ctx.application
+
+    def audited(client: Client, actor: Actor | None) -> Any:
+        if actor:
+            application.declare_locally(client, actor)
+        return application.transaction(client)
+
+    application.audited = audited  # type: ignore[method-assign]
+
+
+def unlink_actions(ctx: CheckContext) -> None:
+    """Record actions without linking them to their transaction."""
+    ctx.rewrite_function(
+        "threadline_record_action",
+        ("action_id = coalesce(t.action_id, EXCLUDED.action_id)", "action_id = t.action_id"),
+    )
+
+
+def blind_coverage(ctx: CheckContext) -> None:
+    """Make coverage report every table as captured."""
+    ctx.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
+        "AS 'SELECT NULL::text'"
+    )

@@ -1,0 +1,270 @@
+"""One definition per table: Markdown, HTML and the linter have the same columns, and README has no others."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness import places
+from harness.markdown import headings
+from harness.markdown.adoption import TableKind
+from harness.markdown.document import read_document
+from harness.markdown.headings import Column, key_of
+from harness.model import Confidence, Finding, Status, TrailProof
+from harness.preflight.gates import GateResult
+from harness.report import columns
+from harness.report.cells import Badge, Code, Expectations, Faint, Gap, Identifier, Link, Source, Strong, Text, joined
+from harness.report.evidence import merge
+from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
+from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
+from harness.report.render import render
+from harness.report.tables import LimitRow, ParityRow, Report, build_report
+from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.report.cells import Piece
+
+LINTED = {
+    TableKind.TOPOLOGY: (headings.TOPOLOGY, columns.TOPOLOGY),
+    TableKind.PATHS: (headings.PATHS, columns.PATHS),
+    TableKind.QUESTIONS: (headings.QUESTIONS, columns.QUESTIONS),
+    TableKind.CHECKLIST: (headings.CHECKLIST, columns.CHECKLIST),
+    TableKind.PREFLIGHT: (headings.PREFLIGHT, columns.PREFLIGHT),
+    TableKind.PARITY: (headings.PARITY, columns.PARITY),
+    TableKind.ISSUES: (headings.ISSUES, columns.ISSUES),
+}
+#: by a name for the test's id; Markdown says what a client found in a paragraph, so that table is one of HTML only
+TABLES = {
+    "recap": columns.RECAP,
+    "topology": columns.TOPOLOGY,
+    "what ran": columns.WHAT_RAN,
+    "questions": columns.QUESTIONS,
+    "paths": columns.PATHS,
+    "readiness": columns.READINESS,
+    "conditions": columns.CONDITIONS,
+    "parity": columns.PARITY,
+    "preflight": columns.PREFLIGHT,
+    "checklist": columns.CHECKLIST,
+    "issues": columns.ISSUES,
+    "limits": columns.LIMITS,
+    "features": columns.features(NAMES, None),
+    "drivers": columns.drivers(NAMES, None),
+    "matrix": columns.matrix(NAMES),
+    "breaks": columns.BREAKS,
+    "rows": columns.rows("reference"),
+}
+
+
+class PageTables(HTMLParser):
+    """The header of each table of a page, and how many cells its rows have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: list[tuple[str, ...]] = []
+        self.widths: list[set[int]] = []
+        self._header: list[str] | None = None
+        self._cells = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "thead":
+            self._header = []
+            self.widths.append(set())
+        elif tag == "th" and self._header is not None:
+            self._header.append("")
+        elif tag == "tr":
+            self._cells = 0
+        elif tag == "td":
+            self._cells += 1
+
+    def handle_data(self, data: str) -> None:
+        if self._header:
+            self._header[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "thead" and self._header is not None:
+            self.headers.append(tuple(self._header))
+            self._header = None
+        elif tag == "tr" and self._header is None and self._cells:
+            self.widths[-1].add(self._cells)
+
+
+def everything(folder: Path) -> Report:
+    """Return a report with a row in every table."""
+    run = record()
+    found = Finding(fact="pool_mode", value="session", how="it was forced", confidence=Confidence.CERTAIN)
+    session = replace(run.topologies["session"], findings=(found,))
+    run = replace(run, topologies=run.topologies | {"session": session})
+    cells = {name: FeatureCell(text="works", tone="works", mark="Issue", anchor="a", command="c") for name in NAMES}
+    return replace(
+        build_report(merge([store_run(folder, mixed(), run)], PLAN), folder),
+        feature_topologies=NAMES,
+        features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
+        drivers=(DriverRow(driver="psycopg", settings="s", versions="v", cells=cells),),
+        limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
+        preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
+        parity=(ParityRow(check="unit tests", status=Status.OK, command="nox -s t", notes="n"),),
+        readiness=(
+            ReadinessRow(
+                area="jobs",
+                stance=Stance.PROVEN,
+                meaning=MEANINGS[Stance.PROVEN],
+                reasons=("r",),
+                shown="1 OK",
+                commands=("c",),
+                host_responsibility="h",
+            ),
+        ),
+        decisions=(
+            Decision(workflow="w", release="1", answer="yes", conjuncts=(Conjunct(name="guidance", missing=()),)),
+        ),
+        trail_proofs=(
+            TrailProof(topology="direct", name="b", what="w", tried=2, caught=("c",), missed=("d",), unexpected=("e",)),
+        ),
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
+
+
+def page_tables(page: str) -> PageTables:
+    found = PageTables()
+    found.feed(page)
+    return found
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
+    header = tuple(column.heading for column in TABLES[name])
+    assert header in {table.header for table in read_document(written["report.md"]).tables}
+    assert header in page_tables(written["report.html"]).headers
+
+
+def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
+    defined = {tuple(column.heading for column in table) for table in (*TABLES.values(), columns.FINDINGS)}
+    for name, text in written.items():
+        if name.endswith(".md"):
+            assert {table.header for table in read_document(text).tables} <= defined
+    assert set(page_tables(written["report.html"]).headers) == defined
+
+
+def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
+    page = page_tables(written["report.html"])
+    assert page.widths == [{len(header)} for header in page.headers]
+    tables = read_document(written["report.md"]).tables
+    assert all(table.rows for table in tables)
+    assert [row for table in tables for row in table.rows if row.surplus] == []
+
+
+@pytest.mark.parametrize("kind", LINTED)
+def test_the_linter_knows_every_column(written: dict[str, str], kind: TableKind) -> None:
+    shared, printed = LINTED[kind]
+    assert [column.heading for column in printed] == [column.heading for column in shared]
+    keys = tuple(column.key for column in shared)
+    # the table of all rows begins like the one of the user's own suites
+    assert keys in {table.columns for table in read_document(written["report.md"]).tables if table.kind is kind}
+
+
+@pytest.mark.parametrize("kind", [TableKind.TOPOLOGY, TableKind.PATHS])
+def test_documents_show_no_column_that_the_report_lacks(kind: TableKind) -> None:
+    texts = [(places.PACKAGE.parent / name).read_text(encoding="utf-8") for name in ("README.md", "docs/report.md")]
+    tables = [table for text in texts for table in read_document(text).tables if table.kind is kind]
+    known = {name for column in LINTED[kind][0] for name in (column.heading, column.name)}
+    assert tables
+    assert {heading for table in tables for heading in table.header} <= known
+
+
+def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cells show the attribute of the row that is named like its key."""
+    shared = (*headings.TOPOLOGY, Column("storage", "Where the data is (memory or disk)"))
+    cells = {heading.key: column.cell for heading, column in zip(headings.TOPOLOGY, columns.TOPOLOGY, strict=True)}
+    monkeypatch.setattr(columns, "TOPOLOGY", columns.headed(shared, cells))
+    report = everything(tmp_path)
+    render(report, tmp_path)
+    (table,) = (
+        table
+        for table in read_document((tmp_path / "stg-01-topology.md").read_text()).tables
+        if table.kind is TableKind.TOPOLOGY
+    )
+    assert table.header[-1] == "Where the data is (memory or disk)"
+    assert [row.cells[-1].text for row in table.rows] == [row.storage for row in report.topologies]
+    assert tuple(column.heading for column in shared) in page_tables((tmp_path / "report.html").read_text()).headers
+
+
+def test_a_cell_of_an_unknown_column_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown columns colour"):
+        columns.headed(headings.TOPOLOGY, {"colour": columns.TOPOLOGY[0].cell})
+
+
+@pytest.mark.parametrize(
+    ("heading", "key"),
+    [
+        ("Environments", "environment"),
+        ("Evidence class", "class"),
+        ("Pooler", "product"),
+        ("Pooling mode", "mode"),
+        ("Matches production?", "matches"),
+        ("Notes", "notes"),
+        ("Evidence / notes", "evidence"),
+        ("Pointers", "evidence"),
+        ("Priority:", "p"),
+        ("", ""),
+        ("Colour", ""),
+    ],
+)
+def test_people_may_head_a_column_in_other_words(heading: str, key: str) -> None:
+    assert key_of(heading) == key
+
+
+# --- cells -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("piece", "markdown", "html"),
+    [
+        (Text("a | <b>"), r"a \| &lt;b&gt;", "a | &lt;b&gt;"),
+        (Code("a | <b>"), r"`a \| <b>`", "<code>a | &lt;b&gt;</code>"),
+        (Code(""), "", ""),
+        (Identifier("actor.many_clients"), r"actor.many\_clients", "<code>actor.many_clients</code>"),
+        (Link("a", "runs/x/run.json"), "[a](runs/x/run.json)", '<a href="runs/x/run.json">a</a>'),
+        (
+            Source("https://example.org/", label="known"),
+            "[known](https://example.org/)",
+            '<a href="https://example.org/">https://example.org/</a>',
+        ),
+        (Source("javascript:x"), "`javascript:x`", "<code>javascript:x</code>"),
+        (Badge(Status.NOT_RUN), "Not run", '<span class="s s-Notrun">Not run</span>'),
+        (Badge(Status.OK, "limit"), "OK (limit)", '<span class="s s-OK">OK</span> <small>limit</small>'),
+        (Strong("a_b"), r"**a\_b**", "<small>a_b</small>"),
+        (Faint("<a>"), "&lt;a&gt;", '<span class="faint">&lt;a&gt;</span>'),
+        (Gap("; ", "<br>"), "; ", "<br>"),
+    ],
+)
+def test_each_piece_says_how_it_looks_in_both(piece: Piece, markdown: str, html: str) -> None:
+    assert piece.markdown() == markdown
+    assert piece.html() == html
+
+
+def test_markdown_counts_the_expectations_that_html_lists() -> None:
+    (held,) = mixed()[0].expectations
+    pieces = Expectations((held, replace(held, name="<x>", observed="0", held=False)))
+    assert pieces.markdown() == "2 expectations"
+    assert pieces.html() == (
+        "<details><summary>2 expectations</summary><ul>"
+        "<li>held: rows: expected <code>1</code>, observed <code>1</code></li>"
+        "<li>did not hold: &lt;x&gt;: expected <code>1</code>, observed <code>0</code></li></ul></details>"
+    )
+
+
+def test_pieces_that_are_missing_leave_no_gap() -> None:
+    gap = Gap("; ", "<br>")
+    assert joined(gap, None, Text("a"), None, Text("b")) == (Text("a"), gap, Text("b"))
+    assert joined(gap, None) == ()
