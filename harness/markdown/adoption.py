@@ -1,4 +1,4 @@
-"""The adoption tables, and how they are recognised: by the names of their columns, or by a marker above them."""
+"""The adoption tables, and how they are recognised: by their columns (see `headings`), or by a marker above them."""
 
 from __future__ import annotations
 

@@ -68,12 +68,22 @@ class Table(Struct, frozen=True, kw_only=True):
 
     line: int
     last_line: int
+<<<<<<< HEAD
     header: TableRow
     #: the keys of the columns (see `key_of`); "" for unknown columns
+=======
+    header_row: TableRow
+    #: the keys of the columns (see `headings`); "" for unknown columns
+>>>>>>> 1876870e9e83952da9cb39f001c04b662ce83fd4
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     #: which adoption table it is; None for any other table
     kind: TableKind | None = None
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The texts of the header's cells."""
+        return tuple(cell.text for cell in self.header_row.cells)
 
     def cell(self, row: TableRow, column: str) -> TableCell:
         """Return a row's cell; an empty cell when the table lacks the column."""
@@ -235,7 +245,7 @@ class _Reader:
         return Table(
             line=header.line,
             last_line=last_line,
-            header=header,
+            header_row=header,
             columns=columns,
             rows=tuple(rows),
             kind=kind_by_columns(columns),

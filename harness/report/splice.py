@@ -154,7 +154,7 @@ def _table_below(document: Document, line: int, kind: TableKind, where: str) -> 
             where=where,
             hint=f"add that table, or replace the marker by <!-- pooler-harness: {_BARE[kind]} --> and its end marker",
         )
-    if document.lines[table.line - 1][: table.header.start].strip():
+    if document.lines[table.line - 1][: table.header_row.start].strip():
         raise ConfigError(
             f"the table on line {table.line} begins on the line of a list item, so it cannot be replaced alone",
             where=where,

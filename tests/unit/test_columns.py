@@ -11,7 +11,11 @@ from msgspec.structs import replace
 from harness import places
 from harness.markdown import headings
 from harness.markdown.adoption import TableKind
+<<<<<<< HEAD
 from harness.markdown.document import Table, read_document
+=======
+from harness.markdown.document import read_document
+>>>>>>> 1876870e9e83952da9cb39f001c04b662ce83fd4
 from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Status, TrailProof
 from harness.preflight.gates import GateResult

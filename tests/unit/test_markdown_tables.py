@@ -119,7 +119,7 @@ def test_any_text_can_be_read(value: str) -> None:
     assert document.opaque_lines <= set(range(1, len(document.lines) + 1))
     for table in document.tables:
         assert 1 <= table.line < table.last_line <= len(document.lines)
-        assert all(len(row.cells) == len(table.header.cells) for row in table.rows)
+        assert all(len(row.cells) == len(table.header) for row in table.rows)
         assert all(prose.line > table.last_line for prose in document.prose_below(table))
 
 
@@ -135,7 +135,7 @@ def test_cells_are_those_of_the_parser_and_are_found_in_the_source(value: str) -
         if token.type in {"th_open", "td_open"} and following.map
     ]
     document = read_document(value)
-    found = [cell for table in document.tables for row in (table.header, *table.rows) for cell in row.cells]
+    found = [cell for table in document.tables for row in (table.header_row, *table.rows) for cell in row.cells]
     assert [(cell.line, cell.raw.replace("\\|", "|").replace("\0", "\ufffd")) for cell in found] == cells
     for cell in found:
         assert document.lines[cell.line - 1][cell.start : cell.end] == cell.raw
@@ -204,7 +204,7 @@ def test_lines_count_from_one_and_a_byte_order_mark_is_not_a_column() -> None:
 )
 def test_tables_have_many_spellings(document: str) -> None:
     table = only(document)
-    assert [cell.text for cell in table.header.cells] == ["a", "b"]
+    assert table.header == ("a", "b")
     assert texts(table) == [["1", "2"]]
 
 
@@ -337,7 +337,7 @@ def test_cells_have_their_source_text_and_their_position(row: str, raw: list[str
 
 
 def test_positions_count_the_marks_of_lists() -> None:
-    header = only("- 1. | a | b |\n     |---|---|\n").header
+    header = only("- 1. | a | b |\n     |---|---|\n").header_row
     assert (header.start, [(cell.start, cell.end) for cell in header.cells]) == (5, [(7, 8), (11, 12)])
 
 
