@@ -68,13 +68,8 @@ class Table(Struct, frozen=True, kw_only=True):
 
     line: int
     last_line: int
-<<<<<<< HEAD
-    header: TableRow
-    #: the keys of the columns (see `key_of`); "" for unknown columns
-=======
     header_row: TableRow
     #: the keys of the columns (see `headings`); "" for unknown columns
->>>>>>> 1876870e9e83952da9cb39f001c04b662ce83fd4
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     #: which adoption table it is; None for any other table

@@ -11,11 +11,7 @@ from msgspec.structs import replace
 from harness import places
 from harness.markdown import headings
 from harness.markdown.adoption import TableKind
-<<<<<<< HEAD
-from harness.markdown.document import Table, read_document
-=======
 from harness.markdown.document import read_document
->>>>>>> 1876870e9e83952da9cb39f001c04b662ce83fd4
 from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Status, TrailProof
 from harness.preflight.gates import GateResult
@@ -137,10 +133,6 @@ def written(tmp_path: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
 
 
-def header_of(table: Table) -> tuple[str, ...]:
-    return tuple(cell.text for cell in table.header.cells)
-
-
 def page_tables(page: str) -> PageTables:
     found = PageTables()
     found.feed(page)
@@ -150,7 +142,7 @@ def page_tables(page: str) -> PageTables:
 @pytest.mark.parametrize("name", TABLES)
 def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
     header = tuple(column.heading for column in TABLES[name])
-    assert header in {header_of(table) for table in read_document(written["report.md"]).tables}
+    assert header in {table.header for table in read_document(written["report.md"]).tables}
     assert header in page_tables(written["report.html"]).headers
 
 
@@ -158,7 +150,7 @@ def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
     defined = {tuple(column.heading for column in table) for table in (*TABLES.values(), columns.FINDINGS)}
     for name, text in written.items():
         if name.endswith(".md"):
-            assert {header_of(table) for table in read_document(text).tables} <= defined
+            assert {table.header for table in read_document(text).tables} <= defined
     assert set(page_tables(written["report.html"]).headers) == defined
 
 
@@ -185,7 +177,7 @@ def test_documents_show_no_column_that_the_report_lacks(kind: TableKind) -> None
     tables = [table for text in texts for table in read_document(text).tables if table.kind is kind]
     known = {name for column in LINTED[kind][0] for name in (column.heading, column.name)}
     assert tables
-    assert {heading for table in tables for heading in header_of(table)} <= known
+    assert {heading for table in tables for heading in table.header} <= known
 
 
 def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
@@ -202,7 +194,7 @@ def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
         for table in read_document((tmp_path / "stg-01-topology.md").read_text()).tables
         if table.kind is TableKind.TOPOLOGY
     )
-    assert header_of(table)[-1] == "Where the data is (memory or disk)"
+    assert table.header[-1] == "Where the data is (memory or disk)"
     assert [row.cells[-1].text for row in table.rows] == [row.storage for row in report.topologies]
     assert tuple(column.heading for column in shared) in page_tables((tmp_path / "report.html").read_text()).headers
 

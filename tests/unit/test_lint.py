@@ -644,11 +644,7 @@ def test_the_root_is_the_repository_of_the_document_by_default(repository: Path)
 
 
 def run(arguments: list[str], prose: list[str]) -> int:
-<<<<<<< HEAD
-    """Run `lint` as the command line does, without its handling of errors."""
-=======
     """Run `lint` as the command line does, without its error handling."""
->>>>>>> 1876870e9e83952da9cb39f001c04b662ce83fd4
     terminal: Any = SimpleNamespace(say=lambda text, style="": prose.append(text))
     services = Services(terminal, Redactor(), Signals(prose.append))
     with root.make_context("harness", ["lint", *arguments], obj=services) as ctx:
