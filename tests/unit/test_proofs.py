@@ -67,6 +67,6 @@ def test_a_break_is_exact_if_it_turned_what_it_had_to(
     missed: tuple[str, ...], unexpected: tuple[str, ...], expected: str
 ) -> None:
     found = TrailProof(
-        topology="direct", name="no-trigger", what="it", tried=9, turned=("x",), stayed=missed, beside=unexpected
+        topology="direct", name="no-trigger", what="it", tried=9, caught=("x",), missed=missed, unexpected=unexpected
     )
     assert exactness(found) == expected

@@ -16,7 +16,7 @@ from harness.store import StoredRun
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
 
 if TYPE_CHECKING:
-    from harness.cli.context import Context
+    from harness.cli.invocation import Invocation
 
 ACCEPTED = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
 
@@ -31,13 +31,18 @@ class Said:
         self.lines.append(text)
 
 
-def context(terminal: Said | None = None, *, interrupted: bool = False) -> Context:
-    return cast("Context", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted)))
+def invocation(terminal: Said | None = None, *, interrupted: bool = False) -> Invocation:
+    return cast("Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted)))
+
+
+def exit_code(runs: list[StoredRun], *, strict: bool = False, interrupted: bool = False) -> int:
+    results = [answer for stored in runs for answer in stored.answers()]
+    return recap.exit_code(invocation(interrupted=interrupted), results, runs, strict=strict)
 
 
 def run(*results: Result, **changes: Any) -> StoredRun:
     """Return a run that planned exactly these results."""
-    plan = tuple(planned(answer.topology, answer.check) for answer in results)
+    plan = tuple(planned(answer.target, answer.check) for answer in results)
     written = replace(record(), **({"plan": plan, "topologies": {}} | changes))
     return StoredRun(folder=Path("r"), record=written, results=results, proofs=(), trail_proofs=(), torn=0)
 
@@ -59,7 +64,7 @@ def timed(answer: Result, second: int, duration_ms: float) -> Result:
 def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -> None:
     """Checks run concurrently, so the time is not the sum of theirs."""
     longest = result("a-name-of-twenty-one", "capture.insert")
-    recap.recap([run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest)])
+    recap.print_recap(run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest))
     assert capsys.readouterr().out.splitlines() == [
         "direct               ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
         "a-name-of-twenty-one ok=1 issue=0 na=0 not_run=0  0.0s",
@@ -68,7 +73,7 @@ def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -
 
 def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
     stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
-    recap.recap_evidence(merge([stored], PLAN))
+    recap.print_evidence_recap(merge([stored], PLAN))
     assert capsys.readouterr().out.splitlines() == [
         "direct       ok=2 issue=0 na=1 not_run=0  0.0s",
         "session      ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
@@ -78,27 +83,27 @@ def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize(("names", "width"), [((), 12), (("direct",), 12), (("x" * 12,), 12), (("x" * 13, "y"), 13)])
 def test_names_are_padded_to_twelve_characters_or_to_the_longest(names: tuple[str, ...], width: int) -> None:
-    assert recap.width(names) == width
+    assert recap.name_width(names) == width
 
 
 def test_the_report_is_named_by_its_page() -> None:
     terminal = Said()
     paths = [Path("reports/report.md"), Path("reports/report.html"), Path("reports/junit.xml")]
-    recap.say_where(context(terminal), Path("reports/runs/r"), paths)
+    recap.say_where(invocation(terminal), Path("reports/runs/r"), paths)
     assert len(terminal.lines) == 2
     assert "reports/runs/r" in terminal.lines[0]
-    assert "reports/report.html and 2 more in reports/" in terminal.lines[1]
+    assert "reports/report.html and 2 more files in reports/" in terminal.lines[1]
 
 
 def test_without_a_run_only_the_report_is_named() -> None:
     terminal = Said()
-    recap.say_where(context(terminal), None, [Path("reports/report.html")])
+    recap.say_where(invocation(terminal), None, [Path("reports/report.html")])
     assert len(terminal.lines) == 1
 
 
 def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
     terminal = Said()
-    recap.say_issues(context(terminal), [run(ISSUE, NA, NOT_RUN), run(OK), run(KNOWN)])
+    recap.say_issues(invocation(terminal), [ISSUE, NA, NOT_RUN, OK, KNOWN])
     rest = "direct capture.insert: rows: expected 1, observed 0\n  reproduce: " + ISSUE.reproduce
     assert terminal.lines == [f"Issue {rest}", f"Known Issue (https://example.org/1) {rest}"]
 
@@ -125,26 +130,26 @@ def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
     ],
 )
 def test_the_exit_code_follows_from_the_results(runs: list[StoredRun], code: int, strict_code: int) -> None:
-    assert recap.exit_code(context(), runs, strict=False) == code
-    assert recap.exit_code(context(), runs, strict=True) == strict_code
+    assert exit_code(runs) == code
+    assert exit_code(runs, strict=True) == strict_code
 
 
 def test_a_signal_is_an_interruption() -> None:
-    assert recap.exit_code(context(interrupted=True), [run(ISSUE)], strict=False) == 130
+    assert exit_code([run(ISSUE)], interrupted=True) == 130
 
 
 def test_a_topology_that_could_not_be_started_leaves_its_rows_unverified() -> None:
     started = {"direct": stood("direct")}
-    assert recap.exit_code(context(), [run(OK, topologies=started)], strict=False) == 0
+    assert exit_code([run(OK, topologies=started)]) == 0
     failed = {"direct": replace(stood("direct"), stood=False, reason="no image")}
-    assert recap.exit_code(context(), [run(OK, topologies=failed)], strict=False) == 3
-    assert recap.exit_code(context(), [run(ISSUE, topologies=failed)], strict=False) == 1
+    assert exit_code([run(OK, topologies=failed)]) == 3
+    assert exit_code([run(ISSUE, topologies=failed)]) == 1
 
 
 def path(status: Status, aspect: str = "") -> Result:
     """Return the result of an audited path, or of one of its aspects."""
     check = "capture.insert" + (f"-{aspect}" if aspect else "")
-    return replace(result("staging", check, status, "why"), topology="staging")
+    return replace(result("staging", check, status, "why"), target="staging")
 
 
 def host_run(*results: Result, reached: bool = True) -> StoredRun:
@@ -171,4 +176,4 @@ def host_run(*results: Result, reached: bool = True) -> StoredRun:
     ],
 )
 def test_an_environment_must_be_reached_and_one_of_its_paths_exercised(found: StoredRun, code: int) -> None:
-    assert recap.exit_code(context(), [found, run(OK)], strict=False) == code
+    assert exit_code([found, run(OK)]) == code
