@@ -37,9 +37,18 @@ _REGISTRY_TIMEOUT_S = 6.0
 _DEBIAN = "debian:{}-slim"
 
 
+def dockerfile_of(product_folder: Path, name: str) -> str:
+    """Return a product's Dockerfile, or the one of all products without their own.
+
+    :param name: `Dockerfile` builds the base image offline, `prepared.Dockerfile` what runs.
+    """
+    own = product_folder / name
+    return (own if own.exists() else product_folder.parent / name).read_text(encoding="utf-8")
+
+
 def offline_tag(product_folder: Path, version: str, suite: str, packages: tuple[str, ...]) -> str:
     """Return the name of the base image that is built from Debian packages; it ends in a hash of its sources."""
-    dockerfile = (product_folder / "Dockerfile").read_text(encoding="utf-8")
+    dockerfile = dockerfile_of(product_folder, "Dockerfile")
     made_of = hashlib.sha256("\0".join((dockerfile, suite, *packages)).encode()).hexdigest()[:12]
     return f"{NAMESPACE}/{product_folder.name}-base:{version}-{made_of}"
 

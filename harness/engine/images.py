@@ -20,7 +20,7 @@ from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
 from harness.engine.builds import ImageBuilder
 from harness.engine.docker_labels import LABEL_VERSION
-from harness.engine.image_availability import NAMESPACE, offline_tag
+from harness.engine.image_availability import NAMESPACE, dockerfile_of, offline_tag
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
@@ -138,7 +138,7 @@ class Images:
         recipe, version = load_recipe(wanted)
         try:
             reference, base = self._base(wanted, version)
-            dockerfile = (recipe_folder(wanted.product) / "prepared.Dockerfile").read_text(encoding="utf-8")
+            dockerfile = dockerfile_of(recipe_folder(wanted.product), "prepared.Dockerfile")
             files = files_beside(wanted.product)
             made_of = _hash(dockerfile, base["Id"], *(part for file in files.items() for part in file))
             tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
@@ -223,7 +223,7 @@ class Images:
 
     def _build_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
         base = self._debian(version.suite)
-        dockerfile = (recipe_folder(wanted.product) / "Dockerfile").read_text(encoding="utf-8")
+        dockerfile = dockerfile_of(recipe_folder(wanted.product), "Dockerfile")
         arguments = {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
         return self._built(tag, self._builder.build(tag, dockerfile, arguments))
 

@@ -1,8 +1,8 @@
 """The columns of the adoption tables: how the report heads them, and how people may head them.
 
 The report prints these headings, and the linter recognises columns by them. To add a column to STG-01, add one
-:class:`Column` to :data:`TOPOLOGY`. Markdown, HTML and the linter follow. A cell shows the attribute of the report's
-row that is named like the column's key; `harness/report/columns.py` lists the cells that show something else.
+:class:`Column` to :data:`TOPOLOGY`, and a field named like its key to `TopologyRow` in
+`harness/report/topology_rows.py`. Markdown, HTML and the linter follow. `harness/report/columns.py` maps the keys whose cells show something else.
 """
 
 from __future__ import annotations

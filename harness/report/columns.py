@@ -2,7 +2,8 @@
 
 Both the Markdown macro (`templates/_table.md.j2`) and the HTML macro (`templates/_table.html.j2`) print these
 definitions. The tables that the linter reads have their headings in `harness/markdown/headings.py`. To add a column to
-one of them, add it there: Markdown, HTML and the linter follow. To add a column to another table, add it here.
+one of them, add it there and a field of the same name to its row: Markdown, HTML and the linter follow. To add a column
+to another table, add it here.
 
 Templates get this module as `columns`. A table with fixed columns is a constant; a table with a column for each
 topology is a function.
@@ -34,6 +35,7 @@ from harness.report.cells import (
 )
 from harness.report.feature_map import anchor
 from harness.report.proofs import exactness, proven
+from harness.report.topology_rows import TopologyRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from harness.report.feature_map import DriverRow, FeatureCell
     from harness.report.readiness import Conjunct, ReadinessRow
     from harness.report.tables import IssueRow, MatrixRow
-    from harness.report.topology_rows import TopologyRow
     from harness.report.walkthrough import ItemAnswer
 
 #: returns what a cell shows, given the row
@@ -114,16 +115,23 @@ def _evidence_and_notes(evidence: str, gap: Gap) -> Accessor:
     return cell
 
 
-def headed(table: Sequence[Heading], cells: Mapping[str, Accessor]) -> Columns:
+def headed(table: Sequence[Heading], cells: Mapping[str, Accessor], row: type[Struct] | None = None) -> Columns:
     """Return the columns of a table that the linter also reads.
 
     :param table: one of the tables of `harness/markdown/headings.py`.
     :param cells: what the cells of a column show, by its key. A column without an entry shows the attribute of the row
         that is named like its key.
-    :raises ValueError: when `cells` has a key that the table does not have.
+    :param row: the type of the rows, to check that they have these attributes.
+    :raises ValueError: when `cells` has a key that the table does not have, or the rows lack an attribute.
     """
     if unknown := cells.keys() - {heading.key for heading in table}:
         raise ValueError(f"unknown columns {', '.join(sorted(unknown))}, see harness/markdown/headings.py")
+    named = {heading.key for heading in table} - cells.keys()
+    if row and (missing := named - set(row.__struct_fields__)):
+        raise ValueError(
+            f"the column {', '.join(sorted(missing))} has no cell: add a field of that name to {row.__name__} in "
+            f"{row.__module__}, or an entry in harness/report/columns.py"
+        )
     return tuple(Column(heading.heading, cells.get(heading.key, _text(heading.key))) for heading in table)
 
 
@@ -163,6 +171,7 @@ TOPOLOGY = headed(
         "matches": _text("matches_prod"),
         "evidence": _run_and_command,
     },
+    TopologyRow,
 )
 
 

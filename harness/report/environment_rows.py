@@ -51,8 +51,6 @@ def environment_row(
         run_id=record.run_id,
         run_link=os.path.relpath(evidence.folders[record.run_id] / "run.json", reports),
         engine="attached: the operator's own servers",
-        origins=(),
-        ready_ms=0.0,
         findings=found.findings,
         contradictions=found.contradictions,
     )
@@ -64,19 +62,9 @@ def _not_run(name: str, reason: str) -> TopologyRow:
         environment=name,
         evidence_class=EvidenceClass.HOST,
         chain=f"Not run: {reason}",
-        pooler_product="Not run",
-        pool_mode="Not run",
-        pools="Not run",
-        prepare_policy="Not run",
         sandbox_note=_SANDBOX,
-        matches_prod="no",
         rationale=f"There is no evidence about this environment: {reason}.",
         command=_command(name),
-        run_id="",
-        run_link="",
-        engine="",
-        origins=(),
-        ready_ms=0.0,
     )
 
 

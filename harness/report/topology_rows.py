@@ -25,25 +25,29 @@ _NOTIFIED = {
 
 
 class TopologyRow(Struct, frozen=True, kw_only=True):
-    """One row of the STG-01 table. The columns that show it are `TOPOLOGY` in `harness/report/columns.py`."""
+    """One row of the STG-01 table; `TOPOLOGY` in `harness/markdown/headings.py` has its columns.
+
+    The defaults are what a row shows that no run started, so that a new field is set in two places only: for a
+    topology below, and for an environment in `environment_rows.py`.
+    """
 
     environment: str
     evidence_class: str
     chain: str
-    pooler_product: str
-    pool_mode: str
-    pools: str
-    prepare_policy: str
-    sandbox_note: str
-    matches_prod: str
+    pooler_product: str = "Not run"
+    pool_mode: str = "Not run"
+    pools: str = "Not run"
+    prepare_policy: str = "Not run"
+    sandbox_note: str = _SANDBOX
+    matches_prod: str = "no"
     #: what differs from production; the linter requires it for `partial`
     rationale: str
     command: str
-    run_id: str
-    run_link: str
-    engine: str
-    origins: tuple[str, ...]
-    ready_ms: float
+    run_id: str = ""
+    run_link: str = ""
+    engine: str = ""
+    origins: tuple[str, ...] = ()
+    ready_ms: float = 0.0
     #: where the server kept its data
     storage: str = ""
     #: what a client found that knew only the addresses
@@ -78,7 +82,6 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         pool_mode=_pool_mode(topology),
         pools=_pools(topology, hosted=hosted),
         prepare_policy=_prepare_policy(topology),
-        sandbox_note=_SANDBOX,
         # a topology that the harness started shows a class of topology, never somebody's production
         matches_prod="partial",
         rationale=_rationale(topology, count(row.result for row in evidence.of(name)), hosted=hosted),
@@ -102,19 +105,9 @@ def _not_run(name: str, topology: TopologyEvidence | None, command: str) -> Topo
         environment=name,
         evidence_class=EvidenceClass.CI,
         chain=f"Not run: {reason}",
-        pooler_product="Not run",
         pool_mode=declared,
-        pools="Not run",
-        prepare_policy="Not run",
-        sandbox_note=_SANDBOX,
-        matches_prod="no",
         rationale="There is no evidence about this topology: no run of this code started it.",
         command=command,
-        run_id="",
-        run_link="",
-        engine="",
-        origins=(),
-        ready_ms=0.0,
     )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.config import nearest
+from harness.errors import ConfigError
 from harness.model import Section, Status
 from harness.report.evidence import NOBODY_RAN_IT, worst
 from harness.suites.catalogue import catalogue
@@ -97,7 +99,13 @@ def walk(rows: Sequence[Row], attestations: Sequence[Attestation] = ()) -> list[
 
     An item with checks gets the worst status of all its checks in all topologies. An item of human work is OK if an
     operator has signed it, else N/A.
+
+    :raises ConfigError: for a check that names an unknown item.
     """
+    known = {item.number for item in ITEMS if not item.human}
+    for check in catalogue().checks:
+        if check.item and check.item not in known:
+            raise ConfigError(f"check {check.id}: unknown item {check.item!r}", hint=nearest(check.item, known))
     signed: dict[str, Attestation] = {attestation.item: attestation for attestation in attestations}
     checks_of: dict[str, list[str]] = {}
     for check in catalogue().checks:

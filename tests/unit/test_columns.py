@@ -22,6 +22,7 @@ from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, Fea
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
 from harness.report.tables import LimitRow, ParityRow, Report, build_report
+from harness.report.topology_rows import TopologyRow
 from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
 
 if TYPE_CHECKING:
@@ -268,3 +269,8 @@ def test_pieces_that_are_missing_leave_no_gap() -> None:
     gap = Gap("; ", "<br>")
     assert joined(gap, None, Text("a"), None, Text("b")) == (Text("a"), gap, Text("b"))
     assert joined(gap, None) == ()
+
+
+def test_a_column_without_a_field_of_the_row_is_an_error_that_names_both_files() -> None:
+    with pytest.raises(ValueError, match=r"the column colour has no cell: add a field .* to TopologyRow in harness\.report"):
+        columns.headed((Column("environment", "Environment"), Column("colour", "Colour")), {}, TopologyRow)

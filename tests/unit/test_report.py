@@ -10,12 +10,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from harness.checks.registry import Catalogue
+from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status
 from harness.report.evidence import merge, worst
 from harness.report.render import render
 from harness.report.tables import Declared, Report, build_report
-from harness.report.walkthrough import ITEMS, TITLES
+from harness.report.walkthrough import ITEMS, TITLES, walk
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import CHECKS, NAMES, PLAN, STORAGE, mixed, record, result, store_run
 
@@ -294,3 +296,11 @@ def test_rows_of_a_topology_keep_their_order_after_a_replacement(tmp_path: Path)
     fewer = replace(evidence, rows=evidence.of("direct"))
     assert fewer.names() == ["direct"]
     assert fewer.of("session") == ()
+
+
+def test_a_check_of_an_unknown_item_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = catalogue().checks
+    wrong = Catalogue((replace(first, item="9.9"), *others), (), catalogue().fixtures)
+    monkeypatch.setattr("harness.report.walkthrough.catalogue", lambda: wrong)
+    with pytest.raises(ConfigError, match=r"unknown item '9\.9'"):
+        walk([])

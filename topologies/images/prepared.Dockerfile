@@ -1,4 +1,4 @@
-# The server runs as the user nobody, because PgBouncer refuses root. Its files are written when it starts.
+# The server runs as the user nobody; some servers refuse root. Its files are written when it starts.
 ARG BASE
 FROM ${BASE}
 USER root
