@@ -2,7 +2,8 @@
 
 The report prints these headings, and the linter recognises columns by them. To add a column to STG-01, add one
 :class:`Column` to :data:`TOPOLOGY`, and a field named like its key to `TopologyRow` in
-`harness/report/topology_rows.py`. Markdown, HTML and the linter follow. `harness/report/columns.py` maps the keys whose cells show something else.
+`harness/report/topology_rows.py`. Markdown, HTML and the linter follow. `harness/report/columns.py` maps the keys whose
+cells show something else.
 """
 
 from __future__ import annotations
