@@ -98,7 +98,6 @@ def _jobs(*, hidden: bool = False) -> Callable[[F], F]:
     )
 
 
-
 images = _all_of(
     option(
         "--set",
@@ -144,9 +143,7 @@ def _audit_trail(*, hidden: bool = False) -> Callable[[F], F]:
 
 
 def _strict(*, hidden: bool = False) -> Callable[[F], F]:
-    return option(
-        "--strict", is_flag=True, section="Evidence", hidden=hidden, help="exit with 4 when a row is Not run"
-    )
+    return option("--strict", is_flag=True, section="Evidence", hidden=hidden, help="exit with 4 when a row is Not run")
 
 
 def _reports(*, hidden: bool = False) -> Callable[[F], F]:

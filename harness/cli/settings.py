@@ -138,7 +138,9 @@ def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
     )
     for name in override:
         if name.partition(":")[0] not in products():
-            raise UsageError(f"image of {name!r}: unknown product", hint=config.nearest(name.partition(":")[0], products()))
+            raise UsageError(
+                f"image of {name!r}: unknown product", hint=config.nearest(name.partition(":")[0], products())
+            )
     return msgspec.structs.replace(
         declared,
         prefix=options.image_prefix or os.environ.get("HARNESS_IMAGE_PREFIX", declared.prefix),
