@@ -91,7 +91,8 @@ def add_topology(name: str) -> None:
         install_harness(session)
         harness(session, "verify", name)
 
-    verify.__doc__ = f"Verify: {summary(name)}."
+    text = summary(name)
+    verify.__doc__ = f"{text[:1].upper()}{text[1:]}."
     nox.session(name=f"topology-{name}", tags=["topology"])(verify)
 
 

@@ -78,9 +78,9 @@ def at_key(path: str, key: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the closest known names, else all known names."""
+    """Return a hint for an unknown name: the closest known names, else all known names; "" when there are none."""
     names = sorted(names)
-    return close_to(name, names) or f"known: {', '.join(names) or 'none'}"
+    return close_to(name, names) or (f"choose one of: {', '.join(names)}" if names else "")
 
 
 def close_to(name: str, names: Iterable[str]) -> str:

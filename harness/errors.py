@@ -72,6 +72,6 @@ class TimedOutError(HarnessError):
 
 
 class InterruptedRunError(HarnessError):
-    """The run was interrupted by Ctrl-C or SIGTERM."""
+    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP."""
 
     exit_code = 130

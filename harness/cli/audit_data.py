@@ -111,7 +111,7 @@ def purge_trail(
     "--since-snapshot", metavar="TEXT", section="Filter", help="changes that an earlier export could not see"
 )
 @dsn_variable
-@dry_run_option
+@options.option("--dry-run", is_flag=True, section="Database", help="print how many changes match, write nothing")
 def export_trail(
     invocation: Invocation,
     *,

@@ -36,7 +36,7 @@ Each line completes both `harness` and `pooler-harness`. bash must be 4.4 or new
 )
 @click.argument("shell", metavar="[bash|zsh|fish]", type=OneOf(SHELLS), required=False, help="the shell to complete in")
 def completion(shell: str | None) -> int:
-    """Print the completion script of a shell; without SHELL, say how to enable it."""
+    """Print the completion script of a shell; without the name of one, say how to enable it."""
     if shell is None:
         click.echo(_ENABLE.format(script=SCRIPTS[0]), nl=False)
         return 0

@@ -71,7 +71,7 @@ _LONGEST_S = 7200
     section="Command",
     help=f"seconds that the command may run (default: {_DEADLINE_S:g})",
 )
-@options.running
+@options.running_one_command
 def exec_behind(
     invocation: Invocation,
     topology: str,

@@ -22,5 +22,5 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     ("2", "invalid usage or configuration"),
     ("3", "nothing could be verified; a topology did not start; no path of an environment ran; evidence was not kept"),
     ("4", "at least one Not run row, under --strict"),
-    ("130", "interrupted by Ctrl-C or SIGTERM; servers are removed and the evidence is kept"),
+    ("130", "interrupted by Ctrl-C, SIGTERM or SIGHUP; servers are removed, and every planned row has its answer"),
 )

@@ -123,6 +123,8 @@ def identify(
 
 
 def _with_hint(error: HarnessError) -> HarnessError:
+    if error.where == "the connection":  # the only one, unless --direct or --console name another
+        error.where = ""
     if not error.hint and isinstance(error, TimedOutError):
         error.hint = "check the port, or allow more time with --deadline"
     return error

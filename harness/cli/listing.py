@@ -85,7 +85,7 @@ _LISTS = {"topologies": _topologies, "suites": _suites, "checks": _checks, "targ
     help="what to list; everything by default",
 )
 @options.json_output
-@options.reading
+@options.listing
 def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
     """List topologies, suites, checks and audit targets.
 
@@ -101,7 +101,8 @@ def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> in
             sys.stdout.write(f"{name}:\n")
         for row in found[name]:
             severity = f"  {row['severity']}" if "severity" in row else ""
-            sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}\n")
+            on_demand = "  (on demand)" if row.get("on_demand") else ""
+            sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}{on_demand}\n")
     return ExitCode.OK
 
 

@@ -12,6 +12,8 @@ from harness.cli.invocation import Invocation, command
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_engine import NativeEngine
 from harness.engine.programs import find_program
+from harness.engine.service_user import as_user
+from harness.engine.virtual_environments import find_python
 from harness.errors import EngineUnavailableError, HarnessError
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from harness.engine.storage import StoragePolicy
 
 _INDENT = " " * 21
+#: topologies that the scheduler runs at a time, at most
+_AT_A_TIME = 4
 
 
 @command("doctor", section="This machine", examples=("harness doctor",))
@@ -65,7 +69,7 @@ def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
 def _docker(storage: StoragePolicy) -> list[str]:
     engine = DockerEngine(storage=storage)
     try:
-        return [f"engine {engine.version} at {engine.address}", engine.memory.describe()]
+        return [f"engine {engine.version} at {engine.address}", engine.memory.describe(_AT_A_TIME)]
     finally:
         engine.close()
 
@@ -90,7 +94,17 @@ def _native(wanted: tuple[Wanted, ...], storage: StoragePolicy) -> list[str]:
         f"{origin.product} {origin.version} ({origin.reference})" + (f": {origin.note}" if origin.note else "")
         for origin in found.values()
     ]
-    return [*programs, *missing, NativeEngine(storage).memory.describe()]
+    engine = NativeEngine(storage)
+    return [*programs, *missing, _reference_host(engine), engine.memory.describe(_AT_A_TIME)]
+
+
+def _reference_host(engine: NativeEngine) -> str:
+    """Return the Python that runs the reference host, or why none can."""
+    try:
+        return f"reference host: {find_python(HOST, as_user(engine.user))}"
+    except EngineUnavailableError as error:
+        where = f"{error.where}: " if error.where.startswith("HARNESS_PYTHON") else ""
+        return f"reference host: missing: {where}{error.what}; try: {error.hint}"
 
 
 def _reports(folder: Path) -> list[str]:

@@ -129,7 +129,7 @@ def _run(arguments: list[str], services: Services) -> int:
     except click.exceptions.Exit as request:  # of --help and --version
         return request.exit_code
     except click.UsageError as error:
-        raise explained(error) from None
+        raise explained(error, arguments) from None
     return code
 
 

@@ -84,14 +84,19 @@ _servers = _all_of(
         help="where servers keep their data; memory: required, disk: without fsync, auto (default): in memory, "
         f"{LAB_MIB} to {ROOMY_MIB} MiB per topology, when {NEEDED_MIB} MiB are available, otherwise on disk",
     ),
-    option(
+)
+
+
+def _jobs(*, hidden: bool = False) -> Callable[[F], F]:
+    return option(
         "--jobs",
         type=WholeNumber(1, _MOST_JOBS),
         metavar="N",
         section="Engine",
+        hidden=hidden,
         help="concurrent checks per topology; derived from the number of cores by default",
-    ),
-)
+    )
+
 
 images = _all_of(
     option(
@@ -114,33 +119,43 @@ images = _all_of(
     option("--pull", type=OneOf(PULLS), section="Images", help="when to pull images (default: missing)"),
 )
 
-_audit_trail = _all_of(
-    option(
-        "--audit-target",
-        metavar="NAME|FILE.toml",
-        section="Audit trail",
-        shell_complete=completion.target_names,
-        help="the audit trail under test (default: reference; see `harness list targets`)",
-    ),
-    option(
-        "--audit-sql",
-        multiple=True,
-        metavar="FILE",
-        section="Audit trail",
-        shell_complete=completion.file_names,
-        help="SQL that installs the audit trail; may be repeated",
-    ),
-)
 
-_strict = option("--strict", is_flag=True, section="Evidence", help="exit with 4 when a row is Not run")
+def _audit_trail(*, hidden: bool = False) -> Callable[[F], F]:
+    return _all_of(
+        option(
+            "--audit-target",
+            metavar="NAME|FILE.toml",
+            section="Audit trail",
+            hidden=hidden,
+            shell_complete=completion.target_names,
+            help="the audit trail under test (default: reference; see `harness list targets`)",
+        ),
+        option(
+            "--audit-sql",
+            multiple=True,
+            metavar="FILE",
+            section="Audit trail",
+            hidden=hidden,
+            shell_complete=completion.file_names,
+            help="SQL that installs the audit trail; may be repeated",
+        ),
+    )
 
-reports = option(
-    "--reports",
-    metavar="DIR",
-    section="Evidence",
-    shell_complete=completion.folder_names,
-    help="folder of evidence and reports (default: reports)",
-)
+
+def _strict(*, hidden: bool = False) -> Callable[[F], F]:
+    return option("--strict", is_flag=True, section="Evidence", hidden=hidden, help="exit with 4 when a row is Not run")
+
+
+def _reports(*, hidden: bool = False) -> Callable[[F], F]:
+    return option(
+        "--reports",
+        metavar="DIR",
+        section="Evidence",
+        hidden=hidden,
+        shell_complete=completion.folder_names,
+        help="folder of evidence and reports (default: reports)",
+    )
+
 
 topologies_folder = option(
     "--topologies-folder",
@@ -150,8 +165,21 @@ topologies_folder = option(
     help="folder of topology files (default: those of the harness)",
 )
 
-#: options of every command that starts servers and keeps evidence
-running = _all_of(_servers, images, _audit_trail, _strict, reports, topologies_folder)
+# A hidden option has no effect in that command. It stays accepted, because option names are interfaces.
 
-#: options of every command that reads topologies or evidence, and starts nothing
-reading = _all_of(reports, topologies_folder)
+#: options of the commands that start servers, run checks and keep evidence
+running = _all_of(_servers, _jobs(), images, _audit_trail(), _strict(), _reports(), topologies_folder)
+
+#: the same for `prove`, which breaks the reference layer only
+proving = _all_of(_servers, _jobs(), images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder)
+
+#: the same for `exec`, which runs one row, and never succeeds when that row is Not run
+running_one_command = _all_of(
+    _servers, _jobs(hidden=True), images, _audit_trail(), _strict(hidden=True), _reports(), topologies_folder
+)
+
+#: options of every command that reads topologies and evidence, and starts nothing
+reading = _all_of(_reports(), topologies_folder)
+
+#: options of a command that reads topologies only
+listing = _all_of(_reports(hidden=True), topologies_folder)

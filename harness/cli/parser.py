@@ -58,7 +58,9 @@ class Command(click.Command):
         exit_codes: Sequence[tuple[str, str]] = (),
         **attributes: Any,
     ) -> None:
-        attributes.setdefault("context_settings", {"max_content_width": _HELP_WIDTH})
+        attributes.setdefault(
+            "context_settings", {"max_content_width": _HELP_WIDTH, "help_option_names": ["-h", "--help"]}
+        )
         super().__init__(*arguments, **attributes)
         self.section = section
         self.examples = tuple(examples)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     examples=("harness prove", "harness prove direct transaction --suite redaction"),
 )
 @options.selection
-@options.running
+@options.proving
 def prove(
     invocation: Invocation,
     topologies: Sequence[str],

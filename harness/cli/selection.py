@@ -72,10 +72,14 @@ def print_plan(plan: Iterable[PlannedCheck], notes: Iterable[str]) -> None:
         sys.stdout.write(f"{row.target:<12} {row.check}" + (f"  {note}" if note else "") + "\n")
 
 
-def print_selection(selection: Selection, settings: Settings) -> None:
-    """Print the plan, with the reason of each row that is N/A by declaration."""
+def print_selection(selection: Selection, settings: Settings, *, under: str = "") -> None:
+    """Print the plan, with the reason of each row that is N/A by declaration.
+
+    :param under: name of the control that the other rows run under.
+    """
     plan = selection.plan(settings)
     topologies = {topology.name: topology for topology in selection.topologies}
     checks = {check.id: check for check in selection.checks}
+    other = f"under {under}" if under else ""
     reasons = (checks[row.check].lacking(topologies[row.target], settings.target) for row in plan)
-    print_plan(plan, (f"N/A: {reason}" if reason else "" for reason in reasons))
+    print_plan(plan, (f"N/A: {reason}" if reason else other for reason in reasons))

@@ -118,7 +118,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
         known_issues=file.known_issues,
-        versions=_pairs("--set", options.versions, example="postgres=17"),
+        versions=_pairs("--set", options.versions, expected="PRODUCT=VERSION", example="postgres=17"),
         target=load_target(named, target_sql),
         target_named=named,
         target_sql=target_sql,
@@ -133,10 +133,14 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
 
 
 def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
-    override = declared.override | _pairs("--image", options.images, example="postgres=mirror.example/postgres:17")
+    override = declared.override | _pairs(
+        "--image", options.images, expected="PRODUCT=REFERENCE", example="postgres=mirror.example/postgres:17"
+    )
     for name in override:
         if name.partition(":")[0] not in products():
-            raise UsageError(f"image of {name!r}: unknown product", hint=config.nearest(name, products()))
+            raise UsageError(
+                f"image of {name!r}: unknown product", hint=config.nearest(name.partition(":")[0], products())
+            )
     return msgspec.structs.replace(
         declared,
         prefix=options.image_prefix or os.environ.get("HARNESS_IMAGE_PREFIX", declared.prefix),
@@ -149,15 +153,15 @@ def _variable(name: str, allowed: tuple[str, ...], default: str) -> Any:
     """Return the value of an environment variable; the default when it is unset or empty."""
     value = os.environ.get(name) or default
     if value not in allowed:
-        raise UsageError(f"{name}: found {value!r}, expected {one_of(allowed)}")
+        raise UsageError(f"{name}: found {value!r}, expected {one_of(allowed)}", hint=config.close_to(value, allowed))
     return value
 
 
-def _pairs(option: str, values: tuple[str, ...], *, example: str) -> dict[str, str]:
+def _pairs(option: str, values: tuple[str, ...], *, expected: str, example: str) -> dict[str, str]:
     pairs = {}
     for text in values:
         name, separator, value = text.partition("=")
         if not separator or not name or not value:
-            raise UsageError(f"{option}: found {text!r}, expected NAME=VALUE", hint=f"{option} {example}")
+            raise UsageError(f"{option}: found {text!r}, expected {expected}", hint=f"{option} {example}")
         pairs[name] = value
     return pairs

@@ -73,7 +73,7 @@ def verify(
     selection = select_rows(settings, topologies, suites, checks)
     control = None if under is None else control_of(selection, under, settings)
     if dry_run:
-        print_selection(selection, settings)
+        print_selection(selection, settings, under="" if control is None else control.name)
         return 0
     if control is not None:
         return verify_under(invocation, selection, control, strict=strict)

@@ -91,8 +91,11 @@ class MemoryBudget:
             raise ServiceFailedError(reason, hint="--storage disk, or fewer topologies at a time")
         return DataStorage(note=f"on disk, without fsync: {reason}")
 
-    def describe(self) -> str:
-        """Return one sentence: how much memory is available, and for how many topologies at a time."""
+    def describe(self, most: int) -> str:
+        """Return one sentence: how much memory is available, and for how many topologies at a time.
+
+        :param most: the number of topologies that run at a time.
+        """
         if self._policy is StoragePolicy.DISK:
             return "data is kept on disk: --storage disk is set"
         available, why = self._available()
@@ -100,7 +103,10 @@ class MemoryBudget:
         while share := _share(left):
             topologies, left = topologies + 1, left - share
         others = "others do not start" if self._policy is StoragePolicy.MEMORY else "others keep it on disk"
-        return f"{why or f'{available} MiB of memory for data'}: enough for {topologies} topologies at a time; {others}"
+        memory = why or f"{available} MiB of memory for data"
+        if topologies >= most:
+            return f"{memory}: enough for the {most} topologies that run at a time"
+        return f"{memory}: enough for {topologies} of {most} topologies at a time; {others}"
 
     def refused(self, storage: DataStorage, why: str) -> DataStorage:
         """Return the storage for a topology after the engine refused memory for its data.

@@ -123,6 +123,15 @@ def virtual_environment(
     return origin, python.shared
 
 
+def find_python(wanted: Wanted, service_user: Mapping[str, object]) -> str:
+    """Return the version and the path of the Python that the host would run on; nothing is installed.
+
+    :raises EngineUnavailableError: when no suitable Python is found.
+    """
+    python = _chosen(wanted, service_user)
+    return f"Python {python} ({python.path})"
+
+
 def _chosen(wanted: Wanted, service_user: Mapping[str, object]) -> _Python:
     """Return the best Python: one that services can execute, then the declared version, then the newest."""
     named = os.environ.get("HARNESS_PYTHON", "")

@@ -124,7 +124,11 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
     """
     for product, version in versions.items():
         if product not in products():
-            raise UsageError(f"--set {product}={version}: unknown product; known: {', '.join(products())}")
+            raise UsageError(
+                f"--set {product}={version}: unknown product",
+                # the reference host has a recipe, but no topology chooses its version
+                hint=config.nearest(product, ("postgres", *poolers())),
+            )
         try:
             load_recipe(Wanted(product=product, version=version))
         except ConfigError as error:

@@ -63,7 +63,7 @@ def test_without_python_it_says_so_and_exits_3(tmp_path: Path, checkout: Path) -
 
 def test_without_a_package_index_it_says_so_and_exits_3(tmp_path: Path, checkout: Path) -> None:
     (tmp_path / "bin").mkdir()
-    environment = machine(tmp_path / "bin", "dirname", "mktemp", "rm", "id", "tail", "sed", "python3")
+    environment = machine(tmp_path / "bin", "dirname", "mktemp", "rm", "id", "tail", "sed", "mkdir", "python3")
     environment |= {
         "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
         "PIP_NO_INDEX": "1",
@@ -74,6 +74,44 @@ def test_without_a_package_index_it_says_so_and_exits_3(tmp_path: Path, checkout
     assert done.returncode == 3
     assert "cannot install nox with pip" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+# --- a .venv of the user ----------------------------------------------------------------------------------------
+
+_FEW_PROGRAMS = ("dirname", "mktemp", "rm", "id", "tail", "sed", "mkdir", "python3")
+
+
+def test_a_venv_of_the_user_without_pip_is_kept(tmp_path: Path, checkout: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "mine").write_text("")
+    done = bootstrap(machine(tmp_path / "bin", *_FEW_PROGRAMS), checkout, "lint")
+    assert done.returncode == 3
+    assert ".venv has no working pip, and bootstrap did not make it" in done.stderr.strip().splitlines()[-1]
+    assert (checkout / ".venv" / "mine").exists()
+
+
+def test_nox_is_installed_with_the_pip_of_the_users_venv(tmp_path: Path, checkout: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    script(checkout / ".venv" / "bin" / "python", 'case "$*" in *" install "*) : >installed ;; esac')
+    script(checkout / ".venv" / "bin" / "nox", '[ -e installed ] && echo "nox $*"')
+    done = bootstrap(machine(tmp_path / "bin", *_FEW_PROGRAMS), checkout, "lint")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "nox --session lint\n"
+    assert not (checkout / ".venv" / "made-by-bootstrap").exists()
+
+
+def test_a_broken_venv_of_bootstrap_is_made_again(tmp_path: Path, checkout: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "made-by-bootstrap").write_text("")
+    (checkout / ".venv" / "broken").write_text("")
+    environment = machine(tmp_path / "bin", *_FEW_PROGRAMS) | {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
+    done = bootstrap(environment, checkout, "lint")
+    assert "cannot install nox with pip" in done.stderr.strip().splitlines()[-1]
+    assert not (checkout / ".venv" / "broken").exists()
+    assert (checkout / ".venv" / "made-by-bootstrap").exists()
 
 
 # --- which engine ---------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import pytest
 from msgspec.structs import replace
 
 from harness import places
+from harness.checks import scheduler
+from harness.cli import machine
 from harness.cli.completion import SCRIPTS
 from harness.cli.evidence import evidence_from, evidence_here
 from harness.cli.exit_codes import ExitCode
@@ -59,7 +61,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--jobs", "many"], "--jobs: found 'many', expected a whole number from 1 to 64"),
         (["verify", "--engine", "podman"], "--engine: found 'podman', expected auto, docker or native"),
         (["verify", "--engine", "dokcer"], "did you mean docker?"),
-        (["verify", "--set", "postgres"], "--set: found 'postgres', expected NAME=VALUE"),
+        (["verify", "--set", "postgres"], "--set: found 'postgres', expected PRODUCT=VERSION"),
+        (["verify", "--set", "postgress=15"], "did you mean postgres?"),
+        (["verify", "--set", "hostap=3"], "choose one of: pgagroal, pgbouncer, pgpool, postgres\n"),
+        (["verify", "--image", "postgres"], "--image: found 'postgres', expected PRODUCT=REFERENCE"),
         (["verify", "--set", "postgres=12"], "unknown version '12' of postgres"),
         (["verify", "--chek", "x"], "no such option --chek; did you mean --check?\n"),
         (["verify", "--environmnt=x"], "no such option --environmnt; did you mean --environment?\n"),
@@ -67,7 +72,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--check", "--dry-run"], "requires an argument, found the option '--dry-run'"),
         (["verify", "--dry-run=yes"], "option '--dry-run' does not take a value"),
         (["--engine", "docker", "verify"], "options follow the command: harness verify --engine"),
-        (["list", "things"], "KIND: found 'things', expected topologies, suites, checks or targets"),
+        (["--reports", "x", "list"], "options follow the command: harness list --reports\n"),
+        (["list", "things"], "harness: found 'things', expected topologies, suites, checks or targets"),
         (["verfy"], "no such command 'verfy'; did you mean verify?\n"),
         (["audit", "instal"], "no such command 'instal'; did you mean install?\n"),
         (["frobnicate"], "no such command 'frobnicate'\n"),
@@ -106,12 +112,24 @@ def test_bad_usage_is_one_clear_error_and_exit_2(
     assert captured.out == ""
 
 
+def test_doctor_runs_as_many_topologies_as_the_scheduler() -> None:
+    assert machine._AT_A_TIME == scheduler._MOST_TOPOLOGIES
+
+
 @pytest.mark.parametrize("arguments", [["verfy"], ["verify", "--chek"], ["verify", "--jobs", "0"], ["audit", "attach"]])
 def test_a_usage_error_names_the_help_text_to_read(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(arguments)
     hint = re.search(r"try: harness (.*)--help\n", capsys.readouterr().err)
     assert hint
     assert main([*hint[1].split(), "--help"]) == ExitCode.OK
+
+
+def test_a_near_name_is_suggested_for_a_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_ENGINE", "dokcer")
+    assert main(["verify"]) == ExitCode.USAGE
+    assert "expected auto, docker or native\n  try: did you mean docker?\n" in capsys.readouterr().err
 
 
 def test_an_unwritable_reports_folder_ends_before_any_server_starts(
@@ -192,6 +210,30 @@ def test_the_help_text_of_a_command_has_sections(capsys: pytest.CaptureFixture[s
         *("Positional arguments", "Selection", "Engine", "Images", "Audit trail", "Evidence", "Files"),
         *("Other options", "Examples"),
     ]
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_has_a_short_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "-h"]) == ExitCode.OK
+    short = capsys.readouterr().out
+    assert main([*name.split(), "--help"]) == ExitCode.OK
+    assert short == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hidden"),
+    [
+        (["list", "--reports", "x"], {"--reports"}),
+        (["exec", "direct", "--strict", "--jobs", "2", "--", "true"], {"--strict", "--jobs"}),
+        (["prove", "--audit-target", "reference"], {"--audit-target", "--audit-sql"}),
+    ],
+)
+def test_options_without_an_effect_are_accepted_and_hidden(
+    arguments: list[str], hidden: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse(arguments)
+    assert main([arguments[0], "--help"]) == ExitCode.OK
+    assert hidden & set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) == set()
 
 
 def test_the_version_names_the_code_and_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,6 +355,12 @@ def test_the_command_of_a_job_is_understood(arguments: list[str], capsys: pytest
         assert parse(words[3:]).params["topologies"] == (job["topology"],)
 
 
+def test_the_list_of_topologies_marks_those_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "topologies"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if not line.endswith("(on demand)")] == DEFAULT
+
+
 def test_lists_are_readable_by_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "checks", "--json"]) == ExitCode.OK
     checks = json.loads(capsys.readouterr().out)
@@ -386,6 +434,12 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
     out = capsys.readouterr().out
     assert "session      actor.moved-connection  N/A: a client keeps one server connection" in out
     assert not (tmp_path / "reports").exists()
+
+
+def test_a_dry_run_under_a_control_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--check", "capture.insert", "--under", "insert-trigger-disabled", "--dry-run"]
+    assert main(["verify", "direct", *arguments]) == ExitCode.OK
+    assert capsys.readouterr().out == "direct       capture.insert  under insert-trigger-disabled\n"
 
 
 @pytest.mark.parametrize("command", ["verify", "prove"])

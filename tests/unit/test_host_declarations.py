@@ -373,7 +373,7 @@ def test_a_kept_value_may_identify_the_rows(tmp_path: Path) -> None:
         pytest.param(
             'compare_with = "prod"',
             "environments.staging.compare_with: unknown environment 'prod'",
-            "known: staging",
+            "choose one of: staging",
             id="compared-with-nothing",
         ),
         pytest.param(
