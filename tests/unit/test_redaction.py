@@ -139,6 +139,9 @@ NAMED = [
     "DATABASE_PWD=" + CANARY,
     "Server=db;Uid=app;Pwd=" + CANARY + ";",
     "X-Api-Key: " + CANARY,
+    "apikey=" + CANARY,
+    "admin_pass=" + CANARY,
+    "smtp.pass=" + CANARY,
     "X-Auth-Token: " + CANARY,
     "accessToken=" + CANARY,
     "spring.datasource.password=" + CANARY,
@@ -192,6 +195,45 @@ def test_values_after_names_of_secrets_are_redacted(text: str) -> None:
 )
 def test_exactly_the_value_is_replaced(text: str, redacted: str) -> None:
     assert Redactor()(text) == redacted
+
+
+# concatenated, for the same reason
+ISSUED = {
+    "an AWS access key": "AKIA" + "A7" * 8,
+    "an AWS access key of a session": "ASIA" + "A7" * 8,
+    **{f"a GitHub token gh{kind}": f"gh{kind}_" + "a7" * 10 for kind in "pousr"},
+    "a fine-grained GitHub token": "github_" + "pat_" + "a7" * 10,
+    "a GitLab token": "glpat-" + "a7" * 8,
+    "a Slack token": "xoxb-" + "a7" * 4,
+    "a Slack webhook": "hooks.slack.com/" + "services/" + "a7" * 6,
+    "a Stripe key": "sk_" + "live_" + "a7" * 6,
+    "a restricted Stripe key": "rk_" + "test_" + "a7" * 6,
+    "a Google API key": "AIza" + "a7" * 15,
+    "a JSON web token": "eyJ" + "a7" * 3 + ".eyJ" + "a7" * 2 + "." + "a7" * 4,
+    "a JSON web token without a signature": "eyJ" + "a7" * 3 + ".eyJ" + "a7" * 2,
+}
+
+
+@pytest.mark.parametrize("token", ISSUED.values(), ids=ISSUED)
+def test_a_token_is_recognised_by_the_prefix_of_its_issuer_without_a_name(token: str) -> None:
+    assert Redactor()(f"got {token}, then") == f"got {MASK}, then"
+
+
+@pytest.mark.parametrize(
+    "stand_in",
+    [
+        *("[redacted]", "[FILTERED]", "[masked]", "[hidden]", "<the password>", "$1", "$PASSWORD", "${password}"),
+        *("{{ password }}", "{password}", "%PASSWORD%", "*", "***", "xxx", "…", "...", "env:PASSWORD"),
+        *("null", "none", "nil", "undefined", "true", "false", "passed", "failed", "skipped", "ok"),
+    ],
+)
+def test_a_placeholder_of_a_secret_stays_and_shows_that_none_was_printed(stand_in: str) -> None:
+    assert Redactor()(f"password={stand_in}, then") == f"password={stand_in}, then"
+
+
+@pytest.mark.parametrize("start", ["$1", "$PASSWORD", "*", "***", "xxx", "…", "...", "null", "nil", "true", "ok"])
+def test_a_secret_that_begins_like_a_placeholder_is_redacted_completely(start: str) -> None:
+    assert Redactor()(f"password={start}{CANARY}, then") == f"password={MASK}, then"
 
 
 @pytest.mark.parametrize(
