@@ -207,7 +207,7 @@ class _Merging:
         for result in run.answers():
             key = (result.target, result.check)
             before = self._rows.get(key)
-            if result.target in outdated or key not in plan:
+            if result.target in outdated:
                 continue
             if before is not None and before.planned.declared_as != plan[key].declared_as:
                 self._notes.append(

@@ -162,6 +162,8 @@ def test_a_field_that_only_staging_has_does_not_prevent_a_match() -> None:
         ("version", "1.24", "1.24.1", "unknown"),
         ("version", "1.24.x", "1.24.1", "unknown"),
         ("version", "1.2", "1.24.1", "differs"),
+        ("version", "1.24.1RC1", "1.24.1rc1", "same"),
+        ("version", "1.24.1rc1", "1.24.1rc2", "differs"),
         ("server_version", "17.5 (Debian 17.5-1.pgdg120+1)", "17.5", "same"),
         ("server_version", "17.5", "15.13", "differs"),
         ("pool_size", "at least 12", "20", "unknown"),
@@ -192,6 +194,12 @@ def test_a_missing_chain_is_derived_from_the_pooler() -> None:
     found = _host(POOLED | {"pooler": "yes"}, {"pooler": "no", "server_version": "17.5"})
     assert found.matches == "no"
     assert "chain is with a pooler in staging and direct in production" in found.paragraph
+
+
+def test_a_side_that_knows_neither_chain_nor_pooler_has_no_chain() -> None:
+    found = _host({"pooler": "yes", **SERVER}, SERVER)
+    chain = found.fields[0]
+    assert (chain.field, chain.here, chain.there, chain.verdict) == ("chain", "", "", "unknown")
 
 
 def test_a_chain_is_not_derived_unless_both_sides_know_their_pooler() -> None:
@@ -246,6 +254,12 @@ def test_a_bound_rules_out_the_values_outside_of_it(bound: str, inside: list[str
 def test_a_value_that_is_not_exact_is_never_the_same(value: str) -> None:
     assert _verdict("version", "1.24", value) == "unknown"
     assert f"; {value} is not an exact value)" in _host(POOLED, POOLED | {"version": value}).paragraph
+
+
+@pytest.mark.parametrize("there", ["1.24.1", "1.23", "< 1.24", "unknown"])
+def test_a_verdict_needs_no_note_where_the_values_say_it(there: str) -> None:
+    found = _host(POOLED, POOLED | {"version": there})
+    assert {compared.note for compared in found.fields} == {""}
 
 
 def test_two_values_that_are_not_exact_are_unknown_although_they_are_equal() -> None:

@@ -76,10 +76,51 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
     assert redact(once) == once
 
 
-def test_short_secrets_are_not_redacted_by_value() -> None:
+@pytest.mark.parametrize(("secret", "redacted"), [("abcde", "an abcde cat"), ("abcdef", f"an {MASK} cat")])
+def test_secrets_of_fewer_than_six_characters_are_not_redacted_by_value(secret: str, redacted: str) -> None:
     redact = Redactor()
-    redact.learn("a", "")
-    assert redact("a cat") == "a cat"
+    redact.learn("a", "", secret)
+    assert redact(f"an {secret} cat") == redacted
+
+
+@pytest.mark.parametrize(
+    ("secret", "spelling"),
+    [
+        ("it's 5/7 é", "it's 5/7 é"),
+        ("it's 5/7 é", "it%27s%205%2F7%20%C3%A9"),  # of a URL
+        ("it's 5/7 é", "it%27s+5%2F7+%C3%A9"),  # of a form
+        ("it's 5/7 é", "it''s 5/7 é"),  # an SQL literal
+        ('é"quote"é', r"\u00e9\"quote\"\u00e9"),  # JSON
+        ('é"quote"é', r"é\"quote\"é"),  # JSON in UTF-8
+        ('\tit\'s "5"\n', r"\tit\'s " + r'"5"\n'),  # repr
+    ],
+)
+def test_each_spelling_of_a_learned_secret_is_redacted_completely(secret: str, spelling: str) -> None:
+    redact = Redactor()
+    redact.learn(secret)
+    assert redact(f"<{spelling}>") == f"<{MASK}>"
+
+
+def test_a_secret_that_begins_like_another_is_redacted_completely() -> None:
+    redact = Redactor()
+    redact.learn("horse-1", "horse-123", "horse-12")
+    assert redact("horse-12 horse-123 horse-1") == f"{MASK} {MASK} {MASK}"
+
+
+def test_secrets_are_learned_in_addition_to_earlier_ones() -> None:
+    redact = Redactor()
+    redact.learn("horse-1")
+    assert redact("horse-1 cat-22") == f"{MASK} cat-22"
+    redact.learn("cat-22")
+    assert redact("horse-1 cat-22") == f"{MASK} {MASK}"
+
+
+@pytest.mark.parametrize(("length", "kept"), [(2000, 1), (2001, 0)])
+def test_only_texts_of_at_most_2000_characters_are_kept_in_memory(length: int, kept: int) -> None:
+    """Evidence repeats short texts, which are redacted once; a long text is a log."""
+    redact = Redactor()
+    assert redact("x" * length) == redact("x" * length) == "x" * length
+    assert redact._redacted.cache_info()[0::3] == (kept, kept)  # hits, and texts
 
 
 # --- names of secrets, before their values -----------------------------------------------------------------------
@@ -98,6 +139,9 @@ NAMED = [
     "DATABASE_PWD=" + CANARY,
     "Server=db;Uid=app;Pwd=" + CANARY + ";",
     "X-Api-Key: " + CANARY,
+    "apikey=" + CANARY,
+    "admin_pass=" + CANARY,
+    "smtp.pass=" + CANARY,
     "X-Auth-Token: " + CANARY,
     "accessToken=" + CANARY,
     "spring.datasource.password=" + CANARY,
@@ -130,6 +174,66 @@ def test_values_after_names_of_secrets_are_redacted(text: str) -> None:
     assert CANARY not in redacted
     assert MASK in redacted
     assert Redactor()(redacted) == redacted
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        # without a name or quotes, the whole value
+        (f"verifier SCRAM-SHA-256$4096:{CANARY}$x:y then", f"verifier {MASK} then"),
+        (f"hash md5{'0a' * 16}, then", f"hash {MASK}, then"),
+        # the name and the quotes stay
+        (f"password={CANARY}, then", f"password={MASK}, then"),
+        (f"password='{CANARY} 2' then", f"password='{MASK}' then"),
+        (f"password='{CANARY} 2 then", f"password='{MASK}"),
+        (f"PASSWORD '{CANARY} 2 then\nnext", f"PASSWORD '{MASK}\nnext"),
+        (rf'"{{\"token\": \"{CANARY}\", \"n\": 1}}"', rf'"{{\"token\": \"{MASK}\", \"n\": 1}}"'),
+        # the user goes with the password; the rest of the address stays
+        (f"at postgres://app:{CANARY}@db.example:5432/app then", f"at postgres://{MASK}@db.example:5432/app then"),
+        ("at http://db.example:5432/app then", "at http://db.example:5432/app then"),
+    ],
+)
+def test_exactly_the_value_is_replaced(text: str, redacted: str) -> None:
+    assert Redactor()(text) == redacted
+
+
+# concatenated, for the same reason
+ISSUED = {
+    "an AWS access key": "AKIA" + "A7" * 8,
+    "an AWS access key of a session": "ASIA" + "A7" * 8,
+    **{f"a GitHub token gh{kind}": f"gh{kind}_" + "a7" * 10 for kind in "pousr"},
+    "a fine-grained GitHub token": "github_" + "pat_" + "a7" * 10,
+    "a GitLab token": "glpat-" + "a7" * 8,
+    "a Slack token": "xoxb-" + "a7" * 4,
+    "a Slack webhook": "hooks.slack.com/" + "services/" + "a7" * 6,
+    "a Stripe key": "sk_" + "live_" + "a7" * 6,
+    "a restricted Stripe key": "rk_" + "test_" + "a7" * 6,
+    "a Google API key": "AIza" + "a7" * 15,
+    "a JSON web token": "eyJ" + "a7" * 3 + ".eyJ" + "a7" * 2 + "." + "a7" * 4,
+    "a JSON web token without a signature": "eyJ" + "a7" * 3 + ".eyJ" + "a7" * 2,
+}
+
+
+@pytest.mark.parametrize("token", ISSUED.values(), ids=ISSUED)
+def test_a_token_is_recognised_by_the_prefix_of_its_issuer_without_a_name(token: str) -> None:
+    assert Redactor()(f"got {token}, then") == f"got {MASK}, then"
+
+
+@pytest.mark.parametrize(
+    "stand_in",
+    [
+        *("[redacted]", "[FILTERED]", "[masked]", "[hidden]", "<the password>", "$1", "$PASSWORD", "${password}"),
+        *("{{ password }}", "{password}", "%PASSWORD%", "*", "***", "xxx", "…", "...", "env:PASSWORD"),
+        *("null", "none", "nil", "undefined", "true", "false", "passed", "failed", "skipped", "ok"),
+    ],
+)
+def test_a_placeholder_of_a_secret_stays_and_shows_that_none_was_printed(stand_in: str) -> None:
+    assert Redactor()(f"password={stand_in}, then") == f"password={stand_in}, then"
+
+
+@pytest.mark.parametrize("start", ["$1", "$PASSWORD", "*", "***", "xxx", "…", "...", "null", "nil", "true", "ok"])
+def test_a_secret_that_begins_like_a_placeholder_is_redacted_completely(start: str) -> None:
+    assert Redactor()(f"password={start}{CANARY}, then") == f"password={MASK}, then"
 
 
 @pytest.mark.parametrize(

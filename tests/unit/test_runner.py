@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from threading import Event
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from msgspec.structs import replace
 from psycopg import errors
 
+from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import reference_target
 from harness.checks import execution
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
-from harness.checks.execution import prove, run_check
+from harness.checks.execution import accept_known, prove, run_check, unproven
 from harness.checks.record import NotApplicableError, NotExercisedError
-from harness.checks.registry import MOVES, P0, Control, Safety, breaks, check
+from harness.checks.registry import MOVES, P0, Capability, Control, Safety, breaks, check
 from harness.errors import ConfigError, ServiceFailedError, TimedOutError
 from harness.lab.topologies import load_topologies
-from harness.model import FeatureOutcome, PathLabel, Section, Severity, Status
+from harness.model import FeatureOutcome, KnownIssue, PathLabel, Proof, Section, Severity, Status
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 ROW = planned("direct", "capture.insert")
 DIRECT = load_topologies()["direct"]
+NO_SERVER = Capability("a server", "there is no server", lambda _topology: False)
 PATH = PathLabel(name="posts", title="POST /api/posts", kind="HTTP")
 
 
@@ -39,7 +42,11 @@ class Contexts:
 
     target = reference_target()
 
-    def __init__(self, failure: str = "", *, broken: Exception | None = None) -> None:
+    def __init__(
+        self, failure: str = "", *, broken: Exception | None = None, claims: frozenset[TrailFeature] | None = None
+    ) -> None:
+        if claims is not None:
+            self.target = replace(self.target, claims=claims)
         self.failure = failure
         self.broken = broken
         self.made: list[str] = []
@@ -224,6 +231,16 @@ def test_a_check_applies_only_to_a_topology_with_all_it_needs() -> None:
     assert (result.status, result.reason) == (Status.NA, MOVES.lacking)
 
 
+def test_a_check_applies_only_to_an_audit_target_that_claims_its_features() -> None:
+    target = check_of(failed, requires_features=(TrailFeature.TRUNCATE,))
+    workspace = cast("Workspace", Contexts(claims=frozenset()))
+    result = run_check(target, ROW, DIRECT, workspace)
+    assert (result.status, result.reason) == (Status.NA, TrailFeature.TRUNCATE.unclaimed)
+    proof = prove(target, control_of(target, nothing), ROW, DIRECT, workspace, Event())
+    assert (proof.applicable, proof.reason) == (False, TrailFeature.TRUNCATE.unclaimed)
+    assert run_check(target, ROW, DIRECT, WORKSPACE).status is Status.ISSUE
+
+
 @pytest.mark.parametrize(("path", "made"), [(None, "capture.insert"), (PATH, "the host's database")])
 def test_a_path_uses_the_database_of_the_host(path: PathLabel | None, made: str) -> None:
     contexts = Contexts()
@@ -306,6 +323,7 @@ def test_the_watchdog_ends_with_the_check(monkeypatch: pytest.MonkeyPatch) -> No
             assert seconds == 90
 
         def start(self) -> None:
+            assert self.daemon is True, "an interrupted run would wait for the deadlines of its checks"
             calls.append("start")
 
         def cancel(self) -> None:
@@ -315,6 +333,15 @@ def test_the_watchdog_ends_with_the_check(monkeypatch: pytest.MonkeyPatch) -> No
     for body in (held, broken):
         run_check(check_of(body), ROW, DIRECT, WORKSPACE)
     assert calls == ["start", "cancel"] * 2
+
+
+@pytest.mark.parametrize(("seconds", "duration_ms"), [(0, 0.0), (0.01234, 12.3), (2, 2000.0)])
+def test_the_duration_is_in_milliseconds_with_one_decimal(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, duration_ms: float
+) -> None:
+    clock = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert run_check(check_of(held), ROW, DIRECT, WORKSPACE).duration_ms == duration_ms
 
 
 # --- controls ------------------------------------------------------------------------------------
@@ -369,9 +396,32 @@ def test_a_control_does_not_apply_where_it_or_its_check_does_not() -> None:
         (moving, control_of(moving, nothing), MOVES.lacking),
         (ordinary, breaks(ordinary, at="b", needs=(MOVES,))(nothing), MOVES.lacking),
         (absent, control_of(absent, nothing), "this version has no such setting"),
+        # the reason of the check is printed, because its control then does not matter
+        (moving, breaks(moving, at="b", needs=(NO_SERVER,))(nothing), MOVES.lacking),
     ]:
         proof = prove(target, control, ROW, DIRECT, WORKSPACE, Event())
         assert (proof.proven, proof.applicable, proof.reason) == (False, False, reason)
+
+
+def test_a_proof_has_its_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    # prove begins, the check begins, the check ends, prove ends
+    clock = iter([100.0, 100.25, 100.5, 100.75])
+    monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    target = check_of(failed)
+    assert prove(target, control_of(target, nothing), ROW, DIRECT, WORKSPACE, Event()).duration_ms == 750
+
+
+def test_a_control_that_did_not_run_is_unproven_with_the_reason() -> None:
+    proof = unproven(control_of(check_of(failed), nothing), DIRECT, "the check did not run")
+    assert proof == Proof(
+        topology="direct",
+        check="capture.insert",
+        control="nothing",
+        at="b",
+        proven=False,
+        applicable=True,
+        reason="the check did not run",
+    )
 
 
 def test_a_known_defect_is_proven_by_its_cure() -> None:
@@ -391,3 +441,56 @@ def test_a_known_defect_is_proven_by_its_cure() -> None:
     proof = prove(target, control_of(target, cured, "outcome"), ROW, DIRECT, WORKSPACE, Event(), red_already=True)
     assert not proof.proven
     assert proof.reason.startswith("the defect was cured, and the check is Issue: ")
+
+
+# --- known Issues --------------------------------------------------------------------------------
+
+LINK = "https://example.org/1"
+DEFECT = "https://example.org/defect"
+
+
+def known_issue(check_id: str = "capture.insert", *topologies: str, owner: str = "ada") -> KnownIssue:
+    return KnownIssue(check=check_id, link=LINK, owner=owner, expires="2099-01-01", topologies=topologies)
+
+
+@pytest.mark.parametrize(
+    ("known", "owner"),
+    [
+        ((), None),
+        ((known_issue(),), "ada"),
+        ((known_issue("capture.update"),), None),
+        ((known_issue("capture.insert", "session", "direct"),), "ada"),
+        ((known_issue("capture.insert", "session"),), None),
+        ((known_issue("capture.update", "direct"),), None),
+        ((known_issue("capture.insert", "session"), known_issue(owner="bob"), known_issue(owner="eve")), "bob"),
+    ],
+)
+def test_an_issue_is_known_by_the_first_entry_for_its_check_and_target(
+    known: tuple[KnownIssue, ...], owner: str | None
+) -> None:
+    result = run_check(check_of(failed), ROW, DIRECT, WORKSPACE)
+    accepted = accept_known(result, known)
+    assert replace(accepted, known=None) == result
+    assert (accepted.known.owner if accepted.known else None) == owner
+
+
+@pytest.mark.parametrize("body", [held, not_forced, not_applicable])
+def test_only_an_issue_is_known(body: Body) -> None:
+    result = run_check(check_of(body), ROW, DIRECT, WORKSPACE)
+    assert accept_known(result, (known_issue(),)) == result
+
+
+@pytest.mark.parametrize("known", [(), (known_issue(),)])
+def test_a_known_defect_belongs_to_the_pooler_and_does_not_expire(known: tuple[KnownIssue, ...]) -> None:
+    defect = FeatureOutcome(observed=WORKS, expected=(WORKS,), source=DEFECT, defect=True)
+    result = replace(run_check(check_of(failed), ROW, DIRECT, WORKSPACE), feature=defect)
+    accepted = accept_known(result, known)
+    assert accepted.known == KnownIssue(check="capture.insert", link=DEFECT, owner="the pooler", expires="")
+    assert replace(accepted, known=None) == result
+
+
+def test_an_unknown_outcome_of_a_feature_is_known_only_by_an_entry() -> None:
+    outcome = FeatureOutcome(observed=WORKS, expected=(WORKS,), source=DEFECT)
+    result = replace(run_check(check_of(failed), ROW, DIRECT, WORKSPACE), feature=outcome)
+    assert accept_known(result, ()) == result
+    assert accept_known(result, (known_issue(),)).known == known_issue()
