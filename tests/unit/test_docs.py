@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from msgspec import Struct
 
 from harness import places
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
@@ -17,13 +17,14 @@ from harness.checks import registry, server_connections
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.record import CheckRecord
+from harness.cli.project_file import ProjectFile
 from harness.config import load
 from harness.lab.topologies import load_topology
-from harness.model import Attestation, KnownIssue, Section
+from harness.model import Section
 from harness.suites.catalogue import FIXTURES, catalogue
 from harness.suites.pooling import probes
+from tests.unit.command_lines import parse
 from tests.unit.test_readmes import blocks
-from tests.unit.test_readmes import test_every_command_line_is_valid as require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,15 +35,6 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in s
 #: documents of a reader's own project, which examples name
 OF_USERS = frozenset({"docs/audit.md", "docs/adoption.md", "docs/restore.md", "docs/versions.md", "docs/production.md"})
 TARGETS, GUIDE, REPORT = "docs/audit-targets.md", "CONTRIBUTING.md", "docs/report.md"
-
-
-class Excerpt(Struct, frozen=True, forbid_unknown_fields=True):
-    """The keys of `harness.toml` that the documents show, without the rules about today's date."""
-
-    audit_target: str = ""
-    audit_sql: tuple[str, ...] = ()
-    known_issues: tuple[KnownIssue, ...] = ()
-    attestations: tuple[Attestation, ...] = ()
 
 
 def text(document: str) -> str:
@@ -60,9 +52,18 @@ def rows(document: str, heading: str) -> Iterator[list[str]]:
 # --- command lines ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", ["docs/running.md", "docs/report.md", "docs/identify.md", "docs/audit-targets.md"])
-def test_every_command_line_of_the_docs_is_valid(document: str) -> None:
-    require_valid(document)
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Yield every command line of the harness in the shell blocks of the documents, with its document."""
+    for document in DOCUMENTS:
+        for block in blocks(document, "sh"):
+            for line in block.splitlines():
+                if found := re.match(r"(?:python -m )?harness (?P<words>.+)", line):
+                    yield document, found["words"]
+
+
+@pytest.mark.parametrize(("document", "line"), list(command_lines()))
+def test_every_command_line_is_valid(document: str, line: str) -> None:
+    assert parse(shlex.split(line, comments=True)).command.name, f"{document}: {line}"
 
 
 def test_the_two_commands_are_in_one_block_of_the_readme() -> None:
@@ -79,7 +80,7 @@ def test_the_example_of_a_target_is_one(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "log.sql").write_text("SELECT 1;\n")
     (tmp_path / "my-trail.toml").write_text(target)
     (tmp_path / "harness.toml").write_text(project)
-    file = load(tmp_path / "harness.toml", Excerpt)
+    file = load(tmp_path / "harness.toml", ProjectFile)
     loaded = load_target(file.audit_target)
     assert [path.name for path in loaded.install] == ["log.sql"]
     assert loaded.documentation == "docs/audit.md"
@@ -103,7 +104,7 @@ def test_the_example_of_a_topology_is_one(tmp_path: Path) -> None:
 
 def test_the_entries_of_a_project_file_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "harness.toml").write_text("".join(blocks(REPORT, "toml")))
-    file = load(tmp_path / "harness.toml", Excerpt)
+    file = load(tmp_path / "harness.toml", ProjectFile)
     assert file.known_issues
     assert file.attestations
     assert {entry.check for entry in file.known_issues} <= {check.id for check in catalogue().checks}

@@ -251,6 +251,7 @@ def test_without_a_declared_path_both_kinds_are_not_run() -> None:
         ("job", Status.NOT_RUN, ""),
     ]
     assert rows[0].notes == "in scope and not yet exercised: no environment of class host is declared"
+    assert rows[0].path == "an audited write by an HTTP request: your own host"
     assert rows[1].path == "an audited write by a job: your own host"
 
 
@@ -259,6 +260,14 @@ def test_a_kind_that_is_not_declared_is_not_run(tmp_path: Path) -> None:
     assert rows[1].notes == "in scope and not yet exercised: no audited write by a job is declared"
     assert [(row.kind, row.status) for row in rows] == [("HTTP", Status.OK), ("job", Status.NOT_RUN)]
     assert rows[1].path == "an audited write by a job on staging"
+    (first, _) = path_rows(merge([], ()), ["staging"])
+    assert first.path == "an audited write by an HTTP request on staging"
+    assert first.notes == "in scope and not yet exercised: no audited write by an HTTP request is declared"
+
+
+def test_an_aspect_without_its_path_has_no_row(tmp_path: Path) -> None:
+    aspects = [(row, found) for row, found in sound("direct", POST) if row.path and row.path.aspect]
+    assert [row.kind for row in path_rows(evidence(tmp_path, aspects)) if "direct" in row.path] == []
 
 
 def test_a_kind_that_is_na_is_not_missing(tmp_path: Path) -> None:
@@ -293,7 +302,8 @@ def test_an_environment_that_was_not_reached_is_still_host_class(tmp_path: Path)
         (row, answer(row, Status.NOT_RUN, "the environment was not reached")) for row, _ in sound("staging", POST)
     ]
     found = evidence(tmp_path, answers, environments=("staging",))
-    for merged in (found, replace(found, environments={})):  # its record alone says so, too
+    # its record alone says so, and the environment alone
+    for merged in (found, replace(found, environments={}), replace(found, records={})):
         assert row_of(path_rows(merged), "new-post").notes == f"the environment was not reached; {HOST}"
     row = row_of(path_rows(found), "new-post")
     assert (row.status, row.notes) == (Status.NOT_RUN, f"the environment was not reached; {HOST}")

@@ -1,0 +1,179 @@
+"""The end of a run: a line for each topology, where the report is, the Issues, and the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from harness.cli import recap
+from harness.model import EnvironmentEvidence, KnownIssue, PathLabel, Result, Status
+from harness.report.evidence import merge
+from harness.store import StoredRun
+from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
+
+if TYPE_CHECKING:
+    from harness.cli.invocation import Invocation
+
+ACCEPTED = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
+
+
+class Said:
+    """A terminal that keeps what it prints."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def invocation(terminal: Said | None = None, *, interrupted: bool = False) -> Invocation:
+    return cast("Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted)))
+
+
+def exit_code(runs: list[StoredRun], *, strict: bool = False, interrupted: bool = False) -> int:
+    results = [answer for stored in runs for answer in stored.answers()]
+    return recap.exit_code(invocation(interrupted=interrupted), results, runs, strict=strict)
+
+
+def run(*results: Result, **changes: Any) -> StoredRun:
+    """Return a run that planned exactly these results."""
+    plan = tuple(planned(answer.target, answer.check) for answer in results)
+    written = replace(record(), **({"plan": plan, "topologies": {}} | changes))
+    return StoredRun(folder=Path("r"), record=written, results=results, proofs=(), trail_proofs=(), torn=0)
+
+
+OK = result("direct", "capture.insert")
+ISSUE = result("direct", "capture.insert", Status.ISSUE, "rows: expected 1, observed 0")
+KNOWN = replace(ISSUE, known=ACCEPTED)
+NA = result("direct", "capture.coverage", Status.NA, "there is no pooler")
+NOT_RUN = result("direct", "actor.many-clients", Status.NOT_RUN, "could not force a move")
+
+
+# --- the lines -------------------------------------------------------------------------------------------
+
+
+def timed(answer: Result, second: int, duration_ms: float) -> Result:
+    return replace(answer, started_at=f"2026-01-01T00:00:{second:02}.000Z", duration_ms=duration_ms)
+
+
+def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -> None:
+    """Checks run concurrently, so the time is not the sum of theirs."""
+    longest = result("a-name-of-twenty-one", "capture.insert")
+    recap.print_recap(run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest))
+    assert capsys.readouterr().out.splitlines() == [
+        "direct               ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
+        "a-name-of-twenty-one ok=1 issue=0 na=0 not_run=0  0.0s",
+    ]
+
+
+def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
+    recap.print_evidence_recap(merge([stored], PLAN))
+    assert capsys.readouterr().out.splitlines() == [
+        "direct       ok=2 issue=0 na=1 not_run=0  0.0s",
+        "session      ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
+        "transaction  ok=2 issue=0 na=0 not_run=1  0.0s",
+    ]
+
+
+@pytest.mark.parametrize(("names", "width"), [((), 12), (("direct",), 12), (("x" * 12,), 12), (("x" * 13, "y"), 13)])
+def test_names_are_padded_to_twelve_characters_or_to_the_longest(names: tuple[str, ...], width: int) -> None:
+    assert recap.name_width(names) == width
+
+
+def test_the_report_is_named_by_its_page() -> None:
+    terminal = Said()
+    paths = [Path("reports/report.md"), Path("reports/report.html"), Path("reports/junit.xml")]
+    recap.say_where(invocation(terminal), Path("reports/runs/r"), paths)
+    assert len(terminal.lines) == 2
+    assert "reports/runs/r" in terminal.lines[0]
+    assert "reports/report.html and 2 more files in reports/" in terminal.lines[1]
+
+
+def test_without_a_run_only_the_report_is_named() -> None:
+    terminal = Said()
+    recap.say_where(invocation(terminal), None, [Path("reports/report.html")])
+    assert len(terminal.lines) == 1
+
+
+def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
+    terminal = Said()
+    recap.say_issues(invocation(terminal), [ISSUE, NA, NOT_RUN, OK, KNOWN])
+    rest = "direct capture.insert: rows: expected 1, observed 0\n  reproduce: " + ISSUE.reproduce
+    assert terminal.lines == [f"Issue {rest}", f"Known Issue (https://example.org/1) {rest}"]
+
+
+# --- the exit code ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runs", "code", "strict_code"),
+    [
+        ([run(OK)], 0, 0),
+        ([run(OK, NA)], 0, 0),
+        ([run(NA)], 0, 0),
+        ([run(KNOWN)], 0, 0),
+        ([run(OK, NOT_RUN)], 0, 4),
+        ([run(OK), run(NOT_RUN)], 0, 4),
+        ([run(ISSUE)], 1, 1),
+        ([run(OK, NOT_RUN), run(ISSUE)], 1, 1),
+        ([run(NOT_RUN)], 3, 3),
+        ([run()], 3, 3),
+        ([], 3, 3),
+        ([run(OK, state="interrupted")], 130, 130),
+        ([run(ISSUE, state="interrupted")], 130, 130),
+    ],
+)
+def test_the_exit_code_follows_from_the_results(runs: list[StoredRun], code: int, strict_code: int) -> None:
+    assert exit_code(runs) == code
+    assert exit_code(runs, strict=True) == strict_code
+
+
+def test_a_signal_is_an_interruption() -> None:
+    assert exit_code([run(ISSUE)], interrupted=True) == 130
+
+
+def test_a_topology_that_could_not_be_started_leaves_its_rows_unverified() -> None:
+    started = {"direct": stood("direct")}
+    assert exit_code([run(OK, topologies=started)]) == 0
+    failed = {"direct": replace(stood("direct"), stood=False, reason="no image")}
+    assert exit_code([run(OK, topologies=failed)]) == 3
+    assert exit_code([run(ISSUE, topologies=failed)]) == 1
+
+
+def path(status: Status, aspect: str = "") -> Result:
+    """Return the result of an audited path, or of one of its aspects."""
+    check = "capture.insert" + (f"-{aspect}" if aspect else "")
+    return replace(result("staging", check, status, "why"), target="staging")
+
+
+def host_run(*results: Result, reached: bool = True) -> StoredRun:
+    plan = tuple(
+        replace(
+            planned("staging", answer.check),
+            path=PathLabel(name="new-post", title="POST /posts", kind="HTTP", aspect=answer.check.partition("-")[2]),
+        )
+        for answer in results
+    )
+    return run(*results, plan=plan, environments={"staging": EnvironmentEvidence(name="staging", reached=reached)})
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (host_run(path(Status.OK)), 0),
+        (host_run(path(Status.OK), reached=False), 3),
+        (host_run(path(Status.NOT_RUN), path(Status.NA, "repeated")), 3),
+        # an aspect alone does not show that the host ran the path
+        (host_run(path(Status.NOT_RUN), path(Status.OK, "repeated")), 3),
+        (host_run(path(Status.NA), path(Status.NOT_RUN, "repeated")), 0),
+        (host_run(path(Status.OK), path(Status.NOT_RUN, "repeated")), 0),
+    ],
+)
+def test_an_environment_must_be_reached_and_one_of_its_paths_exercised(found: StoredRun, code: int) -> None:
+    assert exit_code([found, run(OK)]) == code
