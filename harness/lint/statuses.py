@@ -220,7 +220,10 @@ def r13_both_kinds_of_path(page: Page) -> Iterator[LintFinding]:
             )
         elif re.match(r"(?:GET|HEAD|OPTIONS)\s", entry.text("path")):
             yield page.warning(
-                entry.line, "R13", "the path only reads, so it writes nothing to the trail", "add a path that writes"
+                entry.line,
+                "R13",
+                "the path only reads, so it writes nothing to the trail",
+                "keep it, and add a path that writes",
             )
         else:
             kinds[kind] += 1

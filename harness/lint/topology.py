@@ -66,7 +66,7 @@ def r6_class_is_labelled(page: Page) -> Iterator[LintFinding]:
             yield page.warning(
                 entry.line,
                 "R6",
-                "evidence without its class",
+                "the row does not name the class of its evidence",
                 "write CI-class if a pipeline of the library produced it, host-class if your environment did",
             )
 
@@ -265,7 +265,7 @@ def r17_no_parity_is_implied(page: Page) -> Iterator[LintFinding]:
             yield page.warning(
                 entry.line,
                 "R17",
-                "N/A about the pooler of a staging environment, without the risk for production",
+                "N/A about the pooler of a staging environment does not name the risk for production",
                 "say that an OK on staging does not show the same for production's pool mode",
             )
 

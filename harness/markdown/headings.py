@@ -1,4 +1,4 @@
-"""The columns of the adoption tables: how the report heads them, and how people may head them.
+"""The columns of the adoption tables: their headings in the report, and other headings that people write.
 
 The report prints these headings, and the linter recognises columns by them. To add a column to STG-01, add one
 :class:`Column` to :data:`TOPOLOGY`, and a field named like its key to `TopologyRow` in
@@ -43,7 +43,7 @@ _EVIDENCE = r"evidence( link)?|(evidence ?/ ?)?(pointers?|notes)"
 _MATCHES = r"matches prod(uction)?"
 _NOTES = r"notes?( .*)?"
 
-#: STG-01, what each environment is
+#: STG-01, the environments
 TOPOLOGY = (
     Column("environment", "Environment", _ENVIRONMENT),
     Column("class", "Class (CI or host)", r"(evidence )?class"),
@@ -104,7 +104,7 @@ _TABLES = (TOPOLOGY, PATHS, QUESTIONS, CHECKLIST, PREFLIGHT, PARITY, ISSUES)
 
 
 def key_of(heading: str) -> str:
-    """Return the key of the column that a heading names, in any of our tables; "" for another heading."""
+    """Return the key of the column that a heading names, in any adoption table; "" for an unknown heading."""
     name = _normalised(heading)
     return next((key for key, pattern in _patterns() if re.fullmatch(pattern, name)), "")
 

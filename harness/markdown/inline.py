@@ -45,13 +45,8 @@ def spans(markdown: str, references: MutableMapping[str, Any] | None = None) -> 
     return _spans(parse_inline(markdown, references))
 
 
-def plain(markdown: str) -> str:
-    """Return the text that a reader sees for inline Markdown, in one line."""
-    return plain_text(spans(markdown))
-
-
 def plain_text(parts: Iterable[Span]) -> str:
-    """Return the text of spans, in one line."""
+    """Return the text that a reader sees for spans, in one line."""
     return "".join(" " if span.kind is SpanKind.BREAK else span.text for span in parts).strip()
 
 

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from harness.errors import ConfigError
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import Table, TableCell, read_document
-from harness.markdown.inline import Span, SpanKind, plain, spans
+from harness.markdown.inline import Span, SpanKind, plain_text, spans
 from harness.report.escape import code, text
 from tests.growth import is_linear
 
@@ -76,7 +76,44 @@ _BLOCKS = [
     "\\",
     "\ufeff",
 ]
-documents = st.lists(st.sampled_from(_BLOCKS), max_size=20).map("".join)
+_CELLS = [
+    "a",
+    " b ",
+    "",
+    "\t",
+    "\x0bc\x0b",
+    "\xa0d\u2028",
+    "\\|",
+    " `e\\|f` ",
+    "\\\\",
+    "\\\\|",
+    "\\",
+    "~~g~~",
+    "\x00",
+    "\x85i\x1c",
+]
+_ROWS = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "|", " | ", "\x0b|"]),
+    st.lists(st.sampled_from(_CELLS), min_size=1, max_size=4).map("|".join),
+    st.sampled_from(["", "|", " |\t", "|\xa0"]),
+)
+
+
+def _table(mark: str, header: list[str], rows: list[str], indent: str, end: str) -> str:
+    lines = [f"{mark}|{'|'.join(header)}|", f"{indent}|{'-|' * len(header)}", *(indent + row for row in rows)]
+    return end.join([*lines, ""])
+
+
+_TABLES = st.builds(
+    _table,
+    st.sampled_from(["", "", "", "- ", "> ", "    "]),
+    st.lists(st.sampled_from(["a", " b ", "\\|", ""]), min_size=1, max_size=3),
+    st.lists(_ROWS, max_size=4),
+    st.sampled_from(["", "", "", "  ", "> "]),
+    st.sampled_from(["\n", "\n", "\r\n", "\r"]),
+)
+documents = st.lists(st.one_of(st.sampled_from(_BLOCKS), _TABLES), max_size=12).map("".join)
 
 
 def only(document: str) -> Table:
@@ -127,7 +164,7 @@ def test_any_text_can_be_read(value: str) -> None:
 @example("| a |\n|-|\n|\n")
 @example("- | a \\| b | c |\n  |-|-|\n  | 1 |")
 def test_cells_are_those_of_the_parser_and_are_found_in_the_source(value: str) -> None:
-    """Whatever markdown-it-py parses as a cell is a cell here, and its position gives its source text."""
+    """All cells of markdown-it-py are cells here, and their positions give their source text."""
     tokens = unquoted(MARKDOWN.parse(value.removeprefix("\ufeff")))
     cells = [
         (following.map[0] + 1, following.content)
@@ -342,8 +379,8 @@ def test_positions_count_the_marks_of_lists() -> None:
 
 
 def test_surplus_cells_are_counted() -> None:
-    short, long = only("| a | b |\n|---|---|\n| 1 |\n| 1 | 2 | 3 |").rows
-    assert (short.surplus, long.surplus) == (0, 1)
+    rows = only("| a | b |\n|---|---|\n| 1 |\n| 1 | 2 |\t \n| 1 | 2 | 3 |\n1|2||").rows
+    assert [row.surplus for row in rows] == [0, 0, 1, 1]
 
 
 def test_a_missing_column_has_empty_cells() -> None:
@@ -365,7 +402,7 @@ def test_tables_in_quotes_and_html_are_listed_as_unread() -> None:
 
 def test_the_text_of_inline_markdown_has_no_markup() -> None:
     raw = r'**bold** _it_ `co|de` [la**b**el](a/b.md#c) <https://x.org> a\_b pool_size 2 * 3 &lt;t&gt;<a id="x"></a>'
-    assert plain(raw) == "bold it co|de label https://x.org a_b pool_size 2 * 3 <t>"
+    assert plain_text(spans(raw)) == "bold it co|de label https://x.org a_b pool_size 2 * 3 <t>"
 
 
 def test_inline_markdown_has_code_links_and_breaks() -> None:
