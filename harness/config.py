@@ -30,7 +30,10 @@ def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T
     :raises ConfigError: with file, line and key.
     """
     try:
-        text = path.read_bytes().decode()  # without newline translation: in TOML a lone carriage return ends no line
+        if path.exists() and not path.is_file():  # a FIFO would block for ever
+            raise ConfigError("expected a regular file", where=str(path))
+        # without newline translation: in TOML a lone carriage return ends no line; some editors begin with a BOM
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -38,6 +41,8 @@ def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
+    except ValueError as error:  # a whole number of more digits than Python converts
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except RecursionError:  # the parser is recursive
         raise ConfigError("invalid TOML: nested too deep", where=str(path)) from None
@@ -89,6 +94,15 @@ def close_to(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
+def _shown(found: object) -> str:
+    if not isinstance(found, str | int | float | bool | None):
+        return "a table or a list"
+    try:
+        return repr(found)
+    except ValueError:  # Python prints no number of more than some thousand digits
+        return "a very large number"
+
+
 def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[str, ...] = ()) -> ConfigError:
     """Turn msgspec's message into an error that names the key, the value and what is allowed.
 
@@ -114,7 +128,7 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
         return ConfigError(f"{key}: missing key", where=where)
     allowed = _allowed(expected) or problem
     hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
-    shown = repr(found) if isinstance(found, str | int | float | bool | None) else "a table or a list"
+    shown = _shown(found)
     if "env:" in allowed:  # only the name of a variable is allowed, so another text may be a secret
         shown = "another text"
         hint = "keep the secret in an environment variable, and write env:NAME with its name"

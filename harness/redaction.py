@@ -97,7 +97,7 @@ _SHAPES = tuple(
         # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
         # from each `://` would take quadratic time
         (
-            r"(?P<key>(?<=[a-zA-Z0-9+.-])://)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
+            r"(?P<key>(?<=[a-zA-Z0-9+.-]):/{1,2}+)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
             r"|(?P<nothing>[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+))"
         ),
         # an option of a command line, with its value after a blank

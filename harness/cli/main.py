@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from harness.cli import audit, completion, decide, identify, lint, listing, machine, prove, report, verify
 from harness.cli import exec as exec_
-from harness.cli.exit_codes import MEANINGS, ExitCode
+from harness.cli.exit_codes import MEANINGS
 from harness.cli.invocation import Services
 from harness.cli.parser import Group, Option
 from harness.cli.signals import Signals
@@ -23,7 +23,7 @@ from harness.provenance import provenance
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 root = Group(
     "harness",
@@ -76,6 +76,33 @@ click.custom_version_option(
 )(root)
 
 
+class _Stdout:
+    """Stdout whose reader may leave, as in `harness verify | head`: the command goes on, and its exit code stays."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            _discard_stdout()
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _discard_stdout()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error for users is printed, never raised.
 
@@ -83,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if sys.stdout is None:  # closed by the caller, as in `harness verify >&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
+    stdout = sys.stdout
+    sys.stdout = cast("TextIO", _Stdout(stdout))
     redactor = Redactor()
     terminal = Terminal(redactor)
     signals = Signals(terminal.say)
@@ -94,10 +123,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.close()
         terminal.say(f"harness: {error}", "bold red")
         return error.exit_code
-    except BrokenPipeError:
-        # the reader of stdout left, as in `harness list | head`
-        _discard_stdout()
-        return ExitCode.OK
     except OSError as error:
         terminal.close()
         terminal.say(f"harness: {error.filename or 'the output'}: {error.strerror or error}", "bold red")
@@ -109,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return HarnessError.exit_code
     finally:
         terminal.close()
+        sys.stdout = stdout
     return code
 
 

@@ -61,7 +61,7 @@ def load_project_file(today: str) -> ProjectFile:
     :raises ConfigError: for a mistake, or an expired entry.
     """
     path = Path(PROJECT_FILE)
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():  # a dangling link is an error, not a missing file
         return ProjectFile()
     file = config.load(path, ProjectFile)
     require_host_sound(file.environments, file.paths, file.commands, path)

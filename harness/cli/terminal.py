@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -38,11 +38,17 @@ _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Statu
 
 
 class _Console(Console):
-    """A console that survives its reader: in `harness verify 2>&1 | head` the run continues."""
+    """A console that survives its reader: in `harness verify 2>&1 | head` the run continues, also on a full disk."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         self.file = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # prose that cannot be printed changes no exit code
+            self.on_broken_pipe()
 
 
 class Terminal:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"https?://[^\s<>|]*[^\s<>|.,;:)]")
 _TICKET = re.compile(
-    r"(?<![\w/#&])(?:[\w.-]+/[\w.-]+|GH-|(?:PR|MR|[Ii]ssue|[Pp]ull request|[Tt]icket) ?)?[#!]\d+\b"
+    # a name of a repository begins where its characters begin: trying it at each of them takes quadratic time
+    r"(?<![\w/#&.-])[\w.-]++/[\w.-]+[#!]\d+\b"
+    r"|(?<![\w/#&])(?:GH-|(?:PR|MR|[Ii]ssue|[Pp]ull request|[Tt]icket) ?)?[#!]\d+\b"
     r"|\b(?:PR|MR|[Pp]ull request|[Ii]ssue|[Tt]icket)\s+(?:\d+|[A-Z][A-Z0-9]+-\d+)\b|\bGH-\d+\b"
 )
 _STATEMENT = re.compile(r"(?i)(?:select|with|show|explain|table|values|insert into|update|delete from)\s.+")

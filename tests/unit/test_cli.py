@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -32,8 +33,6 @@ from tests.unit.command_lines import commands, parse
 from tests.unit.made_up import record, result, store_run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.store import StoredRun
 
 #: the topologies that run when none is named
@@ -689,3 +688,69 @@ def test_a_run_under_a_control_is_no_evidence(tmp_path: Path, monkeypatch: pytes
     merged = evidence_from(settings, [str(tmp_path / "reports")])
     assert {row.status for row in merged.rows} == {Status.NOT_RUN}
     assert f"run {run.record.run_id} is left out: it ran under the control insert-trigger-disabled" in merged.left_out
+
+
+def _run_with_closed_stdout(folder: Path, *arguments: str) -> int:
+    """Run the command line with a stdout whose reader has left."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "harness", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(places.PACKAGE.parent)},
+            stdout=writing,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+    finally:
+        os.close(writing)
+
+
+def test_a_reader_that_left_changes_no_exit_code(tmp_path: Path) -> None:
+    """`pipefail` in CI must see the finding, as in `harness lint FILE | head -1`."""
+    (tmp_path / "bad.md").write_text("| P | ID | Symptom |\n|---|---|---|\n| P9 | x | y |\n")
+    assert main(["lint", str(tmp_path / "bad.md")]) == 1
+    assert _run_with_closed_stdout(tmp_path, "lint", "bad.md") == 1
+    assert _run_with_closed_stdout(tmp_path, "list") == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_prose_that_cannot_be_printed_changes_no_exit_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "nope"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(places.PACKAGE.parent)},
+            stderr=full,
+            check=False,
+        )
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(f"jobs = {'9' * 5000}", "invalid TOML"), (f"jobs = 0x{'f' * 5000}", "jobs: found a very large number")],
+)
+def test_a_number_of_thousands_of_digits_is_one_clear_error(
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "harness.toml").write_text(content)
+    assert main(["list"]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_project_file_that_cannot_be_a_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "harness.toml")
+    assert main(["list"]) == 2
+    assert "expected a regular file" in capsys.readouterr().err
+    (tmp_path / "harness.toml").unlink()
+    (tmp_path / "harness.toml").symlink_to("nowhere.toml")
+    assert main(["list"]) == 2
+
+
+def test_a_byte_order_mark_is_not_part_of_the_project_file(tmp_path: Path) -> None:
+    (tmp_path / "harness.toml").write_bytes(b"\xef\xbb\xbfjobs = 2\n")
+    assert read_settings().jobs == 2

@@ -27,6 +27,7 @@ from harness.lint.verdicts import PointerScope, PointerVerdict
 from harness.markdown.document import TableCell, read_document
 from harness.markdown.inline import spans
 from harness.redaction import Redactor
+from tests.growth import is_linear
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -748,3 +749,8 @@ def test_a_document_nested_too_deep_is_an_error(repository: Path) -> None:
 def test_a_link_into_a_document_nested_too_deep_is_not_checked(repository: Path) -> None:
     (repository / "docs" / "deep.md").write_text(f"# Here\n\n{'> ' * 100}x\n")
     assert verdicts(repository, "[x](deep.md#here)") == [PointerVerdict.UNKNOWN]
+
+
+@pytest.mark.parametrize("hostile", ["eyJ.", "a-", "a/", "#1 ", "x#"])
+def test_a_long_cell_is_read_in_linear_time(hostile: str, repository: Path) -> None:
+    assert is_linear(lambda raw: verdicts(repository, raw), hostile)

@@ -379,3 +379,8 @@ def test_what_was_redacted_before_a_secret_was_learned_is_redacted_again() -> No
     assert redactor(text) == text
     redactor.learn("correct-horse-battery")
     assert "correct-horse" not in redactor(text)
+
+
+def test_a_url_that_was_taken_for_a_path_keeps_no_password() -> None:
+    """`Path("postgresql://u:p@h/x")` has one slash."""
+    assert Redactor()("postgresql:/app:sekrit@host/x: no such file") == "postgresql:/[redacted]@host/x: no such file"
