@@ -95,6 +95,8 @@ class Terminal:
     def _show(self, event: Event) -> None:
         match event:
             case RunStarted(record):
+                # a report on the native engine has two runs
+                self._planned, self._done = {}, {}
                 for row in record.plan:
                     self._planned[row.target] = self._planned.get(row.target, 0) + 1
                 self.say(
