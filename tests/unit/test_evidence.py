@@ -9,10 +9,13 @@ import pytest
 from msgspec.structs import replace
 
 from harness.model import (
+    Confidence,
     EnvironmentEvidence,
+    Finding,
     KnownIssue,
     Proof,
     Result,
+    ServiceEvidence,
     Status,
     TopologyEvidence,
     TrailProof,
@@ -173,6 +176,26 @@ def test_a_run_on_other_servers_is_left_out_for_each_topology_with_its_issues() 
         "direct": run_id(2),
         "transaction": run_id(1),
     }
+
+
+@pytest.mark.parametrize("service", ["postgres", "pooler"])
+@pytest.mark.parametrize("field", ["product", "version", "origin"])
+def test_another_server_or_pooler_outdates_a_run(service: str, field: str) -> None:
+    def changed(found: ServiceEvidence) -> ServiceEvidence:
+        return replace(found, **{field: "another"}) if found.name == service else found
+
+    session = stood("session")
+    session = replace(session, services=tuple(map(changed, session.services)))
+    old = run(1, result("session", INSERT), topologies={"session": session})
+    assert statuses(merge([old, run(2)], PLAN), "session") == ["Not run"] * 3
+
+
+def test_the_reference_host_is_not_one_of_the_servers_that_outdate_a_run() -> None:
+    """It is started only for audited paths."""
+    host = ServiceEvidence(name="hostapp", product="hostapp", version="1", origin="x")
+    direct = replace(stood("direct"), services=(*stood("direct").services, host))
+    evidence = merge([run(1, issue("direct", INSERT), topologies={"direct": direct}), run(2)], PLAN)
+    assert (statuses(evidence, "direct")[0], evidence.left_out) == ("Issue", ())
 
 
 def test_a_run_without_an_issue_is_left_out_without_a_count() -> None:
@@ -357,6 +380,29 @@ def test_an_environment_that_has_changed_leaves_out_older_evidence() -> None:
     )
     assert statuses(evidence, "staging") == ["Not run"]
     assert evidence.environments["staging"].versions == {"app": "2"}
+
+
+@pytest.mark.parametrize(
+    ("fact", "older", "kept"),
+    [
+        *((fact, "another", False) for fact in ("pooler", "product", "pool_mode", "server_version")),
+        # a fact that was not found does not show a change, and the size of a pool is not part of the chain
+        ("product", "", True),
+        ("pool_size", "another", True),
+    ],
+)
+def test_facts_of_the_chain_tell_whether_an_environment_has_changed(fact: str, older: str, kept: bool) -> None:
+    row = planned("staging", INSERT)
+
+    def found(value: str) -> dict[str, Any]:
+        finding = Finding(fact=fact, value=value, how="it was asked", confidence=Confidence.CERTAIN)
+        return {"environments": {"staging": replace(REACHED, findings=(finding,))}}
+
+    evidence = merge([run(1, issue("staging", INSERT), plan=(row,), **found(older)), run(2, **found("now"))], [row])
+    assert statuses(evidence, "staging") == (["Issue"] if kept else ["Not run"])
+    assert [note.endswith(f": the environment has changed since: {fact}") for note in evidence.left_out] == (
+        [] if kept else [True]
+    )
 
 
 def test_an_environment_that_is_declared_otherwise_now_leaves_out_its_evidence() -> None:

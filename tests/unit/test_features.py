@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.model import Behaviour, FeatureOutcome, Outcome, PlannedCheck, Result, Section, Severity, Status
 from harness.report.evidence import Evidence, Row
-from harness.report.feature_map import driver_table, feature_map
+from harness.report.feature_map import anchor, driver_table, feature_map
 from harness.report.render import render
 from harness.report.tables import build_report
 
@@ -102,6 +103,47 @@ def test_a_feature_is_a_row_and_a_topology_is_a_column() -> None:
     assert marks == {"pooling.a": "", "pooling.b": "Issue", "pooling.c": "known Issue"}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "text", "tone"),
+    [
+        (WORKS, "works", "works"),
+        (FAILS, "fails (26000)", "loud"),
+        (Outcome(behaviour=Behaviour.HANGS), "hangs", "loud"),
+        (Outcome(behaviour=Behaviour.LOST), "lost", "silent"),
+        (Outcome(behaviour=Behaviour.WRONG), "wrong", "silent"),
+        (LEAKS, "leaks", "silent"),
+    ],
+)
+def test_an_outcome_without_an_error_is_silent(outcome: Outcome, text: str, tone: str) -> None:
+    (group,) = feature_map(evidence(row("direct", "pooling.a", outcome)))
+    cell = group.rows[0].cells["direct"]
+    assert (cell.text, cell.tone, cell.mark) == (text, tone, "")
+
+
+def test_areas_keep_their_order_and_drivers_are_not_features() -> None:
+    groups = feature_map(
+        evidence(
+            row("direct", "pooling.b", WORKS, area="statements"),
+            row("direct", "pooling.a", WORKS),
+            row("direct", "drivers.x", WORKS, area="drivers"),
+            row("direct", "pooling.c", WORKS, area="statements"),
+        )
+    )
+    assert [(group.name, [feature.feature for feature in group.rows]) for group in groups] == [
+        ("statements", ["the feature pooling.b", "the feature pooling.c"]),
+        ("session settings", ["the feature pooling.a"]),
+    ]
+
+
+def test_a_check_that_is_not_about_a_feature_is_not_in_the_map() -> None:
+    other = row("direct", "pooling.a", None)
+    assert feature_map(evidence(replace(other, planned=replace(other.planned, feature="")))) == ()
+
+
+def test_an_anchor_has_only_characters_that_are_safe_in_links() -> None:
+    assert anchor(row('session "1"', "pooling.a_b", WORKS)) == "session--1-.pooling.a-b"
+
+
 def test_not_run_has_no_outcome_even_if_one_was_observed() -> None:
     (group,) = feature_map(evidence(row("direct", "pooling.a", WORKS, Status.NOT_RUN)))
     cell = group.rows[0].cells["direct"]
@@ -112,7 +154,13 @@ def test_errors_and_wrong_results_of_a_driver_are_counted() -> None:
     (driver,) = driver_table(MIXED)
     assert driver.cells["transaction"].text == "9 errors (26000, 42P05), 3 wrong of 1440"
     assert driver.cells["direct"].text == "Not run"
-    assert driver.settings == "s"
+    assert (driver.driver, driver.settings, driver.versions) == ("the feature drivers.x", "s", "v")
+
+
+@pytest.mark.parametrize("facts", [{}, {"errors": "{}", "wrong results": "0"}, {"errors": "[]"}])
+def test_a_driver_that_recorded_nothing_has_neither_settings_nor_counts(facts: dict[str, str]) -> None:
+    (driver,) = driver_table(evidence(row("direct", "drivers.x", WORKS, area="drivers", facts=facts)))
+    assert (driver.settings, driver.versions, driver.cells["direct"].text) == ("", "", "works")
 
 
 def test_a_driver_without_counts_shows_its_outcome() -> None:
