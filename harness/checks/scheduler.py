@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 #: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
 #: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
-_MOST_TOPOLOGIES = 4
+MOST_TOPOLOGIES = 4
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):
@@ -112,7 +112,7 @@ class Run:
         :raises HarnessError: the first error that prevented the harness from storing evidence.
         """
         failure: BaseException | None = None
-        at_a_time = max(1, min(len(self._settings.topologies), _MOST_TOPOLOGIES))
+        at_a_time = max(1, min(len(self._settings.topologies), MOST_TOPOLOGIES))
         with (
             ThreadPoolExecutor(1, thread_name_prefix="host") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,

@@ -59,8 +59,8 @@ class Workspace:
         self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
         self._starting = Lock()
-        #: whether a server had ended, or its memory was full, when a check last asked
-        self._failed = False
+        #: a check found that a service had ended
+        self._ended = False
         #: the size of the databases of finished checks that are not dropped
         self._left_bytes = 0
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
@@ -139,21 +139,24 @@ class Workspace:
             ctx.close()
 
     def why_nothing_runs(self) -> str:
-        """Return why no check can run, once a check found a failure; "" when the servers are healthy again."""
-        return self.own_failure() if self._failed else ""
+        """Return which service ended, once a check found that one did; "" when all of them run again."""
+        return self._ended_service() if self._ended else ""
 
     def own_failure(self) -> str:
-        """Return the failure of the harness's own servers: one has ended, or its memory is full. "" when healthy."""
-        failure = self._find_failure()
-        self._failed = bool(failure)
-        return failure
+        """Return how the harness failed its clients: a service ended, or the file system of its data was full."""
+        ended = self._ended_service()
+        self._ended = bool(ended)
+        if ended:
+            return ended
+        # the log keeps it, so that it explains an Issue and never stops other checks: space may be free again
+        full = _NO_SPACE in self._lab.postgres.logs()
+        return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
 
-    def _find_failure(self) -> str:
+    def _ended_service(self) -> str:
         for service in self._lab.services:
             if not (state := service.state()).running:
                 return f"the service {service.name} is not running: {state.detail}"
-        full = _NO_SPACE in self._lab.postgres.logs()
-        return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
+        return ""
 
     def start_host(self) -> None:
         """Start the reference host in the background, once. Callers of `site` block until it is ready."""

@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from harness.checks.scheduler import MOST_TOPOLOGIES
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from harness.engine.storage import StoragePolicy
 
 _INDENT = " " * 21
-#: topologies that the scheduler runs at a time, at most
-_AT_A_TIME = 4
 
 
 @command("doctor", section="This machine", examples=("harness doctor",))
@@ -69,7 +68,7 @@ def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
 def _docker(storage: StoragePolicy) -> list[str]:
     engine = DockerEngine(storage=storage)
     try:
-        return [f"engine {engine.version} at {engine.address}", engine.memory.describe(_AT_A_TIME)]
+        return [f"engine {engine.version} at {engine.address}", engine.memory.describe(MOST_TOPOLOGIES)]
     finally:
         engine.close()
 
@@ -95,7 +94,7 @@ def _native(wanted: tuple[Wanted, ...], storage: StoragePolicy) -> list[str]:
         for origin in found.values()
     ]
     engine = NativeEngine(storage)
-    return [*programs, *missing, _reference_host(engine), engine.memory.describe(_AT_A_TIME)]
+    return [*programs, *missing, _reference_host(engine), engine.memory.describe(MOST_TOPOLOGIES)]
 
 
 def _reference_host(engine: NativeEngine) -> str:

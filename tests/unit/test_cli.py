@@ -16,8 +16,6 @@ import pytest
 from msgspec.structs import replace
 
 from harness import places
-from harness.checks import scheduler
-from harness.cli import machine
 from harness.cli.completion import SCRIPTS
 from harness.cli.evidence import evidence_from, evidence_here
 from harness.cli.exit_codes import ExitCode
@@ -109,10 +107,6 @@ def test_bad_usage_is_one_clear_error_and_exit_2(
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
-
-
-def test_doctor_runs_as_many_topologies_as_the_scheduler() -> None:
-    assert machine._AT_A_TIME == scheduler._MOST_TOPOLOGIES
 
 
 @pytest.mark.parametrize("arguments", [["verfy"], ["verify", "--chek"], ["verify", "--jobs", "0"], ["audit", "attach"]])
