@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING, settled
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING, follower, neighbour, pressed, successor
+from harness.checks.server_connections import follower, neighbour, pressed, successor
 from harness.libpq import extended, simple
 from harness.suites.pooling.probes import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, probe, works_here, worst
 
@@ -288,16 +289,16 @@ def _kept(state: SessionState) -> tuple[Check, Control]:
     )
     def persists(ctx: CheckContext) -> Outcome:
         outcomes = {}
-        for label, variant in state.variants.items():
-            client = _client(ctx, state)
+        client = settled(ctx, lambda: _client(ctx, state))
+        for variant in state.variants.values():
             variant.set_up(client)
-            with pressed(ctx, client, lambda: _client(ctx, state)):
+        with pressed(ctx, client, lambda: _client(ctx, state)):
+            for label, variant in state.variants.items():
                 if ctx.sabotaged:
                     client = _sabotaged_client(ctx, state, client, variant, present=not works_here(ctx, name))
                 answer = simple(client, variant.observe)
-            outcomes[label] = _outcome(answer, variant, mine=WORKS, fresh=LOST)
-            ctx.fact(label, f"the client that set it observed {answer}: {outcomes[label]}")
-            client.close()
+                outcomes[label] = _outcome(answer, variant, mine=WORKS, fresh=LOST)
+                ctx.fact(label, f"the client that set it observed {answer}: {outcomes[label]}")
         return worst(outcomes)
 
     return persists
@@ -314,19 +315,16 @@ def _apart(state: SessionState) -> tuple[Check, Control]:
     )
     def isolated(ctx: CheckContext) -> Outcome:
         outcomes = {}
-        for label, variant in state.variants.items():
-            client = _client(ctx, state)
+        client = settled(ctx, lambda: _client(ctx, state))
+        for variant in state.variants.values():
             variant.set_up(client)
-            other = follower(ctx, client, lambda: _client(ctx, state))
+        other = follower(ctx, client, lambda: _client(ctx, state))
+        for label, variant in state.variants.items():
             if ctx.sabotaged:
                 other = _sabotaged_client(ctx, state, other, variant, present=works_here(ctx, name))
             answer = simple(other, variant.observe)
             outcomes[label] = _outcome(answer, variant, mine=LEAKS, fresh=WORKS)
             ctx.fact(label, f"another client observed {answer}: {outcomes[label]}")
-            if ctx.mode in MOVING:  # the next variant begins on a clean server connection
-                simple(other, variant.undo)
-            client.close()
-            other.close()
         return worst(outcomes)
 
     return isolated
@@ -372,7 +370,7 @@ def _collides(state: SessionState) -> tuple[Check, Control]:
     def same_name(ctx: CheckContext) -> Outcome:
         outcomes = {}
         for label, variant in state.variants.items():
-            client = _client(ctx, state)
+            client = settled(ctx, lambda: _client(ctx, state))
             variant.set_up(client)
             other = neighbour(ctx, client, _client(ctx, state))
             if ctx.sabotaged:
@@ -413,7 +411,7 @@ def leftovers(ctx: CheckContext) -> Outcome:
         ),
     }
 
-    first = ctx.plain_client()
+    first = settled(ctx)
     for variant in variants.values():
         variant.set_up(first)
     answers = _observe(ctx, successor(ctx, first), variants)
