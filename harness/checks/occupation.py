@@ -180,7 +180,7 @@ class _Held:
 
 
 def waiting_pid(ctx: CheckContext, text: str) -> int:
-    """Return the pid of the server process whose statement contains a text and waits for a lock or for time to pass.
+    """Return the pid of the server process of this database whose statement contains a text and waits.
 
     :raises NotExercisedError: when no such statement waits within five seconds.
     """
@@ -188,7 +188,7 @@ def waiting_pid(ctx: CheckContext, text: str) -> int:
     def waiting() -> int:
         found = ctx.admin.rows(
             "SELECT pid FROM pg_stat_activity WHERE wait_event_type IN ('Lock', 'Timeout')"
-            " AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
+            " AND datname = current_database() AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
             [text],
         )
         if not found:
@@ -221,8 +221,11 @@ def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -
 
 
 def waiters_at(gate: int) -> str:
-    """Return a query for :func:`until`: the number of statements that wait for an advisory lock.
+    """Return a query for :func:`until`: the number of statements in this database that wait for an advisory lock.
 
     :param gate: the key of the lock, of 32 bits.
     """
-    return f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"
+    return (
+        f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
