@@ -98,12 +98,14 @@ def connect(
     prepare_threshold: int | None = None,
     options: str = "",
     connect_timeout_s: int = 10,
+    channel_binding: str = "prefer",
 ) -> Client:
     """Connect in autocommit mode.
 
     :param prepare_threshold: the number of executions after which psycopg prepares a statement; None for never.
     :param options: command-line options for the server, as libpq sends them in the startup message.
     :param connect_timeout_s: seconds.
+    :param channel_binding: libpq's setting: disable, prefer or require.
     :raises SqlError: as psycopg does; :func:`refusal` distinguishes a refused login from a server that is not up yet.
     """
     return Client.connect(
@@ -117,6 +119,7 @@ def connect(
         autocommit=True,
         prepare_threshold=prepare_threshold,
         options=options or None,
+        channel_binding=channel_binding,
     )
 
 
