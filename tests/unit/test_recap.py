@@ -32,7 +32,9 @@ class Said:
 
 
 def invocation(terminal: Said | None = None, *, interrupted: bool = False) -> Invocation:
-    return cast("Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted)))
+    return cast(
+        "Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted))
+    )
 
 
 def exit_code(runs: list[StoredRun], *, strict: bool = False, interrupted: bool = False) -> int:
