@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.redaction import Redactor
     from harness.store import RunStore
 
-#: the reason of rows that run only on topologies of the harness; the report recognises them by it
+#: why nobody owes a row in an environment: it runs on topologies of the harness
 NOT_SAFE = "not safe in a shared environment: the check breaks things, or writes; it runs on topologies of the harness"
 _NOT_NAMED = "the check writes, and the operator named neither a canary table nor a scratch schema"
 
@@ -209,8 +209,8 @@ class EnvironmentRun:
         reason = (
             "the run was interrupted before this check began"
             if self.interrupted.is_set()
-            else NOT_SAFE
-            if check.environment_safety is Safety.NO
+            else row.out_of_scope or NOT_SAFE
+            if row.out_of_scope or check.environment_safety is Safety.NO
             else f"the environment was not reached: {evidence.reason}"
             if not evidence.reached
             else ""
