@@ -29,6 +29,7 @@ from harness.events import (
     Listener,
     Notice,
 )
+from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
@@ -262,6 +263,7 @@ class Run:
     ) -> None:
         if not rows:
             return
+        at_a_time = 1 if limits_all_databases(topology) else at_a_time
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 _PREPARED_STATEMENTS = (1, 21)
 #: several PgBouncer processes can be peers from 1.19 on
 _PEERING = (1, 19)
-#: PgBouncer tracks named extra parameters from 1.20 on, and all parameters that PostgreSQL reports from 1.26 on
+#: named extra parameters are tracked from 1.20 on, and from 1.26 on all that PostgreSQL reports and a client can set
 _EXTRA_PARAMETERS, _ALL_REPORTED = (1, 20), (1, 26)
 #: parameters that every version of PgBouncer tracks (https://www.pgbouncer.org/config.html#track_extra_parameters)
 _ALWAYS_TRACKED = frozenset(
     {"client_encoding", "datestyle", "timezone", "standard_conforming_strings", "application_name"}
+)
+#: (https://github.com/pgbouncer/pgbouncer/pull/1580)
+_TRACKED_SINCE_1_26 = frozenset(
+    {"default_transaction_read_only", "intervalstyle", "scram_iterations", "search_path", "session_authorization"}
 )
 
 #: settings that affect audited writes; every run records them
@@ -220,12 +224,12 @@ def tracked(product: str, version: str, settings: Mapping[str, str], reported: I
     """
     if product != "pgbouncer":
         return frozenset()
-    reported = frozenset(reported)
-    if is_at_least(version, _ALL_REPORTED):
-        return _ALWAYS_TRACKED | reported
+    extra: frozenset[str] = frozenset()
     if is_at_least(version, _EXTRA_PARAMETERS):
-        return _ALWAYS_TRACKED | (names_of(settings.get("track_extra_parameters", "IntervalStyle")) & reported)
-    return _ALWAYS_TRACKED
+        extra = names_of(settings.get("track_extra_parameters", "IntervalStyle"))
+    if is_at_least(version, _ALL_REPORTED):
+        extra |= _TRACKED_SINCE_1_26
+    return _ALWAYS_TRACKED | (extra & frozenset(reported))
 
 
 def tracks_statements(version: str, settings: Mapping[str, str]) -> bool:
@@ -280,6 +284,19 @@ def effective_limits(evidence: TopologyEvidence) -> PoolLimits | None:
     """Return the limits of the application's pool, as its pooler reports them; None if it reports none."""
     settings = _pooler(evidence).settings if evidence.declared.pooler else {}
     return pool_limits(settings) if "default_pool_size" in settings else None
+
+
+def limits_all_databases(topology: Topology) -> bool:
+    """Return whether a limit is declared that all databases of a role share.
+
+    Each check has a database of its own, so checks that run at the same time would wait for each other.
+    """
+    declared = topology.pooler
+    return declared is not None and any(
+        number(values.get(name, "0")) != 0
+        for values in (declared.settings, declared.user)
+        for name in ("max_user_connections", "max_user_client_connections")
+    )
 
 
 def _pooler(evidence: TopologyEvidence) -> ServiceEvidence:
