@@ -107,7 +107,7 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     product: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
     version: Version
     pool_mode: PoolMode
-    #: most server connections of one pool
+    #: most server connections of one pool. In a topology as it runs, all other limits are applied
     default_pool_size: Positive
     max_client_conn: Positive = 200
     max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
@@ -117,6 +117,9 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     peered: bool = False
     #: lines of the pooler's configuration file
     settings: dict[str, str] = {}
+    #: options of PgBouncer's entry in [databases], which all databases share, and of the application's role in [users]
+    database: dict[str, str] = {}
+    user: dict[str, str] = {}
 
 
 class ClientDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -298,6 +301,8 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     source: str = ""
     #: whether the observed outcome is a defect in the product's issue tracker
     defect: bool = False
+    #: whether the feature works although a limit is documented
+    better: bool = False
 
 
 class PathLabel(Struct, frozen=True, kw_only=True):
@@ -437,6 +442,8 @@ class ServiceEvidence(Struct, frozen=True, kw_only=True):
     origin: str
     #: effective settings by name; the declared ones for a pooler without a console
     settings: dict[str, str] = {}
+    #: of PostgreSQL: the parameters whose values it reports to clients, in lower case
+    reported: tuple[str, ...] = ()
 
 
 class TopologyEvidence(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ class FeatureCell(Struct, frozen=True, kw_only=True):
     text: str
     #: the style: `works`, `loud` (an error), `silent` (no error), or "" without an outcome
     tone: str
-    #: `Issue`, `known Issue`, or ""
+    #: `Issue`, `known Issue`, `better than documented`, or ""
     mark: str
     #: the anchor of the row with the evidence
     anchor: str
@@ -85,7 +85,9 @@ def _cell(row: Row, text: str = "") -> FeatureCell:
         behaviour = outcome.observed.behaviour
         tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud", Behaviour.HANGS: "loud"}.get(behaviour, "silent")
         text = text or str(outcome.observed)
-    mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
+    mark = "better than documented" if outcome and outcome.better else ""
+    if row.status is Status.ISSUE:
+        mark = "known Issue" if row.result.known else "Issue"
     return FeatureCell(
         text=text if outcome and text else str(row.status),
         tone=tone,

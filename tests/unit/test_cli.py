@@ -587,7 +587,7 @@ def test_documented_behaviour_of_an_unknown_feature_is_an_error_before_anything_
 ) -> None:
     (tmp_path / "behaviour").mkdir()
     (tmp_path / "behaviour" / "pgbouncer.toml").write_text(
-        '[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
+        'seen = ["1"]\n[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
     )
     monkeypatch.setattr("harness.places.TOPOLOGIES", tmp_path)
     assert main(["list", "suites"]) == ExitCode.USAGE
