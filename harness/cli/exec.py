@@ -114,6 +114,7 @@ def exec_behind(
         invocation,
         Selection(topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True),
         catalogue=catalogue,
+        commands=[declared],
         reproduce=exec_command(topologies[0].name.partition("+")[0], declared.command, _options(declared, settings)),
     )
     paths = fill(evidence_here(settings), settings)
