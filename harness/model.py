@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 SCHEMA_VERSION = 1
+#: the key of the audit trail among the subjects of a run
+TRAIL = "audit trail"
 
 
 class Status(StrEnum):
@@ -516,6 +518,19 @@ class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
         return next((finding for finding in self.findings if finding.fact == fact and finding.value), None)
 
 
+class Subject(Struct, frozen=True, kw_only=True):
+    """The identity of what evidence is about. Evidence about another subject does not count."""
+
+    #: everything that decides the identity, by name, such as `commit` and `uncommitted changes`
+    facts: dict[str, str]
+    #: of a command: its working directory, relative to the project's folder where that is possible
+    folder: str = ""
+    #: files that runs wrote into that folder; the identity leaves them out
+    written: tuple[str, ...] = ()
+    #: what the identity covers, in one sentence without a full stop
+    covers: str = ""
+
+
 class Provenance(Struct, frozen=True, kw_only=True):
     """The code that produced the evidence."""
 
@@ -542,6 +557,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     engine_version: str
     #: name and fingerprint of the audit trail under test
     audit_target: str
+    #: what the evidence is about: by the id of a check of a command, the name of an environment, or :data:`TRAIL`
+    subjects: dict[str, Subject] = {}
     plan: tuple[PlannedCheck, ...]
     topologies: dict[str, TopologyEvidence] = {}
     environments: dict[str, EnvironmentEvidence] = {}
@@ -553,3 +570,13 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     #: the control that every check ran under; reports leave such a run out, because it is not evidence
     under: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def target_name(self) -> str:
+        """The name of the audit target, without its fingerprint."""
+        return target_name(self.audit_target)
+
+
+def target_name(identity: str) -> str:
+    """Return the name in the identity of an audit target, `name fingerprint`; the name may hold blanks."""
+    return identity.rpartition(" ")[0] or identity

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
+from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
-from harness.provenance import fingerprint
+from harness.provenance import fingerprint, is_of_this_code, provenance
 from harness.report.evidence import Evidence, merge
 from harness.store import kept_runs, read_runs
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.cli.settings import Settings
-    from harness.model import PlannedCheck
+    from harness.model import PlannedCheck, Provenance, Subject
     from harness.store import StoredRun
 
 
@@ -33,8 +34,9 @@ def evidence_here(settings: Settings) -> Evidence:
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=damaged,
+        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
+        subjects=_subjects(ordinary, settings),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -46,17 +48,26 @@ def evidence_here(settings: Settings) -> Evidence:
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
-    """Merge run folders, also from other machines.
+    """Merge run folders, also from other machines. Runs of other code than this checkout's are left out.
 
     :raises StoreError: for a folder without runs.
     """
     ordinary, left_out = _without_controls(read_runs([Path(folder) for folder in folders]))
+    here = provenance()
+    usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
+    left_out += [
+        f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
+        f"({_code(here)}); check out that code to read it, or run it again here"
+        for run in ordinary
+        if run not in usable
+    ]
     merged = merge(
-        ordinary,
+        usable,
         expected_rows(settings),
         target=settings.target.identity,
         left_out=left_out,
         environments=_declared_environments(settings),
+        subjects=_subjects(usable, settings),
     )
     return _with_known_issues(merged, settings)
 
@@ -67,6 +78,27 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
         row for name in settings.environments for row in plan_environment(name, checks, settings)
     )
+
+
+def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now."""
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+
+
+def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
+    """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
+    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
+    others = len(folders) - of_this_code
+    if others <= 0:
+        return []
+    runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
+    return [f"{runs} left out of {reports / 'runs'}; this code is {_code(provenance())}"]
+
+
+def _code(code: Provenance) -> str:
+    """Return what identifies the harness's code, for people."""
+    commit = f"commit {code.commit[:12]}{' with uncommitted changes' if code.dirty else ''}" if code.commit else ""
+    return ", ".join(filter(None, (f"version {code.tool_version}", commit, f"fingerprint {code.fingerprint}")))
 
 
 def _declared_environments(settings: Settings) -> dict[str, str]:

@@ -116,6 +116,7 @@ def exec_behind(
         invocation,
         Selection(topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True),
         catalogue=catalogue,
+        commands=[declared],
         reproduce=exec_command(
             topologies[0].name.partition("+")[0], declared.command, _options(declared, settings, topologies[0])
         ),
