@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-SCHEMA_VERSION = 1
+#: 2: rows are chained by hash, and `run.json` has a seal
+SCHEMA_VERSION = 2
 #: the key of the audit trail among the subjects of a run
 TRAIL = "audit trail"
 

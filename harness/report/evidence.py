@@ -64,6 +64,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     folders: dict[str, Path]
     #: why runs were left out, one sentence each
     left_out: tuple[str, ...] = ()
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     #: which checks each break of the audit trail turned to Issue, by the name of the break
     trail_proofs: dict[str, TrailProof] = {}
     #: the operator's environments, each as the newest run that reached it found it

@@ -110,6 +110,8 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     schema_version: int = 1
 
 
@@ -180,6 +182,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         matrix=_matrix(evidence, names, newest.target_name if newest else ""),
         rows=evidence.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
+        edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(
                 [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]

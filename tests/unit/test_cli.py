@@ -691,7 +691,7 @@ def under(
 ) -> tuple[int, StoredRun]:
     """Run `verify --under` with a made-up answer, and return its exit code and what was stored."""
     answer = replace(
-        result("direct", "capture.insert", status, "why"),
+        result("direct", "capture.insert", status, "" if status is Status.OK else "why"),
         expectations=tuple(
             Expectation(name=name, expected="1", observed="1" if held else "0", held=held)
             for name, held in expectations
