@@ -23,10 +23,11 @@ _SHORTEST = 6
 #: of a secret of several lines, shorter lines are not redacted on their own
 _SHORTEST_LINE = 8
 #: never redacted by value: people use these words as passwords of test databases, and the evidence consists of them
-ORDINARY = frozenset(
-    "database direct docker example harness localhost native odyssey passwd password pgagroal pgbouncer pgpool "
-    "pooler postgres postgresql public secret session statement staging testing transaction username".split()
-)
+ORDINARY = frozenset((
+    *("database", "direct", "docker", "example", "failed", "finished", "harness", "interrupted", "localhost", "native"),
+    *("odyssey", "passwd", "password", "pgagroal", "pgbouncer", "pgpool", "pooler", "postgres", "postgresql", "public"),
+    *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
+))
 #: a text that arrives in pieces, in characters: a line is cut when it is longer, the cut is so far from its end, and
 #: these last gaps between words are tried
 _MOST_HELD, _LEAST_KEPT, _TRIED_CUTS = 262_144, 4096, 4
@@ -101,8 +102,8 @@ _QUOTED = (
     r"|(?!(?P=slashes)(?P=mark))\\)++(?P<closed>(?P=escaped))?)"
 )
 
-#: a value without quotes. Punctuation that ends a list, an object or a sentence belongs to the value only when the value
-#: goes on behind it, and not with a name of its own, as in `password=a;b` but not in `password=a;user=b`
+#: a value without quotes. Punctuation that ends a list, an object or a sentence belongs to the value only when the
+#: value goes on behind it, and not with a name of its own, as in `password=a;b` but not in `password=a;user=b`
 _PLAIN = (
     r"(?:[^\s,;'\"`|)}\]\\]++|\\++(?![\"'])"
     r"|[,;|)}\]]++(?=[^\s'\"`\\])(?![{\[(]*+[\w.-]++\s*+[=:]))++"
@@ -190,7 +191,7 @@ class Redactor:
         words in `ORDINARY`, are ignored.
         """
         with self._lock:
-            for secret in (*secrets, *(line for secret in secrets for line in _lines_of(secret))):
+            for secret in (*secrets, *(line for text in secrets for line in _lines_of(text))):
                 if len(secret) >= _SHORTEST and secret not in ORDINARY:
                     on_one_line = " ".join(secret.split())  # as the message of an error is printed
                     self._spellings |= {
@@ -216,6 +217,10 @@ class Redactor:
         """The length of the longest spelling of a learned secret."""
         return max(map(len, self._spellings), default=0)
 
+    def by_value(self, text: str) -> str:
+        """Return `text` without the learned secrets; other texts stay, whatever their shape."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""
         found = self._pattern.finditer(text, max(0, position - self.longest)) if self._pattern else ()
@@ -232,8 +237,7 @@ class Redactor:
         )
 
     def _redact(self, text: str, _generation: int) -> str:
-        if self._pattern:
-            text = self._pattern.sub(MASK, text)
+        text = self.by_value(text)
         for shape in _SHAPES:
             text = shape.sub(_without_value, text)
         return text
