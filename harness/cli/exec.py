@@ -18,7 +18,7 @@ from harness.cli.output import command_stream
 from harness.cli.parser import Seconds
 from harness.cli.planning import chosen_options, exec_command, named_topologies
 from harness.cli.recap import exit_code, say_issues, say_where
-from harness.cli.running import run_selection
+from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration
@@ -105,6 +105,7 @@ def exec_behind(
             hint=f"nox -s topology-{topology} -- --check command.{declared.name}",
         )
     invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    invocation.signals.teardown = command_teardown()
 
     stdout = command_stream()
 

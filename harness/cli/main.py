@@ -18,8 +18,8 @@ from harness.cli.output import Stdout, discard_stdout
 from harness.cli.parser import Group, Option
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
-from harness.cli.usage import explained
-from harness.errors import HarnessError
+from harness.cli.usage import as_started, explained
+from harness.errors import HarnessError, InterruptedRunError
 from harness.passwords import login_secrets
 from harness.provenance import provenance
 from harness.redaction import Redactor
@@ -87,14 +87,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
     stdout = sys.stdout
     redactor = Redactor()
-    sys.stdout = cast("TextIO", Stdout(stdout, redactor.by_value))
-    terminal = Terminal(redactor)
+    terminal = Terminal(lambda text: as_started(redactor(text), _program(), root.commands))
     signals = Signals(terminal.say)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         signals.install()
-        redactor.learn(*login_secrets(given, os.environ))
-        code = _run(given, Services(terminal, redactor, signals))
+        try:
+            sys.stdout = cast("TextIO", Stdout(stdout, redactor.by_value))
+            redactor.learn(*login_secrets(given, os.environ))
+            code = _exit_code(given, Services(terminal, redactor, signals))
+        finally:
+            terminal.close()
+            sys.stdout = stdout
+            signals.restore()
+    except InterruptedRunError as error:  # the first signal arrived while an error was printed, or after the command
+        return error.exit_code
+    return InterruptedRunError.exit_code if signals.received else code
+
+
+def _exit_code(arguments: list[str], services: Services) -> int:
+    """Run one command, print its error, and return the exit code."""
+    terminal = services.terminal
+    try:
+        code = _run(arguments, services)
         sys.stdout.flush()
     except HarnessError as error:
         terminal.close()
@@ -109,9 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.close()
         terminal.say("harness: internal error, please report it\n" + traceback.format_exc())
         return HarnessError.exit_code
-    finally:
-        terminal.close()
-        sys.stdout = stdout
     return code
 
 
@@ -142,7 +154,3 @@ def _program() -> str:
     if (started.parent.name, started.name) == ("harness", "__main__.py"):
         return "python -m harness"
     return started.name if started.name in completion.SCRIPTS else completion.SCRIPTS[0]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,6 +12,7 @@ from harness.cli.planning import new_record
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.events import Notice, RunEnded, RunStarted
+from harness.host.command import GRACE_S
 from harness.host.env_secrets import secrets_of
 from harness.lab.topologies import wanted_by
 from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
@@ -47,6 +48,7 @@ def run_selection(
     settings.target.require_installable()
     if settings.commands:  # their output may hold secrets of this shell
         invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+        invocation.signals.teardown = command_teardown()
     reports = _reports_folder(settings.reports, under)
     require_writable(reports)
     wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))
@@ -89,6 +91,11 @@ def run_selection(
     finally:
         engine.close()
     return read_run(store.folder)
+
+
+def command_teardown() -> str:
+    """Return what a signal does to a running command, for the person who waits for it."""
+    return f"tearing down; a running command gets SIGTERM, and SIGKILL after {GRACE_S:g} s"
 
 
 def _reports_folder(reports: Path, under: str) -> Path:
