@@ -10,6 +10,7 @@ import jinja2
 import msgspec
 
 from harness import places
+from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import columns
 from harness.report.cells import Code, element
@@ -94,8 +95,10 @@ def fragments(report: Report) -> dict[str, str]:
 
 
 def _scrubbed(report: Report) -> Report:
+    """Return the report without secrets and control characters, so that no document has any."""
     # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
-    found: Report = _scrub(report, cache(Redactor()))
+    redact = Redactor()
+    found: Report = _scrub(report, cache(lambda text: printable(redact(text))))
     return found
 
 
