@@ -1,4 +1,4 @@
-"""Pooling: full pools, timeouts, changed passwords and server restarts. These probes disrupt all other checks."""
+"""Pooling: full pools, timeouts and changed passwords. These probes disrupt all other checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.checks.documented import WORKS
 from harness.checks.occupation import until, waiters_at, waiting_pid
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
-from harness.database import SqlError, connect, console
+from harness.database import SqlError, console
 from harness.errors import TimedOutError
 from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -46,7 +46,7 @@ _BACK_S = 30.0
 
 
 @contextlib.contextmanager
-def _pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
+def pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
     """Change settings of the running pooler, and restore them at the end of the block.
 
     :raises NotApplicableError: for a setting that this version does not have.
@@ -133,7 +133,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
             start(holder, f"SELECT pg_advisory_xact_lock({gate})")
         # some of them wait for the reserve pool
         until(ctx, waiters_at(gate), size, _DEADLINE_S + limits.reserve_after_s)
-        with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
+        with pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
             waiting = ctx.plain_client()
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
@@ -161,7 +161,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
 )
 def too_many_clients(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
-    with _pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
+    with pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
         outcome = _login_outcome(ctx, "max_client_conn|no more connections")
     client.value("SELECT 1")
     return outcome
@@ -202,7 +202,7 @@ def idle_transaction(ctx: CheckContext) -> Outcome:
 
 def _in_a_transaction(ctx: CheckContext, setting: str) -> Outcome:
     client = ctx.plain_client()
-    with _pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
+    with pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
         begun = simple(client, "BEGIN; SELECT 1")
         if begun.is_error:
             raise NotExercisedError(f"could not begin a transaction: {begun.message}")
@@ -235,7 +235,7 @@ def query_timeout(ctx: CheckContext) -> Outcome:
     client, gate = ctx.plain_client(), 6001
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
     _wait_at(ctx, client, gate)
-    with _pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
+    with pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
         try:
             answer = finish(client, _SILENCE_S)
         except TimedOutError:
@@ -259,7 +259,7 @@ def client_idle(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     if not (ctx.sabotaged and defect):  # despite the defect, a client that has run no statement is closed
         client.value("SELECT 1")
-    with _pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
+    with pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
         return _timeout(ctx, _message_while_idle(client), "client idle timeout")
 
 
@@ -297,76 +297,3 @@ def changed_password(ctx: CheckContext) -> Outcome:
         return _login_outcome(ctx, "password|authentication|login", endpoint)
     finally:
         ctx.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
-
-
-# --- server restarts; last, because they end every connection ---------------------------------------------------
-
-
-@probe(
-    "restart-idle",
-    "server restart: idle client",
-    group=CONNECTIONS,
-    claim="a client that was idle during a server restart can continue",
-    serial_group="restart-idle",
-    disrupts=True,
-)
-def restart_idle(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
-    client.value("SELECT 1")
-    works = works_here(ctx, "restart-idle")
-    if not (ctx.sabotaged and not works):
-        _restart(ctx)
-    if ctx.sabotaged and works:
-        client.pgconn.finish()
-    answer = simple(client, "SELECT 1")
-    if answer.is_error:
-        ctx.fact("error that the client received", answer.message)
-        return fails(answer)
-    return WORKS
-
-
-@probe(
-    "restart-busy",
-    "server restart: client with a running statement",
-    group=CONNECTIONS,
-    claim="a client whose statement runs during a server restart gets an error",
-    serial_group="restart-busy",
-    disrupts=True,
-)
-def restart_busy(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
-    if not ctx.sabotaged:
-        # no lock: its holder ends in the restart, too, and could end first
-        start(client, f"SELECT pg_sleep({_FAR_S})")
-        waiting_pid(ctx, f"pg_sleep({_FAR_S})")
-        _restart(ctx)
-    else:
-        start(client, "SELECT 1")
-    answer = finish(client)
-    if not answer.is_error:
-        return WRONG if not ctx.sabotaged else WORKS
-    ctx.fact("error that the client received", answer.message)
-    return fails(answer)
-
-
-def _restart(ctx: CheckContext) -> None:
-    """Restart PostgreSQL, and wait until the chain answers a new client.
-
-    :raises NotExercisedError: when it does not within the deadline.
-    """
-    ctx.lab.postgres.restart()
-    ctx.forget_connections()
-    began = time.monotonic()
-
-    def answered() -> None:
-        try:
-            with connect(ctx.lab.chain(ctx.database), connect_timeout_s=2) as client:
-                client.value("SELECT 1")
-        except SqlError as error:
-            raise NotYet(str(error)) from None
-
-    try:
-        poll(answered, what="an answer through the chain after the restart", deadline_s=_BACK_S)
-    except TimedOutError as error:
-        raise NotExercisedError(error.what) from None
-    ctx.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))
