@@ -12,12 +12,13 @@ from harness.checks.documented import WORKS
 from harness.checks.occupation import until, waiters_at, waiting_pid
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
-from harness.database import SqlError, console
+from harness.database import SqlError, console, cut
 from harness.errors import TimedOutError
 from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
+from harness.model import Behaviour, Outcome
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe
+from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.database import Client, Endpoint
-    from harness.model import Outcome
 
 CONSOLE = Capability(
     "a console that sets timeouts",
@@ -42,6 +42,8 @@ _MOST_HOLDERS = 64
 _FAR_S = 60
 #: timeouts are set to one second, and PgBouncer checks for expired ones three times a second
 _SILENCE_S = 2.4
+#: a login that takes longer may never be answered
+_STUCK_S = 1.0
 _BACK_S = 30.0
 
 
@@ -297,3 +299,50 @@ def changed_password(ctx: CheckContext) -> Outcome:
         return _login_outcome(ctx, "password|authentication|login", endpoint)
     finally:
         ctx.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
+
+
+@probe(
+    "startup-options-empty",
+    "startup parameter options: -c= without a name",
+    group=CONNECTIONS,
+    claim="a login whose options have an empty name is answered, and the pooler continues to serve other clients",
+    serial_group="startup-options-empty",
+    disrupts=True,
+)
+def startup_options_empty(ctx: CheckContext) -> Outcome:
+    """Send what makes PgBouncer 1.20 to 1.26.0 loop forever with some settings (CVE-2026-107349)."""
+    chain, works = ctx.lab.chain(ctx.database), works_here(ctx, "startup-options-empty")
+    client = ctx.plain_client()
+    client.value("SELECT 1")
+    options = "-c=" if works or not ctx.sabotaged else "-c TimeZone=UTC"
+    try:
+        with contextlib.closing(log_in_raw(chain, {"options": options}, deadline_s=_STUCK_S)) as wire:
+            wire.query("SELECT 1")
+        ctx.fact("answer to the login", "accepted")
+    except (ServerError, ClosedError) as error:
+        ctx.fact("answer to the login", error.what)
+    except TimedOutError:
+        return _stuck(ctx, chain)
+    if ctx.sabotaged and works:
+        cut(client)
+    answer = simple(client, "SELECT 1")
+    if answer.is_error:
+        return fails(answer)
+    ctx.plain_client().value("SELECT 1")
+    return WORKS
+
+
+def _stuck(ctx: CheckContext, chain: Endpoint) -> Outcome:
+    """Return *hangs* if the pooler answers no other login either, and start it again.
+
+    :raises NotExercisedError: when another login is answered, so that the first may only have been slow.
+    """
+    try:
+        with contextlib.closing(log_in_raw(chain, {})):
+            pass
+    except TimedOutError as error:
+        ctx.fact("another login", error.what)
+        ctx.lab.outermost.kill()
+        ctx.lab.outermost.restart()
+        return Outcome(behaviour=Behaviour.HANGS)
+    raise NotExercisedError("the login got no answer, but another login did")
