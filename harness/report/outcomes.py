@@ -33,12 +33,12 @@ class Word(Struct, frozen=True):
 
 #: in the order in which every output counts them
 WORDS = (
-    Word(Behaviour.WORKS, "the same as on a direct connection"),
-    Word(Behaviour.FAILS, "an error, shown with its SQLSTATE; closed: the client also loses its connection"),
+    Word(Behaviour.WORKS, "it does what the row says"),
+    Word(Behaviour.FAILS, "an error, shown with its SQLSTATE; with closed, the client also loses its connection"),
     Word(Behaviour.HANGS, "no answer within the deadline"),
-    Word(Behaviour.LEAKS, "without an error, state or data of one client reaches another"),
-    Word(Behaviour.LOST, "without an error, it has no effect"),
-    Word(Behaviour.WRONG, "without an error, the result is another"),
+    Word(Behaviour.LEAKS, "no error, and state or data of one client reaches another"),
+    Word(Behaviour.LOST, "no error, and no effect"),
+    Word(Behaviour.WRONG, "no error, and a wrong result"),
 )
 
 

@@ -140,8 +140,10 @@ def counted(rows: Sequence[Row]) -> str:
         return "no rows"
     counts = {status: sum(row.status is status for row in rows) for status in Status}
     topologies = dict.fromkeys(row.planned.target for row in rows)
-    by_status = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    return f"{by_status} in {', '.join(topologies)}"
+    limited = sum(row.result.limit is not None for row in rows)
+    apart = {Status.OK: f" ({limited} with a documented limit)" if limited else ""}
+    by_status = [f"{number} {status}{apart.get(status, '')}" for status, number in counts.items() if number]
+    return f"{', '.join(by_status)} in {', '.join(topologies)}"
 
 
 def commands_of(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -260,8 +260,8 @@ def _symptom(row: Row) -> str:
     """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
     if outcome := outcome_of(row.result):
         expected = " or ".join(map(str, outcome.expected))
-        defect = "a known defect, " if mark_of(row.result) == KNOWN_DEFECT else ""
-        return f"{row.planned.feature}: {defect}expected {expected}, observed {outcome.observed}"
+        defect = " (a known defect)" if mark_of(row.result) == KNOWN_DEFECT else ""
+        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}"
     return f"{row.result.reason}; the check is: {row.planned.claim}"
 
 

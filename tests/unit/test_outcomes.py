@@ -278,7 +278,7 @@ def test_the_evidence_of_a_row_has_its_outcome_and_its_limit(written: dict[str, 
 def test_an_issue_says_what_was_expected_and_observed_and_does_not_negate_the_claim(written: dict[str, str]) -> None:
     symptoms = {found["ID"]: found["Symptom"] for found in table(written["issues.md"], "P")}
     assert symptoms == {
-        "PL.pooling.unnamed.transaction": "LISTEN (pooling.unnamed): a known defect, expected works, observed wrong",
+        "PL.pooling.unnamed.transaction": "LISTEN (pooling.unnamed): expected works, observed wrong (a known defect)",
         "PL.pooling.lock.transaction": "LISTEN (pooling.lock): expected works, observed lost",
         "PL.pooling.accepted.transaction": "LISTEN (pooling.accepted): expected works, observed lost",
     }
