@@ -143,7 +143,8 @@ def _digest(declared: object) -> str:
 
 
 def _options(settings: Settings, engine: Engine | None) -> str:
-    return (" --engine native" if engine and engine.name == "native" else "") + chosen_options(settings)
+    # Docker is what a command without --engine prefers
+    return (f" --engine {engine.name}" if engine and engine.name != "docker" else "") + chosen_options(settings)
 
 
 def chosen_options(settings: Settings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,7 @@ from harness.checks.documented import require_sound
 from harness.cli.parser import one_of
 from harness.cli.project_file import load_project_file
 from harness.engine.images import ImagePolicy, products
+from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
@@ -28,8 +29,6 @@ from harness.suites.pooling.probes import feature_of
 if TYPE_CHECKING:
     from harness.checks.registry import Catalogue
 
-EngineName = Literal["auto", "docker", "native"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PULLS = ("missing", "never", "always")
 
 
@@ -109,7 +108,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     # the SQL files in harness.toml belong to the target that it names
     target_sql = options.audit_sql or (file.audit_sql if named == file.audit_target else ())
     return Settings(
-        engine=options.engine or _variable("HARNESS_ENGINE", ENGINES, file.engine),
+        engine=options.engine or _variable("HARNESS_ENGINE", ENGINE_NAMES, file.engine),
         storage=StoragePolicy(
             options.storage or _variable("HARNESS_STORAGE", tuple(map(str, StoragePolicy)), file.storage)
         ),
