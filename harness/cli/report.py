@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_from, evidence_here
-from harness.cli.exit_codes import ExitCode
+from harness.cli.exit_codes import ExitCode, exit_code
 from harness.cli.filling import fill, put_into
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
-from harness.cli.recap import exit_code, print_evidence_recap, say_issues, say_where
+from harness.cli.recap import print_evidence_recap, say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -106,7 +106,7 @@ def report(
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
-    return exit_code(invocation, results, runs, strict=strict)
+    return exit_code(invocation, [(row.planned, row.result) for row in evidence.rows], runs, strict=strict)
 
 
 def _require_consistent(

@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reports: Path
     topologies: Path
     images: ImagePolicy
+    #: the products, or products with versions, that `--image` names
+    chosen_images: tuple[str, ...]
     known_issues: tuple[KnownIssue, ...]
     #: product to version, from `--set`
     versions: dict[str, str]
@@ -116,6 +118,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
+        chosen_images=tuple(_image_pairs(options)),
         known_issues=file.known_issues,
         versions=_pairs("--set", options.versions, expected="PRODUCT=VERSION", example="postgres=17"),
         target=load_target(named, target_sql),
@@ -132,9 +135,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
 
 
 def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
-    override = declared.override | _pairs(
-        "--image", options.images, expected="PRODUCT=REFERENCE", example="postgres=mirror.example/postgres:17"
-    )
+    override = declared.override | _image_pairs(options)
     for name in override:
         if name.partition(":")[0] not in products():
             raise UsageError(
@@ -145,6 +146,12 @@ def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
         prefix=options.image_prefix or os.environ.get("HARNESS_IMAGE_PREFIX", declared.prefix),
         pull=options.pull or _variable("HARNESS_PULL", PULLS, declared.pull),
         override=override,
+    )
+
+
+def _image_pairs(options: SettingsOptions) -> dict[str, str]:
+    return _pairs(
+        "--image", options.images, expected="PRODUCT=REFERENCE", example="postgres=mirror.example/postgres:17"
     )
 
 

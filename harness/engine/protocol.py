@@ -87,6 +87,8 @@ class ServiceState(Struct, frozen=True):
 
     running: bool
     detail: str
+    #: whether the harness stopped, killed or removed it
+    on_purpose: bool = False
 
 
 class Service(Protocol):

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, Status
 from harness.report.evidence import Row
+from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 _FEW = 5
 _PATH = "path."
-#: aspects that are not safe in a shared environment; topologies cover them
-_UNSAFE_ASPECTS = ("failure", "no-trigger")
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -78,7 +77,7 @@ def path_rows(evidence: Evidence, environment: str, path: str) -> list[Row]:
             if row.planned.path
             else row.planned.check == whole or row.planned.check.startswith(f"{whole}-")
         )
-        and not (row.status is Status.NOT_RUN and row.planned.path and row.planned.path.aspect in _UNSAFE_ASPECTS)
+        and is_shown(*row.answer)  # topologies cover the aspects that are not safe in a shared environment
     ]
 
 

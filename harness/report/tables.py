@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
 from harness.preflight.gates import GateResult
@@ -167,8 +166,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         target_summary=declared.target_summary,
         evidence_from=records[0].started_at if records else "",
         evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
-        # a check that is not safe in an operator's environment is not missing there
-        status=worst(row.status for row in evidence.rows if is_shown(*row.answer) and row.result.reason != NOT_SAFE),
+        status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
         counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),

@@ -190,9 +190,10 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     features = f"; features: {counted.features}" if counted.features.observed else ""
     return (
         f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
-        f"({statuses}{features}). It is evidence about this class of topology: this pool mode, these pool sizes and this "
-        "prepare policy. It is not evidence about a production environment: production's servers, settings, load, HTTP handlers and job "
-        "runner are not part of it, and production's operators have not confirmed these settings."
+        f"({statuses}{features}). It is evidence about this class of topology: this pool mode, these pool sizes and "
+        "this prepare policy. It is not evidence about a production environment: production's servers, settings, "
+        "load, HTTP handlers and job runner are not part of it, and production's operators have not confirmed these "
+        "settings."
     )
 
 
