@@ -298,6 +298,8 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     source: str = ""
     #: whether the observed outcome is a defect in the product's issue tracker
     defect: bool = False
+    #: whether the feature works although a limit is documented
+    better: bool = False
 
 
 class PathLabel(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DRIVERS = "drivers"
 
 #: the marks of an outcome: what the product's documentation and issue tracker say about it
-DOCUMENTED, KNOWN_DEFECT, ACCEPTED, UNDOCUMENTED = "documented", "known defect", "known Issue", "Issue"
+DOCUMENTED, BETTER = "documented", "better than documented"
+KNOWN_DEFECT, ACCEPTED, UNDOCUMENTED = "known defect", "known Issue", "Issue"
 
 
 class Word(Struct, frozen=True):
@@ -55,6 +56,8 @@ class OutcomeCount(Struct, frozen=True, kw_only=True):
     known_defects: int = 0
     #: those of them that the product does not document: Issues, accepted or not
     undocumented: int = 0
+    #: those of them that work although the product documents a limit
+    better: int = 0
     #: features without an outcome, because their row is N/A or Not run
     unobserved: int = 0
 
@@ -75,6 +78,7 @@ class OutcomeCount(Struct, frozen=True, kw_only=True):
             for number, noun in (
                 (self.undocumented, "undocumented"),
                 (self.known_defects, f"known defect{'s' if self.known_defects > 1 else ''}"),
+                (self.better, BETTER),
             )
             if number
         ]
@@ -124,6 +128,7 @@ def _count_outcomes(results: Iterable[Result]) -> OutcomeCount:
         **{word.behaviour.value: found.count(word.behaviour) for word in WORDS},
         known_defects=marks.count(KNOWN_DEFECT),
         undocumented=marks.count(UNDOCUMENTED) + marks.count(ACCEPTED),
+        better=marks.count(BETTER),
         unobserved=len(results) - len(found),
     )
 
@@ -154,10 +159,12 @@ def text_of(result: Result) -> str:
 
 
 def mark_of(result: Result) -> str:
-    """Return what is known about the outcome of a feature; "" if it works, or without an outcome."""
+    """Return what is known about the outcome of a feature; "" if it works as documented, or without an outcome."""
     outcome = outcome_of(result)
     if outcome is None:
         return ""
+    if result.status is Status.OK and outcome.better:
+        return BETTER
     if result.status is Status.OK:
         return "" if outcome.observed.behaviour is Behaviour.WORKS else DOCUMENTED
     if outcome.defect:
@@ -176,6 +183,7 @@ def describe(planned: PlannedCheck, result: Result) -> str:
     return {
         "": where,
         DOCUMENTED: f"{where}, as documented{source}",
+        BETTER: f"{where}, better than documented: {expected}{source}",
         KNOWN_DEFECT: f"{where}, expected {expected}: a known defect{source}",
         ACCEPTED: f"{where}, expected {expected}: an accepted Issue",
         UNDOCUMENTED: f"{where}, expected {expected}: not documented",
