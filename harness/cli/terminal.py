@@ -28,6 +28,7 @@ from harness.events import (
     RunStarted,
 )
 from harness.model import Status
+from harness.printable import printable
 from harness.report.outcomes import mark_of, text_of, word_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class _Console(Console):
 
 
 class Terminal:
-    """A listener of a run that prints its events. Everything passes the redactor."""
+    """A listener of a run that prints its events: without secrets, and without control characters from outside."""
 
     def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
         stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
@@ -91,7 +92,7 @@ class Terminal:
         :param style: a style of rich, such as `bold red`.
         """
         with self._lock:
-            self._console.print(Text(self._redact(text), style=style))
+            self._console.print(Text(printable(self._redact(text)), style=style))
 
     def close(self) -> None:
         """End the live display; later lines are printed as usual."""
@@ -186,6 +187,6 @@ class Terminal:
                 "█" * filled + "░" * (width - filled),
                 f"{done}/{planned}",
                 self._state.get(topology, "waiting"),
-                Text(", ".join(self._running.get(topology, [])[:3]), style="dim"),
+                Text(printable(", ".join(self._running.get(topology, [])[:3])), style="dim"),
             )
         return table

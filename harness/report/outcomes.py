@@ -163,9 +163,9 @@ def mark_of(result: Result) -> str:
     outcome = outcome_of(result)
     if outcome is None:
         return ""
-    if result.status is Status.OK and outcome.better:
-        return BETTER
     if result.status is Status.OK:
+        if outcome.better:
+            return BETTER
         return "" if outcome.observed.behaviour is Behaviour.WORKS else DOCUMENTED
     if outcome.defect:
         return KNOWN_DEFECT

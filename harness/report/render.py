@@ -11,6 +11,7 @@ import msgspec
 from markupsafe import Markup
 
 from harness import places
+from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import check_columns, columns
 from harness.report.cells import Code, Outcome, element
@@ -96,8 +97,10 @@ def fragments(report: Report) -> dict[str, str]:
 
 
 def _scrubbed(report: Report) -> Report:
+    """Return the report without secrets and control characters, so that no document has any."""
     # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
-    found: Report = _scrub(report, cache(Redactor()))
+    redact = Redactor()
+    found: Report = _scrub(report, cache(lambda text: printable(redact(text))))
     return found
 
 

@@ -30,6 +30,7 @@ from harness.report.topology_rows import Question, TopologyRow, questions, topol
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.model import RunRecord
@@ -95,13 +96,19 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """Everything that the templates print. `report.json` is this struct."""
 
+    #: of the harness, in the newest of the runs that are shown
     commit: str
+    #: those of all runs that are shown, oldest first; of the same code, so they differ at most in documents
+    commits: tuple[str, ...]
     dirty: bool
     tool_version: str
     audit_target: str
     target_summary: str
+    #: of the results that are shown: the start of the first one and the end of the last one
     evidence_from: str
     evidence_to: str
+    #: the revision of each foreign command that has results, in one line
+    subjects: tuple[str, ...]
     status: Status
     counts: dict[str, Count]
     topologies: tuple[TopologyRow, ...]
@@ -124,6 +131,8 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     schema_version: int = 1
 
 
@@ -149,8 +158,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     """
     declared = declared or Declared()
     compared = dict.fromkeys(evidence.environments, "") | declared.environments
-    records = sorted(evidence.records.values(), key=lambda record: record.started_at)
+    records = evidence.shown
     newest = records[-1] if records else None
+    begin, end = evidence.span()
     names = evidence.names()
     hosts = {name: environment_row(evidence, name, reports, compared) for name in names if name in compared}
     of_topologies = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.target not in hosts))
@@ -160,12 +170,14 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     }
     return Report(
         commit=newest.provenance.commit if newest else "",
+        commits=tuple(dict.fromkeys(record.provenance.commit for record in records if record.provenance.commit)),
         dirty=any(record.provenance.dirty for record in records),
         tool_version=newest.provenance.tool_version if newest else "",
-        audit_target=newest.audit_target.partition(" ")[0] if newest else "",
+        audit_target=newest.target_name if newest else "",
         target_summary=declared.target_summary,
-        evidence_from=records[0].started_at if records else "",
-        evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
+        evidence_from=begin,
+        evidence_to=end,
+        subjects=tuple(_subjects(evidence)),
         status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
         counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
@@ -187,9 +199,10 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         features=features,
         drivers=drivers,
         feature_topologies=tuple(name for name in names if name in mapped),
-        matrix=_matrix(evidence, newest.audit_target.partition(" ")[0] if newest else ""),
+        matrix=_matrix(evidence, newest.target_name if newest else ""),
         rows=evidence.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
+        edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(
                 [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]
@@ -199,9 +212,20 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     )
 
 
+def _subjects(evidence: Evidence) -> Iterator[str]:
+    """Yield the revision of each foreign command: the commit in the header is the harness's own."""
+    for name, subject in evidence.subjects().items():
+        if name.startswith("command."):
+            commit = subject.facts.get("commit", "")[:12]
+            at = f"commit {commit}" if commit else f"files {subject.facts.get('files', 'unknown')}"
+            dirty = subject.facts.get("uncommitted changes", "none") != "none"
+            where = f" of {subject.folder}" if subject.folder else ""
+            yield f"{name}: {at}{where}{' with uncommitted changes' if dirty else ''}"
+
+
 def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:
     """Return the version of the library under test: this project's for its reference layer, else the declared one."""
-    if newest is not None and newest.audit_target.partition(" ")[0] == "reference":
+    if newest is not None and newest.target_name == "reference":
         return newest.provenance.tool_version
     return library_of(evidence, workflow.environment)
 
