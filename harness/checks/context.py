@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
-from harness.checks.documented import WORKS, BehaviourEntry, Documented, documented
+from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
@@ -15,7 +15,6 @@ from harness.lab.recognised import declared_facts
 from harness.model import (
     Behaviour,
     Expectation,
-    FeatureOutcome,
     Finding,
     Outcome,
     PoolMode,
@@ -367,30 +366,14 @@ class CheckContext(CheckRecord):
         :param title: the feature in words, for the limit.
         """
         found, right = self._documented(feature), self._documented(feature, defects=False)
-        defect = found.entry is not None and found.entry.defect and observed in found.entry.outcomes()
-        expected = right.outcomes()
-        sources = {
-            outcome: entry.source
-            for entry in (*right.possible, *filter(None, (right.entry,)))
-            for outcome in entry.outcomes()
-        }
-        source = found.entry.source if defect and found.entry else sources.get(observed, "")
-        source = source or (right.entry.source if right.entry else "")
-        better = observed == WORKS and observed not in expected and not self.sabotaged
-        held = observed in expected or better
-        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect, better=better)
-        documented_as = " or ".join(map(str, expected))
-        self.expectations.append(
-            Expectation(
-                name=OUTCOME,
-                expected=f"{documented_as}, or better" if better else documented_as,
-                observed=str(observed),
-                held=held,
-            )
-        )
-        if better:
-            self.fact("better than documented", f"documented: {documented_as} ({source})")
-        elif held and observed != WORKS:
-            self.documented_limit(f"{title}: {observed}", source)
+        self.feature = compared = compare(observed, found, right, strictly=self.sabotaged)
+        held = compared.better or observed in compared.expected
+        expected = " or ".join(map(str, compared.expected))
+        if compared.better:
+            self.fact("better than documented", f"documented: {expected} ({compared.source})")
+            expected += ", or better"
+        self.expectations.append(Expectation(name=OUTCOME, expected=expected, observed=str(observed), held=held))
+        if held and observed != WORKS:
+            self.documented_limit(f"{title}: {observed}", compared.source)
         if not held:
             self.severity = _SEVERITIES[observed.behaviour]
