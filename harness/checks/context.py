@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec.structs import replace
+
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, documented
@@ -341,18 +343,21 @@ class CheckContext(CheckRecord):
         """
         return self._documented(feature, defects=defects).entry
 
-    def _documented(self, feature: str, *, defects: bool = True) -> Documented:
+    def _documented(self, feature: str, *, defects: bool = True, option: str = "") -> Documented:
         possible: tuple[BehaviourEntry, ...] = ()
         for facts in facts_of(self.topology, self._lab.evidence):
-            found = documented(feature, facts, defects=defects)
+            found = documented(feature, replace(facts, option=option) if option else facts, defects=defects)
             possible += found.possible
             if found.entry:
                 return Documented(entry=found.entry, possible=possible)
         return Documented(possible=possible)
 
-    def foreseen(self, feature: str) -> tuple[Outcome, ...]:
-        """Return the expected outcomes of a feature: the documented ones, by default that it works."""
-        return self._documented(feature).outcomes()
+    def foreseen(self, feature: str, *, option: str = "") -> tuple[Outcome, ...]:
+        """Return the expected outcomes of a feature: the documented ones, by default that it works.
+
+        :param option: the setting that a client sends in its startup options, for the feature `startup-options`.
+        """
+        return self._documented(feature, option=option).outcomes()
 
     def judge(self, feature: str, title: str, observed: Outcome) -> None:
         """Compare the outcome of a feature with the documented one, and set the severity of a difference.

@@ -176,6 +176,17 @@ def test_search_path_is_tracked_where_the_server_reports_it(feature: str) -> Non
         assert expected(feature, chain) == "works"
 
 
+def test_single_names_count_within_startup_options() -> None:
+    ignored = facts(TRANSACTION, "1.24.1", REPORTED_17, ignore_startup_parameters="extra_float_digits, app.actor")
+    for option, outcome in (
+        ("app.actor", "lost"),
+        ("extra_float_digits", "lost"),
+        ("statement_timeout", "fails (08P01, closed)"),
+        ("TimeZone", "works"),
+    ):
+        assert expected("startup-options", replace(ignored, option=option.casefold())) == outcome
+
+
 def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
     chain = facts(SESSION, "4.6.0", product="pgpool")
     assert expected("temp-table-apart", chain) == "works"
