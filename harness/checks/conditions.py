@@ -61,6 +61,9 @@ SETTINGS: Mapping[str, Kind] = {
 #: settings of PostgreSQL that `release` can name in addition to the kinds of state
 _RESET_ONE_BY_ONE = frozenset({"search_path", "intervalstyle", "default_transaction_read_only", "app.tenant"})
 
+#: in a condition: the setting that a client sends in its startup options
+OPTION = "<option>"
+
 Value = bool | float | frozenset[str] | Reset | None
 
 
@@ -74,6 +77,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     settings: Mapping[str, str]
     #: the parameters that the server reports to clients, in lower case
     reported: tuple[str, ...] = ()
+    #: the setting that a client sends in its startup options; conditions name it as :data:`OPTION`
+    option: str = "statement_timeout"
 
     def value(self, name: str) -> Value:
         """Return the value of a setting, read as its kind; None if it is unknown."""
@@ -175,7 +180,10 @@ class Condition(Struct, frozen=True, kw_only=True):
 
     def holds(self, facts: Facts) -> bool | None:
         """Return whether the condition holds; None if that is unknown."""
-        return PREDICATES[SETTINGS[self.setting]][self.predicate](facts.value(self.setting), self.operand)
+        operand = self.operand
+        if isinstance(operand, tuple):
+            operand = tuple(facts.option if name == OPTION else name for name in operand)
+        return PREDICATES[SETTINGS[self.setting]][self.predicate](facts.value(self.setting), operand)
 
 
 def read_conditions(when: Mapping[str, Any]) -> tuple[Condition, ...]:

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from harness import config, places
 from harness.checks.conditions import Condition, Facts, all_hold, facts_of, read_conditions
 from harness.errors import ConfigError
-from harness.model import Behaviour, Outcome, PoolMode, Version
+from harness.model import Behaviour, FeatureOutcome, Outcome, PoolMode, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,6 +181,29 @@ def documented(feature: str, facts: Facts, *, defects: bool = True) -> Documente
         if applies is None:
             possible.append(entry)
     return Documented(possible=tuple(possible))
+
+
+def compare(observed: Outcome, found: Documented, right: Documented, *, strictly: bool = False) -> FeatureOutcome:
+    """Compare an observed outcome with the documented ones.
+
+    A feature that works where a limit is documented is better than documented. No other outcome is better than another.
+
+    :param found: what is documented, including defects in the product's issue tracker.
+    :param right: the same without defects.
+    :param strictly: whether a feature that works against its documentation is a difference as well. A control makes it
+        work, and the check has to notice.
+    """
+    expected = right.outcomes()
+    if found.entry and found.entry.defect and observed in found.entry.outcomes():
+        return FeatureOutcome(observed=observed, expected=expected, source=found.entry.source, defect=True)
+    entries = [*filter(None, (right.entry,)), *right.possible]
+    source = next((entry.source for entry in entries if observed in entry.outcomes()), "")
+    return FeatureOutcome(
+        observed=observed,
+        expected=expected,
+        source=source or (right.entry.source if right.entry else ""),
+        better=observed == WORKS and observed not in expected and not strictly,
+    )
 
 
 def newer_than_seen(topology: Topology, evidence: TopologyEvidence) -> tuple[str, ...]:
