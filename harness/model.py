@@ -212,13 +212,37 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 # --- plan and results of a run --------------------------------------------------------------------
 
 
-class Expectation(Struct, frozen=True, kw_only=True):
+#: begins the reason of an Issue that shows a mistake in the harness, and not a broken expectation
+CHECK_BROKE = "the check itself broke"
+
+
+class EndedBy(StrEnum):
+    """The cause that ended a check before its end, other than its subject: nothing after it is an observation."""
+
+    #: the check's own time limit: the harness cut its connections
+    TIME_LIMIT = "time limit"
+    #: Ctrl-C, a signal, or an error that ended the whole run: the harness removed the servers
+    INTERRUPTION = "interruption"
+    #: a service, the engine, the machine or the evidence store failed
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One compared fact inside a check."""
 
     name: str
     expected: str
     observed: str
     held: bool
+    #: whether it follows from other expectations of its check; the reason of an Issue names those first
+    consequence: bool = False
+    #: false when the harness had already ended the check: it then shows nothing about the subject
+    counts: bool = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether it makes its check an Issue."""
+        return self.counts and not self.held
 
 
 class BackendProbe(Struct, frozen=True, kw_only=True):
@@ -312,6 +336,13 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     evidence_class: EvidenceClass = EvidenceClass.CI
     #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
     declared_as: str = ""
+    #: why nobody owes an answer to the row, in one sentence without a full stop; "" for a row that is owed
+    out_of_scope: str = ""
+
+    @property
+    def owed(self) -> bool:
+        """Whether the row counts as a gap when it is Not run."""
+        return not self.out_of_scope
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -333,6 +364,8 @@ class Result(Struct, frozen=True, kw_only=True):
     severity: Severity | None = None
     #: the accepted or known Issue that this Issue is
     known: KnownIssue | None = None
+    #: the cause that ended the check early, other than its subject; None when it ran to its end
+    ended_by: EndedBy | None = None
     started_at: str = ""
     duration_ms: float = 0.0
     reproduce: str = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.checks.application import Application
 from harness.checks.documented import WORKS, BehaviourEntry, documented
 from harness.checks.record import CheckRecord, NotExercisedError
-from harness.database import Client, SqlError, connect, describe
+from harness.database import Client, Side, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.recognised import declared_facts
 from harness.model import (
@@ -154,24 +154,29 @@ class CheckContext(CheckRecord):
                 application_name="application",
                 options=options,
                 prepare_threshold=0 if always_prepare and threshold is not None else threshold,
+                side=Side.APPLICATION,
             )
         )
 
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that never prepares on its own."""
-        return self._keep(connect(self._lab.chain(self.database), application_name="application"))
+        return self.connect(self._lab.chain(self.database))
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
         """Connect to any address. The context closes this connection like all others."""
-        return self._keep(connect(endpoint, application_name="application", prepare_threshold=prepare_threshold))
+        return self._keep(
+            connect(
+                endpoint, application_name="application", prepare_threshold=prepare_threshold, side=Side.APPLICATION
+            )
+        )
 
     def direct_client(self) -> Client:
         """Connect directly to the server as the application role."""
-        return self._keep(connect(self._lab.direct(self.database), application_name="application"))
+        return self.connect(self._lab.direct(self.database))
 
     def dba(self) -> Client:
         """Connect through the chain as a superuser."""
-        return self._keep(connect(self._lab.dba(self.database), application_name="dba"))
+        return self._keep(connect(self._lab.dba(self.database), application_name="dba", side=Side.APPLICATION))
 
     def clients(self, count: int) -> list[Client]:
         """Connect through the chain as the application role, `count` times."""
@@ -369,10 +374,11 @@ class CheckContext(CheckRecord):
         expected = right.outcomes() if right else (WORKS,)
         source = entry.source if entry and defect else right.source if right else ""
         held = observed in expected
-        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect)
-        self.expectations.append(
+        if not self.add(
             Expectation(name=OUTCOME, expected=" or ".join(map(str, expected)), observed=str(observed), held=held)
-        )
+        ):
+            return  # the harness had ended the probe: the outcome is not the feature's
+        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect)
         if held and observed != WORKS:
             self.documented_limit(f"{title}: {observed}", source)
         if not held:

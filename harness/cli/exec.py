@@ -13,11 +13,12 @@ import click
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Seconds
-from harness.cli.planning import chosen_options, exec_command, named_topologies
-from harness.cli.recap import exit_code, say_issues, say_where
+from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
+from harness.cli.recap import say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.settings import Settings
-    from harness.model import Result
+    from harness.model import Result, Topology
 
 _LONGEST_NAME = 40
 _LONGEST_TITLE = 300
@@ -90,6 +91,7 @@ def exec_behind(
     """
     settings = invocation.settings
     topologies = named_topologies(settings, [topology])
+    require_used(settings, topologies)
     require_patterns(junit)
     declared = CommandDeclaration(
         name=_name(name, command_line),
@@ -114,22 +116,24 @@ def exec_behind(
         invocation,
         Selection(topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True),
         catalogue=catalogue,
-        reproduce=exec_command(topologies[0].name.partition("+")[0], declared.command, _options(declared, settings)),
+        reproduce=exec_command(
+            topologies[0].name.partition("+")[0], declared.command, _options(declared, settings, topologies[0])
+        ),
     )
     paths = fill(evidence_here(settings), settings)
     for result in run.answers():
         invocation.terminal.say(_outcome(result))
     say_where(invocation, run.folder, paths)
     say_issues(invocation, run.answers())
-    return exit_code(invocation, run.answers(), [run], strict=True)
+    return exit_code(invocation, rows_of(run), [run], strict=True)
 
 
-def _options(declared: CommandDeclaration, settings: Settings) -> str:
+def _options(declared: CommandDeclaration, settings: Settings, topology: Topology) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""
-    return options_given + chosen_options(settings)
+    return options_given + chosen_options(settings, topology)
 
 
 def _name(given: str | None, command_line: Sequence[str]) -> str:

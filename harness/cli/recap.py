@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from harness.cli.exit_codes import ExitCode
 from harness.model import Status
 from harness.report.evidence import Count, Evidence, count, elapsed_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from harness.cli.invocation import Invocation
@@ -67,38 +66,3 @@ def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
             invocation.terminal.say(
                 f"{kind} {result.target} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
             )
-
-
-def was_interrupted(invocation: Invocation, runs: Iterable[StoredRun]) -> bool:
-    return invocation.signals.received or any(run.record.state == "interrupted" for run in runs)
-
-
-def exit_code(
-    invocation: Invocation, results: Sequence[Result], runs: Sequence[StoredRun], *, strict: bool
-) -> ExitCode:
-    """Return the exit code of a command.
-
-    :param results: every row that the command answers for.
-    :param runs: the runs that the command made.
-    """
-    if was_interrupted(invocation, runs):
-        return ExitCode.INTERRUPTED
-    if any(result.status is Status.ISSUE and result.known is None for result in results):
-        return ExitCode.ISSUE
-    not_run = [result for result in results if result.status is Status.NOT_RUN]
-    if len(not_run) == len(results):
-        return ExitCode.NOTHING_VERIFIED
-    if any(not evidence.stood for run in runs for evidence in run.record.topologies.values()):
-        return ExitCode.NOTHING_VERIFIED
-    if any(_host_not_observed(run) for run in runs if run.record.environments):
-        return ExitCode.NOTHING_VERIFIED
-    return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK
-
-
-def _host_not_observed(run: StoredRun) -> bool:
-    """Say whether an environment was not reached, or all of its declared paths are Not run or N/A."""
-    if not all(found.reached for found in run.record.environments.values()):
-        return True
-    paths = {(row.target, row.check) for row in run.record.plan if row.path and not row.path.aspect}
-    statuses = {result.status for result in run.answers() if (result.target, result.check) in paths}
-    return Status.NOT_RUN in statuses and not {Status.OK, Status.ISSUE} & statuses

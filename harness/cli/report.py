@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_from, evidence_here
-from harness.cli.exit_codes import ExitCode
+from harness.cli.exit_codes import ExitCode, exit_code
 from harness.cli.filling import fill, put_into
 from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
-from harness.cli.recap import exit_code, print_evidence_recap, say_issues, say_where
+from harness.cli.recap import print_evidence_recap, say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -143,7 +143,7 @@ def report(
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
-    code = exit_code(invocation, results, runs, strict=strict)
+    code = exit_code(invocation, [(row.planned, row.result) for row in evidence.rows], runs, strict=strict)
     # an edited run is a finding, whatever the other runs show
     return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code
 

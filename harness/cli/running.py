@@ -47,6 +47,8 @@ def run_selection(
     settings.target.require_installable()
     if settings.commands:  # their output may hold secrets of this shell
         invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    if selection.idle:
+        terminal(Notice(f"not started, because no selected check runs there: {', '.join(selection.idle)}"))
     reports = _reports_folder(settings.reports, under)
     require_writable(reports)
     wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))

@@ -272,5 +272,7 @@ def test_pieces_that_are_missing_leave_no_gap() -> None:
 
 
 def test_a_column_without_a_field_of_the_row_is_an_error_that_names_both_files() -> None:
-    with pytest.raises(ValueError, match=r"the column colour has no cell: add a field .* to TopologyRow in harness\.report"):
+    with pytest.raises(
+        ValueError, match=r"the column colour has no cell: add a field .* to TopologyRow in harness\.report"
+    ):
         columns.headed((Column("environment", "Environment"), Column("colour", "Colour")), {}, TopologyRow)
