@@ -153,12 +153,14 @@ class _Judged(Struct, frozen=True):
             own = record.provenance.fingerprint == code
             if own and not reasons:
                 reasons = tuple(_contradictions_with_code(run, checks))
-            rows = f"{len(run.results)} rows" if len(run.results) != 1 else "1 row"
             if reasons and (own or not run.integrity.rows_count):
-                edited.append(f"run {record.run_id} was edited, and its {rows} do not count: {_listed(reasons)}")
+                planned = f"{len(record.plan)} planned"
+                edited.append(
+                    f"run {record.run_id} was edited, so none of its rows counts ({planned}): {_listed(reasons)}"
+                )
                 continue
             if reasons:
-                edited.append(f"run {record.run_id} was edited; these rows do not count: {_listed(reasons)}")
+                edited.append(f"run {record.run_id} was edited, so these rows do not count: {_listed(reasons)}")
             if run.integrity.verdict is Verdict.NOT_CHAINED:
                 notes.append(
                     f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
@@ -181,7 +183,7 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
 
 
 def _listed(reasons: tuple[str, ...]) -> str:
-    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
     return "; ".join(reasons[:_MOST_REASONS]) + more
 
 
