@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
+from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Section
-from harness.provenance import fingerprint
+from harness.provenance import fingerprint, is_of_this_code, provenance
 from harness.report.evidence import Evidence, merge
 from harness.store import StoredRun, Verdict, kept_runs, read_runs
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
-    from harness.model import PlannedCheck
+    from harness.model import PlannedCheck, Provenance, Subject
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
 _DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
@@ -41,8 +42,9 @@ def evidence_here(settings: Settings) -> Evidence:
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=(*damaged, *judged.notes),
+        left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
+        subjects=_subjects(judged.runs, settings),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -55,20 +57,29 @@ def evidence_here(settings: Settings) -> Evidence:
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
-    """Merge run folders, also from other machines.
+    """Merge run folders, also from other machines. Runs of other code than this checkout's are left out.
 
     :raises UsageError: for a folder that does not exist.
     :raises StoreError: for a folder without runs.
     """
     runs, damaged = read_runs([Path(folder) for folder in folders])
     ordinary, left_out = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings, fingerprint())
+    here = provenance()
+    usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
+    left_out += [
+        f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
+        f"({_code(here)}); check out that code to read it, or run it again here"
+        for run in ordinary
+        if run not in usable
+    ]
+    judged = _Judged.of(usable, settings, fingerprint())
     merged = merge(
         judged.runs,
         expected_rows(settings),
         target=settings.target.identity,
         left_out=(*damaged, *left_out, *judged.notes),
         environments=_declared_environments(settings),
+        subjects=_subjects(judged.runs, settings),
     )
     return _with_known_issues(replace(merged, edited=judged.edited), settings)
 
@@ -79,6 +90,27 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
         row for name in settings.environments for row in plan_environment(name, checks, settings)
     )
+
+
+def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now."""
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+
+
+def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
+    """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
+    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
+    others = len(folders) - of_this_code
+    if others <= 0:
+        return []
+    runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
+    return [f"{runs} left out of {reports / 'runs'}; this code is {_code(provenance())}"]
+
+
+def _code(code: Provenance) -> str:
+    """Return what identifies the harness's code, for people."""
+    commit = f"commit {code.commit[:12]}{' with uncommitted changes' if code.dirty else ''}" if code.commit else ""
+    return ", ".join(filter(None, (f"version {code.tool_version}", commit, f"fingerprint {code.fingerprint}")))
 
 
 def _declared_environments(settings: Settings) -> dict[str, str]:

@@ -185,7 +185,12 @@ def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tup
     known = [name for name in evidence.names() if name not in settings.environments]
     missing = known if fresh else [name for name in known if name in evidence.missing(settings.engine)]
     for name in known:
-        if name not in missing:
+        if outdated := evidence.to_repeat(name):
+            for row in outdated:
+                invocation.terminal.say(
+                    f"{name}: {row.planned.check}: {row.result.reason}; run it again: {row.result.reproduce}"
+                )
+        elif name not in missing:
             invocation.terminal.say(f"{name}: the evidence for this code is complete; --fresh runs it again")
     runs: list[StoredRun] = []
     for names in _batches(settings, missing):
