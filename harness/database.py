@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from harness.errors import ConfigError, DatabaseError
+from harness.passwords import passwords_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -265,7 +266,7 @@ def confidential(dsn: str) -> tuple[str, ...]:
         parts = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         raise ConfigError(_INVALID) from None
-    found = [str(parts[name]) for name in ("password", "sslpassword") if parts.get(name)]
+    found = [*passwords_of(dsn)]
     for name in ("host", "hostaddr"):
         for host in str(parts.get(name) or "").split(","):
             if host not in ("", *_LOOPBACK) and not host.startswith("/"):

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
 from harness.host.environment import Environment, look_at
-from harness.model import EndedBy, EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status
+from harness.model import EndedBy, EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status, Subject
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -143,6 +143,16 @@ class EnvironmentWorkspace(Struct, frozen=True):
         return self.context("")
 
 
+def _subject(evidence: EnvironmentEvidence) -> Subject:
+    """Return the identity of an environment: its server and database, its declaration, the versions that it runs."""
+    server = evidence.found("server_version")
+    facts = {"declaration": evidence.declared_as, "server and database": evidence.database}
+    facts |= {"server version": server.value} if server else {}
+    facts |= {f"version of {name}": version for name, version in evidence.versions.items()}
+    covers = "what the servers report, the declaration in harness.toml, and the versions that it declares"
+    return Subject(facts={name: value for name, value in facts.items() if value}, covers=covers)
+
+
 class EnvironmentRun:
     """Runs the plan of one environment, one check at a time. `interrupt` may be called from a signal handler."""
 
@@ -186,7 +196,8 @@ class EnvironmentRun:
         failure = ""
         try:
             evidence = look_at(self._environment, self._redactor, self._declared_as)
-            self._store.update(environments={name: evidence})
+            subjects = self._store.record.subjects | {name: _subject(evidence)}
+            self._store.update(environments={name: evidence}, subjects=subjects)
             for sentence in (*evidence.contradictions, *evidence.notes):
                 self._notify(Notice(f"{name}: {sentence}"))
             if not evidence.reached:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
+from harness.checks.documented import newer_than_seen
 from harness.checks.execution import accept_known, prove, run_check, unproven
 from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
 from harness.checks.registry import Catalogue
@@ -28,6 +29,7 @@ from harness.events import (
     Listener,
     Notice,
 )
+from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
@@ -184,7 +186,11 @@ class Run:
                 # provision the database meanwhile
                 workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
                 lab.evidence = recognition.result()
+            if newer := newer_than_seen(lab.topology, lab.evidence):
+                lab.evidence = replace(lab.evidence, notes=(*lab.evidence.notes, *newer))
             self._record(lab.evidence)
+            for sentence in newer:
+                self._notify(Notice(f"{topology.name}: {sentence}"))
             for contradiction in lab.evidence.contradictions:
                 self._notify(Notice(f"{topology.name}: {contradiction}"))
             if errors := [f"{name}: {state}" for name, state in workspace.attached.items() if state != "done"]:
@@ -257,6 +263,7 @@ class Run:
     ) -> None:
         if not rows:
             return
+        at_a_time = 1 if limits_all_databases(topology) else at_a_time
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from shlex import join
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,17 @@ from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
+from harness.cli.output import command_stream
 from harness.cli.parser import Seconds
 from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
 from harness.cli.recap import say_issues, say_where
-from harness.cli.running import run_selection
+from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration
 from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
+from harness.redaction import RedactedStream
 from harness.suites.commands import command_checks
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def exec_behind(
     require_patterns(junit)
     declared = CommandDeclaration(
         name=_name(name, command_line),
-        title=f"{join(command_line)} passes"[:_LONGEST_TITLE],
+        title=" ".join(f"{join(command_line)} passes".split())[:_LONGEST_TITLE],  # a script may have several lines
         command=tuple(command_line),
         junit=tuple(junit),
         deadline_s=deadline,
@@ -106,20 +107,25 @@ def exec_behind(
             hint=f"nox -s topology-{topology} -- --check command.{declared.name}",
         )
     invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    invocation.signals.teardown = command_teardown()
 
-    def print_line(line: str) -> None:
-        sys.stdout.write(invocation.redactor(line))
-        sys.stdout.flush()
+    stdout = command_stream()
 
-    catalogue = settings.catalogue.with_checks(command_checks([declared], print_line))
-    run = run_selection(
-        invocation,
-        Selection(topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True),
-        catalogue=catalogue,
-        reproduce=exec_command(
-            topologies[0].name.partition("+")[0], declared.command, _options(declared, settings, topologies[0])
-        ),
+    def show(text: str) -> None:
+        stdout.write(text)
+        stdout.flush()
+
+    output = RedactedStream(invocation.redactor, show)
+    catalogue = settings.catalogue.with_checks(command_checks([declared], output))
+    selection = Selection(
+        topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True
     )
+    options_of = _options(declared, settings, topologies[0])
+    reproduce = exec_command(topologies[0].name.partition("+")[0], declared.command, options_of)
+    try:
+        run = run_selection(invocation, selection, catalogue=catalogue, commands=[declared], reproduce=reproduce)
+    finally:
+        output.close()
     paths = fill(evidence_here(settings), settings)
     for result in run.answers():
         invocation.terminal.say(_outcome(result))

@@ -19,7 +19,7 @@ from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
-from harness.model import EvidenceClass, PlannedCheck, RunRecord, Topology
+from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Subject, Topology
 from harness.provenance import provenance
 from harness.redaction import MASK, Redactor
 from harness.store import utc_now
@@ -236,13 +236,25 @@ def exec_command(topology: str, command: tuple[str, ...], options: str = "") -> 
 
 
 def new_record(
-    run_id: str, settings: Settings, plan: tuple[PlannedCheck, ...], engine: Engine | None = None, *, under: str = ""
+    run_id: str,
+    settings: Settings,
+    plan: tuple[PlannedCheck, ...],
+    engine: Engine | None = None,
+    *,
+    under: str = "",
+    subjects: Mapping[str, Subject] | None = None,
 ) -> RunRecord:
     """Return the record of a run that begins.
 
     :param engine: None when the harness starts no server; the evidence is then of class host.
     :param under: name of the control that every row runs under.
+    :param subjects: the identity of each foreign command, by the id of its check.
     """
+    target = settings.target
+    trail = Subject(
+        facts={"name": target.name, "files": target.fingerprint},
+        covers="the target's file and the SQL that installs it",
+    )
     return RunRecord(
         run_id=run_id,
         started_at=utc_now(),
@@ -251,7 +263,8 @@ def new_record(
         evidence_class=EvidenceClass.CI if engine else EvidenceClass.HOST,
         engine=engine.name if engine else "attached",
         engine_version=engine.version if engine else "",
-        audit_target=settings.target.identity,
+        audit_target=target.identity,
+        subjects={TRAIL: trail, **(subjects or {})},
         plan=plan,
         under=under,
     )

@@ -6,44 +6,54 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.model import Status
-from harness.report.evidence import Count, Evidence, count, elapsed_s
+from harness.report.evidence import elapsed_s
+from harness.report.outcomes import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from harness.cli.invocation import Invocation
-    from harness.model import Result
+    from harness.model import PlannedCheck, Result
+    from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
 _NARROWEST = 12
 
 
 def print_recap(run: StoredRun) -> None:
-    names = list(dict.fromkeys(row.target for row in run.record.plan))
-    for name in names:
-        results = [result for result in run.answers() if result.target == name]
-        _print_line(name.ljust(name_width(names)), count(results), elapsed_s(results))
+    """Print the counts of the rows of one run."""
+    _print_counts(zip(run.record.plan, run.answers(), strict=True))
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
-    for name in evidence.names():
-        results = [row.result for row in evidence.of(name)]
-        _print_line(name.ljust(name_width(evidence.names())), count(results), elapsed_s(results))
+    """Print the counts of merged evidence."""
+    _print_counts(row.answer for row in evidence.rows)
+
+
+def _print_counts(answers: Iterable[tuple[PlannedCheck, Result]]) -> None:
+    """Print a line for the checks of each topology, and one for what happens to its features and its drivers."""
+    by_target: dict[str, list[tuple[PlannedCheck, Result]]] = {}
+    for planned, result in answers:
+        by_target.setdefault(planned.target, []).append((planned, result))
+    width = name_width(by_target)
+    for target, rows in by_target.items():
+        counted, name = count(rows), target.ljust(width)
+        limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
+        known = f" ({counted.known} known)" if counted.known else ""
+        sys.stdout.write(
+            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{known} na={counted.na} "
+            f"not_run={counted.not_run}  {elapsed_s(result for _, result in rows):.1f}s\n"
+        )
+        for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
+            if found.observed:
+                sys.stdout.write(f"{name} {kind} {found}\n")
+    sys.stdout.flush()
 
 
 def name_width(names: Iterable[str]) -> int:
     """Return the width of the column of topology names."""
     return max([_NARROWEST, *map(len, names)])
-
-
-def _print_line(name: str, counted: Count, duration_s: float) -> None:
-    known = f" ({counted.known} known)" if counted.known else ""
-    sys.stdout.write(
-        f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
-        f"not_run={counted.not_run}  {duration_s:.1f}s\n"
-    )
-    sys.stdout.flush()
 
 
 def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) -> None:

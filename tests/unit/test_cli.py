@@ -587,7 +587,7 @@ def test_documented_behaviour_of_an_unknown_feature_is_an_error_before_anything_
 ) -> None:
     (tmp_path / "behaviour").mkdir()
     (tmp_path / "behaviour" / "pgbouncer.toml").write_text(
-        '[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
+        'seen = ["1"]\n[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
     )
     monkeypatch.setattr("harness.places.TOPOLOGIES", tmp_path)
     assert main(["list", "suites"]) == ExitCode.USAGE
@@ -691,7 +691,7 @@ def under(
 ) -> tuple[int, StoredRun]:
     """Run `verify --under` with a made-up answer, and return its exit code and what was stored."""
     answer = replace(
-        result("direct", "capture.insert", status, "why"),
+        result("direct", "capture.insert", status, "" if status is Status.OK else "why"),
         expectations=tuple(
             Expectation(name=name, expected="1", observed="1" if held else "0", held=held)
             for name, held in expectations
@@ -742,6 +742,38 @@ def test_a_run_under_a_control_is_no_evidence(tmp_path: Path, monkeypatch: pytes
     merged = evidence_from(settings, [str(tmp_path / "reports")])
     assert {row.status for row in merged.rows} == {Status.NOT_RUN}
     assert f"run {run.record.run_id} is left out: it ran under the control insert-trigger-disabled" in merged.left_out
+
+
+def test_runs_of_other_code_are_counted_in_one_sentence(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    for number in (1, 2):
+        store_run(reports, [], record(f"20260101T000000Z-0000000{number}", fingerprint="other"))
+    [sentence, *_] = evidence_here(read_settings(SettingsOptions(reports=str(reports)))).left_out
+    assert sentence.startswith(
+        f"2 runs of other harness code are left out of {reports / 'runs'}; this code is version "
+    )
+
+
+def test_runs_from_elsewhere_of_other_code_are_left_out_and_explained(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], record(fingerprint="other"))
+    merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
+    assert {row.status for row in merged.rows} == {Status.NOT_RUN}
+    [sentence] = merged.left_out
+    assert sentence.startswith(f"run {run.record.run_id} is left out: it ran other harness code (version 0.1.0, commit")
+    assert f"fingerprint {fingerprint()}); check out that code to read it" in sentence
+
+
+def test_runs_from_elsewhere_of_this_code_on_another_python_count(tmp_path: Path) -> None:
+    there = record(fingerprint=fingerprint("3.99.1", "3.98"))
+    there = replace(
+        there,
+        provenance=replace(there.provenance, python="3.99.1", psycopg="3.98"),
+        audit_target=read_settings().target.identity,
+    )
+    store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], there)
+    merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
+    assert Status.OK in {row.status for row in merged.rows}
+    assert merged.left_out == ()
 
 
 def _run_with_closed_stdout(folder: Path, *arguments: str) -> int:

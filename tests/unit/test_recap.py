@@ -68,8 +68,8 @@ def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -
     longest = result("a-name-of-twenty-one", "capture.insert")
     recap.print_recap(run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest))
     assert capsys.readouterr().out.splitlines() == [
-        "direct               ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
-        "a-name-of-twenty-one ok=1 issue=0 na=0 not_run=0  0.0s",
+        "direct               checks:   ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
+        "a-name-of-twenty-one checks:   ok=1 issue=0 na=0 not_run=0  0.0s",
     ]
 
 
@@ -77,9 +77,9 @@ def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None
     stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
     recap.print_evidence_recap(merge([stored], PLAN))
     assert capsys.readouterr().out.splitlines() == [
-        "direct       ok=2 issue=0 na=1 not_run=0  0.0s",
-        "session      ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
-        "transaction  ok=2 issue=0 na=0 not_run=1  0.0s",
+        "direct       checks:   ok=2 (1 documented limit) issue=0 na=1 not_run=0  0.0s",
+        "session      checks:   ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
+        "transaction  checks:   ok=2 issue=0 na=0 not_run=1  0.0s",
     ]
 
 
