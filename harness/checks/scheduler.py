@@ -34,7 +34,7 @@ from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
-from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Run:
         if self._stop.is_set():
             return
         if reason := workspace.why_nothing_runs():
-            self._finish(_not_run(row, reason))
+            self._finish(_not_run(row, reason, EndedBy.INFRASTRUCTURE))
             return
         controls = self._settings.catalogue.controls_of(check.id)
         control = next((control for control in controls if control.name == self._settings.under), None)
@@ -411,12 +411,13 @@ class Run:
             list(pool.map(self._tear_down, labs))
 
 
-def _not_run(row: PlannedCheck, reason: str) -> Result:
+def _not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:
     return Result(
         target=row.target,
         check=row.check,
         status=Status.NOT_RUN,
         reason=reason,
+        ended_by=ended_by,
         started_at=utc_now(),
         reproduce=row.reproduce,
     )
