@@ -150,27 +150,19 @@ class CheckContext(CheckRecord):
         :param always_prepare: whether to prepare at the first execution, where the topology prepares at all.
         """
         threshold = self.prepare_threshold
-        return self._keep(
-            connect(
-                self._lab.chain(self.database),
-                application_name="application",
-                options=options,
-                prepare_threshold=0 if always_prepare and threshold is not None else threshold,
-                side=Side.APPLICATION,
-            )
+        return self._through(
+            self._lab.chain(self.database),
+            options=options,
+            prepare_threshold=0 if always_prepare and threshold is not None else threshold,
         )
 
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that never prepares on its own."""
-        return self.connect(self._lab.chain(self.database))
+        return self._through(self._lab.chain(self.database))
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
         """Connect to any address. The context closes this connection like all others."""
-        return self._keep(
-            connect(
-                endpoint, application_name="application", prepare_threshold=prepare_threshold, side=Side.APPLICATION
-            )
-        )
+        return self._through(endpoint, prepare_threshold=prepare_threshold)
 
     def direct_client(self) -> Client:
         """Connect directly to the server as the application role."""
@@ -178,7 +170,43 @@ class CheckContext(CheckRecord):
 
     def dba(self) -> Client:
         """Connect through the chain as a superuser."""
-        return self._keep(connect(self._lab.dba(self.database), application_name="dba", side=Side.APPLICATION))
+        return self._through(self._lab.dba(self.database), application_name="dba")
+
+    def _through(
+        self,
+        endpoint: Endpoint,
+        *,
+        application_name: str = "application",
+        options: str = "",
+        prepare_threshold: int | None = None,
+    ) -> Client:
+        with self._lab.hunting:  # wait until no other check waits for a released server connection
+            pass
+        return self._keep(
+            connect(
+                endpoint,
+                application_name=application_name,
+                options=options,
+                prepare_threshold=prepare_threshold,
+                side=Side.APPLICATION,
+            )
+        )
+
+    def server_connections(self, role: str) -> set[int]:
+        """Return the server processes of the pooler's connections to this database, as a role."""
+        server = self._lab.postgres.endpoint()
+        own = [
+            client.info.backend_pid
+            for client in self._clients
+            if not client.closed and (client.info.host, client.info.port) == (server.host, server.port)
+        ]
+        found = self.admin.rows(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND usename = %s AND backend_type = 'client backend'"
+            " AND pid <> ALL(%s)",
+            [role, own],
+        )
+        return {pid for (pid,) in found}
 
     def clients(self, count: int) -> list[Client]:
         """Connect through the chain as the application role, `count` times."""

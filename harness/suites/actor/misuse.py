@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
-from harness.checks.server_connections import moved, relay
+from harness.checks.server_connections import ends_with_client, moved, relay
 from harness.model import Behaviour, PoolMode, Section
 from harness.suites.actors import ADA, BOB, MALLORY
 from harness.suites.sabotage import default_actor
@@ -75,7 +75,8 @@ def session_set(ctx: CheckContext) -> None:
             _PGBOUNCER,
         ),
     }
-    actor, outcome, source = predictions[ctx.topology.pool_mode]
+    kept = ctx.mode is not PoolMode.SESSION or not ends_with_client(ctx)
+    actor, outcome, source = predictions[ctx.mode if kept else None]
     ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals="ada")
     ctx.expect(
         "the next write on the server connection, by somebody else, is attributed to",

@@ -10,8 +10,9 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import settled, until, waiters_at, waiting_pid
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import neighbour, until, waiters_at, waiting_pid
+from harness.checks.server_connections import neighbour
 from harness.database import SqlError
 from harness.libpq import finish, simple, start
 from harness.model import Behaviour, Outcome
@@ -133,7 +134,7 @@ def startup_interval_style(ctx: CheckContext) -> Outcome:
 def role_default(ctx: CheckContext) -> Outcome:
     value = "4242ms" if not ctx.sabotaged else "1s"
     ctx.admin.run(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET statement_timeout = '{value}'")
-    client = ctx.plain_client()
+    client = settled(ctx)
     other = neighbour(ctx, client)
     timeouts = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
     return WORKS if timeouts == ["4242ms", "4242ms"] else LOST

@@ -6,8 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING, settled, until
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING, follower, neighbour, pressed, until
+from harness.checks.server_connections import follower, neighbour, pressed
 from harness.database import cut
 from harness.libpq import extended, simple
 from harness.suites.pooling.probes import LEAKS, LOST, TRANSACTIONS, WRONG, fails, outcome_of, probe, works_here
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def _transaction_client(ctx: CheckContext) -> Client:
     """Connect the client of a transaction block; past the pooler if the control has to make a refused block work."""
-    return ctx.direct_client() if ctx.sabotaged and not works_here(ctx, "transaction") else ctx.plain_client()
+    if ctx.sabotaged and not works_here(ctx, "transaction"):
+        return ctx.direct_client()
+    return settled(ctx)
 
 
 @probe(
@@ -84,7 +87,7 @@ def savepoint(ctx: CheckContext) -> Outcome:
     claim="a local setting made outside a transaction block is in force for the next statement",
 )
 def local_outside(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     pid = client.server_pid()
     client.value(f"SELECT set_config('app.tenant', 't1', {'false' if ctx.sabotaged else 'true'})")
     tenant = client.value("SELECT current_setting('app.tenant', true)")
@@ -99,7 +102,7 @@ def local_outside(ctx: CheckContext) -> Outcome:
     claim="a custom setting that another client set locally reads as NULL afterwards, not as an empty string",
 )
 def local_residue(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     simple(client, "SELECT set_config('app.never_set', 'by one', true)")
     other = follower(ctx, client)
     works = works_here(ctx, "local-residue")
@@ -253,7 +256,7 @@ def vanished_client(ctx: CheckContext) -> Outcome:
     claim="the address and port that the server sees distinguish two clients",
 )
 def client_address(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     mine = client.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
     other = neighbour(ctx, client)
     if ctx.sabotaged and not works_here(ctx, "client-address"):
