@@ -10,11 +10,10 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import settled, until, waiters_at, waiting_pid
+from harness.checks.occupation import settled
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import neighbour
-from harness.database import SqlError
-from harness.libpq import finish, simple, start
+from harness.libpq import simple
 from harness.model import Behaviour, Outcome
 from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, probe, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
@@ -212,68 +211,8 @@ def _is_refused(ctx: CheckContext, password: str, database: str, reason: str) ->
     return WRONG
 
 
-_ATTEMPTS = 12
-#: the key of the advisory lock that the bystander waits for
-_BYSTANDER = 4999
-#: how long to wait for a cancellation that is not expected
-_SOON_S = 0.4
 _OTHERS = 5
 _DUMPS = 6
-
-
-@probe(
-    "cancel",
-    "cancel request",
-    group=CONNECTIONS,
-    claim="a cancel request cancels the statement of the client that sent it, and no other",
-)
-def cancel(ctx: CheckContext) -> Outcome:
-    """Cancel a statement, several times if processes share one address, since any of them may get the request."""
-    pooler = ctx.topology.pooler
-    attempts = _ATTEMPTS if pooler and pooler.instances > 1 else 1
-    cancelled, request_failed = [], False
-    bystander = ctx.plain_client()
-    ctx.admin.value(f"SELECT pg_advisory_lock({_BYSTANDER})")
-    start(bystander, f"SELECT pg_advisory_xact_lock({_BYSTANDER})")
-    waiting_pid(ctx, f"({_BYSTANDER})")
-    for number in range(attempts):
-        client, gate = ctx.plain_client(), 5000 + number
-        ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-        start(client, f"SELECT pg_advisory_xact_lock({gate})")
-        waiting_pid(ctx, f"({gate})")
-        if not ctx.sabotaged:
-            try:
-                client.cancel_safe(timeout=_DEADLINE_S)
-            except SqlError as error:
-                ctx.fact("error of the cancel request", str(error))
-                request_failed = True
-        elif not works_here(ctx, "cancel"):
-            ctx.admin.value(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
-                [f"%({gate})%"],
-            )
-        expected = works_here(ctx, "cancel") and not ctx.sabotaged
-        ended = _ends_before(ctx, gate, _DEADLINE_S if expected else _SOON_S)
-        ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-        answer = finish(client)
-        cancelled.append(ended and answer.sqlstate == "57014")
-        client.close()
-    ctx.fact("statements cancelled, and attempts", [sum(cancelled), len(cancelled)])
-    ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
-    if finish(bystander).is_error:
-        return WRONG
-    if all(cancelled):
-        return WORKS
-    return Outcome(behaviour=Behaviour.FAILS) if request_failed else LOST
-
-
-def _ends_before(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
-    """Return whether the statement that waits for an advisory lock ends before the deadline, without the lock."""
-    try:
-        until(ctx, waiters_at(gate), 0, deadline_s)
-    except NotExercisedError:
-        return False
-    return True
 
 
 @probe(
