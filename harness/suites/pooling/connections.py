@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
 from harness.checks.occupation import settled
-from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import neighbour
-from harness.libpq import simple
 from harness.model import Behaviour, Outcome
-from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, probe, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.sockets import Deadline, ServerAddress
@@ -211,10 +206,6 @@ def _is_refused(ctx: CheckContext, password: str, database: str, reason: str) ->
     return WRONG
 
 
-_OTHERS = 5
-_DUMPS = 6
-
-
 @probe(
     "pipeline",
     "pipelining",
@@ -251,59 +242,3 @@ def copy(ctx: CheckContext) -> Outcome:
     if client.value("SELECT 1") != 1 or len(copied) != len(rows):
         return LOST
     return WORKS if copied == sorted(rows) else WRONG
-
-
-@probe(
-    "pg-dump",
-    "pg_dump through the pooler while other clients work",
-    group=CONNECTIONS,
-    claim="pg_dump completes and leaves the server connections unchanged for other clients",
-)
-def pg_dump(ctx: CheckContext) -> Outcome:
-    """Run pg_dump on the server's host, through the pooler; it sets search_path and other settings for its session."""
-    lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
-    works, finished = works_here(ctx, "pg-dump"), Event()
-    paths: set[str] = set()
-    address = (lab.postgres if ctx.sabotaged and not works else lab.outermost).inside
-
-    def read_search_path() -> Counter[str]:
-        seen: Counter[str] = Counter()
-        with ctx.connect(dba) as client:
-            while not finished.is_set():
-                path = client.value("SHOW search_path")
-                paths.add(path)
-                seen[path] += 1
-                if ctx.sabotaged and works:
-                    simple(client, "SET search_path = ''")
-        return seen
-
-    with ThreadPoolExecutor(_OTHERS) as pool:
-        readers = [pool.submit(read_search_path) for _ in range(_OTHERS)]
-        try:
-            # pg_dump changes settings before it begins its transaction. Whether another client gets the server
-            # connection in between is chance, so one dump is not enough
-            for _ in range(1 if works or ctx.sabotaged else _DUMPS):
-                code, output = lab.postgres.run(
-                    ["pg_dump", "--schema=pooling", "--file=/dev/null", "--no-password"],
-                    {
-                        "PGHOST": address.host,
-                        "PGPORT": str(address.port),
-                        "PGDATABASE": dba.dbname,
-                        "PGUSER": dba.user,
-                        "PGPASSWORD": dba.password,
-                    },
-                )
-                if len(paths) > 1:
-                    break
-        finally:
-            finished.set()
-        seen = sum((reader.result() for reader in readers), Counter())
-    ctx.fact("search_path of the other clients, with counts", dict(seen))
-    ctx.fact("pg_dump exit code", code)
-    if code != 0:
-        ctx.fact("pg_dump output", output[-300:])
-    if len(seen) > 1:
-        return LEAKS
-    if code == 0 and not works and not ctx.sabotaged:
-        raise NotExercisedError(f"in {_DUMPS} dumps no other client got a server connection that pg_dump had changed")
-    return WORKS if code == 0 else Outcome(behaviour=Behaviour.FAILS)
