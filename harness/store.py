@@ -6,6 +6,7 @@
       proofs.jsonl    one row per control, when the run proved its checks
       trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log
+      artifacts/<topology>/<check>/…    files that a check produced, such as JUnit XML
 
 A killed run leaves complete rows and at most one incomplete line, which the reader drops. A planned row without a
 result is then read as Not run.
@@ -94,6 +95,13 @@ class RunStore:
             folder = self.folder / "logs" / topology
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{service}.log").write_text(self._redact(text), encoding="utf-8")
+
+    def write_artifact(self, topology: str, check: str, name: str, text: str) -> None:
+        """Write a file that a check produced, such as the JUnit XML of a test suite, or replace it."""
+        with self._as_store_error():
+            folder = self.folder / "artifacts" / topology / check
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(self._redact(text), encoding="utf-8")
 
     def close(self) -> None:
         self._results.close()

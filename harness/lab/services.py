@@ -29,6 +29,8 @@ _TEMPLATES = jinja2.Environment(
 _PREPARED_STATEMENTS = (1, 21)
 #: several PgBouncer processes can be peers from 1.19 on
 _PEERING = (1, 19)
+#: the setting auth_dbname exists from 1.19 on
+_AUTH_DBNAME = (1, 19)
 
 #: settings that affect audited writes; every run records them
 _POSTGRES_SETTINGS = (
@@ -100,6 +102,7 @@ def pooler_spec(place: ServicePlace, declared: PoolerDeclaration, roles: Roles, 
         "knows": {
             "prepared_statements": knows_prepared_statements(place.origin.version),
             "peering": knows_peering(place.origin.version),
+            "auth_dbname": is_at_least(place.origin.version, _AUTH_DBNAME),
         },
     }
     files = rendered(declared.product, **facts)

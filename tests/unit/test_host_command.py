@@ -216,6 +216,12 @@ def test_a_variable_that_prevents_connecting_is_not_inherited(monkeypatch: pytes
     assert name not in printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))
 
 
+@pytest.mark.parametrize("name", ["PGVERSION", "PGQUEUER_PREFIX", "PGDATA", "PG_COLOR", "PGBOUNCER_URL"])
+def test_a_variable_of_another_program_is_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "of-the-shell")
+    assert printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))[name] == "of-the-shell"
+
+
 def test_an_ipv6_address_is_bracketed_in_a_url() -> None:
     at = Endpoint(host="::1", port=5432, user="a b", password="", dbname="shop")
     assert url(at) == "postgresql://a%20b:@[::1]:5432/shop"
