@@ -12,6 +12,7 @@ from harness.cli.planning import new_record
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.events import Notice, RunEnded, RunStarted
+from harness.host.command import GRACE_S
 from harness.host.env_secrets import secrets_of
 from harness.host.subjects import CommandFolders, written_in
 from harness.lab.topologies import wanted_by
@@ -55,6 +56,9 @@ def run_selection(
     settings.target.require_installable()
     if settings.commands:  # their output may hold secrets of this shell
         invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+        invocation.signals.teardown = command_teardown()
+    if selection.idle:
+        terminal(Notice(f"not started, because no selected check runs there: {', '.join(selection.idle)}"))
     reports = _reports_folder(settings.reports, under)
     require_writable(reports)
     wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))
@@ -110,6 +114,11 @@ def _folders(
     chosen = [command for command in (*settings.commands, *commands) if f"command.{command.name}" in planned]
     runs = kept_runs(settings.reports, fingerprint())[0] if chosen else ()
     return CommandFolders(chosen, settings.reports, written_in(run.record.subjects for run in runs))
+
+
+def command_teardown() -> str:
+    """Return what a signal does to a running command, for the person who waits for it."""
+    return f"tearing down; a running command gets SIGTERM, and SIGKILL after {GRACE_S:g} s"
 
 
 def _reports_folder(reports: Path, under: str) -> Path:

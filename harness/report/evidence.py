@@ -1,8 +1,7 @@
-"""Merge stored runs into one result for each planned row, and count the results. Connects to no server."""
+"""Merge stored runs into one result for each planned row. Connects to no server."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +51,11 @@ class Row(Struct, frozen=True, kw_only=True):
     def status(self) -> Status:
         return self.result.status
 
+    @property
+    def answer(self) -> tuple[PlannedCheck, Result]:
+        """The row and its result, as they are counted."""
+        return self.planned, self.result
+
 
 class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     """The input of a report."""
@@ -64,6 +68,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     folders: dict[str, Path]
     #: why runs were left out, one sentence each
     left_out: tuple[str, ...] = ()
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     #: which checks each break of the audit trail turned to Issue, by the name of the break
     trail_proofs: dict[str, TrailProof] = {}
     #: the operator's environments, each as the newest run that reached it found it
@@ -352,7 +358,7 @@ def _iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# --- counting --------------------------------------------------------------------------------------------
+# --- statuses and times ----------------------------------------------------------------------------------
 
 
 def worst(statuses: Iterable[Status]) -> Status:
@@ -371,26 +377,3 @@ def elapsed_s(results: Iterable[Result]) -> float:
     if not ran:
         return 0.0
     return max(start + duration_ms / 1000 for start, duration_ms in ran) - min(start for start, _ in ran)
-
-
-class Count(Struct, frozen=True, kw_only=True):
-    """How many rows of one topology have each status."""
-
-    ok: int
-    issue: int
-    #: those of the Issues that are known
-    known: int
-    na: int
-    not_run: int
-
-
-def count(results: Iterable[Result]) -> Count:
-    results = tuple(results)
-    by_status = Counter(result.status for result in results)
-    return Count(
-        ok=by_status[Status.OK],
-        issue=by_status[Status.ISSUE],
-        known=sum(result.known is not None for result in results),
-        na=by_status[Status.NA],
-        not_run=by_status[Status.NOT_RUN],
-    )

@@ -12,7 +12,6 @@ from harness.model import (
     Confidence,
     EnvironmentEvidence,
     Finding,
-    KnownIssue,
     PlannedCheck,
     Proof,
     Result,
@@ -23,7 +22,7 @@ from harness.model import (
     TopologyEvidence,
     TrailProof,
 )
-from harness.report.evidence import NOBODY_RAN_IT, Count, Evidence, count, elapsed_s, merge
+from harness.report.evidence import NOBODY_RAN_IT, Evidence, elapsed_s, merge
 from harness.store import StoredRun
 from tests.unit.made_up import CHECKS, NAMES, PLAN, planned, record, result, stood
 
@@ -525,7 +524,7 @@ def test_a_topology_is_missing_without_a_result_or_on_another_engine(
     assert evidence.missing(*engines) == missing
 
 
-# --- counting --------------------------------------------------------------------------------------------
+# --- times -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -543,12 +542,3 @@ def test_the_duration_of_concurrent_checks_is_from_the_first_start_to_the_last_e
 ) -> None:
     results = [replace(result("direct", INSERT), started_at=start, duration_ms=duration) for start, duration in ran]
     assert elapsed_s(results) == seconds
-
-
-def test_known_issues_are_counted_as_issues_too() -> None:
-    known = KnownIssue(check=INSERT, link="https://example.org/1", owner="ada", expires="2099-01-01")
-    results = [
-        *(result("direct", INSERT, status) for status in (*Status, Status.OK, Status.NA, Status.NA, Status.NA)),
-        *(issue("direct", INSERT), replace(issue("direct", INSERT), known=known)),
-    ]
-    assert count(iter(results)) == Count(ok=2, issue=3, known=1, na=4, not_run=1)
