@@ -403,6 +403,8 @@ class Run:
     def _store_logs(self, lab: Lab) -> None:
         for service, text in lab.logs().items():
             self._store.write_log(lab.topology.name, service, text)
+        for (check, name), text in lab.artifacts.items():
+            self._store.write_artifact(lab.topology.name, check, name, text)
 
     def _close_labs(self) -> None:
         with self._lock:

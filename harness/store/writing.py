@@ -146,6 +146,13 @@ class RunStore:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{service}.log").write_text(self._redact(text), encoding="utf-8")
 
+    def write_artifact(self, topology: str, check: str, name: str, text: str) -> None:
+        """Write a file that a check produced, such as the JUnit XML of a test suite, or replace it."""
+        with self._as_store_error():
+            folder = self.folder / "artifacts" / topology / check
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(self._redact(text), encoding="utf-8")
+
     def close(self) -> None:
         """Close the files, and the chain if the run has ended. Nothing is written to the folder afterwards."""
         for file in self._files.values():
