@@ -19,6 +19,8 @@ from harness.engine.programs import find_program
 from harness.engine.service_user import as_user
 from harness.engine.virtual_environments import find_python
 from harness.errors import EngineUnavailableError, HarnessError
+from harness.host.journal import abandoned
+from harness.host.leftovers import about
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.store import require_writable
@@ -148,7 +150,8 @@ def images(invocation: Invocation, topologies: Sequence[str]) -> int:
 def reap(invocation: Invocation) -> int:
     """Remove the servers and files that killed runs left behind.
 
-    Resources of a run whose process is alive are never removed.
+    Resources of a run whose process is alive are never removed. Rows that a killed run left in an environment of
+    harness.toml are named with the SQL that deletes them.
     """
     chosen = invocation.settings.engine
     engines: list[Any] = [NativeEngine()] if chosen != "docker" else []
@@ -165,6 +168,9 @@ def reap(invocation: Invocation) -> int:
         engine.close()
     for line in removed:
         sys.stdout.write(f"removed {line}\n")
-    if not removed:
+    left = [about(note) for _, note in abandoned()]
+    for sentence in left:
+        invocation.terminal.say(sentence)
+    if not removed and not left:
         invocation.terminal.say("nothing to remove")
     return ExitCode.OK
