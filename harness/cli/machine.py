@@ -14,6 +14,7 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.usage import as_started
 from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_reach import Published
 from harness.engine.native_engine import NativeEngine
 from harness.engine.programs import find_program
 from harness.engine.service_user import as_user
@@ -73,7 +74,13 @@ def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
 def _docker(storage: StoragePolicy) -> list[str]:
     engine = DockerEngine(storage=storage)
     try:
-        return [f"engine {engine.version} at {engine.address}", engine.memory.describe(MOST_TOPOLOGIES)]
+        at = engine.reach.published
+        ports = [f"ports are published on {at.bind} of the engine's machine, and reached at {at.host}"]
+        return [
+            f"engine {engine.version} at {engine.address}",
+            *(ports if at != Published() else []),
+            engine.memory.describe(MOST_TOPOLOGIES),
+        ]
     finally:
         engine.close()
 
