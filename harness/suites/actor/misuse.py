@@ -204,7 +204,7 @@ def startup_option(ctx: CheckContext) -> None:
     outcome = ctx.attempt(lambda: ctx.write(ctx.client(options=option), None, "connected"))
     observed = f"a write by {_name(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
     ctx.fact("the client's outcome", outcome)
-    behaviour = ctx.foreseen("startup-options")[0].behaviour
+    behaviour = ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour
     ctx.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
     limit, source = _OPTION_LIMITS[behaviour]
     ctx.documented_limit(limit, source)
@@ -214,7 +214,7 @@ def startup_option(ctx: CheckContext) -> None:
 def startup_option_not_sent(ctx: CheckContext) -> None:
     ctx.application.sends_startup_options = False
     # where the pooler ignores options, an option that was not sent makes no difference
-    if ctx.foreseen("startup-options")[0].behaviour is Behaviour.LOST:
+    if ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour is Behaviour.LOST:
         default_actor(ctx)
 
 
