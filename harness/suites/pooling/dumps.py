@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.checks.documented import WORKS
 from harness.checks.record import NotExercisedError
 from harness.libpq import simple
-from harness.model import Behaviour, Outcome
+from harness.model import Behaviour, Outcome, PoolMode
 from harness.suites.pooling.probes import CONNECTIONS, LEAKS, probe, works_here
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ def pg_dump_apart(ctx: CheckContext) -> Outcome:
                     simple(client, "SET search_path = ''")
         return seen
 
-    with ThreadPoolExecutor(_OTHERS) as pool:
-        readers = [pool.submit(read_search_path) for _ in range(_OTHERS)]
+    # in session mode each of them keeps a server connection, and pg_dump needs one
+    others = 1 if ctx.mode is PoolMode.SESSION else _OTHERS
+    with ThreadPoolExecutor(others) as pool:
+        readers = [pool.submit(read_search_path) for _ in range(others)]
         try:
             # whether another client gets the server connection between two statements of pg_dump is chance
             end = time.monotonic() + _FORCED_S
