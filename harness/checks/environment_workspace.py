@@ -136,7 +136,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
             self._contexts.remove(ctx)
             ctx.close()
 
-    def own_failure(self) -> None:
+    def own_failure(self, *, read_logs: bool = True) -> None:
         """Return None: the servers are the operator's."""
 
     def host_context(self) -> contextlib.AbstractContextManager[CheckContext]:
