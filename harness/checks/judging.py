@@ -25,7 +25,7 @@ from harness.errors import (
     TimedOutError,
     UsageError,
 )
-from harness.model import EndedBy, Expectation, Status
+from harness.model import CHECK_BROKE, EndedBy, Expectation, Status
 from harness.wire.messages import ClosedError, LoginError, NotPostgresError, ServerError
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def judge(check: Check, record: CheckRecord, error: Exception | None, *, shared:
     if record.ended:
         return Verdict(status=Status.NOT_RUN, reason=record.ended.reason, ended_by=ended_by)
     if mistake:
-        return Verdict(status=Status.ISSUE, reason=f"the check itself broke: {mistake}")
+        return Verdict(status=Status.ISSUE, reason=f"{CHECK_BROKE}: {mistake}")
     if not record.expectations:
-        reason = "the check itself broke: it made no expectation, so it proves nothing"
+        reason = f"{CHECK_BROKE}: it made no expectation, so it proves nothing"
         return Verdict(status=Status.ISSUE, reason=reason)
     return Verdict(status=Status.OK)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
@@ -237,3 +238,19 @@ def test_a_quoted_step_is_shortened_in_the_reason() -> None:
     assert error.what.startswith('the build of a:1 failed: building at STEP "RUN apt-get')
     assert error.what.endswith("while running runtime: exit status 1")
     assert len(error.what) < 300
+
+
+@pytest.mark.parametrize(("age_s", "reaped"), [(3600, True), (1, False)], ids=["old", "new"])
+def test_a_folder_whose_build_was_killed_before_it_named_its_owner_is_reaped(
+    age_s: int, reaped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian, "_builds", lambda: tmp_path)
+    folder, other = tmp_path / "trixie-build-1", tmp_path / "somebody-elses"
+    for made in (folder, other):
+        made.mkdir()
+    (other / "file").touch()
+    for made in (folder, other):
+        os.utime(made, (time.time() - age_s,) * 2)
+    assert debian.reap() == ([f"folder {folder}"] if reaped else [])
+    assert folder.exists() != reaped
+    assert other.exists()
