@@ -188,7 +188,7 @@ def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JU
         raise NotExercisedError(verdict.reason)
     else:
         text = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
-        ctx.expect("verdict of the test results", str(text), equals=str(Status.OK))
+        ctx.expect("verdict of the test results", str(text), equals=str(Status.OK), consequence=True)
 
 
 class _Watch:
