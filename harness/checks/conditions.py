@@ -34,7 +34,7 @@ class Kind(StrEnum):
     RELEASE = "state"
 
 
-#: what `when` can name: settings of poolers, and three facts that follow from several of them
+#: what `when` can name: settings of poolers, and facts that follow from several of them
 SETTINGS: Mapping[str, Kind] = {
     "server_reset_query_always": Kind.FLAG,
     "server_round_robin": Kind.FLAG,
@@ -53,7 +53,8 @@ SETTINGS: Mapping[str, Kind] = {
     "pool_size": Kind.NUMBER,
     "ignore_startup_parameters": Kind.NAMES,
     "track_extra_parameters": Kind.NAMES,
-    #: the parameters that the pooler restores for each client
+    #: the parameters that the server reports to clients, and those that the pooler restores for each client
+    "reported": Kind.NAMES,
     "tracked": Kind.NAMES,
     #: the state that a client leaves on a server connection when it releases it
     "release": Kind.RELEASE,
@@ -90,6 +91,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 _READERS: Mapping[Kind, Callable[[str], Value]] = {Kind.FLAG: flag, Kind.NUMBER: number, Kind.NAMES: names_of}
 _DERIVED: Mapping[str, Callable[[Facts], Value]] = {
+    "reported": lambda facts: frozenset(facts.reported),
     "tracked": lambda facts: tracked(facts.product, facts.version, facts.settings, facts.reported),
     "release": lambda facts: released(facts.product, facts.mode, facts.settings),
     "pool_size": lambda facts: float(pool_limits(facts.settings).size),
@@ -212,9 +214,7 @@ def _of_setting(setting: str, predicates: Any) -> list[Condition]:
     conditions = []
     for name, operand in predicates.items():
         if name not in PREDICATES[kind]:
-            raise ConfigError(
-                f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind])
-            )
+            raise ConfigError(f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind]))
         read = _operand(f"{setting}.{name}", kind, operand)
         conditions.append(Condition(setting=setting, predicate=name, operand=read))
     return conditions

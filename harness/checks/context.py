@@ -406,14 +406,14 @@ class CheckContext(CheckRecord):
         found, right = self._documented(feature), self._documented(feature, defects=False)
         compared = compare(observed, found, right, strictly=self.sabotaged)
         held = compared.better or observed in compared.expected
-        documented_as = " or ".join(map(str, compared.expected))
-        expected = f"{documented_as}, or better" if compared.better else documented_as
-        if not self.add(Expectation(name=OUTCOME, expected=expected, observed=str(observed), held=held)):
+        expected = " or ".join(map(str, compared.expected))
+        shown = f"{expected}, or better" if compared.better else expected
+        if not self.add(Expectation(name=OUTCOME, expected=shown, observed=str(observed), held=held)):
             return  # the harness had ended the probe: the outcome is not the feature's
         self.feature = compared
         if compared.better:
-            self.fact("better than documented", f"documented: {documented_as} ({compared.source})")
-        if held and observed != WORKS:
+            self.fact("better than documented", f"documented: {expected} ({compared.source})")
+        elif held and observed != WORKS:
             self.documented_limit(f"{title}: {observed}", compared.source)
         if not held:
             self.severity = _SEVERITIES[observed.behaviour]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
+from harness.lab.effective import least_connections
 from harness.libpq import finish, start
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
@@ -44,7 +45,13 @@ def settle(ctx: CheckContext, client: Client, connect: Callable[[], Client] | No
     pid_of(client)  # the pool has at least one
     held = _Held(ctx, client, connect)
     ctx.occupied.callback(held.release)
-    held.occupy_until(lambda: len(held.free()) <= 1, "a single free server connection")
+    least = least_connections(ctx.lab.evidence)
+    held.occupy_until(
+        lambda: len(free := held.free()) <= 1 and len(free) + len(held.by_pid) >= least,
+        "a single free server connection",
+    )
+    if not held.free() and len(held.by_pid) >= least > 1:  # the pool may be full
+        held.release_one(other_than=0)
     ctx.settled_on = pid_of(client)
 
 
@@ -75,6 +82,8 @@ def busy(ctx: CheckContext, client: Client, pid: int, connect: Callable[[], Clie
     :param connect: connects the clients that keep it busy; by default clients of the application.
     :raises NotExercisedError: when it could not be occupied.
     """
+    if ctx.topology.pooler and ctx.topology.pooler.default_pool_size == 1:
+        raise NotExercisedError("the pool has a single server connection, so no client gets another one")
     _release(ctx)
     held = _Held(ctx, client, connect)
     with contextlib.closing(held):
@@ -180,7 +189,7 @@ class _Held:
 
 
 def waiting_pid(ctx: CheckContext, text: str) -> int:
-    """Return the pid of the server process whose statement contains a text and waits for a lock or for time to pass.
+    """Return the pid of the server process of this database whose statement contains a text and waits.
 
     :raises NotExercisedError: when no such statement waits within five seconds.
     """
@@ -188,7 +197,7 @@ def waiting_pid(ctx: CheckContext, text: str) -> int:
     def waiting() -> int:
         found = ctx.admin.rows(
             "SELECT pid FROM pg_stat_activity WHERE wait_event_type IN ('Lock', 'Timeout')"
-            " AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
+            " AND datname = current_database() AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
             [text],
         )
         if not found:
@@ -221,8 +230,11 @@ def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -
 
 
 def waiters_at(gate: int) -> str:
-    """Return a query for :func:`until`: the number of statements that wait for an advisory lock.
+    """Return a query for :func:`until`: the number of statements in this database that wait for an advisory lock.
 
     :param gate: the key of the lock, of 32 bits.
     """
-    return f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"
+    return (
+        f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )

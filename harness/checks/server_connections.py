@@ -32,6 +32,8 @@ _RELEASED_S = 25.0
 #: a pooler that ends a server connection with its client does it at once
 _ENDS_S = 1.0
 _TRIALS = 3
+#: clients that connect until one is served by the same process of a pooler with several
+_PROCESSES = 12
 
 
 def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
@@ -122,7 +124,7 @@ def follower(ctx: CheckContext, client: Client, connect: Callable[[], Client] | 
     """
     if ctx.mode is PoolMode.SESSION:
         return successor(ctx, client, connect)
-    return neighbour(ctx, client, (connect or ctx.plain_client)())
+    return neighbour(ctx, client, connect=connect)
 
 
 def successor(ctx: CheckContext, client: Client, connect: Callable[[], Client] | None = None) -> Client:
@@ -216,20 +218,28 @@ def _ended(ctx: CheckContext) -> bool:
     return True
 
 
-def neighbour(ctx: CheckContext, client: Client, other: Client | None = None) -> Client:
+def neighbour(
+    ctx: CheckContext, client: Client, other: Client | None = None, *, connect: Callable[[], Client] | None = None
+) -> Client:
     """Return another client while the first one is connected and idle; in modes that share, on its server connection.
 
     :param other: the other client; by default a new client of the application.
+    :param connect: connects the other client, again if another process of the pooler serves it.
     :raises NotExercisedError: when the mode shares server connections, and the other client got another one.
     """
+    connect = connect or ctx.plain_client
     mine = pid_of(client)
-    other = other or ctx.plain_client()
-    theirs = pid_of(other)
     shares = ctx.mode in MOVING
     if shares:
         require_settled(ctx, mine)
-    if shares and theirs != mine:
+    tries = _PROCESSES if shares and other is None else 1
+    for _ in range(tries):
+        candidate = other or connect()
+        theirs = pid_of(candidate)
+        if theirs == mine or not shares:
+            break
+    else:
         raise NotExercisedError(f"could not make two clients share a server connection: pids {mine}, {theirs}")
     how = "two clients, one after the other, on one server connection" if shares else "two clients, both connected"
     ctx.probed(how, mine, theirs)
-    return other
+    return candidate

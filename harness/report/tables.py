@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, Section, Severity, Status, TrailProof
+from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
 from harness.preflight.gates import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
@@ -28,6 +28,7 @@ from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
+from harness.suites.commands import NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,11 +237,17 @@ def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
             check=f"{row.planned.claim}, on {row.planned.target}",
             status=row.status,
             command=row.result.reproduce,
-            notes=row.result.reason,
+            notes=_parity_notes(row.result),
         )
         for row in evidence.rows
         if row.planned.section is Section.COMMANDS
     )
+
+
+def _parity_notes(result: Result) -> str:
+    """Return the reason of a row, what else speaks about its tests, and the login that the command had."""
+    login, _, _ = result.facts.get("role", "").partition(":")
+    return "; ".join(filter(None, (result.reason, result.facts.get(NOTES, ""), login and f"login: {login}")))
 
 
 #: the prefix of issue ids for sections that are not in the walkthrough

@@ -19,11 +19,11 @@ from harness.checks.documented import (
     load_behaviour_file,
     newer_than_seen,
     read_outcome,
-    version_numbers,
 )
 from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode
 from harness.suites.catalogue import catalogue
+from harness.versions import numbers_of
 from tests.unit.made_up import stood
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(prod
         if entry.defect:
             assert "/issues/" in entry.source or "/pull/" in entry.source
             if entry.before:
-                assert any(version_numbers(seen) >= version_numbers(entry.before) for seen in loaded.seen)
+                assert any(numbers_of(seen) >= numbers_of(entry.before) for seen in loaded.seen)
 
 
 def entries(product: str) -> tuple[BehaviourEntry, ...]:

@@ -476,7 +476,7 @@ def test_the_code_at_hand_does_not_accept_what_it_cannot_have_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = sealed_run(tmp_path)
-    change_record(folder, "provenance", "fingerprint", value=fingerprint())
+    change_record(folder, "provenance", "fingerprint", value=fingerprint("3.11", "3.3"))
     change_record(folder, "plan", 0, "claim", value="everything is fine")
     chain_again(folder)
     assert read_run(folder).integrity.verdict is Verdict.WHOLE
@@ -533,3 +533,13 @@ def test_the_writer_makes_no_contradiction(tmp_path: Path) -> None:
         with pytest.raises(ContradictionError, match="never changes: plan"):
             store.update(plan=())
     assert read_run(store.folder).integrity == Integrity(verdict=Verdict.WHOLE)
+
+
+def test_a_result_that_contradicts_itself_is_not_run_and_the_run_goes_on(tmp_path: Path) -> None:
+    with contextlib.closing(RunStore(tmp_path, record(), Redactor())) as store:
+        refused = store.append_or_refuse(replace(result("direct", "capture.insert"), expectations=()))
+        assert refused.status is Status.NOT_RUN
+        assert refused.reason == "the harness made a result that contradicts itself: OK without an expectation"
+    run = read_run(store.folder)
+    assert run.results == (refused,)
+    assert run.integrity == Integrity(verdict=Verdict.WHOLE)

@@ -152,7 +152,7 @@ def _collides(state: SessionState) -> tuple[Check, Control]:
         for label, variant in state.variants.items():
             client = settled(ctx, lambda: _client(ctx, state))
             variant.set_up(client)
-            other = neighbour(ctx, client, _client(ctx, state))
+            other = neighbour(ctx, client, connect=lambda: _client(ctx, state))
             if ctx.sabotaged:
                 _sabotage(other, variant, present=works_here(ctx, name))
             # one message is one transaction, so both statements use one server connection and no reset comes in between
@@ -187,7 +187,7 @@ def _mixed_up(state: SessionState) -> tuple[Check, Control]:
             variant.set_up(client)
             # in modes that move clients, the first server connection is busy, so both clients use another one
             with pressed(ctx, client, lambda: _client(ctx, state)):
-                other = neighbour(ctx, client, _client(ctx, state))
+                other = neighbour(ctx, client, connect=lambda: _client(ctx, state))
                 made = simple(other, variant.rival)
                 if made.is_error:
                     raise NotExercisedError(f"{variant.rival!r} was refused: {made.sqlstate} {made.message}")
