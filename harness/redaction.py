@@ -10,12 +10,27 @@ import json
 import re
 from functools import lru_cache
 from threading import Lock
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MASK = "[redacted]"
 
 #: shorter secrets are not redacted by value, because they also occur in ordinary text
 _SHORTEST = 6
+#: of a secret of several lines, shorter lines are not redacted on their own
+_SHORTEST_LINE = 8
+#: never redacted by value: people use these words as passwords of test databases, and the evidence consists of them
+ORDINARY = frozenset((
+    *("database", "direct", "docker", "example", "failed", "finished", "harness", "interrupted", "localhost", "native"),
+    *("odyssey", "passwd", "password", "pgagroal", "pgbouncer", "pgpool", "pooler", "postgres", "postgresql", "public"),
+    *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
+))
+#: a text that arrives in pieces, in characters: a line is cut when it is longer, the cut is so far from its end, and
+#: these last gaps between words are tried
+_MOST_HELD, _LEAST_KEPT, _TRIED_CUTS = 262_144, 4096, 4
 #: in characters; longer texts are logs, which are redacted once
 _LONGEST_KEPT = 2000
 
@@ -87,6 +102,13 @@ _QUOTED = (
     r"|(?!(?P=slashes)(?P=mark))\\)++(?P<closed>(?P=escaped))?)"
 )
 
+#: a value without quotes. Punctuation that ends a list, an object or a sentence belongs to the value only when the
+#: value goes on behind it, and not with a name of its own, as in `password=a;b` but not in `password=a;user=b`
+_PLAIN = (
+    r"(?:[^\s,;'\"`|)}\]\\]++|\\++(?![\"'])"
+    r"|[,;|)}\]]++(?=[^\s'\"`\\])(?![{\[(]*+[\w.-]++\s*+[=:]))++"
+)
+
 #: blanks before a value. A name with a value of its own on the next line is not this value
 _BLANKS = r"(?:[^\S\n]*+(?!\n)|\s*+(?![\w.-]++\s*+[=:]))"
 
@@ -110,7 +132,7 @@ _SHAPES = tuple(
         (
             rf"(?i)(?P<key>{SECRET_NAME}\s*+(?>=>|[=:]){_BLANKS}(?>bearer[ \t]++)?+)"
             rf"(?!(?<=: )[a-z]{{1,3}} [a-z]){_NO_VALUE}"
-            rf"(?:{_QUOTED}|(?:[^\s,;'\"`|)}}\]\\]++|\\++(?![\"']))++)"
+            rf"(?:{_QUOTED}|{_PLAIN})"
         ),
         (
             r"(?i)(?P<key>\bpassword\s++E?)(?!'\[redacted\])"
@@ -127,6 +149,14 @@ _SHAPES = tuple(
 )
 
 
+#: a name of a secret at the end of a text, whose value may be on the next line
+_PENDING = re.compile(
+    rf"(?i)(?:{'|'.join(_ENDS)}|passwd|pwd|cookie|authorization|bearer|basic)(?:[_-]?\d{{1,2}})?"
+    r"(?:\\*[\"'])?\s*(?:=>?|:)?\s*(?:\\*[\"'])?(?:bearer|basic|token)?\Z"
+)
+_LONGEST_NAME = 200
+
+
 def _without_value(found: re.Match[str]) -> str:
     """Return a match with the mask in place of its value."""
     part = found.groupdict(default="").get
@@ -134,6 +164,12 @@ def _without_value(found: re.Match[str]) -> str:
         return found[0]
     before = f"{part('key', '')}{part('open', '')}{part('unclosed', '')}{part('escaped', '')}"
     return f"{before}{MASK}{part('close', '')}{part('closed', '')}"
+
+
+def _lines_of(secret: str) -> list[str]:
+    """Return the lines of a secret that are secrets themselves: not the frame of a PEM file, and no short ones."""
+    lines = [line.strip() for line in secret.splitlines()]
+    return [line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")] * (len(lines) > 1)
 
 
 class Redactor:
@@ -151,18 +187,21 @@ class Redactor:
     def learn(self, *secrets: str) -> None:
         """Add secrets, in every spelling that a text may hold: percent-encoded, as JSON, as an SQL literal, as `repr`.
 
-        A secret of fewer than six characters is ignored.
+        Of a secret with several lines, each line is a secret of its own. Secrets of fewer than six characters, and the
+        words in `ORDINARY`, are ignored.
         """
         with self._lock:
-            for secret in secrets:
-                if len(secret) >= _SHORTEST:
+            for secret in (*secrets, *(line for text in secrets for line in _lines_of(text))):
+                if len(secret) >= _SHORTEST and secret not in ORDINARY:
+                    on_one_line = " ".join(secret.split())  # as the message of an error is printed
                     self._spellings |= {
-                        secret,
+                        secret.strip("\r\n"),
+                        on_one_line if len(on_one_line) >= _SHORTEST else secret,
                         quote(secret, safe=""),
                         quote_plus(secret),
                         json.dumps(secret)[1:-1],
                         json.dumps(secret, ensure_ascii=False)[1:-1],
-                        secret.replace("'", "''"),
+                        secret.strip("\r\n").replace("'", "''"),
                         repr(secret)[1:-1],
                     }
             longest_first = sorted(self._spellings, key=len, reverse=True)
@@ -173,9 +212,79 @@ class Redactor:
         """Return `text` without secrets; redacting twice changes nothing."""
         return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest spelling of a learned secret."""
+        return max(map(len, self._spellings), default=0)
+
+    def by_value(self, text: str) -> str:
+        """Return `text` without the learned secrets; other texts stay, whatever their shape."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def before_secret(self, text: str, position: int) -> int:
+        """Return a position, or the start of the learned secret around it."""
+        found = self._pattern.finditer(text, max(0, position - self.longest)) if self._pattern else ()
+        return next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+
+    def ends_inside(self, text: str) -> bool:
+        """Return whether text that follows may belong to a secret that begins at the end of these complete lines."""
+        if _PENDING.search(text.rstrip()[-_LONGEST_NAME:]):
+            return True
+        return any(
+            text.endswith(spelling[: line_end.end()])
+            for spelling in self._spellings
+            for line_end in re.finditer(r"\n(?!\Z)", spelling)
+        )
+
     def _redact(self, text: str, _generation: int) -> str:
-        if self._pattern:
-            text = self._pattern.sub(MASK, text)
+        text = self.by_value(text)
         for shape in _SHAPES:
             text = shape.sub(_without_value, text)
         return text
+
+
+class RedactedStream:
+    """Redacts a text that arrives in pieces, wherever its pieces end: the output is that of the whole text.
+
+    Complete lines are written at once, unless a secret may continue on the next line. A line without an end is cut once
+    it is long; a value that is longer than that is redacted only up to the cut, unless it was learned.
+    """
+
+    def __init__(self, redact: Redactor, write: Callable[[str], object]) -> None:
+        """Begin a text.
+
+        :param write: called with each redacted piece.
+        """
+        self._redact = redact
+        self._write = write
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        """Add a piece of the text."""
+        self._held += piece
+        if "\n" in piece:
+            end = self._held.rfind("\n") + 1
+            if not self._redact.ends_inside(self._held[:end]):
+                self._release(end)
+        while len(self._held) > _MOST_HELD + self._redact.longest:
+            self._release(self._cut())
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._release(len(self._held))
+
+    def _release(self, end: int) -> None:
+        text, self._held = self._held[:end], self._held[end:]
+        if text:
+            self._write(self._redact(text))
+
+    def _cut(self) -> int:
+        """Return a position, where possible between two words, at which no secret is cut."""
+        text = self._held
+        last = len(text) - max(self._redact.longest, _LEAST_KEPT)
+        ends = [found.end() for found in re.finditer(r"\s(?=\S)", text[:last])][-_TRIED_CUTS:]
+        whole = self._redact(text)
+        for end in (*reversed(ends), last):
+            if self._redact(text[:end]) + self._redact(text[end:]) == whole:
+                return end
+        return self._redact.before_secret(text, last)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.cli import completion, options
 from harness.cli.audit_database import connected, dry_run_option, dsn_variable, print_lines
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.output import data_stream
 from harness.cli.parser import OneOf, WholeNumber
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def export_trail(
             with _written_at_once(Path(output)) as sink:
                 exported = export(client, sink, file_format, which, max_rows=most)
         else:
-            exported = export(client, sys.stdout, file_format, which, max_rows=most)
+            exported = export(client, data_stream(), file_format, which, max_rows=most)
     cut = f"; CUT at --max-rows {max_rows}" if exported.truncated else ""
     invocation.terminal.say(f"{exported.returned_count} changes exported{cut}; snapshot {exported.snapshot}")
     return ExitCode.OK

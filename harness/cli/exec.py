@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from shlex import join
 from typing import TYPE_CHECKING
 
@@ -13,24 +12,27 @@ import click
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
+from harness.cli.output import command_stream
 from harness.cli.parser import Seconds
-from harness.cli.planning import chosen_options, exec_command, named_topologies
-from harness.cli.recap import exit_code, say_issues, say_where
-from harness.cli.running import run_selection
+from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
+from harness.cli.recap import say_issues, say_where
+from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration
 from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
+from harness.redaction import RedactedStream
 from harness.suites.commands import command_checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.settings import Settings
-    from harness.model import Result
+    from harness.model import Result, Topology
 
 _LONGEST_NAME = 40
 _LONGEST_TITLE = 300
@@ -90,10 +92,11 @@ def exec_behind(
     """
     settings = invocation.settings
     topologies = named_topologies(settings, [topology])
+    require_used(settings, topologies)
     require_patterns(junit)
     declared = CommandDeclaration(
         name=_name(name, command_line),
-        title=f"{join(command_line)} passes"[:_LONGEST_TITLE],
+        title=" ".join(f"{join(command_line)} passes".split())[:_LONGEST_TITLE],  # a script may have several lines
         command=tuple(command_line),
         junit=tuple(junit),
         deadline_s=deadline,
@@ -104,32 +107,39 @@ def exec_behind(
             hint=f"nox -s topology-{topology} -- --check command.{declared.name}",
         )
     invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    invocation.signals.teardown = command_teardown()
 
-    def print_line(line: str) -> None:
-        sys.stdout.write(invocation.redactor(line))
-        sys.stdout.flush()
+    stdout = command_stream()
 
-    catalogue = settings.catalogue.with_checks(command_checks([declared], print_line))
-    run = run_selection(
-        invocation,
-        Selection(topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True),
-        catalogue=catalogue,
-        reproduce=exec_command(topologies[0].name.partition("+")[0], declared.command, _options(declared, settings)),
+    def show(text: str) -> None:
+        stdout.write(text)
+        stdout.flush()
+
+    output = RedactedStream(invocation.redactor, show)
+    catalogue = settings.catalogue.with_checks(command_checks([declared], output))
+    selection = Selection(
+        topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True
     )
+    options_of = _options(declared, settings, topologies[0])
+    reproduce = exec_command(topologies[0].name.partition("+")[0], declared.command, options_of)
+    try:
+        run = run_selection(invocation, selection, catalogue=catalogue, commands=[declared], reproduce=reproduce)
+    finally:
+        output.close()
     paths = fill(evidence_here(settings), settings)
     for result in run.answers():
         invocation.terminal.say(_outcome(result))
     say_where(invocation, run.folder, paths)
     say_issues(invocation, run.answers())
-    return exit_code(invocation, run.answers(), [run], strict=True)
+    return exit_code(invocation, rows_of(run), [run], strict=True)
 
 
-def _options(declared: CommandDeclaration, settings: Settings) -> str:
+def _options(declared: CommandDeclaration, settings: Settings, topology: Topology) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""
-    return options_given + chosen_options(settings)
+    return options_given + chosen_options(settings, topology)
 
 
 def _name(given: str | None, command_line: Sequence[str]) -> str:

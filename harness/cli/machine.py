@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import click
 
 from harness.checks.scheduler import MOST_TOPOLOGIES
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.planning import require_used
+from harness.cli.usage import as_started
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_engine import NativeEngine
 from harness.engine.programs import find_program
@@ -56,9 +60,9 @@ def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
     try:
         answer, *more = question()
     except HarnessError as error:
-        sys.stdout.write(
-            f"{name:<12} missing  {error.what}\n" + (f"{_INDENT} try: {error.hint}\n" if error.hint else "")
-        )
+        root = click.get_current_context().find_root()
+        hint = as_started(error.hint, root.info_name or "harness", cast("click.Group", root.command).commands)
+        sys.stdout.write(f"{name:<12} missing  {error.what}\n" + (f"{_INDENT} try: {hint}\n" if hint else ""))
         return False
     sys.stdout.write(f"{name:<12} ok       {answer}\n")
     sys.stdout.writelines(f"{_INDENT} {line}\n" for line in more)
@@ -126,7 +130,9 @@ def images(invocation: Invocation, topologies: Sequence[str]) -> int:
         name: with_versions(topology, settings.versions)
         for name, topology in load_topologies(settings.topologies).items()
     }
-    products = [product for topology in select(known, topologies) for product in wanted_by(topology)]
+    chosen = select(known, topologies)
+    require_used(settings, chosen)
+    products = [product for topology in chosen for product in wanted_by(topology)]
     wanted = tuple(dict.fromkeys((*products, HOST)))
     engine = DockerEngine(settings.images)
     try:

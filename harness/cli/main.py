@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
@@ -14,16 +14,18 @@ from harness.cli import audit, completion, decide, identify, lint, listing, mach
 from harness.cli import exec as exec_
 from harness.cli.exit_codes import MEANINGS
 from harness.cli.invocation import Services
+from harness.cli.output import Stdout, discard_stdout
 from harness.cli.parser import Group, Option
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
-from harness.cli.usage import explained
-from harness.errors import HarnessError
+from harness.cli.usage import as_started, explained
+from harness.errors import HarnessError, InterruptedRunError
+from harness.passwords import login_secrets
 from harness.provenance import provenance
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 root = Group(
     "harness",
@@ -76,33 +78,6 @@ click.custom_version_option(
 )(root)
 
 
-class _Stdout:
-    """Stdout whose reader may leave, as in `harness verify | head`: the command goes on, and its exit code stays."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except BrokenPipeError:
-            _discard_stdout()
-            return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            _discard_stdout()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error for users is printed, never raised.
 
@@ -111,13 +86,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the caller, as in `harness verify >&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
     stdout = sys.stdout
-    sys.stdout = cast("TextIO", _Stdout(stdout))
     redactor = Redactor()
-    terminal = Terminal(redactor)
+    terminal = Terminal(lambda text: as_started(redactor(text), _program(), root.commands))
     signals = Signals(terminal.say)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         signals.install()
-        code = _run(sys.argv[1:] if arguments is None else list(arguments), Services(terminal, redactor, signals))
+        try:
+            sys.stdout = cast("TextIO", Stdout(stdout, redactor.by_value))
+            redactor.learn(*login_secrets(given, os.environ))
+            code = _exit_code(given, Services(terminal, redactor, signals))
+        finally:
+            terminal.close()
+            sys.stdout = stdout
+            signals.restore()
+    except InterruptedRunError as error:  # the first signal arrived while an error was printed, or after the command
+        return error.exit_code
+    return InterruptedRunError.exit_code if signals.received else code
+
+
+def _exit_code(arguments: list[str], services: Services) -> int:
+    """Run one command, print its error, and return the exit code."""
+    terminal = services.terminal
+    try:
+        code = _run(arguments, services)
         sys.stdout.flush()
     except HarnessError as error:
         terminal.close()
@@ -126,15 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         terminal.close()
         terminal.say(f"harness: {error.filename or 'the output'}: {error.strerror or error}", "bold red")
-        _discard_stdout()
+        discard_stdout()
         return HarnessError.exit_code
     except Exception:  # noqa: BLE001 -- exit code 1 would claim that a check found an Issue
         terminal.close()
         terminal.say("harness: internal error, please report it\n" + traceback.format_exc())
         return HarnessError.exit_code
-    finally:
-        terminal.close()
-        sys.stdout = stdout
     return code
 
 
@@ -165,12 +154,3 @@ def _program() -> str:
     if (started.parent.name, started.name) == ("harness", "__main__.py"):
         return "python -m harness"
     return started.name if started.name in completion.SCRIPTS else completion.SCRIPTS[0]
-
-
-def _discard_stdout() -> None:
-    """Redirect stdout, so that flushing it at exit raises no second error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import InterruptedRunError
 
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+#: outside a run, this signal and later ones end the process at once
+_LAST = 3
+
+
 class Signals:
     """Turns signals into an orderly end.
 
-    Outside a run, a signal raises. Within `deferred_to` it calls the interrupt function of the run instead: an
-    exception at an arbitrary statement would tear a teardown apart.
+    Outside a run, the first signal raises, and the second one waits for the teardown that the first one began. Within
+    `deferred_to` each signal calls the interrupt function of the run instead: an exception at an arbitrary statement
+    would tear a teardown apart.
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
@@ -29,11 +35,24 @@ class Signals:
         """
         self._notify = notify
         self._interrupt: Callable[[], None] | None = None
-        self.received = False
+        self._before: dict[signal.Signals, Any] = {}
+        self._count = 0
+        #: what happens after the first signal of a run
+        self.teardown = "tearing down"
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._count > 0
 
     def install(self) -> None:
         for number in _SIGNALS:
-            signal.signal(number, self._handle)
+            self._before[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Register the handlers again that were in place before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     @contextlib.contextmanager
     def deferred_to(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -45,8 +64,14 @@ class Signals:
             self._interrupt = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        again, self.received = self.received, True
-        if self._interrupt is None:
-            raise InterruptedRunError(f"interrupted by {signal.Signals(number).name}")
-        self._interrupt()
-        self._notify("still tearing down" if again else f"{signal.Signals(number).name}: tearing down")
+        self._count += 1
+        name = signal.Signals(number).name
+        if self._interrupt is not None:
+            self._interrupt()
+            self._notify("still tearing down" if self._count > 1 else f"{name}: {self.teardown}")
+        elif self._count == 1:
+            raise InterruptedRunError(f"interrupted by {name}")
+        elif self._count < _LAST:
+            self._notify("still tearing down; the next signal ends the process at once")
+        else:
+            os._exit(InterruptedRunError.exit_code)

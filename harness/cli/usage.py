@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ from harness.config import close_to
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def explained(error: click.UsageError, arguments: Sequence[str]) -> UsageError:
@@ -22,6 +23,14 @@ def explained(error: click.UsageError, arguments: Sequence[str]) -> UsageError:
     """
     ctx = error.ctx
     return UsageError(_sentence(error, arguments), hint=f"{ctx.command_path} --help" if ctx else "")
+
+
+def as_started(text: str, program: str, commands: Iterable[str]) -> str:
+    """Return a text whose hints name the program as the user started it, such as `python -m harness reap`.
+
+    :param commands: names of all commands; `harness` before another word is not the program.
+    """
+    return re.sub(rf"(?<!-m )(?<![\w/.-])harness (?=(?:{'|'.join(map(re.escape, commands))})\b)", f"{program} ", text)
 
 
 def _sentence(error: click.UsageError, arguments: Sequence[str]) -> str:

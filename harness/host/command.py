@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: the last lines of the output, kept as evidence
 _KEPT_LINES = 2000
 #: between SIGTERM and SIGKILL, seconds
-_GRACE_S = 5.0
+GRACE_S = 5.0
 _LONGEST_LINE = 65_536
 #: run by a shell that reads from the harness. When the harness is killed, the pipe closes before a line arrives, and
 #: the shell ends the command's process group, $1: first with SIGTERM, then with SIGKILL
@@ -141,7 +141,7 @@ def run(
                 reason = "stopped with the run"
             elif time.monotonic() - began > deadline_s:
                 reason = f"did not end within {deadline_s:g} s"
-    reader.join(_GRACE_S)
+    reader.join(GRACE_S)
     return CommandResult(
         exit_code=None if reason else process.returncode,
         seconds=round(time.monotonic() - began, 2),
@@ -200,4 +200,4 @@ def _end(process: subprocess.Popen[str]) -> None:
         except (ProcessLookupError, PermissionError):
             return
         with contextlib.suppress(TimedOutError):
-            poll(gone, what="the command to end", deadline_s=_GRACE_S)
+            poll(gone, what="the command to end", deadline_s=GRACE_S)

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from harness.database import Client, Endpoint, SqlError, connect, connect_to
 from harness.errors import ConfigError, DatabaseError, HarnessError, TimedOutError
+from harness.passwords import passwords_of
 from harness.wire import ClosedError, Deadline, NotPostgresError, ServerAddress, unverified_tls
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ def find_route(target: Endpoint | str, deadline: Deadline, redactor: Redactor, w
     """Log in through libpq, log out, and return the route that libpq used.
 
     :param target: an endpoint, or a connection string of libpq.
-    :param redactor: learns the password.
+    :param redactor: learns the password, before the login and after it.
     :param where: the name of the target in error messages.
     :raises ConfigError: for an invalid connection string. :raises TimedOutError: at the deadline.
     :raises NotPostgresError: :raises ClosedError: :raises DatabaseError: when the login fails, with one line of text.
     """
-    if isinstance(target, Endpoint):
-        redactor.learn(target.password)
+    # before the login, because a server that refuses it may repeat the password
+    redactor.learn(*(passwords_of(target) if isinstance(target, str) else (target.password,)))
     try:
         client = _Attempt(target, deadline).result()
     except ConfigError as error:
@@ -128,7 +129,7 @@ def _login_timeout() -> TimedOutError:
 
 def _translated(error: SqlError, redactor: Redactor, where: str) -> HarnessError:
     """Return libpq's message on one line, in an error of the class that matches the cause."""
-    text = redactor(" ".join(_NOISE.sub("", " ".join(str(error).split())).split()))
+    text = " ".join(_NOISE.sub("", " ".join(redactor(str(error)).split())).split())
     if error.sqlstate is None and _FOREIGN.search(text):
         return NotPostgresError(f"the server is not PostgreSQL: {text}", where=where)
     if error.sqlstate is None and _CLOSED.search(text):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from harness.printable import CONTROLS
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!])")
 _BREAKS = re.compile(r"\s*[\r\n\u2028\u2029\x0b\x0c\x85]+\s*")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROL = re.compile(f"[{CONTROLS}]")
 
 
 class Ready(str):

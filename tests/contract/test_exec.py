@@ -165,6 +165,7 @@ def test_an_interrupt_ends_the_command(engine: Engine, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out = ended(process).stdout
     assert process.returncode == 130, out
+    assert "a running command gets SIGTERM, and SIGKILL after 5 s" in out
 
     def gone() -> None:
         try:

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from harness.report.escape import Ready, code, link, text
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-_PIECES = [*"|`\\*_[]()<>&!#~\n\r\t -.:/ax0\x00\u2028", "http://", "&amp;", "</td>", "www.x.y"]
+_PIECES = [*"|`\\*_[]()<>&!#~\n\r\t -.:/ax0\x00\u2028\x1b\x9b\x7f\u202e\u2066\u200f\u061c", "http://", "&amp;", "</td>", "www.x.y"]
 hostile = st.lists(st.sampled_from(_PIECES), max_size=30).map("".join)
 
 
@@ -26,7 +26,7 @@ def cells(*values: str) -> list[str]:
 def plain(value: str) -> str:
     """Return what a reader sees of a value, in one line."""
     line = re.sub(r"\s*[\r\n\u2028\u2029\x0b\x0c\x85]+\s*", " ", value)
-    line = re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "\ufffd", line)
+    line = re.sub(r"[\x00-\x08\x0e-\x1f\x7f\x9b\u202e\u2066\u200f\u061c]", "\ufffd", line)
     return re.sub(r"\s+", " ", line).strip()
 
 

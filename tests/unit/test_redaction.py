@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tomllib
 from urllib.parse import quote
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.redaction import MASK, Redactor
+from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
 from tests.growth import is_linear
 
 CANARY = "s3cr3t-c4n4ry"
@@ -56,7 +57,7 @@ def test_ordinary_text_is_unchanged(text: str) -> None:
 
 
 secrets = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=6, max_size=30).filter(
-    lambda text: text.strip() == text and MASK not in text and text not in MASK
+    lambda text: text.strip() == text and MASK not in text and text not in MASK and text not in ORDINARY
 )
 
 
@@ -384,3 +385,94 @@ def test_what_was_redacted_before_a_secret_was_learned_is_redacted_again() -> No
 def test_a_url_that_was_taken_for_a_path_keeps_no_password() -> None:
     """`Path("postgresql://u:p@h/x")` has one slash."""
     assert Redactor()("postgresql:/app:sekrit@host/x: no such file") == "postgresql:/[redacted]@host/x: no such file"
+
+
+@pytest.mark.parametrize("mark", list(",;)]}|"))
+def test_punctuation_inside_an_unquoted_secret_does_not_end_it(mark: str) -> None:
+    redacted = Redactor()(f"before PGPASSWORD=abc{mark}{CANARY}{mark}xyz after")
+    assert redacted == f"before PGPASSWORD={MASK} after"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("password=abc,user=x", f"password={MASK},user=x"),
+        ("password=abc, user x", f"password={MASK}, user x"),
+        ("(password=abc) x", f"(password={MASK}) x"),
+        ("{password: abc}, {b: 1}", f"{{password: {MASK}}}, {{b: 1}}"),
+        ("{token:abc},{user:x}", f"{{token:{MASK}}},{{user:x}}"),
+        ("| password=abc | b |", f"| password={MASK} | b |"),
+        ("token=abc;path=/x", f"token={MASK};path=/x"),
+        ("secret=abc,'b'", f"secret={MASK},'b'"),
+    ],
+)
+def test_punctuation_after_an_unquoted_secret_stays(text: str, redacted: str) -> None:
+    assert Redactor()(text) == redacted
+
+
+@pytest.mark.parametrize("word", sorted(ORDINARY))
+def test_a_password_that_is_a_word_of_the_evidence_does_not_remove_that_word(word: str) -> None:
+    redact = Redactor()
+    redact.learn(word)
+    assert redact(f"the {word} is up") == f"the {word} is up"
+    assert redact(f"PGPASSWORD={word}-1") == f"PGPASSWORD={MASK}"
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n-----END PRIVATE KEY-----"
+
+
+def test_each_line_of_a_long_secret_is_redacted() -> None:
+    redact = Redactor()
+    redact.learn(PEM + "\n")
+    first, second = PEM.splitlines()[1:3]
+    assert redact(f"key: {second}, {first}") == f"key: {MASK}, {MASK}"
+    assert redact(f"<{PEM}>") == f"<{MASK}>"
+    assert redact("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+
+_STREAMED = [
+    *(PEM.splitlines(keepends=True)),
+    *("password", "password=", "PGPASSWORD", "token:", '"secret"', "Authorization", "Bearer", "cookie", "postgresql://u:"),
+    *(CANARY, "two words", "abc,def", "'quoted'", "@host", "--api-key", "x.y", "=", ":", "=>", "E", '\\"', '"', "'"),
+    *("\n", "\n", "\n", " ", " ", "\r\n", "\t", ";", "é", "eyJhbGciOi.eyJzdWIiOiIx.c2ln"),
+]
+
+
+@given(st.lists(st.sampled_from(_STREAMED), max_size=25).map("".join), st.lists(st.integers(0, 200), max_size=12))
+def test_a_streamed_text_is_redacted_like_the_whole_text_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    redact = Redactor()
+    redact.learn(PEM, CANARY, "two words\nabc,def")
+    written: list[str] = []
+    stream = RedactedStream(redact, written.append)
+    positions = [0, *sorted(cuts), len(text)]
+    for start, end in itertools.pairwise(positions):
+        stream(text[start:end])
+    stream.close()
+    assert "".join(written) == redact(text)
+
+
+@pytest.mark.parametrize("line", ["1 passed", "Failures:", "key = value", '{"a": 1}', "the password is wrong", "E"])
+def test_a_line_without_a_secret_is_written_when_it_ends(line: str) -> None:
+    written: list[str] = []
+    RedactedStream(Redactor(), written.append)(line + "\n")
+    assert written == [line + "\n"]
+
+
+@pytest.mark.parametrize("with_blanks", [True, False])
+@pytest.mark.parametrize("before_cut", [0, 1, 20, 10_000])
+def test_a_secret_across_the_cut_of_a_long_line_is_redacted(before_cut: int, with_blanks: bool) -> None:
+    redact = Redactor()
+    redact.learn(PEM.replace("\n", ""))
+    filler = "word " * 60_000 if with_blanks else "x" * 300_000
+    secret = PEM.replace("\n", "")
+    at = 262_144 + redact.longest - before_cut - 4096
+    text = filler[:at] + secret + filler
+    written: list[str] = []
+    stream = RedactedStream(redact, written.append)
+    for start in range(0, len(text), 65_536):
+        stream(text[start : start + 65_536])
+    held_at_most = max(map(len, written))
+    stream.close()
+    assert len(written) > 1
+    assert held_at_most < 400_000
+    assert "".join(written) == redact(text)
