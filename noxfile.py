@@ -126,6 +126,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def configurations(session: nox.Session) -> None:
+    """Run the pooling suite on some fifty documented configurations of PgBouncer; names after `--` choose some."""
+    install(session, "tests", "drivers")
+    names = " ".join(session.posargs) or "all"
+    session.run("pytest", "tests/contract/test_configurations.py", env={"CONFIGURATIONS": names})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, the direction of imports, and the security of the workflows."""
     install(session, "lint")

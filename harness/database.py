@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
@@ -18,7 +19,7 @@ from harness.errors import ConfigError, DatabaseError
 from harness.passwords import passwords_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for an error of the connection
@@ -43,8 +44,80 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
 
 
+class Side(StrEnum):
+    """The side whose work a connection does."""
+
+    #: the application's work
+    APPLICATION = "application"
+    #: the statements of the audit target
+    TARGET = "audit target"
+    #: provisioning, observation and cleanup
+    HARNESS = "harness"
+
+
+class Origin(Struct, frozen=True):
+    """The origin of an SQL error."""
+
+    side: Side
+    #: whether the connection had ended when the error was raised
+    closed: bool = False
+
+
+def origin_of(error: SqlError) -> Origin | None:
+    """Return the origin of an SQL error; None when it was raised on a connection of another library."""
+    return vars(error).get(_ORIGIN)
+
+
+@contextlib.contextmanager
+def raised_for(side: Side) -> Iterator[None]:
+    """Set the side of the SQL errors in the block, except for lost connections: a connection keeps its own side."""
+    try:
+        yield
+    except SqlError as error:
+        origin = origin_of(error)
+        if not is_lost(error):
+            vars(error)[_ORIGIN] = Origin(side, origin is not None and origin.closed)
+        raise
+
+
+#: beginnings of the SQLSTATEs of a connection that ended, or could not be made; 08P01 is any mistake in the protocol
+#: (https://www.postgresql.org/docs/current/errcodes-appendix.html)
+_LOST = ("080", "57P01", "57P02", "57P03", "57P05")
+
+
+def is_lost(error: SqlError) -> bool:
+    """Return whether an error says that a connection ended, or could not be made."""
+    if error.sqlstate:
+        return error.sqlstate.startswith(_LOST)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+_ORIGIN = "harness_origin"
+
+
 class Client(psycopg.Connection[tuple[Any, ...]]):
     """A connection in autocommit mode: every transaction is an explicit block."""
+
+    #: the side of every error that is raised on the connection
+    side = Side.HARNESS
+
+    def wait(self, *arguments: Any, **options: Any) -> Any:
+        """Wait for the server, as psycopg does for every statement; errors get their origin."""
+        with self._originating():
+            return super().wait(*arguments, **options)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Return a cursor, as psycopg does; the error of a closed connection gets its origin."""
+        with self._originating():
+            return super().cursor(*arguments, **options)
+
+    @contextlib.contextmanager
+    def _originating(self) -> Iterator[None]:
+        try:
+            yield
+        except SqlError as error:
+            vars(error).setdefault(_ORIGIN, Origin(self.side, self.pgconn.status != pq.ConnStatus.OK))
+            raise
 
     def run(self, statement: str | sql.Composable, parameters: Sequence[object] | None = None) -> int:
         """Execute a statement, and return the number of affected rows.
@@ -92,26 +165,42 @@ def connect(
     prepare_threshold: int | None = None,
     options: str = "",
     connect_timeout_s: int = 10,
+    side: Side = Side.HARNESS,
 ) -> Client:
     """Connect in autocommit mode.
 
     :param prepare_threshold: the number of executions after which psycopg prepares a statement; None for never.
     :param options: command-line options for the server, as libpq sends them in the startup message.
     :param connect_timeout_s: seconds.
+    :param side: whose work the connection does.
     :raises SqlError: as psycopg does; :func:`refusal` distinguishes a refused login from a server that is not up yet.
     """
-    return Client.connect(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=endpoint.user,
-        password=endpoint.password,
-        dbname=endpoint.dbname,
-        application_name=application_name,
-        connect_timeout=connect_timeout_s,
-        autocommit=True,
-        prepare_threshold=prepare_threshold,
-        options=options or None,
+    return on_side(
+        side,
+        lambda: Client.connect(
+            host=endpoint.host,
+            port=endpoint.port,
+            user=endpoint.user,
+            password=endpoint.password,
+            dbname=endpoint.dbname,
+            application_name=application_name,
+            connect_timeout=connect_timeout_s,
+            autocommit=True,
+            prepare_threshold=prepare_threshold,
+            options=options or None,
+        ),
     )
+
+
+def on_side(side: Side, connect: Callable[[], Client]) -> Client:
+    """Connect, and set the side of the connection and of an error on the way."""
+    try:
+        client = connect()
+    except SqlError as error:
+        vars(error)[_ORIGIN] = Origin(side, closed=True)
+        raise
+    client.side = side
+    return client
 
 
 #: any synchronous connection of psycopg 3, with any row factory

@@ -11,7 +11,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-SCHEMA_VERSION = 1
+#: 2: rows are chained by hash, and `run.json` has a seal
+SCHEMA_VERSION = 2
+#: the key of the audit trail among the subjects of a run
+TRAIL = "audit trail"
 
 
 class Status(StrEnum):
@@ -107,7 +110,7 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     product: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
     version: Version
     pool_mode: PoolMode
-    #: most server connections of one pool
+    #: most server connections of one pool. In a topology as it runs, all other limits are applied
     default_pool_size: Positive
     max_client_conn: Positive = 200
     max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
@@ -117,6 +120,9 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     peered: bool = False
     #: lines of the pooler's configuration file
     settings: dict[str, str] = {}
+    #: options of PgBouncer's entry in [databases], which all databases share, and of the application's role in [users]
+    database: dict[str, str] = {}
+    user: dict[str, str] = {}
 
 
 class ClientDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,13 +217,33 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 # --- plan and results of a run --------------------------------------------------------------------
 
 
-class Expectation(Struct, frozen=True, kw_only=True):
+class EndedBy(StrEnum):
+    """The cause that ended a check before its end, other than its subject: nothing after it is an observation."""
+
+    #: the check's own time limit: the harness cut its connections
+    TIME_LIMIT = "time limit"
+    #: Ctrl-C, a signal, or an error that ended the whole run: the harness removed the servers
+    INTERRUPTION = "interruption"
+    #: a service, the engine, the machine or the evidence store failed
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One compared fact inside a check."""
 
     name: str
     expected: str
     observed: str
     held: bool
+    #: whether it follows from other expectations of its check; the reason of an Issue names those first
+    consequence: bool = False
+    #: false when the harness had already ended the check: it then shows nothing about the subject
+    counts: bool = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether it makes its check an Issue."""
+        return self.counts and not self.held
 
 
 class BackendProbe(Struct, frozen=True, kw_only=True):
@@ -278,6 +304,8 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     source: str = ""
     #: whether the observed outcome is a defect in the product's issue tracker
     defect: bool = False
+    #: whether the feature works although a limit is documented
+    better: bool = False
 
 
 class PathLabel(Struct, frozen=True, kw_only=True):
@@ -311,6 +339,13 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     evidence_class: EvidenceClass = EvidenceClass.CI
     #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
     declared_as: str = ""
+    #: why nobody owes an answer to the row, in one sentence without a full stop; "" for a row that is owed
+    out_of_scope: str = ""
+
+    @property
+    def owed(self) -> bool:
+        """Whether the row counts as a gap when it is Not run."""
+        return not self.out_of_scope
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -332,6 +367,8 @@ class Result(Struct, frozen=True, kw_only=True):
     severity: Severity | None = None
     #: the accepted or known Issue that this Issue is
     known: KnownIssue | None = None
+    #: the cause that ended the check early, other than its subject; None when it ran to its end
+    ended_by: EndedBy | None = None
     started_at: str = ""
     duration_ms: float = 0.0
     reproduce: str = ""
@@ -408,6 +445,8 @@ class ServiceEvidence(Struct, frozen=True, kw_only=True):
     origin: str
     #: effective settings by name; the declared ones for a pooler without a console
     settings: dict[str, str] = {}
+    #: of PostgreSQL: the parameters whose values it reports to clients, in lower case
+    reported: tuple[str, ...] = ()
 
 
 class TopologyEvidence(Struct, frozen=True, kw_only=True):
@@ -480,6 +519,19 @@ class EnvironmentEvidence(Struct, frozen=True, kw_only=True):
         return next((finding for finding in self.findings if finding.fact == fact and finding.value), None)
 
 
+class Subject(Struct, frozen=True, kw_only=True):
+    """The identity of what evidence is about. Evidence about another subject does not count."""
+
+    #: everything that decides the identity, by name, such as `commit` and `uncommitted changes`
+    facts: dict[str, str]
+    #: of a command: its working directory, relative to the project's folder where that is possible
+    folder: str = ""
+    #: files that runs wrote into that folder; the identity leaves them out
+    written: tuple[str, ...] = ()
+    #: what the identity covers, in one sentence without a full stop
+    covers: str = ""
+
+
 class Provenance(Struct, frozen=True, kw_only=True):
     """The code that produced the evidence."""
 
@@ -506,6 +558,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     engine_version: str
     #: name and fingerprint of the audit trail under test
     audit_target: str
+    #: what the evidence is about: by the id of a check of a command, the name of an environment, or :data:`TRAIL`
+    subjects: dict[str, Subject] = {}
     plan: tuple[PlannedCheck, ...]
     topologies: dict[str, TopologyEvidence] = {}
     environments: dict[str, EnvironmentEvidence] = {}
@@ -517,3 +571,13 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     #: the control that every check ran under; reports leave such a run out, because it is not evidence
     under: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def target_name(self) -> str:
+        """The name of the audit target, without its fingerprint."""
+        return target_name(self.audit_target)
+
+
+def target_name(identity: str) -> str:
+    """Return the name in the identity of an audit target, `name fingerprint`; the name may hold blanks."""
+    return identity.rpartition(" ")[0] or identity

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from harness import places
 from harness.model import Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
 #: they decide no result of a run
@@ -22,24 +25,34 @@ _PRINTS_ONLY = ("cli", "lint", "markdown", "report")
 
 def provenance() -> Provenance:
     """Describe the code that is running."""
+    checkout = _is_checkout()
     return Provenance(
         tool_version=_version("pooler-harness"),
-        commit=_git("rev-parse", "HEAD"),
-        dirty=bool(_git("status", "--porcelain")),
+        commit=_git("rev-parse", "HEAD") if checkout else _installed_commit(),
+        dirty=checkout and bool(_git("status", "--porcelain")),
         fingerprint=fingerprint(),
         python=platform.python_version(),
         psycopg=_version("psycopg"),
     )
 
 
-def fingerprint() -> str:
+def is_of_this_code(other: Provenance) -> bool:
+    """Return whether evidence is of the code that is running, whatever Python and psycopg it ran on."""
+    return other.fingerprint == fingerprint(other.python, other.psycopg)
+
+
+def fingerprint(python: str = "", psycopg: str = "") -> str:
     """Return a hash of everything that decides a result, except the topology.
 
     It covers the code, the recipes and configuration templates, Python and psycopg. Code that only prints is left out,
     so that a corrected sentence does not invalidate the evidence. Topology files are left out because a run records
     its topologies.
+
+    :param python: the version of Python; the one that is running when empty.
+    :param psycopg: the version of psycopg; the installed one when empty.
     """
-    digest = hashlib.sha256(f"{platform.python_version()} {_version('psycopg')}".encode())
+    runtime = f"{python or platform.python_version()} {psycopg or _version('psycopg')}"
+    digest = hashlib.sha256(runtime.encode())
     for root in (places.PACKAGE, places.TOPOLOGIES):
         for path in sorted(_files(root)):
             inside = path.relative_to(root)
@@ -59,6 +72,26 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "0+unknown"
+
+
+def _is_checkout() -> bool:
+    """Return whether the code is a checkout of its own, and not a copy within another project's repository."""
+    top = _git("rev-parse", "--show-toplevel")
+    return bool(top) and Path(top).resolve() == places.SHIPPED.resolve()
+
+
+def _installed_commit() -> str:
+    """Return the commit that pip installed, when it installed from a repository; else ""."""
+    with suppress(metadata.PackageNotFoundError, msgspec.MsgspecError):
+        text = metadata.distribution("pooler-harness").read_text("direct_url.json") or "{}"
+        return msgspec.json.decode(text, type=_DirectUrl).vcs_info.get("commit_id", "")
+    return ""
+
+
+class _DirectUrl(msgspec.Struct):
+    """The part of PEP 610's `direct_url.json` that names a commit."""
+
+    vcs_info: dict[str, str] = {}
 
 
 def _git(*arguments: str) -> str:

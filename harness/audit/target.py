@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from harness import config
 from harness.audit.target_file import ActorConvention, Statements, TrailFeature
-from harness.database import Client, SqlError, describe, fetch, quote_literal, run_files
+from harness.database import Client, Side, SqlError, describe, fetch, quote_literal, raised_for, run_files
 from harness.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     def _at(self, name: str) -> str:
         return config.at_key(self.where, name)
 
+    @raised_for(Side.TARGET)
     def attach(self, owner: Client, table: str, *, changed_from: bool = False) -> None:
         """Attach capture to a table.
 
@@ -159,6 +160,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         statement = self.statements.attach_with_changed_from if changed_from else self.statements.attach
         owner.run(_filled(statement or self.statements.attach, table))
 
+    @raised_for(Side.TARGET)
     def attach_redacted(
         self, owner: Client, table: str, *, exclude: Sequence[str], mask: Sequence[str], placeholder: str = "[REDACTED]"
     ) -> None:
@@ -166,6 +168,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
         owner.run(_filled(self.statements.attach_redacted, table, rules))
 
+    @raised_for(Side.TARGET)
     def detach(self, owner: Client, table: str) -> None:
         owner.run(_filled(self.statements.detach, table))
 
@@ -186,6 +189,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         rows = self.changes_by(admin, self.statements.changes)
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
 
+    @raised_for(Side.TARGET)
     def changes_by(self, client: Client, statement: str) -> list[Change]:
         """Return the captured changes that a statement selects.
 
@@ -230,21 +234,25 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
             action_id=text("action_id"),
         )
 
+    @raised_for(Side.TARGET)
     def count_transactions(self, admin: Client) -> int:
         """Return the number of transactions in the trail."""
         if self.statements.transactions:
             return int(admin.value(self.statements.transactions))
         return len({change.transaction_id for change in self.changes(admin)})
 
+    @raised_for(Side.TARGET)
     def coverage(self, client: Client) -> dict[str, str | None]:
         """Return the problem with the capture of each table, by `schema.table`; None means captured."""
         rows = client.rows(self.statements.coverage)
         return _Coverage({f"{schema}.{table}": problem for schema, table, problem in rows})
 
+    @raised_for(Side.TARGET)
     def record_action(self, client: Client, name: str, correlation_id: str) -> None:
         """Record an action in the running transaction, as the application role."""
         fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
 
+    @raised_for(Side.TARGET)
     def functions(self, admin: Client) -> list[tuple[str, str]]:
         """Return name and definition of the functions that capture."""
         rows: Sequence[tuple[str, str]] = admin.rows(self.statements.capture_functions)

@@ -6,9 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.checks.application import Application
-from harness.checks.documented import WORKS, BehaviourEntry, documented
+from harness.checks.conditions import facts_of
+from harness.checks.documented import WORKS, BehaviourEntry, Documented, documented
 from harness.checks.record import CheckRecord, NotExercisedError
-from harness.database import Client, SqlError, connect, describe
+from harness.database import Client, Side, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.recognised import declared_facts
 from harness.model import (
@@ -154,24 +155,29 @@ class CheckContext(CheckRecord):
                 application_name="application",
                 options=options,
                 prepare_threshold=0 if always_prepare and threshold is not None else threshold,
+                side=Side.APPLICATION,
             )
         )
 
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that never prepares on its own."""
-        return self._keep(connect(self._lab.chain(self.database), application_name="application"))
+        return self.connect(self._lab.chain(self.database))
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
         """Connect to any address. The context closes this connection like all others."""
-        return self._keep(connect(endpoint, application_name="application", prepare_threshold=prepare_threshold))
+        return self._keep(
+            connect(
+                endpoint, application_name="application", prepare_threshold=prepare_threshold, side=Side.APPLICATION
+            )
+        )
 
     def direct_client(self) -> Client:
         """Connect directly to the server as the application role."""
-        return self._keep(connect(self._lab.direct(self.database), application_name="application"))
+        return self.connect(self._lab.direct(self.database))
 
     def dba(self) -> Client:
         """Connect through the chain as a superuser."""
-        return self._keep(connect(self._lab.dba(self.database), application_name="dba"))
+        return self._keep(connect(self._lab.dba(self.database), application_name="dba", side=Side.APPLICATION))
 
     def clients(self, count: int) -> list[Client]:
         """Connect through the chain as the application role, `count` times."""
@@ -339,41 +345,58 @@ class CheckContext(CheckRecord):
         :param feature: the name of a pooling check without its suite, or of a driver check with `driver-` before it.
         :param defects: whether to include behaviour that only the product's issue tracker describes.
         """
-        pooler, declared = self.pooler, self.topology.pooler
-        if pooler and declared:
-            # PgBouncer has no such setting before the version that tracks statements
-            settings = {"max_prepared_statements": "0", **declared.settings, **pooler.settings}
-            settings |= {"instances": str(declared.instances), "peered": str(declared.peered).lower()}
-            found = documented(declared.product, feature, self.mode, pooler.version, settings, defects=defects)
-            if found:
-                return found
-        return documented("postgres", feature, self.mode, self._lab.evidence.service("postgres").version, {})
+        return self._documented(feature, defects=defects).entry
+
+    def _documented(self, feature: str, *, defects: bool = True) -> Documented:
+        possible: tuple[BehaviourEntry, ...] = ()
+        for facts in facts_of(self.topology, self._lab.evidence):
+            found = documented(feature, facts, defects=defects)
+            possible += found.possible
+            if found.entry:
+                return Documented(entry=found.entry, possible=possible)
+        return Documented(possible=possible)
 
     def foreseen(self, feature: str) -> tuple[Outcome, ...]:
         """Return the expected outcomes of a feature: the documented ones, by default that it works."""
-        entry = self.documented(feature)
-        return entry.outcomes() if entry else (WORKS,)
+        return self._documented(feature).outcomes()
 
     def judge(self, feature: str, title: str, observed: Outcome) -> None:
         """Compare the outcome of a feature with the documented one, and set the severity of a difference.
 
         An undocumented wrong answer or leak is P0. A documented outcome that is not `works` is recorded as a limit. A
-        defect that only the product's issue tracker describes stays an Issue.
+        defect that only the product's issue tracker describes stays an Issue. A feature that works where a limit is
+        documented is better than documented, and no Issue. Only a control is judged strictly: the check has to notice
+        it when the feature begins to work, too.
 
         :param feature: see :meth:`documented`.
         :param title: the feature in words, for the limit.
         """
-        entry = self.documented(feature)
-        defect = entry is not None and entry.defect and observed in entry.outcomes()
-        right = self.documented(feature, defects=False)
-        expected = right.outcomes() if right else (WORKS,)
-        source = entry.source if entry and defect else right.source if right else ""
-        held = observed in expected
-        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect)
-        self.expectations.append(
-            Expectation(name=OUTCOME, expected=" or ".join(map(str, expected)), observed=str(observed), held=held)
-        )
-        if held and observed != WORKS:
+        found, right = self._documented(feature), self._documented(feature, defects=False)
+        defect = found.entry is not None and found.entry.defect and observed in found.entry.outcomes()
+        expected = right.outcomes()
+        sources = {
+            outcome: entry.source
+            for entry in (*right.possible, *filter(None, (right.entry,)))
+            for outcome in entry.outcomes()
+        }
+        source = found.entry.source if defect and found.entry else sources.get(observed, "")
+        source = source or (right.entry.source if right.entry else "")
+        better = observed == WORKS and observed not in expected and not self.sabotaged
+        held = observed in expected or better
+        documented_as = " or ".join(map(str, expected))
+        if not self.add(
+            Expectation(
+                name=OUTCOME,
+                expected=f"{documented_as}, or better" if better else documented_as,
+                observed=str(observed),
+                held=held,
+            )
+        ):
+            return  # the harness had ended the probe: the outcome is not the feature's
+        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect, better=better)
+        if better:
+            self.fact("better than documented", f"documented: {documented_as} ({source})")
+        elif held and observed != WORKS:
             self.documented_limit(f"{title}: {observed}", source)
         if not held:
             self.severity = _SEVERITIES[observed.behaviour]

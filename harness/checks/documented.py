@@ -2,26 +2,32 @@
 
 `topologies/behaviour/<product>.toml` lists it, each entry with its source. A feature without an entry is expected to
 work, as it does without a pooler. `postgres.toml` lists what PostgreSQL itself documents not to work.
+
+An entry whose condition is unknown permits its outcomes in addition to those of the first entry that certainly applies.
 """
 
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
 from harness import config, places
+from harness.checks.conditions import Condition, Facts, all_hold, facts_of, read_conditions
 from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from harness.model import Topology, TopologyEvidence
+
 WORKS = Outcome(behaviour=Behaviour.WORKS)
+#: an unknown version
+NEWEST = (10**6,)
 
 _OUTCOME = re.compile(r"^(?P<behaviour>[a-z]+)(?: \((?P<sqlstate>[0-9A-Z]{5})?(?:, )?(?P<closed>closed)?\))?$")
 
@@ -36,11 +42,12 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: Annotated[str, Meta(pattern=r"^https?://\S+$")]
     #: pool modes that it applies to; all when empty
     modes: tuple[PoolMode, ...] = ()
-    #: the first version that it applies to, and the first that it no longer applies to
+    #: the first version that it applies to, and the first that it no longer applies to: one that documents the change,
+    #: or for a defect one that was observed without it
     since: Version | None = None
     before: Version | None = None
-    #: effective settings that it applies to: patterns by name, with * for any text; a missing setting is ""
-    when: dict[str, str] = {}
+    #: conditions on effective settings; :mod:`harness.checks.conditions` lists them
+    when: dict[str, Any] = {}
     #: the source is the product's issue tracker: the outcome stays an Issue, and a known one
     defect: bool = False
 
@@ -52,23 +59,49 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         texts = (self.outcome,) if isinstance(self.outcome, str) else self.outcome
         return tuple(map(read_outcome, texts))
 
-    def is_about(
-        self, feature: str, mode: PoolMode | None, version: tuple[int, ...], settings: Mapping[str, str]
-    ) -> bool:
-        """Return whether the entry applies to a feature of a product in a mode, a version and its settings."""
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return the conditions on effective settings.
+
+        :raises ConfigError: for an invalid condition.
+        """
+        return read_conditions(self.when)
+
+    def is_about(self, feature: str, facts: Facts) -> bool | None:
+        """Return whether the entry applies to a feature of a chain; None if a setting that decides it is unknown."""
+        return feature in self.features and self.is_for(facts)
+
+    def is_for(self, facts: Facts) -> bool | None:
+        """Return whether the entry applies to a chain; None if a setting that decides it is unknown."""
+        version = version_numbers(facts.version) or NEWEST
         return (
-            feature in self.features
-            and (not self.modes or mode in self.modes)
-            and (self.since is None or version >= _numbers(self.since))
-            and (self.before is None or version < _numbers(self.before))
-            and all(fnmatchcase(settings.get(name, ""), pattern) for name, pattern in self.when.items())
+            (not self.modes or facts.mode in self.modes)
+            and (self.since is None or version >= version_numbers(self.since))
+            and (self.before is None or version < version_numbers(self.before))
+            and all_hold(self.conditions(), facts)
         )
 
 
 class BehaviourFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`topologies/behaviour/<product>.toml`."""
 
+    #: the versions that the entries were compared with
+    seen: Annotated[tuple[Version, ...], Meta(min_length=1)]
     behaviour: tuple[BehaviourEntry, ...] = ()
+
+
+class Documented(Struct, frozen=True, kw_only=True):
+    """What is documented about one feature of one chain."""
+
+    #: the first entry that applies; None when no entry does, so that the feature is expected to work
+    entry: BehaviourEntry | None = None
+    #: entries before it that may apply: a setting that decides it is unknown
+    possible: tuple[BehaviourEntry, ...] = ()
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return the expected outcomes: those of the entry, by default that it works, and the possible ones."""
+        certain = self.entry.outcomes() if self.entry else (WORKS,)
+        possible = (outcome for entry in self.possible for outcome in entry.outcomes())
+        return tuple(dict.fromkeys((*certain, *possible)))
 
 
 def read_outcome(text: str) -> Outcome:
@@ -87,27 +120,30 @@ def read_outcome(text: str) -> Outcome:
 
 
 @cache
-def load_behaviour(product: str) -> tuple[BehaviourEntry, ...]:
-    """Return the entries about a product, in the order of its file; none for a product without a file.
+def load_behaviour(product: str) -> BehaviourFile | None:
+    """Return the file about a product; None for a product without one.
 
     :raises ConfigError: with file and key, what was found and what is allowed.
     """
     path = places.TOPOLOGIES / "behaviour" / f"{product}.toml"
-    return load_behaviour_file(path) if path.exists() else ()
+    return load_behaviour_file(path) if path.exists() else None
 
 
-def load_behaviour_file(path: Path) -> tuple[BehaviourEntry, ...]:
-    """Return the entries of one file, in its order.
+def load_behaviour_file(path: Path) -> BehaviourFile:
+    """Read and validate one file.
 
     :raises ConfigError: with file and key, what was found and what is allowed.
     """
-    entries = config.load(path, BehaviourFile).behaviour
-    for number, entry in enumerate(entries):
-        try:
-            entry.outcomes()
-        except ConfigError as error:
-            raise ConfigError(error.what, where=f"{path}: behaviour[{number}].outcome") from None
-    return entries
+    loaded = config.load(path, BehaviourFile)
+    for number, entry in enumerate(loaded.behaviour):
+        for key, read in (("outcome", entry.outcomes), ("when", entry.conditions)):
+            try:
+                read()
+            except ConfigError as error:
+                raise ConfigError(
+                    error.what, where=f"{path}: behaviour[{number}].{key}", hint=error.hint
+                ) from None
+    return loaded
 
 
 def require_sound(features: Iterable[str]) -> None:
@@ -118,7 +154,7 @@ def require_sound(features: Iterable[str]) -> None:
     """
     known = set(features)
     for path in sorted((places.TOPOLOGIES / "behaviour").glob("*.toml")):
-        for number, entry in enumerate(load_behaviour_file(path)):
+        for number, entry in enumerate(load_behaviour_file(path).behaviour):
             for name in entry.features:
                 if name not in known:
                     raise ConfigError(
@@ -128,29 +164,47 @@ def require_sound(features: Iterable[str]) -> None:
                     )
 
 
-def documented(
-    product: str,
-    feature: str,
-    mode: PoolMode | None,
-    version: str,
-    settings: Mapping[str, str],
-    *,
-    defects: bool = True,
-) -> BehaviourEntry | None:
-    """Return the first entry that applies to a feature of a product in a mode, a version and its settings.
+def documented(feature: str, facts: Facts, *, defects: bool = True) -> Documented:
+    """Return what a product documents about a feature, for its version, mode and effective settings.
 
-    :param mode: None without a pooler.
-    :param version: as the product reports it; an unknown version counts as the newest.
-    :param settings: the effective settings, by name.
+    :param facts: an unknown version counts as the newest.
     :param defects: whether to include entries whose source is the product's issue tracker.
     """
-    numbers = _numbers(version) or (10**6,)
-    for entry in load_behaviour(product):
-        if (defects or not entry.defect) and entry.is_about(feature, mode, numbers, settings):
-            return entry
-    return None
+    loaded = load_behaviour(facts.product)
+    possible: list[BehaviourEntry] = []
+    for entry in loaded.behaviour if loaded else ():
+        if entry.defect and not defects:
+            continue
+        applies = entry.is_about(feature, facts)
+        if applies:
+            return Documented(entry=entry, possible=tuple(possible))
+        if applies is None:
+            possible.append(entry)
+    return Documented(possible=tuple(possible))
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def newer_than_seen(topology: Topology, evidence: TopologyEvidence) -> tuple[str, ...]:
+    """Return a sentence for each product of a chain that is newer than all versions its entries were compared with."""
+    titles = {service.product: service.title or service.product for service in evidence.services}
+    sentences = (_newer_than_seen(titles[facts.product], facts) for facts in facts_of(topology, evidence))
+    return tuple(filter(None, sentences))
+
+
+def _newer_than_seen(title: str, facts: Facts) -> str:
+    loaded, version = load_behaviour(facts.product), version_numbers(facts.version)
+    if loaded is None or not version:
+        return ""
+    newest = max(loaded.seen, key=version_numbers)
+    if version[: len(version_numbers(newest))] <= version_numbers(newest):
+        return ""
+    resting = sum(entry.is_for(facts) is not False for entry in loaded.behaviour)
+    return (
+        f"{title} {facts.version.partition(' ')[0]} is newer than every version that its documented behaviour was "
+        f"compared with (the newest is {newest}), so {resting} entries that apply here rest on older versions"
+    )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with; () if it begins with none."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()

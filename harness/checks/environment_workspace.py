@@ -12,14 +12,15 @@ from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.execution import accept_known, run_check
-from harness.checks.record import CheckRecord, NotExercisedError
+from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
+from harness.database import Side
 from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
 from harness.host.environment import Environment, look_at
 from harness.host.leftovers import find_leftovers
-from harness.model import EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status
+from harness.model import EndedBy, EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status, Subject
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from harness.redaction import Redactor
     from harness.store import RunStore
 
-#: the reason of rows that run only on topologies of the harness; the report recognises them by it
+#: why nobody owes a row in an environment: it runs on topologies of the harness
 NOT_SAFE = "not safe in a shared environment: the check breaks things, or writes; it runs on topologies of the harness"
 _NOT_NAMED = "the check writes, and the operator named neither a canary table nor a scratch schema"
 
@@ -61,7 +62,7 @@ class EnvironmentContext(CheckRecord):
         return replace(  # the timeout of a check breaks these connections as well
             site,
             trail=lambda: self._keep(site.trail()),
-            application=lambda: self._keep(site.application()),
+            application=lambda: self._keep(site.application(), Side.APPLICATION),
             stopped=self._stopped,
         )
 
@@ -84,7 +85,7 @@ class EnvironmentContext(CheckRecord):
 
     def client(self) -> Client:
         """Connect through the chain as the application role."""
-        return self._keep(self._environment.client())
+        return self._keep(self._environment.client(), Side.APPLICATION)
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail; it is opened once, and again when it is closed."""
@@ -125,7 +126,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
     def cut(self) -> None:
         """Break the connections of the running check, so that it gets an error wherever it waits."""
         for ctx in list(self._contexts):
-            ctx.cut()
+            ctx.cut(EndedBy.INTERRUPTION, INTERRUPTED)
 
     @contextlib.contextmanager
     def context(self, _check: str) -> Iterator[CheckContext]:
@@ -138,12 +139,21 @@ class EnvironmentWorkspace(Struct, frozen=True):
             self._contexts.remove(ctx)
             ctx.close()
 
-    def own_failure(self) -> str:
-        """Return "": the servers are the operator's."""
-        return ""
+    def own_failure(self) -> None:
+        """Return None: the servers are the operator's."""
 
     def host_context(self) -> contextlib.AbstractContextManager[CheckContext]:
         return self.context("")
+
+
+def _subject(evidence: EnvironmentEvidence) -> Subject:
+    """Return the identity of an environment: its server and database, its declaration, the versions that it runs."""
+    server = evidence.found("server_version")
+    facts = {"declaration": evidence.declared_as, "server and database": evidence.database}
+    facts |= {"server version": server.value} if server else {}
+    facts |= {f"version of {name}": version for name, version in evidence.versions.items()}
+    covers = "what the servers report, the declaration in harness.toml, and the versions that it declares"
+    return Subject(facts={name: value for name, value in facts.items() if value}, covers=covers)
 
 
 class EnvironmentRun:
@@ -193,7 +203,8 @@ class EnvironmentRun:
             evidence = look_at(self._environment, self._redactor, self._declared_as)
             if evidence.reached:
                 evidence = replace(evidence, notes=(*evidence.notes, *self._leftovers()))
-            self._store.update(environments={name: evidence})
+            subjects = self._store.record.subjects | {name: _subject(evidence)}
+            self._store.update(environments={name: evidence}, subjects=subjects)
             for sentence in (*evidence.contradictions, *evidence.notes):
                 self._notify(Notice(f"{name}: {sentence}"))
             if not evidence.reached:
@@ -216,8 +227,7 @@ class EnvironmentRun:
         if environment.journal is None:
             return []
         clears = bool(safeties & {Safety.WRITES, Safety.PATH})
-        found = find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
-        return [f"{environment.name}: {sentence}" for sentence in found]
+        return find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
 
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace
@@ -225,8 +235,8 @@ class EnvironmentRun:
         reason = (
             "the run was interrupted before this check began"
             if self.interrupted.is_set()
-            else NOT_SAFE
-            if check.environment_safety is Safety.NO
+            else row.out_of_scope or NOT_SAFE
+            if row.out_of_scope or check.environment_safety is Safety.NO
             else f"the environment was not reached: {evidence.reason}"
             if not evidence.reached
             else ""

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import time
-from threading import Event as ThreadEvent
-from threading import Timer
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from harness.checks.record import NotApplicableError, NotExercisedError
-from harness.checks.registry import Safety
+from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judge
+from harness.checks.record import INTERRUPTED
 from harness.database import SqlError, describe
-from harness.errors import HarnessError, TimedOutError
-from harness.model import KnownIssue, PlannedCheck, Proof, Result, Status
+from harness.errors import HarnessError
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Result, Status
 from harness.store import utc_now
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from threading import Event
 
     from harness.audit.target import AuditTarget
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.checks.workspace import Workspace
-    from harness.model import Expectation, Topology
+    from harness.model import Topology
 
 
 class ContextSource(Protocol):
@@ -43,8 +41,8 @@ class ContextSource(Protocol):
         """Return the context of a check that runs a path of the host application."""
         ...
 
-    def own_failure(self) -> str:
-        """Return the failure of the harness's own servers, in one sentence; "" when they are healthy."""
+    def own_failure(self) -> Failure | None:
+        """Return the failure of the harness's own servers; None when they are healthy."""
         ...
 
 
@@ -59,14 +57,14 @@ def run_check(
 ) -> Result:
     """Run one check in a context of its own, and return its result. Exceptions of the check become its result.
 
-    OK needs at least one expectation, and all of them must hold. An unexpected exception is an Issue of the check
-    itself. A check that could not create its situation, that timed out or that was interrupted is Not run.
+    :func:`judge` decides. A check that the harness ended, by its time limit or with the run, is Not run unless an
+    expectation was broken before that.
 
     :param row: the planned row that the result answers.
     :param topology: None for an environment.
     :param workspace: makes the context.
     :param control: a deliberate break that is applied before the check.
-    :param interrupted: set when the run has to end; the result is then OK or Not run.
+    :param interrupted: set when the run has to end; no later expectation counts.
     :raises HarnessError: when no context could be made, although the run was not interrupted.
     """
     began, started_at = time.monotonic(), utc_now()
@@ -76,95 +74,87 @@ def run_check(
     if lacking := check.lacking(topology, workspace.target):
         return replace(result, status=Status.NA, reason=lacking)
     ctx: CheckContext | None = None
-    status, reason = Status.NOT_RUN, ""
-    given_up = ThreadEvent()
+    verdict: Verdict | None = None
 
     def give_up() -> None:
-        """Break the connections of the check, so that it gets an error wherever it waits."""
-        given_up.set()
         if ctx:
-            ctx.cut()
+            ctx.cut(EndedBy.TIME_LIMIT, f"the check timed out after {check.longest_s:g} s")
 
     watchdog = Timer(check.longest_s, give_up)
     watchdog.daemon = True
     watchdog.start()
     try:
         with workspace.host_context() if check.path else workspace.context(check.id) as ctx:
-            try:
-                if control:
-                    control.apply(ctx)
-                check.run(ctx)
-            except Exception as error:  # noqa: BLE001 -- any error of a check becomes its result, and the run goes on
-                status, reason = _judge_error(error, check, ctx)
-            else:
-                status, reason = _judge(ctx)
+            ctx.ends_with(interrupted or Event())
+            error = _run_body(check, control, ctx)
+            ctx.complete()
+            verdict = judge(check, ctx, error, shared=topology is None)
             # not under a control: the check itself ran on the same servers a moment before
-            if status is Status.ISSUE and control is None and (failure := workspace.own_failure()):
-                status, reason = Status.NOT_RUN, f"{failure}; otherwise: {reason}"
-    except SqlError as error:
-        cause = workspace.own_failure() or describe(error)
-        status, reason = Status.NOT_RUN, f"no database could be created for the check: {cause}"
-    except HarnessError as error:
-        if not (interrupted and interrupted.is_set()):
-            raise
-        status, reason = Status.NOT_RUN, error.what  # the lab is being torn down
+            if verdict.status in {Status.ISSUE, Status.NOT_RUN} and control is None:
+                verdict = _unless_failed(verdict, check, ctx, workspace.own_failure())
+    except (SqlError, HarnessError) as failed:
+        if ctx and verdict:  # the cleanup failed, which changes no verdict
+            ctx.left_behind(describe(failed))
+        else:
+            verdict = _without_context(failed, workspace, interrupted)
     finally:
         watchdog.cancel()
-    if given_up.is_set() and status is not Status.OK and not (ctx and _broken(ctx)):
-        status, reason = Status.NOT_RUN, f"the check timed out after {check.longest_s:g} s: {reason}"
-    if interrupted and interrupted.is_set() and status is not Status.OK:
-        status, reason = Status.NOT_RUN, "the run was interrupted before this check finished"
     if ctx:
         result = replace(
             result,
             expectations=tuple(ctx.expectations),
             probes=tuple(ctx.probes),
             facts=ctx.facts,
-            limit=ctx.limit if status is Status.OK else None,
+            limit=ctx.limit if verdict.status is Status.OK else None,
             feature=ctx.feature,
-            severity=ctx.severity if status is Status.ISSUE else None,
+            severity=ctx.severity if verdict.status is Status.ISSUE else None,
         )
-    return replace(result, status=status, reason=reason, duration_ms=_since(began))
+    return replace(
+        result,
+        status=verdict.status,
+        reason=verdict.reason,
+        ended_by=verdict.ended_by,
+        duration_ms=_since(began),
+    )
 
 
-def _judge_error(error: Exception, check: Check, ctx: CheckContext) -> tuple[Status, str]:
-    """Return status and reason of a check that ended with an exception."""
-    may_use_environments = check.environment_safety is not Safety.NO
-    status, reason = Status.ISSUE, f"the check itself broke: {type(error).__name__}: {error}"
-    match error:
-        case NotExercisedError():
-            status, reason = Status.NOT_RUN, str(error)
-        case TimedOutError():
-            status, reason = Status.NOT_RUN, error.what
-        case NotApplicableError():
-            return Status.NA, str(error)
-        case HarnessError() if may_use_environments:  # a host that does not answer shows nothing, either way
-            status, reason = Status.NOT_RUN, error.what
-        case HarnessError():
-            cause = "the check itself broke" if check.feature else "the audit target is at fault"
-            reason = ": ".join(filter(None, (cause, error.where, error.what)))
-        case SqlError() if may_use_environments:
-            status, reason = Status.NOT_RUN, f"the server reported an error: {describe(error)}"
-        case SqlError():
-            reason = f"the check itself broke: {describe(error)}"
-    if status is Status.NOT_RUN and _broken(ctx):
-        return _judge(ctx)  # an expectation that did not hold before the error still counts
-    return status, reason
+def _run_body(check: Check, control: Control | None, ctx: CheckContext) -> Exception | None:
+    """Run the check, after its control if there is one. Return the error that ended it; None when it ran to its end."""
+    try:
+        if control:
+            control.apply(ctx)
+        check.run(ctx)
+    except Exception as error:  # noqa: BLE001 -- any error of a check becomes its result, and the run goes on
+        return error
+    return None
 
 
-def _broken(ctx: CheckContext) -> list[Expectation]:
-    return [expectation for expectation in ctx.expectations if not expectation.held]
+def _unless_failed(verdict: Verdict, check: Check, ctx: CheckContext, failure: Failure | None) -> Verdict:
+    """Return the verdict; Not run when the harness's own servers had failed, unless the check itself ended them."""
+    if failure is None or (failure.on_purpose and check.disrupts) or verdict.ended_by is EndedBy.INTERRUPTION:
+        return verdict
+    ctx.discount(EndedBy.INFRASTRUCTURE, failure.what)
+    return Verdict(
+        status=Status.NOT_RUN, reason=f"{failure.what}; otherwise: {verdict.reason}", ended_by=EndedBy.INFRASTRUCTURE
+    )
 
 
-def _judge(ctx: CheckContext) -> tuple[Status, str]:
-    """Return status and reason of a check that ended without an exception."""
-    if not ctx.expectations:
-        return Status.ISSUE, "the check itself broke: it made no expectation, so it proves nothing"
-    if not (broken := _broken(ctx)):
-        return Status.OK, ""
-    first = broken[0]
-    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    return Status.ISSUE, f"{first.name}: expected {first.expected}, observed {first.observed}{more}"
+def _without_context(error: SqlError | HarnessError, workspace: ContextSource, interrupted: Event | None) -> Verdict:
+    """Return the verdict of a check whose context could not be made.
+
+    :raises HarnessError: for a mistake in the configuration, which every other check would repeat.
+    """
+    if interrupted and interrupted.is_set():  # the lab is being torn down
+        return Verdict(status=Status.NOT_RUN, reason=INTERRUPTED, ended_by=EndedBy.INTERRUPTION)
+    if not isinstance(error, (SqlError, *INFRASTRUCTURE_ERRORS)):
+        raise error
+    failure = workspace.own_failure()
+    cause = failure.what if failure else error.what if isinstance(error, HarnessError) else describe(error)
+    return Verdict(
+        status=Status.NOT_RUN,
+        reason=f"no database could be created for the check: {cause}",
+        ended_by=EndedBy.INFRASTRUCTURE,
+    )
 
 
 def prove(
@@ -190,11 +180,11 @@ def prove(
     if result.status is Status.NA:
         return replace(proof, applicable=False, reason=result.reason)
     named = [expectation for expectation in result.expectations if expectation.name == control.at]
-    broken = tuple(expectation for expectation in result.expectations if not expectation.held)
+    broken = tuple(expectation for expectation in result.expectations if expectation.broken)
     if red_already:
         proven = result.status is Status.OK
         reason = "" if proven else f"the defect was cured, and the check is {result.status}: {result.reason}"
-    elif result.status is Status.ISSUE and any(not expectation.held for expectation in named):
+    elif result.status is Status.ISSUE and any(expectation.broken for expectation in named):
         reason, proven = "", True
     elif result.status is Status.OK:
         reason, proven = "the check stayed green under its control", False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import ExitStack
+from threading import Event, RLock
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
-from harness.database import Client, SqlError, cut
-from harness.model import BackendProbe, Expectation, FeatureOutcome, Limit, Severity
+from harness.database import Client, Side, SqlError, cut
+from harness.model import BackendProbe, EndedBy, Expectation, FeatureOutcome, Limit, Severity
 
 if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONGEST = 400
+INTERRUPTED = "the run was interrupted before this check finished"
 
 
 class NotExercisedError(Exception):
@@ -28,14 +32,33 @@ class NotApplicableError(Exception):
     """The topology lacks the subject of the check: N/A. The message is the reason, in one objective sentence."""
 
 
+class Ended(Struct, frozen=True):
+    """The end of a check before it was complete."""
+
+    #: None for a check that could not create its situation
+    by: EndedBy | None
+    #: one sentence without a full stop
+    reason: str
+
+
 class CheckRecord:
-    """Collects the findings of one check, and owns the connections that the check opens."""
+    """Collects the findings of one check, and owns the connections that the check opens.
+
+    An action of the harness that disturbs the check ends the record first: no later expectation counts, because it may
+    show the action and not the subject.
+    """
 
     def __init__(self, target: AuditTarget) -> None:
         self.target = target
         #: what to undo when the check ends, in reverse order
         self._stack = ExitStack()
         self._clients: list[Client] = []
+        self._lock = RLock()
+        #: set when the whole run ends
+        self._interrupted = Event()
+        #: None while the check runs undisturbed
+        self.ended: Ended | None = None
+        self._complete = False
         self.expectations: list[Expectation] = []
         self.probes: list[BackendProbe] = []
         self.facts: dict[str, str] = {}
@@ -53,16 +76,64 @@ class CheckRecord:
         """
         raise NotExercisedError("no host application is running here")
 
-    def expect(self, name: str, observed: T, *, equals: T) -> bool:
+    # --- the end of a check ------------------------------------------------------------------------
+
+    def ends_with(self, interrupted: Event) -> None:
+        """End the record as soon as the event is set."""
+        self._interrupted = interrupted
+
+    def end(self, by: EndedBy, reason: str) -> bool:
+        """End the record, before an action of the harness disturbs the check. The first cause counts.
+
+        :return: whether the check still ran; the action is then necessary.
+        """
+        with self._lock:
+            if self._complete:
+                return False
+            self.ended = self.ended or Ended(by, reason)
+            return True
+
+    def complete(self) -> None:
+        """Note that the body of the check ended: later actions of the harness do not disturb it."""
+        with self._lock:
+            self._notice_interruption()
+            self._complete = True
+
+    def discount(self, by: EndedBy, reason: str) -> None:
+        """End the record for a failure that lasted for an unknown time: none of its expectations counts."""
+        with self._lock:
+            self.ended = Ended(by, reason)
+            self.expectations = [replace(expectation, counts=False) for expectation in self.expectations]
+
+    def _notice_interruption(self) -> None:
+        if self._interrupted.is_set():
+            self.end(EndedBy.INTERRUPTION, INTERRUPTED)
+
+    # --- findings ------------------------------------------------------------------------------------
+
+    def add(self, expectation: Expectation) -> bool:
+        """Record an expectation that was compared elsewhere, and return whether it counts."""
+        with self._lock:
+            self._notice_interruption()
+            if self.ended:
+                expectation = replace(expectation, counts=False)
+            self.expectations.append(expectation)
+            return expectation.counts
+
+    def expect(self, name: str, observed: T, *, equals: T, consequence: bool = False) -> bool:
         """Compare one fact, record the comparison, and go on either way.
 
         :param name: controls name the expectation by it, and reports show it.
         :param observed: any value that can be compared; the evidence holds it as :func:`spell` prints it.
         :param equals: the expected value.
+        :param consequence: whether it follows from other expectations of the check, such as an exit code from failed
+            tests. The reason of an Issue names the others first.
         :return: whether the expectation held.
         """
         held = observed == equals
-        self.expectations.append(Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held))
+        self.add(
+            Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held, consequence=consequence)
+        )
         return held
 
     def fact(self, name: str, value: object) -> None:
@@ -97,15 +168,17 @@ class CheckRecord:
         if self.expect(f"the limit that {outcome}", observed, equals="documented"):
             self.documented_limit(outcome, source)
 
-    def _keep(self, client: Client) -> Client:
+    def _keep(self, client: Client, side: Side | None = None) -> Client:
+        client.side = side or client.side
         self._stack.callback(client.close)
         self._clients.append(client)
         return client
 
-    def cut(self) -> None:
-        """Break every open connection, so that a thread that waits on one gets an error."""
-        for client in list(self._clients):
-            cut(client)
+    def cut(self, by: EndedBy, reason: str) -> None:
+        """End the record, then break every open connection, so that a thread that waits on one gets an error."""
+        if self.end(by, reason):
+            for client in list(self._clients):
+                cut(client)
 
     def close(self) -> None:
         """Close the connections, and undo what the check registered. Errors of servers are ignored."""

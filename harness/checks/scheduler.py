@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
+from harness.checks.documented import newer_than_seen
 from harness.checks.execution import accept_known, prove, run_check, unproven
 from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
 from harness.checks.registry import Catalogue
@@ -28,11 +29,12 @@ from harness.events import (
     Listener,
     Notice,
 )
+from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
-from harness.model import KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -184,7 +186,11 @@ class Run:
                 # provision the database meanwhile
                 workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
                 lab.evidence = recognition.result()
+            if newer := newer_than_seen(lab.topology, lab.evidence):
+                lab.evidence = replace(lab.evidence, notes=(*lab.evidence.notes, *newer))
             self._record(lab.evidence)
+            for sentence in newer:
+                self._notify(Notice(f"{topology.name}: {sentence}"))
             for contradiction in lab.evidence.contradictions:
                 self._notify(Notice(f"{topology.name}: {contradiction}"))
             if errors := [f"{name}: {state}" for name, state in workspace.attached.items() if state != "done"]:
@@ -257,6 +263,7 @@ class Run:
     ) -> None:
         if not rows:
             return
+        at_a_time = 1 if limits_all_databases(topology) else at_a_time
         run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:
@@ -279,7 +286,7 @@ class Run:
         if self._stop.is_set():
             return
         if reason := workspace.why_nothing_runs():
-            self._finish(_not_run(row, reason))
+            self._finish(_not_run(row, reason, EndedBy.INFRASTRUCTURE))
             return
         controls = self._settings.catalogue.controls_of(check.id)
         control = next((control for control in controls if control.name == self._settings.under), None)
@@ -404,12 +411,13 @@ class Run:
             list(pool.map(self._tear_down, labs))
 
 
-def _not_run(row: PlannedCheck, reason: str) -> Result:
+def _not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:
     return Result(
         target=row.target,
         check=row.check,
         status=Status.NOT_RUN,
         reason=reason,
+        ended_by=ended_by,
         started_at=utc_now(),
         reproduce=row.reproduce,
     )

@@ -10,6 +10,7 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, cast
 
 from harness.checks.context import CheckContext
+from harness.checks.judging import Failure
 from harness.checks.record import NotExercisedError
 from harness.config import at_key
 from harness.database import (
@@ -140,23 +141,26 @@ class Workspace:
 
     def why_nothing_runs(self) -> str:
         """Return which service ended, once a check found that one did; "" when all of them run again."""
-        return self._ended_service() if self._ended else ""
+        ended = self._ended_service() if self._ended else None
+        return ended.what if ended else ""
 
-    def own_failure(self) -> str:
+    def own_failure(self) -> Failure | None:
         """Return how the harness failed its clients: a service ended, or the file system of its data was full."""
         ended = self._ended_service()
-        self._ended = bool(ended)
+        self._ended = ended is not None
         if ended:
             return ended
         # the log keeps it, so that it explains an Issue and never stops other checks: space may be free again
         full = _NO_SPACE in self._lab.postgres.logs()
-        return f"the file system of the server's data was full ({self._lab.evidence.storage})" if full else ""
+        storage = self._lab.evidence.storage
+        return Failure(what=f"the file system of the server's data was full ({storage})") if full else None
 
-    def _ended_service(self) -> str:
+    def _ended_service(self) -> Failure | None:
         for service in self._lab.services:
             if not (state := service.state()).running:
-                return f"the service {service.name} is not running: {state.detail}"
-        return ""
+                what = f"the service {service.name} is not running: {state.detail}"
+                return Failure(what=what, on_purpose=state.on_purpose)
+        return None
 
     def start_host(self) -> None:
         """Start the reference host in the background, once. Callers of `site` block until it is ready."""

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
 from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of
-from harness.cli.planning import declared_as, new_record, plan_environment
-from harness.cli.recap import exit_code, print_recap, say_issues, say_where
+from harness.cli.planning import declared_as, new_record, plan_environment, require_used
+from harness.cli.recap import print_recap, say_issues, say_where
 from harness.cli.selection import print_plan
 from harness.config import nearest
 from harness.errors import UsageError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _NOT_SAFE = "Not run: not safe in an environment that others use"
 _EFFECTS = {
-    Safety.NO: _NOT_SAFE,
     Safety.READS: "reads",
     Safety.WRITES: "writes to the canary table or the scratch schema",
     Safety.PATH: "runs a declared path",
@@ -51,6 +51,7 @@ def verify_environment(
         declare = f"declare it in harness.toml: [environments.{name}]"
         hint = nearest(name, settings.environments) if settings.environments else declare
         raise UsageError(f"unknown environment {name!r}", hint=hint)
+    require_used(settings, ())
     plan = plan_environment(name, checks, settings)
     if not plan:
         raise UsageError(f"no selected check runs in the environment {name}")
@@ -92,13 +93,13 @@ def verify_environment(
     print_recap(done)
     say_where(invocation, done.folder, rendered)
     say_issues(invocation, done.answers())
-    return exit_code(invocation, done.answers(), [done], strict=strict)
+    return exit_code(invocation, rows_of(done), [done], strict=strict)
 
 
 def _print_effects(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
     """Print what each row would do to the environment; count the checks that are not safe there."""
     safety = {check.id: check.environment_safety for check in settings.catalogue.checks}
-    shown = [row for row in plan if safety[row.check] is not Safety.NO]
+    shown = [row for row in plan if row.owed or row.path]
     print_plan(shown, (_effect(row, safety[row.check], settings) for row in shown))
     if unsafe := len(plan) - len(shown):
         sys.stdout.write(f"and {unsafe} more: {_NOT_SAFE}\n")
@@ -109,6 +110,4 @@ def _effect(row: PlannedCheck, safety: Safety, settings: Settings) -> str:
         path = next(path for path in settings.paths if path.name == row.path.name)
         if path.not_applicable:
             return f"N/A: {path.not_applicable}"
-        if row.path.aspect == "no-trigger" or (row.path.aspect == "failure" and path.fails is None):
-            return _NOT_SAFE
-    return _EFFECTS[safety]
+    return _EFFECTS[safety] if row.owed else _NOT_SAFE

@@ -5,21 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
+from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
-from harness.provenance import fingerprint
+from harness.model import SCHEMA_VERSION, Section
+from harness.provenance import fingerprint, is_of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import kept_runs, read_runs
+from harness.store import StoredRun, Verdict, kept_runs, read_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from harness.checks.registry import Check
     from harness.cli.settings import Settings
-    from harness.model import PlannedCheck
-    from harness.store import StoredRun
+    from harness.model import PlannedCheck, Provenance, Subject
+
+#: checks that harness.toml or a command line declares: their claims may change with the same code
+_DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
+#: the most reasons that a report prints about one run; `report --verify` prints more
+_MOST_REASONS = 3
 
 
 def evidence_here(settings: Settings) -> Evidence:
@@ -27,14 +35,16 @@ def evidence_here(settings: Settings) -> Evidence:
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
     ordinary, _ = _without_controls(runs)
+    judged = _Judged.of(ordinary, settings, code)
     merged = merge(
-        ordinary,
+        judged.runs,
         expected_rows(settings),
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=damaged,
+        left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
+        subjects=_subjects(judged.runs, settings),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -42,23 +52,36 @@ def evidence_here(settings: Settings) -> Evidence:
         for topology in load_topologies(settings.topologies).values()
         if topology.on_demand and topology.name not in verified
     )
-    return _with_known_issues(replace(merged, left_out=(*merged.left_out, *not_verified)), settings)
+    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=judged.edited)
+    return _with_known_issues(merged, settings)
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
-    """Merge run folders, also from other machines.
+    """Merge run folders, also from other machines. Runs of other code than this checkout's are left out.
 
+    :raises UsageError: for a folder that does not exist.
     :raises StoreError: for a folder without runs.
     """
-    ordinary, left_out = _without_controls(read_runs([Path(folder) for folder in folders]))
+    runs, damaged = read_runs([Path(folder) for folder in folders])
+    ordinary, left_out = _without_controls(runs)
+    here = provenance()
+    usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
+    left_out += [
+        f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
+        f"({_code(here)}); check out that code to read it, or run it again here"
+        for run in ordinary
+        if run not in usable
+    ]
+    judged = _Judged.of(usable, settings, fingerprint())
     merged = merge(
-        ordinary,
+        judged.runs,
         expected_rows(settings),
         target=settings.target.identity,
-        left_out=left_out,
+        left_out=(*damaged, *left_out, *judged.notes),
         environments=_declared_environments(settings),
+        subjects=_subjects(judged.runs, settings),
     )
-    return _with_known_issues(merged, settings)
+    return _with_known_issues(replace(merged, edited=judged.edited), settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -67,6 +90,27 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
         row for name in settings.environments for row in plan_environment(name, checks, settings)
     )
+
+
+def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now."""
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+
+
+def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
+    """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
+    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
+    others = len(folders) - of_this_code
+    if others <= 0:
+        return []
+    runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
+    return [f"{runs} left out of {reports / 'runs'}; this code is {_code(provenance())}"]
+
+
+def _code(code: Provenance) -> str:
+    """Return what identifies the harness's code, for people."""
+    commit = f"commit {code.commit[:12]}{' with uncommitted changes' if code.dirty else ''}" if code.commit else ""
+    return ", ".join(filter(None, (f"version {code.tool_version}", commit, f"fingerprint {code.fingerprint}")))
 
 
 def _declared_environments(settings: Settings) -> dict[str, str]:
@@ -85,6 +129,60 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
         if run.record.under
     ]
     return ordinary, left_out
+
+
+class _Judged(Struct, frozen=True):
+    """Runs that count as evidence, and sentences about the others."""
+
+    runs: tuple[StoredRun, ...]
+    #: about runs that were edited
+    edited: tuple[str, ...]
+    #: about runs without a chain
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, runs: Iterable[StoredRun], settings: Settings, code: str) -> _Judged:
+        """Leave out the runs that were edited.
+
+        :param code: the fingerprint of this code, which decides what its own runs must hold.
+        """
+        counted, edited, notes = [], [], []
+        checks = {check.id: check for check in settings.catalogue.checks}
+        for run in runs:
+            record, reasons = run.record, run.integrity.reasons
+            own = record.provenance.fingerprint == code
+            if own and not reasons:
+                reasons = tuple(_contradictions_with_code(run, checks))
+            rows = f"{len(run.results)} rows" if len(run.results) != 1 else "1 row"
+            if reasons and (own or not run.integrity.rows_count):
+                edited.append(f"run {record.run_id} was edited, and its {rows} do not count: {_listed(reasons)}")
+                continue
+            if reasons:
+                edited.append(f"run {record.run_id} was edited; these rows do not count: {_listed(reasons)}")
+            if run.integrity.verdict is Verdict.NOT_CHAINED:
+                notes.append(
+                    f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
+                )
+            counted.append(run)
+        return cls(tuple(counted), tuple(edited), tuple(notes))
+
+
+def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:
+    """Yield what this code cannot have written: runs without a chain, and plans that change a check."""
+    if run.record.schema_version != SCHEMA_VERSION:
+        yield f"run.json: schema version {run.record.schema_version}, and this code writes {SCHEMA_VERSION}"
+    for row in run.record.plan:
+        check = checks.get(row.check)
+        if check is None or row.section in _DECLARED:
+            continue
+        for name in ("claim", "section", "severity", "area", "feature"):
+            if getattr(row, name) != getattr(check, name):
+                yield f"run.json: the {name} of {row.check} differs from that of the check"
+
+
+def _listed(reasons: tuple[str, ...]) -> str:
+    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    return "; ".join(reasons[:_MOST_REASONS]) + more
 
 
 def _with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:

@@ -12,12 +12,13 @@ import click
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.output import command_stream
 from harness.cli.parser import Seconds
-from harness.cli.planning import chosen_options, exec_command, named_topologies
-from harness.cli.recap import exit_code, say_issues, say_where
+from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
+from harness.cli.recap import say_issues, say_where
 from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.settings import Settings
-    from harness.model import Result
+    from harness.model import Result, Topology
 
 _LONGEST_NAME = 40
 _LONGEST_TITLE = 300
@@ -91,6 +92,7 @@ def exec_behind(
     """
     settings = invocation.settings
     topologies = named_topologies(settings, [topology])
+    require_used(settings, topologies)
     require_patterns(junit)
     invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
     title = " ".join(f"{join(command_line)} passes".split())  # a script may have several lines
@@ -119,9 +121,10 @@ def exec_behind(
     selection = Selection(
         topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True
     )
-    reproduce = exec_command(topologies[0].name.partition("+")[0], declared.command, _options(declared, settings))
+    options_of = _options(declared, settings, topologies[0])
+    reproduce = exec_command(topologies[0].name.partition("+")[0], declared.command, options_of)
     try:
-        run = run_selection(invocation, selection, catalogue=catalogue, reproduce=reproduce)
+        run = run_selection(invocation, selection, catalogue=catalogue, commands=[declared], reproduce=reproduce)
     finally:
         output.close()
     paths = fill(evidence_here(settings), settings)
@@ -129,15 +132,15 @@ def exec_behind(
         invocation.terminal.say(_outcome(result))
     say_where(invocation, run.folder, paths)
     say_issues(invocation, run.answers())
-    return exit_code(invocation, run.answers(), [run], strict=True)
+    return exit_code(invocation, rows_of(run), [run], strict=True)
 
 
-def _options(declared: CommandDeclaration, settings: Settings) -> str:
+def _options(declared: CommandDeclaration, settings: Settings, topology: Topology) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""
-    return options_given + chosen_options(settings)
+    return options_given + chosen_options(settings, topology)
 
 
 def _name(given: str | None, command_line: Sequence[str]) -> str:

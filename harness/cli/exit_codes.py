@@ -1,8 +1,18 @@
-"""Exit codes of the command line. `harness --help` prints the meanings."""
+"""Exit codes of the command line, and the code of a command that ran checks. `harness --help` prints the meanings."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from harness.model import EndedBy, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.cli.invocation import Invocation
+    from harness.model import PlannedCheck, Result
+    from harness.store import StoredRun
 
 
 class ExitCode(IntEnum):
@@ -17,10 +27,60 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: tuple[tuple[str, str], ...] = (
-    ("0", "every row is OK, N/A or a known Issue; Not run rows count only under --strict"),
+    ("0", "every row is OK, N/A or a known Issue; Not run rows count only under --strict, and only if they are owed"),
     ("1", "at least one Issue, or a finding of the command at hand"),
     ("2", "invalid usage or configuration"),
-    ("3", "nothing could be verified; a topology did not start; no path of an environment ran; evidence was not kept"),
-    ("4", "at least one Not run row, under --strict"),
+    ("3", "nothing verified; a topology, server or engine failed; no path of an environment ran; evidence not kept"),
+    ("4", "at least one Not run row that is owed, under --strict"),
     ("130", "interrupted by Ctrl-C, SIGTERM or SIGHUP; servers are removed, and every planned row has its answer"),
 )
+
+
+def rows_of(run: StoredRun) -> list[tuple[PlannedCheck, Result]]:
+    """Return the planned rows of a run, each with its result."""
+    return list(zip(run.record.plan, run.answers(), strict=True))
+
+
+def was_interrupted(invocation: Invocation, runs: Iterable[StoredRun]) -> bool:
+    """Return whether a signal ended the command, or one of its runs."""
+    return invocation.signals.received or any(run.record.state == "interrupted" for run in runs)
+
+
+def exit_code(
+    invocation: Invocation,
+    rows: Sequence[tuple[PlannedCheck, Result]],
+    runs: Sequence[StoredRun],
+    *,
+    strict: bool,
+) -> ExitCode:
+    """Return the exit code of a command.
+
+    :param rows: every row that the command answers for.
+    :param runs: the runs that the command made.
+    """
+    if was_interrupted(invocation, runs):
+        return ExitCode.INTERRUPTED
+    if any(result.status is Status.ISSUE and result.known is None for _, result in rows):
+        return ExitCode.ISSUE
+    owed = [result for planned, result in rows if planned.owed]
+    not_run = [result for result in owed if result.status is Status.NOT_RUN]
+    if len(not_run) == len(owed) or any(map(infrastructure_failed, runs)):
+        return ExitCode.NOTHING_VERIFIED
+    if any(_host_not_observed(run) for run in runs if run.record.environments):
+        return ExitCode.NOTHING_VERIFIED
+    return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK
+
+
+def infrastructure_failed(run: StoredRun) -> bool:
+    """Return whether a topology did not start, or a server or the engine failed under a check."""
+    return any(not evidence.stood for evidence in run.record.topologies.values()) or any(
+        result.status is Status.NOT_RUN and result.ended_by is EndedBy.INFRASTRUCTURE for result in run.answers()
+    )
+
+
+def _host_not_observed(run: StoredRun) -> bool:
+    """Return whether an environment was not reached, or all of its declared paths are Not run or N/A."""
+    if not all(found.reached for found in run.record.environments.values()):
+        return True
+    statuses = {result.status for row, result in rows_of(run) if row.owed and row.path and not row.path.aspect}
+    return Status.NOT_RUN in statuses and not {Status.OK, Status.ISSUE} & statuses

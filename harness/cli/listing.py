@@ -16,7 +16,7 @@ from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import OneOf
-from harness.cli.planning import named_topologies
+from harness.cli.planning import named_topologies, require_product_used
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies, with_versions
 
@@ -136,9 +136,13 @@ def matrix(invocation: Invocation, axis: Sequence[str], *, on_demand: bool, envi
     """
     settings = invocation.settings
     names = list(load_topologies(settings.topologies)) if on_demand else []
-    axes = [[(product, version) for version in versions] for product, versions in _axes(axis).items()]
+    versions_of = _axes(axis)
+    topologies = named_topologies(settings, names)
+    for product, listed in versions_of.items():
+        require_product_used("--set", f"{product}={','.join(listed)}", product, topologies)
+    axes = [[(product, version) for version in listed] for product, listed in versions_of.items()]
     jobs: dict[str, dict[str, str]] = {}
-    for declared in named_topologies(settings, names):
+    for declared in topologies:
         for versions in itertools.product(*axes):
             job = _topology_job(declared, dict(versions), settings)
             jobs.setdefault(job["environment"], job)

@@ -12,6 +12,7 @@ from harness.checks.scheduler import MOST_TOPOLOGIES
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.planning import require_used
 from harness.cli.usage import as_started
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_reach import Published
@@ -138,7 +139,9 @@ def images(invocation: Invocation, topologies: Sequence[str]) -> int:
         name: with_versions(topology, settings.versions)
         for name, topology in load_topologies(settings.topologies).items()
     }
-    products = [product for topology in select(known, topologies) for product in wanted_by(topology)]
+    chosen = select(known, topologies)
+    require_used(settings, chosen)
+    products = [product for topology in chosen for product in wanted_by(topology)]
     wanted = tuple(dict.fromkeys((*products, HOST)))
     engine = DockerEngine(settings.images)
     try:

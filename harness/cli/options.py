@@ -8,7 +8,8 @@ import click
 
 from harness.cli import completion
 from harness.cli.parser import OneOf, Option, WholeNumber
-from harness.cli.settings import ENGINES, PULLS
+from harness.cli.settings import PULLS
+from harness.engine.protocol import ENGINE_NAMES
 from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ selection = _all_of(
 
 engine = option(
     "--engine",
-    type=OneOf(ENGINES),
+    type=OneOf(ENGINE_NAMES),
     section="Engine",
     help="where servers run: in Docker, or from installed programs; auto, the default, prefers Docker",
 )

@@ -13,20 +13,24 @@ import msgspec
 from msgspec.structs import replace
 
 from harness import places
+from harness.checks.environment_workspace import NOT_SAFE
+from harness.checks.registry import Safety
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
-from harness.lab.topologies import load_topologies, select, with_versions
-from harness.model import EvidenceClass, PlannedCheck, RunRecord, Topology
+from harness.lab.host import HOST
+from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
+from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Subject, Topology
 from harness.provenance import provenance
 from harness.redaction import MASK, Redactor
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.engine.protocol import Engine
+    from harness.host.declarations import PathDeclaration
 
 
 def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]:
@@ -67,6 +71,35 @@ def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]
     return [with_versions(topology, settings.versions) for topology in chosen]
 
 
+def require_used(settings: Settings, topologies: Sequence[Topology]) -> None:
+    """Reject a version or an image on the command line that would have no effect.
+
+    :param topologies: those that the command starts.
+    :raises UsageError: for a product that none of them uses.
+    """
+    for product, version in settings.versions.items():
+        require_product_used("--set", f"{product}={version}", product, topologies)
+    for name in settings.chosen_images:
+        product = name.partition(":")[0]
+        if product != HOST.product:  # the reference host, which paths start
+            require_product_used("--image", f"{name}={settings.images.override[name]}", product, topologies)
+
+
+def require_product_used(option: str, given: str, product: str, topologies: Iterable[Topology]) -> None:
+    """Reject a product that no topology uses.
+
+    :param option: the option that names the product.
+    :param given: the value of the option.
+    :raises UsageError: with the products that are used.
+    """
+    used = dict.fromkeys(wanted.product for topology in topologies for wanted in wanted_by(topology))
+    if product not in used:
+        raise UsageError(
+            f"{option} {given} has no effect: no chosen topology uses {product}",
+            hint=f"choose from the products in use: {', '.join(used)}" if used else "leave it out, nothing is started",
+        )
+
+
 def plan_topologies(
     topologies: Iterable[Topology],
     checks: tuple[Check, ...],
@@ -82,13 +115,13 @@ def plan_topologies(
     :param named: the user named suites or checks, so they also run in topologies whose `verify` leaves them out.
     :param under: name of the control that every row runs under.
     """
-    extra = (f" --under {under}" if under else "") + _options(settings, engine)
     shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
     # a project that installs the harness as a package has no such Nox session
     has_sessions = shipped and Path.cwd().resolve() == places.SHIPPED.resolve()
 
     def command(topology: Topology, check: Check) -> str:
         base = topology.name.partition("+")[0]
+        extra = (f" --under {under}" if under else "") + _options(settings, engine, topology)
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
@@ -117,7 +150,7 @@ def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -
 
     The order is the order of execution. Checks that search for leftovers of others come last.
     """
-    extra = _options(settings, None)
+    extra = _options(settings, None, None)
     declared = {path.name: path for path in settings.paths}
     rows = []
     for check in sorted(checks, key=lambda check: check.last):
@@ -128,8 +161,26 @@ def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -
         elif check.id.startswith("command."):
             continue  # commands run behind topologies
         command = f"python -m harness verify --environment {name} --check {check.id}{extra}"
-        rows.append(replace(planned(name, check, command), evidence_class=EvidenceClass.HOST))
+        rows.append(
+            replace(
+                planned(name, check, command),
+                evidence_class=EvidenceClass.HOST,
+                out_of_scope=_out_of_scope(check, declared),
+            )
+        )
     return tuple(rows)
+
+
+def _out_of_scope(check: Check, declared: Mapping[str, PathDeclaration]) -> str:
+    """Return why nobody owes a check in an environment that others use; "" for a check that is owed there."""
+    if check.environment_safety is Safety.NO:
+        return NOT_SAFE
+    path = declared[check.path.name] if check.path else None
+    if check.path and path and not path.not_applicable:
+        # without a failing variant of the path, only a broken server would make it fail
+        breaks_servers = {"no-trigger": True, "failure": path.fails is None}
+        return NOT_SAFE if breaks_servers.get(check.path.aspect) else ""
+    return ""
 
 
 def declared_as(name: str, settings: Settings) -> str:
@@ -142,15 +193,25 @@ def _digest(declared: object) -> str:
     return hashlib.sha256(msgspec.json.encode(declared, order="deterministic")).hexdigest()[:16]
 
 
-def _options(settings: Settings, engine: Engine | None) -> str:
-    return (" --engine native" if engine and engine.name == "native" else "") + chosen_options(settings)
+def _options(settings: Settings, engine: Engine | None, topology: Topology | None) -> str:
+    # Docker is what a command without --engine prefers
+    chosen = f" --engine {engine.name}" if engine and engine.name != "docker" else ""
+    return chosen + chosen_options(settings, topology)
 
 
-def chosen_options(settings: Settings) -> str:
-    """Return the options that decide which servers start and which trail is judged, quoted for a shell."""
-    extra = "".join(f" --set {product}={version}" for product, version in settings.versions.items())
-    extra += "".join(f" --image {quote(f'{name}={image}')}" for name, image in settings.images.override.items())
-    extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix else ""
+def chosen_options(settings: Settings, topology: Topology | None) -> str:
+    """Return the options that decide which servers start and which trail is judged, quoted for a shell.
+
+    :param topology: whose servers start; None for an environment, where none does.
+    """
+    used = {wanted.product for wanted in (*wanted_by(topology), HOST)} if topology else set()
+    extra = "".join(f" --set {product}={version}" for product, version in settings.versions.items() if product in used)
+    extra += "".join(
+        f" --image {quote(f'{name}={image}')}"
+        for name, image in settings.images.override.items()
+        if name.partition(":")[0] in used
+    )
+    extra += f" --image-prefix {quote(settings.images.prefix)}" if settings.images.prefix and topology else ""
     extra += "" if settings.target.is_reference else f" --audit-target {quote(settings.target_named)}"
     return extra + "".join(f" --audit-sql {quote(path)}" for path in settings.target_sql)
 
@@ -175,13 +236,25 @@ def exec_command(topology: str, command: tuple[str, ...], options: str = "") -> 
 
 
 def new_record(
-    run_id: str, settings: Settings, plan: tuple[PlannedCheck, ...], engine: Engine | None = None, *, under: str = ""
+    run_id: str,
+    settings: Settings,
+    plan: tuple[PlannedCheck, ...],
+    engine: Engine | None = None,
+    *,
+    under: str = "",
+    subjects: Mapping[str, Subject] | None = None,
 ) -> RunRecord:
     """Return the record of a run that begins.
 
     :param engine: None when the harness starts no server; the evidence is then of class host.
     :param under: name of the control that every row runs under.
+    :param subjects: the identity of each foreign command, by the id of its check.
     """
+    target = settings.target
+    trail = Subject(
+        facts={"name": target.name, "files": target.fingerprint},
+        covers="the target's file and the SQL that installs it",
+    )
     return RunRecord(
         run_id=run_id,
         started_at=utc_now(),
@@ -190,7 +263,8 @@ def new_record(
         evidence_class=EvidenceClass.CI if engine else EvidenceClass.HOST,
         engine=engine.name if engine else "attached",
         engine_version=engine.version if engine else "",
-        audit_target=settings.target.identity,
+        audit_target=target.identity,
+        subjects={TRAIL: trail, **(subjects or {})},
         plan=plan,
         under=under,
     )

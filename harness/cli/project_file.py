@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from harness import config
 from harness.engine.images import ImagePolicy
+from harness.engine.protocol import EngineName
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
@@ -34,7 +35,7 @@ _NOBODY = frozenset({"todo", "tbd", "n/a", "none", "nobody", "someone", "xx", "x
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`harness.toml` in the current folder; every key is optional."""
 
-    engine: Literal["auto", "docker", "native"] = "auto"
+    engine: EngineName = "auto"
     storage: StoragePolicy = StoragePolicy.AUTO
     jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     reports: str = "reports"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from harness.cli import options
 from harness.cli.evidence import evidence_here
-from harness.cli.exit_codes import ExitCode
+from harness.cli.exit_codes import ExitCode, exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
-from harness.cli.recap import exit_code, name_width
+from harness.cli.recap import name_width
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, require_breakable, select_rows
 
@@ -52,7 +52,7 @@ def prove(
     fill(evidence_here(settings), settings)
     _print_counts(selection, run)
     all_proven = _print_unproven(invocation, run)
-    code = exit_code(invocation, run.answers(), [run], strict=strict)
+    code = exit_code(invocation, rows_of(run), [run], strict=strict)
     if code not in {ExitCode.OK, ExitCode.NOT_RUN}:
         return code
     return code if all_proven else ExitCode.ISSUE

@@ -5,46 +5,55 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from harness.cli.exit_codes import ExitCode
 from harness.model import Status
-from harness.report.evidence import Count, Evidence, count, elapsed_s
+from harness.report.evidence import elapsed_s
+from harness.report.outcomes import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from harness.cli.invocation import Invocation
-    from harness.model import Result
+    from harness.model import PlannedCheck, Result
+    from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
 _NARROWEST = 12
 
 
 def print_recap(run: StoredRun) -> None:
-    names = list(dict.fromkeys(row.target for row in run.record.plan))
-    for name in names:
-        results = [result for result in run.answers() if result.target == name]
-        _print_line(name.ljust(name_width(names)), count(results), elapsed_s(results))
+    """Print the counts of the rows of one run."""
+    _print_counts(zip(run.record.plan, run.answers(), strict=True))
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
-    for name in evidence.names():
-        results = [row.result for row in evidence.of(name)]
-        _print_line(name.ljust(name_width(evidence.names())), count(results), elapsed_s(results))
+    """Print the counts of merged evidence."""
+    _print_counts(row.answer for row in evidence.rows)
+
+
+def _print_counts(answers: Iterable[tuple[PlannedCheck, Result]]) -> None:
+    """Print a line for the checks of each topology, and one for what happens to its features and its drivers."""
+    by_target: dict[str, list[tuple[PlannedCheck, Result]]] = {}
+    for planned, result in answers:
+        by_target.setdefault(planned.target, []).append((planned, result))
+    width = name_width(by_target)
+    for target, rows in by_target.items():
+        counted, name = count(rows), target.ljust(width)
+        limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
+        known = f" ({counted.known} known)" if counted.known else ""
+        sys.stdout.write(
+            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{known} na={counted.na} "
+            f"not_run={counted.not_run}  {elapsed_s(result for _, result in rows):.1f}s\n"
+        )
+        for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
+            if found.observed:
+                sys.stdout.write(f"{name} {kind} {found}\n")
+    sys.stdout.flush()
 
 
 def name_width(names: Iterable[str]) -> int:
     """Return the width of the column of topology names."""
     return max([_NARROWEST, *map(len, names)])
-
-
-def _print_line(name: str, counted: Count, duration_s: float) -> None:
-    known = f" ({counted.known} known)" if counted.known else ""
-    sys.stdout.write(
-        f"{name} ok={counted.ok} issue={counted.issue}{known} na={counted.na} "
-        f"not_run={counted.not_run}  {duration_s:.1f}s\n"
-    )
-    sys.stdout.flush()
 
 
 def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) -> None:
@@ -67,38 +76,3 @@ def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
             invocation.terminal.say(
                 f"{kind} {result.target} {result.check}: {result.reason}\n  reproduce: {result.reproduce}"
             )
-
-
-def was_interrupted(invocation: Invocation, runs: Iterable[StoredRun]) -> bool:
-    return invocation.signals.received or any(run.record.state == "interrupted" for run in runs)
-
-
-def exit_code(
-    invocation: Invocation, results: Sequence[Result], runs: Sequence[StoredRun], *, strict: bool
-) -> ExitCode:
-    """Return the exit code of a command.
-
-    :param results: every row that the command answers for.
-    :param runs: the runs that the command made.
-    """
-    if was_interrupted(invocation, runs):
-        return ExitCode.INTERRUPTED
-    if any(result.status is Status.ISSUE and result.known is None for result in results):
-        return ExitCode.ISSUE
-    not_run = [result for result in results if result.status is Status.NOT_RUN]
-    if len(not_run) == len(results):
-        return ExitCode.NOTHING_VERIFIED
-    if any(not evidence.stood for run in runs for evidence in run.record.topologies.values()):
-        return ExitCode.NOTHING_VERIFIED
-    if any(_host_not_observed(run) for run in runs if run.record.environments):
-        return ExitCode.NOTHING_VERIFIED
-    return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK
-
-
-def _host_not_observed(run: StoredRun) -> bool:
-    """Say whether an environment was not reached, or all of its declared paths are Not run or N/A."""
-    if not all(found.reached for found in run.record.environments.values()):
-        return True
-    paths = {(row.target, row.check) for row in run.record.plan if row.path and not row.path.aspect}
-    statuses = {result.status for result in run.answers() if (result.target, result.check) in paths}
-    return Status.NOT_RUN in statuses and not {Status.OK, Status.ISSUE} & statuses

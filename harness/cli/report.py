@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
 from harness.cli.evidence import evidence_from, evidence_here
-from harness.cli.exit_codes import ExitCode
+from harness.cli.exit_codes import ExitCode, exit_code
 from harness.cli.filling import fill, put_into
+from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
-from harness.cli.recap import exit_code, print_evidence_recap, say_issues, say_where
+from harness.cli.recap import print_evidence_recap, say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -37,6 +38,7 @@ _FIRST = ("direct", "session", "transaction")
         "harness report --complete",
         "harness report --from runs/job-1 runs/job-2 --strict --markdown",
         "harness report --into docs/adoption.md --check",
+        "harness report --verify --from runs",
     ),
 )
 @options.option(
@@ -47,6 +49,28 @@ _FIRST = ("direct", "session", "transaction")
     section="Source",
     shell_complete=completion.folder_names,
     help="run folders to merge, also from other machines, in place of those in the reports folder",
+)
+@options.option(
+    "--verify",
+    "verify_only",
+    is_flag=True,
+    section="Integrity",
+    help="only say for each run whether it is whole, edited, unfinished or not chained; exit with 1 if one was edited",
+)
+@options.option(
+    "--statement",
+    metavar="FILE",
+    section="Integrity",
+    shell_complete=completion.file_names,
+    help="with --verify: also compare the runs with a statement about them",
+)
+@options.option(
+    "--write-statement",
+    "statement_file",
+    metavar="FILE",
+    section="Integrity",
+    shell_complete=completion.file_names,
+    help="only write an in-toto statement about the runs, for a CI service to sign",
 )
 @options.option(
     "--complete", is_flag=True, section="Source", help="first run the topologies without evidence for this code"
@@ -72,7 +96,10 @@ def report(
     invocation: Invocation,
     folders: Sequence[str],
     documents: Sequence[str],
+    statement: str | None,
+    statement_file: str | None,
     *,
+    verify_only: bool,
     complete: bool,
     fresh: bool,
     check_only: bool,
@@ -82,8 +109,18 @@ def report(
     """Fill the tables from evidence.
 
     Evidence of other code, other topology files or other servers than the newest is left out, and the report says so.
+    So are runs that were edited: the exit code is then 1.
     """
     _require_consistent(folders, documents, complete=complete, fresh=fresh, check_only=check_only)
+    only = "--verify" if verify_only else "--write-statement" if statement_file is not None else ""
+    if only:
+        _require_alone(only, documents, fills=complete or markdown, two=verify_only and statement_file is not None)
+    if statement is not None and not verify_only:
+        raise UsageError("--statement requires --verify", hint="harness report --verify --statement FILE")
+    if verify_only:
+        return verify_runs(invocation, folders, statement=statement, strict=strict)
+    if statement_file is not None:
+        return write_statement(invocation, folders, statement_file)
     settings = invocation.settings
     if folders:
         evidence = evidence_from(settings, folders)
@@ -93,7 +130,7 @@ def report(
     runs: list[StoredRun] = []
     if complete:
         evidence, runs = _complete(invocation, evidence, fresh=fresh)
-    for reason in evidence.left_out:
+    for reason in (*evidence.edited, *evidence.left_out):
         invocation.terminal.say(f"note: {reason}")
     up_to_date = [_fill_document(invocation, name, evidence, check_only=check_only) for name in documents]
     if check_only:
@@ -106,7 +143,21 @@ def report(
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
-    return exit_code(invocation, results, runs, strict=strict)
+    code = exit_code(invocation, [(row.planned, row.result) for row in evidence.rows], runs, strict=strict)
+    # an edited run is a finding, whatever the other runs show
+    return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code
+
+
+def _require_alone(option: str, documents: Sequence[str], *, fills: bool, two: bool) -> None:
+    """Reject options that fill tables with one that does not.
+
+    :param fills: whether another option asks for tables.
+    :param two: whether both options that fill no tables were given.
+    """
+    if documents or fills:
+        raise UsageError(f"{option} fills no tables", hint=f"harness report {option} --from DIR")
+    if two:
+        raise UsageError("found --verify and --write-statement, expected one of them")
 
 
 def _require_consistent(
@@ -134,7 +185,12 @@ def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tup
     known = [name for name in evidence.names() if name not in settings.environments]
     missing = known if fresh else [name for name in known if name in evidence.missing(settings.engine)]
     for name in known:
-        if name not in missing:
+        if outdated := evidence.to_repeat(name):
+            for row in outdated:
+                invocation.terminal.say(
+                    f"{name}: {row.planned.check}: {row.result.reason}; run it again: {row.result.reproduce}"
+                )
+        elif name not in missing:
             invocation.terminal.say(f"{name}: the evidence for this code is complete; --fresh runs it again")
     runs: list[StoredRun] = []
     for names in _batches(settings, missing):

@@ -14,15 +14,21 @@ from harness.engine.owner import Owner
 from harness.events import Notice, RunEnded, RunStarted
 from harness.host.command import GRACE_S
 from harness.host.env_secrets import secrets_of
+from harness.host.subjects import CommandFolders, written_in
 from harness.lab.topologies import wanted_by
-from harness.store import RunStore, StoredRun, new_run_id, read_run, require_writable
+from harness.provenance import fingerprint
+from harness.store import RunStore, StoredRun, kept_runs, new_run_id, read_run, require_writable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from harness.checks.registry import Catalogue
     from harness.cli.invocation import Invocation
     from harness.cli.selection import Selection
+    from harness.cli.settings import Settings
+    from harness.host.declarations import CommandDeclaration
+    from harness.model import PlannedCheck
 
 #: subfolder of the reports folder for runs of `verify --under`, which are not evidence
 _UNDER_FOLDER = "under"
@@ -36,6 +42,7 @@ def run_selection(
     proving: bool = False,
     under: str = "",
     reproduce: str = "",
+    commands: Iterable[CommandDeclaration] = (),
 ) -> StoredRun:
     """Start topologies, run checks in them, remove the servers and return the evidence.
 
@@ -43,12 +50,15 @@ def run_selection(
     :param proving: run every check under each of its controls as well.
     :param under: run every check under the control of this name, and keep the run apart from the evidence.
     :param reproduce: command that reproduces every row, in place of the command that verifies its check.
+    :param commands: foreign commands that harness.toml does not declare.
     """
     settings, terminal = invocation.settings, invocation.terminal
     settings.target.require_installable()
     if settings.commands:  # their output may hold secrets of this shell
         invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
         invocation.signals.teardown = command_teardown()
+    if selection.idle:
+        terminal(Notice(f"not started, because no selected check runs there: {', '.join(selection.idle)}"))
     reports = _reports_folder(settings.reports, under)
     require_writable(reports)
     wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))
@@ -60,7 +70,8 @@ def run_selection(
         plan = selection.plan(settings, engine, under=under)
         if reproduce:
             plan = tuple(replace(row, reproduce=reproduce) for row in plan)
-        record = new_record(owner.run_id, settings, plan, engine, under=under)
+        folders = _folders(settings, plan, commands)
+        record = new_record(owner.run_id, settings, plan, engine, under=under, subjects=folders.subjects(ended=False))
         store = RunStore(reports, record, invocation.redactor)
         jobs = settings.jobs or _jobs()
         try:
@@ -85,12 +96,24 @@ def run_selection(
             )
             with invocation.signals.deferred_to(run.interrupt):
                 run.execute()
+            if folders.commands:
+                store.update(subjects={**store.record.subjects, **folders.subjects(ended=True)})
         finally:
             terminal(RunEnded(store.record))
             store.close()
     finally:
         engine.close()
     return read_run(store.folder)
+
+
+def _folders(
+    settings: Settings, plan: Iterable[PlannedCheck], commands: Iterable[CommandDeclaration]
+) -> CommandFolders:
+    """Read the folders of the foreign commands that are planned."""
+    planned = {row.check for row in plan}
+    chosen = [command for command in (*settings.commands, *commands) if f"command.{command.name}" in planned]
+    runs = kept_runs(settings.reports, fingerprint())[0] if chosen else ()
+    return CommandFolders(chosen, settings.reports, written_in(run.record.subjects for run in runs))
 
 
 def command_teardown() -> str:

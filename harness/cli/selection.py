@@ -6,9 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.checks.registry import Check
-from harness.cli.planning import named_topologies, plan_topologies
+from harness.cli.planning import named_topologies, plan_topologies, require_used
 from harness.errors import UsageError
 from harness.model import Topology
 
@@ -27,6 +28,8 @@ class Selection(Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     #: the user named suites or checks: they also run in topologies whose `verify` leaves them out
     named: bool
+    #: names of selected topologies that no selected check runs in: they are not started
+    idle: tuple[str, ...] = ()
 
     def plan(self, settings: Settings, engine: Engine | None = None, *, under: str = "") -> tuple[PlannedCheck, ...]:
         """Return the rows; see :func:`~harness.cli.planning.plan_topologies`."""
@@ -36,22 +39,27 @@ class Selection(Struct, frozen=True, kw_only=True):
 def select_rows(
     settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]
 ) -> Selection:
-    """Return what the names select; everything of a kind that is not named.
+    """Return what the names select; everything of a kind that is not named. Topologies without a row are left out.
 
-    :raises UsageError: for an unknown name, or when no selected check applies to any selected topology.
+    :raises UsageError: for an unknown name, when no selected check applies to any selected topology, or for a version
+        or an image that no topology uses.
     """
     selection = Selection(
         topologies=tuple(named_topologies(settings, topologies)),
         checks=settings.catalogue.select(suites, checks),
         named=bool(suites or checks),
     )
-    if not selection.plan(settings):
+    targets = {row.target for row in selection.plan(settings)}
+    if not targets:
         raise UsageError(
             "no selected check runs in these topologies",
             hint="a command runs in the topologies that harness.toml names for it; a path of your host runs in "
             "an environment: harness verify --environment NAME",
         )
-    return selection
+    starting = tuple(topology for topology in selection.topologies if topology.name in targets)
+    require_used(settings, starting)
+    idle = tuple(topology.name for topology in selection.topologies if topology.name not in targets)
+    return replace(selection, topologies=starting, idle=idle)
 
 
 def require_breakable(settings: Settings, what: str) -> None:

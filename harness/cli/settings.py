@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,7 @@ from harness.checks.documented import require_sound
 from harness.cli.parser import one_of
 from harness.cli.project_file import load_project_file
 from harness.engine.images import ImagePolicy, products
+from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
@@ -28,8 +29,6 @@ from harness.suites.pooling.probes import feature_of
 if TYPE_CHECKING:
     from harness.checks.registry import Catalogue
 
-EngineName = Literal["auto", "docker", "native"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PULLS = ("missing", "never", "always")
 
 
@@ -62,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reports: Path
     topologies: Path
     images: ImagePolicy
+    #: the products, or products with versions, that `--image` names
+    chosen_images: tuple[str, ...]
     known_issues: tuple[KnownIssue, ...]
     #: product to version, from `--set`
     versions: dict[str, str]
@@ -109,7 +110,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     # the SQL files in harness.toml belong to the target that it names
     target_sql = options.audit_sql or (file.audit_sql if named == file.audit_target else ())
     return Settings(
-        engine=options.engine or _variable("HARNESS_ENGINE", ENGINES, file.engine),
+        engine=options.engine or _variable("HARNESS_ENGINE", ENGINE_NAMES, file.engine),
         storage=StoragePolicy(
             options.storage or _variable("HARNESS_STORAGE", tuple(map(str, StoragePolicy)), file.storage)
         ),
@@ -117,6 +118,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
+        chosen_images=tuple(_image_pairs(options)),
         known_issues=file.known_issues,
         versions=_pairs("--set", options.versions, expected="PRODUCT=VERSION", example="postgres=17"),
         target=load_target(named, target_sql),
@@ -133,9 +135,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
 
 
 def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
-    override = declared.override | _pairs(
-        "--image", options.images, expected="PRODUCT=REFERENCE", example="postgres=mirror.example/postgres:17"
-    )
+    override = declared.override | _image_pairs(options)
     for name in override:
         if name.partition(":")[0] not in products():
             raise UsageError(
@@ -146,6 +146,12 @@ def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:
         prefix=options.image_prefix or os.environ.get("HARNESS_IMAGE_PREFIX", declared.prefix),
         pull=options.pull or _variable("HARNESS_PULL", PULLS, declared.pull),
         override=override,
+    )
+
+
+def _image_pairs(options: SettingsOptions) -> dict[str, str]:
+    return _pairs(
+        "--image", options.images, expected="PRODUCT=REFERENCE", example="postgres=mirror.example/postgres:17"
     )
 
 

@@ -29,6 +29,7 @@ from harness.events import (
 )
 from harness.model import Status
 from harness.printable import printable
+from harness.report.outcomes import mark_of, text_of, word_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,19 @@ if TYPE_CHECKING:
     from harness.model import Proof, Result
 
 _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
+
+
+def _remark(result: Result) -> str:
+    """Return the end of the line of a result: its reason, its documented outcome, or its documented limit."""
+    if result.status is Status.OK and mark_of(result):
+        return f"  {text_of(result)}, {mark_of(result)}"
+    if result.limit:
+        return f"  documented limit: {result.limit.outcome}"
+    return f"  {result.reason}" if result.reason else ""
+
+
+def _colour(result: Result) -> str:
+    return "yellow" if result.status is Status.OK and mark_of(result) else _COLOUR[result.status]
 
 
 class _Console(Console):
@@ -148,10 +162,10 @@ class Terminal:
         needs_attention = result.status in {Status.ISSUE, Status.NOT_RUN}
         if needs_attention or not (self._live or self._quiet):
             known = " (known)" if result.known else ""
-            reason_text = f"  {result.reason}" if result.reason else ""
-            duration = f"{result.duration_ms / 1000:.2f}s"
-            line = f"{result.target:<12} {result.status + known:<8} {result.check}  {duration}{reason_text}"
-            self.say(line, _COLOUR[result.status] if self._console.is_terminal else "")
+            # a feature that is lost, as documented, is OK for the check and not for an application
+            shown = (result.status is Status.OK and word_of(result)) or f"{result.status}{known}"
+            line = f"{result.target:<12} {shown:<8} {result.check}  {result.duration_ms / 1000:.2f}s{_remark(result)}"
+            self.say(line, _colour(result) if self._console.is_terminal else "")
 
     def _proof(self, proof: Proof) -> None:
         verdict = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from harness.cli.exit_codes import ExitCode
-from harness.cli.recap import was_interrupted
+from harness.cli.exit_codes import ExitCode, infrastructure_failed, was_interrupted
 from harness.cli.running import run_selection
 from harness.cli.selection import require_breakable
 from harness.config import nearest
@@ -56,7 +55,7 @@ def _print_result(invocation: Invocation, result: Result, control: Control) -> N
     lines = [f"{result.target:<12} {result.status} {result.check} under {control.name}: {_verdict(result, control)}"]
     width = max((len(expectation.name) for expectation in result.expectations), default=0)
     for expectation in result.expectations:
-        held = "held" if expectation.held else "broken"
+        held = "held" if expectation.held else "broken" if expectation.counts else "ended"
         aimed = "  (named by the control)" if expectation.name == control.at else ""
         lines.append(
             f"  {held:<6}  {expectation.name:<{width}}  expected {expectation.expected}, "
@@ -78,7 +77,7 @@ def _verdict(result: Result, control: Control) -> str:
 
 def _turned(result: Result, control: Control) -> bool:
     return result.status is Status.ISSUE and any(
-        expectation.name == control.at and not expectation.held for expectation in result.expectations
+        expectation.name == control.at and expectation.broken for expectation in result.expectations
     )
 
 
@@ -90,7 +89,7 @@ def _exit_code(invocation: Invocation, run: StoredRun, control: Control, *, stri
         return ExitCode.ISSUE
     if not any(_turned(result, control) for result in results):
         return ExitCode.NOTHING_VERIFIED
-    if any(not evidence.stood for evidence in run.record.topologies.values()):
+    if infrastructure_failed(run):
         return ExitCode.NOTHING_VERIFIED
     not_run = any(result.status is Status.NOT_RUN for result in results)
     return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from harness.cli import completion, options
 from harness.cli.environments import verify_environment
 from harness.cli.evidence import evidence_here
+from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
-from harness.cli.recap import exit_code, print_recap, say_issues, say_where
+from harness.cli.recap import print_recap, say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, select_rows
 from harness.cli.under import control_of, verify_under
@@ -82,4 +83,4 @@ def verify(
     print_recap(run)
     say_where(invocation, run.folder, paths)
     say_issues(invocation, run.answers())
-    return exit_code(invocation, run.answers(), [run], strict=strict)
+    return exit_code(invocation, rows_of(run), [run], strict=strict)

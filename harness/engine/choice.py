@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.embedded import INSTALL_COMMAND
@@ -13,9 +13,7 @@ from harness.events import Listener, Notice
 
 if TYPE_CHECKING:
     from harness.engine.images import ImagePolicy
-    from harness.engine.protocol import Engine, Wanted
-
-EngineName = Literal["auto", "docker", "native"]
+    from harness.engine.protocol import Engine, EngineName, Wanted
 
 _HINT = (
     "start Docker, set DOCKER_HOST, or apt-get install postgresql pgbouncer "

@@ -44,6 +44,8 @@ class DockerService:
         self._reach = reach
         #: "stopped" or "killed" while the server is down in a running container
         self._down = ""
+        #: whether `stop` or `kill` ended the container
+        self._ended = False
         self._id = container
         self._spec = spec
         # without a network a container has no name
@@ -94,7 +96,7 @@ class DockerService:
 
     def state(self) -> ServiceState:
         if self._removed or self._down:
-            return ServiceState(running=False, detail="removed" if self._removed else self._down)
+            return ServiceState(running=False, detail="removed" if self._removed else self._down, on_purpose=True)
         try:
             state = self._api.inspect_container(self._id)["State"]
         except docker.errors.NotFound:
@@ -106,7 +108,7 @@ class DockerService:
             detail += f" with exit code {state['ExitCode']}" + (", out of memory" if state["OOMKilled"] else "")
             if state["Error"]:
                 detail += f": {state['Error']}"
-        return ServiceState(running=state["Running"], detail=detail)
+        return ServiceState(running=state["Running"], detail=detail, on_purpose=self._ended)
 
     def logs(self) -> str:
         try:
@@ -121,6 +123,7 @@ class DockerService:
                 self.kill()
         else:
             self._do("stopped", lambda: self._api.stop(self._id, timeout=int(_STOP_S)))
+            self._ended = True
 
     def kill(self) -> None:
         if self._is_supervised:
@@ -129,6 +132,7 @@ class DockerService:
         else:
             self._do("killed", lambda: self._api.kill(self._id, signal="KILL"))
             self._do("awaited", lambda: self._api.wait(self._id, timeout=10))
+            self._ended = True
 
     def _end(self, signal: str, how: str) -> bool:
         """End the server in its running container, and return whether it ended in time.
@@ -155,6 +159,7 @@ class DockerService:
         if not self._is_supervised:
             self._address = None
             self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
+            self._ended = False
             return
         self.stop()
         code, output = self.run(["sh", "-c", start_script(self._spec.place.folder)], {})
@@ -178,8 +183,12 @@ class DockerService:
     def _inspect(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = self._api.inspect_container(self._id)
+        except docker.errors.NotFound:
+            raise ServiceFailedError("the container is gone", where=self.container_name) from None
         except DOCKER_ERRORS as error:
-            raise ServiceFailedError(f"the container is gone: {message_of(error)}", where=self.container_name) from None
+            raise ServiceFailedError(
+                f"the Docker engine does not answer: {message_of(error)}", where=self.container_name
+            ) from None
         return found
 
     def _do(self, done: str, action: Any) -> None:

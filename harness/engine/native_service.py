@@ -34,6 +34,8 @@ class NativeService:
         self._user = user
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
+        #: whether `stop` or `kill` ended the process
+        self._ended = False
         self._removed = ""
         self.name = spec.place.name
         self.origin = spec.place.origin
@@ -56,6 +58,7 @@ class NativeService:
                 start_new_session=True,
                 **as_user(self._user),  # type: ignore[call-overload]
             )
+        self._ended = False
         pid = self._process.pid
         (self._folder / "pid.json").write_text(json.dumps([pid, process_started(pid)]))
 
@@ -86,12 +89,14 @@ class NativeService:
 
     def state(self) -> ServiceState:
         if self._removed or self._process is None:
-            return ServiceState(running=False, detail="removed")
+            return ServiceState(running=False, detail="removed", on_purpose=True)
         code = self._process.poll()
         if code is None:
             return ServiceState(running=True, detail="running")
         return ServiceState(
-            running=False, detail=f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}"
+            running=False,
+            detail=f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}",
+            on_purpose=self._ended,
         )
 
     def logs(self) -> str:
@@ -102,6 +107,7 @@ class NativeService:
 
     def stop(self) -> None:
         if self._process and self._process.poll() is None:
+            self._ended = True
             self._process.send_signal(signal.Signals[self._spec.stop_signal])
             try:
                 self._process.wait(_STOP_DEADLINE_S)
@@ -110,6 +116,7 @@ class NativeService:
 
     def kill(self) -> None:
         if self._process and self._process.poll() is None:
+            self._ended = True
             end_all(self._process.pid, signal.SIGKILL)
             self._process.wait(_STOP_DEADLINE_S)
 

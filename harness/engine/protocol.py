@@ -8,7 +8,7 @@ same time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from msgspec import Struct
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from harness.engine.storage import DataStorage
     from harness.errors import HarnessError
     from harness.events import Listener
+
+#: what a user can ask for; `choice.py` makes the engine of each name
+EngineName = Literal["auto", "docker", "native"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 class Address(Struct, frozen=True):
@@ -83,6 +87,8 @@ class ServiceState(Struct, frozen=True):
 
     running: bool
     detail: str
+    #: whether the harness stopped, killed or removed it
+    on_purpose: bool = False
 
 
 class Service(Protocol):

@@ -16,7 +16,7 @@ from harness.host.declarations import Caller, EnvironmentDeclaration
 from harness.host.env_secrets import fill_in, require_set, variables_of
 from harness.host.journal import Journal
 from harness.host.site import Site
-from harness.lab.services import postgres_settings
+from harness.lab.effective import postgres_settings
 from harness.model import EnvironmentEvidence, EvidenceClass
 from harness.recognition.contradictions import contradictions
 from harness.recognition.recognise import recognise

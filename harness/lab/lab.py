@@ -17,14 +17,15 @@ from harness.engine.protocol import Service, log_tail
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
-from harness.lab.services import (
+from harness.lab.effective import (
+    as_it_runs,
     effective_prepare,
     knows_peering,
     pgbouncer_settings,
-    pooler_spec,
     postgres_settings,
-    postgres_spec,
+    reported_parameters,
 )
+from harness.lab.services import pooler_spec, postgres_spec
 from harness.lab.topologies import chain_of
 from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
@@ -207,8 +208,7 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
         evidence = _when_ready(lab, cancelled)
         ready_ms = round((time.monotonic() - began) * 1000, 1)
         lab.evidence = replace(evidence, storage=group.storage.note, ready_ms=ready_ms)
-        # the pooler's version may force another prepare policy, which decides which checks apply
-        lab.topology = replace(topology, client=replace(topology.client, prepare=evidence.prepare))
+        lab.topology = as_it_runs(topology, evidence)
     except BaseException:
         with contextlib.suppress(HarnessError):  # never mask the first error
             group.close()
@@ -231,23 +231,27 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
     topology = lab.topology
     with _ask(lab, lab.postgres, lab.admin(), cancelled) as admin:
         settings = postgres_settings(admin)
-    found = [_evidence(lab.postgres, settings["server_version"], settings)]
+        reported = reported_parameters(admin)
+    found = [replace(_evidence(lab.postgres, settings["server_version"], settings), reported=reported)]
     notes = [service.origin.note for service in lab.services if service.origin.note]
     prepare = topology.client.prepare
-    _ask(lab, lab.outermost, lab.chain(), cancelled).close()
+    chain = lab.chain()
+    _ask(lab, lab.outermost, chain, cancelled).close()
     if topology.pooler and (console := lab.console()):
-        version, shown = pgbouncer_settings(console)
+        version, shown = pgbouncer_settings(console, chain.dbname, chain.user)
+        # before 1.23 the console does not show the limits of a role
+        shown = {f"user.{name}": value for name, value in topology.pooler.user.items()} | shown
         found.append(_evidence(lab.outermost, version, shown))
         if shown["pool_mode"] != topology.pooler.pool_mode:
             raise ServiceFailedError(
                 f"the pooler runs in {shown['pool_mode']} mode, expected {topology.pooler.pool_mode} as declared",
                 where=f"topology {topology.name}",
             )
-        prepare, why = effective_prepare(topology, version)
+        prepare, why = effective_prepare(topology, version, shown)
         notes += [why] if why else []
         if topology.pooler.peered and not knows_peering(version):
             notes.append(f"the PgBouncers are not peered: PgBouncer supports peers from 1.19 on, and this is {version}")
-    elif topology.pooler:  # no console to ask for the effective settings: the declared ones
+    elif topology.pooler:  # without a console, the declared settings
         found.append(_evidence(lab.outermost, lab.outermost.origin.version, topology.pooler.settings))
     return TopologyEvidence(
         declared=topology, stood=True, services=tuple(found), prepare=prepare, notes=tuple(dict.fromkeys(notes))

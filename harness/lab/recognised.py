@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from harness.database import SqlError, create_database, describe, drop_database
 from harness.engine.images import load_product
 from harness.errors import HarnessError
-from harness.model import Prepare, Topology, TopologyEvidence
+from harness.lab.effective import effective_limits, tracks_statements
 from harness.recognition.contradictions import contradictions
 from harness.recognition.recognise import recognise
 
 if TYPE_CHECKING:
     from harness.lab.lab import Lab
+    from harness.model import Topology, TopologyEvidence
 
 _DATABASE = "harness_recognised"
 _DEADLINE_S = 8.0
@@ -57,10 +58,14 @@ def declared_facts(topology: Topology, evidence: TopologyEvidence) -> dict[str, 
         "version": _numbers(evidence.service("pooler").version),
         "pool_mode": str(pooler.pool_mode),
     }
-    if pooler.instances == 1:
-        facts["pool_size"] = str(pooler.default_pool_size)
-    if pooler.pool_mode != "session":
-        facts["prepared_statements"] = "tracked" if evidence.prepare is Prepare.NAMED else "untracked"
+    limits = effective_limits(evidence)
+    # with a reserve, the size depends on how long clients wait
+    if pooler.instances == 1 and (limits is None or limits.size == limits.largest):
+        facts["pool_size"] = str(limits.size if limits else pooler.default_pool_size)
+    if pooler.pool_mode != "session" and pooler.product == "pgbouncer":
+        running = evidence.service("pooler")
+        tracks = tracks_statements(running.version, running.settings)
+        facts["prepared_statements"] = "tracked" if tracks else "untracked"
     return facts
 
 

@@ -62,14 +62,14 @@ def load_topology(path: Path) -> Topology:
                 where=str(path),
                 hint=f"or add the version to topologies/images/{wanted.product}/recipe.toml",
             )
-    for key, settings in (
-        ("postgres", topology.postgres.settings),
-        ("pooler", topology.pooler.settings if topology.pooler else {}),
-    ):
+    tables = {"postgres.settings": topology.postgres.settings}
+    if pooler := topology.pooler:
+        tables |= {"pooler.settings": pooler.settings, "pooler.database": pooler.database, "pooler.user": pooler.user}
+    for key, settings in tables.items():
         for name, value in settings.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:
                 raise ConfigError(
-                    f"{key}.settings.{name}: invalid setting, expected a name and a value on one line", where=str(path)
+                    f"{key}.{name}: invalid setting, expected a name and a value on one line", where=str(path)
                 )
     return topology
 
@@ -84,6 +84,13 @@ def _require_pooler(pooler: PoolerDeclaration, path: Path) -> None:
     if pooler.peered and pooler.instances == 1:
         raise ConfigError(
             "pooler.peered: found true, but a single instance has no peers", where=str(path), hint="instances = 2"
+        )
+    if pooler.product != "pgbouncer" and (pooler.database or pooler.user):
+        raise ConfigError(
+            f"pooler.{'database' if pooler.database else 'user'}: only PgBouncer has these options, found "
+            f"{pooler.product}",
+            where=str(path),
+            hint="settings = { … } sets lines of the pooler's configuration file",
         )
     modes = load_product(pooler.product).pool_modes
     if pooler.pool_mode not in modes:

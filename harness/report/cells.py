@@ -99,6 +99,26 @@ class Badge(Struct, frozen=True):
         return badge + " " + element("small", self.remark) if self.remark else badge
 
 
+class Outcome(Struct, frozen=True):
+    """What happens to a feature, in the colour of its word.
+
+    :param text: the whole outcome, such as `fails (26000)`.
+    :param word: its word, such as `fails`.
+    :param mark: whether it is documented; "" for one that works.
+    """
+
+    text: str
+    word: str
+    mark: str = ""
+
+    def markdown(self) -> Ready:
+        return text(", ".join(filter(None, (self.text, self.mark))))
+
+    def html(self) -> Markup:
+        shown = element("span", self.text, css=f"s t-{self.word}")
+        return shown + " " + element("small", self.mark) if self.mark else shown
+
+
 class Strong(Struct, frozen=True):
     """A remark that a reader must not miss, such as `Issue`."""
 

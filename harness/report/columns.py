@@ -1,155 +1,109 @@
-"""The columns of every table of the report: a heading, and what each cell shows.
+"""The columns of the tables of the report that have a row for each subject: a heading, and what each cell shows.
 
 Both the Markdown macro (`templates/_table.md.j2`) and the HTML macro (`templates/_table.html.j2`) print these
 definitions. The tables that the linter reads have their headings in `harness/markdown/headings.py`. To add a column to
 one of them, add it there and a field of the same name to its row: Markdown, HTML and the linter follow. To add a column
-to another table, add it here.
+to another table, add it here. The tables with a row for each check are in `check_columns.py`.
 
-Templates get this module as `columns`. A table with fixed columns is a constant; a table with a column for each
-topology is a function.
+Templates get both modules by their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.markdown import headings
-from harness.model import Status
-from harness.report.cells import (
-    Anchor,
-    Badge,
-    Cell,
-    Code,
-    Expectations,
-    Faint,
-    Gap,
-    Identifier,
-    Link,
-    Source,
-    Strong,
-    Text,
-    joined,
-)
-from harness.report.feature_map import anchor
-from harness.report.proofs import exactness, proven
-from harness.report.topology_rows import TopologyRow
+from harness.model import Finding
+from harness.preflight.gates import GateResult
+from harness.report.cells import Cell, Code, Faint, Gap, Identifier, Link, Source, Text, joined
+from harness.report.outcomes import WORDS, Count, OutcomeCount
+from harness.report.path_rows import PathRow
+from harness.report.readiness import Conjunct, ReadinessRow
+from harness.report.table import Column, Field, badge, code_field, headed, listed, source, table, text_field
+from harness.report.tables import IssueRow, LimitRow, ParityRow
+from harness.report.topology_rows import Question, TopologyRow
+from harness.report.walkthrough import ItemAnswer
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from collections.abc import Mapping
 
-    from harness.markdown.headings import Column as Heading
     from harness.report.cells import Piece
-    from harness.report.escape import Ready
-    from harness.report.evidence import Row
-    from harness.report.feature_map import DriverRow, FeatureCell
-    from harness.report.readiness import Conjunct, ReadinessRow
-    from harness.report.tables import IssueRow, MatrixRow
-    from harness.report.walkthrough import ItemAnswer
+    from harness.report.outcomes import Word
 
-#: returns what a cell shows, given the row
-Accessor = Callable[[Any], Cell]
-
-_COMMA = Gap(", ", ", ")
 _LINE = Gap("; ", "<br>")
-
-
-class Column(Struct, frozen=True):
-    """One column of a table of the report.
-
-    :param heading: what is printed above it.
-    :param cell: what the cell of a row shows.
-    :param in_html: what it shows in HTML, if HTML has room for more.
-    """
-
-    heading: str
-    cell: Accessor
-    in_html: Accessor | None = None
-
-    def markdown(self, row: object) -> Ready:
-        return self.cell(row).markdown()
-
-    def html(self, row: object) -> Markup:
-        return (self.in_html or self.cell)(row).html()
-
-
-Columns = tuple[Column, ...]
-
-
-# --- cells that many tables share ------------------------------------------------------------------------
-
-
-def _text(field: str, empty: str = "") -> Accessor:
-    return lambda row: Cell((Text(getattr(row, field) or empty),))
-
-
-def _list(field: str, css: str = "") -> Accessor:
-    return lambda row: Cell((Text(", ".join(getattr(row, field))),), css=css)
-
-
-def _code(field: str) -> Accessor:
-    return lambda row: Cell((Code(getattr(row, field)),))
-
-
-def _identifier(field: str) -> Accessor:
-    return lambda row: Cell((Identifier(getattr(row, field)),))
-
-
-def _source(field: str) -> Accessor:
-    return lambda row: Cell((Source(getattr(row, field)),))
-
-
-def _badge(field: str) -> Accessor:
-    return lambda row: Cell((Badge(getattr(row, field)),))
-
-
-def _evidence_and_notes(evidence: str, gap: Gap) -> Accessor:
-    """Return the cell of a command or a place in a file, with the row's notes after it."""
-
-    def cell(row: Any) -> Cell:
-        pointer, notes = getattr(row, evidence), row.notes
-        return Cell(joined(gap, Code(pointer) if pointer else None, Text(notes) if notes else None))
-
-    return cell
-
-
-def headed(table: Sequence[Heading], cells: Mapping[str, Accessor], row: type[Struct] | None = None) -> Columns:
-    """Return the columns of a table that the linter also reads.
-
-    :param table: one of the tables of `harness/markdown/headings.py`.
-    :param cells: what the cells of a column show, by its key. A column without an entry shows the attribute of the row
-        that is named like its key.
-    :param row: the type of the rows, to check that they have these attributes.
-    :raises ValueError: when `cells` has a key that the table does not have, or the rows lack an attribute.
-    """
-    if unknown := cells.keys() - {heading.key for heading in table}:
-        raise ValueError(f"unknown columns {', '.join(sorted(unknown))}, see harness/markdown/headings.py")
-    named = {heading.key for heading in table} - cells.keys()
-    if row and (missing := named - set(row.__struct_fields__)):
-        raise ValueError(
-            f"the column {', '.join(sorted(missing))} has no cell: add a field of that name to {row.__name__} in "
-            f"{row.__module__}, or an entry in harness/report/columns.py"
-        )
-    return tuple(Column(heading.heading, cells.get(heading.key, _text(heading.key))) for heading in table)
 
 
 # --- the recap -------------------------------------------------------------------------------------------
 
 
-def _counted(field: str) -> Accessor:
-    return lambda entry: Cell((Text(getattr(entry[1], field)),))
+class RecapRow(Struct, frozen=True):
+    """One topology or environment with its counts."""
+
+    topology: str
+    count: Count
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Count]) -> tuple[RecapRow, ...]:
+        return tuple(cls(name, counted) for name, counted in counts.items())
 
 
-#: rows are pairs of a topology's name and its counts
-RECAP: Columns = (
-    Column("Topology", lambda entry: Cell((Text(entry[0]),))),
+def _counted(name: str) -> Field:
+    if name not in Count.__struct_fields__:
+        raise ValueError(f"Count in {Count.__module__} has no attribute {name}")
+    return Field("count", lambda counted: Cell((Text(getattr(counted, name)),)))
+
+
+RECAP = table(
+    RecapRow,
+    Column("Topology", text_field("topology")),
     Column("OK", _counted("ok")),
+    Column("of which documented limits", _counted("limits")),
     Column("Issue", _counted("issue")),
     Column("of which known", _counted("known")),
     Column("N/A", _counted("na")),
     Column("Not run", _counted("not_run")),
+)
+
+
+class OutcomeRow(Struct, frozen=True):
+    """How many features, or drivers, of one topology have each outcome."""
+
+    topology: str
+    #: `features` or `drivers`
+    kind: str
+    count: OutcomeCount
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Count]) -> tuple[OutcomeRow, ...]:
+        """Return a row for each topology with an outcome: its features, then its drivers."""
+        rows = (
+            cls(name, kind, found)
+            for name, counted in counts.items()
+            for kind, found in (("features", counted.features), ("drivers", counted.drivers))
+        )
+        return tuple(row for row in rows if row.count.observed)
+
+
+def _outcomes_counted(word: Word) -> Field:
+    """Return the number of one outcome, in its colour unless it is 0."""
+
+    def shown(counted: OutcomeCount) -> Cell:
+        number: int = getattr(counted, word.behaviour)
+        return Cell((Text(number),), css=f"t-{word.behaviour}" if number else "faint")
+
+    return Field("count", shown)
+
+
+OUTCOMES = table(
+    OutcomeRow,
+    Column("Topology", text_field("topology")),
+    Column("Rows about", text_field("kind")),
+    *(Column(word.behaviour, _outcomes_counted(word)) for word in WORDS),
+    Column("of which known defects", Field("count", lambda counted: Cell((Text(counted.known_defects),)))),
+    Column("of which undocumented", Field("count", lambda counted: Cell((Text(counted.undocumented),)))),
+    Column("no outcome (N/A, Not run)", Field("count", lambda counted: Cell((Text(counted.unobserved),)))),
 )
 
 # --- topologies and paths --------------------------------------------------------------------------------
@@ -161,17 +115,17 @@ def _run_and_command(row: TopologyRow) -> Cell:
 
 
 TOPOLOGY = headed(
+    TopologyRow,
     headings.TOPOLOGY,
     {
-        "class": _text("evidence_class"),
-        "product": _text("pooler_product"),
-        "mode": _text("pool_mode"),
-        "prepare": _text("prepare_policy"),
-        "sandbox": _text("sandbox_note"),
-        "matches": _text("matches_prod"),
+        "class": text_field("evidence_class"),
+        "product": text_field("pooler_product"),
+        "mode": text_field("pool_mode"),
+        "prepare": text_field("prepare_policy"),
+        "sandbox": text_field("sandbox_note"),
+        "matches": text_field("matches_prod"),
         "evidence": _run_and_command,
     },
-    TopologyRow,
 )
 
 
@@ -182,24 +136,30 @@ def _servers(row: TopologyRow) -> Cell:
     return Cell(tuple(pieces) or (Text("Not run"),))
 
 
-WHAT_RAN: Columns = (
-    Column("Environment", _text("environment")),
-    Column("Engine", _text("engine", "Not run")),
+def _ready(milliseconds: float) -> Cell:
+    return Cell((Text(f"{milliseconds:.0f} ms" if milliseconds else "Not run"),))
+
+
+WHAT_RAN = table(
+    TopologyRow,
+    Column("Environment", text_field("environment")),
+    Column("Engine", text_field("engine", "Not run")),
     Column("Servers", _servers),
-    Column("Data", _text("storage", "not recorded")),
-    Column("Ready after", lambda row: Cell((Text(f"{row.ready_ms:.0f} ms" if row.ready_ms else "Not run"),))),
+    Column("Data", text_field("storage", "not recorded")),
+    Column("Ready after", Field("ready_ms", _ready)),
 )
 
-FINDINGS: Columns = (
-    Column("Fact", _text("fact")),
-    Column("Value", _text("value", "unknown")),
-    Column("Confidence", _text("confidence")),
-    Column("How it was found", _text("how")),
+FINDINGS = table(
+    Finding,
+    Column("Fact", text_field("fact")),
+    Column("Value", text_field("value", "unknown")),
+    Column("Confidence", text_field("confidence")),
+    Column("How it was found", text_field("how")),
 )
 
-QUESTIONS = headed(headings.QUESTIONS, {"matches": _text("matches_prod")})
+QUESTIONS = headed(Question, headings.QUESTIONS, {"matches": text_field("matches_prod")})
 
-PATHS = headed(headings.PATHS, {"status": _badge("status"), "evidence": _code("evidence")})
+PATHS = headed(PathRow, headings.PATHS, {"status": badge("status"), "evidence": code_field("evidence")})
 
 # --- readiness, parity and preflight ---------------------------------------------------------------------
 
@@ -208,37 +168,48 @@ def _why_and_commands(row: ReadinessRow) -> Cell:
     return Cell(joined(_LINE, Text(row.shown), *map(Text, row.reasons), *map(Code, row.commands)))
 
 
-READINESS: Columns = (
-    Column("Area", _text("area")),
-    Column("Stance", lambda row: Cell((Text(row.stance),), title=row.meaning)),
+def _stance(row: ReadinessRow) -> Cell:
+    return Cell((Text(row.stance),), title=row.meaning)
+
+
+READINESS = table(
+    ReadinessRow,
+    Column("Area", text_field("area")),
+    Column("Stance", _stance),
     Column("Evidence", _why_and_commands),
-    Column("Host responsibility", _text("host_responsibility")),
+    Column("Host responsibility", text_field("host_responsibility")),
 )
 
 
-def _sentences(field: str) -> Accessor:
-    def cell(row: Conjunct) -> Cell:
-        return Cell(joined(Gap("; ", "; "), *map(Text, getattr(row, field))) or (Text("nothing"),))
-
-    return cell
+def _sentences(name: str) -> Field:
+    return Field(name, lambda sentences: Cell(joined(Gap("; ", "; "), *map(Text, sentences)) or (Text("nothing"),)))
 
 
-CONDITIONS: Columns = (
-    Column("Condition", _text("name")),
-    Column("Holds", lambda row: Cell((Text("yes" if row.held else "no"),))),
+CONDITIONS = table(
+    Conjunct,
+    Column("Condition", text_field("name")),
+    Column("Holds", Field("held", lambda held: Cell((Text("yes" if held else "no"),)))),
     Column("Missing", _sentences("missing")),
     Column("Shown", _sentences("shown")),
 )
 
-PARITY = headed(
-    headings.PARITY,
-    {"status": _badge("status"), "evidence": _evidence_and_notes("command", Gap(": ", "<br>"))},
-)
 
-PREFLIGHT = headed(
-    headings.PREFLIGHT,
-    {"status": _badge("status"), "evidence": _evidence_and_notes("evidence", Gap(": ", " "))},
-)
+def _evidence_and_notes(pointer: str, notes: str, gap: Gap) -> Cell:
+    """Return the cell of a command or a place in a file, with the row's notes after it."""
+    return Cell(joined(gap, Code(pointer) if pointer else None, Text(notes) if notes else None))
+
+
+def _command_and_notes(row: ParityRow) -> Cell:
+    return _evidence_and_notes(row.command, row.notes, Gap(": ", "<br>"))
+
+
+def _place_and_notes(row: GateResult) -> Cell:
+    return _evidence_and_notes(row.evidence, row.notes, Gap(": ", " "))
+
+
+PARITY = headed(ParityRow, headings.PARITY, {"status": badge("status"), "evidence": _command_and_notes})
+
+PREFLIGHT = headed(GateResult, headings.PREFLIGHT, {"status": badge("status"), "evidence": _place_and_notes})
 
 # --- the checklist, issues and limits --------------------------------------------------------------------
 
@@ -254,11 +225,16 @@ def _answer(row: ItemAnswer) -> Cell:
     return Cell((*joined(gap, reason, checks[0]), *checks[1:]))
 
 
+def _item(row: ItemAnswer) -> Cell:
+    return Cell((Text(f"{row.number} {row.summary}"),))
+
+
 CHECKLIST = headed(
+    ItemAnswer,
     headings.CHECKLIST,
     {
-        "checklist": lambda row: Cell((Text(f"{row.number} {row.summary}"),)),
-        "status": _badge("status"),
+        "checklist": _item,
+        "status": badge("status"),
         "evidence": _answer,
     },
 )
@@ -269,118 +245,13 @@ def _ticket_and_command(row: IssueRow) -> Cell:
     return Cell(joined(Gap(", ", "<br>"), ticket, Code(row.command)))
 
 
-ISSUES = headed(headings.ISSUES, {"p": _text("severity"), "link": _ticket_and_command})
+ISSUES = headed(IssueRow, headings.ISSUES, {"p": text_field("severity"), "link": _ticket_and_command})
 
-LIMITS: Columns = (
-    Column("Topology", _list("topologies")),
-    Column("What happens", _text("outcome")),
-    Column("Check", _text("check")),
-    Column("Documented at", _source("source")),
-    Column("Shown by", _code("command")),
+LIMITS = table(
+    LimitRow,
+    Column("Topology", listed("topologies")),
+    Column("What happens", text_field("outcome")),
+    Column("Check", text_field("check")),
+    Column("Documented at", source("source")),
+    Column("Shown by", code_field("command")),
 )
-
-# --- the feature map and the drivers ---------------------------------------------------------------------
-
-
-def features(topologies: Iterable[str], rows_at: str | None) -> Columns:
-    """Return the columns of the feature map.
-
-    :param rows_at: the document that holds the rows with the evidence: "" for the same one, None for no links.
-    """
-    return (Column("Feature", _text("feature")), *_outcomes(topologies, rows_at))
-
-
-def drivers(topologies: Iterable[str], rows_at: str | None) -> Columns:
-    """Return the columns of the table of drivers; `rows_at` is that of :func:`features`."""
-    settings = Column("Settings", lambda row: Cell((Text(row.settings or row.versions or "Not run"),)), _settings)
-    return (Column("Driver", _text("driver")), settings, *_outcomes(topologies, rows_at))
-
-
-def _settings(row: DriverRow) -> Cell:
-    return Cell((Text(row.settings or "Not run"), Gap("", "<br>"), Faint(row.versions)))
-
-
-def _outcomes(topologies: Iterable[str], rows_at: str | None) -> Columns:
-    def of(topology: str) -> Accessor:
-        return lambda row: _outcome(row.cells.get(topology), rows_at)
-
-    return tuple(Column(topology, of(topology)) for topology in topologies)
-
-
-def _outcome(outcome: FeatureCell | None, rows_at: str | None) -> Cell:
-    if outcome is None:
-        return Cell((Text("—"),), css="faint")
-    shown = Text(outcome.text) if rows_at is None else Link(outcome.text, f"{rows_at}#{outcome.anchor}")
-    mark = Strong(outcome.mark) if outcome.mark else None
-    return Cell(joined(Gap(" ", "<br>"), shown, mark), css=f"t-{outcome.tone or 'none'}")
-
-
-# --- checks by topology ----------------------------------------------------------------------------------
-
-
-def matrix(topologies: Iterable[str]) -> Columns:
-    """Return the columns of the matrix of checks."""
-
-    def of(topology: str) -> Accessor:
-        return lambda row: _status_and_proof(row, topology)
-
-    return (
-        Column("Check", _identifier("check")),
-        Column("P", _text("severity")),
-        Column("Claim", _text("claim")),
-        *(Column(topology, of(topology)) for topology in topologies),
-    )
-
-
-def _status_and_proof(row: MatrixRow, topology: str) -> Cell:
-    proof = row.proven.get(topology)
-    badge = Badge(row.statuses[topology], row.marks.get(topology, ""))
-    return Cell(joined(Gap(", ", " "), badge, Faint(proof, "small") if proof else None))
-
-
-BREAKS: Columns = (
-    Column("Break", _text("name")),
-    Column("What the trail no longer does", _text("what")),
-    Column("Topology", _text("topology")),
-    Column("Checks tried", lambda row: Cell((Text(row.tried),))),
-    Column("Turned to Issue", _list("caught", css="faint")),
-    Column("Exact", lambda row: Cell((Text(exactness(row)),))),
-)
-
-
-def rows(audit_target: str) -> Columns:
-    """Return the columns of the table that holds every row with its evidence.
-
-    :param audit_target: what the evidence is about.
-    """
-    return (
-        Column("Check", lambda row: Cell((Anchor(anchor(row)), Identifier(row.planned.check)))),
-        Column("Status", lambda row: Cell((Badge(row.status),))),
-        Column("Proven able to fail", lambda row: Cell((Text(proven(row, audit_target)),))),
-        Column("Evidence", _evidence, _all_evidence),
-    )
-
-
-def _evidence(row: Row) -> Cell:
-    result = row.result
-    if result.status is Status.OK:
-        return Cell(joined(_LINE, Code(result.reproduce), Expectations(result.expectations), *_pids(row)))
-    command = Code(result.reproduce) if result.status is Status.ISSUE else None
-    return Cell(joined(_LINE, Text(result.reason) if result.reason else None, command))
-
-
-def _all_evidence(row: Row) -> Cell:
-    """Return everything about a row, including its facts and every expectation."""
-    result = row.result
-    pieces: list[Piece] = []
-    for piece in ([Text(result.reason)] if result.reason else []) + _pids(row):
-        pieces += [piece, _LINE]
-    if result.expectations:
-        pieces.append(Expectations(result.expectations))
-    for fact, value in result.facts.items():
-        pieces += [Text(f"{fact}: "), Code(value), _LINE]
-    return Cell((*pieces, Code(result.reproduce)))
-
-
-def _pids(row: Row) -> list[Text]:
-    return [Text(f"backend pids {probe.first_pid} and {probe.second_pid}: {probe.how}") for probe in row.result.probes]

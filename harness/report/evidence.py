@@ -1,9 +1,8 @@
-"""Merge stored runs into one result for each planned row, and count the results. Connects to no server."""
+"""Merge stored runs into one result for each planned row. Connects to no server."""
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +11,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.model import (
+    TRAIL,
     EnvironmentEvidence,
     PlannedCheck,
     Proof,
     Result,
     RunRecord,
+    Section,
     Status,
+    Subject,
     Topology,
     TopologyEvidence,
     TrailProof,
+    target_name,
 )
-from harness.report.stacks import Newest
+from harness.report.stacks import Newest, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +51,11 @@ class Row(Struct, frozen=True, kw_only=True):
     def status(self) -> Status:
         return self.result.status
 
+    @property
+    def answer(self) -> tuple[PlannedCheck, Result]:
+        """The row and its result, as they are counted."""
+        return self.planned, self.result
+
 
 class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     """The input of a report."""
@@ -60,10 +68,16 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     folders: dict[str, Path]
     #: why runs were left out, one sentence each
     left_out: tuple[str, ...] = ()
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     #: which checks each break of the audit trail turned to Issue, by the name of the break
     trail_proofs: dict[str, TrailProof] = {}
     #: the operator's environments, each as the newest run that reached it found it
     environments: dict[str, EnvironmentEvidence] = {}
+    #: the runs that the rows come from, oldest first
+    shown: tuple[RunRecord, ...] = ()
+    #: rows that no plan of this project contains, such as those of `exec`: by target and check
+    unplanned: frozenset[tuple[str, str]] = frozenset()
 
     @cached_property
     def _by_topology(self) -> dict[str, tuple[Row, ...]]:
@@ -84,8 +98,38 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         return [
             name
             for name in self.names()
-            if name in elsewhere or any(row.status is Status.NOT_RUN for row in self.of(name))
+            if name in elsewhere
+            or any(row.status is Status.NOT_RUN and not self._only_again(row) for row in self.of(name))
         ]
+
+    def to_repeat(self, topology: str) -> list[Row]:
+        """Return the rows that no plan of this project can exercise: their own command must run again."""
+        return [row for row in self.of(topology) if self._only_again(row)]
+
+    def _only_again(self, row: Row) -> bool:
+        return row.status is Status.NOT_RUN and (row.planned.target, row.planned.check) in self.unplanned
+
+    def span(self) -> tuple[str, str]:
+        """Return the start of the first result that is shown, and the end of the last one; "" without a result."""
+        times = [
+            (start, start + timedelta(milliseconds=row.result.duration_ms))
+            for row in self.rows
+            if row.run_id and (start := _time(row.result.started_at))
+        ]
+        if not times:
+            return "", ""
+        return _iso(min(start for start, _ in times)), _iso(max(end for _, end in times))
+
+    def subjects(self) -> dict[str, Subject]:
+        """Return the identity of what the rows are about: of each command, each environment and the audit trail."""
+        checks = {row.planned.check for row in self.rows if row.run_id}
+        targets = {row.planned.target for row in self.rows if row.run_id}
+        return {
+            name: subject
+            for record in self.shown
+            for name, subject in record.subjects.items()
+            if name in checks or name in targets or name == TRAIL
+        }
 
 
 # --- merging ---------------------------------------------------------------------------------------------
@@ -100,11 +144,13 @@ def merge(
     target: str | None = None,
     left_out: Iterable[str] = (),
     environments: Mapping[str, str] | None = None,
+    subjects: Mapping[str, Subject] | None = None,
 ) -> Evidence:
     """Merge runs into one result for each row.
 
-    Only runs of the same code are merged. Within a topology they also need the same declaration, the same engine, and
-    the same images or binaries as its newest run. `left_out` of the result names everything that was not merged.
+    Only runs of the same code are merged, and only results about the same subject. Within a topology they also need the
+    same declaration, the same engine, and the same images or binaries as its newest run. `left_out` of the result names
+    everything that was not merged.
 
     The newest result wins, with one exception: in a topology, Not run never replaces a result, because the same code
     started the same servers. An operator's environment changes without the harness, so there Not run replaces a result
@@ -118,6 +164,7 @@ def merge(
         audit target is, because they are about the checks.
     :param left_out: sentences about what was left out earlier.
     :param environments: the operator's environments, each with a digest of its declaration now.
+    :param subjects: the identity of each command now, by the id of its check; that of the newest run by default.
     """
     code = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
     notes = list(left_out)
@@ -135,7 +182,13 @@ def merge(
         environments=environments or {},
         audit_target=target,
     )
-    merging = _Merging(expected, newest, notes, target or (usable[-1].record.audit_target if usable else ""))
+    merging = _Merging(
+        expected,
+        newest,
+        notes,
+        target or (usable[-1].record.audit_target if usable else ""),
+        {name: subject for run in usable for name, subject in run.record.subjects.items()} | dict(subjects or {}),
+    )
     for run in usable:
         merging.add(run)
     return merging.evidence()
@@ -144,11 +197,23 @@ def merge(
 class _Merging:
     """The evidence of the runs that were added so far, oldest first."""
 
-    def __init__(self, expected: Iterable[PlannedCheck], newest: Newest, notes: list[str], audit_target: str) -> None:
+    def __init__(
+        self,
+        expected: Iterable[PlannedCheck],
+        newest: Newest,
+        notes: list[str],
+        audit_target: str,
+        subjects: Mapping[str, Subject],
+    ) -> None:
         self._newest = newest
         self._notes = notes
         self._audit_target = audit_target
+        self._subjects = subjects
         self._rows = {(planned.target, planned.check): _not_run(planned) for planned in expected}
+        self._expected = frozenset(self._rows)
+        #: rows with results about another subject only
+        self._outdated: dict[tuple[str, str], Row] = {}
+        self._shown: dict[str, RunRecord] = {}
         #: by topology and check, then by the name of the control
         self._proofs: dict[tuple[str, str], dict[str, Proof]] = {}
         self._trail_proofs: dict[str, TrailProof] = {}
@@ -158,10 +223,16 @@ class _Merging:
         self._folders: dict[str, Path] = {}
 
     def evidence(self) -> Evidence:
+        for key, row in self._outdated.items():
+            if key not in self._rows or self._rows[key].result.reason == NOBODY_RAN_IT:
+                self._rows[key] = row
+        from_runs = {row.run_id for row in self._rows.values()}
         return Evidence(
             rows=tuple(
                 replace(row, proofs=tuple(self._proofs.get(key, {}).values())) for key, row in self._rows.items()
             ),
+            shown=tuple(record for name, record in self._shown.items() if name in from_runs),
+            unplanned=frozenset(self._rows) - self._expected,
             topologies=self._topologies,
             records=self._records,
             folders=self._folders,
@@ -173,24 +244,26 @@ class _Merging:
     def add(self, run: StoredRun) -> None:
         record = run.record
         self._folders[record.run_id] = run.folder
+        self._shown[record.run_id] = record
         self._trail_proofs |= {
             proof.name: proof for proof in run.trail_proofs if self._newest.has_servers_of(record, proof.topology)
         }
         if record.audit_target != self._audit_target:
-            name = self._audit_target.partition(" ")[0]
-            if record.audit_target.partition(" ")[0] == name:
+            name = target_name(self._audit_target)
+            if record.target_name == name:
                 self._notes.append(f"run {record.run_id} is left out: it tested another version of audit target {name}")
             self._add_proofs(proof for proof in run.proofs if self._newest.has_servers_of(record, proof.topology))
             return
         outdated = self._newest.differences(record)
         self._note_outdated(run, outdated)
-        self._add_results(run, outdated)
+        others = self._other_subjects(record)
+        self._add_results(run, outdated, others)
         self._add_environments(record, outdated)
         for name, topology in record.topologies.items():
             # a run that could not start the topology does not replace one that could
             if name not in outdated and (topology.stood or not self._topologies.get(name, topology).stood):
                 self._topologies[name], self._records[name] = topology, record
-        self._add_proofs(proof for proof in run.proofs if proof.topology not in outdated)
+        self._add_proofs(proof for proof in run.proofs if proof.topology not in outdated and proof.check not in others)
 
     def _add_proofs(self, proofs: Iterable[Proof]) -> None:
         for proof in proofs:
@@ -202,20 +275,45 @@ class _Merging:
             including = f", including its Issue rows ({issues})" if issues else ""
             self._notes.append(f"run {run.record.run_id} is left out for {name}{including}: {reason}")
 
-    def _add_results(self, run: StoredRun, outdated: Mapping[str, str]) -> None:
+    def _add_results(self, run: StoredRun, outdated: Mapping[str, str], others: Mapping[str, str]) -> None:
         plan = {(planned.target, planned.check): planned for planned in run.record.plan}
         for result in run.answers():
             key = (result.target, result.check)
             before = self._rows.get(key)
             if result.target in outdated:
                 continue
-            if before is not None and before.planned.declared_as != plan[key].declared_as:
+            if result.check in others:
+                self._leave_out(run.record.run_id, plan[key], others[result.check])
+            elif before is not None and before.planned.declared_as != plan[key].declared_as:
                 self._notes.append(
                     f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
                     "changed since"
                 )
             elif before is None or _replaces(result, before, run.record):
                 self._rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+
+    def _other_subjects(self, record: RunRecord) -> dict[str, str]:
+        """Return the checks whose subject in a run is another one than the one that counts, each with the difference.
+
+        The audit trail is compared as a whole, and environments by :class:`Newest`.
+        """
+        commands = {row.check for row in record.plan if row.section is Section.COMMANDS}
+        found = {
+            check: difference(record.subjects[check], self._subjects[check])
+            if check in record.subjects
+            else "the run does not say which revision it tested"
+            for check in commands
+        }
+        return {check: why for check, why in found.items() if why}
+
+    def _leave_out(self, run_id: str, planned: PlannedCheck, why: str) -> None:
+        self._notes.append(
+            f"run {run_id} is left out for {planned.check} on {planned.target}: it tested another revision: {why}; "
+            f"run it again: {planned.reproduce}"
+        )
+        row = _not_run(planned)
+        reason = f"the evidence is about another revision: {why}"
+        self._outdated[planned.target, planned.check] = replace(row, result=replace(row.result, reason=reason))
 
     def _add_environments(self, record: RunRecord, outdated: Mapping[str, str]) -> None:
         for name, environment in record.environments.items():
@@ -247,7 +345,20 @@ def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
     return result.target in record.environments and record.state == "finished" and before.status is not Status.ISSUE
 
 
-# --- counting --------------------------------------------------------------------------------------------
+def _time(text: str) -> datetime | None:
+    """Read a time of the evidence; None when it is missing or invalid."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- statuses and times ----------------------------------------------------------------------------------
 
 
 def worst(statuses: Iterable[Status]) -> Status:
@@ -266,26 +377,3 @@ def elapsed_s(results: Iterable[Result]) -> float:
     if not ran:
         return 0.0
     return max(start + duration_ms / 1000 for start, duration_ms in ran) - min(start for start, _ in ran)
-
-
-class Count(Struct, frozen=True, kw_only=True):
-    """How many rows of one topology have each status."""
-
-    ok: int
-    issue: int
-    #: those of the Issues that are known
-    known: int
-    na: int
-    not_run: int
-
-
-def count(results: Iterable[Result]) -> Count:
-    results = tuple(results)
-    by_status = Counter(result.status for result in results)
-    return Count(
-        ok=by_status[Status.OK],
-        issue=by_status[Status.ISSUE],
-        known=sum(result.known is not None for result in results),
-        na=by_status[Status.NA],
-        not_run=by_status[Status.NOT_RUN],
-    )

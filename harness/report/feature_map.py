@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from harness.model import Behaviour, Status
+from harness.report.outcomes import (
+    ACCEPTED,
+    BETTER,
+    DRIVERS,
+    KNOWN_DEFECT,
+    UNDOCUMENTED,
+    is_shown,
+    mark_of,
+    text_of,
+    word_of,
+)
 
 if TYPE_CHECKING:
     from harness.report.evidence import Evidence, Row
 
-DRIVERS = "drivers"
+#: the marks that the map shows: an outcome without one is documented
+_SHOWN = {UNDOCUMENTED, ACCEPTED, KNOWN_DEFECT, BETTER}
 
 
 class FeatureCell(Struct, frozen=True, kw_only=True):
@@ -21,9 +32,9 @@ class FeatureCell(Struct, frozen=True, kw_only=True):
 
     #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; the status if no outcome was observed
     text: str
-    #: the style: `works`, `loud` (an error), `silent` (no error), or "" without an outcome
-    tone: str
-    #: `Issue`, `known Issue`, or ""
+    #: the word alone, which decides the colour; "" without an outcome
+    word: str
+    #: `Issue`, `known Issue`, `known defect`, `better than documented`, or "" for a documented outcome
     mark: str
     #: the anchor of the row with the evidence
     anchor: str
@@ -65,7 +76,7 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     found: dict[str, dict[str, dict[str, FeatureCell]]] = {}
     titles = {}
     for row in evidence.rows:
-        if row.planned.feature and row.planned.area != DRIVERS:
+        if row.planned.feature and row.planned.area != DRIVERS and is_shown(row.planned, row.result):
             titles[row.planned.check] = row.planned.feature
             checks = found.setdefault(row.planned.area, {})
             checks.setdefault(row.planned.check, {})[row.planned.target] = _cell(row)
@@ -79,17 +90,11 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
 
 
 def _cell(row: Row, text: str = "") -> FeatureCell:
-    outcome = row.result.feature if row.status in {Status.OK, Status.ISSUE} else None
-    tone = ""
-    if outcome:
-        behaviour = outcome.observed.behaviour
-        tone = {Behaviour.WORKS: "works", Behaviour.FAILS: "loud", Behaviour.HANGS: "loud"}.get(behaviour, "silent")
-        text = text or str(outcome.observed)
-    mark = "" if row.status is not Status.ISSUE else "known Issue" if row.result.known else "Issue"
+    outcome, mark = text_of(row.result), mark_of(row.result)
     return FeatureCell(
-        text=text if outcome and text else str(row.status),
-        tone=tone,
-        mark=mark,
+        text=(text or outcome) if outcome else str(row.status),
+        word=word_of(row.result),
+        mark=mark if mark in _SHOWN else "",
         anchor=anchor(row),
         command=row.result.reproduce,
     )
@@ -99,7 +104,7 @@ def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
     """Return a row for each driver, with its errors and wrong results in each topology."""
     rows: dict[str, list[Row]] = {}
     for row in evidence.rows:
-        if row.planned.area == DRIVERS:
+        if row.planned.area == DRIVERS and is_shown(row.planned, row.result):
             rows.setdefault(row.planned.feature, []).append(row)
     table = []
     for driver, found in rows.items():

@@ -12,11 +12,12 @@ import msgspec
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import columns
-from harness.report.cells import Code, element
+from harness.report import check_columns, columns
+from harness.report.cells import Code, Outcome, element
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
 from harness.report.junit_report import junit
+from harness.report.outcomes import WORDS, is_shown
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -135,8 +136,22 @@ def _markdown(report: Report, name: str, **more: object) -> str:
 def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
-        rows_of[row.planned.target].append(row)
-    return template.generate(report=report, rows_of=rows_of, titles=TITLES, columns=columns, anchor=anchor, **more)
+        if is_shown(*row.answer):
+            rows_of[row.planned.target].append(row)
+    return template.generate(
+        report=report,
+        rows_of=rows_of,
+        titles=TITLES,
+        legend=WORDS,
+        columns=columns,
+        check_columns=check_columns,
+        anchor=anchor,
+        **more,
+    )
+
+
+def _em(value: object) -> Ready:
+    return Ready(f"*{text(value)}*")
 
 
 @cache
@@ -150,7 +165,7 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": lambda value: Ready(f"*{text(value)}*"), "ready": Ready}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready}
     return environment
 
 
@@ -164,4 +179,5 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
+    environment.filters["word"] = lambda word: Outcome(word, word).html()
     return environment

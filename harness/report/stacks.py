@@ -1,4 +1,4 @@
-"""Which runs belong together: the same declaration, the same servers, the same environment."""
+"""Which runs belong together: the same declaration, servers, environment and subject."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from harness.model import Topology
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.model import EnvironmentEvidence, RunRecord
+    from harness.model import EnvironmentEvidence, RunRecord, Subject
 
 #: the services that decide every result; the reference host is started only for checks of audited paths
 _STACK = ("postgres", "pooler")
 
 #: the facts that identify an environment: if one of them changes, older evidence is about another environment
 _CHAIN = ("pooler", "product", "pool_mode", "server_version")
+
+#: characters of a commit or a digest that identify it for people
+_SHORT = 12
 
 
 class Newest(Struct, frozen=True, kw_only=True):
@@ -102,4 +105,21 @@ def stack_of(record: RunRecord, name: str) -> str:
 def chain_of(environment: EnvironmentEvidence) -> dict[str, str]:
     """Return the facts that identify an environment, as far as they were found, and the versions that it runs."""
     chain = {fact: found.value for fact in _CHAIN if (found := environment.found(fact))}
+    # another server or another database behind the same chain
+    chain |= {"the database": environment.database} if environment.database else {}
     return chain | {f"the version of {name}": version for name, version in environment.versions.items()}
+
+
+def difference(then: Subject, now: Subject) -> str:
+    """Return how two identities differ, in one line; "" if they are the same. An unknown one equals none."""
+    names = [name for name in {**then.facts, **now.facts} if then.facts.get(name) != now.facts.get(name)]
+    differs = "; ".join(
+        f"{name} {_shortened(then.facts.get(name, 'none'))}, now {_shortened(now.facts.get(name, 'none'))}"
+        for name in names
+    )
+    unknown = (value for value in (*then.facts.values(), *now.facts.values()) if value.startswith("unknown"))
+    return differs or next(unknown, "")
+
+
+def _shortened(value: str) -> str:
+    return value[:_SHORT] if value.isalnum() else value

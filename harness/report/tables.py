@@ -12,8 +12,18 @@ from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Section, Severity, Status, TrailProof
 from harness.preflight.gates import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
-from harness.report.evidence import Count, Evidence, Row, count, worst
+from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
+from harness.report.outcomes import (
+    KNOWN_DEFECT,
+    Count,
+    count,
+    is_shown,
+    mark_of,
+    outcome_of,
+    text_of,
+    word_of,
+)
 from harness.report.path_rows import PathRow, path_rows
 from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
@@ -21,6 +31,7 @@ from harness.report.topology_rows import Question, TopologyRow, questions, topol
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.model import RunRecord
@@ -59,28 +70,46 @@ class LimitRow(Struct, frozen=True, kw_only=True):
     command: str
 
 
+class MatrixCell(Struct, frozen=True, kw_only=True):
+    """One check in one topology."""
+
+    status: Status
+    #: what happens to a feature, such as `lost`, which is shown in place of the status; "" for other checks
+    outcome: str
+    #: the word of the outcome alone
+    word: str
+    #: of an outcome: whether it is documented; of another check: `limit`, `known`, or ""
+    mark: str
+    #: `proven`, `unproven`, `not proven yet`, or "" if the check does not apply
+    proven: str
+
+
 class MatrixRow(Struct, frozen=True, kw_only=True):
+    """One check, with a cell for each topology and environment that owes a result."""
+
     check: str
     claim: str
     severity: Severity
     section: Section
-    statuses: dict[str, Status]
-    #: by topology: `limit`, `known`, or ""
-    marks: dict[str, str]
-    #: by topology: `proven`, `unproven`, `not proven yet`, or "" if the check does not apply
-    proven: dict[str, str]
+    cells: dict[str, MatrixCell]
 
 
 class Report(Struct, frozen=True, kw_only=True):
     """Everything that the templates print. `report.json` is this struct."""
 
+    #: of the harness, in the newest of the runs that are shown
     commit: str
+    #: those of all runs that are shown, oldest first; of the same code, so they differ at most in documents
+    commits: tuple[str, ...]
     dirty: bool
     tool_version: str
     audit_target: str
     target_summary: str
+    #: of the results that are shown: the start of the first one and the end of the last one
     evidence_from: str
     evidence_to: str
+    #: the revision of each foreign command that has results, in one line
+    subjects: tuple[str, ...]
     status: Status
     counts: dict[str, Count]
     topologies: tuple[TopologyRow, ...]
@@ -103,6 +132,8 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
+    #: one sentence for each run that was edited
+    edited: tuple[str, ...] = ()
     schema_version: int = 1
 
 
@@ -128,8 +159,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     """
     declared = declared or Declared()
     compared = dict.fromkeys(evidence.environments, "") | declared.environments
-    records = sorted(evidence.records.values(), key=lambda record: record.started_at)
+    records = evidence.shown
     newest = records[-1] if records else None
+    begin, end = evidence.span()
     names = evidence.names()
     hosts = {name: environment_row(evidence, name, reports, compared) for name in names if name in compared}
     of_topologies = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.target not in hosts))
@@ -139,15 +171,17 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     }
     return Report(
         commit=newest.provenance.commit if newest else "",
+        commits=tuple(dict.fromkeys(record.provenance.commit for record in records if record.provenance.commit)),
         dirty=any(record.provenance.dirty for record in records),
         tool_version=newest.provenance.tool_version if newest else "",
-        audit_target=newest.audit_target.partition(" ")[0] if newest else "",
+        audit_target=newest.target_name if newest else "",
         target_summary=declared.target_summary,
-        evidence_from=records[0].started_at if records else "",
-        evidence_to=max((record.ended_at or record.started_at for record in records), default=""),
+        evidence_from=begin,
+        evidence_to=end,
+        subjects=tuple(_subjects(evidence)),
         # a check that is not safe in an operator's environment is not missing there
-        status=worst(row.status for row in evidence.rows if row.result.reason != NOT_SAFE),
-        counts={name: count(row.result for row in evidence.of(name)) for name in names},
+        status=worst(row.status for row in evidence.rows if is_shown(*row.answer) and row.result.reason != NOT_SAFE),
+        counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),
         questions={
@@ -167,9 +201,10 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         features=features,
         drivers=drivers,
         feature_topologies=tuple(name for name in names if name in mapped),
-        matrix=_matrix(evidence, names, newest.audit_target.partition(" ")[0] if newest else ""),
+        matrix=_matrix(evidence, newest.target_name if newest else ""),
         rows=evidence.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
+        edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(
                 [note for name in names if name in evidence.topologies for note in evidence.topologies[name].notes]
@@ -179,9 +214,20 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     )
 
 
+def _subjects(evidence: Evidence) -> Iterator[str]:
+    """Yield the revision of each foreign command: the commit in the header is the harness's own."""
+    for name, subject in evidence.subjects().items():
+        if name.startswith("command."):
+            commit = subject.facts.get("commit", "")[:12]
+            at = f"commit {commit}" if commit else f"files {subject.facts.get('files', 'unknown')}"
+            dirty = subject.facts.get("uncommitted changes", "none") != "none"
+            where = f" of {subject.folder}" if subject.folder else ""
+            yield f"{name}: {at}{where}{' with uncommitted changes' if dirty else ''}"
+
+
 def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:
     """Return the version of the library under test: this project's for its reference layer, else the declared one."""
-    if newest is not None and newest.audit_target.partition(" ")[0] == "reference":
+    if newest is not None and newest.target_name == "reference":
         return newest.provenance.tool_version
     return library_of(evidence, workflow.environment)
 
@@ -220,7 +266,7 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
         IssueRow(
             severity=row.result.severity or row.planned.severity,
             id=_issue_id(row),
-            symptom=f"does not hold: {row.planned.claim}; {row.result.reason}",
+            symptom=_symptom(row),
             area=row.planned.area,
             owner=row.result.known.owner if row.result.known else "unassigned",
             link=row.result.known.link if row.result.known else "",
@@ -232,6 +278,15 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
         if row.status is Status.ISSUE
     ]
     return tuple(sorted(issues, key=lambda issue: (issue.severity, issue.id)))
+
+
+def _symptom(row: Row) -> str:
+    """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
+    if outcome := outcome_of(row.result):
+        expected = " or ".join(map(str, outcome.expected))
+        defect = "a known defect, " if mark_of(row.result) == KNOWN_DEFECT else ""
+        return f"{row.planned.feature}: {defect}expected {expected}, observed {outcome.observed}"
+    return f"{row.result.reason}; the check is: {row.planned.claim}"
 
 
 def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
@@ -251,25 +306,31 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
     )
 
 
-def _matrix(evidence: Evidence, names: list[str], about: str) -> tuple[MatrixRow, ...]:
+def _matrix(evidence: Evidence, about: str) -> tuple[MatrixRow, ...]:
     by_check: dict[str, dict[str, Row]] = {}
     for row in evidence.rows:
         by_check.setdefault(row.planned.check, {})[row.planned.target] = row
     matrix = []
     for check, rows in by_check.items():
         first = next(iter(rows.values())).planned
-        marks = {
-            name: "limit" if row.result.limit else "known" if row.result.known else "" for name, row in rows.items()
-        }
         matrix.append(
             MatrixRow(
                 check=check,
                 claim=first.claim,
                 severity=first.severity,
                 section=first.section,
-                statuses={name: rows[name].status if name in rows else Status.NOT_RUN for name in names},
-                marks=marks,
-                proven={name: proven(row, about) for name, row in rows.items()},
+                cells={name: _matrix_cell(row, about) for name, row in rows.items() if is_shown(*row.answer)},
             )
         )
     return tuple(matrix)
+
+
+def _matrix_cell(row: Row, about: str) -> MatrixCell:
+    result = row.result
+    return MatrixCell(
+        status=row.status,
+        outcome=text_of(result),
+        word=word_of(result),
+        mark=mark_of(result) or ("limit" if result.limit else "known" if result.known else ""),
+        proven=proven(row, about),
+    )

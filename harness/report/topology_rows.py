@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import EvidenceClass, Finding, Notifier, PoolMode, Prepare, Status
-from harness.report.evidence import Count, Evidence, Row, count
+from harness.report.outcomes import Count, count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.model import ServiceEvidence, TopologyEvidence
+    from harness.report.evidence import Evidence, Row
 
 _SANDBOX = "no SQL sandbox: every check commits; a test sandbox is not evidence about production"
 
@@ -84,7 +85,7 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         prepare_policy=_prepare_policy(topology),
         # a topology that the harness started shows a class of topology, never somebody's production
         matches_prod="partial",
-        rationale=_rationale(topology, count(row.result for row in evidence.of(name)), hosted=hosted),
+        rationale=_rationale(topology, count(row.answer for row in evidence.of(name)), hosted=hosted),
         command=command,
         run_id=record.run_id,
         run_link=os.path.relpath(folder / "run.json", reports),
@@ -184,12 +185,13 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     mode = topology.declared.pool_mode
     started = _chain(topology) + (f" in {mode} mode" if mode else "")
     paths = " and the audited paths of a reference host with a real job runner" if hosted else ""
+    limits = f", {counted.limits} of them with a documented limit" if counted.limits else ""
     return (
         f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
-        f"({counted.ok} OK, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run). It is evidence about "
-        "this class of topology: this pool mode, these pool sizes and this prepare policy. It is not evidence about a "
-        "production environment: production's servers, settings, load, HTTP handlers and job runner are not part of "
-        "it, and production's operators have not confirmed these settings."
+        f"({counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run). It is "
+        "evidence about this class of topology: this pool mode, these pool sizes and this prepare policy. It is not "
+        "evidence about a production environment: production's servers, settings, load, HTTP handlers and job runner "
+        "are not part of it, and production's operators have not confirmed these settings."
     )
 
 

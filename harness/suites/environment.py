@@ -15,7 +15,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
 from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
-from harness.model import Section
+from harness.model import EndedBy, Section
 from harness.suites.sabotage import default_actor
 from harness.waiting import NotYet, poll
 
@@ -109,14 +109,18 @@ def no_actor_left(ctx: CheckContext | EnvironmentContext) -> None:
     with ThreadPoolExecutor(_FRESH_CLIENTS) as pool:
         reads = [pool.submit(read_actor) for _ in range(_FRESH_CLIENTS)]
         served, waiting = wait(reads, timeout=_LATE_S)
-        if waiting:
-            ctx.cut()
-    actors = [read.result() for read in served]
-    ctx.fact("server connections used", sorted({pid for pid, _ in actors}))
-    if actors:
-        ctx.expect("server connections that name an actor", sorted({pid for pid, actor in actors if actor}), equals=[])
+        late = f"{len(waiting)} of {_FRESH_CLIENTS} clients got no server connection in {_LATE_S:g} s"
+        try:
+            actors = [read.result() for read in served]
+            ctx.fact("server connections used", sorted({pid for pid, _ in actors}))
+            if actors:
+                named = sorted({pid for pid, actor in actors if actor})
+                ctx.expect("server connections that name an actor", named, equals=[])
+        finally:
+            if waiting:
+                ctx.cut(EndedBy.TIME_LIMIT, late)
     if waiting:
-        raise NotExercisedError(f"{len(waiting)} of {_FRESH_CLIENTS} clients got no server connection in {_LATE_S:g} s")
+        raise NotExercisedError(late)
 
 
 @breaks(no_actor_left, at="server connections that name an actor")

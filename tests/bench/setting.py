@@ -19,8 +19,7 @@ from harness.store import new_run_id
 from tests.bench.trees import Tree, this_tree
 
 if TYPE_CHECKING:
-    from harness.engine.choice import EngineName
-    from harness.engine.protocol import Engine
+    from harness.engine.protocol import Engine, EngineName
     from harness.events import Event
     from harness.model import Topology
 

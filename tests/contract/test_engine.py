@@ -109,7 +109,9 @@ def test_a_paused_service_keeps_connections_and_does_not_answer(started: tuple[S
 
 @pytest.mark.parametrize("policy", [StoragePolicy.MEMORY, StoragePolicy.DISK])
 @pytest.mark.parametrize("name", ENGINES)
-def test_data_is_in_the_requested_storage_and_outlives_its_server(name: str, policy: StoragePolicy, owner: Owner) -> None:
+def test_data_is_in_the_requested_storage_and_outlives_its_server(
+    name: str, policy: StoragePolicy, owner: Owner
+) -> None:
     require_engine(name)
     engine: Engine = DockerEngine(storage=policy) if name == "docker" else NativeEngine(policy)
     engine.prepare((POSTGRES,), silent)
@@ -202,9 +204,7 @@ def test_services_of_two_groups_are_separate(engine: Engine, owner: Owner, start
         other.close()
 
 
-def test_reaping_removes_the_services_of_a_dead_owner_only(
-    engine: Engine, started: tuple[Service, Roles]
-) -> None:
+def test_reaping_removes_the_services_of_a_dead_owner_only(engine: Engine, started: tuple[Service, Roles]) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         dead = replace(Owner.me(new_run_id()), pid=process.pid, started=process_started(process.pid) or 0)
         group = engine.open_group(dead, "contract")

@@ -337,7 +337,12 @@ def test_threads_share_common_products_and_do_not_wait_for_others(api: APIClient
     assert len(notices) == 1
     built = [event.image for event in events if isinstance(event, ImageProgress) and event.text == "building"]
     counts = Counter(image.partition(":")[0].removeprefix(f"{NAMESPACE}/") for image in built)
-    assert counts == {"quick": 2, "other": 2, "broken": 1, "slow": 1}  # one build for the image, one for its version label
+    assert counts == {
+        "quick": 2,
+        "other": 2,
+        "broken": 1,
+        "slow": 1,
+    }  # one build for the image, one for its version label
     labels = api.inspect_image(engine.origin(quick)[0])["Config"]["Labels"]  # type: ignore[no-untyped-call]
     assert labels[LABEL_BUILD] == labels[LABEL_PID] == ""
     assert unfinished(api, os.getpid()) == []

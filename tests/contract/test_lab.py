@@ -105,7 +105,9 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
     monkeypatch.setattr(lab_module, "_READY_DEADLINE_S", 0.5)
     spec = services.postgres_spec
     monkeypatch.setattr(
-        lab_module, "postgres_spec", lambda *facts: replace(spec(*facts), script="echo 'not a server' >&2; exec sleep 60")
+        lab_module,
+        "postgres_spec",
+        lambda *facts: replace(spec(*facts), script="echo 'not a server' >&2; exec sleep 60"),
     )
     with pytest.raises(ServiceFailedError) as caught:
         stand_up(any_engine, load_topologies()["direct"], owner, Redactor())

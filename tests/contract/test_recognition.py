@@ -177,7 +177,7 @@ def test_a_chain_is_recognised_and_nothing_is_left_behind(engine: Engine, owner:
 
 
 def test_tracked_and_untracked_prepared_statements_are_distinguished(any_engine: Engine, owner: Owner) -> None:
-    from harness.lab.services import knows_prepared_statements
+    from harness.lab.effective import knows_prepared_statements
 
     for limit in (0, 50):
         with started(any_engine, owner, with_pooler("transaction", max_prepared_statements=limit)) as lab:

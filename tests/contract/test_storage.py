@@ -66,7 +66,9 @@ def wait_until_it_answers(lab: Lab) -> None:
     poll(probe, what="the server to recover", deadline_s=60)
 
 
-def test_checks_that_fill_the_memory_are_not_run_and_the_others_are(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_that_fill_the_memory_are_not_run_and_the_others_are(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_engine("docker")
     monkeypatch.setattr(storage, "LAB_MIB", _MIB)
     monkeypatch.setattr(storage, "ROOMY_MIB", _MIB)

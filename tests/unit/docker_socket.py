@@ -55,7 +55,9 @@ def docker_socket(cached: Callable[[str], bool], pullable: Callable[[str], bool]
     :param pullable: whether the engine can pull an image, by its reference.
     :returns: the path of the socket, and the path of every request.
     """
-    folder = Path(tempfile.mkdtemp(prefix="harness-"))  # short, because the path of a socket is limited to about a hundred characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="harness-")
+    )  # short, because the path of a socket is limited to about a hundred characters
     server = _Server(folder / "docker.sock", cached, pullable)
     serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -66,7 +67,7 @@ def record(run_id: str = "20260101T000000Z-aaaaaaaa", *, fingerprint: str = "f1"
         audit_target="reference",
         plan=PLAN,
         topologies={name: stood(name) for name in NAMES},
-        ended_at="2026-01-01T00:00:09.000Z",
+        ended_at="" if state == "running" else "2026-01-01T00:00:09.000Z",
         state=state,  # type: ignore[arg-type]
     )
 
@@ -141,7 +142,7 @@ def store_run(
     redact: Callable[[str], str] | None = None,
 ) -> StoredRun:
     store = RunStore(folder, written or record(), redact or Redactor())
-    for result in results:
-        store.append(result)
-    store.close()
+    with contextlib.closing(store):
+        for result in results:
+            store.append(result)
     return read_run(store.folder)

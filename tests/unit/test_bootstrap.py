@@ -56,9 +56,7 @@ def test_without_python_it_says_so_and_exits_3(tmp_path: Path, checkout: Path) -
     (tmp_path / "bin").mkdir()
     done = bootstrap(machine(tmp_path / "bin", "dirname", "mktemp", "rm", "id", "tail", "sed"), checkout, "report")
     assert done.returncode == 3
-    assert (
-        done.stderr.strip().splitlines()[-1] == "bootstrap: Python 3.11 or newer is required; none was found on PATH"
-    )
+    assert done.stderr.strip().splitlines()[-1] == "bootstrap: Python 3.11 or newer is required; none was found on PATH"
 
 
 def test_without_a_package_index_it_says_so_and_exits_3(tmp_path: Path, checkout: Path) -> None:

@@ -9,18 +9,22 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import pytest
 from msgspec.structs import replace
 
 from harness import places
+from harness.checks.registry import Safety
+from harness.cli import running
 from harness.cli.completion import SCRIPTS
 from harness.cli.evidence import evidence_from, evidence_here
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main, root
 from harness.cli.parser import Command, option_names
+from harness.cli.planning import plan_environment
+from harness.cli.selection import Selection, select_rows
 from harness.cli.settings import SettingsOptions, read_settings
 from harness.errors import ConfigError, HarnessError
 from harness.lab.topologies import load_topologies, select
@@ -31,6 +35,7 @@ from tests.unit.command_lines import commands, parse
 from tests.unit.made_up import record, result, store_run
 
 if TYPE_CHECKING:
+    from harness.cli.invocation import Invocation
     from harness.store import StoredRun
 
 #: the topologies that run when none is named
@@ -61,6 +66,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--set", "postgres"], "--set: found 'postgres', expected PRODUCT=VERSION"),
         (["verify", "--set", "postgress=15"], "did you mean postgres?"),
         (["verify", "--set", "hostap=3"], "choose one of: pgagroal, pgbouncer, pgpool, postgres\n"),
+        (["verify", "direct", "--set", "pgpool=4.3"], "--set pgpool=4.3 has no effect: no chosen topology uses pgpool"),
+        (["verify", "transaction", "--set", "pgpool=4.3"], "choose from the products in use: postgres, pgbouncer\n"),
+        (["prove", "direct", "--set", "pgbouncer=1.18"], "choose from the products in use: postgres\n"),
+        (["exec", "direct", "--set", "pgbouncer=1.18", "--", "true"], "no chosen topology uses pgbouncer"),
+        (["images", "direct", "--set", "pgbouncer=1.18"], "no chosen topology uses pgbouncer"),
+        (["verify", "direct", "--image", "pgpool=x:1"], "--image pgpool=x:1 has no effect"),
+        (["matrix", "--set", "pgagroal=1.6"], "--set pgagroal=1.6 has no effect"),
         (["verify", "--image", "postgres"], "--image: found 'postgres', expected PRODUCT=REFERENCE"),
         (["verify", "--set", "postgres=12"], "unknown version '12' of postgres"),
         (["verify", "--chek", "x"], "no such option --chek; did you mean --check?\n"),
@@ -429,6 +441,54 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
     assert not (tmp_path / "reports").exists()
 
 
+def test_a_topology_without_a_planned_row_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "harness.toml").write_text(OWN)
+    chosen: list[Selection] = []
+
+    class NoEngineError(Exception):
+        pass
+
+    def choose(*_: object) -> NoReturn:
+        raise NoEngineError
+
+    def run(invocation: Invocation, selection: Selection) -> NoReturn:
+        chosen.append(selection)
+        running.run_selection(invocation, selection)
+        raise AssertionError
+
+    monkeypatch.setattr("harness.cli.verify.run_selection", run)
+    monkeypatch.setattr(running, "choose", choose)
+    main(["verify", "direct", "transaction", "session", "--check", "command.api-tests"])
+    [selection] = chosen
+    assert [topology.name for topology in selection.topologies] == ["transaction"]
+    assert "not started, because no selected check runs there: direct, session\n" in capsys.readouterr().err
+
+
+def test_a_command_that_reproduces_a_row_names_only_products_of_its_topology(tmp_path: Path) -> None:
+    (tmp_path / "harness.toml").write_text('[images]\noverride = { pgpool = "mirror/pgpool:4" }\n')
+    settings = read_settings(SettingsOptions(versions=("postgres=15", "pgbouncer=1.18")))
+    plan = select_rows(settings, ["direct", "transaction"], [], ["capture.insert"]).plan(settings)
+    given = [row.reproduce.partition("--check capture.insert")[2] for row in plan]
+    assert given == [" --set postgres=15", " --set postgres=15 --set pgbouncer=1.18"]
+
+
+def test_a_row_that_is_not_safe_in_an_environment_is_not_owed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "harness.toml").write_text(OWN)
+    settings = read_settings()
+    rows = plan_environment("staging", settings.catalogue.checks, settings)
+    safety = {check.id: check.environment_safety for check in settings.catalogue.checks}
+    assert {row.owed for row in rows if safety[row.check] is Safety.NO} == {False}
+    owed = {row.check for row in rows if row.owed}
+    assert {"environment.canary-attributed", "path.create-post", "path.create-post-repeated"} <= owed
+    # the path declares no failing variant, so only a broken server would make it fail
+    assert not {"path.create-post-failure", "path.create-post-no-trigger"} & owed
+    assert all(row.owed for row in select_rows(settings, ["direct"], [], []).plan(settings))
+
+
 def test_a_dry_run_under_a_control_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--check", "capture.insert", "--under", "insert-trigger-disabled", "--dry-run"]
     assert main(["verify", "direct", *arguments]) == ExitCode.OK
@@ -527,7 +587,7 @@ def test_documented_behaviour_of_an_unknown_feature_is_an_error_before_anything_
 ) -> None:
     (tmp_path / "behaviour").mkdir()
     (tmp_path / "behaviour" / "pgbouncer.toml").write_text(
-        '[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
+        'seen = ["1"]\n[[behaviour]]\nfeatures = ["seting-kept"]\noutcome = "lost"\nsource = "https://example.org"\n'
     )
     monkeypatch.setattr("harness.places.TOPOLOGIES", tmp_path)
     assert main(["list", "suites"]) == ExitCode.USAGE
@@ -631,7 +691,7 @@ def under(
 ) -> tuple[int, StoredRun]:
     """Run `verify --under` with a made-up answer, and return its exit code and what was stored."""
     answer = replace(
-        result("direct", "capture.insert", status, "why"),
+        result("direct", "capture.insert", status, "" if status is Status.OK else "why"),
         expectations=tuple(
             Expectation(name=name, expected="1", observed="1" if held else "0", held=held)
             for name, held in expectations
@@ -682,6 +742,38 @@ def test_a_run_under_a_control_is_no_evidence(tmp_path: Path, monkeypatch: pytes
     merged = evidence_from(settings, [str(tmp_path / "reports")])
     assert {row.status for row in merged.rows} == {Status.NOT_RUN}
     assert f"run {run.record.run_id} is left out: it ran under the control insert-trigger-disabled" in merged.left_out
+
+
+def test_runs_of_other_code_are_counted_in_one_sentence(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    for number in (1, 2):
+        store_run(reports, [], record(f"20260101T000000Z-0000000{number}", fingerprint="other"))
+    [sentence, *_] = evidence_here(read_settings(SettingsOptions(reports=str(reports)))).left_out
+    assert sentence.startswith(
+        f"2 runs of other harness code are left out of {reports / 'runs'}; this code is version "
+    )
+
+
+def test_runs_from_elsewhere_of_other_code_are_left_out_and_explained(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], record(fingerprint="other"))
+    merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
+    assert {row.status for row in merged.rows} == {Status.NOT_RUN}
+    [sentence] = merged.left_out
+    assert sentence.startswith(f"run {run.record.run_id} is left out: it ran other harness code (version 0.1.0, commit")
+    assert f"fingerprint {fingerprint()}); check out that code to read it" in sentence
+
+
+def test_runs_from_elsewhere_of_this_code_on_another_python_count(tmp_path: Path) -> None:
+    there = record(fingerprint=fingerprint("3.99.1", "3.98"))
+    there = replace(
+        there,
+        provenance=replace(there.provenance, python="3.99.1", psycopg="3.98"),
+        audit_target=read_settings().target.identity,
+    )
+    store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], there)
+    merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
+    assert Status.OK in {row.status for row in merged.rows}
+    assert merged.left_out == ()
 
 
 def _run_with_closed_stdout(folder: Path, *arguments: str) -> int:

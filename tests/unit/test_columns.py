@@ -15,12 +15,28 @@ from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Status, TrailProof
 from harness.preflight.gates import GateResult
-from harness.report import columns
-from harness.report.cells import Badge, Code, Expectations, Faint, Gap, Identifier, Link, Source, Strong, Text, joined
+from harness.report import check_columns, columns
+from harness.report.cells import (
+    Badge,
+    Code,
+    Expectations,
+    Faint,
+    Gap,
+    Identifier,
+    Link,
+    Outcome,
+    Source,
+    Strong,
+    Text,
+    joined,
+)
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
+from harness.report.outcomes import OutcomeCount
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
+from harness.report.table import Column as TableColumn
+from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report, build_report
 from harness.report.topology_rows import TopologyRow
 from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
@@ -42,6 +58,7 @@ LINTED = {
 #: by a name for the test's id; Markdown says what a client found in a paragraph, so that table is one of HTML only
 TABLES = {
     "recap": columns.RECAP,
+    "outcomes": columns.OUTCOMES,
     "topology": columns.TOPOLOGY,
     "what ran": columns.WHAT_RAN,
     "questions": columns.QUESTIONS,
@@ -53,11 +70,11 @@ TABLES = {
     "checklist": columns.CHECKLIST,
     "issues": columns.ISSUES,
     "limits": columns.LIMITS,
-    "features": columns.features(NAMES, None),
-    "drivers": columns.drivers(NAMES, None),
-    "matrix": columns.matrix(NAMES),
-    "breaks": columns.BREAKS,
-    "rows": columns.rows("reference"),
+    "features": check_columns.features(NAMES, None),
+    "drivers": check_columns.drivers(NAMES, None),
+    "matrix": check_columns.matrix(NAMES),
+    "breaks": check_columns.BREAKS,
+    "rows": check_columns.rows("reference"),
 }
 
 
@@ -100,9 +117,12 @@ def everything(folder: Path) -> Report:
     found = Finding(fact="pool_mode", value="session", how="it was forced", confidence=Confidence.CERTAIN)
     session = replace(run.topologies["session"], findings=(found,))
     run = replace(run, topologies=run.topologies | {"session": session})
-    cells = {name: FeatureCell(text="works", tone="works", mark="Issue", anchor="a", command="c") for name in NAMES}
+    cells = {name: FeatureCell(text="works", word="works", mark="Issue", anchor="a", command="c") for name in NAMES}
+    report = build_report(merge([store_run(folder, mixed(), run)], PLAN), folder)
+    outcomes = OutcomeCount(works=1, lost=2, wrong=1, known_defects=1)
     return replace(
-        build_report(merge([store_run(folder, mixed(), run)], PLAN), folder),
+        report,
+        counts={name: replace(counted, features=outcomes) for name, counted in report.counts.items()},
         feature_topologies=NAMES,
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
         drivers=(DriverRow(driver="psycopg", settings="s", versions="v", cells=cells),),
@@ -187,7 +207,7 @@ def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
     """Its cells show the attribute of the row that is named like its key."""
     shared = (*headings.TOPOLOGY, Column("storage", "Where the data is (memory or disk)"))
     cells = {heading.key: column.cell for heading, column in zip(headings.TOPOLOGY, columns.TOPOLOGY, strict=True)}
-    monkeypatch.setattr(columns, "TOPOLOGY", columns.headed(shared, cells))
+    monkeypatch.setattr(columns, "TOPOLOGY", headed(TopologyRow, shared, cells))
     report = everything(tmp_path)
     render(report, tmp_path)
     (table,) = (
@@ -202,7 +222,7 @@ def test_a_column_that_is_added_to_the_headings_is_one_of_markdown_and_html(
 
 def test_a_cell_of_an_unknown_column_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown columns colour"):
-        columns.headed(headings.TOPOLOGY, {"colour": columns.TOPOLOGY[0].cell})
+        headed(TopologyRow, headings.TOPOLOGY, {"colour": columns.TOPOLOGY[0].cell})
 
 
 @pytest.mark.parametrize(
@@ -243,6 +263,12 @@ def test_people_may_head_a_column_in_other_words(heading: str, key: str) -> None
         ),
         (Source("javascript:x"), "`javascript:x`", "<code>javascript:x</code>"),
         (Badge(Status.NOT_RUN), "Not run", '<span class="s s-Notrun">Not run</span>'),
+        (
+            Outcome("lost", "lost", "documented"),
+            "lost, documented",
+            '<span class="s t-lost">lost</span> <small>documented</small>',
+        ),
+        (Outcome("works", "works"), "works", '<span class="s t-works">works</span>'),
         (Badge(Status.OK, "limit"), "OK (limit)", '<span class="s s-OK">OK</span> <small>limit</small>'),
         (Strong("a_b"), r"**a\_b**", "<small>a_b</small>"),
         (Faint("<a>"), "&lt;a&gt;", '<span class="faint">&lt;a&gt;</span>'),
@@ -272,5 +298,74 @@ def test_pieces_that_are_missing_leave_no_gap() -> None:
 
 
 def test_a_column_without_a_field_of_the_row_is_an_error_that_names_both_files() -> None:
-    with pytest.raises(ValueError, match=r"the column colour has no cell: add a field .* to TopologyRow in harness\.report"):
-        columns.headed((Column("environment", "Environment"), Column("colour", "Colour")), {}, TopologyRow)
+    with pytest.raises(
+        ValueError, match=r"the column colour has no cell: add a field .* to TopologyRow in harness\.report"
+    ):
+        headed(TopologyRow, (Column("environment", "Environment"), Column("colour", "Colour")))
+
+
+def test_a_column_of_an_attribute_that_the_rows_lack_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"DriverRow in harness\.report\.feature_map has no attribute colour"):
+        table(DriverRow, TableColumn("Colour", text_field("colour")))
+
+
+class Watched:
+    """A row that remembers which of its attributes were read."""
+
+    def __init__(self, row: object) -> None:
+        self.row = row
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> object:
+        self.read.add(name)
+        return getattr(self.row, name)
+
+
+#: what a table leaves out, because another table or the paragraph under it has it
+NOT_SHOWN = {
+    "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
+    "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
+    "issues": {"topology", "check"},
+    "checklist": {"section"},
+    "features": {"check"},
+    "matrix": {"section"},
+    "breaks": {"duration_ms"},
+    "rows": {"run_id"},
+}
+
+
+def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
+    return {
+        "recap": columns.RecapRow.of(report.counts),
+        "outcomes": columns.OutcomeRow.of(report.counts),
+        "topology": report.topologies,
+        "what ran": report.topologies,
+        "questions": report.questions["session"],
+        "paths": report.paths,
+        "readiness": report.readiness,
+        "conditions": report.decisions[0].conjuncts,
+        "parity": report.parity,
+        "preflight": report.preflight,
+        "checklist": report.walkthrough,
+        "issues": report.issues,
+        "limits": report.limits,
+        "features": report.features[0].rows,
+        "drivers": report.drivers,
+        "matrix": report.matrix,
+        "breaks": report.trail_proofs,
+        "rows": report.rows,
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_attribute_of_a_row_is_shown_or_left_out_on_purpose(name: str, tmp_path: Path) -> None:
+    read, fields = set(), set()
+    for row in rows_of_tables(everything(tmp_path))[name]:
+        watched = Watched(row)
+        fields |= set(type(row).__struct_fields__)  # type: ignore[attr-defined]
+        for column in TABLES[name]:
+            column.markdown(watched)
+            column.html(watched)
+        read |= watched.read
+    assert fields
+    assert fields - read == NOT_SHOWN.get(name, set())

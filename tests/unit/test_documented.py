@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import places
-from harness.checks.documented import documented, load_behaviour, load_behaviour_file, read_outcome
+from harness.checks.conditions import Facts
+from harness.checks.documented import (
+    BehaviourEntry,
+    documented,
+    load_behaviour,
+    load_behaviour_file,
+    read_outcome,
+    version_numbers,
+)
 from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode
 from harness.suites.catalogue import catalogue
@@ -23,7 +31,6 @@ FEATURES = {
     for check in catalogue().checks
     if check.feature
 }
-TRACKING, BLIND = {"max_prepared_statements": "200"}, {"max_prepared_statements": "0"}
 
 outcomes = st.builds(
     Outcome,
@@ -48,57 +55,132 @@ def test_any_other_text_is_an_error_that_lists_the_outcomes(text: str) -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_every_entry_names_known_features(product: str) -> None:
-    entries = load_behaviour(product)
-    assert entries
-    assert {feature for entry in entries for feature in entry.features} <= FEATURES
+    assert {feature for entry in entries(product) for feature in entry.features} <= FEATURES
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_defect_ends_with_a_version_and_links_an_issue(product: str) -> None:
-    for entry in load_behaviour(product):
+def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(product: str) -> None:
+    loaded = load_behaviour(product)
+    assert loaded
+    for entry in loaded.behaviour:
         if entry.defect:
-            assert entry.before, entry.features
-            assert "/issues/" in entry.source
+            assert "/issues/" in entry.source or "/pull/" in entry.source
+            if entry.before:
+                assert any(version_numbers(seen) >= version_numbers(entry.before) for seen in loaded.seen)
+
+
+def entries(product: str) -> tuple[BehaviourEntry, ...]:
+    loaded = load_behaviour(product)
+    assert loaded
+    return loaded.behaviour
+
+
+#: what PostgreSQL reports to clients: since 14 two more parameters, since 18 search_path
+REPORTED_17 = (
+    "application_name", "client_encoding", "datestyle", "default_transaction_read_only", "in_hot_standby",
+    "intervalstyle", "is_superuser", "session_authorization", "standard_conforming_strings", "timezone",
+)  # fmt: skip
+REPORTED_18 = (*REPORTED_17, "search_path")
+DEFAULTS = {
+    "server_reset_query": "DISCARD ALL",
+    "server_reset_query_always": "0",
+    "server_lifetime": "3600",
+    "ignore_startup_parameters": "",
+    "max_prepared_statements": "200",
+    "instances": "1",
+    "peered": "false",
+}
+SESSION, TRANSACTION, STATEMENT = PoolMode.SESSION, PoolMode.TRANSACTION, PoolMode.STATEMENT
+
+
+def facts(
+    mode: PoolMode, version: str, reported: tuple[str, ...] = REPORTED_17, product: str = "pgbouncer", **settings: str
+) -> Facts:
+    return Facts(product=product, mode=mode, version=version, settings=DEFAULTS | settings, reported=reported)
+
+
+def expected(feature: str, chain: Facts) -> str:
+    return " or ".join(map(str, documented(feature, chain).outcomes()))
 
 
 @pytest.mark.parametrize(
-    ("feature", "mode", "version", "settings", "expected"),
+    ("feature", "mode", "version", "settings", "outcomes"),
     [
-        ("named-kept", PoolMode.TRANSACTION, "1.24.1", TRACKING, None),
-        ("named-kept", PoolMode.TRANSACTION, "1.24.1", BLIND, "fails (26000)"),
-        ("named-kept", PoolMode.SESSION, "1.18.0", BLIND, None),
-        ("discard-all", PoolMode.TRANSACTION, "1.21.0", TRACKING, "fails (26000)"),
-        ("discard-all", PoolMode.TRANSACTION, "1.22.0", TRACKING, None),
-        ("interval-style-kept", PoolMode.STATEMENT, "1.18.0", BLIND, "lost"),
-        ("interval-style-kept", PoolMode.STATEMENT, "1.20.0", BLIND, None),
-        (
-            "startup-options",
-            PoolMode.SESSION,
-            "1.24.1",
-            {"ignore_startup_parameters": "extra_float_digits,options"},
-            "lost",
-        ),
-        ("startup-options", PoolMode.SESSION, "1.24.1", {"ignore_startup_parameters": ""}, "fails (08P01, closed)"),
-        ("setting-apart", PoolMode.TRANSACTION, "1.24.1", {"server_reset_query_always": "0"}, "leaks"),
-        ("setting-apart", PoolMode.TRANSACTION, "1.24.1", {"server_reset_query_always": "1"}, None),
-        ("setting-apart", PoolMode.SESSION, "1.24.1", {"server_reset_query": ""}, "leaks"),
-        ("setting-apart", PoolMode.SESSION, "1.24.1", {"server_reset_query": "DISCARD ALL"}, None),
-        ("unnamed-mixed-up", PoolMode.TRANSACTION, "1.26", TRACKING, None),
-        ("parse-again", PoolMode.TRANSACTION, "unknown", TRACKING, None),
-        ("cancel", PoolMode.TRANSACTION, "1.24.1", {"instances": "2", "peered": "false"}, "lost"),
-        ("cancel", PoolMode.TRANSACTION, "1.24.1", {"instances": "2", "peered": "true"}, None),
-        ("cancel", PoolMode.TRANSACTION, "1.18.0", {"instances": "2", "peered": "true"}, "lost"),
+        ("named-kept", TRANSACTION, "1.24.1", {}, "works"),
+        ("named-kept", TRANSACTION, "1.24.1", {"max_prepared_statements": "0"}, "fails (26000)"),
+        ("named-kept", SESSION, "1.18.0", {"max_prepared_statements": "0"}, "works"),
+        ("discard-all", TRANSACTION, "1.21.0", {}, "fails (26000)"),
+        ("discard-all", TRANSACTION, "1.22.0", {}, "works"),
+        ("interval-style-kept", STATEMENT, "1.18.0", {}, "lost"),
+        ("interval-style-kept", STATEMENT, "1.20.0", {}, "works"),
+        ("interval-style-kept", TRANSACTION, "1.24.1", {"track_extra_parameters": "search_path"}, "lost"),
+        ("interval-style-apart", SESSION, "1.18.0", {"server_reset_query": ""}, "leaks"),
+        ("unnamed-mixed-up", TRANSACTION, "1.26.1", {}, "wrong or fails (26000)"),
+        ("parse-again", TRANSACTION, "unknown", {}, "fails (08P01, closed)"),
+        ("cancel", TRANSACTION, "1.24.1", {"instances": "2"}, "lost"),
+        ("cancel", TRANSACTION, "1.24.1", {"instances": "2", "peered": "true"}, "works"),
+        ("cancel", TRANSACTION, "1.18.0", {"instances": "2", "peered": "true"}, "lost"),
+        # what the reset query resets, in the modes that run it
+        ("setting-apart", TRANSACTION, "1.24.1", {}, "leaks"),
+        ("setting-apart", TRANSACTION, "1.24.1", {"server_reset_query_always": "1"}, "works"),
+        ("setting-apart", SESSION, "1.24.1", {"server_reset_query": ""}, "leaks"),
+        ("setting-apart", SESSION, "1.24.1", {}, "works"),
+        ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "DEALLOCATE ALL"}, "leaks"),
+        ("sql-prepare-apart", SESSION, "1.24.1", {"server_reset_query": "deallocate  ALL;"}, "works"),
+        ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL"}, "works"),
+        ("role-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL"}, "leaks"),
+        ("role-apart", SESSION, "1.24.1", {"server_reset_query": "RESET SESSION AUTHORIZATION"}, "works"),
+        ("search-path-apart", SESSION, "1.24.1", {"server_reset_query": "RESET search_path"}, "works"),
+        ("leftovers", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; DISCARD TEMP"}, "leaks"),
+        ("setting-apart", TRANSACTION, "1.24.1", {"server_lifetime": "0"}, "works"),
+        # a query that is not understood contradicts nothing
+        ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "SELECT app.clean()"}, "works or leaks"),
+        ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works"),
+        ("temp-table-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works or leaks"),
+        # lists of names
+        ("startup-options", SESSION, "1.24.1", {}, "fails (08P01, closed)"),
+        ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": " extra_float_digits , OPTIONS"}, "lost"),
+        ("startup-options", SESSION, "1.18.0", {"ignore_startup_parameters": "statement_timeout"}, "fails (08P01, closed)"),
+        ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": "extra_float_digits,statement_timeout"}, "lost"),
+        ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": "my_options"}, "fails (08P01, closed)"),
+        ("startup-options", SESSION, "1.20.0", {"ignore_startup_parameters": "options"}, "fails (08P01, closed)"),
+        ("startup-interval-style", SESSION, "1.24.1", {"ignore_startup_parameters": "IntervalStyle"}, "works"),
+        ("startup-interval-style", SESSION, "1.26.1", {"ignore_startup_parameters": "IntervalStyle"}, "lost"),
+        ("startup-tracked", SESSION, "1.26.1", {"ignore_startup_parameters": "timezone"}, "lost"),
+        # tracked parameters
+        ("read-only-kept", TRANSACTION, "1.24.1", {}, "lost"),
+        ("read-only-kept", TRANSACTION, "1.24.1", {"track_extra_parameters": "IntervalStyle,default_transaction_read_only"}, "works"),
+        ("read-only-apart", TRANSACTION, "1.24.1", {"track_extra_parameters": "IntervalStyle,default_transaction_read_only"}, "works"),
+        ("read-only-kept", TRANSACTION, "1.26.1", {}, "works"),
+        ("session-authorization-apart", TRANSACTION, "1.26.1", {}, "works"),
+        ("search-path-kept", TRANSACTION, "1.26.1", {}, "fails (42P01)"),
+        ("search-path-kept", TRANSACTION, "1.24.1", {"track_extra_parameters": "search_path"}, "fails (42P01)"),
     ],
-)
+)  # fmt: skip
 def test_the_first_entry_that_applies_decides(
-    feature: str, mode: PoolMode, version: str, settings: dict[str, str], expected: str | None
+    feature: str, mode: PoolMode, version: str, settings: dict[str, str], outcomes: str
 ) -> None:
-    entry = documented("pgbouncer", feature, mode, version, settings)
-    assert (str(entry.outcomes()[0]) if entry else None) == expected
+    assert expected(feature, facts(mode, version, REPORTED_17, **settings)) == outcomes
+
+
+@pytest.mark.parametrize("feature", ["search-path-kept", "search-path-apart", "startup-search-path"])
+def test_search_path_is_tracked_where_the_server_reports_it(feature: str) -> None:
+    for version, extra in (("1.26.1", ""), ("1.24.1", "IntervalStyle, search_path")):
+        chain = facts(TRANSACTION, version, REPORTED_18, track_extra_parameters=extra)
+        assert expected(feature, chain) == "works"
+
+
+def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
+    chain = facts(SESSION, "4.6.0", product="pgpool")
+    assert expected("temp-table-apart", chain) == "works"
+    light = facts(SESSION, "4.6.0", product="pgpool", reset_query_list="'ABORT; DEALLOCATE ALL'")
+    assert expected("temp-table-apart", light) == "leaks"
+    assert expected("sql-prepare-apart", light) == "works"
 
 
 def test_a_product_without_a_file_has_no_entries() -> None:
-    assert load_behaviour("nothing") == ()
+    assert load_behaviour("nothing") is None
+    assert expected("setting-apart", facts(SESSION, "1", product="nothing")) == "works"
 
 
 @pytest.mark.parametrize(
@@ -107,11 +189,17 @@ def test_a_product_without_a_file_has_no_entries() -> None:
         ('outcome = "vanishes"', "behaviour[0].outcome: invalid outcome 'vanishes'"),
         ('outcome = "lost"\nsince = "one"', "since"),
         ('outcome = "lost"\nmode = ["transaction"]', "unknown key"),
+        ('outcome = "lost"\nwhen = { server_reset_qery_always = true }', "did you mean server_reset_query_always?"),
+        ('outcome = "lost"\nwhen = { tracked = { lack = "x" } }', "unknown predicate of a list of names"),
+        ('outcome = "lost"\nwhen = { release = { keeps = "settngs" } }', "did you mean settings?"),
+        ('outcome = "lost"\nwhen = { peered = "no" }', "expected true or false"),
+        ('outcome = "lost"\nwhen = { instances = { at_least = "2" } }', "expected a number"),
+        ('outcome = "lost"\nwhen = { instances = 2 }', "expected a table with is or at_least or below"),
     ],
 )
 def test_an_error_names_file_and_entry(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(f'[[behaviour]]\nfeatures = ["x"]\nsource = "https://example.org"\n{line}\n')
+    path.write_text(f'seen = ["1"]\n[[behaviour]]\nfeatures = ["x"]\nsource = "https://example.org"\n{line}\n')
     with pytest.raises(ConfigError) as caught:
         load_behaviour_file(path)
     assert str(path) in str(caught.value)

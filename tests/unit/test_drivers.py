@@ -308,7 +308,10 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(
     script(text)
     with pytest.raises(TimedOutError) as caught:
         measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
-    assert f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: the process is running" in caught.value.what
+    assert (
+        f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: the process is running"
+        in caught.value.what
+    )
     assert "loading" in caught.value.detail
 
 

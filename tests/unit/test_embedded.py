@@ -162,9 +162,7 @@ def test_programs_in_a_private_folder_are_copied_once_for_the_user_of_the_server
     assert embedded.executable_by(server, {"user": 65534}, "nobody", cache).program.stat().st_ino == made
 
 
-def test_a_private_cache_gives_one_clear_error(
-    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_private_cache_gives_one_clear_error(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_can_execute", lambda _server, _user: False)
     with pytest.raises(EngineUnavailableError, match="the user nobody, who runs the servers, can execute") as caught:
         embedded.executable_by(found(), {"user": 65534}, "nobody", tmp_path)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.engine import choice, programs
-from harness.engine.choice import EngineName, choose
+from harness.engine.choice import choose
 from harness.engine.images import ImagePolicy
 from harness.engine.native_engine import NativeEngine
-from harness.engine.protocol import Wanted
+from harness.engine.protocol import EngineName, Wanted
 from harness.errors import EngineUnavailableError
 from harness.events import Event, Notice, silent
 

@@ -12,15 +12,17 @@ from harness.model import (
     Confidence,
     EnvironmentEvidence,
     Finding,
-    KnownIssue,
+    PlannedCheck,
     Proof,
     Result,
+    Section,
     ServiceEvidence,
     Status,
+    Subject,
     TopologyEvidence,
     TrailProof,
 )
-from harness.report.evidence import NOBODY_RAN_IT, Count, Evidence, count, elapsed_s, merge
+from harness.report.evidence import NOBODY_RAN_IT, Evidence, elapsed_s, merge
 from harness.store import StoredRun
 from tests.unit.made_up import CHECKS, NAMES, PLAN, planned, record, result, stood
 
@@ -268,6 +270,91 @@ def test_servers_of_another_audit_target_do_not_outdate_a_run() -> None:
     assert (evidence.rows[0].run_id, evidence.left_out) == (run_id(1), ())
 
 
+def test_a_name_with_blanks_is_the_name_of_an_audit_target() -> None:
+    runs = [run(1, issue("direct", INSERT), audit_target="my trail 1a"), run(2, audit_target="my trail 2b")]
+    assert merge(runs, [ROW]).left_out == (
+        f"run {run_id(1)} is left out: it tested another version of audit target my trail",
+    )
+    other = [run(1, issue("direct", INSERT), audit_target="my trail 1a"), run(2, audit_target="my other 2b")]
+    assert merge(other, [ROW]).left_out == ()
+
+
+# --- subjects --------------------------------------------------------------------------------------------
+
+SUITE = replace(planned("direct", INSERT), check="command.suite", section=Section.COMMANDS)
+
+
+def about(revision: str, **facts: str) -> dict[str, Subject]:
+    return {"command.suite": Subject(facts={"commit": revision, "uncommitted changes": "none", **facts})}
+
+
+def suite_run(number: int, status: Status, subjects: dict[str, Subject], **facts: Any) -> StoredRun:
+    found = replace(result("direct", INSERT, status, "" if status is OK else "it failed"), check="command.suite")
+    return run(number, found, plan=(SUITE,), subjects=subjects, **facts)
+
+
+def test_a_result_about_another_revision_does_not_count_and_says_how_to_run_again() -> None:
+    evidence = merge([suite_run(1, OK, about("a1"))], [], subjects=about("b2"))
+    (row,) = evidence.rows
+    why = "commit a1, now b2"
+    assert (row.status, row.result.reason) == (NOT_RUN, f"the evidence is about another revision: {why}")
+    left_out = f"run {run_id(1)} is left out for command.suite on direct: it tested another revision: {why}; "
+    assert evidence.left_out == (f"{left_out}run it again: {SUITE.reproduce}",)
+    assert (evidence.shown, evidence.span()) == ((), ("", ""))
+
+
+@pytest.mark.parametrize("expected", [[], [SUITE]])
+def test_evidence_about_another_revision_is_never_complete(expected: list[PlannedCheck]) -> None:
+    evidence = merge([suite_run(1, OK, about("a1"))], expected, subjects=about("b2"))
+    # a run of all planned rows exercises what is planned; a command of `exec` has to run by itself
+    assert evidence.missing() == (["direct"] if expected else [])
+    assert [row.planned.check for row in evidence.to_repeat("direct")] == ([] if expected else ["command.suite"])
+
+
+def test_two_revisions_never_stand_side_by_side() -> None:
+    session = replace(SUITE, target="session")
+    old = replace(suite_run(1, OK, about("a1")).results[0], target="session")
+    runs = [run(1, old, plan=(session,), subjects=about("a1")), suite_run(2, OK, about("b2"))]
+    evidence = merge(runs, [])
+    assert {row.planned.target: row.status for row in evidence.rows} == {"session": NOT_RUN, "direct": OK}
+    assert [record.run_id for record in evidence.shown] == [run_id(2)]
+
+
+def test_the_same_revision_counts_whatever_else_ran() -> None:
+    evidence = merge([suite_run(1, OK, about("a1")), suite_run(2, NOT_RUN, about("a1"))], [], subjects=about("a1"))
+    assert (evidence.rows[0].status, evidence.left_out) == (OK, ())
+    assert evidence.subjects() == about("a1")
+
+
+def test_a_new_result_replaces_the_sentence_about_another_revision() -> None:
+    evidence = merge([suite_run(1, OK, about("a1")), suite_run(2, Status.ISSUE, about("b2"))], [SUITE])
+    assert (evidence.rows[0].status, evidence.rows[0].result.reason) == (Status.ISSUE, "it failed")
+
+
+def test_a_run_that_does_not_say_what_it_tested_does_not_count() -> None:
+    evidence = merge([suite_run(1, OK, {})], [SUITE])
+    assert evidence.rows[0].result.reason.endswith("the run does not say which revision it tested")
+
+
+def test_proofs_about_another_revision_do_not_count() -> None:
+    proof = replace(proof_of("direct"), check="command.suite")
+    runs = [suite_run(1, OK, about("a1"), proofs=[proof]), suite_run(2, OK, about("b2"))]
+    assert [row.proofs for row in merge(runs, [SUITE]).rows] == [()]
+    assert [row.proofs for row in merge(runs[:1], [SUITE]).rows] == [(proof,)]
+
+
+def test_the_span_is_that_of_the_rows_that_are_shown() -> None:
+    first, second = (
+        replace(result("direct", check), started_at=f"2026-01-01T0{hour}:00:00.000Z", duration_ms=1500.0)
+        for hour, check in enumerate((INSERT, ACTOR))
+    )
+    replaced = replace(first, started_at="2025-01-01T00:00:00.000Z")
+    evidence = merge([run(1, replaced), run(2, first, second)], PLAN)
+    assert evidence.span() == ("2026-01-01T00:00:00.000Z", "2026-01-01T01:00:01.500Z")
+    evidence = merge([run(1, replaced, plan=(ROW,)), run(2, first, plan=(ROW,))], [ROW])
+    assert [record.run_id for record in evidence.shown] == [run_id(2)]
+
+
 # --- proofs ----------------------------------------------------------------------------------------------
 
 
@@ -437,7 +524,7 @@ def test_a_topology_is_missing_without_a_result_or_on_another_engine(
     assert evidence.missing(*engines) == missing
 
 
-# --- counting --------------------------------------------------------------------------------------------
+# --- times -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -455,12 +542,3 @@ def test_the_duration_of_concurrent_checks_is_from_the_first_start_to_the_last_e
 ) -> None:
     results = [replace(result("direct", INSERT), started_at=start, duration_ms=duration) for start, duration in ran]
     assert elapsed_s(results) == seconds
-
-
-def test_known_issues_are_counted_as_issues_too() -> None:
-    known = KnownIssue(check=INSERT, link="https://example.org/1", owner="ada", expires="2099-01-01")
-    results = [
-        *(result("direct", INSERT, status) for status in (*Status, Status.OK, Status.NA, Status.NA, Status.NA)),
-        *(issue("direct", INSERT), replace(issue("direct", INSERT), known=known)),
-    ]
-    assert count(iter(results)) == Count(ok=2, issue=3, known=1, na=4, not_run=1)

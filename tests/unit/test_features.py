@@ -100,24 +100,24 @@ def test_a_feature_is_a_row_and_a_topology_is_a_column() -> None:
         ("pooling.c", "transaction"): "leaks",
     }
     marks = {feature.check: feature.cells["transaction"].mark for feature in group.rows}
-    assert marks == {"pooling.a": "", "pooling.b": "Issue", "pooling.c": "known Issue"}
+    assert marks == {"pooling.a": "", "pooling.b": "Issue", "pooling.c": "known defect"}
 
 
 @pytest.mark.parametrize(
-    ("outcome", "text", "tone"),
+    ("outcome", "text", "word"),
     [
         (WORKS, "works", "works"),
-        (FAILS, "fails (26000)", "loud"),
-        (Outcome(behaviour=Behaviour.HANGS), "hangs", "loud"),
-        (Outcome(behaviour=Behaviour.LOST), "lost", "silent"),
-        (Outcome(behaviour=Behaviour.WRONG), "wrong", "silent"),
-        (LEAKS, "leaks", "silent"),
+        (FAILS, "fails (26000)", "fails"),
+        (Outcome(behaviour=Behaviour.HANGS), "hangs", "hangs"),
+        (Outcome(behaviour=Behaviour.LOST), "lost", "lost"),
+        (Outcome(behaviour=Behaviour.WRONG), "wrong", "wrong"),
+        (LEAKS, "leaks", "leaks"),
     ],
 )
-def test_an_outcome_without_an_error_is_silent(outcome: Outcome, text: str, tone: str) -> None:
+def test_a_cell_has_the_whole_outcome_and_its_word(outcome: Outcome, text: str, word: str) -> None:
     (group,) = feature_map(evidence(row("direct", "pooling.a", outcome)))
     cell = group.rows[0].cells["direct"]
-    assert (cell.text, cell.tone, cell.mark) == (text, tone, "")
+    assert (cell.text, cell.word, cell.mark) == (text, word, "")
 
 
 def test_areas_keep_their_order_and_drivers_are_not_features() -> None:
@@ -147,7 +147,7 @@ def test_an_anchor_has_only_characters_that_are_safe_in_links() -> None:
 def test_not_run_has_no_outcome_even_if_one_was_observed() -> None:
     (group,) = feature_map(evidence(row("direct", "pooling.a", WORKS, Status.NOT_RUN)))
     cell = group.rows[0].cells["direct"]
-    assert (cell.text, cell.tone) == ("Not run", "")
+    assert (cell.text, cell.word) == ("Not run", "")
 
 
 def test_errors_and_wrong_results_of_a_driver_are_counted() -> None:

@@ -42,7 +42,7 @@ while not (at.exists() and at.read_text()):
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time between SIGTERM and SIGKILL, which lets a real test suite clean up."""
-    monkeypatch.setattr("harness.host.command._GRACE_S", 0.5)
+    monkeypatch.setattr("harness.host.command.GRACE_S", 0.5)
 
 
 def never() -> bool:

@@ -32,8 +32,8 @@ class NoServers:
 
     target = reference_target()
 
-    def own_failure(self) -> str:
-        return ""
+    def own_failure(self) -> None:
+        return None
 
     @contextmanager
     def context(self, _check: str) -> Iterator[CheckContext]:

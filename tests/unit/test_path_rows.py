@@ -21,7 +21,7 @@ from harness.model import (
 )
 from harness.report.evidence import Evidence, merge
 from harness.report.path_rows import PathRow, path_rows
-from tests.unit.made_up import record, store_run
+from tests.unit.made_up import record, stood, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,11 +118,13 @@ def twice(
     """
     row, result = sound("staging", POST)[0]
     environments = {"staging": EnvironmentEvidence(name="staging", reached=True)} if environment else {}
+    topologies = {} if environment else {"staging": stood("direct")}
     runs = []
     for number, (found, ended) in enumerate(((before, "finished"), (status, state)), 1):
-        run = replace(record(f"20260101T000000Z-0000000{number}", state=ended), plan=(row,), topologies={})
+        run = replace(record(f"20260101T000000Z-0000000{number}", state=ended), plan=(row,), topologies=topologies)
         run = replace(run, environments=environments)
-        runs.append(store_run(folder / str(number), [replace(result, status=found, reason="it is down")], run))
+        answer = replace(result, status=found, reason="" if found is Status.OK else "it is down")
+        runs.append(store_run(folder / str(number), [answer], run))
     return merge(runs, [row])
 
 

@@ -37,7 +37,9 @@ def test_the_examples_of_environments_are_one_project_file(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("text", [each for each in blocks("README.md", "toml") if "[environments" in each])
-def test_the_example_in_the_readme_is_a_project_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_the_readme_is_a_project_file(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "harness.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert read_settings().paths

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from msgspec.structs import replace
 
-from harness.cli import recap
-from harness.model import EnvironmentEvidence, KnownIssue, PathLabel, Result, Status
+from harness.cli import exit_codes, recap
+from harness.model import EndedBy, EnvironmentEvidence, KnownIssue, PathLabel, Result, Status
 from harness.report.evidence import merge
 from harness.store import StoredRun
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
@@ -32,12 +32,14 @@ class Said:
 
 
 def invocation(terminal: Said | None = None, *, interrupted: bool = False) -> Invocation:
-    return cast("Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted)))
+    return cast(
+        "Invocation", SimpleNamespace(terminal=terminal or Said(), signals=SimpleNamespace(received=interrupted))
+    )
 
 
 def exit_code(runs: list[StoredRun], *, strict: bool = False, interrupted: bool = False) -> int:
-    results = [answer for stored in runs for answer in stored.answers()]
-    return recap.exit_code(invocation(interrupted=interrupted), results, runs, strict=strict)
+    rows = [row for stored in runs for row in exit_codes.rows_of(stored)]
+    return exit_codes.exit_code(invocation(interrupted=interrupted), rows, runs, strict=strict)
 
 
 def run(*results: Result, **changes: Any) -> StoredRun:
@@ -66,8 +68,8 @@ def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -
     longest = result("a-name-of-twenty-one", "capture.insert")
     recap.print_recap(run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest))
     assert capsys.readouterr().out.splitlines() == [
-        "direct               ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
-        "a-name-of-twenty-one ok=1 issue=0 na=0 not_run=0  0.0s",
+        "direct               checks:   ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
+        "a-name-of-twenty-one checks:   ok=1 issue=0 na=0 not_run=0  0.0s",
     ]
 
 
@@ -75,9 +77,9 @@ def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None
     stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
     recap.print_evidence_recap(merge([stored], PLAN))
     assert capsys.readouterr().out.splitlines() == [
-        "direct       ok=2 issue=0 na=1 not_run=0  0.0s",
-        "session      ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
-        "transaction  ok=2 issue=0 na=0 not_run=1  0.0s",
+        "direct       checks:   ok=2 (1 documented limit) issue=0 na=1 not_run=0  0.0s",
+        "session      checks:   ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
+        "transaction  checks:   ok=2 issue=0 na=0 not_run=1  0.0s",
     ]
 
 
@@ -132,6 +134,23 @@ def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
 def test_the_exit_code_follows_from_the_results(runs: list[StoredRun], code: int, strict_code: int) -> None:
     assert exit_code(runs) == code
     assert exit_code(runs, strict=True) == strict_code
+
+
+def test_a_row_that_nobody_owes_is_no_gap() -> None:
+    """An environment plans all checks, and most of them break things."""
+    unsafe = replace(planned("direct", NOT_RUN.check), out_of_scope="not safe there")
+    beside = run(OK, NOT_RUN, plan=(planned("direct", OK.check), unsafe))
+    assert exit_code([beside], strict=True) == 0
+    assert exit_code([run(NOT_RUN, plan=(unsafe,))], strict=True) == 3
+    assert exit_code([run(OK, NOT_RUN)], strict=True) == 4
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code"), [(EndedBy.INFRASTRUCTURE, 3), (EndedBy.TIME_LIMIT, 0), (EndedBy.INTERRUPTION, 0), (None, 0)]
+)
+def test_a_failure_of_a_server_leaves_rows_unverified(ended_by: EndedBy | None, code: int) -> None:
+    assert exit_code([run(OK, replace(NOT_RUN, ended_by=ended_by))]) == code
+    assert exit_code([run(replace(ISSUE, ended_by=ended_by))]) == 1
 
 
 def test_a_signal_is_an_interruption() -> None:

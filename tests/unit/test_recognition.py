@@ -161,7 +161,9 @@ def served(
         ([served(7, None), served(8, None)], "", False),
     ],
 )
-def test_a_pooler_is_judged_by_pids_ages_and_ports(sessions: list[ServedSession], judged: str, is_certain: bool) -> None:
+def test_a_pooler_is_judged_by_pids_ages_and_ports(
+    sessions: list[ServedSession], judged: str, is_certain: bool
+) -> None:
     assert judge_pooler(sessions)[:2] == (judged, is_certain)
 
 

@@ -238,7 +238,7 @@ def test_issues_are_ordered_and_name_their_commands(report: Report, written: dic
     assert "nox -s topology-session" in rows[1]["Link"]
     assert (
         rows[1]["Symptom"]
-        == "does not hold: the claim of actor.many-clients; actor: expected a \\| b, observed &lt;c&gt;"
+        == "actor: expected a \\| b, observed &lt;c&gt;; the check is: the claim of actor.many-clients"
     )
     assert report.limits[0].source == "https://example.org/doc"
 

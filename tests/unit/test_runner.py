@@ -13,15 +13,16 @@ from psycopg import errors
 
 from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import reference_target
-from harness.checks import execution
+from harness.checks import execution, record
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.execution import accept_known, prove, run_check, unproven
+from harness.checks.judging import Failure
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, Capability, Control, Safety, breaks, check
-from harness.errors import ConfigError, ServiceFailedError, TimedOutError
+from harness.errors import ConfigError, EngineUnavailableError, ServiceFailedError, StoreError, TimedOutError
 from harness.lab.topologies import load_topologies
-from harness.model import FeatureOutcome, KnownIssue, PathLabel, Proof, Section, Severity, Status
+from harness.model import EndedBy, FeatureOutcome, KnownIssue, PathLabel, Proof, Section, Severity, Status
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
@@ -43,15 +44,22 @@ class Contexts:
     target = reference_target()
 
     def __init__(
-        self, failure: str = "", *, broken: Exception | None = None, claims: frozenset[TrailFeature] | None = None
+        self,
+        failure: str = "",
+        *,
+        broken: Exception | None = None,
+        cleanup: Exception | None = None,
+        claims: frozenset[TrailFeature] | None = None,
+        on_purpose: bool = False,
     ) -> None:
         if claims is not None:
             self.target = replace(self.target, claims=claims)
-        self.failure = failure
+        self.failure = Failure(what=failure, on_purpose=on_purpose) if failure else None
         self.broken = broken
+        self.cleanup = cleanup
         self.made: list[str] = []
 
-    def own_failure(self) -> str:
+    def own_failure(self) -> Failure | None:
         return self.failure
 
     @contextmanager
@@ -60,6 +68,8 @@ class Contexts:
             raise self.broken
         self.made.append(name)
         yield CheckContext(cast("Any", None), self.target, "none", cast("Any", self))
+        if self.cleanup:
+            raise self.cleanup
 
     @contextmanager
     def host_context(self) -> Iterator[CheckContext]:
@@ -131,6 +141,20 @@ def broken(_ctx: CheckContext) -> None:
     raise KeyError("x")
 
 
+def failed_then_broken(ctx: CheckContext) -> None:
+    failed(ctx)
+    raise KeyError("x")
+
+
+def only_consequences(ctx: CheckContext) -> None:
+    ctx.expect("exit code", 1, equals=0, consequence=True)
+
+
+def telling_last(ctx: CheckContext) -> None:
+    only_consequences(ctx)
+    ctx.expect("tests that failed", ["adds"], equals=[])
+
+
 def server_error(_ctx: CheckContext) -> None:
     raise errors.InvalidSqlStatementName("prepared statement p1 does not exist")
 
@@ -153,7 +177,14 @@ def target_error(_ctx: CheckContext) -> None:
         (timed_out, Status.NOT_RUN, "timed out waiting for an answer"),
         (broken, Status.ISSUE, "the check itself broke: KeyError: 'x'"),
         (server_error, Status.ISSUE, "the check itself broke: 26000 prepared statement p1 does not exist"),
-        (target_error, Status.ISSUE, "the audit target is at fault: mine.toml:7: statements.purge failed"),
+        (
+            target_error,
+            Status.ISSUE,
+            "statements of the audit target: expected no error, observed mine.toml:7: statements.purge failed",
+        ),
+        (failed_then_broken, Status.ISSUE, "b: expected 2, observed 1"),
+        (telling_last, Status.ISSUE, 'tests that failed: expected [], observed ["adds"] (and 1 more)'),
+        (only_consequences, Status.ISSUE, "exit code: expected 0, observed 1"),
     ],
 )
 def test_status_and_reason_follow_from_the_expectations_or_the_exception(
@@ -216,7 +247,9 @@ def test_a_failure_of_servers_of_the_harness_is_never_an_issue(body: Body, statu
     workspace = workspace_with("the file system of the server's data was full")
     result = run_check(check_of(body), ROW, DIRECT, workspace)
     assert result.status is status
-    assert ("was full" in result.reason) is (body in {failed, broken})
+    assert ("was full" in result.reason) is (status is Status.NOT_RUN)
+    assert (result.ended_by is EndedBy.INFRASTRUCTURE) is (status is Status.NOT_RUN)
+    assert not any(expectation.broken for expectation in result.expectations)
 
 
 def test_a_control_may_stop_a_server() -> None:
@@ -270,22 +303,78 @@ def interruption() -> Event:
     return interrupted
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [(held, Status.OK), (failed, Status.NOT_RUN), (broken, Status.NOT_RUN), (not_applicable, Status.NOT_RUN)],
-)
-def test_an_interrupted_check_is_ok_or_not_run(body: Body, status: Status) -> None:
+@pytest.mark.parametrize("body", [held, failed, broken, not_applicable, server_error, nothing])
+def test_an_interrupted_check_is_not_run(body: Body) -> None:
     result = run_check(check_of(body), ROW, DIRECT, WORKSPACE, interrupted=interruption())
-    assert result.status is status
-    assert result.reason == ("" if status is Status.OK else "the run was interrupted before this check finished")
+    assert (result.status, result.reason) == (Status.NOT_RUN, "the run was interrupted before this check finished")
+    assert result.ended_by is EndedBy.INTERRUPTION
+    assert not any(expectation.counts for expectation in result.expectations)
 
 
-def test_an_error_of_the_workspace_ends_the_run_unless_the_run_is_interrupted() -> None:
-    workspace = workspace_with(broken=ServiceFailedError("the service does not run"))
-    with pytest.raises(ServiceFailedError):
-        run_check(check_of(held), ROW, DIRECT, workspace, interrupted=Event())
-    with pytest.raises(ServiceFailedError):
-        run_check(check_of(held), ROW, DIRECT, workspace)
+def test_an_issue_that_was_seen_before_the_interruption_counts() -> None:
+    interrupted = Event()
+
+    def is_interrupted(ctx: CheckContext) -> None:
+        failed(ctx)
+        interrupted.set()
+        ctx.expect("c", 1, equals=2)
+        raise ServiceFailedError("the service was removed")
+
+    result = run_check(check_of(is_interrupted), ROW, DIRECT, WORKSPACE, interrupted=interrupted)
+    assert (result.status, result.reason) == (Status.ISSUE, "b: expected 2, observed 1")
+    assert [expectation.counts for expectation in result.expectations] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceFailedError("the container is gone"),
+        EngineUnavailableError("the engine does not answer"),
+        StoreError("the evidence cannot be written"),
+        errors.DiskFull("could not extend file"),
+    ],
+)
+def test_an_error_of_infrastructure_is_not_run(error: Exception) -> None:
+    def fails(ctx: CheckContext) -> None:
+        held(ctx)
+        raise error
+
+    def failed_then_fails(ctx: CheckContext) -> None:
+        failed(ctx)
+        fails(ctx)
+
+    result = run_check(check_of(fails), ROW, DIRECT, WORKSPACE)
+    assert (result.status, result.ended_by) == (Status.NOT_RUN, EndedBy.INFRASTRUCTURE)
+    before = run_check(check_of(failed_then_fails), ROW, DIRECT, WORKSPACE)
+    assert (before.status, before.reason) == (Status.ISSUE, "b: expected 2, observed 1")
+    without_context = run_check(check_of(held), ROW, DIRECT, workspace_with(broken=error), interrupted=Event())
+    assert (without_context.status, without_context.ended_by) == (Status.NOT_RUN, EndedBy.INFRASTRUCTURE)
+    at_the_end = run_check(check_of(held), ROW, DIRECT, cast("Workspace", Contexts(cleanup=error)))
+    assert at_the_end.status is Status.OK
+    assert "left behind" in at_the_end.facts
+
+
+@pytest.mark.parametrize(
+    ("disrupts", "on_purpose", "status"),
+    [
+        (True, True, Status.ISSUE),
+        (True, False, Status.NOT_RUN),
+        (False, True, Status.NOT_RUN),
+        (False, False, Status.NOT_RUN),
+    ],
+)
+def test_a_server_that_is_down_explains_an_issue_unless_the_check_ended_it(
+    disrupts: bool, on_purpose: bool, status: Status
+) -> None:
+    workspace = cast("Workspace", Contexts("the service postgres is not running: killed", on_purpose=on_purpose))
+    assert run_check(check_of(failed, disrupts=disrupts), ROW, DIRECT, workspace).status is status
+
+
+def test_a_mistake_in_the_configuration_ends_the_run_unless_the_run_is_interrupted() -> None:
+    workspace = workspace_with(broken=ConfigError("invalid"))
+    for interrupted in (Event(), None):
+        with pytest.raises(ConfigError):
+            run_check(check_of(held), ROW, DIRECT, workspace, interrupted=interrupted)
     result = run_check(check_of(held), ROW, DIRECT, workspace, interrupted=interruption())
     assert result.status is Status.NOT_RUN
 
@@ -293,24 +382,28 @@ def test_an_error_of_the_workspace_ends_the_run_unless_the_run_is_interrupted() 
 @pytest.mark.parametrize(
     ("before", "after", "status", "reason"),
     [
-        (nothing, broken, Status.NOT_RUN, "the check timed out after 0.05 s: the check itself broke: KeyError: 'x'"),
-        (failed, broken, Status.ISSUE, "the check itself broke: KeyError: 'x'"),
-        (nothing, held, Status.OK, ""),
+        (nothing, broken, Status.NOT_RUN, "the check timed out after 0.05 s"),
+        (nothing, failed, Status.NOT_RUN, "the check timed out after 0.05 s"),
+        (nothing, held, Status.NOT_RUN, "the check timed out after 0.05 s"),
+        (nothing, not_applicable, Status.NOT_RUN, "the check timed out after 0.05 s"),
+        (failed, broken, Status.ISSUE, "b: expected 2, observed 1"),
+        (failed, held, Status.ISSUE, "b: expected 2, observed 1"),
     ],
 )
 def test_a_check_that_hangs_times_out(
     monkeypatch: pytest.MonkeyPatch, before: Body, after: Body, status: Status, reason: str
 ) -> None:
     cut = Event()
-    monkeypatch.setattr(CheckContext, "cut", lambda _ctx: cut.set())
+    monkeypatch.setattr(record, "cut", lambda _client: cut.set())
 
     def hangs(ctx: CheckContext) -> None:
         before(ctx)
+        ctx._keep(cast("Any", SimpleNamespace(side=None, close=lambda: None)))
         assert cut.wait(10)
         after(ctx)
 
     result = run_check(replace(check_of(hangs), longest_s=0.05), ROW, DIRECT, WORKSPACE)
-    assert (result.status, result.reason) == (status, reason)
+    assert (result.status, result.reason, result.ended_by) == (status, reason, EndedBy.TIME_LIMIT)
 
 
 def test_the_watchdog_ends_with_the_check(monkeypatch: pytest.MonkeyPatch) -> None:

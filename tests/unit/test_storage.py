@@ -110,7 +110,9 @@ def test_the_limits_of_all_control_groups_of_this_process_are_applied(
     (tmp_path / "own").write_text(own)
     folder = tmp_path / "groups" / group
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if "memory" in group else ("memory.max", "memory.current")
+    names = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes") if "memory" in group else ("memory.max", "memory.current")
+    )
     for name, text in zip(names, (limit, used), strict=True):
         (folder / name).write_text(text)
     monkeypatch.setattr(storage, "_MEMINFO", tmp_path / "meminfo")

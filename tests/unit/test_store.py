@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from io import FileIO
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from harness.errors import StoreError
-from harness.model import SCHEMA_VERSION, Expectation, Proof, Status
+from harness.errors import StoreError, UsageError
+from harness.model import SCHEMA_VERSION, Expectation, Proof, Result, Status
 from harness.redaction import Redactor
 from harness.store import (
     RunStore,
+    StoredRun,
+    Verdict,
     kept_runs,
     new_run_id,
     read_run,
@@ -27,6 +30,8 @@ from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
 
 def test_a_stored_run_is_read_back(tmp_path: Path) -> None:
@@ -45,13 +50,14 @@ def test_every_planned_row_has_a_result_after_a_crash(tmp_path: Path) -> None:
     assert all(answer.reason for answer in answers[1:])
 
 
-def test_an_incomplete_last_line_is_dropped_and_counted(tmp_path: Path) -> None:
-    run = store_run(tmp_path, mixed())
+def test_an_incomplete_last_line_of_a_killed_run_is_dropped_and_counted(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed(), record(state="running"))
     path = run.folder / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-17])
     again = read_run(run.folder)
     assert list(again.results) == mixed()[:-1]
     assert again.torn == 1
+    assert again.integrity.verdict is Verdict.UNFINISHED
 
 
 def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:
@@ -96,36 +102,43 @@ def test_a_damaged_record_is_an_error_and_is_skipped_among_others(tmp_path: Path
 def test_run_folders_are_found_at_any_depth_and_read_once(tmp_path: Path) -> None:
     one = store_run(tmp_path / "job1", mixed(), record("20260101T000000Z-00000001"))
     two = store_run(tmp_path / "job2", mixed(), record("20260101T000000Z-00000002"))
-    assert [run.record.run_id for run in read_runs([tmp_path, one.folder, two.folder])] == [
+    assert [run.record.run_id for run in read_runs([tmp_path, one.folder, two.folder])[0]] == [
         one.record.run_id,
         two.record.run_id,
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="no run folder"):
         read_runs([tmp_path / "empty"])
-    with pytest.raises(StoreError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         read_runs([tmp_path / "nowhere"])
 
 
 def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path, record(), Redactor())
-    store.close()
+    store.append(result("direct", CHECKS[0]))
+    path = store.folder / "results.jsonl"
+    before = path.read_bytes()
 
-    class Full:
-        def write(self, _data: bytes) -> int:
+    class Full(FileIO):
+        def write(self, _data: Buffer, /) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "_results", Full())
-    with pytest.raises(StoreError, match="No space left"):
-        store.append(result("direct", CHECKS[0]))
+    class Short(FileIO):
+        def write(self, data: Buffer, /) -> int:
+            return super().write(bytes(data)[:-9])
 
-    class Short(Full):
-        def write(self, data: bytes) -> int:
-            return len(data) - 1
-
-    monkeypatch.setattr(store, "_results", Short())
-    with pytest.raises(StoreError, match="is the disk full"):
-        store.append(result("direct", CHECKS[0]))
+    rows = store._files["results.jsonl"]
+    for kind, message in ((Full, "No space left"), (Short, "is the disk full")):
+        with kind(path, "a") as full, monkeypatch.context() as patched:
+            patched.setattr(rows, "_file", full)
+            with pytest.raises(StoreError, match=message):
+                store.append(result("direct", CHECKS[1]))
+        assert path.read_bytes() == before
+    store.append(result("direct", CHECKS[1]))
+    store.close()
+    run = read_run(store.folder)
+    assert [row.check for row in run.results] == [CHECKS[0], CHECKS[1]]
+    assert run.integrity.verdict is Verdict.WHOLE
 
 
 def test_an_unwritable_folder_is_a_store_error_with_a_hint(tmp_path: Path) -> None:
@@ -161,26 +174,44 @@ def test_either_all_files_are_replaced_or_none(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
 
 
-def test_damaged_lines_between_complete_ones_are_counted(tmp_path: Path) -> None:
+def without_chain(run: StoredRun) -> Path:
+    """Turn a run into one of an older version, which had no chain, and return its rows."""
+    path = run.folder / "run.json"
+    raw = msgspec.json.decode(path.read_bytes())
+    del raw["seal"]
+    path.write_bytes(msgspec.json.encode(raw | {"schema_version": 1}))
+    rows = run.folder / "results.jsonl"
+    lines = [msgspec.json.decode(line, type=Result) for line in rows.read_bytes().splitlines()]
+    rows.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return rows
+
+
+def test_damaged_lines_between_complete_ones_are_named_and_the_others_count(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
-    path = run.folder / "results.jsonl"
+    path = without_chain(run)
+    assert read_run(run.folder).integrity.verdict is Verdict.NOT_CHAINED
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join((lines[0], b"\n", b"{damaged}\n", *lines[1:])))
     found = read_run(run.folder)
-    assert (found.torn, found.results) == (2, run.results)
+    assert found.results == run.results
+    assert [sentence.partition(": ")[0] for sentence in found.integrity.refused] == [
+        "results.jsonl:2",
+        "results.jsonl:3",
+    ]
 
 
 def test_rows_keep_their_keys_in_a_stored_run(tmp_path: Path) -> None:
     """Names in the code have changed; runs that were stored before are still read."""
     run = store_run(tmp_path, [])
+    without_chain(run)
     for file, row in {
-        "results": {"topology": "direct", "check": "capture.insert", "status": "OK"},
+        "results": {"topology": "direct", "check": "capture.insert", "status": "Not run", "reason": "why"},
         "trail": {
             "topology": "direct",
             "name": "capture-off",
             "what": "nothing is captured",
             "tried": 3,
-            "turned": ["capture.insert"],
+            "turned": ["actor.many-clients", "capture.insert"],
             "stayed": ["capture.update"],
             "beside": ["actor.many-clients"],
         },
@@ -190,7 +221,7 @@ def test_rows_keep_their_keys_in_a_stored_run(tmp_path: Path) -> None:
     assert [(row.target, row.check) for row in found.results] == [("direct", "capture.insert")]
     proof = found.trail_proofs[0]
     assert (proof.caught, proof.missed, proof.unexpected) == (
-        ("capture.insert",),
+        ("actor.many-clients", "capture.insert"),
         ("capture.update",),
         ("actor.many-clients",),
     )
@@ -215,6 +246,7 @@ def test_a_proof_keeps_the_expectations_that_did_not_hold(tmp_path: Path) -> Non
     store.append_proof(proof)
     store.close()
     assert read_run(store.folder).proofs == (proof,)
+    without_chain(read_run(store.folder))
     path = store.folder / "proofs.jsonl"
     stored_before = {key: value for key, value in msgspec.json.decode(path.read_bytes()).items() if key != "broken"}
     path.write_bytes(msgspec.json.encode(stored_before) + b"\n")

@@ -14,6 +14,7 @@ from harness.checks.registry import TRANSACTION_BLOCKS, Capability
 from harness.checks.server_connections import until, waiters_at, waiting_pid
 from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError
+from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
 from harness.suites.pooling.connections import log_in_raw, refused
 from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, probe, works_here
@@ -35,6 +36,8 @@ CONSOLE = Capability(
     ),
 )
 _DEADLINE_S = 6.0
+#: most clients that fill a pool
+_MOST_HOLDERS = 64
 #: a timeout that does not expire within the probe
 _FAR_S = 60
 #: timeouts are set to one second, and PgBouncer checks for expired ones three times a second
@@ -119,15 +122,18 @@ def _timeout(ctx: CheckContext, answer: Reply | None, reason: str = "") -> Outco
     disrupts=True,
 )
 def full_pool(ctx: CheckContext) -> Outcome:
-    size = ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 0
-    gate = 6000
+    limits = effective_limits(ctx.lab.evidence)
+    if limits is None or limits.largest > _MOST_HOLDERS:
+        raise NotExercisedError(f"filling the pool takes more than {_MOST_HOLDERS} clients: {limits}")
+    size, gate = limits.largest, 6000
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-    with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
-        holders = [ctx.plain_client() for _ in range(size)]
-        try:
-            for holder in holders:
-                start(holder, f"SELECT pg_advisory_xact_lock({gate})")
-            until(ctx, waiters_at(gate), size, _DEADLINE_S)
+    holders = [ctx.plain_client() for _ in range(size)]
+    try:
+        for holder in holders:
+            start(holder, f"SELECT pg_advisory_xact_lock({gate})")
+        # some of them wait for the reserve pool
+        until(ctx, waiters_at(gate), size, _DEADLINE_S + limits.reserve_after_s)
+        with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
             waiting = ctx.plain_client()
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
@@ -136,11 +142,11 @@ def full_pool(ctx: CheckContext) -> Outcome:
             began = time.monotonic()
             answer = finish(waiting)
             ctx.fact("seconds until the client got its answer", round(time.monotonic() - began, 1))
-        finally:
-            ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-            for holder in holders:
-                if not holder.closed:
-                    finish(holder)
+    finally:
+        ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
+        for holder in holders:
+            if not holder.closed:
+                finish(holder)
     return _timeout(ctx, answer, "query wait timeout")
 
 

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from harness.checks.context import OUTCOME
 from harness.checks.documented import WORKS
+from harness.checks.judging import ANSWER_ERRORS, Cause, cause_of, describe_answer
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
+from harness.database import SqlError, is_lost, origin_of
 from harness.errors import TimedOutError
 from harness.libpq import CLOSED
 from harness.model import Behaviour, Outcome, Section
+from harness.wire.messages import ClosedError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +45,8 @@ def probe(
     """Declare a probe: a check that fills one row of the feature map, together with its control.
 
     The decorated function uses one PostgreSQL feature through the chain and returns the outcome that it observed:
-    `WORKS`, `LOST`, `WRONG`, `LEAKS`, or `fails(reply)` for an error. A `TimedOutError` becomes the outcome *hangs*.
+    `WORKS`, `LOST`, `WRONG`, `LEAKS`, or `fails(reply)` for an error. A `TimedOutError` becomes the outcome *hangs*,
+    and an error that the server or the pooler raises on a client's connection becomes *fails*.
     The check compares it with `topologies/behaviour/`; a feature without an entry there is expected to work.
     A lone client sees one server connection in every pool mode, so force a shared or a changed one with `neighbour`,
     `follower` or `pressed`; they raise `NotExercisedError` (Not run) if they cannot. `NotApplicableError` gives N/A.
@@ -73,6 +77,11 @@ def probe(
             except TimedOutError as error:
                 ctx.fact("timeout", error.what)
                 outcome = Outcome(behaviour=Behaviour.HANGS)
+            except ANSWER_ERRORS as error:
+                if cause_of(error) is not Cause.SUBJECT:
+                    raise
+                ctx.fact("error", describe_answer(error))
+                outcome = failed(error)
             ctx.judge(name, title, outcome)
 
         # the name of this function is the name of the control
@@ -114,6 +123,19 @@ def fails(answer: Reply) -> Outcome:
         sqlstate="" if answer.sqlstate == CLOSED else answer.sqlstate,
         closed=answer.closed,
     )
+
+
+def failed(error: Exception) -> Outcome:
+    """Return the outcome *fails* for an error that ended a probe, which a server or pooler raised."""
+    if not isinstance(error, SqlError):
+        return Outcome(
+            behaviour=Behaviour.FAILS,
+            sqlstate=error.sqlstate if isinstance(error, ServerError) else "",
+            closed=isinstance(error, ClosedError),
+        )
+    origin = origin_of(error)
+    closed = is_lost(error) or (origin is not None and origin.closed) or error.diag.severity_nonlocalized == "FATAL"
+    return Outcome(behaviour=Behaviour.FAILS, sqlstate=error.sqlstate or "", closed=closed)
 
 
 def outcome_of(answer: Reply, *, right: str) -> Outcome:

@@ -64,15 +64,26 @@ class SessionState(Struct, frozen=True, kw_only=True):
 def setting(
     name: str, value: str, fresh: str, establish: str = "SET {name} = '{value}'", *, extended_protocol: bool = False
 ) -> Variant:
+    """Return the variant of a setting. A client that reads the server's own default reads it as `fresh`."""
     return Variant(
         establish.format(name=name, value=value),
-        f"SELECT current_setting('{name}')",
+        f"SELECT CASE setting WHEN reset_val THEN '{fresh}' ELSE current_setting('{name}') END"
+        f" FROM pg_catalog.pg_settings WHERE name = '{name}'",
         value,
         fresh,
-        f"SET {name} = '{fresh}'",
+        f"RESET {name}",
         extended_protocol,
     )
 
+
+#: PgBouncer can add the client's address at the start of a connection (application_name_add_host)
+_APPLICATION_NAME = Variant(
+    "SET application_name = 'renamed'",
+    "SELECT split_part(current_setting('application_name'), ' - ', 1)",
+    "renamed",
+    "application",
+    "SET application_name = 'application'",
+)
 
 #: ways to change a setting that a pooler can miss if it tracks settings by parsing statements
 _SETTING_VARIANTS = {
@@ -97,7 +108,7 @@ STATES = (
             "TimeZone": setting("TimeZone", "Asia/Kathmandu", "UTC"),
             "DateStyle": setting("DateStyle", "German, DMY", "ISO, MDY"),
             "client_encoding": setting("client_encoding", "LATIN1", "UTF8"),
-            "application_name": setting("application_name", "renamed", "application"),
+            "application_name": _APPLICATION_NAME,
             "standard_conforming_strings": setting("standard_conforming_strings", "off", "on"),
         },
     ),

@@ -1,0 +1,240 @@
+"""The state of a folder that holds a test suite: its commit and its uncommitted changes; without git, its files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+#: for all calls of git and for all files of one folder together, seconds
+_LONGEST_S = 20.0
+_MOST_FILES = 20_000
+#: files whose content is read; of larger ones, and of those after that, size and modification time count
+_MOST_BYTES = 256 * 1024 * 1024
+_LARGEST_BYTES = 32 * 1024 * 1024
+_DEEPEST = 5
+#: folders that hold tools, or what tools made; without git, nothing distinguishes them from sources
+_SKIPPED = frozenset(
+    (
+        *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"),
+        *("node_modules", ".venv", "venv", ".tox", ".nox"),
+    )
+)
+#: they lead git to another repository, for example within one of git's hooks
+_GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_COMMON_DIR")
+
+
+class FolderState(Struct, frozen=True, kw_only=True):
+    """The state of a folder, or of the repository that holds it. Paths are relative to `top`."""
+
+    top: Path
+    #: "" for a folder that git does not know, and for a repository without a commit
+    commit: str
+    is_repository: bool
+    #: tracked files that differ from the commit, each with a digest of its content
+    changed: Mapping[str, str]
+    #: files that git does not track and does not ignore, each with a digest; without git, all files
+    untracked: Mapping[str, str]
+    #: what the state covers, in one sentence without a full stop
+    covers: str
+    #: why the state could not be read; "" when it was
+    unknown: str = ""
+
+    def written_since(self, before: FolderState) -> frozenset[str]:
+        """Return the untracked files that differ from an earlier state."""
+        return frozenset(
+            path
+            for path in {*self.untracked, *before.untracked}
+            if self.untracked.get(path) != before.untracked.get(path)
+        )
+
+    def facts(self, written: Collection[str] = ()) -> dict[str, str]:
+        """Return what identifies the state, by name.
+
+        :param written: files to leave out, because runs wrote them.
+        """
+        files = {path: digest for path, digest in self.untracked.items() if path not in written}
+        if not self.is_repository:
+            return {"files": self.unknown or _digest(files)}
+        changes = {**self.changed, **files}
+        return {
+            "commit": self.commit or "none yet",
+            "uncommitted changes": self.unknown or (_digest(changes) if changes else "none"),
+        }
+
+
+def state_of(folder: Path, *, without: Collection[Path] = ()) -> FolderState:
+    """Return the state of a folder. Never raises for what it finds there, and ends after 20 s at the latest.
+
+    In a repository the state covers the whole working tree, because a suite tests more than its own folder. Submodules
+    are part of it. Files that git ignores are not.
+
+    :param without: files and folders to leave out, such as the evidence of the harness.
+    """
+    reading = _Reading(without)
+    found = reading.repository(folder)
+    return found if found is not None else reading.files(folder)
+
+
+def tracked_state_of(file: Path) -> dict[str, str]:
+    """Return commit and changes of tracked files of the repository that tracks a file; {} when none does."""
+    reading = _Reading(())
+    if not reading.tracks(file):
+        return {}
+    found = reading.repository(file.parent)
+    return found.facts(found.untracked) if found is not None else {}
+
+
+class _Reading:
+    """Reads one folder, within limits for time, files and bytes."""
+
+    def __init__(self, without: Collection[Path]) -> None:
+        self._without = tuple(path.resolve() for path in without)
+        self._end = time.monotonic() + _LONGEST_S
+        self._files_left = _MOST_FILES
+        self._bytes_left = _MOST_BYTES
+        #: files of which only size and modification time count
+        self._not_read = 0
+        self._unreadable = 0
+
+    def repository(self, folder: Path, depth: int = 0) -> FolderState | None:
+        """Return the state of the repository that holds a folder; None without git or without a repository."""
+        top = self._git(folder, "rev-parse", "--show-toplevel")
+        if not top:
+            return None
+        at = Path(top.removesuffix("\n"))
+        commit = (self._git(at, "rev-parse", "--verify", "HEAD^{commit}") or "").strip()
+        listed = self._git(
+            at, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none"
+        )
+        changed: dict[str, str] = {}
+        untracked: dict[str, str] = {}
+        unknown = "" if listed is not None else f"unknown: git did not list them within {_LONGEST_S:g} s"
+        for entry in (listed or "").split("\0"):
+            path = entry[3:]
+            if not path or self._is_left_out(at / path):
+                continue
+            if self._is_over():
+                unknown = _too_many("changed files")
+                break
+            (untracked if entry.startswith("??") else changed)[path] = self._digest_of(at / path, depth)
+        covers = "the commit, changed files and files that git neither tracks nor ignores, with submodules"
+        return FolderState(
+            top=at,
+            commit=commit,
+            is_repository=True,
+            changed=changed,
+            untracked=untracked,
+            covers=covers + self._limits(),
+            unknown=unknown,
+        )
+
+    def tracks(self, file: Path) -> bool:
+        """Return whether a repository tracks a file."""
+        return self._git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is not None
+
+    def files(self, folder: Path) -> FolderState:
+        """Return the state of a folder from all its files."""
+        found: dict[str, str] = {}
+        unknown = ""
+        for path in self._walk(folder):
+            if self._is_over():
+                unknown = _too_many("files")
+                break
+            found[str(path.relative_to(folder))] = self._digest_of(path, _DEEPEST)
+        covers = "all files of the folder, but those of tools and caches, such as node_modules and .venv"
+        return FolderState(
+            top=folder,
+            commit="",
+            is_repository=False,
+            changed={},
+            untracked=found,
+            covers=covers + self._limits(),
+            unknown=unknown,
+        )
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        for at, folders, names in os.walk(folder):  # an unreadable folder is empty
+            inside = Path(at)
+            folders[:] = sorted(
+                name for name in folders if name not in _SKIPPED and not self._is_left_out(inside / name)
+            )
+            linked = [name for name in folders if (inside / name).is_symlink()]
+            yield from (inside / name for name in sorted((*names, *linked)) if not self._is_left_out(inside / name))
+
+    def _digest_of(self, path: Path, depth: int) -> str:
+        """Return a digest of the content of a file, or of the state of a repository within the repository."""
+        self._files_left -= 1
+        try:
+            return self._read(path, path.lstat(), depth)
+        except FileNotFoundError:
+            return "deleted"
+        except OSError:
+            self._unreadable += 1
+            return "unreadable"
+
+    def _read(self, path: Path, seen: os.stat_result, depth: int) -> str:
+        if stat.S_ISLNK(seen.st_mode):
+            return f"link to {path.readlink()}"
+        if stat.S_ISDIR(seen.st_mode):
+            inner = self.repository(path, depth + 1) if depth < _DEEPEST else None
+            return _digest(inner.facts()) if inner is not None and inner.top == path.resolve() else "folder"
+        if not stat.S_ISREG(seen.st_mode):
+            return "special file"  # to read a FIFO would take for ever
+        executable = " executable" if seen.st_mode & stat.S_IXUSR else ""
+        if seen.st_size > min(_LARGEST_BYTES, self._bytes_left):
+            self._not_read += 1
+            return f"{seen.st_size} bytes of {seen.st_mtime_ns}{executable}"
+        self._bytes_left -= seen.st_size
+        return hashlib.sha256(path.read_bytes()).hexdigest() + executable
+
+    def _is_over(self) -> bool:
+        return self._files_left <= 0 or time.monotonic() > self._end
+
+    def _is_left_out(self, path: Path) -> bool:
+        if not self._without:
+            return False
+        at = path.parent.resolve() / path.name
+        return any(at.is_relative_to(left_out) for left_out in self._without)
+
+    def _limits(self) -> str:
+        large = f"; of {self._not_read} large files only size and modification time" if self._not_read else ""
+        return large + (f"; {self._unreadable} files could not be read" if self._unreadable else "")
+
+    def _git(self, folder: Path, *arguments: str) -> str | None:
+        """Return the output of git; None when it is missing, fails or takes too long."""
+        environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
+        try:
+            done = subprocess.run(  # noqa: S603
+                # a repository of another owner, as in many CI containers; and no program that its settings name
+                ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],  # noqa: S607
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=max(0.1, self._end - time.monotonic()),
+                env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+            )
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+        return os.fsdecode(done.stdout) if done.returncode == 0 else None
+
+
+def _too_many(what: str) -> str:
+    return f"unknown: more {what} than can be read within {_LONGEST_S:g} s, or than {_MOST_FILES}"
+
+
+def _digest(entries: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(entries.items()):
+        digest.update(os.fsencode(f"{name}\0{value}\0"))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,182 @@
+"""The columns of the tables that have a row for each check: features, drivers, the matrix, breaks, and the evidence.
+
+A table with a column for each topology is a function of the topologies. Templates get this module as `check_columns`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.model import Status, TrailProof
+from harness.report.cells import (
+    Anchor,
+    Badge,
+    Cell,
+    Code,
+    Expectations,
+    Faint,
+    Gap,
+    Identifier,
+    Link,
+    Outcome,
+    Source,
+    Strong,
+    Text,
+    joined,
+)
+from harness.report.evidence import Row
+from harness.report.feature_map import DriverRow, FeatureRow, anchor
+from harness.report.outcomes import mark_of, text_of, word_of
+from harness.report.proofs import exactness, proven
+from harness.report.table import Column, Field, badge, identifier, listed, number, table, text_field
+from harness.report.tables import MatrixRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.report.cells import Piece
+    from harness.report.feature_map import FeatureCell
+    from harness.report.table import Columns
+    from harness.report.tables import MatrixCell
+
+_LINE = Gap("; ", "<br>")
+#: the cell of a topology or environment that owes no answer to the row
+_NOT_OWED = Cell((Text("—"),), css="faint")
+
+# --- the feature map and the drivers ---------------------------------------------------------------------
+
+
+def features(topologies: Iterable[str], rows_at: str | None) -> Columns:
+    """Return the columns of the feature map.
+
+    :param rows_at: the document that holds the rows with the evidence: "" for the same one, None for no links.
+    """
+    return table(FeatureRow, Column("Feature", text_field("feature")), *_outcomes(topologies, rows_at))
+
+
+def drivers(topologies: Iterable[str], rows_at: str | None) -> Columns:
+    """Return the columns of the table of drivers; `rows_at` is that of :func:`features`."""
+    settings = Column("Settings", _settings, _settings_and_versions)
+    return table(DriverRow, Column("Driver", text_field("driver")), settings, *_outcomes(topologies, rows_at))
+
+
+def _settings(row: DriverRow) -> Cell:
+    return Cell((Text(row.settings or row.versions or "Not run"),))
+
+
+def _settings_and_versions(row: DriverRow) -> Cell:
+    return Cell((Text(row.settings or "Not run"), Gap("", "<br>"), Faint(row.versions)))
+
+
+def _outcomes(topologies: Iterable[str], rows_at: str | None) -> Columns:
+    def of(topology: str) -> Field:
+        return Field("cells", lambda cells: _outcome(cells.get(topology), rows_at))
+
+    return tuple(Column(topology, of(topology)) for topology in topologies)
+
+
+def _outcome(outcome: FeatureCell | None, rows_at: str | None) -> Cell:
+    if outcome is None:
+        return _NOT_OWED
+    shown = Text(outcome.text) if rows_at is None else Link(outcome.text, f"{rows_at}#{outcome.anchor}")
+    mark = Strong(outcome.mark) if outcome.mark else None
+    return Cell(joined(Gap(" ", "<br>"), shown, mark), css=f"t-{outcome.word or 'none'}")
+
+
+# --- checks by topology ----------------------------------------------------------------------------------
+
+
+def matrix(topologies: Iterable[str]) -> Columns:
+    """Return the columns of the matrix of checks."""
+
+    def of(topology: str) -> Field:
+        return Field("cells", lambda cells: _status_and_proof(cells.get(topology)))
+
+    return table(
+        MatrixRow,
+        Column("Check", identifier("check")),
+        Column("P", text_field("severity")),
+        Column("Claim", text_field("claim")),
+        *(Column(topology, of(topology)) for topology in topologies),
+    )
+
+
+def _status_and_proof(cell: MatrixCell | None) -> Cell:
+    if cell is None:
+        return _NOT_OWED
+    proof = Faint(cell.proven, "small") if cell.proven else None
+    shown = Outcome(cell.outcome, cell.word, cell.mark) if cell.outcome else Badge(cell.status, cell.mark)
+    return Cell(joined(Gap(", ", " "), shown, proof))
+
+
+def _exact(row: TrailProof) -> Cell:
+    return Cell((Text(exactness(row)),))
+
+
+BREAKS = table(
+    TrailProof,
+    Column("Break", text_field("name")),
+    Column("What the trail no longer does", text_field("what")),
+    Column("Topology", text_field("topology")),
+    Column("Checks tried", number("tried")),
+    Column("Turned to Issue", listed("caught", css="faint")),
+    Column("Exact", _exact),
+)
+
+
+def rows(audit_target: str) -> Columns:
+    """Return the columns of the table that holds every row with its evidence.
+
+    :param audit_target: what the evidence is about.
+    """
+
+    def proof(row: Row) -> Cell:
+        return Cell((Text(proven(row, audit_target)),))
+
+    return table(
+        Row,
+        Column("Check", _anchor_and_check),
+        Column("Status", badge("status")),
+        Column("What happens", _what_happens),
+        Column("Proven able to fail", proof),
+        Column("Evidence", _evidence, _all_evidence),
+    )
+
+
+def _anchor_and_check(row: Row) -> Cell:
+    return Cell((Anchor(anchor(row)), Identifier(row.planned.check)))
+
+
+def _what_happens(row: Row) -> Cell:
+    """Return the outcome of a feature, or the documented limit that another check observed."""
+    if text := text_of(row.result):
+        return Cell((Outcome(text, word_of(row.result), mark_of(row.result)),))
+    return Cell((Text(f"limit: {row.result.limit.outcome}"),) if row.result.limit else ())
+
+
+def _evidence(row: Row) -> Cell:
+    result = row.result
+    if result.status is Status.OK:
+        return Cell(joined(_LINE, Code(result.reproduce), Expectations(result.expectations), *_pids(row)))
+    command = Code(result.reproduce) if result.status is Status.ISSUE else None
+    return Cell(joined(_LINE, Text(result.reason) if result.reason else None, command))
+
+
+def _all_evidence(row: Row) -> Cell:
+    """Return everything about a row, including its facts, its source and every expectation."""
+    result = row.result
+    source = result.limit.source if result.limit else result.feature.source if result.feature else ""
+    pieces: list[Piece] = []
+    for piece in ([Text(result.reason)] if result.reason else []) + _pids(row):
+        pieces += [piece, _LINE]
+    if source:
+        pieces += [Text("documented at "), Source(source), _LINE]
+    if result.expectations:
+        pieces.append(Expectations(result.expectations))
+    for fact, value in result.facts.items():
+        pieces += [Text(f"{fact}: "), Code(value), _LINE]
+    return Cell((*pieces, Code(result.reproduce)))
+
+
+def _pids(row: Row) -> list[Text]:
+    return [Text(f"backend pids {probe.first_pid} and {probe.second_pid}: {probe.how}") for probe in row.result.probes]

@@ -1,0 +1,37 @@
+"""Evidence on disk: one folder per run, appended as it happens, readable after any crash.
+
+    reports/runs/<utc>-<id>/
+      run.json        the record: plan, provenance, topologies as they ran, and the seal; replaced atomically
+      results.jsonl   one row per planned check, appended
+      proofs.jsonl    one row per control, when the run proved its checks
+      trail.jsonl     one row per break of the trail, when the run proved its checks
+      logs/<topology>/<service>.log
+
+A killed run leaves complete rows and at most one incomplete line, which the reader drops. A planned row without a
+result is then read as Not run. :mod:`harness.store.chain` describes how an edit is noticed, and
+:mod:`harness.store.rules` which rows the reader refuses.
+"""
+
+from harness.store.files import require_writable, write_atomically, write_together
+from harness.store.integrity import Integrity, Verdict
+from harness.store.reading import StoredRun, kept_runs, read_run, read_runs
+from harness.store.statement import PREDICATE_TYPE, compare, statement_of
+from harness.store.writing import RunStore, new_run_id, utc_now
+
+__all__ = [
+    "PREDICATE_TYPE",
+    "Integrity",
+    "RunStore",
+    "StoredRun",
+    "Verdict",
+    "compare",
+    "kept_runs",
+    "new_run_id",
+    "read_run",
+    "read_runs",
+    "require_writable",
+    "statement_of",
+    "utc_now",
+    "write_atomically",
+    "write_together",
+]
