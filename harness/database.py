@@ -154,6 +154,13 @@ def cut(client: Client) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
+def own_port(client: Client) -> int:
+    """Return the local TCP port of a connection; 0 for a Unix socket."""
+    with socket.socket(fileno=os.dup(client.fileno())) as wire:
+        name = wire.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0
+
+
 def _query(statement: str | sql.Composable) -> Any:
     return statement
 

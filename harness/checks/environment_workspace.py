@@ -257,5 +257,4 @@ class EnvironmentRun:
         return accept_known(result, self._known)
 
     def _finish(self, result: Result) -> None:
-        self._store.append(result)
-        self._notify(CheckFinished(result))
+        self._notify(CheckFinished(self._store.append_or_refuse(result)))

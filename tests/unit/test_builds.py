@@ -54,7 +54,10 @@ def test_only_the_stages_begin_with_the_labels() -> None:
         ("Err:1 http://mirror Temporary failure resolving 'mirror'\nE: Unable to locate package", "no network"),
         ("E: Failed getting release file http://mirror/dists/trixie/Release", "no network"),
         ("Could not connect to proxy:3128 (10.0.0.1), connection timed out", "no network"),
-        ("E: No such script: /usr/share/debootstrap/scripts/forky", "the installed debootstrap is older than the suite"),
+        (
+            "E: No such script: /usr/share/debootstrap/scripts/forky",
+            "the installed debootstrap is older than the suite",
+        ),
         (
             "E: Release file for http://mirror/dists/forky/InRelease is expired (invalid since 2d). Updates are off.",
             "the package index of the mirror is not valid at this machine's date",

@@ -432,7 +432,17 @@ def test_each_line_of_a_long_secret_is_redacted() -> None:
 
 _STREAMED = [
     *(PEM.splitlines(keepends=True)),
-    *("password", "password=", "PGPASSWORD", "token:", '"secret"', "Authorization", "Bearer", "cookie", "postgresql://u:"),
+    *(
+        "password",
+        "password=",
+        "PGPASSWORD",
+        "token:",
+        '"secret"',
+        "Authorization",
+        "Bearer",
+        "cookie",
+        "postgresql://u:",
+    ),
     *(CANARY, "two words", "abc,def", "'quoted'", "@host", "--api-key", "x.y", "=", ":", "=>", "E", '\\"', '"', "'"),
     *("\n", "\n", "\n", " ", " ", "\r\n", "\t", ";", "é", "eyJhbGciOi.eyJzdWIiOiIx.c2ln"),
 ]
