@@ -227,8 +227,7 @@ class EnvironmentRun:
         if environment.journal is None:
             return []
         clears = bool(safeties & {Safety.WRITES, Safety.PATH})
-        found = find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
-        return [f"{environment.name}: {sentence}" for sentence in found]
+        return find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
 
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace
