@@ -3,6 +3,7 @@
 from harness.suites.pooling import (
     cancels,
     connections,
+    dumps,
     parameter_status,
     recognition,
     sharing,
@@ -12,4 +13,4 @@ from harness.suites.pooling import (
 )
 
 #: in the order of the report; `failures` restarts servers, so the catalogue lists it separately, at its end
-MODULES = (statements, state, parameter_status, sharing, transactions, connections, cancels, recognition)
+MODULES = (statements, state, parameter_status, sharing, transactions, connections, cancels, dumps, recognition)

@@ -9,7 +9,7 @@ from harness.checks.documented import WORKS
 from harness.checks.occupation import MOVING, settled, until
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import follower, neighbour, pressed
-from harness.database import cut
+from harness.database import cut, own_port
 from harness.libpq import extended, simple
 from harness.suites.pooling.probes import LEAKS, LOST, TRANSACTIONS, WRONG, fails, outcome_of, probe, works_here
 from harness.suites.pooling.sharing import HELD, KEY, PATIENT_S
@@ -53,6 +53,23 @@ def transaction(ctx: CheckContext) -> Outcome:
     if ctx.admin.value("SELECT count(*) FROM pooling.notes") != 0 or first.value != second.value:
         return WRONG
     return WORKS
+
+
+@probe(
+    "autocommit",
+    "write outside a transaction block, by the extended protocol",
+    group=TRANSACTIONS,
+    claim="a write outside a transaction block is committed when the client gets its answer",
+)
+def autocommit(ctx: CheckContext) -> Outcome:
+    works = works_here(ctx, "autocommit")
+    client = ctx.direct_client() if ctx.sabotaged and not works else ctx.plain_client()
+    answer = extended(client, "INSERT INTO pooling.notes (body) VALUES ('one')")
+    if answer.is_error:
+        return fails(answer)
+    if ctx.sabotaged and works:
+        ctx.admin.run("DELETE FROM pooling.notes")
+    return WORKS if ctx.admin.value("SELECT count(*) FROM pooling.notes") == 1 else LOST
 
 
 @probe(
@@ -251,23 +268,32 @@ def vanished_client(ctx: CheckContext) -> Outcome:
 
 @probe(
     "client-address",
-    "inet_client_port: distinguishes the connections of clients",
+    "inet_client_addr and inet_client_port: attribute statements to a client",
     group=TRANSACTIONS,
-    claim="the address and port that the server sees distinguish two clients",
+    claim="the server sees the address and port of the client itself, and they differ between two clients",
 )
 def client_address(ctx: CheckContext) -> Outcome:
-    client = settled(ctx)
-    mine = client.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
-    other = neighbour(ctx, client)
-    if ctx.sabotaged and not works_here(ctx, "client-address"):
-        ctx.admin.value("SELECT pg_terminate_backend(%s)", [other.server_pid()])
-        simple(other, "SELECT 1")
-        other = ctx.plain_client()
-    if ctx.sabotaged and works_here(ctx, "client-address"):
-        other = client
-    theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
+    """Compare the peer that the server sees with the one that it sees when the same program connects directly."""
+    works = works_here(ctx, "client-address")
+    direct = ctx.direct_client()
+    client = direct if ctx.sabotaged and not works else settled(ctx)
+    other = client if ctx.sabotaged and works else ctx.direct_client() if ctx.sabotaged else neighbour(ctx, client)
+    directly, mine, theirs = (_peer(seen) for seen in (direct, client, other))
+    # a container engine may translate the port, and does so for every connection
+    translated = directly[1] != own_port(direct)
     ctx.fact(
-        "addresses that the server sees",
-        {"one client": ":".join(map(str, mine)), "another client": ":".join(map(str, theirs))},
+        "peers that the server sees",
+        {
+            "one client": ":".join(map(str, mine)),
+            "another client": ":".join(map(str, theirs)),
+            "this program, connected directly": ":".join(map(str, directly)),
+        },
     )
-    return WRONG if mine == theirs else WORKS
+    ctx.fact("local port of the first client", own_port(client))
+    attributed = mine[0] == directly[0] and (translated or mine[1] == own_port(client))
+    return WORKS if attributed and mine != theirs else WRONG
+
+
+def _peer(client: Client) -> tuple[str, int]:
+    address, port = client.rows("SELECT host(inet_client_addr()), inet_client_port()")[0]
+    return str(address), int(port or 0)
