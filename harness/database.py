@@ -284,6 +284,12 @@ def confidential(dsn: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def address_of(dsn: str) -> tuple[str, ...]:
+    """Return the server and the database that a connection string names, without the login; "" for a default."""
+    parts = conninfo_to_dict(dsn)
+    return tuple(str(parts.get(name) or "") for name in ("service", "host", "hostaddr", "port", "dbname"))
+
+
 def _addresses(name: str) -> list[str]:
     """Return the addresses of a host: libpq's messages show them next to its name."""
     try:

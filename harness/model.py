@@ -217,6 +217,10 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 # --- plan and results of a run --------------------------------------------------------------------
 
 
+#: begins the reason of an Issue that shows a mistake in the harness, and not a broken expectation
+CHECK_BROKE = "the check itself broke"
+
+
 class EndedBy(StrEnum):
     """The cause that ended a check before its end, other than its subject: nothing after it is an observation."""
 

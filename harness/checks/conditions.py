@@ -214,9 +214,7 @@ def _of_setting(setting: str, predicates: Any) -> list[Condition]:
     conditions = []
     for name, operand in predicates.items():
         if name not in PREDICATES[kind]:
-            raise ConfigError(
-                f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind])
-            )
+            raise ConfigError(f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind]))
         read = _operand(f"{setting}.{name}", kind, operand)
         conditions.append(Condition(setting=setting, predicate=name, operand=read))
     return conditions

@@ -141,9 +141,7 @@ def load_behaviour_file(path: Path) -> BehaviourFile:
             try:
                 read()
             except ConfigError as error:
-                raise ConfigError(
-                    error.what, where=f"{path}: behaviour[{number}].{key}", hint=error.hint
-                ) from None
+                raise ConfigError(error.what, where=f"{path}: behaviour[{number}].{key}", hint=error.hint) from None
     return loaded
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PREPARED_STATEMENTS = (1, 21)
 #: several PgBouncer processes can be peers from 1.19 on
 _PEERING = (1, 19)
+#: the setting auth_dbname exists from 1.19 on; 1.18 refuses to start with it
+_AUTH_DBNAME = (1, 19)
 #: named extra parameters are tracked from 1.20 on, and from 1.26 on all that PostgreSQL reports and a client can set
 _EXTRA_PARAMETERS, _ALL_REPORTED = (1, 20), (1, 26)
 #: parameters that every version of PgBouncer tracks (https://www.pgbouncer.org/config.html#track_extra_parameters)
@@ -252,6 +254,11 @@ def knows_prepared_statements(version: str) -> bool:
 def knows_peering(version: str) -> bool:
     """Return whether several processes of this version of PgBouncer can forward cancel requests to each other."""
     return is_at_least(version, _PEERING)
+
+
+def knows_auth_dbname(version: str) -> bool:
+    """Return whether this version of PgBouncer can look up roles in a database of its own choice."""
+    return is_at_least(version, _AUTH_DBNAME)
 
 
 def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:

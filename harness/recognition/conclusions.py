@@ -32,6 +32,7 @@ def add_conclusions(
     if len(signs.products) > 1:
         both = "; ".join(f"{product}: {signs.how(product)}" for product in signs.products)
         reasons.append((both, all(signs.is_certain(product) for product in signs.products)))
+    reasons += versions.add_pool_mode(findings, is_alone=not reasons)
     _add_poolers(reasons, findings)
     if findings.value("pooler") == "yes" and not findings.value("product"):
         findings.likely("product", "unknown pooler", "no sign of a known product was observed")

@@ -9,9 +9,9 @@ from __future__ import annotations
 #: without a server connection after this time, a client of a fast chain waits for another client to release one
 FLOOR_S = 0.3
 #: no wait is longer
-CAP_S = 6.0
+CAP_S = 8.0
 #: this many times the slowest answer
-_FACTOR = 4
+_FACTOR = 8
 
 
 class Pace:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: with some poolers the login itself waits; the patience with a fast one
 _LOGIN_S = 0.8
+#: the same for the first message of a login, which most poolers answer at once
+_MEASURED_S = 2.0
 #: an idle session that has a server connection needs no new one; the patience with a fast pooler
 _IDLE_S = 0.05
 _PID = "SELECT pg_catalog.pg_backend_pid()"
@@ -106,12 +108,20 @@ class Contention:
         return pid
 
     def _open(self) -> Wire:
-        """Open a session, and retry errors: a session that was just closed may still count towards a limit."""
+        """Open a session.
+
+        Errors are retried, because a session that was just closed may still count towards a limit. So is a timeout, if
+        the chain became slower.
+        """
         retries = self.sessions.deadline.within(self._pace.patience_s())
 
         def login() -> Wire:
             try:
                 return self.sessions.open(within_s=self._pace.patience_s(_LOGIN_S))
+            except TimedOutError as error:
+                if not self._became_slower(_LOGIN_S):
+                    raise
+                raise NotYet(str(error)) from None
             except (ServerError, ClosedError) as error:
                 if not retries.left_s():
                     raise
@@ -138,11 +148,9 @@ class Contention:
             except TimedOutError:
                 if self.begin_error:  # the answer to a pipeline cannot be awaited again
                     raise
-        patience_s = self._pace.patience_s()
-        self._measure()
-        if not self._pace.patience_s() > patience_s:
+        if not self._became_slower(FLOOR_S):
             raise TimedOutError("no server connection was free")
-        with self._patient(wire, self._pace.patience_s() - patience_s):  # the chain became slower meanwhile
+        with self._patient(wire, self._pace.patience_s()):
             pid = int(wire.rows()[-1][0] or 0)
         self.allows_blocks = True
         return pid
@@ -157,11 +165,18 @@ class Contention:
         finally:
             wire.deadline = usual
 
-    def _measure(self) -> None:
-        """Measure how long a login takes to be answered now; it needs no server connection."""
+    def _became_slower(self, least_s: float) -> bool:
+        """Measure how long the answer to a login takes now, and return whether more patience follows from it.
+
+        A pooler answers the first message of a login itself, without a server connection.
+
+        :param least_s: the patience with a fast chain.
+        """
+        before_s = self._pace.patience_s(least_s)
         with suppress(*PROBE_ERRORS):
-            wire, _ = self.sessions.start_login(within_s=self._pace.patience_s(_LOGIN_S))
+            wire, _ = self.sessions.start_login(within_s=self._pace.patience_s(_MEASURED_S))
             self.sessions.drop(wire)
+        return self._pace.patience_s(least_s) > before_s
 
     def begin(self, wire: Wire) -> int:
         """Open a transaction, and return its server process."""
@@ -269,11 +284,12 @@ def _idle_session_takes_a_place(contention: Contention) -> str:
     idle = [wire for wire in contention.watchers if wire not in contention.waiting]
     if not contention.waiting or not idle:
         return ""
-    waiting = contention.waiting[-1]
-    if contention.move(idle[-1], _PID, _IDLE_S) is None:
+    # the first session has no startup parameters, which would stay on the server connection that it gets
+    waiting, first = contention.waiting[-1], idle[0]
+    if contention.move(first, _PID, _IDLE_S) is None:
         return ""
-    del contention.watchers[idle[-1]]
-    contention.sessions.close([idle[-1]])
+    del contention.watchers[first]
+    contention.sessions.close([first])
     if not contention.gets_one(waiting):
         return ""
     return "sessions share server processes, and yet an idle session took a place that another one waited for"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.recognition.findings import Findings
 
 _ANNOUNCED = "pgbouncer.version"
+_ANNOUNCED_MODE = "pgbouncer.pool_mode"
 
 
 class Feature(Struct, frozen=True, kw_only=True):
@@ -59,6 +60,8 @@ class Versions:
         self._anywhere: list[Bound] = []
         #: the versions that one login announced, in the order of their arrival
         self._announced: list[str] = []
+        #: the pool modes that it announced
+        self._modes: list[str] = []
 
     def has(self, feature: Feature) -> None:
         self._add(feature, is_lower=True)
@@ -72,16 +75,29 @@ class Versions:
 
     def announced(self, statuses: list[tuple[str, str]]) -> None:
         """Add the ParameterStatus messages of one login."""
-        self._announced = [version_text for name, version_text in statuses if name == _ANNOUNCED]
-
-    @property
-    def announces(self) -> bool:
-        return bool(self._announced)
+        self._announced = [value for name, value in statuses if name == _ANNOUNCED]
+        self._modes = [value for name, value in statuses if name == _ANNOUNCED_MODE]
 
     @property
     def is_old(self) -> bool:
         """Whether the outermost PgBouncer may be older than 1.23."""
         return not any(bound.is_lower and bound.number >= NEGOTIATION.since for bound in self._outermost)
+
+    def add_pool_mode(self, findings: Findings, *, is_alone: bool) -> list[tuple[str, bool]]:
+        """Add the pool mode that the login announced, unless another pooler decides the mode of the chain.
+
+        :param is_alone: whether a single pooler was seen.
+        :returns: the observation that needs two poolers, if the announced mode is not the mode that was forced.
+        """
+        if not self._modes:
+            return []
+        how = f"the login announced it as {_ANNOUNCED_MODE}"
+        if findings.is_certain("pool_mode") and findings.value("pool_mode") != self._modes[-1]:
+            seen = findings.how("pool_mode")
+            return [(f"{how}, {self._modes[-1]}, and the sessions behave otherwise: {seen}", False)]
+        if is_alone:
+            findings.certain("pool_mode", self._modes[-1], how)
+        return []
 
     def add_findings(self, findings: Findings) -> list[tuple[str, bool]]:
         """Add the version of the outermost PgBouncer, and of one behind it.

@@ -187,12 +187,14 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     started = _chain(topology) + (f" in {mode} mode" if mode else "")
     paths = " and the audited paths of a reference host with a real job runner" if hosted else ""
     limits = f", {counted.limits} of them with a documented limit" if counted.limits else ""
+    statuses = f"{counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run"
+    features = f"; features: {counted.features}" if counted.features.observed else ""
     return (
         f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
-        f"({counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run). It is "
-        "evidence about this class of topology: this pool mode, these pool sizes and this prepare policy. It is not "
-        "evidence about a production environment: production's servers, settings, load, HTTP handlers and job runner "
-        "are not part of it, and production's operators have not confirmed these settings."
+        f"({statuses}{features}). It is evidence about this class of topology: this pool mode, these pool sizes and "
+        "this prepare policy. It is not evidence about a production environment: production's servers, settings, "
+        "load, HTTP handlers and job runner are not part of it, and production's operators have not confirmed these "
+        "settings."
     )
 
 

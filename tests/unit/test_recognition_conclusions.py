@@ -171,6 +171,24 @@ def test_an_announced_version_is_certain() -> None:
     assert found.finding("inner_version") is None
 
 
+def test_an_announced_pool_mode_is_certain_unless_sessions_behave_otherwise() -> None:
+    versions = Versions()
+    versions.announced([("pgbouncer.version", "1.26.1"), ("pgbouncer.pool_mode", "session")])
+    found = concluded(pgbouncer(), versions)
+    assert (found.value("pool_mode"), found.is_certain("pool_mode")) == ("session", True)
+    findings = Findings(str)
+    findings.certain("pool_mode", "transaction", "two sessions were served by one server process")
+    add_conclusions(pgbouncer(), versions, [], findings)
+    assert findings.value("pool_mode") == "transaction"
+    assert findings.value("poolers") == "at least 2"
+
+
+def test_an_announced_pool_mode_of_one_of_two_poolers_is_not_the_mode_of_the_chain() -> None:
+    versions = Versions()
+    versions.announced(2 * [("pgbouncer.version", "1.26.1"), ("pgbouncer.pool_mode", "session")])
+    assert concluded(pgbouncer(), versions).value("pool_mode") == ""
+
+
 def test_a_version_that_is_announced_twice_is_two_poolers() -> None:
     versions = Versions()
     versions.announced([("pgbouncer.version", "1.26.0"), ("pgbouncer.version", "1.26.1")])
