@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
@@ -15,7 +14,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Section
 from harness.provenance import fingerprint, is_of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import StoredRun, Verdict, kept_runs, read_runs
+from harness.store import kept_runs, read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Provenance, Subject
+    from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
 _DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
@@ -34,17 +34,17 @@ def evidence_here(settings: Settings) -> Evidence:
     """Merge the runs in the reports folder that are of exactly this code and these topology files."""
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
-    ordinary, _ = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings, code)
+    whole, edited = _without_edited(runs, settings)
+    ordinary, _ = _without_controls(whole)
     merged = merge(
-        judged.runs,
+        ordinary,
         expected_rows(settings),
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
+        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings),
+        subjects=_subjects(ordinary, settings),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -52,7 +52,7 @@ def evidence_here(settings: Settings) -> Evidence:
         for topology in load_topologies(settings.topologies).values()
         if topology.on_demand and topology.name not in verified
     )
-    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=judged.edited)
+    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=edited)
     return _with_known_issues(merged, settings)
 
 
@@ -63,7 +63,8 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     :raises StoreError: for a folder without runs.
     """
     runs, damaged = read_runs([Path(folder) for folder in folders])
-    ordinary, left_out = _without_controls(runs)
+    whole, edited = _without_edited(runs, settings)
+    ordinary, left_out = _without_controls(whole)
     here = provenance()
     usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
     left_out += [
@@ -72,16 +73,15 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         for run in ordinary
         if run not in usable
     ]
-    judged = _Judged.of(usable, settings, fingerprint())
     merged = merge(
-        judged.runs,
+        usable,
         expected_rows(settings),
         target=settings.target.identity,
-        left_out=(*damaged, *left_out, *judged.notes),
+        left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings),
+        subjects=_subjects(usable, settings),
     )
-    return _with_known_issues(replace(merged, edited=judged.edited), settings)
+    return _with_known_issues(replace(merged, edited=edited), settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -131,46 +131,26 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
     return ordinary, left_out
 
 
-class _Judged(Struct, frozen=True):
-    """Runs that count as evidence, and sentences about the others."""
-
-    runs: tuple[StoredRun, ...]
-    #: about runs that were edited
-    edited: tuple[str, ...]
-    #: about runs without a chain
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, runs: Iterable[StoredRun], settings: Settings, code: str) -> _Judged:
-        """Leave out the runs that were edited.
-
-        :param code: the fingerprint of this code, which decides what its own runs must hold.
-        """
-        counted, edited, notes = [], [], []
-        checks = {check.id: check for check in settings.catalogue.checks}
-        for run in runs:
-            record, reasons = run.record, run.integrity.reasons
-            own = record.provenance.fingerprint == code
-            if own and not reasons:
-                reasons = tuple(_contradictions_with_code(run, checks))
-            if reasons and (own or not run.integrity.rows_count):
-                planned = f"{len(record.plan)} planned"
-                edited.append(
-                    f"run {record.run_id} was edited, so none of its rows counts ({planned}): {_listed(reasons)}"
-                )
-                continue
-            if reasons:
-                edited.append(f"run {record.run_id} was edited, so these rows do not count: {_listed(reasons)}")
-            if run.integrity.verdict is Verdict.NOT_CHAINED:
-                notes.append(
-                    f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
-                )
+def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
+    """Return the runs that are as they were written, and a sentence for each run that was edited."""
+    counted, edited = [], []
+    checks = {check.id: check for check in settings.catalogue.checks}
+    for run in runs:
+        if reasons := run.integrity.reasons or tuple(_contradictions_with_code(run, checks)):
+            more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
+            edited.append(
+                f"run {run.record.run_id} was edited, so none of its rows counts ({len(run.record.plan)} planned): "
+                f"{'; '.join(reasons[:_MOST_REASONS])}{more}"
+            )
+        else:
             counted.append(run)
-        return cls(tuple(counted), tuple(edited), tuple(notes))
+    return tuple(counted), tuple(edited)
 
 
 def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:
     """Yield what this code cannot have written: runs without a chain, and plans that change a check."""
+    if not is_of_this_code(run.record.provenance):
+        return
     if run.record.schema_version != SCHEMA_VERSION:
         yield f"run.json: schema version {run.record.schema_version}, and this code writes {SCHEMA_VERSION}"
     for row in run.record.plan:
@@ -180,11 +160,6 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
         for name in ("claim", "section", "severity", "area", "feature"):
             if getattr(row, name) != getattr(check, name):
                 yield f"run.json: the {name} of {row.check} differs from that of the check"
-
-
-def _listed(reasons: tuple[str, ...]) -> str:
-    more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
-    return "; ".join(reasons[:_MOST_REASONS]) + more
 
 
 def _with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:
