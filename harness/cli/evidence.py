@@ -12,7 +12,7 @@ from harness.cli.planning import declared_as, named_topologies, plan_environment
 from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Section
-from harness.provenance import fingerprint, is_of_this_code, provenance
+from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
 from harness.store import kept_runs, read_runs
 
@@ -65,13 +65,13 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     runs, damaged = read_runs([Path(folder) for folder in folders])
     whole, edited = _without_edited(runs, settings)
     ordinary, left_out = _without_controls(whole)
-    here = provenance()
-    usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
+    own, here = of_this_code(run.record.provenance for run in ordinary), provenance()
+    usable = [run for run in ordinary if run.record.provenance in own]
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
         f"({_code(here)}); check out that code to read it, or run it again here"
         for run in ordinary
-        if run not in usable
+        if run.record.provenance not in own
     ]
     merged = merge(
         usable,
@@ -133,10 +133,12 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
 
 def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
     """Return the runs that are as they were written, and a sentence for each run that was edited."""
-    counted, edited = [], []
+    runs, counted, edited = tuple(runs), [], []
+    own = of_this_code(run.record.provenance for run in runs)
     checks = {check.id: check for check in settings.catalogue.checks}
     for run in runs:
-        if reasons := run.integrity.reasons or tuple(_contradictions_with_code(run, checks)):
+        contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()
+        if reasons := run.integrity.reasons or tuple(contradictions):
             more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
             edited.append(
                 f"run {run.record.run_id} was edited, so none of its rows counts ({len(run.record.plan)} planned): "
@@ -149,8 +151,6 @@ def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tupl
 
 def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:
     """Yield what this code cannot have written: runs without a chain, and plans that change a check."""
-    if not is_of_this_code(run.record.provenance):
-        return
     if run.record.schema_version != SCHEMA_VERSION:
         yield f"run.json: schema version {run.record.schema_version}, and this code writes {SCHEMA_VERSION}"
     for row in run.record.plan:

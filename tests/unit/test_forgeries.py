@@ -15,8 +15,10 @@ import pytest
 from msgspec.structs import replace
 
 from harness import places
+from harness.cli.evidence import evidence_from, expected_rows
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
+from harness.cli.settings import read_settings
 from harness.model import Status
 from harness.provenance import provenance
 from harness.redaction import Redactor
@@ -31,7 +33,7 @@ from tests.unit.forging import (
     invent_row,
     sealed_run,
 )
-from tests.unit.made_up import planned, record, result
+from tests.unit.made_up import planned, record, result, store_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -483,6 +485,12 @@ def test_the_code_at_hand_does_not_accept_what_it_cannot_have_written(
     assert "run.json: the claim of capture.insert differs from that of the check" in capsys.readouterr().err
 
 
+def test_the_plan_of_this_code_is_no_edit(tmp_path: Path) -> None:
+    plan = expected_rows(read_settings())
+    store_run(tmp_path, [], replace(record(), plan=plan, provenance=provenance()))
+    assert evidence_from(read_settings(), [str(tmp_path)]).edited == ()
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -532,3 +540,13 @@ def test_the_writer_makes_no_contradiction(tmp_path: Path) -> None:
         with pytest.raises(ContradictionError, match="never changes: plan"):
             store.update(plan=())
     assert read_run(store.folder).integrity == Integrity(verdict=Verdict.WHOLE)
+
+
+def test_a_result_that_contradicts_itself_is_not_run_and_the_run_goes_on(tmp_path: Path) -> None:
+    with contextlib.closing(RunStore(tmp_path, record(), Redactor())) as store:
+        refused = store.append_or_refuse(replace(result("direct", "capture.insert"), expectations=()))
+        assert refused.status is Status.NOT_RUN
+        assert refused.reason == "the harness made a result that contradicts itself: OK without an expectation"
+    run = read_run(store.folder)
+    assert run.results == (refused,)
+    assert run.integrity == Integrity(verdict=Verdict.WHOLE)
