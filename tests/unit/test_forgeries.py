@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from harness.cli.settings import read_settings
 from harness.model import Status
 from harness.provenance import provenance
 from harness.redaction import Redactor
-from harness.store import Integrity, RunStore, Verdict, compare, read_run, statement_of
+from harness.store import PREDICATE_TYPE, Integrity, RunStore, Verdict, compare, read_run, statement_of
 from harness.store.chain import ROW_FILES
 from harness.store.rules import ContradictionError
 from tests.unit.forging import (
@@ -417,6 +419,31 @@ def test_what_the_chain_cannot_show_differs_from_the_statement(
     run = read_run(folder)
     assert run.integrity.verdict is Verdict.WHOLE, name
     assert f"{folder.name}/run.json: it differs from the statement" in compare(statement, [run])
+
+
+def test_a_statement_has_the_form_of_in_toto(tmp_path: Path) -> None:
+    """The format is https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md."""
+    folder = sealed_run(tmp_path)
+    run = read_run(folder)
+    statement = json.loads(statement_of([run, run]))  # a run that was copied counts once
+    assert list(statement) == ["_type", "subject", "predicateType", "predicate"]
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [
+        {
+            "name": f"{folder.name}/{name}",
+            "digest": {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()},
+        }
+        for name in ("run.json", "results.jsonl")
+    ]
+    assert statement["predicateType"] == PREDICATE_TYPE
+    [summary] = statement["predicate"]["runs"]
+    assert summary["integrity"] == "whole"
+    assert summary["rows"] == {"OK": 5, "N/A": 1, "Issue": 2, "Not run": 2}
+
+
+def test_the_workflow_and_the_document_name_the_type_of_the_predicate() -> None:
+    for name in (".github/workflows/ci.yml", "docs/evidence.md"):
+        assert PREDICATE_TYPE in (places.PACKAGE.parent / name).read_text(), name
 
 
 def test_a_removed_and_an_added_run_differ_from_the_statement(tmp_path: Path) -> None:
