@@ -366,9 +366,9 @@ class Run:
         ]
 
     def _finish(self, result: Result) -> None:
+        result = self._store.append_or_refuse(result)
         with self._lock:
             self._statuses[result.target, result.check] = result.status
-        self._store.append(result)
         self._notify(CheckFinished(result))
 
     def _record_missing(self, failure: str) -> None:

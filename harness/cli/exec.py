@@ -107,9 +107,11 @@ def exec_behind(
     topologies = named_topologies(settings, [topology])
     require_used(settings, topologies)
     require_patterns(junit)
+    invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    title = " ".join(f"{join(command_line)} passes".split())  # a script may have several lines
     declared = CommandDeclaration(
         name=_name(name, command_line),
-        title=" ".join(f"{join(command_line)} passes".split())[:_LONGEST_TITLE],  # a script may have several lines
+        title=invocation.redactor(title)[:_LONGEST_TITLE],  # redacted first: a secret that is cut is not recognised
         command=tuple(command_line),
         junit=tuple(junit),
         role=role,
@@ -120,7 +122,6 @@ def exec_behind(
             f"--name: harness.toml already declares a command {declared.name!r}",
             hint=f"nox -s topology-{topology} -- --check command.{declared.name}",
         )
-    invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
     invocation.signals.teardown = command_teardown()
 
     stdout = command_stream()

@@ -16,7 +16,7 @@ from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Seconds, WholeNumber
 from harness.config import nearest
 from harness.errors import ConfigError, DatabaseError, HarnessError, TimedOutError, UsageError
-from harness.recognition.contradictions import contradictions
+from harness.recognition.contradictions import contradictions, doubts
 from harness.recognition.findings import FACTS, Recognition
 from harness.recognition.recognise import recognise
 
@@ -40,7 +40,7 @@ _LONGEST_S = 600.0
     ),
     exit_codes=(
         ("0", "the probes ran"),
-        ("1", "a finding contradicts a declared fact"),
+        ("1", "a certain finding contradicts a declared fact"),
         ("2", "invalid usage or configuration"),
         ("3", "nothing could be identified"),
     ),
@@ -78,7 +78,7 @@ _LONGEST_S = 600.0
     multiple=True,
     metavar="FACT=VALUE",
     section="Comparison",
-    help="such as pool_mode=transaction; exits with 1 when a finding contradicts it; may be repeated",
+    help="such as pool_mode=transaction; exits with 1 when a certain finding contradicts it; may be repeated",
 )
 @options.json_output
 def identify(
@@ -114,6 +114,8 @@ def identify(
     contradicted = contradictions(found, facts)
     for sentence in contradicted:
         invocation.terminal.say(f"contradicted: {sentence}", "bold red")
+    for sentence in doubts(found, facts):
+        invocation.terminal.say(f"differs, and could not be forced: {sentence}", "yellow")
     known = sum(bool(finding.value) for finding in found.findings)
     summary = f"{known} of {len(found.findings)} facts found in {found.elapsed_ms / 1000:.2f} s"
     if facts:

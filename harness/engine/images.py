@@ -25,6 +25,7 @@ from harness.engine.protocol import Origin, Wanted
 from harness.errors import ConfigError, ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
 from harness.model import PoolMode
+from harness.versions import version_in
 from harness.waiting import NotYet
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class Images:
             hint = pip_access.HINT
         unlabelled = self._builder.build(tag, dockerfile, {"BASE": base}, context, finished=False, hint=hint)
         output = self._builder.output_of(unlabelled, f"{program} --version")
-        version = next((word for word in output.split() if word[:1].isdigit()), "")
+        version = version_in(output)
         labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
         return self._built(tag, self._builder.build(tag, labelled, {}, only_labels=True))
 

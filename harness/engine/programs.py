@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,11 @@ from harness.engine import embedded
 from harness.engine.images import load_recipe
 from harness.engine.protocol import Origin, Wanted
 from harness.errors import EngineUnavailableError
+from harness.versions import numbers_of, version_in
 
 if TYPE_CHECKING:
     from harness.engine.embedded import EmbeddedPostgres
 
-_VERSION = re.compile(r"\b(\d+(?:\.\d+)+|\d+)\b")
 #: the PATH of ordinary users lacks folders that hold servers
 _PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/usr/bin")
 #: Debian, Fedora and Homebrew install each major version of PostgreSQL in its own folder, which is not on PATH
@@ -51,12 +50,12 @@ def installed_program(wanted: Wanted) -> Origin | None:
             output = subprocess.run(  # noqa: S603
                 [str(path.resolve()), "--version"], capture_output=True, text=True, check=False
             ).stdout
-            if match := _VERSION.search(output):
-                found.setdefault(match[1], path.resolve())
+            if version := version_in(output):
+                found.setdefault(version, path.resolve())
     if not found:
         return None
     exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]
-    version = max(exact or found, key=_as_numbers)
+    version = max(exact or found, key=numbers_of)
     note = (
         "" if exact else f"native engine: {wanted.product} {wanted.version} is declared; the installed {version} runs"
     )
@@ -87,7 +86,3 @@ def origin_of(server: EmbeddedPostgres, wanted: Wanted) -> Origin:
         reference=str(server.program),
         note=f"native engine: PostgreSQL {wanted.version} is declared; {server} runs",
     )
-
-
-def _as_numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))

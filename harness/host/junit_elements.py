@@ -123,11 +123,13 @@ class ElementReader:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
 
-    def feed(self, chunk: bytes, *, last: bool = False) -> None:
+    def feed(self, chunk: bytes, *, last: bool = False) -> bool:
         """Parse the next chunk.
 
+        :return: whether the parser went on; it does not before a tag, comment or the like is complete.
         :raises ConfigError: with file and line, for XML that is incomplete or not JUnit XML.
         """
+        before = self._parser.CurrentByteIndex
         try:
             self._parser.Parse(chunk, last)
         except expat.ExpatError as error:
@@ -136,6 +138,7 @@ class ElementReader:
             raise self._error(what, line=error.lineno, hint="let the tests run to the end before reading it") from None
         except (LookupError, ValueError) as error:  # an unknown encoding
             raise self._error(f"found unreadable XML: {error}") from None
+        return self._parser.CurrentByteIndex != before
 
     def end(self) -> None:
         """Require that the document is complete.

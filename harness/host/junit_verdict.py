@@ -93,12 +93,13 @@ def read_junit(path: Path) -> JUnitResult:
     reader = ElementReader(str(path))
     try:
         with path.open("rb") as file:
-            read = 0
-            while chunk := file.read(_CHUNK_BYTES):
+            read, size = 0, _CHUNK_BYTES
+            while chunk := file.read(size):
                 read += len(chunk)
                 if read > LARGEST_BYTES:  # the file may have grown since its size was checked
                     raise _too_large(path)
-                reader.feed(chunk)
+                # the parser begins a long tag or comment anew with each chunk, so chunks grow until it ends
+                size = _CHUNK_BYTES if reader.feed(chunk) else 2 * size
             reader.end()
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from None

@@ -81,7 +81,14 @@ _POOLER_SETTINGS = (
     "auth_type",
 )
 #: limits of the database, as SHOW DATABASES names them, and of the role, as SHOW USERS does
-_DATABASE_LIMITS = ("pool_size", "reserve_pool_size", "reserve_pool", "max_connections", "max_client_connections")
+_DATABASE_LIMITS = (
+    "pool_size",
+    "min_pool_size",
+    "reserve_pool_size",
+    "reserve_pool",
+    "max_connections",
+    "max_client_connections",
+)
 _USER_LIMITS = ("pool_size", "reserve_pool_size", "max_user_connections", "max_user_client_connections")
 
 _FLAGS = dict.fromkeys(("1", "on", "true", "yes"), True) | dict.fromkeys(("0", "off", "false", "no"), False)
@@ -291,6 +298,19 @@ def effective_limits(evidence: TopologyEvidence) -> PoolLimits | None:
     """Return the limits of the application's pool, as its pooler reports them; None if it reports none."""
     settings = _pooler(evidence).settings if evidence.declared.pooler else {}
     return pool_limits(settings) if "default_pool_size" in settings else None
+
+
+def least_connections(evidence: TopologyEvidence) -> int:
+    """Return the number of server connections that the application's pool opens by itself, once a client uses it."""
+    limits = effective_limits(evidence)
+    if limits is None:
+        return 0
+    return min(_first(_pooler(evidence).settings, "database.min_pool_size", "min_pool_size"), limits.size)
+
+
+def are_used_once(evidence: TopologyEvidence) -> bool:
+    """Return whether the pooler closes a server connection after its first use."""
+    return evidence.declared.pooler is not None and number(_pooler(evidence).settings.get("server_lifetime", "")) == 0
 
 
 def limits_all_databases(topology: Topology) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock
+from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -71,6 +71,10 @@ class Lab:
         self.artifacts: dict[tuple[str, str], str] = {}
         self._closed = Event()
         self._changing = Lock()
+        #: held while one check waits for a released server connection; the other checks do not connect meanwhile
+        self.hunting = RLock()
+        #: whether the pooler ends a server connection with its client; None until a check has found it out
+        self.ends_with_client: bool | None = None
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.recognition.findings import PROBE_ERRORS
+from harness.versions import version_in
 
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
     from harness.recognition.sessions import Sessions
+    from harness.recognition.signs import Signs
     from harness.wire import Wire
 
 _SETTINGS = (
@@ -28,21 +30,22 @@ _SETTINGS = (
 _CONSOLE = "the admin console"
 
 
-def probe_console(console: Sessions, chain: Sessions, server_pid: int, findings: Findings) -> None:
+def probe_console(console: Sessions, chain: Sessions, server_pid: int, signs: Signs, findings: Findings) -> None:
     """Add what the console shows, if it belongs to the pooler of the chain.
 
     The console belongs to that pooler if it knows the server process that serves the chain.
 
     :param server_pid: the server process of an open session through the chain.
+    :param signs: receives the product.
     """
     wire = console.open(dbname="pgbouncer")
-    version = wire.table("SHOW VERSION")[0]["version"].removeprefix("PgBouncer ")
+    version = version_in(wire.table("SHOW VERSION")[0]["version"])
     if not any(row.get("remote_pid") == str(server_pid) for row in wire.table("SHOW SERVERS")):
         reason = f"{_CONSOLE} does not know the server process {server_pid}, so it belongs to another pooler"
         for fact in ("pool_mode", "pool_size", *_SETTINGS):
             findings.unknown(fact, reason)
         return
-    findings.certain("product", "PgBouncer", f"{_CONSOLE}: SHOW VERSION")
+    signs.stated("PgBouncer", f"{_CONSOLE}: SHOW VERSION")
     findings.certain("version", version, f"{_CONSOLE}: SHOW VERSION")
     config = {row["key"]: row["value"] for row in wire.table("SHOW CONFIG")}
     for name in _SETTINGS:

@@ -33,6 +33,7 @@ FACTS: dict[str, str] = {
     "pooler": "whether a pooler is between client and server: yes, no",
     "product": "PgBouncer, Odyssey, Pgpool-II, pgagroal, unknown pooler, PostgreSQL",
     "version": "the product's version, or bounds such as >= 1.20, < 1.23",
+    "poolers": "how many poolers are in a row: none, at least 1, at least 2",
     "pool_mode": "session, transaction, statement, none",
     "pool_size": "server connections that one role gets at the same time: 4, at least 12, none",
     "prepared_statements": "tracked across moves, kept with the session, untracked and lost",
@@ -43,6 +44,9 @@ FACTS: dict[str, str] = {
     "tls_client": "TLS between the client and the address it connects to: used, offered, refused",
     "tls_server": "TLS to PostgreSQL, as PostgreSQL sees it: used, not used",
     "authentication": "the login method: scram-sha-256, md5, cleartext, gss, sspi, nothing",
+    "parameter_status": "the server's parameters that the client learns by ParameterStatus: complete, at the login, "
+    "at the login only, incomplete, wrong, none",
+    "security_fixes": "published security fixes that the pooler's version lacks: none, or the version that has them",
     "server_version": "the version of PostgreSQL",
     "in_recovery": "whether the server is a standby: yes, no",
     "default_transaction_isolation": "the isolation level that the role's sessions begin with",
@@ -59,9 +63,11 @@ FACTS: dict[str, str] = {
     "query_wait_timeout": "PgBouncer's setting, in seconds",
     "ignore_startup_parameters": "PgBouncer's setting",
     "track_extra_parameters": "PgBouncer's setting",
+    "inner_version": "the version, or a bound, of another PgBouncer behind the first",
+    "login_notice": "the notices of the login",
 }
 
-#: the facts that need a direct address or an admin console
+#: the facts that need a direct address or an admin console, or that few chains have
 _OPTIONAL = tuple(FACTS)[tuple(FACTS).index("direct") :]
 _RANK = {Confidence.UNKNOWN: 0, Confidence.LIKELY: 1, Confidence.CERTAIN: 2}
 

@@ -1,30 +1,35 @@
-"""The probes of the login: TLS, the authentication method, and the error messages that identify a product."""
+"""The probes of the login: TLS, the authentication method, and the messages that identify a product and its version."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from harness.errors import TimedOutError
 from harness.recognition.findings import PROBE_ERRORS
-from harness.recognition.versions import (
-    AFTER_DIRECT_TLS,
-    AFTER_NEGOTIATION,
-    BEFORE_DIRECT_TLS,
-    BEFORE_NEGOTIATION,
-)
+from harness.recognition.versions import DIRECT_TLS, NEGOTIATION, SQLSTATES
+from harness.versions import version_in
 from harness.wire import PROTOCOL_3_2, ServerError, authentication_name, unverified_tls
 
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
     from harness.recognition.sessions import Sessions
+    from harness.recognition.signs import Signs
+    from harness.recognition.versions import Versions
     from harness.wire import Wire
 
+#: the patience with a fast chain
 _TIMEOUT_S = 2.0
 #: unknown to every server; without a dot, because PostgreSQL accepts any name with a dot
 UNKNOWN_PARAMETER = "harness_unknown_parameter"
-_PGBOUNCER = re.compile(r"unsupported startup parameter")
+_UNKNOWN_DATABASE = "harness_no_such_database"
+_CONSOLE_DATABASE = "pgbouncer"
+_MISSING_DATABASE = re.compile(rf'database "{_UNKNOWN_DATABASE}" does not exist')
 _PROTOCOL_VIOLATION = "08P01"
 _UNDEFINED_OBJECT = "42704"
+_PGPOOL_COMMANDS = ("SHOW pool_version", "PGPOOL SHOW port")
+_UNSUPPORTED = "unsupported startup parameter"
+_ANNOUNCED = "pgbouncer."
 
 
 def probe_tls(sessions: Sessions, findings: Findings, fact: str) -> None:
@@ -32,7 +37,7 @@ def probe_tls(sessions: Sessions, findings: Findings, fact: str) -> None:
     if sessions.route.address.is_unix:
         findings.certain(fact, "refused", "a Unix socket has no TLS")
         return
-    wire = sessions.connect(_TIMEOUT_S)
+    wire = sessions.connect(sessions.pace.patience_s(_TIMEOUT_S))
     try:
         offered = wire.offers_tls()
     finally:
@@ -48,102 +53,140 @@ def probe_tls(sessions: Sessions, findings: Findings, fact: str) -> None:
 
 def probe_authentication(sessions: Sessions, findings: Findings, fact: str) -> None:
     """Find the authentication method that a login is asked for, without sending a password."""
-    wire, request = sessions.start_login(within_s=_TIMEOUT_S)
+    wire, request = sessions.start_login(within_s=sessions.pace.patience_s(_TIMEOUT_S))
     sessions.drop(wire)
     name = authentication_name(request)
     extra = " (trust, peer, ident or a client certificate)" if name == "nothing" else ""
     findings.certain(fact, name, f"the first Authentication message of a raw login asks for {name}{extra}")
 
 
-def probe_product(chain: Sessions, findings: Findings) -> list[str]:
-    """Identify PgBouncer and Odyssey by their error for an unknown startup parameter.
+def probe_startup(chain: Sessions, signs: Signs, versions: Versions, findings: Findings) -> None:
+    """Find the signs in the refusal of an unknown startup parameter, and features that show PgBouncer's version."""
+    if error := _refusal(chain, {UNKNOWN_PARAMETER: "1"}):
+        signs.error(error)
+    if "PgBouncer" not in signs.products:
+        return
+    refused = _refusal(chain, {"replication": "false"})
+    if refused and _UNSUPPORTED in refused:
+        versions.lacks(NEGOTIATION)
+    elif refused == "" and (negotiates := _negotiates(chain)) is not None:
+        (versions.has if negotiates else versions.lacks)(NEGOTIATION)
+    if findings.value("tls_client") in {"used", "offered"} and (accepts := _accepts_direct_tls(chain)) is not None:
+        (versions.has if accepts else versions.lacks)(DIRECT_TLS)
 
-    :returns: bounds of PgBouncer's version, such as ">= 1.23".
+
+def add_announced(wire: Wire, signs: Signs, versions: Versions, findings: Findings) -> None:
+    """Add what PgBouncer says about itself at the login from 1.26 on, and the notices of the login.
+
+    Source: the changelog of 1.26.0, https://www.pgbouncer.org/changelog.html
+
+    :param wire: a session after its login.
     """
-    if _PGBOUNCER.search(error := _refusal(chain, {UNKNOWN_PARAMETER: "1"})):
-        findings.certain("product", "PgBouncer", f"an unknown startup parameter gives PgBouncer's error: {error}")
-    elif "odyssey:" in error:
-        findings.certain("product", "Odyssey", f"its errors have the prefix odyssey: {error}")
-    if findings.value("product") != "PgBouncer":
-        return []
-    refused = _PGBOUNCER.search(_refusal(chain, {"replication": "false"}))
-    bounds = BEFORE_NEGOTIATION if refused or not _negotiates(chain) else AFTER_NEGOTIATION
-    if findings.value("tls_client") in {"used", "offered"}:
-        return bounds + (AFTER_DIRECT_TLS if _accepts_direct_tls(chain) else BEFORE_DIRECT_TLS)
-    return bounds
+    versions.announced(wire.statuses)
+    announced = [(name, value) for name, value in wire.statuses if name.startswith(_ANNOUNCED)]
+    if announced:
+        text = ", ".join(f"{name} {value}" for name, value in announced)
+        signs.stated("PgBouncer", f"the login announced {text}")
+    limits = [value for name, value in announced if name == f"{_ANNOUNCED}max_prepared_statements"]
+    if limits:
+        findings.certain("max_prepared_statements", limits[-1], "the login announced it")
+    if wire.notices:
+        findings.certain("login_notice", " / ".join(wire.notices), "the notices that arrived at the login")
 
 
-def probe_pgpool(session: Wire, findings: Findings) -> bool:
-    """Identify Pgpool-II by `SHOW pool_version`, which only Pgpool-II answers; return whether it did.
+def probe_databases(chain: Sessions, signs: Signs, versions: Versions) -> None:
+    """Find the signs in the refusals of logins to two databases: an unknown one, and the one of PgBouncer's console."""
+    if (error := _login_error(chain, _UNKNOWN_DATABASE)) is not None:
+        signs.error(error.what)
+        # PostgreSQL's own message, which a pooler forwards with its SQLSTATE or with another
+        if _MISSING_DATABASE.search(error.message) and error.sqlstate == _PROTOCOL_VIOLATION:
+            versions.lacks(SQLSTATES)
+    if "PgBouncer" in signs.products and (error := _login_error(chain, _CONSOLE_DATABASE)) is not None:
+        signs.error(error.what)
+
+
+def probe_pgpool(session: Wire, signs: Signs, findings: Findings) -> bool:
+    """Identify Pgpool-II by the commands that only Pgpool-II answers; return whether it answered one.
 
     :param session: an idle session.
     """
-    try:
-        ((version,),) = session.query("SHOW pool_version")
-    except ServerError:
-        return False
-    findings.certain("product", "Pgpool-II", f"SHOW pool_version is answered by {version}")
-    findings.certain("version", (version or "").split(" ")[0], "SHOW pool_version")
-    return True
-
-
-def probe_other_products(chain: Sessions, findings: Findings) -> None:
-    """Identify the product if neither its errors nor its console did so before."""
-    if findings.value("product"):
-        return
-    if findings.value("pooler") == "no":
+    found = False
+    for command in _PGPOOL_COMMANDS:
         try:
-            chain.drop(chain.open({UNKNOWN_PARAMETER: "1"}))
-        except ServerError as error:
-            if error.sqlstate == _UNDEFINED_OBJECT:
-                add = findings.certain if findings.is_certain("pooler") else findings.likely
-                add("product", "PostgreSQL", f"an unknown startup parameter is refused by: {error.what}")
-                add("version", findings.value("server_version"), "the server's own setting")
-        return
+            ((answer,),) = session.query(command)
+        except ServerError:
+            break
+        found = True
+        signs.answered("Pgpool-II", command, answer or "")
+        if command == _PGPOOL_COMMANDS[0]:
+            findings.certain("version", version_in(answer or ""), command)
+    return found
+
+
+def add_postgresql(chain: Sessions, findings: Findings) -> None:
+    """Identify PostgreSQL without a pooler, by its refusal of an unknown startup parameter."""
     try:
-        wire, _ = chain.start_login(dbname="harness_no_such_database", within_s=_TIMEOUT_S)
+        chain.drop(chain.open({UNKNOWN_PARAMETER: "1"}))
     except ServerError as error:
-        if "odyssey:" in error.what:
-            findings.certain("product", "Odyssey", f"its errors have the prefix odyssey: {error.what}")
-            return
-    else:
-        chain.drop(wire)
-    if findings.value("pooler") == "yes":
-        findings.likely("product", "unknown pooler", "no sign of a known product was observed")
+        if error.sqlstate == _UNDEFINED_OBJECT:
+            add = findings.certain if findings.is_certain("pooler") else findings.likely
+            add("product", "PostgreSQL", f"an unknown startup parameter is refused by: {error.what}")
+            add("version", findings.value("server_version"), "the server's own setting")
 
 
-def _negotiates(chain: Sessions) -> bool:
-    """Return whether the server negotiates a newer protocol version instead of refusing it."""
+def _login_error(chain: Sessions, dbname: str) -> ServerError | None:
+    """Return the error of a login to a database; None if the login works, or ends in another way."""
     try:
-        wire, _ = chain.start_login(version=PROTOCOL_3_2, within_s=_TIMEOUT_S)
+        wire = chain.open(dbname=dbname, within_s=chain.pace.patience_s(_TIMEOUT_S))
+    except ServerError as error:
+        return error
     except PROBE_ERRORS:
-        return False
+        return None
     chain.drop(wire)
-    return wire.negotiated is not None
+    return None
 
 
-def _refusal(chain: Sessions, parameters: dict[str, str]) -> str:
-    """Return the error for these startup parameters before the password is requested; "" without such an error."""
+def _refusal(chain: Sessions, parameters: dict[str, str]) -> str | None:
+    """Return the error for startup parameters before the password is requested.
+
+    :returns: "" if the login goes on; None if the answer did not arrive in time.
+    """
     try:
-        wire, _ = chain.start_login(parameters, within_s=_TIMEOUT_S)
+        wire, _ = chain.start_login(parameters, within_s=chain.pace.patience_s(_TIMEOUT_S))
     except ServerError as error:
-        return error.what if error.sqlstate == _PROTOCOL_VIOLATION or "odyssey:" in error.what else ""
+        return error.what
+    except TimedOutError:
+        return None
     except PROBE_ERRORS:
         return ""
     chain.drop(wire)
     return ""
 
 
-def _accepts_direct_tls(chain: Sessions) -> bool:
-    """Return whether the server accepts TLS without an SSLRequest (sslnegotiation=direct), as PgBouncer 1.25 does."""
+def _negotiates(chain: Sessions) -> bool | None:
+    """Return whether the server negotiates a newer protocol version instead of refusing it; None if it is too slow."""
+    try:
+        wire, _ = chain.start_login(version=PROTOCOL_3_2, within_s=chain.pace.patience_s(_TIMEOUT_S))
+    except TimedOutError:
+        return None
+    except PROBE_ERRORS:
+        return False
+    chain.drop(wire)
+    return wire.negotiated is not None
+
+
+def _accepts_direct_tls(chain: Sessions) -> bool | None:
+    """Return whether the server accepts TLS without an SSLRequest, as PgBouncer 1.25 does; None if it is too slow."""
     context = unverified_tls()
     context.set_alpn_protocols(["postgresql"])
     try:
-        wire = chain.connect(_TIMEOUT_S)
+        wire = chain.connect(chain.pace.patience_s(_TIMEOUT_S))
     except PROBE_ERRORS:
-        return False
+        return None
     try:
         wire.encrypt(context)
+    except TimedOutError:
+        return None
     except PROBE_ERRORS:
         return False
     else:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.recognition.findings import PARAMETERS
-from harness.recognition.versions import AFTER_OPTIONS, BEFORE_OPTIONS
+from harness.recognition.versions import INTERVAL_STYLE, OPTIONS, SEARCH_PATH
 from harness.wire import ServerError, Wire
 
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
     from harness.recognition.pool_probe import Move
     from harness.recognition.sessions import Sessions
+    from harness.recognition.versions import Versions
 
 #: the setting that shows a parameter, if it has another name
 _SHOWN_AS = {"options": "statement_timeout"}
@@ -82,14 +83,14 @@ def log_in_with_parameters(chain: Sessions, plain: Wire, *, omitted: tuple[str, 
     )
 
 
-def version_bounds(session: ParameterSession) -> list[str]:
-    """Return bounds of PgBouncer's version, from the parameters that were refused."""
-    bounds: list[str] = []
+def add_version_bounds(session: ParameterSession, versions: Versions) -> None:
+    """Add bounds of PgBouncer's version, from the parameters that were refused."""
     if error := session.refused.get("options"):
-        bounds += AFTER_OPTIONS if "in options" in error else BEFORE_OPTIONS
+        (versions.has if "in options" in error else versions.lacks)(OPTIONS)
     if "IntervalStyle" in session.refused:
-        bounds += BEFORE_OPTIONS
-    return bounds
+        versions.lacks(INTERVAL_STYLE)
+    if "search_path" in session.refused:
+        versions.lacks(SEARCH_PATH)
 
 
 def add_parameter_findings(session: ParameterSession, move: Move | None, mode: str, findings: Findings) -> None:

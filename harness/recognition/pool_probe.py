@@ -8,25 +8,29 @@ a holder gets the server connection of a watcher, or none is free.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.errors import TimedOutError
 from harness.recognition.findings import PROBE_ERRORS
+from harness.recognition.pace import FLOOR_S
 from harness.waiting import NotYet, poll
 from harness.wire import ClosedError, ServerError, Wire, bind_and_execute, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.recognition.findings import Findings
     from harness.recognition.sessions import Sessions
 
-#: without a server connection after this time, a client is waiting for another client to release one
-_WAIT_S = 0.3
-#: on a slow pooler: this many times the longest login
-_SLOWNESS = 4
-#: with some poolers the login itself waits
+#: with some poolers the login itself waits; the patience with a fast one
 _LOGIN_S = 0.8
+#: the same for the first message of a login, which most poolers answer at once
+_MEASURED_S = 2.0
+#: an idle session that has a server connection needs no new one; the patience with a fast pooler
+_IDLE_S = 0.05
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 # PgBouncer keeps a pool for each pair of user and database
@@ -50,12 +54,11 @@ class Move(Struct, frozen=True, kw_only=True):
 class Contention:
     """Sessions that compete for server connections: watchers are idle, holders keep one server connection each."""
 
-    def __init__(self, sessions: Sessions, watchers: dict[Wire, int], usual_s: float = 0.0) -> None:
+    def __init__(self, sessions: Sessions, watchers: dict[Wire, int]) -> None:
         """Begin without holders.
 
         :param sessions: opens the holders.
         :param watchers: idle sessions, and the server process that last served each of them.
-        :param usual_s: the duration of a login with its first query, without contention.
         """
         self.sessions = sessions
         self.watchers = watchers
@@ -67,9 +70,11 @@ class Contention:
         self.limit = ""
         #: whether the reason is that no server connection was free
         self.exhausted = False
+        #: an observation that needs two poolers in a row
+        self.in_a_row = ""
         #: whether the server has accepted a BEGIN
         self.allows_blocks = False
-        self._slowest_s = usual_s
+        self._pace = sessions.pace
 
     def add_holder(self) -> int | None:
         """Open a session that holds a server connection, and return its server process; None if none was free."""
@@ -84,8 +89,10 @@ class Contention:
             if not self.sessions.deadline.left_s():
                 self.limit = "the deadline passed before the next session got a server connection"
                 return None
-            self.exhausted = True
-            self.limit = f"the next session waited for more than {self._patience_s:.1f} s"
+            waited = f"the next session waited for more than {self._pace.patience_s():.1f} s"
+            self.exhausted = not self._pace.is_too_slow
+            slow = f"; an answer takes up to {self._pace.slowest_s:.1f} s, so this shows no full pool"
+            self.limit = waited if self.exhausted else waited + slow
             return None
         except (ServerError, ClosedError) as error:
             if wire:
@@ -96,17 +103,25 @@ class Contention:
                 return self.add_holder()
             self.limit = f"the next session was refused: {error.what}"
             return None
-        self._slowest_s = max(self._slowest_s, time.monotonic() - began)
+        self._pace.note(time.monotonic() - began)
         self.holders[wire] = pid
         return pid
 
     def _open(self) -> Wire:
-        """Open a session, and retry errors: a session that was just closed may still count towards a limit."""
-        retries = self.sessions.deadline.within(self._patience_s)
+        """Open a session.
+
+        Errors are retried, because a session that was just closed may still count towards a limit. So is a timeout, if
+        the chain became slower.
+        """
+        retries = self.sessions.deadline.within(self._pace.patience_s())
 
         def login() -> Wire:
             try:
-                return self.sessions.open(within_s=max(_LOGIN_S, self._patience_s))
+                return self.sessions.open(within_s=self._pace.patience_s(_LOGIN_S))
+            except TimedOutError as error:
+                if not self._became_slower(_LOGIN_S):
+                    raise
+                raise NotYet(str(error)) from None
             except (ServerError, ClosedError) as error:
                 if not retries.left_s():
                     raise
@@ -122,21 +137,46 @@ class Contention:
     def _forbids_blocks(self, error: ServerError) -> bool:
         return not self.begin_error and error.sqlstate == _PROTOCOL_VIOLATION and "statement pool" in error.message
 
-    @property
-    def _patience_s(self) -> float:
-        return max(_WAIT_S, self._slowest_s * _SLOWNESS)
-
     def hold(self, wire: Wire) -> int:
         """Open a transaction like :meth:`begin`, but wait for a server connection only as long as usual.
 
         :raises TimedOutError: the answer may still arrive; :meth:`release` then ends the transaction.
         """
+        with self._patient(wire, self._pace.patience_s()):
+            try:
+                return self.begin(wire)
+            except TimedOutError:
+                if self.begin_error:  # the answer to a pipeline cannot be awaited again
+                    raise
+        if not self._became_slower(FLOOR_S):
+            raise TimedOutError("no server connection was free")
+        with self._patient(wire, self._pace.patience_s()):
+            pid = int(wire.rows()[-1][0] or 0)
+        self.allows_blocks = True
+        return pid
+
+    @contextmanager
+    def _patient(self, wire: Wire, seconds: float) -> Iterator[None]:
+        """Limit the waits of a session for the block."""
         usual = wire.deadline
-        wire.deadline = usual.within(self._patience_s)
+        wire.deadline = usual.within(seconds)
         try:
-            return self.begin(wire)
+            yield
         finally:
             wire.deadline = usual
+
+    def _became_slower(self, least_s: float) -> bool:
+        """Measure how long the answer to a login takes now, and return whether more patience follows from it.
+
+        A pooler answers the first message of a login itself, without a server connection.
+
+        :param least_s: the patience with a fast chain.
+        """
+        before_s = self._pace.patience_s(least_s)
+        with suppress(*PROBE_ERRORS):
+            wire, _ = self.sessions.start_login(within_s=self._pace.patience_s(_MEASURED_S))
+            self.sessions.drop(wire)
+        return self._pace.patience_s(least_s) > before_s
 
     def begin(self, wire: Wire) -> int:
         """Open a transaction, and return its server process."""
@@ -155,24 +195,29 @@ class Contention:
         if wire.status in {"T", "E"}:
             wire.query("ROLLBACK")
 
-    def move(self, wire: Wire, statement: str) -> Move | None:
+    def move(self, wire: Wire, statement: str, least_s: float = FLOOR_S) -> Move | None:
         """Run a statement in a watcher whose server connection may be held by another session.
 
         :param statement: a query; the first column is the pid.
+        :param least_s: the patience with a fast chain.
         :returns: the move; None if no server connection was free.
         """
-        usual = wire.deadline
-        wire.deadline = usual.within(self._patience_s)
-        try:
-            pid, *values = wire.query(statement)[0]
-        except TimedOutError:
-            self.waiting.append(wire)
-            return None
-        finally:
-            wire.deadline = usual
+        with self._patient(wire, self._pace.patience_s(least_s)):
+            try:
+                pid, *values = wire.query(statement)[0]
+            except TimedOutError:
+                self.waiting.append(wire)
+                return None
         move = Move(before=self.watchers[wire], after=int(pid or 0), values=tuple(value or "" for value in values))
         self.watchers[wire] = move.after
         return move
+
+    def gets_one(self, wire: Wire) -> bool:
+        """Return whether a session that waits for a server connection gets one now."""
+        with self._patient(wire, self._pace.patience_s()), suppress(*PROBE_ERRORS):
+            wire.rows()
+            return True
+        return False
 
     def in_pool(self) -> int | None:
         """Return the number of server processes for this role and database, including those of other clients."""
@@ -213,6 +258,8 @@ def probe_pool(contention: Contention, mover: Wire | None, statement: str, findi
                 move = contention.move(mover, statement)
         if not taken and not contention.begin_error and contention.exhausted:
             stayed = _idle_session_stays(contention)
+        if taken and contention.exhausted:
+            contention.in_a_row = _idle_session_takes_a_place(contention)
         _add_mode(contention, taken, move, findings, stayed=stayed)
         _add_size(contention, bool(taken or contention.begin_error), findings)
     finally:
@@ -226,6 +273,26 @@ def _idle_session_stays(contention: Contention) -> bool:
         move = contention.move(wire, _PID)
         return move is not None and move.after == pid
     return False
+
+
+def _idle_session_takes_a_place(contention: Contention) -> str:
+    """Return the observation that an idle session takes a place in a pool, although sessions share server processes.
+
+    A pooler in session mode is then in front of one that shares. The idle session is answered while another one waits,
+    and the waiting one gets its place when it ends.
+    """
+    idle = [wire for wire in contention.watchers if wire not in contention.waiting]
+    if not contention.waiting or not idle:
+        return ""
+    # the first session has no startup parameters, which would stay on the server connection that it gets
+    waiting, first = contention.waiting[-1], idle[0]
+    if contention.move(first, _PID, _IDLE_S) is None:
+        return ""
+    del contention.watchers[first]
+    contention.sessions.close([first])
+    if not contention.gets_one(waiting):
+        return ""
+    return "sessions share server processes, and yet an idle session took a place that another one waited for"
 
 
 def _add_mode(contention: Contention, taken: str, move: Move | None, findings: Findings, *, stayed: bool) -> None:

@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.errors import TimedOutError, UsageError
+from harness.recognition.conclusions import add_conclusions
 from harness.recognition.console_probe import probe_console
 from harness.recognition.direct_probe import probe_direct
 from harness.recognition.findings import PARAMETERS, PROBE_ERRORS, Findings, Recognition
 from harness.recognition.login_probe import (
+    add_announced,
+    add_postgresql,
     probe_authentication,
-    probe_other_products,
+    probe_databases,
     probe_pgpool,
-    probe_product,
+    probe_startup,
     probe_tls,
 )
 from harness.recognition.parameter_probe import (
@@ -22,8 +25,8 @@ from harness.recognition.parameter_probe import (
     STAYS_ON_OLD_PGBOUNCER,
     ParameterSession,
     add_parameter_findings,
+    add_version_bounds,
     log_in_with_parameters,
-    version_bounds,
 )
 from harness.recognition.pool_probe import Contention, Move, probe_pool
 from harness.recognition.route import find_route
@@ -35,8 +38,10 @@ from harness.recognition.server import (
     served_session,
 )
 from harness.recognition.sessions import Sessions
+from harness.recognition.signs import Signs
 from harness.recognition.statement_probe import probe_statements
-from harness.recognition.versions import AFTER_NEGOTIATION, AFTER_TRACKING, narrowed
+from harness.recognition.status_probe import probe_parameter_status
+from harness.recognition.versions import Versions
 from harness.redaction import Redactor
 from harness.wire import Deadline
 
@@ -52,10 +57,8 @@ LEAST_CONNECTIONS = 3
 _CLOSING_S = 0.6
 #: the limit of sessions at the direct address, and at the console
 _OTHER_CONNECTIONS = 3
-#: the minimum timeout of the second session, which has to wait if the pool has a single server connection
+#: the patience with the second session, which has to wait if the pool has a single server connection
 _SECOND_SESSION_S = 1.0
-#: on a slow server: this many times the duration of the first session
-_SLOWNESS = 4
 _PARAMETER_FACTS = tuple(f"parameter.{name}" for name in PARAMETERS)
 
 
@@ -107,29 +110,32 @@ def _probe(
 
     :returns: the reason for facts that are still unknown.
     """
-    bounds: list[str] = []
+    signs, versions = Signs(), Versions()
     with _unknown_on_error(findings, "tls_client"):
         probe_tls(chain, findings, "tls_client")
     with _unknown_on_error(findings, "authentication"):
         probe_authentication(chain, findings, "authentication")
     with _unknown_on_error(findings):
-        bounds += probe_product(chain, findings)
+        probe_startup(chain, signs, versions, findings)
     opened: list[Wire] = []
     served: list[ServedSession] = []
     began = time.monotonic()
     with _unknown_on_error(findings, "pooler"):
         opened.append(chain.open())
         served.append(served_session(opened[0]))
-    usual_s = time.monotonic() - began
+        # the first query waits for a new server connection
+        chain.pace.note(time.monotonic() - began)
     if not served:
         failure = "its first query failed" if opened else "a raw login failed"
+        signs.add_findings(findings)
         return f"libpq logged in, but {failure}: {findings.how('pooler')}"
     plain = opened[0]
+    add_announced(plain, signs, versions, findings)
     add_server_findings(served[0], findings)
-    is_old = findings.value("product") == "PgBouncer" and not set(AFTER_NEGOTIATION) & set(bounds)
-    omitted = STAYS_ON_OLD_PGBOUNCER if is_old else ()
-    second = _open_second(chain, plain, served, findings, omitted, max(_SECOND_SESSION_S, usual_s * _SLOWNESS))
-    bounds += version_bounds(second) if second is not None else []
+    omitted = STAYS_ON_OLD_PGBOUNCER if "PgBouncer" in signs.products and versions.is_old else ()
+    second = _open_second(chain, plain, served, findings, omitted, chain.pace.patience_s(_SECOND_SESSION_S))
+    if second is not None:
+        add_version_bounds(second, versions)
     direct_from = ""
     if direct is not None:
         with (
@@ -139,23 +145,20 @@ def _probe(
             direct_from = probe_direct(served[0], direct_sessions, findings)
             probe_authentication(direct_sessions, findings, "direct_authentication")
             probe_tls(direct_sessions, findings, "direct_tls")
-    _probe_pooler(chain, plain, served, direct_from, findings)
+    _probe_pooler(chain, plain, served, direct_from, signs, findings)
     if console is not None:
         with (
             _unknown_on_error(findings),
             _other_sessions(console, chain, redactor, "the console") as console_sessions,
         ):
-            probe_console(console_sessions, chain, served[0].pid, findings)
-    _probe_contention(chain, plain, served, second, findings, usual_s=usual_s)
+            probe_console(console_sessions, chain, served[0].pid, signs, findings)
+    in_a_row = _probe_contention(chain, plain, served, second, signs, findings)
     with _unknown_on_error(findings, "product"):
-        probe_other_products(chain, findings)
-    if findings.value("product") == "PgBouncer":
-        bounds += AFTER_TRACKING if findings.value("prepared_statements") == "tracked" else []
-        findings.likely(
-            "version",
-            narrowed(bounds),
-            "the startup parameters and protocols that it supports: " + ", ".join(dict.fromkeys(bounds)),
-        )
+        if findings.value("pooler") == "no":
+            add_postgresql(chain, findings)
+        else:
+            probe_databases(chain, signs, versions)
+    add_conclusions(signs, versions, in_a_row, findings)
     return "no probe shows it"
 
 
@@ -217,19 +220,25 @@ def _open_second(
 
 
 def _probe_pooler(
-    chain: Sessions, plain: Wire, served: list[ServedSession], direct_from: str, findings: Findings
+    chain: Sessions,
+    plain: Wire,
+    served: list[ServedSession],
+    direct_from: str,
+    signs: Signs,
+    findings: Findings,
 ) -> None:
     """Find whether a pooler is in the chain.
 
     :param direct_from: the client address that the server sees for a direct session; "" if unknown.
     """
     judged, is_certain, how = judge_pooler(served)
-    if not is_certain:
-        # some poolers announce the server's pid; only their own statements, or the reuse of a connection, show them
+    if judged != "no" or not is_certain:
         with _unknown_on_error(findings):
-            if probe_pgpool(plain, findings):
-                findings.certain("pooler", "yes", findings.how("product"))
+            if probe_pgpool(plain, signs, findings):
+                findings.certain("pooler", "yes", signs.how("Pgpool-II"))
                 return
+    if not is_certain:
+        # some poolers announce the server's pid; only their own commands, or the reuse of a connection, show them
         with _unknown_on_error(findings):
             if reuse := observe_reuse(chain):
                 findings.certain("pooler", "yes", reuse)
@@ -252,15 +261,18 @@ def _probe_contention(
     plain: Wire,
     served: list[ServedSession],
     second: ParameterSession | None,
+    signs: Signs,
     findings: Findings,
-    *,
-    usual_s: float,
-) -> None:
-    """Run the probes that need sessions to compete for server connections: pool, parameters, statements."""
+) -> list[tuple[str, bool]]:
+    """Run the probes that need sessions to compete for server connections: pool, parameters, statements.
+
+    :returns: the observations that need two poolers in a row; for each, whether it is certain.
+    """
+    in_a_row: list[tuple[str, bool]] = []
     watchers = {plain: served[0].pid}
     if second is not None:
         watchers[second.wire] = second.pid
-    contention = Contention(chain, watchers, usual_s)
+    contention = Contention(chain, watchers)
     moves: list[Move | None] = []
     if findings.value("pooler") == "no":
         for fact in ("pool_mode", "pool_size"):
@@ -269,9 +281,18 @@ def _probe_contention(
     else:
         with _unknown_on_error(findings, "pool_mode", "pool_size"):
             moves.append(probe_pool(contention, second.wire if second is not None else None, STATEMENT, findings))
+    if contention.in_a_row:
+        in_a_row.append((contention.in_a_row, False))
+    signs.error(contention.begin_error)
     mode = findings.value("pool_mode")
     if second is not None:
         add_parameter_findings(second, moves[0] if moves else None, mode, findings)
         chain.close([second.wire])
     with _unknown_on_error(findings, "prepared_statements"):
-        probe_statements(plain if plain in chain.opened else chain.open(), contention, mode, findings)
+        wire = plain if plain in chain.opened else chain.open()
+        if lost := probe_statements(wire, contention, mode, signs, findings):
+            in_a_row.append((lost, False))
+    with _unknown_on_error(findings, "parameter_status"):
+        wire = plain if plain in chain.opened else chain.open()
+        probe_parameter_status(wire, findings, allows_blocks=mode == "none" or contention.allows_blocks)
+    return in_a_row

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.versions import version_in
+
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
     from harness.recognition.sessions import Sessions
@@ -64,7 +66,7 @@ def served_session(wire: Wire) -> ServedSession:
         now_us=int(now),
         backend_start_us=int(backend) if backend else None,
         in_recovery=recovery == "t",
-        version=version.split(" ")[0],
+        version=version_in(version),
         isolation=isolation,
         is_own_socket=bool(port) and port == str(wire.own_port),
         tls=tls,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Self
 
 from harness.errors import DatabaseError
 from harness.recognition.findings import PROBE_ERRORS
+from harness.recognition.pace import Pace
 from harness.wire import PROTOCOL_3_0, Deadline, LoginError, Message, Wire, authentication_name
 
 if TYPE_CHECKING:
@@ -22,16 +24,18 @@ _CLOSING_S = 0.5
 class Sessions:
     """Opens sessions through one route, never more than allowed, and closes the open ones at the end."""
 
-    def __init__(self, route: Route, deadline: Deadline, most: int) -> None:
+    def __init__(self, route: Route, deadline: Deadline, most: int, pace: Pace | None = None) -> None:
         """Open no session yet.
 
         :param route: the address and the login.
         :param deadline: ends every wait of every session.
         :param most: the limit of sessions that are open at the same time.
+        :param pace: receives the duration of each login.
         """
         self.route = route
         self.deadline = deadline
         self.most = most
+        self.pace = pace or Pace()
         self.opened: list[Wire] = []
 
     def __enter__(self) -> Self:
@@ -73,15 +77,18 @@ class Sessions:
         :param dbname: another database than the route's.
         :raises ServerError: when the server refuses; the connection is then closed.
         """
+        began = time.monotonic()
         wire = self.connect(within_s)
         try:
             if self.route.tls and wire.offers_tls():
                 wire.encrypt(self.route.tls)
             login = {"user": self.route.user, "database": dbname or self.route.dbname, **(parameters or {})}
-            return wire, wire.start_login(login, version)
+            request = wire.start_login(login, version)
         except BaseException:
             self.drop(wire)
             raise
+        self.pace.note(time.monotonic() - began)
+        return wire, request
 
     def open(self, parameters: Mapping[str, str] | None = None, *, dbname: str = "", within_s: float = 60.0) -> Wire:
         """Return a logged-in session; after the login, the common deadline ends its waits.
@@ -91,6 +98,7 @@ class Sessions:
         :raises ServerError: when the server refuses.
         :raises LoginError: when the login needs a method that only libpq supports.
         """
+        began = time.monotonic()
         wire, request = self.start_login(parameters, dbname=dbname, within_s=within_s)
         try:
             self._require_allowed(request)
@@ -98,6 +106,7 @@ class Sessions:
         except BaseException:
             self.drop(wire)
             raise
+        self.pace.note(time.monotonic() - began)
         wire.deadline = self.deadline
         return wire
 

@@ -14,15 +14,19 @@ from harness.wire import ServerError, bind_and_execute, close_statement, parse
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
     from harness.recognition.pool_probe import Contention
+    from harness.recognition.signs import Signs
     from harness.wire import Part, Wire
 
 _FACT = "prepared_statements"
+_UNKNOWN_STATEMENT = "26000"
 
 
-def probe_statements(wire: Wire, contention: Contention, mode: str, findings: Findings) -> None:
+def probe_statements(wire: Wire, contention: Contention, mode: str, signs: Signs, findings: Findings) -> str:
     """Find whether named statements are tracked, kept or lost.
 
     :param mode: the pool mode that was found; "" if it is unknown.
+    :param signs: receives the name of the statement on the server.
+    :returns: an observation that needs two poolers in a row; "" without one.
     """
     name = f"harness_{secrets.token_hex(6)}"
     try:
@@ -34,6 +38,8 @@ def probe_statements(wire: Wire, contention: Contention, mode: str, findings: Fi
         _deallocate(wire, _names_on_server(wire, name))
     finally:
         contention.end(wire)
+    for known in prepared:
+        signs.name(known)
     if not prepared:
         findings.unknown(_FACT, "a named statement is missing from pg_prepared_statements of the server process")
     elif name in prepared and mode in {"none", "session"}:
@@ -45,15 +51,17 @@ def probe_statements(wire: Wire, contention: Contention, mode: str, findings: Fi
     elif name in prepared:
         findings.unknown(_FACT, "the server has the statement under the client's name, and the pool mode is unknown")
     else:
-        _confirm_tracking(wire, contention, name, (before, prepared[0]), findings)
+        return _confirm_tracking(wire, contention, name, (before, prepared[0]), findings)
+    return ""
 
 
 def _confirm_tracking(
     wire: Wire, contention: Contention, name: str, first: tuple[int, str], findings: Findings
-) -> None:
+) -> str:
     """Execute a statement that the pooler renamed on another server connection than the one that prepared it.
 
     :param first: the server process that prepared the statement, and the name of the statement there.
+    :returns: an observation that needs two poolers in a row; "" without one.
     """
     before, renamed = first
     how = f"the server process {before} has it as {renamed}"
@@ -67,7 +75,7 @@ def _confirm_tracking(
                 break
         if before not in contention.holders.values():
             findings.likely(_FACT, "tracked", f"{how}; no move could be forced")
-            return
+            return ""
         after = contention.hold(wire)
         try:
             wire.pipeline(*bind_and_execute(name), until="2C")
@@ -80,11 +88,15 @@ def _confirm_tracking(
         else:
             findings.certain(_FACT, "tracked", f"{how}, and it ran on {after} after a forced move")
     except ServerError as error:
-        findings.certain(_FACT, "untracked", f"{how}, and after a forced move it failed: {error.what}")
+        lost = f"{how}, and after a forced move it failed: {error.what}"
+        findings.certain(_FACT, "untracked", lost)
+        # a single pooler that renames a statement prepares it again after a move
+        return lost if error.sqlstate == _UNKNOWN_STATEMENT else ""
     except PROBE_ERRORS as error:
         findings.likely(_FACT, "tracked", f"{how}; no move could be forced: {error.what}")
     finally:
         contention.release()
+    return ""
 
 
 def _names_on_server(wire: Wire, name: str) -> list[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
 from harness.preflight.gates import GateResult
@@ -180,8 +179,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_from=begin,
         evidence_to=end,
         subjects=tuple(_subjects(evidence)),
-        # a check that is not safe in an operator's environment is not missing there
-        status=worst(row.status for row in evidence.rows if is_shown(*row.answer) and row.result.reason != NOT_SAFE),
+        status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
         counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),
@@ -291,8 +289,8 @@ def _symptom(row: Row) -> str:
     """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
     if outcome := outcome_of(row.result):
         expected = " or ".join(map(str, outcome.expected))
-        defect = "a known defect, " if mark_of(row.result) == KNOWN_DEFECT else ""
-        return f"{row.planned.feature}: {defect}expected {expected}, observed {outcome.observed}"
+        defect = " (a known defect)" if mark_of(row.result) == KNOWN_DEFECT else ""
+        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}"
     return f"{row.result.reason}; the check is: {row.planned.claim}"
 
 

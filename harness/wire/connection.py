@@ -53,6 +53,10 @@ class Wire:
         self._answer: list[Message] = []
         #: the ParameterStatus messages of the server: server_version, TimeZone, ...
         self.parameters: dict[str, str] = {}
+        #: the same messages in the order of their arrival; a chain of poolers may send a name several times
+        self.statuses: list[tuple[str, str]] = []
+        #: the texts of the server's notices
+        self.notices: list[str] = []
         #: the pid that BackendKeyData announced at login; a pooler may announce one of its own
         self.announced_pid: int | None = None
         #: the protocol version that the server offered instead of the requested one
@@ -97,7 +101,7 @@ class Wire:
         return got
 
     def _message(self) -> Message:
-        """Return the next message. Parameters, keys and versions are stored; notices are discarded."""
+        """Return the next message. Parameters, keys, versions and notices are stored."""
         while True:
             try:
                 found = take_message(self._buffer)
@@ -110,14 +114,17 @@ class Wire:
             body = Body(found.body)
             if found.type == "S":
                 name = body.text()
-                self.parameters[name] = body.text()
+                self.statuses.append((name, body.text()))
+                self.parameters.update(self.statuses[-1:])
             elif found.type == "K":
                 self.announced_pid = body.int32()
             elif found.type == "v":
                 version = body.int32()
                 # some servers send the minor version alone
                 self.negotiated = (version >> 16 or PROTOCOL_3_0[0], version & 0xFFFF)
-            elif found.type not in "NA":
+            elif found.type == "N":
+                self.notices.append(error_of(found).message)
+            elif found.type != "A":
                 return found
 
     # --- login ----------------------------------------------------------------------------------------

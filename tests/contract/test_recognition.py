@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from msgspec.structs import replace
 
-from harness.database import Endpoint, connect
+from harness.database import Endpoint, SqlError, connect
+from harness.engine.protocol import Wanted
 from harness.errors import InterruptedRunError
+from harness.events import silent
 from harness.lab.lab import Lab, stand_up
+from harness.lab.services import pooler_spec
 from harness.lab.topologies import load_topologies
 from harness.model import PoolMode
-from harness.recognition.contradictions import contradictions
+from harness.recognition.contradictions import contradictions, doubts
 from harness.recognition.findings import FACTS, PARAMETERS, Recognition
 from harness.recognition.parameter_probe import STATEMENT
 from harness.recognition.pool_probe import Contention
@@ -24,6 +29,7 @@ from harness.recognition.sessions import Sessions
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 from harness.wire import Deadline, Wire
+from tests.conftest import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,6 +59,77 @@ def with_pooler(name: str, **settings: object) -> Topology:
     topology = load_topologies()[name]
     assert topology.pooler
     return replace(topology, pooler=replace(topology.pooler, **settings))
+
+
+@contextlib.contextmanager
+def in_front(lab: Lab, version: str, mode: PoolMode) -> Iterator[Endpoint]:
+    """Start another PgBouncer in front of a lab's for the block, and return its endpoint for the application."""
+    assert lab.topology.pooler
+    declared = replace(lab.topology.pooler, version=version, pool_mode=mode, default_pool_size=4)
+    outer = lab.start_service(
+        "outer",
+        Wanted(product="pgbouncer", version=version),
+        lambda place: pooler_spec(place, declared, lab.roles, lab.outermost.inside),
+    )
+    endpoint = replace(lab.chain(), host=outer.endpoint().host, port=outer.endpoint().port)
+
+    def answered() -> None:
+        try:
+            connect(endpoint, connect_timeout_s=3).close()
+        except SqlError as error:
+            raise NotYet(str(error)) from None
+
+    try:
+        poll(answered, what="the outer pooler", deadline_s=20)
+        yield endpoint
+    finally:
+        lab.remove_service(outer)
+
+
+class SlowProxy:
+    """A proxy that delays one answer of each connection, once a client has sent certain bytes."""
+
+    def __init__(self, server: Endpoint, trigger: bytes, delay_s: float) -> None:
+        self._server = server
+        self._trigger = trigger
+        self._delay_s = delay_s
+        self._is_slow = threading.Event()
+        self._ended = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for opened in (self._listening, *self._sockets):
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+            opened.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection((self._server.host, self._server.port))
+                self._sockets += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._copy, args=(source, target, source is server), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        delayed = False
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not is_answer and self._trigger in data:
+                    self._is_slow.set()
+                if is_answer and self._is_slow.is_set() and not delayed:
+                    delayed = True
+                    self._ended.wait(self._delay_s)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 def conninfo(endpoint: Endpoint) -> str:
@@ -162,6 +239,7 @@ def test_a_chain_is_recognised_and_nothing_is_left_behind(engine: Engine, owner:
             }
         else:
             declared |= {"pooler": "no", "product": "PostgreSQL", "pool_mode": "none", "prepared_statements": "kept"}
+        declared |= {"parameter_status": "complete", "poolers": "at least 1" if pooler else "none"}
         alone = recognised(lab, needed=list(declared))
         assert contradictions(alone, declared) == ()
         assert alone.is_certain("pool_mode") or name != "transaction"
@@ -267,6 +345,77 @@ def test_an_interruption_while_connections_are_held_leaves_nothing_behind(
             patched.setattr(Contention, "in_pool", interrupt)
             with pytest.raises(InterruptedRunError):
                 recognise(lab.chain())
+        require_nothing_left(lab)
+
+
+@pytest.mark.parametrize(
+    ("outer", "outer_mode", "inner", "inner_mode", "version", "inner_version"),
+    [
+        ("1.24", PoolMode.TRANSACTION, "1.18", PoolMode.TRANSACTION, ">= 1.23", "< 1.20"),
+        ("1.18", PoolMode.SESSION, "1.24", PoolMode.TRANSACTION, "< 1.20", ">= 1.21"),
+    ],
+)
+def test_two_poolers_of_different_versions_in_a_row_are_recognised(
+    owner: Owner, outer: str, outer_mode: PoolMode, inner: str, inner_mode: PoolMode, version: str, inner_version: str
+) -> None:
+    engine = require_engine("docker")
+    topology = with_pooler("transaction", version=inner, pool_mode=inner_mode, default_pool_size=6)
+    with started(engine, owner, topology) as lab:
+        assert recognised(lab).value("poolers") == "at least 1"
+        with in_front(lab, outer, outer_mode) as endpoint:
+            found = recognise(endpoint)
+        assert found.value("poolers") == "at least 2"
+        assert found.value("version").startswith(version)
+        assert found.value("inner_version") == inner_version
+        assert found.is_certain("product")
+
+
+def test_a_pooler_in_session_mode_in_front_of_one_that_shares_is_recognised(any_engine: Engine, owner: Owner) -> None:
+    with started(any_engine, owner, with_pooler("transaction-legacy", default_pool_size=6)) as lab:
+        assert lab.topology.pooler
+        with in_front(lab, lab.topology.pooler.version, PoolMode.SESSION) as endpoint:
+            for _ in range(ATTEMPTS):
+                found = recognise(endpoint)
+                if found.value("poolers") == "at least 2":
+                    break
+        assert found.value("poolers") == "at least 2"
+        assert found.value("pool_mode") == "transaction"
+        assert found.value("version")
+
+
+def test_what_pgbouncer_announces_is_certain_and_twice_means_two_poolers(owner: Owner) -> None:
+    engine = require_engine("docker")
+    engine.prepare((Wanted(product="pgbouncer", version="1.26"),), silent)
+    with started(engine, owner, with_pooler("transaction", version="1.26", default_pool_size=6)) as lab:
+        found = recognised(lab)
+        assert found.value("version") == lab.evidence.services[1].version
+        assert found.is_certain("version")
+        assert found.is_certain("max_prepared_statements")
+        assert found.value("poolers") == "at least 1"
+        assert found.value("security_fixes") == "none"
+        with in_front(lab, "1.26", PoolMode.TRANSACTION) as endpoint:
+            found = recognise(endpoint)
+        assert found.value("poolers") == "at least 2"
+        assert found.is_certain("poolers")
+        assert found.value("inner_version") == found.value("version")
+
+
+def test_a_chain_that_becomes_slow_is_not_taken_for_a_full_pool(any_engine: Engine, owner: Owner) -> None:
+    with started(any_engine, owner, with_pooler("transaction-legacy", default_pool_size=2)) as lab:
+        with SlowProxy(lab.chain(), b"BEGIN ISOLATION", 1.0) as proxy:
+            found = recognise(replace(lab.chain(), host="127.0.0.1", port=proxy.port), deadline_s=60)
+        declared = {
+            "pooler": "yes",
+            "product": "PgBouncer",
+            "version": lab.evidence.services[1].version,
+            "pool_mode": "transaction",
+            "pool_size": "2",
+            "prepared_statements": "untracked",
+        }
+        assert contradictions(found, declared) == ()
+        assert doubts(found, declared) == ()
+        assert (found.value("pool_mode"), found.is_certain("pool_mode")) == ("transaction", True)
+        assert found.value("pool_size") in {"2", "at least 2"}
         require_nothing_left(lab)
 
 

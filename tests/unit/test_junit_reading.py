@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
+from harness.host.junit_elements import ElementReader
 from harness.host.junit_verdict import LARGEST_BYTES, add_up, find_junit, read_junit, require_patterns
 from harness.model import Status
 
@@ -377,3 +378,28 @@ def test_invalid_patterns_and_patterns_that_leave_the_folder_are_rejected(tmp_pa
 def test_a_pattern_outside_of_the_folder_is_rejected_before_the_command_runs(pattern: str) -> None:
     with pytest.raises(ConfigError, match="expected a glob below the command's folder"):
         require_patterns(["reports/**/*.xml", pattern])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<testsuite><testcase name="{}"/></testsuite>',
+        '<testsuite><!--{}--><testcase name="a"/></testsuite>',
+        '<testsuite><testcase name="a" {}/></testsuite>',
+    ],
+)
+def test_a_long_tag_is_parsed_a_few_times_only(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser begins a tag anew with each chunk of it."""
+    fed: list[int] = []
+    feed = ElementReader.feed
+
+    def counted(self: ElementReader, chunk: bytes, *, last: bool = False) -> bool:
+        fed.append(len(chunk))
+        return feed(self, chunk, last=last)
+
+    monkeypatch.setattr(ElementReader, "feed", counted)
+    path = tmp_path / "long.xml"
+    long = " ".join(f'a{number}="x"' for number in range(150_000)) if " {}/>" in text else "x" * (12 << 20)
+    path.write_text(text.format(long))
+    assert read_junit(path).tests == 1
+    assert len(fed) < 15

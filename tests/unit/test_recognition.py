@@ -18,11 +18,10 @@ from harness.cli.terminal import Terminal
 from harness.database import Endpoint
 from harness.errors import ConfigError, HarnessError, UsageError
 from harness.model import Confidence, Finding
-from harness.recognition.contradictions import contradictions
+from harness.recognition.contradictions import contradictions, doubts
 from harness.recognition.findings import FACTS, Findings, Recognition
 from harness.recognition.recognise import recognise
 from harness.recognition.server import ServedSession, judge_pooler
-from harness.recognition.versions import narrowed
 from harness.redaction import Redactor
 from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
 
@@ -97,6 +96,10 @@ def test_limits_that_allow_no_recognition_are_refused() -> None:
         ("server_version", "15", "17.11", True),
         ("pooler", "true", "yes", False),
         ("pooler", "no", "yes", True),
+        ("version", "8.0.2", "v=8.0.2", False),
+        ("version", "1.26", "PgBouncer 1.26.1", False),
+        ("product", "PgBouncer", "PgBouncer and Pgpool-II", False),
+        ("product", "Odyssey", "PgBouncer and Pgpool-II", True),
     ],
 )
 def test_a_declared_value_is_contradicted_by_a_finding_that_excludes_it(
@@ -114,6 +117,14 @@ def test_an_unknown_finding_contradicts_nothing_and_an_unknown_fact_is_refused()
         contradictions(Recognition(findings=()), {"mode": "session"})
 
 
+@pytest.mark.parametrize("confidence", list(Confidence))
+def test_only_a_certain_finding_contradicts_a_declaration(confidence: Confidence) -> None:
+    recognition = found("pool_mode", "" if confidence is Confidence.UNKNOWN else "session", confidence)
+    declared = {"pool_mode": "transaction"}
+    assert bool(contradictions(recognition, declared)) is (confidence is Confidence.CERTAIN)
+    assert bool(doubts(recognition, declared)) is (confidence is Confidence.LIKELY)
+
+
 def test_the_more_certain_finding_is_kept_and_secrets_are_redacted() -> None:
     redactor = Redactor()
     redactor.learn(SECRET)
@@ -125,12 +136,6 @@ def test_the_more_certain_finding_is_kept_and_secrets_are_redacted() -> None:
     (pool_mode,) = [finding for finding in completed if finding.fact == "pool_mode"]
     assert (pool_mode.value, pool_mode.how) == ("session", "said [redacted]")
     assert [finding.fact for finding in completed] == [fact for fact in FACTS if fact in findings._found]
-
-
-def test_bounds_are_narrowed_and_conflicting_bounds_give_no_range() -> None:
-    assert narrowed([">= 1.20", "< 1.23", ">= 1.21"]) == ">= 1.21, < 1.23"
-    assert narrowed([]) == ""
-    assert narrowed([">= 1.23", "< 1.20"]) == ""
 
 
 def served(
