@@ -23,11 +23,35 @@ _SHORTEST = 6
 #: of a secret of several lines, shorter lines are not redacted on their own
 _SHORTEST_LINE = 8
 #: never redacted by value: people use these words as passwords of test databases, and the evidence consists of them
-ORDINARY = frozenset((
-    *("database", "direct", "docker", "example", "failed", "finished", "harness", "interrupted", "localhost", "native"),
-    *("odyssey", "passwd", "password", "pgagroal", "pgbouncer", "pgpool", "pooler", "postgres", "postgresql", "public"),
-    *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
-))
+ORDINARY = frozenset(
+    (
+        *(
+            "database",
+            "direct",
+            "docker",
+            "example",
+            "failed",
+            "finished",
+            "harness",
+            "interrupted",
+            "localhost",
+            "native",
+        ),
+        *(
+            "odyssey",
+            "passwd",
+            "password",
+            "pgagroal",
+            "pgbouncer",
+            "pgpool",
+            "pooler",
+            "postgres",
+            "postgresql",
+            "public",
+        ),
+        *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
+    )
+)
 #: at the end of a text that was cut
 _CUT = "…"
 #: a text that arrives in pieces, in characters: a line is cut when it is longer, the cut is so far from its end, and

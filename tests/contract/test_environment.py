@@ -230,8 +230,7 @@ def test_safe_checks_verify_a_sound_environment(
     counted = report["counts"]["staging"]
     assert counted["out_of_scope"] == sum(not row.owed for row in run.record.plan) > 0
     assert counted["not_run"] == sum(
-        row.owed and answer.status is Status.NOT_RUN
-        for row, answer in zip(run.record.plan, run.answers(), strict=True)
+        row.owed and answer.status is Status.NOT_RUN for row, answer in zip(run.record.plan, run.answers(), strict=True)
     )
     (unsafe,) = (row for row in report["matrix"] if row["check"] == "capture.insert")
     assert "staging" not in unsafe["cells"]

@@ -120,9 +120,7 @@ class Proxy:
                 ):
                     threading.Thread(target=self._copy, args=(source, target, change), daemon=True).start()
 
-    def _copy(
-        self, source: socket.socket, target: socket.socket, change: Callable[[bytes, bytearray], bytes]
-    ) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, change: Callable[[bytes, bytearray], bytes]) -> None:
         state = bytearray()
         with contextlib.suppress(OSError):
             while data := source.recv(65536):

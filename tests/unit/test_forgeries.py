@@ -491,7 +491,9 @@ def test_a_report_names_an_edited_run_and_leaves_it_out(tmp_path: Path, capsys: 
     change_row(folder, 5, status="OK", reason="", expectations=HELD)
     reports = tmp_path / "out"
     assert main(["report", "--from", str(folder), "--reports", str(reports)]) == ExitCode.ISSUE
-    sentence = f"run {folder.name} was edited, so none of its rows counts (10 planned): results.jsonl:6: it does not follow"
+    sentence = (
+        f"run {folder.name} was edited, so none of its rows counts (10 planned): results.jsonl:6: it does not follow"
+    )
     assert sentence in capsys.readouterr().err
     for name in ("report.md", "report.html", "report.json", "issues.md"):
         assert sentence in (reports / name).read_text(), name

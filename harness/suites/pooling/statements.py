@@ -19,7 +19,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
 from harness.libpq import CLOSED, Reply, execute, extended, parse, simple
-from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, works_here
+from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, require_open, works_here
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -32,6 +32,7 @@ MINE, THEIRS = "SELECT 'mine ' || $1::text", "SELECT 'theirs ' || $1::text"
 
 def _parsed(client: Client, name: str, statement: str) -> None:
     answer = parse(client, name, statement)
+    require_open(answer)
     if answer.is_error:
         raise NotExercisedError(f"could not parse the statement: {answer.sqlstate} {answer.message}")
 

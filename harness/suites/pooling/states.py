@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.checks.record import NotExercisedError
 from harness.libpq import extended, simple
-from harness.suites.pooling.probes import OBJECTS, SETTINGS
+from harness.suites.pooling.probes import OBJECTS, SETTINGS, require_open
 
 if TYPE_CHECKING:
     from harness.database import Client
@@ -50,8 +50,10 @@ class Variant(Struct, frozen=True):
         """Set the state.
 
         :raises NotExercisedError: when the server or the pooler refuses the statement.
+        :raises ConnectionEndedError: when the connection ends.
         """
         answer = (extended if self.by_extended_protocol else simple)(client, self.establish)
+        require_open(answer)
         if answer.is_error:
             raise NotExercisedError(f"{self.establish!r} was refused: {answer.sqlstate} {answer.message}")
 
