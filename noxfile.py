@@ -135,10 +135,11 @@ def configurations(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and the direction of imports."""
+    """Check style, the direction of imports, and the security of the workflows."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", ".github")
 
 
 @nox.session

@@ -154,6 +154,13 @@ def cut(client: Client) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
+def own_port(client: Client) -> int:
+    """Return the local TCP port of a connection; 0 for a Unix socket."""
+    with socket.socket(fileno=os.dup(client.fileno())) as wire:
+        name = wire.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0
+
+
 def _query(statement: str | sql.Composable) -> Any:
     return statement
 
@@ -272,6 +279,12 @@ def confidential(dsn: str) -> tuple[str, ...]:
             if host not in ("", *_LOOPBACK) and not host.startswith("/"):
                 found += [host, *_addresses(host)]
     return tuple(dict.fromkeys(found))
+
+
+def address_of(dsn: str) -> tuple[str, ...]:
+    """Return the server and the database that a connection string names, without the login; "" for a default."""
+    parts = conninfo_to_dict(dsn)
+    return tuple(str(parts.get(name) or "") for name in ("service", "host", "hostaddr", "port", "dbname"))
 
 
 def _addresses(name: str) -> list[str]:

@@ -120,7 +120,7 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     peered: bool = False
     #: lines of the pooler's configuration file
     settings: dict[str, str] = {}
-    #: options of PgBouncer's entry in [databases], which all databases share, and of the application's role in [users]
+    #: options of PgBouncer's entry in [databases], which all databases share, and of each role in [users]
     database: dict[str, str] = {}
     user: dict[str, str] = {}
 
@@ -215,6 +215,10 @@ class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 # --- plan and results of a run --------------------------------------------------------------------
+
+
+#: begins the reason of an Issue that shows a mistake in the harness, and not a broken expectation
+CHECK_BROKE = "the check itself broke"
 
 
 class EndedBy(StrEnum):

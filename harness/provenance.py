@@ -36,9 +36,12 @@ def provenance() -> Provenance:
     )
 
 
-def is_of_this_code(other: Provenance) -> bool:
-    """Return whether evidence is of the code that is running, whatever Python and psycopg it ran on."""
-    return other.fingerprint == fingerprint(other.python, other.psycopg)
+def of_this_code(codes: Iterable[Provenance]) -> set[Provenance]:
+    """Return those that are of the code that is running, whatever Python and psycopg they ran on."""
+    codes = set(codes)
+    runtimes = {(code.python, code.psycopg) for code in codes}
+    here = {runtime: fingerprint(*runtime) for runtime in runtimes}
+    return {code for code in codes if code.fingerprint == here[code.python, code.psycopg]}
 
 
 def fingerprint(python: str = "", psycopg: str = "") -> str:

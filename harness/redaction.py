@@ -28,6 +28,8 @@ ORDINARY = frozenset((
     *("odyssey", "passwd", "password", "pgagroal", "pgbouncer", "pgpool", "pooler", "postgres", "postgresql", "public"),
     *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
 ))
+#: at the end of a text that was cut
+_CUT = "…"
 #: a text that arrives in pieces, in characters: a line is cut when it is longer, the cut is so far from its end, and
 #: these last gaps between words are tried
 _MOST_HELD, _LEAST_KEPT, _TRIED_CUTS = 262_144, 4096, 4
@@ -219,7 +221,22 @@ class Redactor:
 
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        text = self._pattern.sub(MASK, text) if self._pattern else text
+        return self._without_beginning(text) if text.endswith(_CUT) else text
+
+    def _without_beginning(self, text: str) -> str:
+        """Return a text that was cut after a number of characters, without the beginning of a secret at its end."""
+        before = text[: -len(_CUT)]
+        longest = max(
+            (
+                length
+                for spelling in tuple(self._spellings)
+                for length in range(_SHORTEST, len(spelling))
+                if before.endswith(spelling[:length])
+            ),
+            default=0,
+        )
+        return f"{before[: len(before) - longest]}{MASK}{_CUT}" if longest else text
 
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""

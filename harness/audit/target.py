@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from harness import config
@@ -41,6 +42,23 @@ class Change(Struct, frozen=True, kw_only=True):
     changed_fields: tuple[str, ...] | None = None
     changed_from: Any = None
     action_id: str | None = None
+
+    def value(self, column: str) -> Any:
+        """Return a column of the row after the change. What the trail lacks is a sentence, so that it can be compared.
+
+        An array or an object is its JSON text: it can then be sorted and counted like any other value.
+        """
+        if self.data_after is None:
+            return "no row after the change"
+        if column not in self.data_after:
+            return f"no column {column} in the row"
+        value = self.data_after[column]
+        return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
+
+    def text(self, column: str) -> str:
+        """Return a column of the row after the change as text."""
+        value = self.value(column)
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 _COVERAGE_COLUMNS = 3
@@ -207,7 +225,8 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
         def column(name: str, kinds: tuple[type, ...], needed: str) -> Any:
             value = row.get(name)
-            if not isinstance(value, kinds):
+            texts = value if name == "changed_fields" else None
+            if not isinstance(value, kinds) or not all(isinstance(text, str) for text in texts or ()):
                 raise DatabaseError(
                     f"statements.changes: {name} is {value!r}, needed {needed}", where=self._at("changes")
                 )
@@ -255,8 +274,13 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     @raised_for(Side.TARGET)
     def functions(self, admin: Client) -> list[tuple[str, str]]:
         """Return name and definition of the functions that capture."""
-        rows: Sequence[tuple[str, str]] = admin.rows(self.statements.capture_functions)
-        return list(rows)
+        rows = admin.rows(self.statements.capture_functions)
+        if wrong := next((row for row in rows if len(row) != len(("name", "definition"))), None):
+            raise DatabaseError(
+                f"statements.capture_functions: found {len(wrong)} columns, needed name and definition",
+                where=self._at("capture_functions"),
+            )
+        return [(name, definition) for name, definition in rows]
 
 
 class _Coverage(dict[str, "str | None"]):

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     RELEASE = "state"
 
 
-#: what `when` can name: settings of poolers, and three facts that follow from several of them
+#: what `when` can name: settings of poolers, and facts that follow from several of them
 SETTINGS: Mapping[str, Kind] = {
     "server_reset_query_always": Kind.FLAG,
     "server_round_robin": Kind.FLAG,
@@ -53,13 +53,17 @@ SETTINGS: Mapping[str, Kind] = {
     "pool_size": Kind.NUMBER,
     "ignore_startup_parameters": Kind.NAMES,
     "track_extra_parameters": Kind.NAMES,
-    #: the parameters that the pooler restores for each client
+    #: the parameters that the server reports to clients, and those that the pooler restores for each client
+    "reported": Kind.NAMES,
     "tracked": Kind.NAMES,
     #: the state that a client leaves on a server connection when it releases it
     "release": Kind.RELEASE,
 }
 #: settings of PostgreSQL that `release` can name in addition to the kinds of state
 _RESET_ONE_BY_ONE = frozenset({"search_path", "intervalstyle", "default_transaction_read_only", "app.tenant"})
+
+#: in a condition: the setting that a client sends in its startup options
+OPTION = "<option>"
 
 Value = bool | float | frozenset[str] | Reset | None
 
@@ -74,6 +78,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     settings: Mapping[str, str]
     #: the parameters that the server reports to clients, in lower case
     reported: tuple[str, ...] = ()
+    #: the setting that a client sends in its startup options; conditions name it as :data:`OPTION`
+    option: str = "statement_timeout"
 
     def value(self, name: str) -> Value:
         """Return the value of a setting, read as its kind; None if it is unknown."""
@@ -85,6 +91,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 _READERS: Mapping[Kind, Callable[[str], Value]] = {Kind.FLAG: flag, Kind.NUMBER: number, Kind.NAMES: names_of}
 _DERIVED: Mapping[str, Callable[[Facts], Value]] = {
+    "reported": lambda facts: frozenset(facts.reported),
     "tracked": lambda facts: tracked(facts.product, facts.version, facts.settings, facts.reported),
     "release": lambda facts: released(facts.product, facts.mode, facts.settings),
     "pool_size": lambda facts: float(pool_limits(facts.settings).size),
@@ -175,7 +182,10 @@ class Condition(Struct, frozen=True, kw_only=True):
 
     def holds(self, facts: Facts) -> bool | None:
         """Return whether the condition holds; None if that is unknown."""
-        return PREDICATES[SETTINGS[self.setting]][self.predicate](facts.value(self.setting), self.operand)
+        operand = self.operand
+        if isinstance(operand, tuple):
+            operand = tuple(facts.option if name == OPTION else name for name in operand)
+        return PREDICATES[SETTINGS[self.setting]][self.predicate](facts.value(self.setting), operand)
 
 
 def read_conditions(when: Mapping[str, Any]) -> tuple[Condition, ...]:
@@ -204,9 +214,7 @@ def _of_setting(setting: str, predicates: Any) -> list[Condition]:
     conditions = []
     for name, operand in predicates.items():
         if name not in PREDICATES[kind]:
-            raise ConfigError(
-                f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind])
-            )
+            raise ConfigError(f"{setting}.{name}: unknown predicate of a {kind}", hint=nearest(name, PREDICATES[kind]))
         read = _operand(f"{setting}.{name}", kind, operand)
         conditions.append(Condition(setting=setting, predicate=name, operand=read))
     return conditions

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec.structs import replace
+
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
-from harness.checks.documented import WORKS, BehaviourEntry, Documented, documented
+from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
@@ -15,7 +17,6 @@ from harness.lab.recognised import declared_facts
 from harness.model import (
     Behaviour,
     Expectation,
-    FeatureOutcome,
     Finding,
     Outcome,
     PoolMode,
@@ -149,27 +150,19 @@ class CheckContext(CheckRecord):
         :param always_prepare: whether to prepare at the first execution, where the topology prepares at all.
         """
         threshold = self.prepare_threshold
-        return self._keep(
-            connect(
-                self._lab.chain(self.database),
-                application_name="application",
-                options=options,
-                prepare_threshold=0 if always_prepare and threshold is not None else threshold,
-                side=Side.APPLICATION,
-            )
+        return self._through(
+            self._lab.chain(self.database),
+            options=options,
+            prepare_threshold=0 if always_prepare and threshold is not None else threshold,
         )
 
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that never prepares on its own."""
-        return self.connect(self._lab.chain(self.database))
+        return self._through(self._lab.chain(self.database))
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
         """Connect to any address. The context closes this connection like all others."""
-        return self._keep(
-            connect(
-                endpoint, application_name="application", prepare_threshold=prepare_threshold, side=Side.APPLICATION
-            )
-        )
+        return self._through(endpoint, prepare_threshold=prepare_threshold)
 
     def direct_client(self) -> Client:
         """Connect directly to the server as the application role."""
@@ -177,7 +170,43 @@ class CheckContext(CheckRecord):
 
     def dba(self) -> Client:
         """Connect through the chain as a superuser."""
-        return self._keep(connect(self._lab.dba(self.database), application_name="dba", side=Side.APPLICATION))
+        return self._through(self._lab.dba(self.database), application_name="dba")
+
+    def _through(
+        self,
+        endpoint: Endpoint,
+        *,
+        application_name: str = "application",
+        options: str = "",
+        prepare_threshold: int | None = None,
+    ) -> Client:
+        with self._lab.hunting:  # wait until no other check waits for a released server connection
+            pass
+        return self._keep(
+            connect(
+                endpoint,
+                application_name=application_name,
+                options=options,
+                prepare_threshold=prepare_threshold,
+                side=Side.APPLICATION,
+            )
+        )
+
+    def server_connections(self, role: str) -> set[int]:
+        """Return the server processes of the pooler's connections to this database, as a role."""
+        server = self._lab.postgres.endpoint()
+        own = [
+            client.info.backend_pid
+            for client in self._clients
+            if not client.closed and (client.info.host, client.info.port) == (server.host, server.port)
+        ]
+        found = self.admin.rows(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND usename = %s AND backend_type = 'client backend'"
+            " AND pid <> ALL(%s)",
+            [role, own],
+        )
+        return {pid for (pid,) in found}
 
     def clients(self, count: int) -> list[Client]:
         """Connect through the chain as the application role, `count` times."""
@@ -347,18 +376,21 @@ class CheckContext(CheckRecord):
         """
         return self._documented(feature, defects=defects).entry
 
-    def _documented(self, feature: str, *, defects: bool = True) -> Documented:
+    def _documented(self, feature: str, *, defects: bool = True, option: str = "") -> Documented:
         possible: tuple[BehaviourEntry, ...] = ()
         for facts in facts_of(self.topology, self._lab.evidence):
-            found = documented(feature, facts, defects=defects)
+            found = documented(feature, replace(facts, option=option) if option else facts, defects=defects)
             possible += found.possible
             if found.entry:
                 return Documented(entry=found.entry, possible=possible)
         return Documented(possible=possible)
 
-    def foreseen(self, feature: str) -> tuple[Outcome, ...]:
-        """Return the expected outcomes of a feature: the documented ones, by default that it works."""
-        return self._documented(feature).outcomes()
+    def foreseen(self, feature: str, *, option: str = "") -> tuple[Outcome, ...]:
+        """Return the expected outcomes of a feature: the documented ones, by default that it works.
+
+        :param option: the setting that a client sends in its startup options, for the feature `startup-options`.
+        """
+        return self._documented(feature, option=option).outcomes()
 
     def judge(self, feature: str, title: str, observed: Outcome) -> None:
         """Compare the outcome of a feature with the documented one, and set the severity of a difference.
@@ -372,31 +404,16 @@ class CheckContext(CheckRecord):
         :param title: the feature in words, for the limit.
         """
         found, right = self._documented(feature), self._documented(feature, defects=False)
-        defect = found.entry is not None and found.entry.defect and observed in found.entry.outcomes()
-        expected = right.outcomes()
-        sources = {
-            outcome: entry.source
-            for entry in (*right.possible, *filter(None, (right.entry,)))
-            for outcome in entry.outcomes()
-        }
-        source = found.entry.source if defect and found.entry else sources.get(observed, "")
-        source = source or (right.entry.source if right.entry else "")
-        better = observed == WORKS and observed not in expected and not self.sabotaged
-        held = observed in expected or better
-        documented_as = " or ".join(map(str, expected))
-        if not self.add(
-            Expectation(
-                name=OUTCOME,
-                expected=f"{documented_as}, or better" if better else documented_as,
-                observed=str(observed),
-                held=held,
-            )
-        ):
+        compared = compare(observed, found, right, strictly=self.sabotaged)
+        held = compared.better or observed in compared.expected
+        expected = " or ".join(map(str, compared.expected))
+        shown = f"{expected}, or better" if compared.better else expected
+        if not self.add(Expectation(name=OUTCOME, expected=shown, observed=str(observed), held=held)):
             return  # the harness had ended the probe: the outcome is not the feature's
-        self.feature = FeatureOutcome(observed=observed, expected=expected, source=source, defect=defect, better=better)
-        if better:
-            self.fact("better than documented", f"documented: {documented_as} ({source})")
+        self.feature = compared
+        if compared.better:
+            self.fact("better than documented", f"documented: {expected} ({compared.source})")
         elif held and observed != WORKS:
-            self.documented_limit(f"{title}: {observed}", source)
+            self.documented_limit(f"{title}: {observed}", compared.source)
         if not held:
             self.severity = _SEVERITIES[observed.behaviour]

@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 from harness import config, places
 from harness.checks.conditions import Condition, Facts, all_hold, facts_of, read_conditions
 from harness.errors import ConfigError
-from harness.model import Behaviour, Outcome, PoolMode, Version
+from harness.model import Behaviour, FeatureOutcome, Outcome, PoolMode, Version
+from harness.versions import numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,11 +73,11 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def is_for(self, facts: Facts) -> bool | None:
         """Return whether the entry applies to a chain; None if a setting that decides it is unknown."""
-        version = version_numbers(facts.version) or NEWEST
+        version = numbers_of(facts.version) or NEWEST
         return (
             (not self.modes or facts.mode in self.modes)
-            and (self.since is None or version >= version_numbers(self.since))
-            and (self.before is None or version < version_numbers(self.before))
+            and (self.since is None or version >= numbers_of(self.since))
+            and (self.before is None or version < numbers_of(self.before))
             and all_hold(self.conditions(), facts)
         )
 
@@ -140,9 +141,7 @@ def load_behaviour_file(path: Path) -> BehaviourFile:
             try:
                 read()
             except ConfigError as error:
-                raise ConfigError(
-                    error.what, where=f"{path}: behaviour[{number}].{key}", hint=error.hint
-                ) from None
+                raise ConfigError(error.what, where=f"{path}: behaviour[{number}].{key}", hint=error.hint) from None
     return loaded
 
 
@@ -183,6 +182,29 @@ def documented(feature: str, facts: Facts, *, defects: bool = True) -> Documente
     return Documented(possible=tuple(possible))
 
 
+def compare(observed: Outcome, found: Documented, right: Documented, *, strictly: bool = False) -> FeatureOutcome:
+    """Compare an observed outcome with the documented ones.
+
+    A feature that works where a limit is documented is better than documented. No other outcome is better than another.
+
+    :param found: what is documented, including defects in the product's issue tracker.
+    :param right: the same without defects.
+    :param strictly: whether a feature that works against its documentation is a difference as well. A control makes it
+        work, and the check has to notice.
+    """
+    expected = right.outcomes()
+    if found.entry and found.entry.defect and observed in found.entry.outcomes():
+        return FeatureOutcome(observed=observed, expected=expected, source=found.entry.source, defect=True)
+    entries = [*filter(None, (right.entry,)), *right.possible]
+    source = next((entry.source for entry in entries if observed in entry.outcomes()), "")
+    return FeatureOutcome(
+        observed=observed,
+        expected=expected,
+        source=source or (right.entry.source if right.entry else ""),
+        better=observed == WORKS and observed not in expected and not strictly,
+    )
+
+
 def newer_than_seen(topology: Topology, evidence: TopologyEvidence) -> tuple[str, ...]:
     """Return a sentence for each product of a chain that is newer than all versions its entries were compared with."""
     titles = {service.product: service.title or service.product for service in evidence.services}
@@ -191,20 +213,14 @@ def newer_than_seen(topology: Topology, evidence: TopologyEvidence) -> tuple[str
 
 
 def _newer_than_seen(title: str, facts: Facts) -> str:
-    loaded, version = load_behaviour(facts.product), version_numbers(facts.version)
+    loaded, version = load_behaviour(facts.product), numbers_of(facts.version)
     if loaded is None or not version:
         return ""
-    newest = max(loaded.seen, key=version_numbers)
-    if version[: len(version_numbers(newest))] <= version_numbers(newest):
+    newest = max(loaded.seen, key=numbers_of)
+    if version[: len(numbers_of(newest))] <= numbers_of(newest):
         return ""
     resting = sum(entry.is_for(facts) is not False for entry in loaded.behaviour)
     return (
         f"{title} {facts.version.partition(' ')[0]} is newer than every version that its documented behaviour was "
         f"compared with (the newest is {newest}), so {resting} entries that apply here rest on older versions"
     )
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with; () if it begins with none."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else ()

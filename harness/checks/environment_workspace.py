@@ -19,15 +19,17 @@ from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
 from harness.host.environment import Environment, look_at
+from harness.host.leftovers import find_leftovers
 from harness.model import EndedBy, EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status, Subject
 from harness.store import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from harness.checks.context import CheckContext
     from harness.checks.registry import Catalogue, Check
     from harness.database import Client
+    from harness.host.declarations import PathDeclaration
     from harness.host.site import Site
     from harness.redaction import Redactor
     from harness.store import RunStore
@@ -99,12 +101,13 @@ class EnvironmentContext(CheckRecord):
         """
         declared = self._environment.declared
         if declared.canary:
-            yield Canary.named(declared.canary)
+            yield Canary.named(declared.canary, self._environment.journal)
         elif declared.scratch_schema:
             role = self.client().value("SELECT current_user")
             # a timeout does not break the owner's connection: it has to remove the table
-            connect = self._environment.owner
-            with scratch_canary(connect, self.target, declared.scratch_schema, role, self.left_behind) as canary:
+            connect, journal = self._environment.owner, self._environment.journal
+            schema = declared.scratch_schema
+            with scratch_canary(connect, self.target, schema, role, self.left_behind, journal) as canary:
                 yield canary
         else:
             raise NotExercisedError(_NOT_NAMED)
@@ -168,8 +171,10 @@ class EnvironmentRun:
         listener: Listener,
         *,
         declared_as: str = "",
+        paths: Sequence[PathDeclaration] = (),
     ) -> None:
         self._environment = environment
+        self._paths = paths
         self._declared_as = declared_as
         self._plan = plan
         self._checks = {check.id: check for check in catalogue.checks}
@@ -196,6 +201,8 @@ class EnvironmentRun:
         failure = ""
         try:
             evidence = look_at(self._environment, self._redactor, self._declared_as)
+            if evidence.reached:
+                evidence = replace(evidence, notes=(*evidence.notes, *self._leftovers()))
             subjects = self._store.record.subjects | {name: _subject(evidence)}
             self._store.update(environments={name: evidence}, subjects=subjects)
             for sentence in (*evidence.contradictions, *evidence.notes):
@@ -213,6 +220,15 @@ class EnvironmentRun:
             state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
             with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
                 self._store.update(state=state, ended_at=utc_now(), failure=failure)
+
+    def _leftovers(self) -> list[str]:
+        """Clear what killed runs left, if this run may write at all, and return a sentence for everything found."""
+        environment, safeties = self._environment, {self._checks[row.check].environment_safety for row in self._plan}
+        if environment.journal is None:
+            return []
+        clears = bool(safeties & {Safety.WRITES, Safety.PATH})
+        found = find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
+        return [f"{environment.name}: {sentence}" for sentence in found]
 
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace
@@ -242,5 +258,4 @@ class EnvironmentRun:
         return accept_known(result, self._known)
 
     def _finish(self, result: Result) -> None:
-        self._store.append(result)
-        self._notify(CheckFinished(result))
+        self._notify(CheckFinished(self._store.append_or_refuse(result)))

@@ -25,7 +25,7 @@ from harness.errors import (
     TimedOutError,
     UsageError,
 )
-from harness.model import EndedBy, Expectation, Status
+from harness.model import CHECK_BROKE, EndedBy, Expectation, Status
 from harness.wire.messages import ClosedError, LoginError, NotPostgresError, ServerError
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ _NO_ERROR = "no error"
 
 #: insufficient resources, and errors of the operating system: the machine is too small or too full
 _MACHINE = ("53", "58")
+#: the end of the context of an error that a PL/pgSQL function raised itself, with the SQLSTATE that it chose
+_RAISE = "at RAISE"
 #: errors that depend on the data and on what triggers and constraints do with it, on whatever connection
 _OF_THE_DATA = ("09", "21", "22", "23", "27", "2D", "38", "39", "40", "44", "P0", "42501")
 #: errors in the text of a statement, which the harness wrote: syntax and types
@@ -89,9 +91,10 @@ def cause_of(error: BaseException) -> Cause:
     if not isinstance(error, SqlError):
         return Cause.SUBJECT if isinstance(error, ANSWER_ERRORS) else Cause.HARNESS
     state, side = error.sqlstate or "", _side_of(error)
-    if state.startswith(_MACHINE):
+    within = raised_within(error)
+    if state.startswith(_MACHINE) and not within.endswith(_RAISE):
         return Cause.INFRASTRUCTURE
-    if raised_within(error):
+    if within:
         return Cause.SUBJECT
     if is_lost(error):
         return Cause.INFRASTRUCTURE if side is Side.HARNESS else Cause.SUBJECT
@@ -143,9 +146,9 @@ def judge(check: Check, record: CheckRecord, error: Exception | None, *, shared:
     if record.ended:
         return Verdict(status=Status.NOT_RUN, reason=record.ended.reason, ended_by=ended_by)
     if mistake:
-        return Verdict(status=Status.ISSUE, reason=f"the check itself broke: {mistake}")
+        return Verdict(status=Status.ISSUE, reason=f"{CHECK_BROKE}: {mistake}")
     if not record.expectations:
-        reason = "the check itself broke: it made no expectation, so it proves nothing"
+        reason = f"{CHECK_BROKE}: it made no expectation, so it proves nothing"
         return Verdict(status=Status.ISSUE, reason=reason)
     return Verdict(status=Status.OK)
 

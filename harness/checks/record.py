@@ -52,6 +52,10 @@ class CheckRecord:
         self.target = target
         #: what to undo when the check ends, in reverse order
         self._stack = ExitStack()
+        #: clients that keep server connections busy; released before the next forced share or move
+        self.occupied = ExitStack()
+        #: the server process that all statements of the pool run on, while `occupied` keeps the others busy
+        self.settled_on: int | None = None
         self._clients: list[Client] = []
         self._lock = RLock()
         #: set when the whole run ends
@@ -182,6 +186,8 @@ class CheckRecord:
 
     def close(self) -> None:
         """Close the connections, and undo what the check registered. Errors of servers are ignored."""
+        with contextlib.suppress(SqlError):
+            self.occupied.close()
         with contextlib.suppress(SqlError):
             self._stack.close()
 

@@ -366,9 +366,9 @@ class Run:
         ]
 
     def _finish(self, result: Result) -> None:
+        result = self._store.append_or_refuse(result)
         with self._lock:
             self._statuses[result.target, result.check] = result.status
-        self._store.append(result)
         self._notify(CheckFinished(result))
 
     def _record_missing(self, failure: str) -> None:
@@ -403,6 +403,8 @@ class Run:
     def _store_logs(self, lab: Lab) -> None:
         for service, text in lab.logs().items():
             self._store.write_log(lab.topology.name, service, text)
+        for (check, name), text in lab.artifacts.items():
+            self._store.write_artifact(lab.topology.name, check, name, text)
 
     def _close_labs(self) -> None:
         with self._lock:

@@ -1,18 +1,19 @@
 """Forced shares and moves: two clients on one server connection, or one client on two.
 
 A single client stays on one server connection in every pool mode, so a probe that forces nothing proves nothing. Each
-function records the pids of both server connections, and raises NotExercisedError when it could not force them.
+function records the pids of both server connections, and raises NotExercisedError when it could not force them. State
+that a probe sets before a share or a move must be on the client's one server connection: `settle` the client first.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from typing import TYPE_CHECKING, TypeVar
 
+from harness.checks.occupation import MOVING, busy, pid_of, require_settled, settle, until, working
 from harness.checks.record import NotExercisedError
+from harness.database import SqlError
 from harness.errors import TimedOutError
-from harness.libpq import finish, start
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
 
@@ -25,26 +26,31 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 
-#: the pool modes in which a client changes server connections, and shares them
-MOVING = frozenset({PoolMode.TRANSACTION, PoolMode.STATEMENT})
-
-_SPARE_CLIENTS = 12
-_OTHER_CLIENTS = 2
-_DEADLINE_S = 5.0
+_ENDED_S = 5.0
+#: a pooler with many processes needs about as many clients as processes, one after another on a busy machine
+_RELEASED_S = 25.0
+#: a pooler that ends a server connection with its client does it at once
+_ENDS_S = 1.0
+_TRIALS = 3
+#: clients that connect until one is served by the same process of a pooler with several
+_PROCESSES = 12
 
 
 def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Client], B]) -> tuple[A, B]:
     """Run `first` for one client, then `second` for another on the same server connection; return both results.
 
-    Behind a pooler, the other is a second client that gets the same server connection. Without one, it is a second
-    request that gets the same connection from the application's own pool.
+    Behind a pooler, the other is a second client that gets the same server connection. Without one, and behind a
+    pooler that ends a server connection with its client, it is a second request that gets the same connection from the
+    application's own pool.
 
     :raises NotExercisedError: when the second client did not get the server connection of the first.
     """
+    alone = ctx.mode is None or (ctx.mode is PoolMode.SESSION and ends_with_client(ctx))
     client = ctx.client()
+    settle(ctx, client)
     one = first(client)
     before = client.server_pid()
-    if ctx.mode is None:
+    if alone:
         other = client
         ctx.probed("the application's own pool reuses one connection", before, before)
     else:
@@ -55,23 +61,6 @@ def relay(ctx: CheckContext, first: Callable[[Client], A], second: Callable[[Cli
     return one, two
 
 
-def _client_on(ctx: CheckContext, pid: int, connect: Callable[[], Client] | None = None) -> Client:
-    """Connect until a client gets this server connection; the other clients keep theirs meanwhile."""
-    spare: list[Client] = []
-    try:
-        for _ in range(_SPARE_CLIENTS):
-            client = (connect or ctx.client)()
-            if client.server_pid() == pid:
-                return client
-            spare.append(client)
-            if len(spare) >= (ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 1):
-                break
-    finally:
-        for client in spare:
-            client.close()
-    raise NotExercisedError(f"no new client got the released server connection {pid}")
-
-
 @contextlib.contextmanager
 def moved(ctx: CheckContext, client: Client, others: Callable[[], Client] | None = None) -> Iterator[None]:
     """Keep the client's last server connection busy, so that the client gets another one within the block.
@@ -79,9 +68,10 @@ def moved(ctx: CheckContext, client: Client, others: Callable[[], Client] | None
     :param others: connects the clients that keep it busy; by default clients of the application.
     :raises NotExercisedError: when the client kept its server connection.
     """
-    before = client.server_pid()
-    with _busy(ctx, before, others):
-        after = client.server_pid()
+    before = pid_of(client)
+    require_settled(ctx, before)
+    with busy(ctx, client, before, others):
+        after = pid_of(client)
         if after == before:
             raise NotExercisedError(f"the client kept the server connection {before}")
         ctx.probed("another client occupies the server connection, so the first gets another", before, after)
@@ -100,7 +90,7 @@ def pressed(ctx: CheckContext, client: Client, others: Callable[[], Client] | No
             yield
         return
     before = client.server_pid()
-    with _working(ctx, others):
+    with working(ctx, others):
         ctx.probed("other clients work, then the client continues", before, client.server_pid())
         yield
 
@@ -113,23 +103,14 @@ def elsewhere(ctx: CheckContext, client: Client, before: int) -> Iterator[None]:
     :raises NotExercisedError: when the mode moves clients, and this one is still on `before` afterwards.
     """
     moves = ctx.mode in MOVING
-    with _busy(ctx, before) if moves else _working(ctx):
+    if moves:
+        require_settled(ctx, before)
+    with busy(ctx, client, before) if moves else working(ctx):
         yield
-        after = client.server_pid()
+        after = pid_of(client)
     if moves and before == after:
         raise NotExercisedError(f"the client kept the server connection {before}")
     ctx.probed("other clients work, then the client continues", before, after)
-
-
-@contextlib.contextmanager
-def _working(ctx: CheckContext, others: Callable[[], Client] | None = None) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for _ in range(_OTHER_CLIENTS):
-            holder = (others or ctx.plain_client)()
-            stack.callback(holder.close)
-            stack.enter_context(holder.transaction())
-            holder.server_pid()
-        yield
 
 
 def follower(ctx: CheckContext, client: Client, connect: Callable[[], Client] | None = None) -> Client:
@@ -143,125 +124,122 @@ def follower(ctx: CheckContext, client: Client, connect: Callable[[], Client] | 
     """
     if ctx.mode is PoolMode.SESSION:
         return successor(ctx, client, connect)
-    return neighbour(ctx, client, (connect or ctx.plain_client)())
+    return neighbour(ctx, client, connect=connect)
 
 
 def successor(ctx: CheckContext, client: Client, connect: Callable[[], Client] | None = None) -> Client:
     """Disconnect a client, and return the next one that the pooler serves on its server connection.
+
+    Without a pooler, and behind a pooler that ends a server connection with its client, the next client gets another.
 
     :param connect: connects the next client; by default a client of the application.
     :raises NotExercisedError: when no other client got that server connection.
     """
     connect = connect or ctx.plain_client
     before = client.server_pid()
-    client.close()
-    if ctx.mode is None:  # without a pooler the server connection ends with its client
-        # a busy server needs a moment to end it and to release its locks
-        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _DEADLINE_S)
+    how = "the first client disconnects, the second gets its server connection"
+    if ctx.mode in MOVING:
+        require_settled(ctx, before)
+        client.close()
         other = connect()
-        how = "the first client disconnects, and its server connection ends"
-    elif ctx.mode is PoolMode.SESSION:
-        other = _client_on(ctx, before, connect)
-        how = "the first client disconnects, the second gets its server connection"
-    else:
-        other = connect()
-        how = "the first client disconnects, the second gets its server connection"
         if (after := other.server_pid()) != before:
             raise NotExercisedError(f"the next client got the server connection {after}, not the released {before}")
+    elif ctx.mode is None or ends_with_client(ctx):
+        client.close()
+        # a busy server needs a moment to end it and to release its locks
+        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}", 0, _ENDED_S)
+        other = connect()
+        how = "the first client disconnects, and its server connection ends"
+    else:
+        with ctx.lab.hunting:
+            client.close()
+            other = _client_on(ctx, before, connect)
     ctx.probed(how, before, other.server_pid())
     return other
 
 
-def neighbour(ctx: CheckContext, client: Client, other: Client | None = None) -> Client:
+def _client_on(ctx: CheckContext, pid: int, connect: Callable[[], Client]) -> Client:
+    """Connect until a client gets this server connection; the other clients keep theirs meanwhile.
+
+    Checks have databases of their own, and a pooler's process may drop a server connection to serve another database.
+    Therefore the caller stops the other checks from connecting.
+    """
+    spare: list[Client] = []
+
+    def served() -> Client:
+        if not ctx.admin.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]):
+            raise NotExercisedError(f"the server connection {pid} ended before another client got it")
+        try:
+            client = connect()
+        except SqlError as error:  # all processes are occupied: begin again
+            _close(spare)
+            raise NotYet(str(error)) from None
+        if pid_of(client) == pid:
+            return client
+        spare.append(client)
+        raise NotYet(f"{len(spare)} others")
+
+    try:
+        return poll(served, what=f"a client on the released server connection {pid}", deadline_s=_RELEASED_S)
+    except TimedOutError as error:
+        raise NotExercisedError(str(error)) from None
+    finally:
+        _close(spare)
+
+
+def _close(clients: list[Client]) -> None:
+    for client in clients:
+        client.close()
+    clients.clear()
+
+
+def ends_with_client(ctx: CheckContext) -> bool:
+    """Return whether the pooler ends a server connection when its client disconnects, as three trials show.
+
+    Then no other client ever gets the server connection. The answer is found once for a topology.
+    """
+    with ctx.lab.hunting:
+        if ctx.lab.ends_with_client is None:
+            ctx.lab.ends_with_client = all(_ended(ctx) for _ in range(_TRIALS))
+        return ctx.lab.ends_with_client
+
+
+def _ended(ctx: CheckContext) -> bool:
+    client = ctx.plain_client()
+    pid = client.server_pid()
+    client.close()
+    with contextlib.closing(ctx.plain_client()) as other:
+        if other.server_pid() == pid:
+            return False
+    try:
+        until(ctx, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}", 0, _ENDS_S)
+    except NotExercisedError:
+        return False
+    return True
+
+
+def neighbour(
+    ctx: CheckContext, client: Client, other: Client | None = None, *, connect: Callable[[], Client] | None = None
+) -> Client:
     """Return another client while the first one is connected and idle; in modes that share, on its server connection.
 
     :param other: the other client; by default a new client of the application.
+    :param connect: connects the other client, again if another process of the pooler serves it.
     :raises NotExercisedError: when the mode shares server connections, and the other client got another one.
     """
-    mine = client.server_pid()
-    other = other or ctx.plain_client()
-    theirs = other.server_pid()
+    connect = connect or ctx.plain_client
+    mine = pid_of(client)
     shares = ctx.mode in MOVING
-    if shares and theirs != mine:
+    if shares:
+        require_settled(ctx, mine)
+    tries = _PROCESSES if shares and other is None else 1
+    for _ in range(tries):
+        candidate = other or connect()
+        theirs = pid_of(candidate)
+        if theirs == mine or not shares:
+            break
+    else:
         raise NotExercisedError(f"could not make two clients share a server connection: pids {mine}, {theirs}")
     how = "two clients, one after the other, on one server connection" if shares else "two clients, both connected"
     ctx.probed(how, mine, theirs)
-    return other
-
-
-@contextlib.contextmanager
-def _busy(ctx: CheckContext, pid: int, others: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Occupy server connections until this one is among them; at least one stays free."""
-    size = ctx.topology.pooler.default_pool_size if ctx.topology.pooler else 1
-    with contextlib.ExitStack() as stack:
-        for _ in range(size - 1):
-            holder = (others or ctx.plain_client)()
-            stack.callback(holder.close)
-            if _occupy(ctx, holder, stack) == pid:
-                break
-        else:
-            raise NotExercisedError(f"could not occupy the server connection {pid}")
-        yield
-
-
-def _occupy(ctx: CheckContext, holder: Client, stack: contextlib.ExitStack) -> int:
-    """Keep one server connection busy until the stack unwinds, and return its pid."""
-    if ctx.mode is not PoolMode.STATEMENT:
-        stack.enter_context(holder.transaction())
-        return holder.server_pid()
-    # statement mode has no transaction blocks: a statement waits for a lock that the direct connection holds
-    key = secrets.randbits(62)
-    ctx.admin.value("SELECT pg_advisory_lock(%s)", [key])
-    stack.callback(finish, holder)
-    stack.callback(ctx.admin.value, "SELECT pg_advisory_unlock(%s)", [key])
-    start(holder, f"SELECT pg_advisory_xact_lock({key})")
-    return waiting_pid(ctx, f"({key})")
-
-
-def waiting_pid(ctx: CheckContext, text: str) -> int:
-    """Return the pid of the server process whose statement contains a text and waits for a lock or for time to pass.
-
-    :raises NotExercisedError: when no such statement waits within five seconds.
-    """
-
-    def waiting() -> int:
-        found = ctx.admin.rows(
-            "SELECT pid FROM pg_stat_activity WHERE wait_event_type IN ('Lock', 'Timeout')"
-            " AND position(%s IN query) > 0 AND pid <> pg_backend_pid()",
-            [text],
-        )
-        if not found:
-            raise NotYet("no statement waits")
-        return int(found[0][0])
-
-    try:
-        return poll(waiting, what="a statement that waits for its lock", deadline_s=_DEADLINE_S)
-    except TimedOutError as error:
-        raise NotExercisedError(f"could not make a statement wait: {error.what}") from None
-
-
-def until(ctx: CheckContext, question: str, answer: object, deadline_s: float) -> None:
-    """Poll a query on the direct connection until it returns a value.
-
-    :param question: a query; the first column of its first row counts.
-    :param answer: the value to wait for.
-    :param deadline_s: seconds.
-    :raises NotExercisedError: when the deadline passed.
-    """
-
-    def probe() -> None:
-        if (seen := ctx.admin.value(question)) != answer:
-            raise NotYet(str(seen))
-
-    try:
-        poll(probe, what=question, deadline_s=deadline_s)
-    except TimedOutError as error:
-        raise NotExercisedError(str(error)) from None
-
-
-def waiters_at(gate: int) -> str:
-    """Return a query for :func:`until`: the number of statements that wait for an advisory lock.
-
-    :param gate: the key of the lock, of 32 bits.
-    """
-    return f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}"
+    return candidate

@@ -23,14 +23,18 @@ from harness.database import (
     leave_database,
     run_files,
 )
-from harness.errors import DatabaseError, HarnessError
+from harness.errors import DatabaseError, HarnessError, ServiceFailedError, TimedOutError
 from harness.host.reference import HOST_DATABASE, stand_up_reference
+from harness.waiting import NotYet, poll
+from harness.wire.messages import ClosedError
+from harness.wire.sockets import Deadline, ServerAddress, open_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.audit.target import AuditTarget
     from harness.checks.registry import Fixtures
+    from harness.engine.protocol import Service, ServiceState
     from harness.host.site import Site
     from harness.lab.host import HostService
     from harness.lab.lab import Lab
@@ -40,6 +44,8 @@ _TEMPLATE = "harness_template"
 _LEFT = 0.5
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
+#: how long a server takes to accept a connection, and the engine to notice that a server ended, seconds
+_ACCEPTS_S, _SETTLES_S = 1.0, 3.0
 #: longer than any deadline of the host's start
 _HOST_STARTS_S = 90.0
 
@@ -157,7 +163,8 @@ class Workspace:
 
     def _ended_service(self) -> Failure | None:
         for service in self._lab.services:
-            if not (state := service.state()).running:
+            state = _settled(service)
+            if not state.running:
                 what = f"the service {service.name} is not running: {state.detail}"
                 return Failure(what=what, on_purpose=state.on_purpose)
         return None
@@ -206,3 +213,29 @@ class Workspace:
             client = self._thread.client = self._lab.connect_admin()
             self._admin_clients.append(client)
         return client
+
+
+def _settled(service: Service) -> ServiceState:
+    """Return the state of a service. Its connections break a moment before the engine knows that it ended."""
+    state = service.state()
+    if not state.running or _accepts(service):
+        return state
+
+    def ended() -> ServiceState:
+        if (now := service.state()).running:
+            raise NotYet(now.detail)
+        return now
+
+    try:
+        return poll(ended, what=f"the end of {service.name}", deadline_s=_SETTLES_S)
+    except TimedOutError:
+        return state
+
+
+def _accepts(service: Service) -> bool:
+    try:
+        at = service.endpoint()
+        open_socket(ServerAddress(host=at.host, port=at.port), Deadline(_ACCEPTS_S)).close()
+    except (ServiceFailedError, ClosedError, TimedOutError):
+        return False
+    return True

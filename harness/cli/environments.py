@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
 from harness.cli.evidence import evidence_here
@@ -19,6 +21,7 @@ from harness.errors import UsageError
 from harness.events import RunEnded, RunStarted
 from harness.host.env_secrets import looked_up
 from harness.host.environment import resolve
+from harness.host.journal import Journal
 from harness.store import RunStore, new_run_id, read_run, require_writable
 from harness.suites.catalogue import whole_catalogue
 
@@ -62,7 +65,9 @@ def verify_environment(
         looked_up(path, os.environ, invocation.redactor) if path.name in planned else path for path in settings.paths
     )
     require_writable(settings.reports)
-    store = RunStore(settings.reports, new_record(new_run_id(), settings, plan), invocation.redactor)
+    record = new_record(new_run_id(), settings, plan)
+    environment = replace(environment, journal=Journal(name, environment.place, record.run_id))
+    store = RunStore(settings.reports, record, invocation.redactor)
     terminal = invocation.terminal
     try:
         terminal(RunStarted(store.record, str(store.folder)))
@@ -76,6 +81,7 @@ def verify_environment(
             invocation.redactor,
             terminal,
             declared_as=declared_as(name, settings),
+            paths=paths,
         )
         with invocation.signals.deferred_to(run.interrupt):
             run.execute()

@@ -13,7 +13,7 @@ from harness.cli.planning import declared_as, named_topologies, plan_environment
 from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Section
-from harness.provenance import fingerprint, is_of_this_code, provenance
+from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
 from harness.store import StoredRun, Verdict, kept_runs, read_runs
 
@@ -35,7 +35,7 @@ def evidence_here(settings: Settings) -> Evidence:
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
     ordinary, _ = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings, code)
+    judged = _Judged.of(ordinary, settings)
     merged = merge(
         judged.runs,
         expected_rows(settings),
@@ -64,22 +64,22 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     """
     runs, damaged = read_runs([Path(folder) for folder in folders])
     ordinary, left_out = _without_controls(runs)
-    here = provenance()
-    usable = [run for run in ordinary if is_of_this_code(run.record.provenance)]
+    judged = _Judged.of(ordinary, settings)
+    own, here = of_this_code(run.record.provenance for run in judged.runs), provenance()
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
         f"({_code(here)}); check out that code to read it, or run it again here"
-        for run in ordinary
-        if run not in usable
+        for run in judged.runs
+        if run.record.provenance not in own
     ]
-    judged = _Judged.of(usable, settings, fingerprint())
+    usable = tuple(run for run in judged.runs if run.record.provenance in own)
     merged = merge(
-        judged.runs,
+        usable,
         expected_rows(settings),
         target=settings.target.identity,
         left_out=(*damaged, *left_out, *judged.notes),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings),
+        subjects=_subjects(usable, settings),
     )
     return _with_known_issues(replace(merged, edited=judged.edited), settings)
 
@@ -141,24 +141,24 @@ class _Judged(Struct, frozen=True):
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, runs: Iterable[StoredRun], settings: Settings, code: str) -> _Judged:
-        """Leave out the runs that were edited.
-
-        :param code: the fingerprint of this code, which decides what its own runs must hold.
-        """
-        counted, edited, notes = [], [], []
+    def of(cls, runs: Iterable[StoredRun], settings: Settings) -> _Judged:
+        """Leave out the runs that were edited. This code decides what its own runs must hold."""
+        runs, counted, edited, notes = tuple(runs), [], [], []
+        of_here = of_this_code(run.record.provenance for run in runs)
         checks = {check.id: check for check in settings.catalogue.checks}
         for run in runs:
             record, reasons = run.record, run.integrity.reasons
-            own = record.provenance.fingerprint == code
+            own = record.provenance in of_here
             if own and not reasons:
                 reasons = tuple(_contradictions_with_code(run, checks))
-            rows = f"{len(run.results)} rows" if len(run.results) != 1 else "1 row"
             if reasons and (own or not run.integrity.rows_count):
-                edited.append(f"run {record.run_id} was edited, and its {rows} do not count: {_listed(reasons)}")
+                planned = f"{len(record.plan)} planned"
+                edited.append(
+                    f"run {record.run_id} was edited, so none of its rows counts ({planned}): {_listed(reasons)}"
+                )
                 continue
             if reasons:
-                edited.append(f"run {record.run_id} was edited; these rows do not count: {_listed(reasons)}")
+                edited.append(f"run {record.run_id} was edited, so these rows do not count: {_listed(reasons)}")
             if run.integrity.verdict is Verdict.NOT_CHAINED:
                 notes.append(
                     f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
@@ -181,7 +181,7 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
 
 
 def _listed(reasons: tuple[str, ...]) -> str:
-    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
     return "; ".join(reasons[:_MOST_REASONS]) + more
 
 

@@ -16,7 +16,7 @@ from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.output import command_stream
-from harness.cli.parser import Seconds
+from harness.cli.parser import OneOf, Seconds
 from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
 from harness.cli.recap import say_issues, say_where
 from harness.cli.running import command_teardown, run_selection
@@ -25,8 +25,9 @@ from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration
 from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
+from harness.lab.credentials import COMMAND_ROLES, CommandRole
 from harness.redaction import RedactedStream
-from harness.suites.commands import command_checks
+from harness.suites.commands import NOTES, command_checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ _LONGEST_TITLE = 300
 #: words of a command that the name of its row is made of
 _WORDS = 3
 _DEADLINE_S = 600.0
+_ROLE: CommandRole = "createdb"
 _LONGEST_S = 7200
 
 
@@ -48,6 +50,7 @@ _LONGEST_S = 7200
     examples=(
         "harness exec transaction -- mix test",
         "harness exec transaction --junit '_build/test/lib/*/*.xml' -- mix test",
+        "harness exec transaction --role superuser -- make installcheck",
         "harness exec session --name api-tests --deadline 1200 -- pytest tests/api",
     ),
 )
@@ -66,6 +69,14 @@ _LONGEST_S = 7200
     help="JUnit XML files that the command writes; may be repeated",
 )
 @options.option(
+    "--role",
+    type=OneOf(COMMAND_ROLES),
+    default=_ROLE,
+    metavar="ROLE",
+    section="Command",
+    help=f"what the login of the command may do: app, owner, createdb or superuser (default: {_ROLE})",
+)
+@options.option(
     "--deadline",
     type=Seconds(_LONGEST_S),
     default=_DEADLINE_S,
@@ -81,24 +92,29 @@ def exec_behind(
     *,
     name: str | None,
     junit: Sequence[str],
+    role: CommandRole,
     deadline: float,
     strict: bool,  # noqa: ARG001 -- a command that did not run is never a success, with --strict or without
 ) -> int:
     """Run a command behind a topology.
 
     Starts the topology and runs the command with the address of the chain in the variables that ecosystems read: PG*,
-    DATABASE_URL and DB_*; with the prefix DIRECT_ they hold the address of the server itself. The database is empty,
-    and the role of the command owns it. The outcome is evidence: a row of the parity table.
+    DATABASE_URL and DB_*; with the prefix DIRECT_ they hold the address of the server itself. The database is empty.
+    The login of the command owns it, and may create databases, roles and trusted extensions, unless --role says
+    otherwise. The outcome is evidence: a row of the parity table.
     """
     settings = invocation.settings
     topologies = named_topologies(settings, [topology])
     require_used(settings, topologies)
     require_patterns(junit)
+    invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
+    title = " ".join(f"{join(command_line)} passes".split())  # a script may have several lines
     declared = CommandDeclaration(
         name=_name(name, command_line),
-        title=" ".join(f"{join(command_line)} passes".split())[:_LONGEST_TITLE],  # a script may have several lines
+        title=invocation.redactor(title)[:_LONGEST_TITLE],  # redacted first: a secret that is cut is not recognised
         command=tuple(command_line),
         junit=tuple(junit),
+        role=role,
         deadline_s=deadline,
     )
     if any(other.name == declared.name for other in settings.commands):
@@ -106,7 +122,6 @@ def exec_behind(
             f"--name: harness.toml already declares a command {declared.name!r}",
             hint=f"nox -s topology-{topology} -- --check command.{declared.name}",
         )
-    invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
     invocation.signals.teardown = command_teardown()
 
     stdout = command_stream()
@@ -137,6 +152,7 @@ def exec_behind(
 def _options(declared: CommandDeclaration, settings: Settings, topology: Topology) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
+    options_given += f" --role {declared.role}" if declared.role != _ROLE else ""
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""
     return options_given + chosen_options(settings, topology)
@@ -161,4 +177,5 @@ def _name(given: str | None, command_line: Sequence[str]) -> str:
 
 def _outcome(result: Result) -> str:
     tests = f", {result.facts['tests']} tests" if "tests" in result.facts else ""
-    return f"{result.target}: {result.check} {result.status} after {result.duration_ms / 1000:.1f} s{tests}"
+    notes = f"; {result.facts[NOTES]}" if NOTES in result.facts else ""
+    return f"{result.target}: {result.check} {result.status} after {result.duration_ms / 1000:.1f} s{tests}{notes}"

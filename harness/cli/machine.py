@@ -15,11 +15,14 @@ from harness.cli.invocation import Invocation, command
 from harness.cli.planning import require_used
 from harness.cli.usage import as_started
 from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_reach import Published
 from harness.engine.native_engine import NativeEngine
 from harness.engine.programs import find_program
 from harness.engine.service_user import as_user
 from harness.engine.virtual_environments import find_python
 from harness.errors import EngineUnavailableError, HarnessError
+from harness.host.journal import abandoned
+from harness.host.leftovers import about
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.store import require_writable
@@ -72,7 +75,13 @@ def _print_answer(name: str, question: Callable[[], list[str]]) -> bool:
 def _docker(storage: StoragePolicy) -> list[str]:
     engine = DockerEngine(storage=storage)
     try:
-        return [f"engine {engine.version} at {engine.address}", engine.memory.describe(MOST_TOPOLOGIES)]
+        at = engine.reach.published
+        ports = [f"ports are published on {at.bind} of the engine's machine, and reached at {at.host}"]
+        return [
+            f"engine {engine.version} at {engine.address}",
+            *(ports if at != Published() else []),
+            engine.memory.describe(MOST_TOPOLOGIES),
+        ]
     finally:
         engine.close()
 
@@ -151,7 +160,8 @@ def images(invocation: Invocation, topologies: Sequence[str]) -> int:
 def reap(invocation: Invocation) -> int:
     """Remove the servers and files that killed runs left behind.
 
-    Resources of a run whose process is alive are never removed.
+    Resources of a run whose process is alive are never removed. Rows that a killed run left in an environment of
+    harness.toml are named with the SQL that deletes them.
     """
     chosen = invocation.settings.engine
     engines: list[Any] = [NativeEngine()] if chosen != "docker" else []
@@ -168,6 +178,9 @@ def reap(invocation: Invocation) -> int:
         engine.close()
     for line in removed:
         sys.stdout.write(f"removed {line}\n")
-    if not removed:
+    left = [about(note) for _, note in abandoned()]
+    for sentence in left:
+        invocation.terminal.say(sentence)
+    if not removed and not left:
         invocation.terminal.say("nothing to remove")
     return ExitCode.OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from harness.cli.exit_codes import rows_of
 from harness.model import Status
 from harness.report.evidence import elapsed_s
 from harness.report.outcomes import count
@@ -23,7 +24,7 @@ _NARROWEST = 12
 
 def print_recap(run: StoredRun) -> None:
     """Print the counts of the rows of one run."""
-    _print_counts(zip(run.record.plan, run.answers(), strict=True))
+    _print_counts(rows_of(run))
 
 
 def print_evidence_recap(evidence: Evidence) -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ _CHUNK = 1 << 20
 #: an environment variable with the build's id, inherited by debootstrap and all its child processes
 _MARK = "POOLER_HARNESS_BUILD"
 _END_S = 10.0
+#: a folder gets its owner at once; it is left over when it has none after this time
+_NAMED_WITHIN_S = 600.0
 
 
 def fingerprint() -> str:
@@ -146,6 +149,8 @@ def reap() -> list[str]:
         try:
             owner = msgspec.json.decode((folder / "owner.json").read_bytes(), type=Owner)
         except (OSError, msgspec.MsgspecError):
+            if _was_never_used(folder) and remove(folder):
+                removed.append(f"folder {folder}")
             continue
         if not owner.is_gone():
             continue
@@ -154,6 +159,15 @@ def reap() -> list[str]:
         if remove(folder):
             removed.append(f"folder {folder}")
     return removed
+
+
+def _was_never_used(folder: Path) -> bool:
+    """Return whether a build was killed before it named the owner of its folder, some time ago."""
+    with contextlib.suppress(OSError):
+        return time.time() - folder.stat().st_mtime > _NAMED_WITHIN_S and {path.name for path in folder.iterdir()} <= {
+            "owner.json"
+        }
+    return False
 
 
 def remove(folder: Path) -> bool:

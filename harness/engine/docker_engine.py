@@ -18,7 +18,7 @@ from harness.engine.builds import ImageBuilder
 from harness.engine.docker_errors import DOCKER_ERRORS, message_of
 from harness.engine.docker_group import DockerGroup
 from harness.engine.docker_labels import LABEL_RUN, is_leftover
-from harness.engine.docker_reach import ContainerReach
+from harness.engine.docker_reach import ADDRESS, ContainerReach, published_at
 from harness.engine.docker_removal import remove_container, remove_network, remove_unfinished
 from harness.engine.images import ImagePolicy, Images, load_recipe
 from harness.engine.protocol import Origin, Wanted, unavailable_notice
@@ -49,7 +49,7 @@ class DockerEngine:
 
         :param policy: where images come from.
         :param storage: where database servers keep their data.
-        :raises EngineUnavailableError: when no Docker engine answers.
+        :raises EngineUnavailableError: when no Docker engine answers, or its machine's name cannot be resolved.
         """
         self._policy = policy or ImagePolicy()
         self._images: dict[Wanted, tuple[str, Origin]] = {}
@@ -69,8 +69,13 @@ class DockerEngine:
                 f"no Docker engine answers at {self.address or 'the default address'}: {message_of(error)}",
                 hint="start Docker, set DOCKER_HOST to its address, or use --engine native",
             ) from None
+        is_local = self._is_local()
+        self.reach = ContainerReach(
+            is_local=is_local,
+            published=published_at(self.address, os.environ, is_local=is_local),
+            may_be_direct=not os.environ.get(ADDRESS),
+        )
         self.memory = MemoryBudget(storage, self._available_memory)
-        self.reach = ContainerReach(is_local=self._is_local())
 
     def _is_local(self) -> bool:
         """Return whether containers share this machine's kernel: not in a virtual machine, not on another host."""

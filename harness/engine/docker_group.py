@@ -21,6 +21,7 @@ from harness.engine.docker_labels import (
     LABEL_TOOL,
     LABEL_TOPOLOGY,
 )
+from harness.engine.docker_reach import PUBLISH
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
 from harness.engine.docker_storage import DATABASE, FOLDER, memory_mount, supervised
@@ -75,7 +76,7 @@ class DockerGroup:
             name=name,
             folder=FOLDER,
             data=f"{FOLDER}/data",
-            listen="0.0.0.0",  # noqa: S104 -- inside the container; the port is published on loopback only
+            listen="0.0.0.0",  # noqa: S104 -- inside the container; the port is published on one address only
             port=port,
             inside=Address(name, port),
             origin=self._engine.origin(wanted)[1],
@@ -91,9 +92,10 @@ class DockerGroup:
             network = self._ensure_network() if len(self._places) > 1 else None
             service = self._launch(name, image, spec, network)
         except DOCKER_ERRORS as error:
-            raise ServiceFailedError(
-                f"the container could not be started: {message_of(error)}", where=name, hint="harness doctor"
-            ) from None
+            message = message_of(error)
+            elsewhere = "cannot assign requested address" in message
+            hint = f"set {PUBLISH} to an address of the engine's machine" if elsewhere else "harness doctor"
+            raise ServiceFailedError(f"the container could not be started: {message}", where=name, hint=hint) from None
         service.endpoint()
         return service
 
@@ -135,7 +137,7 @@ class DockerGroup:
         in_memory = keeps_data and self.storage.in_memory
         host = api.create_host_config(
             tmpfs=memory_mount(self.storage.memory_mib) if in_memory else None,
-            port_bindings={port: ("127.0.0.1", None)},
+            port_bindings={port: (self._engine.reach.published.bind, None)},
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),
             security_opt=["no-new-privileges"],

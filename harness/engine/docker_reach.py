@@ -2,10 +2,62 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from harness.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: a container on this machine answers within this time, unless a firewall drops the packets
 _REACH_S = 0.5
+_LOOPBACK = "127.0.0.1"
+#: engine addresses that name a machine; the others are sockets of this machine
+_REMOTE = ("tcp", "http", "https", "ssh")
+#: environment variables: the host at which published ports are reached, and the engine's address that publishes them
+ADDRESS, PUBLISH = "HARNESS_DOCKER_ADDRESS", "HARNESS_DOCKER_PUBLISH"
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    """Where the ports of containers are published, and where this machine reaches them."""
+
+    #: an IP address of the engine's machine
+    bind: str = _LOOPBACK
+    host: str = _LOOPBACK
+
+
+def published_at(address: str, variables: Mapping[str, str], *, is_local: bool) -> Published:
+    """Return where ports are published: on loopback, or at the address by which a remote engine is reached.
+
+    :param address: of the engine, such as `tcp://builder:2376`.
+    :param variables: of this process: name to value; two of them override the result.
+    :param is_local: containers run on this machine's kernel.
+    :raises EngineUnavailableError: when the name of the engine's machine cannot be resolved.
+    """
+    parts = urlsplit(address)
+    host = parts.hostname if parts.scheme in _REMOTE and not is_local else ""
+    host = variables.get(ADDRESS) or host or _LOOPBACK
+    if bind := variables.get(PUBLISH):
+        try:
+            return Published(bind=str(ipaddress.ip_address(bind)), host=host)
+        except ValueError:
+            raise EngineUnavailableError(
+                f"{PUBLISH}: found {bind!r}, expected an IP address of the engine's machine", hint=f"{PUBLISH}=0.0.0.0"
+            ) from None
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise EngineUnavailableError(
+            f"the host {host!r} of the Docker engine cannot be resolved: {error.strerror or error}",
+            where=address,
+            hint=f"set {ADDRESS} to the host or IP address at which this machine reaches published ports",
+        ) from None
+    return Published(bind=_LOOPBACK if host == "localhost" else str(found[0][4][0]), host=host)
 
 
 class ContainerReach:
@@ -14,13 +66,16 @@ class ContainerReach:
     The proxy is a process that copies every byte. It takes a tenth of the processor time of a run.
     """
 
-    def __init__(self, *, is_local: bool) -> None:
+    def __init__(self, *, is_local: bool, published: Published | None = None, may_be_direct: bool = True) -> None:
         """Connect to nothing yet.
 
         :param is_local: containers run on this machine's kernel. Elsewhere their address may belong to another host.
+        :param published: where ports are published; on loopback by default.
+        :param may_be_direct: false when the user named the host at which ports are reached.
         """
         self.is_local = is_local
-        self._found: bool | None = None if is_local else False
+        self.published = published or Published()
+        self._found: bool | None = None if is_local and may_be_direct else False
 
     def directly(self, host: str, port: int) -> bool:
         """Return whether a container's own address answers; the first result is used for all containers."""

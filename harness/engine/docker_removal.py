@@ -29,11 +29,14 @@ def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool
         if is_chosen(container["Labels"]) and remove_container(api, container["Id"])
     ]
     while True:  # removing an image makes its parent dangling, which the next round finds
-        images = api.images(filters={"dangling": True, "label": LABEL_BUILD})
+        # also images with a name: Podman gives one to every imported image. In finished images the label is empty
+        images = api.images(filters={"label": LABEL_BUILD})
         gone = [
             f"build image {image['Id'].removeprefix('sha256:')[:12]}"
             for image in images
-            if is_chosen(image["Labels"] or {}) and _remove_image(api, image["Id"])
+            if (image["Labels"] or {}).get(LABEL_BUILD)
+            and is_chosen(image["Labels"])
+            and _remove_image(api, image["Id"])
         ]
         removed += gone
         if not gone:

@@ -56,7 +56,7 @@ class DockerService:
         self.origin = spec.place.origin
 
     def endpoint(self) -> Address:
-        """Return the container's own address if it can be reached, else the published port on loopback."""
+        """Return the container's own address if it can be reached, else the published port."""
         if self._address is None:
             network = self._inspect()["NetworkSettings"]
             port = self._spec.place.port
@@ -71,7 +71,7 @@ class DockerService:
             if own and self._reach.directly(own, port):
                 self._address = Address(own, port)
             else:
-                self._address = Address(bound[0]["HostIp"] or "127.0.0.1", int(bound[0]["HostPort"]))
+                self._address = Address(self._reach.published.host, int(bound[0]["HostPort"]))
         return self._address
 
     @property

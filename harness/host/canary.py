@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from harness.database import Client, SqlError, describe, quote_name
 from harness.errors import DatabaseError
+from harness.host.journal import Journal, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
 
 
+#: patterns of the text of canary rows, and of the names of scratch tables
+MARK, SCRATCH = "harness-[0-9a-f]{12}", "harness_canary_[0-9a-f]{8}"
 #: SET LOCAL, because the connection may go through a pool: the settings end with the transaction
 _TIMEOUTS = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '20s'"
 
@@ -26,12 +29,26 @@ class Canary(Struct, frozen=True):
 
     table: str
     column: str
+    #: notes rows before they are written, in an environment that others use
+    journal: Journal | None = None
 
     @classmethod
-    def named(cls, declared: str) -> Canary:
+    def named(cls, declared: str, journal: Journal | None = None) -> Canary:
         """Return the canary that the operator declares as `public.audit_canary(note)`."""
         table, _, column = declared.rstrip(")").partition("(")
-        return cls(table, column)
+        return cls(table, column, journal)
+
+    def begin(self) -> str:
+        """Return the prefix of a check's rows, noted in the journal."""
+        mark = f"harness-{secrets.token_hex(6)}"
+        if self.journal:
+            self.journal.begin(Write(kind="rows", name=self.table, column=self.column, mark=mark))
+        return mark
+
+    def cleared(self, mark: str) -> None:
+        """Remove the note about a check's rows, after the transaction that deleted them."""
+        if self.journal:
+            self.journal.end("rows", self.table, mark)
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -64,7 +81,12 @@ class Canary(Struct, frozen=True):
 
 @contextlib.contextmanager
 def scratch_canary(
-    connect: Callable[[], Client], target: AuditTarget, schema: str, role: str, on_left_behind: Callable[[str], None]
+    connect: Callable[[], Client],
+    target: AuditTarget,
+    schema: str,
+    role: str,
+    on_left_behind: Callable[[str], None],
+    journal: Journal | None = None,
 ) -> Iterator[Canary]:
     """Create a table in a schema, attach capture to it, and remove both afterwards, on connections of its own.
 
@@ -73,6 +95,7 @@ def scratch_canary(
     :param schema: for the table.
     :param role: of the application; it may read, insert and delete rows meanwhile.
     :param on_left_behind: called for each object that could not be removed.
+    :param journal: notes the table, in an environment that others use.
     :raises DatabaseError: when the table cannot be created, or capture cannot be attached to it.
     """
     canary = Canary(f"{schema}.harness_canary_{secrets.token_hex(4)}", "note")
@@ -87,6 +110,8 @@ def scratch_canary(
             if granted:
                 owner.run(f"GRANT USAGE ON SCHEMA {within} TO {grantee}")
             owner.run(f"GRANT SELECT, INSERT, DELETE ON {table} TO {grantee}")
+            if journal:  # before the table can be seen
+                journal.begin(Write(kind="table", name=canary.table, grantee=role if granted else ""))
     except SqlError as error:
         raise DatabaseError(
             f"a captured table cannot be created in the schema {schema}: {describe(error)}",
@@ -96,11 +121,23 @@ def scratch_canary(
         yield canary
     finally:
         try:
-            with connect() as owner, owner.transaction():
-                owner.run(_TIMEOUTS)
-                if granted:
-                    owner.run(f"REVOKE USAGE ON SCHEMA {within} FROM {grantee}")
-                owner.run(f"DROP TABLE IF EXISTS {table}")
+            drop_scratch(connect, canary.table, role if granted else "")
+            if journal:
+                journal.end("table", canary.table)
         except SqlError as error:
             grant = " and a grant on its schema" if granted else ""
             on_left_behind(f"the table {canary.table}{grant}: {describe(error)}")
+
+
+def drop_scratch(connect: Callable[[], Client], table: str, grantee: str) -> None:
+    """Drop a scratch table, and revoke the grant on its schema.
+
+    :param connect: connects as the table's owner.
+    :param grantee: the role that the schema was granted to; "" for none.
+    """
+    with connect() as owner, owner.transaction():
+        owner.run(_TIMEOUTS)
+        if grantee:
+            schema = table.partition(".")[0]
+            owner.run(f"REVOKE USAGE ON SCHEMA {quote_name(schema)} FROM {quote_name(grantee)}")
+        owner.run(f"DROP TABLE IF EXISTS {quote_name(table)}")

@@ -37,6 +37,22 @@ kill -KILL "-$1" 2>/dev/null
 """
 
 
+#: the variables that libpq documents, of any version: PGREALM and PGREQUIRESSL are of earlier ones. Other programs have
+#: variables that begin with PG, too
+LIBPQ_VARIABLES = frozenset(
+    (
+        *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGREQUIREAUTH"),
+        *("PGCHANNELBINDING", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGAPPNAME", "PGSSLMODE", "PGREQUIRESSL"),
+        *("PGSSLNEGOTIATION", "PGSSLCOMPRESSION", "PGSSLCERT", "PGSSLKEY", "PGSSLCERTMODE", "PGSSLROOTCERT"),
+        *("PGSSLCRL", "PGSSLCRLDIR", "PGSSLSNI", "PGREQUIREPEER", "PGSSLMINPROTOCOLVERSION"),
+        *("PGSSLMAXPROTOCOLVERSION", "PGGSSENCMODE", "PGKRBSRVNAME", "PGREALM", "PGGSSLIB", "PGGSSDELEGATION"),
+        *("PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"),
+        *("PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION", "PGDATESTYLE", "PGTZ", "PGGEQO", "PGSYSCONFDIR"),
+        *("PGLOCALEDIR",),
+    )
+)
+
+
 class CommandResult(Struct, frozen=True, kw_only=True):
     """The result of a command."""
 
@@ -100,15 +116,15 @@ def run(
 
     :param command: the program and its arguments.
     :param folder: working directory of the command.
-    :param given: environment variables, in addition to those of this process. Inherited `PG*` variables are removed,
+    :param given: environment variables, in addition to those of this process. Inherited variables of libpq are removed,
         because they could lead to another server.
     :param deadline_s: seconds.
     :param say: called with every line of stdout and stderr.
     :param stopped: returns whether the run is ending; called several times a second.
     :raises UsageError: when the command or the folder does not exist, or the command cannot be started.
     """
-    # PG* variables of a developer's shell would take precedence over the given ones
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    # libpq's variables of a developer's shell would take precedence over the given ones
+    inherited = {name: value for name, value in os.environ.items() if name not in LIBPQ_VARIABLES}
     began = time.monotonic()
     try:
         process = subprocess.Popen(  # noqa: S603 -- the user's own command

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from harness.lab.credentials import CommandRole
 from harness.model import Prepare
 
 _Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
@@ -178,4 +179,6 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     junit: tuple[str, ...] = ()
     #: the topologies to run it behind; all of them when empty
     topologies: tuple[str, ...] = ()
+    #: what the command's login may do
+    role: CommandRole = "createdb"
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.database import Client, SqlError, confidential, connect_to, describe
+from harness.database import Client, SqlError, address_of, confidential, connect_to, describe
 from harness.errors import ConfigError, DatabaseError, HarnessError
 from harness.host.declarations import Caller, EnvironmentDeclaration
 from harness.host.env_secrets import fill_in, require_set, variables_of
+from harness.host.journal import Journal
 from harness.host.site import Site
 from harness.lab.effective import postgres_settings
 from harness.model import EnvironmentEvidence, EvidenceClass
@@ -42,9 +43,16 @@ class Environment(Struct, frozen=True, kw_only=True):
     base_url: str
     callers: tuple[Caller, ...]
     versions: dict[str, str] = {}
+    #: notes what checks write
+    journal: Journal | None = None
 
     def __repr__(self) -> str:
         return f"Environment({self.name!r})"
+
+    @property
+    def place(self) -> str:
+        """A digest of the addresses, which stays the same when a password changes."""
+        return hashlib.sha256(repr((address_of(self.dsn), self.base_url)).encode()).hexdigest()[:16]
 
     def client(self) -> Client:
         """Connect through the chain as the application does."""
@@ -67,6 +75,7 @@ class Environment(Struct, frozen=True, kw_only=True):
             target=target,
             trail=self.reader,
             application=self.client,
+            journal=self.journal,
         )
 
 
@@ -172,23 +181,14 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
 
 
 def _settings(environment: Environment) -> tuple[dict[str, str], bool, tuple[str, ...], str]:
-    """Return the server's settings, whether this is a lab, notes on leftover tables, and the database's digest.
+    """Return the server's settings, whether this is a lab, notes, and the database's digest.
 
     It is a lab, and no staging system, when the harness created the role that connects.
     """
     try:
         with environment.client() as client:
             is_a_lab = str(client.value("SELECT current_user")).startswith("harness_")
-            leftovers = client.rows(
-                "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.relkind = 'r' "
-                "AND c.relnamespace = to_regnamespace(%s) AND starts_with(c.relname, 'harness_canary_')",
-                [environment.declared.scratch_schema or "none"],
-            )
-            notes = tuple(
-                f"{environment.name}: found the table {name}: another run is using it, or was killed and left it behind"
-                for (name,) in leftovers
-            )
-            return postgres_settings(client), is_a_lab, notes, _database(client)
+            return postgres_settings(client), is_a_lab, (), _database(client)
     except (SqlError, DatabaseError) as error:
         return {}, False, (f"{environment.name}: the server's settings could not be read: {describe(error)}",), ""
 

@@ -17,7 +17,7 @@ from harness.errors import DatabaseError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from harness.database import Client
     from harness.host.declarations import ObanJob
@@ -85,6 +85,15 @@ class ObanJobs:
             ) from None
         self._inserted.append(identity)
         return int(identity)
+
+    def adopt(self, identities: Iterable[int]) -> None:
+        """Take over jobs that an ended process inserted, so that :meth:`remove_all` removes them."""
+        self._inserted += identities
+
+    @property
+    def inserted(self) -> tuple[int, ...]:
+        """The ids of the jobs that are still to be removed."""
+        return tuple(self._inserted)
 
     def state(self, identity: int) -> JobState | None:
         """Return the progress of a job; None when the table no longer holds it."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, ClassVar
 from xml.parsers import expat
 
 from msgspec import Struct
 
 from harness.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MOST_FAILED_NAMES = 10
 _DEEPEST = 100
 _LONGEST_NAME = 200
 
+#: worst first
+_OUTCOMES = ("failures", "errors", "warned", "skipped")
 _SUITES = ("testsuites", "testsuite")
 #: outcomes that a case may declare in its attributes `status` or `result`, without an element
 _DECLARED_OUTCOMES = {
@@ -21,9 +27,11 @@ _DECLARED_OUTCOMES = {
     "fail": "failures",
     "error": "errors",
     "errored": "errors",
+    # GoogleTest and others mark a case that was not run in this way
+    **dict.fromkeys(("notrun", "disabled", "suppressed", "skipped", "ignored", "pending", "excluded"), "skipped"),
 }
-#: surefire's elements for a case that passed only on a retry
-_FLAKY = ("flakyFailure", "flakyError")
+#: surefire's elements for the failed attempts of a case that was run again
+_RETRIED = ("flakyFailure", "flakyError", "rerunFailure", "rerunError")
 
 
 class Counted(Struct, frozen=True, kw_only=True):
@@ -33,6 +41,12 @@ class Counted(Struct, frozen=True, kw_only=True):
     failures: int
     errors: int
     skipped: int
+    #: cases with a warning in place of a result, such as PHPUnit's for a class without a test
+    warned: int = 0
+    #: cases that passed only when they were run again
+    retried: int = 0
+    #: at most ten of them
+    retried_names: tuple[str, ...] = ()
     #: at most ten failed cases, as "Class.test", in the order of the file
     failed: tuple[str, ...]
     seconds: float
@@ -50,7 +64,7 @@ class _Suite:
     def __init__(self, name: str, declared: dict[str, str]) -> None:
         self.name = name
         self.declared = declared
-        self.counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+        self.counts = {"tests": 0, "failures": 0, "errors": 0, "warned": 0, "skipped": 0}
         self.cases_s = 0.0
         self.suites_s = 0.0
         #: outcome of the suite itself, whose setup may fail; "" without one
@@ -69,22 +83,27 @@ class _Case:
     def __init__(self, name: str, attributes: dict[str, str]) -> None:
         self.name = name
         self.seconds = _seconds(attributes.get("time", "")) or 0.0
-        self.flaky = False
+        self.retried = False
         declared = {attributes.get(name, "").strip().lower() for name in ("status", "result")}
         self.outcomes = {outcome for word, outcome in _DECLARED_OUTCOMES.items() if word in declared}
-        # GoogleTest marks a case that was not run in this way
-        if attributes.get("status") in {"notrun", "disabled"}:
-            self.outcomes.add("skipped")
 
     @property
     def outcome(self) -> str:
-        return next((outcome for outcome in ("failures", "errors", "skipped") if outcome in self.outcomes), "")
+        """The worst outcome; "" for a case that passed."""
+        return next((outcome for outcome in _OUTCOMES if outcome in self.outcomes), "")
 
 
 class ElementReader:
     """Counts cases in one pass over the XML. Only the open elements are in memory."""
 
-    _OUTCOMES = {"failure": "failures", "error": "errors", "skipped": "skipped"}  # noqa: RUF012 -- read only
+    _OUTCOME_OF: ClassVar = {
+        "failure": "failures",
+        "error": "errors",
+        "warning": "warned",
+        "skipped": "skipped",
+        "disabled": "skipped",
+        "ignored": "skipped",
+    }
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -94,7 +113,9 @@ class ElementReader:
         self._root: _Suite | None = None
         self._failed: list[str] = []
         self._notes: list[str] = []
-        self._flaky = 0
+        self._warned: list[str] = []
+        self._retried: list[str] = []
+        self._retries = 0
         self._unlisted_failures = 0
         self._inconsistency = ""
         self._parser = expat.ParserCreate()
@@ -102,11 +123,13 @@ class ElementReader:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
 
-    def feed(self, chunk: bytes, *, last: bool = False) -> None:
+    def feed(self, chunk: bytes, *, last: bool = False) -> bool:
         """Parse the next chunk.
 
+        :return: whether the parser went on; it does not before a tag, comment or the like is complete.
         :raises ConfigError: with file and line, for XML that is incomplete or not JUnit XML.
         """
+        before = self._parser.CurrentByteIndex
         try:
             self._parser.Parse(chunk, last)
         except expat.ExpatError as error:
@@ -115,6 +138,7 @@ class ElementReader:
             raise self._error(what, line=error.lineno, hint="let the tests run to the end before reading it") from None
         except (LookupError, ValueError) as error:  # an unknown encoding
             raise self._error(f"found unreadable XML: {error}") from None
+        return self._parser.CurrentByteIndex != before
 
     def end(self) -> None:
         """Require that the document is complete.
@@ -128,13 +152,18 @@ class ElementReader:
         root = self._root
         if root is None:  # the parser rejects a document without a root element
             raise self._error("found no testsuites or testsuite element")
-        if self._flaky:
-            self._notes.append(f"{self._flaky} tests passed only on a retry")
+        notes = list(self._notes)
+        if self._retries:
+            notes.append(f"passed only on a retry: {named(self._retried, self._retries)}")
+        if warned := root.counts["warned"]:
+            notes.append(f"a warning in place of a result: {named(self._warned, warned)}")
         return Counted(
             **root.counts,
+            retried=self._retries,
+            retried_names=tuple(self._retried),
             failed=tuple(self._failed),
             seconds=round(root.seconds, 3),
-            notes=tuple(dict.fromkeys(self._notes)),
+            notes=tuple(dict.fromkeys(notes)),
             unlisted_failures=self._unlisted_failures,
             inconsistency=self._inconsistency,
         )
@@ -164,13 +193,13 @@ class ElementReader:
         elif inside == "testcase" and self._case is not None:
             self._meet(self._case, name)
         elif inside in _SUITES and name in {"failure", "error"}:
-            self._suites[-1].own = self._OUTCOMES[name]
+            self._suites[-1].own = self._OUTCOME_OF[name]
 
     def _meet(self, case: _Case, name: str) -> None:
-        if name in _FLAKY:
-            case.flaky = True
-        elif name in self._OUTCOMES:
-            case.outcomes.add(self._OUTCOMES[name])
+        if name in _RETRIED:
+            case.retried = True
+        elif name in self._OUTCOME_OF:
+            case.outcomes.add(self._OUTCOME_OF[name])
 
     def _case_name(self, attributes: dict[str, str]) -> str:
         group = attributes.get("classname") or (self._suites[-1].name if self._suites else "")
@@ -189,18 +218,22 @@ class ElementReader:
         suite.counts["tests"] += 1
         suite.cases_s += case.seconds
         outcome = case.outcome
-        self._flaky += case.flaky and not outcome
         if outcome:
             suite.counts[outcome] += 1
         if outcome in {"failures", "errors"}:
-            self._name_failed(case.name)
+            _add_name(self._failed, case.name)
+        elif outcome == "warned":
+            _add_name(self._warned, case.name)
+        elif case.retried and not outcome:
+            self._retries += 1
+            _add_name(self._retried, case.name)
 
     def _close_suite(self, suite: _Suite) -> None:
         if suite.own:
             # a suite that failed outside of its cases does not pass, even if all cases passed
             suite.counts[suite.own] += 1
             suite.counts["tests"] += 1
-            self._name_failed(suite.name or "a suite without a name")
+            _add_name(self._failed, suite.name or "a suite without a name")
         self._compare_counts(suite)
         if self._suites:
             outer = self._suites[-1]
@@ -209,10 +242,6 @@ class ElementReader:
             outer.suites_s += suite.seconds
         else:
             self._root = suite
-
-    def _name_failed(self, name: str) -> None:
-        if len(self._failed) < MOST_FAILED_NAMES:
-            self._failed.append(name)
 
     def _compare_counts(self, suite: _Suite) -> None:
         """Record declared totals that differ from the counted cases."""
@@ -235,6 +264,16 @@ class ElementReader:
         # the totals of an outer suite include those of its inner suites, so the largest difference covers all of them
         unlisted = bad - suite.counts["failures"] - suite.counts["errors"]
         self._unlisted_failures = max(self._unlisted_failures, unlisted)
+
+
+def named(names: Sequence[str], total: int) -> str:
+    """Return some names, and how many more there are."""
+    return ", ".join(names) + (f", and {total - len(names)} more" if total > len(names) else "")
+
+
+def _add_name(names: list[str], name: str) -> None:
+    if len(names) < MOST_FAILED_NAMES:
+        names.append(name)
 
 
 def _count(value: str) -> int | None:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import ConfigError
-from harness.host.junit_elements import MOST_FAILED_NAMES, Counted, ElementReader
+from harness.host.junit_elements import MOST_FAILED_NAMES, Counted, ElementReader, named
 from harness.model import Status
 
 if TYPE_CHECKING:
@@ -41,23 +41,46 @@ class JUnitResult(Counted, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> SuiteVerdict:
-        """Judge the counts: a suite without tests, or with skipped tests only, is Not run, never OK."""
-        bad = self.failures + self.errors
-        if bad:
-            more = f", and {bad - len(self.failed)} more" if bad > len(self.failed) else ""
-            reason = f"{bad} of {self.tests} tests failed: {', '.join(self.failed)}{more}"
+        """Judge the counts: a suite in which no test passed is Not run, never OK.
+
+        A test that passed only on a retry failed here before, so it is an Issue.
+        """
+        if reason := self._against_it or self._retried:
             return SuiteVerdict(status=Status.ISSUE, reason=reason)
-        if self.unlisted_failures:
-            reason = f"a suite declares {self.unlisted_failures} failures that none of its cases shows"
-            return SuiteVerdict(status=Status.ISSUE, reason=reason)
+        others = [f"{self.skipped} skipped"] if self.skipped else []
+        others += [f"{self.warned} with a warning in place of a result"] if self.warned else []
+        if self.passed:
+            return SuiteVerdict(status=Status.OK, reason=", ".join((f"{self.passed} tests passed", *others)))
         if not self.tests:
             return SuiteVerdict(status=Status.NOT_RUN, reason="the file contains no test")
-        if self.inconsistency:
-            return SuiteVerdict(status=Status.ISSUE, reason=f"inconsistent counts: {self.inconsistency}")
         if self.skipped == self.tests:
             return SuiteVerdict(status=Status.NOT_RUN, reason=f"all tests were skipped ({self.tests})")
-        skips = f", {self.skipped} skipped" if self.skipped else ""
-        return SuiteVerdict(status=Status.OK, reason=f"{self.tests - self.skipped} tests passed{skips}")
+        return SuiteVerdict(status=Status.NOT_RUN, reason=f"no test passed: {', '.join(others)}")
+
+    @property
+    def only_retried(self) -> bool:
+        """Whether nothing but a retry speaks against the suite."""
+        return bool(self.retried) and not self._against_it
+
+    @property
+    def _against_it(self) -> str:
+        """What speaks against the suite, in one sentence; "" for nothing."""
+        if bad := self.failures + self.errors:
+            return f"{bad} of {self.tests} tests failed: {named(self.failed, bad)}"
+        if self.unlisted_failures:
+            return f"a suite declares {self.unlisted_failures} failures that none of its cases shows"
+        return f"inconsistent counts: {self.inconsistency}" if self.inconsistency and self.tests else ""
+
+    @property
+    def _retried(self) -> str:
+        if not self.retried:
+            return ""
+        return f"{self.retried} of {self.tests} tests passed only on a retry: {named(self.retried_names, self.retried)}"
+
+    @property
+    def passed(self) -> int:
+        """The number of cases with a result that is neither bad nor missing."""
+        return self.tests - self.failures - self.errors - self.skipped - self.warned
 
 
 def read_junit(path: Path) -> JUnitResult:
@@ -70,12 +93,13 @@ def read_junit(path: Path) -> JUnitResult:
     reader = ElementReader(str(path))
     try:
         with path.open("rb") as file:
-            read = 0
-            while chunk := file.read(_CHUNK_BYTES):
+            read, size = 0, _CHUNK_BYTES
+            while chunk := file.read(size):
                 read += len(chunk)
                 if read > LARGEST_BYTES:  # the file may have grown since its size was checked
                     raise _too_large(path)
-                reader.feed(chunk)
+                # the parser begins a long tag or comment anew with each chunk, so chunks grow until it ends
+                size = _CHUNK_BYTES if reader.feed(chunk) else 2 * size
             reader.end()
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
@@ -90,6 +114,9 @@ def add_up(results: Iterable[JUnitResult]) -> JUnitResult:
         failures=sum(result.failures for result in results),
         errors=sum(result.errors for result in results),
         skipped=sum(result.skipped for result in results),
+        warned=sum(result.warned for result in results),
+        retried=sum(result.retried for result in results),
+        retried_names=tuple(name for result in results for name in result.retried_names)[:MOST_FAILED_NAMES],
         failed=tuple(name for result in results for name in result.failed)[:MOST_FAILED_NAMES],
         seconds=sum(result.seconds for result in results),
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),

@@ -18,6 +18,7 @@ from harness.host.command import run
 from harness.host.declarations import Step
 from harness.host.http_client import HttpClient, HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
+from harness.host.journal import Write
 from harness.host.site import Values, holds, value_at
 from harness.host.trail_reader import Recorded, Trail
 from harness.model import EvidenceClass
@@ -127,23 +128,37 @@ class PathRun:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        for values in self.attempts if self._cleans_up else ():
-            self._clean_up(values)
+        if self._cleans_up:
+            done = [values.unique for values in self.attempts if self._clean_up(values)]
         self._stack.close()
+        if self._cleans_up and self.site.journal and not self._left_behind:
+            for unique in done:
+                self.site.journal.end("path", self.declared.name, unique)
         for what in self._left_behind:
             self._on_left_behind(what)
 
-    def _clean_up(self, values: Values) -> None:
+    def _note(self, values: Values) -> None:
+        """Note an attempt, so that a later run can clean up after a killed one."""
+        journal, declared = self.site.journal, self.declared
+        if journal and (declared.cleanup or declared.job):
+            jobs = self._jobs.inserted if self._jobs else ()
+            journal.begin(
+                Write(kind="path", name=declared.name, mark=values.unique, values=values.known(), jobs=jobs)
+            )
+
+    def _clean_up(self, values: Values) -> bool:
+        """Send the cleanup of an attempt, and return whether everything is removed."""
         for number, step in enumerate(self.declared.cleanup, 1):
             try:
                 response = self._http.send(step, values, self.declared.deadline_s)
             except ConfigError:  # the step needs a value that the attempt never received: it created nothing
-                return
+                return True
             if response.failure or response.status != step.status:
                 self._left_behind.append(
                     f"rows of {values.unique}: step {number} of the cleanup was answered {response}"
                 )
-                return
+                return False
+        return True
 
     def execute(self, values: Values) -> Attempt:
         """Run the path once: first the steps that prepare it, then its subject.
@@ -162,6 +177,7 @@ class PathRun:
         Without a job or command, the last step is the subject of the path and is not sent here.
         """
         self.attempts.append(values)
+        self._note(values)
         steps = self.declared.steps
         return self._send(steps if self._all_steps_prepare(self.declared.job) else steps[:-1], values)
 
@@ -180,6 +196,7 @@ class PathRun:
         elif job:
             identity = self.jobs(job).insert(job, values)
             values.keep("job_id", str(identity))
+            self._note(values)
             done = Attempt(values=values, job=identity)
         else:
             done = Attempt(values=values, exit_code=self._run_command(values))
@@ -207,6 +224,7 @@ class PathRun:
                     return Attempt(values=values, steps=tuple(sent), answers=tuple(answers), not_exercised=reason)
                 break
             mismatches += self._keep(step, response, values, number)
+            self._note(values)
             if mismatches:
                 break
         return Attempt(values=values, steps=tuple(sent), answers=tuple(answers), mismatches=tuple(mismatches))

@@ -13,6 +13,7 @@ from harness.audit.target import AuditTarget
 from harness.database import Client
 from harness.errors import ConfigError
 from harness.host.declarations import Caller
+from harness.host.journal import Journal
 from harness.model import EvidenceClass
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Site(Struct, frozen=True, kw_only=True):
     is_idle: Callable[[Client], bool] | None = None
     #: returns whether the run is ending, so that no further request is sent
     stopped: Callable[[], bool] = bool
+    #: notes what requests create, where others use the host, too
+    journal: Journal | None = None
     #: whether requests use the proxies and certificates of this machine's environment
     trust_env: bool = True
 
@@ -83,6 +86,10 @@ class Values:
         """Store a value from a response under a name. It may be personal data."""
         self._values[name] = value
         self._kept.add(name)
+
+    def known(self) -> dict[str, Any]:
+        """Return all values by name, for the journal."""
+        return dict(self._values)
 
     def has(self, name: str) -> bool:
         return name in self._values

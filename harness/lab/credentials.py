@@ -6,11 +6,17 @@ import base64
 import hashlib
 import hmac
 import secrets
+from typing import Literal, get_args
 
 from msgspec import Struct
 
 #: few, because a random password that lives as long as the run cannot be guessed
 _ITERATIONS = 256
+
+
+#: the rights that a foreign command asks for: each has a login of its own
+CommandRole = Literal["app", "owner", "createdb", "superuser"]
+COMMAND_ROLES: tuple[CommandRole, ...] = get_args(CommandRole)
 
 
 class Role(Struct, frozen=True, kw_only=True):
@@ -38,6 +44,10 @@ class Roles(Struct, frozen=True, kw_only=True):
     dba: Role
     #: the login of the pooler's admin console
     console: Role
+    #: looks up the verifiers of roles that a foreign command creates, for poolers that need them
+    lookup: Role
+    #: the logins of foreign commands
+    commands: dict[CommandRole, Role]
 
     def secrets(self) -> tuple[str, ...]:
         """Return all passwords and verifiers, for the redactor."""
@@ -45,7 +55,7 @@ class Roles(Struct, frozen=True, kw_only=True):
 
     def all(self) -> tuple[Role, ...]:
         """Return all logins."""
-        return (self.admin, self.owner, self.app, self.dba, self.console)
+        return (self.admin, self.owner, self.app, self.dba, self.console, self.lookup, *self.commands.values())
 
 
 def random_roles() -> Roles:
@@ -56,6 +66,8 @@ def random_roles() -> Roles:
         app=_role("harness_app"),
         dba=_role("harness_dba"),
         console=_role("harness_console"),
+        lookup=_role("harness_lookup"),
+        commands={name: _role(f"harness_command_{name}") for name in COMMAND_ROLES},
     )
 
 

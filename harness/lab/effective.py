@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PREPARED_STATEMENTS = (1, 21)
 #: several PgBouncer processes can be peers from 1.19 on
 _PEERING = (1, 19)
+#: the setting auth_dbname exists from 1.19 on; 1.18 refuses to start with it
+_AUTH_DBNAME = (1, 19)
 #: named extra parameters are tracked from 1.20 on, and from 1.26 on all that PostgreSQL reports and a client can set
 _EXTRA_PARAMETERS, _ALL_REPORTED = (1, 20), (1, 26)
 #: parameters that every version of PgBouncer tracks (https://www.pgbouncer.org/config.html#track_extra_parameters)
@@ -79,7 +81,14 @@ _POOLER_SETTINGS = (
     "auth_type",
 )
 #: limits of the database, as SHOW DATABASES names them, and of the role, as SHOW USERS does
-_DATABASE_LIMITS = ("pool_size", "reserve_pool_size", "reserve_pool", "max_connections", "max_client_connections")
+_DATABASE_LIMITS = (
+    "pool_size",
+    "min_pool_size",
+    "reserve_pool_size",
+    "reserve_pool",
+    "max_connections",
+    "max_client_connections",
+)
 _USER_LIMITS = ("pool_size", "reserve_pool_size", "max_user_connections", "max_user_client_connections")
 
 _FLAGS = dict.fromkeys(("1", "on", "true", "yes"), True) | dict.fromkeys(("0", "off", "false", "no"), False)
@@ -247,6 +256,11 @@ def knows_peering(version: str) -> bool:
     return is_at_least(version, _PEERING)
 
 
+def knows_auth_dbname(version: str) -> bool:
+    """Return whether this version of PgBouncer can look up roles in a database of its own choice."""
+    return is_at_least(version, _AUTH_DBNAME)
+
+
 def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:
     """Return whether a version is at least another; an unknown version counts as new."""
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
@@ -284,6 +298,19 @@ def effective_limits(evidence: TopologyEvidence) -> PoolLimits | None:
     """Return the limits of the application's pool, as its pooler reports them; None if it reports none."""
     settings = _pooler(evidence).settings if evidence.declared.pooler else {}
     return pool_limits(settings) if "default_pool_size" in settings else None
+
+
+def least_connections(evidence: TopologyEvidence) -> int:
+    """Return the number of server connections that the application's pool opens by itself, once a client uses it."""
+    limits = effective_limits(evidence)
+    if limits is None:
+        return 0
+    return min(_first(_pooler(evidence).settings, "database.min_pool_size", "min_pool_size"), limits.size)
+
+
+def are_used_once(evidence: TopologyEvidence) -> bool:
+    """Return whether the pooler closes a server connection after its first use."""
+    return evidence.declared.pooler is not None and number(_pooler(evidence).settings.get("server_lifetime", "")) == 0
 
 
 def limits_all_databases(topology: Topology) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock
+from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -67,8 +67,14 @@ class Lab:
         self._redactor = redactor
         self._started: Counter[str] = Counter()
         self._kept: dict[str, str] = {}
+        #: files that checks produced, by check and name
+        self.artifacts: dict[tuple[str, str], str] = {}
         self._closed = Event()
         self._changing = Lock()
+        #: held while one check waits for a released server connection; the other checks do not connect meanwhile
+        self.hunting = RLock()
+        #: whether the pooler ends a server connection with its client; None until a check has found it out
+        self.ends_with_client: bool | None = None
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property
@@ -104,6 +110,11 @@ class Lab:
     def through(self, role: Role, dbname: str = "postgres") -> Endpoint:
         """Return the outer end of the chain, as one of the lab's roles."""
         address = self.outermost.endpoint()
+        return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
+
+    def at_server(self, role: Role, dbname: str = "postgres") -> Endpoint:
+        """Return PostgreSQL itself, past the chain, as one of the lab's roles."""
+        address = self.postgres.endpoint()
         return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
 
     def console(self) -> Endpoint | None:
@@ -162,6 +173,10 @@ class Lab:
     def keep_log(self, name: str, text: str) -> None:
         """Add the output of another program to the logs, under a name of its own."""
         self._kept[name] = text
+
+    def keep_artifact(self, check: str, name: str, text: str) -> None:
+        """Keep a file that a check produced as evidence; the run stores it with the logs."""
+        self.artifacts[check, name] = text
 
     @property
     def memory_mib(self) -> int:

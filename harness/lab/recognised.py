@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from harness.database import SqlError, create_database, describe, drop_database
 from harness.engine.images import load_product
 from harness.errors import HarnessError
-from harness.lab.effective import effective_limits, tracks_statements
+from harness.lab.effective import are_used_once, effective_limits, tracks_statements
 from harness.recognition.contradictions import contradictions
 from harness.recognition.recognise import recognise
 
@@ -59,8 +59,9 @@ def declared_facts(topology: Topology, evidence: TopologyEvidence) -> dict[str, 
         "pool_mode": str(pooler.pool_mode),
     }
     limits = effective_limits(evidence)
-    # with a reserve, the size depends on how long clients wait
-    if pooler.instances == 1 and (limits is None or limits.size == limits.largest):
+    # with a reserve, the size depends on how long clients wait; connections that are used once do not show it
+    is_fixed = limits is None or (limits.size == limits.largest and not are_used_once(evidence))
+    if pooler.instances == 1 and is_fixed:
         facts["pool_size"] = str(limits.size if limits else pooler.default_pool_size)
     if pooler.pool_mode != "session" and pooler.product == "pgbouncer":
         running = evidence.service("pooler")

@@ -11,7 +11,7 @@ from harness import places
 from harness.engine.images import load_product
 from harness.engine.protocol import Address, ServicePlace, ServiceSpec
 from harness.errors import ConfigError
-from harness.lab.effective import knows_peering, knows_prepared_statements
+from harness.lab.effective import knows_auth_dbname, knows_peering, knows_prepared_statements
 
 if TYPE_CHECKING:
     from harness.lab.credentials import Roles
@@ -65,6 +65,7 @@ def pooler_spec(place: ServicePlace, declared: PoolerDeclaration, roles: Roles, 
         "knows": {
             "prepared_statements": knows_prepared_statements(place.origin.version),
             "peering": knows_peering(place.origin.version),
+            "auth_dbname": knows_auth_dbname(place.origin.version),
         },
     }
     files = rendered(declared.product, **facts)

@@ -144,7 +144,7 @@ class Repository:
             return None
         try:
             data = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return frozenset()
         scripts = data.get("scripts") if isinstance(data, dict) else None
         return frozenset(scripts) if isinstance(scripts, dict) else frozenset()
@@ -228,7 +228,7 @@ def _prefix(node: ast.expr) -> str:
 def _toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also for digits without end
         return {}
 
 
@@ -253,7 +253,7 @@ def _cargo(text: str) -> Package | None:
 def _json(text: str) -> Package | None:
     try:
         return _declared(json.loads(text or "null"), "package.json")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

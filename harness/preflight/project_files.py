@@ -51,7 +51,7 @@ class Folder(Struct, frozen=True, kw_only=True):
         text = self.text(name)
         try:
             return tomllib.loads(text) if text is not None else {}
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also for digits without end
             raise ConfigError(f"invalid TOML: {error}", where=self.at(name)) from None
 
 

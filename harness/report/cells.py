@@ -178,7 +178,7 @@ class Expectations(Struct, frozen=True):
     compared: tuple[Expectation, ...]
 
     def markdown(self) -> Ready:
-        return text(f"{len(self.compared)} expectations")
+        return text(self._number())
 
     def html(self) -> Markup:
         items = "".join(
@@ -187,8 +187,11 @@ class Expectations(Struct, frozen=True):
             f"observed <code>{escape(expectation.observed)}</code></li>"
             for expectation in self.compared
         )
-        summary = f"<summary>{len(self.compared)} expectations</summary>"
+        summary = f"<summary>{self._number()}</summary>"
         return Markup(f"<details>{summary}<ul>{items}</ul></details>")  # noqa: S704 -- every value in it is escaped
+
+    def _number(self) -> str:
+        return f"{len(self.compared)} expectation{'s' if len(self.compared) != 1 else ''}"
 
 
 class Cell(Struct, frozen=True):

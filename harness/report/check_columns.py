@@ -26,7 +26,7 @@ from harness.report.cells import (
 )
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
-from harness.report.outcomes import mark_of, text_of, word_of
+from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, badge, identifier, listed, number, table, text_field
 from harness.report.tables import MatrixRow
@@ -166,11 +166,12 @@ def _all_evidence(row: Row) -> Cell:
     """Return everything about a row, including its facts, its source and every expectation."""
     result = row.result
     source = result.limit.source if result.limit else result.feature.source if result.feature else ""
+    named = "known defect: " if mark_of(result) == KNOWN_DEFECT else "documented at "
     pieces: list[Piece] = []
     for piece in ([Text(result.reason)] if result.reason else []) + _pids(row):
         pieces += [piece, _LINE]
     if source:
-        pieces += [Text("documented at "), Source(source), _LINE]
+        pieces += [Text(named), Source(source), _LINE]
     if result.expectations:
         pieces.append(Expectations(result.expectations))
     for fact, value in result.facts.items():

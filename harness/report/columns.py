@@ -103,6 +103,7 @@ OUTCOMES = table(
     *(Column(word.behaviour, _outcomes_counted(word)) for word in WORDS),
     Column("of which known defects", Field("count", lambda counted: Cell((Text(counted.known_defects),)))),
     Column("of which undocumented", Field("count", lambda counted: Cell((Text(counted.undocumented),)))),
+    Column("better than documented", Field("count", lambda counted: Cell((Text(counted.better),)))),
     Column("no outcome (N/A, Not run)", Field("count", lambda counted: Cell((Text(counted.unobserved),)))),
 )
 

@@ -8,23 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from harness.report.outcomes import (
-    ACCEPTED,
-    BETTER,
-    DRIVERS,
-    KNOWN_DEFECT,
-    UNDOCUMENTED,
-    is_shown,
-    mark_of,
-    text_of,
-    word_of,
-)
+from harness.report.outcomes import DOCUMENTED, DRIVERS, is_shown, mark_of, text_of, word_of
 
 if TYPE_CHECKING:
     from harness.report.evidence import Evidence, Row
-
-#: the marks that the map shows: an outcome without one is documented
-_SHOWN = {UNDOCUMENTED, ACCEPTED, KNOWN_DEFECT, BETTER}
 
 
 class FeatureCell(Struct, frozen=True, kw_only=True):
@@ -94,7 +81,7 @@ def _cell(row: Row, text: str = "") -> FeatureCell:
     return FeatureCell(
         text=(text or outcome) if outcome else str(row.status),
         word=word_of(row.result),
-        mark=mark if mark in _SHOWN else "",
+        mark="" if mark == DOCUMENTED else mark,
         anchor=anchor(row),
         command=row.result.reproduce,
     )

@@ -34,12 +34,12 @@ class Word(Struct, frozen=True):
 
 #: in the order in which every output counts them
 WORDS = (
-    Word(Behaviour.WORKS, "the same as on a direct connection"),
-    Word(Behaviour.FAILS, "an error, shown with its SQLSTATE; closed: the client also loses its connection"),
+    Word(Behaviour.WORKS, "it does what the row says"),
+    Word(Behaviour.FAILS, "an error, shown with its SQLSTATE; with closed, the client also loses its connection"),
     Word(Behaviour.HANGS, "no answer within the deadline"),
-    Word(Behaviour.LEAKS, "without an error, state or data of one client reaches another"),
-    Word(Behaviour.LOST, "without an error, it has no effect"),
-    Word(Behaviour.WRONG, "without an error, the result is another"),
+    Word(Behaviour.LEAKS, "no error, and state or data of one client reaches another"),
+    Word(Behaviour.LOST, "no error, and no effect"),
+    Word(Behaviour.WRONG, "no error, and a wrong result"),
 )
 
 
@@ -56,6 +56,8 @@ class OutcomeCount(Struct, frozen=True, kw_only=True):
     known_defects: int = 0
     #: those of them that the product does not document: Issues, accepted or not
     undocumented: int = 0
+    #: those of them that work although the product documents a limit
+    better: int = 0
     #: features without an outcome, because their row is N/A or Not run
     unobserved: int = 0
 
@@ -76,6 +78,7 @@ class OutcomeCount(Struct, frozen=True, kw_only=True):
             for number, noun in (
                 (self.undocumented, "undocumented"),
                 (self.known_defects, f"known defect{'s' if self.known_defects > 1 else ''}"),
+                (self.better, BETTER),
             )
             if number
         ]
@@ -125,6 +128,7 @@ def _count_outcomes(results: Iterable[Result]) -> OutcomeCount:
         **{word.behaviour.value: found.count(word.behaviour) for word in WORDS},
         known_defects=marks.count(KNOWN_DEFECT),
         undocumented=marks.count(UNDOCUMENTED) + marks.count(ACCEPTED),
+        better=marks.count(BETTER),
         unobserved=len(results) - len(found),
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import EvidenceClass, Status
+from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +109,7 @@ def _notes_on_aspects(aspects: dict[str, Row], main: Row) -> list[str]:
     notes = []
     for aspect, row in aspects.items():
         repeats = main.result.reason and (row.status, row.result.reason) == (main.status, main.result.reason)
-        if aspect and not repeats:
+        if aspect and is_shown(*row.answer) and not repeats:
             observed = row.result.facts.get(_OBSERVED.get(aspect, ""), "").partition(":")[0]
             detail = observed if row.status is Status.OK else row.result.reason
             notes.append(f"{_CALLED.get(aspect, aspect)}: {row.status}" + (f", {detail}" if detail else ""))

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, Status
 from harness.report.evidence import Row
+from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 _FEW = 5
 _PATH = "path."
-#: aspects that are not safe in a shared environment; topologies cover them
-_UNSAFE_ASPECTS = ("failure", "no-trigger")
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -78,7 +77,7 @@ def path_rows(evidence: Evidence, environment: str, path: str) -> list[Row]:
             if row.planned.path
             else row.planned.check == whole or row.planned.check.startswith(f"{whole}-")
         )
-        and not (row.status is Status.NOT_RUN and row.planned.path and row.planned.path.aspect in _UNSAFE_ASPECTS)
+        and is_shown(*row.answer)  # topologies cover the aspects that are not safe in a shared environment
     ]
 
 
@@ -140,8 +139,10 @@ def counted(rows: Sequence[Row]) -> str:
         return "no rows"
     counts = {status: sum(row.status is status for row in rows) for status in Status}
     topologies = dict.fromkeys(row.planned.target for row in rows)
-    by_status = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    return f"{by_status} in {', '.join(topologies)}"
+    limited = sum(row.result.limit is not None for row in rows)
+    apart = {Status.OK: f" ({limited} with a documented limit)" if limited else ""}
+    by_status = [f"{number} {status}{apart.get(status, '')}" for status, number in counts.items() if number]
+    return f"{', '.join(by_status)} in {', '.join(topologies)}"
 
 
 def commands_of(rows: Sequence[Row]) -> tuple[str, ...]:

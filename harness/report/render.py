@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import msgspec
+from markupsafe import Markup
 
 from harness import places
 from harness.printable import printable
@@ -179,5 +180,6 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
-    environment.filters["word"] = lambda word: Outcome(word, word).html()
+    # the result of a macro is markup already
+    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup}
     return environment

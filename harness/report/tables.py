@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.checks.environment_workspace import NOT_SAFE
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, Section, Severity, Status, TrailProof
+from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
 from harness.preflight.gates import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
@@ -29,6 +28,7 @@ from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
+from harness.suites.commands import NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,8 +179,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_from=begin,
         evidence_to=end,
         subjects=tuple(_subjects(evidence)),
-        # a check that is not safe in an operator's environment is not missing there
-        status=worst(row.status for row in evidence.rows if is_shown(*row.answer) and row.result.reason != NOT_SAFE),
+        status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
         counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),
@@ -238,11 +237,17 @@ def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
             check=f"{row.planned.claim}, on {row.planned.target}",
             status=row.status,
             command=row.result.reproduce,
-            notes=row.result.reason,
+            notes=_parity_notes(row.result),
         )
         for row in evidence.rows
         if row.planned.section is Section.COMMANDS
     )
+
+
+def _parity_notes(result: Result) -> str:
+    """Return the reason of a row, what else speaks about its tests, and the login that the command had."""
+    login, _, _ = result.facts.get("role", "").partition(":")
+    return "; ".join(filter(None, (result.reason, result.facts.get(NOTES, ""), login and f"login: {login}")))
 
 
 #: the prefix of issue ids for sections that are not in the walkthrough
@@ -284,8 +289,8 @@ def _symptom(row: Row) -> str:
     """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
     if outcome := outcome_of(row.result):
         expected = " or ".join(map(str, outcome.expected))
-        defect = "a known defect, " if mark_of(row.result) == KNOWN_DEFECT else ""
-        return f"{row.planned.feature}: {defect}expected {expected}, observed {outcome.observed}"
+        defect = " (a known defect)" if mark_of(row.result) == KNOWN_DEFECT else ""
+        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}"
     return f"{row.result.reason}; the check is: {row.planned.claim}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.lab.effective import effective_limits
 from harness.model import EvidenceClass, Finding, Notifier, PoolMode, Prepare, Status
 from harness.report.outcomes import Count, count
 
@@ -186,12 +187,14 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     started = _chain(topology) + (f" in {mode} mode" if mode else "")
     paths = " and the audited paths of a reference host with a real job runner" if hosted else ""
     limits = f", {counted.limits} of them with a documented limit" if counted.limits else ""
+    statuses = f"{counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run"
+    features = f"; features: {counted.features}" if counted.features.observed else ""
     return (
         f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
-        f"({counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run). It is "
-        "evidence about this class of topology: this pool mode, these pool sizes and this prepare policy. It is not "
-        "evidence about a production environment: production's servers, settings, load, HTTP handlers and job runner "
-        "are not part of it, and production's operators have not confirmed these settings."
+        f"({statuses}{features}). It is evidence about this class of topology: this pool mode, these pool sizes and "
+        "this prepare policy. It is not evidence about a production environment: production's servers, settings, "
+        "load, HTTP handlers and job runner are not part of it, and production's operators have not confirmed these "
+        "settings."
     )
 
 
@@ -208,9 +211,7 @@ def questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
     answers = {
         "Which servers does a write pass through?": _chain(topology),
         "What is the pool mode?": _pool_mode(topology),
-        "How many server connections can one database and user have?": (
-            pooler.get("default_pool_size", "one per client")
-        ),
+        "How many server connections can one database and user have?": _pool_size(topology),
         "Does the pooler track prepared statements?": _tracking(topology, pooler),
         "How does the client send repeated statements?": _prepare_policy(topology),
         "What does the pooler run when a client disconnects?": _reset(topology, pooler),
@@ -232,6 +233,14 @@ def questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
     return tuple(
         Question(question=question, answer=answer, matches_prod="partial") for question, answer in answers.items()
     )
+
+
+def _pool_size(topology: TopologyEvidence) -> str:
+    limits = effective_limits(topology)
+    if limits is None:
+        return "one per client"
+    reserve = f", and {limits.largest} with the reserve" if limits.largest > limits.size else ""
+    return f"{limits.size}{reserve}"
 
 
 def _tracking(topology: TopologyEvidence, pooler: dict[str, str]) -> str:

@@ -43,7 +43,7 @@ class ItemAnswer(Struct, frozen=True, kw_only=True):
     checks: tuple[str, ...]
     #: the command that reproduces the answer, or the link to what was signed
     command: str
-    #: why it is not OK, or what was signed
+    #: why it is not OK, how many documented limits were observed, or what was signed
     reason: str
 
 
@@ -141,6 +141,8 @@ def _by_checks(item: Item, checks: Sequence[str], rows: Sequence[Row]) -> ItemAn
         )
         if len(decisive) > _FEW:
             reason += f"; and {len(decisive) - _FEW} more"
+    elif limited := sum(row.result.limit is not None for row in relevant):
+        reason = f"{limited} documented limit{'s' if limited > 1 else ''} observed"
     first = {row.planned.target: row for row in reversed(relevant)}
     commands = [_command(checks, row) for row in reversed(first.values())]
     return ItemAnswer(

@@ -6,6 +6,7 @@
       proofs.jsonl    one row per control, when the run proved its checks
       trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log
+      artifacts/<topology>/<check>/…   files that a check produced, such as JUnit XML
 
 A killed run leaves complete rows and at most one incomplete line, which the reader drops. A planned row without a
 result is then read as Not run. :mod:`harness.store.chain` describes how an edit is noticed, and

@@ -98,14 +98,16 @@ def regular_file(path: Path, largest: int) -> Iterator[IO[bytes]]:
     :raises FileNotFoundError: when there is none.
     :raises OSError: when it cannot be read.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 -- flags
-        seen = os.fstat(file.fileno())
-        if not stat.S_ISREG(seen.st_mode):
-            raise StoreError("found another type of file, expected a regular file", where=str(path))
-        if seen.st_size > largest:
-            raise StoreError(
-                f"the file is larger than {largest >> 20} MB, the largest size that is read", where=str(path)
-            )
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    seen = os.fstat(descriptor)
+    if not stat.S_ISREG(seen.st_mode) or seen.st_size > largest:
+        os.close(descriptor)
+        if stat.S_ISREG(seen.st_mode):
+            what = f"the file is larger than {largest >> 20} MB, the largest size that is read"
+        else:
+            what = "found another type of file, expected a regular file"
+        raise StoreError(what, where=str(path))
+    with os.fdopen(descriptor, "rb") as file:
         yield file
 
 

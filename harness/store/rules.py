@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.model import EvidenceClass, Proof, Result, Status
+from harness.model import CHECK_BROKE, EvidenceClass, Proof, Result, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,8 +62,8 @@ def _first(rules: Iterable[tuple[str, Callable[[T], object]]], row: T) -> str:
     return next((sentence for sentence, broken in rules if broken(row)), "")
 
 
-def _broken(row: Result) -> list[str]:
-    return [expectation.name for expectation in row.expectations if not expectation.held]
+def _broken(row: Result) -> bool:
+    return any(expectation.broken for expectation in row.expectations)
 
 
 def _duration_is_wrong(row: Result | Proof | TrailProof) -> bool:
@@ -76,9 +76,16 @@ _DURATION = ("a duration that no check has", _duration_is_wrong)
 _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
     ("OK without an expectation", lambda row: row.status is Status.OK and not row.expectations),
     ("OK although an expectation did not hold", lambda row: row.status is Status.OK and _broken(row)),
+    (
+        "OK with an expectation that does not count",
+        lambda row: row.status is Status.OK and not all(expectation.counts for expectation in row.expectations),
+    ),
+    (
+        "a check that ended early is OK or N/A",
+        lambda row: row.ended_by and row.status not in {Status.ISSUE, Status.NOT_RUN},
+    ),
     ("OK with a reason", lambda row: row.status is Status.OK and row.reason),
     ("a status other than OK without a reason", lambda row: row.status is not Status.OK and not row.reason.strip()),
-    ("N/A although an expectation did not hold", lambda row: row.status is Status.NA and _broken(row)),
     ("a documented limit on a row that is not OK", lambda row: row.limit and row.status is not Status.OK),
     ("a severity on a row that is not an Issue", lambda row: row.severity and row.status is not Status.ISSUE),
     ("a known Issue on a row that is not an Issue", lambda row: row.known and row.status is not Status.ISSUE),
@@ -102,6 +109,19 @@ _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
         lambda row: row.started_at and seconds_of(row.started_at) is None,
     ),
     _DURATION,
+)
+
+#: of results in chained runs
+_CHAINED_RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
+    ("Not run although an expectation did not hold", lambda row: row.status is Status.NOT_RUN and _broken(row)),
+    (
+        "Issue without an expectation that did not hold",
+        lambda row: row.status is Status.ISSUE and not _broken(row) and not row.reason.startswith(CHECK_BROKE),
+    ),
+    (
+        "an expectation that does not count in a check that ran to its end",
+        lambda row: row.status is Status.NA and not all(expectation.counts for expectation in row.expectations),
+    ),
 )
 
 _PROOF: tuple[tuple[str, Callable[[Proof], object]], ...] = (
@@ -196,6 +216,8 @@ class RowRules:
 
     @staticmethod
     def _against_record(row: Result, record: RunRecord) -> str:
+        if sentence := _first(_CHAINED_RESULT, row):
+            return sentence
         topology, environment = record.topologies.get(row.target), record.environments.get(row.target)
         if row.status in _JUDGED and not ((topology and topology.stood) or (environment and environment.reached)):
             return f"{row.status} on {row.target}, which did not start or was not reached"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.model import Result, Status
 from harness.store.chain import (
     IDENTITY,
     PROOFS,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from harness.model import Proof, Result, RunRecord, TrailProof
+    from harness.model import Proof, RunRecord, TrailProof
 
 #: goes on while the machine sleeps, where the system has such a clock
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -131,6 +132,26 @@ class RunStore:
         """
         self._append(RESULTS, result, lambda: self._rules.of_result(result, self.record))
 
+    def append_or_refuse(self, result: Result) -> Result:
+        """Add the result of one planned row, and return the row that was added.
+
+        A result that breaks the rules is a mistake in the harness, and says nothing about the system under test. Its
+        row is then Not run, and the other rows of the run stay.
+        """
+        try:
+            self.append(result)
+        except ContradictionError as error:
+            result = Result(
+                target=result.target,
+                check=result.check,
+                status=Status.NOT_RUN,
+                reason=f"the harness made a result that contradicts itself: {error}",
+                started_at=result.started_at,
+                reproduce=result.reproduce,
+            )
+            self.append(result)
+        return result
+
     def append_proof(self, proof: Proof) -> None:
         """Add the proof of one control."""
         self._append(PROOFS, proof, lambda: self._rules.of_proof(proof))
@@ -146,6 +167,13 @@ class RunStore:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{service}.log").write_text(self._redact(text), encoding="utf-8")
 
+    def write_artifact(self, topology: str, check: str, name: str, text: str) -> None:
+        """Write a file that a check produced, such as the JUnit XML of a test suite, or replace it."""
+        with self._as_store_error():
+            folder = self.folder / "artifacts" / topology / check
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(self._redact(text), encoding="utf-8")
+
     def close(self) -> None:
         """Close the files, and the chain if the run has ended. Nothing is written to the folder afterwards."""
         for file in self._files.values():
@@ -158,7 +186,9 @@ class RunStore:
         data = msgspec.json.encode(self._scrub(msgspec.to_builtins(row)))
         with self._lock, self._as_store_error():
             if sentence := contradiction():
-                raise ContradictionError(f"{name}: {sentence}: {row}")
+                error = ContradictionError(sentence)
+                error.add_note(f"{name}: {row}")
+                raise error
             self._files[name].append(data)
             self._rules.accept(row)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
 from harness.libpq import Reply
 from harness.suites.pooling.probes import WRONG, fails, probe, works_here

@@ -6,7 +6,6 @@ The same checks run against every topology that the harness starts, where `prove
 from __future__ import annotations
 
 import contextlib
-import secrets
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -233,8 +232,8 @@ def capture_is_switched_off(ctx: CheckContext) -> None:
     environment_safety=Safety.WRITES,
 )
 def canary_attributed(ctx: CheckContext | EnvironmentContext) -> None:
-    prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
+        prefix = canary.begin()
         clients = {_ADA: ctx.client(), _BOB: ctx.client()}
         canary.require_clearable(clients[_ADA])
         shared = ""
@@ -283,8 +282,8 @@ def nothing_is_captured(ctx: CheckContext) -> None:
     environment_safety=Safety.WRITES,
 )
 def canary_rolled_back(ctx: CheckContext | EnvironmentContext) -> None:
-    prefix = f"harness-{secrets.token_hex(6)}"
     with ctx.canary() as canary:
+        prefix = canary.begin()
         client = ctx.client()
         canary.require_clearable(client)
         try:
@@ -325,6 +324,7 @@ def _clear(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) 
         with client.transaction():
             _declare(ctx, client, _ADA)
             canary.clear(client, prefix)
+        canary.cleared(prefix)
     except SqlError as error:
         ctx.left_behind(f"rows in {canary.table} that start with {prefix}: {describe(error)}")
 

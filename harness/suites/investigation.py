@@ -36,7 +36,7 @@ _AREA = "reading the trail"
 
 
 def _slugs(changes: list[AuditedChange]) -> list[str]:
-    return [change.data_after["slug"] for change in changes]
+    return [str((change.data_after or {}).get("slug")) for change in changes]
 
 
 def _filter_error(fields: dict[str, Any]) -> str:
@@ -253,7 +253,7 @@ def history_of_an_actor(ctx: CheckContext) -> None:
     nobody = Actor("anonymous")
     for slug, actor in (("a", ADA), ("b", BOB), ("x", nobody), ("c", ADA), ("y", nobody), ("z", None)):
         ctx.write(client, actor, slug)
-    by_transaction = {change.transaction_id: change.data_after["slug"] for change in ctx.changes("posts")}
+    by_transaction = {change.transaction_id: change.text("slug") for change in ctx.changes("posts")}
     trail = reader(ctx)
     for name, actor, slugs in (
         ("Ada", ADA, ["c", "a"]),

@@ -47,7 +47,7 @@ def _age(ctx: CheckContext, days: int) -> None:
 
 def _left(ctx: CheckContext) -> list[str]:
     """Return the slugs of posts whose changes are still in the trail."""
-    return sorted(change.data_after["slug"] for change in ctx.changes("posts"))
+    return sorted(change.text("slug") for change in ctx.changes("posts"))
 
 
 #: a sabotage: the purge deletes changes of any age

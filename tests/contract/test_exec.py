@@ -57,6 +57,8 @@ def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine,
     assert result.status is Status.OK
     assert result.facts["tests"] == "1"  # found in a common location
     assert result.reproduce.startswith("python -m harness exec transaction --name ")
+    [kept] = (run.folder / "artifacts" / "transaction").glob("command.*/results.xml")
+    assert 'classname="A"' in kept.read_text()
     log = next((run.folder / "logs" / "transaction").glob("command-*.log")).read_text()
     assert "rows 1" in log
     assert "the password is [redacted]" in log
@@ -78,9 +80,23 @@ def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tm
     ("program", "code", "reason"),
     [
         ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
-        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 1, "verdict of the test results"),
+        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 3, "the file contains no test"),
         (USES_IT, 1, "JUnit XML was written"),
-        ("open('r.xml','w').write('<testsuite><testcase/></testsuite>')", 1, "the command used the given database"),
+        (
+            "open('r.xml','w').write('<testsuite><testcase/></testsuite>')",
+            1,
+            "the command logged in to the given server",
+        ),
+        (
+            "open('r.xml','w').write('<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>'); exit(1)",
+            1,
+            'tests that failed: expected [], observed ["a"]',
+        ),
+        (
+            f"{USES_IT}; open('r.xml','w').write('<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>')",
+            1,
+            'tests that passed only on a retry: expected [], observed ["a"]',
+        ),
     ],
 )
 def test_a_command_that_proves_nothing_is_an_issue(
@@ -93,6 +109,118 @@ def test_a_command_that_proves_nothing_is_an_issue(
     )
     assert done.returncode == code, done.stderr
     assert reason in last(tmp_path / "reports").answers()[0].reason
+
+
+#: a suite that does what a CI's own database user may: a database, a role that logs in to it, a trusted extension
+CREATES = """
+import os, psycopg
+from urllib.parse import urlsplit
+at = urlsplit(os.environ["DATABASE_URL"])
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as chain:
+    chain.execute("CREATE DATABASE shop_test")
+    chain.execute("CREATE ROLE shop LOGIN PASSWORD 'a secret of the suite'")
+    chain.execute("GRANT ALL ON DATABASE shop_test TO shop")
+    chain.execute("CREATE EXTENSION citext")
+with psycopg.connect(host=at.hostname, port=at.port, user="shop", password="a secret of the suite",
+                     dbname="shop_test", prepare_threshold=None) as shop:
+    print("user", shop.execute("SELECT current_user").fetchone()[0])
+"""
+
+
+@pytest.mark.parametrize("topology", ["direct", "transaction"])
+@pytest.mark.parametrize(
+    ("role", "code", "output"),
+    [
+        ("app", 1, "permission denied"),
+        ("owner", 1, "permission denied to create database"),
+        ("createdb", 0, "user shop"),
+        ("superuser", 0, "user shop"),
+    ],
+)
+def test_a_command_may_do_what_its_role_says(
+    any_engine: Engine, tmp_path: Path, topology: str, role: str, code: int, output: str
+) -> None:
+    (tmp_path / "suite.py").write_text(CREATES)
+    done = harness(
+        tmp_path,
+        *("exec", topology, "--role", role, "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--", sys.executable, "suite.py"),
+    )
+    assert done.returncode == code, done.stderr
+    assert output in done.stdout
+    [result] = last(tmp_path / "reports").answers()
+    assert result.facts["role"].startswith(f"{role}: ")
+
+
+@pytest.mark.parametrize("topology", ["direct", "transaction"])
+def test_a_command_may_use_another_database_of_the_chain(any_engine: Engine, tmp_path: Path, topology: str) -> None:
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
+    done = harness(
+        tmp_path,
+        *("exec", topology, "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--", sys.executable, "-c", program),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_in_one_topology_find_nothing_of_each_other(any_engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "suite.py").write_text(CREATES)
+    command = f'command = ["{sys.executable}", "suite.py"]'
+    (tmp_path / "harness.toml").write_text(
+        "".join(f'[[commands]]\nname = "{name}"\ntitle = "{name} passes"\n{command}\n' for name in ("one", "two"))
+    )
+    done = harness(
+        tmp_path,
+        *("verify", "transaction", "--suite", "command", "--engine", any_engine.name),
+        *("--reports", str(tmp_path / "reports")),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_path: Path) -> None:
+    done = harness(
+        tmp_path,
+        *("exec", "direct", "--deadline", "1", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("--", sys.executable, "-c", "import signal; signal.pause()"),
+    )
+    assert done.returncode == 3, done.stderr
+    [result] = last(tmp_path / "reports").answers()
+    assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s")
+
+
+def test_a_commit_makes_the_evidence_outdated(engine: Engine, tmp_path: Path) -> None:
+    import subprocess
+
+    def commit() -> None:
+        git = ["git", "-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+        subprocess.run([*git, "add", "--all"], cwd=tmp_path, check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "a change"], cwd=tmp_path, check=True)
+
+    topologies = tmp_path / "topologies"
+    topologies.mkdir()
+    (topologies / "direct.toml").write_text('summary = "one row"\nverify = ["command"]\n[postgres]\nversion = "17"\n')
+    (tmp_path / "harness.toml").write_text(
+        f'topologies = "topologies"\n[[commands]]\nname = "mine"\ntitle = "mine passes"\n'
+        f'command = ["{sys.executable}", "suite.py"]\n'
+    )
+    (tmp_path / "suite.py").write_text(
+        f"{USES_IT}\nopen('results.xml', 'w').write('<testsuite><testcase/></testsuite>')"
+    )
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    commit()
+    done = harness(tmp_path, "verify", "direct", "--engine", engine.name)
+    assert done.returncode == 0, done.stderr
+    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    assert "direct: the evidence for this code is complete" in done.stderr
+    (tmp_path / "suite.py").write_text("def broken(:")
+    commit()
+    for source in ((), ("--from", str(tmp_path / "reports" / "runs"))):
+        done = harness(tmp_path, "report", *source)
+        assert "it tested another revision: commit " in done.stderr
+        assert "ok=0" in done.stdout
+    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    assert "complete" not in done.stderr
+    assert done.returncode == 1, done.stderr
 
 
 def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> None:
@@ -135,7 +263,7 @@ command = ["{sys.executable}", "-c", "pass"]
     assert done.returncode == 1
     assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
-    assert "the command used the given database: expected true, observed false" in done.stderr
+    assert "the command logged in to the given server: expected true, observed false" in done.stderr
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 

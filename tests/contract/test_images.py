@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -232,6 +233,28 @@ def test_leftovers_of_a_killed_builder_are_reaped_and_a_running_one_is_kept(api:
     poll(gone, what="the leftovers of a dead builder to be removed", deadline_s=60, interval_s=0.2)
     assert api.inspect_image(base)  # type: ignore[no-untyped-call]
     assert all(line.split()[0] in {"build", "container", "network", "folder", "process"} for line in removed)
+
+
+def test_an_imported_system_of_a_killed_builder_is_reaped(api: APIClient) -> None:
+    """The builder dies after the import, before the image has its name."""
+    engine = require_engine("docker")
+    assert isinstance(engine, DockerEngine)
+    script = (
+        "import os, signal\n"
+        "from harness.engine.builds import ImageBuilder, tar_of\n"
+        "from harness.engine.docker_engine import DockerEngine\n"
+        "from harness.events import silent\n"
+        "builder = ImageBuilder(DockerEngine()._api, silent)\n"
+        "builder.build = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(os.getpid(), flush=True)\n"
+        "builder.import_system('harness-test:1', [tar_of({'made': 'by a test'})])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid = int(done.stdout)
+    removed = engine.reap() if unfinished(api, pid) else ["build image: another harness reaped it first"]
+    assert any(line.startswith("build image") for line in removed)
+    assert unfinished(api, pid) == []
 
 
 def preparing(engine: DockerEngine, wanted: tuple[Wanted, ...], events: list[Event]) -> Thread:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
@@ -53,7 +54,10 @@ def test_only_the_stages_begin_with_the_labels() -> None:
         ("Err:1 http://mirror Temporary failure resolving 'mirror'\nE: Unable to locate package", "no network"),
         ("E: Failed getting release file http://mirror/dists/trixie/Release", "no network"),
         ("Could not connect to proxy:3128 (10.0.0.1), connection timed out", "no network"),
-        ("E: No such script: /usr/share/debootstrap/scripts/forky", "the installed debootstrap is older than the suite"),
+        (
+            "E: No such script: /usr/share/debootstrap/scripts/forky",
+            "the installed debootstrap is older than the suite",
+        ),
         (
             "E: Release file for http://mirror/dists/forky/InRelease is expired (invalid since 2d). Updates are off.",
             "the package index of the mirror is not valid at this machine's date",
@@ -234,3 +238,19 @@ def test_a_quoted_step_is_shortened_in_the_reason() -> None:
     assert error.what.startswith('the build of a:1 failed: building at STEP "RUN apt-get')
     assert error.what.endswith("while running runtime: exit status 1")
     assert len(error.what) < 300
+
+
+@pytest.mark.parametrize(("age_s", "reaped"), [(3600, True), (1, False)], ids=["old", "new"])
+def test_a_folder_whose_build_was_killed_before_it_named_its_owner_is_reaped(
+    age_s: int, reaped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian, "_builds", lambda: tmp_path)
+    folder, other = tmp_path / "trixie-build-1", tmp_path / "somebody-elses"
+    for made in (folder, other):
+        made.mkdir()
+    (other / "file").touch()
+    for made in (folder, other):
+        os.utime(made, (time.time() - age_s,) * 2)
+    assert debian.reap() == ([f"folder {folder}"] if reaped else [])
+    assert folder.exists() != reaped
+    assert other.exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harness import places
 from harness.checks.conditions import Facts
@@ -15,12 +17,14 @@ from harness.checks.documented import (
     documented,
     load_behaviour,
     load_behaviour_file,
+    newer_than_seen,
     read_outcome,
-    version_numbers,
 )
 from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode
 from harness.suites.catalogue import catalogue
+from harness.versions import numbers_of
+from tests.unit.made_up import stood
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +70,7 @@ def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(prod
         if entry.defect:
             assert "/issues/" in entry.source or "/pull/" in entry.source
             if entry.before:
-                assert any(version_numbers(seen) >= version_numbers(entry.before) for seen in loaded.seen)
+                assert any(numbers_of(seen) >= numbers_of(entry.before) for seen in loaded.seen)
 
 
 def entries(product: str) -> tuple[BehaviourEntry, ...]:
@@ -137,6 +141,8 @@ def expected(feature: str, chain: Facts) -> str:
         ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "SELECT app.clean()"}, "works or leaks"),
         ("setting-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works"),
         ("temp-table-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works or leaks"),
+        ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0"}, "works"),
+        ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0", "server_reset_query_always": "1"}, "fails (26000)"),
         # lists of names
         ("startup-options", SESSION, "1.24.1", {}, "fails (08P01, closed)"),
         ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": " extra_float_digits , OPTIONS"}, "lost"),
@@ -170,12 +176,46 @@ def test_search_path_is_tracked_where_the_server_reports_it(feature: str) -> Non
         assert expected(feature, chain) == "works"
 
 
+def test_single_names_count_within_startup_options() -> None:
+    ignored = facts(TRANSACTION, "1.24.1", REPORTED_17, ignore_startup_parameters="extra_float_digits, app.actor")
+    for option, outcome in (
+        ("app.actor", "lost"),
+        ("extra_float_digits", "lost"),
+        ("statement_timeout", "fails (08P01, closed)"),
+        ("TimeZone", "works"),
+    ):
+        assert expected("startup-options", replace(ignored, option=option.casefold())) == outcome
+
+
 def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
     chain = facts(SESSION, "4.6.0", product="pgpool")
     assert expected("temp-table-apart", chain) == "works"
     light = facts(SESSION, "4.6.0", product="pgpool", reset_query_list="'ABORT; DEALLOCATE ALL'")
     assert expected("temp-table-apart", light) == "leaks"
     assert expected("sql-prepare-apart", light) == "works"
+
+
+@pytest.mark.parametrize(
+    ("pooler", "server", "named"),
+    [
+        ("1.24.1", "17.11 (Debian)", []),
+        ("1.26.1", "18.6", []),
+        ("1.26.2", "18.6", ["PgBouncer 1.26.2"]),
+        ("1.27.0", "19.1 (Debian)", ["PgBouncer 1.27.0", "PostgreSQL 19.1"]),
+        ("unknown", "unknown", []),
+    ],
+)
+def test_a_version_newer_than_all_that_were_seen_is_named(pooler: str, server: str, named: list[str]) -> None:
+    evidence = stood("transaction")
+    titles = {"postgres": ("PostgreSQL", server), "pooler": ("PgBouncer", pooler)}
+    services = tuple(
+        replace(service, title=titles[service.name][0], version=titles[service.name][1])
+        for service in evidence.services
+    )
+    sentences = newer_than_seen(evidence.declared, replace(evidence, services=services))
+    assert [sentence.partition(" is newer")[0] for sentence in sentences] == named
+    for sentence in sentences:
+        assert re.search(r"so [1-9]\d* entries that apply here rest on older versions", sentence)
 
 
 def test_a_product_without_a_file_has_no_entries() -> None:

@@ -13,7 +13,13 @@ from markdown_it import MarkdownIt
 from harness.report.escape import Ready, code, link, text
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-_PIECES = [*"|`\\*_[]()<>&!#~\n\r\t -.:/ax0\x00\u2028\x1b\x9b\x7f\u202e\u2066\u200f\u061c", "http://", "&amp;", "</td>", "www.x.y"]
+_PIECES = [
+    *"|`\\*_[]()<>&!#~\n\r\t -.:/ax0\x00\u2028\x1b\x9b\x7f\u202e\u2066\u200f\u061c",
+    "http://",
+    "&amp;",
+    "</td>",
+    "www.x.y",
+]
 hostile = st.lists(st.sampled_from(_PIECES), max_size=30).map("".join)
 
 

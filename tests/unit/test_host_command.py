@@ -151,7 +151,7 @@ def test_a_failing_listener_does_not_block_the_command(error: Exception) -> None
     def fail(_line: str) -> None:
         raise error
 
-    ended = python("for n in range(100_000): print(n)", say=fail, deadline_s=5)
+    ended = python("for n in range(100_000): print(n)", say=fail)
     assert (ended.exit_code, ended.reason) == (0, "")
     assert ended.output.endswith("99999\n")
 
@@ -214,6 +214,12 @@ def test_a_variable_that_leads_to_another_server_is_not_inherited(monkeypatch: p
 def test_a_variable_that_prevents_connecting_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "of-the-shell")
     assert name not in printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))
+
+
+@pytest.mark.parametrize("name", ["PGVERSION", "PGQUEUER_PREFIX", "PGDATA", "PG_COLOR", "PGBOUNCER_URL"])
+def test_a_variable_of_another_program_is_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "of-the-shell")
+    assert printed(python(PRINT_VARIABLES, given=variables(CHAIN, DIRECT)))[name] == "of-the-shell"
 
 
 def test_an_ipv6_address_is_bracketed_in_a_url() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
+from harness.host.junit_elements import ElementReader
 from harness.host.junit_verdict import LARGEST_BYTES, add_up, find_junit, read_junit, require_patterns
 from harness.model import Status
 
@@ -85,7 +86,58 @@ def test_the_formats_of_five_test_runners_are_read(
 
 def test_a_test_that_passed_only_on_retry_is_noted(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(SUREFIRE)
-    assert read_junit(tmp_path / "junit.xml").notes == ("1 tests passed only on a retry",)
+    assert read_junit(tmp_path / "junit.xml").notes == ("passed only on a retry: org.demo.PostIT.reads",)
+
+
+@pytest.mark.parametrize("element", ["flakyFailure", "flakyError", "rerunFailure", "rerunError"])
+def test_a_suite_that_passes_only_on_a_retry_is_an_issue(tmp_path: Path, element: str) -> None:
+    retried = f'<testcase name="a"><{element}/></testcase>'
+    (tmp_path / "junit.xml").write_text(f"<testsuite>{retried}<testcase name='b'/></testsuite>")
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.passed, result.retried, result.retried_names, result.only_retried) == (2, 1, ("a",), True)
+    assert (result.verdict.status, result.verdict.reason) == (
+        Status.ISSUE,
+        "1 of 2 tests passed only on a retry: a",
+    )
+    total = add_up([result, result])
+    assert (total.retried, total.retried_names, total.verdict.status) == (2, ("a", "a"), Status.ISSUE)
+
+
+WARNING = (
+    '<testcase name="w"><warning type="PHPUnit\\Framework\\Warning">No tests found in class "W".</warning></testcase>'
+)
+
+
+def test_a_warning_in_place_of_a_result_is_not_a_pass(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(f'<testsuite warnings="1">{WARNING}<testcase name="a"/></testsuite>')
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.tests, result.passed, result.warned) == (2, 1, 1)
+    assert result.notes == ("a warning in place of a result: w",)
+    assert result.verdict.reason == "1 tests passed, 1 with a warning in place of a result"
+    (tmp_path / "junit.xml").write_text(f'<testsuite>{WARNING}<testcase name="a"><skipped/></testcase></testsuite>')
+    verdict = read_junit(tmp_path / "junit.xml").verdict
+    assert (verdict.status, verdict.reason) == (
+        Status.NOT_RUN,
+        "no test passed: 1 skipped, 1 with a warning in place of a result",
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        '<testcase name="a" status="notrun"/>',
+        '<testcase name="a" status="disabled"/>',
+        '<testcase name="a" result="suppressed"/>',
+        '<testcase name="a" result="skipped"/>',
+        '<testcase name="a" status="Pending"/>',
+        '<testcase name="a"><disabled/></testcase>',
+        '<testcase name="a"><ignored/></testcase>',
+    ],
+)
+def test_a_case_that_was_not_run_is_skipped_in_every_dialect(tmp_path: Path, case: str) -> None:
+    (tmp_path / "junit.xml").write_text(f"<testsuite>{case}</testsuite>")
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.skipped, result.verdict.status) == (1, Status.NOT_RUN)
 
 
 def test_cases_of_nested_suites_are_counted_once(tmp_path: Path) -> None:
@@ -265,7 +317,11 @@ def test_missing_special_and_oversized_files_are_rejected(tmp_path: Path) -> Non
         read_junit(tmp_path / "large.xml")
 
 
-@given(st.lists(st.sampled_from(["", "<failure/>", "<error/>", "<skipped/>", "<failure/><error/>"]), max_size=30))
+@given(
+    st.lists(
+        st.sampled_from(["", "<failure/>", "<error/>", "<skipped/>", "<warning/>", "<failure/><error/>"]), max_size=30
+    )
+)
 def test_every_case_counts_once_and_a_pass_needs_one_that_passed(
     tmp_path_factory: pytest.TempPathFactory, inner: list[str]
 ) -> None:
@@ -322,3 +378,28 @@ def test_invalid_patterns_and_patterns_that_leave_the_folder_are_rejected(tmp_pa
 def test_a_pattern_outside_of_the_folder_is_rejected_before_the_command_runs(pattern: str) -> None:
     with pytest.raises(ConfigError, match="expected a glob below the command's folder"):
         require_patterns(["reports/**/*.xml", pattern])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<testsuite><testcase name="{}"/></testsuite>',
+        '<testsuite><!--{}--><testcase name="a"/></testsuite>',
+        '<testsuite><testcase name="a" {}/></testsuite>',
+    ],
+)
+def test_a_long_tag_is_parsed_a_few_times_only(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser begins a tag anew with each chunk of it."""
+    fed: list[int] = []
+    feed = ElementReader.feed
+
+    def counted(self: ElementReader, chunk: bytes, *, last: bool = False) -> bool:
+        fed.append(len(chunk))
+        return feed(self, chunk, last=last)
+
+    monkeypatch.setattr(ElementReader, "feed", counted)
+    path = tmp_path / "long.xml"
+    long = " ".join(f'a{number}="x"' for number in range(150_000)) if " {}/>" in text else "x" * (12 << 20)
+    path.write_text(text.format(long))
+    assert read_junit(path).tests == 1
+    assert len(fed) < 15

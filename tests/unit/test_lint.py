@@ -754,3 +754,12 @@ def test_a_link_into_a_document_nested_too_deep_is_not_checked(repository: Path)
 @pytest.mark.parametrize("hostile", ["eyJ.", "a-", "a/", "#1 ", "x#"])
 def test_a_long_cell_is_read_in_linear_time(hostile: str, repository: Path) -> None:
     assert is_linear(lambda raw: verdicts(repository, raw), hostile)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_numbers_without_end_and_deep_nesting_in_manifests_are_no_package(tmp_path: Path, value: str) -> None:
+    (tmp_path / "package.json").write_text(f'{{"version": {value}')
+    (tmp_path / "pyproject.toml").write_text(f"version = {value}")
+    repository = Repository(tmp_path)
+    assert repository.scripts(tmp_path) == frozenset()
+    assert list(repository.packages) == []

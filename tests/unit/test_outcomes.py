@@ -142,6 +142,7 @@ def test_the_outcomes_of_a_topology_are_counted() -> None:
             OutcomeCount(works=32, fails=23, leaks=16, lost=9, wrong=3, known_defects=3),
             "works=32 fails=23 leaks=16 lost=9 wrong=3 (3 known defects)",
         ),
+        (OutcomeCount(works=2, better=1), "works=2 (1 better than documented)"),
         (OutcomeCount(hangs=2, known_defects=1, undocumented=1), "works=0 hangs=2 (1 undocumented, 1 known defect)"),
     ],
 )
@@ -257,8 +258,8 @@ def test_the_summary_counts_the_outcomes_of_each_topology(written: dict[str, str
     lines = [
         line for line in written["report.md"].splitlines() if line.startswith(("| transaction | features", "| peered"))
     ]
-    assert "| transaction | features | 1 | 1 | 0 | 0 | 3 | 1 | 1 | 2 | 2 |" in lines
-    assert "| peered | features | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |" in lines
+    assert "| transaction | features | 1 | 1 | 0 | 0 | 3 | 1 | 1 | 2 | 0 | 2 |" in lines
+    assert "| peered | features | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |" in lines
     for word in WORDS:
         assert f"*{word.behaviour}*: {word.meaning}." in written["report.md"]
         assert f'<span class="s t-{word.behaviour}">{word.behaviour}</span>: {word.meaning}.' in written["report.html"]
@@ -278,7 +279,7 @@ def test_the_evidence_of_a_row_has_its_outcome_and_its_limit(written: dict[str, 
 def test_an_issue_says_what_was_expected_and_observed_and_does_not_negate_the_claim(written: dict[str, str]) -> None:
     symptoms = {found["ID"]: found["Symptom"] for found in table(written["issues.md"], "P")}
     assert symptoms == {
-        "PL.pooling.unnamed.transaction": "LISTEN (pooling.unnamed): a known defect, expected works, observed wrong",
+        "PL.pooling.unnamed.transaction": "LISTEN (pooling.unnamed): expected works, observed wrong (a known defect)",
         "PL.pooling.lock.transaction": "LISTEN (pooling.lock): expected works, observed lost",
         "PL.pooling.accepted.transaction": "LISTEN (pooling.accepted): expected works, observed lost",
     }
@@ -328,6 +329,17 @@ def test_a_sentence_names_feature_topology_and_source() -> None:
         "LISTEN (pooling.accepted): lost in transaction, expected works: an accepted Issue",
     ]
     assert {describe(*found.answer) for found in ROWS[6:9]} == {""}
+
+
+def test_a_feature_that_works_where_a_limit_is_documented_is_better_than_documented() -> None:
+    found = row("pooling.x", WORKS, LOST, status=Status.OK)
+    assert found.result.feature
+    better = replace(found.result, feature=replace(found.result.feature, better=True))
+    assert mark_of(better) == "better than documented"
+    assert describe(found.planned, better) == (
+        f"LISTEN (pooling.x): works in transaction, better than documented: lost ({SOURCE})"
+    )
+    assert count([(found.planned, better)]).features == OutcomeCount(works=1, better=1)
 
 
 # --- what nobody owes ------------------------------------------------------------------------------------

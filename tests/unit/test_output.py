@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 
 #: written here once more, by Unicode's own classes
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_HOSTILE = ["\x1b]52;c;c2VjcmV0\x07", "\x1b]0;title\x07", "\x1b[2J", "\x1b[31mred\x1b[0m", "\x9b2J", "\x7f", "\r", "\u2028"]
-hostile = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([*_HOSTILE, *_BIDI, "\n", "\r\n", "\t"])), max_size=12)
+_HOSTILE = [
+    "\x1b]52;c;c2VjcmV0\x07",
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x1b[31mred\x1b[0m",
+    "\x9b2J",
+    "\x7f",
+    "\r",
+    "\u2028",
+]
+hostile = st.lists(
+    st.one_of(st.text(max_size=5), st.sampled_from([*_HOSTILE, *_BIDI, "\n", "\r\n", "\t"])), max_size=12
+)
 hostile_text = hostile.map("".join)
 
 

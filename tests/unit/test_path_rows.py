@@ -124,6 +124,8 @@ def twice(
         run = replace(record(f"20260101T000000Z-0000000{number}", state=ended), plan=(row,), topologies=topologies)
         run = replace(run, environments=environments)
         answer = replace(result, status=found, reason="" if found is Status.OK else "it is down")
+        if found is Status.ISSUE:
+            answer = replace(answer, expectations=(replace(answer.expectations[0], held=False),))
         runs.append(store_run(folder / str(number), [answer], run))
     return merge(runs, [row])
 

@@ -387,6 +387,14 @@ def test_no_code_of_the_project_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_numbers_without_end_and_deep_nesting_are_invalid_toml(tmp_path: Path, value: str) -> None:
+    _write(tmp_path, {"pyproject.toml": f"version = {value}"})
+    with pytest.raises(ConfigError, match="invalid TOML"):
+        Folder(path=tmp_path, root=tmp_path).toml("pyproject.toml")
+    assert _results(tmp_path)[MANIFEST].status is Status.ISSUE
+
+
 def test_missing_folders_and_other_projects_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="project: folder 'lib' does not exist"):
         preflight(PreflightDeclaration(project="lib"), tmp_path)

@@ -135,7 +135,7 @@ def test_limits_and_known_issues_are_named_with_their_sources() -> None:
         found.reasons[0] == "actor.b in transaction is a known Issue (owner ada, https://example.org/7): for a reason"
     )
     assert "notifications are lost (https://example.org/doc)" in found.reasons[1]
-    assert found.shown == "1 OK, 1 Issue in transaction"
+    assert found.shown == "1 OK (1 with a documented limit), 1 Issue in transaction"
     assert found.meaning == MEANINGS[Stance.WITH_LIMITS]
 
 

@@ -432,7 +432,17 @@ def test_each_line_of_a_long_secret_is_redacted() -> None:
 
 _STREAMED = [
     *(PEM.splitlines(keepends=True)),
-    *("password", "password=", "PGPASSWORD", "token:", '"secret"', "Authorization", "Bearer", "cookie", "postgresql://u:"),
+    *(
+        "password",
+        "password=",
+        "PGPASSWORD",
+        "token:",
+        '"secret"',
+        "Authorization",
+        "Bearer",
+        "cookie",
+        "postgresql://u:",
+    ),
     *(CANARY, "two words", "abc,def", "'quoted'", "@host", "--api-key", "x.y", "=", ":", "=>", "E", '\\"', '"', "'"),
     *("\n", "\n", "\n", " ", " ", "\r\n", "\t", ";", "é", "eyJhbGciOi.eyJzdWIiOiIx.c2ln"),
 ]
@@ -476,3 +486,12 @@ def test_a_secret_across_the_cut_of_a_long_line_is_redacted(before_cut: int, wit
     assert len(written) > 1
     assert held_at_most < 400_000
     assert "".join(written) == redact(text)
+
+
+@pytest.mark.parametrize("length", range(len(CANARY)))
+def test_the_beginning_of_a_secret_is_redacted_where_a_text_was_cut(length: int) -> None:
+    """Long values are cut before they are stored."""
+    redact = Redactor()
+    redact.learn(CANARY)
+    cut = f"the value {CANARY[:length]}…"
+    assert redact(cut) == (f"the value {MASK}…" if length >= 6 else cut)

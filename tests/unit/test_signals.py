@@ -129,7 +129,10 @@ def test_earlier_handlers_are_restored() -> None:
     ("text", "shown"),
     [
         ("harness reap", "python -m harness reap"),
-        ("try: docker system df, harness reap, or harness doctor", "try: docker system df, python -m harness reap, or python -m harness doctor"),
+        (
+            "try: docker system df, harness reap, or harness doctor",
+            "try: docker system df, python -m harness reap, or python -m harness doctor",
+        ),
         ("reproduce: python -m harness verify direct", "reproduce: python -m harness verify direct"),
         ("see pooler-harness reap and /opt/harness reap", "see pooler-harness reap and /opt/harness reap"),
         ("the harness started it, and harness.toml", "the harness started it, and harness.toml"),

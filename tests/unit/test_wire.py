@@ -30,6 +30,7 @@ from harness.wire import (
     authentication_name,
 )
 from harness.wire.messages import columns_of, error_of, packed, rows_of, take_message
+from harness.wire.relay import passed
 from harness.wire.scram import Scram, ScramError
 
 if TYPE_CHECKING:
@@ -314,3 +315,18 @@ def test_an_unsupported_login_method_is_named_in_the_error() -> None:
 
     with serving(gss) as address, pytest.raises(LoginError, match="asks for gss"), logged_in(address):
         pass
+
+
+@given(st.lists(st.tuples(st.sampled_from(b"SDZCT"), st.binary(max_size=20)), max_size=8), st.data())
+def test_a_relay_withholds_messages_of_some_types_wherever_the_stream_is_cut(
+    messages: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    spelled = [bytes([kind]) + (len(body) + 4).to_bytes(4, "big") + body for kind, body in messages]
+    stream = b"".join(spelled)
+    cut = data.draw(st.integers(min_value=0, max_value=len(stream)))
+    buffer, out = bytearray(), b""
+    for part in (stream[:cut], stream[cut:]):
+        buffer += part
+        out += passed(buffer, frozenset(b"S"))
+    assert out == b"".join(message for message in spelled if not message.startswith(b"S"))
+    assert not buffer

@@ -62,7 +62,7 @@ def action_recorded(ctx: CheckContext) -> None:
         ctx.expect("status", action["status"], equals="ok")
         ctx.expect("actor", action["actor_ref"], equals=ADA.reference)
         ctx.expect("fields", {name: action[name] for name in fields}, equals=fields)
-        linked = {change.data_after["slug"]: change.action_id for change in ctx.changes("posts")}
+        linked = {change.text("slug"): change.action_id for change in ctx.changes("posts")}
         ctx.expect("actions linked", linked, equals={"published": action["id"], "unlinked": None})
     ctx.expect(
         "an action without an actor",

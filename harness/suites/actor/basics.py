@@ -265,7 +265,7 @@ def first_write_in_savepoint(ctx: CheckContext) -> None:
         client.run(ctx.application.undo_to.format("s"))
         ctx.application.declare(client, ADA)
         ctx.insert_post(client, "kept")
-    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
+    ctx.expect("changes", [change.text("slug") for change in ctx.changes()], equals=["kept"])
     ctx.expect("actor", ctx.actor_of("kept"), equals=ADA.reference)
 
 

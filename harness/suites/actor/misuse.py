@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import TrailFeature
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
-from harness.checks.server_connections import moved, relay
+from harness.checks.server_connections import ends_with_client, moved, relay
 from harness.model import Behaviour, PoolMode, Section
 from harness.suites.actors import ADA, BOB, MALLORY
 from harness.suites.sabotage import default_actor
@@ -75,7 +75,8 @@ def session_set(ctx: CheckContext) -> None:
             _PGBOUNCER,
         ),
     }
-    actor, outcome, source = predictions[ctx.topology.pool_mode]
+    kept = ctx.mode is not PoolMode.SESSION or not ends_with_client(ctx)
+    actor, outcome, source = predictions[ctx.mode if kept else None]
     ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals="ada")
     ctx.expect(
         "the next write on the server connection, by somebody else, is attributed to",
@@ -203,7 +204,7 @@ def startup_option(ctx: CheckContext) -> None:
     outcome = ctx.attempt(lambda: ctx.write(ctx.client(options=option), None, "connected"))
     observed = f"a write by {_name(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
     ctx.fact("the client's outcome", outcome)
-    behaviour = ctx.foreseen("startup-options")[0].behaviour
+    behaviour = ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour
     ctx.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
     limit, source = _OPTION_LIMITS[behaviour]
     ctx.documented_limit(limit, source)
@@ -213,7 +214,7 @@ def startup_option(ctx: CheckContext) -> None:
 def startup_option_not_sent(ctx: CheckContext) -> None:
     ctx.application.sends_startup_options = False
     # where the pooler ignores options, an option that was not sent makes no difference
-    if ctx.foreseen("startup-options")[0].behaviour is Behaviour.LOST:
+    if ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour is Behaviour.LOST:
         default_actor(ctx)
 
 

@@ -111,7 +111,7 @@ def after_error(ctx: CheckContext) -> None:
 
     failed, _ = relay(ctx, fail, lambda client: ctx.write(client, None, "by nobody"))
     ctx.expect("the failing transaction", failed, equals="22012")
-    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["by nobody"])
+    ctx.expect("changes", [change.text("slug") for change in ctx.changes()], equals=["by nobody"])
     ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
@@ -139,7 +139,7 @@ def vanished_client(ctx: CheckContext) -> None:
     other = ctx.client()
     ctx.write(other, None, "by nobody")
     ctx.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
-    ctx.expect("changes", sorted(change.data_after["slug"] for change in ctx.changes()), equals=["by nobody"])
+    ctx.expect("changes", sorted(change.text("slug") for change in ctx.changes()), equals=["by nobody"])
     ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
 
 
@@ -198,13 +198,15 @@ def many_clients(ctx: CheckContext) -> None:
         ctx.fact("clients that changed server connections", moves)
 
     inserts = [change for change in ctx.changes("posts") if change.op == "insert"]
-    captured = Counter(change.data_after["slug"] for change in inserts)
+    captured = Counter(change.text("slug") for change in inserts)
     written = Counter(slug for slug, _, _ in writes)
     none = f"0 of {len(writes)}"
     ctx.expect("writes without an audit row", _some(written - captured, len(writes)), equals=none)
     ctx.expect("audit rows without a write", _some(captured - written, len(writes)), equals=none)
     wrong = Counter(
-        change.data_after["slug"] for change in inserts if change.actor != _expected_actor(change.data_after["slug"])
+        slug
+        for slug, actor in ((change.text("slug"), change.actor) for change in inserts)
+        if slug in written and actor != _expected_actor(slug)
     )
     ctx.expect("writes attributed to another actor, or to none", _some(wrong, len(writes)), equals=none)
     deleted = [change for change in ctx.changes("posts") if change.op == "delete"]

@@ -78,7 +78,7 @@ def update(ctx: CheckContext) -> None:
         client.run("UPDATE public.posts SET title = 'back'")
     changes = ctx.changes("posts")
     if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update", "update", "update"]):
-        titles = [change.data_after.get("title") for change in changes[1:]]
+        titles = [change.value("title") for change in changes[1:]]
         ctx.expect("titles after", titles, equals=["new", None, "back"])
         if ctx.claims(TrailFeature.CHANGED_FIELDS):
             ctx.expect("changed fields", [change.changed_fields for change in changes[1:]], equals=[("title",)] * 3)
@@ -209,7 +209,7 @@ def bulk(ctx: CheckContext) -> None:
             "INSERT INTO public.posts (slug) SELECT 'again-' || slug FROM gone"
         )
     changes = ctx.changes("posts")
-    captured = sorted(change.data_after["slug"] for change in changes if change.op == "insert")
+    captured = sorted(change.text("slug") for change in changes if change.op == "insert")
     written = sorted(
         [f"copy-{n}" for n in range(50)]
         + [f"many-{n}" for n in range(1, 51)]
@@ -243,7 +243,7 @@ def upsert(ctx: CheckContext) -> None:
             "ON CONFLICT (slug) DO UPDATE SET title = EXCLUDED.title"
         )
         client.run("INSERT INTO public.posts (slug, title) VALUES ('there', 'c') ON CONFLICT DO NOTHING")
-    changes = [(change.op, change.data_after["slug"], change.data_after["title"]) for change in ctx.changes("posts")]
+    changes = [(change.op, change.text("slug"), change.text("title")) for change in ctx.changes("posts")]
     ctx.expect(
         "changes",
         sorted(changes),
@@ -279,7 +279,7 @@ def merge(ctx: CheckContext) -> None:
     ctx.expect("operations", sorted(change.op for change in changes), equals=["delete", "insert", "update"])
     ctx.expect(
         "images after",
-        sorted(change.data_after["slug"] for change in changes if change.data_after),
+        sorted(change.text("slug") for change in changes if change.data_after),
         equals=["keep", "make"],
     )
 
@@ -312,7 +312,7 @@ def cascade(ctx: CheckContext) -> None:
     ctx.expect("rows captured for comments", [change.op for change in comments], equals=["update", "delete", "delete"])
     ctx.expect(
         "rows captured for bookmarks",
-        [(change.op, change.data_after and change.data_after["post_id"]) for change in bookmarks],
+        [(change.op, change.data_after and change.value("post_id")) for change in bookmarks],
         equals=[("update", None)],
     )
     deleted = [change for change in ctx.changes("posts") if change.op == "delete"]

@@ -85,7 +85,7 @@ def install_layer(ctx: CheckContext) -> None:
     ctx.write(ctx.client(), ADA, "before")
     ctx.expect("steps of a second installation", install(ctx.owner), equals=[])
     ctx.write(ctx.client(), ADA, "after")
-    slugs = [change.data_after["slug"] for change in ctx.changes("posts")]
+    slugs = [change.text("slug") for change in ctx.changes("posts")]
     ctx.expect("changes", slugs, equals=["before", "after"])
 
 
@@ -192,7 +192,7 @@ def schema_change(ctx: CheckContext) -> None:
     ctx.owner.run("ALTER TABLE public.posts ADD lang text NOT NULL DEFAULT 'en'")
     ctx.expect("changes after ADD COLUMN … DEFAULT", len(ctx.changes()), equals=1)
     ctx.write(client, ADA, "second")
-    ctx.expect("the new column", (ctx.changes("posts")[-1].data_after or {}).get("lang"), equals="en")
+    ctx.expect("the new column", [change.value("lang") for change in ctx.changes("posts")[-1:]], equals=["en"])
     ctx.owner.run("ALTER TABLE public.posts RENAME TO articles")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.articles SET lang = 'de' WHERE slug = 'first'")
@@ -235,12 +235,12 @@ def replica_role(ctx: CheckContext) -> None:
 
     ordinary = ctx.admin.value(_ORDINARY)
     ctx.expect("a replicated write", ctx.attempt(partial(apply, "silent")), equals="done")
-    silent = [change.data_after["slug"] for change in ctx.changes("posts")]
+    silent = [change.text("slug") for change in ctx.changes("posts")]
     ctx.expect("changes with the triggers as attached", silent, equals=[] if ordinary else ["silent"])
     for name in [row[0] for row in ctx.admin.rows(_TRIGGERS)]:
         ctx.owner.run(f"ALTER TABLE public.posts ENABLE ALWAYS TRIGGER {name}")
     ctx.expect("a replicated write with ALWAYS", ctx.attempt(partial(apply, "captured")), equals="done")
-    captured = [change.data_after["slug"] for change in ctx.changes("posts")]
+    captured = [change.text("slug") for change in ctx.changes("posts")]
     ctx.expect("changes with ALWAYS", captured, equals=[*silent, "captured"])
     ctx.documented_limit(
         "rows that replication applies are captured only where the triggers are enabled ALWAYS",
@@ -314,11 +314,10 @@ def occurred_at(ctx: CheckContext) -> None:
         ctx.insert_post(client, "first")
         between = ctx.admin.value("SELECT clock_timestamp()")
         ctx.insert_post(client, "second")
-    [(occurred,)] = ctx.admin.rows("SELECT occurred_at FROM public.audit_transactions")
+    occurred = [row[0] for row in ctx.admin.rows("SELECT occurred_at FROM public.audit_transactions")]
     times = [row[0] for row in ctx.admin.rows("SELECT captured_at FROM public.audit_changes ORDER BY captured_at")]
-    ctx.expect(
-        "first change, transaction, then the second change", times[0] <= occurred < between < times[-1], equals=True
-    )
+    in_order = len(occurred) == 1 and len(times) > 1 and times[0] <= occurred[0] < between < times[-1]
+    ctx.expect("first change, transaction, then the second change", in_order, equals=True)
     ctx.trail_limit("occurred_at is the time of a transaction's first change; it commits later")
 
 

@@ -65,7 +65,7 @@ def rollback(ctx: CheckContext) -> None:
     ctx.insert_post(client, "undone")
     client.run(ctx.application.undo)
     ctx.write(client, ADA, "kept")
-    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
+    ctx.expect("changes", [change.text("slug") for change in ctx.changes()], equals=["kept"])
     ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
 
@@ -94,7 +94,7 @@ def savepoint(ctx: CheckContext) -> None:
         client.run("SAVEPOINT s")
         ctx.insert_post(client, "undone too")
         client.run(ctx.application.undo_to.format("s"))
-    ctx.expect("changes", [change.data_after["slug"] for change in ctx.changes()], equals=["kept"])
+    ctx.expect("changes", [change.text("slug") for change in ctx.changes()], equals=["kept"])
     ctx.expect("actor", [change.actor for change in ctx.changes()], equals=[ADA.reference])
     ctx.expect("audit transactions", ctx.target.count_transactions(ctx.admin), equals=1)
 
@@ -126,9 +126,7 @@ def two_phase(ctx: CheckContext) -> None:
     except SqlError:
         ctx.admin.run(f"ROLLBACK PREPARED '{name}'")  # a database with a prepared transaction cannot be dropped
         raise
-    ctx.expect(
-        "changes after the commit", [change.data_after["slug"] for change in ctx.changes()], equals=["two-phase"]
-    )
+    ctx.expect("changes after the commit", [change.text("slug") for change in ctx.changes()], equals=["two-phase"])
     ctx.expect("actor", [change.actor for change in ctx.changes()], equals=[ADA.reference])
 
 

@@ -1,6 +1,16 @@
 """Pooling: which of PostgreSQL's features work behind a pooler, and how the others fail."""
 
-from harness.suites.pooling import connections, recognition, sharing, state, statements, transactions
+from harness.suites.pooling import (
+    cancels,
+    connections,
+    dumps,
+    parameter_status,
+    recognition,
+    sharing,
+    state,
+    statements,
+    transactions,
+)
 
 #: in the order of the report; `failures` restarts servers, so the catalogue lists it separately, at its end
-MODULES = (statements, state, sharing, transactions, connections, recognition)
+MODULES = (statements, state, parameter_status, sharing, transactions, connections, cancels, dumps, recognition)

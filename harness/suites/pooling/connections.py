@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
-from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import neighbour, until, waiters_at, waiting_pid
-from harness.database import SqlError
-from harness.libpq import finish, simple, start
+from harness.checks.occupation import settled
+from harness.checks.server_connections import neighbour
 from harness.model import Behaviour, Outcome
-from harness.suites.pooling.probes import CONNECTIONS, LEAKS, LOST, WRONG, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, probe, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.sockets import Deadline, ServerAddress
@@ -133,7 +128,7 @@ def startup_interval_style(ctx: CheckContext) -> Outcome:
 def role_default(ctx: CheckContext) -> Outcome:
     value = "4242ms" if not ctx.sabotaged else "1s"
     ctx.admin.run(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET statement_timeout = '{value}'")
-    client = ctx.plain_client()
+    client = settled(ctx)
     other = neighbour(ctx, client)
     timeouts = [client.value("SHOW statement_timeout"), other.value("SHOW statement_timeout")]
     return WORKS if timeouts == ["4242ms", "4242ms"] else LOST
@@ -211,70 +206,6 @@ def _is_refused(ctx: CheckContext, password: str, database: str, reason: str) ->
     return WRONG
 
 
-_ATTEMPTS = 12
-#: the key of the advisory lock that the bystander waits for
-_BYSTANDER = 4999
-#: how long to wait for a cancellation that is not expected
-_SOON_S = 0.4
-_OTHERS = 5
-_DUMPS = 6
-
-
-@probe(
-    "cancel",
-    "cancel request",
-    group=CONNECTIONS,
-    claim="a cancel request cancels the statement of the client that sent it, and no other",
-)
-def cancel(ctx: CheckContext) -> Outcome:
-    """Cancel a statement, several times if processes share one address, since any of them may get the request."""
-    pooler = ctx.topology.pooler
-    attempts = _ATTEMPTS if pooler and pooler.instances > 1 else 1
-    cancelled, request_failed = [], False
-    bystander = ctx.plain_client()
-    ctx.admin.value(f"SELECT pg_advisory_lock({_BYSTANDER})")
-    start(bystander, f"SELECT pg_advisory_xact_lock({_BYSTANDER})")
-    waiting_pid(ctx, f"({_BYSTANDER})")
-    for number in range(attempts):
-        client, gate = ctx.plain_client(), 5000 + number
-        ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-        start(client, f"SELECT pg_advisory_xact_lock({gate})")
-        waiting_pid(ctx, f"({gate})")
-        if not ctx.sabotaged:
-            try:
-                client.cancel_safe(timeout=_DEADLINE_S)
-            except SqlError as error:
-                ctx.fact("error of the cancel request", str(error))
-                request_failed = True
-        elif not works_here(ctx, "cancel"):
-            ctx.admin.value(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()",
-                [f"%({gate})%"],
-            )
-        expected = works_here(ctx, "cancel") and not ctx.sabotaged
-        ended = _ends_before(ctx, gate, _DEADLINE_S if expected else _SOON_S)
-        ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-        answer = finish(client)
-        cancelled.append(ended and answer.sqlstate == "57014")
-        client.close()
-    ctx.fact("statements cancelled, and attempts", [sum(cancelled), len(cancelled)])
-    ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
-    if finish(bystander).is_error:
-        return WRONG
-    if all(cancelled):
-        return WORKS
-    return Outcome(behaviour=Behaviour.FAILS) if request_failed else LOST
-
-
-def _ends_before(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
-    """Return whether the statement that waits for an advisory lock ends before the deadline, without the lock."""
-    try:
-        until(ctx, waiters_at(gate), 0, deadline_s)
-    except NotExercisedError:
-        return False
-    return True
-
-
 @probe(
     "pipeline",
     "pipelining",
@@ -311,59 +242,3 @@ def copy(ctx: CheckContext) -> Outcome:
     if client.value("SELECT 1") != 1 or len(copied) != len(rows):
         return LOST
     return WORKS if copied == sorted(rows) else WRONG
-
-
-@probe(
-    "pg-dump",
-    "pg_dump through the pooler while other clients work",
-    group=CONNECTIONS,
-    claim="pg_dump completes and leaves the server connections unchanged for other clients",
-)
-def pg_dump(ctx: CheckContext) -> Outcome:
-    """Run pg_dump on the server's host, through the pooler; it sets search_path and other settings for its session."""
-    lab, dba = ctx.lab, ctx.lab.dba(ctx.database)
-    works, finished = works_here(ctx, "pg-dump"), Event()
-    paths: set[str] = set()
-    address = (lab.postgres if ctx.sabotaged and not works else lab.outermost).inside
-
-    def read_search_path() -> Counter[str]:
-        seen: Counter[str] = Counter()
-        with ctx.connect(dba) as client:
-            while not finished.is_set():
-                path = client.value("SHOW search_path")
-                paths.add(path)
-                seen[path] += 1
-                if ctx.sabotaged and works:
-                    simple(client, "SET search_path = ''")
-        return seen
-
-    with ThreadPoolExecutor(_OTHERS) as pool:
-        readers = [pool.submit(read_search_path) for _ in range(_OTHERS)]
-        try:
-            # pg_dump changes settings before it begins its transaction. Whether another client gets the server
-            # connection in between is chance, so one dump is not enough
-            for _ in range(1 if works or ctx.sabotaged else _DUMPS):
-                code, output = lab.postgres.run(
-                    ["pg_dump", "--schema=pooling", "--file=/dev/null", "--no-password"],
-                    {
-                        "PGHOST": address.host,
-                        "PGPORT": str(address.port),
-                        "PGDATABASE": dba.dbname,
-                        "PGUSER": dba.user,
-                        "PGPASSWORD": dba.password,
-                    },
-                )
-                if len(paths) > 1:
-                    break
-        finally:
-            finished.set()
-        seen = sum((reader.result() for reader in readers), Counter())
-    ctx.fact("search_path of the other clients, with counts", dict(seen))
-    ctx.fact("pg_dump exit code", code)
-    if code != 0:
-        ctx.fact("pg_dump output", output[-300:])
-    if len(seen) > 1:
-        return LEAKS
-    if code == 0 and not works and not ctx.sabotaged:
-        raise NotExercisedError(f"in {_DUMPS} dumps no other client got a server connection that pg_dump had changed")
-    return WORKS if code == 0 else Outcome(behaviour=Behaviour.FAILS)

@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import until, waiters_at, waiting_pid
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
-from harness.checks.server_connections import until, waiters_at, waiting_pid
 from harness.database import SqlError, connect, console
 from harness.errors import TimedOutError
 from harness.lab.effective import effective_limits

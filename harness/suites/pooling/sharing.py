@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import settled, until
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import follower, neighbour, pressed, until
+from harness.checks.server_connections import follower, neighbour, pressed
 from harness.libpq import finish, simple, start
 from harness.suites.pooling.probes import LEAKS, LOCKS, LOST, probe, works_here
 
@@ -28,7 +29,7 @@ PATIENT_S, SOON_S = 5.0, 0.25
     claim="while one client holds a session advisory lock, no other client gets it",
 )
 def advisory_lock(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     client.value(f"SELECT pg_advisory_lock({KEY})")
     other = neighbour(ctx, client)
     if ctx.sabotaged and works_here(ctx, "advisory-lock"):
@@ -49,7 +50,7 @@ def advisory_lock(ctx: CheckContext) -> Outcome:
     claim="a client can release the session advisory lock that it took",
 )
 def advisory_unlock(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     client.value(f"SELECT pg_advisory_lock_shared({KEY})")
     with pressed(ctx, client):
         if ctx.sabotaged:
@@ -67,7 +68,7 @@ def advisory_unlock(ctx: CheckContext) -> Outcome:
     claim="when a client that holds a session advisory lock disconnects, the lock is released",
 )
 def advisory_orphan(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     client.value(f"SELECT pg_advisory_lock({KEY})")
     pid = client.server_pid()
     if ctx.sabotaged and works_here(ctx, "advisory-orphan"):
@@ -118,7 +119,7 @@ def advisory_xact_lock(ctx: CheckContext) -> Outcome:
     claim="a client that listens receives the notifications of its channel",
 )
 def listen(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     client.run("LISTEN news")
     works = works_here(ctx, "listen")
     if ctx.sabotaged and works:
@@ -141,7 +142,7 @@ def listen(ctx: CheckContext) -> Outcome:
     claim="a client that does not listen receives no notification from another client's channel",
 )
 def notify_apart(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     client.run("LISTEN news")
     other = follower(ctx, client)
     if ctx.sabotaged:

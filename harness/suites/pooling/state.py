@@ -11,13 +11,23 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING, settled
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING, follower, neighbour, pressed, successor
-from harness.libpq import extended, simple
-from harness.suites.pooling.probes import LEAKS, LOST, OBJECTS, SETTINGS, WRONG, fails, probe, works_here, worst
+from harness.checks.server_connections import follower, neighbour, pressed, successor
+from harness.libpq import simple
+from harness.suites.pooling.probes import (
+    LEAKS,
+    LOST,
+    SETTINGS,
+    WRONG,
+    fails,
+    outcome_of,
+    probe,
+    works_here,
+    worst,
+)
+from harness.suites.pooling.states import SETTING_VARIANTS, STATES, SessionState, Variant
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -25,246 +35,6 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.libpq import Reply
     from harness.model import Outcome
-
-
-class Variant(Struct, frozen=True):
-    """One way to set a state and to read it."""
-
-    #: the statement that sets the state, and the one that reads it
-    establish: str
-    observe: str
-    #: the answer to a client that set the state, and to one that did not: a value or an SQLSTATE
-    mine: str
-    fresh: str
-    #: the statement that removes the state; empty if none can
-    undo: str
-    by_extended_protocol: bool = False
-
-    def set_up(self, client: Client) -> None:
-        """Set the state.
-
-        :raises NotExercisedError: when the server or the pooler refuses the statement.
-        """
-        answer = (extended if self.by_extended_protocol else simple)(client, self.establish)
-        if answer.is_error:
-            raise NotExercisedError(f"{self.establish!r} was refused: {answer.sqlstate} {answer.message}")
-
-
-class SessionState(Struct, frozen=True, kw_only=True):
-    """A kind of state that PostgreSQL keeps for a session."""
-
-    name: str
-    title: str
-    group: str
-    variants: dict[str, Variant]
-    #: its clients connect as a superuser
-    dba: bool = False
-
-
-def setting(
-    name: str, value: str, fresh: str, establish: str = "SET {name} = '{value}'", *, extended_protocol: bool = False
-) -> Variant:
-    """Return the variant of a setting. A client that reads the server's own default reads it as `fresh`."""
-    return Variant(
-        establish.format(name=name, value=value),
-        f"SELECT CASE setting WHEN reset_val THEN '{fresh}' ELSE current_setting('{name}') END"
-        f" FROM pg_catalog.pg_settings WHERE name = '{name}'",
-        value,
-        fresh,
-        f"RESET {name}",
-        extended_protocol,
-    )
-
-
-#: PgBouncer can add the client's address at the start of a connection (application_name_add_host)
-_APPLICATION_NAME = Variant(
-    "SET application_name = 'renamed'",
-    "SELECT split_part(current_setting('application_name'), ' - ', 1)",
-    "renamed",
-    "application",
-    "SET application_name = 'application'",
-)
-
-#: ways to change a setting that a pooler can miss if it tracks settings by parsing statements
-_SETTING_VARIANTS = {
-    "SET": setting("statement_timeout", "4242ms", "0"),
-    "set_config": setting("lock_timeout", "4242ms", "0", "SELECT pg_catalog.set_config('{name}', '{value}', false)"),
-    "in a function": setting(
-        "idle_session_timeout", "4242s", "0", "SELECT pooling.set_for_the_session('{name}', '{value}')"
-    ),
-    "after a comment, among other statements": setting(
-        "work_mem", "4242kB", "4MB", "SELECT 1; /* quietly */ SET {name} TO '{value}'; SELECT 2"
-    ),
-    "by the extended protocol": setting("random_page_cost", "4.25", "4", extended_protocol=True),
-}
-
-STATES = (
-    SessionState(name="setting", title="SET", group=SETTINGS, variants=_SETTING_VARIANTS),
-    SessionState(
-        name="tracked-settings",
-        title="SET of client_encoding, DateStyle, TimeZone, application_name, standard_conforming_strings",
-        group=SETTINGS,
-        variants={
-            "TimeZone": setting("TimeZone", "Asia/Kathmandu", "UTC"),
-            "DateStyle": setting("DateStyle", "German, DMY", "ISO, MDY"),
-            "client_encoding": setting("client_encoding", "LATIN1", "UTF8"),
-            "application_name": _APPLICATION_NAME,
-            "standard_conforming_strings": setting("standard_conforming_strings", "off", "on"),
-        },
-    ),
-    SessionState(
-        name="interval-style",
-        title="SET IntervalStyle",
-        group=SETTINGS,
-        variants={"SET": setting("IntervalStyle", "iso_8601", "postgres")},
-    ),
-    SessionState(
-        name="tenant",
-        title="row-level security tenant as a session setting",
-        group=SETTINGS,
-        variants={
-            "set_config": Variant(
-                "SELECT set_config('app.tenant', 't1', false)",
-                "SELECT coalesce(string_agg(body, ', '), 'no rows') FROM pooling.tenant_documents",
-                "of t1",
-                "no rows",
-                "SELECT set_config('app.tenant', '', false)",
-            )
-        },
-    ),
-    SessionState(
-        name="role",
-        title="SET ROLE",
-        group=SETTINGS,
-        variants={
-            "SET ROLE": Variant(
-                "SET ROLE harness_tenant", "SELECT current_user", "harness_tenant", "harness_app", "RESET ROLE"
-            )
-        },
-    ),
-    SessionState(
-        name="session-authorization",
-        title="SET SESSION AUTHORIZATION",
-        group=SETTINGS,
-        variants={
-            "SET SESSION AUTHORIZATION": Variant(
-                "SET SESSION AUTHORIZATION harness_tenant",
-                "SELECT session_user",
-                "harness_tenant",
-                "harness_dba",
-                "RESET SESSION AUTHORIZATION",
-            )
-        },
-        dba=True,
-    ),
-    SessionState(
-        name="search-path",
-        title="search_path",
-        group=SETTINGS,
-        variants={
-            "another tenant's table": Variant(
-                "SET search_path = tenant_a, pooling, public",
-                "SELECT owner FROM whose",
-                "tenant a",
-                "42P01",
-                "RESET search_path",
-            )
-        },
-    ),
-    SessionState(
-        name="read-only",
-        title="SET SESSION CHARACTERISTICS READ ONLY",
-        group=SETTINGS,
-        variants={
-            "READ ONLY": Variant(
-                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-                "INSERT INTO pooling.notes (body) VALUES ('written') RETURNING body",
-                "25006",
-                "written",
-                "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
-            )
-        },
-    ),
-    SessionState(
-        name="sql-prepare",
-        title="PREPARE and EXECUTE",
-        group=OBJECTS,
-        variants={
-            "PREPARE": Variant("PREPARE mine AS SELECT 'mine'", "EXECUTE mine", "mine", "26000", "DEALLOCATE mine")
-        },
-    ),
-    SessionState(
-        name="temp-table",
-        title="temporary table",
-        group=OBJECTS,
-        variants={
-            "PRESERVE ROWS": Variant(
-                "CREATE TEMPORARY TABLE secrets ON COMMIT PRESERVE ROWS AS SELECT 'secret'::text AS word",
-                "SELECT word FROM secrets",
-                "secret",
-                "42P01",
-                "DROP TABLE secrets",
-            ),
-            "DELETE ROWS": Variant(
-                "CREATE TEMPORARY TABLE marks (n integer) ON COMMIT DELETE ROWS",
-                "SELECT count(*) FROM marks",
-                "0",
-                "42P01",
-                "DROP TABLE marks",
-            ),
-        },
-    ),
-    SessionState(
-        name="hold-cursor",
-        title="WITH HOLD cursor",
-        group=OBJECTS,
-        variants={
-            "WITH HOLD": Variant(
-                "DECLARE pages SCROLL CURSOR WITH HOLD FOR SELECT 'page'",
-                "FETCH FIRST FROM pages",
-                "page",
-                "34000",
-                "CLOSE pages",
-            )
-        },
-    ),
-    SessionState(
-        name="currval",
-        title="currval and lastval",
-        group=OBJECTS,
-        variants={
-            "currval": Variant(
-                "SELECT setval('pooling.numbers', 6), nextval('pooling.numbers')",
-                "SELECT currval('pooling.numbers')::text",
-                "7",
-                "55000",
-                "DISCARD SEQUENCES",
-            ),
-            "lastval": Variant(
-                "SELECT setval('pooling.others', 69), nextval('pooling.others')",
-                "SELECT lastval()::text",
-                "70",
-                "55000",
-                "DISCARD SEQUENCES",
-            ),
-        },
-    ),
-    SessionState(
-        name="load",
-        title="LOAD",
-        group=OBJECTS,
-        variants={
-            "LOAD": Variant(
-                "LOAD 'auto_explain'",
-                "SELECT count(*) FROM pg_settings WHERE name = 'auto_explain.log_nested_statements'",
-                "1",
-                "0",
-                "",
-            )
-        },
-        dba=True,
-    ),
-)
 
 
 def _client(ctx: CheckContext, state: SessionState) -> Client:
@@ -299,16 +69,16 @@ def _kept(state: SessionState) -> tuple[Check, Control]:
     )
     def persists(ctx: CheckContext) -> Outcome:
         outcomes = {}
-        for label, variant in state.variants.items():
-            client = _client(ctx, state)
+        client = settled(ctx, lambda: _client(ctx, state))
+        for variant in state.variants.values():
             variant.set_up(client)
-            with pressed(ctx, client, lambda: _client(ctx, state)):
+        with pressed(ctx, client, lambda: _client(ctx, state)):
+            for label, variant in state.variants.items():
                 if ctx.sabotaged:
                     client = _sabotaged_client(ctx, state, client, variant, present=not works_here(ctx, name))
                 answer = simple(client, variant.observe)
-            outcomes[label] = _outcome(answer, variant, mine=WORKS, fresh=LOST)
-            ctx.fact(label, f"the client that set it observed {answer}: {outcomes[label]}")
-            client.close()
+                outcomes[label] = _outcome(answer, variant, mine=WORKS, fresh=LOST)
+                ctx.fact(label, f"the client that set it observed {answer}: {outcomes[label]}")
         return worst(outcomes)
 
     return persists
@@ -325,19 +95,16 @@ def _apart(state: SessionState) -> tuple[Check, Control]:
     )
     def isolated(ctx: CheckContext) -> Outcome:
         outcomes = {}
-        for label, variant in state.variants.items():
-            client = _client(ctx, state)
+        client = settled(ctx, lambda: _client(ctx, state))
+        for variant in state.variants.values():
             variant.set_up(client)
-            other = follower(ctx, client, lambda: _client(ctx, state))
+        other = follower(ctx, client, lambda: _client(ctx, state))
+        for label, variant in state.variants.items():
             if ctx.sabotaged:
                 other = _sabotaged_client(ctx, state, other, variant, present=works_here(ctx, name))
             answer = simple(other, variant.observe)
             outcomes[label] = _outcome(answer, variant, mine=LEAKS, fresh=WORKS)
             ctx.fact(label, f"another client observed {answer}: {outcomes[label]}")
-            if ctx.mode in MOVING:  # the next variant begins on a clean server connection
-                simple(other, variant.undo)
-            client.close()
-            other.close()
         return worst(outcomes)
 
     return isolated
@@ -378,18 +145,20 @@ def _collides(state: SessionState) -> tuple[Check, Control]:
         name,
         f"{state.title}: same name in two clients",
         group=state.group,
-        claim=f"{state.title}: two clients can use the same name at the same time",
+        claim=f"{state.title}: two clients can use the same name at the same time, and each gets its own",
     )
     def same_name(ctx: CheckContext) -> Outcome:
         outcomes = {}
         for label, variant in state.variants.items():
-            client = _client(ctx, state)
+            client = settled(ctx, lambda: _client(ctx, state))
             variant.set_up(client)
-            other = neighbour(ctx, client, _client(ctx, state))
+            other = neighbour(ctx, client, connect=lambda: _client(ctx, state))
             if ctx.sabotaged:
                 _sabotage(other, variant, present=works_here(ctx, name))
-            answer = simple(other, variant.establish)
-            outcomes[label] = fails(answer) if answer.is_error else WORKS
+            # one message is one transaction, so both statements use one server connection and no reset comes in between
+            answer = simple(other, f"{variant.rival}; {variant.observe}")
+            outcomes[label] = outcome_of(answer, right=variant.theirs)
+            ctx.fact(label, f"another client that takes the name observed {answer}: {outcomes[label]}")
             if ctx.mode in MOVING:
                 simple(other, variant.undo)
             client.close()
@@ -399,8 +168,48 @@ def _collides(state: SessionState) -> tuple[Check, Control]:
     return same_name
 
 
+def _mixed_up(state: SessionState) -> tuple[Check, Control]:
+    """Probe the silent failure: each client takes the name on another server connection, so neither gets an error."""
+    name = f"{state.name}-mixed-up"
+
+    @probe(
+        name,
+        f"{state.title}: on a server connection with another client's object of that name",
+        group=state.group,
+        claim=f"{state.title}: a client that uses its name never gets what another client made under the same name",
+    )
+    def another_clients_object(ctx: CheckContext) -> Outcome:
+        outcomes = {}
+        for label, variant in state.variants.items():
+            if variant.theirs == variant.mine:
+                continue
+            client = settled(ctx, lambda: _client(ctx, state))
+            variant.set_up(client)
+            # in modes that move clients, the first server connection is busy, so both clients use another one
+            with pressed(ctx, client, lambda: _client(ctx, state)):
+                other = neighbour(ctx, client, connect=lambda: _client(ctx, state))
+                made = simple(other, variant.rival)
+                if made.is_error:
+                    raise NotExercisedError(f"{variant.rival!r} was refused: {made.sqlstate} {made.message}")
+                if ctx.sabotaged:
+                    simple(client, variant.undo)
+                    simple(client, variant.rival if works_here(ctx, name) else variant.establish)
+                answer = simple(client, variant.observe)
+            outcomes[label] = outcome_of(answer, right=variant.mine)
+            ctx.fact(label, f"the first client observed {answer}: {outcomes[label]}")
+            client.close()
+            other.close()
+        return worst(outcomes)
+
+    return another_clients_object
+
+
 COLLIDING = tuple(
-    declared for state in STATES if state.name in {"sql-prepare", "temp-table"} for declared in _collides(state)
+    declared
+    for state in STATES
+    if any(variant.rival for variant in state.variants.values())
+    for pair in (_collides(state), _mixed_up(state))
+    for declared in pair
 )
 
 
@@ -412,7 +221,7 @@ COLLIDING = tuple(
 )
 def leftovers(ctx: CheckContext) -> Outcome:
     variants = {
-        "a setting": _SETTING_VARIANTS["SET"],
+        "a setting": SETTING_VARIANTS["SET"],
         "a temporary table": next(state for state in STATES if state.name == "temp-table").variants["PRESERVE ROWS"],
         "an advisory lock": Variant(
             "SELECT pg_advisory_lock(42)",
@@ -424,7 +233,7 @@ def leftovers(ctx: CheckContext) -> Outcome:
         ),
     }
 
-    first = ctx.plain_client()
+    first = settled(ctx)
     for variant in variants.values():
         variant.set_up(first)
     answers = _observe(ctx, successor(ctx, first), variants)

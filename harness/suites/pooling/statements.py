@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING, settled
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING, elsewhere, moved, neighbour, pressed
+from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
 from harness.libpq import CLOSED, Reply, execute, extended, parse, simple
 from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, works_here
@@ -42,7 +43,7 @@ def _parsed(client: Client, name: str, statement: str) -> None:
     claim="a client can execute a protocol-level prepared statement later and gets the result of that statement",
 )
 def named_kept(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     _parsed(client, "s0", MINE)
     with pressed(ctx, client):
         if ctx.sabotaged and not works_here(ctx, "named-kept"):
@@ -59,7 +60,7 @@ def named_kept(ctx: CheckContext) -> Outcome:
     claim="two clients can prepare different statements under the same name, and each executes its own",
 )
 def named_taken(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     _parsed(client, "s0", MINE)
     other = neighbour(ctx, client)
     if ctx.sabotaged and not works_here(ctx, "named-taken"):
@@ -80,7 +81,7 @@ def named_taken(ctx: CheckContext) -> Outcome:
 )
 def named_mixed_up(ctx: CheckContext) -> Outcome:
     """Probe the silent failure: drivers choose equal names (`_pg3_1`, `s0`, `S_1`), and parameter types often match."""
-    client = ctx.plain_client()
+    client = settled(ctx)
     _parsed(client, "s0", MINE)
     if ctx.mode not in MOVING:
         neighbour(ctx, client)
@@ -163,7 +164,7 @@ def named_under_load(ctx: CheckContext) -> Outcome:
     claim="a client can execute its unnamed statement after a Sync and gets the result of that statement",
 )
 def unnamed_kept(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     pid = client.server_pid()
     _parsed(client, "", MINE)
     with elsewhere(ctx, client, pid):
@@ -179,7 +180,7 @@ def unnamed_kept(ctx: CheckContext) -> Outcome:
     claim="a client never executes another client's unnamed statement",
 )
 def unnamed_mixed_up(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     other = neighbour(ctx, client)
     _parsed(client, "", MINE)
     _parsed(other, "", THEIRS)
@@ -197,7 +198,7 @@ def unnamed_mixed_up(ctx: CheckContext) -> Outcome:
     claim="a client can deallocate a protocol-level prepared statement by its name in SQL",
 )
 def deallocate(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     pid = client.server_pid()
     _parsed(client, "s1", MINE)
     if ctx.sabotaged:
@@ -241,7 +242,7 @@ def _discards(name: str, statement: str, title: str, *, by_extended_protocol: bo
         claim=f"{statement} of one client leaves the prepared statements of other clients usable",
     )
     def discards(ctx: CheckContext) -> Outcome:
-        client = ctx.plain_client()
+        client = settled(ctx)
         _parsed(client, "s3", MINE)
         other = neighbour(ctx, client)
         answer = (extended if by_extended_protocol else simple)(other, statement)
@@ -278,7 +279,7 @@ _SHAPES = "SELECT * FROM pooling.shapes WHERE id = $1::integer"
     claim="a client that executes a prepared statement whose result type changed gets an error",
 )
 def plan_after_ddl(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     pid = client.server_pid()
     _parsed(client, "s4", _SHAPES)
     first = execute(client, "s4", ["1"])
@@ -297,7 +298,7 @@ def plan_after_ddl(ctx: CheckContext) -> Outcome:
     claim="a client that prepares a statement after a migration gets the new result, even if another prepared it before",
 )
 def plan_after_ddl_others(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     _parsed(client, "s5", _SHAPES)
     execute(client, "s5", ["1"])
     other = neighbour(ctx, client)

@@ -6,9 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import MOVING, settled, until
 from harness.checks.record import NotExercisedError
-from harness.checks.server_connections import MOVING, follower, neighbour, pressed, until
-from harness.database import cut
+from harness.checks.server_connections import follower, neighbour, pressed
+from harness.database import cut, own_port
 from harness.libpq import extended, simple
 from harness.suites.pooling.probes import LEAKS, LOST, TRANSACTIONS, WRONG, fails, outcome_of, probe, works_here
 from harness.suites.pooling.sharing import HELD, KEY, PATIENT_S
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def _transaction_client(ctx: CheckContext) -> Client:
     """Connect the client of a transaction block; past the pooler if the control has to make a refused block work."""
-    return ctx.direct_client() if ctx.sabotaged and not works_here(ctx, "transaction") else ctx.plain_client()
+    if ctx.sabotaged and not works_here(ctx, "transaction"):
+        return ctx.direct_client()
+    return settled(ctx)
 
 
 @probe(
@@ -50,6 +53,23 @@ def transaction(ctx: CheckContext) -> Outcome:
     if ctx.admin.value("SELECT count(*) FROM pooling.notes") != 0 or first.value != second.value:
         return WRONG
     return WORKS
+
+
+@probe(
+    "autocommit",
+    "write outside a transaction block, by the extended protocol",
+    group=TRANSACTIONS,
+    claim="a write outside a transaction block is committed when the client gets its answer",
+)
+def autocommit(ctx: CheckContext) -> Outcome:
+    works = works_here(ctx, "autocommit")
+    client = ctx.direct_client() if ctx.sabotaged and not works else ctx.plain_client()
+    answer = extended(client, "INSERT INTO pooling.notes (body) VALUES ('one')")
+    if answer.is_error:
+        return fails(answer)
+    if ctx.sabotaged and works:
+        ctx.admin.run("DELETE FROM pooling.notes")
+    return WORKS if ctx.admin.value("SELECT count(*) FROM pooling.notes") == 1 else LOST
 
 
 @probe(
@@ -84,7 +104,7 @@ def savepoint(ctx: CheckContext) -> Outcome:
     claim="a local setting made outside a transaction block is in force for the next statement",
 )
 def local_outside(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     pid = client.server_pid()
     client.value(f"SELECT set_config('app.tenant', 't1', {'false' if ctx.sabotaged else 'true'})")
     tenant = client.value("SELECT current_setting('app.tenant', true)")
@@ -99,7 +119,7 @@ def local_outside(ctx: CheckContext) -> Outcome:
     claim="a custom setting that another client set locally reads as NULL afterwards, not as an empty string",
 )
 def local_residue(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
+    client = settled(ctx)
     simple(client, "SELECT set_config('app.never_set', 'by one', true)")
     other = follower(ctx, client)
     works = works_here(ctx, "local-residue")
@@ -248,23 +268,32 @@ def vanished_client(ctx: CheckContext) -> Outcome:
 
 @probe(
     "client-address",
-    "inet_client_port: distinguishes the connections of clients",
+    "inet_client_addr and inet_client_port: attribute statements to a client",
     group=TRANSACTIONS,
-    claim="the address and port that the server sees distinguish two clients",
+    claim="the server sees the address and port of the client itself, and they differ between two clients",
 )
 def client_address(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
-    mine = client.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
-    other = neighbour(ctx, client)
-    if ctx.sabotaged and not works_here(ctx, "client-address"):
-        ctx.admin.value("SELECT pg_terminate_backend(%s)", [other.server_pid()])
-        simple(other, "SELECT 1")
-        other = ctx.plain_client()
-    if ctx.sabotaged and works_here(ctx, "client-address"):
-        other = client
-    theirs = other.rows("SELECT inet_client_addr()::text, inet_client_port()")[0]
+    """Compare the peer that the server sees with the one that it sees when the same program connects directly."""
+    works = works_here(ctx, "client-address")
+    direct = ctx.direct_client()
+    client = direct if ctx.sabotaged and not works else settled(ctx)
+    other = client if ctx.sabotaged and works else ctx.direct_client() if ctx.sabotaged else neighbour(ctx, client)
+    directly, mine, theirs = (_peer(seen) for seen in (direct, client, other))
+    # a container engine may translate the port, and does so for every connection
+    translated = directly[1] != own_port(direct)
     ctx.fact(
-        "addresses that the server sees",
-        {"one client": ":".join(map(str, mine)), "another client": ":".join(map(str, theirs))},
+        "peers that the server sees",
+        {
+            "one client": ":".join(map(str, mine)),
+            "another client": ":".join(map(str, theirs)),
+            "this program, connected directly": ":".join(map(str, directly)),
+        },
     )
-    return WRONG if mine == theirs else WORKS
+    ctx.fact("local port of the first client", own_port(client))
+    attributed = mine[0] == directly[0] and (translated or mine[1] == own_port(client))
+    return WORKS if attributed and mine != theirs else WRONG
+
+
+def _peer(client: Client) -> tuple[str, int]:
+    address, port = client.rows("SELECT host(inet_client_addr()), inet_client_port()")[0]
+    return str(address), int(port or 0)

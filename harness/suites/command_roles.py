@@ -1,0 +1,70 @@
+"""The logins of foreign commands: what each of them may do, its database, and what a command leaves on the server."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from harness.database import SqlError, drop_database, quote_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.context import CheckContext
+    from harness.lab.credentials import CommandRole
+
+#: the rights of each login, as the evidence says them
+RIGHTS: dict[CommandRole, str] = {
+    "app": "connects, and owns nothing",
+    "owner": "owns the database",
+    "createdb": "owns the database, and may create databases, roles and trusted extensions",
+    "superuser": "may do everything",
+}
+#: how a pooler treats roles that the command creates, by its product
+CREATED_ROLES = {
+    "pgbouncer": "PgBouncer looks up their passwords in the server",
+    "pgpool": "Pgpool-II refuses their logins: it knows the passwords in its file pool_passwd only",
+    "pgagroal": "pgagroal passes their logins on to the server",
+}
+#: roles and databases of these owners are the harness's own
+_OWNERS = ("harness_admin", "harness_owner")
+
+
+def own_database(ctx: CheckContext, role: CommandRole) -> str:
+    """Create an empty database for a command, and return its name. It belongs to the login, except that of `app`."""
+    owner = ctx.empty_database("command")
+    name = owner.info.dbname
+    owner.close()
+    if role != "app":
+        login = ctx.lab.roles.commands[role].name
+        ctx.admin.run(f"ALTER DATABASE {quote_name(name)} OWNER TO {quote_name(login)}")
+    return name
+
+
+@contextlib.contextmanager
+def leaves_nothing(ctx: CheckContext, database: str) -> Iterator[None]:
+    """Remove the databases and roles that a command created, so that the next command finds none of them."""
+    try:
+        yield
+    finally:
+        if not ctx.lab.is_closed:
+            with contextlib.suppress(SqlError):
+                _remove(ctx, database)
+
+
+def _remove(ctx: CheckContext, database: str) -> None:
+    made = ctx.admin.rows(
+        "SELECT datname FROM pg_database WHERE datname <> %s AND pg_get_userbyid(datdba) <> ALL(%s)",
+        [database, list(_OWNERS)],
+    )
+    for (name,) in made:
+        drop_database(ctx.admin, name)
+    roles = ctx.admin.rows(
+        "SELECT quote_ident(rolname) FROM pg_roles WHERE NOT starts_with(rolname, 'harness_') AND NOT starts_with(rolname, 'pg_')"
+    )
+    for name in ("postgres", database) if roles else ():
+        with ctx.lab.connect_admin(name) as client:
+            for (role,) in roles:
+                client.run(f"DROP OWNED BY {role} CASCADE")
+    for (role,) in roles:
+        ctx.admin.run(f"DROP ROLE {role}")

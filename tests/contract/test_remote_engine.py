@@ -1,0 +1,90 @@
+"""A Docker engine over TCP, as on another machine: its ports are published and reached at the address of DOCKER_HOST."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.engine.docker_engine import DockerEngine
+from harness.events import silent
+from tests.conftest import require_engine
+from tests.contract.services import POSTGRES, connect_admin, specify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.engine.owner import Owner
+
+pytestmark = pytest.mark.engine
+
+
+def own_address() -> str:
+    """Return an address of this machine that is not loopback; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+class _Forward(socketserver.BaseRequestHandler):
+    """Forwards one connection to the engine's socket."""
+
+    path = ""
+
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.connect(self.path)
+            back = threading.Thread(target=_copy, args=(engine, self.request), daemon=True)
+            back.start()
+            _copy(self.request, engine)
+            back.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+@pytest.fixture
+def over_tcp() -> Iterator[tuple[str, int]]:
+    engine = require_engine("docker")
+    assert isinstance(engine, DockerEngine)
+    if not engine.address.startswith("unix://"):
+        pytest.skip("the engine is remote already")
+    handler = type("Forward", (_Forward,), {"path": engine.address.removeprefix("unix://")})
+    socketserver.ThreadingTCPServer.daemon_threads = True
+    with socketserver.ThreadingTCPServer((own_address(), 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield own_address(), int(server.server_address[1])
+        server.shutdown()
+
+
+def test_ports_of_a_remote_engine_are_published_at_its_address(
+    over_tcp: tuple[str, int], owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = over_tcp
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://{host}:{port}")
+    monkeypatch.setattr(DockerEngine, "_is_local", lambda _: False)  # as the answer of another kernel
+    engine = DockerEngine()
+    try:
+        engine.prepare((POSTGRES,), silent)
+        group = engine.open_group(owner, "remote")
+        try:
+            spec, roles = specify(group)
+            service = group.start(spec)
+            assert service.endpoint().host == host
+            with connect_admin(service, roles) as client:
+                assert client.value("SELECT 1") == 1
+            [container] = engine._api.containers(filters={"label": f"pooler-harness.run={owner.run_id}"})
+            assert {published["IP"] for published in container["Ports"] if published.get("PublicPort")} == {host}
+        finally:
+            group.close()
+    finally:
+        engine.close()
