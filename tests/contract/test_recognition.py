@@ -468,6 +468,16 @@ def test_a_chain_that_becomes_slow_is_not_taken_for_a_full_pool(any_engine: Engi
         require_nothing_left(lab)
 
 
+def test_a_role_that_may_use_the_console_learns_the_exact_version(any_engine: Engine, owner: Owner) -> None:
+    settings = {"stats_users": "harness_app"}
+    with started(any_engine, owner, with_pooler("transaction-legacy", settings=settings)) as lab:
+        found = recognised(lab)
+        assert found.value("version") == lab.evidence.services[1].version
+        assert found.is_certain("version")
+        assert found.value("security_fixes").startswith("fixed in ")
+        assert not found.is_certain("security_fixes")
+
+
 @pytest.mark.parametrize(("at_login", "value"), [(True, "none"), (False, "at the login only")])
 def test_a_proxy_that_drops_parameter_status_is_noticed(
     any_engine: Engine, owner: Owner, at_login: bool, value: str

@@ -92,16 +92,25 @@ def test_a_certain_version_counts_beside_a_declared_one() -> None:
     assert Recognised(findings, version="1.26.1").judged(security_fixes_above) == [False]
 
 
+def test_a_product_that_could_not_be_probed_is_not_run() -> None:
+    with pytest.raises(NotExercisedError, match="product"):
+        Recognised({"product": ("", UNKNOWN)}).judged(security_fixes_above)
+
+
 @pytest.mark.parametrize("version", [">= 1.23", "1.24", ""])
-def test_an_inexact_version_is_not_run(version: str) -> None:
+def test_an_inexact_version_is_not_applicable(version: str) -> None:
     findings = {"product": ("PgBouncer", CERTAIN), "version": (version, LIKELY)}
-    with pytest.raises(NotExercisedError, match="exact version"):
+    with pytest.raises(NotApplicableError, match="exact version"):
         Recognised(findings, version="1.24").judged(security_fixes_above)
 
 
 @pytest.mark.parametrize(
     ("findings", "reason"),
-    [({"pooler": ("no", CERTAIN)}, "no pooler"), ({"product": ("Odyssey", CERTAIN)}, "no table")],
+    [
+        ({"pooler": ("no", CERTAIN)}, "no pooler"),
+        ({"product": ("Odyssey", CERTAIN)}, "no table"),
+        ({"product": ("PgBouncer", LIKELY)}, "which product"),
+    ],
 )
 def test_a_chain_without_a_pooler_or_without_a_table_is_not_applicable(
     findings: dict[str, tuple[str, Confidence]], reason: str
