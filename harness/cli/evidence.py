@@ -15,7 +15,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import kept_runs, read_runs
+from harness.store import kept_runs, read_runs, run_folders_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -100,8 +100,7 @@ def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subjec
 
 def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
     """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
-    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
-    others = len(folders) - of_this_code
+    others = len(run_folders_in(reports)) - of_this_code
     if others <= 0:
         return []
     runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
