@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
 from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
-from harness.model import SCHEMA_VERSION, Section
+from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import kept_runs, read_runs
+from harness.store import kept_runs, read_runs, run_folders_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -52,8 +53,8 @@ def evidence_here(settings: Settings) -> Evidence:
         for topology in load_topologies(settings.topologies).values()
         if topology.on_demand and topology.name not in verified
     )
-    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=edited)
-    return _with_known_issues(merged, settings)
+    merged = replace(merged, left_out=(*merged.left_out, *not_verified))
+    return _with_known_issues(_without_doubtful(merged, ordinary, edited), settings)
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
@@ -81,7 +82,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         environments=_declared_environments(settings),
         subjects=_subjects(usable, settings),
     )
-    return _with_known_issues(replace(merged, edited=edited), settings)
+    return _with_known_issues(_without_doubtful(merged, usable, edited), settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -99,8 +100,7 @@ def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subjec
 
 def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
     """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
-    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
-    others = len(folders) - of_this_code
+    others = len(run_folders_in(reports)) - of_this_code
     if others <= 0:
         return []
     runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
@@ -131,8 +131,15 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
     return ordinary, left_out
 
 
-def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
-    """Return the runs that are as they were written, and a sentence for each run that was edited."""
+class _Edited(Struct, frozen=True):
+    """A run that was edited."""
+
+    record: RunRecord
+    sentence: str
+
+
+def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], list[_Edited]]:
+    """Return the runs that are as they were written, and the others."""
     runs, counted, edited = tuple(runs), [], []
     own = of_this_code(run.record.provenance for run in runs)
     checks = {check.id: check for check in settings.catalogue.checks}
@@ -140,13 +147,41 @@ def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tupl
         contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()
         if reasons := run.integrity.reasons or tuple(contradictions):
             more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
-            edited.append(
-                f"run {run.record.run_id} was edited, so none of its rows counts ({len(run.record.plan)} planned): "
-                f"{'; '.join(reasons[:_MOST_REASONS])}{more}"
-            )
+            planned = f"{len(run.record.plan)} planned"
+            sentence = f"run {run.record.run_id} was edited, so none of its rows counts ({planned}): "
+            edited.append(_Edited(run.record, f"{sentence}{'; '.join(reasons[:_MOST_REASONS])}{more}"))
         else:
             counted.append(run)
-    return tuple(counted), tuple(edited)
+    return tuple(counted), edited
+
+
+def _without_doubtful(evidence: Evidence, runs: Iterable[StoredRun], edited: Iterable[_Edited]) -> Evidence:
+    """Turn a row to Not run if a newer run of it was edited: an edit that hides an Issue brings no older OK back.
+
+    :param runs: those that were merged.
+    :param edited: the runs that were left out, which the evidence names from now on.
+    """
+    started = {run.record.run_id: run.record.started_at for run in runs}
+    newest = {
+        (row.target, row.check): run.record
+        for run in sorted(edited, key=lambda run: run.record.started_at)
+        for row in run.record.plan
+    }
+    rows = []
+    for row in evidence.rows:
+        doubt = newest.get((row.planned.target, row.planned.check))
+        if doubt and row.status is not Status.ISSUE and started.get(row.run_id, "") <= doubt.started_at:
+            result = Result(
+                target=row.planned.target,
+                check=row.planned.check,
+                status=Status.NOT_RUN,
+                reason=f"the newest run of this row was edited: {doubt.run_id}",
+                reproduce=row.planned.reproduce,
+            )
+            rows.append(replace(row, result=result, run_id=""))
+        else:
+            rows.append(row)
+    return replace(evidence, rows=tuple(rows), edited=tuple(run.sentence for run in edited))
 
 
 def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:

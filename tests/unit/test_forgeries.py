@@ -520,6 +520,24 @@ def test_the_plan_of_this_code_is_no_edit(tmp_path: Path) -> None:
     assert evidence_from(read_settings(), [str(tmp_path)]).edited == ()
 
 
+def test_an_edit_that_hides_an_issue_brings_no_older_ok_back(tmp_path: Path) -> None:
+    plan = tuple(planned for planned in expected_rows(read_settings()) if planned.target == "direct")
+    before = replace(record(), plan=plan, provenance=provenance(), audit_target=read_settings().target.identity)
+    after = replace(before, run_id="20260102T000000Z-bbbbbbbb", started_at="2026-01-01T00:00:05.000Z")
+    store_run(tmp_path, [result("direct", check) for check in ("capture.insert", "capture.update")], before)
+    hidden = store_run(tmp_path, [result("direct", "capture.insert", Status.ISSUE, "rows")], after)
+
+    chosen = ("capture.insert", "capture.update")
+
+    def statuses() -> dict[str, Status]:
+        evidence = evidence_from(read_settings(), [str(tmp_path)])
+        return {row.planned.check: row.status for row in evidence.of("direct") if row.planned.check in chosen}
+
+    assert statuses() == {"capture.insert": Status.ISSUE, "capture.update": Status.OK}
+    change_lines(hidden.folder, [])
+    assert statuses() == {"capture.insert": Status.NOT_RUN, "capture.update": Status.NOT_RUN}
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
