@@ -32,16 +32,22 @@ _TRANSACTIONS = 500
 
 
 def log_in_raw(
-    endpoint: Endpoint, parameters: Mapping[str, str], *, version: tuple[int, int] = PROTOCOL_3_0, password: str = ""
+    endpoint: Endpoint,
+    parameters: Mapping[str, str],
+    *,
+    version: tuple[int, int] = PROTOCOL_3_0,
+    password: str = "",
+    deadline_s: float = _DEADLINE_S,
 ) -> Wire:
     """Log in with any startup parameters, also with those that libpq would not send.
 
     :param version: the protocol version to ask for, as major and minor number.
     :param password: used in place of the endpoint's password; the endpoint's own when empty.
+    :param deadline_s: seconds, for the login and all statements after it.
     :raises ServerError: when the server refuses the login.
     :raises ClosedError: when the server closes the connection without an error.
     """
-    wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
+    wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(deadline_s))
     try:
         request = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
         wire.log_in(request, endpoint.user, password or endpoint.password)
