@@ -32,7 +32,7 @@ class Address(Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
