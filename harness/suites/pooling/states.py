@@ -72,11 +72,9 @@ class SessionState(Struct, frozen=True, kw_only=True):
 def setting(
     name: str, value: str, fresh: str, establish: str = "SET {name} = '{value}'", *, extended_protocol: bool = False
 ) -> Variant:
-    """Return the variant of a setting. A client that reads the server's own default reads it as `fresh`."""
     return Variant(
         establish.format(name=name, value=value),
-        f"SELECT CASE setting WHEN reset_val THEN '{fresh}' ELSE current_setting('{name}') END"
-        f" FROM pg_catalog.pg_settings WHERE name = '{name}'",
+        f"SELECT current_setting('{name}')",
         value,
         fresh,
         f"RESET {name}",
