@@ -59,6 +59,42 @@ def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path
     assert not [key for key, result in results.items() if result.status is Status.NOT_RUN]
 
 
+def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "topologies"
+    folder.mkdir()
+    declared = (places.TOPOLOGIES / "transaction.toml").read_text()
+    size = "max_prepared_statements = 200"
+    assert declared.count(size) == 1
+    (folder / "robin.toml").write_text(declared.replace(size, f'{size}\nsettings = {{ server_round_robin = "1" }}'))
+    checks = (
+        *("setting-kept", "setting-apart", "tracked-settings-kept", "sql-prepare-collides", "sql-prepare-mixed-up"),
+        *("named-mixed-up", "leftovers", "advisory-lock", "parameter-status-moved", "cancel-late"),
+    )
+    selection = [f"--check=pooling.{check}" for check in checks]
+    done = harness(tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = latest_results(tmp_path)
+    assert {result.status for result in results.values()} == {Status.OK}
+    assert all(result.probes for result in results.values())
+    for check, outcome in {"setting-kept": "lost", "setting-apart": "leaks", "sql-prepare-mixed-up": "wrong"}.items():
+        feature = results["robin", check].feature
+        assert feature
+        assert str(feature.observed) == outcome
+
+
+def test_a_pooler_that_ends_a_server_connection_with_its_client_is_judged(tmp_path: Path) -> None:
+    require_engine("docker")
+    checks = ("setting-apart", "local-residue", "leftovers")
+    selection = [f"--check=pooling.{check}" for check in checks]
+    done = harness(tmp_path, "verify", "pgagroal", *selection, "--engine", "docker")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for result in latest_results(tmp_path).values():
+        assert result.status is Status.OK
+        (probe,) = result.probes
+        assert "its server connection ends" in probe.how
+        assert probe.first_pid != probe.second_pid
+
+
 def test_other_products_and_versions_are_verified(tmp_path: Path) -> None:
     """Docker only, because these versions need images."""
     require_engine("docker")
