@@ -44,7 +44,7 @@ def evidence_here(settings: Settings) -> Evidence:
         target=settings.target.identity,
         left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings),
+        subjects=_subjects(judged.runs, settings, [settings.reports]),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -62,6 +62,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     :raises UsageError: for a folder that does not exist.
     :raises StoreError: for a folder without runs.
     """
+    folders = tuple(folders)
     runs, damaged = read_runs([Path(folder) for folder in folders])
     ordinary, left_out = _without_controls(runs)
     judged = _Judged.of(ordinary, settings)
@@ -79,7 +80,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         target=settings.target.identity,
         left_out=(*damaged, *left_out, *judged.notes),
         environments=_declared_environments(settings),
-        subjects=_subjects(usable, settings),
+        subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
     )
     return _with_known_issues(replace(merged, edited=judged.edited), settings)
 
@@ -92,9 +93,12 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     )
 
 
-def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
-    """Return the identity that each foreign command has now."""
-    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path]) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now.
+
+    :param evidence: folders with evidence, which are left out although they may be inside of a command's folder.
+    """
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
 
 
 def _of_other_code(reports: Path, of_this_code: int) -> list[str]:

@@ -19,7 +19,7 @@ from harness import places
 from harness.checks.registry import Safety
 from harness.cli import running
 from harness.cli.completion import SCRIPTS
-from harness.cli.evidence import evidence_from, evidence_here
+from harness.cli.evidence import evidence_from, evidence_here, expected_rows
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main, root
 from harness.cli.parser import Command, option_names
@@ -765,13 +765,16 @@ def test_runs_from_elsewhere_of_other_code_are_left_out_and_explained(tmp_path: 
 
 def test_runs_from_elsewhere_of_this_code_on_another_python_count(tmp_path: Path) -> None:
     there = record(fingerprint=fingerprint("3.99.1", "3.98"))
+    settings = read_settings()
+    [row] = [row for row in expected_rows(settings) if (row.target, row.check) == ("direct", "capture.insert")]
     there = replace(
         there,
         provenance=replace(there.provenance, python="3.99.1", psycopg="3.98"),
-        audit_target=read_settings().target.identity,
+        audit_target=settings.target.identity,
+        plan=(row,),
     )
-    store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], there)
-    merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
+    store_run(tmp_path / "elsewhere", [replace(result("direct", "capture.insert"), reproduce=row.reproduce)], there)
+    merged = evidence_from(settings, [str(tmp_path / "elsewhere")])
     assert Status.OK in {row.status for row in merged.rows}
     assert merged.left_out == ()
 
