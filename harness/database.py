@@ -172,6 +172,7 @@ def connect(
     prepare_threshold: int | None = None,
     options: str = "",
     connect_timeout_s: int = 10,
+    channel_binding: str = "prefer",
     side: Side = Side.HARNESS,
 ) -> Client:
     """Connect in autocommit mode.
@@ -179,6 +180,7 @@ def connect(
     :param prepare_threshold: the number of executions after which psycopg prepares a statement; None for never.
     :param options: command-line options for the server, as libpq sends them in the startup message.
     :param connect_timeout_s: seconds.
+    :param channel_binding: libpq's setting: disable, prefer or require.
     :param side: whose work the connection does.
     :raises SqlError: as psycopg does; :func:`refusal` distinguishes a refused login from a server that is not up yet.
     """
@@ -195,6 +197,7 @@ def connect(
             autocommit=True,
             prepare_threshold=prepare_threshold,
             options=options or None,
+            channel_binding=channel_binding,
         ),
     )
 

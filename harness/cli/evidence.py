@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
@@ -15,7 +14,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import SCHEMA_VERSION, Section
 from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import StoredRun, Verdict, kept_runs, read_runs
+from harness.store import kept_runs, read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Provenance, Subject
+    from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
 _DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
@@ -34,17 +34,17 @@ def evidence_here(settings: Settings) -> Evidence:
     """Merge the runs in the reports folder that are of exactly this code and these topology files."""
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
-    ordinary, _ = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings)
+    whole, edited = _without_edited(runs, settings)
+    ordinary, _ = _without_controls(whole)
     merged = merge(
-        judged.runs,
+        ordinary,
         expected_rows(settings),
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
+        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings, [settings.reports]),
+        subjects=_subjects(ordinary, settings, [settings.reports]),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -52,7 +52,7 @@ def evidence_here(settings: Settings) -> Evidence:
         for topology in load_topologies(settings.topologies).values()
         if topology.on_demand and topology.name not in verified
     )
-    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=judged.edited)
+    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=edited)
     return _with_known_issues(merged, settings)
 
 
@@ -64,25 +64,25 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     """
     folders = tuple(folders)
     runs, damaged = read_runs([Path(folder) for folder in folders])
-    ordinary, left_out = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings)
-    own, here = of_this_code(run.record.provenance for run in judged.runs), provenance()
+    whole, edited = _without_edited(runs, settings)
+    ordinary, left_out = _without_controls(whole)
+    own, here = of_this_code(run.record.provenance for run in ordinary), provenance()
+    usable = [run for run in ordinary if run.record.provenance in own]
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
         f"({_code(here)}); check out that code to read it, or run it again here"
-        for run in judged.runs
+        for run in ordinary
         if run.record.provenance not in own
     ]
-    usable = tuple(run for run in judged.runs if run.record.provenance in own)
     merged = merge(
         usable,
         expected_rows(settings),
         target=settings.target.identity,
-        left_out=(*damaged, *left_out, *judged.notes),
+        left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
         subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
     )
-    return _with_known_issues(replace(merged, edited=judged.edited), settings)
+    return _with_known_issues(replace(merged, edited=edited), settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -135,40 +135,22 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
     return ordinary, left_out
 
 
-class _Judged(Struct, frozen=True):
-    """Runs that count as evidence, and sentences about the others."""
-
-    runs: tuple[StoredRun, ...]
-    #: about runs that were edited
-    edited: tuple[str, ...]
-    #: about runs without a chain
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, runs: Iterable[StoredRun], settings: Settings) -> _Judged:
-        """Leave out the runs that were edited. This code decides what its own runs must hold."""
-        runs, counted, edited, notes = tuple(runs), [], [], []
-        of_here = of_this_code(run.record.provenance for run in runs)
-        checks = {check.id: check for check in settings.catalogue.checks}
-        for run in runs:
-            record, reasons = run.record, run.integrity.reasons
-            own = record.provenance in of_here
-            if own and not reasons:
-                reasons = tuple(_contradictions_with_code(run, checks))
-            if reasons and (own or not run.integrity.rows_count):
-                planned = f"{len(record.plan)} planned"
-                edited.append(
-                    f"run {record.run_id} was edited, so none of its rows counts ({planned}): {_listed(reasons)}"
-                )
-                continue
-            if reasons:
-                edited.append(f"run {record.run_id} was edited, so these rows do not count: {_listed(reasons)}")
-            if run.integrity.verdict is Verdict.NOT_CHAINED:
-                notes.append(
-                    f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
-                )
+def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:
+    """Return the runs that are as they were written, and a sentence for each run that was edited."""
+    runs, counted, edited = tuple(runs), [], []
+    own = of_this_code(run.record.provenance for run in runs)
+    checks = {check.id: check for check in settings.catalogue.checks}
+    for run in runs:
+        contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()
+        if reasons := run.integrity.reasons or tuple(contradictions):
+            more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
+            edited.append(
+                f"run {run.record.run_id} was edited, so none of its rows counts ({len(run.record.plan)} planned): "
+                f"{'; '.join(reasons[:_MOST_REASONS])}{more}"
+            )
+        else:
             counted.append(run)
-        return cls(tuple(counted), tuple(edited), tuple(notes))
+    return tuple(counted), tuple(edited)
 
 
 def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:
@@ -182,11 +164,6 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
         for name in ("claim", "section", "severity", "area", "feature"):
             if getattr(row, name) != getattr(check, name):
                 yield f"run.json: the {name} of {row.check} differs from that of the check"
-
-
-def _listed(reasons: tuple[str, ...]) -> str:
-    more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
-    return "; ".join(reasons[:_MOST_REASONS]) + more
 
 
 def _with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:

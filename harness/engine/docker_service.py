@@ -117,11 +117,14 @@ class DockerService:
             return f"(the log cannot be read: {message_of(error)})\n"
         return raw.decode("utf-8", errors="replace")
 
-    def stop(self) -> None:
+    def stop(self, signal: str = "") -> None:
         if self._is_supervised:
-            if not self._end(f'kill -{self._spec.stop_signal.removeprefix("SIG")} "$(cat server.pid)"', "stopped"):
+            name = (signal or self._spec.stop_signal).removeprefix("SIG")
+            if not self._end(f'kill -{name} "$(cat server.pid)"', "stopped"):
                 self.kill()
         else:
+            if signal:
+                self._do("signalled", lambda: self._api.kill(self._id, signal=signal))
             self._do("stopped", lambda: self._api.stop(self._id, timeout=int(_STOP_S)))
             self._ended = True
 

@@ -105,10 +105,10 @@ class NativeService:
         except OSError as error:
             return self._removed or f"(the log cannot be read: {error})\n"
 
-    def stop(self) -> None:
+    def stop(self, signal_name: str = "") -> None:
         if self._process and self._process.poll() is None:
             self._ended = True
-            self._process.send_signal(signal.Signals[self._spec.stop_signal])
+            self._process.send_signal(signal.Signals[signal_name or self._spec.stop_signal])
             try:
                 self._process.wait(_STOP_DEADLINE_S)
             except subprocess.TimeoutExpired:

@@ -32,7 +32,7 @@ class Address(Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -121,8 +121,11 @@ class Service(Protocol):
         """Return the whole log of the server, also after the server ended."""
         ...
 
-    def stop(self) -> None:
-        """Shut the server down cleanly; the data stays."""
+    def stop(self, signal: str = "") -> None:
+        """Shut the server down; the data stays.
+
+        :param signal: the name of the signal, such as SIGQUIT; by default the one that ends the product cleanly.
+        """
         ...
 
     def kill(self) -> None:

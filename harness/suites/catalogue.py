@@ -25,6 +25,7 @@ from harness.suites import (
 from harness.suites.commands import command_checks
 from harness.suites.paths.aspects import path_checks
 from harness.suites.pooling import failures as pooling_failures
+from harness.suites.pooling import restarts as pooling_restarts
 
 if TYPE_CHECKING:
     from harness.host.declarations import CommandDeclaration, PathDeclaration
@@ -76,8 +77,9 @@ def _suites() -> Catalogue:
             *pooling.MODULES,
             environment,
             drivers,
-            # last, because it restarts servers
             pooling_failures,
+            # last, because it restarts servers
+            pooling_restarts,
         ),
         FIXTURES,
     )

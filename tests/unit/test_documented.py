@@ -68,7 +68,7 @@ def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(prod
     assert loaded
     for entry in loaded.behaviour:
         if entry.defect:
-            assert "/issues/" in entry.source or "/pull/" in entry.source
+            assert any(text in entry.source for text in ("/issues/", "/pull/", "?id=CVE-"))
             if entry.before:
                 assert any(numbers_of(seen) >= numbers_of(entry.before) for seen in loaded.seen)
 
@@ -143,6 +143,9 @@ def expected(feature: str, chain: Facts) -> str:
         ("temp-table-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works or leaks"),
         ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0"}, "works"),
         ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0", "server_reset_query_always": "1"}, "fails (26000)"),
+        ("parameter-status-set", TRANSACTION, "1.18.0", {}, "works"),
+        ("parameter-status-set", TRANSACTION, "1.18.0", {"server_reset_query_always": "1"}, "wrong"),
+        ("parameter-status-set", SESSION, "1.18.0", {"server_reset_query_always": "1"}, "works"),
         # lists of names
         ("startup-options", SESSION, "1.24.1", {}, "fails (08P01, closed)"),
         ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": " extra_float_digits , OPTIONS"}, "lost"),

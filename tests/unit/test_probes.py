@@ -40,7 +40,7 @@ class Context(CheckContext):
 class Contexts:
     target = reference_target()
 
-    def own_failure(self) -> None:
+    def own_failure(self, *, read_logs: bool = True) -> None:
         return None
 
     @contextmanager

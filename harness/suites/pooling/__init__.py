@@ -12,5 +12,5 @@ from harness.suites.pooling import (
     transactions,
 )
 
-#: in the order of the report; `failures` restarts servers, so the catalogue lists it separately, at its end
+#: in the order of the report; `failures` and `restarts` disrupt other checks, so the catalogue lists them last
 MODULES = (statements, state, parameter_status, sharing, transactions, connections, cancels, dumps, recognition)

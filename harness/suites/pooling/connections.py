@@ -1,4 +1,4 @@
-"""Pooling: logins, startup parameters, cancel requests, pipelines and bulk work."""
+"""Pooling: logins, startup parameters, pipelines and bulk work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.checks.documented import WORKS
 from harness.checks.occupation import settled
+from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import neighbour
+from harness.database import SqlError, connect
+from harness.libpq import simple
 from harness.model import Behaviour, Outcome
-from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, outcome_of, probe, works_here
 from harness.wire.connection import PROTOCOL_3_0, PROTOCOL_3_2, Wire
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.sockets import Deadline, ServerAddress
@@ -23,19 +28,26 @@ if TYPE_CHECKING:
     from harness.errors import DatabaseError
 
 _DEADLINE_S = 5.0
+_TRANSACTIONS = 500
 
 
 def log_in_raw(
-    endpoint: Endpoint, parameters: Mapping[str, str], *, version: tuple[int, int] = PROTOCOL_3_0, password: str = ""
+    endpoint: Endpoint,
+    parameters: Mapping[str, str],
+    *,
+    version: tuple[int, int] = PROTOCOL_3_0,
+    password: str = "",
+    deadline_s: float = _DEADLINE_S,
 ) -> Wire:
     """Log in with any startup parameters, also with those that libpq would not send.
 
     :param version: the protocol version to ask for, as major and minor number.
     :param password: used in place of the endpoint's password; the endpoint's own when empty.
+    :param deadline_s: seconds, for the login and all statements after it.
     :raises ServerError: when the server refuses the login.
     :raises ClosedError: when the server closes the connection without an error.
     """
-    wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(_DEADLINE_S))
+    wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(deadline_s))
     try:
         request = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
         wire.log_in(request, endpoint.user, password or endpoint.password)
@@ -87,6 +99,17 @@ def startup_tracked(ctx: CheckContext) -> Outcome:
 )
 def startup_options(ctx: CheckContext) -> Outcome:
     return _startup(ctx, "startup-options", {"options": "-c statement_timeout=4242"}, "statement_timeout", "4242ms")
+
+
+@probe(
+    "startup-options-tracked",
+    "startup parameter options: -c TimeZone",
+    group=CONNECTIONS,
+    claim="a TimeZone sent in the startup parameter options is in force",
+)
+def startup_options_tracked(ctx: CheckContext) -> Outcome:
+    parameters = {"options": "-c TimeZone=Asia/Kathmandu"}
+    return _startup(ctx, "startup-options-tracked", parameters, "TimeZone", "Asia/Kathmandu")
 
 
 @probe(
@@ -182,7 +205,8 @@ def replication(ctx: CheckContext) -> Outcome:
     claim="a client with a wrong password is refused with an authentication error; the evidence has the message",
 )
 def wrong_password(ctx: CheckContext) -> Outcome:
-    return _is_refused(ctx, "" if ctx.sabotaged else "not the password", ctx.database, r"password|authentication")
+    endpoint = ctx.lab.chain(ctx.database)
+    return _is_refused(ctx, endpoint, "" if ctx.sabotaged else "not the password", r"password|authentication")
 
 
 @probe(
@@ -192,18 +216,70 @@ def wrong_password(ctx: CheckContext) -> Outcome:
     claim="a client that asks for an unknown database is refused for that reason; the evidence has the message",
 )
 def unknown_database(ctx: CheckContext) -> Outcome:
-    return _is_refused(ctx, "", ctx.database if ctx.sabotaged else "no_such_database", r"database|session context")
+    endpoint = ctx.lab.chain(ctx.database if ctx.sabotaged else "no_such_database")
+    return _is_refused(ctx, endpoint, "", r"database|session context")
 
 
-def _is_refused(ctx: CheckContext, password: str, database: str, reason: str) -> Outcome:
+@probe(
+    "unknown-user",
+    "unknown user is refused",
+    group=CONNECTIONS,
+    claim="a client with an unknown user name is refused with an authentication error; the evidence has the message",
+)
+def unknown_user(ctx: CheckContext) -> Outcome:
+    endpoint = ctx.lab.chain(ctx.database)
+    unknown = endpoint if ctx.sabotaged else replace(endpoint, user="no_such_user")
+    return _is_refused(ctx, unknown, "", r"password|authentication|user|role|session context")
+
+
+@probe(
+    "channel-binding",
+    "channel_binding=require",
+    group=CONNECTIONS,
+    claim="a client that requires channel binding can log in",
+)
+def channel_binding(ctx: CheckContext) -> Outcome:
+    try:
+        with connect(
+            ctx.lab.chain(ctx.database), channel_binding="require" if not ctx.sabotaged else "prefer"
+        ) as client:
+            client.value("SELECT 1")
+    except SqlError as error:
+        ctx.fact("error that the client received", str(error))
+        if "channel binding" not in str(error):
+            raise NotExercisedError(f"unexpected error {str(error)!r}, expected one about channel binding") from None
+        return Outcome(behaviour=Behaviour.FAILS, closed=True)
+    return WORKS
+
+
+def _is_refused(ctx: CheckContext, endpoint: Endpoint, password: str, reason: str) -> Outcome:
     """Connect and expect a refusal whose message matches a pattern; the SQLSTATE differs between products."""
     try:
-        with contextlib.closing(log_in_raw(ctx.lab.chain(database), {}, password=password)) as wire:
+        with contextlib.closing(log_in_raw(endpoint, {}, password=password)) as wire:
             wire.query("SELECT 1")
     except (ServerError, ClosedError) as error:
         ctx.fact("error that the client received", str(error))
         return WORKS if re.search(reason, str(error), re.IGNORECASE) else refused(error)
     return WRONG
+
+
+@probe(
+    "many-transactions",
+    f"one client, {_TRANSACTIONS} transactions",
+    group=CONNECTIONS,
+    claim=f"a client runs {_TRANSACTIONS} transactions on one connection, and each has its own result",
+)
+def many_transactions(ctx: CheckContext) -> Outcome:
+    client = ctx.plain_client()
+    for number in range(_TRANSACTIONS):
+        if ctx.sabotaged and number == _TRANSACTIONS // 2:
+            simple(client, "SELECT pg_terminate_backend(pg_backend_pid())")
+        answer = simple(client, f"SELECT {number}")
+        if answer.is_error or answer.value != str(number):
+            ctx.fact("transactions that succeeded", number)
+            return outcome_of(answer, right=str(number))
+    ctx.fact("transactions that succeeded", _TRANSACTIONS)
+    return WORKS
 
 
 @probe(

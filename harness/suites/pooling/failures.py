@@ -1,4 +1,4 @@
-"""Pooling: full pools, timeouts, changed passwords and server restarts. These probes disrupt all other checks."""
+"""Pooling: full pools, timeouts and changed passwords. These probes disrupt all other checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from harness.checks.documented import WORKS
 from harness.checks.occupation import until, waiters_at, waiting_pid
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS, Capability
-from harness.database import SqlError, connect, console
+from harness.database import SqlError, console, cut
 from harness.errors import TimedOutError
 from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
+from harness.model import Behaviour, Outcome
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, fails, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.database import Client, Endpoint
-    from harness.model import Outcome
 
 CONSOLE = Capability(
     "a console that sets timeouts",
@@ -42,11 +42,13 @@ _MOST_HOLDERS = 64
 _FAR_S = 60
 #: timeouts are set to one second, and PgBouncer checks for expired ones three times a second
 _SILENCE_S = 2.4
+#: a login that takes longer may never be answered
+_STUCK_S = 1.0
 _BACK_S = 30.0
 
 
 @contextlib.contextmanager
-def _pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
+def pooler_with(ctx: CheckContext, **settings: object) -> Iterator[None]:
     """Change settings of the running pooler, and restore them at the end of the block.
 
     :raises NotApplicableError: for a setting that this version does not have.
@@ -133,7 +135,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
             start(holder, f"SELECT pg_advisory_xact_lock({gate})")
         # some of them wait for the reserve pool
         until(ctx, waiters_at(gate), size, _DEADLINE_S + limits.reserve_after_s)
-        with _pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
+        with pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
             waiting = ctx.plain_client()
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
@@ -161,7 +163,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
 )
 def too_many_clients(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
-    with _pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
+    with pooler_with(ctx, max_client_conn=1 if not ctx.sabotaged else 50):
         outcome = _login_outcome(ctx, "max_client_conn|no more connections")
     client.value("SELECT 1")
     return outcome
@@ -202,7 +204,7 @@ def idle_transaction(ctx: CheckContext) -> Outcome:
 
 def _in_a_transaction(ctx: CheckContext, setting: str) -> Outcome:
     client = ctx.plain_client()
-    with _pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
+    with pooler_with(ctx, **{setting: 1 if not ctx.sabotaged else _FAR_S}):
         begun = simple(client, "BEGIN; SELECT 1")
         if begun.is_error:
             raise NotExercisedError(f"could not begin a transaction: {begun.message}")
@@ -235,7 +237,7 @@ def query_timeout(ctx: CheckContext) -> Outcome:
     client, gate = ctx.plain_client(), 6001
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
     _wait_at(ctx, client, gate)
-    with _pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
+    with pooler_with(ctx, query_timeout=1 if not ctx.sabotaged else _FAR_S):
         try:
             answer = finish(client, _SILENCE_S)
         except TimedOutError:
@@ -259,7 +261,7 @@ def client_idle(ctx: CheckContext) -> Outcome:
     client = ctx.plain_client()
     if not (ctx.sabotaged and defect):  # despite the defect, a client that has run no statement is closed
         client.value("SELECT 1")
-    with _pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
+    with pooler_with(ctx, client_idle_timeout=_FAR_S if ctx.sabotaged and not defect else 1):
         return _timeout(ctx, _message_while_idle(client), "client idle timeout")
 
 
@@ -299,74 +301,48 @@ def changed_password(ctx: CheckContext) -> Outcome:
         ctx.admin.run(f"ALTER ROLE harness_owner PASSWORD '{owner.verifier}'")
 
 
-# --- server restarts; last, because they end every connection ---------------------------------------------------
-
-
 @probe(
-    "restart-idle",
-    "server restart: idle client",
+    "startup-options-empty",
+    "startup parameter options: -c= without a name",
     group=CONNECTIONS,
-    claim="a client that was idle during a server restart can continue",
-    serial_group="restart-idle",
+    claim="a login whose options have an empty name is answered, and the pooler continues to serve other clients",
+    serial_group="startup-options-empty",
     disrupts=True,
 )
-def restart_idle(ctx: CheckContext) -> Outcome:
+def startup_options_empty(ctx: CheckContext) -> Outcome:
+    """Send what makes PgBouncer 1.20 to 1.26.0 loop forever with some settings (CVE-2026-107349)."""
+    chain, works = ctx.lab.chain(ctx.database), works_here(ctx, "startup-options-empty")
     client = ctx.plain_client()
     client.value("SELECT 1")
-    works = works_here(ctx, "restart-idle")
-    if not (ctx.sabotaged and not works):
-        _restart(ctx)
+    options = "-c=" if works or not ctx.sabotaged else "-c TimeZone=UTC"
+    try:
+        with contextlib.closing(log_in_raw(chain, {"options": options}, deadline_s=_STUCK_S)) as wire:
+            wire.query("SELECT 1")
+        ctx.fact("answer to the login", "accepted")
+    except (ServerError, ClosedError) as error:
+        ctx.fact("answer to the login", error.what)
+    except TimedOutError:
+        return _stuck(ctx, chain)
     if ctx.sabotaged and works:
-        client.pgconn.finish()
+        cut(client)
     answer = simple(client, "SELECT 1")
     if answer.is_error:
-        ctx.fact("error that the client received", answer.message)
         return fails(answer)
+    ctx.plain_client().value("SELECT 1")
     return WORKS
 
 
-@probe(
-    "restart-busy",
-    "server restart: client with a running statement",
-    group=CONNECTIONS,
-    claim="a client whose statement runs during a server restart gets an error",
-    serial_group="restart-busy",
-    disrupts=True,
-)
-def restart_busy(ctx: CheckContext) -> Outcome:
-    client = ctx.plain_client()
-    if not ctx.sabotaged:
-        # no lock: its holder ends in the restart, too, and could end first
-        start(client, f"SELECT pg_sleep({_FAR_S})")
-        waiting_pid(ctx, f"pg_sleep({_FAR_S})")
-        _restart(ctx)
-    else:
-        start(client, "SELECT 1")
-    answer = finish(client)
-    if not answer.is_error:
-        return WRONG if not ctx.sabotaged else WORKS
-    ctx.fact("error that the client received", answer.message)
-    return fails(answer)
+def _stuck(ctx: CheckContext, chain: Endpoint) -> Outcome:
+    """Return *hangs* if the pooler answers no other login either, and start it again.
 
-
-def _restart(ctx: CheckContext) -> None:
-    """Restart PostgreSQL, and wait until the chain answers a new client.
-
-    :raises NotExercisedError: when it does not within the deadline.
+    :raises NotExercisedError: when another login is answered, so that the first may only have been slow.
     """
-    ctx.lab.postgres.restart()
-    ctx.forget_connections()
-    began = time.monotonic()
-
-    def answered() -> None:
-        try:
-            with connect(ctx.lab.chain(ctx.database), connect_timeout_s=2) as client:
-                client.value("SELECT 1")
-        except SqlError as error:
-            raise NotYet(str(error)) from None
-
     try:
-        poll(answered, what="an answer through the chain after the restart", deadline_s=_BACK_S)
+        with contextlib.closing(log_in_raw(chain, {})):
+            pass
     except TimedOutError as error:
-        raise NotExercisedError(error.what) from None
-    ctx.fact("seconds until a new client was answered", round(time.monotonic() - began, 1))
+        ctx.fact("another login", error.what)
+        ctx.lab.outermost.kill()
+        ctx.lab.outermost.restart()
+        return Outcome(behaviour=Behaviour.HANGS)
+    raise NotExercisedError("the login got no answer, but another login did")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING, settled
+from harness.checks.occupation import MOVING, require_clients, settled
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
@@ -112,6 +112,7 @@ _TOGETHER_S, _HELD_S = 2.0, 0.02
 )
 def named_under_load(ctx: CheckContext) -> Outcome:
     """Run statements with equal parameter types, in an order of its own for each client, under psycopg's names."""
+    require_clients(ctx, _CLIENTS)
     threshold = None if ctx.sabotaged and not works_here(ctx, "named-under-load") else 0
     together = Barrier(_CLIENTS)
 

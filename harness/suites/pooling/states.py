@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.checks.record import NotExercisedError
 from harness.libpq import extended, simple
@@ -29,6 +30,21 @@ class Variant(Struct, frozen=True):
     #: the statement with which another client takes the same name, and what it then reads; empty if names cannot collide
     rival: str = ""
     theirs: str = ""
+    #: whether `fresh` depends on the configuration of servers and pooler, so that it has to be read
+    configurable: bool = False
+
+    def begun(self, client: Client) -> Variant:
+        """Set the state, and return the variant with the answer to a client that did not, as it is configured here.
+
+        :raises NotExercisedError: as :meth:`set_up`, or when both answers are equal.
+        """
+        begun = self
+        if self.configurable:
+            begun = replace(self, fresh=str(simple(client, self.observe)))
+            if begun.fresh == self.mine:
+                raise NotExercisedError(f"{self.mine!r} is configured already, so {self.establish!r} changes nothing")
+        self.set_up(client)
+        return begun
 
     def set_up(self, client: Client) -> None:
         """Set the state.
@@ -63,6 +79,7 @@ def setting(
         fresh,
         f"RESET {name}",
         extended_protocol,
+        configurable=True,
     )
 
 
