@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def test_a_copy_within_another_repository_has_no_commit(repository: Path, monkey
     inside = repository / "vendor" / "harness"
     inside.mkdir(parents=True)
     monkeypatch.setattr(places, "SHIPPED", inside)
-    monkeypatch.setattr(provenance.metadata, "distribution", installed(None))
+    monkeypatch.setattr(metadata, "distribution", installed(None))
     found = provenance.provenance()
     assert (found.commit, found.dirty) == ("", False)
 
@@ -66,7 +67,7 @@ def test_an_installation_from_a_repository_has_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, commit: str
 ) -> None:
     monkeypatch.setattr(places, "SHIPPED", tmp_path)
-    monkeypatch.setattr(provenance.metadata, "distribution", installed(text))
+    monkeypatch.setattr(metadata, "distribution", installed(text))
     assert provenance.provenance().commit == commit
 
 
