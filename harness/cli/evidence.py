@@ -45,7 +45,7 @@ def evidence_here(settings: Settings) -> Evidence:
         target=settings.target.identity,
         left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
-        subjects=_subjects(ordinary, settings),
+        subjects=_subjects(ordinary, settings, [settings.reports]),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -63,6 +63,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     :raises UsageError: for a folder that does not exist.
     :raises StoreError: for a folder without runs.
     """
+    folders = tuple(folders)
     runs, damaged = read_runs([Path(folder) for folder in folders])
     whole, edited = _without_edited(runs, settings)
     ordinary, left_out = _without_controls(whole)
@@ -80,7 +81,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         target=settings.target.identity,
         left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
-        subjects=_subjects(usable, settings),
+        subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
     )
     return _with_known_issues(_without_doubtful(merged, usable, edited), settings)
 
@@ -93,9 +94,12 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     )
 
 
-def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
-    """Return the identity that each foreign command has now."""
-    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path]) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now.
+
+    :param evidence: folders with evidence, which are left out although they may be inside of a command's folder.
+    """
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
 
 
 def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
