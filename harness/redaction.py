@@ -23,11 +23,35 @@ _SHORTEST = 6
 #: of a secret of several lines, shorter lines are not redacted on their own
 _SHORTEST_LINE = 8
 #: never redacted by value: people use these words as passwords of test databases, and the evidence consists of them
-ORDINARY = frozenset((
-    *("database", "direct", "docker", "example", "failed", "finished", "harness", "interrupted", "localhost", "native"),
-    *("odyssey", "passwd", "password", "pgagroal", "pgbouncer", "pgpool", "pooler", "postgres", "postgresql", "public"),
-    *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
-))
+ORDINARY = frozenset(
+    (
+        *(
+            "database",
+            "direct",
+            "docker",
+            "example",
+            "failed",
+            "finished",
+            "harness",
+            "interrupted",
+            "localhost",
+            "native",
+        ),
+        *(
+            "odyssey",
+            "passwd",
+            "password",
+            "pgagroal",
+            "pgbouncer",
+            "pgpool",
+            "pooler",
+            "postgres",
+            "postgresql",
+            "public",
+        ),
+        *("running", "secret", "session", "statement", "staging", "testing", "transaction", "username"),
+    )
+)
 #: at the end of a text that was cut
 _CUT = "…"
 #: a text that arrives in pieces, in characters: a line is cut when it is longer, the cut is so far from its end, and
@@ -181,6 +205,10 @@ class Redactor:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
+        #: the length of the longest spelling of a learned secret
+        self.longest = 0
+        #: of each spelling with several lines: its first line, its first two lines, and so on
+        self._first_lines: tuple[str, ...] = ()
         #: most texts of the evidence repeat: claims, sentences of capabilities, names
         self._redacted = lru_cache(maxsize=8192)(self._redact)
         #: counts calls of `learn`; a text that was redacted before a call is redacted again after it
@@ -208,16 +236,18 @@ class Redactor:
                     }
             longest_first = sorted(self._spellings, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+            self.longest = len(longest_first[0]) if longest_first else 0
+            self._first_lines = tuple(
+                spelling[: line_end.end()]
+                for spelling in self._spellings
+                if "\n" in spelling
+                for line_end in re.finditer(r"\n(?!\Z)", spelling)
+            )
             self._generation += 1
 
     def __call__(self, text: str) -> str:
         """Return `text` without secrets; redacting twice changes nothing."""
         return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
-
-    @property
-    def longest(self) -> int:
-        """The length of the longest spelling of a learned secret."""
-        return max(map(len, self._spellings), default=0)
 
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
@@ -247,11 +277,7 @@ class Redactor:
         """Return whether text that follows may belong to a secret that begins at the end of these complete lines."""
         if _PENDING.search(text.rstrip()[-_LONGEST_NAME:]):
             return True
-        return any(
-            text.endswith(spelling[: line_end.end()])
-            for spelling in self._spellings
-            for line_end in re.finditer(r"\n(?!\Z)", spelling)
-        )
+        return text.endswith(self._first_lines)
 
     def _redact(self, text: str, _generation: int) -> str:
         text = self.by_value(text)

@@ -139,7 +139,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
             self._contexts.remove(ctx)
             ctx.close()
 
-    def own_failure(self) -> None:
+    def own_failure(self, *, read_logs: bool = True) -> None:
         """Return None: the servers are the operator's."""
 
     def host_context(self) -> contextlib.AbstractContextManager[CheckContext]:
@@ -227,8 +227,7 @@ class EnvironmentRun:
         if environment.journal is None:
             return []
         clears = bool(safeties & {Safety.WRITES, Safety.PATH})
-        found = find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
-        return [f"{environment.name}: {sentence}" for sentence in found]
+        return find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
 
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace

@@ -41,7 +41,7 @@ class ContextSource(Protocol):
         """Return the context of a check that runs a path of the host application."""
         ...
 
-    def own_failure(self) -> Failure | None:
+    def own_failure(self, *, read_logs: bool = True) -> Failure | None:
         """Return the failure of the harness's own servers; None when they are healthy."""
         ...
 
@@ -89,9 +89,12 @@ def run_check(
             error = _run_body(check, control, ctx)
             ctx.complete()
             verdict = judge(check, ctx, error, shared=topology is None)
-            # not under a control: the check itself ran on the same servers a moment before
-            if verdict.status in {Status.ISSUE, Status.NOT_RUN} and control is None:
-                verdict = _unless_failed(verdict, check, ctx, workspace.own_failure())
+            if verdict.status in {Status.ISSUE, Status.NOT_RUN}:
+                # the check itself ran on the same servers a moment before its control, and found room for its data
+                failure = workspace.own_failure(read_logs=control is None)
+                may_end_servers = check.disrupts or control is not None
+                if failure and not (failure.on_purpose and may_end_servers):
+                    verdict = _failed(verdict, ctx, failure)
     except (SqlError, HarnessError) as failed:
         if ctx and verdict:  # the cleanup failed, which changes no verdict
             ctx.left_behind(describe(failed))
@@ -129,9 +132,9 @@ def _run_body(check: Check, control: Control | None, ctx: CheckContext) -> Excep
     return None
 
 
-def _unless_failed(verdict: Verdict, check: Check, ctx: CheckContext, failure: Failure | None) -> Verdict:
-    """Return the verdict; Not run when the harness's own servers had failed, unless the check itself ended them."""
-    if failure is None or (failure.on_purpose and check.disrupts) or verdict.ended_by is EndedBy.INTERRUPTION:
+def _failed(verdict: Verdict, ctx: CheckContext, failure: Failure) -> Verdict:
+    """Return the verdict of a check whose servers failed for another reason than the check."""
+    if verdict.ended_by is EndedBy.INTERRUPTION:
         return verdict
     ctx.discount(EndedBy.INFRASTRUCTURE, failure.what)
     return Verdict(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
-from harness.lab.effective import least_connections
+from harness.lab.effective import least_connections, most_clients
 from harness.libpq import finish, start
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
@@ -63,6 +63,16 @@ def settled(ctx: CheckContext, connect: Callable[[], Client] | None = None) -> C
     client = (connect or ctx.plain_client)()
     settle(ctx, client, connect)
     return client
+
+
+def require_clients(ctx: CheckContext, count: int) -> None:
+    """Require that the pooler admits a number of clients at the same time.
+
+    :raises NotExercisedError: when its limit is lower.
+    """
+    most = most_clients(ctx.lab.evidence)
+    if most is not None and most < count:
+        raise NotExercisedError(f"the pooler admits {most} clients, and this takes {count}")
 
 
 def require_settled(ctx: CheckContext, pid: int) -> None:

@@ -130,8 +130,8 @@ class CheckRecord:
         :param name: controls name the expectation by it, and reports show it.
         :param observed: any value that can be compared; the evidence holds it as :func:`spell` prints it.
         :param equals: the expected value.
-        :param consequence: whether it follows from other expectations of the check, such as an exit code from failed
-            tests. The reason of an Issue names the others first.
+        :param consequence: whether it follows from other expectations of the check, such as the verdict on a test
+            run from its failed tests. The reason of an Issue names the others first.
         :return: whether the expectation held.
         """
         held = observed == equals

@@ -46,7 +46,10 @@ def decide(invocation: Invocation, workflows: Sequence[str]) -> int:
     for name in workflows:
         if name not in known:
             raise UsageError(f"unknown workflow {name!r}", hint=nearest(name, known))
-    decisions = report_of(evidence_here(settings), settings).decisions
+    evidence = evidence_here(settings)
+    for sentence in evidence.edited:
+        invocation.terminal.say(f"note: {sentence}")
+    decisions = report_of(evidence, settings).decisions
     chosen = [decision for decision in decisions if not workflows or decision.workflow in workflows]
     for decision in chosen:
         sys.stdout.write(f"{decision.workflow} on {decision.release}: {decision.answer}\n")

@@ -12,10 +12,10 @@ from harness.checks.execution import accept_known
 from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
 from harness.host.subjects import subjects_now
 from harness.lab.topologies import load_topologies
-from harness.model import SCHEMA_VERSION, Section
+from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
-from harness.store import StoredRun, Verdict, kept_runs, read_runs
+from harness.store import kept_runs, read_runs, run_folders_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Provenance, Subject
+    from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
 _DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
@@ -34,17 +35,17 @@ def evidence_here(settings: Settings) -> Evidence:
     """Merge the runs in the reports folder that are of exactly this code and these topology files."""
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
-    ordinary, _ = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings)
+    whole, edited = _without_edited(runs, settings)
+    ordinary, _ = _without_controls(whole)
     merged = merge(
-        judged.runs,
+        ordinary,
         expected_rows(settings),
         declared={topology.name: topology for topology in named_topologies(settings, [])},
         fingerprint=code,
         target=settings.target.identity,
-        left_out=(*damaged, *judged.notes, *_of_other_code(settings.reports, len(runs) + len(damaged))),
+        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
         environments=_declared_environments(settings),
-        subjects=_subjects(judged.runs, settings),
+        subjects=_subjects(ordinary, settings, [settings.reports]),
     )
     verified = set(merged.names())
     not_verified = tuple(
@@ -52,8 +53,8 @@ def evidence_here(settings: Settings) -> Evidence:
         for topology in load_topologies(settings.topologies).values()
         if topology.on_demand and topology.name not in verified
     )
-    merged = replace(merged, left_out=(*merged.left_out, *not_verified), edited=judged.edited)
-    return _with_known_issues(merged, settings)
+    merged = replace(merged, left_out=(*merged.left_out, *not_verified))
+    return _with_known_issues(_without_doubtful(merged, ordinary, edited), settings)
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
@@ -62,26 +63,27 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     :raises UsageError: for a folder that does not exist.
     :raises StoreError: for a folder without runs.
     """
+    folders = tuple(folders)
     runs, damaged = read_runs([Path(folder) for folder in folders])
-    ordinary, left_out = _without_controls(runs)
-    judged = _Judged.of(ordinary, settings)
-    own, here = of_this_code(run.record.provenance for run in judged.runs), provenance()
+    whole, edited = _without_edited(runs, settings)
+    ordinary, left_out = _without_controls(whole)
+    own, here = of_this_code(run.record.provenance for run in ordinary), provenance()
+    usable = [run for run in ordinary if run.record.provenance in own]
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
         f"({_code(here)}); check out that code to read it, or run it again here"
-        for run in judged.runs
+        for run in ordinary
         if run.record.provenance not in own
     ]
-    usable = tuple(run for run in judged.runs if run.record.provenance in own)
     merged = merge(
         usable,
         expected_rows(settings),
         target=settings.target.identity,
-        left_out=(*damaged, *left_out, *judged.notes),
+        left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
-        subjects=_subjects(usable, settings),
+        subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
     )
-    return _with_known_issues(replace(merged, edited=judged.edited), settings)
+    return _with_known_issues(_without_doubtful(merged, usable, edited), settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -92,15 +94,17 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     )
 
 
-def _subjects(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Subject]:
-    """Return the identity that each foreign command has now."""
-    return subjects_now(settings.commands, [run.record.subjects for run in runs], settings.reports)
+def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path]) -> dict[str, Subject]:
+    """Return the identity that each foreign command has now.
+
+    :param evidence: folders with evidence, which are left out although they may be inside of a command's folder.
+    """
+    return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
 
 
 def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
     """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
-    folders = [path for path in (reports / "runs").glob("*/run.json") if not path.parent.is_symlink()]
-    others = len(folders) - of_this_code
+    others = len(run_folders_in(reports)) - of_this_code
     if others <= 0:
         return []
     runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
@@ -131,40 +135,57 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
     return ordinary, left_out
 
 
-class _Judged(Struct, frozen=True):
-    """Runs that count as evidence, and sentences about the others."""
+class _Edited(Struct, frozen=True):
+    """A run that was edited."""
 
-    runs: tuple[StoredRun, ...]
-    #: about runs that were edited
-    edited: tuple[str, ...]
-    #: about runs without a chain
-    notes: tuple[str, ...]
+    record: RunRecord
+    sentence: str
 
-    @classmethod
-    def of(cls, runs: Iterable[StoredRun], settings: Settings) -> _Judged:
-        """Leave out the runs that were edited. This code decides what its own runs must hold."""
-        runs, counted, edited, notes = tuple(runs), [], [], []
-        of_here = of_this_code(run.record.provenance for run in runs)
-        checks = {check.id: check for check in settings.catalogue.checks}
-        for run in runs:
-            record, reasons = run.record, run.integrity.reasons
-            own = record.provenance in of_here
-            if own and not reasons:
-                reasons = tuple(_contradictions_with_code(run, checks))
-            if reasons and (own or not run.integrity.rows_count):
-                planned = f"{len(record.plan)} planned"
-                edited.append(
-                    f"run {record.run_id} was edited, so none of its rows counts ({planned}): {_listed(reasons)}"
-                )
-                continue
-            if reasons:
-                edited.append(f"run {record.run_id} was edited, so these rows do not count: {_listed(reasons)}")
-            if run.integrity.verdict is Verdict.NOT_CHAINED:
-                notes.append(
-                    f"run {record.run_id} is of an older version and has no hash chain; an edit may be unnoticed"
-                )
+
+def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], list[_Edited]]:
+    """Return the runs that are as they were written, and the others."""
+    runs, counted, edited = tuple(runs), [], []
+    own = of_this_code(run.record.provenance for run in runs)
+    checks = {check.id: check for check in settings.catalogue.checks}
+    for run in runs:
+        contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()
+        if reasons := run.integrity.reasons or tuple(contradictions):
+            more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
+            planned = f"{len(run.record.plan)} planned"
+            sentence = f"run {run.record.run_id} was edited, so none of its rows counts ({planned}): "
+            edited.append(_Edited(run.record, f"{sentence}{'; '.join(reasons[:_MOST_REASONS])}{more}"))
+        else:
             counted.append(run)
-        return cls(tuple(counted), tuple(edited), tuple(notes))
+    return tuple(counted), edited
+
+
+def _without_doubtful(evidence: Evidence, runs: Iterable[StoredRun], edited: Iterable[_Edited]) -> Evidence:
+    """Turn a row to Not run if a newer run of it was edited: an edit that hides an Issue brings no older OK back.
+
+    :param runs: those that were merged.
+    :param edited: the runs that were left out, which the evidence names from now on.
+    """
+    started = {run.record.run_id: run.record.started_at for run in runs}
+    newest = {
+        (row.target, row.check): run.record
+        for run in sorted(edited, key=lambda run: run.record.started_at)
+        for row in run.record.plan
+    }
+    rows = []
+    for row in evidence.rows:
+        doubt = newest.get((row.planned.target, row.planned.check))
+        if doubt and row.status is not Status.ISSUE and started.get(row.run_id, "") <= doubt.started_at:
+            result = Result(
+                target=row.planned.target,
+                check=row.planned.check,
+                status=Status.NOT_RUN,
+                reason=f"the newest run of this row was edited: {doubt.run_id}",
+                reproduce=row.planned.reproduce,
+            )
+            rows.append(replace(row, result=result, run_id=""))
+        else:
+            rows.append(row)
+    return replace(evidence, rows=tuple(rows), edited=tuple(run.sentence for run in edited))
 
 
 def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> Iterator[str]:
@@ -178,11 +199,6 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
         for name in ("claim", "section", "severity", "area", "feature"):
             if getattr(row, name) != getattr(check, name):
                 yield f"run.json: the {name} of {row.check} differs from that of the check"
-
-
-def _listed(reasons: tuple[str, ...]) -> str:
-    more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
-    return "; ".join(reasons[:_MOST_REASONS]) + more
 
 
 def _with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:

@@ -37,7 +37,10 @@ def verify_runs(invocation: Invocation, folders: Sequence[str], *, statement: st
     for run in runs:
         reasons = run.integrity.reasons or (_SENTENCES[run.integrity.verdict],)
         count = len(run.results) + len(run.proofs) + len(run.trail_proofs)
-        _print(run.integrity.verdict, "; ".join(filter(None, (f"{run.record.run_id}  {count} rows", reasons[0]))))
+        _print(
+            run.integrity.verdict,
+            "; ".join(filter(None, (f"{run.record.run_id}  {count} row{'' if count == 1 else 's'}", reasons[0]))),
+        )
         for reason in reasons[1:]:
             _print("", reason)
     for sentence in damaged:
@@ -60,7 +63,9 @@ def write_statement(invocation: Invocation, folders: Sequence[str], path: str) -
     if damaged:
         raise StoreError(damaged[0], hint="leave out this folder")
     write_atomically(Path(path), statement_of(runs))
-    invocation.terminal.say(f"{path}: a statement about {len(runs)} runs; it is not signed")
+    invocation.terminal.say(
+        f"{path}: a statement about {len(runs)} run{'' if len(runs) == 1 else 's'}; it is not signed"
+    )
     return ExitCode.OK
 
 

@@ -96,7 +96,7 @@ def run_selection(
             )
             with invocation.signals.deferred_to(run.interrupt):
                 run.execute()
-            if folders.commands:
+            if folders.commands and store.record.state == "finished":  # nobody waits for it after Ctrl-C
                 store.update(subjects={**store.record.subjects, **folders.subjects(ended=True)})
         finally:
             terminal(RunEnded(store.record))

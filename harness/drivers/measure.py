@@ -7,7 +7,6 @@ wrong answer without an error, occurs between processes only.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
     from harness.database import Endpoint
 
-#: the part of the deadline for the clients, so that their processes have time to report the results
-_FOR_CLIENTS = 0.9
+#: seconds for the processes to report their results after the deadline of the clients
+_TO_REPORT_S = 15.0
 _FEWEST_PROCESSES = 2
 
 
@@ -138,7 +137,8 @@ def measure(
     :param queries: the number of queries of each client. They are four texts in turn, so that psycopg prepares few
         statements below about thirty.
     :param processes: the number of processes for the clients, at least two.
-    :param deadline_s: seconds in total; hanging clients are counted as errors shortly before.
+    :param deadline_s: seconds for the clients, and before that for loading the driver; clients that hang until then are
+        counted as errors.
     :param cancelled: cancels the run when set.
     :raises UsageError: for too few processes, clients or queries.
     :raises NotInstalledError: when the driver is missing.
@@ -157,7 +157,6 @@ def measure(
         )
     redact = Redactor()
     redact.learn(endpoint.password)
-    end = time.monotonic() + deadline_s
     job = Job(
         driver=driver.name,
         endpoint=endpoint,
@@ -166,9 +165,7 @@ def measure(
     )
     with Worker(job, driver.title, redact) as worker:
 
-        def wait(reached: Callable[[], bool], for_what: str) -> None:
-            left_s = round(max(end - time.monotonic(), 0), 1)
-
+        def wait(reached: Callable[[], bool], for_what: str, within_s: float) -> None:
             def probe() -> None:
                 if not reached():
                     raise NotYet("the process is running")
@@ -177,7 +174,7 @@ def measure(
                 poll(
                     probe,
                     what=f"{driver.title} at {endpoint!r} to {for_what}",
-                    deadline_s=left_s,
+                    deadline_s=within_s,
                     interval_s=0.005,
                     cancelled=cancelled,
                 )
@@ -185,9 +182,9 @@ def measure(
                 raise TimedOutError(error.what, detail=worker.tail()) from None
 
         # the time for loading is not measured
-        wait(worker.is_ready, "be loaded")
-        worker.begin((end - time.monotonic()) * _FOR_CLIENTS)
-        wait(worker.has_ended, "end")
+        wait(worker.is_ready, "be loaded", deadline_s)
+        worker.begin(deadline_s)
+        wait(worker.has_ended, "end", deadline_s + _TO_REPORT_S)
         return merge(driver, worker.shares(), redact)
 
 

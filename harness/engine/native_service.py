@@ -15,7 +15,7 @@ from harness.engine.owner import process_started
 from harness.engine.processes import descendants, end_all
 from harness.engine.protocol import Address, ServiceSpec, ServiceState
 from harness.engine.service_user import as_user
-from harness.errors import ServiceFailedError
+from harness.errors import ServiceFailedError, TimedOutError
 
 if TYPE_CHECKING:
     import pwd
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _STOP_DEADLINE_S = 10.0
 _IMMEDIATE_S = 2.0
+#: the same as the time limit of a request to Docker
+_PROGRAM_S = 60.0
 
 
 class NativeService:
@@ -81,8 +83,11 @@ class NativeService:
                 check=False,
                 cwd="/",
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment},
+                timeout=_PROGRAM_S,
                 **as_user(self._user),  # type: ignore[call-overload]
             )
+        except subprocess.TimeoutExpired:
+            raise TimedOutError(f"{command[0]} did not end within {_PROGRAM_S:g} s", where=str(program)) from None
         except OSError as error:
             raise ServiceFailedError(f"{command[0]} could not be run: {error.strerror}", where=str(program)) from None
         return done.returncode, done.stdout

@@ -32,7 +32,7 @@ class Address(Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -113,6 +113,7 @@ class Service(Protocol):
         :param command: the name of a program that is installed with the server, and its arguments.
         :returns: the exit code, and stdout and stderr in one text.
         :raises ServiceFailedError: when the program cannot be started.
+        :raises TimedOutError: when it does not end within a minute, on native servers.
         """
         ...
 

@@ -82,9 +82,7 @@ def about(note: Note) -> str:
     )
 
 
-def _clear(
-    write: Write, environment: Environment, target: AuditTarget, paths: dict[str, PathDeclaration]
-) -> str:
+def _clear(write: Write, environment: Environment, target: AuditTarget, paths: dict[str, PathDeclaration]) -> str:
     """Clear one leftover; return why it is still there, or ""."""
     match write.kind:
         case "rows":
@@ -98,9 +96,7 @@ def _clear(
     return ""
 
 
-def _clear_path(
-    write: Write, environment: Environment, target: AuditTarget, declared: PathDeclaration | None
-) -> str:
+def _clear_path(write: Write, environment: Environment, target: AuditTarget, declared: PathDeclaration | None) -> str:
     """Repeat the cleanup of an attempt, with the values that it had."""
     if declared is None or not (declared.cleanup or write.jobs):
         return "harness.toml declares no cleanup of this path"

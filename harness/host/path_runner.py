@@ -142,9 +142,7 @@ class PathRun:
         journal, declared = self.site.journal, self.declared
         if journal and (declared.cleanup or declared.job):
             jobs = self._jobs.inserted if self._jobs else ()
-            journal.begin(
-                Write(kind="path", name=declared.name, mark=values.unique, values=values.known(), jobs=jobs)
-            )
+            journal.begin(Write(kind="path", name=declared.name, mark=values.unique, values=values.known(), jobs=jobs))
 
     def _clean_up(self, values: Values) -> bool:
         """Send the cleanup of an attempt, and return whether everything is removed."""

@@ -64,13 +64,13 @@ class CommandFolders:
 
 
 def subjects_now(
-    commands: Iterable[CommandDeclaration], recorded: Iterable[Mapping[str, Subject]], evidence: Path
+    commands: Iterable[CommandDeclaration], recorded: Iterable[Mapping[str, Subject]], evidence: Collection[Path]
 ) -> dict[str, Subject]:
     """Return the identity that each command has now, by the id of its check.
 
     :param commands: those of harness.toml. Commands of `exec` are known from the evidence only.
     :param recorded: the subjects of stored runs, oldest first.
-    :param evidence: the reports folder.
+    :param evidence: folders with evidence, which are left out.
     :return: the identities of all commands whose folder exists here.
     """
     recorded = tuple(recorded)
@@ -82,9 +82,7 @@ def subjects_now(
     folders = {command.folder for command in declared.values()}
     folders |= {subject.folder for check, subject in newest.items() if check not in declared}
     states = {
-        folder: state_of(Path.cwd() / folder, without=[evidence])
-        for folder in folders
-        if (Path.cwd() / folder).is_dir()
+        folder: state_of(Path.cwd() / folder, without=evidence) for folder in folders if (Path.cwd() / folder).is_dir()
     }
     found = {
         check: _subject(

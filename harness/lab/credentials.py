@@ -12,6 +12,8 @@ from msgspec import Struct
 
 #: few, because a random password that lives as long as the run cannot be guessed
 _ITERATIONS = 256
+#: PostgreSQL's default, and the fewest that RFC 7677 allows: drivers of foreign suites refuse fewer, as scramp does
+_COMMAND_ITERATIONS = 4096
 
 
 #: the rights that a foreign command asks for: each has a login of its own
@@ -67,13 +69,13 @@ def random_roles() -> Roles:
         dba=_role("harness_dba"),
         console=_role("harness_console"),
         lookup=_role("harness_lookup"),
-        commands={name: _role(f"harness_command_{name}") for name in COMMAND_ROLES},
+        commands={name: _role(f"harness_command_{name}", _COMMAND_ITERATIONS) for name in COMMAND_ROLES},
     )
 
 
-def _role(name: str) -> Role:
+def _role(name: str, iterations: int = _ITERATIONS) -> Role:
     password = secrets.token_urlsafe(24)
-    return Role(name=name, password=password, verifier=scram_verifier(password, secrets.token_bytes(16)))
+    return Role(name=name, password=password, verifier=scram_verifier(password, secrets.token_bytes(16), iterations))
 
 
 def scram_verifier(password: str, salt: bytes, iterations: int = _ITERATIONS) -> str:

@@ -308,6 +308,17 @@ def least_connections(evidence: TopologyEvidence) -> int:
     return min(_first(_pooler(evidence).settings, "database.min_pool_size", "min_pool_size"), limits.size)
 
 
+def most_clients(evidence: TopologyEvidence) -> int | None:
+    """Return how many clients of one role and database the pooler admits; None if it reports no limit."""
+    settings = _pooler(evidence).settings if evidence.declared.pooler else {}
+    limits = (
+        _first(settings, "max_client_conn"),
+        _first(settings, "database.max_client_connections", "max_db_client_connections"),
+        _first(settings, "user.max_user_client_connections", "max_user_client_connections"),
+    )
+    return min((limit for limit in limits if limit), default=None)
+
+
 def are_used_once(evidence: TopologyEvidence) -> bool:
     """Return whether the pooler closes a server connection after its first use."""
     return evidence.declared.pooler is not None and number(_pooler(evidence).settings.get("server_lifetime", "")) == 0

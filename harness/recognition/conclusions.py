@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 _LONGEST_LIST = 4
 
 
-def add_conclusions(
-    signs: Signs, versions: Versions, in_a_row: list[tuple[str, bool]], findings: Findings
-) -> None:
+def add_conclusions(signs: Signs, versions: Versions, in_a_row: list[tuple[str, bool]], findings: Findings) -> None:
     """Add the findings that follow from several probes.
 
     :param in_a_row: the observations that need two poolers in a row; for each, whether it is certain.

@@ -37,9 +37,7 @@ def doubts(recognition: Recognition, declared: Mapping[str, str]) -> tuple[str, 
     return _differences(recognition, declared, Confidence.LIKELY)
 
 
-def _differences(
-    recognition: Recognition, declared: Mapping[str, str], confidence: Confidence
-) -> tuple[str, ...]:
+def _differences(recognition: Recognition, declared: Mapping[str, str], confidence: Confidence) -> tuple[str, ...]:
     sentences = []
     for fact, value in declared.items():
         if fact not in FACTS:

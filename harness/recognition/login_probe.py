@@ -94,15 +94,23 @@ def add_announced(wire: Wire, signs: Signs, versions: Versions, findings: Findin
         findings.certain("login_notice", " / ".join(wire.notices), "the notices that arrived at the login")
 
 
-def probe_databases(chain: Sessions, signs: Signs, versions: Versions) -> None:
-    """Find the signs in the refusals of logins to two databases: an unknown one, and the one of PgBouncer's console."""
-    if (error := _login_error(chain, _UNKNOWN_DATABASE)) is not None:
+def probe_databases(chain: Sessions, signs: Signs, versions: Versions, findings: Findings) -> None:
+    """Find the signs in logins to two databases: an unknown one, and the one of PgBouncer's console."""
+    error, _ = _login_to(chain, _UNKNOWN_DATABASE)
+    if error is not None:
         signs.error(error.what)
         # PostgreSQL's own message, which a pooler forwards with its SQLSTATE or with another
         if _MISSING_DATABASE.search(error.message) and error.sqlstate == _PROTOCOL_VIOLATION:
             versions.lacks(SQLSTATES)
-    if "PgBouncer" in signs.products and (error := _login_error(chain, _CONSOLE_DATABASE)) is not None:
+    if "PgBouncer" not in signs.products:
+        return
+    error, version = _login_to(chain, _CONSOLE_DATABASE)
+    if error is not None:
         signs.error(error.what)
+    if version:  # the role may use the console
+        how = "SHOW VERSION in the console of the pooler that the client logs in to"
+        signs.stated("PgBouncer", how)
+        findings.certain("version", version, how)
 
 
 def probe_pgpool(session: Wire, signs: Signs, findings: Findings) -> bool:
@@ -134,16 +142,25 @@ def add_postgresql(chain: Sessions, findings: Findings) -> None:
             add("version", findings.value("server_version"), "the server's own setting")
 
 
-def _login_error(chain: Sessions, dbname: str) -> ServerError | None:
-    """Return the error of a login to a database; None if the login works, or ends in another way."""
+def _login_to(chain: Sessions, dbname: str) -> tuple[ServerError | None, str]:
+    """Log in to another database.
+
+    :returns: the server's error, or None; the version of PgBouncer, if the database is its console.
+    """
     try:
         wire = chain.open(dbname=dbname, within_s=chain.pace.patience_s(_TIMEOUT_S))
     except ServerError as error:
-        return error
+        return error, ""
     except PROBE_ERRORS:
-        return None
-    chain.drop(wire)
-    return None
+        return None, ""
+    try:
+        shown = wire.table("SHOW VERSION") if dbname == _CONSOLE_DATABASE else []
+    except PROBE_ERRORS:
+        shown = []
+    finally:
+        chain.drop(wire)
+    text = shown[0].get("version", "") if shown else ""
+    return None, version_in(text) if text.startswith("PgBouncer") else ""
 
 
 def _refusal(chain: Sessions, parameters: dict[str, str]) -> str | None:

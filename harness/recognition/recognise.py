@@ -157,7 +157,7 @@ def _probe(
         if findings.value("pooler") == "no":
             add_postgresql(chain, findings)
         else:
-            probe_databases(chain, signs, versions)
+            probe_databases(chain, signs, versions, findings)
     add_conclusions(signs, versions, in_a_row, findings)
     return "no probe shows it"
 

@@ -55,9 +55,7 @@ def probe_statements(wire: Wire, contention: Contention, mode: str, signs: Signs
     return ""
 
 
-def _confirm_tracking(
-    wire: Wire, contention: Contention, name: str, first: tuple[int, str], findings: Findings
-) -> str:
+def _confirm_tracking(wire: Wire, contention: Contention, name: str, first: tuple[int, str], findings: Findings) -> str:
     """Execute a statement that the pooler renamed on another server connection than the one that prepared it.
 
     :param first: the server process that prepared the statement, and the name of the statement there.

@@ -76,7 +76,7 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     environments: dict[str, EnvironmentEvidence] = {}
     #: the runs that the rows come from, oldest first
     shown: tuple[RunRecord, ...] = ()
-    #: rows that no plan of this project contains, such as those of `exec`: by target and check
+    #: rows of foreign commands that harness.toml does not declare, as `exec` runs them: by target and check
     unplanned: frozenset[tuple[str, str]] = frozenset()
 
     @cached_property
@@ -103,7 +103,7 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         ]
 
     def to_repeat(self, topology: str) -> list[Row]:
-        """Return the rows that no plan of this project can exercise: their own command must run again."""
+        """Return the rows that are Not run and that no plan of this project contains: `exec` must run again."""
         return [row for row in self.of(topology) if self._only_again(row)]
 
     def _only_again(self, row: Row) -> bool:
@@ -232,7 +232,11 @@ class _Merging:
                 replace(row, proofs=tuple(self._proofs.get(key, {}).values())) for key, row in self._rows.items()
             ),
             shown=tuple(record for name, record in self._shown.items() if name in from_runs),
-            unplanned=frozenset(self._rows) - self._expected,
+            unplanned=frozenset(
+                key
+                for key, row in self._rows.items()
+                if row.planned.section is Section.COMMANDS and key not in self._expected
+            ),
             topologies=self._topologies,
             records=self._records,
             folders=self._folders,

@@ -134,7 +134,7 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
-    schema_version: int = 1
+    schema_version: int = 2
 
 
 class Declared(Struct, frozen=True, kw_only=True):

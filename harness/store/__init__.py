@@ -15,7 +15,7 @@ result is then read as Not run. :mod:`harness.store.chain` describes how an edit
 
 from harness.store.files import require_writable, write_atomically, write_together
 from harness.store.integrity import Integrity, Verdict
-from harness.store.reading import StoredRun, kept_runs, read_run, read_runs
+from harness.store.reading import StoredRun, kept_runs, read_run, read_runs, run_folders_in
 from harness.store.statement import PREDICATE_TYPE, compare, statement_of
 from harness.store.writing import RunStore, new_run_id, utc_now
 
@@ -31,6 +31,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "require_writable",
+    "run_folders_in",
     "statement_of",
     "utc_now",
     "write_atomically",

@@ -35,11 +35,6 @@ class Integrity(Struct, frozen=True, kw_only=True):
     refusals: int = 0
 
     @property
-    def rows_count(self) -> bool:
-        """Whether the rows that were not refused are evidence. In an edited run of a chain, none is."""
-        return not self.breaks
-
-    @property
     def reasons(self) -> tuple[str, ...]:
         """Breaks and refused rows; a sentence at the end says how many more there are."""
         more = self.refusals - len(self.refused)

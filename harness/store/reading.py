@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -16,29 +16,20 @@ from harness.store.chain import (
     RECORD,
     RESULTS,
     TRAIL,
-    End,
     Seal,
     digest_of_record,
     digests,
-    first_link,
     head_of,
-    link_of,
-    sha256,
 )
 from harness.store.files import regular_file
 from harness.store.integrity import MOST_SENTENCES, Integrity, Verdict
-from harness.store.rules import RowRules, contradictions_in_record, key_of, seconds_of
+from harness.store.rows import UNDECODABLE, RowReader, short
+from harness.store.rules import contradictions_in_record, seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-T = TypeVar("T", Result, Proof, TrailProof)
+    from collections.abc import Iterable
 
 _LARGEST_RECORD = 64 << 20
-_LARGEST_ROWS = 1 << 30
-_LONGEST_LINE = 16 << 20
-#: what decoding raises for bytes that somebody else wrote: digits without end, deep nesting, invalid UTF-8
-_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 
 
 class StoredRun(Struct, frozen=True):
@@ -83,7 +74,7 @@ def read_run(folder: Path) -> StoredRun:
         breaks += [f"{RECORD}: {sentence}" for sentence in (*sentences, *contradictions_in_record(record))]
     elif "seal" in raw:
         breaks.append(f"{RECORD}: schema version {record.schema_version} has no seal")
-    reader = _RowReader(folder, record, seal, head_of(raw) if chained else "")
+    reader = RowReader(folder, record, seal, head_of(raw) if chained else "")
     results = reader.read(RESULTS, Result, lambda row: reader.rules.of_result(row, record))
     proofs = reader.read(PROOFS, Proof, reader.rules.of_proof)
     trail_proofs = reader.read(TRAIL, TrailProof, reader.rules.of_trail_proof)
@@ -137,18 +128,23 @@ def kept_runs(reports: Path, fingerprint: str | None = None) -> tuple[tuple[Stor
     :return: the runs, oldest first, and a sentence for each folder that cannot be read.
     """
     runs, damaged = [], []
-    for path in sorted((reports / "runs").glob(f"*/{RECORD}")):
-        if path.parent.is_symlink():
-            continue
+    for folder in run_folders_in(reports):
         try:
             # rows are read only for matching runs: a folder may hold hundreds of old ones
-            if fingerprint is None or _may_have(path, fingerprint):
-                runs.append(read_run(path.parent))
+            if fingerprint is None or _may_have(folder / RECORD, fingerprint):
+                runs.append(read_run(folder))
         except StoreError as error:
-            damaged.append(_unreadable(path.parent, error))
+            damaged.append(_unreadable(folder, error))
     if fingerprint is not None:
         runs = [run for run in runs if run.record.provenance.fingerprint == fingerprint]
     return _by_age(runs), tuple(damaged)
+
+
+def run_folders_in(reports: Path) -> list[Path]:
+    """Return the run folders of a reports folder; one that lost its record is one of them."""
+    runs = reports / "runs"
+    folders = {path.parent for name in (RECORD, RESULTS) for path in runs.glob(f"*/{name}")}
+    return sorted(folder for folder in folders if not folder.is_symlink())
 
 
 def _by_age(runs: Iterable[StoredRun]) -> tuple[StoredRun, ...]:
@@ -168,12 +164,14 @@ def _run_folders(folder: Path) -> list[Path]:
         raise UsageError("not a folder" if exists else "no such folder", where=str(folder)[:200])
     if (folder / RECORD).is_file():
         return [folder]
-    found = sorted(path.parent for path in folder.rglob(RECORD))
+    found = {path.parent for path in folder.rglob(RECORD)}
+    # a run that lost its record; an artifact of a run may have the same name
+    found |= {path.parent for path in folder.rglob(RESULTS) if found.isdisjoint(path.parents)}
     if not found:
         raise StoreError(
             f"no run folder here: no {RECORD} at any depth", where=str(folder), hint="harness verify makes one"
         )
-    return found
+    return sorted(found)
 
 
 # --- the record --------------------------------------------------------------------------------------------------
@@ -218,8 +216,8 @@ def _read_record(path: Path) -> tuple[RunRecord, dict[str, Any]]:
         record = msgspec.json.decode(data, type=RunRecord)
         raw = msgspec.json.decode(data, type=dict[str, Any])
         head_of(raw)
-    except _UNDECODABLE as error:
-        raise StoreError(f"{RECORD} cannot be read: {_short(error)}", where=str(path.parent)) from None
+    except UNDECODABLE as error:
+        raise StoreError(f"{RECORD} cannot be read: {short(error)}", where=str(path.parent)) from None
     for name, time in (("started_at", record.started_at), ("ended_at", record.ended_at)):
         if seconds_of(time) is None and (time or name == "started_at"):
             raise StoreError(
@@ -234,106 +232,11 @@ def _read_seal(raw: dict[str, Any]) -> tuple[Seal, list[str]]:
     try:
         seal = msgspec.convert(raw, _Sealed).seal
         digest = digest_of_record(raw, seal)
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return Seal(), ["the seal is missing or damaged"]
     if digest != seal.record:
         return seal, ["it does not have the digest of its seal"]
     return seal, []
-
-
-# --- rows --------------------------------------------------------------------------------------------------------
-
-
-class _RowReader:
-    """Reads the files of rows of one run, follows the chain of each, and applies the rules."""
-
-    def __init__(self, folder: Path, record: RunRecord, seal: Seal, head: str) -> None:
-        """Start with the first file.
-
-        :param head: of the run's identity as it is on disk; "" for a run without a chain.
-        """
-        self.rules = RowRules(record, chained=bool(head))
-        self.breaks: list[str] = []
-        self.refused: list[str] = []
-        self.refusals = 0
-        self.torn = 0
-        self._folder = folder
-        self._seal = seal
-        self._head = head
-
-    def read(self, name: str, kind: type[T], contradiction: Callable[[T], str]) -> tuple[T, ...]:
-        """Return the rows of one file that are not refused.
-
-        :param contradiction: returns what contradicts the rules in a row.
-        """
-        rows: dict[tuple[str, ...], tuple[int, T] | None] = {}
-        decoder = msgspec.json.Decoder(kind)
-        for number, line in self._lines(name):
-            try:
-                row = decoder.decode(line)
-            except _UNDECODABLE as error:
-                self._refuse(name, number, f"not a row: {_short(error)}")
-                continue
-            key = key_of(row)
-            if sentence := contradiction(row):
-                self._refuse(name, number, sentence)
-                if first := rows.get(key):  # neither of two rows counts
-                    self._refuse(name, first[0], sentence)
-                    rows[key] = None
-            else:
-                self.rules.accept(row)
-                rows[key] = (number, row)
-        return tuple(kept[1] for kept in rows.values() if kept)
-
-    def _refuse(self, name: str, number: int, sentence: str) -> None:
-        self.refusals += 1
-        if len(self.refused) < MOST_SENTENCES:
-            self.refused.append(f"{name}:{number}: {sentence}")
-
-    def _lines(self, name: str) -> Iterator[tuple[int, bytes]]:
-        """Yield number and bytes of each complete line, and compare the chain."""
-        path = self._folder / name
-        link, number = first_link(self._head, name), 0
-        broken = False
-        try:
-            with regular_file(path, _LARGEST_ROWS) as file:
-                for number, line in enumerate(self._complete(file), 1):
-                    if self._head and not broken and link_of(line) != link:
-                        broken = True
-                        before = f"line {number - 1}" if number > 1 else "the plan and identity in run.json"
-                        self.breaks.append(
-                            f"{name}:{number}: it does not follow from {before}: "
-                            "a line was changed, removed, added or moved"
-                        )
-                    link = sha256(line)
-                    yield number, line
-        except FileNotFoundError:
-            if self._seal.closed:
-                self.breaks.append(f"{name}: it is missing")
-            return
-        except (OSError, StoreError) as error:
-            self.breaks.append(f"{name}: it cannot be read: {getattr(error, 'what', error)}")
-            return
-        if self._seal.closed and not broken:
-            self._compare_end(name, End(lines=number, last=link))
-
-    def _complete(self, file: IO[bytes]) -> Iterator[bytes]:
-        while line := file.readline(_LONGEST_LINE):
-            if line.endswith(b"\n"):
-                yield line[:-1]
-            elif len(line) == _LONGEST_LINE or self._seal.closed:
-                yield line
-            else:
-                self.torn += 1
-
-    def _compare_end(self, name: str, found: End) -> None:
-        expected = self._seal.rows.get(name)
-        if expected is None:
-            self.breaks.append(f"{RECORD}: the seal does not cover {name}")
-        elif found.lines != expected.lines:
-            self.breaks.append(f"{name}:{found.lines}: it has {found.lines} lines, expected {expected.lines}")
-        elif found.last != expected.last:
-            self.breaks.append(f"{name}:{found.lines}: the last line was changed")
 
 
 def _differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
@@ -343,7 +246,3 @@ def _differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
         for name in sorted(expected.keys() | found.keys())
         if expected.get(name) != found.get(name)
     ]
-
-
-def _short(error: BaseException) -> str:
-    return (str(error) or type(error).__name__)[:200]

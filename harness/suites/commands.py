@@ -167,7 +167,8 @@ def _expect(
         ctx.expect(_FAILED, list(results.failed), equals=[])
     if ended.reason:  # the harness ended it, which says nothing about the chain
         raise NotExercisedError(f"the command {ended.reason}")
-    ctx.expect(_EXIT, ended.exit_code, equals=0)
+    failed = isinstance(results, JUnitResult) and bool(results.failed)
+    ctx.expect(_EXIT, ended.exit_code, equals=0, consequence=failed)
     # a suite that ignores the given address passes everywhere, and proves nothing about this topology
     ctx.expect(_USED, watch.logged_in(), equals=True)
     if watch.pooler_logs:
@@ -188,7 +189,8 @@ def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JU
         raise NotExercisedError(verdict.reason)
     else:
         text = verdict.status if verdict.status is Status.OK else f"{verdict.status}: {verdict.reason}"
-        ctx.expect("verdict of the test results", str(text), equals=str(Status.OK))
+        failed = bool(results.failed)
+        ctx.expect("verdict of the test results", str(text), equals=str(Status.OK), consequence=failed)
 
 
 class _Watch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING
+from harness.checks.occupation import MOVING, require_clients
 from harness.checks.record import NotExercisedError
 from harness.drivers.measure import DRIVERS, Driver, NotInstalledError, measure
 from harness.libpq import Reply
@@ -37,6 +37,7 @@ def _row(driver: Driver) -> tuple[Check, Control]:
         serial_group=name,
     )
     def workload(ctx: CheckContext) -> Outcome:
+        require_clients(ctx, _CLIENTS)
         endpoint = ctx.lab.chain(ctx.database)
         if ctx.sabotaged and works_here(ctx, name):
             ctx.admin.run(f"REVOKE CONNECT ON DATABASE {ctx.database} FROM PUBLIC")

@@ -138,7 +138,7 @@ from pathlib import Path
 from harness.report.evidence import merge
 from harness.store import read_runs
 began = time.perf_counter()
-runs = read_runs([Path(sys.argv[1])])
+runs, _ = read_runs([Path(sys.argv[1])])
 evidence = merge(runs, ())
 print(time.perf_counter() - began, sum(len(run.results) for run in runs))
 """

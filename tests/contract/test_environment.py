@@ -226,6 +226,15 @@ def test_safe_checks_verify_a_sound_environment(
     assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
     assert staged["matches_prod"] == "partial"
     assert "the harness started staging itself" in staged["rationale"]  # a lab is not a staging system
+    # checks that are not safe there owe no answer, so they are not printed as Not run
+    counted = report["counts"]["staging"]
+    assert counted["out_of_scope"] == sum(not row.owed for row in run.record.plan) > 0
+    assert counted["not_run"] == sum(
+        row.owed and answer.status is Status.NOT_RUN for row, answer in zip(run.record.plan, run.answers(), strict=True)
+    )
+    (unsafe,) = (row for row in report["matrix"] if row["check"] == "capture.insert")
+    assert "staging" not in unsafe["cells"]
+    assert not [row for row in report["paths"] if "audit trigger missing: Not run" in row["notes"]]
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:
         assert admin.value("SELECT count(*) FROM oban_jobs") == 0

@@ -98,7 +98,7 @@ def test_the_next_run_clears_what_a_killed_run_left(
 
     _, run = verify("--check", check)
     assert row(run, check).status is Status.OK
-    assert "staging: cleared what a killed run left" in " ".join(run.record.environments["staging"].notes)
+    assert "cleared what a killed run left" in " ".join(run.record.environments["staging"].notes)
     assert left(lab) == before
 
     _, again = verify("--check", check)

@@ -131,7 +131,9 @@ def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.Mon
     nothing_is_left(engine, owner)
 
 
-def test_the_pooler_forwards_scram_keys_and_has_only_the_password_of_its_own_login(engine: Engine, owner: Owner) -> None:
+def test_the_pooler_forwards_scram_keys_and_has_only_the_password_of_its_own_login(
+    engine: Engine, owner: Owner
+) -> None:
     lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor())
     try:
         endpoint = lab.console()

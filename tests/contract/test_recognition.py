@@ -29,10 +29,11 @@ from harness.recognition.sessions import Sessions
 from harness.redaction import Redactor
 from harness.waiting import NotYet, poll
 from harness.wire import Deadline, Wire
+from harness.wire.messages import packed, take_message
 from tests.conftest import require_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
@@ -86,14 +87,11 @@ def in_front(lab: Lab, version: str, mode: PoolMode) -> Iterator[Endpoint]:
         lab.remove_service(outer)
 
 
-class SlowProxy:
-    """A proxy that delays one answer of each connection, once a client has sent certain bytes."""
+class Proxy:
+    """A proxy in front of a server, which passes everything on. Subclasses change the answers."""
 
-    def __init__(self, server: Endpoint, trigger: bytes, delay_s: float) -> None:
+    def __init__(self, server: Endpoint) -> None:
         self._server = server
-        self._trigger = trigger
-        self._delay_s = delay_s
-        self._is_slow = threading.Event()
         self._ended = threading.Event()
         self._sockets: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -116,20 +114,71 @@ class SlowProxy:
                 client, _ = self._listening.accept()
                 server = socket.create_connection((self._server.host, self._server.port))
                 self._sockets += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._copy, args=(source, target, source is server), daemon=True).start()
+                for source, target, change in (
+                    (client, server, self.request),
+                    (server, client, self.answer),
+                ):
+                    threading.Thread(target=self._copy, args=(source, target, change), daemon=True).start()
 
-    def _copy(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
-        delayed = False
+    def _copy(self, source: socket.socket, target: socket.socket, change: Callable[[bytes, bytearray], bytes]) -> None:
+        state = bytearray()
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if not is_answer and self._trigger in data:
-                    self._is_slow.set()
-                if is_answer and self._is_slow.is_set() and not delayed:
-                    delayed = True
-                    self._ended.wait(self._delay_s)
-                target.sendall(data)
+                target.sendall(change(data, state))
             target.shutdown(socket.SHUT_WR)
+
+    def request(self, data: bytes, _: bytearray) -> bytes:
+        return data
+
+    def answer(self, data: bytes, _: bytearray) -> bytes:
+        """Return what the client gets for some bytes of the server.
+
+        :param _: empty at the beginning of each connection; keeps what a subclass puts there.
+        """
+        return data
+
+
+class SlowProxy(Proxy):
+    """Delays one answer of each connection, once a client has sent certain bytes."""
+
+    def __init__(self, server: Endpoint, trigger: bytes, delay_s: float) -> None:
+        super().__init__(server)
+        self._trigger = trigger
+        self._delay_s = delay_s
+        self._is_slow = threading.Event()
+
+    def request(self, data: bytes, _: bytearray) -> bytes:
+        if self._trigger in data:
+            self._is_slow.set()
+        return data
+
+    def answer(self, data: bytes, state: bytearray) -> bytes:
+        if self._is_slow.is_set() and not state:
+            state += b"delayed"
+            self._ended.wait(self._delay_s)
+        return data
+
+
+class SilentProxy(Proxy):
+    """Drops ParameterStatus messages: all of them, or only those after the login."""
+
+    def __init__(self, server: Endpoint, *, at_login: bool) -> None:
+        super().__init__(server)
+        self._at_login = at_login
+        #: each connection has a thread of its own
+        self._connection = threading.local()
+
+    def answer(self, data: bytes, state: bytearray) -> bytes:
+        if data == b"N":  # the answer to a request for encryption
+            return data
+        state += data
+        passed = b""
+        while message := take_message(state):
+            is_login = not getattr(self._connection, "is_ready", False)
+            if message.type != "S" or (is_login and not self._at_login):
+                passed += packed([(message.type.encode(), message.body)])
+            self._connection.is_ready = not is_login or message.type == "Z"
+        return passed
 
 
 def conninfo(endpoint: Endpoint) -> str:
@@ -417,6 +466,26 @@ def test_a_chain_that_becomes_slow_is_not_taken_for_a_full_pool(any_engine: Engi
         assert (found.value("pool_mode"), found.is_certain("pool_mode")) == ("transaction", True)
         assert found.value("pool_size") in {"2", "at least 2"}
         require_nothing_left(lab)
+
+
+def test_a_role_that_may_use_the_console_learns_the_exact_version(any_engine: Engine, owner: Owner) -> None:
+    settings = {"stats_users": "harness_app"}
+    with started(any_engine, owner, with_pooler("transaction-legacy", settings=settings)) as lab:
+        found = recognised(lab)
+        assert found.value("version") == lab.evidence.services[1].version
+        assert found.is_certain("version")
+        assert found.value("security_fixes").startswith("fixed in ")
+        assert not found.is_certain("security_fixes")
+
+
+@pytest.mark.parametrize(("at_login", "value"), [(True, "none"), (False, "at the login only")])
+def test_a_proxy_that_drops_parameter_status_is_noticed(
+    any_engine: Engine, owner: Owner, at_login: bool, value: str
+) -> None:
+    with started(any_engine, owner, load_topologies()["transaction-legacy"]) as lab:
+        with SilentProxy(lab.chain(), at_login=at_login) as proxy:
+            found = recognise(replace(lab.chain(), host="127.0.0.1", port=proxy.port))
+        assert (found.value("parameter_status"), found.is_certain("parameter_status")) == (value, True)
 
 
 def test_a_connection_string_with_several_hosts_works(any_engine: Engine, owner: Owner) -> None:

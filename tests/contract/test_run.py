@@ -18,7 +18,7 @@ from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_labels import LABEL_RUN
 from harness.engine.native_folders import runs_on_disk
 from harness.model import Status
-from harness.store import StoredRun, kept_runs, read_run
+from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
@@ -119,6 +119,7 @@ def test_a_run_without_issues_exits_0_and_leaves_only_its_evidence(engine_name: 
     assert re.fullmatch(r"transaction  checks:   ok=2 issue=0 na=0 not_run=0  \d+\.\ds\n", done.stdout)
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert run.record.state == "finished"
+    assert run.integrity == Integrity(verdict=Verdict.WHOLE)
     assert run.record.engine == engine_name
     moved = next(result for result in run.results if result.check == "actor.moved-connection")
     assert moved.probes
@@ -192,6 +193,7 @@ def test_a_signal_tears_down_and_leaves_a_valid_run(
     assert "Traceback" not in err
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert run.record.state == "interrupted"
+    assert run.integrity == Integrity(verdict=Verdict.WHOLE)
     assert len(run.results) == len(run.record.plan)  # every planned row has its result on disk
     statuses = {result.status for result in run.results}
     assert Status.NOT_RUN in statuses
@@ -231,6 +233,7 @@ def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     process.communicate()
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert run.record.state == "running"
+    assert run.integrity == Integrity(verdict=Verdict.UNFINISHED)
     assert len(run.answers()) == len(run.record.plan)
     assert "killed" in next(result.reason for result in run.answers() if result.status is Status.NOT_RUN)
     done = harness(tmp_path, "reap", "--engine", engine_name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,9 +27,6 @@ from harness.store.chain import (
 )
 from tests.unit.made_up import mixed, planned, record
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 FEATURE = replace(planned("transaction", "pooling.listen"), section=Section.POOLING, feature="LISTEN and NOTIFY")
 STARTED = "2026-01-01T00:00:01.000Z"
 
@@ -45,6 +45,22 @@ def feature_result() -> Result:
 
 def sealed_run(reports: Path) -> Path:
     """Write a run that ended, with rows of every kind and a log, and return its folder."""
+    folder = reports / "runs" / record().run_id
+    for name, data in _sealed().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@functools.cache
+def _sealed() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = _write_sealed(Path(temporary))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _write_sealed(reports: Path) -> Path:
     written = record()
     written = replace(written, plan=(*written.plan, FEATURE), state="running", ended_at="")
     store = RunStore(reports, written, Redactor())

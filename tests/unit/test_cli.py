@@ -19,7 +19,7 @@ from harness import places
 from harness.checks.registry import Safety
 from harness.cli import running
 from harness.cli.completion import SCRIPTS
-from harness.cli.evidence import evidence_from, evidence_here
+from harness.cli.evidence import evidence_from, evidence_here, expected_rows
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main, root
 from harness.cli.parser import Command, option_names
@@ -769,6 +769,7 @@ def test_runs_from_elsewhere_of_this_code_on_another_python_count(tmp_path: Path
         there,
         provenance=replace(there.provenance, python="3.99.1", psycopg="3.98"),
         audit_target=read_settings().target.identity,
+        plan=tuple(row for row in expected_rows(read_settings()) if row.target == "direct"),
     )
     store_run(tmp_path / "elsewhere", [result("direct", "capture.insert")], there)
     merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])

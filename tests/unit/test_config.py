@@ -61,6 +61,16 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
         ),
         ("default_pool_size = 4", "default_pool_size = 4\npeered = true", ["pooler.peered", "no peers"]),
         ("default_pool_size = 4", "default_pool_size = 4\ninstances = 9", ["pooler.instances", "from 1 to 4"]),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\ndatabase = { pool_size = "3\\nx" }',
+            ["pooler.database.pool_size", "one line"],
+        ),
+        (
+            'product = "pgbouncer"\nversion = "1.24"\npool_mode = "transaction"',
+            'product = "pgpool"\nversion = "4.6"\npool_mode = "session"\nuser = { pool_size = "3" }',
+            ["pooler.user", "only PgBouncer has these options, found pgpool", "settings ="],
+        ),
         ('version = "17"', 'version = "16"', ["postgres.version", '"16"', "17"]),
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
         ("[pooler]", "[pooler", ["invalid TOML", "line"]),

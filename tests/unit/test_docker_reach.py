@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.engine.docker_reach import ContainerReach, Published, published_at
+from harness.engine.protocol import Address
 from harness.errors import EngineUnavailableError
 
 LOOPBACK = ("127.0.0.1", "127.0.0.1")
@@ -50,6 +51,11 @@ def test_an_address_that_cannot_work_is_an_error(address: str, variables: dict[s
     with pytest.raises(EngineUnavailableError, match=message) as raised:
         published_at(address, variables, is_local=False)
     assert "HARNESS_DOCKER_" in raised.value.hint
+
+
+@pytest.mark.parametrize(("host", "text"), [("192.0.2.7", "192.0.2.7:80"), ("fd00::7", "[fd00::7]:80")])
+def test_an_address_fits_into_a_url(host: str, text: str) -> None:
+    assert str(Address(host, 80)) == text
 
 
 def test_a_named_address_is_always_used() -> None:

@@ -143,6 +143,9 @@ def expected(feature: str, chain: Facts) -> str:
         ("temp-table-apart", SESSION, "1.24.1", {"server_reset_query": "RESET ALL; SELECT app.clean()"}, "works or leaks"),
         ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0"}, "works"),
         ("deallocate", TRANSACTION, "1.24.1", {"max_prepared_statements": "0", "server_reset_query_always": "1"}, "fails (26000)"),
+        ("parameter-status-set", TRANSACTION, "1.18.0", {}, "works"),
+        ("parameter-status-set", TRANSACTION, "1.18.0", {"server_reset_query_always": "1"}, "wrong"),
+        ("parameter-status-set", SESSION, "1.18.0", {"server_reset_query_always": "1"}, "works"),
         # lists of names
         ("startup-options", SESSION, "1.24.1", {}, "fails (08P01, closed)"),
         ("startup-options", SESSION, "1.24.1", {"ignore_startup_parameters": " extra_float_digits , OPTIONS"}, "lost"),

@@ -14,16 +14,21 @@ from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare
 from harness.errors import ConfigError
 from harness.lab.effective import (
     UNLIMITED,
+    as_it_runs,
     flag,
+    least_connections,
     limits_all_databases,
+    most_clients,
     names_of,
     pool_limits,
     released,
     tracked,
 )
+from harness.lab.recognised import declared_facts
 from harness.lab.reset_query import STATES
 from harness.lab.topologies import load_topologies
-from harness.model import Outcome, PoolMode
+from harness.model import Outcome, PoolMode, Prepare, TopologyEvidence
+from tests.unit.made_up import stood
 
 names = st.text("abcdefgh_", min_size=1, max_size=8)
 
@@ -75,6 +80,63 @@ def test_no_limit_is_exceeded(settings: dict[str, str]) -> None:
     for name in ("max_db_connections", "max_user_connections"):
         if limit := int(settings.get(name, "0")):
             assert found.largest <= limit
+
+
+def pooled(**settings: str) -> TopologyEvidence:
+    """Return the evidence of `transaction` with other effective settings of its pooler."""
+    evidence = stood("transaction")
+    server, pooler = evidence.services
+    return replace(evidence, services=(server, replace(pooler, settings=pooler.settings | settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, None),
+        ({"max_client_conn": "200"}, 200),
+        ({"max_client_conn": "200", "max_db_client_connections": "10", "max_user_client_connections": "0"}, 10),
+        ({"max_db_client_connections": "10", "database.max_client_connections": "40"}, 40),
+        ({"max_client_conn": "200", "user.max_user_client_connections": "7"}, 7),
+    ],
+)
+def test_the_lowest_limit_of_clients_counts(settings: dict[str, str], most: int | None) -> None:
+    assert most_clients(pooled(**settings)) == most
+    assert most_clients(stood("direct")) is None
+
+
+def test_a_topology_runs_with_its_effective_pool_size_and_prepare_policy() -> None:
+    evidence = pooled(default_pool_size="8", max_db_connections="3", min_pool_size="6")
+    running = as_it_runs(evidence.declared, replace(evidence, prepare=Prepare.UNNAMED))
+    assert running.pooler
+    assert (running.pooler.default_pool_size, running.client.prepare) == (3, Prepare.UNNAMED)
+    assert least_connections(evidence) == 3
+    direct = stood("direct")
+    assert as_it_runs(direct.declared, direct).pooler is None
+    assert least_connections(direct) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "statements"),
+    [
+        ({}, "4", "tracked"),
+        ({"max_db_connections": "3"}, "3", "tracked"),
+        # the size depends on how long clients wait, or cannot be seen from outside
+        ({"reserve_pool_size": "2"}, None, "tracked"),
+        ({"server_lifetime": "0"}, None, "tracked"),
+        ({"max_prepared_statements": "0"}, "4", "untracked"),
+    ],
+)
+def test_only_effective_values_are_declared_to_recognition(
+    settings: dict[str, str], size: str | None, statements: str
+) -> None:
+    """The client's habit of preparing statements claims nothing about the pooler."""
+    evidence = pooled(**settings)
+    for prepare in Prepare:
+        running = as_it_runs(evidence.declared, replace(evidence, prepare=prepare))
+        facts_declared = declared_facts(running, evidence)
+        assert (facts_declared.get("pool_size"), facts_declared["prepared_statements"]) == (size, statements)
+    pgpool = stood("pgpool")
+    assert "prepared_statements" not in declared_facts(pgpool.declared, pgpool)
 
 
 def test_a_limit_of_a_role_is_shared_by_all_databases() -> None:

@@ -311,6 +311,11 @@ def test_evidence_about_another_revision_is_never_complete(expected: list[Planne
     assert [row.planned.check for row in evidence.to_repeat("direct")] == ([] if expected else ["command.suite"])
 
 
+def test_other_rows_that_are_not_planned_are_missing_as_before() -> None:
+    evidence = merge([run(1, result("direct", INSERT, NOT_RUN, "it could not be forced"), plan=(ROW,))], [])
+    assert (evidence.missing(), evidence.to_repeat("direct")) == (["direct"], [])
+
+
 def test_two_revisions_never_stand_side_by_side() -> None:
     session = replace(SUITE, target="session")
     old = replace(suite_run(1, OK, about("a1")).results[0], target="session")
@@ -490,6 +495,20 @@ def test_facts_of_the_chain_tell_whether_an_environment_has_changed(fact: str, o
     assert [note.endswith(f": the environment has changed since: {fact}") for note in evidence.left_out] == (
         [] if kept else [True]
     )
+
+
+def test_another_database_behind_the_same_chain_is_another_environment() -> None:
+    row = planned("staging", INSERT)
+    runs = [
+        run(number, result("staging", INSERT), plan=(row,), environments={"staging": replace(REACHED, database=digest)})
+        for number, digest in ((1, "d1"), (2, "d2"))
+    ]
+    assert merge(runs, [row]).left_out == (
+        f"run {run_id(1)} is left out for staging: the environment has changed since: the database",
+    )
+    # a role that may not read it shows no other database
+    unknown = replace(runs[1], record=replace(runs[1].record, environments={"staging": REACHED}))
+    assert merge([runs[0], unknown], [row]).left_out == ()
 
 
 def test_an_environment_that_is_declared_otherwise_now_leaves_out_its_evidence() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -15,12 +17,14 @@ import pytest
 from msgspec.structs import replace
 
 from harness import places
+from harness.cli.evidence import evidence_from, expected_rows
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
+from harness.cli.settings import read_settings
 from harness.model import Status
-from harness.provenance import fingerprint
+from harness.provenance import provenance
 from harness.redaction import Redactor
-from harness.store import Integrity, RunStore, Verdict, compare, read_run, statement_of
+from harness.store import PREDICATE_TYPE, Integrity, RunStore, Verdict, compare, read_run, statement_of
 from harness.store.chain import ROW_FILES
 from harness.store.rules import ContradictionError
 from tests.unit.forging import (
@@ -31,7 +35,7 @@ from tests.unit.forging import (
     invent_row,
     sealed_run,
 )
-from tests.unit.made_up import planned, record, result
+from tests.unit.made_up import planned, record, result, store_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,8 +226,7 @@ def test_an_edit_is_noticed_at_its_place(name: str, edit: Callable[[Path], None]
     edit(folder)
     integrity = read_run(folder).integrity
     assert integrity.verdict is Verdict.EDITED
-    assert not integrity.rows_count, name
-    assert integrity.breaks[0].startswith(first)
+    assert integrity.breaks[0].startswith(first), name
 
 
 #: name, edit of a run whose hashes are all computed again, what the rules say
@@ -386,7 +389,7 @@ def test_a_contradiction_is_refused_also_when_the_chain_is_right(
     run = read_run(folder)
     assert run.integrity.verdict is Verdict.EDITED, name
     assert run.integrity.reasons[0].startswith(sentence)
-    if run.integrity.rows_count:  # the other rows count
+    if not run.integrity.breaks:  # the other rows count
         lines = sum(len((folder / name).read_bytes().splitlines()) for name in ROW_FILES)
         assert len(run.results) + len(run.proofs) + len(run.trail_proofs) == lines - run.integrity.refusals
 
@@ -416,6 +419,31 @@ def test_what_the_chain_cannot_show_differs_from_the_statement(
     run = read_run(folder)
     assert run.integrity.verdict is Verdict.WHOLE, name
     assert f"{folder.name}/run.json: it differs from the statement" in compare(statement, [run])
+
+
+def test_a_statement_has_the_form_of_in_toto(tmp_path: Path) -> None:
+    """The format is https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md."""
+    folder = sealed_run(tmp_path)
+    run = read_run(folder)
+    statement = json.loads(statement_of([run, run]))  # a run that was copied counts once
+    assert list(statement) == ["_type", "subject", "predicateType", "predicate"]
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [
+        {
+            "name": f"{folder.name}/{name}",
+            "digest": {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()},
+        }
+        for name in ("run.json", "results.jsonl")
+    ]
+    assert statement["predicateType"] == PREDICATE_TYPE
+    [summary] = statement["predicate"]["runs"]
+    assert summary["integrity"] == "whole"
+    assert summary["rows"] == {"OK": 5, "N/A": 1, "Issue": 2, "Not run": 2}
+
+
+def test_the_workflow_and_the_document_name_the_type_of_the_predicate() -> None:
+    for name in (".github/workflows/ci.yml", "docs/evidence.md"):
+        assert PREDICATE_TYPE in (places.PACKAGE.parent / name).read_text(), name
 
 
 def test_a_removed_and_an_added_run_differ_from_the_statement(tmp_path: Path) -> None:
@@ -463,7 +491,9 @@ def test_a_report_names_an_edited_run_and_leaves_it_out(tmp_path: Path, capsys: 
     change_row(folder, 5, status="OK", reason="", expectations=HELD)
     reports = tmp_path / "out"
     assert main(["report", "--from", str(folder), "--reports", str(reports)]) == ExitCode.ISSUE
-    sentence = f"run {folder.name} was edited, so none of its rows counts (10 planned): results.jsonl:6: it does not follow"
+    sentence = (
+        f"run {folder.name} was edited, so none of its rows counts (10 planned): results.jsonl:6: it does not follow"
+    )
     assert sentence in capsys.readouterr().err
     for name in ("report.md", "report.html", "report.json", "issues.md"):
         assert sentence in (reports / name).read_text(), name
@@ -476,12 +506,36 @@ def test_the_code_at_hand_does_not_accept_what_it_cannot_have_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = sealed_run(tmp_path)
-    change_record(folder, "provenance", "fingerprint", value=fingerprint("3.11", "3.3"))
+    change_record(folder, "provenance", value=msgspec.to_builtins(provenance()))
     change_record(folder, "plan", 0, "claim", value="everything is fine")
     chain_again(folder)
     assert read_run(folder).integrity.verdict is Verdict.WHOLE
     assert main(["report", "--from", str(folder), "--reports", str(tmp_path / "out")]) == ExitCode.ISSUE
     assert "run.json: the claim of capture.insert differs from that of the check" in capsys.readouterr().err
+
+
+def test_the_plan_of_this_code_is_no_edit(tmp_path: Path) -> None:
+    plan = expected_rows(read_settings())
+    store_run(tmp_path, [], replace(record(), plan=plan, provenance=provenance()))
+    assert evidence_from(read_settings(), [str(tmp_path)]).edited == ()
+
+
+def test_an_edit_that_hides_an_issue_brings_no_older_ok_back(tmp_path: Path) -> None:
+    plan = tuple(planned for planned in expected_rows(read_settings()) if planned.target == "direct")
+    before = replace(record(), plan=plan, provenance=provenance(), audit_target=read_settings().target.identity)
+    after = replace(before, run_id="20260102T000000Z-bbbbbbbb", started_at="2026-01-01T00:00:05.000Z")
+    store_run(tmp_path, [result("direct", check) for check in ("capture.insert", "capture.update")], before)
+    hidden = store_run(tmp_path, [result("direct", "capture.insert", Status.ISSUE, "rows")], after)
+
+    chosen = ("capture.insert", "capture.update")
+
+    def statuses() -> dict[str, Status]:
+        evidence = evidence_from(read_settings(), [str(tmp_path)])
+        return {row.planned.check: row.status for row in evidence.of("direct") if row.planned.check in chosen}
+
+    assert statuses() == {"capture.insert": Status.ISSUE, "capture.update": Status.OK}
+    change_lines(hidden.folder, [])
+    assert statuses() == {"capture.insert": Status.NOT_RUN, "capture.update": Status.NOT_RUN}
 
 
 KILLED = """

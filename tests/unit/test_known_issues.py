@@ -32,7 +32,7 @@ class NoServers:
 
     target = reference_target()
 
-    def own_failure(self) -> None:
+    def own_failure(self, *, read_logs: bool = True) -> None:
         return None
 
     @contextmanager

@@ -15,8 +15,9 @@ from harness.checks.execution import run_check
 from harness.database import Client, Endpoint, Side, connect
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.topologies import load_topologies
+from harness.libpq import CLOSED, Reply
 from harness.model import EndedBy, Expectation, Outcome, Status
-from harness.suites.pooling.probes import probe
+from harness.suites.pooling.probes import probe, require_open
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from tests.unit.made_up import planned
 from tests.unit.test_wire import serving
@@ -40,7 +41,7 @@ class Context(CheckContext):
 class Contexts:
     target = reference_target()
 
-    def own_failure(self) -> None:
+    def own_failure(self, *, read_logs: bool = True) -> None:
         return None
 
     @contextmanager
@@ -136,6 +137,25 @@ def test_an_error_on_the_wire_is_the_outcome(raised: Exception, observed: str) -
         raise raised
 
     assert outcome(fails) == (Status.ISSUE, f"outcome: expected works, observed {observed}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason"),
+    [
+        (Reply(sqlstate=CLOSED, closed=True), Status.ISSUE, "outcome: expected works, observed fails (closed)"),
+        (Reply(sqlstate="57P01", closed=True), Status.ISSUE, "outcome: expected works, observed fails (57P01, closed)"),
+        (Reply(sqlstate="42501"), Status.OK, ""),
+        (Reply(value="1"), Status.OK, ""),
+    ],
+)
+def test_a_connection_that_ends_before_the_feature_is_used_is_the_outcome(
+    answer: Reply, status: Status, reason: str
+) -> None:
+    def sets_up(_ctx: CheckContext) -> Outcome:
+        require_open(answer)
+        return WORKS
+
+    assert outcome(sets_up) == (status, reason)
 
 
 def test_a_failed_service_is_no_outcome() -> None:

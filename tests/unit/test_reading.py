@@ -86,6 +86,12 @@ ODD: tuple[tuple[str, Callable[[Path], None], str], ...] = (
     ("invalid UTF-8 in run.json", record_with(b'"argv": [', b'"argv": ["\xff\xfe",'), "run.json cannot be read"),
     ("a lone surrogate in run.json", record_with(b'"argv": [', b'"argv": ["\\ud800",'), "run.json"),
     ("a list in run.json", instead("run.json", lambda path: path.write_text("[]")), "run.json cannot be read"),
+    ("run.json is removed", lambda folder: (folder / "run.json").unlink(), "not a run folder: run.json is missing"),
+    (
+        "run.json as a link to itself",
+        instead("run.json", lambda path: path.symlink_to("run.json")),
+        "run.json cannot be read",
+    ),
     ("run.json as a folder", instead("run.json", Path.mkdir), "expected a regular file"),
     ("run.json as a FIFO", instead("run.json", os.mkfifo), "expected a regular file"),
     ("run.json as a device", instead("run.json", lambda path: path.symlink_to("/dev/zero")), "expected a regular file"),
@@ -132,6 +138,16 @@ def test_an_odd_run_is_named_and_the_others_are_read(
         said = by_folder[odd].integrity.breaks[0] if odd in by_folder else damaged[0]
         assert sentence in said
         assert (odd in by_folder) != bool(damaged)
+
+
+def test_an_artifact_is_no_run_folder(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    artifacts = tmp_path / "run" / "artifacts" / "direct" / "command.x"
+    artifacts.mkdir(parents=True)
+    (artifacts / "results.jsonl").write_text("")
+    runs, damaged = read_runs([tmp_path])
+    assert damaged == ()
+    assert runs[0].integrity.breaks == ("artifacts/direct/command.x/results.jsonl: it was added",)
 
 
 @pytest.mark.parametrize("folder", ["missing", "file", "x" * 5000])

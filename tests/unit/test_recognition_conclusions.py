@@ -134,7 +134,9 @@ def test_two_products_are_two_poolers_in_a_row() -> None:
 
 
 def test_bounds_are_narrowed_and_conflicting_bounds_give_no_range() -> None:
-    assert narrowed([Bound(True, (1, 20), ""), Bound(False, (1, 23), ""), Bound(True, (1, 21), "")]) == ">= 1.21, < 1.23"
+    assert (
+        narrowed([Bound(True, (1, 20), ""), Bound(False, (1, 23), ""), Bound(True, (1, 21), "")]) == ">= 1.21, < 1.23"
+    )
     assert narrowed([]) == ""
     assert narrowed([Bound(True, (1, 23), ""), Bound(False, (1, 20), "")]) == ""
     assert fits("1.20.0", [Bound(True, (1, 20), ""), Bound(False, (1, 21), "")])

@@ -59,7 +59,7 @@ class Contexts:
         self.cleanup = cleanup
         self.made: list[str] = []
 
-    def own_failure(self) -> Failure | None:
+    def own_failure(self, *, read_logs: bool = True) -> Failure | None:
         return self.failure
 
     @contextmanager
@@ -252,11 +252,13 @@ def test_a_failure_of_servers_of_the_harness_is_never_an_issue(body: Body, statu
     assert not any(expectation.broken for expectation in result.expectations)
 
 
-def test_a_control_may_stop_a_server() -> None:
-    """Under a control a stopped server is the break itself, and not a failure of the harness."""
-    workspace, target = workspace_with("the service postgres is not running"), check_of(failed)
-    result = run_check(target, ROW, DIRECT, workspace, control=control_of(target, nothing))
-    assert (result.status, result.reason) == (Status.ISSUE, "b: expected 2, observed 1")
+@pytest.mark.parametrize(("on_purpose", "proven"), [(True, True), (False, False)])
+def test_a_control_may_stop_a_server_and_a_failed_server_proves_nothing(on_purpose: bool, proven: bool) -> None:
+    workspace = cast("Workspace", Contexts("the service postgres is not running", on_purpose=on_purpose))
+    target = check_of(failed)
+    proof = prove(target, control_of(target, nothing), ROW, DIRECT, workspace, Event())
+    assert proof.proven is proven
+    assert ("is not running" in proof.reason) is not proven
 
 
 def test_a_check_applies_only_to_a_topology_with_all_it_needs() -> None:

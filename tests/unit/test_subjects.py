@@ -216,10 +216,10 @@ def test_what_a_run_writes_is_no_part_of_the_subject(guest: Path) -> None:
     recorded = folders.subjects(ended=True)
     assert recorded["command.suite"].written == ("results.xml",)
     (guest / "results.xml").write_text("<testsuites/>")
-    now = subjects_now([SUITE], [recorded], guest.parent / "reports")
+    now = subjects_now([SUITE], [recorded], [guest.parent / "reports"])
     assert difference(recorded["command.suite"], now["command.suite"]) == ""
     add_an_untracked_test(guest)
-    now = subjects_now([SUITE], [recorded], guest.parent / "reports")
+    now = subjects_now([SUITE], [recorded], [guest.parent / "reports"])
     assert difference(recorded["command.suite"], now["command.suite"]) != ""
 
 
@@ -230,20 +230,30 @@ def test_the_reports_folder_is_no_part_of_the_subject(bare: Path) -> None:
     assert state_of(bare, without=[bare / "reports"]) == before
 
 
+def test_evidence_of_another_machine_within_the_folder_is_no_change(guest: Path) -> None:
+    recorded = CommandFolders([SUITE], guest.parent / "reports", {}).subjects(ended=True)
+    (guest / "downloaded").mkdir()
+    (guest / "downloaded" / "run.json").write_text("{}")
+    [changed] = subjects_now([SUITE], [recorded], []).values()
+    [now] = subjects_now([SUITE], [recorded], [guest / "downloaded"]).values()
+    assert difference(recorded["command.suite"], changed) != ""
+    assert difference(recorded["command.suite"], now) == ""
+
+
 def test_a_command_of_exec_is_compared_with_its_folder_now(guest: Path) -> None:
     recorded = CommandFolders([SUITE], guest.parent / "reports", {}).subjects(ended=True)
-    [now] = subjects_now([], [recorded], guest.parent / "reports").values()
+    [now] = subjects_now([], [recorded], [guest.parent / "reports"]).values()
     assert difference(recorded["command.suite"], now) == ""
     edit_and_commit(guest)
-    [now] = subjects_now([], [recorded], guest.parent / "reports").values()
+    [now] = subjects_now([], [recorded], [guest.parent / "reports"]).values()
     assert difference(recorded["command.suite"], now) != ""
 
 
 def test_a_folder_that_is_missing_here_is_compared_with_nothing(guest: Path, tmp_path: Path) -> None:
     recorded = CommandFolders([SUITE], tmp_path / "reports", {}).subjects(ended=True)
     guest.rename(tmp_path / "elsewhere")
-    assert subjects_now([SUITE], [recorded], tmp_path / "reports") == {}
-    assert subjects_now([], [recorded], tmp_path / "reports") == {}
+    assert subjects_now([SUITE], [recorded], [tmp_path / "reports"]) == {}
+    assert subjects_now([], [recorded], [tmp_path / "reports"]) == {}
 
 
 def test_a_script_outside_of_the_folder_belongs_to_the_subject(bare: Path, tmp_path: Path) -> None:
@@ -254,14 +264,14 @@ def test_a_script_outside_of_the_folder_belongs_to_the_subject(bare: Path, tmp_p
     assert str(script) in recorded["command.suite"].facts
     script.write_text("exit 1")
     for declared in ([command], []):
-        now = subjects_now(declared, [recorded], tmp_path / "reports")
+        now = subjects_now(declared, [recorded], [tmp_path / "reports"])
         assert difference(recorded["command.suite"], now["command.suite"]).startswith(str(script))
 
 
 def test_another_declaration_is_another_subject(guest: Path) -> None:
     other = CommandDeclaration(name="suite", title="the suite passes", command=("pytest", "-x"), folder="guest")
     recorded = CommandFolders([SUITE], guest.parent / "reports", {}).subjects(ended=True)
-    now = subjects_now([other], [recorded], guest.parent / "reports")
+    now = subjects_now([other], [recorded], [guest.parent / "reports"])
     assert difference(recorded["command.suite"], now["command.suite"]).startswith("declaration ")
 
 

@@ -64,6 +64,12 @@ def pg_dump(ctx: CheckContext) -> Outcome:
 def pg_dump_apart(ctx: CheckContext) -> Outcome:
     """Dump while other clients read a setting that pg_dump changes before it begins its transaction."""
     works, finished = works_here(ctx, "pg-dump-apart"), Event()
+    others = _OTHERS
+    if ctx.mode is PoolMode.SESSION and ctx.topology.pooler:
+        # each reader keeps its server connection, and pg_dump needs one, too
+        others = min(_OTHERS, ctx.topology.pooler.default_pool_size - 1)
+    if others < 1:
+        raise NotExercisedError("the pool has a single server connection, which pg_dump needs")
     address = (ctx.lab.postgres if ctx.sabotaged and not works else ctx.lab.outermost).inside
     paths: set[str] = set()
 
@@ -78,8 +84,6 @@ def pg_dump_apart(ctx: CheckContext) -> Outcome:
                     simple(client, "SET search_path = ''")
         return seen
 
-    # in session mode each of them keeps a server connection, and pg_dump needs one
-    others = 1 if ctx.mode is PoolMode.SESSION else _OTHERS
     with ThreadPoolExecutor(others) as pool:
         readers = [pool.submit(read_search_path) for _ in range(others)]
         try:

@@ -31,6 +31,23 @@ PREPARED, SETTINGS, OBJECTS, LOCKS = "prepared statements", "session settings", 
 TRANSACTIONS, CONNECTIONS = "transactions", "connections"
 
 
+class ConnectionEndedError(Exception):
+    """The connection ended under a statement that a probe builds on. The outcome of the probe is *fails*."""
+
+    def __init__(self, answer: Reply) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
+
+
+def require_open(answer: Reply) -> None:
+    """Require that a connection is still open after an answer.
+
+    :raises ConnectionEndedError: when it ended.
+    """
+    if answer.closed:
+        raise ConnectionEndedError(answer)
+
+
 def probe(
     name: str,
     title: str,
@@ -82,6 +99,9 @@ def probe(
                     raise
                 ctx.fact("error", describe_answer(error))
                 outcome = failed(error)
+            except ConnectionEndedError as ended:
+                ctx.fact("error", ended.answer.message)
+                outcome = fails(ended.answer)
             ctx.judge(name, title, outcome)
 
         # the name of this function is the name of the control

@@ -75,14 +75,18 @@ def security_fixes_above(ctx: CheckContext | EnvironmentContext) -> None:
         raise NotApplicableError("the chain has no pooler")
     product = certain.get("product") or declared.get("product")
     if product is None:
-        raise NotExercisedError("the pooler's product is unknown")
+        if any(finding.fact == "product" and finding.value for finding in findings):
+            raise NotApplicableError("the chain does not show with certainty which product its pooler is")
+        raise NotExercisedError("the pooler's product could not be recognised")
     table = security_fixes()
     ctx.fact("table of security fixes", f"as of {table.as_of}")
     if not table.knows(product):
         raise NotApplicableError(f"the harness has no table of security fixes of {product}")
     versions = _exact_versions(certain, declared)
     if not versions:
-        raise NotExercisedError(f"the exact version of {product} is unknown; the admin console or its package says it")
+        raise NotApplicableError(
+            f"the chain does not show the exact version of {product}; declare it, or give the admin console"
+        )
     missing: list[str] = []
     for version in versions:
         fixes = table.above(product, version)

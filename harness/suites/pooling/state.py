@@ -70,10 +70,9 @@ def _kept(state: SessionState) -> tuple[Check, Control]:
     def persists(ctx: CheckContext) -> Outcome:
         outcomes = {}
         client = settled(ctx, lambda: _client(ctx, state))
-        for variant in state.variants.values():
-            variant.set_up(client)
+        variants = {label: variant.begun(client) for label, variant in state.variants.items()}
         with pressed(ctx, client, lambda: _client(ctx, state)):
-            for label, variant in state.variants.items():
+            for label, variant in variants.items():
                 if ctx.sabotaged:
                     client = _sabotaged_client(ctx, state, client, variant, present=not works_here(ctx, name))
                 answer = simple(client, variant.observe)
@@ -96,10 +95,9 @@ def _apart(state: SessionState) -> tuple[Check, Control]:
     def isolated(ctx: CheckContext) -> Outcome:
         outcomes = {}
         client = settled(ctx, lambda: _client(ctx, state))
-        for variant in state.variants.values():
-            variant.set_up(client)
+        variants = {label: variant.begun(client) for label, variant in state.variants.items()}
         other = follower(ctx, client, lambda: _client(ctx, state))
-        for label, variant in state.variants.items():
+        for label, variant in variants.items():
             if ctx.sabotaged:
                 other = _sabotaged_client(ctx, state, other, variant, present=works_here(ctx, name))
             answer = simple(other, variant.observe)
@@ -234,8 +232,7 @@ def leftovers(ctx: CheckContext) -> Outcome:
     }
 
     first = settled(ctx)
-    for variant in variants.values():
-        variant.set_up(first)
+    variants = {label: variant.begun(first) for label, variant in variants.items()}
     answers = _observe(ctx, successor(ctx, first), variants)
     outcomes = {}
     for label, answer in answers.items():

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING, settled
+from harness.checks.occupation import MOVING, require_clients, settled
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
 from harness.libpq import CLOSED, Reply, execute, extended, parse, simple
-from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, works_here
+from harness.suites.pooling.probes import PREPARED, WRONG, fails, outcome_of, probe, require_open, works_here
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -32,6 +32,7 @@ MINE, THEIRS = "SELECT 'mine ' || $1::text", "SELECT 'theirs ' || $1::text"
 
 def _parsed(client: Client, name: str, statement: str) -> None:
     answer = parse(client, name, statement)
+    require_open(answer)
     if answer.is_error:
         raise NotExercisedError(f"could not parse the statement: {answer.sqlstate} {answer.message}")
 
@@ -112,6 +113,7 @@ _TOGETHER_S, _HELD_S = 2.0, 0.02
 )
 def named_under_load(ctx: CheckContext) -> Outcome:
     """Run statements with equal parameter types, in an order of its own for each client, under psycopg's names."""
+    require_clients(ctx, _CLIENTS)
     threshold = None if ctx.sabotaged and not works_here(ctx, "named-under-load") else 0
     together = Barrier(_CLIENTS)
 

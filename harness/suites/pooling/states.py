@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.checks.record import NotExercisedError
 from harness.libpq import extended, simple
-from harness.suites.pooling.probes import OBJECTS, SETTINGS
+from harness.suites.pooling.probes import OBJECTS, SETTINGS, require_open
 
 if TYPE_CHECKING:
     from harness.database import Client
@@ -29,13 +30,30 @@ class Variant(Struct, frozen=True):
     #: the statement with which another client takes the same name, and what it then reads; empty if names cannot collide
     rival: str = ""
     theirs: str = ""
+    #: whether `fresh` depends on the configuration of servers and pooler, so that it has to be read
+    configurable: bool = False
+
+    def begun(self, client: Client) -> Variant:
+        """Set the state, and return the variant with the answer to a client that did not, as it is configured here.
+
+        :raises NotExercisedError: as :meth:`set_up`, or when both answers are equal.
+        """
+        begun = self
+        if self.configurable:
+            begun = replace(self, fresh=str(simple(client, self.observe)))
+            if begun.fresh == self.mine:
+                raise NotExercisedError(f"{self.mine!r} is configured already, so {self.establish!r} changes nothing")
+        self.set_up(client)
+        return begun
 
     def set_up(self, client: Client) -> None:
         """Set the state.
 
         :raises NotExercisedError: when the server or the pooler refuses the statement.
+        :raises ConnectionEndedError: when the connection ends.
         """
         answer = (extended if self.by_extended_protocol else simple)(client, self.establish)
+        require_open(answer)
         if answer.is_error:
             raise NotExercisedError(f"{self.establish!r} was refused: {answer.sqlstate} {answer.message}")
 
@@ -54,15 +72,14 @@ class SessionState(Struct, frozen=True, kw_only=True):
 def setting(
     name: str, value: str, fresh: str, establish: str = "SET {name} = '{value}'", *, extended_protocol: bool = False
 ) -> Variant:
-    """Return the variant of a setting. A client that reads the server's own default reads it as `fresh`."""
     return Variant(
         establish.format(name=name, value=value),
-        f"SELECT CASE setting WHEN reset_val THEN '{fresh}' ELSE current_setting('{name}') END"
-        f" FROM pg_catalog.pg_settings WHERE name = '{name}'",
+        f"SELECT current_setting('{name}')",
         value,
         fresh,
         f"RESET {name}",
         extended_protocol,
+        configurable=True,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.checks.documented import WORKS
 from harness.checks.occupation import MOVING, pid_of, settled, until
 from harness.checks.record import NotExercisedError
+from harness.checks.registry import SEVERAL_SERVER_CONNECTIONS
 from harness.checks.server_connections import follower, neighbour, pressed
 from harness.database import cut, own_port
 from harness.libpq import extended, simple
@@ -34,14 +35,15 @@ def _transaction_client(ctx: CheckContext) -> Client:
     claim="a transaction block is one transaction on one server connection and can be rolled back",
 )
 def transaction(ctx: CheckContext) -> Outcome:
-    cured = ctx.sabotaged and not works_here(ctx, "transaction")
-    client = ctx.direct_client() if cured else ctx.plain_client()
+    past_the_pooler = ctx.sabotaged and not works_here(ctx, "transaction")
+    client = ctx.direct_client() if past_the_pooler else ctx.plain_client()
     begun = simple(client, "BEGIN")
     if begun.is_error:
         ctx.fact("error that the client received", begun.message)
         return fails(begun)
     first = simple(client, "INSERT INTO pooling.notes (body) VALUES ('one') RETURNING pg_backend_pid()")
-    pid_of(ctx.plain_client())
+    if SEVERAL_SERVER_CONNECTIONS.given(ctx.topology):
+        pid_of(ctx.plain_client())
     if ctx.sabotaged and works_here(ctx, "transaction"):
         simple(client, "COMMIT")
     second = simple(client, "SELECT pg_backend_pid()")
