@@ -26,8 +26,9 @@ from harness.database import (
 from harness.errors import DatabaseError, HarnessError, ServiceFailedError, TimedOutError
 from harness.host.reference import HOST_DATABASE, stand_up_reference
 from harness.waiting import NotYet, poll
-from harness.wire.messages import ClosedError
-from harness.wire.sockets import Deadline, ServerAddress, open_socket
+from harness.wire.connection import Wire
+from harness.wire.messages import ClosedError, NotPostgresError, ServerError
+from harness.wire.sockets import Deadline, ServerAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ _LEFT = 0.5
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
 #: how long a server takes to accept a connection, and the engine to notice that a server ended, seconds
-_ACCEPTS_S, _SETTLES_S = 1.0, 3.0
+_ANSWERS_S, _SETTLES_S = 1.0, 3.0
 #: longer than any deadline of the host's start
 _HOST_STARTS_S = 90.0
 
@@ -221,7 +222,7 @@ class Workspace:
 def _settled(service: Service) -> ServiceState:
     """Return the state of a service. Its connections break a moment before the engine knows that it ended."""
     state = service.state()
-    if not state.running or _accepts(service):
+    if not state.running or _answers(service):
         return state
 
     def ended() -> ServiceState:
@@ -235,10 +236,14 @@ def _settled(service: Service) -> ServiceState:
         return state
 
 
-def _accepts(service: Service) -> bool:
+def _answers(service: Service) -> bool:
+    """Return whether a service answers. A connection shows nothing: Docker's proxy accepts it after the end."""
     try:
         at = service.endpoint()
-        open_socket(ServerAddress(host=at.host, port=at.port), Deadline(_ACCEPTS_S)).close()
-    except (ServiceFailedError, ClosedError, TimedOutError):
+        with contextlib.closing(Wire.open(ServerAddress(host=at.host, port=at.port), Deadline(_ANSWERS_S))) as wire:
+            wire.offers_tls()
+    except ServerError:  # such as too many connections
+        return True
+    except (ServiceFailedError, ClosedError, TimedOutError, NotPostgresError):
         return False
     return True

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _READY_DEADLINE_S = 30.0
 #: in a server's log: another program took the port after it was chosen
 _PORT_TAKEN = "Address already in use"
+#: seconds within which a server ends whose port is taken
+_PORT_CONFLICT_S = 2.0
 
 
 class Lab:
@@ -289,17 +291,27 @@ def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None
     """Return a connection once a real query was answered on it."""
     where = f"topology {lab.topology.name}, service {service.name}"
 
-    def probe() -> Client:
+    def require_running() -> None:
         state = service.state()
         if not state.running:
             raise ServiceFailedError(
                 f"the service ended while starting: {state.detail}", where=where, detail=log_tail(service.logs())
             )
+
+    def refused_by_another() -> None:
+        require_running()
+        raise NotYet("the service is running")
+
+    def probe() -> Client:
+        require_running()
         try:
             client = connect(endpoint, connect_timeout_s=3)
             client.value("SELECT 1")
         except SqlError as error:
             if why := refusal(error):
+                # a server of another run may have taken the port; this service then ends a moment later
+                with contextlib.suppress(TimedOutError):
+                    poll(refused_by_another, what="the end of the service", deadline_s=_PORT_CONFLICT_S)
                 raise ServiceFailedError(
                     f"the login was refused: {why}", where=where, detail=log_tail(service.logs())
                 ) from None

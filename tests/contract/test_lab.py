@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,9 @@ def test_a_login_that_the_pooler_refuses_is_an_error_with_its_log(
 
     def without_app(name: str, **facts: object) -> str:
         text = render(name, **facts)
-        return text.replace('"harness_app"', '"somebody_else"') if name == "pgbouncer/userlist.txt" else text
+        if name == "pgbouncer/userlist.txt":
+            return text.replace('"harness_app"', '"somebody_else"')
+        return re.sub(r"^auth_(user|query|dbname) = .*\n", "", text, flags=re.MULTILINE)
 
     monkeypatch.setattr(services, "_render", without_app)
     with pytest.raises(ServiceFailedError) as caught:

@@ -51,6 +51,8 @@ def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path
     for feature in ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock"):
         assert {observed[name, feature] for name in ("direct", "session", "transaction")} == {Behaviour.WORKS}
     for (topology, feature), result in results.items():
+        if feature == "pg-dump-apart":
+            continue  # pg_dump is a program of its own, and gets whichever server connection the pooler hands out
         if feature.endswith(("-kept", "-apart")) and result.status in {Status.OK, Status.ISSUE}:
             assert result.probes, (topology, feature)
             shared = feature.endswith("-apart")

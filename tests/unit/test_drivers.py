@@ -303,9 +303,14 @@ def test_a_failed_worker_is_an_error_with_its_output(
     ],
 )
 def test_a_worker_that_hangs_is_ended_at_the_deadline(
-    started: list[subprocess.Popen[bytes]], script: Callable[[str], None], text: str, what: str
+    started: list[subprocess.Popen[bytes]],
+    script: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    what: str,
 ) -> None:
     script(text)
+    monkeypatch.setattr(measure_module, "_TO_REPORT_S", 0.2)
     with pytest.raises(TimedOutError) as caught:
         measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
     assert (
