@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -76,39 +77,47 @@ def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tm
     assert "the command came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
 
 
-@pytest.mark.parametrize(
-    ("program", "code", "reason"),
-    [
-        ("raise SystemExit(3)", 1, "exit code: expected 0, observed 3"),
-        (f"{USES_IT}; open('r.xml','w').write('<testsuite/>')", 3, "the file contains no test"),
-        (USES_IT, 1, "JUnit XML was written"),
-        (
-            "open('r.xml','w').write('<testsuite><testcase/></testsuite>')",
-            1,
-            "the command logged in to the given server",
-        ),
-        (
-            "open('r.xml','w').write('<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>'); exit(1)",
-            1,
-            'tests that failed: expected [], observed ["a"]',
-        ),
-        (
-            f"{USES_IT}; open('r.xml','w').write('<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>')",
-            1,
-            'tests that passed only on a retry: expected [], observed ["a"]',
-        ),
-    ],
-)
-def test_a_command_that_proves_nothing_is_an_issue(
-    any_engine: Engine, tmp_path: Path, program: str, code: int, reason: str
-) -> None:
-    done = harness(
-        tmp_path,
-        *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--junit", "*.xml", "--", sys.executable, "-c", program),
-    )
-    assert done.returncode == code, done.stderr
-    assert reason in last(tmp_path / "reports").answers()[0].reason
+#: program, status, and what the reason says, by the name of a command
+PROVE_NOTHING = {
+    "fails": ("raise SystemExit(3)", Status.ISSUE, "exit code: expected 0, observed 3"),
+    "has-no-test": (f"{USES_IT}; write('<testsuite/>')", Status.NOT_RUN, "the file contains no test"),
+    "writes-nothing": (USES_IT, Status.ISSUE, "JUnit XML was written"),
+    "needs-no-server": (
+        "write('<testsuite><testcase/></testsuite>')",
+        Status.ISSUE,
+        "the command logged in to the given server",
+    ),
+    "has-a-failed-test": (
+        'write(\'<testsuite><testcase name="a"><failure/></testcase></testsuite>\'); exit(1)',
+        Status.ISSUE,
+        'tests that failed: expected [], observed ["a"]',
+    ),
+    "passes-on-a-retry": (
+        f'{USES_IT}; write(\'<testsuite><testcase name="a"><flakyError/></testcase></testsuite>\')',
+        Status.ISSUE,
+        'tests that passed only on a retry: expected [], observed ["a"]',
+    ),
+}
+
+
+def declared(name: str, *command: str, **keys: object) -> str:
+    """Return the declaration of a command in harness.toml."""
+    lines = {"name": name, "title": f"{name} passes", "command": list(command), **keys}
+    return "[[commands]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+
+def test_a_command_that_proves_nothing_is_no_evidence(any_engine: Engine, tmp_path: Path) -> None:
+    commands = []
+    for name, (program, _, _) in PROVE_NOTHING.items():
+        write = f"write = lambda text: open('{name}.xml', 'w').write(text)\n"
+        commands.append(declared(name, sys.executable, "-c", write + program, junit=[f"{name}.xml"]))
+    (tmp_path / "harness.toml").write_text("\n".join(commands))
+    done = harness(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    assert done.returncode == 1, done.stderr
+    results = {result.check: result for result in last(tmp_path / "reports").answers()}
+    for name, (_, status, reason) in PROVE_NOTHING.items():
+        result = results[f"command.{name}"]
+        assert (result.status, reason in result.reason) == (status, True), result
 
 
 #: a suite that does what a CI's own database user may: a database, a role that logs in to it, a trusted extension
@@ -127,54 +136,37 @@ with psycopg.connect(host=at.hostname, port=at.port, user="shop", password="a se
 """
 
 
-@pytest.mark.parametrize("topology", ["direct", "transaction"])
-@pytest.mark.parametrize(
-    ("role", "code", "output"),
-    [
-        ("app", 1, "permission denied"),
-        ("owner", 1, "permission denied to create database"),
-        ("createdb", 0, "user shop"),
-        ("superuser", 0, "user shop"),
-    ],
-)
-def test_a_command_may_do_what_its_role_says(
-    any_engine: Engine, tmp_path: Path, topology: str, role: str, code: int, output: str
-) -> None:
+#: a command that uses another database of the chain
+ELSEWHERE = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
+
+
+def test_a_command_may_do_what_its_role_says_and_finds_nothing_of_others(any_engine: Engine, tmp_path: Path) -> None:
+    """The same suite four times in each topology: what one leaves behind would break the next."""
+    (tmp_path / "suite.py").write_text(CREATES)
+    roles = ("app", "owner", "createdb", "superuser")
+    commands = [declared(f"as-{role}", sys.executable, "suite.py", role=role) for role in roles]
+    commands.append(declared("elsewhere", sys.executable, "-c", ELSEWHERE))
+    (tmp_path / "harness.toml").write_text("\n".join(commands))
+    done = harness(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
+    assert done.returncode == 1, done.stderr
+    results = {(result.target, result.check): result for result in last(tmp_path / "reports").answers()}
+    for topology in ("direct", "transaction"):
+        assert results[topology, "command.elsewhere"].status is Status.OK
+        for role in roles:
+            result = results[topology, f"command.as-{role}"]
+            assert result.status is (Status.OK if role in {"createdb", "superuser"} else Status.ISSUE), result
+            assert result.facts["role"].startswith(f"{role}: ")
+
+
+def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(CREATES)
     done = harness(
         tmp_path,
-        *("exec", topology, "--role", role, "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
+        *("exec", "transaction", "--role", "owner", "--engine", any_engine.name),
         *("--", sys.executable, "suite.py"),
     )
-    assert done.returncode == code, done.stderr
-    assert output in done.stdout
-    [result] = last(tmp_path / "reports").answers()
-    assert result.facts["role"].startswith(f"{role}: ")
-
-
-@pytest.mark.parametrize("topology", ["direct", "transaction"])
-def test_a_command_may_use_another_database_of_the_chain(any_engine: Engine, tmp_path: Path, topology: str) -> None:
-    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
-    done = harness(
-        tmp_path,
-        *("exec", topology, "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--", sys.executable, "-c", program),
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_commands_in_one_topology_find_nothing_of_each_other(any_engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "suite.py").write_text(CREATES)
-    command = f'command = ["{sys.executable}", "suite.py"]'
-    (tmp_path / "harness.toml").write_text(
-        "".join(f'[[commands]]\nname = "{name}"\ntitle = "{name} passes"\n{command}\n' for name in ("one", "two"))
-    )
-    done = harness(
-        tmp_path,
-        *("verify", "transaction", "--suite", "command", "--engine", any_engine.name),
-        *("--reports", str(tmp_path / "reports")),
-    )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "permission denied to create database" in done.stdout
 
 
 def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_path: Path) -> None:
@@ -249,16 +241,8 @@ command = ["{sys.executable}", "-c", "pass"]
     )
     done = harness(
         tmp_path,
-        *(
-            "prove",
-            "session",
-            "--suite",
-            "command",
-            "--engine",
-            any_engine.name,
-            "--reports",
-            str(tmp_path / "reports"),
-        ),
+        *("prove", "session", "--suite", "command", "--engine", any_engine.name),
+        *("--reports", str(tmp_path / "reports")),
     )
     assert done.returncode == 1
     assert "proven=2 unproven=2" in done.stdout
