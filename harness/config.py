@@ -143,6 +143,8 @@ def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None
     info = _walk_type(kind, before) if named else None
     value_type = getattr(_one_of(getattr(info, "value_type", None)), "cls", None)
     entries = _walk_data(raw, before)
+    if isinstance(entries, dict) and isinstance(getattr(info, "value_type", None), msgspec.inspect.StrType):
+        return _not_a_text(before, entries, where)
     if value_type is None or not isinstance(entries, dict):
         return None
     for name, value in entries.items():
@@ -153,6 +155,16 @@ def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None
             inner.what = f"{before}.{name}.{inner.what}"
             inner.args = (inner.what,)
             return inner
+    return None
+
+
+def _not_a_text(table: str, entries: dict[str, Any], where: str) -> ConfigError | None:
+    """Return the error of the first entry of a table of texts that is none."""
+    for name, value in entries.items():
+        if not isinstance(value, str):
+            what = f"{table}.{name}: found {_shown(value)}, allowed: a text in quotes"
+            hint = f'write {name} = "{str(value).lower()}"' if isinstance(value, int | float) else ""
+            return ConfigError(what, where=where, hint=hint)
     return None
 
 

@@ -155,8 +155,9 @@ def judge(check: Check, record: CheckRecord, error: Exception | None, *, shared:
 
 def reason_of(broken: Sequence[Expectation]) -> str:
     """Return the broken expectation that shows most: the first that does not follow from others, else the first."""
-    chosen = next((expectation for expectation in broken if not expectation.consequence), broken[0])
-    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    causes = [expectation for expectation in broken if not expectation.consequence] or broken[:1]
+    chosen = causes[0]
+    more = f" (and {len(causes) - 1} more)" if len(causes) > 1 else ""
     return f"{chosen.name}: expected {chosen.expected}, observed {chosen.observed}{more}"
 
 

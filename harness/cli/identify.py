@@ -119,7 +119,7 @@ def identify(
     known = sum(bool(finding.value) for finding in found.findings)
     summary = f"{known} of {len(found.findings)} facts found in {found.elapsed_ms / 1000:.2f} s"
     if facts:
-        summary += f"; {len(facts) - len(contradicted)} of {len(facts)} declared facts not contradicted"
+        summary += f"; {len(contradicted)} of {len(facts)} declared facts contradicted"
     invocation.terminal.say(summary)
     return ExitCode.ISSUE if contradicted else ExitCode.OK
 

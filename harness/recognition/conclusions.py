@@ -67,4 +67,4 @@ def _add_security_fixes(findings: Findings) -> None:
     how = f"{product} {version} is older than the fixes of {names}{more} ({table.as_of}, {missing[0].source})"
     if maintainer := table.maintainer(product, version):
         how += f"; {maintainer.by} maintains this version, and its package may have them: {maintainer.source}"
-    findings.likely(fact, f"fixed in {newest}", how)
+    findings.likely(fact, f"missing before {newest}", how)

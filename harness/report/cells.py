@@ -86,16 +86,21 @@ class Source(Struct, frozen=True):
 
 
 class Badge(Struct, frozen=True):
-    """A status, optionally with a remark such as `limit`."""
+    """A status, optionally with a remark such as `limit`.
+
+    :param plain: whether it has no colour of its own, because a word next to it says what was observed.
+    """
 
     status: Status
     remark: str = ""
+    plain: bool = False
 
     def markdown(self) -> Ready:
         return text(f"{self.status} ({self.remark})" if self.remark else self.status)
 
     def html(self) -> Markup:
-        badge = element("span", self.status, css=f"s s-{self.status.replace(' ', '').replace('/', '')}")
+        tone = "NA" if self.plain else self.status.replace(" ", "").replace("/", "")
+        badge = element("span", self.status, css=f"s s-{tone}")
         return badge + " " + element("small", self.remark) if self.remark else badge
 
 

@@ -166,3 +166,14 @@ def test_any_file_is_valid_or_a_config_error(tmp_path_factory: pytest.TempPathFa
     with pytest.raises(ConfigError) as caught:
         config.load(path, Topology, given={"name": "mine"})
     assert ("invalid TOML" in str(caught.value)) is not valid
+
+
+def test_a_number_in_a_table_of_texts_is_named_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'summary = "one"\n[postgres]\nversion = "17"\nsettings = { work_mem = "8MB", jit = 1 }\n', encoding="utf-8"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_topology(path)
+    assert caught.value.what == "postgres.settings.jit: found 1, allowed: a text in quotes"
+    assert caught.value.hint == 'write jit = "1"'

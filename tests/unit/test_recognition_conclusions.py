@@ -331,7 +331,7 @@ def test_missing_fixes_are_likely_because_a_package_may_have_them() -> None:
     versions = Versions()
     versions.announced([("pgbouncer.version", "1.26.0")])
     found = finding(concluded(pgbouncer(), versions), "security_fixes")
-    assert (found.value, found.confidence) == ("fixed in 1.26.1", Confidence.LIKELY)
+    assert (found.value, found.confidence) == ("missing before 1.26.1", Confidence.LIKELY)
     assert "CVE-2026-107350" in found.how
     unknown = finding(concluded(pgbouncer(), Versions()), "security_fixes")
     assert (unknown.value, unknown.confidence) == ("", Confidence.UNKNOWN)
