@@ -126,6 +126,8 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
                 hint=nearest(field["name"], names),
             )
         return ConfigError(f"{key}: missing key", where=where)
+    if isinstance(found, dict) and problem.startswith("Expected `array`"):
+        return ConfigError(f"{path}: found a table, allowed: a list of tables", where=where, hint=f"write [[{path}]]")
     allowed = _allowed(expected) or problem
     hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     shown = _shown(found)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from harness.config import nearest
 from harness.errors import ConfigError
-from harness.lab.effective import flag, names_of, number, pool_limits, released, tracked
+from harness.lab.effective import flag, names_of, number, pool_limits, released, spelled_names_of, tracked
 from harness.lab.reset_query import STATES, Reset
 from harness.model import PoolMode
 
@@ -31,6 +31,8 @@ class Kind(StrEnum):
     FLAG = "flag"
     NUMBER = "number"
     NAMES = "list of names"
+    #: PgBouncer compares the names of this list as they are spelled
+    SPELLED_NAMES = "list of names, as they are spelled"
     RELEASE = "state"
 
 
@@ -51,7 +53,7 @@ SETTINGS: Mapping[str, Kind] = {
     "transaction_timeout": Kind.NUMBER,
     #: most server connections of one pool, after all limits
     "pool_size": Kind.NUMBER,
-    "ignore_startup_parameters": Kind.NAMES,
+    "ignore_startup_parameters": Kind.SPELLED_NAMES,
     "track_extra_parameters": Kind.NAMES,
     #: the parameters that the server reports to clients, and those that the pooler restores for each client
     "reported": Kind.NAMES,
@@ -89,7 +91,12 @@ class Facts(Struct, frozen=True, kw_only=True):
         return None if text is None else _READERS[SETTINGS[name]](text)
 
 
-_READERS: Mapping[Kind, Callable[[str], Value]] = {Kind.FLAG: flag, Kind.NUMBER: number, Kind.NAMES: names_of}
+_READERS: Mapping[Kind, Callable[[str], Value]] = {
+    Kind.FLAG: flag,
+    Kind.NUMBER: number,
+    Kind.NAMES: names_of,
+    Kind.SPELLED_NAMES: spelled_names_of,
+}
 _DERIVED: Mapping[str, Callable[[Facts], Value]] = {
     "reported": lambda facts: frozenset(facts.reported),
     "tracked": lambda facts: tracked(facts.product, facts.version, facts.settings, facts.reported),
@@ -152,6 +159,14 @@ def _lacks(value: Any, names: tuple[str, ...]) -> bool | None:
     return None if value is None else not {name.casefold() for name in names} & value
 
 
+def _has_spelled(value: Any, names: tuple[str, ...]) -> bool | None:
+    return None if value is None else set(names) <= value
+
+
+def _lacks_spelled(value: Any, names: tuple[str, ...]) -> bool | None:
+    return None if value is None else not set(names) & value
+
+
 def _resets(value: Reset, states: tuple[str, ...]) -> bool | None:
     return _all_known(value.resets(state) for state in states)
 
@@ -169,6 +184,7 @@ PREDICATES: Mapping[Kind, Mapping[str, Callable[[Any, Any], bool | None]]] = {
         "below": _compared(lambda value, operand: value < operand),
     },
     Kind.NAMES: {"has": _has, "lacks": _lacks},
+    Kind.SPELLED_NAMES: {"has": _has_spelled, "lacks": _lacks_spelled},
     Kind.RELEASE: {"resets": _resets, "keeps": _keeps},
 }
 
@@ -226,7 +242,7 @@ def _operand(key: str, kind: Kind, operand: Any) -> bool | float | tuple[str, ..
             return operand
         case Kind.NUMBER if isinstance(operand, int | float) and not isinstance(operand, bool):
             return float(operand)
-        case Kind.NAMES | Kind.RELEASE:
+        case Kind.NAMES | Kind.SPELLED_NAMES | Kind.RELEASE:
             names = (operand,) if isinstance(operand, str) else operand
             if isinstance(names, list | tuple) and names and all(isinstance(name, str) and name for name in names):
                 return _known_states(key, tuple(names)) if kind is Kind.RELEASE else tuple(names)

@@ -38,7 +38,7 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     engine: EngineName = "auto"
     storage: StoragePolicy = StoragePolicy.AUTO
     jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
-    reports: str = "reports"
+    reports: Annotated[str, msgspec.Meta(min_length=1)] = "reports"
     topologies: str = ""
     images: ImagePolicy = ImagePolicy()
     known_issues: tuple[KnownIssue, ...] = ()

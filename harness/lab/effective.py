@@ -203,6 +203,14 @@ def names_of(text: str) -> frozenset[str]:
     return frozenset(filter(None, (name.strip().casefold() for name in text.split(","))))
 
 
+def spelled_names_of(text: str) -> frozenset[str]:
+    """Return the names of a list that PgBouncer compares as they are spelled, with commas or blanks between them.
+
+    Source: `strlist_contains` in its src/util.c.
+    """
+    return frozenset(text.replace(",", " ").split())
+
+
 def released(product: str, mode: PoolMode | None, settings: Mapping[str, str]) -> Reset:
     """Return what a pooler resets when a client releases its server connection.
 

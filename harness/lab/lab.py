@@ -263,6 +263,7 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
             raise ServiceFailedError(
                 f"the pooler runs in {shown['pool_mode']} mode, expected {topology.pooler.pool_mode} as declared",
                 where=f"topology {topology.name}",
+                hint="declare pool_mode in [pooler] only: one in its settings, database or user takes precedence",
             )
         prepare, why = effective_prepare(topology, version, shown)
         notes += [why] if why else []

@@ -215,7 +215,13 @@ def test_a_flag_is_on_or_off() -> None:
 
 @given(st.sampled_from(sorted(SETTINGS)), st.text(max_size=20))
 def test_a_condition_on_any_text_holds_or_not_or_is_unknown(setting: str, text: str) -> None:
-    operands: dict[Kind, Any] = {Kind.FLAG: True, Kind.NUMBER: 1, Kind.NAMES: "x", Kind.RELEASE: sorted(STATES)}
+    operands: dict[Kind, Any] = {
+        Kind.FLAG: True,
+        Kind.NUMBER: 1,
+        Kind.NAMES: "x",
+        Kind.SPELLED_NAMES: "x",
+        Kind.RELEASE: sorted(STATES),
+    }
     for predicate in PREDICATES[SETTINGS[setting]]:
         conditions = read_conditions({setting: {predicate: operands[SETTINGS[setting]]}})
         assert all_hold(conditions, facts(**{setting: text})) in {True, False, None}
