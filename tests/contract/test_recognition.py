@@ -474,7 +474,7 @@ def test_a_role_that_may_use_the_console_learns_the_exact_version(any_engine: En
         found = recognised(lab)
         assert found.value("version") == lab.evidence.services[1].version
         assert found.is_certain("version")
-        assert found.value("security_fixes").startswith("fixed in ")
+        assert found.value("security_fixes").startswith("missing before ")
         assert not found.is_certain("security_fixes")
 
 
