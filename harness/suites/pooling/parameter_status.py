@@ -86,8 +86,9 @@ def _after(ctx: CheckContext, client: Client, names: Iterable[str]) -> Outcome:
 )
 def after_login(ctx: CheckContext) -> Outcome:
     with _address(ctx) as endpoint, contextlib.closing(log_in_raw(endpoint, {})) as wire:
-        received = dict(wire.parameters)
-        in_force = {name: wire.query(f"SHOW {name}")[0][0] for name in _reported(ctx)}
+        # PgBouncer reports a parameter in the spelling of track_extra_parameters
+        received = {name.casefold(): value for name, value in wire.parameters.items()}
+        in_force = {name.casefold(): wire.query(f"SHOW {name}")[0][0] for name in _reported(ctx)}
     return _compare(ctx, received, in_force)
 
 
