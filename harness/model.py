@@ -574,12 +574,18 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: the control that every check ran under; reports leave such a run out, because it is not evidence
     under: str = ""
+    #: the folder that the topologies were read from; "" for the shipped one
+    topologies_folder: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def target_name(self) -> str:
         """The name of the audit target, without its fingerprint."""
         return target_name(self.audit_target)
+
+
+#: the fact of a subject that is a digest of its whole declaration
+DECLARATION = "declaration"
 
 
 def target_name(identity: str) -> str:

@@ -64,7 +64,10 @@ def _add_security_fixes(findings: Findings) -> None:
     newest = max((row.fixed_in for row in missing), key=numbers_of)
     names = ", ".join(row.id for row in missing[:_LONGEST_LIST])
     more = f" and {len(missing) - _LONGEST_LIST} more" if len(missing) > _LONGEST_LIST else ""
-    how = f"{product} {version} is older than the fixes of {names}{more} ({table.as_of}, {missing[0].source})"
+    number = "1 published security fix" if len(missing) == 1 else f"{len(missing)} published security fixes"
+    how = f"{product} {version} is older than {number}: {names}{more} ({table.as_of}, {missing[0].source})"
     if maintainer := table.maintainer(product, version):
-        how += f"; {maintainer.by} maintains this version, and its package may have them: {maintainer.source}"
+        how += (
+            f"; {maintainer.by} maintains this version, and its package may have backported fixes: {maintainer.source}"
+        )
     findings.likely(fact, f"missing before {newest}", how)
