@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
-from harness.cli import audit, completion, decide, identify, lint, listing, machine, prove, report, verify
+from harness.cli import audit, completion, decide, identify, lint, listing, machine, prove, report, up, verify
 from harness.cli import exec as exec_
 from harness.cli.exit_codes import MEANINGS
 from harness.cli.invocation import Services
@@ -45,6 +45,7 @@ for _command in (
     report.report,
     decide.decide,
     exec_.exec_behind,
+    up.up,
     identify.identify,
     lint.lint_documents,
     audit.audit,
