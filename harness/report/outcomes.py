@@ -43,6 +43,10 @@ WORDS = (
 )
 
 
+#: what an application notices nothing of
+SILENT = frozenset({Behaviour.LEAKS, Behaviour.LOST, Behaviour.WRONG})
+
+
 class OutcomeCount(Struct, frozen=True, kw_only=True):
     """How many features of one topology have each outcome, documented or not."""
 

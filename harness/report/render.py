@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns
+from harness.report import check_columns, columns, page
 from harness.report.cells import Code, Outcome, element
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
@@ -145,6 +145,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         titles=TITLES,
         legend=WORDS,
         columns=columns,
+        page=page,
         check_columns=check_columns,
         anchor=anchor,
         **more,
@@ -180,6 +181,7 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     # the result of a macro is markup already
     environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup}
     return environment

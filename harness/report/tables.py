@@ -27,6 +27,7 @@ from harness.report.path_rows import PathRow, path_rows
 from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
+from harness.report.verdicts import Verdict, verdicts
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 from harness.suites.commands import NOTES
 
@@ -111,6 +112,8 @@ class Report(Struct, frozen=True, kw_only=True):
     #: the revision of each foreign command that has results, in one line
     subjects: tuple[str, ...]
     status: Status
+    #: in the order of the columns
+    verdicts: tuple[Verdict, ...]
     counts: dict[str, Count]
     topologies: tuple[TopologyRow, ...]
     #: the environments that an operator named
@@ -180,6 +183,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_to=end,
         subjects=tuple(_subjects(evidence)),
         status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
+        verdicts=verdicts(evidence),
         counts={name: count(row.answer for row in evidence.of(name)) for name in names},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
         hosts=tuple(hosts),
