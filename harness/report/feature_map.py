@@ -33,6 +33,9 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
 
     feature: str
     check: str
+    #: what to do instead, in one or two sentences, and where that is documented; "" without advice
+    instead: str = ""
+    instead_source: str = ""
     #: by topology; a topology that does not verify the feature has no cell
     cells: dict[str, FeatureCell]
 

@@ -15,20 +15,19 @@ import msgspec
 from msgspec import Struct
 
 from harness import places
-from harness.model import Section, Status
+from harness.model import BackendProbe, Expectation, Limit, Section, Status
 from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.model import BackendProbe, Expectation, Limit
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
 #: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
-SCRIPTS = ("core.js", "panel.js", "heat.js")
-STYLES = ("base.css", "verdicts.css", "heat.css", "panel.css", "tables.css", "print.css")
+SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "start.js")
+STYLES = ("base.css", "verdicts.css", "heat.css", "panel.css", "features.css", "tables.css", "load.css", "print.css")
 
 _AREAS = {
     Section.PATHS: "Audited paths of the host",
@@ -139,8 +138,7 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     link: str = ""
     #: of each control: its name, the expectation that it breaks, and whether it turned the check to Issue
     controls: tuple[tuple[str, str, bool], ...] = ()
-    #: milliseconds since the first result of the report
-    at_ms: float = 0.0
+    #: milliseconds
     ms: float = 0.0
     started: str = ""
     reproduce: str = ""

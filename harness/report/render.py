@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns, page
+from harness.report import check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
@@ -146,6 +146,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         legend=WORDS,
         columns=columns,
         page=page,
+        spreads=spreads,
         check_columns=check_columns,
         anchor=anchor,
         **more,

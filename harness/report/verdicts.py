@@ -44,6 +44,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     #: the worst that the verdict says: `holds`, `known`, `open` (rows are Not run) or `issue`
     tone: str
     chain: tuple[Station, ...]
+    #: of the pooler as it ran, such as `PgBouncer` and `1.24.1`; "" without one
+    product: str = ""
+    version: str = ""
+    #: the pool mode; "" without a pooler
+    mode: str = ""
     #: from the start of the first result to the end of the last one
     duration_ms: float = 0.0
 
@@ -63,13 +68,16 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     trail = [row for row in rows if row.planned.section in TRAIL_SECTIONS]
     features = [row for row in rows if row.planned.feature and row.planned.area != DRIVERS]
     topology, environment = evidence.topologies.get(name), evidence.environments.get(name)
-    sentences = [_about_the_trail(trail), *_about_features(evidence, name, features, topology)]
+    sentences = [_about_the_trail(trail), *_about_features(evidence, features, topology)]
     return Verdict(
         name=name,
         evidence_class=rows[0].planned.evidence_class if rows else EvidenceClass.CI,
         sentences=tuple(sentences),
         tone=_tone(rows),
         chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
+        product=_pooler(topology).rpartition(" ")[0],
+        version=_pooler(topology).rpartition(" ")[2],
+        mode=str(topology.declared.pool_mode or "") if topology else "",
         duration_ms=_duration_ms(rows),
     )
 
@@ -101,24 +109,24 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
 
 
 def _about_features(
-    evidence: Evidence, name: str, rows: Sequence[Row], topology: TopologyEvidence | None
+    evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None
 ) -> list[str]:
     observed = [row for row in rows if outcome_of(row.result)]
     if not observed:
         return []
     changed = [row for row in observed if _differs_from_direct(evidence, row)]
-    direct = topology is not None and topology.declared.pooler is None
-    sentences = []
-    if direct:
-        sentences.append(f"{len(observed) - len(changed)} of {len(observed)} PostgreSQL features work: the baseline")
-    elif not changed:
-        sentences.append(f"all of {len(observed)} PostgreSQL features work as on a direct connection")
+    tried, works = len(observed), len(observed) - len(changed)
+    silent = [row for row in changed if row.result.feature and row.result.feature.observed.behaviour in SILENT]
+    apart = f", {len(silent)} of them without an error" if silent else ""
+    if topology is not None and topology.declared.pooler is None:
+        sentences = [f"{works} of {tried} PostgreSQL features work: the others are the baseline of the comparison"]
+    elif tried == 1:
+        does = "does not work" if changed else "works"
+        sentences = [f"the one PostgreSQL feature that was tried {does} as on a direct connection"]
+    elif changed:
+        sentences = [f"{len(changed)} of {tried} PostgreSQL features do not work as on a direct connection{apart}"]
     else:
-        silent = [row for row in changed if row.result.feature and row.result.feature.observed.behaviour in SILENT]
-        apart = f", {len(silent)} of them without an error" if silent else ""
-        sentences.append(
-            f"{len(changed)} of {len(observed)} PostgreSQL features do not work as on a direct connection{apart}"
-        )
+        sentences = [f"all {tried} PostgreSQL features work as on a direct connection"]
     marks = [mark_of(row.result) for row in observed]
     if number := marks.count(KNOWN_DEFECT):
         sentences.append(f"{_number(number, 'known defect')} of {_pooler(topology) or 'the pooler'}")

@@ -4,8 +4,8 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 /* an element with attributes, and children that are elements or text */
 function make(name, attributes = {}, ...children) {
-  const spaces = {svg: 1, g: 1, rect: 1, line: 1, path: 1, text: 1, circle: 1, title: 1};
-  const element = spaces[name] ? document.createElementNS('http://www.w3.org/2000/svg', name) : document.createElement(name);
+  const drawn = ['svg', 'g', 'rect', 'line', 'path', 'text', 'circle', 'title'].includes(name) || (attributes.href && children.some((child) => child instanceof SVGElement));
+  const element = drawn ? document.createElementNS('http://www.w3.org/2000/svg', name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (value !== false && value != null) element.setAttribute(key, value === true ? '' : value);

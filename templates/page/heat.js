@@ -34,4 +34,3 @@ for (const table of all('table.heat')) {
   table.addEventListener('mouseleave', () => { tip.hidden = true; });
   table.addEventListener('focusout', () => { tip.hidden = true; });
 }
-route();
