@@ -67,7 +67,7 @@ def _suites() -> Catalogue:
         (
             *capture.MODULES,
             *actor.MODULES,
-            redaction,
+            *redaction.MODULES,
             retention,
             export,
             investigation,
