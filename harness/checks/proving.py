@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from threading import Event
 
-    from harness.checks.registry import Catalogue, Check, TrailBreak
+    from harness.checks.collection import Catalogue
+    from harness.checks.registry import Check, TrailBreak
     from harness.checks.workspace import Workspace
     from harness.events import Listener
     from harness.model import PlannedCheck, Result, Topology

@@ -11,11 +11,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
+from harness.checks.collection import Catalogue
 from harness.checks.documented import newer_than_seen
 from harness.checks.execution import accept_known, run_check
 from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
 from harness.checks.proving import Prover
-from harness.checks.registry import Catalogue
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
 from harness.events import (

@@ -167,7 +167,8 @@ def canaries(ctx: CheckContext) -> None:
             f"INSERT INTO public.people VALUES (1, 'Ada', {value}, {value}, '{{\"a\": [\"{_CANARY}\"]}}', {_NUMBER})"
         )
         client.copy_in(
-            "COPY public.people FROM STDIN", [(n, "n", _CANARY, _CANARY, f'["{_CANARY}"]', _NUMBER) for n in range(2, 6)]
+            "COPY public.people FROM STDIN",
+            [(n, "n", _CANARY, _CANARY, f'["{_CANARY}"]', _NUMBER) for n in range(2, 6)],
         )
         client.run(
             f"INSERT INTO public.people VALUES (1, 'again', {value}) ON CONFLICT (id) DO UPDATE "
