@@ -54,10 +54,11 @@ def login_secrets(texts: Iterable[str], variables: Mapping[str, str]) -> tuple[s
         passfiles += [Path(options["passfile"])] if options.get("passfile") else []
         found += passwords_of(text)
     for service in services:
-        for line in _read(service).splitlines():
+        declared = _read(service)
+        for line in declared.splitlines():
             name, _, value = line.partition("=")
             passfiles += [Path(value.strip())] if name.strip() == "passfile" else []
-        found += passwords_of(_read(service))
+        found += passwords_of(declared)
     for passfile in passfiles:
         found += _of_passfile(_read(passfile))
     return tuple(dict.fromkeys(filter(None, found)))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.audit.target import AuditTarget
-    from harness.checks.registry import Fixtures
+    from harness.checks.collection import Fixtures
     from harness.engine.protocol import Service, ServiceState
     from harness.host.site import Site
     from harness.lab.host import HostService

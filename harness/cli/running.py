@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from harness.checks.registry import Catalogue
+    from harness.checks.collection import Catalogue
     from harness.cli.invocation import Invocation
     from harness.cli.selection import Selection
     from harness.cli.settings import Settings

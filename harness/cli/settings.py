@@ -27,7 +27,7 @@ from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
 
 if TYPE_CHECKING:
-    from harness.checks.registry import Catalogue
+    from harness.checks.collection import Catalogue
 
 PULLS = ("missing", "never", "always")
 
