@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from harness import config
-from harness.engine.images import ImagePolicy
 from harness.engine.protocol import EngineName
+from harness.engine.recipes import ImagePolicy
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from harness import places
-from harness.engine.images import load_product
 from harness.engine.protocol import Address, ServicePlace, ServiceSpec
+from harness.engine.recipes import load_product
 from harness.errors import ConfigError
 from harness.lab.effective import knows_auth_dbname, knows_peering, knows_prepared_statements
 
