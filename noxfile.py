@@ -43,7 +43,7 @@ def install(session: nox.Session, *extras: str) -> None:
 
 
 def keep_compiled_modules(session: nox.Session) -> None:
-    """Let the processes of a session share compiled modules, in its environment, if Python writes none beside sources.
+    """Let the processes of a session share compiled modules, in its environment, if Python writes none to the tree.
 
     Otherwise each process compiles all modules of the harness, which takes longer than most commands.
     """

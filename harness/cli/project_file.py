@@ -17,7 +17,7 @@ from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
 from harness.model import Attestation, KnownIssue
-from harness.preflight.gates import PreflightDeclaration
+from harness.preflight.declaration import PreflightDeclaration
 from harness.recognition.findings import FACTS
 from harness.report.comparison import FIELDS
 from harness.suites.catalogue import whole_catalogue

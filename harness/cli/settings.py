@@ -23,7 +23,7 @@ from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, KnownIssue
-from harness.preflight.gates import PreflightDeclaration
+from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
 

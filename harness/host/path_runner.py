@@ -16,7 +16,7 @@ from harness.errors import ConfigError, DatabaseError, TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows, rows_in_table, trail_is_of
 from harness.host.command import run
 from harness.host.declarations import Step
-from harness.host.http_client import HttpClient, HttpResponse
+from harness.host.http_response import HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
 from harness.host.journal import Write
 from harness.host.site import Values, holds, value_at
@@ -110,6 +110,8 @@ class PathRun:
         :param parent: another run of the same path that stays open longer; it cleans up after both.
         :param on_left_behind: called on close for each thing that could not be cleaned up.
         """
+        from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
         self.declared = declared
         self.expected = expected
         self.site = site
