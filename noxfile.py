@@ -29,6 +29,7 @@ nox.options.error_on_missing_interpreters = True
 
 def install(session: nox.Session, *extras: str) -> None:
     """Install the project with extras, unless this state of pyproject.toml is installed already."""
+    keep_compiled_modules(session)
     state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
     stamped = stamp.read_text().split() if stamp.exists() else []
@@ -39,6 +40,16 @@ def install(session: nox.Session, *extras: str) -> None:
     # byte-compiling modules that are never imported takes longer than installing them
     session.install("--quiet", "--no-compile", "-e", ".[" + ",".join(wanted) + "]" if wanted else ".")
     stamp.write_text(" ".join((state, *wanted)))
+
+
+def keep_compiled_modules(session: nox.Session) -> None:
+    """Let the processes of a session share compiled modules, in its environment, if Python writes none to the tree.
+
+    Otherwise each process compiles all modules of the harness, which takes longer than most commands.
+    """
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        session.env["PYTHONDONTWRITEBYTECODE"] = ""
+        session.env.setdefault("PYTHONPYCACHEPREFIX", str(Path(session.virtualenv.location).resolve() / "compiled"))
 
 
 def install_harness(session: nox.Session) -> None:

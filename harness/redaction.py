@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -138,40 +138,69 @@ _PLAIN = (
 #: blanks before a value. A name with a value of its own on the next line is not this value
 _BLANKS = r"(?:[^\S\n]*+(?!\n)|\s*+(?![\w.-]++\s*+[=:]))"
 
-#: of a match, the `key` and the quotes stay; `nothing` is text that is matched only so that it is scanned once
-_SHAPES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
-        # from each `://` would take quadratic time
+#: a text that holds none of these, in lower case, holds no name of a secret
+_NAME_SIGNS = ("pass", "pwd", "secret", "token", "key", "cookie")
+
+#: the same for the tokens above
+_TOKEN_SIGNS = (
+    *("akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "hooks.slack.com"),
+    *("_live_", "_test_", "aiza", "eyj"),
+)
+
+#: Signs and pattern of each shape. A text without any of the signs, in lower case, has no match of the pattern; most
+#: texts have none, and searching them for every pattern takes ten times as long. Of a match, the `key` and the quotes
+#: stay; `nothing` is text that is matched only so that it is scanned once
+_SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
+    # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
+    # from each `://` would take quadratic time
+    (
+        (":/",),
         (
             r"(?P<key>(?<=[a-zA-Z0-9+.-]):/{1,2}+)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
             r"|(?P<nothing>[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+))"
         ),
-        # an option of a command line, with its value after a blank
+    ),
+    # an option of a command line, with its value after a blank
+    (
+        _NAME_SIGNS,
         (
             rf"(?i)(?P<key>(?<!\S)--?(?=[\w.-]*?(?:{_WORDS}|passwd|cookie))[\w.-]*+[ =]){_NO_STAND_IN}"
             rf"(?:{_QUOTED}|(?:(?<==)|(?!-))[^\s'\"](?:[^\s'\"`]++|[\"'`]++(?!\s|\Z))*+)"
         ),
+    ),
+    (
+        ("cookie",),
         rf"(?i)(?P<key>{COOKIES})(?:[^\n'\"`|\\=]++|=\"[^\"\n]*+\"|=|\\++(?![\"']))++",
+    ),
+    (
+        ("-u",),  # also in --user and --proxy-user
         rf"(?i)(?P<key>{ACCOUNT_OPTION}){_NO_STAND_IN}(?(quote)[^\n'\"]++|[^\s'\"`]++)",
+    ),
+    (
+        _NAME_SIGNS,
         (
             rf"(?i)(?P<key>{SECRET_NAME}\s*+(?>=>|[=:]){_BLANKS}(?>bearer[ \t]++)?+)"
             rf"(?!(?<=: )[a-z]{{1,3}} [a-z]){_NO_VALUE}"
             rf"(?:{_QUOTED}|{_PLAIN})"
         ),
+    ),
+    (
+        ("password",),
         (
             r"(?i)(?P<key>\bpassword\s++E?)(?!'\[redacted\])"
             r"(?:(?P<open>')(?:[^'\n]++|'')++(?P<close>')|(?P<unclosed>')(?![\s'`])[^\n|]++)"
         ),
-        r"SCRAM-SHA-256\$[^\s'\"]+",
-        r"\bmd5[0-9a-f]{32}\b",
-        *(pattern for _, pattern in TOKENS),
+    ),
+    (("scram-sha-256$",), r"SCRAM-SHA-256\$[^\s'\"]+"),
+    (("md5",), r"\bmd5[0-9a-f]{32}\b"),
+    *((_TOKEN_SIGNS, pattern) for _, pattern in TOKENS),
+    (
+        ("authorization", "bearer"),
         (
             r"(?i)\b(?P<key>(?:authorization(?:\\*+[\"'])?+(?:\s*+[:=])?+\s*+(?:\\*+[\"'])?+(?:bearer|basic)"
             r"|authorization(?:\\*+[\"'])?+\s*+[:=]\s*+(?:\\*+[\"'])?+token|bearer)\s++)[A-Za-z0-9._~+/=-]{8,}"
         ),
-    )
+    ),
 )
 
 
@@ -181,6 +210,12 @@ _PENDING = re.compile(
     r"(?:\\*[\"'])?\s*(?:=>?|:)?\s*(?:\\*[\"'])?(?:bearer|basic|token)?\Z"
 )
 _LONGEST_NAME = 200
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern on first use: most processes see no text that needs all of them."""
+    return re.compile(pattern)
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -281,8 +316,11 @@ class Redactor:
 
     def _redact(self, text: str, _generation: int) -> str:
         text = self.by_value(text)
-        for shape in _SHAPES:
-            text = shape.sub(_without_value, text)
+        lower = text.lower()
+        for signs, pattern in _SHAPES:
+            # without case, some letters equal one outside ASCII: the long s, the Kelvin sign
+            if not text.isascii() or any(sign in lower for sign in signs):
+                text = _compiled(pattern).sub(_without_value, text)
         return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,14 @@ settings.load_profile("harness")
 
 ENGINES = ("docker", "native")
 _opened: dict[str, Engine | HarnessError] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that tests start share compiled modules until the run ends, if Python writes none."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # workers inherit the changed environment
+        compiled = tempfile.TemporaryDirectory(prefix="harness-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(compiled.cleanup)
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled.name}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
