@@ -132,7 +132,7 @@ def tests(session: nox.Session) -> None:
     install(session, "tests", "drivers", "embedded", "bench")
     # contract tests mostly wait for servers; a chosen selection runs in one process, as debuggers need it
     workers = min((os.cpu_count() or 1) + 1, _MOST_WORKERS)
-    chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
+    chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load"]
     session.run("pytest", *chosen)
 
 

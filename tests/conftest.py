@@ -18,7 +18,10 @@ from harness.lab.topologies import load_topologies, wanted_by
 from harness.store import new_run_id
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+
     from harness.engine.protocol import Engine
+    from tests.scheduling import SharedServers
 
 # the duration of an example depends on the machine, so no example has a deadline
 settings.register_profile("harness", deadline=None)
@@ -40,6 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Start the long tests first when tests run in parallel, so that the short ones fill the other workers."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedServers:
+    """Run tests that share servers in one process when tests run in parallel."""
+    from tests.scheduling import SharedServers
+
+    return SharedServers(config, log)
 
 
 def _open(name: str) -> Engine | HarnessError:
