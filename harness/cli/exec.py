@@ -141,7 +141,7 @@ def exec_behind(
         run = run_selection(invocation, selection, catalogue=catalogue, commands=[declared], reproduce=reproduce)
     finally:
         output.close()
-    paths = fill(evidence_here(settings), settings)
+    paths = fill(evidence_here(settings.of_project), settings)
     for result in run.answers():
         invocation.terminal.say(_outcome(result))
     say_where(invocation, run.folder, paths)

@@ -40,7 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: concurrent checks per topology; 0: derived from the number of cores
     jobs: int
     reports: Path
+    #: the folder of topology files
     topologies: Path
+    #: the folder without --topologies-folder
+    own_topologies: Path
     images: ImagePolicy
     #: the products, or products with versions, that `--image` names
     chosen_images: tuple[str, ...]
@@ -63,6 +66,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
         return whole_catalogue(self.paths, self.commands)
+
+    @property
+    def of_project(self) -> Settings:
+        """The settings without the options that choose other servers: what `report` without options is about.
+
+        A run writes its report with these, so that `report` afterwards shows the same.
+        """
+        return msgspec.structs.replace(self, topologies=self.own_topologies, versions={})
 
     @property
     def rendered(self) -> Path:
@@ -98,6 +109,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         jobs=options.jobs or file.jobs,
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
+        own_topologies=Path(file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
         chosen_images=tuple(_image_pairs(options)),
         known_issues=file.known_issues,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.host.folder_state import state_of, tracked_state_of
-from harness.model import Subject
+from harness.model import DECLARATION, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -114,9 +114,16 @@ def written_in(recorded: Iterable[Mapping[str, Subject]]) -> dict[str, frozenset
 def _subject(
     command: CommandDeclaration, state: FolderState, named: Mapping[str, str], written: Collection[str]
 ) -> Subject:
-    declaration = hashlib.sha256(msgspec.json.encode(command, order="deterministic")).hexdigest()[:16]
+    digest = hashlib.sha256(msgspec.json.encode(command, order="deterministic")).hexdigest()[:16]
     return Subject(
-        facts={**state.facts(written), **named, "declaration": declaration},
+        # the digest covers every key; those that have a short value also say what differs
+        facts={
+            **state.facts(written),
+            **named,
+            "role": command.role,
+            "deadline": f"{command.deadline_s:g} s",
+            DECLARATION: digest,
+        },
         folder=command.folder,
         written=tuple(sorted(written)),
         covers=state.covers,

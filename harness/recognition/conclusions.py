@@ -68,11 +68,12 @@ def _add_security_fixes(findings: Findings, narrowed: Range) -> None:
     missing, undecided = table.missing(product, versions)
     if missing:
         newest = max((row.fixed_in for row in missing), key=numbers_of)
-        how = f"{name} is older than the fixes of {_named(missing)} ({table.as_of}, {missing[0].source})"
+        number = "1 published security fix" if len(missing) == 1 else f"{len(missing)} published security fixes"
+        how = f"{name} is older than {number}: {_named(missing)} ({table.as_of}, {missing[0].source})"
         if undecided:
             how += f"; whether it is older than those of {_named(undecided)} depends on the exact version"
         for row in table.maintainers(product, versions):
-            how += f"; {row.by} maintains {row.version}, and its package may have them: {row.source}"
+            how += f"; {row.by} maintains {row.version}, and its package may have backported fixes: {row.source}"
         findings.likely(fact, f"missing before {newest}", how)
     elif undecided:
         how = f"the exact version decides, and it is unknown{f': {version}' if version else ''}"

@@ -77,12 +77,12 @@ PROVE_NOTHING = {
         "the command logged in to the given server",
     ),
     "has-a-failed-test": (
-        'write(\'<testsuite><testcase name="a"><failure/></testcase></testsuite>\'); exit(1)',
+        "write('<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>'); exit(1)",
         Status.ISSUE,
         'tests that failed: expected [], observed ["a"]',
     ),
     "passes-on-a-retry": (
-        f'{USES_IT}; write(\'<testsuite><testcase name="a"><flakyError/></testcase></testsuite>\')',
+        f"{USES_IT}; write('<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>')",
         Status.ISSUE,
         'tests that passed only on a retry: expected [], observed ["a"]',
     ),
@@ -203,7 +203,7 @@ def test_a_commit_makes_the_evidence_outdated(any_engine: Engine, tmp_path: Path
     commit()
     for source in ((), ("--from", str(tmp_path / "reports" / "runs"))):
         done = harness_here(tmp_path, "report", *source)
-        assert "it tested another revision: commit " in done.stderr
+        assert "what it tested has changed: commit " in done.stderr
         assert "ok=0" in done.stdout
     done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "complete" not in done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.host import folder_state
 from harness.host.declarations import CommandDeclaration
@@ -107,7 +108,7 @@ def test_every_change_of_a_repository_is_another_subject(guest: Path, change: Ca
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_of_a_folder_without_git_is_another_subject(bare: Path, change: Callable[[Path], None]) -> None:
     before = subject(bare)
-    assert list(before.facts) == ["files", "declaration"]
+    assert list(before.facts) == ["files", "role", "deadline", "declaration"]
     assert difference(before, subject(bare)) == ""
     change(bare)
     assert "files" in difference(before, subject(bare))
@@ -172,7 +173,7 @@ def test_variables_of_a_git_hook_do_not_lead_elsewhere(
 def test_without_git_a_repository_is_read_from_its_files(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     before = subject(guest)
-    assert list(before.facts) == ["files", "declaration"]
+    assert list(before.facts) == ["files", "role", "deadline", "declaration"]
     assert "all files of the folder" in before.covers
     (guest / ".git" / "description").write_text("another")
     assert difference(before, subject(guest)) == ""
@@ -272,7 +273,19 @@ def test_another_declaration_is_another_subject(guest: Path) -> None:
     other = CommandDeclaration(name="suite", title="the suite passes", command=("pytest", "-x"), folder="guest")
     recorded = CommandFolders([SUITE], guest.parent / "reports", {}).subjects(ended=True)
     now = subjects_now([other], [recorded], [guest.parent / "reports"])
-    assert difference(recorded["command.suite"], now["command.suite"]).startswith("declaration ")
+    assert (
+        difference(recorded["command.suite"], now["command.suite"])
+        == "another command line, title, JUnit pattern or topology is declared now"
+    )
+
+
+def test_another_role_is_another_subject_and_is_named(guest: Path) -> None:
+    folders = CommandFolders([replace(SUITE, role="app", deadline_s=60)], guest.parent / "reports", {})
+    recorded = folders.subjects(ended=True)
+    now = subjects_now([SUITE], [recorded], [guest.parent / "reports"])
+    assert difference(recorded["command.suite"], now["command.suite"]) == (
+        "role app, now createdb; deadline 60 s, now 600 s"
+    )
 
 
 def test_a_folder_that_does_not_exist_has_a_state(tmp_path: Path) -> None:
