@@ -11,7 +11,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from harness.spellings import EncodedSecrets, may_continue, quoted
+from harness.spellings import EncodedSecrets, may_continue, one_of, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,9 +228,8 @@ class Redactor:
                     self._spellings |= quoted(secret)
                     self._spellings.add(on_one_line if len(on_one_line) >= _SHORTEST else secret)
                     self._encoded.add(secret)
-            longest_first = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-            self.longest = max(len(longest_first[0]), self._encoded.longest) if longest_first else 0
+            self._pattern = re.compile(one_of(self._spellings)) if self._spellings else None
+            self.longest = max(0, *map(len, self._spellings), self._encoded.longest) if self._spellings else 0
             self._first_lines = tuple(
                 spelling[: line_end.end()]
                 for spelling in self._spellings

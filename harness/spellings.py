@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 #: encoded secrets are found by so many first characters; the shortest encoded spelling of six characters has seven
 _INDEXED = 6
@@ -58,6 +59,23 @@ def quoted(secret: str) -> set[str]:
         html.escape(plain, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
         html.escape(plain, quote=False).replace('"', "&quot;"),
     }
+
+
+def one_of(texts: Iterable[str]) -> str:
+    """Return a pattern that matches one of some texts, the longest where several match.
+
+    The texts are merged at their common beginnings; a plain list would be tried one by one at every character.
+    """
+    *others, shortest = sorted(set(texts), key=len, reverse=True) or [""]
+    if not others:
+        return re.escape(shortest)
+    shared = os.path.commonprefix([*others, shortest])  # noqa: RUF071 -- characters, not parts of a path
+    following: dict[str, list[str]] = {}
+    for text in (*others, shortest):
+        if rest := text[len(shared) :]:
+            following.setdefault(rest[0], []).append(rest)
+    rest_of = "|".join(map(one_of, following.values()))
+    return f"{re.escape(shared)}(?:{rest_of}){'?' if shortest == shared else ''}"
 
 
 def encoded(secret: str) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ import base64
 import html
 import itertools
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
+from harness.spellings import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,3 +165,10 @@ def test_redacting_encoded_secrets_twice_changes_nothing(secret: str, text: str)
 @pytest.mark.parametrize("text", ["aHVudGVSMg==", "deadbeef" * 8, "/usr/lib/x86_64-linux-gnu/libpq.so.5", "%41%42"])
 def test_other_encoded_texts_stay(text: str) -> None:
     assert redactor("hunter2")(text) == text
+
+
+@given(st.lists(st.text("ab.$", min_size=1), min_size=1), st.text("ab.$"))
+def test_the_merged_pattern_matches_like_the_list_of_texts(texts: list[str], text: str) -> None:
+    plain = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
+    merged = re.compile(one_of(texts))
+    assert [found.span() for found in merged.finditer(text)] == [found.span() for found in plain.finditer(text)]
