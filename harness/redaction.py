@@ -6,12 +6,12 @@ have in any text (URLs with credentials, passwords in connection strings, SCRAM 
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
+
+from harness.spellings import EncodedSecrets, may_continue, one_of, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,6 +240,7 @@ class Redactor:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
+        self._encoded = EncodedSecrets()
         #: the length of the longest spelling of a learned secret
         self.longest = 0
         #: of each spelling with several lines: its first line, its first two lines, and so on
@@ -250,7 +251,7 @@ class Redactor:
         self._generation = 0
 
     def learn(self, *secrets: str) -> None:
-        """Add secrets, in every spelling that a text may hold: percent-encoded, as JSON, as an SQL literal, as `repr`.
+        """Add secrets, in every spelling of :mod:`harness.spellings`: quoted and escaped, as base64, as hex.
 
         Of a secret with several lines, each line is a secret of its own. Secrets of fewer than six characters, and the
         words in `ORDINARY`, are ignored.
@@ -259,19 +260,11 @@ class Redactor:
             for secret in (*secrets, *(line for text in secrets for line in _lines_of(text))):
                 if len(secret) >= _SHORTEST and secret not in ORDINARY:
                     on_one_line = " ".join(secret.split())  # as the message of an error is printed
-                    self._spellings |= {
-                        secret.strip("\r\n"),
-                        on_one_line if len(on_one_line) >= _SHORTEST else secret,
-                        quote(secret, safe=""),
-                        quote_plus(secret),
-                        json.dumps(secret)[1:-1],
-                        json.dumps(secret, ensure_ascii=False)[1:-1],
-                        secret.strip("\r\n").replace("'", "''"),
-                        repr(secret)[1:-1],
-                    }
-            longest_first = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-            self.longest = len(longest_first[0]) if longest_first else 0
+                    self._spellings |= quoted(secret)
+                    self._spellings.add(on_one_line if len(on_one_line) >= _SHORTEST else secret)
+                    self._encoded.add(secret)
+            self._pattern = re.compile(one_of(self._spellings)) if self._spellings else None
+            self.longest = max(0, *map(len, self._spellings), self._encoded.longest) if self._spellings else 0
             self._first_lines = tuple(
                 spelling[: line_end.end()]
                 for spelling in self._spellings
@@ -286,7 +279,13 @@ class Redactor:
 
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
-        text = self._pattern.sub(MASK, text) if self._pattern else text
+        if self._pattern is None:
+            return text
+        parts, end = [], 0
+        for start, following in self._encoded.spans(text):
+            parts += [text[end:start], MASK]
+            end = following
+        text = self._pattern.sub(MASK, "".join((*parts, text[end:])) if parts else text)
         return self._without_beginning(text) if text.endswith(_CUT) else text
 
     def _without_beginning(self, text: str) -> str:
@@ -301,18 +300,20 @@ class Redactor:
             ),
             default=0,
         )
+        longest = max(longest, self._encoded.beginning_at_end(before))
         return f"{before[: len(before) - longest]}{MASK}{_CUT}" if longest else text
 
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""
         found = self._pattern.finditer(text, max(0, position - self.longest)) if self._pattern else ()
-        return next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+        position = next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+        return self._encoded.before(text, position) or position
 
     def ends_inside(self, text: str) -> bool:
         """Return whether text that follows may belong to a secret that begins at the end of these complete lines."""
         if _PENDING.search(text.rstrip()[-_LONGEST_NAME:]):
             return True
-        return text.endswith(self._first_lines)
+        return text.endswith(self._first_lines) or may_continue(text)
 
     def _redact(self, text: str, _generation: int) -> str:
         text = self.by_value(text)

@@ -75,9 +75,10 @@ def described(write: Write, *, with_sql: bool = True) -> str:
 
 def about(note: Note) -> str:
     """Return a sentence about a leftover, for `reap`, which has no access to the environment."""
+    of, there = (f" of {note.project}", " there") if note.project else ("", " in its project")
     return (
-        f"environment {note.environment}: a killed run left {described(note.write)}; "
-        f"the next `verify --environment {note.environment}` clears it"
+        f"environment {note.environment}{of}: the killed run {note.owner.run_id} left {described(note.write)}; "
+        f"the next `verify --environment {note.environment}`{there} clears it"
     )
 
 
