@@ -23,14 +23,17 @@ _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
 _PRINTS_ONLY = ("cli", "lint", "markdown", "report")
 
 
-def provenance() -> Provenance:
-    """Describe the code that is running."""
+def provenance(code: str = "") -> Provenance:
+    """Describe the code that is running.
+
+    :param code: its fingerprint, if the caller has it already.
+    """
     checkout = _is_checkout()
     return Provenance(
         tool_version=_version("pooler-harness"),
         commit=_git("rev-parse", "HEAD") if checkout else _installed_commit(),
         dirty=checkout and bool(_git("status", "--porcelain")),
-        fingerprint=fingerprint(),
+        fingerprint=code or fingerprint(),
         python=platform.python_version(),
         psycopg=_version("psycopg"),
     )
