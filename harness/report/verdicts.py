@@ -13,7 +13,7 @@ from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED,
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.model import EnvironmentEvidence, ServiceEvidence, TopologyEvidence
     from harness.report.evidence import Evidence, Row
@@ -58,9 +58,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return f"{self.name}: {'. '.join(self.sentences)}."
 
 
-def verdicts(evidence: Evidence) -> tuple[Verdict, ...]:
-    """Return the verdict on each topology and environment that the report is about."""
-    return tuple(_verdict(evidence, name) for name in evidence.names())
+def verdicts(evidence: Evidence, names: Iterable[str]) -> tuple[Verdict, ...]:
+    """Return the verdict on each topology and environment.
+
+    :param evidence: with the rows that no run was asked for: a verdict about some checks is not one about all of them.
+    :param names: the topologies and environments that the report is about.
+    """
+    return tuple(_verdict(evidence, name) for name in names)
 
 
 def _verdict(evidence: Evidence, name: str) -> Verdict:
@@ -95,17 +99,20 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
     known = [row for row in rows if row.result.known]
     missing = [row for row in rows if row.status is Status.NOT_RUN]
-    exercised = len(rows) - len(missing)
-    if not exercised:
-        return "the audit trail was not verified here"
+    held = sum(row.status is Status.OK for row in rows)
+    checks = _number(held, "check")
+    inapplicable = sum(row.status is Status.NA for row in rows)
+    apart = f"; {inapplicable} do not apply here" if inapplicable else ""
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
+    if not held:
+        return "the audit trail was not verified here"
     if missing:
-        return f"the audit trail holds where it was tried: {len(missing)} of {len(rows)} checks are Not run"
+        return f"the audit trail holds in {checks}, and {len(missing)} are Not run{apart}"
     if known:
-        return f"the audit trail holds, except for {_number(len(known), 'known Issue')}"
-    return "the audit trail holds"
+        return f"the audit trail holds in {checks}, except for {_number(len(known), 'known Issue')}{apart}"
+    return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{apart}"
 
 
 def _about_features(
