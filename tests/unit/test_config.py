@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.lab.pooler_options import require_known_options
 from harness.lab.topologies import load_topologies, load_topology, with_versions
 from harness.model import PoolMode, Topology
 
@@ -65,6 +68,26 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
             "default_pool_size = 4",
             'default_pool_size = 4\ndatabase = { pool_size = "3\\nx" }',
             ["pooler.database.pool_size", "one line"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\ndatabase = { pool_sizes = "3" }',
+            ["pooler.database.pool_sizes: PgBouncer 1.24 has no such option of a database", "did you mean pool_size"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\nuser = { max_db_connections = "3" }',
+            ["pooler.user.max_db_connections", "declare it in pooler.settings"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\nsettings = { transaction_timeout = "3" }',
+            ["pooler.settings.transaction_timeout: PgBouncer 1.24 has no", "known from PgBouncer 1.26 on"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\ndatabase = { pool_mode = "sesion" }',
+            ["pooler.database.pool_mode: found 'sesion', allowed: session, transaction, statement"],
         ),
         (
             'product = "pgbouncer"\nversion = "1.24"\npool_mode = "transaction"',
@@ -177,3 +200,39 @@ def test_a_number_in_a_table_of_texts_is_named_with_its_key(tmp_path: Path) -> N
         load_topology(path)
     assert caught.value.what == "postgres.settings.jit: found 1, allowed: a text in quotes"
     assert caught.value.hint == 'write jit = "1"'
+
+
+OPTIONS = """
+[pooler.settings]
+track_extra_parameters = "search_path"
+[pooler.user]
+query_timeout = "3"
+"""
+
+
+def test_an_option_that_another_version_does_not_know_is_found_with_that_version(tmp_path: Path) -> None:
+    topology = load_topology(write(tmp_path, GOOD + OPTIONS))
+    assert with_versions(topology, {"pgbouncer": "1.26"}).name == "mine+pgbouncer-1.26"
+    with pytest.raises(UsageError, match=r"--set pgbouncer=1\.18: pooler\.settings\.track_extra_parameters"):
+        with_versions(topology, {"pgbouncer": "1.18"})
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"),
+    [("1.18", False), ("1.18.5", False), ("1.21", True), ("1.24", True), ("1.24.1", True), ("1.30", True)],
+)
+def test_a_version_that_was_not_tried_may_know_what_a_later_one_knows(
+    tmp_path: Path, version: str, accepted: bool
+) -> None:
+    topology = load_topology(write(tmp_path, GOOD + OPTIONS))
+    assert topology.pooler is not None
+    pooler = msgspec.structs.replace(topology.pooler, version=version)
+    with contextlib.nullcontext() if accepted else pytest.raises(ConfigError):
+        require_known_options(pooler, "mine.toml")
+
+
+def test_a_newer_version_than_all_that_were_tried_may_know_anything(tmp_path: Path) -> None:
+    topology = load_topology(write(tmp_path, GOOD))
+    assert topology.pooler is not None
+    pooler = msgspec.structs.replace(topology.pooler, version="2.0", settings={"brand_new": "1"})
+    require_known_options(pooler, "mine.toml")
