@@ -55,8 +55,8 @@ def require_known_options(pooler: PoolerDeclaration, where: str) -> None:
     }
     for table, given in tables.items():
         accepted = _accepted(getattr(known, table), known.seen, pooler.version)
-        for name in given if accepted is not None else ():
-            if name not in accepted:
+        for name in given:
+            if accepted is not None and name not in accepted:
                 raise _unknown(name, table, accepted, known, pooler, where)
         _require_pool_mode(table, given, where)
 
