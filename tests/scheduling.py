@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 #: modules whose tests share servers; a parameter that names the engine comes first, and its servers are other ones
-SHARING = frozenset({"test_audit_edges", "test_audit_layer", "test_hostapp", "test_trail_errors"})
+SHARING = frozenset({"test_audit_edges", "test_audit_layer", "test_engine", "test_hostapp", "test_trail_errors"})
 ENGINES = ("docker", "native")
 
 
