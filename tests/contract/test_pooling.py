@@ -34,7 +34,7 @@ def latest_results(folder: Path) -> dict[tuple[str, str], Result]:
     return {(result.target, result.check.partition(".")[2]): result for result in results}
 
 
-#: features by what becomes of them behind a transaction pool; direct and behind a session pool they work
+#: features by their outcome behind a transaction pool; direct and behind a session pool they work
 LEAKING = ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart")
 LOST = ("setting-kept", "listen", "advisory-unlock")
 WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock")
@@ -49,9 +49,7 @@ WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase"
     ],
     ids=["docker", "native"],
 )
-def test_the_pooling_suite_distinguishes_the_pool_modes(
-    engine_name: str, selection: list[str], tmp_path: Path
-) -> None:
+def test_the_pooling_suite_distinguishes_the_pool_modes(engine_name: str, selection: list[str], tmp_path: Path) -> None:
     """Both engines run this test, and their product versions differ."""
     require_engine(engine_name)
     done = harness_here(tmp_path, "verify", "direct", "session", "transaction", *selection, "--engine", engine_name)
@@ -85,7 +83,9 @@ def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(eng
         *("named-mixed-up", "leftovers", "advisory-lock", "parameter-status-moved", "cancel-late"),
     )
     selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness_here(tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name)
+    done = harness_here(
+        tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     results = latest_results(tmp_path)
     assert {result.status for result in results.values()} == {Status.OK}
