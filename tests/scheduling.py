@@ -20,7 +20,7 @@ def group_of(test: str) -> str:
     return next((f"{module}-{engine}" for engine in ENGINES if parameters.startswith(engine)), module)
 
 
-class SharedServers(LoadScopeScheduling):  # type: ignore[misc] -- xdist has no types
+class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Hands out one group after another, the largest groups first."""
 
     def _split_scope(self, nodeid: str) -> str:
