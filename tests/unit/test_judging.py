@@ -144,6 +144,19 @@ def test_the_reason_names_the_first_broken_expectation_that_follows_from_no_othe
         assert reason == ""
 
 
+@given(held=st.lists(st.booleans(), max_size=5))
+def test_a_check_that_finds_that_it_does_not_apply_hides_no_broken_expectation(held: list[bool]) -> None:
+    ctx = record()
+    for number, value in enumerate(held):
+        ctx.expect(f"fact {number}", value, equals=True)
+    verdict = judge(made(), ctx, NotApplicableError("no such setting"))
+    if all(held):
+        assert (verdict.status, verdict.reason) == (Status.NA, "no such setting")
+    else:
+        assert verdict.status is Status.ISSUE
+        assert verdict.reason.startswith(f"fact {held.index(False)}: expected true, observed false")
+
+
 def test_the_first_action_is_the_cause() -> None:
     ctx = record()
     ctx.cut(EndedBy.TIME_LIMIT, "timed out")
