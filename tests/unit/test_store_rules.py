@@ -250,7 +250,7 @@ def test_runs_of_a_reports_folder_are_those_of_one_code_in_the_order_of_their_st
     assert [run.record.run_id[-1] for run in kept_runs(tmp_path)[0]] == ["2", "1", "3"]
     assert [run.record.run_id[-1] for run in kept_runs(tmp_path, "f1")[0]] == ["2", "1"]
     assert [run.record.run_id[-1] for run in read_runs([tmp_path])[0]] == ["2", "1", "3"]
-    # `latest` is no run of its own, and a run that lost its record is one
+    # `latest` is not a run of its own, and a run that lost its record is one
     (tmp_path / "runs" / late.run_id / "run.json").unlink()
     assert [folder.name[-1] for folder in run_folders_in(tmp_path)] == ["1", "2", "3"]
     runs, damaged = kept_runs(tmp_path, "f1")
