@@ -49,7 +49,7 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     before: Version | None = None
     #: conditions on effective settings; :mod:`harness.checks.conditions` lists them
     when: dict[str, Any] = {}
-    #: the source is the product's issue tracker: the outcome stays an Issue, and a known one
+    #: the source is the product's issue tracker, or its source code: the outcome stays an Issue, and a known one
     defect: bool = False
 
     def outcomes(self) -> tuple[Outcome, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
-from harness.lab.effective import least_connections, most_clients
+from harness.lab.effective import effective_limits, least_connections, most_clients
 from harness.libpq import finish, start
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
@@ -105,16 +105,23 @@ def busy(ctx: CheckContext, client: Client, pid: int, connect: Callable[[], Clie
 
 @contextlib.contextmanager
 def working(ctx: CheckContext, connect: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Let two other clients work within the block.
+    """Let two other clients work within the block, or one if the pool has two server connections.
+
+    In session mode each keeps its server connection, and so does the client of the probe.
 
     :param connect: connects them; by default clients of the application.
+    :raises NotExercisedError: when none of them gets a server connection.
     """
+    limits = effective_limits(ctx.lab.evidence)
+    count = min(_OTHER_CLIENTS, limits.size - 1) if limits else _OTHER_CLIENTS
+    if count < 1:
+        raise NotExercisedError("the pool has a single server connection, so no other client works at the same time")
     with contextlib.ExitStack() as stack:
-        for _ in range(_OTHER_CLIENTS):
+        for _ in range(count):
             holder = (connect or ctx.plain_client)()
             stack.callback(holder.close)
+            pid_of(holder)
             stack.enter_context(holder.transaction())
-            holder.server_pid()
         yield
 
 

@@ -89,7 +89,7 @@ def verify_environment(
         terminal(RunEnded(store.record))
         store.close()
     done = read_run(store.folder)
-    rendered = fill(evidence_here(settings), settings)
+    rendered = fill(evidence_here(settings.of_project), settings)
     print_recap(done)
     say_where(invocation, done.folder, rendered)
     say_issues(invocation, done.answers())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness import places
 from harness.checks.execution import accept_known
-from harness.cli.planning import declared_as, named_topologies, plan_environment, plan_topologies
+from harness.cli.planning import declared_as, folder_of_topologies, named_topologies, plan_environment, plan_topologies
+from harness.errors import ConfigError, UsageError
 from harness.host.subjects import subjects_now
-from harness.lab.topologies import load_topologies
+from harness.lab.topologies import load_topologies, with_versions
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
 from harness.report.evidence import Evidence, merge
+from harness.report.scope import outside
 from harness.store import kept_runs, read_runs, run_folders_in
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
-    from harness.model import PlannedCheck, Provenance, Subject
+    from harness.model import PlannedCheck, Provenance, Subject, Topology
     from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
@@ -40,21 +44,15 @@ def evidence_here(settings: Settings) -> Evidence:
     merged = merge(
         ordinary,
         expected_rows(settings),
-        declared={topology.name: topology for topology in named_topologies(settings, [])},
+        declared=_declared_topologies(ordinary, settings),
         fingerprint=code,
         target=settings.target.identity,
         left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged), code)),
         environments=_declared_environments(settings),
         subjects=_subjects(ordinary, settings, [settings.reports]),
     )
-    verified = set(merged.names())
-    not_verified = tuple(
-        f"the topology {topology.name} runs on demand only; no run of this code has verified it"
-        for topology in load_topologies(settings.topologies).values()
-        if topology.on_demand and topology.name not in verified
-    )
-    merged = replace(merged, left_out=(*merged.left_out, *not_verified))
-    return _with_known_issues(_without_doubtful(merged, ordinary, edited), settings)
+    on_demand = [name for name, topology in load_topologies(settings.topologies).items() if topology.on_demand]
+    return _finished(merged, ordinary, edited, settings, on_demand)
 
 
 def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
@@ -84,7 +82,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         environments=_declared_environments(settings),
         subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
     )
-    return _with_known_issues(_without_doubtful(merged, usable, edited), settings)
+    return _finished(merged, usable, edited, settings)
 
 
 def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
@@ -93,6 +91,46 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
     return plan_topologies(named_topologies(settings, []), checks, None, settings) + tuple(
         row for name in settings.environments for row in plan_environment(name, checks, settings)
     )
+
+
+def _finished(
+    merged: Evidence,
+    runs: Iterable[StoredRun],
+    edited: Iterable[_Edited],
+    settings: Settings,
+    on_demand: Iterable[str] = (),
+) -> Evidence:
+    """Return merged evidence with what is known today, and a sentence about the rows that no run was asked for."""
+    evidence = _with_known_issues(_without_doubtful(merged, runs, edited), settings)
+    rest = outside(evidence, on_demand=on_demand, environments=settings.environments)
+    return replace(evidence, left_out=(*evidence.left_out, rest)) if rest else evidence
+
+
+def _declared_topologies(runs: Iterable[StoredRun], settings: Settings) -> dict[str, Topology]:
+    """Return the topologies as they are declared now.
+
+    Each is read from the folder that its newest run read, in the versions that its name says. A file that is missing
+    now declares nothing.
+    """
+    found = {topology.name: topology for topology in named_topologies(settings, [])}
+    folders = {name: run.record.topologies_folder for run in runs for name in run.record.topologies}
+    loaded = {folder: _loaded(Path(folder) if folder else places.TOPOLOGIES) for folder in set(folders.values())}
+    for name, folder in folders.items():
+        base, *versions = name.split("+")
+        if base in loaded[folder]:
+            with contextlib.suppress(UsageError):  # a version that has no recipe any more
+                pairs = (version.rpartition("-") for version in versions)
+                found[name] = with_versions(loaded[folder][base], {product: version for product, _, version in pairs})
+        elif folder != folder_of_topologies(settings):
+            found.pop(name, None)
+    return found
+
+
+def _loaded(folder: Path) -> dict[str, Topology]:
+    try:
+        return load_topologies(folder)
+    except ConfigError:
+        return {}
 
 
 def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path]) -> dict[str, Subject]:

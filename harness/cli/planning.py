@@ -115,7 +115,7 @@ def plan_topologies(
     :param named: the user named suites or checks, so they also run in topologies whose `verify` leaves them out.
     :param under: name of the control that every row runs under.
     """
-    shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
+    shipped = not folder_of_topologies(settings)
     # a project that installs the harness as a package has no such Nox session
     has_sessions = shipped and Path.cwd().resolve() == places.SHIPPED.resolve()
 
@@ -134,6 +134,12 @@ def plan_topologies(
         for check in checks
         if _runs_in(check, topology, settings) and (named or topology.verifies(check.id))
     )
+
+
+def folder_of_topologies(settings: Settings) -> str:
+    """Return the folder of topology files as it is named; "" for the shipped one."""
+    shipped = settings.topologies.resolve() == places.TOPOLOGIES.resolve()
+    return "" if shipped else str(settings.topologies)
 
 
 def _runs_in(check: Check, topology: Topology, settings: Settings) -> bool:
@@ -267,6 +273,7 @@ def new_record(
         subjects={TRAIL: trail, **(subjects or {})},
         plan=plan,
         under=under,
+        topologies_folder=folder_of_topologies(settings) if engine else "",
     )
 
 

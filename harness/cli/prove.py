@@ -49,7 +49,7 @@ def prove(
         print_selection(selection, settings)
         return 0
     run = run_selection(invocation, selection, proving=True)
-    fill(evidence_here(settings), settings)
+    fill(evidence_here(settings.of_project), settings)
     _print_counts(selection, run)
     all_proven = _print_unproven(invocation, run)
     code = exit_code(invocation, rows_of(run), [run], strict=strict)

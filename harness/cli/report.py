@@ -17,6 +17,8 @@ from harness.cli.recap import print_evidence_recap, say_issues, say_where
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
+from harness.lab.topologies import load_topologies
+from harness.report.scope import scoped
 from harness.store import require_writable
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def report(
     if markdown:
         sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
     else:
-        print_evidence_recap(evidence)
+        print_evidence_recap(scoped(evidence))
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
@@ -182,8 +184,14 @@ def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tup
     :param fresh: run all topologies.
     """
     settings = invocation.settings
-    known = [name for name in evidence.names() if name not in settings.environments]
-    missing = known if fresh else [name for name in known if name in evidence.missing(settings.engine)]
+    declared = {topology.name: topology for topology in named_topologies(settings, [])}
+    on_demand = {name for name, topology in load_topologies(settings.topologies).items() if topology.on_demand}
+    known = [name for name in evidence.names() if name in declared or name in on_demand]
+    # evidence about a topology of the same name in another folder completes nothing
+    others = {
+        name for name, found in evidence.topologies.items() if found.declared != declared.get(name, found.declared)
+    }
+    missing = known if fresh else [name for name in known if name in {*evidence.missing(settings.engine), *others}]
     for name in known:
         if outdated := evidence.to_repeat(name):
             for row in outdated:

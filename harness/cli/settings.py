@@ -15,39 +15,20 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.cli.parser import one_of
 from harness.cli.project_file import load_project_file
-from harness.engine.images import ImagePolicy, products
+from harness.cli.settings_options import SettingsOptions
 from harness.engine.protocol import ENGINE_NAMES, EngineName
+from harness.engine.recipes import PULLS, ImagePolicy, products
 from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, KnownIssue
-from harness.preflight.gates import PreflightDeclaration
+from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
 
 if TYPE_CHECKING:
     from harness.checks.collection import Catalogue
-
-PULLS = ("missing", "never", "always")
-
-
-class SettingsOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of the command line that override harness.toml and the environment; None or empty: not given."""
-
-    engine: EngineName | None = None
-    storage: str | None = None
-    jobs: int | None = None
-    reports: str | None = None
-    topologies_folder: str | None = None
-    #: `--set PRODUCT=VERSION`
-    versions: tuple[str, ...] = ()
-    #: `--image PRODUCT=REFERENCE`
-    images: tuple[str, ...] = ()
-    image_prefix: str | None = None
-    pull: str | None = None
-    audit_target: str | None = None
-    audit_sql: tuple[str, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: concurrent checks per topology; 0: derived from the number of cores
     jobs: int
     reports: Path
+    #: the folder of topology files
     topologies: Path
+    #: the folder without --topologies-folder
+    own_topologies: Path
     images: ImagePolicy
     #: the products, or products with versions, that `--image` names
     chosen_images: tuple[str, ...]
@@ -82,6 +66,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
         return whole_catalogue(self.paths, self.commands)
+
+    @property
+    def of_project(self) -> Settings:
+        """The settings without the options that choose other servers: what `report` without options is about.
+
+        A run writes its report with these, so that `report` afterwards shows the same.
+        """
+        return msgspec.structs.replace(self, topologies=self.own_topologies, versions={})
 
     @property
     def rendered(self) -> Path:
@@ -117,6 +109,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         jobs=options.jobs or file.jobs,
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
+        own_topologies=Path(file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
         chosen_images=tuple(_image_pairs(options)),
         known_issues=file.known_issues,

@@ -79,7 +79,7 @@ def verify(
     if control is not None:
         return verify_under(invocation, selection, control, strict=strict)
     run = run_selection(invocation, selection)
-    paths = fill(evidence_here(settings), settings)
+    paths = fill(evidence_here(settings.of_project), settings)
     print_recap(run)
     say_where(invocation, run.folder, paths)
     say_issues(invocation, run.answers())

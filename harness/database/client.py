@@ -17,6 +17,8 @@ from harness.database.sql_errors import Origin, Side, SqlError, origin_of, set_o
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from psycopg.errors import Diagnostic
+
 
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A server's address, a database and a login. Its `repr` never shows the password."""
@@ -36,6 +38,17 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
 
     #: the side of every error that is raised on the connection
     side = Side.HARNESS
+    #: SQLSTATE and message of an error that arrived between two statements: libpq can only pass it on as a notice
+    unsolicited: tuple[str, str] | None = None
+
+    def hear_errors(self) -> None:
+        """Keep each error that arrives between two statements in :attr:`unsolicited`."""
+
+        def keep(notice: Diagnostic) -> None:
+            if notice.severity_nonlocalized in {"ERROR", "FATAL", "PANIC"} and self.unsolicited is None:
+                self.unsolicited = (notice.sqlstate or "", notice.message_primary or "")
+
+        self.add_notice_handler(keep)
 
     def wait(self, *arguments: Any, **options: Any) -> Any:
         """Wait for the server, as psycopg does for every statement; errors get their origin."""
@@ -148,6 +161,7 @@ def on_side(side: Side, connect: Callable[[], Client]) -> Client:
         set_origin(error, Origin(side, closed=True))
         raise
     client.side = side
+    client.hear_errors()
     return client
 
 

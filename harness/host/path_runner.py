@@ -13,7 +13,7 @@ from harness.database import SqlError
 from harness.errors import ConfigError, TimedOutError
 from harness.host.command import run
 from harness.host.declarations import Step
-from harness.host.http_client import HttpClient, HttpResponse
+from harness.host.http_response import HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
 from harness.host.journal import Write
 from harness.host.path_rows import PathRows
@@ -85,6 +85,8 @@ class PathRun:
         :param parent: another run of the same path that stays open longer; it cleans up after both.
         :param on_left_behind: called on close for each thing that could not be cleaned up.
         """
+        from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
         self.declared = declared
         self.expected = expected
         self.site = site

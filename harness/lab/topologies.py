@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness import config, places
-from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
+from harness.engine.recipes import load_product, load_recipe, products
 from harness.errors import ConfigError, UsageError
 from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology
 

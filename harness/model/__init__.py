@@ -25,6 +25,7 @@ from harness.model.results import (
     TrailProof,
 )
 from harness.model.run_record import (
+    DECLARATION,
     SCHEMA_VERSION,
     TRAIL,
     Confidence,
@@ -51,6 +52,7 @@ from harness.model.topology import (
 
 __all__ = [
     "CHECK_BROKE",
+    "DECLARATION",
     "SCHEMA_VERSION",
     "TRAIL",
     "Attestation",

@@ -12,6 +12,8 @@ from harness.model.topology import Prepare, Topology
 
 #: 2: rows are chained by hash, and `run.json` has a seal
 SCHEMA_VERSION = 2
+#: the fact of a subject that is a digest of its whole declaration
+DECLARATION = "declaration"
 #: the key of the audit trail among the subjects of a run
 TRAIL = "audit trail"
 
@@ -178,6 +180,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: the control that every check ran under; reports leave such a run out, because it is not evidence
     under: str = ""
+    #: the folder that the topologies were read from; "" for the shipped one
+    topologies_folder: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -312,11 +312,11 @@ class _Merging:
 
     def _leave_out(self, run_id: str, planned: PlannedCheck, why: str) -> None:
         self._notes.append(
-            f"run {run_id} is left out for {planned.check} on {planned.target}: it tested another revision: {why}; "
+            f"run {run_id} is left out for {planned.check} on {planned.target}: what it tested has changed: {why}; "
             f"run it again: {planned.reproduce}"
         )
         row = _not_run(planned)
-        reason = f"the evidence is about another revision: {why}"
+        reason = f"what the evidence is about has changed: {why}"
         self._outdated[planned.target, planned.check] = replace(row, result=replace(row.result, reason=reason))
 
     def _add_environments(self, record: RunRecord, outdated: Mapping[str, str]) -> None:

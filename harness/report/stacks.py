@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import Topology
+from harness.model import DECLARATION, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,8 +48,12 @@ class Newest(Struct, frozen=True, kw_only=True):
         """Return what the newest of some runs are about.
 
         :param runs: oldest first.
+        :param topologies: the topologies as they are declared now; for another topology, the newest run decides.
         :param audit_target: only runs of this audit target decide which servers are the newest; all runs if None.
         """
+        runs = tuple(runs)
+        in_runs = {name: topology.declared for record in runs for name, topology in record.topologies.items()}
+        topologies = {**in_runs, **topologies}
         stacks: dict[str, str] = {}
         chains: dict[str, Mapping[str, str]] = {}
         for record in runs:
@@ -73,7 +77,7 @@ class Newest(Struct, frozen=True, kw_only=True):
         found = {}
         for name, topology in record.topologies.items():
             if self.topologies.get(name, topology.declared) != topology.declared:
-                found[name] = "its topology file has changed since"
+                found[name] = "its topology file has changed since, or a newer run read another one"
             elif topology.stood and stack_of(record, name) != self.stacks.get(name, ""):
                 found[name] = f"a newer run used other servers; this run used {stack_of(record, name)}"
         return found
@@ -116,7 +120,10 @@ def difference(then: Subject, now: Subject) -> str:
     differs = "; ".join(
         f"{name} {_shortened(then.facts.get(name, 'none'))}, now {_shortened(now.facts.get(name, 'none'))}"
         for name in names
+        if name != DECLARATION  # a digest, which means nothing to people
     )
+    if DECLARATION in names and not differs:
+        differs = "another command line, title, JUnit pattern or topology is declared now"
     unknown = (value for value in (*then.facts.values(), *now.facts.values()) if value.startswith("unknown"))
     return differs or next(unknown, "")
 

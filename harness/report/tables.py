@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
@@ -26,6 +26,7 @@ from harness.report.outcomes import (
 from harness.report.path_rows import PathRow, path_rows
 from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
+from harness.report.scope import asked_for, scoped
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 from harness.suites.commands import NOTES
@@ -154,6 +155,8 @@ class Declared(Struct, frozen=True, kw_only=True):
 def build_report(evidence: Evidence, reports: Path, declared: Declared | None = None) -> Report:
     """Return the rows of every table.
 
+    Tables have the rows that a run was asked for. The checklist and the readiness count all of them.
+
     :param reports: the folder of the report; links into the evidence are relative to it.
     :param declared: what the project declares; nothing if None.
     """
@@ -162,9 +165,15 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     records = evidence.shown
     newest = records[-1] if records else None
     begin, end = evidence.span()
-    names = evidence.names()
-    hosts = {name: environment_row(evidence, name, reports, compared) for name in names if name in compared}
-    of_topologies = replace(evidence, rows=tuple(row for row in evidence.rows if row.planned.target not in hosts))
+    asked = scoped(evidence)
+    counted = asked.names()
+    hosts = {name: environment_row(evidence, name, reports, compared) for name in evidence.names() if name in compared}
+    # an environment that an operator declares is owed: without a run, it is Not run in STG-01 and STG-02
+    names = [name for name in evidence.names() if name in hosts or name in counted]
+    audited = tuple(
+        row for row in evidence.rows if asked_for(row) or (row.planned.path and row.planned.target in hosts)
+    )
+    of_topologies = replace(asked, rows=tuple(row for row in asked.rows if row.planned.target not in hosts))
     features, drivers = feature_map(of_topologies), driver_table(of_topologies)
     mapped = {name for group in features for row in group.rows for name in row.cells} | {
         name for row in drivers for name in row.cells
@@ -180,28 +189,30 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_to=end,
         subjects=tuple(_subjects(evidence)),
         status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
-        counts={name: count(row.answer for row in evidence.of(name)) for name in names},
-        topologies=tuple(hosts[name][0] if name in hosts else topology_row(evidence, name, reports) for name in names),
+        counts={name: count(row.answer for row in asked.of(name)) for name in counted},
+        topologies=tuple(hosts[name][0] if name in hosts else topology_row(asked, name, reports) for name in names),
         hosts=tuple(hosts),
         questions={
-            name: environment_questions(*hosts[name]) if name in hosts else questions(evidence, name) for name in names
+            name: environment_questions(*hosts[name]) if name in hosts else questions(asked, name) for name in names
         },
-        paths=path_rows(evidence, hosts),
-        parity=_parity(evidence),
+        paths=path_rows(replace(evidence, rows=audited), hosts),
+        parity=_parity(asked),
         preflight=declared.preflight,
         readiness=readiness(declared.readiness, evidence),
         decisions=tuple(
             decide(workflow, evidence, library_version=_library(evidence, workflow, newest))
             for workflow in declared.workflows
         ),
-        walkthrough=tuple(walk(of_topologies.rows, declared.attestations)),
+        walkthrough=tuple(
+            walk([row for row in evidence.rows if row.planned.target not in hosts], declared.attestations)
+        ),
         issues=_issues(evidence),
         limits=_limits(evidence),
         features=features,
         drivers=drivers,
-        feature_topologies=tuple(name for name in names if name in mapped),
-        matrix=_matrix(evidence, newest.target_name if newest else ""),
-        rows=evidence.rows,
+        feature_topologies=tuple(name for name in counted if name in mapped),
+        matrix=_matrix(asked, newest.target_name if newest else ""),
+        rows=asked.rows,
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(

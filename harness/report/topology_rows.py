@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.lab.effective import effective_limits
+from harness.lab.effective import effective_limits, flag
 from harness.model import EvidenceClass, Finding, Notifier, PoolMode, Prepare, Status
 from harness.report.outcomes import Count, count
 
@@ -173,7 +173,10 @@ def _pools(topology: TopologyEvidence, *, hosted: bool) -> str:
         return clients
     size = topology.found("pool_size")
     found = f", {size.value} found" if size and size.value != str(pooler.default_pool_size) else ""
-    return f"{clients}; default_pool_size {pooler.default_pool_size}{found}"
+    service = _service(topology, "pooler")
+    chosen = _chosen(topology, service.settings if service else {})
+    others = f"; {chosen}" if chosen != "none" else ""
+    return f"{clients}; default_pool_size {pooler.default_pool_size}{found}{others}"
 
 
 def _prepare_policy(topology: TopologyEvidence) -> str:
@@ -214,7 +217,8 @@ def questions(evidence: Evidence, name: str) -> tuple[Question, ...]:
         "How many server connections can one database and user have?": _pool_size(topology),
         "Does the pooler track prepared statements?": _tracking(topology, pooler),
         "How does the client send repeated statements?": _prepare_policy(topology),
-        "What does the pooler run when a client disconnects?": _reset(topology, pooler),
+        "When does the pooler reset a server connection?": _reset(topology, pooler),
+        "Which other settings of the pooler does the topology choose?": _chosen(topology, pooler),
         "Which startup parameters does the pooler ignore?": (
             pooler.get("ignore_startup_parameters") or "none" if topology.declared.pooler else "none: no pooler"
         ),
@@ -259,8 +263,30 @@ def _reset(topology: TopologyEvidence, pooler: dict[str, str]) -> str:
     if not topology.declared.pooler:
         return "no pooler"
     if topology.declared.pooler.product != "pgbouncer":
-        return "the product's default"
-    query = pooler.get("server_reset_query") or "nothing"
-    if topology.declared.pool_mode is PoolMode.SESSION or pooler.get("server_reset_query_always") == "1":
-        return query
-    return f"nothing in this mode (server_reset_query is {query})"
+        declared = pooler.get("reset_query_list")  # of Pgpool-II
+        return f"when a client disconnects: {declared}" if declared else "the product's default"
+    query = pooler.get("server_reset_query")
+    if not query:
+        return "never: server_reset_query is empty"
+    mode = topology.declared.pool_mode
+    if mode is PoolMode.SESSION:
+        return f"when a client disconnects: {query}"
+    if flag(pooler.get("server_reset_query_always", "")):
+        return f"after each {mode}: {query} (server_reset_query_always is on)"
+    return f"never in {mode} mode: {query} runs in session mode only (server_reset_query_always is off)"
+
+
+def _chosen(topology: TopologyEvidence, pooler: dict[str, str]) -> str:
+    """Return the settings that the topology file sets itself, with the values in effect; of others as declared."""
+    declared = topology.declared.pooler
+    if not declared:
+        return "no pooler"
+    chosen = {
+        **declared.settings,
+        **{f"database.{name}": value for name, value in declared.database.items()},
+        **{f"user.{name}": value for name, value in declared.user.items()},
+    }
+    settings = [f"{name} = {pooler.get(name, value)}" for name, value in chosen.items()]
+    processes = "peered processes" if declared.peered else "processes"
+    settings += [f"{declared.instances} {processes}"] if declared.instances > 1 else []
+    return "; ".join(settings) or "none"

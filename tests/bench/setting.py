@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.engine.choice import choose
-from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
+from harness.engine.recipes import ImagePolicy
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by
 from harness.store import new_run_id

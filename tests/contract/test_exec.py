@@ -13,7 +13,7 @@ import pytest
 from harness.model import Status
 from harness.store import StoredRun, read_run
 from harness.waiting import NotYet, poll
-from tests.contract.command_line import command, ended, environment, harness
+from tests.contract.command_line import command, ended, environment, harness, harness_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,17 +66,6 @@ def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine,
     assert "the password is [redacted]" in done.stdout
 
 
-def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tmp_path: Path) -> None:
-    program = USES_IT.replace("DATABASE_URL", "DIRECT_URL")
-    done = harness(
-        tmp_path,
-        *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--", sys.executable, "-c", program),
-    )
-    assert done.returncode == 1, done.stderr
-    assert "the command came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
-
-
 #: program, status, and what the reason says, by the name of a command
 PROVE_NOTHING = {
     "fails": ("raise SystemExit(3)", Status.ISSUE, "exit code: expected 0, observed 3"),
@@ -88,12 +77,12 @@ PROVE_NOTHING = {
         "the command logged in to the given server",
     ),
     "has-a-failed-test": (
-        'write(\'<testsuite><testcase name="a"><failure/></testcase></testsuite>\'); exit(1)',
+        "write('<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>'); exit(1)",
         Status.ISSUE,
         'tests that failed: expected [], observed ["a"]',
     ),
     "passes-on-a-retry": (
-        f'{USES_IT}; write(\'<testsuite><testcase name="a"><flakyError/></testcase></testsuite>\')',
+        f"{USES_IT}; write('<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>')",
         Status.ISSUE,
         'tests that passed only on a retry: expected [], observed ["a"]',
     ),
@@ -112,7 +101,7 @@ def test_a_command_that_proves_nothing_is_no_evidence(any_engine: Engine, tmp_pa
         write = f"write = lambda text: open('{name}.xml', 'w').write(text)\n"
         commands.append(declared(name, sys.executable, "-c", write + program, junit=[f"{name}.xml"]))
     (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
     assert done.returncode == 1, done.stderr
     results = {result.check: result for result in last(tmp_path / "reports").answers()}
     for name, (_, status, reason) in PROVE_NOTHING.items():
@@ -140,14 +129,17 @@ with psycopg.connect(host=at.hostname, port=at.port, user="shop", password="a se
 ELSEWHERE = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
 
 
-def test_a_command_may_do_what_its_role_says_and_finds_nothing_of_others(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothing_of_others(
+    any_engine: Engine, tmp_path: Path
+) -> None:
     """The same suite four times in each topology: what one leaves behind would break the next."""
     (tmp_path / "suite.py").write_text(CREATES)
     roles = ("app", "owner", "createdb", "superuser")
     commands = [declared(f"as-{role}", sys.executable, "suite.py", role=role) for role in roles]
     commands.append(declared("elsewhere", sys.executable, "-c", ELSEWHERE))
+    commands.append(declared("past-the-pooler", sys.executable, "-c", USES_IT.replace("DATABASE_URL", "DIRECT_URL")))
     (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
     assert done.returncode == 1, done.stderr
     results = {(result.target, result.check): result for result in last(tmp_path / "reports").answers()}
     for topology in ("direct", "transaction"):
@@ -156,13 +148,16 @@ def test_a_command_may_do_what_its_role_says_and_finds_nothing_of_others(any_eng
             result = results[topology, f"command.as-{role}"]
             assert result.status is (Status.OK if role in {"createdb", "superuser"} else Status.ISSUE), result
             assert result.facts["role"].startswith(f"{role}: ")
+    past = results["transaction", "command.past-the-pooler"]
+    assert past.status is Status.ISSUE
+    assert "the command came through the pooler: expected true" in past.reason
 
 
 def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(CREATES)
-    done = harness(
+    done = harness_here(
         tmp_path,
-        *("exec", "transaction", "--role", "owner", "--engine", any_engine.name),
+        *("exec", "direct", "--role", "owner", "--engine", any_engine.name),
         *("--", sys.executable, "suite.py"),
     )
     assert done.returncode == 1, done.stderr
@@ -170,7 +165,7 @@ def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> No
 
 
 def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_path: Path) -> None:
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("exec", "direct", "--deadline", "1", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", sys.executable, "-c", "import signal; signal.pause()"),
@@ -180,7 +175,7 @@ def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_pat
     assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s")
 
 
-def test_a_commit_makes_the_evidence_outdated(engine: Engine, tmp_path: Path) -> None:
+def test_a_commit_makes_the_evidence_outdated(any_engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     def commit() -> None:
@@ -200,23 +195,23 @@ def test_a_commit_makes_the_evidence_outdated(engine: Engine, tmp_path: Path) ->
     )
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     commit()
-    done = harness(tmp_path, "verify", "direct", "--engine", engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "--engine", any_engine.name)
     assert done.returncode == 0, done.stderr
-    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "direct: the evidence for this code is complete" in done.stderr
     (tmp_path / "suite.py").write_text("def broken(:")
     commit()
     for source in ((), ("--from", str(tmp_path / "reports" / "runs"))):
-        done = harness(tmp_path, "report", *source)
-        assert "it tested another revision: commit " in done.stderr
+        done = harness_here(tmp_path, "report", *source)
+        assert "what it tested has changed: commit " in done.stderr
         assert "ok=0" in done.stdout
-    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "complete" not in done.stderr
     assert done.returncode == 1, done.stderr
 
 
 def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> None:
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", "no-such-command"),
@@ -239,7 +234,7 @@ title = "a suite that needs no database passes"
 command = ["{sys.executable}", "-c", "pass"]
 """
     )
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("prove", "session", "--suite", "command", "--engine", any_engine.name),
         *("--reports", str(tmp_path / "reports")),
@@ -251,14 +246,14 @@ command = ["{sys.executable}", "-c", "pass"]
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 
-def test_an_interrupt_ends_the_command(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_command(any_engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     marker = tmp_path / "pid"
     program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     process = subprocess.Popen(
         command(
-            *("exec", "direct", "--engine", engine.name, "--reports", str(tmp_path / "reports")),
+            *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
             *("--", sys.executable, "-c", program),
         ),
         cwd=tmp_path,

@@ -62,13 +62,17 @@ def test_every_entry_names_known_features(product: str) -> None:
     assert {feature for entry in entries(product) for feature in entry.features} <= FEATURES
 
 
+#: an issue, a change, or the source code at a commit: a branch may change
+_SHOWS_A_DEFECT = re.compile(r"/issues/|/pull/|\?id=CVE-|/blob/[0-9a-f]{8,40}/")
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(product: str) -> None:
+def test_a_defect_links_an_issue_or_its_code_and_ends_only_with_a_version_that_was_seen(product: str) -> None:
     loaded = load_behaviour(product)
     assert loaded
     for entry in loaded.behaviour:
         if entry.defect:
-            assert any(text in entry.source for text in ("/issues/", "/pull/", "?id=CVE-"))
+            assert _SHOWS_A_DEFECT.search(entry.source)
             if entry.before:
                 assert any(numbers_of(seen) >= numbers_of(entry.before) for seen in loaded.seen)
 
@@ -198,6 +202,31 @@ def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
     light = facts(SESSION, "4.6.0", product="pgpool", reset_query_list="'ABORT; DEALLOCATE ALL'")
     assert expected("temp-table-apart", light) == "leaks"
     assert expected("sql-prepare-apart", light) == "works"
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "feature", "outcome", "is_defect"),
+    [
+        ("pgagroal", "1.6.0", "startup-tracked", "works", False),
+        ("pgagroal", "2.1.0", "startup-tracked", "lost", True),
+        ("pgagroal", "1.6.0", "tracked-settings-apart", "works", False),
+        ("pgagroal", "2.1.0", "tracked-settings-apart", "wrong", True),
+        ("pgagroal", "1.6.0", "cancel", "fails", True),
+        ("pgagroal", "2.1.0", "cancel", "fails", True),
+        ("pgagroal", "2.1.0", "cancel-old", "works", False),
+        ("pgagroal", "1.6.0", "replication", "fails (closed)", True),
+        ("pgagroal", "2.1.0", "server-down", "fails (53300, closed)", False),
+        ("pgpool", "4.6.0", "cancel-late", "wrong", True),
+        ("pgpool", "4.7.3", "cancel-late", "wrong", True),
+    ],
+)
+def test_what_the_source_code_of_a_product_shows_is_a_known_defect_of_its_versions(
+    product: str, version: str, feature: str, outcome: str, is_defect: bool
+) -> None:
+    chain = facts(SESSION, version, product=product)
+    assert expected(feature, chain) == outcome
+    entry = documented(feature, chain).entry
+    assert (entry is not None and entry.defect) is is_defect
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def test_a_topology_file_that_has_changed_leaves_out_its_rows_servers_and_proofs
     evidence = merge(
         [run(1, result("direct", INSERT), proofs=[proof_of("direct"), proof_of("session")])], PLAN, declared=declared
     )
-    assert evidence.left_out == (f"run {run_id(1)} is left out for direct: its topology file has changed since",)
+    why = "its topology file has changed since, or a newer run read another one"
+    assert evidence.left_out == (f"run {run_id(1)} is left out for direct: {why}",)
     assert statuses(evidence, "direct") == ["Not run"] * 3
     assert list(evidence.topologies) == ["session", "transaction"]
     assert {row.planned.target for row in evidence.rows if row.proofs} == {"session"}
@@ -297,8 +298,8 @@ def test_a_result_about_another_revision_does_not_count_and_says_how_to_run_agai
     evidence = merge([suite_run(1, OK, about("a1"))], [], subjects=about("b2"))
     (row,) = evidence.rows
     why = "commit a1, now b2"
-    assert (row.status, row.result.reason) == (NOT_RUN, f"the evidence is about another revision: {why}")
-    left_out = f"run {run_id(1)} is left out for command.suite on direct: it tested another revision: {why}; "
+    assert (row.status, row.result.reason) == (NOT_RUN, f"what the evidence is about has changed: {why}")
+    left_out = f"run {run_id(1)} is left out for command.suite on direct: what it tested has changed: {why}; "
     assert evidence.left_out == (f"{left_out}run it again: {SUITE.reproduce}",)
     assert (evidence.shown, evidence.span()) == ((), ("", ""))
 

@@ -25,7 +25,7 @@ from harness.model import (
     Severity,
     Status,
 )
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
 from harness.report.render import fragments
@@ -393,7 +393,7 @@ def test_the_map_and_the_decisions_are_printed_with_hostile_text_inert(tmp_path:
 def test_a_table_without_a_declaration_is_not_run(tmp_path: Path) -> None:
     assert _printed("readiness", tmp_path, readiness=(), decisions=()).count("Not run: `harness.toml` declares no") == 2
     assert "Not run: `harness.toml`" in _printed("preflight", tmp_path, preflight=())
-    assert "Not run: `harness.toml`" in _printed("parity", tmp_path, parity=())
+    assert "Not run: no run of this code ran a command" in _printed("parity", tmp_path, parity=())
 
 
 def test_preflight_and_parity_have_their_columns(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness.audit.target_loading import reference_target
 from harness.checks.record import CheckRecord, NotApplicableError, NotExercisedError
 from harness.model import Confidence, Finding
+from harness.recognition.security import security_fixes
 from harness.suites.pooling.recognition import recognised, security_fixes_above
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ def test_missing_fixes_are_an_issue_unless_a_distribution_maintains_the_version(
     row = Recognised({"product": ("PgBouncer", CERTAIN)}, version=version)
     assert row.judged(security_fixes_above) == [held]
     assert (row.limit is not None) is has_limit
+
+
+@pytest.mark.parametrize("version", ["1.18.0", "1.24.1"])
+def test_the_words_of_a_limit_count_the_missing_fixes_and_allow_for_a_backport(version: str) -> None:
+    row = Recognised({"product": ("PgBouncer", CERTAIN)}, version=version)
+    row.judged(security_fixes_above)
+    missing = security_fixes().above("PgBouncer", version)
+    assert row.limit
+    assert f"is older than {len(missing)} published security fixes (" in row.limit.outcome
+    assert all(fix.id in row.limit.outcome for fix in missing)
+    assert "backported a fix" in row.limit.outcome
 
 
 def test_a_certain_version_counts_beside_a_declared_one() -> None:

@@ -13,13 +13,14 @@ from msgspec.structs import replace
 from harness.checks.collection import Catalogue
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
-from harness.model import Attestation, Status
+from harness.model import Attestation, Status, TopologyEvidence
 from harness.report.evidence import merge, worst
 from harness.report.render import render
+from harness.report.scope import outside
 from harness.report.tables import Declared, Report, build_report
 from harness.report.walkthrough import ITEMS, TITLES, walk
 from harness.suites.catalogue import catalogue
-from tests.unit.made_up import CHECKS, NAMES, PLAN, STORAGE, mixed, record, result, store_run
+from tests.unit.made_up import CHECKS, NAMES, PLAN, STORAGE, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,11 +155,60 @@ def test_a_topology_is_at_best_partial_and_has_a_paragraph(report: Report, writt
 
 
 def test_a_topology_that_was_not_started_does_not_match(tmp_path: Path) -> None:
+    down = replace(
+        record(), topologies={name: TopologyEvidence(declared=load_topologies()[name], stood=False) for name in NAMES}
+    )
+    failed = build_report(merge([store_run(tmp_path, [], down)], PLAN), tmp_path)
+    assert {row.matches_prod for row in failed.topologies} == {"no"}
+    assert failed.status is Status.NOT_RUN
+    render(failed, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "no check has a result" in text
+    assert "evidence from no run" not in text
+
+
+def test_a_report_without_evidence_says_so_once_and_has_no_rows(tmp_path: Path) -> None:
     empty = build_report(merge([], PLAN), tmp_path)
-    assert {row.matches_prod for row in empty.topologies} == {"no"}
     assert empty.status is Status.NOT_RUN
+    assert (empty.counts, empty.topologies, empty.matrix, empty.rows) == ({}, (), (), ())
     render(empty, tmp_path)
-    assert "Not run" in (tmp_path / "report.md").read_text()
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert text.count("No evidence yet: no run of this code counts here") == 1
+        for contradiction in ("Generated from evidence", "All rows are CI-class", "no run to no run"):
+            assert contradiction not in text
+
+
+def test_tables_have_the_rows_that_a_run_was_asked_for_and_one_sentence_names_the_others(tmp_path: Path) -> None:
+    asked = replace(record(), plan=PLAN[:2], topologies={"direct": record().topologies["direct"]})
+    evidence = merge([store_run(tmp_path, [result("direct", CHECKS[0])], asked)], PLAN)
+    report = build_report(evidence, tmp_path)
+    assert list(report.counts) == ["direct"]
+    assert (report.counts["direct"].ok, report.counts["direct"].not_run) == (1, 1)
+    assert [row.environment for row in report.topologies] == ["direct"]
+    assert [row.check for row in report.matrix] == list(CHECKS[:2])
+    assert outside(evidence, on_demand=["pgpool", "direct"]) == (
+        "no run of this code was asked for: 1 more row of direct; session, transaction; pgpool (on demand: harness "
+        "verify NAME). The tables leave these rows out; harness report --complete runs what is missing"
+    )
+    # one topology answers nothing about the others
+    assert {item.status for item in report.walkthrough if item.checks} == {Status.NOT_RUN}
+    assert report.status is Status.NOT_RUN
+
+
+def test_nothing_is_left_out_if_every_row_was_asked_for(tmp_path: Path) -> None:
+    assert outside(merge([store_run(tmp_path, mixed())], PLAN)) == ""
+
+
+def test_an_environment_that_no_run_was_asked_for_is_owed_its_rows_in_stg_01(tmp_path: Path) -> None:
+    evidence = merge([store_run(tmp_path, mixed())], (*PLAN, planned("staging", CHECKS[0])))
+    report = build_report(evidence, tmp_path, Declared(environments={"staging": ""}))
+    assert [row.environment for row in report.topologies] == [*NAMES, "staging"]
+    assert "staging" not in report.counts
+    assert outside(evidence, environments=["staging"]) == (
+        "no run of this code was asked for: environment staging (harness verify --environment staging). The tables "
+        "leave these rows out"
+    )
 
 
 def test_every_pooler_has_a_mode(report: Report) -> None:

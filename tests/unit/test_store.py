@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from io import FileIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import pytest
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Buffer
+
+
+class Disk(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 def test_a_stored_run_is_read_back(tmp_path: Path) -> None:
@@ -148,6 +154,29 @@ def test_an_unwritable_folder_is_a_store_error_with_a_hint(tmp_path: Path) -> No
     assert "--reports" in str(caught.value)
     with pytest.raises(StoreError):
         write_atomically(tmp_path / "file" / "x.md", "text")
+
+
+def test_a_disk_that_is_almost_full_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    almost = Disk(65_536, 0, 65_536)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: almost)
+    with pytest.raises(StoreError, match="64 KiB are free, and a run with its report needs 8 MiB"):
+        require_writable(tmp_path)
+    assert list((tmp_path / "runs").iterdir()) == []
+    without_sizes = almost._replace(total=0, free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: without_sizes)
+    require_writable(tmp_path)
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.store.writing.write_atomically", full)
+    with pytest.raises(StoreError, match="No space left"):
+        RunStore(tmp_path, record(), str)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_replacing_a_file_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.host import folder_state
 from harness.host.declarations import CommandDeclaration
@@ -107,7 +108,7 @@ def test_every_change_of_a_repository_is_another_subject(guest: Path, change: Ca
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_of_a_folder_without_git_is_another_subject(bare: Path, change: Callable[[Path], None]) -> None:
     before = subject(bare)
-    assert list(before.facts) == ["files", "declaration"]
+    assert list(before.facts) == ["files", "role", "deadline", "declaration"]
     assert difference(before, subject(bare)) == ""
     change(bare)
     assert "files" in difference(before, subject(bare))
@@ -172,7 +173,7 @@ def test_variables_of_a_git_hook_do_not_lead_elsewhere(
 def test_without_git_a_repository_is_read_from_its_files(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     before = subject(guest)
-    assert list(before.facts) == ["files", "declaration"]
+    assert list(before.facts) == ["files", "role", "deadline", "declaration"]
     assert "all files of the folder" in before.covers
     (guest / ".git" / "description").write_text("another")
     assert difference(before, subject(guest)) == ""
@@ -184,20 +185,74 @@ def test_special_and_unreadable_files_are_no_obstacle(bare: Path, monkeypatch: p
     os.mkfifo(bare / "pipe")
     (bare / "circle").symlink_to("circle")
 
-    def refuse(_path: Path) -> bytes:
+    def refuse(_path: Path, _mode: str) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     state = state_of(bare)
     assert state.untracked == {"pipe": "special file", "circle": "link to circle", "test_it.py": "unreadable"}
     assert state.covers.endswith("; 1 files could not be read")
 
 
-def test_of_large_files_only_size_and_time_count(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_state, "_LARGEST_BYTES", 10)
+def test_of_large_files_inode_size_and_times_count(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 10)
     state = state_of(bare)
-    assert state.covers.endswith("; of 1 large files only size and modification time")
-    assert state.untracked["test_it.py"].startswith("20 bytes of ")
+    assert state.too_large == "too large to be read, so inode, size and times count: test_it.py"
+    assert state.covers.endswith(f"; {state.too_large}")
+    assert state.untracked["test_it.py"].startswith("unread: 20 bytes, inode ")
+    assert CommandFolders([SUITE], bare.parent / "reports", {}).notes() == [f"guest: {state.too_large}"]
+
+
+@pytest.mark.parametrize("largest", [10, 256 * 1024 * 1024], ids=["too large", "read"])
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "in place"])
+def test_restored_times_hide_no_change(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, largest: int, replaced: bool
+) -> None:
+    """A program may give a file of the same size its old modification time back."""
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", largest)
+    file = bare / "test_it.py"
+    before, times = subject(bare), file.stat()
+    if replaced:
+        file.rename(bare.parent / "old")
+    file.write_text("def test_it(): fail\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert "files" in difference(before, subject(bare))
+
+
+def test_a_huge_file_keeps_no_small_file_from_being_read(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 100)
+    (bare / "a_core_dump").write_text("x" * 90)
+    state = state_of(bare)
+    assert state.untracked["a_core_dump"].startswith("unread: 90 bytes")
+    assert not state.untracked["test_it.py"].startswith("unread")
+
+
+def test_what_could_be_read_only_once_was_not_written_by_the_run(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run that writes a large file would take another large file out of the identity."""
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 100)
+    (bare / "data").write_text("x" * 70)
+    before = state_of(bare)
+    (bare / "output").write_text("x" * 60)
+    after = state_of(bare)
+    assert after.untracked["data"].startswith("unread")
+    assert after.written_since(before) == {"output"}
+
+
+def test_a_large_script_outside_of_the_folder_has_an_identity(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 10)
+    script = tmp_path / "elsewhere"
+    script.write_text("echo 1 and more")
+    declared = CommandDeclaration(name="suite", title="it passes", command=("sh", str(script)), folder="guest")
+
+    def found() -> Subject:
+        return CommandFolders([declared], tmp_path / "reports", {}).subjects(ended=False)["command.suite"]
+
+    before = found()
+    script.write_text("echo 2 and more")
+    assert str(script) in difference(before, found())
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MOST_FILES", 0), ("_LONGEST_S", -1.0)])
@@ -272,7 +327,19 @@ def test_another_declaration_is_another_subject(guest: Path) -> None:
     other = CommandDeclaration(name="suite", title="the suite passes", command=("pytest", "-x"), folder="guest")
     recorded = CommandFolders([SUITE], guest.parent / "reports", {}).subjects(ended=True)
     now = subjects_now([other], [recorded], [guest.parent / "reports"])
-    assert difference(recorded["command.suite"], now["command.suite"]).startswith("declaration ")
+    assert (
+        difference(recorded["command.suite"], now["command.suite"])
+        == "another command line, title, JUnit pattern or topology is declared now"
+    )
+
+
+def test_another_role_is_another_subject_and_is_named(guest: Path) -> None:
+    folders = CommandFolders([replace(SUITE, role="app", deadline_s=60)], guest.parent / "reports", {})
+    recorded = folders.subjects(ended=True)
+    now = subjects_now([SUITE], [recorded], [guest.parent / "reports"])
+    assert difference(recorded["command.suite"], now["command.suite"]) == (
+        "role app, now createdb; deadline 60 s, now 600 s"
+    )
 
 
 def test_a_folder_that_does_not_exist_has_a_state(tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ def test_the_questions_about_a_topology_with_a_pooler() -> None:
         "How many server connections can one database and user have?": "4",
         "Does the pooler track prepared statements?": "yes, max_prepared_statements 200",
         "How does the client send repeated statements?": "named (prepare_threshold 5)",
-        "What does the pooler run when a client disconnects?": "DISCARD ALL",
+        "When does the pooler reset a server connection?": "when a client disconnects: DISCARD ALL",
+        "Which other settings of the pooler does the topology choose?": "none",
         "Which startup parameters does the pooler ignore?": "none",
         "How do clients authenticate?": "SCRAM-SHA-256, to the pooler and from the pooler to PostgreSQL",
         "What is the default isolation level?": "read committed",
@@ -243,7 +244,7 @@ def test_the_questions_about_a_topology_without_a_pooler() -> None:
     assert found["What is the pool mode?"] == "none: no pooler"
     assert found["How many server connections can one database and user have?"] == "one per client"
     assert found["Does the pooler track prepared statements?"] == "no pooler"
-    assert found["What does the pooler run when a client disconnects?"] == "no pooler"
+    assert found["When does the pooler reset a server connection?"] == "no pooler"
     assert found["Which startup parameters does the pooler ignore?"] == "none: no pooler"
     assert found["How do clients authenticate?"] == "SCRAM-SHA-256"
 
@@ -282,26 +283,34 @@ def test_the_tracking_of_prepared_statements_is_else_what_a_client_found() -> No
     assert found["Does the pooler track prepared statements?"] == "tracked: it was forced"
 
 
+_ONLY_IN_SESSION_MODE = "DISCARD ALL runs in session mode only (server_reset_query_always is off)"
+
+
 @pytest.mark.parametrize(
     ("mode", "settings", "reset"),
     [
-        (PoolMode.SESSION, {"server_reset_query": "DISCARD ALL"}, "DISCARD ALL"),
-        (PoolMode.SESSION, {"server_reset_query": ""}, "nothing"),
+        (PoolMode.SESSION, {"server_reset_query": "DISCARD ALL"}, "when a client disconnects: DISCARD ALL"),
+        (PoolMode.SESSION, {"server_reset_query": ""}, "never: server_reset_query is empty"),
         (
             PoolMode.TRANSACTION,
             {"server_reset_query": "DISCARD ALL"},
-            "nothing in this mode (server_reset_query is DISCARD ALL)",
+            f"never in transaction mode: {_ONLY_IN_SESSION_MODE}",
         ),
-        (PoolMode.TRANSACTION, {}, "nothing in this mode (server_reset_query is nothing)"),
+        (PoolMode.TRANSACTION, {}, "never: server_reset_query is empty"),
         (
             PoolMode.TRANSACTION,
             {"server_reset_query": "DISCARD ALL", "server_reset_query_always": "0"},
-            "nothing in this mode (server_reset_query is DISCARD ALL)",
+            f"never in transaction mode: {_ONLY_IN_SESSION_MODE}",
         ),
         (
             PoolMode.TRANSACTION,
             {"server_reset_query": "DISCARD ALL", "server_reset_query_always": "1"},
-            "DISCARD ALL",
+            "after each transaction: DISCARD ALL (server_reset_query_always is on)",
+        ),
+        (
+            PoolMode.STATEMENT,
+            {"server_reset_query": "DISCARD ALL", "server_reset_query_always": "yes"},
+            "after each statement: DISCARD ALL (server_reset_query_always is on)",
         ),
     ],
 )
@@ -311,7 +320,7 @@ def test_the_reset_query_runs_in_session_mode_or_always(mode: PoolMode, settings
     assert pooler
     declared = replace(topology.declared, pooler=replace(pooler, pool_mode=mode))
     found = answers(replace(topology, declared=declared))
-    assert found["What does the pooler run when a client disconnects?"] == reset
+    assert found["When does the pooler reset a server connection?"] == reset
 
 
 def test_the_reset_of_another_product_is_its_default() -> None:
@@ -320,9 +329,30 @@ def test_the_reset_of_another_product_is_its_default() -> None:
     assert pooler
     declared = replace(topology.declared, pooler=replace(pooler, product="pgagroal"))
     found = answers(replace(topology, declared=declared))
-    assert found["What does the pooler run when a client disconnects?"] == "the product's default"
+    assert found["When does the pooler reset a server connection?"] == "the product's default"
 
 
 def test_ignored_startup_parameters_are_listed() -> None:
     found = answers(with_settings(stood("session"), {"ignore_startup_parameters": "extra_float_digits"}))
     assert found["Which startup parameters does the pooler ignore?"] == "extra_float_digits"
+
+
+def test_the_settings_that_a_topology_chooses_are_shown_with_their_effective_values() -> None:
+    topology = with_settings(
+        stood("session"), {"server_round_robin": "1", "query_timeout": "0", "database.pool_size": "3"}
+    )
+    pooler = topology.declared.pooler
+    assert pooler
+    chosen = replace(
+        pooler,
+        settings={"server_round_robin": "on", "dns_max_ttl": "9"},
+        database={"pool_size": "3"},
+        user={"max_user_connections": "7"},
+        instances=2,
+    )
+    topology = replace(topology, declared=replace(topology.declared, pooler=chosen))
+    shown = (
+        "server_round_robin = 1; dns_max_ttl = 9; database.pool_size = 3; user.max_user_connections = 7; 2 processes"
+    )
+    assert row(topology).pools.endswith(f"; default_pool_size 8; {shown}")
+    assert answers(topology)["Which other settings of the pooler does the topology choose?"] == shown

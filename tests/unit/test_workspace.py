@@ -68,7 +68,9 @@ def test_the_engine_may_notice_the_end_of_a_service_after_its_clients() -> None:
     assert found.own_failure() == Failure(what="the service postgres is not running: exit code 137")
 
 
-def test_an_accepted_connection_is_no_sign_that_a_service_runs(accepting: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accepted_connection_is_no_sign_that_a_service_runs(
+    accepting: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.checks.workspace._ANSWERS_S", 0.2)
     found = workspace(RUNS, RUNS, ENDED, address=accepting)
     assert found.own_failure() == Failure(what="the service postgres is not running: exit code 137")

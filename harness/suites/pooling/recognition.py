@@ -97,13 +97,17 @@ def security_fixes_above(ctx: CheckContext | EnvironmentContext) -> None:
         if fixes and maintainer:
             ids = ", ".join(fix.id for fix in fixes)
             ctx.documented_limit(
-                f"{product} {version} is older than the fixes of {ids}; {maintainer.by} maintains this version, and "
-                "whether its package has them cannot be seen from the version",
+                f"{product} {version} is older than {_counted(len(fixes))} ({ids}): unless {maintainer.by}, which "
+                "maintains this version, backported a fix, the defect is there; the version cannot show it",
                 maintainer.source,
             )
         elif fixes:
             missing += names
     ctx.expect(_MISSING, missing, equals=[])
+
+
+def _counted(number: int) -> str:
+    return "1 published security fix" if number == 1 else f"{number} published security fixes"
 
 
 def _exact_versions(certain: Mapping[str, str], declared: Mapping[str, str]) -> list[str]:
