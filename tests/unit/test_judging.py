@@ -148,7 +148,7 @@ def test_the_reason_names_the_first_broken_expectation_that_follows_from_no_othe
         assert reason.startswith(f"fact {min(broken)[1]}: expected true, observed false")
         # what follows from the named one is no further cause
         causes = sum(not consequence for consequence, _ in broken) or 1
-        assert reason.endswith(f"(and {causes - 1} more)") is (causes > 1)
+        assert reason.endswith(f"(and {causes - 1} more)" if causes > 1 else "observed false")
     else:
         assert reason == ""
 
@@ -259,6 +259,7 @@ def test_an_error_inside_a_function_is_of_the_subject(error: SqlError, side: Sid
 def test_an_error_of_another_library_is_of_the_harness() -> None:
     assert cause_of(errors.UndefinedTable("x")) is Cause.HARNESS
     assert cause_of(errors.NotNullViolation("x")) is Cause.SUBJECT
+    assert cause_of(KeyError("x")) is Cause.HARNESS
 
 
 CAPTURE = (
@@ -272,6 +273,22 @@ DIVISION = raised(within(errors.DivisionByZero, CHOSEN), S)
     [
         (DIVISION, Safety.NO, "", Verdict(status=Status.ISSUE, reason=CAPTURE)),
         (DIVISION, Safety.READS, "", Verdict(status=Status.ISSUE, reason=CAPTURE)),
+        (
+            NotPostgresError("no message of PostgreSQL", where="127.0.0.1:1", hint="name another port"),
+            Safety.NO,
+            "",
+            Verdict(
+                status=Status.ISSUE,
+                reason="statements of the application: expected no error, observed no message of PostgreSQL",
+            ),
+        ),
+        # an operator's server may refuse anything
+        (
+            ClosedError("the server closed the connection"),
+            Safety.READS,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="the server reported an error: the server closed the connection"),
+        ),
         # the role that an operator gave may lack rights
         (
             raised(errors.InsufficientPrivilege("x"), S),

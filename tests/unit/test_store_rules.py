@@ -1,9 +1,11 @@
-"""The rules of stored rows at their boundaries, and the parts of reading that no forgery exercises."""
+"""The rules of stored rows at their boundaries, and the parts of writing and reading that no forgery exercises."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +25,26 @@ from harness.model import (
     TopologyEvidence,
     TrailProof,
 )
-from harness.store import Integrity, Verdict, compare, kept_runs, read_run, read_runs, run_folders_in, statement_of
+from harness.redaction import Redactor
+from harness.store import (
+    Integrity,
+    RunStore,
+    Verdict,
+    compare,
+    kept_runs,
+    read_run,
+    read_runs,
+    require_writable,
+    run_folders_in,
+    statement_of,
+    write_atomically,
+    write_together,
+    writing,
+)
+from harness.store.chain import head_of
 from harness.store.files import cannot_write, regular_file, sha256_of
 from harness.store.rules import (
+    ContradictionError,
     RowRules,
     contradiction_in_proof,
     contradiction_in_result,
@@ -33,7 +52,7 @@ from harness.store.rules import (
     contradictions_in_record,
     seconds_of,
 )
-from tests.unit.forging import sealed_run
+from tests.unit.forging import sealed_run, write_sealed
 from tests.unit.made_up import CHECKS, PLAN, mixed, record, result, store_run
 
 if TYPE_CHECKING:
@@ -221,6 +240,98 @@ def test_a_record_says_what_contradicts_itself(written: RunRecord, sentences: li
     assert list(contradictions_in_record(written)) == sentences
 
 
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_written_with_everything_that_its_seal_covers(tmp_path: Path) -> None:
+    folder = write_sealed(tmp_path)
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"run.json", "results.jsonl", "proofs.jsonl", "trail.jsonl", "logs/direct/postgres.log"}
+    run = read_run(folder)
+    assert run.integrity == Integrity(verdict=Verdict.WHOLE)
+    assert (len(run.results), len(run.proofs), len(run.trail_proofs)) == (9, 2, 1)
+    text = (folder / "run.json").read_text()
+    assert text.startswith('{\n "')
+    seal = json.loads(text)["seal"]
+    assert seal["head"] == head_of(json.loads(text))
+    assert seal["files"] == {"logs/direct/postgres.log": hashlib.sha256(b"LOG: ready\n").hexdigest()}
+    (folder / "logs" / "direct" / "postgres.log").write_text("LOG: fine\n")
+    assert read_run(folder).integrity.breaks == ("logs/direct/postgres.log: it was changed",)
+
+
+def test_logs_and_artifacts_are_redacted_and_replaced(tmp_path: Path) -> None:
+    redactor = Redactor()
+    redactor.learn("hunter22")
+    store = RunStore(tmp_path, record(state="running"), redactor)
+    assert [path.name for path in (store.folder / "logs").iterdir()] == []
+    for text in ("old", "é hunter22"):
+        for service in ("postgres", "pooler"):
+            store.write_log("direct", service, text)
+        store.write_artifact("direct", CHECKS[0], "junit.xml", text)
+    store.close()
+    written = {
+        str(path.relative_to(store.folder)): path.read_bytes().decode()
+        for name in ("logs", "artifacts")
+        for path in (store.folder / name).rglob("*.*")
+        if path.is_file()
+    }
+    assert written.keys() == {
+        "logs/direct/postgres.log",
+        "logs/direct/pooler.log",
+        f"artifacts/direct/{CHECKS[0]}/junit.xml",
+    }
+    assert {text.startswith("é ") and "hunter22" not in text for text in written.values()} == {True}
+
+
+def test_the_writer_makes_no_contradiction_in_proofs(tmp_path: Path) -> None:
+    proof = Proof(topology="direct", check=CHECKS[0], control="x", at="rows", proven=True, applicable=True, reason="")
+    broken = TrailProof(topology="direct", name="off", what="x", tried=1, caught=("a",), missed=(), unexpected=())
+    store = RunStore(tmp_path, record(state="running"), Redactor())
+    with pytest.raises(ContradictionError, match="proven with a reason"):
+        store.append_proof(replace(proof, reason="x"))
+    with pytest.raises(ContradictionError, match="more checks than were tried"):
+        store.append_trail_proof(replace(broken, tried=0))
+    store.append_proof(proof)
+    store.append_trail_proof(broken)
+    with pytest.raises(ContradictionError, match="more than one row of direct off"):
+        store.append_trail_proof(broken)
+    with pytest.raises(ContradictionError, match=r"never changes: argv, plan$"):
+        store.update(plan=(), argv=())
+    refused = store.append_or_refuse(replace(result("direct", CHECKS[0]), expectations=(), started_at=STARTED))
+    assert (refused.started_at, refused.reproduce) == (STARTED, PLAN[0].reproduce)
+    store.close()
+    run = read_run(store.folder)
+    assert (run.results, run.proofs, run.trail_proofs) == ((refused,), (proof,), (broken,))
+
+
+def test_a_time_follows_the_clock_that_nobody_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = seconds_of(writing._BEGAN.isoformat().replace("+00:00", "Z"))
+    assert began
+    monkeypatch.setattr("harness.store.writing.time.clock_gettime", lambda _clock: writing._BEGAN_S + 90.5)
+    assert seconds_of(writing.utc_now()) == pytest.approx(began + 90.5, abs=0.001)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}", writing.new_run_id())
+
+
+def test_files_are_written_into_folders_that_are_made_for_them(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a" / "b" / "x.md", "é\n")
+    assert (tmp_path / "a" / "b" / "x.md").read_bytes() == "é\n".encode()
+    assert write_together(tmp_path / "c" / "d", [("y.md", ["é", "\n"])]) == [tmp_path / "c" / "d" / "y.md"]
+    assert (tmp_path / "c" / "d" / "y.md").read_bytes() == "é\n".encode()
+    require_writable(tmp_path / "e" / "f")
+    assert list((tmp_path / "e" / "f" / "runs").iterdir()) == []
+    blocked = tmp_path / "a" / "b" / "x.md" / "z"
+    for write, where in (
+        (lambda: write_atomically(blocked / "x.md", ""), blocked / "x.md"),
+        (lambda: write_together(blocked, [("x.md", [""])]), blocked),
+        (lambda: write_together(tmp_path, [("missing/x.md", [""])]), tmp_path / "missing" / "x.md"),
+        (lambda: require_writable(blocked), blocked),
+    ):
+        with pytest.raises(StoreError) as caught:
+            write()
+        assert caught.value.where == str(where)
+        assert caught.value.what.startswith("the evidence cannot be written: ")
+
+
 # --- reading ---------------------------------------------------------------------------------------------
 
 
@@ -258,6 +369,17 @@ def test_runs_of_a_reports_folder_are_those_of_one_code_in_the_order_of_their_st
     assert damaged == (f"run {late.run_id} cannot be read: not a run folder: run.json is missing",)
 
 
+def test_a_damaged_run_of_other_code_is_named_only_where_all_runs_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "20260101T000000Z-00000001"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"provenance": {"fingerprint": "f2"}}\n')
+    assert kept_runs(tmp_path, "f1") == ((), ())
+    for fingerprint in (None, "f2"):
+        runs, [damaged] = kept_runs(tmp_path, fingerprint)
+        assert runs == ()
+        assert damaged.startswith(f"run {folder.name} cannot be read: run.json cannot be read: ")
+
+
 def test_refused_rows_beyond_the_first_twenty_are_counted(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
     with (run.folder / "results.jsonl").open("ab") as rows:
@@ -288,15 +410,40 @@ def test_only_a_full_disk_is_called_full(number: int, hint: str, tmp_path: Path)
     assert cannot_write(tmp_path, OSError("only a text")).what == "the evidence cannot be written: only a text"
 
 
-def test_a_statement_needs_a_run_and_its_own_type(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="needs at least one run"):
+def test_a_statement_needs_a_whole_run_and_its_own_type(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as none:
         statement_of([])
-    run = read_run(sealed_run(tmp_path))
+    assert (none.value.what, none.value.hint) == ("a statement needs at least one run", "harness verify makes one")
+    folder = sealed_run(tmp_path)
+    run = read_run(folder)
+    text = statement_of([run])
+    assert text.startswith('{\n "_type": ')
     path = tmp_path / "statement.json"
-    path.write_text(statement_of([run]).replace("run-evidence:v1", "run-evidence:v9"))
-    with pytest.raises(ConfigError, match="run-evidence:v9', expected urn:pooler-harness:run-evidence:v1"):
-        compare(path, [run])
-    with pytest.raises(ConfigError, match="the statement cannot be read: No such file"):
-        compare(tmp_path / "missing", [run])
-    with pytest.raises(ConfigError, match="expected a regular file"):
+    hint = "harness report --write-statement FILE writes one"
+    for content, what, expected_hint in (
+        (
+            text.replace("run-evidence:v1", "x" * 300),
+            f"found a statement of type 'urn:pooler-harness:{'x' * 81}', expected urn:pooler-harness:run-evidence:v1",
+            "",
+        ),
+        ("{", "not a statement about runs: Input data was truncated", hint),
+        (None, "the statement cannot be read: No such file or directory", hint),
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            compare(path, [run])
+        assert (caught.value.what, caught.value.where, caught.value.hint) == (what, str(path), expected_hint)
+    with pytest.raises(ConfigError) as other:
         compare(tmp_path, [run])
+    assert (other.value.what, other.value.where) == (
+        "found another type of file, expected a regular file",
+        str(tmp_path),
+    )
+    (folder / "logs" / "direct" / "postgres.log").unlink()
+    with pytest.raises(StoreError) as edited:
+        statement_of([read_run(folder)])
+    assert edited.value.what == "the run was edited: logs/direct/postgres.log: it was removed"
+    assert edited.value.where == str(folder)
+    assert edited.value.hint == "harness report --verify names all differences; leave out this folder"
