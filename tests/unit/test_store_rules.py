@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, StoreError, UsageError
 from harness.model import (
     CHECK_BROKE,
     EnvironmentEvidence,
@@ -41,7 +41,7 @@ from harness.store import (
     write_together,
     writing,
 )
-from harness.store.chain import head_of
+from harness.store.chain import head_of, link_of, linked
 from harness.store.files import cannot_write, regular_file, sha256_of
 from harness.store.rules import (
     ContradictionError,
@@ -378,6 +378,55 @@ def test_a_damaged_run_of_other_code_is_named_only_where_all_runs_are_read(tmp_p
         runs, [damaged] = kept_runs(tmp_path, fingerprint)
         assert runs == ()
         assert damaged.startswith(f"run {folder.name} cannot be read: run.json cannot be read: ")
+
+
+HASH = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("line", "link"),
+    [
+        (linked(b"{}", HASH), HASH),
+        (linked(b"{}", HASH)[:-1] + b"]", ""),
+        (linked(b"{}", HASH).replace(b'"previous"', b'"earlier_"'), ""),
+        (linked(b"{}", HASH)[1:], HASH),
+        (linked(b"{}", HASH)[2:], ""),
+        (linked(b"{}", HASH).replace(b"ab", "é".encode(), 1), "0123456789\ufffd\ufffd" + HASH[12:]),
+        (b"{}", ""),
+        (b"", ""),
+    ],
+)
+def test_only_a_line_in_the_form_of_the_store_carries_a_link(line: bytes, link: str) -> None:
+    assert link_of(line) == link
+
+
+def test_a_hidden_file_is_not_a_part_of_a_run(tmp_path: Path) -> None:
+    folder = sealed_run(tmp_path)
+    (folder / ".DS_Store").write_text("x")
+    (folder / "logs" / ".hidden").write_text("x")
+    assert read_run(folder).integrity == Integrity(verdict=Verdict.WHOLE)
+
+
+def test_a_run_that_is_named_first_hides_no_other(tmp_path: Path) -> None:
+    one = store_run(tmp_path, [], record("20260101T000000Z-00000001"))
+    two = store_run(tmp_path, [], record("20260101T000000Z-00000002"))
+    assert read_runs([one.folder, tmp_path])[0] == (one, two)
+
+
+def test_a_folder_without_runs_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name, what in (("file", "not a folder"), ("missing", "no such folder")):
+        with pytest.raises(UsageError) as usage:
+            read_runs([tmp_path / name])
+        assert (usage.value.what, usage.value.where) == (what, str(tmp_path / name))
+    with pytest.raises(StoreError) as empty:
+        read_runs([tmp_path / "empty"])
+    assert (empty.value.what, empty.value.where, empty.value.hint) == (
+        "no run folder here: no run.json at any depth",
+        str(tmp_path / "empty"),
+        "harness verify makes one",
+    )
 
 
 def test_refused_rows_beyond_the_first_twenty_are_counted(tmp_path: Path) -> None:
