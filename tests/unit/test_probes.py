@@ -17,7 +17,8 @@ from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.topologies import load_topologies
 from harness.libpq import CLOSED, Reply
 from harness.model import EndedBy, Expectation, Outcome, Status
-from harness.suites.pooling.probes import probe, require_open
+from harness.suites.pooling import restarts
+from harness.suites.pooling.probes import WRONG, probe, require_open
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from tests.unit.made_up import planned
 from tests.unit.test_wire import serving
@@ -171,3 +172,11 @@ def test_an_outcome_after_the_time_limit_is_not_the_features() -> None:
         raise ClosedError("the server closed the connection")
 
     assert outcome(cut_off) == (Status.NOT_RUN, "the check timed out")
+
+
+def test_a_statement_that_outlives_its_server_process_without_an_error_is_wrong() -> None:
+    ctx = Context(cast("Any", None), reference_target(), "none", cast("Any", None))
+    assert restarts._interrupted(ctx, Reply(value="")) == WRONG
+    ended = Reply(sqlstate="57P01", message="terminating connection", closed=True)
+    assert str(restarts._interrupted(ctx, ended)) == "fails (57P01, closed)"
+    assert ctx.facts == {"error that the client received": "terminating connection"}
