@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
-from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, documented
+from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
@@ -385,6 +385,10 @@ class CheckContext(CheckRecord):
                 return Documented(entry=found.entry, possible=possible)
         return Documented(possible=possible)
 
+    def _better_than(self, feature: str) -> str:
+        found = (better_than(feature, facts) for facts in facts_of(self.topology, self._lab.evidence))
+        return next(filter(None, found), "")
+
     def foreseen(self, feature: str, *, option: str = "") -> tuple[Outcome, ...]:
         """Return the expected outcomes of a feature: the documented ones, by default that it works.
 
@@ -410,9 +414,13 @@ class CheckContext(CheckRecord):
         shown = f"{expected}, or better" if compared.better else expected
         if not self.add(Expectation(name=OUTCOME, expected=shown, observed=str(observed), held=held)):
             return  # the harness had ended the probe: the outcome is not the feature's
+        if observed == WORKS and held and not compared.better:
+            compared = replace(compared, better_than=self._better_than(feature))
         self.feature = compared
         if compared.better:
             self.fact("better than documented", f"documented: {expected} ({compared.source})")
+        elif compared.better_than:
+            self.fact("better than in the version before", compared.better_than)
         elif held and observed != WORKS:
             self.documented_limit(f"{title}: {observed}", compared.source)
         if not held:
