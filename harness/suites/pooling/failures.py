@@ -136,7 +136,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
         # some of them wait for the reserve pool
         until(ctx, waiters_at(gate), size, _DEADLINE_S + limits.reserve_after_s)
         with pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
-            waiting = ctx.plain_client()
+            waiting = ctx.connect(ctx.lab.chain(ctx.database))
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
                 ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
