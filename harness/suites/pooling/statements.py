@@ -105,6 +105,15 @@ _CLIENTS, _QUERIES = 24, 20
 _TOGETHER_S, _HELD_S = 2.0, 0.02
 
 
+#: clients that got no server connection in time, which says nothing about prepared statements
+_UNSERVED = "unserved"
+
+
+def _is_out_of_turn(message: str) -> bool:
+    """Return whether PgBouncer closed a client because it waited too long for a server connection."""
+    return "query wait timeout" in message.replace("_", " ")
+
+
 @probe(
     "named-under-load",
     "protocol-level prepared statements: 24 concurrent clients",
@@ -124,7 +133,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
             # not every client can log in at the same time if a login occupies a server connection
             with contextlib.suppress(BrokenBarrierError):
                 together.wait(_TOGETHER_S)
-            simple(client, f"SELECT pg_sleep({_HELD_S})")
+            if _is_out_of_turn(simple(client, f"SELECT pg_sleep({_HELD_S})").message):
+                return Counter({_UNSERVED: 1})
             for n in range(_QUERIES):
                 which = (number + n) % 7
                 parameter = f"{number}-{n}"
@@ -134,6 +144,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
                 try:
                     value, pid = client.rows(statement, [parameter])[0]
                 except SqlError as error:
+                    if _is_out_of_turn(str(error)):
+                        return seen + Counter({_UNSERVED: 1})
                     seen[f"error {error.sqlstate or CLOSED}"] += 1
                     continue
                 seen[f"pid {pid}"] += 1
@@ -148,6 +160,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
     ctx.fact("right and wrong results", [seen["right"], seen["wrong"]])
     ctx.fact("errors", errors)
     ctx.fact("server connections", len(pids))
+    if unserved := seen[_UNSERVED]:
+        raise NotExercisedError(f"{unserved} of {_CLIENTS} clients waited for the pool longer than query_wait_timeout")
     if ctx.mode in MOVING and not 1 < len(pids) < _CLIENTS:
         raise NotExercisedError(
             f"{_CLIENTS} clients used {len(pids)} server connections, so none was shared or no client changed its own"
