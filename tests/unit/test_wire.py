@@ -168,7 +168,7 @@ def test_arbitrary_bytes_yield_messages_a_wait_or_an_error(data: bytes) -> None:
 
 
 #: the fields of an error without NUL bytes, which end a field
-_TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+_TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @given(sqlstate=_TEXTS, text=_TEXTS)
