@@ -141,7 +141,8 @@ def working(ctx: CheckContext, connect: Callable[[], Client] | None = None) -> I
 def pid_of(client: Client) -> int:
     """Return the pid of the server process that serves a client now.
 
-    :raises NotExercisedError: when no server connection became free for the client within five seconds.
+    :raises NotExercisedError: when no server connection became free for the client, within five seconds or the time
+        that the pooler lets it wait.
     :raises SqlError: when the client has lost its connection.
     """
     start(client, "SELECT pg_backend_pid()")
@@ -149,7 +150,22 @@ def pid_of(client: Client) -> int:
         answer = finish(client, DEADLINE_S)
     except TimedOutError:
         raise NotExercisedError("no server connection became free for a client") from None
+    require_served(answer.message)
     return client.server_pid() if answer.is_error else int(answer.value or 0)
+
+
+def waited_too_long(message: str) -> bool:
+    """Return whether PgBouncer closed a client because it waited too long for a server connection of a full pool."""
+    return "query wait timeout" in message.replace("_", " ")
+
+
+def require_served(message: str) -> None:
+    """Require that an error is about something else than a full pool, which the check's own clients have filled.
+
+    :raises NotExercisedError: when the client got no server connection.
+    """
+    if waited_too_long(message):
+        raise NotExercisedError("a client waited for a server connection longer than query_wait_timeout")
 
 
 def _release(ctx: CheckContext) -> None:

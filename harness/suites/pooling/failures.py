@@ -18,7 +18,7 @@ from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
 from harness.model import Behaviour, Outcome
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, failure_of, probe, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -111,7 +111,7 @@ def _timeout(ctx: CheckContext, answer: Reply | None, reason: str = "") -> Outco
     ctx.fact("error that the client received", answer.message)
     if answer.sqlstate == "08P01" and reason not in answer.message.replace("_", " "):
         raise NotExercisedError(f"unexpected error {answer.message!r}, expected one about {reason!r}")
-    return fails(answer)
+    return failure_of(answer)
 
 
 @probe(

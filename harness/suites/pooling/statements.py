@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING, require_clients, settled
+from harness.checks.occupation import MOVING, require_clients, settled, waited_too_long
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
@@ -109,11 +109,6 @@ _TOGETHER_S, _HELD_S = 2.0, 0.02
 _UNSERVED = "unserved"
 
 
-def _is_out_of_turn(message: str) -> bool:
-    """Return whether PgBouncer closed a client because it waited too long for a server connection."""
-    return "query wait timeout" in message.replace("_", " ")
-
-
 @probe(
     "named-under-load",
     "protocol-level prepared statements: 24 concurrent clients",
@@ -133,7 +128,7 @@ def named_under_load(ctx: CheckContext) -> Outcome:
             # not every client can log in at the same time if a login occupies a server connection
             with contextlib.suppress(BrokenBarrierError):
                 together.wait(_TOGETHER_S)
-            if _is_out_of_turn(simple(client, f"SELECT pg_sleep({_HELD_S})").message):
+            if waited_too_long(simple(client, f"SELECT pg_sleep({_HELD_S})").message):
                 return Counter({_UNSERVED: 1})
             for n in range(_QUERIES):
                 which = (number + n) % 7
@@ -144,7 +139,7 @@ def named_under_load(ctx: CheckContext) -> Outcome:
                 try:
                     value, pid = client.rows(statement, [parameter])[0]
                 except SqlError as error:
-                    if _is_out_of_turn(str(error)):
+                    if waited_too_long(str(error)):
                         return seen + Counter({_UNSERVED: 1})
                     seen[f"error {error.sqlstate or CLOSED}"] += 1
                     continue
