@@ -113,6 +113,7 @@ def test_an_invalid_argument_is_reported_in_one_message(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handler belongs to a process of its own
+    code: object
     try:
         code = main(arguments)
     except SystemExit as end:  # of argparse

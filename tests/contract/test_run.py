@@ -18,7 +18,6 @@ from harness import places
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_labels import LABEL_RUN
 from harness.engine.native_folders import runs_on_disk
-from harness.lab import credentials
 from harness.model import Status
 from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
 from harness.suites.catalogue import catalogue
@@ -337,7 +336,9 @@ def test_planted_secrets_appear_neither_in_output_nor_in_evidence(
         '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n'
     )
     numbers = count()
-    monkeypatch.setattr(credentials.secrets, "token_urlsafe", lambda _: f"{canary}-{str(next(numbers)) * 12}")
+    monkeypatch.setattr(
+        "harness.lab.credentials.secrets.token_urlsafe", lambda _: f"{canary}-{str(next(numbers)) * 12}"
+    )
     checks = ("--check=capture.insert", "--check=actor.invalid", "--check=actor.careless-startup-option")
     done = harness_here(tmp_path, "verify", "--engine", engine_name, "--topologies-folder", str(folder), *checks)
     assert done.returncode == 0, done.stderr
