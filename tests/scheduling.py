@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.conftest import ENGINES
+
 #: modules whose tests share servers; a parameter that names the engine comes first, and its servers are other ones
-SHARING = frozenset({"test_audit_edges", "test_audit_layer", "test_hostapp", "test_trail_errors"})
-ENGINES = ("docker", "native")
+SHARING = frozenset({"test_audit_edges", "test_audit_layer", "test_engine", "test_hostapp", "test_trail_errors"})
 
 
 def group_of(test: str) -> str:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from harness.audit.target_file import TrailFeature
 from harness.errors import ConfigError
+from harness.lab.effective import declared_limits
 from harness.model import PathLabel, PoolMode, Prepare, Section, Severity, Topology
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ NAMED_STATEMENTS = Capability(
 SEVERAL_SERVER_CONNECTIONS = Capability(
     "several server connections",
     "the pool has a single server connection, so two transactions cannot be open at the same time",
-    lambda topology: topology.pooler is None or topology.pooler.default_pool_size > 1,
+    lambda topology: (limits := declared_limits(topology)) is None or limits.largest > 1,
 )
 
 

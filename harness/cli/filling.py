@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.report.render import fragments, render
-from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
 
 if TYPE_CHECKING:
@@ -50,4 +49,6 @@ def put_into(document: Path, evidence: Evidence, settings: Settings, *, check: b
 
     :param check: leave the document unchanged.
     """
+    from harness.report.splice import into  # noqa: PLC0415 -- it loads a parser of Markdown
+
     return into(document, fragments(report_of(evidence, settings)), check=check)

@@ -25,7 +25,7 @@ from harness.events import (
 )
 from harness.model import Status
 from harness.printable import printable
-from harness.report.outcomes import mark_of, text_of, word_of
+from harness.report.outcomes import BETTER_THAN, mark_of, text_of, word_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,9 @@ def _remark(result: Result) -> str:
 
 
 def _colour(result: Result) -> str:
-    return "yellow" if result.status is Status.OK and mark_of(result) else _COLOUR[result.status]
+    mark = mark_of(result)
+    is_yellow = result.status is Status.OK and mark and not mark.startswith(BETTER_THAN)
+    return "yellow" if is_yellow else _COLOUR[result.status]
 
 
 class Progress(NamedTuple):

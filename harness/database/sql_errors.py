@@ -84,6 +84,8 @@ def describe(error: BaseException) -> str:
 #: libpq does not keep PgBouncer's SQLSTATE while it connects, so refused logins are recognised by their text
 _REFUSED = re.compile(
     r"authentication failed|no such user|wrong password type|cannot do SCRAM|login failed|not allowed to connect"
+    # a database that matches `*` and is still unknown: PgBouncer rejects the options of the entry
+    r"|no such database"
     r"|no pg_hba.conf entry|role \"[^\"]*\" does not exist|role \"[^\"]*\" is not permitted",
     re.IGNORECASE,
 )

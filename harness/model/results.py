@@ -147,6 +147,8 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     defect: bool = False
     #: whether the feature works although a limit is documented
     better: bool = False
+    #: the last older version that was seen and in which the feature did not work, with its outcome and the source
+    better_than: str = ""
 
 
 class PathLabel(Struct, frozen=True, kw_only=True):

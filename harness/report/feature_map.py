@@ -21,7 +21,7 @@ class FeatureCell(Struct, frozen=True, kw_only=True):
     text: str
     #: the word alone, which decides the colour; "" without an outcome
     word: str
-    #: `Issue`, `known Issue`, `known defect`, `better than documented`, or "" for a documented outcome
+    #: `Issue`, `known Issue`, `known defect`, `better than …`, or "" for a documented outcome
     mark: str
     #: the anchor of the row with the evidence
     anchor: str

@@ -18,6 +18,8 @@ DRIVERS = "drivers"
 
 #: the marks of an outcome: what the product's documentation and issue tracker say about it
 DOCUMENTED, BETTER = "documented", "better than documented"
+#: and the older version
+BETTER_THAN = "better than in"
 KNOWN_DEFECT, ACCEPTED, UNDOCUMENTED = "known defect", "known Issue", "Issue"
 
 
@@ -170,6 +172,8 @@ def mark_of(result: Result) -> str:
     if result.status is Status.OK:
         if outcome.better:
             return BETTER
+        if outcome.better_than:
+            return f"{BETTER_THAN} {outcome.better_than.partition(':')[0]}"
         return "" if outcome.observed.behaviour is Behaviour.WORKS else DOCUMENTED
     if outcome.defect:
         return KNOWN_DEFECT
@@ -182,6 +186,8 @@ def describe(planned: PlannedCheck, result: Result) -> str:
     if outcome is None:
         return ""
     where = f"{planned.feature}: {outcome.observed} in {planned.target}"
+    if mark.startswith(BETTER_THAN):
+        return f"{where}, {BETTER_THAN} {outcome.better_than}"
     source = f" ({outcome.source})" if outcome.source else ""
     expected = " or ".join(map(str, outcome.expected))
     return {

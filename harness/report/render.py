@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.report.evidence import Row
+    from harness.report.table import Columns
     from harness.report.tables import Report
 
 #: the Markdown documents, by the stems of their templates; report.md contains the other ones
@@ -157,6 +158,17 @@ def _em(value: object) -> Ready:
     return Ready(f"*{text(value)}*")
 
 
+# a row at a time, because a call from a template costs more than most cells
+
+
+def _markdown_cells(row: object, columns: Columns) -> Ready:
+    return Ready(" | ".join([column.markdown(row) for column in columns]))
+
+
+def _html_cells(row: object, columns: Columns) -> Markup:
+    return Markup("".join([column.html(row) for column in columns]))  # noqa: S704 -- every cell is Markup already
+
+
 @cache
 def _markdown_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -168,7 +180,7 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "markdown_cells": _markdown_cells}
     return environment
 
 
@@ -184,5 +196,5 @@ def _html_environment() -> jinja2.Environment:
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     # the result of a macro is markup already
-    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup}
+    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
     return environment

@@ -28,7 +28,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     """The amount of work of one part. A part ignores the fields that do not apply to it."""
 
     rounds: int = 1
-    #: rows of a table, or copies of a run folder
+    #: rows of a table, checks of a suite, or copies of a run folder
     rows: int = 0
     #: names; empty: all topologies that are not on demand
     topologies: tuple[str, ...] = ()

@@ -50,8 +50,8 @@ def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.Completed
 def harness_here(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the harness in this process, with the folder, environment and output of :func:`harness`.
 
-    It saves the start of a process, which costs as much as many a command. Processes that the command starts inherit
-    the streams of this one, so `exec` and crashes need :func:`harness`.
+    A process of its own costs more than most commands. Use :func:`harness` where the process counts: for signals, for
+    crashes, and for errors of the Docker SDK, which leaves its socket open after them.
 
     :param extra: additional environment variables.
     """

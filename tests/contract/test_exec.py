@@ -12,6 +12,7 @@ import pytest
 
 from harness.model import Status
 from harness.store import StoredRun, read_run
+from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
 from tests.contract.command_line import command, ended, environment, harness, harness_here
 
@@ -95,7 +96,10 @@ def declared(name: str, *command: str, **keys: object) -> str:
     return "[[commands]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
-def test_a_command_that_proves_nothing_is_no_evidence(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_that_proves_nothing_is_no_evidence(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     commands = []
     for name, (program, _, _) in PROVE_NOTHING.items():
         write = f"write = lambda text: open('{name}.xml', 'w').write(text)\n"
@@ -172,7 +176,7 @@ def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_pat
     )
     assert done.returncode == 3, done.stderr
     [result] = last(tmp_path / "reports").answers()
-    assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s")
+    assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s, so SIGTERM ended it")
 
 
 def test_a_commit_makes_the_evidence_outdated(any_engine: Engine, tmp_path: Path) -> None:
@@ -221,7 +225,10 @@ def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_declared_commands_are_proven_with_an_unreachable_server(any_engine: Engine, tmp_path: Path) -> None:
+def test_declared_commands_are_proven_with_an_unreachable_server(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     (tmp_path / "harness.toml").write_text(
         f"""
 [[commands]]

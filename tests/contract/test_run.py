@@ -336,8 +336,9 @@ def test_planted_secrets_appear_neither_in_output_nor_in_evidence(
         '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n'
     )
     numbers = count()
-    made = "harness.lab.credentials.secrets.token_urlsafe"
-    monkeypatch.setattr(made, lambda _: f"{canary}-{str(next(numbers)) * 12}")
+    monkeypatch.setattr(
+        "harness.lab.credentials.secrets.token_urlsafe", lambda _: f"{canary}-{str(next(numbers)) * 12}"
+    )
     checks = ("--check=capture.insert", "--check=actor.invalid", "--check=actor.careless-startup-option")
     done = harness_here(tmp_path, "verify", "--engine", engine_name, "--topologies-folder", str(folder), *checks)
     assert done.returncode == 0, done.stderr

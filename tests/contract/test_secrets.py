@@ -141,7 +141,9 @@ def assert_not_repeated(
 def test_doctor_prints_no_password(tmp_path: Path) -> None:
     """An engine's address may hold one, as any variable may."""
     address = f"tcp://admin:{PLAIN}@127.0.0.1:9"
-    done = harness_here(tmp_path, "doctor", DOCKER_HOST=address, DATABASE_URL=f"postgresql://app:{PLAIN}@127.0.0.1/shop")
+    done = harness_here(
+        tmp_path, "doctor", DOCKER_HOST=address, DATABASE_URL=f"postgresql://app:{PLAIN}@127.0.0.1/shop"
+    )
     assert "docker" in done.stdout
     assert_hidden(Way("", "", PLAIN), done, tmp_path)
 

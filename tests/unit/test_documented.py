@@ -14,6 +14,7 @@ from harness import places
 from harness.checks.conditions import Facts
 from harness.checks.documented import (
     BehaviourEntry,
+    better_than,
     documented,
     load_behaviour,
     load_behaviour_file,
@@ -250,6 +251,29 @@ def test_a_version_newer_than_all_that_were_seen_is_named(pooler: str, server: s
     assert [sentence.partition(" is newer")[0] for sentence in sentences] == named
     for sentence in sentences:
         assert re.search(r"so [1-9]\d* entries that apply here rest on older versions", sentence)
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "feature", "older"),
+    [
+        ("pgpool", "4.7.3", "protocol-3-2", "4.6: fails (XX000, closed) ("),
+        ("pgpool", "4.6.0", "protocol-3-2", ""),
+        ("pgpool", "unknown", "protocol-3-2", ""),
+        ("pgpool", "4.7.3", "autocommit", ""),
+        ("pgbouncer", "1.26.1", "read-only-kept", "1.25.1: lost ("),
+        ("pgbouncer", "1.25.1", "read-only-kept", ""),
+        ("pgbouncer", "1.26.1", "setting-kept", ""),
+        ("pgbouncer", "1.18.0", "startup-tracked", ""),
+        ("nothing", "2", "autocommit", ""),
+    ],
+)
+def test_a_feature_that_works_is_compared_with_the_last_older_version_that_was_seen(
+    product: str, version: str, feature: str, older: str
+) -> None:
+    mode = SESSION if product == "pgpool" else TRANSACTION
+    found = better_than(feature, facts(mode, version, product=product))
+    assert found.startswith(older)
+    assert bool(found) is bool(older)
 
 
 def test_a_product_without_a_file_has_no_entries() -> None:

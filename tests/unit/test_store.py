@@ -121,7 +121,8 @@ def test_run_folders_are_found_at_any_depth_and_read_once(tmp_path: Path) -> Non
 
 def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path, record(), Redactor())
-    store.append(result("direct", CHECKS[0]))
+    for check in CHECKS[:2]:
+        store.append(result("direct", check))
     path = store.folder / "results.jsonl"
     before = path.read_bytes()
 
@@ -138,12 +139,12 @@ def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.Monkey
         with kind(path, "a") as full, monkeypatch.context() as patched:
             patched.setattr(rows, "_file", full)
             with pytest.raises(StoreError, match=message):
-                store.append(result("direct", CHECKS[1]))
+                store.append(result("direct", CHECKS[2]))
         assert path.read_bytes() == before
-    store.append(result("direct", CHECKS[1]))
+    store.append(result("direct", CHECKS[2]))
     store.close()
     run = read_run(store.folder)
-    assert [row.check for row in run.results] == [CHECKS[0], CHECKS[1]]
+    assert [row.check for row in run.results] == list(CHECKS)
     assert run.integrity.verdict is Verdict.WHOLE
 
 
