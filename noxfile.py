@@ -29,6 +29,7 @@ nox.options.error_on_missing_interpreters = True
 
 def install(session: nox.Session, *extras: str) -> None:
     """Install the project with extras, unless this state of pyproject.toml is installed already."""
+    keep_compiled_modules(session)
     state = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
     stamped = stamp.read_text().split() if stamp.exists() else []
@@ -39,6 +40,16 @@ def install(session: nox.Session, *extras: str) -> None:
     # byte-compiling modules that are never imported takes longer than installing them
     session.install("--quiet", "--no-compile", "-e", ".[" + ",".join(wanted) + "]" if wanted else ".")
     stamp.write_text(" ".join((state, *wanted)))
+
+
+def keep_compiled_modules(session: nox.Session) -> None:
+    """Let the processes of a session share compiled modules, in its environment, if Python writes none to the tree.
+
+    Otherwise each process compiles all modules of the harness, which takes longer than most commands.
+    """
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        session.env["PYTHONDONTWRITEBYTECODE"] = ""
+        session.env.setdefault("PYTHONPYCACHEPREFIX", str(Path(session.virtualenv.location).resolve() / "compiled"))
 
 
 def install_harness(session: nox.Session) -> None:
@@ -121,7 +132,7 @@ def tests(session: nox.Session) -> None:
     install(session, "tests", "drivers", "embedded", "bench")
     # contract tests mostly wait for servers; a chosen selection runs in one process, as debuggers need it
     workers = min((os.cpu_count() or 1) + 1, _MOST_WORKERS)
-    chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load", "--maxschedchunk=2"]
+    chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load"]
     session.run("pytest", *chosen)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
+from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AT = re.compile(r" - at (?P<key>`key` in )?`(?:key in )?\$(?P<path>[^`]*)`$")
-_FIELD = re.compile(r"`(?P<name>[^`]+)`")
+_FIELD = re.compile(r"`(?P<name>.*)`", re.DOTALL)
+#: msgspec's names of TOML's types
+_TYPES = {
+    "object": "a table",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true, false",
+    "null": "",
+}
+_EXPECTED = re.compile(r"^Expected `(?P<types>[a-z| ]+)`(?: of length (?P<length>[<>=]+ \d+))?(?:, got `.*`)?$")
+_LONGEST_KEY = 80
 
 
 def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T:
@@ -36,7 +50,10 @@ def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        what = f"the file is not UTF-8 text: found the byte 0x{error.object[error.start]:02x} at position {error.start}"
+        raise ConfigError(what, where=str(path)) from None
+    except OSError as error:
         raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from None
     try:
         raw = tomllib.loads(text)
@@ -95,12 +112,23 @@ def close_to(name: str, names: Iterable[str]) -> str:
 
 
 def _shown(found: object) -> str:
-    if not isinstance(found, str | int | float | bool | None):
-        return "a table or a list"
-    try:
-        return repr(found)
-    except ValueError:  # Python prints no number of more than some thousand digits
-        return "a very large number"
+    match found:
+        case bool():
+            shown = str(found).lower()
+        case dict():
+            shown = "a table"
+        case list():
+            shown = "a list" if found else "an empty list"
+        case date() | time():  # a time with a date is a date, too
+            shown = f"the date or time {found.isoformat()}"
+        case str() if len(found) > _LONGEST_KEY:
+            shown = f"{found[:_LONGEST_KEY]!r}…"
+        case _:
+            try:
+                shown = repr(found)
+            except ValueError:  # Python prints no number of more than some thousand digits
+                shown = "a very large number"
+    return shown
 
 
 def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[str, ...] = ()) -> ConfigError:
@@ -118,7 +146,8 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
     names = [field.encode_name for field in getattr(expected, "fields", ())]
     names = [name for name in names if path or name not in hidden]
     if field := _FIELD.search(problem) if problem.startswith("Object ") else None:
-        key = f"{path}.{field['name']}" if path else field["name"]
+        named = _key(field["name"])
+        key = f"{path}.{named}" if path else named
         if "unknown" in problem:
             return ConfigError(
                 f"{key}: unknown key; allowed here: {', '.join(names)}",
@@ -128,15 +157,37 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
         return ConfigError(f"{key}: missing key", where=where)
     if isinstance(found, dict) and problem.startswith("Expected `array`"):
         return ConfigError(f"{path}: found a table, allowed: a list of tables", where=where, hint=f"write [[{path}]]")
-    allowed = _allowed(expected) or problem
+    allowed = _allowed(expected) or _in_words(problem)
     hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
     shown = _shown(found)
     if "env:" in allowed:  # only the name of a variable is allowed, so another text may be a secret
         shown = "another text"
         hint = "keep the secret in an environment variable, and write env:NAME with its name"
     if match and match["key"]:  # the key itself is invalid, not its value
-        return ConfigError(f"{path}: invalid key: {problem}", where=where)
+        return ConfigError(
+            f"{path}: invalid key: {problem.replace('Expected `str` matching regex', 'expected text matching')}",
+            where=where,
+        )
     return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)
+
+
+def _key(name: str) -> str:
+    """Return a key as TOML spells it, cut after some characters."""
+    shown = name if len(name) <= _LONGEST_KEY else f"{name[:_LONGEST_KEY]}…"
+    return shown if re.fullmatch(r"[\w.+…-]+", shown) else json.dumps(shown, ensure_ascii=False)
+
+
+def _in_words(problem: str) -> str:
+    """Return what msgspec expected, without its names of types."""
+    if (match := _EXPECTED.match(problem)) is None:
+        return problem
+    words = [_TYPES.get(name, name) for name in match["types"].split(" | ")]
+    length = (
+        f" of {match['length'].replace('>= ', 'at least ').replace('<= ', 'at most ')} entries"
+        if match["length"]
+        else ""
+    )
+    return " or ".join(filter(None, words)) + length.replace(" 1 entries", " 1 entry")
 
 
 def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None:
@@ -154,7 +205,7 @@ def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None
             msgspec.convert(value, value_type, strict=True)
         except msgspec.ValidationError as error:
             inner = _explained(str(error), value, value_type, where)
-            inner.what = f"{before}.{name}.{inner.what}"
+            inner.what = f"{before}.{_key(name)}.{inner.what}"
             inner.args = (inner.what,)
             return inner
     return None
@@ -164,8 +215,8 @@ def _not_a_text(table: str, entries: dict[str, Any], where: str) -> ConfigError 
     """Return the error of the first entry of a table of texts that is none."""
     for name, value in entries.items():
         if not isinstance(value, str):
-            what = f"{table}.{name}: found {_shown(value)}, allowed: a text in quotes"
-            hint = f'write {name} = "{str(value).lower()}"' if isinstance(value, int | float) else ""
+            what = f"{table}.{_key(name)}: found {_shown(value)}, allowed: a text in quotes"
+            hint = f'write {_key(name)} = "{str(value).lower()}"' if isinstance(value, int | float) else ""
             return ConfigError(what, where=where, hint=hint)
     return None
 

@@ -94,8 +94,8 @@ def finish(client: Client, deadline_s: float = _DEADLINE_S) -> Reply:
             if not last.is_error:
                 last = _read(result)
     except SqlError as error:
-        return Reply(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
-    return replace(last, closed=client.pgconn.status != pq.ConnStatus.OK)
+        return _with_unsolicited(client, _ended(error))
+    return _with_unsolicited(client, replace(last, closed=client.pgconn.status != pq.ConnStatus.OK))
 
 
 def _next_result(client: Client, end: float) -> PGresult | None:
@@ -128,8 +128,20 @@ def _answer(client: Client, send: Callable[[], None]) -> Reply:
         send()
         _flush(client, time.monotonic() + _DEADLINE_S)
     except SqlError as error:
-        return Reply(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+        return _with_unsolicited(client, _ended(error))
     return finish(client)
+
+
+def _ended(error: SqlError) -> Reply:
+    return Reply(sqlstate=error.sqlstate or CLOSED, message=str(error).strip(), closed=True)
+
+
+def _with_unsolicited(client: Client, reply: Reply) -> Reply:
+    """Return the error that arrived before the end of a connection, in place of a reply that only reports the end."""
+    if client.unsolicited is None or reply.sqlstate != CLOSED:
+        return reply
+    sqlstate, message = client.unsolicited
+    return Reply(sqlstate=sqlstate or CLOSED, message=message, closed=True)
 
 
 def _read(result: PGresult) -> Reply:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_plus
 
-from psycopg import Error, pq
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -24,6 +22,8 @@ _URL_LOGIN = re.compile(r"://(?P<user>[^\s/@:'\"<>]*):(?P<password>[^\s'\"<>]*)@
 _URL_PARAMETER = re.compile(r"(?i)[?&;](?:ssl)?(?:password|passwd|pwd|secret)=(?P<password>[^&#\s]+)")
 #: as libpq, JDBC, ODBC and ADO write it
 _KEYWORD = re.compile(r"(?i)\b(?:ssl)?(?:password|pwd)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\"|((?:[^\s\\]|\\.)+))")
+#: a URL of libpq, where names may be percent-encoded, or the name of an option that holds a secret or names a file
+_MAY_HOLD_SECRET = re.compile(r"://|pass|pwd|secret|key|token|servicefile")
 #: the separator and the escapes of a password file (https://www.postgresql.org/docs/current/libpq-pgpass.html)
 _PASSFILE_FIELD = re.compile(r"((?:[^:\\\n]|\\.)*)(?::|\Z)")
 _PASSFILE_FIELDS = 5
@@ -54,10 +54,11 @@ def login_secrets(texts: Iterable[str], variables: Mapping[str, str]) -> tuple[s
         passfiles += [Path(options["passfile"])] if options.get("passfile") else []
         found += passwords_of(text)
     for service in services:
-        for line in _read(service).splitlines():
+        declared = _read(service)
+        for line in declared.splitlines():
             name, _, value = line.partition("=")
             passfiles += [Path(value.strip())] if name.strip() == "passfile" else []
-        found += passwords_of(_read(service))
+        found += passwords_of(declared)
     for passfile in passfiles:
         found += _of_passfile(_read(passfile))
     return tuple(dict.fromkeys(filter(None, found)))
@@ -81,6 +82,10 @@ def passwords_of(text: str) -> tuple[str, ...]:
 
 def _options(text: str) -> dict[str, str]:
     """Return the secret options of a connection string of libpq, its user, and the files that it names."""
+    if not _MAY_HOLD_SECRET.search(text):
+        return {}
+    from psycopg import Error, pq  # noqa: PLC0415 -- most commands connect to nothing, and most texts hold no login
+
     with contextlib.suppress(Error, ValueError):
         return {
             option.keyword.decode(): option.val.decode(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -16,21 +17,24 @@ from harness import places
 from harness.model import Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
 #: they decide no result of a run
 _PRINTS_ONLY = ("cli", "lint", "markdown", "report")
 
 
-def provenance() -> Provenance:
-    """Describe the code that is running."""
+def provenance(code: str = "") -> Provenance:
+    """Describe the code that is running.
+
+    :param code: its fingerprint, if the caller has it already.
+    """
     checkout = _is_checkout()
     return Provenance(
         tool_version=_version("pooler-harness"),
         commit=_git("rev-parse", "HEAD") if checkout else _installed_commit(),
         dirty=checkout and bool(_git("status", "--porcelain")),
-        fingerprint=fingerprint(),
+        fingerprint=code or fingerprint(),
         python=platform.python_version(),
         psycopg=_version("psycopg"),
     )
@@ -57,17 +61,23 @@ def fingerprint(python: str = "", psycopg: str = "") -> str:
     runtime = f"{python or platform.python_version()} {psycopg or _version('psycopg')}"
     digest = hashlib.sha256(runtime.encode())
     for root in (places.PACKAGE, places.TOPOLOGIES):
-        for path in sorted(_files(root)):
-            inside = path.relative_to(root)
-            topology_file = root == places.TOPOLOGIES and len(inside.parts) == 1
-            if inside.parts[0] not in (*_PRINTS_ONLY, "share") and not topology_file:
+        for inside in sorted(_files(root)):
+            topology_file = root == places.TOPOLOGIES and "/" not in inside
+            if not topology_file:
                 digest.update(f"{inside}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                digest.update(hashlib.sha256((root / inside).read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
-def _files(root: Path) -> Iterable[Path]:
-    return (path for path in root.rglob("*") if path.name.endswith(_DECIDES) and path.is_file())
+def _files(root: Path) -> Iterator[str]:
+    """Yield the files that decide a result, relative to a folder."""
+    for folder, folders, names in os.walk(root):
+        inside = os.path.relpath(folder, root)
+        if inside == ".":
+            folders[:] = [name for name in folders if name not in {*_PRINTS_ONLY, "share"}]
+        prefix = "" if inside == "." else f"{inside}/"
+        # an editor's lock is a link to a file that does not exist
+        yield from (prefix + name for name in names if name.endswith(_DECIDES) and Path(folder, name).is_file())
 
 
 def _version(package: str) -> str:

@@ -6,12 +6,12 @@ have in any text (URLs with credentials, passwords in connection strings, SCRAM 
 
 from __future__ import annotations
 
-import json
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
+
+from harness.spellings import EncodedSecrets, may_continue, one_of, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,40 +138,69 @@ _PLAIN = (
 #: blanks before a value. A name with a value of its own on the next line is not this value
 _BLANKS = r"(?:[^\S\n]*+(?!\n)|\s*+(?![\w.-]++\s*+[=:]))"
 
-#: of a match, the `key` and the quotes stay; `nothing` is text that is matched only so that it is scanned once
-_SHAPES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
-        # from each `://` would take quadratic time
+#: a text that holds none of these, in lower case, holds no name of a secret
+_NAME_SIGNS = ("pass", "pwd", "secret", "token", "key", "cookie")
+
+#: the same for the tokens above
+_TOKEN_SIGNS = (
+    *("akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "hooks.slack.com"),
+    *("_live_", "_test_", "aiza", "eyj"),
+)
+
+#: Signs and pattern of each shape. A text without any of the signs, in lower case, has no match of the pattern; most
+#: texts have none, and searching them for every pattern takes ten times as long. Of a match, the `key` and the quotes
+#: stay; `nothing` is text that is matched only so that it is scanned once
+_SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
+    # A run without `@` is matched as a whole: a match that starts inside it has no `@` either, and scanning again
+    # from each `://` would take quadratic time
+    (
+        (":/",),
         (
             r"(?P<key>(?<=[a-zA-Z0-9+.-]):/{1,2}+)(?:[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+(?:@[^\s/@'\"`<>]*+(?=@))*+(?P<close>@)"
             r"|(?P<nothing>[^\s/@:'\"`<>]*+:[^\s@'\"`<>]*+))"
         ),
-        # an option of a command line, with its value after a blank
+    ),
+    # an option of a command line, with its value after a blank
+    (
+        _NAME_SIGNS,
         (
             rf"(?i)(?P<key>(?<!\S)--?(?=[\w.-]*?(?:{_WORDS}|passwd|cookie))[\w.-]*+[ =]){_NO_STAND_IN}"
             rf"(?:{_QUOTED}|(?:(?<==)|(?!-))[^\s'\"](?:[^\s'\"`]++|[\"'`]++(?!\s|\Z))*+)"
         ),
+    ),
+    (
+        ("cookie",),
         rf"(?i)(?P<key>{COOKIES})(?:[^\n'\"`|\\=]++|=\"[^\"\n]*+\"|=|\\++(?![\"']))++",
+    ),
+    (
+        ("-u",),  # also in --user and --proxy-user
         rf"(?i)(?P<key>{ACCOUNT_OPTION}){_NO_STAND_IN}(?(quote)[^\n'\"]++|[^\s'\"`]++)",
+    ),
+    (
+        _NAME_SIGNS,
         (
             rf"(?i)(?P<key>{SECRET_NAME}\s*+(?>=>|[=:]){_BLANKS}(?>bearer[ \t]++)?+)"
             rf"(?!(?<=: )[a-z]{{1,3}} [a-z]){_NO_VALUE}"
             rf"(?:{_QUOTED}|{_PLAIN})"
         ),
+    ),
+    (
+        ("password",),
         (
             r"(?i)(?P<key>\bpassword\s++E?)(?!'\[redacted\])"
             r"(?:(?P<open>')(?:[^'\n]++|'')++(?P<close>')|(?P<unclosed>')(?![\s'`])[^\n|]++)"
         ),
-        r"SCRAM-SHA-256\$[^\s'\"]+",
-        r"\bmd5[0-9a-f]{32}\b",
-        *(pattern for _, pattern in TOKENS),
+    ),
+    (("scram-sha-256$",), r"SCRAM-SHA-256\$[^\s'\"]+"),
+    (("md5",), r"\bmd5[0-9a-f]{32}\b"),
+    *((_TOKEN_SIGNS, pattern) for _, pattern in TOKENS),
+    (
+        ("authorization", "bearer"),
         (
             r"(?i)\b(?P<key>(?:authorization(?:\\*+[\"'])?+(?:\s*+[:=])?+\s*+(?:\\*+[\"'])?+(?:bearer|basic)"
             r"|authorization(?:\\*+[\"'])?+\s*+[:=]\s*+(?:\\*+[\"'])?+token|bearer)\s++)[A-Za-z0-9._~+/=-]{8,}"
         ),
-    )
+    ),
 )
 
 
@@ -181,6 +210,12 @@ _PENDING = re.compile(
     r"(?:\\*[\"'])?\s*(?:=>?|:)?\s*(?:\\*[\"'])?(?:bearer|basic|token)?\Z"
 )
 _LONGEST_NAME = 200
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern on first use: most processes see no text that needs all of them."""
+    return re.compile(pattern)
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -205,6 +240,7 @@ class Redactor:
         self._lock = Lock()
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
+        self._encoded = EncodedSecrets()
         #: the length of the longest spelling of a learned secret
         self.longest = 0
         #: of each spelling with several lines: its first line, its first two lines, and so on
@@ -215,7 +251,7 @@ class Redactor:
         self._generation = 0
 
     def learn(self, *secrets: str) -> None:
-        """Add secrets, in every spelling that a text may hold: percent-encoded, as JSON, as an SQL literal, as `repr`.
+        """Add secrets, in every spelling of :mod:`harness.spellings`: quoted and escaped, as base64, as hex.
 
         Of a secret with several lines, each line is a secret of its own. Secrets of fewer than six characters, and the
         words in `ORDINARY`, are ignored.
@@ -224,19 +260,11 @@ class Redactor:
             for secret in (*secrets, *(line for text in secrets for line in _lines_of(text))):
                 if len(secret) >= _SHORTEST and secret not in ORDINARY:
                     on_one_line = " ".join(secret.split())  # as the message of an error is printed
-                    self._spellings |= {
-                        secret.strip("\r\n"),
-                        on_one_line if len(on_one_line) >= _SHORTEST else secret,
-                        quote(secret, safe=""),
-                        quote_plus(secret),
-                        json.dumps(secret)[1:-1],
-                        json.dumps(secret, ensure_ascii=False)[1:-1],
-                        secret.strip("\r\n").replace("'", "''"),
-                        repr(secret)[1:-1],
-                    }
-            longest_first = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-            self.longest = len(longest_first[0]) if longest_first else 0
+                    self._spellings |= quoted(secret)
+                    self._spellings.add(on_one_line if len(on_one_line) >= _SHORTEST else secret)
+                    self._encoded.add(secret)
+            self._pattern = re.compile(one_of(self._spellings)) if self._spellings else None
+            self.longest = max(0, *map(len, self._spellings), self._encoded.longest) if self._spellings else 0
             self._first_lines = tuple(
                 spelling[: line_end.end()]
                 for spelling in self._spellings
@@ -251,7 +279,13 @@ class Redactor:
 
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
-        text = self._pattern.sub(MASK, text) if self._pattern else text
+        if self._pattern is None:
+            return text
+        parts, end = [], 0
+        for start, following in self._encoded.spans(text):
+            parts += [text[end:start], MASK]
+            end = following
+        text = self._pattern.sub(MASK, "".join((*parts, text[end:])) if parts else text)
         return self._without_beginning(text) if text.endswith(_CUT) else text
 
     def _without_beginning(self, text: str) -> str:
@@ -266,23 +300,28 @@ class Redactor:
             ),
             default=0,
         )
+        longest = max(longest, self._encoded.beginning_at_end(before))
         return f"{before[: len(before) - longest]}{MASK}{_CUT}" if longest else text
 
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""
         found = self._pattern.finditer(text, max(0, position - self.longest)) if self._pattern else ()
-        return next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+        position = next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+        return self._encoded.before(text, position) or position
 
     def ends_inside(self, text: str) -> bool:
         """Return whether text that follows may belong to a secret that begins at the end of these complete lines."""
         if _PENDING.search(text.rstrip()[-_LONGEST_NAME:]):
             return True
-        return text.endswith(self._first_lines)
+        return text.endswith(self._first_lines) or may_continue(text)
 
     def _redact(self, text: str, _generation: int) -> str:
         text = self.by_value(text)
-        for shape in _SHAPES:
-            text = shape.sub(_without_value, text)
+        lower = text.lower()
+        for signs, pattern in _SHAPES:
+            # without case, some letters equal one outside ASCII: the long s, the Kelvin sign
+            if not text.isascii() or any(sign in lower for sign in signs):
+                text = _compiled(pattern).sub(_without_value, text)
         return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,10 @@ from harness.lab.topologies import load_topologies, wanted_by
 from harness.store import new_run_id
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+
     from harness.engine.protocol import Engine
+    from tests.scheduling import SharedServers
 
 # the duration of an example depends on the machine, so no example has a deadline
 settings.register_profile("harness", deadline=None)
@@ -27,10 +31,26 @@ ENGINES = ("docker", "native")
 _opened: dict[str, Engine | HarnessError] = {}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that tests start share compiled modules until the run ends, if Python writes none."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # workers inherit the changed environment
+        compiled = tempfile.TemporaryDirectory(prefix="harness-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(compiled.cleanup)
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled.name}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the long tests first when tests run in parallel, so that the short ones fill the other workers."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedServers:
+    """Run tests that share servers in one process when tests run in parallel."""
+    from tests.scheduling import SharedServers
+
+    return SharedServers(config, log)
 
 
 def _open(name: str) -> Engine | HarnessError:

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
-from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, documented
+from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.host.canary import Canary, scratch_canary
+from harness.lab.effective import effective_limits
 from harness.lab.recognised import declared_facts
 from harness.model import (
     Behaviour,
@@ -150,6 +151,7 @@ class CheckContext(CheckRecord):
         :param always_prepare: whether to prepare at the first execution, where the topology prepares at all.
         """
         threshold = self.prepare_threshold
+        self._require_a_server_connection()
         return self._through(
             self._lab.chain(self.database),
             options=options,
@@ -158,7 +160,22 @@ class CheckContext(CheckRecord):
 
     def plain_client(self) -> Client:
         """Connect through the chain as the application role, with a driver that never prepares on its own."""
+        self._require_a_server_connection()
         return self._through(self._lab.chain(self.database))
+
+    def _require_a_server_connection(self) -> None:
+        """Require that the pool has more than the server connection that an earlier client of the check keeps.
+
+        In session mode the next client would wait for a client that waits for it, longer than the check may take.
+
+        :raises NotExercisedError: when it has not.
+        """
+        limits, chain = effective_limits(self._lab.evidence), self._lab.chain(self.database)
+        if self.mode is not PoolMode.SESSION or limits is None or limits.largest > 1:
+            return
+        for client in self._clients:
+            if not client.closed and (client.info.port, client.info.user) == (chain.port, chain.user):
+                raise NotExercisedError("the pool has a single server connection, and another client keeps it")
 
     def connect(self, endpoint: Endpoint, prepare_threshold: int | None = None) -> Client:
         """Connect to any address. The context closes this connection like all others."""
@@ -385,6 +402,10 @@ class CheckContext(CheckRecord):
                 return Documented(entry=found.entry, possible=possible)
         return Documented(possible=possible)
 
+    def _better_than(self, feature: str) -> str:
+        found = (better_than(feature, facts) for facts in facts_of(self.topology, self._lab.evidence))
+        return next(filter(None, found), "")
+
     def foreseen(self, feature: str, *, option: str = "") -> tuple[Outcome, ...]:
         """Return the expected outcomes of a feature: the documented ones, by default that it works.
 
@@ -410,9 +431,13 @@ class CheckContext(CheckRecord):
         shown = f"{expected}, or better" if compared.better else expected
         if not self.add(Expectation(name=OUTCOME, expected=shown, observed=str(observed), held=held)):
             return  # the harness had ended the probe: the outcome is not the feature's
+        if observed == WORKS and held and not compared.better:
+            compared = replace(compared, better_than=self._better_than(feature))
         self.feature = compared
         if compared.better:
             self.fact("better than documented", f"documented: {expected} ({compared.source})")
+        elif compared.better_than:
+            self.fact("better than in the version before", compared.better_than)
         elif held and observed != WORKS:
             self.documented_limit(f"{title}: {observed}", compared.source)
         if not held:

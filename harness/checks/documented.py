@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from harness import config, places
 from harness.checks.conditions import Condition, Facts, all_hold, facts_of, read_conditions
@@ -49,7 +50,7 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     before: Version | None = None
     #: conditions on effective settings; :mod:`harness.checks.conditions` lists them
     when: dict[str, Any] = {}
-    #: the source is the product's issue tracker: the outcome stays an Issue, and a known one
+    #: the source is the product's issue tracker, or its source code: the outcome stays an Issue, and a known one
     defect: bool = False
 
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -180,6 +181,22 @@ def documented(feature: str, facts: Facts, *, defects: bool = True) -> Documente
         if applies is None:
             possible.append(entry)
     return Documented(possible=tuple(possible))
+
+
+def better_than(feature: str, facts: Facts) -> str:
+    """Return the last older version that was seen and in which a feature did not work, if it works in this one.
+
+    Such as `1.25.1: lost (https://…)`; "" if nothing documents a difference.
+    """
+    loaded, version = load_behaviour(facts.product), numbers_of(facts.version)
+    older = [seen for seen in (loaded.seen if loaded else ()) if (number := numbers_of(seen)) < version[: len(number)]]
+    if not older or WORKS not in documented(feature, facts).outcomes():
+        return ""
+    last = max(older, key=numbers_of)
+    found = documented(feature, replace(facts, version=last))
+    if found.entry is None or WORKS in found.outcomes():
+        return ""
+    return f"{last}: {' or '.join(map(str, found.entry.outcomes()))} ({found.entry.source})"
 
 
 def compare(observed: Outcome, found: Documented, right: Documented, *, strictly: bool = False) -> FeatureOutcome:

@@ -26,8 +26,9 @@ from harness.store import utc_now
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.checks.collection import Catalogue
     from harness.checks.context import CheckContext
-    from harness.checks.registry import Catalogue, Check
+    from harness.checks.registry import Check
     from harness.database import Client
     from harness.host.declarations import PathDeclaration
     from harness.host.site import Site

@@ -126,12 +126,13 @@ def judge(check: Check, record: CheckRecord, error: Exception | None, *, shared:
     """Judge a check that ended, and record the expectation that an error of its subject breaks.
 
     OK needs at least one expectation, and all must hold. An expectation that was broken before the harness ended the
-    check still counts; without one the check is Not run.
+    check, or before the check found that it does not apply, still counts; without one the check is Not run or N/A.
 
     :param error: the exception that ended the check; None when it ran to its end.
     :param shared: whether the servers are an operator's.
     """
-    if record.ended is None and isinstance(error, NotApplicableError):
+    seen_broken = any(expectation.broken for expectation in record.expectations)
+    if record.ended is None and isinstance(error, NotApplicableError) and not seen_broken:
         return Verdict(status=Status.NA, reason=str(error))
     mistake = ""
     if error and record.ended is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
-from harness.lab.effective import least_connections, most_clients
+from harness.lab.effective import effective_limits, least_connections, most_clients
 from harness.libpq import finish, start
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
@@ -75,6 +75,22 @@ def require_clients(ctx: CheckContext, count: int) -> None:
         raise NotExercisedError(f"the pooler admits {most} clients, and this takes {count}")
 
 
+def require_two_connections(ctx: CheckContext) -> None:
+    """Require that two clients can work at the same time.
+
+    :raises NotExercisedError: when the limits of the pool, the database or the role allow one server connection.
+    """
+    limits = effective_limits(ctx.lab.evidence)
+    if limits is not None and limits.largest < 2:  # noqa: PLR2004 -- the name says it
+        raise NotExercisedError("the pool has a single server connection, so no other client works at the same time")
+
+
+def most_others(ctx: CheckContext, count: int) -> int:
+    """Return how many other clients can work while one does: `count`, or as many as the pool has room for."""
+    limits = effective_limits(ctx.lab.evidence)
+    return min(count, limits.largest - 1) if limits else count
+
+
 def require_settled(ctx: CheckContext, pid: int) -> None:
     """Require the server connection that the client was settled on.
 
@@ -92,8 +108,7 @@ def busy(ctx: CheckContext, client: Client, pid: int, connect: Callable[[], Clie
     :param connect: connects the clients that keep it busy; by default clients of the application.
     :raises NotExercisedError: when it could not be occupied.
     """
-    if ctx.topology.pooler and ctx.topology.pooler.default_pool_size == 1:
-        raise NotExercisedError("the pool has a single server connection, so no client gets another one")
+    require_two_connections(ctx)
     _release(ctx)
     held = _Held(ctx, client, connect)
     with contextlib.closing(held):
@@ -105,23 +120,29 @@ def busy(ctx: CheckContext, client: Client, pid: int, connect: Callable[[], Clie
 
 @contextlib.contextmanager
 def working(ctx: CheckContext, connect: Callable[[], Client] | None = None) -> Iterator[None]:
-    """Let two other clients work within the block.
+    """Let two other clients work within the block, or one if the pool has two server connections.
+
+    In session mode each keeps its server connection, and so does the client of the probe.
 
     :param connect: connects them; by default clients of the application.
+    :raises NotExercisedError: when none of them gets a server connection.
     """
+    require_two_connections(ctx)
+    count = most_others(ctx, _OTHER_CLIENTS)
     with contextlib.ExitStack() as stack:
-        for _ in range(_OTHER_CLIENTS):
+        for _ in range(count):
             holder = (connect or ctx.plain_client)()
             stack.callback(holder.close)
+            pid_of(holder)
             stack.enter_context(holder.transaction())
-            holder.server_pid()
         yield
 
 
 def pid_of(client: Client) -> int:
     """Return the pid of the server process that serves a client now.
 
-    :raises NotExercisedError: when no server connection became free for the client within five seconds.
+    :raises NotExercisedError: when no server connection became free for the client, within five seconds or the time
+        that the pooler lets it wait.
     :raises SqlError: when the client has lost its connection.
     """
     start(client, "SELECT pg_backend_pid()")
@@ -129,7 +150,22 @@ def pid_of(client: Client) -> int:
         answer = finish(client, DEADLINE_S)
     except TimedOutError:
         raise NotExercisedError("no server connection became free for a client") from None
+    require_served(answer.message)
     return client.server_pid() if answer.is_error else int(answer.value or 0)
+
+
+def waited_too_long(message: str) -> bool:
+    """Return whether PgBouncer closed a client because it waited too long for a server connection of a full pool."""
+    return "query wait timeout" in message.replace("_", " ")
+
+
+def require_served(message: str) -> None:
+    """Require that an error is about something else than a full pool, which the check's own clients have filled.
+
+    :raises NotExercisedError: when the client got no server connection.
+    """
+    if waited_too_long(message):
+        raise NotExercisedError("a client waited for a server connection longer than query_wait_timeout")
 
 
 def _release(ctx: CheckContext) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import BoundedSemaphore, Event, Lock
 from typing import TYPE_CHECKING
@@ -12,16 +11,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
+from harness.checks.collection import Catalogue
 from harness.checks.documented import newer_than_seen
-from harness.checks.execution import accept_known, prove, run_check, unproven
+from harness.checks.execution import accept_known, run_check
 from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
-from harness.checks.registry import Catalogue
+from harness.checks.proving import Prover
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
 from harness.events import (
     CheckFinished,
     CheckStarted,
-    ControlFinished,
     LabFailed,
     LabReady,
     LabStarting,
@@ -34,7 +33,7 @@ from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
-from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence, TrailProof
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -102,6 +101,7 @@ class Run:
         self.interrupted = Event()
         #: set when no check may begin any more, whatever the cause
         self._stop = Event()
+        self._prover = Prover(settings.catalogue, store, listener, self._stop)
 
     def interrupt(self) -> None:
         """Ask the run to end: `execute` then closes the labs, and records the remaining rows as Not run."""
@@ -298,64 +298,19 @@ class Run:
         self._finish(accept_known(result, self._settings.known))
 
     def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
-        """Run the check without a control, then under each control. A check that is not OK alone proves nothing."""
         if self._stop.is_set():
             return
         self._notify(CheckStarted(topology.name, check.id))
-        plain = run_check(check, row, topology, workspace, interrupted=self._stop)
-        for control in self._settings.catalogue.controls_of(check.id):
-            if self._stop.is_set():
-                return
-            defect = plain.feature is not None and plain.feature.defect
-            if plain.status in {Status.OK, Status.NA} or defect:
-                proof = prove(check, control, row, topology, workspace, self._stop, red_already=defect)
-            else:
-                reason = f"without a control the check is {plain.status}: {plain.reason}"
-                proof = unproven(control, topology, reason)
-            if self._stop.is_set():
-                return
-            self._store.append_proof(proof)
-            self._notify(ControlFinished(proof))
-        self._finish(accept_known(plain, self._settings.known))
+        if result := self._prover.prove_row(check, row, topology, workspace):
+            self._finish(accept_known(result, self._settings.known))
 
     def _prove_trail(
         self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
     ) -> None:
-        """Break the audit trail itself: exactly the checks that watch the broken part must turn to Issue."""
-        sound = {row.check: row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK}
-        for broken in breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try):
-            tried = [
-                row
-                for name, row in sound.items()
-                if name.partition(".")[0] in broken.among and name not in broken.excluded
-            ]
-            due = broken.turns & {row.check for row in tried}
-            if not due:
-                continue
-            began = time.monotonic()
-
-            def id_if_issue(row: PlannedCheck, broken: TrailBreak = broken) -> str | None:
-                if self._stop.is_set():
-                    return None
-                check, control = self._checks[row.check], broken.control_of(row.check)
-                result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
-                return row.check if result.status is Status.ISSUE else None
-
-            turned = {name for name in pool.map(id_if_issue, tried) if name}
-            if self._stop.is_set():
-                return
-            self._store.append_trail_proof(
-                TrailProof(
-                    topology=topology.name,
-                    name=broken.name,
-                    what=broken.what,
-                    tried=len(tried),
-                    caught=tuple(sorted(turned)),
-                    missed=tuple(sorted(due - turned)),
-                    unexpected=tuple(sorted(turned - due)),
-                    duration_ms=round((time.monotonic() - began) * 1000, 1),
-                )
-            )
+        """Try the breaks of the audit trail that this topology tries, on the rows that are OK without them."""
+        sound = [row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK]
+        breaks = breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try)
+        self._prover.prove_trail(pool, breaks, sound, topology, workspace)
 
     def _able_to_try(self, broken: TrailBreak) -> list[str]:
         """Return the names of the topologies in which a check applies that has to catch the break."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.audit.target import AuditTarget
-    from harness.checks.registry import Fixtures
+    from harness.checks.collection import Fixtures
     from harness.engine.protocol import Service, ServiceState
     from harness.host.site import Site
     from harness.lab.host import HostService
@@ -72,9 +72,16 @@ class Workspace:
         #: the size of the databases of finished checks that are not dropped
         self._left_bytes = 0
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
-        owner = lab.roles.owner.name
         try:
-            create_database(self._admin(), _TEMPLATE, owner=owner)
+            self._provision(fixtures)
+        except BaseException:
+            self.close()
+            raise
+
+    def _provision(self, fixtures: Fixtures) -> None:
+        lab, target = self._lab, self.target
+        try:
+            create_database(self._admin(), _TEMPLATE, owner=lab.roles.owner.name)
             with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
                 target.install_in(client)
                 run_files(client, [fixtures.sql])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
-from harness.audit.target_loading import shipped_targets
 from harness.cli.parser import Command, OneOf
-from harness.cli.settings import Settings, SettingsOptions, read_settings
+from harness.cli.settings_options import SettingsOptions
 from harness.errors import HarnessError
-from harness.lab.topologies import load_topologies
+
+if TYPE_CHECKING:
+    from harness.cli.settings import Settings
 
 #: the console scripts in pyproject.toml
 SCRIPTS = ("harness", "pooler-harness")
@@ -65,6 +67,8 @@ def _variable(script: str) -> str:
 
 
 def topology_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from harness.lab.topologies import load_topologies  # noqa: PLC0415 -- for shells only
+
     settings = _settings(ctx)
     if settings is None:
         return []
@@ -107,6 +111,8 @@ def workflow_names(ctx: click.Context, _parameter: click.Parameter, incomplete: 
 
 def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the shipped audit targets, and files."""
+    from harness.audit.target_loading import shipped_targets  # noqa: PLC0415 -- for shells only
+
     return _items(shipped_targets(), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
@@ -120,6 +126,8 @@ def file_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str
 
 def _settings(ctx: click.Context) -> Settings | None:
     """Return the settings; None when harness.toml is invalid, which a completion cannot report."""
+    from harness.cli.settings import read_settings  # noqa: PLC0415 -- for shells only; it imports all suites
+
     folder = ctx.params.get("topologies_folder") or None
     with contextlib.suppress(HarnessError):
         return read_settings(SettingsOptions(topologies_folder=folder))

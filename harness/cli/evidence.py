@@ -47,7 +47,7 @@ def evidence_here(settings: Settings) -> Evidence:
         declared=_declared_topologies(ordinary, settings),
         fingerprint=code,
         target=settings.target.identity,
-        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged))),
+        left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged), code)),
         environments=_declared_environments(settings),
         subjects=_subjects(ordinary, settings, [settings.reports]),
     )
@@ -65,11 +65,12 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     runs, damaged = read_runs([Path(folder) for folder in folders])
     whole, edited = _without_edited(runs, settings)
     ordinary, left_out = _without_controls(whole)
-    own, here = of_this_code(run.record.provenance for run in ordinary), provenance()
+    own = of_this_code(run.record.provenance for run in ordinary)
     usable = [run for run in ordinary if run.record.provenance in own]
+    here = _code(provenance()) if len(usable) < len(ordinary) else ""
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
-        f"({_code(here)}); check out that code to read it, or run it again here"
+        f"({here}); check out that code to read it, or run it again here"
         for run in ordinary
         if run.record.provenance not in own
     ]
@@ -140,13 +141,16 @@ def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path
     return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
 
 
-def _of_other_code(reports: Path, of_this_code: int) -> list[str]:
-    """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs."""
+def _of_other_code(reports: Path, of_this_code: int, code: str) -> list[str]:
+    """Return a sentence about the runs in the reports folder that ran other harness code; none without such runs.
+
+    :param code: the fingerprint of this code.
+    """
     others = len(run_folders_in(reports)) - of_this_code
     if others <= 0:
         return []
     runs = "1 run of other harness code is" if others == 1 else f"{others} runs of other harness code are"
-    return [f"{runs} left out of {reports / 'runs'}; this code is {_code(provenance())}"]
+    return [f"{runs} left out of {reports / 'runs'}; this code is {_code(provenance(code))}"]
 
 
 def _code(code: Provenance) -> str:

@@ -26,8 +26,9 @@ from harness.host.declarations import CommandDeclaration
 from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
+from harness.model import Status
 from harness.redaction import RedactedStream
-from harness.suites.commands import NOTES, command_checks
+from harness.suites.commands import LEFT_BEHIND, NOTES, command_checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,5 +178,8 @@ def _name(given: str | None, command_line: Sequence[str]) -> str:
 
 def _outcome(result: Result) -> str:
     tests = f", {result.facts['tests']} tests" if "tests" in result.facts else ""
+    reason = f": {result.reason}" if result.status is Status.NOT_RUN else ""
     notes = f"; {result.facts[NOTES]}" if NOTES in result.facts else ""
-    return f"{result.target}: {result.check} {result.status} after {result.duration_ms / 1000:.1f} s{tests}{notes}"
+    notes += f"; {LEFT_BEHIND}: {result.facts[LEFT_BEHIND]}" if LEFT_BEHIND in result.facts else ""
+    after = f"after {result.duration_ms / 1000:.1f} s"
+    return f"{result.target}: {result.check} {result.status} {after}{reason}{tests}{notes}"

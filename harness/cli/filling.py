@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.preflight.gates import GateResult, preflight
 from harness.report.render import fragments, render
-from harness.report.splice import into
 from harness.report.tables import Declared, Report, build_report
 
 if TYPE_CHECKING:
     from harness.cli.settings import Settings
+    from harness.preflight.declaration import GateResult
     from harness.report.evidence import Evidence
 
 
@@ -38,7 +37,11 @@ def preflight_of(settings: Settings) -> tuple[GateResult, ...]:
 
     :raises ConfigError: for a folder that is missing or not a project.
     """
-    return preflight(settings.preflight, Path.cwd()) if settings.preflight else ()
+    if settings.preflight is None:
+        return ()
+    from harness.preflight.gates import preflight  # noqa: PLC0415 -- most projects declare none
+
+    return preflight(settings.preflight, Path.cwd())
 
 
 def put_into(document: Path, evidence: Evidence, settings: Settings, *, check: bool) -> bool:
@@ -46,4 +49,6 @@ def put_into(document: Path, evidence: Evidence, settings: Settings, *, check: b
 
     :param check: leave the document unchanged.
     """
+    from harness.report.splice import into  # noqa: PLC0415 -- it loads a parser of Markdown
+
     return into(document, fragments(report_of(evidence, settings)), check=check)

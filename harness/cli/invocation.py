@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import Struct
 
 from harness.cli.parser import Command
-from harness.cli.settings import Settings, SettingsOptions, read_settings
+from harness.cli.settings_options import SettingsOptions
 from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from harness.cli.settings import Settings
 
 
 class Services(Struct, frozen=True):
@@ -26,13 +29,24 @@ class Services(Struct, frozen=True):
     signals: Signals
 
 
-class Invocation(Struct, frozen=True):
+class Invocation(Struct, frozen=True, dict=True):
     """Settings and services that every command gets."""
 
-    settings: Settings
+    options: SettingsOptions
     terminal: Terminal
     redactor: Redactor
     signals: Signals
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What harness.toml, the environment and the options decide; read on first use.
+
+        :raises ConfigError: for a mistake in harness.toml, or an expired entry in it.
+        :raises UsageError: for an invalid option or environment variable.
+        """
+        from harness.cli.settings import read_settings  # noqa: PLC0415 -- it imports all suites; not every command does
+
+        return read_settings(self.options)
 
 
 def command(
@@ -62,7 +76,7 @@ def _with_invocation(function: Callable[..., int]) -> Callable[..., int]:
         if services is None:
             raise RuntimeError("a command was invoked without Services; call harness.cli.main.main")
         given = {name: values.pop(name) for name in SettingsOptions.__struct_fields__ if name in values}
-        settings = read_settings(SettingsOptions(**given))
-        return function(Invocation(settings, services.terminal, services.redactor, services.signals), **values)
+        invocation = Invocation(SettingsOptions(**given), services.terminal, services.redactor, services.signals)
+        return function(invocation, **values)
 
     return call

@@ -136,11 +136,10 @@ def _reports(folder: Path) -> list[str]:
 def images(invocation: Invocation, topologies: Sequence[str]) -> int:
     """Pull or build the images that topologies need."""
     settings = invocation.settings
-    known = {
-        name: with_versions(topology, settings.versions)
-        for name, topology in load_topologies(settings.topologies).items()
-    }
-    chosen = select(known, topologies)
+    chosen = [
+        with_versions(topology, settings.versions)
+        for topology in select(load_topologies(settings.topologies), topologies)
+    ]
     require_used(settings, chosen)
     products = [product for topology in chosen for product in wanted_by(topology)]
     wanted = tuple(dict.fromkeys((*products, HOST)))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
-from harness.cli import audit, completion, decide, identify, lint, listing, machine, prove, report, up, verify
-from harness.cli import exec as exec_
+from harness.cli import completion
+from harness.cli.commands import COMMANDS
 from harness.cli.exit_codes import MEANINGS
 from harness.cli.invocation import Services
 from harness.cli.output import Stdout, discard_stdout
@@ -21,7 +21,6 @@ from harness.cli.terminal import Terminal
 from harness.cli.usage import as_started, explained
 from harness.errors import HarnessError, InterruptedRunError
 from harness.passwords import login_secrets
-from harness.provenance import provenance
 from harness.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -37,30 +36,15 @@ root = Group(
         'eval "$(harness completion bash)"',
     ),
     exit_codes=MEANINGS,
+    entries=COMMANDS,
     epilog="`harness completion` says how to complete names in bash, zsh and fish.",
 )
-for _command in (
-    verify.verify,
-    prove.prove,
-    report.report,
-    decide.decide,
-    exec_.exec_behind,
-    up.up,
-    identify.identify,
-    lint.lint_documents,
-    audit.audit,
-    listing.list_names,
-    listing.matrix,
-    machine.doctor,
-    machine.images,
-    machine.reap,
-    completion.completion,
-):
-    root.add_command(_command)
 
 
 def _version(_ctx: click.Context) -> str:
     """Return which code is running, as the evidence records it."""
+    from harness.provenance import provenance  # noqa: PLC0415 -- it loads the metadata of packages
+
     code = provenance()
     commit = f"{code.commit}{', with uncommitted changes' if code.dirty else ''}" if code.commit else "not a checkout"
     return "\n".join(
@@ -91,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal(lambda text: as_started(redactor(text), _program(), root.commands))
     signals = Signals(terminal.say)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # imported before the handlers are in place: an exception in the middle of an import could be lost
+    root.commands.get(next((word for word in given if not word.startswith("-")), ""))
     try:
         signals.install()
         try:

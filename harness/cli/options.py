@@ -8,8 +8,8 @@ import click
 
 from harness.cli import completion
 from harness.cli.parser import OneOf, Option, WholeNumber
-from harness.cli.settings import PULLS
 from harness.engine.protocol import ENGINE_NAMES
+from harness.engine.recipes import PULLS
 from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
 
 if TYPE_CHECKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -103,10 +105,59 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
 
 
-class Group(Command, click.Group):
-    """A command with commands of its own, listed by section in the order in which they were added."""
+class Entry(NamedTuple):
+    """A command in the help text of its group, which is printed without importing the command."""
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+    name: str
+    #: module and variable: `harness.cli.verify:verify`
+    place: str
+    section: str
+    #: the first sentence of the command's own help text
+    summary: str
+
+    def load(self) -> click.Command:
+        module, _, variable = self.place.partition(":")
+        command: click.Command = getattr(import_module(module), variable)
+        return command
+
+
+class LazyCommands(MutableMapping[str, click.Command]):
+    """Commands by name. The module of a command is imported when the command is looked up."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = {entry.name: entry for entry in entries}
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            self._loaded[name] = self.entries[name].load()
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        raise TypeError(f"cannot add {name}: the entries of this group are complete")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"cannot remove {name}: the entries of this group are complete")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class Group(Command, click.Group):
+    """A command with commands of its own, listed by section in the order in which they were added.
+
+    :param entries: commands that are imported when they are looked up, instead of `commands`.
+    """
+
+    def __init__(self, *arguments: Any, entries: Sequence[Entry] = (), **attributes: Any) -> None:
+        if entries:
+            attributes["commands"] = LazyCommands(entries)
         # the callback reports a missing command, because click would print the help text as the error
         attributes.setdefault("callback", _require_command)
         super().__init__(
@@ -123,12 +174,23 @@ class Group(Command, click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
-            command = self.commands[name]
-            summary = command.get_short_help_str(limit=_HELP_WIDTH * 2)
-            sections.setdefault(getattr(command, "section", "Commands"), []).append((name, summary))
+            section, summary = self._in_help(name)
+            sections.setdefault(section, []).append((name, summary))
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+    def _in_help(self, name: str) -> tuple[str, str]:
+        """Return the section and the summary of a command."""
+        if isinstance(self.commands, LazyCommands):
+            entry = self.commands.entries[name]
+            return entry.section, entry.summary
+        return in_help(self.commands[name])
+
+
+def in_help(command: click.Command) -> tuple[str, str]:
+    """Return the section and the summary of a command in the help text of its group."""
+    return getattr(command, "section", "Commands"), command.get_short_help_str(limit=_HELP_WIDTH * 2)
 
 
 @click.pass_context

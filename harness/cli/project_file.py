@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from harness import config
-from harness.engine.images import ImagePolicy
 from harness.engine.protocol import EngineName
+from harness.engine.recipes import ImagePolicy
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
 from harness.model import Attestation, KnownIssue
-from harness.preflight.gates import PreflightDeclaration
+from harness.preflight.declaration import PreflightDeclaration
 from harness.recognition.findings import FACTS
 from harness.report.comparison import FIELDS
 from harness.suites.catalogue import whole_catalogue

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from harness.checks.registry import Catalogue
+    from harness.checks.collection import Catalogue
     from harness.cli.invocation import Invocation
     from harness.cli.selection import Selection
     from harness.cli.settings import Settings
@@ -71,6 +71,8 @@ def run_selection(
         if reproduce:
             plan = tuple(replace(row, reproduce=reproduce) for row in plan)
         folders = _folders(settings, plan, commands)
+        for sentence in folders.notes():
+            terminal(Notice(sentence))
         record = new_record(owner.run_id, settings, plan, engine, under=under, subjects=folders.subjects(ended=False))
         store = RunStore(reports, record, invocation.redactor)
         jobs = settings.jobs or _jobs()

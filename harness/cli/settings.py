@@ -15,39 +15,20 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.cli.parser import one_of
 from harness.cli.project_file import load_project_file
-from harness.engine.images import ImagePolicy, products
+from harness.cli.settings_options import SettingsOptions
 from harness.engine.protocol import ENGINE_NAMES, EngineName
+from harness.engine.recipes import PULLS, ImagePolicy, products
 from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, KnownIssue
-from harness.preflight.gates import PreflightDeclaration
+from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
 
 if TYPE_CHECKING:
-    from harness.checks.registry import Catalogue
-
-PULLS = ("missing", "never", "always")
-
-
-class SettingsOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of the command line that override harness.toml and the environment; None or empty: not given."""
-
-    engine: EngineName | None = None
-    storage: str | None = None
-    jobs: int | None = None
-    reports: str | None = None
-    topologies_folder: str | None = None
-    #: `--set PRODUCT=VERSION`
-    versions: tuple[str, ...] = ()
-    #: `--image PRODUCT=REFERENCE`
-    images: tuple[str, ...] = ()
-    image_prefix: str | None = None
-    pull: str | None = None
-    audit_target: str | None = None
-    audit_sql: tuple[str, ...] = ()
+    from harness.checks.collection import Catalogue
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

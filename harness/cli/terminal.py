@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TextIO
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from harness.events import (
     CheckFinished,
@@ -29,11 +25,12 @@ from harness.events import (
 )
 from harness.model import Status
 from harness.printable import printable
-from harness.report.outcomes import mark_of, text_of, word_of
+from harness.report.outcomes import BETTER_THAN, mark_of, text_of, word_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from harness.cli.console import Console, LiveDisplay
     from harness.model import Proof, Result
 
 _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
@@ -49,36 +46,31 @@ def _remark(result: Result) -> str:
 
 
 def _colour(result: Result) -> str:
-    return "yellow" if result.status is Status.OK and mark_of(result) else _COLOUR[result.status]
+    mark = mark_of(result)
+    is_yellow = result.status is Status.OK and mark and not mark.startswith(BETTER_THAN)
+    return "yellow" if is_yellow else _COLOUR[result.status]
 
 
-class _Console(Console):
-    """A console that survives its reader: in `harness verify 2>&1 | head` the run continues, also on a full disk."""
+class Progress(NamedTuple):
+    """The line of one topology in the live display."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        self.file = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        try:
-            super().print(*objects, **options)
-        except OSError:  # prose that cannot be printed changes no exit code
-            self.on_broken_pipe()
+    topology: str
+    done: int
+    planned: int
+    state: str
+    #: checks that are running now
+    running: str
 
 
 class Terminal:
     """A listener of a run that prints its events: without secrets, and without control characters from outside."""
 
     def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
+        self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
         self._redact = redact
         self._quiet = quiet
-        # https://no-color.org: any value except the empty string
-        self._console = _Console(
-            file=stream, highlight=False, soft_wrap=True, no_color=bool(os.environ.get("NO_COLOR")) or None, emoji=False
-        )
         self._lock = RLock()
-        self._live: Live | None = None
+        self._live: LiveDisplay | None = None
         self._planned: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._running: dict[str, list[str]] = {}
@@ -86,13 +78,19 @@ class Terminal:
         #: number of rows by topology and reason
         self._not_run: dict[tuple[str, str], int] = {}
 
+    @cached_property
+    def _console(self) -> Console:
+        from harness.cli.console import Console  # noqa: PLC0415 -- most commands print no prose
+
+        return Console(self._stream)
+
     def say(self, text: str, style: str = "") -> None:
         """Print a line of prose.
 
         :param style: a style of rich, such as `bold red`.
         """
         with self._lock:
-            self._console.print(Text(printable(self._redact(text)), style=style))
+            self._console.say(printable(self._redact(text)), style)
 
     def close(self) -> None:
         """End the live display; later lines are printed as usual."""
@@ -105,7 +103,7 @@ class Terminal:
         with self._lock:
             self._show(event)
             if self._live:
-                self._live.update(self._table())
+                self._live.show(self._progress())
 
     def _show(self, event: Event) -> None:
         match event:
@@ -119,8 +117,7 @@ class Terminal:
                     f"engine {record.engine} {record.engine_version}"
                 )
                 if self._console.is_terminal and not self._quiet:
-                    self._live = Live(self._table(), console=self._console, transient=True, refresh_per_second=8)
-                    self._live.start()
+                    self._live = self._console.live(self._progress())
             case Notice(text):
                 self.say(f"note: {text}", "yellow")
             case ImageProgress(image, text):
@@ -176,17 +173,12 @@ class Terminal:
                 "bold red" if verdict == "UNPROVEN" else "",
             )
 
-    def _table(self) -> Table:
-        table = Table(box=None, show_header=False, pad_edge=False)
+    def _progress(self) -> Iterator[Progress]:
         for topology, planned in self._planned.items():
-            done = self._done.get(topology, 0)
-            width = 24
-            filled = width * done // planned if planned else 0
-            table.add_row(
+            yield Progress(
                 topology,
-                "█" * filled + "░" * (width - filled),
-                f"{done}/{planned}",
+                self._done.get(topology, 0),
+                planned,
                 self._state.get(topology, "waiting"),
-                Text(printable(", ".join(self._running.get(topology, [])[:3])), style="dim"),
+                printable(", ".join(self._running.get(topology, [])[:3])),
             )
-        return table

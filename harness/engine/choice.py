@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.engine.docker_engine import DockerEngine
 from harness.engine.embedded import INSTALL_COMMAND
 from harness.engine.native_engine import NativeEngine
 from harness.engine.storage import StoragePolicy
@@ -12,8 +11,8 @@ from harness.errors import EngineUnavailableError
 from harness.events import Listener, Notice
 
 if TYPE_CHECKING:
-    from harness.engine.images import ImagePolicy
     from harness.engine.protocol import Engine, EngineName, Wanted
+    from harness.engine.recipes import ImagePolicy
 
 _HINT = (
     "start Docker, set DOCKER_HOST, or apt-get install postgresql pgbouncer "
@@ -38,6 +37,8 @@ def choose(
     """
     docker_error = ""
     if name in {"auto", "docker"}:
+        from harness.engine.docker_engine import DockerEngine  # noqa: PLC0415 -- the native engine needs no Docker SDK
+
         try:
             return DockerEngine(policy, storage)
         except EngineUnavailableError as error:

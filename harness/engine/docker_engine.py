@@ -20,8 +20,9 @@ from harness.engine.docker_group import DockerGroup
 from harness.engine.docker_labels import LABEL_RUN, is_leftover
 from harness.engine.docker_reach import ADDRESS, ContainerReach, published_at
 from harness.engine.docker_removal import remove_container, remove_network, remove_unfinished
-from harness.engine.images import ImagePolicy, Images, load_recipe
+from harness.engine.images import Images
 from harness.engine.protocol import Origin, Wanted, unavailable_notice
+from harness.engine.recipes import ImagePolicy, load_recipe
 from harness.engine.storage import MemoryBudget, StoragePolicy, available_here_mib
 from harness.errors import EngineUnavailableError, HarnessError, ImageUnavailableError, ServiceFailedError
 from harness.events import silent

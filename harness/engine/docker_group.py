@@ -25,8 +25,8 @@ from harness.engine.docker_reach import PUBLISH
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
 from harness.engine.docker_storage import DATABASE, FOLDER, memory_mount, supervised
-from harness.engine.images import load_product
 from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted
+from harness.engine.recipes import load_product
 from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:

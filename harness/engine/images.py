@@ -10,110 +10,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import docker.errors
-from msgspec import Struct
 
-from harness import config, places
+from harness import places
 from harness.engine import debian, pip_access
 from harness.engine.build_failures import wait_for
 from harness.engine.builds import ImageBuilder
 from harness.engine.docker_labels import LABEL_VERSION
 from harness.engine.image_availability import NAMESPACE, dockerfile_of, offline_tag
-from harness.engine.protocol import Origin, Wanted
-from harness.errors import ConfigError, ImageUnavailableError
+from harness.engine.protocol import Origin
+from harness.engine.recipes import files_beside, load_recipe, recipe_folder
+from harness.errors import ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice
-from harness.model import PoolMode
 from harness.versions import version_in
 from harness.waiting import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from docker.api import APIClient
 
+    from harness.engine.protocol import Wanted
+    from harness.engine.recipes import ImagePolicy, RecipeVersion
+
 #: a product with this file installs packages with pip, which then needs this machine's access to the package index
 _REQUIREMENTS = "requirements.txt"
-
-
-class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The source of images."""
-
-    #: put before every name that is not overridden, such as `registry.example/mirror/`
-    prefix: str = ""
-    pull: Literal["missing", "never", "always"] = "missing"
-    #: maps a product, or product:version, to an image reference
-    override: dict[str, str] = {}
-
-
-class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table `versions` of a recipe."""
-
-    #: the published image; empty if none can be pinned
-    image: str = ""
-    #: the Debian release and its packages, for an offline build
-    suite: str
-    packages: tuple[str, ...]
-
-
-class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`topologies/images/<product>/recipe.toml`."""
-
-    #: the name of the binary
-    program: str
-    #: the product's name as its project spells it
-    title: str
-    #: the port that the server listens on in a container
-    port: int
-    #: the signal for an immediate, clean shutdown
-    stop_signal: str
-    #: the pool modes of a pooler
-    pool_modes: tuple[PoolMode, ...] = ()
-    versions: dict[str, RecipeVersion]
-
-
-def recipe_folder(product: str) -> Path:
-    return places.TOPOLOGIES / "images" / product
-
-
-def load_product(product: str) -> Recipe:
-    """Return the recipe of a product.
-
-    :raises ConfigError: when the product has none.
-    """
-    if product not in products():
-        raise ConfigError(f"unknown product {product!r}; choose one of: {', '.join(products())}")
-    return config.load(recipe_folder(product) / "recipe.toml", Recipe)
-
-
-def products() -> list[str]:
-    """Return the names of the products that have a recipe."""
-    return sorted(path.parent.name for path in (places.TOPOLOGIES / "images").glob("*/recipe.toml"))
-
-
-def load_recipe(wanted: Wanted) -> tuple[Recipe, RecipeVersion]:
-    """Return the recipe of a product and of its version.
-
-    :raises ConfigError: when the product or the version has none.
-    """
-    path = recipe_folder(wanted.product) / "recipe.toml"
-    recipe = load_product(wanted.product)
-    if wanted.version not in recipe.versions:
-        raise ConfigError(
-            f"unknown version {wanted.version!r} of {wanted.product}; known: {', '.join(sorted(recipe.versions))}",
-            where=str(path),
-            hint=f'choose a known version, or add a [versions."{wanted.version}"] table to this file',
-        )
-    return recipe, recipe.versions[wanted.version]
-
-
-def files_beside(product: str) -> dict[str, str]:
-    """Return the additional files in the build context of a product's prepared image: file name to text."""
-    own = {"recipe.toml", "Dockerfile", "prepared.Dockerfile"}
-    paths = sorted(path for path in recipe_folder(product).iterdir() if path.is_file() and path.name not in own)
-    return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
 class Images:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     import subprocess
 
 
+#: ENOSPC as the C library words it
+_NO_SPACE = "No space left on device"
+
+
 class NativeEngine:
     """The engine behind `--engine native`."""
 
@@ -159,8 +163,13 @@ class NativeEngine:
                 ]
             )
             if done.returncode != 0:
+                shutil.rmtree(fresh, ignore_errors=True)
+                full = _NO_SPACE in done.stdout
                 raise EngineUnavailableError(
-                    f"initdb of PostgreSQL {origin.version} failed", where=str(initdb), detail=log_tail(done.stdout)
+                    f"initdb of PostgreSQL {origin.version} failed" + (": the disk is full" if full else ""),
+                    where=f"{initdb}, in {folder}",
+                    detail=log_tail(done.stdout),
+                    hint="free some space there, or set XDG_CACHE_HOME to a folder of another disk" if full else "",
                 )
             fresh.rename(cluster)
         return cluster

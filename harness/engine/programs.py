@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.engine import embedded
-from harness.engine.images import load_recipe
 from harness.engine.protocol import Origin, Wanted
+from harness.engine.recipes import load_recipe
 from harness.errors import EngineUnavailableError
 from harness.versions import numbers_of, version_in
 

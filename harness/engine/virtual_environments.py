@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.engine.images import recipe_folder
 from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
+from harness.engine.recipes import recipe_folder
 from harness.errors import EngineUnavailableError
 from harness.events import ImageProgress, Listener
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from harness.errors import TimedOutError, UsageError
+from harness.host.marked_processes import below, end_marked, new_mark
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ _KEPT_LINES = 2000
 GRACE_S = 5.0
 _LONGEST_LINE = 65_536
 #: run by a shell that reads from the harness. When the harness is killed, the pipe closes before a line arrives, and
-#: the shell ends the command's process group, $1: first with SIGTERM, then with SIGKILL
+#: the shell ends the command's process group, $1, and the processes with the mark $2: first with SIGTERM, then with
+#: SIGKILL
 _GUARD = """
 read -r _ && exit
-kill -TERM "-$1" 2>/dev/null || exit
-for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || exit; done
-kill -KILL "-$1" 2>/dev/null
+mark=$2
+marked() { grep -ls "$mark=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
+kill -TERM "-$1" $(marked) 2>/dev/null
+for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || [ -n "$(marked)" ] || exit; done
+kill -KILL "-$1" $(marked) 2>/dev/null
 """
 
 
@@ -61,8 +65,10 @@ class CommandResult(Struct, frozen=True, kw_only=True):
     seconds: float
     #: the last lines of stdout and stderr, in the order they arrived
     output: str
-    #: why the harness ended the command; "" when it ended on its own
+    #: why the harness ended the command, and with which signals; "" when it ended on its own
     reason: str = ""
+    #: processes in sessions of their own that outlived the command, and were ended
+    left_behind: tuple[str, ...] = ()
 
 
 def variables(chain: Endpoint, direct: Endpoint) -> dict[str, str]:
@@ -110,9 +116,9 @@ def run(
     say: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> CommandResult:
-    """Run a command until it ends, its deadline passes, or the run stops. Its process group ends with it.
+    """Run a command until it ends, its deadline passes, or the run stops. All processes that it started end with it.
 
-    The process group also ends when this process is killed.
+    They also end when this process is killed: those of its process group and, with /proc, those in other sessions.
 
     :param command: the program and its arguments.
     :param folder: working directory of the command.
@@ -125,12 +131,13 @@ def run(
     """
     # libpq's variables of a developer's shell would take precedence over the given ones
     inherited = {name: value for name, value in os.environ.items() if name not in LIBPQ_VARIABLES}
+    mark = new_mark()
     began = time.monotonic()
     try:
         process = subprocess.Popen(  # noqa: S603 -- the user's own command
             list(command),
             cwd=folder,
-            env={**inherited, **given},
+            env={**inherited, **given, mark: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,7 +156,7 @@ def run(
     reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
     reader.start()
     reason = ""
-    with _guarded(process):
+    with _guarded(process, mark) as ending:
         while process.poll() is None and not reason:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
@@ -157,12 +164,15 @@ def run(
                 reason = "stopped with the run"
             elif time.monotonic() - began > deadline_s:
                 reason = f"did not end within {deadline_s:g} s"
+    if reason:
+        reason += f", so {' and '.join(ending.signals)} ended it"
     reader.join(GRACE_S)
     return CommandResult(
         exit_code=None if reason else process.returncode,
         seconds=round(time.monotonic() - began, 2),
         output="".join(lines[-_KEPT_LINES:]),
         reason=reason,
+        left_behind=ending.left_behind,
     )
 
 
@@ -178,12 +188,47 @@ def _read(source: IO[str] | None, lines: list[str], say: Callable[[str], None]) 
                 say(line)
 
 
+class _Ending:
+    """How a command and the processes that it started ended."""
+
+    def __init__(self, process: subprocess.Popen[str], mark: str) -> None:
+        self._process = process
+        self._mark = mark
+        #: names of the signals that its process group got
+        self.signals: list[str] = []
+        self.left_behind: tuple[str, ...] = ()
+
+    def end(self) -> None:
+        """End the command and all processes that it started, first with SIGTERM, then with SIGKILL."""
+        known = below(self._process.pid)
+        self._end_group()
+        self.left_behind += end_marked(self._mark, known, GRACE_S)
+
+    def _end_group(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, number)
+            except (ProcessLookupError, PermissionError):
+                return
+            self.signals.append(number.name)
+            with contextlib.suppress(TimedOutError):
+                poll(self._gone, what="the command to end", deadline_s=GRACE_S)
+
+    def _gone(self) -> None:
+        """Check the process group, because child processes may outlive the command."""
+        self._process.poll()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, 0)
+            raise NotYet("a process of the group still runs")
+
+
 @contextlib.contextmanager
-def _guarded(process: subprocess.Popen[str]) -> Iterator[None]:
+def _guarded(process: subprocess.Popen[str], mark: str) -> Iterator[_Ending]:
     """End a command when the block ends, or when this process is killed before that."""
+    ending = _Ending(process, mark)
     try:
         with subprocess.Popen(  # noqa: S603 -- our own arguments
-            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid)],
+            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid), mark],
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -192,28 +237,10 @@ def _guarded(process: subprocess.Popen[str]) -> Iterator[None]:
             start_new_session=True,  # a signal to the harness and its process group does not end the guard
         ) as guard:
             try:
-                yield
+                yield ending
             finally:
-                _end(process)
+                ending.end()
                 guard.communicate("the command has ended\n")
-    finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a command and all processes that it started, first with SIGTERM, then with SIGKILL."""
-
-    def gone() -> None:
-        """Check the process group, because child processes may outlive the command."""
-        process.poll()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, 0)
-            raise NotYet("a process of the group still runs")
-
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
-        with contextlib.suppress(TimedOutError):
-            poll(gone, what="the command to end", deadline_s=GRACE_S)
+    except BaseException:
+        ending.end()  # also when the guard did not start
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import subprocess
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 #: for all calls of git and for all files of one folder together, seconds
 _LONGEST_S = 20.0
 _MOST_FILES = 20_000
-#: files whose content is read; of larger ones, and of those after that, size and modification time count
+#: the content of so many bytes is read, of small files first; of the others, inode, size and times count
 _MOST_BYTES = 256 * 1024 * 1024
-_LARGEST_BYTES = 32 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+#: the state of a file whose content was not read begins with it
+_UNREAD = "unread:"
+#: files that are named in a sentence
+_MOST_NAMED = 3
 _DEEPEST = 5
 #: folders that hold tools, or what tools made; without git, nothing distinguishes them from sources
 _SKIPPED = frozenset(
@@ -49,13 +54,15 @@ class FolderState(Struct, frozen=True, kw_only=True):
     covers: str
     #: why the state could not be read; "" when it was
     unknown: str = ""
+    #: which files were too large to be read, in one sentence without a full stop; "" when all were read
+    too_large: str = ""
 
     def written_since(self, before: FolderState) -> frozenset[str]:
         """Return the untracked files that differ from an earlier state."""
         return frozenset(
             path
             for path in {*self.untracked, *before.untracked}
-            if self.untracked.get(path) != before.untracked.get(path)
+            if _is_written(self.untracked.get(path), before.untracked.get(path))
         )
 
     def facts(self, written: Collection[str] = ()) -> dict[str, str]:
@@ -103,8 +110,8 @@ class _Reading:
         self._end = time.monotonic() + _LONGEST_S
         self._files_left = _MOST_FILES
         self._bytes_left = _MOST_BYTES
-        #: files of which only size and modification time count
-        self._not_read = 0
+        #: files whose content was not read
+        self._not_read: list[Path] = []
         self._unreadable = 0
 
     def repository(self, folder: Path, depth: int = 0) -> FolderState | None:
@@ -120,14 +127,14 @@ class _Reading:
         changed: dict[str, str] = {}
         untracked: dict[str, str] = {}
         unknown = "" if listed is not None else f"unknown: git did not list them within {_LONGEST_S:g} s"
-        for entry in (listed or "").split("\0"):
+        entries = [entry for entry in (listed or "").split("\0") if entry[3:] and not self._is_left_out(at / entry[3:])]
+        for entry in sorted(entries, key=lambda entry: _size(at / entry[3:])):
             path = entry[3:]
-            if not path or self._is_left_out(at / path):
-                continue
             if self._is_over():
                 unknown = _too_many("changed files")
                 break
             (untracked if entry.startswith("??") else changed)[path] = self._digest_of(at / path, depth)
+        unknown = unknown or self._late("changed files")
         covers = "the commit, changed files and files that git neither tracks nor ignores, with submodules"
         return FolderState(
             top=at,
@@ -137,6 +144,7 @@ class _Reading:
             untracked=untracked,
             covers=covers + self._limits(),
             unknown=unknown,
+            too_large=self._too_large(),
         )
 
     def tracks(self, file: Path) -> bool:
@@ -147,11 +155,13 @@ class _Reading:
         """Return the state of a folder from all its files."""
         found: dict[str, str] = {}
         unknown = ""
-        for path in self._walk(folder):
+        paths = list(itertools.islice(self._walk(folder), max(0, self._files_left) + 1))
+        for path in sorted(paths, key=_size):
             if self._is_over():
                 unknown = _too_many("files")
                 break
             found[str(path.relative_to(folder))] = self._digest_of(path, _DEEPEST)
+        unknown = unknown or self._late("files")
         covers = "all files of the folder, but those of tools and caches, such as node_modules and .venv"
         return FolderState(
             top=folder,
@@ -161,6 +171,7 @@ class _Reading:
             untracked=found,
             covers=covers + self._limits(),
             unknown=unknown,
+            too_large=self._too_large(),
         )
 
     def _walk(self, folder: Path) -> Iterator[Path]:
@@ -192,14 +203,28 @@ class _Reading:
         if not stat.S_ISREG(seen.st_mode):
             return "special file"  # to read a FIFO would take for ever
         executable = " executable" if seen.st_mode & stat.S_IXUSR else ""
-        if seen.st_size > min(_LARGEST_BYTES, self._bytes_left):
-            self._not_read += 1
-            return f"{seen.st_size} bytes of {seen.st_mtime_ns}{executable}"
-        self._bytes_left -= seen.st_size
-        return hashlib.sha256(path.read_bytes()).hexdigest() + executable
+        content = self.content(path) if seen.st_size <= self._bytes_left else None
+        if content is None:
+            self._not_read.append(path)
+            return _without_content(seen) + executable
+        return content + executable
+
+    def content(self, path: Path) -> str | None:
+        """Return a digest of a file's content; None for more bytes than may be read, or when the time is over."""
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                self._bytes_left -= len(chunk)
+                if self._bytes_left < 0 or time.monotonic() > self._end:  # after the time, the whole state is unknown
+                    return None
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def _is_over(self) -> bool:
         return self._files_left <= 0 or time.monotonic() > self._end
+
+    def _late(self, what: str) -> str:
+        return _too_many(what) if time.monotonic() > self._end else ""
 
     def _is_left_out(self, path: Path) -> bool:
         if not self._without:
@@ -208,8 +233,15 @@ class _Reading:
         return any(at.is_relative_to(left_out) for left_out in self._without)
 
     def _limits(self) -> str:
-        large = f"; of {self._not_read} large files only size and modification time" if self._not_read else ""
+        large = f"; {self._too_large()}" if self._not_read else ""
         return large + (f"; {self._unreadable} files could not be read" if self._unreadable else "")
+
+    def _too_large(self) -> str:
+        if not self._not_read:
+            return ""
+        names = ", ".join(path.name for path in self._not_read[:_MOST_NAMED])
+        more = f" and {len(self._not_read) - _MOST_NAMED} more" if len(self._not_read) > _MOST_NAMED else ""
+        return f"too large to be read, so inode, size and times count: {names}{more}"
 
     def _git(self, folder: Path, *arguments: str) -> str | None:
         """Return the output of git; None when it is missing, fails or takes too long."""
@@ -227,6 +259,36 @@ class _Reading:
         except (OSError, subprocess.SubprocessError, ValueError):
             return None
         return os.fsdecode(done.stdout) if done.returncode == 0 else None
+
+
+def file_state(path: Path) -> str:
+    """Return a digest of the content of one file; of a file that is too large to be read, inode, size and times.
+
+    :raises OSError: when the file cannot be read.
+    """
+    seen = path.stat()
+    content = _Reading(()).content(path) if seen.st_size <= _MOST_BYTES else None
+    return _without_content(seen) if content is None else content[:16]
+
+
+def _without_content(seen: os.stat_result) -> str:
+    """Identify a file without its content. A program can restore the modification time, but not the change time."""
+    return (
+        f"{_UNREAD} {seen.st_size} bytes, inode {seen.st_ino}, modified {seen.st_mtime_ns}, changed {seen.st_ctime_ns}"
+    )
+
+
+def _is_written(now: str | None, before: str | None) -> bool:
+    """Return whether a file changed. One whose content was read only once cannot be compared."""
+    comparable = now is None or before is None or now.startswith(_UNREAD) == before.startswith(_UNREAD)
+    return comparable and now != before
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _too_many(what: str) -> str:

@@ -17,7 +17,7 @@ from harness.errors import DatabaseError
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from harness.database import Client
     from harness.host.declarations import ObanJob
@@ -50,6 +50,8 @@ class ObanJobs:
         self._connect = connect
         self._connected: Client | None = None
         self._lock = Lock()
+        #: callers share the connection, and their transactions must not overlap
+        self._in_transaction = Lock()
         self._table = f"{quote_name(prefix)}.oban_jobs"
         self._inserted: list[int] = []
 
@@ -60,24 +62,33 @@ class ObanJobs:
                 self._connected = self._connect()
             return self._connected
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Client]:
+        """Begin and commit a transaction. A pooler may leave the transaction of an autocommitted statement open."""
+        client = self._client
+        with self._in_transaction, client.transaction():
+            yield client
+
     def insert(self, job: ObanJob, values: Values) -> int:
         """Insert a job and return its id. The runner finds it when it next looks for jobs that are due.
 
         :raises DatabaseError: when the table is missing, or the role may not insert.
         """
+        columns = [
+            job.worker,
+            job.queue,
+            msgspec.json.encode(values.fill(job.args)).decode(),
+            msgspec.json.encode(values.fill(job.meta)).decode(),
+            job.max_attempts,
+        ]
         try:
-            [(identity,)] = fetch(
-                self._client,
-                f"INSERT INTO {self._table} (worker, queue, args, meta, max_attempts, state) "
-                "VALUES (%s, %s, %s::jsonb, %s::jsonb, %s, 'available') RETURNING id",
-                [
-                    job.worker,
-                    job.queue,
-                    msgspec.json.encode(values.fill(job.args)).decode(),
-                    msgspec.json.encode(values.fill(job.meta)).decode(),
-                    job.max_attempts,
-                ],
-            )
+            with self._transaction() as client:
+                [(identity,)] = fetch(
+                    client,
+                    f"INSERT INTO {self._table} (worker, queue, args, meta, max_attempts, state) "
+                    "VALUES (%s, %s, %s::jsonb, %s::jsonb, %s, 'available') RETURNING id",
+                    columns,
+                )
         except SqlError as error:
             raise DatabaseError(
                 f"the job cannot be inserted into {self._table}: {describe(error)}",
@@ -122,12 +133,13 @@ class ObanJobs:
 
     def hurry(self, identity: int) -> None:
         """Make a job that waits for its next attempt due now."""
-        fetch(
-            self._client,
-            f"UPDATE {self._table} SET scheduled_at = timezone('UTC', now()) "
-            "WHERE id = %s AND state::text = 'retryable'",
-            [identity],
-        )
+        with self._transaction() as client:
+            fetch(
+                client,
+                f"UPDATE {self._table} SET scheduled_at = timezone('UTC', now()) "
+                "WHERE id = %s AND state::text = 'retryable'",
+                [identity],
+            )
 
     def remove_all(self) -> list[str]:
         """Remove the inserted jobs and close the connection. Return one sentence for each job that remains.

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from harness import places
 from harness.engine.owner import Owner
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -46,6 +44,8 @@ class Note(Struct, frozen=True, kw_only=True):
     place: str
     owner: Owner
     write: Write
+    #: the folder of the harness.toml that declares the environment; "" in notes of earlier versions
+    project: str = ""
 
 
 class Journal:
@@ -61,12 +61,15 @@ class Journal:
         self._environment = environment
         self._place = place
         self._owner = Owner.me(run_id)
+        self._project = str(Path.cwd())
         self._files: dict[tuple[str, str, str], Path] = {}
 
     def begin(self, write: Write) -> None:
         """Store a note before a write, or replace the note of the same write."""
         key = (write.kind, write.name, write.mark)
-        note = Note(environment=self._environment, place=self._place, owner=self._owner, write=write)
+        note = Note(
+            environment=self._environment, place=self._place, owner=self._owner, write=write, project=self._project
+        )
         with contextlib.suppress(OSError, TypeError):
             folder = _folder()
             path = self._files.setdefault(key, folder / f"{self._owner.run_id}-{secrets.token_hex(4)}.json")

@@ -8,7 +8,6 @@ from harness.audit.actor import Actor
 from harness.database import SqlError, describe, quote_literal, quote_name
 from harness.errors import DatabaseError, HarnessError
 from harness.host.canary import MARK, SCRATCH, Canary, drop_scratch
-from harness.host.http_client import HttpClient
 from harness.host.job_table import ObanJobs
 from harness.host.journal import Journal, Note, Write, remove
 from harness.host.site import Values
@@ -76,9 +75,10 @@ def described(write: Write, *, with_sql: bool = True) -> str:
 
 def about(note: Note) -> str:
     """Return a sentence about a leftover, for `reap`, which has no access to the environment."""
+    of, there = (f" of {note.project}", " there") if note.project else ("", " in its project")
     return (
-        f"environment {note.environment}: a killed run left {described(note.write)}; "
-        f"the next `verify --environment {note.environment}` clears it"
+        f"environment {note.environment}{of}: the killed run {note.owner.run_id} left {described(note.write)}; "
+        f"the next `verify --environment {note.environment}`{there} clears it"
     )
 
 
@@ -100,6 +100,8 @@ def _clear_path(write: Write, environment: Environment, target: AuditTarget, dec
     """Repeat the cleanup of an attempt, with the values that it had."""
     if declared is None or not (declared.cleanup or write.jobs):
         return "harness.toml declares no cleanup of this path"
+    from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
     site = environment.site(target)
     if write.jobs and declared.job:
         jobs = ObanJobs(site.application, declared.job.prefix)

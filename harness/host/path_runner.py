@@ -1,40 +1,30 @@
-"""Runs an audited path once, and reads the rows that it left in the trail. Checks judge the observations."""
+"""Runs an audited path once: its steps, its job or its command. Checks judge the observations."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.audit.target import Change
-from harness.database import SqlError, describe
-from harness.errors import ConfigError, DatabaseError, TimedOutError
-from harness.host.audited_table import RowsNotSeenError, TableRows, rows_in_table, trail_is_of
+from harness.database import SqlError
+from harness.errors import ConfigError, TimedOutError
 from harness.host.command import run
 from harness.host.declarations import Step
-from harness.host.http_client import HttpClient, HttpResponse
+from harness.host.http_response import HttpResponse
 from harness.host.job_table import ENDED, JobState, ObanJobs
 from harness.host.journal import Write
+from harness.host.path_rows import PathRows
 from harness.host.site import Values, holds, value_at
-from harness.host.trail_reader import Recorded, Trail
-from harness.model import EvidenceClass
-from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.database import Client
     from harness.host.declarations import Expected, FailingVariant, ObanJob, PathDeclaration
     from harness.host.site import Site
 
-#: how long to watch for rows beyond the expected ones, seconds; an environment is verified rarely, so it gets longer
-_LATE_S = {EvidenceClass.CI: 0.3, EvidenceClass.HOST: 2.0}
-#: a host that was idle for this long writes no more rows of the attempt, seconds
-_IDLE_S = 0.8
 #: environment variables of a command, with the values of the attempt
 _UNIQUE, _CORRELATION, _ACTOR = "HARNESS_UNIQUE", "HARNESS_CORRELATION", "HARNESS_ACTOR"
 
@@ -77,21 +67,6 @@ class Attempt(Struct, frozen=True, kw_only=True):
         return last is not None and not last.failure and 400 <= last.status < 500  # noqa: PLR2004
 
 
-class Seen(Struct, frozen=True, kw_only=True):
-    """The rows of one attempt in the trail."""
-
-    #: the changes that hold the identifying values of the attempt
-    changes: tuple[Change, ...]
-    #: all changes of the table in the same transactions, `changes` included
-    all_changes: tuple[Change, ...]
-    #: the action of each change
-    actions: tuple[Recorded | None, ...]
-
-    @property
-    def transactions(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(change.transaction_id or "" for change in self.changes))
-
-
 class PathRun:
     """Runs one declared path at one site. Closing it closes its connections and removes the jobs that it inserted."""
 
@@ -110,13 +85,15 @@ class PathRun:
         :param parent: another run of the same path that stays open longer; it cleans up after both.
         :param on_left_behind: called on close for each thing that could not be cleaned up.
         """
+        from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
         self.declared = declared
         self.expected = expected
         self.site = site
         self._stack = contextlib.ExitStack()
         self._http = self._stack.enter_context(HttpClient(site))
-        self._trail: Trail | None = None
-        self._clients: dict[Callable[[], Client], Client] = {}
+        #: the rows that attempts left in the trail and in the audited table
+        self.rows = PathRows(expected, site, deadline_s=declared.deadline_s, stack=self._stack)
         self._jobs = parent.jobs(declared.job) if parent and declared.job else None
         self._left_behind: list[str] = []
         self._on_left_behind = on_left_behind
@@ -290,109 +267,6 @@ class PathRun:
     def job_state(self, attempt: Attempt) -> JobState | None:
         """Return the progress of the inserted job; None when there is no such job, or no longer."""
         return self._jobs.state(attempt.job) if attempt.job is not None and self._jobs else None
-
-    def look(self, values: Values, *, wanted: int, deadline_s: float | None = None) -> Seen:
-        """Wait for the expected rows in the trail, watch for unexpected ones, and return all of them.
-
-        :param wanted: number of rows.
-        :param deadline_s: for the expected rows; the path's own by default.
-        :raises DatabaseError: when the trail cannot be read.
-        """
-        self.wait_for_rows(values, wanted=wanted, deadline_s=deadline_s)
-        self.watch(values, wanted)
-        return self.seen(values)
-
-    def wait_for_rows(self, values: Values, *, wanted: int, deadline_s: float | None = None) -> None:
-        """Wait until the trail holds the wanted number of rows, the host is idle, or the deadline passes."""
-        idle_since: float | None = None
-
-        def probe() -> None:
-            nonlocal idle_since
-            is_idle = self._is_idle()
-            found = self.count(values)
-            if found >= wanted:
-                return
-            idle_since = (idle_since or time.monotonic()) if is_idle else None
-            if idle_since is None or time.monotonic() - idle_since < _IDLE_S:
-                raise NotYet(f"{found} rows")
-
-        with contextlib.suppress(TimedOutError):
-            deadline_s = self.declared.deadline_s if deadline_s is None else deadline_s
-            poll(probe, what="rows", deadline_s=deadline_s, interval_s=0.03)
-
-    def watch(self, values: Values, wanted: int) -> None:
-        """Wait for a moment, or until more rows than wanted appear: the host may write twice, or after it answered."""
-
-        def more() -> None:
-            if self.count(values) <= wanted:
-                raise NotYet("no more rows")
-
-        with contextlib.suppress(TimedOutError):
-            poll(more, what="more rows", deadline_s=_LATE_S[self.site.evidence_class], interval_s=0.15)
-
-    def count(self, values: Values) -> int:
-        """Return how many rows of this attempt the trail holds now."""
-        return len(self.trail.rows_of(self.expected, values))
-
-    def _is_idle(self) -> bool:
-        """Return whether the host has no work in progress that could still write; False when that is unknown."""
-        if self.site.is_idle is None or self.site.admin is None:
-            return False
-        with contextlib.suppress(SqlError):
-            return self.site.is_idle(self._client(self.site.admin))
-        return False
-
-    def _client(self, connect: Callable[[], Client]) -> Client:
-        """Return a connection that closes with this path run; the same one for the same function."""
-        client = self._clients.get(connect)
-        if client is None or client.closed:
-            client = self._clients[connect] = self._stack.enter_context(contextlib.closing(connect()))
-        return client
-
-    def in_table(self, values: Values) -> TableRows:
-        """Return the rows of this attempt in the audited table, read with the first role that can see them.
-
-        :raises RowsNotSeenError: when no role can; with the reason for each.
-        """
-        reasons = []
-        for connect in filter(None, (self.site.admin, self.site.trail, self.site.application)):
-            try:
-                return rows_in_table(self._client(connect), self.expected, values)
-            except RowsNotSeenError as error:
-                reasons.append(str(error))
-            except SqlError as error:
-                reasons.append(describe(error))
-        raise RowsNotSeenError("; ".join(dict.fromkeys(reasons)))
-
-    def is_of_the_trail(self, rows: TableRows) -> bool | None:
-        """Return whether the transactions that wrote these rows also wrote to the trail; None when that is unknown."""
-        with contextlib.suppress(SqlError):
-            client = self._client(self.site.trail)
-            return trail_is_of(client, self.site.target.tables, rows.written_by) if rows.written_by else None
-        return None
-
-    def seen(self, values: Values) -> Seen:
-        """Return the rows of this attempt in the trail, as they are now.
-
-        :raises DatabaseError: when the trail cannot be read.
-        """
-        changes = tuple(self.trail.rows_of(self.expected, values))
-        transactions = dict.fromkeys(change.transaction_id for change in changes if change.transaction_id)
-        all_changes = tuple(self.trail.rows_with(transactions, self.expected)) if transactions else ()
-        by_id = {change.action_id: self.trail.action(change.action_id) for change in changes}
-        return Seen(
-            changes=changes, all_changes=all_changes, actions=tuple(by_id[change.action_id] for change in changes)
-        )
-
-    @property
-    def trail(self) -> Trail:
-        if self._trail is None:
-            try:
-                client = self._stack.enter_context(contextlib.closing(self.site.trail()))
-            except SqlError as error:
-                raise DatabaseError(f"the role that reads the audit trail cannot log in: {describe(error)}") from None
-            self._trail = Trail(client, self.site.target)
-        return self._trail
 
 
 def _discard(_line: str) -> None:

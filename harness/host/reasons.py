@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 FEWEST_WORDS = 4
 _US = r"(?:we|they|i|team)"
@@ -36,14 +37,13 @@ _NOT_LOOKED = (
     rf"{_US}\s+did(?:n['’]t|\s+not)\s+(?:yet\s+)?{_TRY}|g[eo]t(?:ten|ting)?\s+(?:a)?round\s+to"
 )
 #: phrases of somebody who has not run the test yet: Not run, not N/A
-NOT_YET = re.compile(
+_NOT_YET = (
     rf"\b(?:{_NO_TIME}|{_PLANS}|{_EFFORT}|{_NOT_LOOKED})\b|"
     r"\b(?:not\s+(?:been\s+)?(?:yet\s+)?(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started)\s+yet|"
     r"not\s+yet\s+(?:been\s+)?(?:tested|run|exercised|tried|verified|checked|done|measured|started|looked)|"
     r"yet\s+to\s+be|to\s+be\s+(?:done|tested|verified|run|determined)|will\s+be\s+(?:tested|run|verified|done)|"
     r"not\s+yet|soon|todo|tbd|(?<!no )pending|untested|needs?\s+(?:testing|to\s+be)|later\s*$|"
-    r"not\s+(?:been\s+)?(?:tested|tried|run|verified|checked)\s*$)\b",
-    re.IGNORECASE,
+    r"not\s+(?:been\s+)?(?:tested|tried|run|verified|checked)\s*$)\b"
 )
 _VAGUE = re.compile(
     r"(?:this\s+is\s+|it\s+is\s+|it's\s+)?(?:not\s+(?:relevant|applicable|needed|necessary|required|important|used|"
@@ -52,6 +52,17 @@ _VAGUE = re.compile(
     re.IGNORECASE,
 )
 _BECAUSE = re.compile(r"(?:\b(?:because|since|as|for|in|while)\b|[:;,—–])\s*(?:\S+\s+){3,}\S+", re.IGNORECASE)
+
+
+@cache
+def _not_yet() -> re.Pattern[str]:
+    return re.compile(_NOT_YET, re.IGNORECASE)  # on first use: few processes read reasons, and it takes 20 ms
+
+
+def not_yet(reason: str) -> str:
+    """Return the phrase by which a reason says that nobody has run the test yet; "" without one."""
+    found = _not_yet().search(reason)
+    return found[0] if found else ""
 
 
 def is_vague(reason: str) -> bool:

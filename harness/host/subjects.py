@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from harness.host.folder_state import state_of, tracked_state_of
+from harness.host.folder_state import file_state, state_of, tracked_state_of
 from harness.model import DECLARATION, Subject
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from harness.host.declarations import CommandDeclaration
     from harness.host.folder_state import FolderState
-
-#: larger files are programs, and no scripts of a test suite
-_LARGEST_WORD_BYTES = 32 * 1024 * 1024
 
 
 class CommandFolders:
@@ -57,6 +54,11 @@ class CommandFolders:
             )
             for command in self.commands
         }
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each folder with files that were too large to be read."""
+        states = sorted(self._before.items())
+        return [f"{folder or 'this folder'}: {state.too_large}" for folder, state in states if state.too_large]
 
     def _states(self) -> dict[str, FolderState]:
         folders = {command.folder for command in self.commands}
@@ -145,9 +147,7 @@ def _named_files(command: CommandDeclaration, state: FolderState) -> dict[str, s
 def _file_fact(path: Path) -> str:
     """Return a digest of a file, with the state of the repository that tracks it."""
     try:
-        if path.stat().st_size > _LARGEST_WORD_BYTES:
-            return "a large file"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        digest = file_state(path)
     except OSError:
         return "unreadable"
     return " ".join((digest, *tracked_state_of(path).values()))

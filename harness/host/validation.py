@@ -11,7 +11,7 @@ from harness.audit.actor import Actor, ActorError
 from harness.errors import ConfigError, UsageError
 from harness.host.env_secrets import refuse_secrets
 from harness.host.junit_verdict import require_patterns
-from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
+from harness.host.reasons import FEWEST_WORDS, is_vague, not_yet
 from harness.recognition.contradictions import contradictions
 from harness.recognition.findings import Recognition
 
@@ -170,8 +170,8 @@ def require_reason(at: str, reason: str) -> None:
     """
     if "\n" in reason:
         raise ConfigError(f"{at}: found a reason of several lines, expected one line")
-    if pending := NOT_YET.search(reason):
-        words = " ".join(pending[0].lower().split())
+    if pending := not_yet(reason):
+        words = " ".join(pending.lower().split())
         raise ConfigError(
             f"{at}: found {reason!r}: {words!r} is a reason for Not run, expected one for N/A",
             hint="remove not_applicable: a path that was not exercised is Not run",

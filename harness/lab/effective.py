@@ -91,6 +91,9 @@ _DATABASE_LIMITS = (
 )
 _USER_LIMITS = ("pool_size", "reserve_pool_size", "max_user_connections", "max_user_client_connections")
 
+#: an option of a database, as SHOW DATABASES names it
+_SHOWN_AS = {"max_db_connections": "max_connections"}
+
 _FLAGS = dict.fromkeys(("1", "on", "true", "yes"), True) | dict.fromkeys(("0", "off", "false", "no"), False)
 #: the size of a pool without any limit
 UNLIMITED = 100_000
@@ -306,6 +309,21 @@ def effective_limits(evidence: TopologyEvidence) -> PoolLimits | None:
     """Return the limits of the application's pool, as its pooler reports them; None if it reports none."""
     settings = _pooler(evidence).settings if evidence.declared.pooler else {}
     return pool_limits(settings) if "default_pool_size" in settings else None
+
+
+def declared_limits(topology: Topology) -> PoolLimits | None:
+    """Return the limits of the application's pool as its topology declares them; None without a pooler.
+
+    They decide which checks are planned. A check that runs depends on :func:`effective_limits`.
+    """
+    declared = topology.pooler
+    if declared is None:
+        return None
+    of_database = {f"database.{_SHOWN_AS.get(name, name)}": value for name, value in declared.database.items()}
+    of_role = {f"user.{name}": value for name, value in declared.user.items()}
+    return pool_limits(
+        {"default_pool_size": str(declared.default_pool_size), **declared.settings, **of_database, **of_role}
+    )
 
 
 def least_connections(evidence: TopologyEvidence) -> int:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.database import Client, Endpoint, SqlError, connect, refusal
-from harness.engine.images import load_product
 from harness.engine.protocol import Service, log_tail
+from harness.engine.recipes import load_product
 from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles

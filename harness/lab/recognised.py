@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.database import SqlError, create_database, describe, drop_database
-from harness.engine.images import load_product
+from harness.engine.recipes import load_product
 from harness.errors import HarnessError
 from harness.lab.effective import are_used_once, effective_limits, tracks_statements
 from harness.recognition.contradictions import contradictions

@@ -5,11 +5,9 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-import jinja2
-
 from harness import places
-from harness.engine.images import load_product
 from harness.engine.protocol import Address, ServicePlace, ServiceSpec
+from harness.engine.recipes import load_product
 from harness.errors import ConfigError
 from harness.lab.effective import knows_auth_dbname, knows_peering, knows_prepared_statements
 
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
     from harness.model import PoolerDeclaration, PostgresDeclaration
 
 _FOLDER = places.TOPOLOGIES / "config"
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,  # noqa: S701 -- configuration files, not HTML
-    keep_trailing_newline=True,
-)
 
 
 def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Roles) -> ServiceSpec:
@@ -89,10 +81,6 @@ def _render(name: str, **facts: object) -> str:
 
     :raises ConfigError: with file and line of an invalid template.
     """
-    path = _FOLDER / f"{name}.j2"
-    try:
-        return _TEMPLATES.get_template(f"{name}.j2").render(**facts)
-    except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(f"invalid template: {error.message}", where=f"{path}:{error.lineno}") from None
-    except jinja2.TemplateError as error:
-        raise ConfigError(f"this template cannot be rendered: {error.message}", where=str(path)) from None
+    from harness.lab.templates import render  # noqa: PLC0415 -- it loads Jinja, which only a starting lab needs
+
+    return render(name, facts)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness import config, places
-from harness.engine.images import load_product, load_recipe, products
 from harness.engine.protocol import Wanted
+from harness.engine.recipes import load_product, load_recipe, products
 from harness.errors import ConfigError, UsageError
+from harness.lab.pooler_options import require_known_options
 from harness.model import Notifier, PoolerDeclaration, PoolMode, Topology
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def load_topology(path: Path) -> Topology:
                 raise ConfigError(
                     f"{key}.{name}: invalid setting, expected a name and a value on one line", where=str(path)
                 )
+    if topology.pooler:
+        require_known_options(topology.pooler, str(path))
     return topology
 
 
@@ -127,7 +130,7 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
     """Return the topology with other versions, as `--set postgres=15` requests; they become part of its name.
 
     :param versions: versions by product. A product that the topology does not have is ignored.
-    :raises UsageError: for an unknown product, or a version without a recipe.
+    :raises UsageError: for an unknown product, a version without a recipe, or one that does not know a declared option.
     """
     for product, version in versions.items():
         if product not in products():
@@ -147,7 +150,13 @@ def with_versions(topology: Topology, versions: dict[str, str]) -> Topology:
     if topology.pooler and (chosen := versions.get(topology.pooler.product)):
         if chosen != topology.pooler.version:
             name += f"+{topology.pooler.product}-{chosen}"
-        topology = replace(topology, pooler=replace(topology.pooler, version=chosen))
+        pooler = replace(topology.pooler, version=chosen)
+        try:
+            require_known_options(pooler, f"topology {topology.name}")
+        except ConfigError as error:
+            what = f"--set {pooler.product}={chosen}: {error.what}"
+            raise UsageError(what, where=error.where, hint=error.hint) from None
+        topology = replace(topology, pooler=pooler)
     return replace(topology, name=name)
 
 

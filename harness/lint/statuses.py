@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from harness.host.reasons import FEWEST_WORDS, NOT_YET, is_vague
+from harness.host.reasons import FEWEST_WORDS, is_vague, not_yet
 from harness.lint.findings import quoted
 from harness.lint.verdicts import PointerVerdict
 from harness.markdown.adoption import TableKind
@@ -109,11 +109,11 @@ def r2_not_run_is_not_na(page: Page) -> Iterator[LintFinding]:
     """An item in scope that was not run yet is Not run; an item out of scope is N/A."""
     for entry in page.rows(*WITH_STATUS):
         reason = reason_of(entry)
-        if status_of(entry) == Status.NA and (match := NOT_YET.search(reason)):
+        if status_of(entry) == Status.NA and (pending := not_yet(reason)):
             yield page.error(
                 entry.line,
                 "R2",
-                f"the reason of N/A says {quoted(match[0])}: the item is in scope and was not run",
+                f"the reason of N/A says {quoted(pending)}: the item is in scope and was not run",
                 "write Not run, or say why the item is out of scope",
             )
         if status_of(entry) == Status.NOT_RUN and (match := _ABSENT.search(reason)):

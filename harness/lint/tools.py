@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from harness.config import nearest
 from harness.lint.verdicts import EXISTS, missing, unknown
-from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,6 +72,8 @@ def _nox(arguments: list[str], folder: Path, repository: Repository) -> Judgemen
 
 def _harness(arguments: list[str], _folder: Path, _repository: Repository) -> Judgement:
     """Judge the checks and suites that are passed to this harness."""
+    from harness.suites.catalogue import catalogue  # noqa: PLC0415 -- it imports all suites; few documents name a check
+
     checks = {check.id for check in catalogue().checks}
     for name in _values(arguments, "--check", most=1):
         if name not in checks and name.partition(".")[0] not in _HOST_CHECKS:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from harness.errors import ConfigError
 from harness.model import Status
 from harness.preflight import elixir, python, python_locks, python_readme
+from harness.preflight.declaration import GateResult
 from harness.preflight.project_files import Constraint, Folder, Manifest, Resolution
 from harness.preflight.release_tags import command_of, read_tags, releases
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_Folder = Annotated[str, Meta(pattern=r"^[^\r\n\x00]*$", max_length=300)]
+    from harness.preflight.declaration import PreflightDeclaration
 
 #: the gates, in the order of the table
 MANIFEST = "version in the manifest"
@@ -35,27 +36,6 @@ _NO_VERSION = "the version in the manifest is unknown, so there is nothing to co
 _NO_PACKAGE = "the manifest has no readable name, and no package is declared"
 _FEW = 5
 
-
-class PreflightDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[preflight]` in `harness.toml`: the library and its consumer. Folders are relative to the project's folder."""
-
-    #: folder of the library
-    project: _Folder = "."
-    #: folder of a project whose lock file resolves the library; "" without one
-    consumer: _Folder = ""
-    #: name of the library in README and lock file; by default, the name in the manifest
-    package: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
-
-
-class GateResult(Struct, frozen=True, kw_only=True):
-    """The result of one gate: a row of the table."""
-
-    #: the gate, as the statement that must be true
-    item: str
-    status: Status
-    #: file and line that show it, or a command
-    evidence: str
-    notes: str
 
 
 class _Language(Struct, frozen=True, kw_only=True):

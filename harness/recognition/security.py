@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from harness import config
-from harness.versions import numbers_of
+from harness.versions import Range, exactly, numbers_of
 
 TABLE = Path(__file__).with_name("security_fixes.toml")
 
@@ -26,6 +26,14 @@ class SecurityFix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     published: date
     defect: str
     source: str
+
+    def is_missing(self, versions: Range) -> bool | None:
+        """Return whether versions have the defect; None if it differs between them."""
+        if versions.is_from(self.fixed_in) or (self.since and versions.is_before(self.since)):
+            return False
+        if versions.is_before(self.fixed_in) and (not self.since or versions.is_from(self.since)):
+            return True
+        return None
 
 
 class Maintained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,20 +68,20 @@ class SecurityFixes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         :param version: an exact version, such as 1.24.1.
         """
-        numbers = numbers_of(version)
-        return tuple(
-            row
-            for row in self.fix
-            if row.product == product
-            and numbers < numbers_of(row.fixed_in)
-            and (not row.since or numbers >= numbers_of(row.since))
-        )
+        return self.missing(product, exactly(version))[0]
+
+    def missing(self, product: str, versions: Range) -> tuple[tuple[SecurityFix, ...], tuple[SecurityFix, ...]]:
+        """Return the fixes that all versions of a range lack, and those that some of them lack; the newest first."""
+        found = [(row, row.is_missing(versions)) for row in self.fix if row.product == product]
+        return tuple(row for row, lacks in found if lacks), tuple(row for row, lacks in found if lacks is None)
+
+    def maintainers(self, product: str, versions: Range) -> tuple[Maintained, ...]:
+        """Return the distributions that maintain a version of a range."""
+        return tuple(row for row in self.maintained if row.product == product and versions.contains(row.version))
 
     def maintainer(self, product: str, version: str) -> Maintained | None:
         """Return the distribution that maintains a version; None if none is known."""
-        numbers = numbers_of(version)
-        rows = (row for row in self.maintained if row.product == product and numbers_of(row.version) == numbers)
-        return next(rows, None)
+        return next(iter(self.maintainers(product, exactly(version))), None)
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.versions import numbers_of
+from harness.versions import Range, numbers_of
 
 if TYPE_CHECKING:
     from harness.recognition.findings import Findings
@@ -62,6 +62,8 @@ class Versions:
         self._announced: list[str] = []
         #: the pool modes that it announced
         self._modes: list[str] = []
+        #: the versions that the outermost PgBouncer may have, after :meth:`add_findings`
+        self.range = Range()
 
     def has(self, feature: Feature) -> None:
         self._add(feature, is_lower=True)
@@ -131,6 +133,7 @@ class Versions:
                 findings.likely("inner_version", str(bound), sentence)
             elif narrowed([*bounds, bound]):
                 bounds.append(bound)
+        self.range = range_of(bounds) or Range()
         if text := narrowed(bounds):
             findings.likely("version", text, _all_of(bounds))
         elif bounds:
@@ -154,11 +157,15 @@ def fits(version: str, bounds: list[Bound]) -> bool:
     return all((numbers >= bound.number) == bound.is_lower for bound in bounds)
 
 
+def range_of(bounds: list[Bound]) -> Range | None:
+    """Return the range within all bounds; None if they conflict."""
+    lower = max((bound.number for bound in bounds if bound.is_lower), default=())
+    upper = min((bound.number for bound in bounds if not bound.is_lower), default=())
+    return None if lower and upper and lower >= upper else Range(at_least=lower, below=upper)
+
+
 def narrowed(bounds: list[Bound]) -> str:
     """Return the range within all bounds, such as ">= 1.20, < 1.23"; "" without bounds, or if they conflict."""
-    lower = max((bound.number for bound in bounds if bound.is_lower), default=None)
-    upper = min((bound.number for bound in bounds if not bound.is_lower), default=None)
-    if lower and upper and lower >= upper:
-        return ""
-    texts = [f"{sign} {number[0]}.{number[1]}" for sign, number in ((">=", lower), ("<", upper)) if number]
-    return ", ".join(texts)
+    found = range_of(bounds) or Range()
+    bounds_of_it = ((">=", found.at_least), ("<", found.below))
+    return ", ".join(f"{sign} {number[0]}.{number[1]}" for sign, number in bounds_of_it if number)

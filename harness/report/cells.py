@@ -214,7 +214,8 @@ class Cell(Struct, frozen=True):
         return Ready("".join(piece.markdown() for piece in self.pieces))
 
     def html(self) -> Markup:
-        return element("td", Markup().join(piece.html() for piece in self.pieces), css=self.css, title=self.title)
+        content = Markup("".join([piece.html() for piece in self.pieces]))  # noqa: S704 -- every piece is Markup
+        return element("td", content, css=self.css, title=self.title)
 
 
 def joined(gap: Gap, *pieces: Piece | None) -> tuple[Piece, ...]:
@@ -228,6 +229,8 @@ def joined(gap: Gap, *pieces: Piece | None) -> tuple[Piece, ...]:
 
 def element(name: str, content: object, *, css: str = "", href: str = "", title: str = "") -> Markup:
     """Return an HTML element; content and attributes are escaped, unless the content is Markup already."""
-    found = {"class": css, "href": href, "title": title}
-    attributes = "".join(f' {attribute}="{escape(value)}"' for attribute, value in found.items() if value)
+    attributes = ""
+    for attribute, value in (("class", css), ("href", href), ("title", title)):
+        if value:
+            attributes += f' {attribute}="{escape(value)}"'
     return Markup(f"<{name}{attributes}>{escape(content)}</{name}>")  # noqa: S704 -- every value in it is escaped

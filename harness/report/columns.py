@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from harness.markdown import headings
 from harness.model import Finding
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.cells import Cell, Code, Faint, Gap, Identifier, Link, Source, Text, joined
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow

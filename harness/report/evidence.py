@@ -89,6 +89,14 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     def of(self, topology: str) -> tuple[Row, ...]:
         return self._by_topology.get(topology, ())
 
+    def row(self, target: str, check: str) -> Row | None:
+        """Return the row of a check on a topology or environment; None when the report has none."""
+        return self._by_key.get((target, check))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, str], Row]:
+        return {(row.planned.target, row.planned.check): row for row in self.rows}
+
     def names(self) -> list[str]:
         return list(self._by_topology)
 
@@ -111,14 +119,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
 
     def span(self) -> tuple[str, str]:
         """Return the start of the first result that is shown, and the end of the last one; "" without a result."""
-        times = [
-            (start, start + timedelta(milliseconds=row.result.duration_ms))
-            for row in self.rows
-            if row.run_id and (start := _time(row.result.started_at))
-        ]
-        if not times:
-            return "", ""
-        return _iso(min(start for start, _ in times)), _iso(max(end for _, end in times))
+        found = interval(self.rows)
+        return (_iso(found[0]), _iso(found[1])) if found else ("", "")
 
     def subjects(self) -> dict[str, Subject]:
         """Return the identity of what the rows are about: of each command, each environment and the audit trail."""
@@ -347,6 +349,16 @@ def _replaces(result: Result, before: Row, record: RunRecord) -> bool:
         return True
     # an Issue stays until a run shows that it is fixed
     return result.target in record.environments and record.state == "finished" and before.status is not Status.ISSUE
+
+
+def interval(rows: Iterable[Row]) -> tuple[datetime, datetime] | None:
+    """Return the start of the first result and the end of the last one; None without a result."""
+    times = [
+        (start, start + timedelta(milliseconds=row.result.duration_ms))
+        for row in rows
+        if row.run_id and (start := _time(row.result.started_at))
+    ]
+    return (min(start for start, _ in times), max(end for _, end in times)) if times else None
 
 
 def _time(text: str) -> datetime | None:

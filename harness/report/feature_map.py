@@ -21,7 +21,7 @@ class FeatureCell(Struct, frozen=True, kw_only=True):
     text: str
     #: the word alone, which decides the colour; "" without an outcome
     word: str
-    #: `Issue`, `known Issue`, `known defect`, `better than documented`, or "" for a documented outcome
+    #: `Issue`, `known Issue`, `known defect`, `better than …`, or "" for a documented outcome
     mark: str
     #: the anchor of the row with the evidence
     anchor: str
@@ -33,6 +33,9 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
 
     feature: str
     check: str
+    #: what to do instead, in one or two sentences, and where that is documented; "" without advice
+    instead: str = ""
+    instead_source: str = ""
     #: by topology; a topology that does not verify the feature has no cell
     cells: dict[str, FeatureCell]
 

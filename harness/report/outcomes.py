@@ -18,6 +18,8 @@ DRIVERS = "drivers"
 
 #: the marks of an outcome: what the product's documentation and issue tracker say about it
 DOCUMENTED, BETTER = "documented", "better than documented"
+#: and the older version
+BETTER_THAN = "better than in"
 KNOWN_DEFECT, ACCEPTED, UNDOCUMENTED = "known defect", "known Issue", "Issue"
 
 
@@ -41,6 +43,10 @@ WORDS = (
     Word(Behaviour.LOST, "no error, and no effect"),
     Word(Behaviour.WRONG, "no error, and a wrong result"),
 )
+
+
+#: what an application notices nothing of
+SILENT = frozenset({Behaviour.LEAKS, Behaviour.LOST, Behaviour.WRONG})
 
 
 class OutcomeCount(Struct, frozen=True, kw_only=True):
@@ -166,6 +172,8 @@ def mark_of(result: Result) -> str:
     if result.status is Status.OK:
         if outcome.better:
             return BETTER
+        if outcome.better_than:
+            return f"{BETTER_THAN} {outcome.better_than.partition(':')[0]}"
         return "" if outcome.observed.behaviour is Behaviour.WORKS else DOCUMENTED
     if outcome.defect:
         return KNOWN_DEFECT
@@ -178,6 +186,8 @@ def describe(planned: PlannedCheck, result: Result) -> str:
     if outcome is None:
         return ""
     where = f"{planned.feature}: {outcome.observed} in {planned.target}"
+    if mark.startswith(BETTER_THAN):
+        return f"{where}, {BETTER_THAN} {outcome.better_than}"
     source = f" ({outcome.source})" if outcome.source else ""
     expected = " or ".join(map(str, outcome.expected))
     return {

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns
+from harness.report import check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.report.evidence import Row
+    from harness.report.table import Columns
     from harness.report.tables import Report
 
 #: the Markdown documents, by the stems of their templates; report.md contains the other ones
@@ -146,6 +147,8 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         titles=TITLES,
         legend=WORDS,
         columns=columns,
+        page=page,
+        spreads=spreads,
         check_columns=check_columns,
         anchor=anchor,
         **more,
@@ -154,6 +157,17 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
 
 def _em(value: object) -> Ready:
     return Ready(f"*{text(value)}*")
+
+
+# a row at a time, because a call from a template costs more than most cells
+
+
+def _markdown_cells(row: object, columns: Columns) -> Ready:
+    return Ready(" | ".join([column.markdown(row) for column in columns]))
+
+
+def _html_cells(row: object, columns: Columns) -> Markup:
+    return Markup("".join([column.html(row) for column in columns]))  # noqa: S704 -- every cell is Markup already
 
 
 @cache
@@ -167,7 +181,7 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "markdown_cells": _markdown_cells}
     return environment
 
 
@@ -181,6 +195,7 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     # the result of a macro is markup already
-    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup}
+    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
     return environment

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
@@ -29,6 +29,7 @@ from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.scope import asked_for, scoped
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
+from harness.report.verdicts import Verdict, verdicts
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 from harness.suites.commands import NOTES, log_of
 
@@ -115,6 +116,8 @@ class Report(Struct, frozen=True, kw_only=True):
     #: the revision of each foreign command that has results, in one line
     subjects: tuple[str, ...]
     status: Status
+    #: in the order of the columns
+    verdicts: tuple[Verdict, ...]
     counts: dict[str, Count]
     topologies: tuple[TopologyRow, ...]
     #: the environments that an operator named
@@ -192,6 +195,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         evidence_to=end,
         subjects=tuple(_subjects(evidence)),
         status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
+        verdicts=verdicts(evidence, counted),
         counts={name: count(row.answer for row in asked.of(name)) for name in counted},
         topologies=tuple(hosts[name][0] if name in hosts else topology_row(asked, name, reports) for name in names),
         hosts=tuple(hosts),

@@ -64,14 +64,26 @@ def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> 
     return list(written)
 
 
+#: the rendered files have about 4 MiB, and each is written a second time before it replaces the old one
+LEAST_FREE = 8 * 2**20
+
+
 def require_writable(reports: Path) -> None:
     """Check that evidence can be written, before any server starts.
 
-    :raises StoreError: when the folder is not writable, or the disk is full.
+    :raises StoreError: when the folder is not writable, or the disk is almost full.
     """
     probe = reports / "runs" / f".probe-{secrets.token_hex(4)}"
     try:
         probe.mkdir(parents=True)
+        disk = shutil.disk_usage(probe)
+        if disk.total > 0 and disk.free < LEAST_FREE:  # some network file systems report no sizes
+            raise StoreError(
+                f"the disk is almost full: {disk.free // 1024} KiB are free, and a run with its report needs "
+                f"{LEAST_FREE // 2**20} MiB",
+                where=str(reports),
+                hint="free some space, or name another folder with --reports DIR",
+            )
         (probe / "byte").write_bytes(b"x" * 65536)
     except OSError as error:
         raise cannot_write(reports, error) from None

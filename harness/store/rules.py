@@ -114,6 +114,7 @@ _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
 #: of results in chained runs
 _CHAINED_RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
     ("Not run although an expectation did not hold", lambda row: row.status is Status.NOT_RUN and _broken(row)),
+    ("N/A although an expectation did not hold", lambda row: row.status is Status.NA and _broken(row)),
     (
         "Issue without an expectation that did not hold",
         lambda row: row.status is Status.ISSUE and not _broken(row) and not row.reason.startswith(CHECK_BROKE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.errors import StoreError
 from harness.model import Result, Status
 from harness.store.chain import (
     IDENTITY,
@@ -110,9 +112,17 @@ class RunStore:
         self._head = head_of(self._identity)
         with self._as_store_error():
             (self.folder / "logs").mkdir(parents=True)
-            self._files = {name: _RowFile(self.folder / name, self._head) for name in ROW_FILES}
-            self._write_record()
-            self._point_latest()
+        self._files: dict[str, _RowFile] = {}
+        try:
+            with self._as_store_error():
+                self._files |= {name: _RowFile(self.folder / name, self._head) for name in ROW_FILES}
+                self._write_record()
+                self._point_latest()
+        except StoreError:  # a folder without a record is not a run
+            for file in self._files.values():
+                file.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def update(self, **changes: object) -> None:
         """Replace fields of the record, also on disk.

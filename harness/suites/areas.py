@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 CAPTURE_TRIGGER = "capture trigger"
+REDACTION_RULES = "redaction rules"
 ACTOR_SETTING = "actor setting"

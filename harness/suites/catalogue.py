@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checks.registry import Catalogue, Fixtures, build_catalogue
+from harness.checks.collection import Catalogue, Fixtures, build_catalogue
 from harness.host.reference import reference_paths
 from harness.suites import (
     actor,
@@ -67,7 +67,7 @@ def _suites() -> Catalogue:
         (
             *capture.MODULES,
             *actor.MODULES,
-            redaction,
+            *redaction.MODULES,
             retention,
             export,
             investigation,

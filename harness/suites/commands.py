@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
+import signal
 import socket
 import time
 from pathlib import Path
@@ -48,6 +49,8 @@ _MOST_IN_A_FOLDER = 8
 _LONGEST_NAME = 120
 #: the fact of a result that says what else a reader of the test results should know
 NOTES = "notes on the test results"
+#: the fact of a result that names processes that the command left behind
+LEFT_BEHIND = "processes that outlived the command and were ended"
 #: logs arrive with a delay, seconds
 _LOG_S = 4.0
 #: JUnit files that are kept as evidence
@@ -151,6 +154,10 @@ def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_o
     if ctx.topology.pooler and (created := CREATED_ROLES.get(ctx.topology.pooler.product)):
         ctx.fact("roles that the command creates", created)
     ctx.fact("took", f"{ended.seconds:g} s")
+    if ended.left_behind:
+        ctx.fact(LEFT_BEHIND, ", ".join(ended.left_behind))
+    if ended.exit_code is not None and ended.exit_code < 0:
+        ctx.fact("the command was ended by", f"{_signal_name(-ended.exit_code)}, which the harness did not send")
     if lab.is_closed:
         raise NotExercisedError("the run ended before the command did")
     _expect(ctx, declared, ended, results, watch)
@@ -289,6 +296,13 @@ def _keep_files(ctx: CheckContext, declared: CommandDeclaration, root: Path, sin
             ctx.lab.keep_artifact(f"command.{declared.name}", name, text)
     if left_out:
         ctx.fact("JUnit files that are too many or too large to keep", left_out)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _closed_port() -> int:

@@ -101,10 +101,14 @@ def take_message(buffer: bytearray) -> Message | None:
 
 
 def error_of(message: Message) -> ServerError:
-    """Return an ErrorResponse as an error; missing fields are empty."""
+    """Return an ErrorResponse as an error; missing fields are empty.
+
+    Its end is the end of the fields, with or without the NUL byte that the protocol demands: pgagroal sends this byte
+    after the message, and libpq reads such an error as any other.
+    """
     fields: dict[str, str] = {}
     body = Body(message.body)
-    while (code := body.take(1)) != b"\0":
+    while body.rest and (code := body.take(1)) != b"\0":
         fields[code.decode("latin-1")] = body.text()
     return ServerError(fields.get("C", ""), " ".join(fields.get("M", "").split()))
 

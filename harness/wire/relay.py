@@ -17,6 +17,8 @@ _HOST = "127.0.0.1"
 _CHUNK_BYTES = 65536
 _HEADER_BYTES = 5
 _CONNECT_S = 5.0
+#: ReadyForQuery without its last byte, the status of the transaction; the server's answer to a login ends with it
+_READY = b"Z\0\0\0\5"
 #: SSLRequest and GSSENCRequest; the proxy refuses both, so that it can read the messages
 _ENCRYPTION = {struct.pack("!ii", 8, 80877103), struct.pack("!ii", 8, 80877104)}
 
@@ -40,13 +42,15 @@ def passed(buffer: bytearray, withheld: frozenset[int]) -> bytes:
 class Relay:
     """Accepts connections on loopback, and forwards them to a server until it is closed."""
 
-    def __init__(self, server: ServerAddress, withheld: bytes) -> None:
+    def __init__(self, server: ServerAddress, withheld: bytes, *, at_login: bool = True) -> None:
         """Start to listen.
 
         :param withheld: the types of the server's messages that clients do not get, such as `b"S"`.
+        :param at_login: whether the answer to the login also lacks them.
         """
         self._server = server
         self._withheld = frozenset(withheld)
+        self._at_login = at_login
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server((_HOST, 0))
         self.address = ServerAddress(host=_HOST, port=self._listener.getsockname()[1])
@@ -94,10 +98,14 @@ class Relay:
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         buffer = bytearray()
+        withheld = self._withheld if self._at_login else frozenset()
         with contextlib.suppress(OSError):
             while got := server.recv(_CHUNK_BYTES):
                 buffer += got
-                client.sendall(passed(buffer, self._withheld))
+                answer = passed(buffer, withheld)
+                client.sendall(answer)
+                if answer[-len(_READY) - 1 : -1] == _READY:
+                    withheld = self._withheld
             client.shutdown(socket.SHUT_RDWR)
 
 

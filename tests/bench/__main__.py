@@ -71,8 +71,7 @@ PARTS = (
         summary="recognition of a chain from outside, and the pooling suite",
         measure=pooling.measure,
         usual=Scale(rounds=3),
-        # this topology verifies two checks of the suite only
-        quick=Scale(topologies=("peered",)),
+        quick=Scale(rows=1, topologies=("direct",)),
     ),
     Part(
         name="growth-topologies",
@@ -139,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="print the tables in the format of docs/performance.md")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="number of rounds of every part")
     parser.add_argument(
-        "--rows", type=_positive, metavar="N", help="number of rows, or of copied run folders, of every part"
+        "--rows", type=_positive, metavar="N", help="number of rows, checks or copied run folders of every part"
     )
     parser.add_argument(
         "--topology", action="append", metavar="NAME", help="measure only this topology; may be repeated"

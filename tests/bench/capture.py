@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.target_loading import reference_target
 from harness.database import Client, connect, create_database, run_files
 from harness.engine.choice import choose
-from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
+from harness.engine.recipes import ImagePolicy
 from harness.events import silent
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by

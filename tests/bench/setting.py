@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.engine.choice import choose
-from harness.engine.images import ImagePolicy
 from harness.engine.owner import Owner
+from harness.engine.recipes import ImagePolicy
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by
 from harness.store import new_run_id
@@ -28,7 +28,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     """The amount of work of one part. A part ignores the fields that do not apply to it."""
 
     rounds: int = 1
-    #: rows of a table, or copies of a run folder
+    #: rows of a table, checks of a suite, or copies of a run folder
     rows: int = 0
     #: names; empty: all topologies that are not on demand
     topologies: tuple[str, ...] = ()

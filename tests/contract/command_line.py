@@ -1,4 +1,4 @@
-"""Runs the harness as a user does: as a separate process.
+"""Runs the harness as a user does: as a separate process, or in this one where the process is not what is tested.
 
 A process hangs when it prints nothing for longer than the time limit of a check. Its total time depends on the machine
 and has no limit.
@@ -6,6 +6,8 @@ and has no limit.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from harness import places
+from harness.cli.main import main
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -42,6 +45,25 @@ def harness(folder: Path, *arguments: str, **extra: str) -> subprocess.Completed
         text=True,
     )
     return ended(process)
+
+
+def harness_here(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the harness in this process, with the folder, environment and output of :func:`harness`.
+
+    A process of its own costs more than most commands. Use :func:`harness` where the process counts: for signals, for
+    crashes, and for errors of the Docker SDK, which leaves its socket open after them.
+
+    :param extra: additional environment variables.
+    """
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in environment(**extra).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", [str(places.SHIPPED / "harness" / "__main__.py"), *arguments])
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            code = main(arguments)
+    return subprocess.CompletedProcess(command(*arguments), code, stdout.getvalue(), stderr.getvalue())
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -20,32 +21,41 @@ from harness.audit.target_loading import reference_target
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, WorkUndoneError, audited
 from harness.database import Client, SqlError, connect, create_database, roll_back
+from harness.engine.owner import Owner
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
+from harness.store import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
 
 pytestmark = pytest.mark.engine
 ADA = Actor("user", "ada")
+_NUMBERS = itertools.count()
 
 
-@pytest.fixture
-def lab(any_engine: Engine, owner: Owner) -> Iterator[Lab]:
-    lab = stand_up(any_engine, load_topologies()["direct"], owner, Redactor())
+@pytest.fixture(scope="module")
+def lab(some_engine: Engine) -> Iterator[Lab]:
+    lab = stand_up(some_engine, load_topologies()["direct"], Owner.me(new_run_id()), Redactor())
     yield lab
     lab.close()
 
 
 @pytest.fixture
-def client(lab: Lab) -> Iterator[Client]:
+def database(lab: Lab) -> str:
+    """Create an empty database for one test and return its name; the tests share a server."""
+    name = f"edges_{next(_NUMBERS)}"
     with lab.connect_admin() as admin:
-        create_database(admin, "edges", owner="harness_owner")
-    with connect(lab.owner("edges")) as client:
+        create_database(admin, name, owner="harness_owner")
+    return name
+
+
+@pytest.fixture
+def client(lab: Lab, database: str) -> Iterator[Client]:
+    with connect(lab.owner(database)) as client:
         install(client)
         yield client
 
@@ -82,10 +92,8 @@ def test_rules_stay_until_they_are_removed(client: Client) -> None:
     assert [image["secret"] for image in images(client)] == ["[REDACTED]", "seen"]
 
 
-def test_default_privileges_grant_no_rights_on_the_trail(lab: Lab) -> None:
-    with lab.connect_admin() as admin:
-        create_database(admin, "given", owner="harness_owner")
-    with connect(lab.owner("given")) as client:
+def test_default_privileges_grant_no_rights_on_the_trail(lab: Lab, database: str) -> None:
+    with connect(lab.owner(database)) as client:
         client.run(
             "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO harness_app;"
             "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO harness_app"
@@ -268,9 +276,9 @@ def test_undone_work_emits_no_event(client: Client) -> None:
     assert images(client) == []
 
 
-def test_concurrent_installations_wait_for_each_other(lab: Lab, client: Client) -> None:
+def test_concurrent_installations_wait_for_each_other(lab: Lab, database: str, client: Client) -> None:
     def install_again(_number: int) -> list[str]:
-        with connect(lab.owner("edges")) as another:
+        with connect(lab.owner(database)) as another:
             return install(another)
 
     with ThreadPoolExecutor(3) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,30 +14,37 @@ from harness.audit.actor import Actor
 from harness.audit.target_loading import reference_target
 from harness.audit.work import advice
 from harness.database import Client, SqlError, connect, create_database
+from harness.engine.owner import Owner
 from harness.errors import DatabaseError
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
+from harness.store import new_run_id
+from tests.conftest import ENGINES, require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
 
 pytestmark = pytest.mark.engine
+_NUMBERS = itertools.count()
 ADA, BOB = Actor("user", "ada"), Actor("user", "bob")
 
 
-@pytest.fixture
-def lab(engine: Engine, owner: Owner) -> Iterator[Lab]:
-    lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+@pytest.fixture(scope="module", params=ENGINES)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab of each engine, because the versions of their servers differ; the tests share it."""
+    engine = require_engine(request.param)
+    lab = stand_up(engine, load_topologies()["direct"], Owner.me(new_run_id()), Redactor())
     yield lab
     lab.close()
 
 
-def database(lab: Lab, name: str = "app") -> Client:
+def database(lab: Lab) -> Client:
+    """Create a database with the audit layer and one audited table, and connect to it."""
+    name = f"app_{next(_NUMBERS)}"
     with lab.connect_admin() as admin:
         create_database(admin, name, owner="harness_owner")
     client = connect(lab.owner(name))
@@ -66,7 +74,9 @@ def test_installing_again_succeeds_and_loses_no_changes(lab: Lab) -> None:
         assert target.coverage(client) == {"public.posts": None}
 
 
-def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(engine: Engine, owner: Owner, lab: Lab) -> None:
+def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(
+    some_engine: Engine, owner: Owner, lab: Lab
+) -> None:
     """Every cluster counts transactions from the same start, so the new cluster repeats the ids in the dump."""
     target = reference_target()
     tables = ("audit_actions", "audit_transactions", "audit_changes", "posts")
@@ -74,7 +84,7 @@ def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(engine: En
         old = stack.enter_context(database(lab))
         for n in range(60):
             write(old, ADA, f"old-{n}")
-        other = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+        other = stand_up(some_engine, load_topologies()["direct"], owner, Redactor())
         stack.callback(other.close)
         new = stack.enter_context(database(other))
         new.run("ALTER TABLE public.posts DISABLE TRIGGER USER")
@@ -99,13 +109,17 @@ def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(engine: En
 def test_a_large_update_after_a_small_one_keeps_no_plan_for_one_row(lab: Lab) -> None:
     """A join planned for one row made 8,000 rows take a minute; poolers keep such sessions for hours."""
     with database(lab) as client:
-        client.run("INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 20000) n")
+        client.run(
+            "ALTER TABLE public.posts DISABLE TRIGGER USER;"
+            "INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 20000) n;"
+            "ALTER TABLE public.posts ENABLE TRIGGER USER"
+        )
         client.run("UPDATE public.posts SET slug = 'one' WHERE id = 1")
         client.run("SET statement_timeout = '60s'")  # a quadratic plan would take several times as long
         assert client.run("UPDATE public.posts SET slug = slug || '!'") == 20000
-        changes = [change for change in reference_target().changes(client) if change.op == "update"]
-        assert len(changes) == 20001
-        assert all(change.changed_fields == ("slug",) for change in changes)
+        assert client.rows("SELECT op, changed_fields, count(*) FROM public.audit_changes GROUP BY 1, 2") == [
+            ("update", ["slug"], 20001)
+        ]
 
 
 def test_deleting_transactions_deletes_their_changes_and_a_linked_action_stays(lab: Lab) -> None:
@@ -138,27 +152,27 @@ def test_transaction_ids_are_increasing_uuids_of_version_8(lab: Lab) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("setting", "state"),
-    [
-        ("ada", "22P02"),
-        ("  ", "22P02"),
-        ('"ada"', "22023"),
-        ("null", "22023"),
-        ('{"id": "1"}', "22023"),
-        ('{"type": "root", "id": "1"}', "22023"),
-        ('{"type": "user", "id": 1}', "22023"),
-        ('{"type": "user", "id": " \\t"}', "22023"),
-    ],
-)
-def test_an_invalid_actor_setting_is_refused_with_its_sqlstate(lab: Lab, setting: str, state: str) -> None:
+INVALID_ACTORS = {
+    "ada": "22P02",
+    "  ": "22P02",
+    '"ada"': "22023",
+    "null": "22023",
+    '{"id": "1"}': "22023",
+    '{"type": "root", "id": "1"}': "22023",
+    '{"type": "user", "id": 1}': "22023",
+    '{"type": "user", "id": " \\t"}': "22023",
+}
+
+
+def test_an_invalid_actor_setting_is_refused_with_its_sqlstate(lab: Lab) -> None:
     with database(lab) as client:
-        client.run(f"SET threadline.actor_ref = '{setting}'")
-        with pytest.raises(SqlError) as caught:
-            client.run("INSERT INTO public.posts (slug) VALUES ('x')")
+        for setting, state in INVALID_ACTORS.items():
+            client.run(f"SET threadline.actor_ref = '{setting}'")
+            with pytest.raises(SqlError) as caught:
+                client.run("INSERT INTO public.posts (slug) VALUES ('x')")
+            assert caught.value.sqlstate == state, setting
+            assert advice(caught.value)
         assert client.value("SELECT count(*) FROM public.posts") == 0
-    assert caught.value.sqlstate == state
-    assert advice(caught.value)
 
 
 def test_the_documented_sql_runs(lab: Lab) -> None:
@@ -177,9 +191,7 @@ def test_a_failing_installation_names_file_line_and_sqlstate(lab: Lab, tmp_path:
 
     path = tmp_path / "broken.sql"
     path.write_text("CREATE TABLE public.a (n int);\n\nCREATE TABLE public.b (n integr);\n")
-    with lab.connect_admin() as admin:
-        create_database(admin, "broken", owner="harness_owner")
-    with connect(lab.owner("broken")) as client:
+    with database(lab) as client:
         with pytest.raises(DatabaseError) as caught:
             replace(reference_target(), install=(path,)).install_in(client)
         assert f"{path}:3" in str(caught.value)

@@ -17,7 +17,7 @@ from harness import config
 from harness.model import PoolMode, Result, Status
 from harness.store import read_run
 from tests.conftest import require_engine
-from tests.contract.command_line import harness
+from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,9 @@ def test_a_documented_configuration_gives_neither_a_false_issue_nor_a_false_ok(
     folder.mkdir()
     for row in rows:
         (folder / f"{row.name}.toml").write_text(row.topology())
-    done = harness(tmp_path, "verify", "--suite", "pooling", "--topologies-folder", str(folder), "--engine", "docker")
+    done = harness_here(
+        tmp_path, "verify", "--suite", "pooling", "--topologies-folder", str(folder), "--engine", "docker"
+    )
     results = read_run(tmp_path / "reports" / "runs" / "latest").answers()
     problems = [problem for row in rows for problem in _problems(row, _of(results, row))]
     assert not problems, "\n".join(problems) + done.stderr[-2000:]

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-ALL_QUERIES = 24 * 60
-#: enough for psycopg to prepare its statements; the drivers suite runs more queries
-FEWER = 30
+#: the drivers suite runs more of each
+CLIENTS, PROCESSES = 8, 2
+#: enough for psycopg to prepare its statements, and for their names to collide
+FEWER, QUERIES = 30, 60
 
 
 @pytest.fixture
@@ -32,25 +33,29 @@ def docker() -> Engine:
     return require_engine("docker")
 
 
-def measure_all(engine: Engine, owner: Owner, topology: Topology, queries: int = 60) -> dict[str, Measured]:
+def measure_all(engine: Engine, owner: Owner, topology: Topology, queries: int = QUERIES) -> dict[str, Measured]:
     """Run every installed driver, and return the measurements by driver name; in CI all drivers must be installed."""
     if missing := [driver.name for driver in DRIVERS if not installed(driver)]:
         assert not os.environ.get("CI"), f"missing drivers in CI: {missing}"
     lab = stand_up(engine, topology, owner, Redactor())
     try:
-        return {driver.name: measure(driver, lab.chain(), queries=queries) for driver in DRIVERS if installed(driver)}
+        return {
+            driver.name: measure(driver, lab.chain(), clients=CLIENTS, processes=PROCESSES, queries=queries)
+            for driver in DRIVERS
+            if installed(driver)
+        }
     finally:
         lab.close()
 
 
-@pytest.mark.parametrize(("name", "servers"), [("direct", 24), ("transaction", 4)])
+@pytest.mark.parametrize(("name", "servers"), [("direct", CLIENTS), ("transaction", 4)])
 def test_every_driver_is_safe_where_statements_are_tracked(
     docker: Engine, owner: Owner, name: str, servers: int
 ) -> None:
     for driver, measured in measure_all(docker, owner, load_topologies()[name], FEWER).items():
         assert (measured.errors, measured.wrong, measured.examples) == ({}, 0, ()), driver
         assert measured.clean
-        assert measured.queries == 24 * FEWER
+        assert measured.queries == CLIENTS * FEWER
         assert measured.server_pids == servers
 
 
@@ -65,7 +70,7 @@ def test_prepared_statement_names_collide_without_tracking(docker: Engine, owner
         else:
             assert measured.errors.keys() & {"26000", "42P05"}, name
             assert not measured.clean
-        assert measured.queries == ALL_QUERIES, name
+        assert measured.queries == CLIENTS * QUERIES, name
     for name in {"psycopg", "asyncpg"} & results.keys():
         assert results[name].wrong, f"{name}: expected wrong results without an error"
         assert any(example.startswith("wrong result: expected ") for example in results[name].examples)

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return require_engine(request.param)
+
+
 @pytest.fixture
 def group(engine: Engine, owner: Owner) -> Iterator[Group]:
     group = engine.open_group(owner, "contract")
@@ -40,8 +45,18 @@ def group(engine: Engine, owner: Owner) -> Iterator[Group]:
     group.close()
 
 
-@pytest.fixture
-def started(group: Group) -> tuple[Service, Roles]:
+@pytest.fixture(scope="module")
+def started(engine: Engine) -> Iterator[tuple[Service, Roles]]:
+    """Start a service of the engine. The tests share it, and each leaves it running."""
+    group = engine.open_group(Owner.me(new_run_id()), "contract")
+    try:
+        yield started_in(group)
+    finally:
+        group.close()
+
+
+def started_in(group: Group) -> tuple[Service, Roles]:
+    """Start a service in a group, and return it when it answers."""
     spec, roles = specify(group)
     service = group.start(spec)
     connect_admin(service, roles).close()
@@ -68,11 +83,14 @@ def test_no_password_is_in_the_service_or_its_log(started: tuple[Service, Roles]
         connect(replace(admin_endpoint(service, roles), password="wrong"))
 
 
-def test_stop_shuts_the_server_down_cleanly_and_the_log_stays_readable(started: tuple[Service, Roles]) -> None:
-    service, _ = started
+def test_stop_shuts_the_server_down_cleanly_and_a_restart_keeps_its_logins(started: tuple[Service, Roles]) -> None:
+    service, roles = started
     service.stop()
     assert not service.state().running
     assert "database system is shut down" in service.logs()
+    service.restart()
+    with connect_admin(service, roles) as client:
+        assert client.value("SELECT 1") == 1
 
 
 def test_kill_ends_the_server_like_a_crash_and_restart_recovers_the_data(started: tuple[Service, Roles]) -> None:
@@ -86,13 +104,6 @@ def test_kill_ends_the_server_like_a_crash_and_restart_recovers_the_data(started
     with connect_admin(service, roles) as client:
         assert client.value("SELECT n FROM kept") == 1
     assert "not properly shut down" in service.logs()
-
-
-def test_a_restarted_service_keeps_its_logins(started: tuple[Service, Roles]) -> None:
-    service, roles = started
-    service.restart()
-    with connect_admin(service, roles) as client:
-        assert client.value("SELECT 1") == 1
 
 
 def test_a_paused_service_keeps_connections_and_does_not_answer(started: tuple[Service, Roles]) -> None:
@@ -161,8 +172,8 @@ def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_is_demanded(
             engine.close()
 
 
-def test_removal_ends_the_service_and_may_be_repeated(group: Group, started: tuple[Service, Roles]) -> None:
-    service, roles = started
+def test_removal_ends_the_service_and_may_be_repeated(group: Group) -> None:
+    service, roles = started_in(group)
     endpoint = admin_endpoint(service, roles)
     group.close()
     assert not service.state().running
@@ -191,12 +202,10 @@ def test_the_log_of_a_service_that_does_not_start_is_kept(group: Group) -> None:
     assert "first line\nthe reason" in service.logs()
 
 
-def test_services_of_two_groups_are_separate(engine: Engine, owner: Owner, started: tuple[Service, Roles]) -> None:
+def test_services_of_two_groups_are_separate(engine: Engine, started: tuple[Service, Roles]) -> None:
     other = engine.open_group(Owner.me(new_run_id()), "contract")
     try:
-        spec, roles = specify(other)
-        service = other.start(spec)
-        connect_admin(service, roles).close()
+        service, _ = started_in(other)
         assert service.endpoint() != started[0].endpoint()
         other.close()
         assert started[0].state().running
@@ -208,9 +217,7 @@ def test_reaping_removes_the_services_of_a_dead_owner_only(engine: Engine, start
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         dead = replace(Owner.me(new_run_id()), pid=process.pid, started=process_started(process.pid) or 0)
         group = engine.open_group(dead, "contract")
-        spec, roles = specify(group)
-        left = group.start(spec)
-        connect_admin(left, roles).close()
+        left, _ = started_in(group)
         engine.reap()
         assert left.state().running  # its owner is running
         process.communicate(b"\n")

@@ -18,7 +18,7 @@ from harness.model import EvidenceClass, Result, Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run
 from tests.contract.a_host import PERSONAL, SCHEMA, Host, concurrent_writes
-from tests.contract.command_line import harness
+from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,6 +190,7 @@ def row(run: StoredRun, check: str) -> Result:
     return next(result for result in run.answers() if result.check == check)
 
 
+@pytest.mark.long
 def test_safe_checks_verify_a_sound_environment(
     verify: Callable[..., tuple[int, StoredRun]], staging: tuple[Lab, Host], tmp_path: Path
 ) -> None:
@@ -393,7 +394,7 @@ def test_privileges_of_a_role_that_can_be_assumed_count(
 def test_a_small_session_pool_is_not_exhausted(any_engine: Engine, tmp_path: Path) -> None:
     shipped = (places.TOPOLOGIES / "session.toml").read_text()
     (tmp_path / "small.toml").write_text(shipped.replace("default_pool_size = 8", "default_pool_size = 2"))
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("verify", "small", "--check", "environment.no-actor-left", "--engine", any_engine.name),
         *("--topologies-folder", str(tmp_path)),

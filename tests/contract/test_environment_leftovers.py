@@ -90,7 +90,7 @@ def test_the_next_run_clears_what_a_killed_run_left(
     assert left(lab)[kind] > before[kind]
 
     assert main(["reap", "--engine", "native"]) == 0
-    assert "environment staging: a killed run left" in capsys.readouterr().err
+    assert f"environment staging of {tmp_path}: the killed run " in capsys.readouterr().err
 
     _, reading = verify("--check", "environment.trail-closed")  # writes nothing, so it clears nothing
     assert "a run of checks that write clears it" in " ".join(reading.record.environments["staging"].notes)

@@ -12,8 +12,9 @@ import pytest
 
 from harness.model import Status
 from harness.store import StoredRun, read_run
+from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
-from tests.contract.command_line import command, ended, environment, harness
+from tests.contract.command_line import command, ended, environment, harness, harness_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,17 +67,6 @@ def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine,
     assert "the password is [redacted]" in done.stdout
 
 
-def test_a_command_that_bypasses_the_pooler_does_not_pass(any_engine: Engine, tmp_path: Path) -> None:
-    program = USES_IT.replace("DATABASE_URL", "DIRECT_URL")
-    done = harness(
-        tmp_path,
-        *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--", sys.executable, "-c", program),
-    )
-    assert done.returncode == 1, done.stderr
-    assert "the command came through the pooler: expected true" in last(tmp_path / "reports").answers()[0].reason
-
-
 #: program, status, and what the reason says, by the name of a command
 PROVE_NOTHING = {
     "fails": ("raise SystemExit(3)", Status.ISSUE, "exit code: expected 0, observed 3"),
@@ -106,13 +96,16 @@ def declared(name: str, *command: str, **keys: object) -> str:
     return "[[commands]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
-def test_a_command_that_proves_nothing_is_no_evidence(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_that_proves_nothing_is_no_evidence(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     commands = []
     for name, (program, _, _) in PROVE_NOTHING.items():
         write = f"write = lambda text: open('{name}.xml', 'w').write(text)\n"
         commands.append(declared(name, sys.executable, "-c", write + program, junit=[f"{name}.xml"]))
     (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
     assert done.returncode == 1, done.stderr
     results = {result.check: result for result in last(tmp_path / "reports").answers()}
     for name, (_, status, reason) in PROVE_NOTHING.items():
@@ -140,14 +133,17 @@ with psycopg.connect(host=at.hostname, port=at.port, user="shop", password="a se
 ELSEWHERE = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
 
 
-def test_a_command_may_do_what_its_role_says_and_finds_nothing_of_others(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothing_of_others(
+    any_engine: Engine, tmp_path: Path
+) -> None:
     """The same suite four times in each topology: what one leaves behind would break the next."""
     (tmp_path / "suite.py").write_text(CREATES)
     roles = ("app", "owner", "createdb", "superuser")
     commands = [declared(f"as-{role}", sys.executable, "suite.py", role=role) for role in roles]
     commands.append(declared("elsewhere", sys.executable, "-c", ELSEWHERE))
+    commands.append(declared("past-the-pooler", sys.executable, "-c", USES_IT.replace("DATABASE_URL", "DIRECT_URL")))
     (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
     assert done.returncode == 1, done.stderr
     results = {(result.target, result.check): result for result in last(tmp_path / "reports").answers()}
     for topology in ("direct", "transaction"):
@@ -156,13 +152,16 @@ def test_a_command_may_do_what_its_role_says_and_finds_nothing_of_others(any_eng
             result = results[topology, f"command.as-{role}"]
             assert result.status is (Status.OK if role in {"createdb", "superuser"} else Status.ISSUE), result
             assert result.facts["role"].startswith(f"{role}: ")
+    past = results["transaction", "command.past-the-pooler"]
+    assert past.status is Status.ISSUE
+    assert "the command came through the pooler: expected true" in past.reason
 
 
 def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(CREATES)
-    done = harness(
+    done = harness_here(
         tmp_path,
-        *("exec", "transaction", "--role", "owner", "--engine", any_engine.name),
+        *("exec", "direct", "--role", "owner", "--engine", any_engine.name),
         *("--", sys.executable, "suite.py"),
     )
     assert done.returncode == 1, done.stderr
@@ -170,17 +169,17 @@ def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> No
 
 
 def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_path: Path) -> None:
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("exec", "direct", "--deadline", "1", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", sys.executable, "-c", "import signal; signal.pause()"),
     )
     assert done.returncode == 3, done.stderr
     [result] = last(tmp_path / "reports").answers()
-    assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s")
+    assert (result.status, result.reason) == (Status.NOT_RUN, "the command did not end within 1 s, so SIGTERM ended it")
 
 
-def test_a_commit_makes_the_evidence_outdated(engine: Engine, tmp_path: Path) -> None:
+def test_a_commit_makes_the_evidence_outdated(any_engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     def commit() -> None:
@@ -200,23 +199,23 @@ def test_a_commit_makes_the_evidence_outdated(engine: Engine, tmp_path: Path) ->
     )
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     commit()
-    done = harness(tmp_path, "verify", "direct", "--engine", engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "--engine", any_engine.name)
     assert done.returncode == 0, done.stderr
-    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "direct: the evidence for this code is complete" in done.stderr
     (tmp_path / "suite.py").write_text("def broken(:")
     commit()
     for source in ((), ("--from", str(tmp_path / "reports" / "runs"))):
-        done = harness(tmp_path, "report", *source)
+        done = harness_here(tmp_path, "report", *source)
         assert "what it tested has changed: commit " in done.stderr
         assert "ok=0" in done.stdout
-    done = harness(tmp_path, "report", "--complete", "--engine", engine.name)
+    done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "complete" not in done.stderr
     assert done.returncode == 1, done.stderr
 
 
 def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> None:
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", "no-such-command"),
@@ -226,7 +225,10 @@ def test_an_unknown_command_is_reported(any_engine: Engine, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_declared_commands_are_proven_with_an_unreachable_server(any_engine: Engine, tmp_path: Path) -> None:
+def test_declared_commands_are_proven_with_an_unreachable_server(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     (tmp_path / "harness.toml").write_text(
         f"""
 [[commands]]
@@ -239,7 +241,7 @@ title = "a suite that needs no database passes"
 command = ["{sys.executable}", "-c", "pass"]
 """
     )
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("prove", "session", "--suite", "command", "--engine", any_engine.name),
         *("--reports", str(tmp_path / "reports")),
@@ -251,14 +253,14 @@ command = ["{sys.executable}", "-c", "pass"]
     assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
 
 
-def test_an_interrupt_ends_the_command(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_command(any_engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     marker = tmp_path / "pid"
     program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     process = subprocess.Popen(
         command(
-            *("exec", "direct", "--engine", engine.name, "--reports", str(tmp_path / "reports")),
+            *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
             *("--", sys.executable, "-c", program),
         ),
         cwd=tmp_path,

@@ -24,8 +24,9 @@ from harness import places
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_labels import LABEL_BUILD, LABEL_PID
 from harness.engine.image_availability import NAMESPACE
-from harness.engine.images import ImagePolicy, Images, load_recipe
+from harness.engine.images import Images
 from harness.engine.protocol import Wanted
+from harness.engine.recipes import ImagePolicy, load_recipe
 from harness.errors import ImageUnavailableError
 from harness.events import Event, ImageProgress, Notice
 from harness.waiting import NotYet, poll

@@ -16,7 +16,7 @@ from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_folders import runs_on_disk
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
-from harness.lab import services
+from harness.lab import services, templates
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
@@ -96,7 +96,7 @@ def test_a_mistake_in_a_template_is_an_error_with_its_line(
         shutil.copytree(services._FOLDER / product, tmp_path / product)
     (tmp_path / "pgbouncer" / "pgbouncer.ini.j2").write_text("[pgbouncer]\n{% if %}\n")
     monkeypatch.setattr(services, "_FOLDER", tmp_path)
-    monkeypatch.setattr(services._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
+    monkeypatch.setattr(templates._TEMPLATES, "loader", jinja2.FileSystemLoader(tmp_path))
     with pytest.raises(ConfigError, match=r"pgbouncer\.ini\.j2:2: invalid template"):
         stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
     nothing_is_left(any_engine, owner)

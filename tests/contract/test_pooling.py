@@ -15,7 +15,7 @@ from harness.model import Behaviour, PoolMode, Result, Status
 from harness.redaction import Redactor
 from harness.store import read_run
 from tests.conftest import require_engine
-from tests.contract.command_line import harness
+from tests.contract.command_line import harness, harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,22 +34,32 @@ def latest_results(folder: Path) -> dict[tuple[str, str], Result]:
     return {(result.target, result.check.partition(".")[2]): result for result in results}
 
 
-def test_the_pooling_suite_distinguishes_the_pool_modes(engine: Engine, tmp_path: Path) -> None:
+#: features by their outcome behind a transaction pool; direct and behind a session pool they work
+LEAKING = ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart")
+LOST = ("setting-kept", "listen", "advisory-unlock")
+WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock")
+
+
+@pytest.mark.parametrize(
+    ("engine_name", "selection"),
+    [
+        # test_configurations.py runs the whole suite with the versions of the Docker engine
+        ("docker", [f"--check=pooling.{feature}" for feature in LEAKING + LOST + WORKING]),
+        ("native", ["--suite=pooling"]),
+    ],
+    ids=["docker", "native"],
+)
+def test_the_pooling_suite_distinguishes_the_pool_modes(engine_name: str, selection: list[str], tmp_path: Path) -> None:
     """Both engines run this test, and their product versions differ."""
-    done = harness(
-        tmp_path, "verify", "direct", "session", "transaction", "--suite", "pooling", "--engine", engine.name
-    )
+    require_engine(engine_name)
+    done = harness_here(tmp_path, "verify", "direct", "session", "transaction", *selection, "--engine", engine_name)
     assert done.returncode == 0, done.stdout + done.stderr
     results = latest_results(tmp_path)
     observed = {key: result.feature.observed.behaviour for key, result in results.items() if result.feature}
-    for feature in ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart"):
-        assert observed["direct", feature] is observed["session", feature] is Behaviour.WORKS
-        assert observed["transaction", feature] is Behaviour.LEAKS
-    for feature in ("setting-kept", "listen", "advisory-unlock"):
-        assert observed["direct", feature] is observed["session", feature] is Behaviour.WORKS
-        assert observed["transaction", feature] is Behaviour.LOST
-    for feature in ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock"):
-        assert {observed[name, feature] for name in ("direct", "session", "transaction")} == {Behaviour.WORKS}
+    for features, behaviour in ((LEAKING, Behaviour.LEAKS), (LOST, Behaviour.LOST), (WORKING, Behaviour.WORKS)):
+        for feature in features:
+            assert observed["direct", feature] is observed["session", feature] is Behaviour.WORKS
+            assert observed["transaction", feature] is behaviour
     for (topology, feature), result in results.items():
         if feature == "pg-dump-apart":
             continue  # pg_dump is a program of its own, and gets whichever server connection the pooler hands out
@@ -73,7 +83,9 @@ def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(eng
         *("named-mixed-up", "leftovers", "advisory-lock", "parameter-status-moved", "cancel-late"),
     )
     selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness(tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name)
+    done = harness_here(
+        tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     results = latest_results(tmp_path)
     assert {result.status for result in results.values()} == {Status.OK}
@@ -88,7 +100,7 @@ def test_a_pooler_that_ends_a_server_connection_with_its_client_is_judged(tmp_pa
     require_engine("docker")
     checks = ("setting-apart", "local-residue", "leftovers")
     selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness(tmp_path, "verify", "pgagroal", *selection, "--engine", "docker")
+    done = harness_here(tmp_path, "verify", "pgagroal", *selection, "--engine", "docker")
     assert done.returncode == 0, done.stdout + done.stderr
     for result in latest_results(tmp_path).values():
         assert result.status is Status.OK
@@ -102,12 +114,12 @@ def test_other_products_and_versions_are_verified(tmp_path: Path) -> None:
     require_engine("docker")
     checks = ("setting-kept", "setting-apart", "named-kept", "discard-all-extended", "transaction", "recognised")
     selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness(tmp_path, "verify", "pgpool", "pgagroal", *selection, "--engine", "docker")
+    done = harness_here(tmp_path, "verify", "pgpool", "pgagroal", *selection, "--engine", "docker")
     assert done.returncode == 0, done.stdout + done.stderr
     results = latest_results(tmp_path)
     assert results["pgpool", "discard-all-extended"].known
     assert results["pgagroal", "discard-all-extended"].status is Status.OK
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("verify", "transaction", "--set", "postgres=15", "--set", "pgbouncer=1.18", *selection, "--engine", "docker"),
     )
@@ -127,7 +139,7 @@ def lab(any_engine: Engine, owner: Owner) -> Iterator[Lab]:
 def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) -> None:
     chain = lab.chain()
     dsn = f"postgresql://{chain.user}:{chain.password}@{chain.host}:{chain.port}/{chain.dbname}"
-    done = harness(tmp_path, "identify", "--json", STAGING="x", DATABASE_URL=dsn)
+    done = harness_here(tmp_path, "identify", "--json", STAGING="x", DATABASE_URL=dsn)
     assert done.returncode == 0, done.stderr
     findings = {finding["fact"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert (findings["pooler"]["value"], findings["product"]["value"]) == ("yes", "PgBouncer")
@@ -137,10 +149,10 @@ def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) ->
         "confidence": "certain",
         "how": "",
     }
-    done = harness(tmp_path, "identify", "--declared", "pool_mode=session", DATABASE_URL=dsn)
+    done = harness_here(tmp_path, "identify", "--declared", "pool_mode=session", DATABASE_URL=dsn)
     assert done.returncode == 1
     assert "contradicted: pool_mode is declared as 'session' and found to be 'transaction'" in done.stderr
-    done = harness(tmp_path, "identify", dsn.replace(chain.password, "wrong-password"))
+    done = harness_here(tmp_path, "identify", dsn.replace(chain.password, "wrong-password"))
     assert done.returncode == 3
     for text in (done.stdout, done.stderr):
         assert chain.password not in text
@@ -151,7 +163,7 @@ def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) ->
 def test_a_server_restart_does_not_affect_the_rest_of_the_run(any_engine: Engine, tmp_path: Path) -> None:
     checks = ("restart-idle", "restart-busy", "changed-password")
     selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness(
+    done = harness_here(
         tmp_path, "verify", "direct", "transaction", *selection, "--check=capture.insert", "--engine", any_engine.name
     )
     assert done.returncode == 0, done.stdout + done.stderr

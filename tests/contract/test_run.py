@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +23,7 @@ from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
-from tests.contract.command_line import command, ended, environment, harness
+from tests.contract.command_line import command, ended, environment, harness, harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +92,14 @@ def wait_for_results(folder: Path) -> StoredRun:
     return poll(probe, what="the first results", deadline_s=60)
 
 
+def wait_for_file(path: Path) -> None:
+    def probe() -> None:
+        if not path.exists():
+            raise NotYet("no such file yet")
+
+    poll(probe, what=str(path), deadline_s=60)
+
+
 def leftovers(engine_name: str, run_id: str) -> list[str]:
     if engine_name == "docker":
         engine = require_engine("docker")
@@ -134,7 +143,7 @@ def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path
     folder.mkdir()
     (folder / "off.toml").write_text(BROKEN)
     arguments = ("verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder))
-    done = harness(tmp_path, *arguments)
+    done = harness_here(tmp_path, *arguments)
     assert done.returncode == 1
     assert "issue=1" in done.stdout
     assert f"reproduce: python -m harness verify off --check capture.insert --topologies-folder {folder}" in done.stderr
@@ -143,14 +152,14 @@ def test_an_issue_exits_1_and_prints_how_to_reproduce_it(any_name: str, tmp_path
     (tmp_path / "harness.toml").write_text(
         '[[known_issues]]\ncheck = "capture.insert"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2999-01-01"\n'
     )
-    done = harness(tmp_path, *arguments)
+    done = harness_here(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "issue=1 (1 known)" in done.stdout
 
 
 def test_a_control_turns_its_check_and_the_run_is_not_evidence(any_name: str, tmp_path: Path) -> None:
     arguments = ("verify", "direct", "--check", "capture.insert", "--engine", any_name)
-    done = harness(tmp_path, *arguments, "--under", "insert-trigger-disabled")
+    done = harness_here(tmp_path, *arguments, "--under", "insert-trigger-disabled")
     assert done.returncode == 0, done.stderr
     assert "the control turned the check to Issue at 'rows captured'" in done.stdout
     assert re.search(r"broken +rows captured +expected 1, observed 0 +\(named by the control\)", done.stdout)
@@ -168,7 +177,7 @@ def test_a_topology_that_cannot_start_exits_3_and_its_rows_are_not_run(any_name:
     folder.mkdir()
     shutil.copy(places.TOPOLOGIES / "direct.toml", folder)
     (folder / "dies.toml").write_text(BROKEN.replace("session_replication_role", "no_such_setting"))
-    done = harness(
+    done = harness_here(
         tmp_path, "verify", "--check", "capture.insert", "--engine", any_name, "--topologies-folder", str(folder)
     )
     assert done.returncode == 3
@@ -181,13 +190,16 @@ def test_a_topology_that_cannot_start_exits_3_and_its_rows_are_not_run(any_name:
     assert "did not start" in answers["dies"].reason
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+#: one handler serves both signals, so each engine is torn down by one of them
+SIGNALS = {"docker": signal.SIGINT, "native": signal.SIGTERM}
+
+
 def test_a_signal_tears_down_and_leaves_a_valid_run(
-    engine_name: str, number: signal.Signals, tmp_path: Path, running: list[subprocess.Popen[str]]
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "transaction", "--engine", engine_name)
     wait_for_results(tmp_path)
-    process.send_signal(number)
+    process.send_signal(SIGNALS[engine_name])
     err = ended(process).stderr
     assert process.returncode == 130, err
     assert "Traceback" not in err
@@ -219,16 +231,28 @@ def test_a_signal_while_servers_start_leaves_nothing(
     assert leftovers(engine_name, run.record.run_id) == []
 
 
+#: a command whose servers must still be up after the other run is reaped
+USES_ITS_SERVER_LATER = """
+import os, pathlib, psycopg, time
+pathlib.Path("begun").touch()
+while not pathlib.Path("reaped").exists():
+    time.sleep(0.05)
+assert psycopg.connect(os.environ["DATABASE_URL"]).execute("SELECT 1").fetchone() == (1,)
+"""
+
+
 def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
-    wait_for_results(tmp_path)
+    process = start(running, tmp_path, "verify", "transaction", "--engine", engine_name)
+    (tmp_path / "other").mkdir()
     other = start(
         running,
-        tmp_path / "..",
-        *("verify", "direct", "--suite", "actor", "--engine", engine_name, "--reports", str(tmp_path / "other")),
+        tmp_path / "other",
+        *("exec", "direct", "--engine", engine_name, "--", sys.executable, "-c", USES_ITS_SERVER_LATER),
     )
+    wait_for_file(tmp_path / "other" / "begun")
+    wait_for_results(tmp_path)
     process.kill()
     process.communicate()
     run = read_run(tmp_path / "reports" / "runs" / "latest")
@@ -236,26 +260,27 @@ def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     assert run.integrity == Integrity(verdict=Verdict.UNFINISHED)
     assert len(run.answers()) == len(run.record.plan)
     assert "killed" in next(result.reason for result in run.answers() if result.status is Status.NOT_RUN)
-    done = harness(tmp_path, "reap", "--engine", engine_name)
+    done = harness_here(tmp_path, "reap", "--engine", engine_name)
     assert done.returncode == 0, done.stderr
     assert leftovers(engine_name, run.record.run_id) == []
-    assert other.poll() is None
     # reap does not touch the other run, which is alive
+    (tmp_path / "other" / "reaped").touch()
     err = ended(other).stderr
     assert other.returncode == 0, err
+
+
+#: checks with few and with many connections
+CONCURRENT = ("--check=capture.insert", "--check=redaction.insert", "--check=actor.many-clients")
 
 
 def test_two_concurrent_runs_do_not_affect_each_other(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    both = [
-        start(running, tmp_path, "verify", "direct", "transaction", "--suite", "redaction", "--engine", engine_name)
-        for _ in range(2)
-    ]
+    both = [start(running, tmp_path, "verify", "transaction", *CONCURRENT, "--engine", engine_name) for _ in range(2)]
     for process in both:
         done = ended(process)
         assert process.returncode == 0, done.stderr
-        assert done.stdout.count("issue=0") == 2
+        assert "ok=3 issue=0 na=0 not_run=0" in done.stdout
     runs, _ = kept_runs(tmp_path / "reports")
     assert len({run.record.run_id for run in runs}) == 2
     assert {run.record.state for run in runs} == {"finished"}
@@ -266,14 +291,16 @@ def test_a_full_disk_ends_the_run_with_one_error_message(any_name: str, tmp_path
         pytest.skip("only root can mount a small disk")
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(small)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
     try:
-        suites = ("--suite", "actor", "--suite", "redaction")
-        done = harness(tmp_path, "verify", "direct", *suites, "--engine", any_name, "--reports", str(small))
+        done = harness_here(
+            tmp_path, "verify", "direct", "--suite", "redaction", "--engine", any_name, "--reports", str(small)
+        )
         assert done.returncode == 3, done.stderr
         assert "cannot be written" in done.stderr
         assert "Traceback" not in done.stderr
         runs, _ = kept_runs(small)
+        assert [run for run in runs if run.results], "the disk was full before the first result"
         assert all(leftovers(any_name, run.record.run_id) == [] for run in runs)
     finally:
         subprocess.run(["umount", str(small)], check=True)
@@ -295,7 +322,9 @@ def test_an_unavailable_image_is_reported_in_one_message(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_planted_secrets_appear_neither_in_output_nor_in_evidence(engine_name: str, tmp_path: Path) -> None:
+def test_planted_secrets_appear_neither_in_output_nor_in_evidence(
+    engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The canaries are in a server setting, in an error that a server logs, and in every password of the run."""
     folder = tmp_path / "topologies"
     folder.mkdir()
@@ -306,35 +335,12 @@ def test_planted_secrets_appear_neither_in_output_nor_in_evidence(engine_name: s
         f'[pooler]\nproduct = "pgbouncer"\nversion = "1.24"\npool_mode = "transaction"\ndefault_pool_size = 4\n'
         '[pooler.settings]\nverbose = "2"\nlog_connections = "1"\n'
     )
-    script = (
-        "import sys; from harness.lab import credentials as c; from harness.cli.main import main\n"
-        f"c.secrets.token_urlsafe = lambda n, made=iter(range(99)): '{canary}-' + str(next(made)) * 12\n"
-        "sys.exit(main(sys.argv[1:]))"
+    numbers = count()
+    monkeypatch.setattr(
+        "harness.lab.credentials.secrets.token_urlsafe", lambda _: f"{canary}-{str(next(numbers)) * 12}"
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            script,
-            "verify",
-            "--engine",
-            engine_name,
-            "--topologies-folder",
-            str(folder),
-            "--check",
-            "capture.insert",
-            "--check",
-            "actor.invalid",
-            "--check",
-            "actor.careless-startup-option",
-        ],
-        cwd=tmp_path,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    checks = ("--check=capture.insert", "--check=actor.invalid", "--check=actor.careless-startup-option")
+    done = harness_here(tmp_path, "verify", "--engine", engine_name, "--topologies-folder", str(folder), *checks)
     assert done.returncode == 0, done.stderr
     log = tmp_path / "reports" / "runs" / "latest" / "logs" / "leaky" / "postgres.log"
     assert "INSERT INTO public.posts" in log.read_text()  # the servers really logged the statements
@@ -345,31 +351,35 @@ def test_planted_secrets_appear_neither_in_output_nor_in_evidence(engine_name: s
 
 
 def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
+    arguments = ("--check", "redaction.insert", "--engine", any_name)
     for name in ("direct", "session"):
-        done = harness(
-            tmp_path, "verify", name, "--suite", "redaction", "--engine", any_name, "--reports", f"job-{name}"
-        )
+        done = harness_here(tmp_path, "verify", name, *arguments, "--reports", f"job-{name}")
         assert done.returncode == 0, done.stderr
-    done = harness(tmp_path, "report", "--from", "job-direct", "job-session", "--strict")
-    assert done.returncode == 4, done.stderr  # the transaction topology and the other suites have no results
+    done = harness_here(tmp_path, "report", "--from", "job-direct", "job-session", "--strict")
+    assert done.returncode == 4, done.stderr  # the transaction topology and the other checks have no results
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if "checks:" in line}
-    others = [check for check in catalogue().checks if not check.id.startswith("redaction.")]
-    assert f"not_run={len(others)}" in lines["direct"]
+    assert f"not_run={len(catalogue().checks) - 1}" in lines["direct"]
     assert "ok=0" in lines["transaction"]
     raw = msgspec.json.decode((tmp_path / "reports" / "report.json").read_bytes())
     assert {row["matches_prod"] for row in raw["topologies"]} == {"partial", "no"}
 
 
-#: on each engine; `.ci/run` proves all suites on all topologies
+#: topologies and checks on each engine; `.ci/run` proves all suites on all topologies
 PROVEN = {
-    "docker": ("--suite=continuity", "--suite=environment", "--check=pooling.setting-apart", "--check=pooling.listen"),
-    "native": ("--suite=export", "--check=pooling.advisory-lock", "--check=redaction.insert"),
+    "docker": (
+        *("direct", "transaction", "--suite=continuity", "--suite=environment"),
+        *("--check=pooling.setting-apart", "--check=pooling.listen"),
+    ),
+    "native": (
+        *("transaction", "--check=export.csv", "--check=export.timeline", "--check=export.truncation"),
+        *("--check=pooling.advisory-lock", "--check=redaction.insert"),
+    ),
 }
 
 
 @pytest.mark.long
 def test_every_control_turns_its_check_to_issue(engine_name: str, tmp_path: Path) -> None:
-    done = harness(tmp_path, "prove", "direct", "transaction", "--engine", engine_name, *PROVEN[engine_name])
+    done = harness(tmp_path, "prove", *PROVEN[engine_name], "--engine", engine_name)
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [proof for proof in run.proofs if proof.applicable and not proof.proven] == []

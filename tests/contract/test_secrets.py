@@ -11,12 +11,12 @@ import pytest
 from msgspec import Struct
 
 from tests.conftest import require_engine
-from tests.contract.command_line import harness
+from tests.contract.command_line import harness, harness_here
 from tests.contract.refusing_server import refusing_server
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.contract.refusing_server import RefusingServer
@@ -99,33 +99,51 @@ def assert_hidden(way: Way, done: subprocess.CompletedProcess[str], folder: Path
         assert not [part for part in parts if part in text or quote(part, safe="") in text], (place, text)
 
 
-@ways
-@pytest.mark.parametrize(
-    ("arguments", "exit_code"),
-    [
-        (["identify", "env:DATABASE_URL"], 3),
-        (["identify", "DSN", "--json"], 3),
-        (["audit", "coverage"], 3),
-        (["verify", "--environment", "staging", "--check", "environment.trail-closed"], 3),
-    ],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+COMMANDS = (
+    ("identify", "env:DATABASE_URL"),
+    ("identify", "DSN", "--json"),
+    ("audit", "coverage"),
+    ("verify", "--environment", "staging", "--check", "environment.trail-closed"),
 )
+commands = pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]))
+
+
+@ways
+@commands
 def test_no_command_repeats_the_password(
-    way: Way, arguments: list[str], exit_code: int, server: RefusingServer, tmp_path: Path
+    way: Way, arguments: tuple[str, ...], server: RefusingServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "harness.toml").write_text(ENVIRONMENT, encoding="utf-8")
-    given = variables_of(way, server, tmp_path)
-    done = harness(tmp_path, *[given["DATABASE_URL"] if word == "DSN" else word for word in arguments], **given)
-    assert done.returncode == exit_code, done.stderr
+    assert_not_repeated(way, arguments, server, tmp_path, run=harness_here)
+
+
+@commands
+def test_no_process_repeats_the_password(arguments: tuple[str, ...], server: RefusingServer, tmp_path: Path) -> None:
+    """Neither the start nor the end of the process prints it, nor a library that writes past Python's streams."""
+    assert_not_repeated(WAYS[0], arguments, server, tmp_path, run=harness)
+
+
+def assert_not_repeated(
+    way: Way,
+    arguments: tuple[str, ...],
+    server: RefusingServer,
+    folder: Path,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    (folder / "harness.toml").write_text(ENVIRONMENT, encoding="utf-8")
+    given = variables_of(way, server, folder)
+    done = run(folder, *[given["DATABASE_URL"] if word == "DSN" else word for word in arguments], **given)
+    assert done.returncode == 3, done.stderr
     assert server.received == {way.password}
     assert "the password" in done.stdout + done.stderr
-    assert_hidden(way, done, tmp_path)
+    assert_hidden(way, done, folder)
 
 
 def test_doctor_prints_no_password(tmp_path: Path) -> None:
     """An engine's address may hold one, as any variable may."""
     address = f"tcp://admin:{PLAIN}@127.0.0.1:9"
-    done = harness(tmp_path, "doctor", DOCKER_HOST=address, DATABASE_URL=f"postgresql://app:{PLAIN}@127.0.0.1/shop")
+    done = harness_here(
+        tmp_path, "doctor", DOCKER_HOST=address, DATABASE_URL=f"postgresql://app:{PLAIN}@127.0.0.1/shop"
+    )
     assert "docker" in done.stdout
     assert_hidden(Way("", "", PLAIN), done, tmp_path)
 
@@ -142,8 +160,8 @@ def test_a_server_cannot_control_the_terminal(arguments: list[str], server: Refu
     (tmp_path / "harness.toml").write_text(ENVIRONMENT, encoding="utf-8")
     url = f"postgresql://{quote(HOSTILE)}:{PLAIN}@127.0.0.1:{server.port}/shop"
     if arguments == ["report"]:
-        harness(tmp_path, "verify", "--environment", "staging", DATABASE_URL=url)
-    done = harness(tmp_path, *arguments, DATABASE_URL=url)
+        harness_here(tmp_path, "verify", "--environment", "staging", DATABASE_URL=url)
+    done = harness_here(tmp_path, *arguments, DATABASE_URL=url)
     controls = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2069]")
     assert "is wrong" in done.stdout + done.stderr or arguments == ["report"]
     assert not controls.search(done.stdout + done.stderr)

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.audit import target
+from harness.audit.target_loading import load_target
+from harness.checks.workspace import _TEMPLATE, Workspace
+from harness.database import drop_database
+from harness.engine.owner import Owner
+from harness.errors import HarnessError
+from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.model import Status
-from harness.store import StoredRun, read_run
-from tests.contract.command_line import harness
+from harness.redaction import Redactor
+from harness.store import StoredRun, new_run_id, read_run
+from harness.suites.catalogue import catalogue
+from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.engine.protocol import Engine
 
 pytestmark = pytest.mark.engine
@@ -38,10 +48,25 @@ def name(any_engine: Engine) -> str:
     return any_engine.name
 
 
+@pytest.fixture(scope="module")
+def server(some_engine: Engine) -> Iterator[Lab]:
+    lab = stand_up(some_engine, load_topologies()["direct"], Owner.me(new_run_id()), Redactor())
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def lab(server: Lab) -> Iterator[Lab]:
+    """Return a server without a provisioned database."""
+    yield server
+    with server.connect_admin() as admin:
+        drop_database(admin, _TEMPLATE)
+
+
 def verify(folder: Path, engine: str, *arguments: str) -> StoredRun:
     """Run `verify` and return its run; without a topology as the first argument, in three of them."""
     topologies = [] if arguments[0] in load_topologies() else ["direct", "session", "transaction"]
-    done = harness(folder, "verify", *topologies, *arguments, "--engine", engine)
+    done = harness_here(folder, "verify", *topologies, *arguments, "--engine", engine)
     assert done.returncode == 1, done.stderr
     return read_run(folder / "reports" / "runs" / "latest")
 
@@ -123,18 +148,29 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
     ],
 )
 def test_a_mistake_names_file_line_and_sqlstate(
-    tmp_path: Path, name: str, toml: str, sql: str, texts: tuple[str, ...]
+    tmp_path: Path, lab: Lab, toml: str, sql: str, texts: tuple[str, ...]
 ) -> None:
     (tmp_path / "mine.toml").write_text(toml)
     (tmp_path / "mine.sql").write_text(sql)
-    done = harness(tmp_path, "verify", "direct", "--engine", name, "--audit-target", "mine.toml", "--suite", "capture")
-    assert done.returncode == 3
+    with pytest.raises(HarnessError) as caught:
+        Workspace(lab, load_target(str(tmp_path / "mine.toml")), catalogue().fixtures)
     for text in texts:
-        assert text in done.stderr
+        assert text in str(caught.value)
+
+
+def test_a_mistake_is_one_message_and_nothing_is_verified(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.toml").write_text(MINE)
+    (tmp_path / "mine.sql").write_text("CREATE TABLE public.log (n integr);\n")
+    done = harness_here(
+        tmp_path, "verify", "direct", "--engine", name, "--audit-target", "mine.toml", "--suite", "capture"
+    )
+    assert done.returncode == 3
+    assert "mine.sql:1" in done.stderr
+    assert "42704" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_prove_refuses_other_targets_than_the_reference(tmp_path: Path) -> None:
-    done = harness(tmp_path, "prove", "--audit-target", "plain-trigger")
+    done = harness_here(tmp_path, "prove", "--audit-target", "plain-trigger")
     assert done.returncode == 2
     assert "prove breaks the reference layer" in done.stderr

@@ -167,9 +167,14 @@ TRAIL_CHECKS = tuple(
 )
 
 
+#: writes 100 MB, which takes longer than all others, and reads only one length, so one alteration is enough
+LARGE, FOR_LARGE = "capture.large-values", "a statement that fails"
+
+
 @pytest.mark.parametrize("odd", ODD)
 def test_data_of_another_shape_breaks_expectations_and_no_check(workspace: Workspace, odd: str) -> None:
-    found = judged(workspace, ODD[odd], *TRAIL_CHECKS)
+    assert LARGE in TRAIL_CHECKS
+    found = judged(workspace, ODD[odd], *(check for check in TRAIL_CHECKS if check != LARGE or odd == FOR_LARGE))
     assert not {name: result.reason for name, result in found.items() if "itself broke" in result.reason}
     assert found["capture.update"].status is Status.ISSUE
     assert any(expectation.broken for expectation in found["capture.update"].expectations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -72,6 +73,7 @@ def record(run_id: str = "20260101T000000Z-aaaaaaaa", *, fingerprint: str = "f1"
     )
 
 
+@functools.cache  # a run has three, and reading their files takes longer than most tests
 def stood(name: str) -> TopologyEvidence:
     declared = load_topologies()[name]
     services = [

@@ -26,7 +26,8 @@ from harness.cli.main import main, root
 from harness.cli.parser import Command, option_names
 from harness.cli.planning import plan_environment
 from harness.cli.selection import Selection, select_rows
-from harness.cli.settings import SettingsOptions, read_settings
+from harness.cli.settings import read_settings
+from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError, HarnessError
 from harness.lab.topologies import load_topologies, select, with_versions
 from harness.model import Expectation, Status

@@ -14,7 +14,7 @@ from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Status, TrailProof
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report import check_columns, columns
 from harness.report.cells import (
     Badge,

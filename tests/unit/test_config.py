@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import math
+import re
 import tomllib
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.lab.pooler_options import require_known_options
 from harness.lab.topologies import load_topologies, load_topology, with_versions
 from harness.model import PoolMode, Topology
 
@@ -67,10 +74,38 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
             ["pooler.database.pool_size", "one line"],
         ),
         (
+            "default_pool_size = 4",
+            'default_pool_size = 4\ndatabase = { pool_sizes = "3" }',
+            ["pooler.database.pool_sizes: PgBouncer 1.24 has no such option of a database", "did you mean pool_size"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\nuser = { max_db_connections = "3" }',
+            ["pooler.user.max_db_connections", "declare it in pooler.settings"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\nsettings = { transaction_timeout = "3" }',
+            ["pooler.settings.transaction_timeout: PgBouncer 1.24 has no", "known from PgBouncer 1.26 on"],
+        ),
+        (
+            "default_pool_size = 4",
+            'default_pool_size = 4\ndatabase = { pool_mode = "sesion" }',
+            ["pooler.database.pool_mode: found 'sesion', allowed: session, transaction, statement"],
+        ),
+        (
             'product = "pgbouncer"\nversion = "1.24"\npool_mode = "transaction"',
             'product = "pgpool"\nversion = "4.6"\npool_mode = "session"\nuser = { pool_size = "3" }',
             ["pooler.user", "only PgBouncer has these options, found pgpool", "settings ="],
         ),
+        ("[pooler]", "[[pooler]]", ["pooler: found a list, allowed: a table"]),
+        ('[postgres]\nversion = "17"', "postgres = 17", ["postgres: found 17, allowed: a table"]),
+        ('summary = "s"', 'summary = "s"\nverify = "pooling"', ["verify: found 'pooling', allowed: a list"]),
+        ('summary = "s"', "summary = 2026-01-01", ["summary: found the date or time 2026-01-01, allowed: text"]),
+        ('summary = "s"', "summary = true", ["summary: found true, allowed: text"]),
+        ('summary = "s"', 'summary = "s"\n"" = 1', ['"": unknown key']),
+        ('summary = "s"', 'summary = "s"\n"a\\nb`c" = 1', ['"a\\nb`c": unknown key']),
+        ("default_pool_size = 4", f'default_pool_size = "{"x" * 999}"', [f"found '{'x' * 80}'…, allowed"]),
         ('version = "17"', 'version = "16"', ["postgres.version", '"16"', "17"]),
         ('version = "17"', 'version = "seventeen"', ["postgres.version", "'seventeen'"]),
         ("[pooler]", "[pooler", ["invalid TOML", "line"]),
@@ -177,3 +212,76 @@ def test_a_number_in_a_table_of_texts_is_named_with_its_key(tmp_path: Path) -> N
         load_topology(path)
     assert caught.value.what == "postgres.settings.jit: found 1, allowed: a text in quotes"
     assert caught.value.hint == 'write jit = "1"'
+
+
+OPTIONS = """
+[pooler.settings]
+track_extra_parameters = "search_path"
+[pooler.user]
+query_timeout = "3"
+"""
+
+
+def test_an_option_that_another_version_does_not_know_is_found_with_that_version(tmp_path: Path) -> None:
+    topology = load_topology(write(tmp_path, GOOD + OPTIONS))
+    assert with_versions(topology, {"pgbouncer": "1.26"}).name == "mine+pgbouncer-1.26"
+    with pytest.raises(UsageError, match=r"--set pgbouncer=1\.18: pooler\.settings\.track_extra_parameters"):
+        with_versions(topology, {"pgbouncer": "1.18"})
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"),
+    [("1.18", False), ("1.18.5", False), ("1.21", True), ("1.24", True), ("1.24.1", True), ("1.30", True)],
+)
+def test_a_version_that_was_not_tried_may_know_what_a_later_one_knows(
+    tmp_path: Path, version: str, accepted: bool
+) -> None:
+    topology = load_topology(write(tmp_path, GOOD + OPTIONS))
+    assert topology.pooler is not None
+    pooler = msgspec.structs.replace(topology.pooler, version=version)
+    with contextlib.nullcontext() if accepted else pytest.raises(ConfigError):
+        require_known_options(pooler, "mine.toml")
+
+
+def test_a_newer_version_than_all_that_were_tried_may_know_anything(tmp_path: Path) -> None:
+    topology = load_topology(write(tmp_path, GOOD))
+    assert topology.pooler is not None
+    pooler = msgspec.structs.replace(topology.pooler, version="2.0", settings={"brand_new": "1"})
+    require_known_options(pooler, "mine.toml")
+
+
+def test_a_file_in_another_encoding_is_named_without_the_words_of_a_codec(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b'summary = "caf\xe9"')
+    with pytest.raises(ConfigError, match="not UTF-8 text: found the byte 0xe9 at position 14"):
+        load_topology(path)
+
+
+#: values that are wrong for almost every key
+NONSENSE: list[object] = [
+    *(0, -1, 2**64, 10**400, 1e308, math.nan, math.inf, True, "", "\n", "x" * 9999, "\x1b[2J", "env:", "{unique}", "{"),
+    *("/dev/zero", "[", "(?", "\\", "2026-01-01", "a.b.c", "`", "\u202e", [], {}, [[]], [{}], {"": ""}, {"`": {}}),
+    *(date(2026, 1, 1), time(1, 2), datetime(2026, 1, 1, tzinfo=UTC)),
+]
+TOPOLOGY = {**tomllib.loads(GOOD), "client": {"prepare": "named"}, "host": {"notifier": "poll"}, "verify": ["pooling"]}
+
+
+def places(tree: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [place for key, value in inside for place in ((*at, key), *places(value, (*at, key)))]
+
+
+@given(st.data())
+def test_nonsense_in_a_declaration_is_an_error_that_names_its_key_in_plain_words(data: st.DataObject) -> None:
+    tree = copy.deepcopy(TOPOLOGY)
+    *above, last = data.draw(st.sampled_from(places(tree)))
+    node: Any = tree
+    for key in above:
+        node = node[key]
+    node[last] = data.draw(st.sampled_from(NONSENSE))
+    try:
+        config.convert({**tree}, Topology, where="f", given={"name": "mine"})
+    except ConfigError as error:
+        assert error.what.startswith(str(above[0] if above else last))
+        assert not re.search(r"Expected|Object|`str`|`array`|NoneType", error.what)
+        assert len(error.what) < 600

@@ -14,6 +14,7 @@ from harness import places
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
 from harness.audit.target_loading import load_target, reference_target
 from harness.checks import registry, server_connections
+from harness.checks.collection import build_catalogue
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.record import CheckRecord
@@ -121,7 +122,7 @@ def test_the_examples_of_checks_can_be_declared() -> None:
     examples = blocks(GUIDE, "python")
     for example in examples:
         exec(compile(f"from __future__ import annotations\n{example}", "example", "exec"), module.__dict__)  # noqa: S102 -- a part of this repository
-    built = registry.build_catalogue([module], FIXTURES)
+    built = build_catalogue([module], FIXTURES)
     assert [check.id for check in built.checks] == ["actor.unset", "pooling.advisory-unlock"]
     context = {*dir(CheckContext), *dir(CheckRecord(reference_target()))}
     for node in ast.walk(ast.parse("".join(examples))):

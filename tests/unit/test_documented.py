@@ -14,6 +14,7 @@ from harness import places
 from harness.checks.conditions import Facts
 from harness.checks.documented import (
     BehaviourEntry,
+    better_than,
     documented,
     load_behaviour,
     load_behaviour_file,
@@ -62,13 +63,17 @@ def test_every_entry_names_known_features(product: str) -> None:
     assert {feature for entry in entries(product) for feature in entry.features} <= FEATURES
 
 
+#: an issue, a change, or the source code at a commit: a branch may change
+_SHOWS_A_DEFECT = re.compile(r"/issues/|/pull/|\?id=CVE-|/blob/[0-9a-f]{8,40}/")
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_defect_links_an_issue_and_ends_only_with_a_version_that_was_seen(product: str) -> None:
+def test_a_defect_links_an_issue_or_its_code_and_ends_only_with_a_version_that_was_seen(product: str) -> None:
     loaded = load_behaviour(product)
     assert loaded
     for entry in loaded.behaviour:
         if entry.defect:
-            assert any(text in entry.source for text in ("/issues/", "/pull/", "?id=CVE-"))
+            assert _SHOWS_A_DEFECT.search(entry.source)
             if entry.before:
                 assert any(numbers_of(seen) >= numbers_of(entry.before) for seen in loaded.seen)
 
@@ -201,6 +206,31 @@ def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("product", "version", "feature", "outcome", "is_defect"),
+    [
+        ("pgagroal", "1.6.0", "startup-tracked", "works", False),
+        ("pgagroal", "2.1.0", "startup-tracked", "lost", True),
+        ("pgagroal", "1.6.0", "tracked-settings-apart", "works", False),
+        ("pgagroal", "2.1.0", "tracked-settings-apart", "wrong", True),
+        ("pgagroal", "1.6.0", "cancel", "fails", True),
+        ("pgagroal", "2.1.0", "cancel", "fails", True),
+        ("pgagroal", "2.1.0", "cancel-old", "works", False),
+        ("pgagroal", "1.6.0", "replication", "fails (closed)", True),
+        ("pgagroal", "2.1.0", "server-down", "fails (53300, closed)", False),
+        ("pgpool", "4.6.0", "cancel-late", "wrong", True),
+        ("pgpool", "4.7.3", "cancel-late", "wrong", True),
+    ],
+)
+def test_what_the_source_code_of_a_product_shows_is_a_known_defect_of_its_versions(
+    product: str, version: str, feature: str, outcome: str, is_defect: bool
+) -> None:
+    chain = facts(SESSION, version, product=product)
+    assert expected(feature, chain) == outcome
+    entry = documented(feature, chain).entry
+    assert (entry is not None and entry.defect) is is_defect
+
+
+@pytest.mark.parametrize(
     ("pooler", "server", "named"),
     [
         ("1.24.1", "17.11 (Debian)", []),
@@ -221,6 +251,29 @@ def test_a_version_newer_than_all_that_were_seen_is_named(pooler: str, server: s
     assert [sentence.partition(" is newer")[0] for sentence in sentences] == named
     for sentence in sentences:
         assert re.search(r"so [1-9]\d* entries that apply here rest on older versions", sentence)
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "feature", "older"),
+    [
+        ("pgpool", "4.7.3", "protocol-3-2", "4.6: fails (XX000, closed) ("),
+        ("pgpool", "4.6.0", "protocol-3-2", ""),
+        ("pgpool", "unknown", "protocol-3-2", ""),
+        ("pgpool", "4.7.3", "autocommit", ""),
+        ("pgbouncer", "1.26.1", "read-only-kept", "1.25.1: lost ("),
+        ("pgbouncer", "1.25.1", "read-only-kept", ""),
+        ("pgbouncer", "1.26.1", "setting-kept", ""),
+        ("pgbouncer", "1.18.0", "startup-tracked", ""),
+        ("nothing", "2", "autocommit", ""),
+    ],
+)
+def test_a_feature_that_works_is_compared_with_the_last_older_version_that_was_seen(
+    product: str, version: str, feature: str, older: str
+) -> None:
+    mode = SESSION if product == "pgpool" else TRANSACTION
+    found = better_than(feature, facts(mode, version, product=product))
+    assert found.startswith(older)
+    assert bool(found) is bool(older)
 
 
 def test_a_product_without_a_file_has_no_entries() -> None:

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from harness.checks.conditions import PREDICATES, SETTINGS, Facts, Kind, all_hold, read_conditions
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, compare, read_outcome
+from harness.checks.registry import SEVERAL_SERVER_CONNECTIONS, lacking
 from harness.errors import ConfigError
 from harness.lab.effective import (
     UNLIMITED,
     as_it_runs,
+    declared_limits,
     flag,
     least_connections,
     limits_all_databases,
@@ -300,3 +302,28 @@ def test_an_entry_that_may_apply_permits_its_outcome() -> None:
     found = Documented(possible=(LIMIT,))
     assert compare(read_outcome("leaks"), found, found).expected == (WORKS, read_outcome("leaks"))
     assert compare(read_outcome("leaks"), found, found).source == "https://example.org/leak"
+
+
+@pytest.mark.parametrize(
+    ("pooler", "size"),
+    [
+        ({}, 8),
+        ({"settings": {"max_db_connections": "1"}}, 1),
+        ({"settings": {"max_user_connections": "2", "reserve_pool_size": "9"}}, 2),
+        ({"database": {"pool_size": "3"}}, 3),
+        ({"database": {"max_db_connections": "2"}, "settings": {"max_db_connections": "5"}}, 2),
+        ({"user": {"max_user_connections": "1"}}, 1),
+    ],
+)
+def test_declared_limits_are_the_lowest_of_pool_database_and_role(pooler: dict[str, Any], size: int) -> None:
+    shipped = stood("transaction").declared
+    assert shipped.pooler
+    topology = replace(shipped, pooler=replace(shipped.pooler, default_pool_size=8, **pooler))
+    limits = declared_limits(topology)
+    assert limits
+    assert limits.size == size
+    assert (lacking((SEVERAL_SERVER_CONNECTIONS,), topology) is None) is (size > 1)
+
+
+def test_a_topology_without_a_pooler_has_no_declared_limits() -> None:
+    assert declared_limits(stood("direct").declared) is None

@@ -6,9 +6,9 @@ import pytest
 
 from harness.engine import choice, programs
 from harness.engine.choice import choose
-from harness.engine.images import ImagePolicy
 from harness.engine.native_engine import NativeEngine
 from harness.engine.protocol import EngineName, Wanted
+from harness.engine.recipes import ImagePolicy
 from harness.errors import EngineUnavailableError
 from harness.events import Event, Notice, silent
 

@@ -243,6 +243,16 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[Path], None], str], ...] = (
     ("Not run without a reason", row(6, reason=" "), "results.jsonl:6: a status other than OK without a reason"),
     ("Not run with a broken expectation", row(5, status="Not run"), "results.jsonl:5: Not run although an expectation"),
     (
+        "N/A with a broken expectation",
+        row(5, status="N/A"),
+        "results.jsonl:5: N/A although an expectation did not hold",
+    ),
+    (
+        "N/A with an expectation that does not count",
+        row(3, expectations=[HELD[0] | {"counts": False}]),
+        "results.jsonl:3: an expectation that does not count in a check that ran to its end",
+    ),
+    (
         "Issue although all held",
         row(5, expectations=HELD),
         "results.jsonl:5: Issue without an expectation that did not",

@@ -81,6 +81,10 @@ def pid_in(path: Path) -> int:
     return poll(probe, what="the process to write its pid", deadline_s=20)
 
 
+def has_begun(path: Path) -> bool:
+    return path.exists() and bool(path.read_text())
+
+
 def wait_gone(pid: int) -> None:
     """Wait until a process has ended. A zombie counts: its parent has not read its exit code yet."""
 
@@ -268,7 +272,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, folder: str) -> No
 
 def test_the_deadline_ends_a_command_and_keeps_its_output() -> None:
     ended = python("import signal; print('begun', flush=True); signal.pause()", deadline_s=1.0)
-    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s")
+    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s, so SIGTERM ended it")
     assert ended.output == "begun\n"
     assert ended.seconds < 5
 
@@ -290,7 +294,7 @@ def test_a_command_that_ignores_sigterm_gets_sigkill(tmp_path: Path) -> None:
     at = tmp_path / "pid"
     ended = python(STUBBORN, str(at), deadline_s=1.0)
     wait_gone(pid_in(at))
-    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s")
+    assert (ended.exit_code, ended.reason) == (None, "did not end within 1 s, so SIGTERM and SIGKILL ended it")
     assert ended.seconds < 10
 
 
@@ -299,7 +303,7 @@ def test_a_command_is_stopped_with_the_run(tmp_path: Path) -> None:
     program = STUBBORN.replace("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "")
     ended = python(program, str(at), stopped=at.exists)
     wait_gone(pid_in(at))
-    assert (ended.exit_code, ended.reason) == (None, "stopped with the run")
+    assert (ended.exit_code, ended.reason) == (None, "stopped with the run, so SIGTERM ended it")
 
 
 @pytest.mark.usefixtures("short_grace")
@@ -346,14 +350,54 @@ def test_killing_the_harness_ends_the_command(tmp_path: Path) -> None:
         wait_gone(pid)
 
 
+#: starts a stubborn process in a session of its own; `double` also ends the process between
+DETACHED = {
+    "own session": PARENT.replace("str(at)])", "str(at)], start_new_session=True)"),
+    "orphan": PARENT.replace(
+        "subprocess.Popen([sys.executable, ",
+        "subprocess.run(['/bin/sh', '-c', 'setsid \"$@\" >/dev/null 2>&1 &', 'sh', sys.executable, ",
+    ),
+}
+
+
 @pytest.mark.usefixtures("short_grace")
-def test_a_daemon_in_its_own_session_does_not_block_the_result(tmp_path: Path) -> None:
-    """A daemon that the command started keeps the output pipe open; the harness waits for it only briefly."""
+@pytest.mark.parametrize("start", DETACHED.values(), ids=list(DETACHED))
+@pytest.mark.parametrize(
+    ("then", "exit_code"), [("print('done', flush=True)", 0), ("import signal; signal.pause()", None)]
+)
+def test_a_process_in_a_session_of_its_own_is_ended_and_named(
+    tmp_path: Path, start: str, then: str, exit_code: int | None
+) -> None:
     at = tmp_path / "pid"
-    in_own_session = PARENT.replace("str(at)])", "str(at)], start_new_session=True)")
-    ended = python(in_own_session + "print('done', flush=True)", str(at), STUBBORN)
-    try:
-        assert (ended.exit_code, ended.output) == (0, "done\n")
-        assert ended.seconds < 20
-    finally:
-        os.kill(pid_in(at), 9)
+    ended = python(start + then, str(at), STUBBORN, stopped=lambda: exit_code is None and has_begun(at))
+    wait_gone(pid_in(at))
+    assert ended.exit_code == exit_code
+    assert ended.left_behind == (f"{Path(sys.executable).name} (process {pid_in(at)})",)
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_process_without_the_mark_is_ended_while_its_parent_runs(tmp_path: Path) -> None:
+    at = tmp_path / "pid"
+    start = PARENT.replace("str(at)])", "str(at)], start_new_session=True, env={})")
+    ended = python(f"{start}import signal; signal.pause()", str(at), STUBBORN, stopped=lambda: has_begun(at))
+    wait_gone(pid_in(at))
+    assert len(ended.left_behind) == 1
+
+
+def test_processes_of_others_are_not_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as other:
+        assert python("print('done')").left_behind == ()
+        assert other.poll() is None
+        other.communicate("\n")
+    assert other.returncode == 0
+
+
+def test_killing_the_harness_ends_a_process_in_a_session_of_its_own(tmp_path: Path) -> None:
+    at = tmp_path / "pid"
+    then = "import os, signal; (at.parent / 'own').write_text(str(os.getpid())); signal.pause()"
+    arguments = [sys.executable, "-c", HARNESS, DETACHED["orphan"] + then, str(at), STUBBORN]
+    with subprocess.Popen(arguments) as harness:
+        pids = [pid_in(at), pid_in(tmp_path / "own")]
+        harness.kill()
+    for pid in pids:
+        wait_gone(pid)

@@ -17,7 +17,8 @@ import pytest
 from harness.audit.target_loading import load_target
 from harness.errors import ConfigError
 from harness.host.declarations import Caller, Step
-from harness.host.http_client import HttpClient, HttpResponse
+from harness.host.http_client import HttpClient
+from harness.host.http_response import HttpResponse
 from harness.host.site import Site, Values
 from harness.model import EvidenceClass
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from harness.engine import pip_access
 from harness.engine.builds import tar_of
-from harness.engine.images import files_beside
 from harness.engine.protocol import Wanted
+from harness.engine.recipes import files_beside
 from harness.engine.virtual_environments import EnvironmentBuilder, virtual_environment
 from harness.errors import ConfigError, EngineUnavailableError
 from harness.events import silent

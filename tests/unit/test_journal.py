@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,9 +14,6 @@ import pytest
 from harness import places
 from harness.host.journal import Journal, Note, Write, abandoned
 from harness.host.leftovers import about, described
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROWS = Write(kind="rows", name="public.canary", column="note", mark="harness-0123456789ab")
 TABLE = Write(kind="table", name="scratch.harness_canary_01234567", grantee="app")
@@ -102,4 +99,15 @@ def test_a_leftover_is_named_with_the_sql_that_removes_it(write: Write, statemen
     [(_, note)] = abandoned()
     assert isinstance(note, Note)
     assert statement in described(write)
-    assert "environment staging: a killed run left" in about(note)
+    assert about(note).startswith(f"environment staging of {Path.cwd()}: the killed run run-1 left ")
+    assert "`verify --environment staging` there clears it" in about(note)
+
+
+def test_a_note_of_an_earlier_version_names_no_project() -> None:
+    killed("staging", "here", ROWS)
+    [(path, note)] = abandoned()
+    earlier = {name: value for name, value in msgspec.to_builtins(note).items() if name != "project"}
+    path.write_bytes(msgspec.json.encode(earlier))
+    [(_, note)] = abandoned()
+    assert about(note).startswith("environment staging: the killed run run-1 left ")
+    assert "`verify --environment staging` in its project clears it" in about(note)

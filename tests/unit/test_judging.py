@@ -9,14 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import InterfaceError, OperationalError, ProgrammingError, errors
+from psycopg.pq import DiagnosticField
 
 from harness.audit.target_loading import reference_target
 from harness.checks.context import CheckContext
-from harness.checks.judging import Cause, cause_of, judge
+from harness.checks.judging import Cause, Verdict, cause_of, judge
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, Safety, check
 from harness.database import Origin, Side, SqlError, origin_of, raised_for
-from harness.errors import ConfigError, EngineUnavailableError, ServiceFailedError, StoreError, TimedOutError
+from harness.errors import (
+    ConfigError,
+    EngineUnavailableError,
+    InterruptedRunError,
+    ServiceFailedError,
+    StoreError,
+    TimedOutError,
+    UsageError,
+)
 from harness.model import EndedBy, Section, Status
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 
@@ -139,9 +148,22 @@ def test_the_reason_names_the_first_broken_expectation_that_follows_from_no_othe
         assert reason.startswith(f"fact {min(broken)[1]}: expected true, observed false")
         # what follows from the named one is no further cause
         causes = sum(not consequence for consequence, _ in broken) or 1
-        assert reason.endswith(f"(and {causes - 1} more)") is (causes > 1)
+        assert reason.endswith(f"(and {causes - 1} more)" if causes > 1 else "observed false")
     else:
         assert reason == ""
+
+
+@given(held=st.lists(st.booleans(), max_size=5))
+def test_a_check_that_finds_that_it_does_not_apply_hides_no_broken_expectation(held: list[bool]) -> None:
+    ctx = record()
+    for number, value in enumerate(held):
+        ctx.expect(f"fact {number}", value, equals=True)
+    verdict = judge(made(), ctx, NotApplicableError("no such setting"))
+    if all(held):
+        assert (verdict.status, verdict.reason) == (Status.NA, "no such setting")
+    else:
+        assert verdict.status is Status.ISSUE
+        assert verdict.reason.startswith(f"fact {held.index(False)}: expected true, observed false")
 
 
 def test_the_first_action_is_the_cause() -> None:
@@ -156,6 +178,7 @@ def test_the_first_action_is_the_cause() -> None:
 # --- errors of servers ---------------------------------------------------------------------------------
 
 S, T, H = Side.APPLICATION, Side.TARGET, Side.HARNESS
+NO_EXPECTATION = "it made no expectation, so it proves nothing"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +225,162 @@ def test_the_cause_of_an_sql_error_follows_from_its_sqlstate_and_its_connection(
     error: SqlError, side: Side, cause: Cause
 ) -> None:
     assert cause_of(raised(error, side)) is cause
+
+
+def within(kind: type[SqlError], context: str) -> SqlError:
+    """Return an error with the server's account of where it was raised."""
+    return kind("x", info={int(DiagnosticField.CONTEXT): context.encode()})
+
+
+CALLED = 'SQL statement "INSERT INTO trail"\nPL/pgSQL function capture() line 9 at SQL statement'
+CHOSEN = "PL/pgSQL function capture() line 3 at RAISE"
+
+
+@pytest.mark.parametrize(
+    ("error", "side", "cause"),
+    [
+        # a trigger belongs to the subject, whatever its mistake, and whichever connection fires it
+        (within(errors.UndefinedTable, CALLED), H, Cause.SUBJECT),
+        (within(errors.SyntaxError, CALLED), S, Cause.SUBJECT),
+        (within(errors.SqlclientUnableToEstablishSqlconnection, CALLED), H, Cause.SUBJECT),
+        # a full disk is one of the machine, unless the function chose the SQLSTATE
+        (within(errors.DiskFull, CALLED), S, Cause.INFRASTRUCTURE),
+        (within(errors.IoError, CALLED), T, Cause.INFRASTRUCTURE),
+        (within(errors.DiskFull, CHOSEN), H, Cause.SUBJECT),
+        (within(errors.IoError, f"{CHOSEN}\n{CALLED}"), S, Cause.SUBJECT),
+        # another context than a function
+        (within(errors.UndefinedTable, "COPY posts, line 1"), H, Cause.HARNESS),
+    ],
+)
+def test_an_error_inside_a_function_is_of_the_subject(error: SqlError, side: Side, cause: Cause) -> None:
+    assert cause_of(raised(error, side)) is cause
+
+
+def test_an_error_of_another_library_is_of_the_harness() -> None:
+    assert cause_of(errors.UndefinedTable("x")) is Cause.HARNESS
+    assert cause_of(errors.NotNullViolation("x")) is Cause.SUBJECT
+    assert cause_of(KeyError("x")) is Cause.HARNESS
+
+
+CAPTURE = (
+    "statements of the application: expected no error, observed 22012 x (PL/pgSQL function capture() line 3 at RAISE)"
+)
+DIVISION = raised(within(errors.DivisionByZero, CHOSEN), S)
+
+
+@pytest.mark.parametrize(
+    ("error", "safety", "feature", "verdict"),
+    [
+        (DIVISION, Safety.NO, "", Verdict(status=Status.ISSUE, reason=CAPTURE)),
+        (DIVISION, Safety.READS, "", Verdict(status=Status.ISSUE, reason=CAPTURE)),
+        (
+            NotPostgresError("no message of PostgreSQL", where="127.0.0.1:1", hint="name another port"),
+            Safety.NO,
+            "",
+            Verdict(
+                status=Status.ISSUE,
+                reason="statements of the application: expected no error, observed no message of PostgreSQL",
+            ),
+        ),
+        # an operator's server may refuse anything
+        (
+            ClosedError("the server closed the connection"),
+            Safety.READS,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="the server reported an error: the server closed the connection"),
+        ),
+        # the role that an operator gave may lack rights
+        (
+            raised(errors.InsufficientPrivilege("x"), S),
+            Safety.READS,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="the server reported an error: 42501 x"),
+        ),
+        (
+            raised(errors.DiskFull("x"), S),
+            Safety.NO,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="the server failed: 53100 x", ended_by=EndedBy.INFRASTRUCTURE),
+        ),
+        (
+            raised(errors.UndefinedColumn("x"), T),
+            Safety.NO,
+            "",
+            Verdict(status=Status.ISSUE, reason="statements of the audit target: expected no error, observed 42703 x"),
+        ),
+        (
+            raised(errors.NotNullViolation("x"), H),
+            Safety.NO,
+            "",
+            Verdict(
+                status=Status.ISSUE, reason="statements on the audited tables: expected no error, observed 23502 x"
+            ),
+        ),
+        (
+            raised(errors.SyntaxError("x"), S),
+            Safety.NO,
+            "",
+            Verdict(status=Status.ISSUE, reason="the check itself broke: 42601 x"),
+        ),
+        (
+            ClosedError("the server closed the connection"),
+            Safety.NO,
+            "",
+            Verdict(
+                status=Status.ISSUE,
+                reason="statements of the application: expected no error, observed the server closed the connection",
+            ),
+        ),
+        # errors of the harness's own modules
+        (NotExercisedError("not forced"), Safety.NO, "", Verdict(status=Status.NOT_RUN, reason="not forced")),
+        (TimedOutError("no answer"), Safety.NO, "", Verdict(status=Status.NOT_RUN, reason="no answer")),
+        (
+            InterruptedRunError("stopped"),
+            Safety.NO,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="stopped", ended_by=EndedBy.INTERRUPTION),
+        ),
+        (
+            ServiceFailedError("gone"),
+            Safety.NO,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="gone", ended_by=EndedBy.INFRASTRUCTURE),
+        ),
+        (
+            ConfigError("no such table", where="trail.toml"),
+            Safety.NO,
+            "",
+            Verdict(
+                status=Status.ISSUE,
+                reason="statements of the audit target: expected no error, observed trail.toml: no such table",
+            ),
+        ),
+        (
+            ConfigError("no such table", where="trail.toml"),
+            Safety.NO,
+            "LISTEN",
+            Verdict(status=Status.ISSUE, reason="the check itself broke: trail.toml: no such table"),
+        ),
+        (
+            ConfigError("no such host"),
+            Safety.PATH,
+            "",
+            Verdict(status=Status.NOT_RUN, reason="no such host"),
+        ),
+        (
+            UsageError("no such option"),
+            Safety.NO,
+            "",
+            Verdict(status=Status.ISSUE, reason="the check itself broke: no such option"),
+        ),
+        (KeyError("x"), Safety.NO, "", Verdict(status=Status.ISSUE, reason="the check itself broke: KeyError: 'x'")),
+        (None, Safety.NO, "", Verdict(status=Status.ISSUE, reason=f"the check itself broke: {NO_EXPECTATION}")),
+    ],
+)
+def test_the_verdict_of_a_check_without_an_expectation_follows_from_the_error_that_ended_it(
+    error: Exception | None, safety: Safety, feature: str, verdict: Verdict
+) -> None:
+    assert judge(made(environment_safety=safety, feature=feature), record(), error) == verdict
 
 
 @pytest.mark.parametrize("error", [ServerError("08P01", "x"), ClosedError("x"), NotPostgresError("x")])

@@ -342,6 +342,17 @@ def test_a_feature_that_works_where_a_limit_is_documented_is_better_than_documen
     assert count([(found.planned, better)]).features == OutcomeCount(works=1, better=1)
 
 
+def test_a_feature_that_did_not_work_in_an_older_version_is_better_than_there() -> None:
+    found = row("pooling.x", WORKS, WORKS, status=Status.OK)
+    assert found.result.feature
+    better = replace(found.result, feature=replace(found.result.feature, better_than=f"1.25.1: lost ({SOURCE})"))
+    assert mark_of(better) == "better than in 1.25.1"
+    assert describe(found.planned, better) == (
+        f"LISTEN (pooling.x): works in transaction, better than in 1.25.1: lost ({SOURCE})"
+    )
+    assert count([(found.planned, better)]).features == OutcomeCount(works=1)
+
+
 # --- what nobody owes ------------------------------------------------------------------------------------
 
 

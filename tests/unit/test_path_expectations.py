@@ -9,7 +9,7 @@ import pytest
 
 from harness.audit.target import Change
 from harness.host.declarations import Expected
-from harness.host.path_runner import Seen
+from harness.host.path_rows import Seen
 from harness.suites.paths.expectations import expected_table_rows
 
 

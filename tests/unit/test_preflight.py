@@ -13,9 +13,10 @@ from packaging.version import Version
 
 from harness.errors import ConfigError
 from harness.model import Status
+from harness.preflight.declaration import GateResult, PreflightDeclaration
 from harness.preflight.elixir_source import dependency_tuples, masked
 from harness.preflight.elixir_version import ElixirVersion, admits, is_requirement, parse_version
-from harness.preflight.gates import LOCK, MANIFEST, README, TAG, GateResult, PreflightDeclaration, preflight
+from harness.preflight.gates import LOCK, MANIFEST, README, TAG, preflight
 from harness.preflight.project_files import Folder
 from harness.preflight.python_readme import documented
 from harness.preflight.release_tags import releases

@@ -12,12 +12,14 @@ from harness.audit.target_loading import reference_target
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.execution import run_check
+from harness.checks.record import NotExercisedError
 from harness.database import Client, Endpoint, Side, connect
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.topologies import load_topologies
 from harness.libpq import CLOSED, Reply
 from harness.model import EndedBy, Expectation, Outcome, Status
-from harness.suites.pooling.probes import probe, require_open
+from harness.suites.pooling import restarts
+from harness.suites.pooling.probes import WRONG, fails, failure_of, probe, require_open
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from tests.unit.made_up import planned
 from tests.unit.test_wire import serving
@@ -77,8 +79,8 @@ def answers(*to_queries: bytes) -> Callable[[socket.socket], None]:
     return handle
 
 
-def error(severity: str, sqlstate: str) -> bytes:
-    fields = (("S", severity), ("V", severity), ("C", sqlstate), ("M", "not here"))
+def error(severity: str, sqlstate: str, text: str = "not here") -> bytes:
+    fields = (("S", severity), ("V", severity), ("C", sqlstate), ("M", text))
     return message(b"E", b"".join(f"{name}{text}\0".encode() for name, text in fields) + b"\0")
 
 
@@ -103,6 +105,13 @@ _ENCRYPTION = (80877103, 80877104)
             Status.ISSUE,
             "outcome: expected works, observed fails (0A000)",
         ),
+        # the clients of the check have filled the pool, which says nothing about the feature
+        (
+            answers(error("FATAL", "08P01", "query_wait_timeout")),
+            Side.APPLICATION,
+            Status.NOT_RUN,
+            "a client waited for a server connection longer than query_wait_timeout",
+        ),
         # the harness's own connection shows nothing about the pooler
         (answers(b""), Side.HARNESS, Status.NOT_RUN, "the server failed: OperationalError: "),
         (answers(error("ERROR", "42P01") + READY, b""), Side.HARNESS, Status.ISSUE, "the check itself broke: 42P01"),
@@ -121,6 +130,13 @@ def test_an_error_of_a_clients_connection_is_the_outcome(
         found, why = outcome(uses_a_client)
     assert found is status
     assert why.startswith(reason)
+
+
+def test_an_answer_about_a_full_pool_is_not_the_outcome_but_the_timeouts_own_probe_sees_it() -> None:
+    full = Reply(sqlstate="08P01", message="FATAL:  query_wait_timeout", closed=True)
+    with pytest.raises(NotExercisedError, match="query_wait_timeout"):
+        fails(full)
+    assert str(failure_of(full)) == "fails (08P01, closed)"
 
 
 @pytest.mark.parametrize(
@@ -171,3 +187,11 @@ def test_an_outcome_after_the_time_limit_is_not_the_features() -> None:
         raise ClosedError("the server closed the connection")
 
     assert outcome(cut_off) == (Status.NOT_RUN, "the check timed out")
+
+
+def test_a_statement_that_outlives_its_server_process_without_an_error_is_wrong() -> None:
+    ctx = Context(cast("Any", None), reference_target(), "none", cast("Any", None))
+    assert restarts._interrupted(ctx, Reply(value="")) == WRONG
+    ended = Reply(sqlstate="57P01", message="terminating connection", closed=True)
+    assert str(restarts._interrupted(ctx, ended)) == "fails (57P01, closed)"
+    assert ctx.facts == {"error that the client received": "terminating connection"}

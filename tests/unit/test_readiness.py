@@ -25,7 +25,7 @@ from harness.model import (
     Severity,
     Status,
 )
-from harness.preflight.gates import GateResult
+from harness.preflight.declaration import GateResult
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
 from harness.report.render import fragments

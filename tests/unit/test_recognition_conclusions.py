@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.model import Confidence, Finding
@@ -28,7 +28,7 @@ from harness.recognition.versions import (
     fits,
     narrowed,
 )
-from harness.versions import numbers_of
+from harness.versions import Range, exactly, numbers_of
 
 REFUSED = "08P01 unsupported startup parameter: harness_unknown_parameter"
 FEATURES = (OPTIONS, INTERVAL_STYLE, NEGOTIATION, DIRECT_TLS, SEARCH_PATH, TRACKING, SQLSTATES)
@@ -335,3 +335,72 @@ def test_missing_fixes_are_likely_because_a_package_may_have_them() -> None:
     assert "CVE-2026-107350" in found.how
     unknown = finding(concluded(pgbouncer(), Versions()), "security_fixes")
     assert (unknown.value, unknown.confidence) == ("", Confidence.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks", "value", "text"),
+    [
+        ((), (OPTIONS,), "missing before 1.26.0", "every PgBouncer < 1.20 is older than 8 published security fixes"),
+        ((NEGOTIATION,), (DIRECT_TLS,), "missing before 1.26.1", "every PgBouncer >= 1.23, < 1.25 is older than"),
+        ((NEGOTIATION,), (DIRECT_TLS,), "missing before 1.26.1", "Debian 13 maintains 1.24.1, and its package may"),
+        ((NEGOTIATION,), (DIRECT_TLS,), "missing before 1.26.1", "CVE-2025-2291 depends on the exact version"),
+        ((SEARCH_PATH,), (), "", "the exact version decides, and it is unknown: >= 1.26; fixes of CVE-2026-107350"),
+        ((NEGOTIATION,), (), "", "the exact version decides, and it is unknown: >= 1.23"),
+    ],
+)
+def test_a_range_of_versions_decides_about_the_fixes_that_all_of_them_lack(
+    has: tuple[Feature, ...], lacks: tuple[Feature, ...], value: str, text: str
+) -> None:
+    versions = Versions()
+    for feature in has:
+        versions.has(feature)
+    for feature in lacks:
+        versions.lacks(feature)
+    found = finding(concluded(pgbouncer(), versions), "security_fixes")
+    assert found.value == value
+    assert text in found.how
+    assert found.confidence is (Confidence.LIKELY if value else Confidence.UNKNOWN)
+
+
+numbers = st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(0, 3))
+
+
+@given(at_least=numbers | st.just(()), below=numbers | st.just(()), version=numbers, fixed=numbers, since=numbers)
+def test_a_fix_that_a_range_decides_is_decided_alike_for_each_of_its_versions(
+    at_least: tuple[int, ...],
+    below: tuple[int, ...],
+    version: tuple[int, ...],
+    fixed: tuple[int, ...],
+    since: tuple[int, ...],
+) -> None:
+    assume(since < fixed)
+    row = SecurityFix(
+        product="p",
+        id="CVE-1",
+        fixed_in=".".join(map(str, fixed)),
+        since=".".join(map(str, since)) if any(since) else "",
+        published=date(2026, 1, 1),
+        defect="d",
+        source="https://x",
+    )
+    text = ".".join(map(str, version))
+    versions = Range(at_least=at_least, below=below)
+    exact = row.is_missing(exactly(text))
+    assert exact is (since <= version < fixed)
+    if versions.contains(text):
+        assert row.is_missing(versions) in {exact, None}
+
+
+@pytest.mark.parametrize(("short", "long"), [("1.26", "1.26.0"), ("1", "1.0.0")])
+def test_a_version_with_fewer_numbers_is_continued_with_zeros(short: str, long: str) -> None:
+    assert exactly(short).contains(long)
+    assert exactly(long).contains(short)
+    assert Range(at_least=numbers_of(short)).is_from(long)
+    assert Range(below=numbers_of(short)).is_before(long)
+
+
+def test_one_pooler_is_said_to_look_like_two_alike() -> None:
+    signs = pgbouncer()
+    found = concluded(signs, Versions())
+    assert found.value("poolers") == "at least 1"
+    assert "; a second PgBouncer with the same features would look the same" in finding(found, "poolers").how

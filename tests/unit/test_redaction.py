@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import redaction
 from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
 from tests.growth import is_linear
 
@@ -495,3 +496,20 @@ def test_the_beginning_of_a_secret_is_redacted_where_a_text_was_cut(length: int)
     redact.learn(CANARY)
     cut = f"the value {CANARY[:length]}…"
     assert redact(cut) == (f"the value {MASK}…" if length >= 6 else cut)
+
+
+_FRAGMENTS = (
+    *("a", "B", "7", " ", "\n", "=", ":", "'", '"', "\\", "-", "_", "/", "@", "$", "=>", "://", "--", " -u ", " --user "),
+    *("pass", "PASSWORD", "passwd", "Pwd", "secret", "Token", "API-Key", "access_key", "DB_PASS", "ſecret", "toKen"),
+    *("cookie", "Set-Cookie: ", "name=", "Authorization: ", "Bearer ", "basic ", "curl ", "root:abcdefgh", "abcdefgh" * 4),
+    *("SCRAM-SHA-256$", "md5", "0123456789abcdef" * 2, "AKIA" + "A1" * 8, "ghp_", "glpat-", "xoxb-", "sk_live_"),
+    *("rk_test_", "AIza", "eyJhbGciOi", ".eyJzdWIi", "hooks.slack.com/services/"),
+)
+
+
+@given(st.lists(st.sampled_from(_FRAGMENTS), max_size=30).map("".join))
+def test_a_shape_is_searched_for_in_every_text_that_may_hold_it(text: str) -> None:
+    redacted = text
+    for _, pattern in redaction._SHAPES:
+        redacted = redaction._compiled(pattern).sub(redaction._without_value, redacted)
+    assert Redactor()(text) == redacted

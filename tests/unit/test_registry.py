@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.audit.target_loading import reference_target
-from harness.checks.registry import P0, Fixtures, breaks, build_catalogue, check
+from harness.checks.collection import Fixtures, build_catalogue
+from harness.checks.registry import P0, breaks, check
 from harness.errors import ConfigError, UsageError
 from harness.lab.topologies import load_topologies
 from harness.model import Section

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from harness.checks.registry import Catalogue
+from harness.checks.collection import Catalogue
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status, TopologyEvidence

@@ -173,7 +173,7 @@ def target_error(_ctx: CheckContext) -> None:
         (not_forced, Status.NOT_RUN, "could not force a move"),
         (failed_then_not_forced, Status.ISSUE, "b: expected 2, observed 1"),
         (not_applicable, Status.NA, "this version has no such setting"),
-        (failed_then_not_applicable, Status.NA, "this version has no such setting"),
+        (failed_then_not_applicable, Status.ISSUE, "b: expected 2, observed 1"),
         (timed_out, Status.NOT_RUN, "timed out waiting for an answer"),
         (broken, Status.ISSUE, "the check itself broke: KeyError: 'x'"),
         (server_error, Status.ISSUE, "the check itself broke: 26000 prepared statement p1 does not exist"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from io import FileIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import pytest
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Buffer
+
+
+class Disk(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 def test_a_stored_run_is_read_back(tmp_path: Path) -> None:
@@ -115,7 +121,8 @@ def test_run_folders_are_found_at_any_depth_and_read_once(tmp_path: Path) -> Non
 
 def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path, record(), Redactor())
-    store.append(result("direct", CHECKS[0]))
+    for check in CHECKS[:2]:
+        store.append(result("direct", check))
     path = store.folder / "results.jsonl"
     before = path.read_bytes()
 
@@ -132,12 +139,12 @@ def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.Monkey
         with kind(path, "a") as full, monkeypatch.context() as patched:
             patched.setattr(rows, "_file", full)
             with pytest.raises(StoreError, match=message):
-                store.append(result("direct", CHECKS[1]))
+                store.append(result("direct", CHECKS[2]))
         assert path.read_bytes() == before
-    store.append(result("direct", CHECKS[1]))
+    store.append(result("direct", CHECKS[2]))
     store.close()
     run = read_run(store.folder)
-    assert [row.check for row in run.results] == [CHECKS[0], CHECKS[1]]
+    assert [row.check for row in run.results] == list(CHECKS)
     assert run.integrity.verdict is Verdict.WHOLE
 
 
@@ -148,6 +155,29 @@ def test_an_unwritable_folder_is_a_store_error_with_a_hint(tmp_path: Path) -> No
     assert "--reports" in str(caught.value)
     with pytest.raises(StoreError):
         write_atomically(tmp_path / "file" / "x.md", "text")
+
+
+def test_a_disk_that_is_almost_full_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    almost = Disk(65_536, 0, 65_536)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: almost)
+    with pytest.raises(StoreError, match="64 KiB are free, and a run with its report needs 8 MiB"):
+        require_writable(tmp_path)
+    assert list((tmp_path / "runs").iterdir()) == []
+    without_sizes = almost._replace(total=0, free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: without_sizes)
+    require_writable(tmp_path)
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.store.writing.write_atomically", full)
+    with pytest.raises(StoreError, match="No space left"):
+        RunStore(tmp_path, record(), str)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_replacing_a_file_leaves_no_temporary_file(tmp_path: Path) -> None:

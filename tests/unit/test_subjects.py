@@ -185,20 +185,74 @@ def test_special_and_unreadable_files_are_no_obstacle(bare: Path, monkeypatch: p
     os.mkfifo(bare / "pipe")
     (bare / "circle").symlink_to("circle")
 
-    def refuse(_path: Path) -> bytes:
+    def refuse(_path: Path, _mode: str) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     state = state_of(bare)
     assert state.untracked == {"pipe": "special file", "circle": "link to circle", "test_it.py": "unreadable"}
     assert state.covers.endswith("; 1 files could not be read")
 
 
-def test_of_large_files_only_size_and_time_count(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_state, "_LARGEST_BYTES", 10)
+def test_of_large_files_inode_size_and_times_count(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 10)
     state = state_of(bare)
-    assert state.covers.endswith("; of 1 large files only size and modification time")
-    assert state.untracked["test_it.py"].startswith("20 bytes of ")
+    assert state.too_large == "too large to be read, so inode, size and times count: test_it.py"
+    assert state.covers.endswith(f"; {state.too_large}")
+    assert state.untracked["test_it.py"].startswith("unread: 20 bytes, inode ")
+    assert CommandFolders([SUITE], bare.parent / "reports", {}).notes() == [f"guest: {state.too_large}"]
+
+
+@pytest.mark.parametrize("largest", [10, 256 * 1024 * 1024], ids=["too large", "read"])
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "in place"])
+def test_restored_times_hide_no_change(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, largest: int, replaced: bool
+) -> None:
+    """A program may give a file of the same size its old modification time back."""
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", largest)
+    file = bare / "test_it.py"
+    before, times = subject(bare), file.stat()
+    if replaced:
+        file.rename(bare.parent / "old")
+    file.write_text("def test_it(): fail\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert "files" in difference(before, subject(bare))
+
+
+def test_a_huge_file_keeps_no_small_file_from_being_read(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 100)
+    (bare / "a_core_dump").write_text("x" * 90)
+    state = state_of(bare)
+    assert state.untracked["a_core_dump"].startswith("unread: 90 bytes")
+    assert not state.untracked["test_it.py"].startswith("unread")
+
+
+def test_what_could_be_read_only_once_was_not_written_by_the_run(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run that writes a large file would take another large file out of the identity."""
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 100)
+    (bare / "data").write_text("x" * 70)
+    before = state_of(bare)
+    (bare / "output").write_text("x" * 60)
+    after = state_of(bare)
+    assert after.untracked["data"].startswith("unread")
+    assert after.written_since(before) == {"output"}
+
+
+def test_a_large_script_outside_of_the_folder_has_an_identity(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_state, "_MOST_BYTES", 10)
+    script = tmp_path / "elsewhere"
+    script.write_text("echo 1 and more")
+    declared = CommandDeclaration(name="suite", title="it passes", command=("sh", str(script)), folder="guest")
+
+    def found() -> Subject:
+        return CommandFolders([declared], tmp_path / "reports", {}).subjects(ended=False)["command.suite"]
+
+    before = found()
+    script.write_text("echo 2 and more")
+    assert str(script) in difference(before, found())
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MOST_FILES", 0), ("_LONGEST_S", -1.0)])

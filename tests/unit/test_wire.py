@@ -167,6 +167,23 @@ def test_arbitrary_bytes_yield_messages_a_wait_or_an_error(data: bytes) -> None:
     assert len(buffer) <= len(data)
 
 
+#: the fields of an error without NUL bytes, which end a field
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+@given(sqlstate=_TEXTS, text=_TEXTS)
+def test_an_error_is_read_with_and_without_the_byte_that_ends_it(sqlstate: str, text: str) -> None:
+    fields = b"C" + sqlstate.encode() + b"\0M" + text.encode() + b"\0"
+    for body in (fields + b"\0", fields):
+        error = error_of(Message("E", body))
+        assert (error.sqlstate, error.message) == (sqlstate, " ".join(text.split()))
+
+
+def test_an_error_whose_last_field_has_no_end_is_not_postgresql() -> None:
+    with pytest.raises(NotPostgresError, match="shorter than its content"):
+        error_of(Message("E", b"C53300\0Mconnection refus"))
+
+
 @given(st.lists(st.tuples(st.sampled_from([bytes([code]) for code in b"RESKZTDCNAtnI123sv"]), st.binary(max_size=40))))
 def test_packed_messages_are_read_unchanged(messages: list[tuple[bytes, bytes]]) -> None:
     buffer = bytearray(packed(messages))

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import CheckFunction
     from harness.host.declarations import PathDeclaration
-    from harness.host.path_runner import Attempt, PathRun, Seen
+    from harness.host.path_rows import Seen
+    from harness.host.path_runner import Attempt, PathRun
 
 #: the permitted results of running a path a second time
 _REPEATS = ("refused", "again", "once")
@@ -113,9 +114,9 @@ def once(path: PathDeclaration, ctx: CheckRecord) -> None:
         if ctx.site.about:
             ctx.fact("host", ctx.site.about)
         attempt = require_exercised(run.execute(values))
-        late = path.kind == "HTTP" and attempt.succeeded and run.count(values) < run.expected.rows
+        late = path.kind == "HTTP" and attempt.succeeded and run.rows.count(values) < run.expected.rows
         if expect_done(ctx, run, attempt):
-            seen = run.look(values, wanted=run.expected.rows)
+            seen = run.rows.look(values, wanted=run.expected.rows)
             expect_rows(ctx, run, values, seen)
             record_limits(ctx, run, expect_table_rows(ctx, run, values, seen), late=late)
 
@@ -127,7 +128,7 @@ def repeated(path: PathDeclaration, ctx: CheckRecord) -> None:
         first = require_exercised(run.execute(values))
         if not expect_done(ctx, run, first):
             return
-        run.look(values, wanted=run.expected.rows)
+        run.rows.look(values, wanted=run.expected.rows)
         if ctx.sabotaged:
             _remove_conflict(ctx, run, values)
         again = require_exercised(run.act(values))
@@ -138,7 +139,9 @@ def repeated(path: PathDeclaration, ctx: CheckRecord) -> None:
             with ctx.site.admin() as admin:
                 job_state = failures.wait_until_attempted(run, values, admin)
         # the rows of a job that has ended are committed, so there is nothing to wait for
-        seen = run.look(values, wanted=2 * run.expected.rows, deadline_s=None if deferred and not job_state else 1.0)
+        seen = run.rows.look(
+            values, wanted=2 * run.expected.rows, deadline_s=None if deferred and not job_state else 1.0
+        )
         result = _second_result(run, again, seen, job_state)
         if result == "once" and enqueues and not job_state:
             raise NotExercisedError("the second run left no rows, and it is unknown whether its job ran")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.host.declarations import Caller, PathDeclaration
-    from harness.host.path_runner import Attempt, PathRun, Seen
+    from harness.host.path_rows import Seen
+    from harness.host.path_runner import Attempt, PathRun
 
 #: the expectation that a row with another caller's actor breaks
 OTHERS = "rows that name another caller"
@@ -61,11 +62,11 @@ def _judge(
     transactions: set[str] = set()
     for attempt in done:
         left_s = max(0.2, end - time.monotonic())
-        run.wait_for_rows(attempt.values, wanted=run.expected.rows, deadline_s=left_s)
+        run.rows.wait_for(attempt.values, wanted=run.expected.rows, deadline_s=left_s)
     if done:
-        run.watch(done[-1].values, run.expected.rows)
+        run.rows.watch(done[-1].values, run.expected.rows)
     for attempt in done:
-        seen = run.seen(attempt.values)
+        seen = run.rows.seen(attempt.values)
         results.append((attempt.values, seen))
         complete += len(seen.changes) == len(seen.all_changes) == run.expected.rows
         others += sum(not same_actor(change.actor, attempt.values.actor) for change in seen.all_changes)

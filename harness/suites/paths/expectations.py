@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.record import CheckRecord, NotExercisedError, spell
 from harness.errors import TimedOutError
 from harness.host.audited_table import RowsNotSeenError, TableRows
-from harness.host.path_runner import Attempt, PathRun, Seen
+from harness.host.path_runner import Attempt, PathRun
 from harness.host.site import ANOTHER, Values, discreet, holds
 
 if TYPE_CHECKING:
     from harness.host.declarations import Caller, PathDeclaration
+    from harness.host.path_rows import Seen
 
 #: names of expectations that controls break
 ANSWERS = "answers"
@@ -164,7 +165,7 @@ def table_rows(run: PathRun, values: Values) -> TableRows:
     :raises NotExercisedError: when no configured role may count them; a count of zero would then prove nothing.
     """
     try:
-        return run.in_table(values)
+        return run.rows.in_table(values)
     except RowsNotSeenError as error:
         raise NotExercisedError(
             f"{error}; expected a role of `trail` or `dsn` that may read all of {run.expected.table}"
@@ -179,7 +180,7 @@ def record_limits(ctx: CheckRecord, run: PathRun, table: TableRows, *, late: boo
     limits = []
     if late:
         limits.append("its rows were not in the trail when it answered: they were written later, or are read late")
-    same_transaction = run.is_of_the_trail(table)
+    same_transaction = run.rows.is_of_the_trail(table)
     if same_transaction is not None:
         ctx.fact("written with its trail", "by the same transaction" if same_transaction else "not shown")
     if same_transaction is False:

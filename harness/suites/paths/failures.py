@@ -73,7 +73,7 @@ def _run_failing_variant(variant: FailingVariant, ctx: CheckRecord, run: PathRun
         if state is None or not state.attempt:
             raise NotExercisedError(f"no worker attempted the failing job: {state or 'it no longer exists'}")
         ctx.expect("the job completed", state.state == "completed", equals=False)
-    ctx.expect("rows in the trail", len(run.look(values, wanted=1, deadline_s=1.0).changes), equals=0)
+    ctx.expect("rows in the trail", len(run.rows.look(values, wanted=1, deadline_s=1.0).changes), equals=0)
     ctx.fact("the write had begun", "declared, not observed")
     expected = run.expected
     # an update that is identified by its key alone leaves a row in either case
@@ -138,7 +138,7 @@ def _expect_all_or_nothing(ctx: CheckRecord, run: PathRun, values: Values, attem
         ctx.fact("the job", state)
     expected = run.expected.rows
     is_job = run.declared.kind == "job"
-    seen = run.look(values, wanted=expected, deadline_s=None if is_job else 0.5)
+    seen = run.rows.look(values, wanted=expected, deadline_s=None if is_job else 0.5)
     rows, kept = len(seen.changes), table_rows(run, values).count if run.expected.where else 0
     answer = "success" if attempt.succeeded else "failure"
     result = f"{rows} rows in the trail, {kept} in the table, and the caller was answered with {answer}"
@@ -186,7 +186,7 @@ def no_trigger(path: PathDeclaration, ctx: CheckRecord) -> None:
             if path.kind == "job" and not attempt.job:
                 state = wait_until_attempted(run, values, admin)
             kept = table_rows(run, values).count
-            audited = len(run.seen(values).changes)
+            audited = len(run.rows.seen(values).changes)
         done = attempt.succeeded and (not state or state.startswith("completed"))
         if kept and audited < run.expected.rows:
             result = _OPEN
@@ -202,7 +202,7 @@ def no_trigger(path: PathDeclaration, ctx: CheckRecord) -> None:
         if attempt.job and result == _CLOSED and not ctx.sabotaged:
             state = _retry_until(run, attempt, ENDED_JOB)
             ctx.expect("the job, once the trigger is enabled again", state.partition(" ")[0], equals="completed")
-            ctx.expect("rows of the job then", len(run.look(values, wanted=1).changes), equals=run.expected.rows)
+            ctx.expect("rows of the job then", len(run.rows.look(values, wanted=1).changes), equals=run.expected.rows)
 
 
 def wait_until_attempted(run: PathRun, values: Values, admin: Client) -> str:

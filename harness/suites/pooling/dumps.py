@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
+from harness.checks.occupation import most_others
 from harness.checks.record import NotExercisedError
 from harness.libpq import simple
 from harness.model import Behaviour, Outcome, PoolMode
@@ -65,9 +66,8 @@ def pg_dump_apart(ctx: CheckContext) -> Outcome:
     """Dump while other clients read a setting that pg_dump changes before it begins its transaction."""
     works, finished = works_here(ctx, "pg-dump-apart"), Event()
     others = _OTHERS
-    if ctx.mode is PoolMode.SESSION and ctx.topology.pooler:
-        # each reader keeps its server connection, and pg_dump needs one, too
-        others = min(_OTHERS, ctx.topology.pooler.default_pool_size - 1)
+    if ctx.mode is PoolMode.SESSION:  # each reader keeps its server connection, and pg_dump needs one, too
+        others = most_others(ctx, _OTHERS)
     if others < 1:
         raise NotExercisedError("the pool has a single server connection, which pg_dump needs")
     address = (ctx.lab.postgres if ctx.sabotaged and not works else ctx.lab.outermost).inside

@@ -18,7 +18,7 @@ from harness.lab.effective import effective_limits
 from harness.libpq import Reply, finish, simple, start
 from harness.model import Behaviour, Outcome
 from harness.suites.pooling.connections import log_in_raw, refused
-from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, probe, works_here
+from harness.suites.pooling.probes import CONNECTIONS, LOST, fails, failure_of, probe, works_here
 from harness.waiting import NotYet, poll
 from harness.wire.messages import ClosedError, ServerError
 
@@ -111,7 +111,7 @@ def _timeout(ctx: CheckContext, answer: Reply | None, reason: str = "") -> Outco
     ctx.fact("error that the client received", answer.message)
     if answer.sqlstate == "08P01" and reason not in answer.message.replace("_", " "):
         raise NotExercisedError(f"unexpected error {answer.message!r}, expected one about {reason!r}")
-    return fails(answer)
+    return failure_of(answer)
 
 
 @probe(
@@ -136,7 +136,7 @@ def full_pool(ctx: CheckContext) -> Outcome:
         # some of them wait for the reserve pool
         until(ctx, waiters_at(gate), size, _DEADLINE_S + limits.reserve_after_s)
         with pooler_with(ctx, query_wait_timeout=1 if not ctx.sabotaged else _FAR_S):
-            waiting = ctx.plain_client()
+            waiting = ctx.connect(ctx.lab.chain(ctx.database))
             start(waiting, "SELECT 1")
             if ctx.sabotaged:
                 ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.checks.context import OUTCOME
 from harness.checks.documented import WORKS
 from harness.checks.judging import ANSWER_ERRORS, Cause, cause_of, describe_answer
+from harness.checks.occupation import require_served
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
 from harness.database import SqlError, is_lost, origin_of
 from harness.errors import TimedOutError
@@ -98,9 +99,11 @@ def probe(
                 if cause_of(error) is not Cause.SUBJECT:
                     raise
                 ctx.fact("error", describe_answer(error))
+                require_served(str(error))
                 outcome = failed(error)
             except ConnectionEndedError as ended:
                 ctx.fact("error", ended.answer.message)
+                require_served(ended.answer.message)
                 outcome = fails(ended.answer)
             ctx.judge(name, title, outcome)
 
@@ -137,7 +140,16 @@ def works_here(ctx: CheckContext, name: str) -> bool:
 
 
 def fails(answer: Reply) -> Outcome:
-    """Return the outcome *fails*, with the SQLSTATE of an error and whether it closed the connection."""
+    """Return the outcome *fails*, with the SQLSTATE of an error and whether it closed the connection.
+
+    :raises NotExercisedError: when the client got no server connection of a full pool.
+    """
+    require_served(answer.message)
+    return failure_of(answer)
+
+
+def failure_of(answer: Reply) -> Outcome:
+    """Return the outcome *fails* for any error, also for one about a full pool."""
     return Outcome(
         behaviour=Behaviour.FAILS,
         sqlstate="" if answer.sqlstate == CLOSED else answer.sqlstate,

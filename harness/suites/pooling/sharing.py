@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import settled, until
+from harness.checks.occupation import require_two_connections, settled, until
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import follower, neighbour, pressed
 from harness.libpq import finish, simple, start
@@ -94,6 +94,7 @@ def advisory_orphan(ctx: CheckContext) -> Outcome:
     claim="a transaction advisory lock excludes other clients until its transaction ends, and no longer",
 )
 def advisory_xact_lock(ctx: CheckContext) -> Outcome:
+    require_two_connections(ctx)
     client, other = ctx.plain_client(), ctx.plain_client()
     gate = KEY + 1
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING, require_clients, settled
+from harness.checks.occupation import MOVING, require_clients, settled, waited_too_long
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import elsewhere, moved, neighbour, pressed
 from harness.database import SqlError
@@ -105,6 +105,10 @@ _CLIENTS, _QUERIES = 24, 20
 _TOGETHER_S, _HELD_S = 2.0, 0.02
 
 
+#: clients that got no server connection in time, which says nothing about prepared statements
+_UNSERVED = "unserved"
+
+
 @probe(
     "named-under-load",
     "protocol-level prepared statements: 24 concurrent clients",
@@ -124,7 +128,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
             # not every client can log in at the same time if a login occupies a server connection
             with contextlib.suppress(BrokenBarrierError):
                 together.wait(_TOGETHER_S)
-            simple(client, f"SELECT pg_sleep({_HELD_S})")
+            if waited_too_long(simple(client, f"SELECT pg_sleep({_HELD_S})").message):
+                return Counter({_UNSERVED: 1})
             for n in range(_QUERIES):
                 which = (number + n) % 7
                 parameter = f"{number}-{n}"
@@ -134,6 +139,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
                 try:
                     value, pid = client.rows(statement, [parameter])[0]
                 except SqlError as error:
+                    if waited_too_long(str(error)):
+                        return seen + Counter({_UNSERVED: 1})
                     seen[f"error {error.sqlstate or CLOSED}"] += 1
                     continue
                 seen[f"pid {pid}"] += 1
@@ -148,6 +155,8 @@ def named_under_load(ctx: CheckContext) -> Outcome:
     ctx.fact("right and wrong results", [seen["right"], seen["wrong"]])
     ctx.fact("errors", errors)
     ctx.fact("server connections", len(pids))
+    if (unserved := seen[_UNSERVED]) and not seen["wrong"]:
+        raise NotExercisedError(f"{unserved} of {_CLIENTS} clients waited for the pool longer than query_wait_timeout")
     if ctx.mode in MOVING and not 1 < len(pids) < _CLIENTS:
         raise NotExercisedError(
             f"{_CLIENTS} clients used {len(pids)} server connections, so none was shared or no client changed its own"

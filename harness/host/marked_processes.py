@@ -1,0 +1,99 @@
+"""Processes that a command started and left behind: found by a variable in their environment, which children inherit.
+
+A process in a session of its own is in no process group of the command, and a process whose parent has ended is no
+longer its descendant. Both keep their environment. Without /proc nothing is found, and a process that cleared its
+environment is found only as a descendant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.engine.owner import process_started
+from harness.engine.processes import descendants
+from harness.errors import TimedOutError
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_PROC = Path("/proc")
+#: new processes may start while others end
+_MOST_ROUNDS = 3
+_LONGEST_NAME = 60
+
+
+def new_mark() -> str:
+    """Return the name of a variable that marks one command. Commands within commands have several marks."""
+    return f"HARNESS_COMMAND_{secrets.token_hex(8).upper()}"
+
+
+def below(pid: int) -> dict[int, int]:
+    """Return the descendants of a process, each with its start time; also those that cleared their environment."""
+    return {child: started for child in descendants(pid) if (started := process_started(child)) is not None}
+
+
+def end_marked(mark: str, known: Mapping[int, int], grace_s: float) -> tuple[str, ...]:
+    """End all processes of a command, first with SIGTERM, then with SIGKILL, and return their names.
+
+    :param mark: the variable in their environment.
+    :param known: further processes of the command, each with its start time.
+    :param grace_s: between SIGTERM and SIGKILL, seconds.
+    """
+    names: dict[int, str] = {}
+    for _ in range(_MOST_ROUNDS):
+        left = _running({**_marked(mark), **known})
+        if not left:
+            break
+        names |= {pid: _name(pid) for pid in left if pid not in names}
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _signal(left, number)
+            with contextlib.suppress(TimedOutError):
+                poll(_gone(left), what="processes of the command to end", deadline_s=grace_s)
+                break
+    return tuple(f"{name} (process {pid})" for pid, name in sorted(names.items()))
+
+
+def _marked(mark: str) -> dict[int, int]:
+    """Return the running processes with a variable in their environment, each with its start time."""
+    wanted = f"{mark}=".encode()
+    found = {}
+    for path in _PROC.glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(path.parent.name)
+            started = process_started(pid)
+            if started is not None and any(entry.startswith(wanted) for entry in path.read_bytes().split(b"\0")):
+                found[pid] = started
+    return found
+
+
+def _running(processes: Mapping[int, int]) -> dict[int, int]:
+    return {pid: started for pid, started in processes.items() if process_started(pid) == started}
+
+
+def _gone(processes: Mapping[int, int]) -> Callable[[], None]:
+    def probe() -> None:
+        if _running(processes):
+            raise NotYet("a process of the command still runs")
+
+    return probe
+
+
+def _signal(processes: Mapping[int, int], number: signal.Signals) -> None:
+    for pid in _running(processes):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _name(pid: int) -> str:
+    """Return the program of a process; its arguments may hold secrets."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = []
+    return os.fsdecode(words[0] if words else b"").rpartition("/")[2].strip()[:_LONGEST_NAME] or "a process"

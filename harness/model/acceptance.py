@@ -1,0 +1,38 @@
+"""What people answer for: Issues that their owners accept, and statements that operators sign."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An Issue that its owner accepts until a date. The report still shows it, but it does not fail the run.
+
+    A defect in the issue tracker of a pooler is known as well: up to the version that its entry in
+    `topologies/behaviour/` ends with.
+    """
+
+    #: the id of the check
+    check: str
+    link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    owner: Annotated[str, Meta(min_length=1)]
+    #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
+    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+    #: names of topologies and environments; all when empty
+    topologies: tuple[str, ...] = ()
+
+
+class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A signed statement of an operator about work that no harness can do."""
+
+    item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
+    #: the name of the operator
+    by: Annotated[str, Meta(min_length=2)]
+    #: YYYY-MM-DD
+    on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    #: one sentence about what was done, of at least three words
+    statement: Annotated[str, Meta(min_length=20, max_length=400)]
+    #: its source: a document or a ticket
+    link: Annotated[str, Meta(pattern=r"^(https?://\S+|[\w./#-]+)$")]

@@ -1,0 +1,259 @@
+"""The plan of a run, and the results of its rows and controls."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct, field
+
+from harness.model.acceptance import KnownIssue
+
+
+class Status(StrEnum):
+    """The status of a row; no other values exist."""
+
+    OK = "OK"
+    ISSUE = "Issue"
+    NA = "N/A"
+    NOT_RUN = "Not run"
+
+
+class Severity(StrEnum):
+    """P0 wrong or missing audit data, or security; P1 operational friction or documentation; P2 residual depth."""
+
+    P0 = "P0"
+    P1 = "P1"
+    P2 = "P2"
+
+
+class Section(StrEnum):
+    """The sections of the report; the first seven are those of the checklist walkthrough, in its order."""
+
+    CAPTURE = "capture"
+    ACTOR = "actor"
+    REDACTION = "redaction"
+    RETENTION = "retention"
+    EXPORT = "export"
+    OBSERVABILITY = "observability"
+    CONTINUITY = "continuity"
+    #: PostgreSQL's features behind a pooler: the feature map
+    POOLING = "pooling"
+    #: audited paths of a host application (STG-02)
+    PATHS = "paths"
+    #: an operator's environment (STG-01)
+    ENVIRONMENT = "environment"
+    #: commands of other test suites
+    COMMANDS = "commands"
+
+
+class EvidenceClass(StrEnum):
+    """CI: the harness started the topology. Host: an environment that an operator named."""
+
+    CI = "CI"
+    HOST = "host"
+
+
+#: begins the reason of an Issue that shows a mistake in the harness, and not a broken expectation
+CHECK_BROKE = "the check itself broke"
+
+
+class EndedBy(StrEnum):
+    """The cause that ended a check before its end, other than its subject: nothing after it is an observation."""
+
+    #: the check's own time limit: the harness cut its connections
+    TIME_LIMIT = "time limit"
+    #: Ctrl-C, a signal, or an error that ended the whole run: the harness removed the servers
+    INTERRUPTION = "interruption"
+    #: a service, the engine, the machine or the evidence store failed
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One compared fact inside a check."""
+
+    name: str
+    expected: str
+    observed: str
+    held: bool
+    #: whether it follows from other expectations of its check; the reason of an Issue names those first
+    consequence: bool = False
+    #: false when the harness had already ended the check: it then shows nothing about the subject
+    counts: bool = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether it makes its check an Issue."""
+        return self.counts and not self.held
+
+
+class BackendProbe(Struct, frozen=True, kw_only=True):
+    """The pids of the server connections of a forced share or move. A probe without them proves nothing."""
+
+    #: what forced it, in one sentence without a full stop
+    how: str
+    first_pid: int
+    second_pid: int
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """A documented limit that a check observed."""
+
+    #: what happens, in one sentence without a full stop
+    outcome: str
+    #: the address of the documentation
+    source: str
+
+
+class Behaviour(StrEnum):
+    """The behaviour of a PostgreSQL feature behind a pooler."""
+
+    WORKS = "works"
+    #: with an error that has an SQLSTATE
+    FAILS = "fails"
+    #: no answer within the deadline
+    HANGS = "hangs"
+    #: no effect, and no error
+    LOST = "lost"
+    #: a wrong answer without an error
+    WRONG = "wrong"
+    #: state or data of one client reached another
+    LEAKS = "leaks"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """The outcome of one probe of a feature. Its text is that of `topologies/behaviour/`: `fails (08P01, closed)`."""
+
+    behaviour: Behaviour
+    #: of the error, when the feature fails
+    sqlstate: str = ""
+    #: whether the error also ended the client's connection
+    closed: bool = False
+
+    def __str__(self) -> str:
+        details = ", ".join(filter(None, (self.sqlstate, "closed" if self.closed else "")))
+        return f"{self.behaviour} ({details})" if details else str(self.behaviour)
+
+
+class FeatureOutcome(Struct, frozen=True, kw_only=True):
+    """The outcome of a feature, compared with the documented one."""
+
+    observed: Outcome
+    #: any of them is as documented
+    expected: tuple[Outcome, ...]
+    #: the address of the documentation; empty when the expected outcome is that of a direct connection
+    source: str = ""
+    #: whether the observed outcome is a defect in the product's issue tracker
+    defect: bool = False
+    #: whether the feature works although a limit is documented
+    better: bool = False
+    #: the last older version that was seen and in which the feature did not work, with its outcome and the source
+    better_than: str = ""
+
+
+class PathLabel(Struct, frozen=True, kw_only=True):
+    """The audited path of a row, and the aspect of it that the row checks."""
+
+    name: str
+    #: as the rubric spells it: `POST /api/posts`
+    title: str
+    kind: Literal["HTTP", "job"]
+    #: "" for the path itself, else another aspect of it, such as `two-callers`
+    aspect: str = ""
+
+
+class PlannedCheck(Struct, frozen=True, kw_only=True):
+    """One planned row: a check on a target. Every planned row gets a result."""
+
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
+    check: str
+    claim: str
+    section: Section
+    severity: Severity
+    #: where to look first when the check is an Issue
+    area: str
+    #: the command that runs only this row
+    reproduce: str
+    #: the row of the feature map that it fills; none when empty
+    feature: str = ""
+    #: the audited path that it checks, if any
+    path: PathLabel | None = None
+    evidence_class: EvidenceClass = EvidenceClass.CI
+    #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
+    declared_as: str = ""
+    #: why nobody owes an answer to the row, in one sentence without a full stop; "" for a row that is owed
+    out_of_scope: str = ""
+
+    @property
+    def owed(self) -> bool:
+        """Whether the row counts as a gap when it is Not run."""
+        return not self.out_of_scope
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """The result of one planned row, or of one control of it."""
+
+    #: the name of a topology or of an environment; the key in a stored run is `topology`
+    target: str = field(name="topology")
+    check: str
+    status: Status
+    #: one line. N/A and Not run: why. Issue: the expectation that did not hold. Empty for OK
+    reason: str = ""
+    expectations: tuple[Expectation, ...] = ()
+    probes: tuple[BackendProbe, ...] = ()
+    #: observations that are not judged, by name
+    facts: dict[str, str] = {}
+    limit: Limit | None = None
+    feature: FeatureOutcome | None = None
+    #: of this Issue, when it depends on the outcome; else the planned row has it
+    severity: Severity | None = None
+    #: the accepted or known Issue that this Issue is
+    known: KnownIssue | None = None
+    #: the cause that ended the check early, other than its subject; None when it ran to its end
+    ended_by: EndedBy | None = None
+    started_at: str = ""
+    duration_ms: float = 0.0
+    reproduce: str = ""
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """Whether one control turned its check to Issue at the expectation it names."""
+
+    topology: str
+    check: str
+    control: str
+    #: the name of the expectation that must not hold
+    at: str
+    proven: bool
+    #: whether check and control apply to the topology; if not, the control is neither proven nor unproven
+    applicable: bool
+    #: why it is not proven or not applicable, in one line; empty when proven
+    reason: str
+    duration_ms: float = 0.0
+    #: the expectations that did not hold under the control; empty in runs that were stored without them
+    broken: tuple[Expectation, ...] = ()
+
+
+class TrailProof(Struct, frozen=True, kw_only=True):
+    """The checks that one break of the audit trail turned to Issue, of those that ran under it."""
+
+    topology: str
+    #: the name of the break
+    name: str
+    #: what the trail no longer does, in one sentence
+    what: str
+    #: number of checks that ran under the break
+    tried: int
+    #: checks that turned to Issue; the keys in a stored run are `turned`, `stayed` and `beside`
+    caught: tuple[str, ...] = field(name="turned")
+    #: checks that had to turn to Issue and did not
+    missed: tuple[str, ...] = field(name="stayed")
+    #: checks that turned to Issue although they had to stay OK
+    unexpected: tuple[str, ...] = field(name="beside")
+    duration_ms: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether exactly the checks that watch the broken part turned to Issue."""
+        return not self.missed and not self.unexpected

@@ -1,0 +1,226 @@
+"""The data of `report.html` that the tables do not have: the heat map, and the evidence of each cell for its script.
+
+The evidence is compressed JSON inside the page. The script shows it as text and never as markup, and the page's
+content security policy names the script by its hash, so that nothing in the evidence can run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from harness import places
+from harness.model import BackendProbe, Expectation, Limit, Section, Status
+from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
+from harness.report.walkthrough import TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.report.evidence import Row
+    from harness.report.tables import Report
+
+#: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
+SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "start.js")
+STYLES = ("base.css", "verdicts.css", "heat.css", "panel.css", "features.css", "tables.css", "load.css", "print.css")
+
+_AREAS = {
+    Section.PATHS: "Audited paths of the host",
+    Section.ENVIRONMENT: "Environment",
+    Section.COMMANDS: "Other test suites",
+}
+
+
+class HeatCell(Struct, frozen=True, kw_only=True):
+    """One check in one topology.
+
+    :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `issue`, `known`, `na`, `notrun`.
+    :param text: what it says, such as `fails (26000)` or `OK`.
+    :param marked: whether a feature's outcome is an Issue, known or not.
+    """
+
+    tone: str
+    text: str
+    marked: str = ""
+
+
+class HeatColumn(Struct, frozen=True, kw_only=True):
+    """One check of a band."""
+
+    check: str
+    claim: str
+
+
+class HeatBand(Struct, frozen=True, kw_only=True):
+    """A part of the heat map: checks that belong together, with a line for each topology that owes one of them."""
+
+    title: str
+    columns: tuple[HeatColumn, ...]
+    #: by topology, then one entry for each column; None where the topology owes no answer
+    lines: dict[str, tuple[HeatCell | None, ...]]
+
+
+def heat_map(rows: Iterable[Row]) -> tuple[HeatBand, ...]:
+    """Return the bands of the heat map, in the order of the report."""
+    bands: dict[str, dict[str, dict[str, Row]]] = {}
+    names: dict[str, None] = {}
+    for row in rows:
+        if is_shown(*row.answer):
+            names.setdefault(row.planned.target)
+            bands.setdefault(_band(row), {}).setdefault(row.planned.check, {})[row.planned.target] = row
+    found = []
+    for title, checks in bands.items():
+        columns = tuple(
+            HeatColumn(check=check, claim=next(iter(of.values())).planned.claim) for check, of in checks.items()
+        )
+        lines = {
+            name: tuple(_heat_cell(of.get(name)) for of in checks.values())
+            for name in names
+            if any(name in of for of in checks.values())
+        }
+        found.append(HeatBand(title=title, columns=columns, lines=lines))
+    return tuple(found)
+
+
+def _band(row: Row) -> str:
+    planned = row.planned
+    if planned.section is Section.POOLING:
+        return "Drivers" if planned.area == DRIVERS else f"Pooling: {planned.area}"
+    return TITLES.get(planned.section) or _AREAS[planned.section]
+
+
+def _heat_cell(row: Row | None) -> HeatCell | None:
+    if row is None:
+        return None
+    if word := word_of(row.result):
+        mark = mark_of(row.result)
+        marked = {UNDOCUMENTED: "issue", KNOWN_DEFECT: "known", ACCEPTED: "known"}.get(mark, "")
+        return HeatCell(tone=word, text=text_of(row.result), marked=marked)
+    if row.status is Status.OK:
+        return HeatCell(tone="limit" if row.result.limit else "ok", text="OK, limit" if row.result.limit else "OK")
+    if row.status is Status.ISSUE:
+        return HeatCell(tone="known" if row.result.known else "issue", text="known" if row.result.known else "Issue")
+    return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
+
+
+# --- the evidence of each cell ---------------------------------------------------------------------------
+
+
+class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all rows of one check share."""
+
+    claim: str
+    section: str
+    severity: str
+    area: str
+    feature: str = ""
+
+
+class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The evidence of one row. What is empty is left out."""
+
+    status: str
+    tone: str
+    text: str
+    mark: str = ""
+    reason: str = ""
+    expectations: tuple[Expectation, ...] = ()
+    probes: tuple[BackendProbe, ...] = ()
+    facts: dict[str, str] = {}
+    limit: Limit | None = None
+    expected: str = ""
+    source: str = ""
+    link: str = ""
+    #: of each control: its name, the expectation that it breaks, and whether it turned the check to Issue
+    controls: tuple[tuple[str, str, bool], ...] = ()
+    #: milliseconds
+    ms: float = 0.0
+    started: str = ""
+    reproduce: str = ""
+
+
+class PageData(Struct, frozen=True, kw_only=True):
+    """What the script of the page reads."""
+
+    topologies: tuple[str, ...]
+    checks: dict[str, Claim]
+    #: by topology, then by check
+    rows: dict[str, dict[str, Detail]]
+
+
+def page_data(report: Report) -> PageData:
+    """Return the evidence of every row that is shown."""
+    checks: dict[str, Claim] = {}
+    rows: dict[str, dict[str, Detail]] = {}
+    for row in report.rows:
+        if is_shown(*row.answer):
+            planned = row.planned
+            checks.setdefault(
+                planned.check,
+                Claim(
+                    claim=planned.claim,
+                    section=planned.section,
+                    severity=planned.severity,
+                    area=planned.area,
+                    feature=planned.feature,
+                ),
+            )
+            rows.setdefault(planned.target, {})[planned.check] = _detail(row)
+    return PageData(topologies=tuple(report.counts), checks=checks, rows=rows)
+
+
+def _detail(row: Row) -> Detail:
+    result, cell = row.result, _heat_cell(row)
+    assert cell is not None
+    feature = result.feature
+    return Detail(
+        status=result.status,
+        tone=cell.tone,
+        text=cell.text,
+        mark=mark_of(result),
+        reason=result.reason,
+        expectations=result.expectations,
+        probes=result.probes,
+        facts=result.facts,
+        limit=result.limit,
+        expected=" or ".join(map(str, feature.expected)) if feature else "",
+        source=feature.source if feature else "",
+        link=result.known.link if result.known else "",
+        controls=tuple((proof.control, proof.at, proof.proven) for proof in row.proofs if proof.applicable),
+        ms=result.duration_ms,
+        started=result.started_at,
+        reproduce=result.reproduce,
+    )
+
+
+def compressed(data: PageData) -> str:
+    """Return the data as the page holds it: JSON, compressed by gzip, in base64."""
+    return base64.b64encode(gzip.compress(msgspec.json.encode(data), 9, mtime=0)).decode()
+
+
+# --- style and script ------------------------------------------------------------------------------------
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "\n".join((places.TEMPLATES / "page" / name).read_text(encoding="utf-8").strip() for name in names)
+
+
+def style() -> str:
+    """Return the style of the page."""
+    return _joined(STYLES)
+
+
+def script() -> str:
+    """Return the script of the page."""
+    return "(() => {\n'use strict';\n" + _joined(SCRIPTS) + "\n})();"
+
+
+def policy() -> str:
+    """Return the content security policy of the page: nothing is loaded, and only its own script runs."""
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"

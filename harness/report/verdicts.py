@@ -1,0 +1,206 @@
+"""The verdict on each topology and environment: one sentence in plain words, and the chain that it is about."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.model import EvidenceClass, Prepare, Section, Status
+from harness.report.evidence import interval
+from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
+from harness.report.walkthrough import TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.model import EnvironmentEvidence, ServiceEvidence, TopologyEvidence
+    from harness.report.evidence import Evidence, Row
+
+#: the sections whose checks are about the audit trail
+TRAIL_SECTIONS = frozenset({*TITLES, Section.PATHS})
+#: the topology that the others are compared with
+_BASELINE = "direct"
+
+
+class Station(Struct, frozen=True, kw_only=True):
+    """One box of the drawing of a chain."""
+
+    #: `application`, `pooler` or `server`
+    role: str
+    title: str
+    #: pool mode, size, prepare policy, in the order in which they are shown
+    details: tuple[str, ...] = ()
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What the evidence says about one topology or environment."""
+
+    name: str
+    evidence_class: EvidenceClass
+    #: the parts of the verdict, each a sentence without a full stop; the first one is about the audit trail
+    sentences: tuple[str, ...]
+    #: the worst that the verdict says: `holds`, `known`, `open` (rows are Not run) or `issue`
+    tone: str
+    chain: tuple[Station, ...]
+    #: of the pooler as it ran, such as `PgBouncer` and `1.24.1`; "" without one
+    product: str = ""
+    version: str = ""
+    #: the pool mode; "" without a pooler
+    mode: str = ""
+    #: from the start of the first result to the end of the last one
+    duration_ms: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The whole verdict in one line."""
+        return f"{self.name}: {'. '.join(self.sentences)}."
+
+
+def verdicts(evidence: Evidence, names: Iterable[str]) -> tuple[Verdict, ...]:
+    """Return the verdict on each topology and environment.
+
+    :param evidence: with the rows that no run was asked for: a verdict about some checks is not one about all of them.
+    :param names: the topologies and environments that the report is about.
+    """
+    return tuple(_verdict(evidence, name) for name in names)
+
+
+def _verdict(evidence: Evidence, name: str) -> Verdict:
+    rows = [row for row in evidence.of(name) if is_shown(*row.answer)]
+    trail = [row for row in rows if row.planned.section in TRAIL_SECTIONS]
+    features = [row for row in rows if row.planned.feature and row.planned.area != DRIVERS]
+    topology, environment = evidence.topologies.get(name), evidence.environments.get(name)
+    sentences = [_about_the_trail(trail), *_about_features(evidence, features, topology)]
+    return Verdict(
+        name=name,
+        evidence_class=rows[0].planned.evidence_class if rows else EvidenceClass.CI,
+        sentences=tuple(sentences),
+        tone=_tone(rows),
+        chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
+        product=_pooler(topology).rpartition(" ")[0],
+        version=_pooler(topology).rpartition(" ")[2],
+        mode=str(topology.declared.pool_mode or "") if topology else "",
+        duration_ms=_duration_ms(rows),
+    )
+
+
+def _tone(rows: Sequence[Row]) -> str:
+    statuses = {row.status for row in rows if row.result.known is None}
+    if Status.ISSUE in statuses:
+        return "issue"
+    if Status.NOT_RUN in statuses or not statuses:
+        return "open"
+    return "known" if any(row.result.known for row in rows) else "holds"
+
+
+def _about_the_trail(rows: Sequence[Row]) -> str:
+    issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
+    known = [row for row in rows if row.result.known]
+    missing = [row for row in rows if row.status is Status.NOT_RUN]
+    held = sum(row.status is Status.OK for row in rows)
+    checks = _number(held, "check")
+    inapplicable = sum(row.status is Status.NA for row in rows)
+    apart = f"; {inapplicable} do not apply here" if inapplicable else ""
+    if issues:
+        worst = min(row.result.severity or row.planned.severity for row in issues)
+        return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
+    if not held:
+        return "the audit trail was not verified here"
+    if missing:
+        return f"the audit trail holds in {checks}, and {len(missing)} are Not run{apart}"
+    if known:
+        return f"the audit trail holds in {checks}, except for {_number(len(known), 'known Issue')}{apart}"
+    return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{apart}"
+
+
+def _about_features(
+    evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None
+) -> list[str]:
+    observed = [row for row in rows if outcome_of(row.result)]
+    if not observed:
+        return []
+    changed = [row for row in observed if _differs_from_direct(evidence, row)]
+    tried, works = len(observed), len(observed) - len(changed)
+    silent = [row for row in changed if row.result.feature and row.result.feature.observed.behaviour in SILENT]
+    apart = f", {len(silent)} of them without an error" if silent else ""
+    if topology is not None and topology.declared.pooler is None:
+        sentences = [f"{works} of {tried} PostgreSQL features work: the others are the baseline of the comparison"]
+    elif tried == 1:
+        does = "does not work" if changed else "works"
+        sentences = [f"the one PostgreSQL feature that was tried {does} as on a direct connection"]
+    elif changed:
+        sentences = [f"{len(changed)} of {tried} PostgreSQL features do not work as on a direct connection{apart}"]
+    else:
+        sentences = [f"all {tried} PostgreSQL features work as on a direct connection"]
+    marks = [mark_of(row.result) for row in observed]
+    if number := marks.count(KNOWN_DEFECT):
+        sentences.append(f"{_number(number, 'known defect')} of {_pooler(topology) or 'the pooler'}")
+    if number := marks.count(UNDOCUMENTED):
+        sentences.append(f"{_number(number, 'outcome')} that nobody documents")
+    return sentences
+
+
+def _differs_from_direct(evidence: Evidence, row: Row) -> bool:
+    """Return whether a feature behaves differently than on a direct connection, or fails where none was tried."""
+    outcome = outcome_of(row.result)
+    if outcome is None:
+        return False
+    baseline = evidence.row(_BASELINE, row.planned.check)
+    direct = outcome_of(baseline.result) if baseline else None
+    if direct is None or row.planned.target == _BASELINE:
+        return outcome.observed.behaviour != "works"
+    return outcome.observed != direct.observed
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+# --- the chain -------------------------------------------------------------------------------------------
+
+
+def _titled(service: ServiceEvidence) -> str:
+    return f"{service.title or service.product} {service.version.partition(' ')[0]}"
+
+
+def _pooler(topology: TopologyEvidence | None) -> str:
+    services = topology.services if topology else ()
+    return next((_titled(service) for service in services if service.name == "pooler"), "")
+
+
+def _stations(topology: TopologyEvidence) -> tuple[Station, ...]:
+    named = topology.prepare is Prepare.NAMED
+    application = Station(role="application", title="psycopg", details=("prepares" if named else "never prepares",))
+    servers = {service.name: _titled(service) for service in topology.services}
+    declared = topology.declared
+    server = Station(role="server", title=servers.get("postgres", f"PostgreSQL {declared.postgres.version}"))
+    if not declared.pooler:
+        return application, server
+    details = [f"{declared.pooler.pool_mode} mode", f"pool of {declared.pooler.default_pool_size}"]
+    if declared.pooler.instances > 1:
+        peers = "peered" if declared.pooler.peered else "not peered"
+        details.append(f"{declared.pooler.instances} processes, {peers}")
+    title = servers.get("pooler", f"{declared.pooler.product} {declared.pooler.version}")
+    return application, Station(role="pooler", title=title, details=tuple(details)), server
+
+
+def _found_stations(environment: EnvironmentEvidence) -> tuple[Station, ...]:
+    """Return the chain of an operator's environment, as a client found it."""
+    application = Station(role="application", title=environment.application or "application")
+    values = {finding.fact: finding.value for finding in environment.findings if finding.value}
+    server = Station(role="server", title=f"PostgreSQL {values.get('server_version', '')}".strip())
+    if values.get("pooler") != "yes":
+        return application, server
+    details = (
+        f"{values['pool_mode']} mode" if "pool_mode" in values else "pool mode unknown",
+        *((f"pool of {values['pool_size']}",) if "pool_size" in values else ()),
+    )
+    title = " ".join(filter(None, (values.get("product", "a pooler"), values.get("version", ""))))
+    return application, Station(role="pooler", title=title, details=details), server
+
+
+def _duration_ms(rows: Sequence[Row]) -> float:
+    found = interval(rows)
+    return (found[1] - found[0]) / timedelta(milliseconds=1) if found else 0.0

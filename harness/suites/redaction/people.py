@@ -1,0 +1,51 @@
+"""The table that the checks of redaction write to: people, with columns that are excluded or masked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.suites.actors import ADA
+
+if TYPE_CHECKING:
+    from harness.checks.context import CheckContext
+
+#: the placeholder of masked columns
+MASK = "[REDACTED]"
+
+
+def create_people(ctx: CheckContext) -> None:
+    ctx.owner.run(
+        "CREATE TABLE public.people (id int PRIMARY KEY, name text, email text, token text, notes jsonb, salary int);"
+        "GRANT ALL ON public.people TO harness_app"
+    )
+
+
+def create_redacted_people(ctx: CheckContext) -> None:
+    create_people(ctx)
+    ctx.target.attach_redacted(ctx.owner, "public.people", exclude=["token"], mask=["email", "notes", "salary"])
+
+
+def write(ctx: CheckContext, *statements: str) -> None:
+    client = ctx.client()
+    for statement in statements:
+        with ctx.audited(client, ADA):
+            client.run(statement)
+
+
+def images(ctx: CheckContext) -> list[Any]:
+    return [change.data_after for change in ctx.changes("people")]
+
+
+def keep_everything(ctx: CheckContext) -> None:
+    """Make capture ignore the redaction rules."""
+    ctx.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
+
+
+INSERT = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'secret', '{\"diagnosis\": {\"code\": \"F32\"}}', 100)"
+
+
+def rows_holding(ctx: CheckContext, word: str) -> int:
+    return sum(
+        ctx.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", [f"%{word}%"])
+        for table in ctx.target.tables
+    )

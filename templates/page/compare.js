@@ -1,0 +1,37 @@
+/* Two topologies side by side: #compare=session/transaction */
+const choose = by('#compare-tools');
+if (choose) {
+  const [first, second] = all('select', choose), names = [...first.options].map((option) => option.value);
+  const place = by('#comparison');
+  first.value = names.includes('session') ? 'session' : names[0];
+  second.value = names.includes('transaction') ? 'transaction' : names[1];
+
+  const cell = (name, check, detail) => make('td', {}, detail ? make('a', {class: `tag ${detail.tone}`, href: `#row=${name}/${check}`}, detail.text) : '—');
+  async function compare() {
+    const data = await evidence, left = data.rows[first.value] || {}, right = data.rows[second.value] || {};
+    const both = Object.keys(data.checks).filter((check) => left[check] && right[check]);
+    const turned = both.filter((check) => left[check].text !== right[check].text);
+    const worse = new Map();
+    for (const check of turned) {
+      const change = `${left[check].text.split(' (')[0]} → ${right[check].text.split(' (')[0]}`;
+      worse.set(change, (worse.get(change) || 0) + 1);
+    }
+    const counted = [...worse].sort((one, other) => other[1] - one[1]).map(([change, number]) => `${number} × ${change}`).join(', ');
+    place.replaceChildren(
+      make('p', {}, turned.length ? `${turned.length} of ${both.length} checks that ran in both come out differently: ${counted}.` : `All ${both.length} checks that ran in both come out alike.`),
+      turned.length ? make('div', {class: 'wide tall', tabindex: 0, role: 'region', 'aria-label': 'Differences'}, make('table', {}, make('caption', {class: 'hidden'}, `What changes from ${first.value} to ${second.value}`),
+        make('thead', {}, make('tr', {}, ...['What', first.value, second.value, 'What to do instead'].map((head) => make('th', {scope: 'col'}, head)))),
+        make('tbody', {}, turned.map((check) => make('tr', {}, make('th', {scope: 'row'}, data.checks[check].feature || data.checks[check].claim), cell(first.value, check, left[check]), cell(second.value, check, right[check]), make('td', {}, data.checks[check].instead || '')))))) : '',
+    );
+  }
+  choose.hidden = false;
+  const changed = () => { go('compare', `${first.value}/${second.value}`); compare(); };
+  choose.addEventListener('change', changed);
+  choose.addEventListener('submit', (event) => event.preventDefault());
+  by('button', choose).addEventListener('click', () => { [first.value, second.value] = [second.value, first.value]; changed(); });
+  routes.set('compare', (rest) => {
+    const [from, to] = rest.split('/');
+    if (names.includes(from) && names.includes(to)) { first.value = from; second.value = to; compare(); by('#compare').scrollIntoView(); }
+  });
+  compare();
+}

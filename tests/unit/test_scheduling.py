@@ -1,0 +1,18 @@
+"""Tests that share servers run in one process; all others are distributed one by one."""
+
+from __future__ import annotations
+
+from harness import places
+from tests.scheduling import SHARING, group_of
+
+
+def test_the_modules_whose_tests_share_servers_exist() -> None:
+    assert {path.stem for path in (places.SHIPPED / "tests" / "contract").glob("test_*.py")} >= SHARING
+
+
+def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:
+    module = "tests/contract/test_hostapp.py"
+    assert group_of(f"{module}::test_a[docker-transaction]") == group_of(f"{module}::test_b[docker-transaction-1]")
+    assert group_of(f"{module}::test_a[native-direct]") == "test_hostapp-native"
+    assert group_of("tests/contract/test_audit_edges.py::test_a") == "test_audit_edges"
+    assert group_of("tests/unit/test_cli.py::test_a[x]") == "tests/unit/test_cli.py::test_a[x]"
