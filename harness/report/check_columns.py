@@ -24,8 +24,10 @@ from harness.report.cells import (
     Text,
     joined,
 )
+from harness.report.differences import Difference
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
+from harness.report.issue_groups import IssueGroup
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, identifier, listed, number, table, text_field
@@ -82,6 +84,45 @@ def _outcome(outcome: FeatureCell | None, rows_at: str | None) -> Cell:
     mark = Strong(outcome.mark) if outcome.mark else None
     return Cell(joined(Gap(" ", "<br>"), shown, mark), css=f"t-{outcome.word or 'none'}")
 
+
+def _features(row: Difference) -> Cell:
+    return Cell((Text("; ".join(row.features)),))
+
+
+def _works_in(row: Difference) -> Cell:
+    return Cell((Text(", ".join(row.works_in) or "none"),))
+
+
+def _elsewhere(row: Difference) -> Cell:
+    pieces = (Text(f"{outcome}: {', '.join(names)}") for outcome, names in row.elsewhere.items())
+    return Cell(joined(_LINE, *pieces))
+
+
+DIFFERENCES = table(
+    Difference,
+    Column("Features", _features),
+    Column("Work in", _works_in),
+    Column("Elsewhere", _elsewhere),
+)
+
+
+def _what_and_cause(row: IssueGroup) -> Cell:
+    return Cell((Text(f"{row.about}: {row.symptom}"),))
+
+
+def _known_and_command(row: IssueGroup) -> Cell:
+    known = Source(row.link, label="known") if row.link else None
+    return Cell(joined(_LINE, known, Code(row.command)))
+
+
+ISSUE_GROUPS = table(
+    IssueGroup,
+    Column("Priority", text_field("severity")),
+    Column("Checks", listed("checks")),
+    Column("Topologies", listed("topologies")),
+    Column("What was found", _what_and_cause),
+    Column("Reproduce", _known_and_command),
+)
 
 # --- checks by topology ----------------------------------------------------------------------------------
 
