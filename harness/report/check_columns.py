@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.model import Status, TrailProof
 from harness.report.cells import (
     Anchor,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from harness.report.cells import Piece
     from harness.report.feature_map import FeatureCell
-    from harness.report.table import Columns
+    from harness.report.table import Accessor, Columns
     from harness.report.tables import MatrixCell
 
 _LINE = Gap("; ", "<br>")
@@ -59,7 +61,18 @@ def features(topologies: Iterable[str], rows_at: str | None) -> Columns:
 def drivers(topologies: Iterable[str], rows_at: str | None) -> Columns:
     """Return the columns of the table of drivers; `rows_at` is that of :func:`features`."""
     settings = Column("Settings", _settings, _settings_and_versions)
-    return table(DriverRow, Column("Driver", text_field("driver")), settings, *_outcomes(topologies, rows_at))
+    cells = [replace(column, in_html=_evidence_of(column.heading)) for column in _outcomes(topologies, rows_at)]
+    return table(DriverRow, Column("Driver", text_field("driver")), settings, *cells)
+
+
+def _evidence_of(topology: str) -> Accessor:
+    """Return the cell of the page, which links to the evidence of the row."""
+
+    def cell(row: DriverRow) -> Cell:
+        found = row.cells.get(topology)
+        return _linked(found, f"#row={topology}/{row.check}") if found else _NOT_OWED
+
+    return cell
 
 
 def _settings(row: DriverRow) -> Cell:
@@ -80,7 +93,11 @@ def _outcomes(topologies: Iterable[str], rows_at: str | None) -> Columns:
 def _outcome(outcome: FeatureCell | None, rows_at: str | None) -> Cell:
     if outcome is None:
         return _NOT_OWED
-    shown = Text(outcome.text) if rows_at is None else Link(outcome.text, f"{rows_at}#{outcome.anchor}")
+    return _linked(outcome, "" if rows_at is None else f"{rows_at}#{outcome.anchor}")
+
+
+def _linked(outcome: FeatureCell, address: str) -> Cell:
+    shown = Link(outcome.text, address) if address else Text(outcome.text)
     mark = Strong(outcome.mark) if outcome.mark else None
     return Cell(joined(Gap(" ", "<br>"), shown, mark), css=f"t-{outcome.word or 'none'}")
 
