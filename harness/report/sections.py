@@ -84,7 +84,8 @@ class Section(Struct, frozen=True, kw_only=True):
 
     @property
     def is_shown(self) -> bool:
-        return any(listing.number for part in (self, *self.parts) for listing in part.listings)
+        listings = [*self.listings, *(listing for part in self.parts for listing in part.listings)]
+        return any(listing.number for listing in listings)
 
 
 def sections(report: Report) -> tuple[Section, ...]:
@@ -119,7 +120,7 @@ def _issues(report: Report) -> Section:
         result=f"{_number(report.issues, 'Issue')}: {severities}{known}" if report.issues else "",
         missing=("no_issues", (report,)),
         listings=_one(
-            "Issues, the worst first",
+            "Issues: those that nobody has accepted first, then by severity",
             columns.ISSUES,
             sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id)),
         ),
