@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jinja2
 import msgspec
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns, page, spreads
+from harness.report import change_columns, check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from harness.report.changes import Changes
     from harness.report.evidence import Row
     from harness.report.table import Columns
     from harness.report.tables import Report
 
 #: the Markdown documents, by the stems of their templates; report.md contains the other ones
-_DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
+_DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix", "changes")
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -41,7 +42,7 @@ def render(report: Report, folder: Path) -> list[Path]:
 
     :raises StoreError: when the folder cannot be written to.
     """
-    report = _scrubbed(report)
+    report = scrubbed(report)
     return write_together(folder, _documents(report))
 
 
@@ -91,19 +92,28 @@ def fragments(report: Report) -> dict[str, str]:
 
     Links into the evidence are left out, because the evidence is not in the team's repository.
     """
-    report = _scrubbed(report)
+    report = scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
     parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
     plain = msgspec.structs.replace(report, topologies=rows, parity=parity)
     return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 
-def _scrubbed(report: Report) -> Report:
-    """Return the report without secrets and control characters, so that no document has any."""
+S = TypeVar("S", "Report", "Changes")
+
+
+def scrubbed(report: S) -> S:
+    """Return a report, or a part of one, without secrets and control characters, so that no document has any."""
     # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
     redact = Redactor()
-    found: Report = _scrub(report, cache(lambda text: printable(redact(text))))
+    found: S = _scrub(report, cache(lambda text: printable(redact(text))))
     return found
+
+
+def changes_in_markdown(changes: Changes) -> str:
+    """Return what changed as a Markdown document, for an issue or a summary; it has no links into a report."""
+    template = _markdown_environment().get_template("changes.md.j2")
+    return template.render(report={"changes": changes}, change_columns=change_columns)
 
 
 def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
@@ -150,6 +160,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         page=page,
         spreads=spreads,
         check_columns=check_columns,
+        change_columns=change_columns,
         anchor=anchor,
         **more,
     )
