@@ -18,10 +18,10 @@ break that must turn the check to Issue, at the expectation after the colon; `no
 
 - **P**: severity of an Issue. P0 is wrong or missing data, or security; P1 is operational friction or documentation; P2
   is residual depth. For a feature of PostgreSQL, the outcome decides.
-- **Needs**: capabilities of a topology ([Reference](../reference.md#capabilities)), claims of an audit target
-  (`claim: …`), or the scope of its actor. A check is N/A where one of them is missing.
-- **Environment**: in an environment that others use, the check does not run there (empty), reads, writes to the canary
-  table or the scratch schema, or runs a declared path.
+- **Needs**: capabilities of a topology ([Reference](../reference.md#capabilities)), claims of an audit target, or the
+  scope of its actor. A check is N/A where one of them is missing. *environment* marks a check that may also run in an
+  environment that others use, and what it does there: it reads, writes to the canary table or the scratch schema, or
+  runs a declared path.
 
 The paths and commands that `harness.toml` declares are checks, too, in the suites `path` and `command`.
 """
@@ -48,12 +48,11 @@ def _suite(checks: list[Check], found: Catalogue) -> str:
             check.severity.value,
             prose(check.claim),
             ", ".join(_needs(check)),
-            "" if check.environment_safety is Safety.NO else check.environment_safety.value,
             "; ".join(f"{code(control.name)}: {prose(control.at)}" for control in found.controls_of(check.id)),
         )
         for check in checks
     ]
-    return table(("Check", "P", "Claim", "Needs", "Environment", "Controls: expectation"), rows)
+    return table(("Check", "P", "Claim", "Needs", "Controls: expectation"), rows)
 
 
 def _needs(check: Check) -> list[str]:
@@ -61,6 +60,7 @@ def _needs(check: Check) -> list[str]:
         *(prose(need.name) for need in check.needs),
         *(f"claim: {code(feature.value)}" for feature in check.requires_features),
         *([f"actor of the {check.scope}"] if check.scope else []),
+        *([f"environment: {check.environment_safety}"] if check.environment_safety is not Safety.NO else []),
     ]
 
 
