@@ -37,6 +37,8 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
+# a browser refuses to fetch the summaries of a search from disk
+html_show_search_summary = False
 #: names of code are no prose: no typographic dashes for `--option`
 smartquotes = False
 
