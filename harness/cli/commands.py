@@ -21,6 +21,7 @@ COMMANDS = (
         _EVIDENCE,
         "Say whether the evidence allows the rollout of a workflow, and what is missing.",
     ),
+    Entry("up", "harness.cli.up:up", _SYSTEMS, "Keep a topology running until Ctrl-C, for experiments."),
     Entry("exec", "harness.cli.exec:exec_behind", _SYSTEMS, "Run a command behind a topology."),
     Entry(
         "identify",

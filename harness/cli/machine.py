@@ -24,6 +24,7 @@ from harness.errors import EngineUnavailableError, HarnessError
 from harness.host.journal import abandoned
 from harness.host.leftovers import about
 from harness.lab.host import HOST
+from harness.lab.login_files import reap_login_files
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.store import require_writable
 
@@ -171,7 +172,7 @@ def reap(invocation: Invocation) -> int:
             if chosen == "docker":
                 raise
             invocation.terminal.say(f"skipped Docker: {error.what}")
-    removed = []
+    removed = reap_login_files()
     for engine in engines:
         removed += engine.reap()
         engine.close()

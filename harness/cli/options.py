@@ -179,6 +179,9 @@ running_one_command = _all_of(
     _servers, _jobs(hidden=True), images, _audit_trail(), _strict(hidden=True), _reports(), topologies_folder
 )
 
+#: options of `up`, which starts servers and runs no check
+standing = _all_of(_servers, images, topologies_folder)
+
 #: options of every command that reads topologies and evidence, and starts nothing
 reading = _all_of(_reports(), topologies_folder)
 

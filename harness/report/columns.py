@@ -201,7 +201,8 @@ def _evidence_and_notes(pointer: str, notes: str, gap: Gap) -> Cell:
 
 
 def _command_and_notes(row: ParityRow) -> Cell:
-    return _evidence_and_notes(row.command, row.notes, Gap(": ", "<br>"))
+    shown = _evidence_and_notes(row.command, row.notes, Gap(": ", "<br>"))
+    return Cell((*shown.pieces, Gap("; ", "<br>"), Link("output", row.output))) if row.output else shown
 
 
 def _place_and_notes(row: GateResult) -> Cell:

@@ -93,7 +93,8 @@ def fragments(report: Report) -> dict[str, str]:
     """
     report = _scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
-    plain = msgspec.structs.replace(report, topologies=rows)
+    parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
+    plain = msgspec.structs.replace(report, topologies=rows, parity=parity)
     return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 

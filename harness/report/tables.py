@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -30,7 +31,7 @@ from harness.report.scope import asked_for, scoped
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.verdicts import Verdict, verdicts
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
-from harness.suites.commands import NOTES
+from harness.suites.commands import NOTES, log_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,8 @@ class ParityRow(Struct, frozen=True, kw_only=True):
     status: Status
     command: str
     notes: str
+    #: a link to the output of the command; "" if no run has it
+    output: str = ""
 
 
 class LimitRow(Struct, frozen=True, kw_only=True):
@@ -200,7 +203,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
             name: environment_questions(*hosts[name]) if name in hosts else questions(asked, name) for name in names
         },
         paths=path_rows(replace(evidence, rows=audited), hosts),
-        parity=_parity(asked),
+        parity=_parity(asked, reports),
         preflight=declared.preflight,
         readiness=readiness(declared.readiness, evidence),
         decisions=tuple(
@@ -246,17 +249,27 @@ def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -
     return library_of(evidence, workflow.environment)
 
 
-def _parity(evidence: Evidence) -> tuple[ParityRow, ...]:
+def _parity(evidence: Evidence, reports: Path) -> tuple[ParityRow, ...]:
     return tuple(
         ParityRow(
             check=f"{row.planned.claim}, on {row.planned.target}",
             status=row.status,
             command=row.result.reproduce,
             notes=_parity_notes(row.result),
+            output=_output(evidence, row, reports),
         )
         for row in evidence.rows
         if row.planned.section is Section.COMMANDS
     )
+
+
+def _output(evidence: Evidence, row: Row, reports: Path) -> str:
+    """Return the address of the output of a command, relative to the folder of the report; "" if it is not there."""
+    folder = evidence.folders.get(row.run_id)
+    if folder is None:
+        return ""
+    log = folder / "logs" / row.planned.target / f"{log_of(row.planned.check)}.log"
+    return os.path.relpath(log, reports) if log.is_file() else ""
 
 
 def _parity_notes(result: Result) -> str:

@@ -97,6 +97,11 @@ def _discard(_line: str) -> None:
     """Show nothing: the log keeps the output."""
 
 
+def log_of(check: str) -> str:
+    """Return the name of the log with the output of a command, by the id of its check."""
+    return check.replace(".", "-")
+
+
 def the_server_is_unreachable(ctx: CheckContext) -> None:
     ctx.sabotaged = True
 
@@ -143,7 +148,7 @@ def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_o
         results = _results(declared, root, since)
         if not (ctx.sabotaged or ctx.past_the_pooler):
             _keep_files(ctx, declared, root, since)
-    lab.keep_log(f"command-{declared.name}", ended.output)
+    lab.keep_log(log_of(f"command.{declared.name}"), ended.output)
     ctx.fact("command", join(declared.command))
     ctx.fact("role", f"{declared.role}: {RIGHTS[declared.role]}")
     if ctx.topology.pooler and (created := CREATED_ROLES.get(ctx.topology.pooler.product)):

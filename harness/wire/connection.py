@@ -36,6 +36,8 @@ PROTOCOL_3_0 = (3, 0)
 PROTOCOL_3_2 = (3, 2)
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+#: the code of a CancelRequest, in place of a protocol version
+_CANCEL_REQUEST = 80877102
 _CHUNK_BYTES = 65536
 _GOODBYE_S = 0.05
 
@@ -59,6 +61,8 @@ class Wire:
         self.notices: list[str] = []
         #: the pid that BackendKeyData announced at login; a pooler may announce one of its own
         self.announced_pid: int | None = None
+        #: pid and secret of BackendKeyData, as a cancel request repeats them; empty before the login
+        self.cancel_key = b""
         #: the protocol version that the server offered instead of the requested one
         self.negotiated: tuple[int, int] | None = None
         #: I idle, T in a transaction, E in a failed transaction; "" before the login and while an answer is awaited
@@ -118,6 +122,7 @@ class Wire:
                 self.parameters.update(self.statuses[-1:])
             elif found.type == "K":
                 self.announced_pid = body.int32()
+                self.cancel_key = found.body
             elif found.type == "v":
                 version = body.int32()
                 # some servers send the minor version alone
@@ -283,6 +288,28 @@ class Wire:
         self.in_pipeline = False
         self._send((b"S", b""))
         self.rows()
+
+    def cancel(self, deadline: Deadline) -> None:
+        """Send a cancel request for the running statement, and wait until the server closes the request's connection.
+
+        The request is not encrypted, as libpq's PQcancel sends it. PQcancel itself has no deadline, and psycopg holds
+        Python's lock while it runs: a pooler that does not answer would stop the whole harness.
+
+        :raises ClosedError: when the server is unreachable.
+        :raises TimedOutError: when it leaves the connection open.
+        """
+        with contextlib.closing(Wire.open(self._address, deadline)) as request:
+            request.request_cancel(self.cancel_key)
+
+    def request_cancel(self, key: bytes) -> None:
+        """Send a cancel request on a connection without a login, and wait until the server closes it.
+
+        :param key: the :attr:`cancel_key` of the connection whose statement is to end.
+        """
+        self._io(lambda: self._socket.sendall(struct.pack("!ii", len(key) + 8, _CANCEL_REQUEST) + key))
+        with contextlib.suppress(ClosedError):
+            while True:
+                self._receive()
 
     def close(self) -> None:
         """Send Terminate and close the socket; never raises."""

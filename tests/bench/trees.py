@@ -118,7 +118,14 @@ def checked_out(revision: str) -> Iterator[Tree]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        # in a session of its own: Ctrl-C in a terminal ends the bench, which then ends git
+        completed = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            start_new_session=True,
+        )
     except FileNotFoundError:
         raise UsageError("--beside needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:

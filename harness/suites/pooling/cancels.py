@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from harness.checks.documented import WORKS
-from harness.checks.occupation import MOVING, settled, until, waiters_at, waiting_pid
+from harness.checks.occupation import MOVING, settle, settled, until, waiters_at, waiting_pid
 from harness.checks.record import NotExercisedError
 from harness.checks.server_connections import follower
 from harness.database import SqlError
+from harness.errors import TimedOutError
 from harness.libpq import finish, start
 from harness.model import Behaviour, Outcome
+from harness.suites.pooling.connections import log_in_raw
 from harness.suites.pooling.probes import CONNECTIONS, LOST, WRONG, probe, works_here
+from harness.wire.messages import ClosedError, ServerError
+from harness.wire.sockets import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +29,8 @@ _ATTEMPTS = 12
 #: the key of the advisory lock that the bystander waits for
 _BYSTANDER = 4999
 _DEADLINE_S = 5.0
+#: longer than every wait of the check for one statement
+_LONGEST_S = 60.0
 #: how long to wait for a cancellation that is not expected
 _SOON_S = 0.4
 #: statements of a few milliseconds, so that some end before their cancel request arrives
@@ -32,7 +38,56 @@ _ROUNDS = 16
 _CANCELLED = "57014"
 
 
-def _cancels(name: str, title: str, send: Callable[[Client], None]) -> tuple[Check, Control]:
+class _Statement(Protocol):
+    """A statement that runs, and what its client can do with it."""
+
+    def start(self, statement: str) -> None: ...
+    def cancel(self) -> None: ...
+    def was_cancelled(self) -> bool: ...
+
+
+class _ByLibpq:
+    """The client of libpq 17 and later: the cancel request uses TLS where the client's connection does."""
+
+    def __init__(self, ctx: CheckContext) -> None:
+        self._client = ctx.plain_client()
+
+    def start(self, statement: str) -> None:
+        start(self._client, statement)
+
+    def cancel(self) -> None:
+        self._client.cancel_safe(timeout=_DEADLINE_S)
+
+    def was_cancelled(self) -> bool:
+        answer = finish(self._client)
+        self._client.close()
+        return answer.sqlstate == _CANCELLED
+
+
+class _ByPacket:
+    """A client that sends its cancel request as libpq's PQcancel does: unencrypted, and without another message."""
+
+    def __init__(self, ctx: CheckContext) -> None:
+        self._wire = log_in_raw(ctx.lab.chain(ctx.database), {})
+
+    def start(self, statement: str) -> None:
+        self._wire.deadline = Deadline(_LONGEST_S)
+        self._wire.send_query(statement)
+
+    def cancel(self) -> None:
+        self._wire.cancel(Deadline(_DEADLINE_S))
+
+    def was_cancelled(self) -> bool:
+        try:
+            self._wire.rows()
+        except ServerError as error:
+            return error.sqlstate == _CANCELLED
+        finally:
+            self._wire.close()
+        return False
+
+
+def _cancels(name: str, title: str, connect: Callable[[CheckContext], _Statement]) -> tuple[Check, Control]:
     @probe(
         name,
         title,
@@ -50,23 +105,21 @@ def _cancels(name: str, title: str, send: Callable[[Client], None]) -> tuple[Che
         waiting_pid(ctx, f"({_BYSTANDER})")
         works = works_here(ctx, name)
         for number in range(attempts):
-            client, gate = ctx.plain_client(), 5000 + number
+            client, gate = connect(ctx), 5000 + number
             ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-            start(client, f"SELECT pg_advisory_xact_lock({gate})")
+            client.start(f"SELECT pg_advisory_xact_lock({gate})")
             pid = waiting_pid(ctx, f"({gate})")
             if not ctx.sabotaged:
                 try:
-                    send(client)
-                except SqlError as error:
+                    client.cancel()
+                except (SqlError, ClosedError, TimedOutError) as error:
                     ctx.fact("error of the cancel request", str(error))
                     request_failed = True
             elif not works:
                 ctx.admin.value("SELECT pg_cancel_backend(%s)", [pid])
             ended = _ends_before(ctx, gate, _DEADLINE_S if works and not ctx.sabotaged else _SOON_S)
             ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-            answer = finish(client)
-            cancelled.append(ended and answer.sqlstate == _CANCELLED)
-            client.close()
+            cancelled.append(client.was_cancelled() and ended)
         ctx.fact("statements cancelled, and attempts", [sum(cancelled), len(cancelled)])
         ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
         if finish(bystander).is_error:
@@ -79,8 +132,8 @@ def _cancels(name: str, title: str, send: Callable[[Client], None]) -> tuple[Che
 
 
 CANCELS = (
-    *_cancels("cancel", "cancel request", lambda client: client.cancel_safe(timeout=_DEADLINE_S)),
-    *_cancels("cancel-old", "cancel request of libpq before version 17", lambda client: client.cancel()),
+    *_cancels("cancel", "cancel request", _ByLibpq),
+    *_cancels("cancel-old", "cancel request of libpq before version 17", _ByPacket),
 )
 
 
@@ -102,17 +155,18 @@ def _ends_before(ctx: CheckContext, gate: int, deadline_s: float) -> bool:
 def cancel_late(ctx: CheckContext) -> Outcome:
     """Cancel statements that end by themselves, while another client uses the same server connection next."""
     client = settled(ctx)
-    request = client.pgconn.get_cancel()
     hit = 0
     if ctx.mode in MOVING:
         hit = _race(ctx, client)
+        # while a cancel request is on its way, PgBouncer uses no connection that it is for, and may open another
+        settle(ctx, client)
     other, gate = follower(ctx, client), 5100
     ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
     start(other, f"SELECT pg_advisory_xact_lock({gate})")
     pid = waiting_pid(ctx, f"({gate})")
     if not ctx.sabotaged:
         try:
-            request.cancel()
+            client.cancel_safe(timeout=_DEADLINE_S)
         except SqlError as error:
             ctx.fact("error of the cancel request", str(error))
     elif works_here(ctx, "cancel-late"):  # as a pooler that forwards the request when another client has the connection
@@ -142,6 +196,6 @@ def _race(ctx: CheckContext, client: Client) -> int:
 
 def _send(client: Client) -> None:
     try:
-        client.pgconn.get_cancel().cancel()
+        client.cancel_safe(timeout=_DEADLINE_S)
     except SqlError:  # the request may be refused when it is late
         return
