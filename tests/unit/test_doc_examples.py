@@ -54,7 +54,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
     bare = {"--help", *(name for name, _ in commands())}
     for document in DOCUMENTS:
         lines = [line for block in blocks(document, "sh") for line in block.replace("\\\n", "").splitlines()]
-        for line in [*lines, *code_spans(document)]:
+        for line in [*(re.split(r" [>|] ", line)[0] for line in lines), *code_spans(document)]:
             found = re.match(r"(?:python -m )?(?:pooler-)?harness (?P<words>[a-z-].+)", line)
             if found and found["words"] not in bare and not re.search(r"[|…]|COMMAND", found["words"]):
                 yield document, found["words"]

@@ -73,7 +73,7 @@ def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
     assert quoted
     assert quoted <= titles
     count = sum(bool(check.feature) and check.id.startswith("pooling.") for check in catalogue().checks)
-    assert f"({count} features)" in text("README.md")
+    assert f"({count} features;" in text("README.md")
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
