@@ -10,10 +10,11 @@ from typing import Any
 
 #: documents in the order in which a new reader needs them; others of `docs/` follow
 _ORDER = {
-    "Start": ("quickstart", "concepts"),
-    "Your own systems": ("your-staging", "audit-targets", "topologies", "pooler-of-your-own", "ci"),
-    "Results": ("evidence", "sample/README", "performance", "limits"),
-    "Reference": ("reference", "reference/commands", "reference/checks", "reference/files"),
+    "Start": ("quickstart", "concepts", "report", "sample/README"),
+    "Your own systems": ("your-staging", "identify", "audit-targets", "audit-layer", "ci"),
+    "Topologies": ("topologies", "pooler-of-your-own", "engines"),
+    "Trust": ("evidence", "performance", "limits"),
+    "Reference": ("command-line", "reference", "reference/commands", "reference/checks", "reference/files"),
 }
 _PROJECT = ("CONTRIBUTING", "CHANGELOG", "SECURITY")
 
