@@ -10,10 +10,10 @@ from typing import Any
 
 #: documents in the order in which a new reader needs them; others of `docs/` follow
 _ORDER = {
-    "Start": ("quickstart", "concepts", "report", "sample/README"),
-    "Your own systems": ("your-staging", "identify", "audit-targets", "audit-layer", "ci"),
+    "Start": ("quickstart", "concepts", "report", "limits"),
+    "Your own systems": ("identify", "your-staging", "ci", "audit-targets", "audit-layer"),
     "Topologies": ("topologies", "pooler-of-your-own", "engines"),
-    "Trust": ("evidence", "performance", "limits"),
+    "Results": ("sample/README", "evidence", "performance"),
     "Reference": ("command-line", "reference", "reference/commands", "reference/checks", "reference/files"),
 }
 _PROJECT = ("CONTRIBUTING", "CHANGELOG", "SECURITY")
