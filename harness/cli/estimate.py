@@ -124,7 +124,8 @@ def left_s(earlier: Sequence[float], done: int, planned: int, elapsed_s: float) 
         return earlier[-1] - min(elapsed_s, earlier[0])
     reached = earlier[ceil(min(share, 1.0) * len(earlier)) - 1]
     pace = min(max(elapsed_s / reached, _FASTEST), _SLOWEST) if reached > 0 else 1.0
-    return (earlier[-1] - reached) * pace
+    # the first rows say little about the pace of the others
+    return (earlier[-1] - reached) * (1 + (pace - 1) * min(share, 1.0))
 
 
 def clock(seconds: float) -> str:

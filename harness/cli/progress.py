@@ -78,7 +78,8 @@ class ProgressView(Struct, frozen=True):
         yield f"{clock(elapsed_s)} elapsed"
         if planned:
             yield f"{done} of {planned} rows"
-        left = left_s(self.earlier, done, planned, elapsed_s) if done < planned else None
+        is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
+        left = left_s(self.earlier, done, planned, elapsed_s) if done < planned and not is_ending else None
         if left:
             yield f"{about(left)} left"
         if self.proven or self.unproven:

@@ -126,9 +126,8 @@ def _table(lines: Sequence[_Line], width: int) -> Iterator[str]:
             widths = {column: cell for column, cell in widths.items() if column.rank < rank}
     room = max(min(longest, width - sum(widths.values())), 1)
     for number, name in enumerate(names):
-        yield shortened(name, room).ljust(room) + "".join(
-            cells[column][number].rjust(wide) for column, wide in widths.items()
-        )
+        counts = "".join(cells[column][number].rjust(wide) for column, wide in widths.items())
+        yield f"{shortened(name, room):<{room}}{counts}".rstrip()
 
 
 def name_width(names: Iterable[str]) -> int:

@@ -164,8 +164,8 @@ EARLIER = (10.0, 12.0, 20.0, 60.0)
         # servers that start slower than before say nothing about the checks
         (0, 30.0, 50.0),
         (2, 12.0, 48.0),
-        # twice as slow as before
-        (2, 24.0, 96.0),
+        # twice as slow as before: half of the rows count for half of the difference
+        (2, 24.0, 72.0),
         (3, 20.0, 40.0),
         (4, 60.0, 0.0),
     ],
@@ -317,6 +317,22 @@ def test_a_log_shows_the_progress_until_the_run_ends(monkeypatch: pytest.MonkeyP
     assert heartbeat
     heartbeat._thread.join(30)
     assert not heartbeat._thread.is_alive()
+
+
+def test_the_run_goes_on_when_the_reader_of_its_log_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal_module, "BEAT_S", 0.01)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as stream:
+        terminal = Terminal(str, stream)
+        *events, end = run_events()
+        for event in events:
+            terminal(event)
+        heartbeat = terminal._heartbeat
+        assert heartbeat
+        terminal._beat()
+        assert heartbeat._thread.is_alive()
+        terminal(end)
 
 
 # --- a pseudo-terminal -----------------------------------------------------------------------------------
