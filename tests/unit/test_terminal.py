@@ -333,6 +333,8 @@ def test_the_run_goes_on_when_the_reader_of_its_log_has_left(monkeypatch: pytest
         terminal._beat()
         assert heartbeat._thread.is_alive()
         terminal(end)
+        heartbeat._thread.join(30)
+        terminal._console._console.file.close()  # in place of the pipe
 
 
 # --- a pseudo-terminal -----------------------------------------------------------------------------------
