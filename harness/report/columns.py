@@ -261,7 +261,7 @@ LIMITS = table(
 
 
 def _file(row: Document) -> Cell:
-    return Cell((Link(row.name, row.name),))
+    return Cell((Link(row.name, f"./{row.name}"),))
 
 
 FILES = table(
