@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
+from harness.report.issue_groups import issue_groups
+from harness.report.job_summary import annotations, summary
 from harness.report.scope import scoped
 from harness.store import require_writable
 
@@ -91,7 +94,10 @@ _FIRST = ("direct", "session", "transaction")
     "--check", "check_only", is_flag=True, section="Output", help="with --into: change nothing, exit with 1 if outdated"
 )
 @options.option(
-    "--markdown", is_flag=True, section="Output", help="also print the report on stdout, for the summary of a CI job"
+    "--markdown",
+    is_flag=True,
+    section="Output",
+    help="print report.md on stdout, for the summary of a CI job: 200 KiB at most; the end names what is left out",
 )
 @options.running
 def report(
@@ -139,12 +145,15 @@ def report(
         return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
     paths = fill(evidence, settings)
     if markdown:
-        sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
+        sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))
     else:
         print_evidence_recap(scoped(evidence))
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(issue_groups(row.answer for row in evidence.rows)):
+            invocation.terminal.say(line)
     code = exit_code(invocation, [(row.planned, row.result) for row in evidence.rows], runs, strict=strict)
     # an edited run is a finding, whatever the other runs show
     return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code

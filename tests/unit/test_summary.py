@@ -15,8 +15,8 @@ from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
 from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
 from harness.preflight.declaration import GateResult
-from harness.report.differences import Difference, differences
-from harness.report.evidence import Row, merge
+from harness.report.evidence import merge
+from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.render import render
@@ -26,15 +26,17 @@ from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.report.issue_groups import Answer
+
 ERROR = f"{next(iter(STATEMENTS.values()))}: expected no error, observed 42501"
 LINKS = ("", "https://example.org/1", "https://example.org/2")
 CHECKS = ("capture.insert", "capture.update", "actor.types")
 
 
-def issue(topology: str, check: str, reason: str = "rows: expected 1, observed 0", link: str = "") -> Row:
+def issue(topology: str, check: str, reason: str = "rows: expected 1, observed 0", link: str = "") -> Answer:
     known = KnownIssue(check=check, link=link, owner="ada", expires="2099-01-01") if link else None
     found = replace(result(topology, check, Status.ISSUE, reason), known=known)
-    return Row(planned=planned(topology, check), result=found, run_id="r")
+    return planned(topology, check), found
 
 
 ISSUES = st.builds(
@@ -43,7 +45,7 @@ ISSUES = st.builds(
 
 
 @given(st.lists(ISSUES))
-def test_every_issue_is_in_one_group(rows: list[Row]) -> None:
+def test_every_issue_is_in_one_group(rows: list[Answer]) -> None:
     groups = issue_groups(rows)
     assert sum(group.number for group in groups) == len(rows)
     new = [check for group in groups if not group.link for check in group.checks]
@@ -70,15 +72,14 @@ def test_expectations_that_break_alike_are_no_common_cause() -> None:
 
 def test_known_issues_follow_new_ones_and_share_their_link() -> None:
     rows = [issue("session", CHECKS[0], link=LINKS[1]), issue("direct", CHECKS[1], link=LINKS[1])]
-    new = replace(issue("session", CHECKS[0]), planned=replace(planned("session", CHECKS[0]), severity=Severity.P2))
-    groups = issue_groups([*rows, new])
+    plan, found = issue("session", CHECKS[0])
+    groups = issue_groups([*rows, (replace(plan, severity=Severity.P2), found)])
     assert [(group.link, group.checks) for group in groups] == [("", CHECKS[:1]), (LINKS[1], CHECKS[:2])]
 
 
 def test_a_group_shows_its_worst_issue() -> None:
-    minor = issue("session", CHECKS[0], "minor")
-    minor = replace(minor, planned=replace(minor.planned, severity=Severity.P2))
-    (group,) = issue_groups([minor, issue("transaction", CHECKS[0], "worse")])
+    plan, found = issue("session", CHECKS[0], "minor")
+    (group,) = issue_groups([(replace(plan, severity=Severity.P2), found), issue("transaction", CHECKS[0], "worse")])
     assert (group.severity, group.symptom) == (Severity.P0, "worse")
     assert group.command == planned("transaction", CHECKS[0]).reproduce
 
