@@ -18,7 +18,7 @@ MOST_ANNOTATIONS = 10
 _LONGEST = 1000
 
 _HEADING = re.compile(r"^(?=## )", re.MULTILINE)
-#: a code span, which stays, or a link to a file beside the report, which a summary does not have
+#: a code span, which stays, or a link to another file of the report, which a summary does not have
 _LINK = re.compile(
     r"(?P<code>(?<!`)(?P<fence>`+)(?!`).*?(?<!`)(?P=fence)(?!`))|\[(?P<label>(?:[^\]\\]|\\.)*)\]\((?!https?:)[^)\s]*\)"
 )

@@ -31,6 +31,7 @@ from harness.model import (
     TrailProof,
 )
 from harness.preflight.declaration import GateResult
+from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
@@ -175,6 +176,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...]
+    #: since another run; null if the report is compared with none
+    changes: Changes | None
 
 
 def report_file(report: Report) -> ReportFile:

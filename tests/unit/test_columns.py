@@ -37,6 +37,7 @@ from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.outcomes import WORDS, OutcomeCount
+from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
 from harness.report.table import Column as TableColumn
@@ -149,7 +150,11 @@ def everything(folder: Path) -> Report:
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
-        parity=(ParityRow(check="unit tests", status=Status.OK, command="nox -s t", notes="n"),),
+        parity=(
+            ParityRow(
+                check="unit tests", target="direct", id="command.t", status=Status.OK, command="nox -s t", notes="n"
+            ),
+        ),
         readiness=(
             ReadinessRow(
                 area="jobs",
@@ -223,7 +228,15 @@ def test_the_page_draws_what_it_does_not_list(tmp_path: Path) -> None:
         detail = evidence.rows[row.planned.target][row.planned.check]
         assert (detail.status, detail.reason, detail.reproduce) == (row.status, row.result.reason, row.result.reproduce)
         assert (detail.expectations, detail.facts) == (row.result.expectations, row.result.facts)
-        assert f'href="#row={row.planned.target}/{row.planned.check}"' in page
+    drawn = {
+        (name, check): cell
+        for band in heat_map(report.rows)
+        for name, cells in band.lines.items()
+        for check, cell in zip(band.checks, cells, strict=True)
+        if cell
+    }
+    assert drawn.keys() == {(row.planned.target, row.planned.check) for row in report.rows}
+    assert re.findall('class="sq [^"]+">([^<]+)</a>', page) == [cell.text for cell in drawn.values()]
 
 
 def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
@@ -376,7 +389,6 @@ class Watched:
 NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
-    "issues": {"topology", "check"},
     "checklist": {"section"},
     # the page has the source of the advice under the feature
     "features": {"check", "instead_source"},
