@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,14 @@ from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
 from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
 from harness.preflight.declaration import GateResult
+from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
 from harness.report.evidence import merge
 from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.render import render
 from harness.report.tables import Declared, build_report
-from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
+from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +154,26 @@ def test_the_linter_accepts_the_documents(tmp_path: Path) -> None:
     documents = [path for path in written if path.suffix == ".md"]
     found = lint(documents, places.PACKAGE.parent).findings
     assert [finding for finding in found if finding.rule == "R8"] == []
+
+
+def test_the_guide_names_every_file_of_a_report() -> None:
+    guide = (places.PACKAGE.parent / "docs" / "report.md").read_text()
+    files = [document.name for document in (SUMMARY, *MARKDOWN, *MACHINES)]
+    assert [name for name in files if f"`{name}`" not in guide] == []
+
+
+def test_every_output_has_only_what_a_run_was_asked_for(tmp_path: Path) -> None:
+    asked = replace(record(), plan=PLAN[:2], topologies={"direct": record().topologies["direct"]})
+    evidence = merge([store_run(tmp_path, [result("direct", PLAN[0].check)], asked)], PLAN)
+    written = {path.name: path.read_text() for path in render(build_report(evidence, tmp_path), tmp_path)}
+    data, tests = json.loads(written["report.json"]), json.loads(written["ctrf.json"])["results"]["tests"]
+    shown = {(name, check) for name, rows in data["rows"].items() for check in rows}
+    assert shown == {("direct", row.check) for row in PLAN[:2]}
+    assert {(test["suite"][0], test["name"]) for test in tests} == shown
+    assert re.findall('testsuite name="(.*?)"', written["junit.xml"]) == ["direct"]
+    assert [verdict["name"] for verdict in data["verdicts"]] == ["direct"]
+    for name in ("report.md", "matrix.md", "stg-01-topology.md", "feature-map.md", "issues.md"):
+        assert "topology-session" not in written[name], name
+        assert "| transaction |" not in written[name], name
+    # one topology answers no item of the checklist for the others
+    assert "19 items: 2 N/A, 17 Not run." in written["report.md"]
