@@ -84,7 +84,6 @@ class ReportProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     proven: bool = True
     applicable: bool = True
     reason: str = ""
-    duration_ms: float = 0.0
 
 
 class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -259,7 +258,7 @@ def _expectation(found: Expectation) -> ReportExpectation:
 
 
 def rows_of(file: ReportFile) -> Iterator[Row]:
-    """Yield the rows of a document, topology by topology, without the expectations that broke under controls."""
+    """Yield the rows of a document, topology by topology. Of a proof, it has no duration and no broken expectations."""
     topologies = {topology.environment: topology for topology in file.topologies}
     for target, checks in file.rows.items():
         for name, row in checks.items():
