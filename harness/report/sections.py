@@ -205,7 +205,10 @@ def _drivers(report: Report) -> Section:
 
     rows = sorted(report.drivers, key=worst)
     safe = sum(all(cell.word == "works" for cell in row.cells.values()) for row in rows)
-    tried = f"{safe} of {_number(rows, 'driver')} with these settings work in every topology where they were tried"
+    wrong = sum(any(cell.word in {"wrong", "leaks"} for cell in row.cells.values()) for row in rows)
+    tried = f"{safe} of {_number(rows, 'driver')} work in every topology where they were tried"
+    if wrong:
+        tried += f", and {wrong} return wrong results in at least one"
     return Section(
         anchor="drivers",
         title="Drivers: which settings are safe",
