@@ -56,7 +56,8 @@ def features(topologies: Iterable[str], rows_at: str | None) -> Columns:
 
     :param rows_at: the document that holds the rows with the evidence: "" for the same one, None for no links.
     """
-    return table(FeatureRow, Column("Feature", text_field("feature")), *_outcomes(topologies, rows_at))
+    instead = Column("What to do instead", text_field("instead"))
+    return table(FeatureRow, Column("Feature", text_field("feature")), *_outcomes(topologies, rows_at), instead)
 
 
 def drivers(topologies: Iterable[str], rows_at: str | None) -> Columns:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.report.outcomes import DOCUMENTED, DRIVERS, is_shown, mark_of, text_of, word_of
+from harness.suites.pooling.advice import advice_for
 
 if TYPE_CHECKING:
     from harness.report.evidence import Evidence, Row
@@ -74,9 +75,20 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     return tuple(
         FeatureGroup(
             name=area,
-            rows=tuple(FeatureRow(feature=titles[check], check=check, cells=cells) for check, cells in checks.items()),
+            rows=tuple(_row(titles[check], check, cells) for check, cells in checks.items()),
         )
         for area, checks in found.items()
+    )
+
+
+def _row(feature: str, check: str, cells: dict[str, FeatureCell]) -> FeatureRow:
+    advice = advice_for(check) if any(cell.word not in ("", "works") for cell in cells.values()) else None
+    return FeatureRow(
+        feature=feature,
+        check=check,
+        instead=advice.instead if advice else "",
+        instead_source=advice.source if advice else "",
+        cells=cells,
     )
 
 

@@ -20,6 +20,7 @@ from harness.report.log_slices import log_slices
 from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
 from harness.report.proofs import proven
 from harness.report.walkthrough import TITLES
+from harness.suites.pooling.advice import advice_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,6 +114,9 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: str
     area: str
     feature: str = ""
+    #: what to do instead where the feature does not work, and where that is documented
+    instead: str = ""
+    source_of_instead: str = ""
 
 
 class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -161,7 +165,7 @@ def page_data(report: Report, folder: Path) -> PageData:
     rows: dict[str, dict[str, Detail]] = {}
     for row in report.rows:
         if is_shown(*row.answer):
-            planned = row.planned
+            planned, advice = row.planned, advice_for(row.planned.check)
             checks.setdefault(
                 planned.check,
                 Claim(
@@ -170,6 +174,8 @@ def page_data(report: Report, folder: Path) -> PageData:
                     severity=planned.severity,
                     area=planned.area,
                     feature=planned.feature,
+                    instead=advice.instead if advice else "",
+                    source_of_instead=advice.source if advice else "",
                 ),
             )
             rows.setdefault(planned.target, {})[planned.check] = _detail(

@@ -84,6 +84,7 @@ async function open(topology, check) {
     make('p', {}, make('span', {class: `tag ${detail.tone}`}, detail.text), detail.mark ? ` ${detail.mark}` : ''),
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
     make('p', {}, `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
+    ...(['fails', 'hangs', 'lost', 'wrong', 'leaks'].includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
     ...section('Documented', detail.expected && make('p', {}, `expected: ${detail.expected}`), detail.source && make('p', {}, linked(detail.source)),
       detail.limit && make('p', {}, `${detail.limit.outcome} `, linked(detail.limit.source)), detail.link && make('p', {}, 'known: ', linked(detail.link))),

@@ -303,8 +303,8 @@ def test_a_full_disk_ends_the_run_with_one_error_message(any_name: str, tmp_path
                 pass
 
     filling = Thread(target=fill)
-    filling.start()
     try:
+        filling.start()
         done = harness_here(
             tmp_path, "verify", "direct", "--suite", "redaction", "--engine", any_name, "--reports", str(small)
         )

@@ -10,8 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import TrailFeature
+from harness.checks.conditions import facts_of
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import ends_with_client, moved, relay
+from harness.lab.effective import released
 from harness.model import Behaviour, PoolMode, Section
 from harness.suites.actors import ADA, BOB, MALLORY
 from harness.suites.sabotage import default_actor
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 _HERE = Section.ACTOR
 _AREA = "application code"
 _PGBOUNCER = "https://www.pgbouncer.org/features.html"
+_RESET = "https://www.pgbouncer.org/config.html#server_reset_query"
 _SET = "https://www.postgresql.org/docs/current/sql-set.html"
 _CONFIG = "https://www.pgbouncer.org/config.html#ignore_startup_parameters"
 _ALTER_ROLE = "https://www.postgresql.org/docs/current/sql-alterrole.html"
@@ -34,6 +38,29 @@ def _set_for_the_session(ctx: CheckContext, client: Client) -> None:
 
 def _name(actor: Any) -> str:
     return "nobody" if actor is None else actor["id"] if isinstance(actor, dict) else str(actor)
+
+
+def _predicted(ctx: CheckContext) -> tuple[str, str, str, str]:
+    """Return the actors of the client's own write and of the next one on the connection, with outcome and source.
+
+    :raises NotExercisedError: when the pooler's reset query is not understood.
+    """
+    if ctx.mode is None or (ctx.mode is PoolMode.SESSION and ends_with_client(ctx)):
+        outcome = "an actor set for the session is on every later write that uses the connection, whoever makes it"
+        return "ada", "ada", outcome, _SET
+    facts = facts_of(ctx.topology, ctx.lab.evidence)[0]
+    reset = released(facts.product, facts.mode, facts.settings).resets(ctx.application.setting)
+    if reset is None:
+        raise NotExercisedError("the effect of the pooler's reset query on a setting is not known")
+    if ctx.mode is PoolMode.SESSION:
+        first = "an actor set for the session is on all later writes of that client; "
+        if reset:
+            return "ada", "nobody", f"{first}the pooler resets it when the client disconnects", _PGBOUNCER
+        return "ada", "ada", f"{first}the pooler's reset query leaves it to the next client", _RESET
+    if reset:
+        return "nobody", "nobody", "the pooler resets an actor set for the session after each transaction", _RESET
+    outcome = "an actor set for the session is on the next write of any other client that gets the server connection"
+    return "ada", "ada", outcome, _PGBOUNCER
 
 
 @check(
@@ -52,32 +79,8 @@ def session_set(ctx: CheckContext) -> None:
         ctx.write(client, None, "own write")
 
     relay(ctx, careless, lambda other: ctx.write(other, None, "next on the connection"))
-    predictions = {
-        None: (
-            "ada",
-            "an actor set for the session is on every later write that uses the connection, whoever makes it",
-            _SET,
-        ),
-        PoolMode.SESSION: (
-            "nobody",
-            "an actor set for the session is on all later writes of that client; "
-            "the pooler resets it when the client disconnects",
-            _PGBOUNCER,
-        ),
-        PoolMode.TRANSACTION: (
-            "ada",
-            "an actor set for the session is on the next write of any other client that gets the server connection",
-            _PGBOUNCER,
-        ),
-        PoolMode.STATEMENT: (
-            "ada",
-            "an actor set for the session is on the next write of any other client that gets the server connection",
-            _PGBOUNCER,
-        ),
-    }
-    kept = ctx.mode is not PoolMode.SESSION or not ends_with_client(ctx)
-    actor, outcome, source = predictions[ctx.mode if kept else None]
-    ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals="ada")
+    own, actor, outcome, source = _predicted(ctx)
+    ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals=own)
     ctx.expect(
         "the next write on the server connection, by somebody else, is attributed to",
         _name(ctx.actor_of("next on the connection")),
