@@ -15,11 +15,13 @@ from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
+from harness.report.ctrf_report import ctrf
 from harness.report.differences import differences
 from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
 from harness.report.issue_groups import issue_groups
+from harness.report.json_report import encoded
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
 from harness.report.sections import sections
@@ -60,26 +62,8 @@ def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str
             yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
     yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
     yield "junit.xml", [junit(report)]
-    yield "report.json", _json(report)
-
-
-def _json(report: Report) -> Iterator[str]:
-    """Yield the report as indented JSON. Its rows are most of it, so they are encoded one by one."""
-    text = _formatted(msgspec.structs.replace(report, rows=()))
-    before, rows, after = text.partition('\n "rows": [],')
-    yield before
-    if report.rows:
-        yield rows.removesuffix("],")
-        for number, row in enumerate(report.rows):
-            yield (",\n  " if number else "\n  ") + _formatted(row).replace("\n", "\n  ")
-        yield "\n ],"
-    else:
-        yield rows
-    yield after + "\n"
-
-
-def _formatted(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+    yield "ctrf.json", [msgspec.json.encode(ctrf(report)).decode(), "\n"]
+    yield "report.json", encoded(report)
 
 
 #: the tables that a team's own document may contain: the template of each, by the name of its marker
