@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
 from harness.report.changes import THIS_REPORT, compare
+from harness.report.issue_groups import issue_groups
+from harness.report.job_summary import annotations, summary
 from harness.report.render import scrubbed
 from harness.report.scope import scoped
 from harness.store import require_writable
@@ -104,7 +107,10 @@ _FIRST = ("direct", "session", "transaction")
     "--check", "check_only", is_flag=True, section="Output", help="with --into: change nothing, exit with 1 if outdated"
 )
 @options.option(
-    "--markdown", is_flag=True, section="Output", help="also print the report on stdout, for the summary of a CI job"
+    "--markdown",
+    is_flag=True,
+    section="Output",
+    help="print report.md on stdout, for the summary of a CI job: 200 KiB at most; the end names what is left out",
 )
 @options.running
 def report(
@@ -159,7 +165,7 @@ def report(
     changes = compare(older, scoped(evidence), (since or "", THIS_REPORT)) if older is not None else None
     paths = fill(evidence, settings, changes)
     if markdown:
-        sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
+        sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))
     else:
         print_evidence_recap(scoped(evidence))
         if changes is not None:
@@ -168,6 +174,9 @@ def report(
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
     answers = [(row.planned, row.result) for row in evidence.rows]
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(issue_groups(answers)):
+            invocation.terminal.say(line)
     code = exit_code(invocation, answers, runs, strict=strict, new_issues=_new_issues(changes))
     # an edited run is a finding, whatever the other runs show
     return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code

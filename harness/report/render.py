@@ -16,9 +16,9 @@ from harness.redaction import Redactor
 from harness.report import change_columns, check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.ctrf_report import ctrf
-from harness.report.differences import differences
 from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
+from harness.report.feature_differences import differences
 from harness.report.feature_map import anchor
 from harness.report.issue_groups import issue_groups
 from harness.report.json_report import encoded
