@@ -29,13 +29,16 @@ from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from harness.report.changes import Changes
     from harness.report.evidence import Row
     from harness.report.table import Columns
     from harness.report.tables import Report
+
+#: rows with the same long cell, and the length of its HTML
+_SAID_ONCE, _LONG_CELL = 3, 60
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -58,7 +61,7 @@ def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str
     for document in (SUMMARY, *MARKDOWN):
         if document.belongs_to(report):
             yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
-    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
+    yield "report.html", html_page(report, folder)
     yield "junit.xml", [junit(report)]
     yield "ctrf.json", [msgspec.json.encode(ctrf(report)).decode(), "\n"]
     yield "report.json", encoded(report)
@@ -136,6 +139,11 @@ def _markdown(report: Report, name: str, **more: object) -> str:
     return "".join(_pieces(_markdown_environment().get_template(f"{name}.md.j2"), report, **more))
 
 
+def html_page(report: Report, folder: Path) -> Iterator[str]:
+    """Return the page in pieces. Its links, and the logs of its runs, are relative to the folder of the report."""
+    return _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
+
+
 def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
@@ -175,8 +183,16 @@ def _markdown_cells(row: object, columns: Columns) -> Ready:
     return Ready(" | ".join([column.markdown(row) for column in columns]))
 
 
-def _html_cells(row: object, columns: Columns) -> Markup:
-    return Markup("".join([column.html(row) for column in columns]))  # noqa: S704 -- every cell is Markup already
+def _html_rows(rows: Sequence[object], columns: Columns) -> Iterator[Markup]:
+    """Yield the cells of each row. A long text that all rows of a table share is said once, in a cell of all rows."""
+    cells = [[column.html(row) for column in columns] for row in rows]
+    for number in range(1, len(columns)):
+        shared = {row[number] for row in cells}
+        if len(shared) == 1 and len(rows) >= _SAID_ONCE and len(cells[0][number]) > _LONG_CELL:
+            once = cells[0][number].replace("<td", Markup('<td rowspan="{}"').format(len(rows)), 1)
+            for place, row in enumerate(cells):
+                row[number] = Markup() if place else once
+    return (Markup("".join(row)) for row in cells)  # noqa: S704 -- every cell is Markup already
 
 
 @cache
@@ -207,5 +223,5 @@ def _html_environment() -> jinja2.Environment:
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
     environment.filters["sentence"] = _sentence
     # the result of a macro is markup already
-    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
+    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_rows": _html_rows}
     return environment
