@@ -9,7 +9,7 @@ import pytest
 
 from harness import places
 from tests.unit.command_lines import parse
-from tests.unit.test_readmes import blocks
+from tests.unit.doc_files import blocks
 
 WORKFLOWS = sorted((places.SHIPPED / ".github/workflows").glob("*.yml"))
 PINNED = re.compile(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
