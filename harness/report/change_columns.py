@@ -34,7 +34,7 @@ def _value(name: str, empty: str) -> Callable[[Change], Cell]:
 
     def cell(row: Change) -> Cell:
         value = getattr(row, name)
-        word = value.partition(",")[0].partition(" ")[0]
+        word = value.partition(",")[0].partition(" ")[0].replace("/", "")
         return Cell((Text(value or empty),), css=f"value t-{word}")
 
     return cell
