@@ -132,6 +132,14 @@ def test_runs_without_a_row_in_common(reports: Path, capsys: pytest.CaptureFixtu
     assert "no row in common" in capsys.readouterr().out
 
 
+def test_a_run_in_which_nothing_ran_is_not_a_success(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = "2026-01-03T00:00:00.000Z"
+    written = replace(record("20260103T000000Z-ccccccc3", state="running"), started_at=begin)
+    store_run(reports, [], written)
+    assert main(["diff", OLD, "ccccccc3"]) == ExitCode.NOTHING_VERIFIED
+    assert "no row ran in both, so nothing follows (3 were planned in both)" in capsys.readouterr().out
+
+
 def test_json_and_markdown(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", OLD, NEW, "--json"]) == ExitCode.ISSUE
     found = json.loads(capsys.readouterr().out)
