@@ -18,6 +18,7 @@ from harness.markdown import headings
 from harness.model import Finding
 from harness.preflight.declaration import GateResult
 from harness.report.cells import Cell, Code, Faint, Gap, Identifier, Link, Source, Text, joined
+from harness.report.documents import Document
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Conjunct, ReadinessRow
@@ -256,4 +257,15 @@ LIMITS = table(
     Column("Check", text_field("check")),
     Column("Documented at", source("source")),
     Column("Shown by", code_field("command")),
+)
+
+
+def _file(row: Document) -> Cell:
+    return Cell((Link(row.name, row.name),))
+
+
+FILES = table(
+    Document,
+    Column("File", _file),
+    Column("Content", text_field("contents")),
 )

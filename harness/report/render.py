@@ -15,8 +15,11 @@ from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
+from harness.report.differences import differences
+from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
+from harness.report.issue_groups import issue_groups
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
 from harness.report.walkthrough import TITLES
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
     from harness.report.table import Columns
     from harness.report.tables import Report
 
-#: the Markdown documents, by the stems of their templates; report.md contains the other ones
-_DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
-
 
 def render(report: Report, folder: Path) -> list[Path]:
     """Write every document into a folder; either all of them are replaced, or none.
@@ -42,13 +42,18 @@ def render(report: Report, folder: Path) -> list[Path]:
     :raises StoreError: when the folder cannot be written to.
     """
     report = _scrubbed(report)
-    return write_together(folder, _documents(report))
+    written = write_together(folder, _documents(report))
+    for document in MARKDOWN:
+        if not document.belongs_to(report):  # a declaration may have been removed since the last report
+            (folder / document.name).unlink(missing_ok=True)
+    return written
 
 
 def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the file name of every document, with its text in pieces that are rendered on demand."""
-    for name in _DOCUMENTS:
-        yield f"{name}.md", _pieces(_markdown_environment().get_template(f"{name}.md.j2"), report)
+    for document in (SUMMARY, *MARKDOWN):
+        if document.belongs_to(report):
+            yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
     yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report)
     yield "junit.xml", [junit(report)]
     yield "report.json", _json(report)
@@ -151,8 +156,15 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         spreads=spreads,
         check_columns=check_columns,
         anchor=anchor,
+        differences=differences,
+        documents=documents,
+        issue_groups=issue_groups,
         **more,
     )
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _em(value: object) -> Ready:
@@ -181,7 +193,7 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "markdown_cells": _markdown_cells}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence, "markdown_cells": _markdown_cells}
     return environment
 
 
@@ -195,7 +207,7 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["sentence"] = _sentence
     # the result of a macro is markup already
     environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
     return environment

@@ -100,7 +100,7 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Everything that the templates print. `report.json` is this struct."""
+    """Everything that the templates print. `json_report.py` writes it as `report.json`."""
 
     #: of the harness, in the newest of the runs that are shown
     commit: str
@@ -141,7 +141,11 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
-    schema_version: int = 2
+
+    @property
+    def declares_readiness(self) -> bool:
+        """Whether the project declares a readiness area or a workflow to decide about."""
+        return bool(self.readiness or self.decisions)
 
 
 class Declared(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from harness.report.cells import (
 )
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
-from harness.report.outcomes import OutcomeCount
+from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
 from harness.report.table import Column as TableColumn
@@ -40,6 +41,7 @@ from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report, build_report
 from harness.report.topology_rows import TopologyRow
 from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
+from tests.unit.pages import evidence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,8 +80,12 @@ TABLES = {
 }
 
 
+#: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
+DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
+
+
 class PageTables(HTMLParser):
-    """The header of each table of a page, and how many cells its rows have."""
+    """The header of each table of a page that prints columns, and how many cells its rows have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +93,14 @@ class PageTables(HTMLParser):
         self.widths: list[set[int]] = []
         self._header: list[str] | None = None
         self._cells = 0
+        self._listed = False
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag == "thead":
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self._listed = ("class", "listed") in attrs
+        elif not self._listed:
+            return
+        elif tag == "thead":
             self._header = []
             self.widths.append(set())
         elif tag == "th" and self._header is not None:
@@ -107,7 +118,7 @@ class PageTables(HTMLParser):
         if tag == "thead" and self._header is not None:
             self.headers.append(tuple(self._header))
             self._header = None
-        elif tag == "tr" and self._header is None and self._cells:
+        elif tag == "tr" and self._listed and self._header is None and self._cells:
             self.widths[-1].add(self._cells)
 
 
@@ -125,7 +136,7 @@ def everything(folder: Path) -> Report:
         counts={name: replace(counted, features=outcomes) for name, counted in report.counts.items()},
         feature_topologies=NAMES,
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
-        drivers=(DriverRow(driver="psycopg", settings="s", versions="v", cells=cells),),
+        drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
         parity=(ParityRow(check="unit tests", status=Status.OK, command="nox -s t", notes="n"),),
@@ -164,7 +175,7 @@ def page_tables(page: str) -> PageTables:
 def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
     header = tuple(column.heading for column in TABLES[name])
     assert header in {table.header for table in read_document(written["report.md"]).tables}
-    assert header in page_tables(written["report.html"]).headers
+    assert (header in page_tables(written["report.html"]).headers) is (name not in DRAWN)
 
 
 def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
@@ -172,7 +183,31 @@ def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
     for name, text in written.items():
         if name.endswith(".md"):
             assert {table.header for table in read_document(text).tables} <= defined
-    assert set(page_tables(written["report.html"]).headers) == defined
+    drawn = {tuple(column.heading for column in TABLES[name]) for name in DRAWN}
+    assert set(page_tables(written["report.html"]).headers) == defined - drawn
+
+
+def test_the_page_draws_what_it_does_not_list(tmp_path: Path) -> None:
+    """Each count has its place on a card, each feature in the map, and each row in the evidence of a cell."""
+    report = everything(tmp_path)
+    render(report, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    cards = [re.sub("<[^>]+>", " ", card) for card in re.findall("<article .*?</article>", page, re.DOTALL)]
+    for card, (name, counted) in zip(cards, report.counts.items(), strict=True):
+        numbers = {"OK": counted.ok, "Issue": counted.issue, "N/A": counted.na, "Not run": counted.not_run}
+        numbers |= {word.behaviour: getattr(counted.features, word.behaviour) for word in WORDS}
+        assert name in card
+        assert [word for word, number in numbers.items() if number and f"{number} {word}" not in card] == []
+    for group in report.features:
+        for feature in group.rows:
+            assert feature.feature in page
+            assert [name for name in feature.cells if f'href="#row={name}/{feature.check}"' not in page] == []
+    evidence = evidence_of(page)
+    for row in report.rows:
+        detail = evidence.rows[row.planned.target][row.planned.check]
+        assert (detail.status, detail.reason, detail.reproduce) == (row.status, row.result.reason, row.result.reproduce)
+        assert (detail.expectations, detail.facts) == (row.result.expectations, row.result.facts)
+        assert f'href="#row={row.planned.target}/{row.planned.check}"' in page
 
 
 def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
@@ -327,7 +362,8 @@ NOT_SHOWN = {
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
     "issues": {"topology", "check"},
     "checklist": {"section"},
-    "features": {"check"},
+    # the page has the advice under the feature
+    "features": {"check", "instead", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
     "rows": {"run_id"},
