@@ -29,8 +29,11 @@ const evidence = (async () => {
 
 /* the address of the page is its state: #row=topology/check opens a cell, other parts register theirs by name */
 const routes = new Map();
+function decoded(address) {
+  try { return decodeURIComponent(address); } catch { return address; }
+}
 function route() {
-  const [, name, rest] = /^#([a-z]+)=(.*)$/.exec(decodeURIComponent(location.hash)) || [];
+  const [, name, rest] = /^#([a-z]+)=(.*)$/s.exec(decoded(location.hash)) || [];
   if (name && routes.has(name)) routes.get(name)(rest);
 }
 const go = (name, rest) => history.replaceState(null, '', `#${name}=${rest}`);

@@ -44,7 +44,8 @@ async function open(topology, check) {
   const detail = (data.rows[topology] || {})[check];
   if (!detail) return;
   const claim = data.checks[check];
-  const chosen = by(`a.sq[href="#row=${CSS.escape(topology)}/${CSS.escape(check)}"]`) || by(`a[href="#row=${topology}/${check}"]`);
+  const links = all('a').filter((link) => link.getAttribute('href') === `#row=${topology}/${check}`);
+  const chosen = links.find((link) => link.matches('.sq')) || links[0];
   all('.chosen').forEach((cell) => cell.classList.remove('chosen'));
   if (chosen) chosen.classList.add('chosen');
   opener = document.activeElement && document.activeElement !== document.body ? document.activeElement : chosen;
@@ -72,8 +73,10 @@ async function open(topology, check) {
   panel.focus({preventScroll: true});
 }
 
-routes.set('row', (rest) => {
-  const cut = rest.indexOf('/');
-  open(rest.slice(0, cut), rest.slice(cut + 1));
+/* names come from outside, so a slash may be part of one */
+routes.set('row', async (rest) => {
+  const {topologies} = await evidence;
+  const topology = topologies.find((name) => rest.startsWith(`${name}/`));
+  if (topology !== undefined) open(topology, rest.slice(topology.length + 1));
 });
 addEventListener('keydown', (event) => { if (event.key === 'Escape' && !panel.hidden) close(); });
