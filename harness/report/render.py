@@ -22,6 +22,7 @@ from harness.report.feature_map import anchor
 from harness.report.issue_groups import issue_groups
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
+from harness.report.sections import sections
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -42,19 +43,19 @@ def render(report: Report, folder: Path) -> list[Path]:
     :raises StoreError: when the folder cannot be written to.
     """
     report = _scrubbed(report)
-    written = write_together(folder, _documents(report))
+    written = write_together(folder, _documents(report, folder))
     for document in MARKDOWN:
         if not document.belongs_to(report):  # a declaration may have been removed since the last report
             (folder / document.name).unlink(missing_ok=True)
     return written
 
 
-def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
+def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the file name of every document, with its text in pieces that are rendered on demand."""
     for document in (SUMMARY, *MARKDOWN):
         if document.belongs_to(report):
             yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
-    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report)
+    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
     yield "junit.xml", [junit(report)]
     yield "report.json", _json(report)
 
@@ -154,6 +155,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         columns=columns,
         page=page,
         spreads=spreads,
+        sections=sections,
         check_columns=check_columns,
         anchor=anchor,
         differences=differences,
@@ -193,7 +195,8 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence, "markdown_cells": _markdown_cells}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence}
+    environment.filters["markdown_cells"] = _markdown_cells
     return environment
 
 

@@ -58,6 +58,9 @@ class ParityRow(Struct, frozen=True, kw_only=True):
     """One command of another test suite, behind one topology."""
 
     check: str
+    #: where its evidence is
+    target: str
+    id: str
     status: Status
     command: str
     notes: str
@@ -257,6 +260,8 @@ def _parity(evidence: Evidence, reports: Path) -> tuple[ParityRow, ...]:
     return tuple(
         ParityRow(
             check=f"{row.planned.claim}, on {row.planned.target}",
+            target=row.planned.target,
+            id=row.planned.check,
             status=row.status,
             command=row.result.reproduce,
             notes=_parity_notes(row.result),

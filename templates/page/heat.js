@@ -2,7 +2,14 @@
 const tip = make('div', {class: 'tip', hidden: true, role: 'presentation'});
 document.body.append(tip);
 
+/* a square links to its evidence: its line names the topology, its column the check */
 for (const table of all('table.heat')) {
+  const checks = all('thead th', table).map((head) => head.textContent);
+  for (const row of all('tbody tr', table)) {
+    for (const cell of row.cells) {
+      if (cell.cellIndex && cell.firstElementChild) cell.firstElementChild.href = `#row=${row.cells[0].textContent}/${checks[cell.cellIndex]}`;
+    }
+  }
   const squares = all('a.sq', table);
   squares.forEach((square, number) => { square.tabIndex = number ? -1 : 0; });
   table.addEventListener('keydown', (event) => {
@@ -22,9 +29,8 @@ for (const table of all('table.heat')) {
   const show = (event) => {
     const square = event.target.closest('a.sq');
     if (!square) { tip.hidden = true; return; }
-    const [, topology, check] = /^#row=([^/]*)\/(.*)$/.exec(square.getAttribute('href'));
-    const place = square.getBoundingClientRect();
-    tip.textContent = `${check} · ${topology}: ${square.textContent}`;
+    const place = square.getBoundingClientRect(), cell = square.parentElement;
+    tip.textContent = `${checks[cell.cellIndex]} · ${cell.parentElement.cells[0].textContent}: ${square.textContent}`;
     tip.hidden = false;
     tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${place.top > 50 ? place.top - tip.offsetHeight - 6 : place.bottom + 6}px`;

@@ -73,6 +73,13 @@ async function open(topology, check) {
   panel.focus({preventScroll: true});
 }
 
+/* a check of several topologies: the worst of its cells */
+routes.set('check', async (check) => {
+  const data = await evidence, order = ['Issue', 'Not run', 'OK', 'N/A'];
+  const [worst] = data.topologies.filter((name) => data.rows[name] && data.rows[name][check])
+    .sort((one, other) => order.indexOf(data.rows[one][check].status) - order.indexOf(data.rows[other][check].status));
+  if (worst) open(worst, check);
+});
 /* names come from outside, so a slash may be part of one */
 routes.set('row', async (rest) => {
   const {topologies} = await evidence;

@@ -43,7 +43,7 @@ def test_the_page_does_not_scroll_sideways(pages: Pages, report_page: Path, widt
 #: the texts of cells that are wider than their cell, and of tables that are wider than the paper
 _CLIPPED = """(place) => {
     const within = document.getElementById(place);
-    const table = document.evaluate('following::table[1]', within, null, 9).singleNodeValue;
+    const table = document.evaluate('(.//table | following::table)[1]', within, null, 9).singleNodeValue;
     const wide = table.getBoundingClientRect().right > innerWidth + 1 ? ['the table'] : [];
     return wide.concat([...table.querySelectorAll('th, td')]
         .filter((cell) => cell.scrollWidth > cell.clientWidth + 1).map((cell) => cell.textContent));
