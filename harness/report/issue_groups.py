@@ -61,7 +61,7 @@ def _keys(row: Row) -> list[tuple[str, ...]]:
     """Return what joins an Issue with others: its check, and its cause if it is certain."""
     known = row.result.known
     kind = "known" if known else "new"
-    keys = [(kind, "check", row.planned.check)]
+    keys: list[tuple[str, ...]] = [(kind, "check", row.planned.check)]
     if known:
         keys.append((kind, "cause", known.link))
     elif row.result.reason.startswith(_ERRORS):

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from harness.model import TrailProof
     from harness.report.evidence import Row
 
+#: of a check whose controls have not run
+NOT_PROVEN = "not proven yet"
+
 
 def proven(row: Row, about: str) -> str:
     """Return whether controls turned a check to Issue, in its topology and for this code; "" if none applies.
@@ -20,7 +23,7 @@ def proven(row: Row, about: str) -> str:
     if row.status is Status.NA or (row.proofs and not applicable):
         return ""
     if not row.proofs:
-        return "not proven yet"
+        return NOT_PROVEN
     if not all(proof.proven for proof in applicable):
         return "unproven"
     return "proven" if about in {"", "reference"} else "proven on the reference"

@@ -15,11 +15,13 @@ from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
+from harness.report.ctrf_report import ctrf
 from harness.report.differences import differences
 from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
 from harness.report.issue_groups import issue_groups
+from harness.report.json_report import encoded
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
 from harness.report.sections import sections
@@ -27,12 +29,15 @@ from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from harness.report.evidence import Row
     from harness.report.table import Columns
     from harness.report.tables import Report
+
+#: rows with the same long cell, and the length of its HTML
+_SAID_ONCE, _LONG_CELL = 3, 60
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -57,26 +62,8 @@ def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str
             yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
     yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
     yield "junit.xml", [junit(report)]
-    yield "report.json", _json(report)
-
-
-def _json(report: Report) -> Iterator[str]:
-    """Yield the report as indented JSON. Its rows are most of it, so they are encoded one by one."""
-    text = _formatted(msgspec.structs.replace(report, rows=()))
-    before, rows, after = text.partition('\n "rows": [],')
-    yield before
-    if report.rows:
-        yield rows.removesuffix("],")
-        for number, row in enumerate(report.rows):
-            yield (",\n  " if number else "\n  ") + _formatted(row).replace("\n", "\n  ")
-        yield "\n ],"
-    else:
-        yield rows
-    yield after + "\n"
-
-
-def _formatted(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+    yield "ctrf.json", [msgspec.json.encode(ctrf(report)).decode(), "\n"]
+    yield "report.json", encoded(report)
 
 
 #: the tables that a team's own document may contain: the template of each, by the name of its marker
@@ -180,8 +167,16 @@ def _markdown_cells(row: object, columns: Columns) -> Ready:
     return Ready(" | ".join([column.markdown(row) for column in columns]))
 
 
-def _html_cells(row: object, columns: Columns) -> Markup:
-    return Markup("".join([column.html(row) for column in columns]))  # noqa: S704 -- every cell is Markup already
+def _html_rows(rows: Sequence[object], columns: Columns) -> Iterator[Markup]:
+    """Yield the cells of each row. A long text that all rows of a table share is said once, in a cell of all rows."""
+    cells = [[column.html(row) for column in columns] for row in rows]
+    for number in range(1, len(columns)):
+        shared = {row[number] for row in cells}
+        if len(shared) == 1 and len(rows) >= _SAID_ONCE and len(cells[0][number]) > _LONG_CELL:
+            once = cells[0][number].replace("<td", Markup('<td rowspan="{}"').format(len(rows)), 1)
+            for place, row in enumerate(cells):
+                row[number] = Markup() if place else once
+    return (Markup("".join(row)) for row in cells)  # noqa: S704 -- every cell is Markup already
 
 
 @cache
@@ -212,5 +207,5 @@ def _html_environment() -> jinja2.Environment:
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
     environment.filters["sentence"] = _sentence
     # the result of a macro is markup already
-    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
+    environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_rows": _html_rows}
     return environment

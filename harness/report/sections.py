@@ -84,7 +84,8 @@ class Section(Struct, frozen=True, kw_only=True):
 
     @property
     def is_shown(self) -> bool:
-        return any(listing.number for part in (self, *self.parts) for listing in part.listings)
+        listings = [*self.listings, *(listing for part in self.parts for listing in part.listings)]
+        return any(listing.number for listing in listings)
 
 
 def sections(report: Report) -> tuple[Section, ...]:
@@ -119,7 +120,7 @@ def _issues(report: Report) -> Section:
         result=f"{_number(report.issues, 'Issue')}: {severities}{known}" if report.issues else "",
         missing=("no_issues", (report,)),
         listings=_one(
-            "Issues, the worst first",
+            "Issues: those that nobody has accepted first, then by severity",
             columns.ISSUES,
             sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id)),
         ),
@@ -204,7 +205,10 @@ def _drivers(report: Report) -> Section:
 
     rows = sorted(report.drivers, key=worst)
     safe = sum(all(cell.word == "works" for cell in row.cells.values()) for row in rows)
-    tried = f"{safe} of {_number(rows, 'driver')} with these settings work in every topology where they were tried"
+    wrong = sum(any(cell.word in {"wrong", "leaks"} for cell in row.cells.values()) for row in rows)
+    tried = f"{safe} of {_number(rows, 'driver')} work in every topology where they were tried"
+    if wrong:
+        tried += f", and {wrong} return wrong results in at least one"
     return Section(
         anchor="drivers",
         title="Drivers: which settings are safe",

@@ -124,9 +124,7 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{apart}"
 
 
-def _about_features(
-    evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None
-) -> list[str]:
+def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:
     observed = [row for row in rows if outcome_of(row.result)]
     if not observed:
         return []

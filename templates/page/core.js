@@ -29,11 +29,10 @@ const evidence = (async () => {
 
 /* the address of the page is its state: #row=topology/check opens a cell, other parts register theirs by name */
 const routes = new Map();
-function decoded(address) {
-  try { return decodeURIComponent(address); } catch { return address; }
-}
 function route() {
-  const [, name, rest] = /^#([a-z]+)=(.*)$/s.exec(decoded(location.hash)) || [];
+  let address = location.hash;
+  try { address = decodeURIComponent(address); } catch { /* a stray percent sign: the address as it is */ }
+  const [, name, rest] = /^#([a-z]+)=(.*)$/s.exec(address) || [];
   if (name && routes.has(name)) routes.get(name)(rest);
 }
 const go = (name, rest) => history.replaceState(null, '', `#${name}=${rest}`);

@@ -104,6 +104,9 @@ class PageTables(HTMLParser):
         self._header: list[str] | None = None
         self._cells = 0
         self._listed = False
+        # the rows that a cell of the current row covers, and how many rows cells of earlier ones still cover
+        self._spanning: list[int] = []
+        self._spanned: list[int] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "table":
@@ -119,6 +122,7 @@ class PageTables(HTMLParser):
             self._cells = 0
         elif tag == "td":
             self._cells += 1
+            self._spanning += [int(value or 1) for name, value in attrs if name == "rowspan"]
 
     def handle_data(self, data: str) -> None:
         if self._header:
@@ -129,7 +133,9 @@ class PageTables(HTMLParser):
             self.headers.append(tuple(self._header))
             self._header = None
         elif tag == "tr" and self._listed and self._header is None and self._cells:
-            self.widths[-1].add(self._cells)
+            self.widths[-1].add(self._cells + len(self._spanned))
+            self._spanned = [rows - 1 for rows in (*self._spanned, *self._spanning) if rows > 1]
+            self._spanning = []
 
 
 def everything(folder: Path) -> Report:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -300,10 +299,6 @@ def test_junit_counts_and_skips_with_reasons(written: dict[str, str]) -> None:
     assert all(skip.get("message") for skip in root.iter("skipped"))
 
 
-def test_the_json_report_is_the_report(report: Report, written: dict[str, str]) -> None:
-    assert msgspec.json.decode(written["report.json"], type=Report) == report
-
-
 def test_text_from_outside_is_escaped_and_redacted(tmp_path: Path) -> None:
     evil = "</td><script>alert(1)</script> | `x` postgresql://u:hunter22@h/d"
     run = store_run(tmp_path, [result("direct", CHECKS[0], Status.ISSUE, evil)])
@@ -331,15 +326,6 @@ def test_no_document_contains_a_secret_of_foreign_evidence(tmp_path: Path) -> No
     written = {path.name: path.read_text() for path in render(build_report(evidence, tmp_path), tmp_path)}
     assert [name for name, content in written.items() if "hunter22" in content] == []
     assert "postgres://[redacted]@db/app" in written["report.json"]
-
-
-def test_the_json_report_is_indented_like_one_document(report: Report, written: dict[str, str], tmp_path: Path) -> None:
-    """Its rows are encoded one by one, which must not show in the result."""
-    assert written["report.json"] == msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
-    empty = build_report(merge([], []), tmp_path)
-    assert empty.rows == ()
-    (path,) = [path for path in render(empty, tmp_path) if path.name == "report.json"]
-    assert path.read_text() == msgspec.json.format(msgspec.json.encode(empty), indent=1).decode() + "\n"
 
 
 def test_rows_of_a_topology_keep_their_order_after_a_replacement(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""What report.md says about all topologies at once: Issues in groups, and features that differ."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness import places
+from harness.checks.judging import STATEMENTS
+from harness.lint.linter import lint
+from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
+from harness.preflight.declaration import GateResult
+from harness.report.differences import Difference, differences
+from harness.report.evidence import Row, merge
+from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
+from harness.report.issue_groups import issue_groups
+from harness.report.render import render
+from harness.report.tables import Declared, build_report
+from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ERROR = f"{next(iter(STATEMENTS.values()))}: expected no error, observed 42501"
+LINKS = ("", "https://example.org/1", "https://example.org/2")
+CHECKS = ("capture.insert", "capture.update", "actor.types")
+
+
+def issue(topology: str, check: str, reason: str = "rows: expected 1, observed 0", link: str = "") -> Row:
+    known = KnownIssue(check=check, link=link, owner="ada", expires="2099-01-01") if link else None
+    found = replace(result(topology, check, Status.ISSUE, reason), known=known)
+    return Row(planned=planned(topology, check), result=found, run_id="r")
+
+
+ISSUES = st.builds(
+    issue, st.sampled_from(NAMES), st.sampled_from(CHECKS), st.sampled_from((ERROR, "rows: x")), st.sampled_from(LINKS)
+)
+
+
+@given(st.lists(ISSUES))
+def test_every_issue_is_in_one_group(rows: list[Row]) -> None:
+    groups = issue_groups(rows)
+    assert sum(group.number for group in groups) == len(rows)
+    new = [check for group in groups if not group.link for check in group.checks]
+    assert len(new) == len(set(new))
+    assert [bool(group.link) for group in groups] == sorted(bool(group.link) for group in groups)
+
+
+def test_the_same_check_on_several_topologies_is_one_group() -> None:
+    (group,) = issue_groups([issue("session", CHECKS[0]), issue("transaction", CHECKS[0], "rows: another reason")])
+    assert (group.topologies, group.number) == (("session", "transaction"), 2)
+    assert group.text == f"{CHECKS[0]} on session, transaction: the claim of {CHECKS[0]}: rows: expected 1, observed 0"
+
+
+@pytest.mark.parametrize("reason", [ERROR, f"{CHECK_BROKE}: KeyError"])
+def test_the_same_error_in_two_checks_is_one_group(reason: str) -> None:
+    (group,) = issue_groups([issue("session", CHECKS[0], reason), issue("transaction", CHECKS[1], reason)])
+    assert group.checks == CHECKS[:2]
+    assert group.text.endswith(f"; the same cause: {CHECKS[1]}")
+
+
+def test_expectations_that_break_alike_are_no_common_cause() -> None:
+    assert len(issue_groups([issue("session", CHECKS[0]), issue("session", CHECKS[1])])) == 2
+
+
+def test_known_issues_follow_new_ones_and_share_their_link() -> None:
+    rows = [issue("session", CHECKS[0], link=LINKS[1]), issue("direct", CHECKS[1], link=LINKS[1])]
+    new = replace(issue("session", CHECKS[0]), planned=replace(planned("session", CHECKS[0]), severity=Severity.P2))
+    groups = issue_groups([*rows, new])
+    assert [(group.link, group.checks) for group in groups] == [("", CHECKS[:1]), (LINKS[1], CHECKS[:2])]
+
+
+def test_a_group_shows_its_worst_issue() -> None:
+    minor = issue("session", CHECKS[0], "minor")
+    minor = replace(minor, planned=replace(minor.planned, severity=Severity.P2))
+    (group,) = issue_groups([minor, issue("transaction", CHECKS[0], "worse")])
+    assert (group.severity, group.symptom) == (Severity.P0, "worse")
+    assert group.command == planned("transaction", CHECKS[0]).reproduce
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def feature(name: str, **outcomes: str) -> FeatureRow:
+    cells = {
+        topology: FeatureCell(text=text, word=text.partition(" ")[0], mark="", anchor="a", command="c")
+        for topology, text in outcomes.items()
+    }
+    return FeatureRow(feature=name, check=f"pooling.{name}", cells=cells)
+
+
+def grouped(*rows: FeatureRow) -> tuple[Difference, ...]:
+    return differences([FeatureGroup(name="settings", rows=rows)])
+
+
+def test_a_feature_with_one_outcome_does_not_differ() -> None:
+    assert grouped(feature("a", session="lost", transaction="lost"), feature("b", session="works")) == ()
+
+
+def test_a_topology_without_an_outcome_is_no_difference() -> None:
+    row = feature("a", session="works", transaction="works")
+    cells = row.cells | {"statement": replace(row.cells["session"], text="N/A", word="")}
+    assert grouped(replace(row, cells=cells)) == ()
+
+
+def test_features_with_the_same_outcomes_share_a_row_and_silent_ones_come_first() -> None:
+    fails, lost = {"session": "works", "transaction": "fails (26000)"}, {"session": "works", "transaction": "lost"}
+    first, second = grouped(feature("a", **fails), feature("b", **lost), feature("c", **lost))
+    assert first == Difference(
+        features=("b", "c"), works_in=("session",), elsewhere={"lost": ("transaction",)}, silent=True
+    )
+    assert second.elsewhere == {"fails (26000)": ("transaction",)}
+
+
+# --- the documents -----------------------------------------------------------------------------------------
+
+
+def test_documents_of_what_nobody_declares_are_not_written_and_old_ones_are_removed(tmp_path: Path) -> None:
+    evidence = merge([store_run(tmp_path, mixed())], PLAN)
+    gate = GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n")
+    declared = build_report(evidence, tmp_path, Declared(preflight=(gate,)))
+    assert "preflight.md" in {path.name for path in render(declared, tmp_path)}
+    text = (tmp_path / "report.md").read_text()
+    assert "- Distribution preflight: 1 OK." in text
+    assert "[preflight.md](./preflight.md)" in text
+    assert "preflight.md" not in {path.name for path in render(build_report(evidence, tmp_path), tmp_path)}
+    assert not (tmp_path / "preflight.md").exists()
+    assert "preflight.md" not in (tmp_path / "report.md").read_text()
+
+
+def test_every_file_that_report_md_names_is_written(tmp_path: Path) -> None:
+    report = build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path)
+    written = {path.name for path in render(report, tmp_path)}
+    assert set(re.findall(r"\]\(\./(.*?)\)", (tmp_path / "report.md").read_text())) == written - {"report.md"}
+
+
+def test_what_all_topologies_share_is_said_once(tmp_path: Path) -> None:
+    render(build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path), tmp_path)
+    for name in ("report.md", "stg-01-topology.md"):
+        assert (tmp_path / name).read_text().count("It is not evidence about a production environment") == 1
+
+
+def test_the_linter_accepts_the_documents(tmp_path: Path) -> None:
+    """A shared paragraph does not replace the one that describes how an environment differs from production."""
+    written = render(build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path), tmp_path)
+    documents = [path for path in written if path.suffix == ".md"]
+    found = lint(documents, places.PACKAGE.parent).findings
+    assert [finding for finding in found if finding.rule == "R8"] == []
