@@ -19,7 +19,7 @@
     groups.push({name, bars, lanes: lanes.length});
   }
   if (!groups.length) { place.append(make('p', {}, 'No check has a time.')); return; }
-  const width = 1200, left = 150, high = 7, scale = (width - left - 10) / Math.max(1, end - begin);
+  const width = 1200, left = 170, high = 7, scale = (width - left - 10) / Math.max(1, end - begin);
   const step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].find((size) => (end - begin) / 1000 / size <= 10) || 7200;
   const drawn = [];
   let top = 22;

@@ -35,7 +35,7 @@ MARKUP = (
     "<a href='javascript:alert(1)' onclick=alert(1)>{{ 7 * 7 }} \x85\x9b31m \u202eright to left\u2066 & | `x` \x1b]0;t\x07"
 )
 _WORKS = Outcome(behaviour=Behaviour.WORKS)
-_SOURCE = "https://example.org/documentation"
+_SOURCE = "https://example.org/documentation/of-a-setting-that-has-a-long-name.html#max_prepared_statements_of_a_server"
 
 
 class _Feature(msgspec.Struct, frozen=True):
@@ -114,7 +114,11 @@ def _trail_rows() -> list[Row]:
                 BackendProbe(how="both clients held it in turn", first_pid=101, second_pid=101),
                 BackendProbe(how="the client moved", first_pid=101, second_pid=102),
             ),
-            facts={"audit rows": "3", "log of pooler": "LOG closing because: server lifetime over"},
+            facts={
+                "audit rows": "3",
+                "log of pooler": "LOG closing because: server lifetime over",
+                "a long value": "https://example.org/" + "a" * 200,
+            },
             started_at=f"2026-01-01T00:00:0{number}.000Z",
             duration_ms=40.0 * (number + 1),
         )
