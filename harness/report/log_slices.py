@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 #: lines of one row, and characters of one line
 LINES, WIDTH = 12, 240
+#: of them, lines that only say that something happened, such as a new connection
+_OTHERS = 4
 #: characters of all slices of a report together: Issues get theirs first
 TOTAL = 1_500_000
 #: bytes of one log that are read: those of a run of all checks are a few hundred thousand
@@ -104,8 +105,9 @@ def _of_target(
                 if begin <= line.at <= end:
                     lines.setdefault(row.planned.check, []).append(line)
     for check, found in lines.items():
-        chosen = nsmallest(LINES, enumerate(found), key=lambda entry: (not _TELLING.search(entry[1].text), entry[0]))
-        shown = sorted((line for _, line in chosen), key=lambda line: line.at)
+        telling = [line for line in found if _TELLING.search(line.text)][:LINES]
+        others = [line for line in found if not _TELLING.search(line.text)][: min(_OTHERS, LINES - len(telling))]
+        shown = sorted(telling + others, key=lambda line: line.at)
         yield (target, check), tuple(f"{line.service}: {redact(line.text)}"[:WIDTH] for line in shown)
 
 

@@ -47,6 +47,8 @@ class Listing(Struct, frozen=True, kw_only=True):
     #: the result in words, which a reader sees while the table is folded
     summary: str = ""
     folded: bool = False
+    #: whether it scrolls inside the page, under its headings
+    tall: bool = False
     #: what it says if it has no row
     empty: Said = ("", ())
 
@@ -167,7 +169,7 @@ def _topology(report: Report) -> Section:
         short="STG-01",
         result=f"{_number(rows, 'environment')}; matches production: {matches}" if rows else "",
         missing=("no_verdicts", ()),
-        listings=_one("STG-01: the chain of each environment", columns.TOPOLOGY, rows),
+        listings=_one("STG-01: the chain of each environment", columns.TOPOLOGY, rows, on_paper=True),
         remarks=tuple((f"{row.environment}: matches prod {row.matches_prod}.", row.rationale) for row in rows),
         shared=("ci_class", ()) if any(row.environment not in report.hosts for row in rows) else ("", ()),
         parts=(
@@ -195,7 +197,9 @@ def _paths(report: Report) -> Section:
         short="STG-02",
         result=f"{_number(report.paths, 'path')}: {_statuses(report.paths)}" if report.paths else "",
         missing=("no_verdicts", ()),
-        listings=_one("STG-02: audited paths of each environment", columns.PATHS, _worst_first(report.paths)),
+        listings=_one(
+            "STG-02: audited paths of each environment", columns.PATHS, _worst_first(report.paths), on_paper=True
+        ),
     )
 
 
@@ -308,10 +312,18 @@ def _breaks(report: Report) -> Section:
 # --- words and order -------------------------------------------------------------------------------------
 
 
-def _one(caption: str, shown: Columns, rows: Sequence[Any]) -> tuple[Listing, ...]:
-    summary = f"{len(rows)} rows"
+def _one(caption: str, shown: Columns, rows: Sequence[Any], *, on_paper: bool = False) -> tuple[Listing, ...]:
+    """Return one table. A long one is folded, unless it belongs on paper."""
+    is_long = len(rows) > _LONG
     return (
-        Listing(caption=caption, columns=shown, groups=(("", tuple(rows)),), summary=summary, folded=len(rows) > _LONG),
+        Listing(
+            caption=caption,
+            columns=shown,
+            groups=(("", tuple(rows)),),
+            summary=f"{len(rows)} rows",
+            folded=is_long and not on_paper,
+            tall=is_long,
+        ),
     )
 
 

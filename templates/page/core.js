@@ -24,7 +24,11 @@ const seconds = (ms) => ms >= 10000 ? `${(ms / 1000).toFixed(0)} s` : ms >= 1000
 const evidence = (async () => {
   const packed = Uint8Array.from(atob(by('#data').textContent), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
-  return JSON.parse(await new Response(stream).text());
+  const data = JSON.parse(await new Response(stream).text()), rows = {};
+  for (const [check, cells] of Object.entries(data.rows)) {
+    for (const [topology, detail] of Object.entries(cells)) (rows[topology] ||= {})[check] = detail;
+  }
+  return {...data, rows};
 })();
 
 /* the address of the page is its state: #row=topology/check opens a cell, other parts register theirs by name */

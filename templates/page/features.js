@@ -5,6 +5,10 @@ if (tools) {
   const map = by('table.map'), search = by('input', tools), output = by('output', tools);
   const heads = all('thead th', map).slice(1), chips = all('.chip', tools), choices = all('select', tools);
   const rows = all('tbody tr:not(.group)', map).map((row) => ({row, text: row.textContent.toLowerCase(), cells: [...row.cells].slice(1)}));
+  /* an outcome links to its evidence: its row names the check, its column the topology */
+  for (const {row, cells} of rows) {
+    cells.forEach((cell, number) => { if (by('a', cell)) by('a', cell).href = `#row=${heads[number].dataset.name}/${row.dataset.check}`; });
+  }
   const silent = new Set(['lost', 'wrong', 'leaks']);
   const word = (cell) => { const link = by('a', cell); return link ? link.className : ''; };
 

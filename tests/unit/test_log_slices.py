@@ -64,11 +64,12 @@ def test_a_row_that_is_ok_has_no_slice(tmp_path: Path) -> None:
 
 def test_the_telling_lines_are_kept_in_the_order_of_time(tmp_path: Path) -> None:
     many = [f"{WRITTEN} {ABOUT} login attempt {number}" for number in range(100)]
-    report = report_of(tmp_path, *many, f"2026-01-01 00:00:05.500 UTC {ABOUT} FATAL:  the end {'x' * 500}")
-    found = log_slices(report, tmp_path)[KEY]
+    errors = [f"2026-01-01 00:00:05.500 UTC {ABOUT} FATAL:  {number} {'x' * 500}" for number in range(100)]
+    found = log_slices(report_of(tmp_path, *errors[:9], *many, *errors[9:]), tmp_path)[KEY]
     assert len(found) == LINES
-    assert "login attempt 0" in found[0]
-    assert "FATAL:  the end" in found[-1]
+    assert all("FATAL" in line for line in found)
+    found = log_slices(report_of(tmp_path / "fewer", *errors[:9], *many), tmp_path / "fewer")[KEY]
+    assert ["login attempt" in line for line in found] == [True] * 3 + [False] * 9
     assert max(map(len, found)) == WIDTH
 
 
