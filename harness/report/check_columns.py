@@ -15,6 +15,7 @@ from harness.report.cells import (
     Badge,
     Cell,
     Code,
+    Evidence,
     Expectations,
     Faint,
     Gap,
@@ -168,6 +169,10 @@ def _status_and_proof(cell: MatrixCell | None) -> Cell:
     return Cell(joined(Gap(", ", " "), shown, proof))
 
 
+def _caught(row: TrailProof) -> Cell:
+    return Cell(joined(Gap(", ", ", "), *(Evidence(check, row.topology, check) for check in row.caught)), css="faint")
+
+
 def _exact(row: TrailProof) -> Cell:
     return Cell((Text(exactness(row)),))
 
@@ -178,7 +183,7 @@ BREAKS = table(
     Column("What the trail no longer does", text_field("what")),
     Column("Topology", text_field("topology")),
     Column("Checks tried", number("tried")),
-    Column("Turned to Issue", listed("caught", css="faint")),
+    Column("Turned to Issue", _caught),
     Column("Exact", _exact),
 )
 

@@ -31,9 +31,13 @@ from harness.report.cells import (
     Text,
     joined,
 )
+from harness.report.differences import differences
+from harness.report.documents import documents
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
+from harness.report.issue_groups import issue_groups
 from harness.report.outcomes import WORDS, OutcomeCount
+from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
 from harness.report.table import Column as TableColumn
@@ -46,6 +50,7 @@ from tests.unit.pages import evidence_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.markdown.document import Table
     from harness.report.cells import Piece
 
 LINTED = {
@@ -77,11 +82,16 @@ TABLES = {
     "matrix": check_columns.matrix(NAMES),
     "breaks": check_columns.BREAKS,
     "rows": check_columns.rows("reference"),
+    "issue groups": check_columns.ISSUE_GROUPS,
+    "differences": check_columns.DIFFERENCES,
+    "files": columns.FILES,
 }
 
 
 #: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
 DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
+#: only report.md has them, because it has no other place for all of it
+SUMMARISED = {"issue groups", "differences", "files"}
 
 
 class PageTables(HTMLParser):
@@ -129,6 +139,7 @@ def everything(folder: Path) -> Report:
     session = replace(run.topologies["session"], findings=(found,))
     run = replace(run, topologies=run.topologies | {"session": session})
     cells = {name: FeatureCell(text="works", word="works", mark="Issue", anchor="a", command="c") for name in NAMES}
+    cells["session"] = replace(cells["session"], text="lost", word="lost")
     report = build_report(merge([store_run(folder, mixed(), run)], PLAN), folder)
     outcomes = OutcomeCount(works=1, lost=2, wrong=1, known_defects=1)
     return replace(
@@ -139,7 +150,11 @@ def everything(folder: Path) -> Report:
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
-        parity=(ParityRow(check="unit tests", status=Status.OK, command="nox -s t", notes="n"),),
+        parity=(
+            ParityRow(
+                check="unit tests", target="direct", id="command.t", status=Status.OK, command="nox -s t", notes="n"
+            ),
+        ),
         readiness=(
             ReadinessRow(
                 area="jobs",
@@ -165,6 +180,12 @@ def written(tmp_path: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
 
 
+def markdown_tables(written: dict[str, str]) -> list[Table]:
+    """Return the tables of all Markdown documents."""
+    texts = [text for name, text in written.items() if name.endswith(".md")]
+    return [table for text in texts for table in read_document(text).tables]
+
+
 def page_tables(page: str) -> PageTables:
     found = PageTables()
     found.feed(page)
@@ -174,8 +195,8 @@ def page_tables(page: str) -> PageTables:
 @pytest.mark.parametrize("name", TABLES)
 def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
     header = tuple(column.heading for column in TABLES[name])
-    assert header in {table.header for table in read_document(written["report.md"]).tables}
-    assert (header in page_tables(written["report.html"]).headers) is (name not in DRAWN)
+    assert header in {table.header for table in markdown_tables(written)}
+    assert (header in page_tables(written["report.html"]).headers) is (name not in DRAWN | SUMMARISED)
 
 
 def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
@@ -183,7 +204,7 @@ def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
     for name, text in written.items():
         if name.endswith(".md"):
             assert {table.header for table in read_document(text).tables} <= defined
-    drawn = {tuple(column.heading for column in TABLES[name]) for name in DRAWN}
+    drawn = {tuple(column.heading for column in TABLES[name]) for name in DRAWN | SUMMARISED}
     assert set(page_tables(written["report.html"]).headers) == defined - drawn
 
 
@@ -207,13 +228,21 @@ def test_the_page_draws_what_it_does_not_list(tmp_path: Path) -> None:
         detail = evidence.rows[row.planned.target][row.planned.check]
         assert (detail.status, detail.reason, detail.reproduce) == (row.status, row.result.reason, row.result.reproduce)
         assert (detail.expectations, detail.facts) == (row.result.expectations, row.result.facts)
-        assert f'href="#row={row.planned.target}/{row.planned.check}"' in page
+    drawn = {
+        (name, check): cell
+        for band in heat_map(report.rows)
+        for name, cells in band.lines.items()
+        for check, cell in zip(band.checks, cells, strict=True)
+        if cell
+    }
+    assert drawn.keys() == {(row.planned.target, row.planned.check) for row in report.rows}
+    assert re.findall('class="sq [^"]+">([^<]+)</a>', page) == [cell.text for cell in drawn.values()]
 
 
 def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
     page = page_tables(written["report.html"])
     assert page.widths == [{len(header)} for header in page.headers]
-    tables = read_document(written["report.md"]).tables
+    tables = markdown_tables(written)
     assert all(table.rows for table in tables)
     assert [row for table in tables for row in table.rows if row.surplus] == []
 
@@ -224,7 +253,7 @@ def test_the_linter_knows_every_column(written: dict[str, str], kind: TableKind)
     assert [column.heading for column in printed] == [column.heading for column in shared]
     keys = tuple(column.key for column in shared)
     # the table of all rows begins like the one of the user's own suites
-    assert keys in {table.columns for table in read_document(written["report.md"]).tables if table.kind is kind}
+    assert keys in {table.columns for table in markdown_tables(written) if table.kind is kind}
 
 
 @pytest.mark.parametrize("kind", [TableKind.TOPOLOGY, TableKind.PATHS])
@@ -360,13 +389,17 @@ class Watched:
 NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
-    "issues": {"topology", "check"},
     "checklist": {"section"},
     # the page has the advice under the feature
     "features": {"check", "instead", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
     "rows": {"run_id"},
+    # the topologies of the group are their number
+    "issue groups": {"number"},
+    # it decides the order of the rows, and whether a file is written
+    "differences": {"silent"},
+    "files": {"field"},
 }
 
 
@@ -390,6 +423,9 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "matrix": report.matrix,
         "breaks": report.trail_proofs,
         "rows": report.rows,
+        "issue groups": issue_groups(report.rows),
+        "differences": differences(report.features),
+        "files": documents(report),
     }
 
 
