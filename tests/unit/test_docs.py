@@ -23,8 +23,9 @@ from harness.model.topology import (
     PostgresDeclaration,
 )
 from harness.suites.catalogue import catalogue
+from harness.suites.pooling.advice import advice_for
 from tests.unit.command_lines import commands
-from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, code_spans, prose, rows, text
+from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, blocks, code_spans, prose, rows, text
 
 #: documents of a reader's own project, which examples name
 OF_USERS = frozenset({"docs/audit.md", "docs/adoption.md", "docs/restore.md", "docs/versions.md", "docs/production.md"})
@@ -53,6 +54,7 @@ def test_the_surprises_of_the_readme_are_documented_outcomes_in_transaction_mode
     for title, outcome, _ in surprises:
         behaviour = Behaviour(outcome.partition(":")[0])
         assert behaviour in {Behaviour.LEAKS, Behaviour.LOST, Behaviour.WRONG}
+        assert advice_for(features[title]), f"{title}: no advice"
         name = features[title].removeprefix("pooling.")
         assert [
             entry
@@ -131,6 +133,9 @@ def test_the_table_of_template_variables_is_complete() -> None:
             assert name in documented, path
             assert documented[name] == "all" or group in documented[name].split(", "), path
             used.add(name)
+    for document in DOCUMENTS:
+        for example in blocks(document, "jinja"):
+            assert variables(example) <= set(documented), document
     structs = {"place": ServicePlace, "pooler": PoolerDeclaration, "roles": Roles}
     known = {f"{name}.{key}" for name, kind in structs.items() for key in kind.__struct_fields__}
     assert known <= set(documented)
