@@ -10,6 +10,9 @@ from msgspec import Struct
 from harness.model import Expectation, Status
 from harness.report.escape import Ready, code, link, text
 
+#: characters of the longest command that a cell of the page shows unfolded
+_LONG_COMMAND = 120
+
 
 class Piece(Protocol):
     """A part of a cell. Both renderings are escaped: values come from outside."""
@@ -52,6 +55,39 @@ class Identifier(Struct, frozen=True):
 
     def html(self) -> Markup:
         return Code(self.value).html()
+
+
+class Command(Struct, frozen=True):
+    """A command that reproduces a row; the page folds a long one."""
+
+    value: str
+
+    def markdown(self) -> Ready:
+        return code(self.value)
+
+    def html(self) -> Markup:
+        shown = Code(self.value).html()
+        if len(self.value) <= _LONG_COMMAND:
+            return shown
+        return element("details", element("summary", "how to reproduce it") + shown)
+
+
+class Evidence(Struct, frozen=True):
+    """A row of the evidence: in HTML a link that opens it.
+
+    :param target: its topology or environment; "" for a check that several have: the page opens the worst of them.
+    """
+
+    label: str
+    target: str
+    check: str
+
+    def markdown(self) -> Ready:
+        return text(self.label)
+
+    def html(self) -> Markup:
+        address = f"#row={self.target}/{self.check}" if self.target else f"#check={self.check}"
+        return Link(self.label, address).html() if self.check else escape(self.label)
 
 
 class Link(Struct, frozen=True):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.model import Status, TrailProof
 from harness.report.cells import (
     Anchor,
     Badge,
     Cell,
     Code,
+    Evidence,
     Expectations,
     Faint,
     Gap,
@@ -24,8 +27,10 @@ from harness.report.cells import (
     Text,
     joined,
 )
+from harness.report.differences import Difference
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
+from harness.report.issue_groups import IssueGroup
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, identifier, listed, number, table, text_field
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 
     from harness.report.cells import Piece
     from harness.report.feature_map import FeatureCell
-    from harness.report.table import Columns
+    from harness.report.table import Accessor, Columns
     from harness.report.tables import MatrixCell
 
 _LINE = Gap("; ", "<br>")
@@ -58,7 +63,18 @@ def features(topologies: Iterable[str], rows_at: str | None) -> Columns:
 def drivers(topologies: Iterable[str], rows_at: str | None) -> Columns:
     """Return the columns of the table of drivers; `rows_at` is that of :func:`features`."""
     settings = Column("Settings", _settings, _settings_and_versions)
-    return table(DriverRow, Column("Driver", text_field("driver")), settings, *_outcomes(topologies, rows_at))
+    cells = [replace(column, in_html=_evidence_of(column.heading)) for column in _outcomes(topologies, rows_at)]
+    return table(DriverRow, Column("Driver", text_field("driver")), settings, *cells)
+
+
+def _evidence_of(topology: str) -> Accessor:
+    """Return the cell of the page, which links to the evidence of the row."""
+
+    def cell(row: DriverRow) -> Cell:
+        found = row.cells.get(topology)
+        return _linked(found, f"#row={topology}/{row.check}") if found else _NOT_OWED
+
+    return cell
 
 
 def _settings(row: DriverRow) -> Cell:
@@ -79,10 +95,53 @@ def _outcomes(topologies: Iterable[str], rows_at: str | None) -> Columns:
 def _outcome(outcome: FeatureCell | None, rows_at: str | None) -> Cell:
     if outcome is None:
         return _NOT_OWED
-    shown = Text(outcome.text) if rows_at is None else Link(outcome.text, f"{rows_at}#{outcome.anchor}")
+    return _linked(outcome, "" if rows_at is None else f"{rows_at}#{outcome.anchor}")
+
+
+def _linked(outcome: FeatureCell, address: str) -> Cell:
+    shown = Link(outcome.text, address) if address else Text(outcome.text)
     mark = Strong(outcome.mark) if outcome.mark else None
     return Cell(joined(Gap(" ", "<br>"), shown, mark), css=f"t-{outcome.word or 'none'}")
 
+
+def _features(row: Difference) -> Cell:
+    return Cell((Text("; ".join(row.features)),))
+
+
+def _works_in(row: Difference) -> Cell:
+    return Cell((Text(", ".join(row.works_in) or "none"),))
+
+
+def _elsewhere(row: Difference) -> Cell:
+    pieces = (Text(f"{outcome}: {', '.join(names)}") for outcome, names in row.elsewhere.items())
+    return Cell(joined(_LINE, *pieces))
+
+
+DIFFERENCES = table(
+    Difference,
+    Column("Features", _features),
+    Column("Work in", _works_in),
+    Column("Elsewhere", _elsewhere),
+)
+
+
+def _what_and_cause(row: IssueGroup) -> Cell:
+    return Cell((Text(f"{row.about}: {row.symptom}"),))
+
+
+def _known_and_command(row: IssueGroup) -> Cell:
+    known = Source(row.link, label="known") if row.link else None
+    return Cell(joined(_LINE, known, Code(row.command)))
+
+
+ISSUE_GROUPS = table(
+    IssueGroup,
+    Column("Priority", text_field("severity")),
+    Column("Checks", listed("checks")),
+    Column("Topologies", listed("topologies")),
+    Column("What was found", _what_and_cause),
+    Column("Reproduce", _known_and_command),
+)
 
 # --- checks by topology ----------------------------------------------------------------------------------
 
@@ -110,6 +169,10 @@ def _status_and_proof(cell: MatrixCell | None) -> Cell:
     return Cell(joined(Gap(", ", " "), shown, proof))
 
 
+def _caught(row: TrailProof) -> Cell:
+    return Cell(joined(Gap(", ", ", "), *(Evidence(check, row.topology, check) for check in row.caught)), css="faint")
+
+
 def _exact(row: TrailProof) -> Cell:
     return Cell((Text(exactness(row)),))
 
@@ -120,7 +183,7 @@ BREAKS = table(
     Column("What the trail no longer does", text_field("what")),
     Column("Topology", text_field("topology")),
     Column("Checks tried", number("tried")),
-    Column("Turned to Issue", listed("caught", css="faint")),
+    Column("Turned to Issue", _caught),
     Column("Exact", _exact),
 )
 

@@ -17,7 +17,8 @@ from msgspec import Struct
 from harness.markdown import headings
 from harness.model import Finding
 from harness.preflight.declaration import GateResult
-from harness.report.cells import Cell, Code, Faint, Gap, Identifier, Link, Source, Text, joined
+from harness.report.cells import Cell, Code, Command, Evidence, Gap, Identifier, Link, Source, Text, joined
+from harness.report.documents import Document
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Conjunct, ReadinessRow
@@ -160,13 +161,22 @@ FINDINGS = table(
 
 QUESTIONS = headed(Question, headings.QUESTIONS, {"matches": text_field("matches_prod")})
 
-PATHS = headed(PathRow, headings.PATHS, {"status": badge("status"), "evidence": code_field("evidence")})
+
+def _path(row: PathRow) -> Cell:
+    return Cell((Evidence(row.path, row.target, row.check),))
+
+
+def _suite(row: ParityRow) -> Cell:
+    return Cell((Evidence(row.check, row.target, row.id),))
+
+
+PATHS = headed(PathRow, headings.PATHS, {"path": _path, "status": badge("status"), "evidence": code_field("evidence")})
 
 # --- readiness, parity and preflight ---------------------------------------------------------------------
 
 
 def _why_and_commands(row: ReadinessRow) -> Cell:
-    return Cell(joined(_LINE, Text(row.shown), *map(Text, row.reasons), *map(Code, row.commands)))
+    return Cell(joined(_LINE, Text(row.shown), *map(Text, row.reasons), *map(Command, row.commands)))
 
 
 def _stance(row: ReadinessRow) -> Cell:
@@ -209,7 +219,9 @@ def _place_and_notes(row: GateResult) -> Cell:
     return _evidence_and_notes(row.evidence, row.notes, Gap(": ", " "))
 
 
-PARITY = headed(ParityRow, headings.PARITY, {"status": badge("status"), "evidence": _command_and_notes})
+PARITY = headed(
+    ParityRow, headings.PARITY, {"check": _suite, "status": badge("status"), "evidence": _command_and_notes}
+)
 
 PREFLIGHT = headed(GateResult, headings.PREFLIGHT, {"status": badge("status"), "evidence": _place_and_notes})
 
@@ -222,9 +234,10 @@ def _answer(row: ItemAnswer) -> Cell:
     reason = Text(row.reason) if row.reason else None
     if not row.checks:
         return Cell(joined(gap, reason, Source(row.command) if row.command else None))
-    command = Code(row.command) if row.command else None
-    checks = joined(Gap(": ", "<br>"), command, Faint(", ".join(row.checks)))
-    return Cell((*joined(gap, reason, checks[0]), *checks[1:]))
+    command = Command(row.command) if row.command else None
+    checks = joined(Gap(", ", ", "), *(Evidence(check, "", check) for check in row.checks))
+    before = joined(gap, reason, command)
+    return Cell((*before, *([Gap(": ", "<br>")] if command else [gap] if reason else []), *checks))
 
 
 def _item(row: ItemAnswer) -> Cell:
@@ -242,18 +255,33 @@ CHECKLIST = headed(
 )
 
 
+def _issue(row: IssueRow) -> Cell:
+    return Cell((Evidence(row.id, row.topology, row.check),))
+
+
 def _ticket_and_command(row: IssueRow) -> Cell:
     ticket = Source(row.link, label="known") if row.link else None
     return Cell(joined(Gap(", ", "<br>"), ticket, Code(row.command)))
 
 
-ISSUES = headed(IssueRow, headings.ISSUES, {"p": text_field("severity"), "link": _ticket_and_command})
+ISSUES = headed(IssueRow, headings.ISSUES, {"p": text_field("severity"), "id": _issue, "link": _ticket_and_command})
 
 LIMITS = table(
     LimitRow,
     Column("Topology", listed("topologies")),
     Column("What happens", text_field("outcome")),
-    Column("Check", text_field("check")),
+    Column("Check", Field("check", lambda check: Cell((Evidence(check, "", check),)))),
     Column("Documented at", source("source")),
     Column("Shown by", code_field("command")),
+)
+
+
+def _file(row: Document) -> Cell:
+    return Cell((Link(row.name, f"./{row.name}"),))
+
+
+FILES = table(
+    Document,
+    Column("File", _file),
+    Column("Content", text_field("contents")),
 )

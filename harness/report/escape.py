@@ -42,7 +42,7 @@ def code(value: object) -> Ready:
 
 def link(label: object, target: str) -> Ready:
     """Return a link if the target is a web address or a path in the report; otherwise return the target as code."""
-    if re.match(r"^(https?://|runs/|\.\./|(matrix\.md)?#[A-Za-z0-9])", target) and not re.search(
+    if re.match(r"^(https?://|runs/|\.\.?/|(matrix\.md)?#[A-Za-z0-9])", target) and not re.search(
         r"[\s<>()\"'`|]", target
     ):
         return Ready(f"[{text(label)}]({target})")

@@ -52,6 +52,7 @@ class DriverRow(Struct, frozen=True, kw_only=True):
     """One driver with its settings."""
 
     driver: str
+    check: str
     settings: str
     versions: str
     cells: dict[str, FeatureCell]
@@ -114,6 +115,7 @@ def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
         table.append(
             DriverRow(
                 driver=driver,
+                check=found[0].planned.check,
                 settings=facts.get("settings", ""),
                 versions=facts.get("versions", ""),
                 cells={row.planned.target: _cell(row, _counted(row.result.facts)) for row in found},

@@ -16,19 +16,25 @@ from msgspec import Struct
 
 from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
+from harness.report.log_slices import log_slices
 from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
+from harness.report.proofs import proven
 from harness.report.walkthrough import TITLES
 from harness.suites.pooling.advice import advice_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
 #: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
 SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "start.js")
-STYLES = ("base.css", "verdicts.css", "heat.css", "panel.css", "features.css", "tables.css", "load.css", "print.css")
+STYLES = (
+    *("base.css", "verdicts.css", "changes.css", "heat.css", "panel.css", "features.css"),
+    *("tables.css", "load.css", "print.css"),
+)
 
 _AREAS = {
     Section.PATHS: "Audited paths of the host",
@@ -50,19 +56,13 @@ class HeatCell(Struct, frozen=True, kw_only=True):
     marked: str = ""
 
 
-class HeatColumn(Struct, frozen=True, kw_only=True):
-    """One check of a band."""
-
-    check: str
-    claim: str
-
-
 class HeatBand(Struct, frozen=True, kw_only=True):
     """A part of the heat map: checks that belong together, with a line for each topology that owes one of them."""
 
     title: str
-    columns: tuple[HeatColumn, ...]
-    #: by topology, then one entry for each column; None where the topology owes no answer
+    #: a check for each column
+    checks: tuple[str, ...]
+    #: by topology, then one entry for each check; None where the topology owes no answer
     lines: dict[str, tuple[HeatCell | None, ...]]
 
 
@@ -76,15 +76,12 @@ def heat_map(rows: Iterable[Row]) -> tuple[HeatBand, ...]:
             bands.setdefault(_band(row), {}).setdefault(row.planned.check, {})[row.planned.target] = row
     found = []
     for title, checks in bands.items():
-        columns = tuple(
-            HeatColumn(check=check, claim=next(iter(of.values())).planned.claim) for check, of in checks.items()
-        )
         lines = {
             name: tuple(_heat_cell(of.get(name)) for of in checks.values())
             for name in names
             if any(name in of for of in checks.values())
         }
-        found.append(HeatBand(title=title, columns=columns, lines=lines))
+        found.append(HeatBand(title=title, checks=tuple(checks), lines=lines))
     return tuple(found)
 
 
@@ -145,6 +142,10 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: milliseconds
     ms: float = 0.0
     started: str = ""
+    #: whether a control turned the check to Issue, in words; "" where none applies
+    proven: str = ""
+    #: the lines of the server logs that explain it
+    log: tuple[str, ...] = ()
     reproduce: str = ""
 
 
@@ -157,8 +158,12 @@ class PageData(Struct, frozen=True, kw_only=True):
     rows: dict[str, dict[str, Detail]]
 
 
-def page_data(report: Report) -> PageData:
-    """Return the evidence of every row that is shown."""
+def page_data(report: Report, folder: Path) -> PageData:
+    """Return the evidence of every row that is shown.
+
+    :param folder: that of the report, from which its links lead to the runs.
+    """
+    logs = log_slices(report, folder)
     checks: dict[str, Claim] = {}
     rows: dict[str, dict[str, Detail]] = {}
     for row in report.rows:
@@ -176,11 +181,13 @@ def page_data(report: Report) -> PageData:
                     source_of_instead=advice.source if advice else "",
                 ),
             )
-            rows.setdefault(planned.target, {})[planned.check] = _detail(row)
+            rows.setdefault(planned.target, {})[planned.check] = _detail(
+                row, proven(row, report.audit_target), logs.get((planned.target, planned.check), ())
+            )
     return PageData(topologies=tuple(report.counts), checks=checks, rows=rows)
 
 
-def _detail(row: Row) -> Detail:
+def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:
     result, cell = row.result, _heat_cell(row)
     assert cell is not None
     feature = result.feature
@@ -200,6 +207,8 @@ def _detail(row: Row) -> Detail:
         controls=tuple((proof.control, proof.at, proof.proven) for proof in row.proofs if proof.applicable),
         ms=result.duration_ms,
         started=result.started_at,
+        proven=proof,
+        log=log,
         reproduce=result.reproduce,
     )
 

@@ -37,6 +37,9 @@ class PathRow(Struct, frozen=True, kw_only=True):
     status: Status
     evidence: str
     notes: str
+    #: where its evidence is: the environment and the check; "" for a path that nobody declares
+    target: str = ""
+    check: str = ""
 
 
 def path_rows(evidence: Evidence, hosts: Iterable[str] = ()) -> tuple[PathRow, ...]:
@@ -83,7 +86,15 @@ def _row(evidence: Evidence, environment: str, aspects: dict[str, Row], *, is_ho
     title, name, kind = (label.title, label.name, label.kind) if label else ("", "", "")
     path = f"{title} ({name}) on {environment}"
     if main.status is Status.NA:
-        return PathRow(path=path, kind=kind, status=Status.NA, evidence="", notes=main.result.reason)
+        return PathRow(
+            path=path,
+            kind=kind,
+            status=Status.NA,
+            evidence="",
+            notes=main.result.reason,
+            target=environment,
+            check=main.planned.check,
+        )
     # an Issue in any aspect makes the path an Issue, whatever the status of the path itself is
     shown = next((row for row in (main, *aspects.values()) if row.status is Status.ISSUE), main)
     notes = [
@@ -92,7 +103,13 @@ def _row(evidence: Evidence, environment: str, aspects: dict[str, Row], *, is_ho
         _evidence_class(evidence, environment, is_host=is_host),
     ]
     return PathRow(
-        path=path, kind=kind, status=shown.status, evidence=shown.result.reproduce, notes="; ".join(filter(None, notes))
+        path=path,
+        kind=kind,
+        status=shown.status,
+        evidence=shown.result.reproduce,
+        notes="; ".join(filter(None, notes)),
+        target=environment,
+        check=shown.planned.check,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jinja2
 import msgspec
@@ -13,12 +13,16 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns, page, spreads
+from harness.report import change_columns, check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
+from harness.report.differences import differences
+from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
 from harness.report.feature_map import anchor
+from harness.report.issue_groups import issue_groups
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
+from harness.report.sections import sections
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -26,12 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from harness.report.changes import Changes
     from harness.report.evidence import Row
     from harness.report.table import Columns
     from harness.report.tables import Report
-
-#: the Markdown documents, by the stems of their templates; report.md contains the other ones
-_DOCUMENTS = ("report", "feature-map", "stg-01-topology", "stg-02-paths", "checklist", "issues", "matrix")
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -41,15 +43,20 @@ def render(report: Report, folder: Path) -> list[Path]:
 
     :raises StoreError: when the folder cannot be written to.
     """
-    report = _scrubbed(report)
-    return write_together(folder, _documents(report))
+    report = scrubbed(report)
+    written = write_together(folder, _documents(report, folder))
+    for document in MARKDOWN:
+        if not document.belongs_to(report):  # a declaration may have been removed since the last report
+            (folder / document.name).unlink(missing_ok=True)
+    return written
 
 
-def _documents(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
+def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the file name of every document, with its text in pieces that are rendered on demand."""
-    for name in _DOCUMENTS:
-        yield f"{name}.md", _pieces(_markdown_environment().get_template(f"{name}.md.j2"), report)
-    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report)
+    for document in (SUMMARY, *MARKDOWN):
+        if document.belongs_to(report):
+            yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
+    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
     yield "junit.xml", [junit(report)]
     yield "report.json", _json(report)
 
@@ -91,19 +98,28 @@ def fragments(report: Report) -> dict[str, str]:
 
     Links into the evidence are left out, because the evidence is not in the team's repository.
     """
-    report = _scrubbed(report)
+    report = scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
     parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
     plain = msgspec.structs.replace(report, topologies=rows, parity=parity)
     return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 
-def _scrubbed(report: Report) -> Report:
-    """Return the report without secrets and control characters, so that no document has any."""
+S = TypeVar("S", "Report", "Changes")
+
+
+def scrubbed(report: S) -> S:
+    """Return a report, or a part of one, without secrets and control characters, so that no document has any."""
     # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
     redact = Redactor()
-    found: Report = _scrub(report, cache(lambda text: printable(redact(text))))
+    found: S = _scrub(report, cache(lambda text: printable(redact(text))))
     return found
+
+
+def changes_in_markdown(changes: Changes) -> str:
+    """Return what changed as a Markdown document, for an issue or a summary; it has no links into a report."""
+    template = _markdown_environment().get_template("changes.md.j2")
+    return template.render(report={"changes": changes}, change_columns=change_columns)
 
 
 def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
@@ -149,10 +165,19 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         columns=columns,
         page=page,
         spreads=spreads,
+        sections=sections,
         check_columns=check_columns,
+        change_columns=change_columns,
         anchor=anchor,
+        differences=differences,
+        documents=documents,
+        issue_groups=issue_groups,
         **more,
     )
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _em(value: object) -> Ready:
@@ -181,7 +206,8 @@ def _markdown_environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
-    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "markdown_cells": _markdown_cells}
+    environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence}
+    environment.filters["markdown_cells"] = _markdown_cells
     return environment
 
 
@@ -195,7 +221,7 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["sentence"] = _sentence
     # the result of a macro is markup already
     environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_cells": _html_cells}
     return environment

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
+from harness.report.changes import Changes
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
@@ -58,6 +59,9 @@ class ParityRow(Struct, frozen=True, kw_only=True):
     """One command of another test suite, behind one topology."""
 
     check: str
+    #: where its evidence is
+    target: str
+    id: str
     status: Status
     command: str
     notes: str
@@ -100,7 +104,7 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Everything that the templates print. `report.json` is this struct."""
+    """Everything that the templates print. `json_report.py` writes it as `report.json`."""
 
     #: of the harness, in the newest of the runs that are shown
     commit: str
@@ -141,7 +145,13 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
-    schema_version: int = 2
+    #: since another run; None if the report is compared with none
+    changes: Changes | None = None
+
+    @property
+    def declares_readiness(self) -> bool:
+        """Whether the project declares a readiness area or a workflow to decide about."""
+        return bool(self.readiness or self.decisions)
 
 
 class Declared(Struct, frozen=True, kw_only=True):
@@ -253,6 +263,8 @@ def _parity(evidence: Evidence, reports: Path) -> tuple[ParityRow, ...]:
     return tuple(
         ParityRow(
             check=f"{row.planned.claim}, on {row.planned.target}",
+            target=row.planned.target,
+            id=row.planned.check,
             status=row.status,
             command=row.result.reproduce,
             notes=_parity_notes(row.result),

@@ -42,7 +42,8 @@ class TopologyRow(Struct, frozen=True, kw_only=True):
     prepare_policy: str = "Not run"
     sandbox_note: str = _SANDBOX
     matches_prod: str = "no"
-    #: what differs from production; the linter requires it for `partial`
+    #: what differs from production; the linter requires it for `partial`. What all CI-class rows share is in
+    #: `templates/_words.j2`, so that documents say it once
     rationale: str
     command: str
     run_id: str = ""
@@ -193,11 +194,8 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     statuses = f"{counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run"
     features = f"; features: {counted.features}" if counted.features.observed else ""
     return (
-        f"CI-class evidence: the harness started {started} itself and ran its checks{paths} on it "
-        f"({statuses}{features}). It is evidence about this class of topology: this pool mode, these pool sizes and "
-        "this prepare policy. It is not evidence about a production environment: production's servers, settings, "
-        "load, HTTP handlers and job runner are not part of it, and production's operators have not confirmed these "
-        "settings."
+        f"CI-class evidence, which is not about production: the harness started {started} itself and ran its "
+        f"checks{paths} on it ({statuses}{features})."
     )
 
 

@@ -33,6 +33,10 @@ class Station(Struct, frozen=True, kw_only=True):
     #: pool mode, size, prepare policy, in the order in which they are shown
     details: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """Return the box in words: `PgBouncer 1.24.1 (transaction mode, pool of 4)`."""
+        return f"{self.title} ({', '.join(self.details)})" if self.details else self.title
+
 
 class Verdict(Struct, frozen=True, kw_only=True):
     """What the evidence says about one topology or environment."""
@@ -56,6 +60,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """The whole verdict in one line."""
         return f"{self.name}: {'. '.join(self.sentences)}."
+
+    @property
+    def chain_text(self) -> str:
+        """The chain in one line."""
+        return " → ".join(map(str, self.chain))
 
 
 def verdicts(evidence: Evidence, names: Iterable[str]) -> tuple[Verdict, ...]:

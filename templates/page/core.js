@@ -30,7 +30,9 @@ const evidence = (async () => {
 /* the address of the page is its state: #row=topology/check opens a cell, other parts register theirs by name */
 const routes = new Map();
 function route() {
-  const [, name, rest] = /^#([a-z]+)=(.*)$/.exec(decodeURIComponent(location.hash)) || [];
+  let address = location.hash;
+  try { address = decodeURIComponent(address); } catch { /* a stray percent sign: the address as it is */ }
+  const [, name, rest] = /^#([a-z]+)=(.*)$/.exec(address) || [];
   if (name && routes.has(name)) routes.get(name)(rest);
 }
 const go = (name, rest) => history.replaceState(null, '', `#${name}=${rest}`);

@@ -2,7 +2,14 @@
 const tip = make('div', {class: 'tip', hidden: true, role: 'presentation'});
 document.body.append(tip);
 
+/* a square links to its evidence: its line names the topology, its column the check */
 for (const table of all('table.heat')) {
+  const checks = all('thead th', table).map((head) => head.textContent);
+  for (const row of all('tbody tr', table)) {
+    for (const cell of row.cells) {
+      if (cell.cellIndex && cell.firstElementChild) cell.firstElementChild.href = `#row=${row.cells[0].textContent}/${checks[cell.cellIndex]}`;
+    }
+  }
   const squares = all('a.sq', table);
   squares.forEach((square, number) => { square.tabIndex = number ? -1 : 0; });
   table.addEventListener('keydown', (event) => {

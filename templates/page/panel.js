@@ -2,12 +2,23 @@
 const panel = by('#panel');
 let opener = null;
 
+/* changes the page without moving the cell that the reader looks at */
+function steady(cell, change) {
+  const before = cell && cell.getBoundingClientRect().top;
+  change();
+  if (cell) scrollBy({top: cell.getBoundingClientRect().top - before, behavior: 'instant'});
+}
+
 function close() {
-  panel.hidden = true;
-  by('.shell').classList.remove('with-panel');
-  all('.chosen').forEach((cell) => cell.classList.remove('chosen'));
+  const cell = by('.chosen') || opener;
+  steady(cell, () => {
+    panel.hidden = true;
+    by('.shell').classList.remove('with-panel');
+  });
+  all('.chosen').forEach((one) => one.classList.remove('chosen'));
   history.replaceState(null, '', location.pathname + location.search);
-  if (opener) opener.focus({preventScroll: true});
+  const back = opener && opener.isConnected ? opener : cell;
+  if (back) back.focus({preventScroll: true});
 }
 
 function expectations(detail) {
@@ -16,14 +27,30 @@ function expectations(detail) {
     make('dl', {}, make('dt', {}, 'expected'), make('dd', {}, make('code', {}, one.expected)), make('dt', {}, 'observed'), make('dd', {}, make('code', {}, one.observed)))));
 }
 
-/* who held which server connection: the two backend pids of a forced share or move */
+/* who held which server connection when: the two backend pids of a forced share or move, from left to right in time */
 function held(probe) {
   const same = probe.first_pid === probe.second_pid;
-  const lane = (y, pid) => [make('text', {x: 4, y: y + 4}, `backend ${pid}`), make('line', {class: 'line', x1: 96, x2: 330, y1: y, y2: y, 'stroke-width': 2})];
-  const use = (x, y, label) => [make('rect', {class: 'client', x, y: y - 9, width: 92, height: 18, rx: 4}), make('text', {x: x + 46, y: y + 4, 'text-anchor': 'middle', style: 'fill: var(--card)'}, label)];
-  const second = same ? 16 : 44;
-  return make('svg', {class: 'held', viewBox: `0 0 340 ${same ? 32 : 60}`, role: 'img', 'aria-label': same ? `both on backend ${probe.first_pid}` : `first on backend ${probe.first_pid}, then on ${probe.second_pid}`},
-    lane(16, probe.first_pid), same ? [] : lane(44, probe.second_pid), use(110, 16, 'first'), use(230, second, 'second'));
+  const clients = /two clients|both|second|next client|another requests|callers/.test(probe.how);
+  const others = !clients && !same && /other/.test(probe.how);
+  const [first, second] = clients ? ['first client', 'second client'] : ['the client', same ? 'the client' : 'the client, later'];
+  const words = clients
+    ? (same ? `Shared: both held server connection ${probe.first_pid}.` : `Apart: ${probe.first_pid} served the first, ${probe.second_pid} the second.`)
+    : (same ? `Kept: it stayed on server connection ${probe.first_pid}.` : `Moved: from server connection ${probe.first_pid} to ${probe.second_pid}.`);
+  const lane = (y, pid) => [make('text', {x: 2, y: y + 4}, `backend ${pid}`), make('line', {class: 'line', x1: 92, x2: 336, y1: y, y2: y})];
+  const use = (x, y, label, kind) => [make('rect', {class: kind, x, y: y - 10, width: 112, height: 20, rx: 4}), make('text', {class: `on-${kind}`, x: x + 56, y: y + 4, 'text-anchor': 'middle'}, label)];
+  const below = same ? 18 : 52;
+  return [make('svg', {class: 'held', viewBox: `0 0 340 ${below + 18}`, role: 'img', 'aria-label': words},
+    lane(18, probe.first_pid), same ? [] : lane(below, probe.second_pid),
+    same || clients ? [] : make('path', {class: 'move', d: `M208 18 C 216 18, 214 ${below}, 222 ${below}`}),
+    use(96, 18, first, 'client'), others ? use(222, 18, 'another client', 'other') : [], use(222, below, second, clients ? 'second' : 'client')),
+  make('p', {}, make('b', {}, words), ` ${probe.how[0].toUpperCase()}${probe.how.slice(1)}.`)];
+}
+
+/* what the control is, and whether it turned the check to Issue */
+function controls(detail) {
+  return [detail.proven && !(detail.controls || []).length && make('p', {}, `${detail.proven[0].toUpperCase()}${detail.proven.slice(1)}: no control of this check has run for this code. nox -s prove runs them.`),
+    ...(detail.controls || []).map(([name, at, turned]) => make('div', {class: `expectation${turned ? '' : ' broken'}`}, make('b', {}, turned ? 'Proven' : 'Unproven'),
+      turned ? ` by “${name}”: with this break, the check turns to Issue` : ` by “${name}”: with this break, the check stays green, so its OK is not evidence`, at ? ` at “${at}”.` : '.'))];
 }
 
 function section(title, ...children) {
@@ -44,34 +71,49 @@ async function open(topology, check) {
   const detail = (data.rows[topology] || {})[check];
   if (!detail) return;
   const claim = data.checks[check];
-  const chosen = by(`a.sq[href="#row=${CSS.escape(topology)}/${CSS.escape(check)}"]`) || by(`a[href="#row=${topology}/${check}"]`);
+  const address = CSS.escape(`#row=${topology}/${check}`), chosen = by(`a.sq[href="${address}"]`) || by(`a[href="${address}"]`);
   all('.chosen').forEach((cell) => cell.classList.remove('chosen'));
   if (chosen) chosen.classList.add('chosen');
-  opener = document.activeElement && document.activeElement !== document.body ? document.activeElement : chosen;
+  const focused = document.activeElement;
+  opener = focused && focused !== document.body && !panel.contains(focused) ? focused : chosen;
   const others = data.topologies.filter((name) => name !== topology && (data.rows[name] || {})[check]);
-  panel.replaceChildren(
+  panel.replaceChildren(...[
     make('button', {class: 'close', type: 'button', 'aria-label': 'Close', onclick: close}, '✕'),
     make('h3', {}, check),
     make('p', {class: 'faint'}, `${topology} · ${claim.severity} · ${claim.area}`),
     make('p', {}, make('span', {class: `tag ${detail.tone}`}, detail.text), detail.mark ? ` ${detail.mark}` : ''),
-    make('p', {}, claim.feature ? `${claim.feature}. ${claim.claim}` : claim.claim),
+    claim.feature && make('p', {}, make('b', {}, claim.feature)),
+    make('p', {}, `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(['fails', 'hangs', 'lost', 'wrong', 'leaks'].includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
     ...section('Documented', detail.expected && make('p', {}, `expected: ${detail.expected}`), detail.source && make('p', {}, linked(detail.source)),
       detail.limit && make('p', {}, `${detail.limit.outcome} `, linked(detail.limit.source)), detail.link && make('p', {}, 'known: ', linked(detail.link))),
     ...section('Expected and observed', ...expectations(detail)),
-    ...section('Who held which server connection', ...(detail.probes || []).flatMap((probe) => [make('p', {}, probe.how), held(probe)])),
+    ...section('Who held which server connection', ...(detail.probes || []).flatMap(held)),
     ...section('Facts', Object.keys(detail.facts || {}).length && make('dl', {}, Object.entries(detail.facts).flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, make('code', {}, value))]))),
-    ...section('Proven able to fail', ...(detail.controls || []).map(([name, at, proven]) => make('p', {}, `${name}: ${proven ? 'turned it to Issue' : 'did not turn it to Issue'}${at ? ` at “${at}”` : ''}`))),
-    ...section('Server logs', detail.log && make('pre', {}, detail.log.join('\n'))),
+    ...section('Proven able to fail', ...controls(detail)),
+    ...section('Server logs', detail.log && make('pre', {class: 'log', tabindex: 0, role: 'region', 'aria-label': 'Lines of the server logs'}, detail.log.join('\n'))),
     ...section('Run it again', ...copyable(detail.reproduce), detail.started && make('p', {class: 'faint'}, `started ${detail.started}, took ${seconds(detail.ms || 0)}`)),
     ...section('The same check elsewhere', make('p', {class: 'next'}, others.map((name) => make('a', {href: `#row=${name}/${check}`}, `${name}: ${data.rows[name][check].text}`)))),
-  );
-  panel.hidden = false;
-  by('.shell').classList.add('with-panel');
+  ].filter(Boolean));
+  const looked = opener || chosen;
+  steady(looked, () => {
+    panel.hidden = false;
+    by('.shell').classList.add('with-panel');
+  });
+  panel.scrollTop = 0;
   panel.focus({preventScroll: true});
+  const place = looked && looked.getBoundingClientRect();
+  if (place && (place.top < 0 || place.bottom > innerHeight)) looked.scrollIntoView({block: 'center', behavior: 'instant'});
 }
 
+/* a check of several topologies: the worst of its cells */
+routes.set('check', async (check) => {
+  const data = await evidence, order = ['Issue', 'Not run', 'OK', 'N/A'];
+  const [worst] = data.topologies.filter((name) => data.rows[name] && data.rows[name][check])
+    .sort((one, other) => order.indexOf(data.rows[one][check].status) - order.indexOf(data.rows[other][check].status));
+  if (worst) open(worst, check);
+});
 routes.set('row', (rest) => {
   const cut = rest.indexOf('/');
   open(rest.slice(0, cut), rest.slice(cut + 1));

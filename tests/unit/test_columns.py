@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,13 @@ from harness.report.cells import (
     Text,
     joined,
 )
+from harness.report.differences import differences
+from harness.report.documents import documents
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
-from harness.report.outcomes import OutcomeCount
+from harness.report.issue_groups import issue_groups
+from harness.report.outcomes import WORDS, OutcomeCount
+from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
 from harness.report.table import Column as TableColumn
@@ -40,10 +45,12 @@ from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report, build_report
 from harness.report.topology_rows import TopologyRow
 from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
+from tests.unit.pages import evidence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.markdown.document import Table
     from harness.report.cells import Piece
 
 LINTED = {
@@ -75,11 +82,20 @@ TABLES = {
     "matrix": check_columns.matrix(NAMES),
     "breaks": check_columns.BREAKS,
     "rows": check_columns.rows("reference"),
+    "issue groups": check_columns.ISSUE_GROUPS,
+    "differences": check_columns.DIFFERENCES,
+    "files": columns.FILES,
 }
 
 
+#: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
+DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
+#: only report.md has them, because it has no other place for all of it
+SUMMARISED = {"issue groups", "differences", "files"}
+
+
 class PageTables(HTMLParser):
-    """The header of each table of a page, and how many cells its rows have."""
+    """The header of each table of a page that prints columns, and how many cells its rows have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +103,14 @@ class PageTables(HTMLParser):
         self.widths: list[set[int]] = []
         self._header: list[str] | None = None
         self._cells = 0
+        self._listed = False
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag == "thead":
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self._listed = ("class", "listed") in attrs
+        elif not self._listed:
+            return
+        elif tag == "thead":
             self._header = []
             self.widths.append(set())
         elif tag == "th" and self._header is not None:
@@ -107,7 +128,7 @@ class PageTables(HTMLParser):
         if tag == "thead" and self._header is not None:
             self.headers.append(tuple(self._header))
             self._header = None
-        elif tag == "tr" and self._header is None and self._cells:
+        elif tag == "tr" and self._listed and self._header is None and self._cells:
             self.widths[-1].add(self._cells)
 
 
@@ -118,6 +139,7 @@ def everything(folder: Path) -> Report:
     session = replace(run.topologies["session"], findings=(found,))
     run = replace(run, topologies=run.topologies | {"session": session})
     cells = {name: FeatureCell(text="works", word="works", mark="Issue", anchor="a", command="c") for name in NAMES}
+    cells["session"] = replace(cells["session"], text="lost", word="lost")
     report = build_report(merge([store_run(folder, mixed(), run)], PLAN), folder)
     outcomes = OutcomeCount(works=1, lost=2, wrong=1, known_defects=1)
     return replace(
@@ -125,10 +147,14 @@ def everything(folder: Path) -> Report:
         counts={name: replace(counted, features=outcomes) for name, counted in report.counts.items()},
         feature_topologies=NAMES,
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
-        drivers=(DriverRow(driver="psycopg", settings="s", versions="v", cells=cells),),
+        drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
-        parity=(ParityRow(check="unit tests", status=Status.OK, command="nox -s t", notes="n"),),
+        parity=(
+            ParityRow(
+                check="unit tests", target="direct", id="command.t", status=Status.OK, command="nox -s t", notes="n"
+            ),
+        ),
         readiness=(
             ReadinessRow(
                 area="jobs",
@@ -154,6 +180,12 @@ def written(tmp_path: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
 
 
+def markdown_tables(written: dict[str, str]) -> list[Table]:
+    """Return the tables of all Markdown documents."""
+    texts = [text for name, text in written.items() if name.endswith(".md")]
+    return [table for text in texts for table in read_document(text).tables]
+
+
 def page_tables(page: str) -> PageTables:
     found = PageTables()
     found.feed(page)
@@ -163,8 +195,8 @@ def page_tables(page: str) -> PageTables:
 @pytest.mark.parametrize("name", TABLES)
 def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
     header = tuple(column.heading for column in TABLES[name])
-    assert header in {table.header for table in read_document(written["report.md"]).tables}
-    assert header in page_tables(written["report.html"]).headers
+    assert header in {table.header for table in markdown_tables(written)}
+    assert (header in page_tables(written["report.html"]).headers) is (name not in DRAWN | SUMMARISED)
 
 
 def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
@@ -172,13 +204,45 @@ def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
     for name, text in written.items():
         if name.endswith(".md"):
             assert {table.header for table in read_document(text).tables} <= defined
-    assert set(page_tables(written["report.html"]).headers) == defined
+    drawn = {tuple(column.heading for column in TABLES[name]) for name in DRAWN | SUMMARISED}
+    assert set(page_tables(written["report.html"]).headers) == defined - drawn
+
+
+def test_the_page_draws_what_it_does_not_list(tmp_path: Path) -> None:
+    """Each count has its place on a card, each feature in the map, and each row in the evidence of a cell."""
+    report = everything(tmp_path)
+    render(report, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    cards = [re.sub("<[^>]+>", " ", card) for card in re.findall("<article .*?</article>", page, re.DOTALL)]
+    for card, (name, counted) in zip(cards, report.counts.items(), strict=True):
+        numbers = {"OK": counted.ok, "Issue": counted.issue, "N/A": counted.na, "Not run": counted.not_run}
+        numbers |= {word.behaviour: getattr(counted.features, word.behaviour) for word in WORDS}
+        assert name in card
+        assert [word for word, number in numbers.items() if number and f"{number} {word}" not in card] == []
+    for group in report.features:
+        for feature in group.rows:
+            assert feature.feature in page
+            assert [name for name in feature.cells if f'href="#row={name}/{feature.check}"' not in page] == []
+    evidence = evidence_of(page)
+    for row in report.rows:
+        detail = evidence.rows[row.planned.target][row.planned.check]
+        assert (detail.status, detail.reason, detail.reproduce) == (row.status, row.result.reason, row.result.reproduce)
+        assert (detail.expectations, detail.facts) == (row.result.expectations, row.result.facts)
+    drawn = {
+        (name, check): cell
+        for band in heat_map(report.rows)
+        for name, cells in band.lines.items()
+        for check, cell in zip(band.checks, cells, strict=True)
+        if cell
+    }
+    assert drawn.keys() == {(row.planned.target, row.planned.check) for row in report.rows}
+    assert re.findall('class="sq [^"]+">([^<]+)</a>', page) == [cell.text for cell in drawn.values()]
 
 
 def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
     page = page_tables(written["report.html"])
     assert page.widths == [{len(header)} for header in page.headers]
-    tables = read_document(written["report.md"]).tables
+    tables = markdown_tables(written)
     assert all(table.rows for table in tables)
     assert [row for table in tables for row in table.rows if row.surplus] == []
 
@@ -189,7 +253,7 @@ def test_the_linter_knows_every_column(written: dict[str, str], kind: TableKind)
     assert [column.heading for column in printed] == [column.heading for column in shared]
     keys = tuple(column.key for column in shared)
     # the table of all rows begins like the one of the user's own suites
-    assert keys in {table.columns for table in read_document(written["report.md"]).tables if table.kind is kind}
+    assert keys in {table.columns for table in markdown_tables(written) if table.kind is kind}
 
 
 @pytest.mark.parametrize("kind", [TableKind.TOPOLOGY, TableKind.PATHS])
@@ -325,12 +389,17 @@ class Watched:
 NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
-    "issues": {"topology", "check"},
     "checklist": {"section"},
-    "features": {"check"},
+    # the page has the advice under the feature
+    "features": {"check", "instead", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
     "rows": {"run_id"},
+    # the topologies of the group are their number
+    "issue groups": {"number"},
+    # it decides the order of the rows, and whether a file is written
+    "differences": {"silent"},
+    "files": {"field"},
 }
 
 
@@ -354,6 +423,9 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "matrix": report.matrix,
         "breaks": report.trail_proofs,
         "rows": report.rows,
+        "issue groups": issue_groups(report.rows),
+        "differences": differences(report.features),
+        "files": documents(report),
     }
 
 

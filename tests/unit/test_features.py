@@ -14,6 +14,7 @@ from harness.report.evidence import Evidence, Row
 from harness.report.feature_map import anchor, driver_table, feature_map
 from harness.report.render import render
 from harness.report.tables import build_report
+from tests.unit.pages import evidence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,9 +183,9 @@ def test_every_cell_links_to_its_row(tmp_path: Path) -> None:
     page, matrix = (tmp_path / "report.html").read_text(), (tmp_path / "matrix.md").read_text()
     for group in feature_map(MIXED):
         for feature in group.rows:
-            for cell in feature.cells.values():
-                assert f'href="#{cell.anchor}"' in page
-                assert f'id="{cell.anchor}"' in page
+            for name, cell in feature.cells.items():
+                assert f'href="#row={name}/{feature.check}"' in page
+                assert feature.check in evidence_of(page).rows[name]
                 assert f'<a id="{cell.anchor}"></a>' in matrix
     assert "[leaks](matrix.md#transaction.pooling.a)" in (tmp_path / "feature-map.md").read_text()
 

@@ -398,7 +398,9 @@ def test_a_table_without_a_declaration_is_not_run(tmp_path: Path) -> None:
 
 def test_preflight_and_parity_have_their_columns(tmp_path: Path) -> None:
     item = GateResult(item="a | b", status=Status.OK, evidence="pyproject.toml:3", notes="x")
-    suite = ParityRow(check="unit tests, on direct", status=Status.OK, command="nox -s t", notes="x")
+    suite = ParityRow(
+        check="unit tests, on direct", target="direct", id="command.t", status=Status.OK, command="nox -s t", notes="x"
+    )
     assert _cells(_printed("preflight", tmp_path, preflight=(item,)), "Item") == [
         ["Item", "Status", "Evidence / notes"],
         [r"a \| b", "OK", "`pyproject.toml:3`: x"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,6 +45,7 @@ class _Statement(Protocol):
     def start(self, statement: str) -> None: ...
     def cancel(self) -> None: ...
     def was_cancelled(self) -> bool: ...
+    def close(self) -> None: ...
 
 
 class _ByLibpq:
@@ -59,9 +61,10 @@ class _ByLibpq:
         self._client.cancel_safe(timeout=_DEADLINE_S)
 
     def was_cancelled(self) -> bool:
-        answer = finish(self._client)
+        return finish(self._client).sqlstate == _CANCELLED
+
+    def close(self) -> None:
         self._client.close()
-        return answer.sqlstate == _CANCELLED
 
 
 class _ByPacket:
@@ -82,9 +85,12 @@ class _ByPacket:
             self._wire.rows()
         except ServerError as error:
             return error.sqlstate == _CANCELLED
-        finally:
-            self._wire.close()
+        except ClosedError:  # the statement ended with its connection
+            return False
         return False
+
+    def close(self) -> None:
+        self._wire.close()
 
 
 def _cancels(name: str, title: str, connect: Callable[[CheckContext], _Statement]) -> tuple[Check, Control]:
@@ -105,21 +111,22 @@ def _cancels(name: str, title: str, connect: Callable[[CheckContext], _Statement
         waiting_pid(ctx, f"({_BYSTANDER})")
         works = works_here(ctx, name)
         for number in range(attempts):
-            client, gate = connect(ctx), 5000 + number
-            ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
-            client.start(f"SELECT pg_advisory_xact_lock({gate})")
-            pid = waiting_pid(ctx, f"({gate})")
-            if not ctx.sabotaged:
-                try:
-                    client.cancel()
-                except (SqlError, ClosedError, TimedOutError) as error:
-                    ctx.fact("error of the cancel request", str(error))
-                    request_failed = True
-            elif not works:
-                ctx.admin.value("SELECT pg_cancel_backend(%s)", [pid])
-            ended = _ends_before(ctx, gate, _DEADLINE_S if works and not ctx.sabotaged else _SOON_S)
-            ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
-            cancelled.append(client.was_cancelled() and ended)
+            gate = 5000 + number
+            with contextlib.closing(connect(ctx)) as client:
+                ctx.admin.value(f"SELECT pg_advisory_lock({gate})")
+                client.start(f"SELECT pg_advisory_xact_lock({gate})")
+                pid = waiting_pid(ctx, f"({gate})")
+                if not ctx.sabotaged:
+                    try:
+                        client.cancel()
+                    except (SqlError, ClosedError, TimedOutError) as error:
+                        ctx.fact("error of the cancel request", str(error))
+                        request_failed = True
+                elif not works:
+                    ctx.admin.value("SELECT pg_cancel_backend(%s)", [pid])
+                ended = _ends_before(ctx, gate, _DEADLINE_S if works and not ctx.sabotaged else _SOON_S)
+                ctx.admin.value(f"SELECT pg_advisory_unlock({gate})")
+                cancelled.append(client.was_cancelled() and ended)
         ctx.fact("statements cancelled, and attempts", [sum(cancelled), len(cancelled)])
         ctx.admin.value(f"SELECT pg_advisory_unlock({_BYSTANDER})")
         if finish(bystander).is_error:

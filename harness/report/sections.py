@@ -1,0 +1,330 @@
+"""The sections of the page that are tables: what matters first, the result in words, and the rows.
+
+A suite that has a table of its own adds one :class:`Section` to :func:`sections`. The page prints it, and its
+navigation links to it. The sentences are macros of `templates/_words.j2`, which Markdown has as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from harness.model import Confidence, Status
+from harness.report import check_columns, columns
+from harness.report.readiness import Stance
+from harness.report.spreads import readable
+from harness.report.table import Columns
+from harness.report.walkthrough import TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from harness.report.tables import Report
+    from harness.report.topology_rows import TopologyRow
+
+#: a macro of `templates/_words.j2`, and what it is called with
+Said = tuple[str, tuple[Any, ...]]
+
+#: the order in which a reader wants them
+_WORST_FIRST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
+#: the order in which a summary counts them
+_COUNTED = (Status.OK, Status.ISSUE, Status.NOT_RUN, Status.NA)
+#: outcomes of a driver, worst first
+_OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
+#: tables with more rows are folded: their summary has the result
+_LONG = 25
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """One table."""
+
+    caption: str
+    columns: Columns
+    #: groups of rows, each with its heading; "" for rows without one
+    groups: tuple[tuple[str, tuple[Any, ...]], ...]
+    #: the result in words, which a reader sees while the table is folded
+    summary: str = ""
+    folded: bool = False
+    #: what it says if it has no row
+    empty: Said = ("", ())
+
+    @property
+    def number(self) -> int:
+        return sum(len(rows) for _, rows in self.groups)
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Tables with a heading of their own."""
+
+    title: str
+    intro: Said
+    listings: tuple[Listing, ...]
+
+
+class Section(Struct, frozen=True, kw_only=True):
+    """One section of the page, and its entry in the navigation."""
+
+    anchor: str
+    title: str
+    #: for the navigation
+    short: str
+    #: the result, in one sentence without a full stop; "" if nothing is declared or nothing ran
+    result: str
+    intro: Said = ("", ())
+    #: what is said in place of a section that has no row
+    missing: Said
+    listings: tuple[Listing, ...]
+    parts: tuple[Part, ...] = ()
+    #: paragraphs after the tables: a strong beginning, and the rest
+    remarks: tuple[tuple[str, str], ...] = ()
+    #: what all remarks share
+    shared: Said = ("", ())
+
+    @property
+    def is_shown(self) -> bool:
+        listings = [*self.listings, *(listing for part in self.parts for listing in part.listings)]
+        return any(listing.number for listing in listings)
+
+
+def sections(report: Report) -> tuple[Section, ...]:
+    """Return the sections of tables, in the order of the page; those without a row are said in a line each."""
+    return (
+        _issues(report),
+        _topology(report),
+        _paths(report),
+        _drivers(report),
+        _limits(report),
+        _checklist(report),
+        _readiness(report),
+        _by_status("parity", "In-repo parity", "Parity", columns.PARITY, report.parity, noun="suite"),
+        _by_status(
+            "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"
+        ),
+        _breaks(report),
+    )
+
+
+# --- one function for each section -----------------------------------------------------------------------
+
+
+def _issues(report: Report) -> Section:
+    severities = _counts(str(issue.severity) for issue in report.issues)
+    unknown = [issue for issue in report.issues if not issue.link]
+    known = f"; {len(report.issues) - len(unknown)} of them are known" if len(unknown) < len(report.issues) else ""
+    return Section(
+        anchor="issues",
+        title="Prioritised issues",
+        short="Issues",
+        result=f"{_number(report.issues, 'Issue')}: {severities}{known}" if report.issues else "",
+        missing=("no_issues", (report,)),
+        listings=_one(
+            "Issues: those that nobody has accepted first, then by severity",
+            columns.ISSUES,
+            sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id)),
+        ),
+    )
+
+
+def _topology(report: Report) -> Section:
+    rows = report.topologies
+    ready = [row.ready_ms for row in rows if row.ready_ms]
+    took = f"ready after {readable(min(ready))} to {readable(max(ready))}" if ready else "Not run"
+    what_ran = Listing(
+        caption="Engine, servers and data",
+        columns=columns.WHAT_RAN,
+        groups=(("", rows),),
+        summary=f"{_counts(row.engine or 'Not run' for row in rows)}; {took}",
+        folded=True,
+    )
+    findings = tuple(
+        Listing(
+            caption=row.environment,
+            columns=columns.FINDINGS,
+            groups=(("", row.findings),),
+            summary=_recognised(row),
+            folded=True,
+        )
+        for row in rows
+        if row.findings
+    )
+    questions = tuple(
+        Listing(
+            caption=name,
+            columns=columns.QUESTIONS,
+            groups=(("", answered),),
+            summary=_number(answered, "answer"),
+            folded=True,
+            empty=("no_questions", (name in report.hosts,)),
+        )
+        for name, answered in report.questions.items()
+    )
+    matches = _counts(row.matches_prod for row in rows)
+    return Section(
+        anchor="topology",
+        title="STG host topology template (STG-01)",
+        short="STG-01",
+        result=f"{_number(rows, 'environment')}; matches production: {matches}" if rows else "",
+        missing=("no_verdicts", ()),
+        listings=_one("STG-01: the chain of each environment", columns.TOPOLOGY, rows),
+        remarks=tuple((f"{row.environment}: matches prod {row.matches_prod}.", row.rationale) for row in rows),
+        shared=("ci_class", ()) if any(row.environment not in report.hosts for row in rows) else ("", ()),
+        parts=(
+            Part(title="What ran", intro=("what_ran", ()), listings=(what_ran,)),
+            Part(
+                title="What a client recognises",
+                intro=("recognised", ()) if findings else ("not_recognised", ()),
+                listings=findings,
+            ),
+            Part(title="Topology questions", intro=("partial", ()), listings=questions),
+        ),
+    )
+
+
+def _recognised(row: TopologyRow) -> str:
+    certain = sum(finding.confidence is Confidence.CERTAIN for finding in row.findings)
+    counted = f"{_number(row.findings, 'fact')}, {certain} of them certain"
+    return "; ".join((counted, *(f"contradicted: {sentence}" for sentence in row.contradictions)))
+
+
+def _paths(report: Report) -> Section:
+    return Section(
+        anchor="paths",
+        title="STG audited write paths (STG-02)",
+        short="STG-02",
+        result=f"{_number(report.paths, 'path')}: {_statuses(report.paths)}" if report.paths else "",
+        missing=("no_verdicts", ()),
+        listings=_one("STG-02: audited paths of each environment", columns.PATHS, _worst_first(report.paths)),
+    )
+
+
+def _drivers(report: Report) -> Section:
+    def worst(row: Any) -> int:
+        return min((_OUTCOMES.index(cell.word) for cell in row.cells.values()), default=len(_OUTCOMES))
+
+    rows = sorted(report.drivers, key=worst)
+    safe = sum(all(cell.word == "works" for cell in row.cells.values()) for row in rows)
+    tried = f"{safe} of {_number(rows, 'driver')} with these settings work in every topology where they were tried"
+    return Section(
+        anchor="drivers",
+        title="Drivers: which settings are safe",
+        short="Drivers",
+        result=tried if rows else "",
+        intro=("drivers", ()),
+        missing=("no_drivers", ()),
+        listings=_one("Drivers by topology", check_columns.drivers(report.feature_topologies, ""), rows),
+    )
+
+
+def _limits(report: Report) -> Section:
+    rows = sorted(report.limits, key=lambda limit: -len(limit.topologies))
+    names = {name for limit in rows for name in limit.topologies}
+    return Section(
+        anchor="limits",
+        title="Documented limits that were observed",
+        short="Limits",
+        result=f"{_number(rows, 'documented limit')} observed, in {_number(names, 'topology', 'topologies')}"
+        if rows
+        else "",
+        intro=("limits", ()),
+        missing=("no_limits", ()),
+        listings=_one("Limits, those of most topologies first", columns.LIMITS, rows),
+    )
+
+
+def _checklist(report: Report) -> Section:
+    rows = report.walkthrough
+    groups = tuple(
+        (f"{number}. {title}", tuple(row for row in rows if row.section is section))
+        for number, (section, title) in enumerate(TITLES.items(), 1)
+    )
+    listing = Listing(caption="Checklist items by section", columns=columns.CHECKLIST, groups=groups)
+    return Section(
+        anchor="checklist",
+        title="Checklist walkthrough",
+        short="Checklist",
+        result=f"{_number(rows, 'item')}: {_statuses(rows)}" if rows else "",
+        intro=("checklist", ()),
+        missing=("no_verdicts", ()),
+        listings=(listing,),
+    )
+
+
+def _readiness(report: Report) -> Section:
+    order = list(Stance)
+    rows = sorted(report.readiness, key=lambda row: order.index(row.stance))
+    stances = _counts(row.stance for row in rows)
+    answers = "; ".join(f"{one.workflow} on {one.release}: {one.answer}" for one in report.decisions)
+    decisions = tuple(
+        Listing(
+            caption=f"{decision.workflow} on {decision.release}: {decision.answer}",
+            columns=columns.CONDITIONS,
+            groups=(("", decision.conjuncts),),
+        )
+        for decision in report.decisions
+    )
+    return Section(
+        anchor="readiness",
+        title="Feature readiness",
+        short="Readiness",
+        result="; ".join(filter(None, (f"{_number(rows, 'area')}: {stances}" if rows else "", answers))),
+        intro=("readiness", ()),
+        missing=("no_readiness", ()),
+        listings=_one("Areas, the least ready first", columns.READINESS, rows),
+        parts=(Part(title="Decisions", intro=("decisions", ()), listings=decisions),) if decisions else (),
+    )
+
+
+def _by_status(anchor: str, title: str, short: str, shown: Columns, rows: Sequence[Any], *, noun: str) -> Section:
+    return Section(
+        anchor=anchor,
+        title=title,
+        short=short,
+        result=f"{_number(rows, noun)}: {_statuses(rows)}" if rows else "",
+        intro=(anchor, ()),
+        missing=(f"no_{anchor}", ()),
+        listings=_one(title, shown, _worst_first(rows)),
+    )
+
+
+def _breaks(report: Report) -> Section:
+    rows = sorted(report.trail_proofs, key=lambda proof: proof.exact)
+    exact = sum(proof.exact for proof in rows)
+    return Section(
+        anchor="breaks",
+        title="Breaks of the audit trail itself",
+        short="Breaks",
+        result=f"{exact} of {_number(rows, 'break')} turned exactly the checks that cover them" if rows else "",
+        intro=("breaks", ()),
+        missing=("no_breaks", ()),
+        listings=_one("Breaks, the inexact ones first", check_columns.BREAKS, rows),
+    )
+
+
+# --- words and order -------------------------------------------------------------------------------------
+
+
+def _one(caption: str, shown: Columns, rows: Sequence[Any]) -> tuple[Listing, ...]:
+    summary = f"{len(rows)} rows"
+    return (
+        Listing(caption=caption, columns=shown, groups=(("", tuple(rows)),), summary=summary, folded=len(rows) > _LONG),
+    )
+
+
+def _worst_first(rows: Iterable[Any]) -> list[Any]:
+    return sorted(rows, key=lambda row: _WORST_FIRST.index(row.status))
+
+
+def _statuses(rows: Iterable[Any]) -> str:
+    found = Counter(row.status for row in rows)
+    return ", ".join(f"{found[status]} {status}" for status in _COUNTED if found[status])
+
+
+def _counts(values: Iterable[str], label: Callable[[str], str] = str) -> str:
+    """Return how often each value occurs: `4 P0, 9 P1`."""
+    return ", ".join(f"{number} {label(value)}" for value, number in Counter(values).items())
+
+
+def _number(rows: Sequence[Any] | set[Any], noun: str, plural: str = "") -> str:
+    return f"{len(rows)} {noun}" if len(rows) == 1 else f"{len(rows)} {plural or noun + 's'}"
