@@ -41,7 +41,8 @@ def _commands(group: click.Group, before: str = "", section: str = "") -> Iterat
 
 
 def _command(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name)
+    # a context without the settings of the command would give it a help option without `-h`, which click keeps
+    context = click.Context(command, info_name=name, **command.context_settings)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     arguments = [
         row
