@@ -190,6 +190,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the picture of README from reports/report.html; it needs an installed Chromium."""
+    install(session, "pictures")
+    session.run("python", "-m", "tests.pictures", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Mutate the judging modules and run their unit tests; a mutant that survives is a missing test."""
     install(session, "tests", "mutants")

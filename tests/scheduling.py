@@ -1,4 +1,4 @@
-"""Distribution of tests over processes: tests that share servers run in one process, which starts them once."""
+"""Distribution of tests over processes: tests that share servers or a browser run in one process, which starts them once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.conftest import ENGINES
 
-#: modules whose tests share servers; a parameter that names the engine comes first, and its servers are other ones
-SHARING = frozenset({"test_audit_edges", "test_audit_layer", "test_engine", "test_hostapp", "test_trail_errors"})
+#: modules whose tests share servers, or a browser; a parameter that names the engine comes first, and its servers are
+#: other ones
+SHARING = frozenset(
+    {
+        "test_audit_edges",
+        "test_audit_layer",
+        "test_engine",
+        "test_hostapp",
+        "test_page",
+        "test_page_everywhere",
+        "test_trail_errors",
+    }
+)
 
 
 def group_of(test: str) -> str:

@@ -36,7 +36,7 @@ const routes = new Map();
 function route() {
   let address = location.hash;
   try { address = decodeURIComponent(address); } catch { /* a stray percent sign: the address as it is */ }
-  const [, name, rest] = /^#([a-z]+)=(.*)$/.exec(address) || [];
+  const [, name, rest] = /^#([a-z]+)=(.*)$/s.exec(address) || [];
   if (name && routes.has(name)) routes.get(name)(rest);
 }
 const go = (name, rest) => history.replaceState(null, '', `#${name}=${rest}`);

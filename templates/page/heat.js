@@ -29,9 +29,8 @@ for (const table of all('table.heat')) {
   const show = (event) => {
     const square = event.target.closest('a.sq');
     if (!square) { tip.hidden = true; return; }
-    const [, topology, check] = /^#row=([^/]*)\/(.*)$/.exec(square.getAttribute('href'));
-    const place = square.getBoundingClientRect();
-    tip.textContent = `${check} · ${topology}: ${square.textContent}`;
+    const place = square.getBoundingClientRect(), cell = square.parentElement;
+    tip.textContent = `${checks[cell.cellIndex]} · ${cell.parentElement.cells[0].textContent}: ${square.textContent}`;
     tip.hidden = false;
     tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${place.top > 50 ? place.top - tip.offsetHeight - 6 : place.bottom + 6}px`;

@@ -116,8 +116,10 @@ routes.set('check', async (check) => {
     .sort((one, other) => order.indexOf(data.rows[one][check].status) - order.indexOf(data.rows[other][check].status));
   if (worst) open(worst, check);
 });
-routes.set('row', (rest) => {
-  const cut = rest.indexOf('/');
-  open(rest.slice(0, cut), rest.slice(cut + 1));
+/* names come from outside, so a slash may be part of one */
+routes.set('row', async (rest) => {
+  const {topologies} = await evidence;
+  const topology = topologies.find((name) => rest.startsWith(`${name}/`));
+  if (topology !== undefined) open(topology, rest.slice(topology.length + 1));
 });
 addEventListener('keydown', (event) => { if (event.key === 'Escape' && !panel.hidden) close(); });

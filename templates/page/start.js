@@ -1,1 +1,9 @@
+/* a part that scrolls sideways is a stop of the Tab key, so that the arrow keys can scroll it */
+const scrolling = new ResizeObserver((entries) => {
+  for (const {target} of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else if (!target.hasAttribute('role')) target.removeAttribute('tabindex');
+  }
+});
+all('.wide, .band').forEach((part) => scrolling.observe(part));
 route();

@@ -6,7 +6,7 @@
   let begin = Infinity, end = -Infinity;
   for (const name of data.topologies) {
     const bars = Object.entries(data.rows[name] || {}).filter(([, detail]) => detail.started && detail.ms)
-      .map(([check, detail]) => ({check, detail, at: Date.parse(detail.started), ms: detail.ms})).sort((one, other) => one.at - other.at);
+      .map(([check, detail]) => ({check, detail, at: Date.parse(detail.started), ms: detail.ms})).filter((bar) => bar.at).sort((one, other) => one.at - other.at);
     if (!bars.length) continue;
     const lanes = [];
     for (const bar of bars) {
@@ -19,7 +19,7 @@
     groups.push({name, bars, lanes: lanes.length});
   }
   if (!groups.length) { place.append(make('p', {}, 'No check has a time.')); return; }
-  const width = 1200, left = 150, high = 7, scale = (width - left - 10) / Math.max(1, end - begin);
+  const width = 1200, left = 170, high = 7, scale = (width - left - 10) / Math.max(1, end - begin);
   const step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].find((size) => (end - begin) / 1000 / size <= 10) || 7200;
   const drawn = [];
   let top = 22;
@@ -36,5 +36,5 @@
     axis.push(make('line', {class: 'axis', x1: x, x2: x, y1: 16, y2: top}), make('text', {x, y: 12, 'text-anchor': 'middle'}, `${second} s`));
   }
   place.className = 'wide';
-  place.append(make('svg', {class: 'lanes', viewBox: `0 0 ${width} ${top}`, role: 'img', 'aria-label': `${groups.length} topologies in ${seconds(end - begin)}`}, axis, drawn));
+  place.append(make('svg', {class: 'lanes', viewBox: `0 0 ${width} ${top}`, role: 'group', 'aria-label': `${groups.length} topologies in ${seconds(end - begin)}`}, axis, drawn));
 })();

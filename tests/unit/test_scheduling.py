@@ -1,4 +1,4 @@
-"""Tests that share servers run in one process; all others are distributed one by one."""
+"""Tests that share servers or a browser run in one process; all others are distributed one by one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from harness import places
 from tests.scheduling import SHARING, group_of
 
 
-def test_the_modules_whose_tests_share_servers_exist() -> None:
-    assert {path.stem for path in (places.SHIPPED / "tests" / "contract").glob("test_*.py")} >= SHARING
+def test_the_modules_whose_tests_share_something_exist() -> None:
+    assert {path.stem for path in (places.SHIPPED / "tests").rglob("test_*.py")} >= SHARING
 
 
 def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:

@@ -1,0 +1,250 @@
+"""Evidence that is made up so that its page has every kind of cell, and the same evidence with markup in every text."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from harness.cli.planning import planned as plan_of
+from harness.model import (
+    BackendProbe,
+    Behaviour,
+    Expectation,
+    FeatureOutcome,
+    KnownIssue,
+    Outcome,
+    PathLabel,
+    PlannedCheck,
+    Proof,
+    Result,
+    Section,
+    Severity,
+    Status,
+    TrailProof,
+)
+from harness.report.evidence import Evidence, Row
+from harness.report.render import render
+from harness.report.tables import Report, build_report
+from harness.suites.catalogue import catalogue
+from tests.unit.made_up import NAMES, mixed, planned, record, stood
+
+#: a text that runs a script, loads an image, ends its element or attribute, or reorders a line, if it is not escaped
+MARKUP = (
+    "\"'><img src=x onerror=alert(1)></script></style></textarea><script>window.ran=1</script>"
+    "<a href='javascript:alert(1)' onclick=alert(1)>{{ 7 * 7 }} \x85\x9b31m \u202eright to left\u2066 & | `x` \x1b]0;t\x07"
+)
+_WORKS = Outcome(behaviour=Behaviour.WORKS)
+_SOURCE = "https://example.org/documentation/of-a-setting-that-has-a-long-name.html#max_prepared_statements_of_a_server"
+
+
+class _Feature(msgspec.Struct, frozen=True):
+    """One row of the feature map: what becomes of it in session mode and in transaction mode."""
+
+    area: str
+    session: Outcome
+    transaction: Outcome
+    #: whether the outcome in transaction mode is documented
+    documented: bool = True
+    #: whether it is a defect of the pooler that its issue tracker has
+    defect: bool = False
+
+
+#: by the name of the check; some have advice
+FEATURES = {
+    "pooling.advisory-lock": _Feature("locks", _WORKS, Outcome(behaviour=Behaviour.LEAKS)),
+    "pooling.local-outside": _Feature("session settings", _WORKS, Outcome(behaviour=Behaviour.LOST)),
+    "pooling.listen": _Feature("notifications", _WORKS, Outcome(behaviour=Behaviour.HANGS)),
+    "pooling.simple-query": _Feature("queries", _WORKS, _WORKS),
+    "pooling.deallocate": _Feature("queries", _WORKS, Outcome(behaviour=Behaviour.FAILS, sqlstate="26000")),
+    "pooling.temp-table-kept": _Feature("queries", _WORKS, Outcome(behaviour=Behaviour.WRONG), documented=False),
+    "pooling.cursor-with-hold": _Feature(
+        "queries", Outcome(behaviour=Behaviour.LOST), Outcome(behaviour=Behaviour.LOST), defect=True
+    ),
+    "pooling.copy-both": _Feature(
+        "queries", Outcome(behaviour=Behaviour.FAILS, sqlstate="08P01", closed=True), Outcome(behaviour=Behaviour.LEAKS)
+    ),
+}
+
+
+def _feature_rows(check: str, feature: _Feature) -> list[Row]:
+    rows = []
+    for topology, outcome in (("direct", _WORKS), ("session", feature.session), ("transaction", feature.transaction)):
+        behind = topology == "transaction"
+        accepted = KnownIssue(check=check, link="https://example.org/defect", owner="the pooler", expires="")
+        undocumented = behind and not feature.documented
+        plan = PlannedCheck(
+            target=topology,
+            check=check,
+            claim=f"the claim of {check}",
+            section=Section.POOLING,
+            severity=Severity.P1,
+            area=feature.area,
+            reproduce=f"nox -s topology-{topology} -- --check {check}",
+            feature=f"the feature {check.partition('.')[2]}",
+        )
+        found = Result(
+            target=topology,
+            check=check,
+            status=Status.ISSUE if undocumented or (behind and feature.defect) else Status.OK,
+            reason="outcome: expected works, observed wrong" if undocumented else "",
+            feature=FeatureOutcome(
+                observed=outcome,
+                expected=(_WORKS if undocumented else outcome,),
+                source=_SOURCE if behind else "",
+                defect=behind and feature.defect,
+            ),
+            known=accepted if behind and feature.defect else None,
+            facts={"server connections": "2"},
+            started_at="2026-01-01T00:00:02.000Z",
+            duration_ms=1250.0,
+            reproduce=plan.reproduce,
+        )
+        rows.append(Row(planned=plan, result=found, run_id=record().run_id))
+    return rows
+
+
+def _trail_rows() -> list[Row]:
+    """Return rows of each status, with all the evidence that a row can have."""
+    rows = []
+    for number, found in enumerate(mixed()):
+        full = replace(
+            found,
+            probes=(
+                BackendProbe(how="both clients held it in turn", first_pid=101, second_pid=101),
+                BackendProbe(how="the client moved", first_pid=101, second_pid=102),
+            ),
+            facts={
+                "audit rows": "3",
+                "log of pooler": "LOG closing because: server lifetime over",
+                "a long value": "https://example.org/" + "a" * 200,
+            },
+            started_at=f"2026-01-01T00:00:0{number}.000Z",
+            duration_ms=40.0 * (number + 1),
+        )
+        proof = Proof(
+            topology=found.target,
+            check=found.check,
+            control="no-trigger",
+            at="rows",
+            proven=True,
+            applicable=True,
+            reason="",
+        )
+        rows.append(
+            Row(planned=planned(found.target, found.check), result=full, run_id=record().run_id, proofs=(proof,))
+        )
+    return rows
+
+
+def _path_rows() -> list[Row]:
+    rows = []
+    for name, title, kind in (
+        ("create-post", "POST /api/organizations/{organization}/posts/{post}/comments", "HTTP"),
+        ("nightly-recalculation", "example.jobs.NightlyRecalculationOfEveryAccount", "job"),
+    ):
+        plan = replace(planned("transaction", f"paths.{name}"), path=PathLabel(name=name, title=title, kind=kind))
+        found = Result(
+            target="transaction", check=plan.check, status=Status.OK, reproduce=plan.reproduce, duration_ms=30.0
+        )
+        rows.append(Row(planned=plan, result=found, run_id=record().run_id))
+    return rows
+
+
+def evidence() -> Evidence:
+    """Return evidence with every kind of cell."""
+    proof = TrailProof(
+        topology="direct",
+        name="no-trigger",
+        what="rows are not captured",
+        tried=3,
+        caught=("capture.insert",),
+        missed=(),
+        unexpected=(),
+    )
+    features = [row for check, feature in FEATURES.items() for row in _feature_rows(check, feature)]
+    return Evidence(
+        rows=(*_trail_rows(), *features, *_path_rows()),
+        topologies={name: stood(name) for name in NAMES},
+        records=dict.fromkeys(NAMES, record()),
+        folders={record().run_id: Path("runs") / record().run_id},
+        left_out=("a run of other code was left out",),
+        trail_proofs={proof.name: proof},
+        shown=(record(),),
+    )
+
+
+def ordinary() -> Report:
+    return build_report(evidence(), Path())
+
+
+def hostile() -> Report:
+    """Return the report with markup at the end of every text and every name."""
+    found: Report = _marked(ordinary())
+    return found
+
+
+def _marked(value: Any) -> Any:
+    """Return a value with markup at the end of every text in it, also in the keys of dictionaries."""
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return value + MARKUP if value else value
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _marked(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
+    if isinstance(value, dict):
+        return {_marked(key): _marked(entry) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_marked, value))
+    return value
+
+
+def written(report: Report, folder: Path) -> Path:
+    """Write the documents of a report, and return its page."""
+    return next(path for path in render(report, folder) if path.name == "report.html")
+
+
+def large(topologies: int) -> Report:
+    """Return a report of every check in many topologies. Values, times and pids differ, as they do in real runs."""
+    chance = random.Random(16)  # noqa: S311 -- the same report each time
+    behaviours = list(Behaviour)
+    rows = []
+    names = [f"topology-{number}" for number in range(topologies)]
+    for name in names:
+        for check in catalogue().checks:
+            if check.section in {Section.PATHS, Section.ENVIRONMENT, Section.COMMANDS}:
+                continue
+            plan = plan_of(name, check, f"nox -s topology-{name} -- --check {check.id}")
+            outcome = Outcome(behaviour=chance.choice(behaviours))
+            pids = chance.randrange(99_999), chance.randrange(99_999)
+            found = Result(
+                target=name,
+                check=check.id,
+                status=Status.OK,
+                expectations=tuple(
+                    Expectation(name=f"value {number}", expected=value, observed=value, held=True)
+                    for number, value in enumerate((f"{chance.getrandbits(40):x}", "1", f"the row of {name}"))
+                ),
+                probes=(BackendProbe(how="the client moved", first_pid=pids[0], second_pid=pids[1]),),
+                facts={"rows": str(chance.randrange(9_999))},
+                feature=FeatureOutcome(observed=outcome, expected=(outcome,), source=_SOURCE) if plan.feature else None,
+                started_at=f"2026-01-01T00:{chance.randrange(60):02}:{chance.randrange(60):02}.{chance.randrange(1000):03}Z",
+                duration_ms=chance.random() * 9_999,
+                reproduce=plan.reproduce,
+            )
+            rows.append(Row(planned=plan, result=found, run_id=record().run_id))
+    return build_report(
+        Evidence(
+            rows=tuple(rows),
+            topologies={name: stood("transaction") for name in names},
+            records=dict.fromkeys(names, record()),
+            folders={record().run_id: Path("runs") / record().run_id},
+            shown=(record(),),
+        ),
+        Path(),
+    )

@@ -1,0 +1,167 @@
+"""The page on every screen, on paper, without scripts, for assistive technology, and with hostile evidence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.printable import CONTROLS
+from tests.browser.made_up_page import FEATURES, large, written
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Pages
+
+_AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
+_PANEL = "#row=session/capture.insert"
+#: A4 landscape without the margins that the page asks for, 96 pixels an inch: 275 mm
+_PAPER = 1039
+
+
+# --- sizes ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_scrolls_the_page_or_the_evidence_sideways(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page)
+    for place in ("", _PANEL):
+        page.evaluate(f"location.hash = '{place}'")
+        if place:
+            page.locator("#panel").wait_for(state="visible")
+        for width in (360, 400, 1400, 2000):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (place, width)
+            if place:
+                left, right, inside, room = page.evaluate(
+                    "(({left, right}, panel) => [left, right, panel.scrollWidth, panel.clientWidth])"
+                    "(panel.getBoundingClientRect(), panel)"
+                )
+                assert 0 <= left < right <= width, width
+                assert inside <= room, "a long address or value breaks between lines"
+
+
+def test_a_page_of_forty_topologies_is_below_3_mb(pages: Pages, tmp_path: Path) -> None:
+    path = written(large(40), tmp_path)
+    assert path.stat().st_size < 3_000_000
+    page = pages.open(path, width=1400)
+    assert page.locator(".card").count() == 40
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
+# --- paper ----------------------------------------------------------------------------------------------
+
+#: the texts of cells that are wider than their cell, and of tables that are wider than the paper
+_CLIPPED = """(place) => {
+    const within = document.getElementById(place);
+    const table = document.evaluate('(.//table | following::table)[1]', within, null, 9).singleNodeValue;
+    const wide = table.getBoundingClientRect().right > innerWidth + 1 ? ['the table'] : [];
+    return wide.concat([...table.querySelectorAll('th, td')]
+        .filter((cell) => cell.scrollWidth > cell.clientWidth + 1).map((cell) => cell.textContent));
+}"""
+
+
+@pytest.mark.parametrize("place", ["topology", "paths"])
+def test_the_tables_of_the_rubrics_fit_on_paper(pages: Pages, report_page: Path, place: str) -> None:
+    page = pages.open(report_page, width=_PAPER)
+    page.emulate_media(media="print")
+    assert page.evaluate(_CLIPPED, place) == []
+
+
+def test_what_only_a_screen_needs_is_not_printed(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, _PANEL, width=_PAPER, dark=True)
+    page.locator("#panel").wait_for(state="visible")
+    page.emulate_media(media="print")
+    for selector in ("nav", "#panel", ".skip"):
+        assert page.locator(selector).is_hidden(), selector
+    assert page.locator(".card").first.is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", "also in the dark"
+    assert page.pdf(format="A4", landscape=True).startswith(b"%PDF")
+
+
+# --- without scripts ------------------------------------------------------------------------------------
+
+
+def test_without_scripts_verdicts_and_maps_are_readable(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, scripts=False)
+    cards = page.locator(".card").all_inner_texts()
+    assert len(cards) == 3
+    assert any("does not hold" in card for card in cards)
+    for word in ("OK", "known", "Issue", "Not run", "N/A", "fails (26000)", "hangs", "lost", "wrong", "leaks"):
+        assert page.locator("table.heat a.sq", has_text=word).count(), f"a square says {word}"
+    rows = page.locator("table.map tbody tr:not(.group):visible")
+    assert rows.count() == len(FEATURES)
+    assert page.locator("table.map td", has_text="fails (26000)").first.is_visible()
+    assert page.locator("#feature-tools").is_hidden(), "filters need scripts"
+    assert page.locator("#checks noscript").count() == 1
+
+
+# --- assistive technology -------------------------------------------------------------------------------
+
+
+def _serious(page: Page, part: str = "html") -> list[str]:
+    """Return the serious and critical findings of axe-core in a part of the page, each with some of its elements."""
+    found: Any = page.evaluate("part => axe.run(part, {resultTypes: ['violations']})", part)
+    return [
+        f"{finding['id']}: {', '.join(node['html'][:120] for node in finding['nodes'][:4])}"
+        for finding in found["violations"]
+        if finding["impact"] in {"serious", "critical"}
+    ]
+
+
+def test_axe_has_no_serious_finding(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, dark=True)
+    page.evaluate(_AXE)
+    assert _serious(page) == [], "dark"
+    page.evaluate(f"location.hash = '{_PANEL}'")
+    page.locator("#panel").wait_for(state="visible")
+    assert _serious(page, "#panel") == [], "dark, with evidence"
+    page.emulate_media(color_scheme="light")
+    assert _serious(page) == [], "light, with evidence"
+
+
+def test_axe_finds_a_broken_page(pages: Pages, report_page: Path) -> None:
+    """The control: text in the colour of its background, and a picture without a name."""
+    page = pages.open(report_page)
+    page.evaluate(_AXE)
+    page.evaluate("document.querySelector('.verdict').style.color = getComputedStyle(document.body).backgroundColor")
+    page.evaluate("document.querySelector('.bar').removeAttribute('aria-label')")
+    assert {finding.partition(":")[0] for finding in _serious(page, "#verdicts")} == {"color-contrast", "role-img-alt"}
+
+
+# --- evidence from outside ------------------------------------------------------------------------------
+
+
+def test_text_from_outside_is_inert(pages: Pages, report_page: Path, hostile_page: Path) -> None:
+    """No text of the evidence becomes an element, an attribute, a script or a control character, in any cell."""
+    plain, page = pages.open(report_page), pages.open(hostile_page)
+    assert page.evaluate("window.ran") is None
+    for selector in ("script", "style", "img", "[onclick]", "[onerror]", "a[href^='javascript:']", "aside", "form"):
+        assert page.locator(selector).count() == plain.locator(selector).count(), selector
+    squares = page.locator("table.heat a.sq")
+    assert squares.count() == plain.locator("table.heat a.sq").count()
+    for square in squares.all():
+        page.evaluate("link => { location.hash = link }", square.get_attribute("href"))
+        page.locator("#panel").wait_for(state="visible")
+        assert page.locator("#panel img, #panel script, #panel [onclick]").count() == 0
+    text = page.evaluate("document.documentElement.textContent")
+    assert "<img src=x" in text
+    assert not re.findall(f"[{CONTROLS}]", text)
+
+
+def test_a_page_that_runs_a_script_of_its_evidence_is_found(pages: Pages, report_page: Path, tmp_path: Path) -> None:
+    """The control: the policy of the page refuses a script that escaping has missed, and the console says so."""
+    broken = tmp_path / "report.html"
+    text = report_page.read_text(encoding="utf-8")
+    broken.write_text(
+        text.replace("</main>", "<script>window.ran = 1</script><img src='https://example.org/x.png'></main>"),
+        encoding="utf-8",
+    )
+    page = pages.open(broken)
+    assert page.evaluate("window.ran") is None
+    assert len(pages.errors) == 2
+    assert all("Content Security Policy" in error for error in pages.errors)
+    pages.errors.clear()
+    pages.requests.clear()
