@@ -143,11 +143,13 @@ def _trail_rows() -> list[Row]:
 
 def _path_rows() -> list[Row]:
     rows = []
-    for name, title, kind in (
-        ("create-post", "POST /api/organizations/{organization}/posts/{post}/comments", "HTTP"),
-        ("nightly-recalculation", "example.jobs.NightlyRecalculationOfEveryAccount", "job"),
+    for label in (
+        PathLabel(
+            name="create-post", title="POST /api/organizations/{organization}/posts/{post}/comments", kind="HTTP"
+        ),
+        PathLabel(name="nightly-recalculation", title="example.jobs.NightlyRecalculationOfEveryAccount", kind="job"),
     ):
-        plan = replace(planned("transaction", f"paths.{name}"), path=PathLabel(name=name, title=title, kind=kind))
+        plan = replace(planned("transaction", f"paths.{label.name}"), path=label)
         found = Result(
             target="transaction", check=plan.check, status=Status.OK, reproduce=plan.reproduce, duration_ms=30.0
         )
