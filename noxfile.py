@@ -161,6 +161,18 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write the reference from the code, then build the site into site/; a broken link fails."""
+    install(session, "docs")
+    session.run("python", "-m", "tests.reference")
+    shutil.rmtree(ROOT / "site", ignore_errors=True)
+    doctrees = Path(session.virtualenv.location) / "doctrees"
+    strict = ("--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
+    session.run("sphinx-build", *strict, "-c", "docs", "-d", str(doctrees), ".", "site")
+    session.run("python", "-m", "tests.site", "site")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure start-up, capture and whole runs, each against a bound or another tool; `-- --help` lists the parts."""
     install(session, "bench", "drivers")

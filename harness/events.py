@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+import time
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 from harness.model import Proof, Result, RunRecord, TopologyEvidence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class RunStarted(Struct, frozen=True):
     record: RunRecord
     #: the folder of the run
     folder: str
+    #: when the same rows ended in earlier runs, in seconds after their start, ascending; empty without such runs
+    earlier: tuple[float, ...] = ()
 
 
 class Notice(Struct, frozen=True):
@@ -21,11 +28,30 @@ class Notice(Struct, frozen=True):
     text: str
 
 
+class ImageStarted(Struct, frozen=True):
+    """A pull or a build began; :class:`ImageReady` or :class:`ImageFailed` follows."""
+
+    image: str
+    #: such as `building`
+    doing: str
+
+
 class ImageProgress(Struct, frozen=True):
     """A step of a pull or a build."""
 
     image: str
     text: str
+
+
+class ImageReady(Struct, frozen=True):
+    image: str
+    #: such as `built`
+    done: str
+    duration_s: float
+
+
+class ImageFailed(Struct, frozen=True):
+    image: str
 
 
 class LabStarting(Struct, frozen=True):
@@ -66,7 +92,10 @@ class RunEnded(Struct, frozen=True):
 Event = (
     RunStarted
     | Notice
+    | ImageStarted
     | ImageProgress
+    | ImageReady
+    | ImageFailed
     | LabStarting
     | LabReady
     | LabFailed
@@ -86,3 +115,20 @@ class Listener(Protocol):
 
 def silent(_event: Event) -> None:
     """Ignore all events."""
+
+
+@contextlib.contextmanager
+def making_image(listener: Listener, image: str, *, doing: str = "building", done: str = "built") -> Iterator[None]:
+    """Report the start and the end of a pull or a build.
+
+    :param doing: what happens to the image, such as `pulling`.
+    :param done: what happened to it, such as `pulled`.
+    """
+    began = time.monotonic()
+    listener(ImageStarted(image, doing))
+    try:
+        yield
+    except BaseException:
+        listener(ImageFailed(image))
+        raise
+    listener(ImageReady(image, done, time.monotonic() - began))

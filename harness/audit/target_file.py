@@ -62,6 +62,7 @@ NEEDS_STATEMENT = {
 class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an application declares the actor."""
 
+    #: the setting that holds the actor, such as `app.user_id`
     setting: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
     #: the setting's format: {"type": …, "id": …}, or the bare id
     value: Literal["json", "id"] = "json"
@@ -90,8 +91,11 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grant: str = ""
     #: counts the transactions' records, including those without a change
     transactions: str = ""
+    #: stops the capture of a table
     detach: str = ""
+    #: attaches capture that also keeps prior values
     attach_with_changed_from: str = ""
+    #: attaches capture that leaves out the columns of `{exclude}` and masks those of `{mask}`
     attach_redacted: str = ""
     #: parameters `%(name)s`, `%(correlation_id)s`
     record_action: str = ""
@@ -111,6 +115,7 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An audit target as its TOML file describes it."""
 
+    #: one line for `harness list targets`
     summary: Annotated[str, Meta(min_length=1)]
     #: SQL files, relative to this file, that the owner runs once in a database
     install: tuple[str, ...] = ()

@@ -41,12 +41,14 @@ class BehaviourEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     features: Annotated[tuple[str, ...], Meta(min_length=1)]
     #: the documented outcome, as :func:`read_outcome` reads it; several when timing decides between them
     outcome: tuple[str, ...] | str
+    #: where the product documents it
     source: Annotated[str, Meta(pattern=r"^https?://\S+$")]
     #: pool modes that it applies to; all when empty
     modes: tuple[PoolMode, ...] = ()
-    #: the first version that it applies to, and the first that it no longer applies to: one that documents the change,
-    #: or for a defect one that was observed without it
+    #: the first version that it applies to
     since: Version | None = None
+    #: the first version that it no longer applies to: one that documents the change, or for a defect one that was
+    #: observed without it
     before: Version | None = None
     #: conditions on effective settings; :mod:`harness.checks.conditions` lists them
     when: dict[str, Any] = {}

@@ -15,6 +15,7 @@ COMMANDS = (
         "Run every check under each of its controls: each must turn to Issue.",
     ),
     Entry("report", "harness.cli.report:report", _EVIDENCE, "Fill the tables from evidence."),
+    Entry("diff", "harness.cli.diff:diff", _EVIDENCE, "Print what changed between two runs, and the likely cause."),
     Entry(
         "decide",
         "harness.cli.decide:decide",

@@ -116,6 +116,15 @@ def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: s
     return _items(shipped_targets(), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
+def run_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the ids of runs, newest first, and folders."""
+    from harness.cli.run_evidence import LATEST, run_names  # noqa: PLC0415 -- for shells only
+
+    settings = _settings(ctx)
+    names = dict.fromkeys((LATEST, *run_names(settings.reports)), "") if settings else {}
+    return _items(names, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+
 def folder_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="dir")]
 
@@ -128,9 +137,9 @@ def _settings(ctx: click.Context) -> Settings | None:
     """Return the settings; None when harness.toml is invalid, which a completion cannot report."""
     from harness.cli.settings import read_settings  # noqa: PLC0415 -- for shells only; it imports all suites
 
-    folder = ctx.params.get("topologies_folder") or None
+    folder, reports = (ctx.params.get(name) or None for name in ("topologies_folder", "reports"))
     with contextlib.suppress(HarnessError):
-        return read_settings(SettingsOptions(topologies_folder=folder))
+        return read_settings(SettingsOptions(topologies_folder=folder, reports=reports))
     return None
 
 

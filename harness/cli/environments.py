@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
+from harness.cli.estimate import earlier_ends
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of
@@ -70,7 +71,7 @@ def verify_environment(
     store = RunStore(settings.reports, record, invocation.redactor)
     terminal = invocation.terminal
     try:
-        terminal(RunStarted(store.record, str(store.folder)))
+        terminal(RunStarted(store.record, str(store.folder), earlier_ends(settings.reports, plan)))
         run = EnvironmentRun(
             environment,
             plan,

@@ -39,8 +39,8 @@ def evidence_here(settings: Settings) -> Evidence:
     """Merge the runs in the reports folder that are of exactly this code and these topology files."""
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
-    whole, edited = _without_edited(runs, settings)
-    ordinary, _ = _without_controls(whole)
+    whole, edited = without_edited(runs, settings)
+    ordinary, _ = without_controls(whole)
     merged = merge(
         ordinary,
         expected_rows(settings),
@@ -63,8 +63,8 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     """
     folders = tuple(folders)
     runs, damaged = read_runs([Path(folder) for folder in folders])
-    whole, edited = _without_edited(runs, settings)
-    ordinary, left_out = _without_controls(whole)
+    whole, edited = without_edited(runs, settings)
+    ordinary, left_out = without_controls(whole)
     own = of_this_code(run.record.provenance for run in ordinary)
     usable = [run for run in ordinary if run.record.provenance in own]
     here = _code(provenance()) if len(usable) < len(ordinary) else ""
@@ -96,12 +96,12 @@ def expected_rows(settings: Settings) -> tuple[PlannedCheck, ...]:
 def _finished(
     merged: Evidence,
     runs: Iterable[StoredRun],
-    edited: Iterable[_Edited],
+    edited: Iterable[Edited],
     settings: Settings,
     on_demand: Iterable[str] = (),
 ) -> Evidence:
     """Return merged evidence with what is known today, and a sentence about the rows that no run was asked for."""
-    evidence = _with_known_issues(_without_doubtful(merged, runs, edited), settings)
+    evidence = with_known_issues(_without_doubtful(merged, runs, edited), settings)
     rest = outside(evidence, on_demand=on_demand, environments=settings.environments)
     return replace(evidence, left_out=(*evidence.left_out, rest)) if rest else evidence
 
@@ -163,7 +163,7 @@ def _declared_environments(settings: Settings) -> dict[str, str]:
     return {name: declared_as(name, settings) for name in settings.environments}
 
 
-def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...], list[str]]:
+def without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...], list[str]]:
     """Return the runs of `verify` and `prove`, and a sentence for each run of `verify --under`.
 
     A control broke the system under test on purpose, so those rows are not evidence.
@@ -177,14 +177,20 @@ def _without_controls(runs: Iterable[StoredRun]) -> tuple[tuple[StoredRun, ...],
     return ordinary, left_out
 
 
-class _Edited(Struct, frozen=True):
+class Edited(Struct, frozen=True):
     """A run that was edited."""
 
     record: RunRecord
-    sentence: str
+    #: the first ones, in one line
+    reasons: str
+
+    @property
+    def sentence(self) -> str:
+        planned = len(self.record.plan)
+        return f"run {self.record.run_id} was edited, so none of its rows counts ({planned} planned): {self.reasons}"
 
 
-def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], list[_Edited]]:
+def without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], list[Edited]]:
     """Return the runs that are as they were written, and the others."""
     runs, counted, edited = tuple(runs), [], []
     own = of_this_code(run.record.provenance for run in runs)
@@ -193,15 +199,13 @@ def _without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tupl
         contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()
         if reasons := run.integrity.reasons or tuple(contradictions):
             more = "; harness report --verify names more" if len(reasons) > _MOST_REASONS else ""
-            planned = f"{len(run.record.plan)} planned"
-            sentence = f"run {run.record.run_id} was edited, so none of its rows counts ({planned}): "
-            edited.append(_Edited(run.record, f"{sentence}{'; '.join(reasons[:_MOST_REASONS])}{more}"))
+            edited.append(Edited(run.record, f"{'; '.join(reasons[:_MOST_REASONS])}{more}"))
         else:
             counted.append(run)
     return tuple(counted), edited
 
 
-def _without_doubtful(evidence: Evidence, runs: Iterable[StoredRun], edited: Iterable[_Edited]) -> Evidence:
+def _without_doubtful(evidence: Evidence, runs: Iterable[StoredRun], edited: Iterable[Edited]) -> Evidence:
     """Turn a row to Not run if a newer run of it was edited: an edit that hides an Issue brings no older OK back.
 
     :param runs: those that were merged.
@@ -243,7 +247,7 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
                 yield f"run.json: the {name} of {row.check} differs from that of the check"
 
 
-def _with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:
+def with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:
     """Mark the Issues that are accepted today, regardless of what was accepted when they were found."""
     rows = tuple(
         replace(row, result=accept_known(replace(row.result, known=None), settings.known_issues))

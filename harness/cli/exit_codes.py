@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.model import EndedBy, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from harness.cli.invocation import Invocation
     from harness.model import PlannedCheck, Result
@@ -52,15 +52,19 @@ def exit_code(
     runs: Sequence[StoredRun],
     *,
     strict: bool,
+    new_issues: Collection[tuple[str, str]] | None = None,
 ) -> ExitCode:
     """Return the exit code of a command.
 
     :param rows: every row that the command answers for.
     :param runs: the runs that the command made.
+    :param new_issues: target and check of the Issues that count, of a command that compares with other evidence; all
+        Issues by default.
     """
     if was_interrupted(invocation, runs):
         return ExitCode.INTERRUPTED
-    if any(result.status is Status.ISSUE and result.known is None for _, result in rows):
+    issues = [result for _, result in rows if result.status is Status.ISSUE and result.known is None]
+    if any(new_issues is None or (result.target, result.check) in new_issues for result in issues):
         return ExitCode.ISSUE
     owed = [result for planned, result in rows if planned.owed]
     not_run = [result for result in owed if result.status is Status.NOT_RUN]

@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.report.render import fragments, render
 from harness.report.tables import Declared, Report, build_report
 
 if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.preflight.declaration import GateResult
+    from harness.report.changes import Changes
     from harness.report.evidence import Evidence
 
 
-def fill(evidence: Evidence, settings: Settings) -> list[Path]:
-    """Render the tables into the folder of the audit target, and return the files."""
-    return render(report_of(evidence, settings), settings.rendered)
+def fill(evidence: Evidence, settings: Settings, changes: Changes | None = None) -> list[Path]:
+    """Render the tables into the folder of the audit target, and return the files.
+
+    :param changes: what changed since another run; None to compare with none.
+    """
+    return render(replace(report_of(evidence, settings), changes=changes), settings.rendered)
 
 
 def report_of(evidence: Evidence, settings: Settings) -> Report:

@@ -58,8 +58,8 @@ def command(
 ) -> Callable[[Callable[..., int]], Command]:
     """Declare a command: the function gets an :class:`Invocation`, then its own options and arguments by name.
 
-    Options that belong to :class:`SettingsOptions` are merged into the settings and not passed on. The docstring is
-    the help text.
+    Options that belong to :class:`SettingsOptions` are merged into the settings and not passed on, and `--verbose`
+    belongs to the terminal. The docstring is the help text.
     """
 
     def declare(function: Callable[..., int]) -> Command:
@@ -75,6 +75,7 @@ def _with_invocation(function: Callable[..., int]) -> Callable[..., int]:
         services = click.get_current_context().find_object(Services)
         if services is None:
             raise RuntimeError("a command was invoked without Services; call harness.cli.main.main")
+        services.terminal.verbose = values.pop("verbose", False)
         given = {name: values.pop(name) for name in SettingsOptions.__struct_fields__ if name in values}
         invocation = Invocation(SettingsOptions(**given), services.terminal, services.redactor, services.signals)
         return function(invocation, **values)

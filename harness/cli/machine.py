@@ -133,6 +133,7 @@ def _reports(folder: Path) -> list[str]:
 @options.topologies_argument
 @options.images
 @options.topologies_folder
+@options.verbose
 def images(invocation: Invocation, topologies: Sequence[str]) -> int:
     """Pull or build the images that topologies need."""
     settings = invocation.settings

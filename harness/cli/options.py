@@ -158,6 +158,13 @@ def _reports(*, hidden: bool = False) -> Callable[[F], F]:
     )
 
 
+verbose = option(
+    "--verbose",
+    is_flag=True,
+    section="Output",
+    help="print every row, and every step of a pull or a build; by default what is not OK, and the progress",
+)
+
 topologies_folder = option(
     "--topologies-folder",
     metavar="DIR",
@@ -169,14 +176,16 @@ topologies_folder = option(
 # A hidden option has no effect in that command. It stays accepted, because option names are interfaces.
 
 #: options of the commands that start servers, run checks and keep evidence
-running = _all_of(_servers, _jobs(), images, _audit_trail(), _strict(), _reports(), topologies_folder)
+running = _all_of(_servers, _jobs(), images, _audit_trail(), _strict(), _reports(), topologies_folder, verbose)
 
 #: the same for `prove`, which breaks the reference layer only
-proving = _all_of(_servers, _jobs(), images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder)
+proving = _all_of(
+    _servers, _jobs(), images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder, verbose
+)
 
 #: the same for `exec`, which runs one row, and never succeeds when that row is Not run
 running_one_command = _all_of(
-    _servers, _jobs(hidden=True), images, _audit_trail(), _strict(hidden=True), _reports(), topologies_folder
+    _servers, _jobs(hidden=True), images, _audit_trail(), _strict(hidden=True), _reports(), topologies_folder, verbose
 )
 
 #: options of `up`, which starts servers and runs no check

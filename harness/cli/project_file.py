@@ -35,10 +35,15 @@ _NOBODY = frozenset({"todo", "tbd", "n/a", "none", "nobody", "someone", "xx", "x
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`harness.toml` in the current folder; every key is optional."""
 
+    #: where servers run: `--engine` and HARNESS_ENGINE win
     engine: EngineName = "auto"
+    #: where servers keep their data: `--storage` and HARNESS_STORAGE win
     storage: StoragePolicy = StoragePolicy.AUTO
+    #: concurrent checks per topology; 0: derived from the number of cores
     jobs: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    #: folder of evidence and reports
     reports: Annotated[str, msgspec.Meta(min_length=1)] = "reports"
+    #: folder of topology files; those of the harness when empty
     topologies: str = ""
     images: ImagePolicy = ImagePolicy()
     known_issues: tuple[KnownIssue, ...] = ()

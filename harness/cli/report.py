@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
+from harness.cli.diff import lines_of
 from harness.cli.evidence import evidence_from, evidence_here
 from harness.cli.exit_codes import ExitCode, exit_code
 from harness.cli.filling import fill, put_into
@@ -14,17 +16,23 @@ from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
 from harness.cli.recap import print_evidence_recap, say_issues, say_where
+from harness.cli.run_evidence import ACCEPTED, evidence_of
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
+from harness.report.changes import THIS_REPORT, compare
+from harness.report.issue_groups import issue_groups
+from harness.report.job_summary import annotations, summary
+from harness.report.render import scrubbed
 from harness.report.scope import scoped
 from harness.store import require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from harness.cli.settings import Settings
+    from harness.report.changes import Changes
     from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
@@ -39,6 +47,7 @@ _FIRST = ("direct", "session", "transaction")
         "harness report",
         "harness report --complete",
         "harness report --from runs/job-1 runs/job-2 --strict --markdown",
+        "harness report --since 20260131T120000Z-1a2b3c4d",
         "harness report --into docs/adoption.md --check",
         "harness report --verify --from runs",
     ),
@@ -79,6 +88,13 @@ _FIRST = ("direct", "session", "transaction")
 )
 @options.option("--fresh", is_flag=True, section="Source", help="with --complete: run all topologies again")
 @options.option(
+    "--since",
+    metavar="RUN",
+    section="Comparison",
+    shell_complete=completion.run_names,
+    help=f"also report what changed since other evidence: {ACCEPTED}; exit with 1 only for new Issues",
+)
+@options.option(
     "--into",
     "documents",
     multiple=True,
@@ -91,7 +107,10 @@ _FIRST = ("direct", "session", "transaction")
     "--check", "check_only", is_flag=True, section="Output", help="with --into: change nothing, exit with 1 if outdated"
 )
 @options.option(
-    "--markdown", is_flag=True, section="Output", help="also print the report on stdout, for the summary of a CI job"
+    "--markdown",
+    is_flag=True,
+    section="Output",
+    help="print report.md on stdout, for the summary of a CI job: 200 KiB at most; the end names what is left out",
 )
 @options.running
 def report(
@@ -100,6 +119,7 @@ def report(
     documents: Sequence[str],
     statement: str | None,
     statement_file: str | None,
+    since: str | None,
     *,
     verify_only: bool,
     complete: bool,
@@ -114,9 +134,12 @@ def report(
     So are runs that were edited: the exit code is then 1.
     """
     _require_consistent(folders, documents, complete=complete, fresh=fresh, check_only=check_only)
+    if since is not None and check_only:
+        raise UsageError("found --since and --check, expected one of them: --check prints no changes")
     only = "--verify" if verify_only else "--write-statement" if statement_file is not None else ""
     if only:
-        _require_alone(only, documents, fills=complete or markdown, two=verify_only and statement_file is not None)
+        fills = complete or markdown or since is not None
+        _require_alone(only, documents, fills=fills, two=verify_only and statement_file is not None)
     if statement is not None and not verify_only:
         raise UsageError("--statement requires --verify", hint="harness report --verify --statement FILE")
     if verify_only:
@@ -124,6 +147,8 @@ def report(
     if statement_file is not None:
         return write_statement(invocation, folders, statement_file)
     settings = invocation.settings
+    # before anything runs: a wrong name is found at once, and `latest` is not the run that --complete makes
+    older = evidence_of(settings, since) if since is not None else None
     if folders:
         evidence = evidence_from(settings, folders)
     else:
@@ -137,17 +162,29 @@ def report(
     up_to_date = [_fill_document(invocation, name, evidence, check_only=check_only) for name in documents]
     if check_only:
         return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
-    paths = fill(evidence, settings)
+    changes = compare(older, scoped(evidence), (since or "", THIS_REPORT)) if older is not None else None
+    paths = fill(evidence, settings, changes)
     if markdown:
-        sys.stdout.write((settings.rendered / "report.md").read_text(encoding="utf-8"))
+        sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))
     else:
         print_evidence_recap(scoped(evidence))
+        if changes is not None:
+            sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
     say_where(invocation, runs[-1].folder if runs else None, paths)
     results = [row.result for row in evidence.rows]
     say_issues(invocation, results)
-    code = exit_code(invocation, [(row.planned, row.result) for row in evidence.rows], runs, strict=strict)
+    answers = [(row.planned, row.result) for row in evidence.rows]
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(issue_groups(answers)):
+            invocation.terminal.say(line)
+    code = exit_code(invocation, answers, runs, strict=strict, new_issues=_new_issues(changes))
     # an edited run is a finding, whatever the other runs show
     return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code
+
+
+def _new_issues(changes: Changes | None) -> Collection[tuple[str, str]] | None:
+    """Return the rows whose Issues fail the report; None for all. An edited run excuses no Issue."""
+    return None if changes is None or changes.before.edited else changes.new_issues
 
 
 def _require_alone(option: str, documents: Sequence[str], *, fills: bool, two: bool) -> None:

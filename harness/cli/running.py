@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.scheduler import Run, RunSettings
+from harness.cli.estimate import earlier_ends
 from harness.cli.planning import new_record
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
@@ -77,7 +78,8 @@ def run_selection(
         store = RunStore(reports, record, invocation.redactor)
         jobs = settings.jobs or _jobs()
         try:
-            terminal(RunStarted(store.record, str(store.folder)))
+            earlier = () if proving or under else earlier_ends(settings.reports, plan)
+            terminal(RunStarted(store.record, str(store.folder), earlier))
             run = Run(
                 RunSettings(
                     topologies=selection.topologies,

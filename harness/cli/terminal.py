@@ -1,24 +1,28 @@
-"""Progress for people, on stderr: a live display on a terminal, plain lines elsewhere."""
+"""Progress for people, on stderr: a live display on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from collections import deque
 from functools import cached_property
 from pathlib import Path
-from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, TextIO
 
+from harness.cli.progress import ProgressCounts
 from harness.events import (
     CheckFinished,
-    CheckStarted,
     ControlFinished,
     Event,
+    ImageFailed,
     ImageProgress,
+    ImageReady,
+    ImageStarted,
     LabFailed,
     LabReady,
-    LabStarting,
-    LabStopped,
     Notice,
     RunEnded,
     RunStarted,
@@ -28,12 +32,17 @@ from harness.printable import printable
 from harness.report.outcomes import BETTER_THAN, mark_of, text_of, word_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from harness.cli.console import Console, LiveDisplay
     from harness.model import Proof, Result
 
 _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
+
+#: seconds between two lines of progress in a log
+BEAT_S = 10.0
+#: steps of a failed pull or build that are printed
+_MOST_STEPS = 20
 
 
 def _remark(result: Result) -> str:
@@ -51,30 +60,41 @@ def _colour(result: Result) -> str:
     return "yellow" if is_yellow else _COLOUR[result.status]
 
 
-class Progress(NamedTuple):
-    """The line of one topology in the live display."""
+class Heartbeat:
+    """Calls a function every ten seconds, in a thread of its own."""
 
-    topology: str
-    done: int
-    planned: int
-    state: str
-    #: checks that are running now
-    running: str
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._ended = threading.Event()
+        self._thread = Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._beat()
+
+    def stop(self) -> None:
+        self._ended.set()
 
 
 class Terminal:
-    """A listener of a run that prints its events: without secrets, and without control characters from outside."""
+    """A listener of a run that prints its events: without secrets, and without control characters from outside.
 
-    def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    On a terminal, a live display shows the progress; elsewhere, a line every ten seconds. What is OK or N/A is only
+    counted, unless `verbose` is set.
+    """
+
+    def __init__(self, redact: Callable[[str], str], stream: TextIO | None = None, *, verbose: bool = False) -> None:
         self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 -- stderr may be closed
         self._redact = redact
-        self._quiet = quiet
+        #: print every row, and every step of a pull or a build
+        self.verbose = verbose
         self._lock = RLock()
         self._live: LiveDisplay | None = None
-        self._planned: dict[str, int] = {}
-        self._done: dict[str, int] = {}
-        self._running: dict[str, list[str]] = {}
-        self._state: dict[str, str] = {}
+        self._heartbeat: Heartbeat | None = None
+        self._counts = ProgressCounts()
+        #: the last steps of each image that is not ready
+        self._steps: dict[str, deque[str]] = {}
         #: number of rows by topology and reason
         self._not_run: dict[tuple[str, str], int] = {}
 
@@ -83,6 +103,11 @@ class Terminal:
         from harness.cli.console import Console  # noqa: PLC0415 -- most commands print no prose
 
         return Console(self._stream)
+
+    @property
+    def screen(self) -> tuple[int, int] | None:
+        """The columns and lines of the terminal; None if the stream is none."""
+        return self._console.size if self._console.is_terminal else None
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line of prose.
@@ -95,51 +120,59 @@ class Terminal:
     def close(self) -> None:
         """End the live display; later lines are printed as usual."""
         with self._lock:
-            if self._live:
-                self._live.stop()
-                self._live = None
+            self._counts.end()
+            live, self._live = self._live, None
+            heartbeat, self._heartbeat = self._heartbeat, None
+        if live:
+            live.stop()
+        if heartbeat:
+            heartbeat.stop()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
+            self._counts.add(event)
             self._show(event)
-            if self._live:
-                self._live.show(self._progress())
+            if self._counts.is_idle:  # after the images of a command that runs no check
+                self.close()
+            elif self._live:
+                self._live.show(self._counts.view())
+            elif not self._heartbeat:
+                self._begin()
+
+    def _begin(self) -> None:
+        """Start what shows the progress."""
+        if self._console.is_terminal:
+            self._live = self._console.live(self._counts.view())
+        else:
+            self._heartbeat = Heartbeat(self._beat)
+
+    def _beat(self) -> None:
+        with self._lock:
+            if not self._counts.is_idle:
+                self.say(self._counts.view().line(time.monotonic()))
 
     def _show(self, event: Event) -> None:
         match event:
             case RunStarted(record):
-                # a report on the native engine has two runs
-                self._planned, self._done = {}, {}
-                for row in record.plan:
-                    self._planned[row.target] = self._planned.get(row.target, 0) + 1
+                topologies = ", ".join(dict.fromkeys(row.target for row in record.plan))
                 self.say(
-                    f"run {record.run_id}: {len(record.plan)} rows, topologies: {', '.join(self._planned)}; "
+                    f"run {record.run_id}: {len(record.plan)} rows, topologies: {topologies}; "
                     f"engine {record.engine} {record.engine_version}"
                 )
-                if self._console.is_terminal and not self._quiet:
-                    self._live = self._console.live(self._progress())
             case Notice(text):
                 self.say(f"note: {text}", "yellow")
-            case ImageProgress(image, text):
-                self.say(f"image {image}: {text}", "dim")
-            case LabStarting(topology):
-                self._state[topology] = "starting"
+            case ImageStarted() | ImageProgress() | ImageReady() | ImageFailed():
+                self._image(event)
             case LabReady(topology, evidence):
-                self._state[topology] = "verifying"
                 servers = ", ".join(f"{service.product} {service.version}" for service in evidence.services)
                 ready_s = evidence.ready_ms / 1000
                 self.say(f"{topology}: ready after {ready_s:.2f} s ({servers}; data {evidence.storage})")
             case LabFailed(topology, reason):
-                self._state[topology] = "did not start"
                 self.say(f"{topology}: {reason}", "bold red")
-            case CheckStarted(topology, check):
-                self._running.setdefault(topology, []).append(check)
             case CheckFinished(result):
                 self._finished(result)
             case ControlFinished(proof):
                 self._proof(proof)
-            case LabStopped(topology):
-                self._state[topology] = "stopped"
             case RunEnded():
                 self.close()
                 for (topology, reason), rows in self._not_run.items():
@@ -147,17 +180,29 @@ class Terminal:
                         self.say(f"{topology:<12} Not run  {rows - 1} more rows: {reason}", "yellow")
                 self._not_run.clear()
 
+    def _image(self, event: ImageStarted | ImageProgress | ImageReady | ImageFailed) -> None:
+        """Print one line for an image that is ready, and the last steps of one that failed."""
+        image = event.image
+        match event:
+            case ImageStarted(_, text) | ImageProgress(_, text):
+                self._steps.setdefault(image, deque(maxlen=_MOST_STEPS)).append(text)
+                if self.verbose:
+                    self.say(f"image {image}: {text}", "dim")
+            case ImageReady(_, done, duration_s):
+                self._steps.pop(image, None)
+                self.say(f"image {image}: {done} in {duration_s:.1f} s", "dim")
+            case ImageFailed():
+                for text in [] if self.verbose else self._steps.pop(image, ()):
+                    self.say(f"image {image}: {text}", "dim")
+
     def _finished(self, result: Result) -> None:
-        self._done[result.target] = self._done.get(result.target, 0) + 1
-        if result.check in self._running.get(result.target, []):
-            self._running[result.target].remove(result.check)
         if result.status is Status.NOT_RUN:
             reason = (result.target, result.reason)
             self._not_run[reason] = self._not_run.get(reason, 0) + 1
             if self._not_run[reason] > 1:  # a topology that did not start has one reason for all of its rows
                 return
         needs_attention = result.status in {Status.ISSUE, Status.NOT_RUN}
-        if needs_attention or not (self._live or self._quiet):
+        if needs_attention or self.verbose:
             known = " (known)" if result.known else ""
             # a feature that is lost, as documented, is OK for the check and not for an application
             shown = (result.status is Status.OK and word_of(result)) or f"{result.status}{known}"
@@ -166,19 +211,9 @@ class Terminal:
 
     def _proof(self, proof: Proof) -> None:
         verdict = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"
-        if verdict == "UNPROVEN" or not (self._live or self._quiet):
+        if verdict == "UNPROVEN" or self.verbose:
             reason = f"  {proof.reason}" if proof.reason else ""
             self.say(
                 f"{proof.topology:<12} {verdict:<8} {proof.check} under {proof.control}{reason}",
                 "bold red" if verdict == "UNPROVEN" else "",
-            )
-
-    def _progress(self) -> Iterator[Progress]:
-        for topology, planned in self._planned.items():
-            yield Progress(
-                topology,
-                self._done.get(topology, 0),
-                planned,
-                self._state.get(topology, "waiting"),
-                printable(", ".join(self._running.get(topology, [])[:3])),
             )

@@ -114,7 +114,6 @@ class ImageBuilder:
         image = ""
         with contextlib.nullcontext() if only_labels else self.slot(what):
             self.check(what)
-            self._notify(ImageProgress(tag, "building"))
             try:
                 for line in self._api.build(
                     fileobj=io.BytesIO(tar_of(context)),

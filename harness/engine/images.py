@@ -23,7 +23,7 @@ from harness.engine.image_availability import NAMESPACE, dockerfile_of, offline_
 from harness.engine.protocol import Origin
 from harness.engine.recipes import files_beside, load_recipe, recipe_folder
 from harness.errors import ImageUnavailableError
-from harness.events import ImageProgress, Listener, Notice
+from harness.events import ImageProgress, Listener, Notice, making_image
 from harness.versions import version_in
 from harness.waiting import NotYet
 
@@ -132,24 +132,24 @@ class Images:
             name, _, tag = reference.rpartition(":")
             if not name or "/" in tag:
                 name, tag = reference, "latest"
-        self._notify(ImageProgress(reference, "pulling"))
-        seen: set[str] = set()
-        for line in self._api.pull(name, tag=tag, stream=True, decode=True):
-            self._builder.check(f"the pull of {reference}")
-            if "error" in line:
-                raise docker.errors.DockerException(line["error"])
-            if (status := line.get("status", "")) and status not in seen and "Pull complete" in status:
-                self._notify(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
-        found = self._inspect(reference)
-        if found is None:
-            raise docker.errors.DockerException("the engine does not know the image that it pulled")
+        with making_image(self._notify, reference, doing="pulling", done="pulled"):
+            for line in self._api.pull(name, tag=tag, stream=True, decode=True):
+                self._builder.check(f"the pull of {reference}")
+                if "error" in line:
+                    raise docker.errors.DockerException(line["error"])
+                if "Pull complete" in (status := line.get("status", "")):
+                    self._notify(ImageProgress(reference, f"{line.get('id', '')} {status}".strip()))
+            found = self._inspect(reference)
+            if found is None:
+                raise docker.errors.DockerException("the engine does not know the image that it pulled")
         return found
 
     def _build_offline(self, tag: str, wanted: Wanted, version: RecipeVersion) -> dict[str, Any]:
         base = self._debian(version.suite)
         dockerfile = dockerfile_of(recipe_folder(wanted.product), "Dockerfile")
         arguments = {"BASE": base, "VERSION": wanted.version, "PACKAGES": " ".join(version.packages)}
-        return self._built(tag, self._builder.build(tag, dockerfile, arguments))
+        with making_image(self._notify, tag):
+            return self._built(tag, self._builder.build(tag, dockerfile, arguments))
 
     def _prepare(self, tag: str, dockerfile: str, base: str, program: str, files: dict[str, str]) -> dict[str, Any]:
         """Build the prepared image, and label it with the exact version, which only the program knows."""
@@ -157,11 +157,12 @@ class Images:
         if _REQUIREMENTS in context:
             context |= pip_access.pip_files()
             hint = pip_access.HINT
-        unlabelled = self._builder.build(tag, dockerfile, {"BASE": base}, context, finished=False, hint=hint)
-        output = self._builder.output_of(unlabelled, f"{program} --version")
-        version = version_in(output)
-        labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
-        return self._built(tag, self._builder.build(tag, labelled, {}, only_labels=True))
+        with making_image(self._notify, tag):
+            unlabelled = self._builder.build(tag, dockerfile, {"BASE": base}, context, finished=False, hint=hint)
+            output = self._builder.output_of(unlabelled, f"{program} --version")
+            version = version_in(output)
+            labelled = f"FROM {unlabelled}\nLABEL {LABEL_VERSION}={version}\n"
+            return self._built(tag, self._builder.build(tag, labelled, {}, only_labels=True))
 
     def _built(self, tag: str, image: str) -> dict[str, Any]:
         found = self._inspect(tag)
@@ -180,11 +181,12 @@ class Images:
                     reference = f"{self._policy.prefix}debian:{suite}-slim"
                     self._pull(reference)
                     return reference
-            self._notify(
-                ImageProgress(own, f"making a bare Debian {suite} with debootstrap, which takes about half a minute")
-            )
             builder, slot = self._builder, self._builder.slot(f"the build of {own}")
-            with debian.bare_system(suite, builder.owner, builder.cancelled, slot) as root:
+            doing, done = "making it with debootstrap, which takes about half a minute", "made with debootstrap"
+            with (
+                making_image(self._notify, own, doing=doing, done=done),
+                debian.bare_system(suite, builder.owner, builder.cancelled, slot) as root,
+            ):
                 builder.import_system(own, debian.archive(root))
         return own
 

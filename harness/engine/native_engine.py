@@ -27,7 +27,7 @@ from harness.engine.service_user import as_user, give, unprivileged_user
 from harness.engine.storage import MemoryBudget, StoragePolicy
 from harness.engine.virtual_environments import PYTHON_PRODUCT, EnvironmentBuilder, virtual_environment
 from harness.errors import EngineUnavailableError
-from harness.events import ImageProgress, Listener, Notice
+from harness.events import Listener, Notice, making_image
 
 if TYPE_CHECKING:
     import subprocess
@@ -146,32 +146,32 @@ class NativeEngine:
         with locked(folder / "lock"):
             if (cluster / "PG_VERSION").exists():
                 return cluster
-            listener(ImageProgress(str(cluster), "initialising a cluster"))
-            fresh = folder / f"{cluster.name}.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            initdb = Path(origin.reference).with_name("initdb")
-            done = self.run(
-                [
-                    str(initdb),
-                    f"--pgdata={fresh}",
-                    "--username=harness_admin",
-                    "--encoding=UTF8",
-                    "--locale=C.UTF-8",
-                    "--auth-local=reject",
-                    "--auth-host=scram-sha-256",
-                    "--no-sync",
-                ]
-            )
-            if done.returncode != 0:
+            with making_image(listener, str(cluster), doing="initialising a cluster", done="initialised"):
+                fresh = folder / f"{cluster.name}.new"
                 shutil.rmtree(fresh, ignore_errors=True)
-                full = _NO_SPACE in done.stdout
-                raise EngineUnavailableError(
-                    f"initdb of PostgreSQL {origin.version} failed" + (": the disk is full" if full else ""),
-                    where=f"{initdb}, in {folder}",
-                    detail=log_tail(done.stdout),
-                    hint="free some space there, or set XDG_CACHE_HOME to a folder of another disk" if full else "",
+                initdb = Path(origin.reference).with_name("initdb")
+                done = self.run(
+                    [
+                        str(initdb),
+                        f"--pgdata={fresh}",
+                        "--username=harness_admin",
+                        "--encoding=UTF8",
+                        "--locale=C.UTF-8",
+                        "--auth-local=reject",
+                        "--auth-host=scram-sha-256",
+                        "--no-sync",
+                    ]
                 )
-            fresh.rename(cluster)
+                if done.returncode != 0:
+                    shutil.rmtree(fresh, ignore_errors=True)
+                    full = _NO_SPACE in done.stdout
+                    raise EngineUnavailableError(
+                        f"initdb of PostgreSQL {origin.version} failed" + (": the disk is full" if full else ""),
+                        where=f"{initdb}, in {folder}",
+                        detail=log_tail(done.stdout),
+                        hint="free some space there, or set XDG_CACHE_HOME to a folder of another disk" if full else "",
+                    )
+                fresh.rename(cluster)
         return cluster
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:

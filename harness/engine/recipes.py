@@ -26,6 +26,7 @@ class ImagePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     #: put before every name that is not overridden, such as `registry.example/mirror/`
     prefix: str = ""
+    #: when images are pulled
     pull: Pull = "missing"
     #: maps a product, or product:version, to an image reference
     override: dict[str, str] = {}
@@ -36,8 +37,9 @@ class RecipeVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     #: the published image; empty if none can be pinned
     image: str = ""
-    #: the Debian release and its packages, for an offline build
+    #: the Debian release of the packages
     suite: str
+    #: Debian packages, for an offline build
     packages: tuple[str, ...]
 
 

@@ -34,12 +34,13 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 class StoragePolicy(StrEnum):
-    """The values of `--storage`."""
+    """The values of `--storage`: where servers keep their data."""
 
     #: in memory when enough is available
     AUTO = "auto"
     #: in memory, or the topology does not start
     MEMORY = "memory"
+    #: on disk, without fsync
     DISK = "disk"
 
 

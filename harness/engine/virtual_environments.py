@@ -23,7 +23,7 @@ from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
 from harness.engine.recipes import recipe_folder
 from harness.errors import EngineUnavailableError
-from harness.events import ImageProgress, Listener
+from harness.events import Listener, making_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -106,9 +106,10 @@ def virtual_environment(
     made_of = hashlib.sha256(f"{requirements.read_text(encoding='utf-8')}\0{python.path}".encode()).hexdigest()[:12]
     home = folder / f"{python}-{made_of}"
     if not (home / "complete").exists():
-        listener(ImageProgress(str(home), f"making a virtual environment with Python {python}"))
-        shutil.rmtree(home, ignore_errors=True)
-        _make(home, python, requirements, builder)
+        doing, done = (f"{verb} a virtual environment with Python {python}" for verb in ("making", "made"))
+        with making_image(listener, str(home), doing=doing, done=done):
+            shutil.rmtree(home, ignore_errors=True)
+            _make(home, python, requirements, builder)
     major_minor = ".".join(map(str, python.version[:2]))
     notes = []
     if major_minor != wanted.version:

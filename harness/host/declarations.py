@@ -28,11 +28,15 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Its texts may hold the placeholders `{unique}`, `{correlation}`, `{actor.type}`, `{actor.id}` and kept values.
     """
 
+    #: the method of the request
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     #: appended to the base URL; may have a query
     path: Annotated[str, Meta(pattern=r"^/[^\r\n]*$")]
+    #: headers in addition to those of the caller
     headers: dict[str, str] = {}
+    #: the body as JSON
     json: Any = None
+    #: the body as the fields of a form
     form: dict[str, str] = {}
     #: the status of the response when the step succeeds
     status: _Status = 200
@@ -45,11 +49,15 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ObanJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job that the harness inserts into Oban's table, for the host's own worker to run."""
 
+    #: the name of the worker
     worker: Annotated[str, Meta(min_length=1)]
+    #: the queue of the job
     queue: Annotated[str, Meta(min_length=1)] = "default"
     #: arguments of the worker; texts may hold the same placeholders as in a step
     args: dict[str, Any] = {}
+    #: the column `meta` of the job; texts may hold the same placeholders
     meta: dict[str, Any] = {}
+    #: the column `max_attempts` of the job
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 20
     #: the schema of Oban's tables
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")] = "public"
@@ -58,7 +66,9 @@ class ObanJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Expected(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rows that the audit trail must hold after a path ran."""
 
+    #: the table that the path writes to
     table: _Table
+    #: what the path does with its rows
     operation: Literal["insert", "update", "delete"]
     #: columns and values that identify the rows of this request among all others; one of them holds `{unique}` or a
     #: kept value
@@ -73,9 +83,11 @@ class Expected(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     left: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     #: by default, the actor of the caller
     actor: dict[str, str] | None = None
-    #: of the action that the trail stores with the rows; "" where the trail stores none
+    #: the correlation id of the action that the trail stores with the rows; "" where the trail stores none
     correlation: str = ""
+    #: the name of that action
     action: str = ""
+    #: the job of that action
     job_id: str = ""
 
 
@@ -91,8 +103,11 @@ class FailingVariant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class PathDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One audited path (STG-02)."""
 
+    #: the name in the id of the check: `path.NAME`
     name: _Name
+    #: the path in the report, such as `POST /posts`
     title: _Line
+    #: whether the rows are written by the request, or by a job
     kind: Literal["HTTP", "job"]
     #: HTTP requests, sent in order; for a path of kind job, they prepare or enqueue the job
     steps: tuple[Step, ...] = ()
@@ -119,6 +134,7 @@ class PathDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Caller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A user of the host: the actor that the trail must name, and the headers that authenticate it."""
 
+    #: the actor, with its `type` and `id`
     actor: dict[str, str]
     #: sent with each of its requests; a secret is `env:NAME`
     headers: dict[str, str] = {}
@@ -129,6 +145,7 @@ class Production(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: the person who declares them, and where they are documented
     declared_by: _Line
+    #: facts by name, such as `pool_mode`, each with its value in production
     facts: dict[str, str]
 
 
@@ -147,7 +164,9 @@ class EnvironmentDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_url: Annotated[str, Meta(pattern=r"^(https?://[^\s@]+|env:[A-Za-z_][A-Za-z0-9_]*)$")] = ""
     #: description of the application, for the STG-01 table
     application: str = ""
+    #: description of the pools, for the STG-01 table
     pools: str = ""
+    #: how the application runs repeated statements, where it is known
     prepare: Prepare | None = None
     #: deployed versions, such as `library = "threadline 0.6.1"` or `app = "3f2c1ab"`; a value may be `env:NAME`
     versions: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")], _Line] = {}
@@ -170,8 +189,11 @@ class EnvironmentDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_f
 class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command of another test suite, run behind topologies: a row of the parity table."""
 
+    #: the name in the id of the check: `command.NAME`
     name: _Name
+    #: the command in the report
     title: _Line
+    #: the words of the command line; no shell reads them
     command: Annotated[tuple[str, ...], Meta(min_length=1)]
     #: working directory, below the project's folder
     folder: str = ""
@@ -181,4 +203,5 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     topologies: tuple[str, ...] = ()
     #: what the command's login may do
     role: CommandRole = "createdb"
+    #: seconds after which the command is ended, and the row is Not run
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0

@@ -41,21 +41,26 @@ GUIDANCE: dict[Guidance, str] = {
 class ReadinessArea(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[readiness]]` entry: a feature area, the checks that prove it, and the host's responsibility."""
 
+    #: the name of the feature area
     area: _Name
+    #: checks or suites that must be OK
     checks: Annotated[tuple[_Check, ...], Meta(min_length=1)]
     #: all topologies of the evidence when empty
     topologies: tuple[_Word, ...] = ()
     #: what the host must do itself, in one sentence
     host_responsibility: Annotated[str, Meta(min_length=10, max_length=400)]
-    #: the environment whose audited paths count, and the paths that must be OK there, with evidence of class host
+    #: the environment whose audited paths count
     environment: _Word | Literal[""] = ""
+    #: the paths that must be OK there, with evidence of class host
     paths: tuple[_Word, ...] = ()
 
 
 class GuidanceItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One signed item of the rollout guidance."""
 
+    #: the item of the guidance
     item: Guidance
+    #: the name of the person
     done_by: Annotated[str, Meta(min_length=2)]
     #: YYYY-MM-DD
     on: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -68,6 +73,7 @@ class GuidanceItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Workflow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[workflows]]` entry: a workflow class, and the release of the library that it will use."""
 
+    #: the name of the workflow class, which `harness decide` takes
     name: _Name
     #: the version of the library under test, such as 0.4.0
     release: Annotated[str, Meta(pattern=r"^\S+$", max_length=60)]
@@ -76,6 +82,7 @@ class Workflow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: all topologies of the evidence when empty
     topologies: tuple[_Word, ...] = ()
     guidance: tuple[GuidanceItem, ...] = ()
-    #: the environment where the host's own worker ran the workflow, and the audited paths that show it
+    #: the environment where the host's own worker ran the workflow
     environment: _Word | Literal[""] = ""
+    #: the audited paths that show it
     paths: tuple[_Word, ...] = ()

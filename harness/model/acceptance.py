@@ -16,7 +16,9 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: the id of the check
     check: str
+    #: where the Issue is discussed
     link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    #: who accepts it
     owner: Annotated[str, Meta(min_length=1)]
     #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
@@ -27,6 +29,7 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A signed statement of an operator about work that no harness can do."""
 
+    #: what the statement answers
     item: Literal["sensitive-columns-reviewed", "backups-agree-with-retention"]
     #: the name of the operator
     by: Annotated[str, Meta(min_length=2)]

@@ -30,6 +30,7 @@ Version = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$")]
 class PostgresDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The PostgreSQL server at the end of the chain."""
 
+    #: the version: a table `versions` of the recipe
     version: Version
     #: whether its data survives a crash: on disk, with fsync and synchronous commit, for checks that crash servers
     durable: bool = False
@@ -42,11 +43,14 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     #: a folder of `topologies/images/` and of `topologies/config/`
     product: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
+    #: the version: a table `versions` of the recipe
     version: Version
     pool_mode: PoolMode
     #: most server connections of one pool. In a topology as it runs, all other limits are applied
     default_pool_size: Positive
+    #: most client connections
     max_client_conn: Positive = 200
+    #: most prepared statements that the pooler tracks for each client; 0: it tracks none
     max_prepared_statements: Annotated[int, Meta(ge=0)] = 200
     #: number of processes behind one address
     instances: Annotated[int, Meta(ge=1, le=4)] = 1
@@ -54,8 +58,9 @@ class PoolerDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     peered: bool = False
     #: lines of the pooler's configuration file
     settings: dict[str, str] = {}
-    #: options of PgBouncer's entry in [databases], which all databases share, and of each role in [users]
+    #: options of PgBouncer's entry in [databases], which all databases share
     database: dict[str, str] = {}
+    #: options of each role's entry in [users]
     user: dict[str, str] = {}
 
 
@@ -83,6 +88,7 @@ class HostDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     #: by default `listen` without a pooler and in session mode, else `poll`
     notifier: Notifier | None = None
+    #: most connections of the application's own pool
     pool_size: Annotated[int, Meta(ge=2, le=1000)] = 4
 
 
@@ -91,6 +97,7 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: the stem of the file, and not one of its keys
     name: str
+    #: one line for lists, and for the report
     summary: Annotated[str, Meta(min_length=1)]
     postgres: PostgresDeclaration
     pooler: PoolerDeclaration | None = None

@@ -72,6 +72,20 @@ class Command(Struct, frozen=True):
         return element("details", element("summary", "how to reproduce it") + shown)
 
 
+class Folded(Struct, frozen=True):
+    """Many pieces that the page folds under their number."""
+
+    summary: str
+    pieces: tuple[Piece, ...]
+
+    def markdown(self) -> Ready:
+        return Ready("".join(piece.markdown() for piece in self.pieces))
+
+    def html(self) -> Markup:
+        inside = Markup().join(piece.html() for piece in self.pieces)
+        return element("details", element("summary", self.summary) + inside)
+
+
 class Evidence(Struct, frozen=True):
     """A row of the evidence: in HTML a link that opens it.
 

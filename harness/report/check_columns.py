@@ -27,8 +27,8 @@ from harness.report.cells import (
     Text,
     joined,
 )
-from harness.report.differences import Difference
 from harness.report.evidence import Row
+from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
 from harness.report.issue_groups import IssueGroup
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of

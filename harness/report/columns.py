@@ -17,7 +17,7 @@ from msgspec import Struct
 from harness.markdown import headings
 from harness.model import Finding
 from harness.preflight.declaration import GateResult
-from harness.report.cells import Cell, Code, Command, Evidence, Gap, Identifier, Link, Source, Text, joined
+from harness.report.cells import Cell, Code, Command, Evidence, Folded, Gap, Identifier, Link, Source, Text, joined
 from harness.report.documents import Document
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from harness.report.outcomes import Word
 
 _LINE = Gap("; ", "<br>")
+#: checks of an item that the page lists without folding them
+_FEW = 4
 
 
 # --- the recap -------------------------------------------------------------------------------------------
@@ -236,6 +238,8 @@ def _answer(row: ItemAnswer) -> Cell:
         return Cell(joined(gap, reason, Source(row.command) if row.command else None))
     command = Command(row.command) if row.command else None
     checks = joined(Gap(", ", ", "), *(Evidence(check, "", check) for check in row.checks))
+    if len(row.checks) > _FEW:
+        checks = (Folded(f"{len(row.checks)} checks", checks),)
     before = joined(gap, reason, command)
     return Cell((*before, *([Gap(": ", "<br>")] if command else [gap] if reason else []), *checks))
 

@@ -13,7 +13,10 @@ from harness.report.outcomes import outcome_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.report.evidence import Row
+    from harness.model import PlannedCheck, Result
+
+    #: a row and its result
+    Answer = tuple[PlannedCheck, Result]
 
 #: the beginnings of the reasons that show an error, which is its own cause
 _ERRORS = (CHECK_BROKE, *STATEMENTS.values())
@@ -44,11 +47,11 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
         return f"{self.checks[0]} on {', '.join(self.topologies)}: {self.about}: {self.symptom}{also}"
 
 
-def issue_groups(rows: Iterable[Row]) -> tuple[IssueGroup, ...]:
+def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
     """Return the Issues in groups: new ones before known ones, then by severity, in the order of the rows."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.status is Status.ISSUE:
+    groups: dict[tuple[str, ...], list[Answer]] = {}
+    for row in answers:
+        if row[1].status is Status.ISSUE:
             keys = _keys(row)
             same = {id(groups[key]): groups[key] for key in keys if key in groups}
             joined = [*(other for group in same.values() for other in group), row]
@@ -57,39 +60,40 @@ def issue_groups(rows: Iterable[Row]) -> tuple[IssueGroup, ...]:
     return tuple(sorted(found, key=lambda group: (bool(group.link), group.severity)))
 
 
-def _keys(row: Row) -> list[tuple[str, ...]]:
+def _keys(answer: Answer) -> list[tuple[str, ...]]:
     """Return what joins an Issue with others: its check, and its cause if it is certain."""
-    known = row.result.known
-    kind = "known" if known else "new"
-    keys: list[tuple[str, ...]] = [(kind, "check", row.planned.check)]
-    if known:
-        keys.append((kind, "cause", known.link))
-    elif row.result.reason.startswith(_ERRORS):
+    planned, result = answer
+    kind = "known" if result.known else "new"
+    keys: list[tuple[str, ...]] = [(kind, "check", planned.check)]
+    if result.known:
+        keys.append((kind, "cause", result.known.link))
+    elif result.reason.startswith(_ERRORS):
         # expectations of two checks may break alike and have nothing in common, but not errors
-        keys.append((kind, "cause", row.result.reason))
+        keys.append((kind, "cause", result.reason))
     return keys
 
 
-def _group(rows: list[Row]) -> IssueGroup:
-    worst = min(rows, key=_severity)
+def _group(answers: list[Answer]) -> IssueGroup:
+    planned, result = worst = min(answers, key=_severity)
     return IssueGroup(
         severity=_severity(worst),
-        checks=tuple(dict.fromkeys([worst.planned.check, *(row.planned.check for row in rows)])),
-        topologies=tuple(dict.fromkeys(row.planned.target for row in rows)),
-        number=len(rows),
-        symptom=_symptom(worst),
-        about=worst.planned.feature or worst.planned.claim,
-        link=worst.result.known.link if worst.result.known else "",
-        command=worst.result.reproduce,
+        checks=tuple(dict.fromkeys([planned.check, *(other.check for other, _ in answers)])),
+        topologies=tuple(dict.fromkeys(other.target for other, _ in answers)),
+        number=len(answers),
+        symptom=_symptom(result),
+        about=planned.feature or planned.claim,
+        link=result.known.link if result.known else "",
+        command=result.reproduce,
     )
 
 
-def _symptom(row: Row) -> str:
-    outcome = outcome_of(row.result)
+def _symptom(result: Result) -> str:
+    outcome = outcome_of(result)
     if outcome is None:
-        return row.result.reason
+        return result.reason
     return f"expected {' or '.join(map(str, outcome.expected))}, observed {outcome.observed}"
 
 
-def _severity(row: Row) -> Severity:
-    return row.result.severity or row.planned.severity
+def _severity(answer: Answer) -> Severity:
+    planned, result = answer
+    return result.severity or planned.severity

@@ -31,6 +31,7 @@ from harness.model import (
     TrailProof,
 )
 from harness.preflight.declaration import GateResult
+from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
@@ -83,7 +84,6 @@ class ReportProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     proven: bool = True
     applicable: bool = True
     reason: str = ""
-    duration_ms: float = 0.0
 
 
 class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -175,6 +175,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...]
+    #: since another run; null if the report is compared with none
+    changes: Changes | None
 
 
 def report_file(report: Report) -> ReportFile:
@@ -256,7 +258,7 @@ def _expectation(found: Expectation) -> ReportExpectation:
 
 
 def rows_of(file: ReportFile) -> Iterator[Row]:
-    """Yield the rows of a document, topology by topology, without the expectations that broke under controls."""
+    """Yield the rows of a document, topology by topology. Of a proof, it has no duration and no broken expectations."""
     topologies = {topology.environment: topology for topology in file.topologies}
     for target, checks in file.rows.items():
         for name, row in checks.items():

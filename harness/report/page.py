@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 #: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
 SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "plots.js", "start.js")
-STYLES = ("base.css", "verdicts.css", "heat.css", "panel.css", "features.css", "tables.css", "load.css", "print.css")
+STYLES = (
+    *("base.css", "verdicts.css", "changes.css", "heat.css", "panel.css", "features.css"),
+    *("tables.css", "load.css", "print.css"),
+)
 
 _AREAS = {
     Section.PATHS: "Audited paths of the host",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jinja2
 import msgspec
@@ -13,12 +13,12 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import check_columns, columns, page, spreads
+from harness.report import change_columns, check_columns, columns, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.ctrf_report import ctrf
-from harness.report.differences import differences
 from harness.report.documents import MARKDOWN, SUMMARY, documents
 from harness.report.escape import Ready, code, text
+from harness.report.feature_differences import differences
 from harness.report.feature_map import anchor
 from harness.report.issue_groups import issue_groups
 from harness.report.json_report import encoded
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from harness.report.changes import Changes
     from harness.report.evidence import Row
     from harness.report.table import Columns
     from harness.report.tables import Report
@@ -47,7 +48,7 @@ def render(report: Report, folder: Path) -> list[Path]:
 
     :raises StoreError: when the folder cannot be written to.
     """
-    report = _scrubbed(report)
+    report = scrubbed(report)
     written = write_together(folder, _documents(report, folder))
     for document in MARKDOWN:
         if not document.belongs_to(report):  # a declaration may have been removed since the last report
@@ -60,7 +61,7 @@ def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str
     for document in (SUMMARY, *MARKDOWN):
         if document.belongs_to(report):
             yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
-    yield "report.html", _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
+    yield "report.html", html_page(report, folder)
     yield "junit.xml", [junit(report)]
     yield "ctrf.json", [msgspec.json.encode(ctrf(report)).decode(), "\n"]
     yield "report.json", encoded(report)
@@ -84,19 +85,28 @@ def fragments(report: Report) -> dict[str, str]:
 
     Links into the evidence are left out, because the evidence is not in the team's repository.
     """
-    report = _scrubbed(report)
+    report = scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
     parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
     plain = msgspec.structs.replace(report, topologies=rows, parity=parity)
     return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 
-def _scrubbed(report: Report) -> Report:
-    """Return the report without secrets and control characters, so that no document has any."""
+S = TypeVar("S", "Report", "Changes")
+
+
+def scrubbed(report: S) -> S:
+    """Return a report, or a part of one, without secrets and control characters, so that no document has any."""
     # by shape, because evidence may come from elsewhere; cached, because most rows repeat the same texts
     redact = Redactor()
-    found: Report = _scrub(report, cache(lambda text: printable(redact(text))))
+    found: S = _scrub(report, cache(lambda text: printable(redact(text))))
     return found
+
+
+def changes_in_markdown(changes: Changes) -> str:
+    """Return what changed as a Markdown document, for an issue or a summary; it has no links into a report."""
+    template = _markdown_environment().get_template("changes.md.j2")
+    return template.render(report={"changes": changes}, change_columns=change_columns)
 
 
 def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
@@ -129,6 +139,11 @@ def _markdown(report: Report, name: str, **more: object) -> str:
     return "".join(_pieces(_markdown_environment().get_template(f"{name}.md.j2"), report, **more))
 
 
+def html_page(report: Report, folder: Path) -> Iterator[str]:
+    """Return the page in pieces. Its links, and the logs of its runs, are relative to the folder of the report."""
+    return _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
+
+
 def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
@@ -144,6 +159,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         spreads=spreads,
         sections=sections,
         check_columns=check_columns,
+        change_columns=change_columns,
         anchor=anchor,
         differences=differences,
         documents=documents,

@@ -112,7 +112,7 @@ def sections(report: Report) -> tuple[Section, ...]:
 
 
 def _issues(report: Report) -> Section:
-    severities = _counts(str(issue.severity) for issue in report.issues)
+    severities = _counts(sorted(issue.severity for issue in report.issues))
     unknown = [issue for issue in report.issues if not issue.link]
     known = f"; {len(report.issues) - len(unknown)} of them are known" if len(unknown) < len(report.issues) else ""
     return Section(
@@ -208,7 +208,7 @@ def _drivers(report: Report) -> Section:
         return min((_OUTCOMES.index(cell.word) for cell in row.cells.values()), default=len(_OUTCOMES))
 
     rows = sorted(report.drivers, key=worst)
-    safe = sum(all(cell.word == "works" for cell in row.cells.values()) for row in rows)
+    safe = sum({cell.word for cell in row.cells.values()} == {"works"} for row in rows)
     wrong = sum(any(cell.word in {"wrong", "leaks"} for cell in row.cells.values()) for row in rows)
     tried = f"{safe} of {_number(rows, 'driver')} work in every topology where they were tried"
     if wrong:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
+from harness.report.changes import Changes
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
@@ -144,6 +145,8 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
+    #: since another run; None if the report is compared with none
+    changes: Changes | None = None
 
     @property
     def declares_readiness(self) -> bool:

@@ -103,8 +103,10 @@ async function open(topology, check) {
   });
   panel.scrollTop = 0;
   panel.focus({preventScroll: true});
-  const place = looked && looked.getBoundingClientRect();
-  if (place && (place.top < 0 || place.bottom > innerHeight)) looked.scrollIntoView({block: 'center', behavior: 'instant'});
+  /* on a narrow screen the panel covers the lower part of the page */
+  const sheet = getComputedStyle(panel).position === 'fixed', place = looked && looked.getBoundingClientRect();
+  const bottom = sheet ? panel.getBoundingClientRect().top : innerHeight;
+  if (place && (place.top < 0 || place.bottom > bottom)) looked.scrollIntoView({block: sheet ? 'start' : 'center', behavior: 'instant'});
 }
 
 /* a check of several topologies: the worst of its cells */

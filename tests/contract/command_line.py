@@ -1,7 +1,7 @@
 """Runs the harness as a user does: as a separate process, or in this one where the process is not what is tested.
 
-A process hangs when it prints nothing for longer than the time limit of a check. Its total time depends on the machine
-and has no limit.
+A process hangs when it prints nothing new for longer than the time limit of a check: the line of progress, which it
+prints every ten seconds, is new when its counts are. Its total time depends on the machine and has no limit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: more than the 90 s after which a check is stopped and reported
 _SILENCE_S = 200.0
+#: what changes in a line of progress although nothing happens
+_TIMES = re.compile(r"[\d:]+ elapsed|about [\d.]+ \w+ left")
 #: upper bound for a test on any machine: the harness has a deadline for everything that it waits for
 _NO_TEST_S = 3600.0
 
@@ -76,9 +79,11 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
     def read(stream: IO[str], lines: list[str]) -> None:
         with stream:
+            seen = ""
             for line in stream:
                 lines.append(line)
-                last_line_at[0] = time.monotonic()
+                if (text := _TIMES.sub("", line)) != seen:
+                    seen, last_line_at[0] = text, time.monotonic()
 
     readers = [
         Thread(target=read, args=(stream, output[name]), daemon=True)
@@ -92,7 +97,7 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         if process.poll() is None:
             if time.monotonic() - last_line_at[0] > _SILENCE_S:
                 process.kill()
-                pytest.fail(f"no line for {_SILENCE_S:g} s:\n{''.join(output['stdout'] + output['stderr'])}")
+                pytest.fail(f"no new line for {_SILENCE_S:g} s:\n{''.join(output['stdout'] + output['stderr'])}")
             raise NotYet("still running")
 
     poll(done, what="the command to end", deadline_s=_NO_TEST_S, interval_s=0.01)

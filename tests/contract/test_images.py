@@ -28,7 +28,7 @@ from harness.engine.images import Images
 from harness.engine.protocol import Wanted
 from harness.engine.recipes import ImagePolicy, load_recipe
 from harness.errors import ImageUnavailableError
-from harness.events import Event, ImageProgress, Notice
+from harness.events import Event, ImageFailed, ImageReady, ImageStarted, Notice
 from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
 
@@ -147,7 +147,7 @@ def test_a_prefix_is_pulled_from_once_and_its_digest_is_known(api: APIClient, pr
     reference, digests = find(api, events, prefix=prefix)
     assert reference == f"{prefix}postgres:17"
     assert any(digest.startswith(f"{prefix}postgres@sha256:") for digest in digests)
-    assert any(isinstance(event, ImageProgress) and event.text == "pulling" for event in events)
+    assert [event.done for event in events if isinstance(event, ImageReady)] == ["pulled"]
     events.clear()
     assert find(api, events, prefix=prefix, pull="never")[0] == reference  # it is cached now
     assert events == []
@@ -336,14 +336,18 @@ def test_threads_share_common_products_and_do_not_wait_for_others(api: APIClient
         engine.prepare((broken,), events.append)
     notices = [event.text for event in events if isinstance(event, Notice) and "broken" in event.text]
     assert len(notices) == 1
-    built = [event.image for event in events if isinstance(event, ImageProgress) and event.text == "building"]
-    counts = Counter(image.partition(":")[0].removeprefix(f"{NAMESPACE}/") for image in built)
-    assert counts == {
-        "quick": 2,
-        "other": 2,
-        "broken": 1,
-        "slow": 1,
-    }  # one build for the image, one for its version label
+    ends = Counter(
+        (event.image.partition(":")[0].removeprefix(f"{NAMESPACE}/"), type(event))
+        for event in events
+        if isinstance(event, (ImageStarted, ImageReady, ImageFailed))
+    )
+    assert ends == Counter(
+        [
+            *((name, ImageStarted) for name in names),
+            *((name, ImageReady) for name in ("quick", "other")),
+            *((name, ImageFailed) for name in ("broken", "slow")),
+        ]
+    )
     labels = api.inspect_image(engine.origin(quick)[0])["Config"]["Labels"]  # type: ignore[no-untyped-call]
     assert labels[LABEL_BUILD] == labels[LABEL_PID] == ""
     assert unfinished(api, os.getpid()) == []

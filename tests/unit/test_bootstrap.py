@@ -263,7 +263,7 @@ DECISIONS = {
         "Docker does not answer, and cannot be installed here; the native engine is used",
     ),
     "the sessions need no engine": (
-        Machine(root=False), ["lint", "types"], {}, "unset: --session lint types", [], "",
+        Machine(root=False), ["lint", "types", "docs"], {}, "unset: --session lint types docs", [], "",
     ),
 }  # fmt: skip
 

@@ -31,9 +31,9 @@ from harness.report.cells import (
     Text,
     joined,
 )
-from harness.report.differences import differences
 from harness.report.documents import documents
 from harness.report.evidence import merge
+from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.outcomes import WORDS, OutcomeCount
@@ -397,7 +397,7 @@ NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
     "checklist": {"section"},
-    # the page has the advice under the feature
+    # the page has the source of the advice under the feature
     "features": {"check", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
@@ -430,7 +430,7 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "matrix": report.matrix,
         "breaks": report.trail_proofs,
         "rows": report.rows,
-        "issue groups": issue_groups(report.rows),
+        "issue groups": issue_groups(row.answer for row in report.rows),
         "differences": differences(report.features),
         "files": documents(report),
     }

@@ -1,90 +1,82 @@
-"""Examples and references in README, CONTRIBUTING and docs/ agree with the code."""
+"""README, CONTRIBUTING and docs/ agree with the code and with each other: names, quotations, tables and links."""
 
 from __future__ import annotations
 
-import ast
 import re
-import shlex
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
 
+import jinja2
 import pytest
+from jinja2 import meta, nodes
 
-from harness import places
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
-from harness.audit.target_loading import load_target, reference_target
-from harness.checks import registry, server_connections
-from harness.checks.collection import build_catalogue
-from harness.checks.context import CheckContext
-from harness.checks.documented import WORKS
-from harness.checks.record import CheckRecord
-from harness.cli.project_file import ProjectFile
-from harness.config import load
-from harness.lab.topologies import load_topology
-from harness.model import Section
-from harness.suites.catalogue import FIXTURES, catalogue
-from harness.suites.pooling import probes
-from tests.unit.command_lines import parse
-from tests.unit.test_readmes import blocks
+from harness.checks.documented import load_behaviour
+from harness.engine.protocol import ServicePlace
+from harness.engine.recipes import Recipe, RecipeVersion
+from harness.lab.credentials import Roles
+from harness.model import Behaviour, Topology
+from harness.model.topology import (
+    ClientDeclaration,
+    HostDeclaration,
+    PoolerDeclaration,
+    PoolMode,
+    PostgresDeclaration,
+)
+from harness.suites.catalogue import catalogue
+from tests.unit.command_lines import commands
+from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, code_spans, prose, rows, text
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-ROOT = places.PACKAGE.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 #: documents of a reader's own project, which examples name
 OF_USERS = frozenset({"docs/audit.md", "docs/adoption.md", "docs/restore.md", "docs/versions.md", "docs/production.md"})
-TARGETS, GUIDE, REPORT = "docs/audit-targets.md", "CONTRIBUTING.md", "docs/report.md"
+TARGETS, TOPOLOGIES, COMMANDS = "docs/audit-targets.md", "docs/topologies.md", "docs/command-line.md"
+#: a README that is read in a minute
+MOST_WORDS = 500
+#: options of other programs, which the documents name
+FOREIGN_OPTIONS = frozenset({"--formatter", "--predicate-type", "--wait"})
+#: who renders which templates: a folder of topologies/config/ and the word of the table
+AVAILABLE = {"postgres": "PostgreSQL", "hostapp": "reference host"}
 
 
-def text(document: str) -> str:
-    return (ROOT / document).read_text(encoding="utf-8")
+# --- README ----------------------------------------------------------------------------------------------------
 
 
-def rows(document: str, heading: str) -> Iterator[list[str]]:
-    """Yield the cells of every table whose first columns have these headings."""
-    table = re.compile(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
-    for found in table.finditer(text(document)):
-        for line in found[1].splitlines():
-            yield [cell.strip(" `") for cell in line.strip("|").split(" | ")]
+def test_the_readme_is_short() -> None:
+    assert len(text("README.md").split()) <= MOST_WORDS
 
 
-# --- command lines ---------------------------------------------------------------------------------------------
+def test_the_surprises_of_the_readme_are_documented_outcomes_in_transaction_mode() -> None:
+    features = {check.feature: check.id for check in catalogue().checks if check.feature}
+    documented = load_behaviour("pgbouncer")
+    assert documented
+    surprises = list(rows("README.md", "Feature"))
+    assert len(surprises) == 6
+    for title, outcome, _ in surprises:
+        behaviour = Behaviour(outcome.partition(":")[0])
+        assert behaviour in {Behaviour.LEAKS, Behaviour.LOST, Behaviour.WRONG}
+        name = features[title].removeprefix("pooling.")
+        assert [
+            entry
+            for entry in documented.behaviour
+            if name in entry.features
+            and (not entry.modes or PoolMode.TRANSACTION in entry.modes)
+            and behaviour in {found.behaviour for found in entry.outcomes()}
+        ], title
 
 
-def command_lines() -> Iterator[tuple[str, str]]:
-    """Yield every command line of the harness in the shell blocks of the documents, with its document."""
-    for document in DOCUMENTS:
-        for block in blocks(document, "sh"):
-            for line in block.splitlines():
-                if found := re.match(r"(?:python -m )?harness (?P<words>.+)", line):
-                    yield document, found["words"]
+def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
+    titles = {check.feature for check in catalogue().checks if check.feature}
+    quoted = {
+        row[0]
+        for document in ("README.md", "docs/quickstart.md")
+        for row in [*rows(document, "Feature"), *rows(document, "Driver")]
+    }
+    assert quoted
+    assert quoted <= titles
+    count = sum(bool(check.feature) and check.id.startswith("pooling.") for check in catalogue().checks)
+    assert f"({count} features;" in text("README.md")
 
 
-@pytest.mark.parametrize(("document", "line"), list(command_lines()))
-def test_every_command_line_is_valid(document: str, line: str) -> None:
-    assert parse(shlex.split(line, comments=True)).command.name, f"{document}: {line}"
-
-
-def test_the_two_commands_are_in_one_block_of_the_readme() -> None:
-    [block] = [block for block in blocks("README.md", "sh") if "./bootstrap" in block]
-    assert [line.split("#")[0].strip() for line in block.splitlines()] == ["./bootstrap report", "./bootstrap tests"]
-
-
-# --- TOML ------------------------------------------------------------------------------------------------------
-
-
-def test_the_example_of_a_target_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    project, target = blocks(TARGETS, "toml")
-    (tmp_path / "log.sql").write_text("SELECT 1;\n")
-    (tmp_path / "my-trail.toml").write_text(target)
-    (tmp_path / "harness.toml").write_text(project)
-    file = load(tmp_path / "harness.toml", ProjectFile)
-    loaded = load_target(file.audit_target)
-    assert [path.name for path in loaded.install] == ["log.sql"]
-    assert loaded.documentation == "docs/audit.md"
+# --- tables ----------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_claims_is_complete() -> None:
@@ -97,37 +89,52 @@ def test_the_table_of_claims_is_complete() -> None:
     assert described == expected
 
 
-def test_the_example_of_a_topology_is_one(tmp_path: Path) -> None:
-    [topology] = [block for block in blocks(GUIDE, "toml") if "[postgres]" in block]
-    (tmp_path / "example.toml").write_text(topology)
-    assert load_topology(tmp_path / "example.toml").host.pool_size == 4
+def test_the_table_of_topology_keys_is_complete() -> None:
+    tables = {
+        "postgres": PostgresDeclaration,
+        "pooler": PoolerDeclaration,
+        "client": ClientDeclaration,
+        "host": HostDeclaration,
+    }
+    own = {key for key in Topology.__struct_fields__ if key not in {"name", *tables}}
+    nested = {f"{table}.{key}" for table, kind in tables.items() for key in kind.__struct_fields__}
+    assert {row[0] for row in rows(TOPOLOGIES, "Key | Meaning | Default")} == own | nested
 
 
-def test_the_entries_of_a_project_file_are_accepted(tmp_path: Path) -> None:
-    (tmp_path / "harness.toml").write_text("".join(blocks(REPORT, "toml")))
-    file = load(tmp_path / "harness.toml", ProjectFile)
-    assert file.known_issues
-    assert file.attestations
-    assert {entry.check for entry in file.known_issues} <= {check.id for check in catalogue().checks}
+def test_the_table_of_recipe_keys_is_complete() -> None:
+    own = {key for key in Recipe.__struct_fields__ if key != "versions"}
+    nested = {f'versions."X".{key}' for key in RecipeVersion.__struct_fields__}
+    [table] = re.findall(r"## Recipe keys\n.*?(?=\n## )", text(TOPOLOGIES), re.DOTALL)
+    documented = set(re.findall(r"^\| `([a-z_]+|versions\.[^`]+)` \|", table, re.MULTILINE))
+    assert documented == own | nested
 
 
-# --- Python ----------------------------------------------------------------------------------------------------
+def variables(template: str) -> set[str]:
+    """Return the variables of a template, each with its first attribute: `place.port`, `dsn`."""
+    tree = jinja2.Environment(autoescape=True).parse(template)
+    free = meta.find_undeclared_variables(tree)
+    with_attribute = {
+        (node.node.name, node.attr)
+        for node in tree.find_all(nodes.Getattr)
+        if isinstance(node.node, nodes.Name) and node.node.name in free
+    }
+    names = {name if attribute == "items" else f"{name}.{attribute}" for name, attribute in with_attribute}
+    return names | (free - {name for name, _ in with_attribute})
 
 
-def test_the_examples_of_checks_can_be_declared() -> None:
-    module = ModuleType("example")
-    names: dict[str, Any] = {**vars(registry), **vars(probes), **vars(server_connections)}
-    module.__dict__.update({name: value for name, value in names.items() if not name.startswith("__")})
-    module.__dict__.update(Section=Section, WORKS=WORKS, KEY=1, default_actor=None)
-    examples = blocks(GUIDE, "python")
-    for example in examples:
-        exec(compile(f"from __future__ import annotations\n{example}", "example", "exec"), module.__dict__)  # noqa: S102 -- a part of this repository
-    built = build_catalogue([module], FIXTURES)
-    assert [check.id for check in built.checks] == ["actor.unset", "pooling.advisory-unlock"]
-    context = {*dir(CheckContext), *dir(CheckRecord(reference_target()))}
-    for node in ast.walk(ast.parse("".join(examples))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ctx":
-            assert node.attr in context
+def test_the_table_of_template_variables_is_complete() -> None:
+    documented = {row[0]: row[1] for row in rows(TOPOLOGIES, "Variable")}
+    used: set[str] = set()
+    for path in (ROOT / "topologies" / "config").rglob("*.j2"):
+        group = AVAILABLE.get(path.parent.name, "poolers")
+        for name in variables(path.read_text(encoding="utf-8")):
+            assert name in documented, path
+            assert documented[name] == "all" or group in documented[name].split(", "), path
+            used.add(name)
+    structs = {"place": ServicePlace, "pooler": PoolerDeclaration, "roles": Roles}
+    known = {f"{name}.{key}" for name, kind in structs.items() for key in kind.__struct_fields__}
+    assert known <= set(documented)
+    assert set(documented) - known <= used
 
 
 # --- names -----------------------------------------------------------------------------------------------------
@@ -138,7 +145,9 @@ def test_every_check_that_is_named_exists(document: str) -> None:
     suites = "|".join(catalogue().suites())
     cells = re.findall(rf"\| `((?:{suites})\.[a-z0-9-]+)` (?=\|)", text(document))
     options = re.findall(r"--check ([a-z]+\.[a-z0-9-]+)", text(document))
-    assert {*cells, *options} <= {check.id for check in catalogue().checks}
+    declared = re.findall(r'^check = "([^"]+)"', text(document), re.MULTILINE)
+    known = {check.id for check in catalogue().checks}
+    assert {*cells, *options, *declared} - {"path.create-post"} <= known
 
 
 def test_claims_are_quoted_as_the_checks_state_them() -> None:
@@ -148,20 +157,39 @@ def test_claims_are_quoted_as_the_checks_state_them() -> None:
     assert quoted == {check: claims[check] for check in quoted}
 
 
-def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
-    titles = {check.feature for check in catalogue().checks if check.feature}
-    quoted = {row[0] for row in [*rows("README.md", "Feature"), *rows("README.md", "Driver")]}
-    assert quoted
-    assert quoted <= titles
-    count = sum(bool(check.feature) and check.id.startswith("pooling.") for check in catalogue().checks)
-    assert f"({count} features;" in text("README.md")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_option_that_is_named_exists(document: str) -> None:
+    known = {name for _, command in commands() for option in command.params for name in option.opts} | FOREIGN_OPTIONS
+    known |= {"--version", "--help"}
+    sources = [(ROOT / name).read_text(encoding="utf-8") for name in ("bootstrap", "tests/bench/__main__.py")]
+    named = {name for span in code_spans(document) for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)}
+    assert [name for name in sorted(named - known) if not any(f'"{name}"' in source for source in sources)] == []
+
+
+def test_every_variable_of_the_environment_exists() -> None:
+    files = [ROOT / "bootstrap", ROOT / "noxfile.py", *(ROOT / "harness").rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    named = {name for document in DOCUMENTS for name in re.findall(r"\bHARNESS_[A-Z_]+\b", text(document))}
+    assert named
+    assert {name for name in named if name.rstrip("_") not in code} == set()
+
+
+# --- links -----------------------------------------------------------------------------------------------------
+
+
+def links(document: str) -> list[tuple[str, str]]:
+    """Return the path and the anchor of every link within the repository."""
+    return re.findall(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)", prose(document))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_link_leads_to_a_file(document: str) -> None:
-    folder = (ROOT / document).parent
-    links = re.findall(r"\]\((?!https?://|#)([^)\s#]+)", text(document))
-    assert [link for link in links if not (folder / link).exists()] == []
+def test_every_link_leads_to_a_file_and_to_a_heading(document: str) -> None:
+    folder = PurePosixPath(document).parent
+    for path, anchor in links(document):
+        target = (ROOT / folder / path).resolve() if path else ROOT / document
+        assert target.exists(), path
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.relative_to(ROOT).as_posix()), f"{path}#{anchor}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -170,8 +198,14 @@ def test_every_path_of_the_repository_exists(document: str) -> None:
     assert [path for path in named if path not in OF_USERS and not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_heading_that_is_linked_exists(document: str) -> None:
-    headings = re.findall(r"^#+ (.+)$", text(document), re.MULTILINE)
-    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert [link for link in re.findall(r"\]\(#([^)]+)\)", text(document)) if link not in anchors] == []
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    reached, queue = {"README.md"}, ["README.md"]
+    while queue:
+        document = queue.pop()
+        for path, _ in links(document):
+            found = (ROOT / PurePosixPath(document).parent / path).resolve()
+            name = found.relative_to(ROOT).as_posix() if path and found.is_relative_to(ROOT) else ""
+            if name in DOCUMENTS and name not in reached:
+                reached.add(name)
+                queue.append(name)
+    assert set(DOCUMENTS) - reached == set()

@@ -207,7 +207,7 @@ def test_the_recap_counts_what_happens_to_features(capsys: pytest.CaptureFixture
 
 def test_progress_has_the_word_of_a_feature_in_place_of_ok() -> None:
     stream = StringIO()
-    terminal = Terminal(str, stream)
+    terminal = Terminal(str, stream, verbose=True)
     for found in ROWS:
         terminal(CheckFinished(found.result))
     assert [line.removeprefix("transaction  ") for line in stream.getvalue().splitlines()] == [

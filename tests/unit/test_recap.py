@@ -24,8 +24,9 @@ ACCEPTED = KnownIssue(check="capture.insert", link="https://example.org/1", owne
 class Said:
     """A terminal that keeps what it prints."""
 
-    def __init__(self) -> None:
+    def __init__(self, screen: tuple[int, int] | None = None) -> None:
         self.lines: list[str] = []
+        self.screen = screen
 
     def say(self, text: str) -> None:
         self.lines.append(text)
@@ -108,6 +109,73 @@ def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
     recap.say_issues(invocation(terminal), [ISSUE, NA, NOT_RUN, OK, KNOWN])
     rest = "direct capture.insert: rows: expected 1, observed 0\n  reproduce: " + ISSUE.reproduce
     assert terminal.lines == [f"Issue {rest}", f"Known Issue (https://example.org/1) {rest}"]
+
+
+def on(*targets: str, known: bool = False) -> list[Result]:
+    """Return the same Issue on several topologies."""
+    found = KNOWN if known else ISSUE
+    return [replace(found, target=target, reproduce=f"harness verify {target}") for target in targets]
+
+
+def test_the_same_issue_on_several_topologies_is_one_entry() -> None:
+    terminal = Said()
+    other = replace(ISSUE, target="peered", reason="rows: expected 1, observed 2")
+    recap.say_issues(invocation(terminal), [*on("direct", known=True), *on("transaction", "session"), other])
+    assert [line.partition(": ")[0] for line in terminal.lines] == [
+        "Issue transaction capture.insert",
+        "Issue peered capture.insert",
+        "Known Issue (https://example.org/1) direct capture.insert",
+    ]
+    assert terminal.lines[0].endswith("observed 0, and on session\n  reproduce: harness verify transaction")
+
+
+def test_known_issues_that_do_not_fit_into_one_screen_are_counted() -> None:
+    """Issues that nobody accepted are always printed."""
+    results = [
+        replace(found, check=f"capture.{number}")
+        for number in range(20)
+        for found in on("direct", "session", known=number % 2 == 0)
+    ]
+    terminal = Said(screen=(80, 24))
+    recap.say_issues(invocation(terminal), results)
+    assert [line.partition(" ")[0] for line in terminal.lines] == [*["Issue"] * 10, "and"]
+    assert terminal.lines[-1] == "and 20 more known Issues, in issues.md"
+    high = Said(screen=(80, 200))
+    recap.say_issues(invocation(high), results)
+    assert len(high.lines) == 20
+
+
+NARROW = [
+    "            OK Issue Not run",
+    "direct       2     0       0",
+    "session      0     2       1",
+    "transaction  2     0       1",
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (28, NARROW),
+        (
+            80,
+            [
+                "            OK Issue (known) N/A Not run features drivers time",
+                "direct       2     0           1       0                  0.0s",
+            ],
+        ),
+    ],
+)
+def test_on_a_terminal_the_counts_are_a_table_of_its_width(
+    columns: int, lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
+    recap.print_evidence_recap(merge([stored], PLAN))
+    found = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= columns for line in found)
+    assert found[: len(lines)] == lines
 
 
 # --- the exit code ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -15,26 +16,29 @@ from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
 from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
 from harness.preflight.declaration import GateResult
-from harness.report.differences import Difference, differences
-from harness.report.evidence import Row, merge
+from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
+from harness.report.evidence import merge
+from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.render import render
 from harness.report.tables import Declared, build_report
-from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
+from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.report.issue_groups import Answer
 
 ERROR = f"{next(iter(STATEMENTS.values()))}: expected no error, observed 42501"
 LINKS = ("", "https://example.org/1", "https://example.org/2")
 CHECKS = ("capture.insert", "capture.update", "actor.types")
 
 
-def issue(topology: str, check: str, reason: str = "rows: expected 1, observed 0", link: str = "") -> Row:
+def issue(topology: str, check: str, reason: str = "rows: expected 1, observed 0", link: str = "") -> Answer:
     known = KnownIssue(check=check, link=link, owner="ada", expires="2099-01-01") if link else None
     found = replace(result(topology, check, Status.ISSUE, reason), known=known)
-    return Row(planned=planned(topology, check), result=found, run_id="r")
+    return planned(topology, check), found
 
 
 ISSUES = st.builds(
@@ -43,7 +47,7 @@ ISSUES = st.builds(
 
 
 @given(st.lists(ISSUES))
-def test_every_issue_is_in_one_group(rows: list[Row]) -> None:
+def test_every_issue_is_in_one_group(rows: list[Answer]) -> None:
     groups = issue_groups(rows)
     assert sum(group.number for group in groups) == len(rows)
     new = [check for group in groups if not group.link for check in group.checks]
@@ -70,15 +74,14 @@ def test_expectations_that_break_alike_are_no_common_cause() -> None:
 
 def test_known_issues_follow_new_ones_and_share_their_link() -> None:
     rows = [issue("session", CHECKS[0], link=LINKS[1]), issue("direct", CHECKS[1], link=LINKS[1])]
-    new = replace(issue("session", CHECKS[0]), planned=replace(planned("session", CHECKS[0]), severity=Severity.P2))
-    groups = issue_groups([*rows, new])
+    plan, found = issue("session", CHECKS[0])
+    groups = issue_groups([*rows, (replace(plan, severity=Severity.P2), found)])
     assert [(group.link, group.checks) for group in groups] == [("", CHECKS[:1]), (LINKS[1], CHECKS[:2])]
 
 
 def test_a_group_shows_its_worst_issue() -> None:
-    minor = issue("session", CHECKS[0], "minor")
-    minor = replace(minor, planned=replace(minor.planned, severity=Severity.P2))
-    (group,) = issue_groups([minor, issue("transaction", CHECKS[0], "worse")])
+    plan, found = issue("session", CHECKS[0], "minor")
+    (group,) = issue_groups([(replace(plan, severity=Severity.P2), found), issue("transaction", CHECKS[0], "worse")])
     assert (group.severity, group.symptom) == (Severity.P0, "worse")
     assert group.command == planned("transaction", CHECKS[0]).reproduce
 
@@ -151,3 +154,26 @@ def test_the_linter_accepts_the_documents(tmp_path: Path) -> None:
     documents = [path for path in written if path.suffix == ".md"]
     found = lint(documents, places.PACKAGE.parent).findings
     assert [finding for finding in found if finding.rule == "R8"] == []
+
+
+def test_the_guide_names_every_file_of_a_report() -> None:
+    guide = (places.PACKAGE.parent / "docs" / "report.md").read_text()
+    files = [document.name for document in (SUMMARY, *MARKDOWN, *MACHINES)]
+    assert [name for name in files if f"`{name}`" not in guide] == []
+
+
+def test_every_output_has_only_what_a_run_was_asked_for(tmp_path: Path) -> None:
+    asked = replace(record(), plan=PLAN[:2], topologies={"direct": record().topologies["direct"]})
+    evidence = merge([store_run(tmp_path, [result("direct", PLAN[0].check)], asked)], PLAN)
+    written = {path.name: path.read_text() for path in render(build_report(evidence, tmp_path), tmp_path)}
+    data, tests = json.loads(written["report.json"]), json.loads(written["ctrf.json"])["results"]["tests"]
+    shown = {(name, check) for name, rows in data["rows"].items() for check in rows}
+    assert shown == {("direct", row.check) for row in PLAN[:2]}
+    assert {(test["suite"][0], test["name"]) for test in tests} == shown
+    assert re.findall('testsuite name="(.*?)"', written["junit.xml"]) == ["direct"]
+    assert [verdict["name"] for verdict in data["verdicts"]] == ["direct"]
+    for name in ("report.md", "matrix.md", "stg-01-topology.md", "feature-map.md", "issues.md"):
+        assert "topology-session" not in written[name], name
+        assert "| transaction |" not in written[name], name
+    # one topology answers no item of the checklist for the others
+    assert "19 items: 2 N/A, 17 Not run." in written["report.md"]

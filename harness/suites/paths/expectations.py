@@ -22,7 +22,7 @@ CORRELATION = "correlation"
 JOB = "the job"
 KEPT = "rows in the table"
 #: where the limits of a path's evidence are documented
-_DOCUMENTATION = "docs/environments.md"
+_DOCUMENTATION = "docs/your-staging.md"
 
 
 def path_run(path: PathDeclaration, ctx: CheckRecord, parent: PathRun | None = None) -> PathRun:

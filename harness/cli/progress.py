@@ -1,0 +1,190 @@
+"""The progress of a run: counts by topology, kept from its events. What a display shows, without any output."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from harness.cli.estimate import about, clock, left_s
+from harness.events import (
+    CheckFinished,
+    CheckStarted,
+    ControlFinished,
+    Event,
+    ImageFailed,
+    ImageProgress,
+    ImageReady,
+    ImageStarted,
+    LabFailed,
+    LabReady,
+    LabStarting,
+    LabStopped,
+    RunStarted,
+)
+from harness.model import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+WAITING, STARTING, VERIFYING, FAILED, STOPPED = "waiting", "starting", "verifying", "did not start", "stopped"
+
+
+class TopologyProgress(Struct):
+    """The counts of one topology."""
+
+    topology: str
+    planned: int = 0
+    state: str = WAITING
+    #: rows by status
+    rows: dict[Status, int] = {}
+    #: those of the Issues that are known
+    known: int = 0
+    #: checks that run now, oldest first
+    running: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return sum(self.rows.values())
+
+    def count(self, status: Status) -> int:
+        return self.rows.get(status, 0)
+
+
+class ProgressView(Struct, frozen=True):
+    """An immutable copy of the progress, for the thread that draws it."""
+
+    topologies: tuple[TopologyProgress, ...]
+    #: what happens to the images that are not ready: `building` or another verb, with the number of images
+    images: tuple[tuple[str, int], ...]
+    #: steps of pulls and builds since the start
+    steps: int
+    proven: int
+    unproven: int
+    earlier: tuple[float, ...]
+    began: float
+
+    def summary(self, now: float) -> str:
+        """Return one line: elapsed time, rows, and about how much is left.
+
+        :param now: of :func:`time.monotonic`.
+        """
+        return ", ".join(self._parts(now))
+
+    def _parts(self, now: float) -> Iterator[str]:
+        elapsed_s = now - self.began
+        done, planned = (sum(getattr(row, name) for row in self.topologies) for name in ("done", "planned"))
+        yield f"{clock(elapsed_s)} elapsed"
+        if planned:
+            yield f"{done} of {planned} rows"
+        is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
+        left = left_s(self.earlier, done, planned, elapsed_s) if done < planned and not is_ending else None
+        if left:
+            yield f"{about(left)} left"
+        if self.proven or self.unproven:
+            yield f"{self.proven} controls proven"
+        if self.unproven:
+            yield f"{self.unproven} UNPROVEN"
+        for doing, number in self.images:
+            yield f"{doing} {number} image{'s' if number > 1 else ''}"
+        if self.images:
+            yield f"{self.steps} step{'' if self.steps == 1 else 's'} done"
+
+    def line(self, now: float) -> str:
+        """Return one line with everything that a log shows: the summary, the counts, and what runs."""
+        known = sum(row.known for row in self.topologies)
+        counts = []
+        for status in Status:
+            if number := sum(row.count(status) for row in self.topologies):
+                accepted = f" ({known} known)" if known and status is Status.ISSUE else ""
+                counts.append(f"{number} {status}{accepted}")
+        runs = [row.topology for row in self.topologies if row.state in {STARTING, VERIFYING}]
+        parts = (self.summary(now), ", ".join(counts), f"running: {', '.join(runs)}" if runs else "")
+        return "; ".join(part for part in parts if part)
+
+
+class ProgressCounts:
+    """Counts events. One thread at a time may call it."""
+
+    def __init__(self) -> None:
+        self._topologies: dict[str, TopologyProgress] = {}
+        #: the image, and what happens to it
+        self._images: dict[str, str] = {}
+        self._steps = self._proven = self._unproven = 0
+        self._earlier: tuple[float, ...] = ()
+        self._began = time.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in progress."""
+        return not self._topologies and not self._images
+
+    def end(self) -> None:
+        """Forget the run: it has ended."""
+        self._topologies, self._images = {}, {}
+
+    def view(self) -> ProgressView:
+        doing = list(self._images.values())
+        return ProgressView(
+            topologies=tuple(
+                TopologyProgress(row.topology, row.planned, row.state, dict(row.rows), row.known, list(row.running))
+                for row in self._topologies.values()
+            ),
+            images=tuple((text, doing.count(text)) for text in dict.fromkeys(doing)),
+            steps=self._steps,
+            proven=self._proven,
+            unproven=self._unproven,
+            earlier=self._earlier,
+            began=self._began,
+        )
+
+    def add(self, event: Event) -> None:
+        match event:
+            case RunStarted(record, _, earlier):
+                # a report on the native engine has two runs
+                self._topologies, self._proven, self._unproven = {}, 0, 0
+                self._earlier, self._began = earlier, time.monotonic()
+                for planned in record.plan:
+                    self._of(planned.target).planned += 1
+            case ImageStarted(image, doing):
+                if self.is_idle:
+                    self._began = time.monotonic()
+                self._images[image] = doing.partition(" ")[0]
+            case ImageProgress():
+                self._steps += 1
+            case ImageReady(image) | ImageFailed(image):
+                self._images.pop(image, None)
+            case LabStarting(topology):
+                self._of(topology).state = STARTING
+            case LabReady(topology):
+                self._of(topology).state = VERIFYING
+            case LabFailed(topology):
+                self._of(topology).state = FAILED
+            case LabStopped(topology):
+                self._of(topology).state = STOPPED
+            case CheckStarted(topology, check):
+                self._of(topology).running.append(check)
+            case CheckFinished(result):
+                row = self._of(result.target)
+                row.rows[result.status] = row.count(result.status) + 1
+                row.known += result.known is not None
+                if result.check in row.running:
+                    row.running.remove(result.check)
+            case ControlFinished(proof):
+                self._proven += proof.applicable and proof.proven
+                self._unproven += proof.applicable and not proof.proven
+
+    def _of(self, topology: str) -> TopologyProgress:
+        return self._topologies.setdefault(topology, TopologyProgress(topology))
+
+
+def shown_first(rows: Iterable[TopologyProgress], most: int) -> tuple[list[TopologyProgress], int]:
+    """Return the rows for a display of a few lines, in their order, and how many are left out.
+
+    Those that run come first, then those that wait, then those that ended.
+    """
+    rows = list(rows)
+    order = (VERIFYING, STARTING, FAILED, WAITING, STOPPED)
+    chosen = sorted(range(len(rows)), key=lambda number: (order.index(rows[number].state), number))[:most]
+    return [rows[number] for number in sorted(chosen)], len(rows) - len(chosen)

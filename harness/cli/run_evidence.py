@@ -1,0 +1,110 @@
+"""The evidence of one run, or of a folder of runs, by the name that a user gives it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.cli.evidence import with_known_issues, without_controls, without_edited
+from harness.config import close_to
+from harness.errors import StoreError, UsageError
+from harness.report.evidence import merge
+from harness.store import read_run, read_runs, run_folders_in
+
+if TYPE_CHECKING:
+    from harness.cli.settings import Settings
+    from harness.report.evidence import Evidence
+    from harness.store import StoredRun
+
+LATEST = "latest"
+#: the most names that an error lists
+_MOST_NAMES = 5
+ACCEPTED = "latest, the id of a run or a part of it, a run folder, or a folder of runs"
+
+
+def evidence_of(settings: Settings, name: str) -> Evidence:
+    """Return the evidence that a name leads to, whatever code it is of.
+
+    :param name: `latest`, the id of a run in the reports folder or a part that only one id has, a run folder, or a
+        folder of runs such as another machine's reports folder. Its runs are merged; those of other code than the
+        newest are left out.
+    :raises UsageError: for a name that leads nowhere, or to several runs.
+    :raises StoreError: for a run that cannot be read.
+    """
+    found = _run_folder(settings, name)
+    if found is not None:
+        return _of_run(read_run(found), settings)
+    runs, damaged = read_runs([_folder(settings, name)])
+    whole, edited = without_edited(runs, settings)
+    ordinary, left_out = without_controls(whole)
+    merged = replace(
+        merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited)
+    )
+    return with_known_issues(merged, settings)
+
+
+def _of_run(run: StoredRun, settings: Settings) -> Evidence:
+    """Return the evidence of one run. Of an edited one, too: the user named it, and the comparison names the edit."""
+    _, edited = without_edited([run], settings)
+    sentences = tuple(f"run {found.record.run_id} was edited: {found.reasons}" for found in edited)
+    under = run.record.under
+    notes = (f"run {run.record.run_id} ran under the control {under}, which breaks its system",) if under else ()
+    return with_known_issues(replace(merge([run], (), left_out=notes), edited=sentences), settings)
+
+
+def run_names(reports: Path) -> list[str]:
+    """Return the ids of the runs in a reports folder, newest first."""
+    return sorted((folder.name for folder in run_folders_in(reports)), reverse=True)
+
+
+def _run_folder(settings: Settings, name: str) -> Path | None:
+    """Return the folder of the run that a name means; None if the name is that of a folder of runs."""
+    if not name:
+        raise UsageError("found an empty name of a run", hint=f"expected {ACCEPTED}")
+    runs = settings.reports / "runs"
+    ids = run_names(settings.reports)
+    if name == LATEST:
+        if not ids:
+            raise UsageError("no run here", where=str(runs), hint="harness verify makes one")
+        latest = runs / LATEST
+        return latest.resolve() if (latest / "run.json").is_file() else runs / ids[0]
+    if name in ids:
+        return runs / name
+    path = Path(name)
+    with suppress(OSError, ValueError):  # such as a name that is too long
+        if path.is_file() and path.name == "run.json":
+            return path.parent
+        if path.exists():
+            return path if (path / "run.json").is_file() else None
+    matching = [run_id for run_id in ids if name in run_id]
+    if len(matching) > 1:
+        more = f" and {len(matching) - _MOST_NAMES} more" if len(matching) > _MOST_NAMES else ""
+        listed = ", ".join(matching[:_MOST_NAMES])
+        raise UsageError(f"{name[:80]!r} is a part of {len(matching)} runs: {listed}{more}", hint="name one of them")
+    if matching:
+        return runs / matching[0]
+    near = close_to(name[:80], (LATEST, *ids))
+    newest = f"the newest runs: {', '.join(ids[:_MOST_NAMES])}" if ids else f"{runs} has no run"
+    raise UsageError(f"no run or folder {name[:80]!r}, expected {ACCEPTED}", hint=near or newest)
+
+
+def _folder(settings: Settings, name: str) -> Path:
+    """Return the folder of runs that a name leads to."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    runs = path.parent / "runs"
+    if path.name == "report.json" and runs.is_dir():
+        return runs
+    if path.name == "report.json":
+        raise StoreError(
+            "a report alone does not have what its rows depend on, such as settings and image digests",
+            where=str(path),
+            hint=f"the folder of its runs; {runs} is missing",
+        )
+    raise UsageError(
+        f"found the file {path.name[:80]}, expected {ACCEPTED}", where=str(settings.reports / "runs"), hint=""
+    )

@@ -1,0 +1,337 @@
+"""What changed between two pieces of evidence: rows that turned, with what differs between the runs as the cause."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from harness.model import Severity, Status
+from harness.report.factors import Difference, differences
+from harness.report.outcomes import is_shown
+from harness.report.row_states import Direction, behaviour, is_new_issue, shown, state_of
+from harness.report.scope import asked_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from harness.report.evidence import Evidence, Row
+
+#: the name of the newer evidence in a report, which prints its remarks itself
+THIS_REPORT = "this report"
+#: a duration changed if it is this many times as long, and longer by this many milliseconds
+_TIMES, _MORE_MS = 2, 1000
+
+
+class Kind(StrEnum):
+    """How a row changed; the most important kind first."""
+
+    NEW_ISSUE = "new Issue"
+    FIXED = "no longer an Issue"
+    FEATURE = "feature changed"
+    UNVERIFIED = "no longer verified"
+    VERIFIED = "verified now"
+    STATUS = "status changed"
+
+    def words(self, number: int) -> str:
+        """Return the kind after a number of rows: `3 features changed`."""
+        plural = {Kind.NEW_ISSUE: "new Issues", Kind.FEATURE: "features changed", Kind.STATUS: "statuses changed"}
+        return self.value if number == 1 else plural.get(self, self.value)
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """How the row of one check changed, with all the topologies and environments in which it changed that way."""
+
+    kind: Kind
+    check: str
+    #: the feature, else the claim
+    title: str
+    severity: Severity
+    #: status or outcome; "" for a row that the other evidence does not have
+    before: str
+    after: str
+    #: of the behaviour of a feature
+    direction: Direction | None = None
+    #: the change in words, or the reason of the newer result
+    reason: str = ""
+    targets: tuple[str, ...] = ()
+    #: everything recorded that differs for these rows. One: the likely cause. Several: the cause is not known
+    causes: tuple[str, ...] = ()
+
+    @property
+    def cause(self) -> str:
+        """The likely cause in one sentence without a full stop; "" where a row is Not run, which has its own reason."""
+        if self.kind in {Kind.UNVERIFIED, Kind.VERIFIED}:
+            return ""
+        if len(self.causes) == 1:
+            return f"likely {self.causes[0]}"
+        if not self.causes:
+            return "nothing that is recorded differs"
+        names = (cause.partition(": ")[0] for cause in self.causes)
+        return f"not known, {len(self.causes)} things differ: {'; '.join(names)}"
+
+
+class Duration(Struct, frozen=True, kw_only=True):
+    """A duration that doubled or halved. It depends on the machine, too, so it is never an Issue."""
+
+    #: the id of a check; "" for the time until the topology was ready
+    check: str
+    target: str
+    before_ms: float
+    after_ms: float
+
+
+class OneSided(Struct, frozen=True, kw_only=True):
+    """Rows that only one of the two has."""
+
+    targets: tuple[str, ...]
+    checks: tuple[str, ...]
+    #: whether the other has no row of these topologies and environments at all
+    whole: bool
+
+
+class Side(Struct, frozen=True, kw_only=True):
+    """One of the two pieces of evidence."""
+
+    #: as the user named it
+    name: str
+    runs: tuple[str, ...]
+    #: one sentence for each run that was edited: nothing follows from it
+    edited: tuple[str, ...] = ()
+    #: why runs or rows were left out
+    notes: tuple[str, ...] = ()
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """Everything that changed between two pieces of evidence."""
+
+    before: Side
+    after: Side
+    #: number of rows that both have
+    compared: int
+    changes: tuple[Change, ...] = ()
+    durations: tuple[Duration, ...] = ()
+    only_before: tuple[OneSided, ...] = ()
+    only_after: tuple[OneSided, ...] = ()
+    #: what differs between code, servers, settings and subjects, whether or not a row changed
+    differences: tuple[Difference, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Change, ...]:
+        """Return the changes of one kind."""
+        return tuple(change for change in self.changes if change.kind is kind)
+
+    @property
+    def new_issues(self) -> frozenset[tuple[str, str]]:
+        """The rows that are Issues now, neither known nor present before: target and check."""
+        return frozenset((target, change.check) for change in self.of(Kind.NEW_ISSUE) for target in change.targets)
+
+    @property
+    def summary(self) -> str:
+        """What changed in one line without a full stop, each part with its number of rows."""
+        if not self.compared:
+            return "the two have no row in common, so nothing was compared"
+        parts = []
+        for kind in Kind:
+            if found := self.of(kind):
+                number = sum(len(change.targets) for change in found)
+                parts.append(f"{number} {kind.words(number)}{_directions(found)}")
+        if self.durations:
+            parts.append(f"{len(self.durations)} {'duration' if len(self.durations) == 1 else 'durations'} changed")
+        for side, rows in (("before", self.only_before), ("after", self.only_after)):
+            if number := sum(len(row.targets) * len(row.checks) for row in rows):
+                parts.append(f"{number} {'row' if number == 1 else 'rows'} only {side}")
+        compared = f"{self.compared} {'row was' if self.compared == 1 else 'rows were'} compared"
+        return f"{compared}: {', '.join(parts) or 'no row changed'}"
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """A sentence for each run that was edited."""
+        return tuple(dict.fromkeys((*self.before.edited, *self.after.edited)))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing differs at all."""
+        return not (self.changes or self.durations or self.only_before or self.only_after or self.differences)
+
+
+def _directions(changes: Iterable[Change]) -> str:
+    """Return how many rows are better and worse, in brackets; "" if none is a feature with another behaviour."""
+    counted = [
+        f"{number} {direction}"
+        for direction in Direction
+        if (number := sum(len(change.targets) for change in changes if change.direction is direction))
+    ]
+    return f" ({', '.join(counted)})" if counted else ""
+
+
+def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before", "after")) -> Changes:
+    """Return what changed.
+
+    A topology that ran in another version, such as `transaction+postgres-18`, is compared with the other version of the
+    same topology, unless the other evidence has the same one.
+
+    :param names: what the user calls the two.
+    """
+    pairs = _pairs(before, after)
+    then, now = _rows(before, {old: new for new, old in pairs.items()}), _rows(after, {})
+    found = differences(before, after, pairs)
+    both = [key for key in now if key in then]
+    changes = [change for key in both for change in _turned(then[key], now[key])]
+    changes += [_appeared(row) for key, row in now.items() if key not in then and is_new_issue(None, row)]
+    caused = [replace(change, causes=_causes(change, found)) for change in changes]
+    order = list(Kind)
+    return Changes(
+        before=_side(before, names[0]),
+        after=_side(after, names[1]),
+        compared=len(both),
+        changes=tuple(sorted(_grouped(caused), key=lambda change: (order.index(change.kind), change.severity))),
+        durations=tuple(
+            sorted(
+                (*_durations(then, now, both), *_ready(before, after, pairs)),
+                key=lambda duration: (-abs(duration.after_ms - duration.before_ms), duration.target, duration.check),
+            )
+        ),
+        only_before=_one_sided(then, now),
+        only_after=_one_sided(now, then),
+        differences=found,
+    )
+
+
+def _side(evidence: Evidence, name: str) -> Side:
+    runs = tuple(record.run_id for record in evidence.shown)
+    notes = () if name == THIS_REPORT else evidence.left_out
+    return Side(name=name, runs=runs, edited=evidence.edited, notes=notes)
+
+
+def _pairs(before: Evidence, after: Evidence) -> dict[str, str]:
+    """Return the name of each target after that both have, with its name before."""
+    then, now = before.names(), after.names()
+    pairs = {name: name for name in now if name in then}
+    rest_before, rest_after = ([name for name in names if name not in pairs] for names in (then, now))
+    for name in rest_after:
+        same = [[other for other in rest if _base(other) == _base(name)] for rest in (rest_before, rest_after)]
+        if len(same[0]) == 1 and len(same[1]) == 1:
+            pairs[name] = same[0][0]
+    return pairs
+
+
+def _base(name: str) -> str:
+    """Return the name of a topology without the versions that `--set` appends to it."""
+    return name.partition("+")[0]
+
+
+def _rows(evidence: Evidence, renamed: Mapping[str, str]) -> dict[tuple[str, str], Row]:
+    """Return the rows that are shown, by the name of their target after, and their check."""
+    return {
+        (renamed.get(row.planned.target, row.planned.target), row.planned.check): row
+        for row in evidence.rows
+        if asked_for(row) and is_shown(*row.answer)
+    }
+
+
+# --- rows ------------------------------------------------------------------------------------------------
+
+
+def _turned(then: Row, now: Row) -> Iterator[Change]:
+    """Yield the change of a row; nothing if it says the same."""
+    before, after = state_of(then), state_of(now)
+    if before == after:
+        return
+    direction, words = behaviour(then, now)
+    kind = _kind(then, now, direction)
+    yield _change(now, kind, before=shown(then), after=shown(now), direction=direction, reason=words)
+
+
+def _kind(then: Row, now: Row, direction: Direction | None) -> Kind:
+    if is_new_issue(then, now):
+        return Kind.NEW_ISSUE
+    if now.status is Status.NOT_RUN:
+        return Kind.UNVERIFIED
+    if then.status is Status.ISSUE and now.status is not Status.ISSUE:
+        return Kind.FIXED
+    if then.status is Status.NOT_RUN:
+        return Kind.VERIFIED
+    return Kind.FEATURE if direction else Kind.STATUS
+
+
+def _appeared(now: Row) -> Change:
+    return _change(now, Kind.NEW_ISSUE, before="", after=shown(now))
+
+
+def _change(
+    row: Row, kind: Kind, *, before: str, after: str, direction: Direction | None = None, reason: str = ""
+) -> Change:
+    planned, result = row.planned, row.result
+    given = result.reason if kind in {Kind.NEW_ISSUE, Kind.UNVERIFIED, Kind.STATUS} else ""
+    return Change(
+        kind=kind,
+        check=planned.check,
+        title=planned.feature or planned.claim,
+        severity=result.severity or planned.severity,
+        before=before,
+        after=after,
+        direction=direction,
+        reason=reason or given,
+        targets=(planned.target,),
+    )
+
+
+def _causes(change: Change, found: Iterable[Difference]) -> tuple[str, ...]:
+    """Return what differs for a changed row."""
+    target = change.targets[0]
+    if change.kind in {Kind.UNVERIFIED, Kind.VERIFIED}:
+        return ()
+    return tuple(difference.text for difference in found if difference.concerns(target, change.check))
+
+
+def _grouped(changes: Iterable[Change]) -> list[Change]:
+    """Return each change once, with all targets in which the row changed that way."""
+    groups: dict[Change, list[str]] = {}
+    for change in changes:
+        groups.setdefault(replace(change, targets=()), []).extend(change.targets)
+    return [replace(change, targets=tuple(targets)) for change, targets in groups.items()]
+
+
+# --- durations and rows of one side ----------------------------------------------------------------------
+
+
+def _durations(
+    then: Mapping[tuple[str, str], Row], now: Mapping[tuple[str, str], Row], keys: Iterable[tuple[str, str]]
+) -> Iterator[Duration]:
+    """Yield the durations of checks that ran to their end in both."""
+    ran = {Status.OK, Status.ISSUE}
+    for target, check in keys:
+        rows = then[target, check], now[target, check]
+        if all(row.status in ran and row.result.ended_by is None for row in rows):
+            before, after = (row.result.duration_ms for row in rows)
+            if _doubled(before, after):
+                yield Duration(check=check, target=target, before_ms=before, after_ms=after)
+
+
+def _ready(before: Evidence, after: Evidence, pairs: Mapping[str, str]) -> Iterator[Duration]:
+    for name, name_before in pairs.items():
+        then, now = before.topologies.get(name_before), after.topologies.get(name)
+        if then and now and then.stood and now.stood and _doubled(then.ready_ms, now.ready_ms):
+            yield Duration(check="", target=name, before_ms=then.ready_ms, after_ms=now.ready_ms)
+
+
+def _doubled(before: float, after: float) -> bool:
+    short, long = sorted((before, after))
+    return short > 0 and long >= _TIMES * short and long - short >= _MORE_MS
+
+
+def _one_sided(rows: Mapping[tuple[str, str], Row], others: Mapping[tuple[str, str], Row]) -> tuple[OneSided, ...]:
+    """Return the rows without a counterpart, grouped over targets."""
+    elsewhere = {target for target, _ in others}
+    missing: dict[str, list[str]] = {}
+    for target, check in rows:
+        if (target, check) not in others:
+            missing.setdefault(target, []).append(check)
+    groups: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+    for target, checks in missing.items():
+        groups.setdefault((tuple(checks), target not in elsewhere), []).append(target)
+    return tuple(
+        OneSided(targets=tuple(targets), checks=checks, whole=whole) for (checks, whole), targets in groups.items()
+    )

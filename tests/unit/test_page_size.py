@@ -1,0 +1,95 @@
+"""The page stays small enough to open, to mail and to keep as an artifact of CI."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.model import (
+    BackendProbe,
+    Behaviour,
+    FeatureOutcome,
+    Outcome,
+    PlannedCheck,
+    Result,
+    Section,
+    Severity,
+    Status,
+)
+from harness.report.evidence import Evidence, Row
+from harness.report.render import html_page
+from harness.report.tables import build_report
+from harness.suites.catalogue import catalogue
+from tests.unit.made_up import record, result, stood
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.checks.collection import Check
+
+MAIN_JOB, EVERYTHING = 600_000, 3_000_000
+WORKS = Outcome(behaviour=Behaviour.WORKS)
+OUTCOMES = tuple(Outcome(behaviour=behaviour) for behaviour in Behaviour)
+
+
+def row(topology: str, check: Check, seed: random.Random) -> Row:
+    """Return a row as large as those of a real run, with values that differ from row to row."""
+    command = f"python -m harness verify {topology} --check {check.id}"
+    planned = PlannedCheck(
+        target=topology,
+        check=check.id,
+        claim=check.claim,
+        section=check.section,
+        severity=Severity.P1,
+        area=check.area,
+        reproduce=command,
+        feature=f"the feature of {check.id}, in some more words" if check.section is Section.POOLING else "",
+    )
+    (held,) = result("session", "capture.insert").expectations
+    found = Result(
+        target=topology,
+        check=check.id,
+        status=Status.OK,
+        reproduce=command,
+        duration_ms=seed.uniform(5, 5000),
+        started_at=f"2026-01-01T00:{seed.randrange(60):02}:{seed.randrange(60):02}.{seed.randrange(1000):03}Z",
+        expectations=tuple(
+            replace(held, name=f"what {check.id} compares ({number})", observed=str(seed.randrange(10**6)))
+            for number in range(3)
+        ),
+        facts={"server version": "17.5", f"a value of {check.id}": str(seed.random())},
+    )
+    if planned.feature:
+        pid = seed.randrange(100, 1000)
+        probe = BackendProbe(
+            how="two clients, one after the other, on one server connection", first_pid=pid, second_pid=pid
+        )
+        observed = seed.choice(OUTCOMES)
+        feature = FeatureOutcome(observed=observed, expected=(observed,), source="https://example.org/documented")
+        found = replace(found, probes=(probe,), feature=feature)
+    return Row(planned=planned, result=found, run_id=record().run_id)
+
+
+def size_of_page(folder: Path, topologies: int) -> int:
+    seed = random.Random(1)  # noqa: S311 -- the same rows in each run
+    names = [f"transaction-{number}" for number in range(topologies)]
+    rows = tuple(row(name, check, seed) for name in names for check in catalogue().checks)
+    assert len(rows) > 200 * topologies
+    evidence = Evidence(
+        rows=rows,
+        topologies=dict.fromkeys(names, stood("transaction")),
+        records=dict.fromkeys(names, record()),
+        folders={record().run_id: folder},
+        shown=(record(),),
+    )
+    return sum(len(piece.encode()) for piece in html_page(build_report(evidence, folder), folder))
+
+
+def test_the_page_of_the_main_job(tmp_path: Path) -> None:
+    assert size_of_page(tmp_path, 8) < MAIN_JOB
+
+
+def test_the_page_of_forty_topologies(tmp_path: Path) -> None:
+    assert size_of_page(tmp_path, 40) < EVERYTHING

@@ -1,0 +1,88 @@
+"""The sections of the page: the order of their rows, and their results in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness.model import Severity, Status
+from harness.preflight.declaration import GateResult
+from harness.report.evidence import merge
+from harness.report.feature_map import DriverRow, FeatureCell
+from harness.report.render import html_page
+from harness.report.sections import Section, sections
+from harness.report.tables import IssueRow, LimitRow, Report, build_report
+from tests.unit.made_up import NAMES, PLAN, mixed, store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path)
+
+
+def section(report: Report, anchor: str) -> Section:
+    (found,) = [one for one in sections(report) if one.anchor == anchor]
+    return found
+
+
+def issue(name: str, severity: Severity, link: str = "") -> IssueRow:
+    empty = dict.fromkeys(("symptom", "area", "owner", "command", "topology", "check"), "x")
+    return IssueRow(id=name, severity=severity, link=link, **empty)
+
+
+def cell(word: str) -> FeatureCell:
+    return FeatureCell(text=word, word=word, mark="", anchor="a", command="c")
+
+
+def test_issues_that_nobody_accepted_come_first(report: Report) -> None:
+    link = "https://example.org/1"
+    rows = (issue("a", Severity.P0, link), issue("b", Severity.P2), issue("c", Severity.P1))
+    found = section(replace(report, issues=rows), "issues")
+    assert [row.id for _, rows in found.listings[0].groups for row in rows] == ["c", "b", "a"]
+    assert found.result == "3 Issues: 1 P0, 1 P1, 1 P2; 1 of them are known"
+
+
+def test_the_worst_status_comes_first(report: Report) -> None:
+    statuses = (Status.OK, Status.NA, Status.ISSUE, Status.NOT_RUN, Status.OK)
+    items = tuple(
+        GateResult(item=str(number), status=status, evidence="", notes="") for number, status in enumerate(statuses)
+    )
+    found = section(replace(report, preflight=items), "preflight")
+    assert [row.item for _, rows in found.listings[0].groups for row in rows] == ["2", "3", "0", "4", "1"]
+    assert found.result == "5 items: 2 OK, 1 Issue, 1 Not run, 1 N/A"
+
+
+def test_drivers_with_wrong_results_come_first(report: Report) -> None:
+    rows = tuple(
+        DriverRow(
+            driver=name, check="c", settings="s", versions="v", cells=dict(zip(NAMES, map(cell, words), strict=False))
+        )
+        for name, words in {"a": ["works"], "b": ["works", "wrong"], "c": ["fails"], "d": []}.items()
+    )
+    found = section(replace(report, drivers=rows), "drivers")
+    assert [row.driver for _, rows in found.listings[0].groups for row in rows] == ["b", "c", "a", "d"]
+    assert found.result == (
+        "1 of 4 drivers work in every topology where they were tried, and 1 return wrong results in at least one"
+    )
+
+
+def test_a_long_table_is_folded_unless_it_belongs_on_paper(report: Report) -> None:
+    limit = LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c")
+    many = replace(report, limits=(limit,) * 100, paths=report.paths * 50, topologies=report.topologies * 50)
+    folded = {one.anchor: [listing.folded for listing in one.listings] for one in sections(many)}
+    assert (folded["limits"], folded["paths"], folded["topology"]) == ([True], [False], [False])
+
+
+def test_every_section_has_its_anchor_with_and_without_rows(report: Report, tmp_path: Path) -> None:
+    """A link to a section leads to its table, or to the line that says why it has none."""
+    page = "".join(html_page(report, tmp_path))
+    for found in sections(report):
+        assert page.count(f'id="{found.anchor}"') == 1
+        assert (f'<a href="#{found.anchor}">' in page) is found.is_shown
+        assert found.title in page
+    assert {found.anchor for found in sections(report) if not found.is_shown} >= {"preflight", "breaks"}

@@ -1,0 +1,422 @@
+"""Progress and prose: a live display on a terminal, few lines in a log, and no line wider than the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import termios
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from rich.cells import cell_len
+
+from harness import places
+from harness.cli import terminal as terminal_module
+from harness.cli.console import live_lines
+from harness.cli.estimate import about, clock, earlier_ends, left_s
+from harness.cli.progress import ProgressCounts, TopologyProgress, shown_first
+from harness.cli.terminal import Terminal
+from harness.cli.wrapping import REPRODUCE, shortened, wrapped
+from harness.events import (
+    CheckFinished,
+    CheckStarted,
+    Event,
+    ImageProgress,
+    LabStarting,
+    RunEnded,
+    RunStarted,
+    making_image,
+)
+from harness.model import KnownIssue, Status
+from harness.waiting import NotYet, poll
+from tests.unit.made_up import planned, record, result, store_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from harness.model import Result
+
+_KNOWN = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
+_CHECKS = ("capture.insert", "capture.update", "actor.moved-connection")
+_TARGETS = ("direct", "transaction-unprepared", "sitzung-äöü-會話")
+
+words = st.lists(st.text(st.characters(min_codepoint=33, exclude_categories=["C", "Z"]), min_size=1, max_size=30))
+
+
+# --- lines that break between words ----------------------------------------------------------------------
+
+
+@given(st.lists(words.map(" ".join)).map("\n".join), st.integers(1, 120))
+def test_a_line_is_no_wider_than_the_screen_unless_it_is_one_word(text: str, width: int) -> None:
+    lines = list(wrapped(text, width, cell_len))
+    assert all(cell_len(line) <= width or " " not in line.strip() for line in lines)
+    assert " ".join(lines).split() == text.split()
+
+
+@given(words.map(lambda found: shlex.join(["harness", *found])), st.integers(1, 120))
+def test_a_command_that_breaks_is_still_the_same_command(command: str, width: int) -> None:
+    lines = list(wrapped(f"  {REPRODUCE}{command}", width))
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    copied = "\n".join(lines).removeprefix(f"  {REPRODUCE}")
+    assert shlex.split(copied.replace(" \\\n", " ")) == shlex.split(command)
+
+
+def test_a_command_with_an_open_quote_stays_on_one_line() -> None:
+    assert len(list(wrapped(f"{REPRODUCE}harness verify 'a b c d", 12))) == 1
+
+
+def test_further_lines_are_indented() -> None:
+    assert list(wrapped("Issue: one two three\n  reproduce: x", 12)) == ["Issue: one", "  two three", "  reproduce: x"]
+
+
+@given(st.text(max_size=30), st.integers(0, 20))
+def test_a_shortened_text_fits(text: str, width: int) -> None:
+    found = shortened(text, width, cell_len)
+    assert cell_len(found) <= width
+    assert found == text or found.endswith("…") or width == 0
+
+
+# --- the live display ------------------------------------------------------------------------------------
+
+
+def counted(*results: Result) -> ProgressCounts:
+    """Return the progress of a run that planned three checks on each topology."""
+    counts = ProgressCounts()
+    plan = tuple(planned(target, check) for target in _TARGETS for check in _CHECKS)
+    counts.add(RunStarted(replace(record(), plan=plan), "reports/runs/r"))
+    for found in results:
+        counts.add(CheckStarted(found.target, found.check))
+        counts.add(CheckFinished(found))
+    return counts
+
+
+ISSUE = result("direct", "capture.insert", Status.ISSUE, "rows: expected 1, observed 0")
+RESULTS = (ISSUE, replace(ISSUE, check="capture.update", known=_KNOWN), result(_TARGETS[1], "capture.insert"))
+
+
+@given(st.integers(1, 200), st.integers(1, 10))
+def test_the_live_display_fits_into_the_screen(width: int, most: int) -> None:
+    counts = counted(*RESULTS)
+    counts.add(LabStarting("direct"))
+    counts.add(CheckStarted("direct", "actor.moved-connection"))
+    lines = [line.plain for line in live_lines(counts.view(), 0.0, width, most)]
+    assert all(cell_len(line) <= width for line in lines)
+    assert len(lines) > min(most, len(_TARGETS))
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_each_topology_has_its_counts_at_any_width(width: int) -> None:
+    lines = [line.plain for line in live_lines(counted(*RESULTS).view(), 0.0, width, 9)]
+    assert [re.sub(r"[█░]", "", line).split()[1:6] for line in lines[:3]] == [
+        ["2/3", "0", "OK", "2", "Issue"],
+        ["1/3", "1", "OK", "0", "Issue"],
+        ["0/3", "0", "OK", "0", "Issue"],
+    ]
+
+
+def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
+    counts = counted(*RESULTS)
+    counts.add(LabStarting("direct"))
+    view = counts.view()
+    assert view.line(view.began + 80) == (
+        "1:20 elapsed, 3 of 9 rows, about 3 min left; 1 OK, 2 Issue (1 known); running: direct"
+    )
+
+
+def test_topologies_that_run_are_shown_before_those_that_ended() -> None:
+    states = ("stopped", "verifying", "waiting", "starting", "did not start")
+    rows = [TopologyProgress(state, state=state) for state in states]
+    shown, left_out = shown_first(rows, 3)
+    assert [row.topology for row in shown] == ["verifying", "starting", "did not start"]
+    assert left_out == 2
+
+
+# --- the estimate ----------------------------------------------------------------------------------------
+
+
+def test_without_earlier_runs_the_estimate_follows_from_the_share_that_is_done() -> None:
+    assert left_s((), 25, 100, 30.0) == pytest.approx(90.0)
+    assert left_s((), 1, 100, 30.0) is None
+    assert left_s((), 50, 100, 1.0) is None
+    assert left_s((), 0, 0, 30.0) == pytest.approx(0.0)
+
+
+EARLIER = (10.0, 12.0, 20.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("done", "elapsed_s", "expected"),
+    [
+        (0, 0.0, 60.0),
+        (0, 4.0, 56.0),
+        # servers that start slower than before say nothing about the checks
+        (0, 30.0, 50.0),
+        (2, 12.0, 48.0),
+        # twice as slow as before: half of the rows count for half of the difference
+        (2, 24.0, 72.0),
+        (3, 20.0, 40.0),
+        (4, 60.0, 0.0),
+    ],
+)
+def test_earlier_runs_say_how_much_is_left(done: int, elapsed_s: float, expected: float) -> None:
+    assert left_s(EARLIER, done, 4, elapsed_s) == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.floats(0, 1e6), max_size=20).map(sorted),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.floats(0, 1e6),
+)
+def test_an_estimate_is_never_negative(earlier: list[float], done: int, planned_rows: int, elapsed_s: float) -> None:
+    left = left_s(earlier, min(done, planned_rows), planned_rows, elapsed_s)
+    assert left is None or (left >= 0 and about(left))
+
+
+def earlier_run(reports: Path, results: list[Result], *, number: int = 1, state: str = "finished") -> Path:
+    """Store a run of these results, which began with the year, and return its folder."""
+    written = replace(
+        record(f"20260101T00000{number}Z-aaaaaaaa", state=state),
+        plan=tuple(planned(found.target, found.check) for found in results),
+        started_at="2026-01-01T00:00:00.000Z",
+        ended_at="2026-01-01T01:00:00.000Z",
+    )
+    return store_run(reports, results, written).folder
+
+
+def timed(check: str, second: int, duration_s: float) -> Result:
+    return replace(
+        result("direct", check), started_at=f"2026-01-01T00:00:{second:02}.000Z", duration_ms=duration_s * 1000
+    )
+
+
+def test_the_ends_of_the_same_rows_come_from_the_newest_finished_run(tmp_path: Path) -> None:
+    plan = [planned("direct", check) for check in _CHECKS[:2]]
+    assert earlier_ends(tmp_path, plan) == ()
+    rows = [timed(_CHECKS[0], 4, 2.0), timed(_CHECKS[1], 6, 4.0)]
+    earlier_run(tmp_path, rows)
+    earlier_run(tmp_path, [timed(_CHECKS[0], 4, 30.0)], number=2, state="interrupted")
+    assert earlier_ends(tmp_path, plan) == (6.0, 10.0)
+
+
+def test_the_time_of_other_rows_is_left_out(tmp_path: Path) -> None:
+    """The run took 24 s, most of them for another check."""
+    earlier_run(tmp_path, [timed(_CHECKS[0], 4, 18.0), timed(_CHECKS[1], 22, 2.0)])
+    assert earlier_ends(tmp_path, [planned("direct", _CHECKS[1])]) == (6.0,)
+    assert earlier_ends(tmp_path, [planned("session", _CHECKS[1])]) == ()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b'{"topology": 1}', b"\xff", b'{"topology":"a","check":"b","started_at":"x"}']
+)
+def test_a_damaged_run_only_costs_the_estimate(tmp_path: Path, damage: bytes) -> None:
+    folder = earlier_run(tmp_path, [timed(_CHECKS[0], 4, 18.0)])
+    assert earlier_ends(tmp_path, [planned("direct", _CHECKS[0])]) == (22.0,)
+    for name in ("results.jsonl", "run.json"):
+        (folder / name).write_bytes(damage)
+        assert earlier_ends(tmp_path, [planned("direct", _CHECKS[0])]) == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "about 5 s"), (12.0, "about 10 s"), (59.0, "about 60 s"), (61.0, "about 1 min"), (5400.0, "about 1.5 h")],
+)
+def test_an_estimate_is_a_round_number(seconds: float, text: str) -> None:
+    assert about(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.9, "0:07"), (750.0, "12:30"), (3723.0, "1:02:03")])
+def test_a_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+# --- without a terminal ----------------------------------------------------------------------------------
+
+
+def run_events() -> Iterator[Event]:
+    """Yield a run with every status."""
+    rows = (*RESULTS, result(_TARGETS[1], "capture.update", Status.NA, "no pooler"))
+    gap = result(_TARGETS[1], "actor.moved-connection", Status.NOT_RUN, "could not force a move")
+    plan = tuple(planned(found.target, found.check) for found in (*rows, gap))
+    started = replace(record(), plan=plan)
+    yield RunStarted(started, "reports/runs/r")
+    for found in (*rows, gap):
+        yield CheckStarted(found.target, found.check)
+        yield CheckFinished(found)
+    yield RunEnded(started)
+
+
+def printed(events: Iterable[Event], *, verbose: bool = False) -> list[str]:
+    stream = io.StringIO()
+    terminal = Terminal(str, stream, verbose=verbose)
+    for event in events:
+        terminal(event)
+    terminal.close()
+    assert "\x1b" not in stream.getvalue()
+    return stream.getvalue().splitlines()
+
+
+def test_a_log_has_only_what_is_not_ok() -> None:
+    lines = printed(run_events())
+    assert [line.partition("  0.01s")[0].split() for line in lines[1:]] == [
+        ["direct", "Issue", "capture.insert"],
+        ["direct", "Issue", "(known)", "capture.update"],
+        ["transaction-unprepared", "Not", "run", "actor.moved-connection"],
+    ]
+    assert len(printed(run_events(), verbose=True)) == len(lines) + 2
+
+
+def image_events(*, fails: bool) -> list[Event]:
+    events: list[Event] = []
+    with contextlib.ExitStack() as stack:
+        if fails:
+            stack.enter_context(pytest.raises(ZeroDivisionError))
+        stack.enter_context(making_image(events.append, "postgres:17"))
+        events.extend(ImageProgress("postgres:17", f"Step {number}/30") for number in range(1, 31))
+        _ = 1 / (not fails)
+    return events
+
+
+def test_an_image_is_one_line_and_its_steps_are_printed_when_it_fails() -> None:
+    [line] = printed(image_events(fails=False))
+    assert re.fullmatch(r"image postgres:17: built in \d+\.\d s", line)
+    assert [line.rpartition(" ")[2] for line in printed(image_events(fails=True))] == [
+        f"{number}/30" for number in range(11, 31)
+    ]
+    assert len(printed(image_events(fails=False), verbose=True)) == 32
+    assert len(printed(image_events(fails=True), verbose=True)) == 31
+
+
+def test_a_log_shows_the_progress_until_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal_module, "BEAT_S", 0.01)
+    stream = io.StringIO()
+    terminal = Terminal(str, stream)
+    *events, end = run_events()
+    for event in events:
+        terminal(event)
+
+    def two_lines() -> None:
+        if stream.getvalue().count(" elapsed, 5 of 5 rows; 1 OK, 2 Issue (1 known), 1 N/A, 1 Not run") < 2:
+            raise NotYet(stream.getvalue())
+
+    poll(two_lines, what="two lines of progress", deadline_s=30, interval_s=0.01)
+    heartbeat = terminal._heartbeat
+    terminal(end)
+    assert heartbeat
+    heartbeat._thread.join(30)
+    assert not heartbeat._thread.is_alive()
+
+
+def test_the_run_goes_on_when_the_reader_of_its_log_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal_module, "BEAT_S", 0.01)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as stream:
+        terminal = Terminal(str, stream)
+        *events, end = run_events()
+        for event in events:
+            terminal(event)
+        heartbeat = terminal._heartbeat
+        assert heartbeat
+        terminal._beat()
+        assert heartbeat._thread.is_alive()
+        terminal(end)
+        heartbeat._thread.join(30)
+        terminal._console._console.file.close()  # in place of the pipe
+
+
+# --- a pseudo-terminal -----------------------------------------------------------------------------------
+
+#: replays a run, the end of a run, and an error in a process of its own
+_REPLAY = """
+from pathlib import Path
+from types import SimpleNamespace
+from harness.cli import recap
+from harness.cli.terminal import Terminal
+from harness.store import StoredRun
+from tests.unit import test_terminal as given
+terminal = Terminal(str)
+for event in given.run_events():
+    terminal(event)
+events = list(given.run_events())
+run = StoredRun(Path("r"), events[0].record, tuple(e.result for e in events if hasattr(e, "result")), (), (), 0)
+recap.print_recap(run)
+recap.say_issues(SimpleNamespace(terminal=terminal), run.answers())
+terminal.close()
+terminal.say("harness: one error with a sentence that is longer than forty columns of a narrow screen")
+"""
+
+
+def on_a_terminal(columns: int, *, lines: int = 24, **variables: str) -> str:
+    """Return everything that the replay writes to a terminal of this size."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES", "CI"}}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _REPLAY],
+        env={**kept, "PYTHONPATH": str(places.SHIPPED), "TERM": "xterm-256color", **variables},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        except OSError:  # Linux reports the end of a pseudo-terminal as an error
+            pass
+
+    reader = Thread(target=read)
+    reader.start()
+    code = process.wait(60)
+    reader.join(60)
+    os.close(ours)
+    text = b"".join(pieces).decode()
+    assert code == 0, text
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a terminal's output, without control sequences."""
+    return re.split(r"\r\n|\r", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
+    text = on_a_terminal(columns)
+    assert "\x1b[" in text
+    lines = lines_of(text)
+    assert [line for line in lines if cell_len(line) > columns and " " in line.strip()] == []
+    assert any(line.endswith("elapsed, 0 of 5 rows") for line in lines)
+    heading = next(line for line in lines if line.split()[:2] == ["OK", "Issue"])
+    assert ("features" in heading) is (columns == 80)
+    assert "Not run" in heading
+    assert [line.split()[:3] for line in lines if line.startswith(("direct  ", "transaction-unprepared  "))][-2:] == [
+        ["direct", "0", "2"],
+        ["transaction-unprepared", "1", "0"],
+    ]
+
+
+def test_no_color_leaves_no_colours() -> None:
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]m", on_a_terminal(80))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", on_a_terminal(80, NO_COLOR="1"))
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    assert "\x1b" not in on_a_terminal(80, TERM="dumb")
