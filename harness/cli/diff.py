@@ -39,7 +39,7 @@ _MOST, _MOST_ISSUES = 5, 12
         ("0", "no new Issue: none that is neither known nor was there before"),
         ("1", "at least one new Issue"),
         ("2", "invalid usage, such as a run that does not exist"),
-        ("3", "no row in common, or a run was edited, so nothing follows"),
+        ("3", "no row ran in both, or a run was edited, so nothing follows"),
     ),
 )
 @click.argument(
@@ -85,7 +85,7 @@ def exit_code_of(found: Changes) -> ExitCode:
     """Return the exit code of a comparison: 1 only for new Issues."""
     if found.new_issues:
         return ExitCode.ISSUE
-    return ExitCode.NOTHING_VERIFIED if found.edited or not found.compared else ExitCode.OK
+    return ExitCode.NOTHING_VERIFIED if found.edited or not found.verified else ExitCode.OK
 
 
 def lines_of(found: Changes) -> Iterator[str]:

@@ -125,6 +125,7 @@ def exec_behind(
         )
     invocation.signals.teardown = command_teardown()
 
+    invocation.terminal.has_screen_alone = False
     stdout = command_stream()
 
     def show(text: str) -> None:

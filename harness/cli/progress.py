@@ -120,6 +120,10 @@ class ProgressCounts:
         """Whether nothing is in progress."""
         return not self._topologies and not self._images
 
+    @property
+    def makes_images(self) -> bool:
+        return bool(self._images)
+
     def end(self) -> None:
         """Forget the run: it has ended."""
         self._topologies, self._images = {}, {}

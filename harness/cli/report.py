@@ -23,7 +23,7 @@ from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
 from harness.report.changes import THIS_REPORT, compare
 from harness.report.issue_groups import issue_groups
-from harness.report.job_summary import annotations, summary
+from harness.report.job_summary import summary, workflow_commands
 from harness.report.render import scrubbed
 from harness.report.scope import scoped
 from harness.store import require_writable
@@ -175,7 +175,7 @@ def report(
     say_issues(invocation, results)
     answers = [(row.planned, row.result) for row in evidence.rows]
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(issue_groups(answers)):
+        for line in workflow_commands(issue_groups(answers)):
             invocation.terminal.say(line)
     code = exit_code(invocation, answers, runs, strict=strict, new_issues=_new_issues(changes))
     # an edited run is a finding, whatever the other runs show

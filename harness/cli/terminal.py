@@ -89,6 +89,8 @@ class Terminal:
         self._redact = redact
         #: print every row, and every step of a pull or a build
         self.verbose = verbose
+        #: False while a command prints on the same terminal: a live display would erase its lines
+        self.has_screen_alone = True
         self._lock = RLock()
         self._live: LiveDisplay | None = None
         self._heartbeat: Heartbeat | None = None
@@ -141,14 +143,14 @@ class Terminal:
 
     def _begin(self) -> None:
         """Start what shows the progress."""
-        if self._console.is_terminal:
+        if self._console.is_terminal and self.has_screen_alone:
             self._live = self._console.live(self._counts.view())
         else:
             self._heartbeat = Heartbeat(self._beat)
 
     def _beat(self) -> None:
         with self._lock:
-            if not self._counts.is_idle:
+            if self._counts.makes_images or (self.has_screen_alone and not self._counts.is_idle):
                 self.say(self._counts.view().line(time.monotonic()))
 
     def _show(self, event: Event) -> None:

@@ -11,6 +11,7 @@ from harness.engine.docker_removal import remove_container
 from harness.engine.docker_storage import end_script, start_script
 from harness.engine.protocol import Address, ServiceSpec, ServiceState, log_tail
 from harness.errors import ServiceFailedError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from harness.engine.docker_reach import ContainerReach
 
 _STOP_S = 10.0
+#: seconds
+_PAUSED_S = 15.0
+#: part of runc's error when processes of a container could not be frozen in time
+_BUSY = "unable to freeze"
 
 
 class DockerService:
@@ -153,7 +158,16 @@ class DockerService:
         return code == 0
 
     def pause(self) -> None:
-        self._do("paused", lambda: self._api.pause(self._id))
+        def paused() -> None:
+            try:
+                self._do("paused", lambda: self._api.pause(self._id))
+            except ServiceFailedError as error:
+                if _BUSY not in str(error):
+                    raise
+                raise NotYet(error.what) from None
+
+        # on a busy machine the kernel may not freeze all processes within the time that runc gives it
+        poll(paused, what="the container to be paused", deadline_s=_PAUSED_S, interval_s=0.1)
 
     def resume(self) -> None:
         self._do("resumed", lambda: self._api.unpause(self._id))

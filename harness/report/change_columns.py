@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.report.cells import Cell, Gap, Identifier, Link, Text, joined
-from harness.report.changes import Change, Duration, OneSided
+from harness.report.changes import Change, Changes, Duration, Kind, OneSided
 from harness.report.factors import Difference
-from harness.report.table import Column, Field, identifier, listed, table, text_field
+from harness.report.sections import Listing
+from harness.report.table import Column, Columns, Field, identifier, listed, table, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from msgspec import Struct
 
 #: the most checks that one cell names
 _MOST_CHECKS = 6
@@ -31,7 +34,7 @@ def _value(name: str, empty: str) -> Callable[[Change], Cell]:
 
     def cell(row: Change) -> Cell:
         value = getattr(row, name)
-        word = value.partition(",")[0].partition(" ")[0]
+        word = value.partition(",")[0].partition(" ")[0].replace("/", "")
         return Cell((Text(value or empty),), css=f"value t-{word}")
 
     return cell
@@ -100,3 +103,20 @@ ONE_SIDED = table(
     Column("Where", listed("targets")),
     Column("Rows", lambda row: Cell((Text(checks_of(row)),))),
 )
+
+
+def listings(found: Changes) -> tuple[Listing, ...]:
+    """Return the tables of the page that have a row. The headings of groups say how rows changed."""
+    by_kind = tuple((str(kind), found.of(kind)) for kind in Kind)
+    made = (
+        Listing(caption="Rows that changed, the most important ones first", columns=CHANGES[1:], groups=by_kind),
+        _listing("What differs between the runs", DIFFERENCES, found.differences),
+        _listing("Durations that doubled or halved", DURATIONS, found.durations),
+        _listing("Rows that only the older evidence has", ONE_SIDED, found.only_before),
+        _listing("Rows that only the newer evidence has", ONE_SIDED, found.only_after),
+    )
+    return tuple(listing for listing in made if listing.number)
+
+
+def _listing(caption: str, columns: Columns, rows: tuple[Struct, ...]) -> Listing:
+    return Listing(caption=caption, columns=columns, groups=(("", rows),))

@@ -111,6 +111,8 @@ class Changes(Struct, frozen=True, kw_only=True):
     after: Side
     #: number of rows that both have
     compared: int
+    #: those of them that are Not run in neither
+    verified: int
     changes: tuple[Change, ...] = ()
     durations: tuple[Duration, ...] = ()
     only_before: tuple[OneSided, ...] = ()
@@ -132,6 +134,8 @@ class Changes(Struct, frozen=True, kw_only=True):
         """What changed in one line without a full stop, each part with its number of rows."""
         if not self.compared:
             return "the two have no row in common, so nothing was compared"
+        if not self.verified:
+            return f"no row ran in both, so nothing follows ({self.compared} were planned in both)"
         parts = []
         for kind in Kind:
             if found := self.of(kind):
@@ -186,6 +190,7 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
         before=_side(before, names[0]),
         after=_side(after, names[1]),
         compared=len(both),
+        verified=sum(Status.NOT_RUN not in {then[key].status, now[key].status} for key in both),
         changes=tuple(sorted(_grouped(caused), key=lambda change: (order.index(change.kind), change.severity))),
         durations=tuple(
             sorted(

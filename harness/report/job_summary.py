@@ -76,7 +76,7 @@ def _cut(text: str, most_bytes: int) -> str:
 # --- annotations -------------------------------------------------------------------------------------------
 
 
-def annotations(groups: Sequence[IssueGroup]) -> Iterator[str]:
+def workflow_commands(groups: Sequence[IssueGroup]) -> Iterator[str]:
     """Yield workflow commands of GitHub Actions: an error for each group of new Issues, ten at most, and one notice."""
     new, known = [group for group in groups if not group.link], [group for group in groups if group.link]
     shown = new if len(new) <= MOST_ANNOTATIONS else new[: MOST_ANNOTATIONS - 1]

@@ -64,7 +64,7 @@ def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> 
     return list(written)
 
 
-#: the rendered files have about 4 MiB, and each is written a second time before it replaces the old one
+#: the rendered files have about 3 MiB, and each is written a second time before it replaces the old one
 LEAST_FREE = 8 * 2**20
 
 

@@ -233,8 +233,11 @@ def test_safe_checks_verify_a_sound_environment(
     assert counted["not_run"] == sum(
         row.owed and answer.status is Status.NOT_RUN for row, answer in zip(run.record.plan, run.answers(), strict=True)
     )
-    (unsafe,) = (row for row in report["matrix"] if row["check"] == "capture.insert")
-    assert "staging" not in unsafe["cells"]
+    unsafe = report["rows"]["staging"]["capture.insert"]
+    assert (unsafe["status"], "not safe" in unsafe["out_of_scope"]) == ("Not run", True)
+    matrix = (tmp_path / "reports" / "matrix.md").read_text().partition("## Breaks")[0]
+    assert "| capture.insert | P0 |" in matrix
+    assert "Not run" not in next(line for line in matrix.splitlines() if line.startswith("| capture.insert |"))
     assert not [row for row in report["paths"] if "audit trigger missing: Not run" in row["notes"]]
     lab, _ = staging
     with connect(lab.admin("staging")) as admin:

@@ -250,7 +250,7 @@ command = ["{sys.executable}", "-c", "pass"]
     assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
     assert "the command logged in to the given server: expected true, observed false" in done.stderr
-    assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "report.md").read_text()
+    assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "parity.md").read_text()
 
 
 def test_an_interrupt_ends_the_command(any_engine: Engine, tmp_path: Path) -> None:

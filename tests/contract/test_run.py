@@ -215,6 +215,43 @@ def test_a_signal_tears_down_and_leaves_a_valid_run(
     assert leftovers(engine_name, run.record.run_id) == []
 
 
+def test_a_signal_ends_the_live_display_and_the_terminal_is_as_before(any_name: str, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        command("verify", "transaction", "--engine", any_name),
+        cwd=tmp_path,
+        env=environment(TERM="xterm", COLUMNS="80", LINES="24"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux reports the end of a pseudo-terminal as an error
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+
+    reader = Thread(target=read)
+    reader.start()
+    try:
+        wait_for_results(tmp_path)
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+    finally:
+        process.kill()
+        reader.join(60)
+        os.close(ours)
+    text = b"".join(pieces).decode()
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert "elapsed, " in text
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") > 0  # the cursor is hidden during the display only
+    assert " elapsed" not in text[text.rfind("\x1b[?25h") :]
+
+
 def test_a_signal_while_servers_start_leaves_nothing(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:

@@ -93,7 +93,8 @@ def _summary(info: Any) -> str:
     """Return the first sentence about the table or the choice that a key holds; "" for other keys."""
     kinds = [*(kind for kind, _ in tables_in(info)), *choices_in(info)]
     documented = [inspect.getdoc(kind) or "" for kind in kinds]
-    return re.split(r"\.(\s|$)", documented[0])[0] if documented else ""
+    sentence = re.split(r"\.(\s|$)", documented[0])[0] if documented else ""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def fields_of(kind: type[Struct]) -> tuple[Any, ...]:

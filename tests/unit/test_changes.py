@@ -26,17 +26,18 @@ from harness.model import (
     Subject,
 )
 from harness.model.run_record import Confidence
-from harness.report.changes import THIS_REPORT, Change, Changes, Direction, Kind, compare
+from harness.report.changes import THIS_REPORT, Change, Changes, Kind, compare
 from harness.report.evidence import Evidence, Row
 from harness.report.factors import Factor
 from harness.report.render import changes_in_markdown, render, scrubbed
+from harness.report.row_states import Direction
 from harness.report.tables import build_report
 from tests.unit.made_up import CHECKS, NAMES, planned, record, result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from harness.model import RunRecord
+    from harness.model import PlannedCheck, RunRecord, TopologyEvidence
 
 OLD, NEW = "20260101T000000Z-00000001", "20260101T000000Z-00000002"
 ACCEPTED = KnownIssue(check="any", link="https://example.org/1", owner="ada", expires="2099-01-01")
@@ -58,7 +59,7 @@ def evidence(results: Iterable[Result], written: RunRecord | None = None, *, edi
     )
 
 
-def _planned(found: Result):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _planned(found: Result) -> PlannedCheck:
     row = planned(found.target, found.check)
     return replace(row, section=Section.POOLING, feature=f"the feature {found.check}") if found.feature else row
 
@@ -120,11 +121,16 @@ def test_a_run_does_not_differ_from_itself(found: list[Result]) -> None:
 
 def mirrored(changes: Changes) -> tuple[object, ...]:
     """Return what a comparison in the other direction must find, without the order of the topologies."""
-    swapped = {Direction.WORSE: Direction.BETTER, Direction.BETTER: Direction.WORSE}
+    swapped = {
+        Direction.WORSE: Direction.BETTER,
+        Direction.BETTER: Direction.WORSE,
+        Direction.OTHER: Direction.OTHER,
+        None: None,
+    }
     present = [change for change in changes.changes if change.before]
     return (
         {
-            (target, change.check, change.after, change.before, swapped.get(change.direction, change.direction))
+            (target, change.check, change.after, change.before, swapped[change.direction])
             for change in present
             for target in change.targets
         },
@@ -287,15 +293,15 @@ def other_provenance(**values: object) -> Callable[[RunRecord], RunRecord]:
     return lambda written: replace(written, provenance=replace(written.provenance, **values))
 
 
-def other_topology(change: Callable[..., object]) -> Callable[[RunRecord], RunRecord]:
+def other_topology(change: Callable[[TopologyEvidence], TopologyEvidence]) -> Callable[[RunRecord], RunRecord]:
     return lambda written: replace(
         written,
-        topologies={name: change(found) for name, found in written.topologies.items()},  # type: ignore[misc]
+        topologies={name: change(found) for name, found in written.topologies.items()},
     )
 
 
 def other_service(number: int, **values: object) -> Callable[[RunRecord], RunRecord]:
-    def change(found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def change(found: TopologyEvidence) -> TopologyEvidence:
         services = list(found.services)
         if number < len(services):
             services[number] = replace(services[number], **values)
@@ -304,7 +310,7 @@ def other_service(number: int, **values: object) -> Callable[[RunRecord], RunRec
     return other_topology(change)
 
 
-def smaller_pool(found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def smaller_pool(found: TopologyEvidence) -> TopologyEvidence:
     pooler = found.declared.pooler
     return replace(found, declared=replace(found.declared, pooler=pooler and replace(pooler, default_pool_size=2)))
 
@@ -423,10 +429,10 @@ def test_the_page_links_a_change_to_its_evidence(tmp_path: Path) -> None:
     assert "1 row was compared: 1 new Issue." in part
 
 
-def test_without_another_run_the_report_says_so(tmp_path: Path) -> None:
+def test_without_another_run_the_report_has_no_changes(tmp_path: Path) -> None:
     report = build_report(evidence([issue()]), tmp_path)
     written = {path.name: path.read_text() for path in render(report, tmp_path)}
-    assert "No other run was compared" in written["changes.md"]
+    assert "changes.md" not in written
     assert "What changed" not in written["report.md"]
     assert 'id="changes"' not in written["report.html"]
 

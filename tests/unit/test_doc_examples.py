@@ -20,6 +20,7 @@ from harness.checks.collection import build_catalogue
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS, BehaviourFile, load_behaviour_file
 from harness.checks.record import CheckRecord
+from harness.cli.main import main
 from harness.cli.project_file import ProjectFile
 from harness.cli.settings import read_settings
 from harness.engine.recipes import Recipe
@@ -63,6 +64,23 @@ def command_lines() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("document", "line"), sorted(set(command_lines())))
 def test_every_command_line_is_valid(document: str, line: str) -> None:
     assert parse(shlex.split(line, comments=True)).command.name, f"{document}: {line}"
+
+
+def lines_without_servers() -> set[str]:
+    """Return the command lines that start nothing, and need no file of the reader."""
+    lines = {line.partition("#")[0].strip() for _, line in command_lines()}
+    reading = re.compile(r"(list|matrix|completion|lint --rules)\b|verify (?!.*--environment).*--dry-run$")
+    return {line for line in lines if reading.match(line) and "--topologies-folder" not in line}
+
+
+@pytest.mark.parametrize("line", sorted(lines_without_servers()))
+def test_a_command_line_that_starts_nothing_prints_its_answer(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in shlex.split(line) if word != "--environments"]  # those of the reader's project file
+    assert main(words) == 0
+    assert capsys.readouterr().out
 
 
 def sessions() -> set[str]:

@@ -23,8 +23,9 @@ from harness.model.topology import (
     PostgresDeclaration,
 )
 from harness.suites.catalogue import catalogue
+from harness.suites.pooling.advice import advice_for
 from tests.unit.command_lines import commands
-from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, code_spans, prose, rows, text
+from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, blocks, code_spans, prose, rows, text
 
 #: documents of a reader's own project, which examples name
 OF_USERS = frozenset({"docs/audit.md", "docs/adoption.md", "docs/restore.md", "docs/versions.md", "docs/production.md"})
@@ -32,7 +33,7 @@ TARGETS, TOPOLOGIES, COMMANDS = "docs/audit-targets.md", "docs/topologies.md", "
 #: a README that is read in a minute
 MOST_WORDS = 500
 #: options of other programs, which the documents name
-FOREIGN_OPTIONS = frozenset({"--formatter", "--predicate-type", "--wait"})
+FOREIGN_OPTIONS = frozenset({"--dir", "--formatter", "--predicate-type", "--wait"})
 #: who renders which templates: a folder of topologies/config/ and the word of the table
 AVAILABLE = {"postgres": "PostgreSQL", "hostapp": "reference host"}
 
@@ -45,35 +46,30 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_surprises_of_the_readme_are_documented_outcomes_in_transaction_mode() -> None:
-    features = {check.feature: check.id for check in catalogue().checks if check.feature}
     documented = load_behaviour("pgbouncer")
     assert documented
-    surprises = list(rows("README.md", "Feature"))
+    surprises = list(rows("README.md", "What you use"))
     assert len(surprises) == 6
-    for title, outcome, _ in surprises:
+    for _, outcome, _, check in surprises:
         behaviour = Behaviour(outcome.partition(":")[0])
         assert behaviour in {Behaviour.LEAKS, Behaviour.LOST, Behaviour.WRONG}
-        name = features[title].removeprefix("pooling.")
+        assert advice_for(check), f"{check}: no advice"
         assert [
             entry
             for entry in documented.behaviour
-            if name in entry.features
+            if check.removeprefix("pooling.") in entry.features
             and (not entry.modes or PoolMode.TRANSACTION in entry.modes)
             and behaviour in {found.behaviour for found in entry.outcomes()}
-        ], title
+        ], check
 
 
 def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
     titles = {check.feature for check in catalogue().checks if check.feature}
-    quoted = {
-        row[0]
-        for document in ("README.md", "docs/quickstart.md")
-        for row in [*rows(document, "Feature"), *rows(document, "Driver")]
-    }
+    quoted = {row[0] for row in [*rows("docs/quickstart.md", "Feature"), *rows("docs/quickstart.md", "Driver")]}
     assert quoted
     assert quoted <= titles
     count = sum(bool(check.feature) and check.id.startswith("pooling.") for check in catalogue().checks)
-    assert f"({count} features;" in text("README.md")
+    assert f"of {count} features" in " ".join(text("README.md").split())
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -131,6 +127,9 @@ def test_the_table_of_template_variables_is_complete() -> None:
             assert name in documented, path
             assert documented[name] == "all" or group in documented[name].split(", "), path
             used.add(name)
+    for document in DOCUMENTS:
+        for example in blocks(document, "jinja"):
+            assert variables(example) <= set(documented), document
     structs = {"place": ServicePlace, "pooler": PoolerDeclaration, "roles": Roles}
     known = {f"{name}.{key}" for name, kind in structs.items() for key in kind.__struct_fields__}
     assert known <= set(documented)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.model import Severity
 from harness.report.issue_groups import IssueGroup
-from harness.report.job_summary import MOST_ANNOTATIONS, MOST_BYTES, annotations, summary
+from harness.report.job_summary import MOST_ANNOTATIONS, MOST_BYTES, summary, workflow_commands
 
 REPORT = "# Title\n\nheader\n\n## Verdicts\n\n- good\n\n## STG-01\n\n| a |\n|---|\n| b |\n"
 MARKDOWN = st.lists(
@@ -71,7 +71,7 @@ def test_links_to_files_that_a_summary_lacks_are_text() -> None:
 
 
 def test_each_group_of_issues_is_one_error_and_known_issues_are_one_notice() -> None:
-    lines = list(annotations([group(1), group(2), group(3, link="https://example.org/1")]))
+    lines = list(workflow_commands([group(1), group(2), group(3, link="https://example.org/1")]))
     rest = "on session, transaction: a claim: rows: expected 1, observed 0. Reproduce: harness verify session"
     assert lines == [
         f"::error title=Issue P0 capture.check-1::capture.check-1 {rest}",
@@ -82,14 +82,14 @@ def test_each_group_of_issues_is_one_error_and_known_issues_are_one_notice() -> 
 
 @pytest.mark.parametrize("number", [0, 1, MOST_ANNOTATIONS, MOST_ANNOTATIONS + 1, 40])
 def test_there_are_at_most_ten_errors_and_each_group_is_named(number: int) -> None:
-    lines = list(annotations([group(n) for n in range(number)]))
+    lines = list(workflow_commands([group(n) for n in range(number)]))
     assert len(lines) == min(number, MOST_ANNOTATIONS)
     assert "".join(lines).count("check-") >= number
 
 
 @given(st.text())
 def test_a_text_from_outside_cannot_end_its_command(symptom: str) -> None:
-    (line,) = annotations([group(1, symptom=symptom)])
+    (line,) = workflow_commands([group(1, symptom=symptom)])
     assert "\n" not in line
     assert "\r" not in line
     assert line.startswith("::error title=Issue P0 capture.check-1::")
@@ -97,7 +97,7 @@ def test_a_text_from_outside_cannot_end_its_command(symptom: str) -> None:
 
 
 def test_what_github_would_decode_is_escaped() -> None:
-    (line,) = annotations([group(1, symptom="100%0A\n::warning::x")])
+    (line,) = workflow_commands([group(1, symptom="100%0A\n::warning::x")])
     assert "100%250A%0A::warning::x" in line
 
 

@@ -33,6 +33,8 @@ from harness.events import (
     CheckStarted,
     Event,
     ImageProgress,
+    ImageReady,
+    ImageStarted,
     LabStarting,
     RunEnded,
     RunStarted,
@@ -335,6 +337,28 @@ def test_the_run_goes_on_when_the_reader_of_its_log_has_left(monkeypatch: pytest
         terminal(end)
         heartbeat._thread.join(30)
         terminal._console._console.file.close()  # in place of the pipe
+
+
+@pytest.mark.parametrize(("alone", "beats"), [(True, 3), (False, 2)])
+def test_the_output_of_a_command_is_not_mixed_with_the_progress(*, alone: bool, beats: int) -> None:
+    """While images are made, no command prints."""
+    stream = io.StringIO()
+    terminal = Terminal(str, stream)
+    terminal.has_screen_alone = alone
+    started, *_ = run_events()
+    for event in (started, ImageStarted("postgres:17", "building"), ImageProgress("postgres:17", "Step 1/1")):
+        terminal(event)
+        if event is not started:
+            terminal._beat()
+    terminal(ImageReady("postgres:17", "built", 1.0))
+    terminal._beat()
+    terminal.close()
+    lines = [line for line in stream.getvalue().splitlines() if " elapsed" in line]
+    assert [line.partition("rows, ")[2] for line in lines] == [
+        "building 1 image, 0 steps done",
+        "building 1 image, 1 step done",
+        "",
+    ][:beats]
 
 
 # --- a pseudo-terminal -----------------------------------------------------------------------------------
