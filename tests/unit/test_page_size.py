@@ -27,7 +27,7 @@ from tests.unit.made_up import record, result, stood
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.checks.collection import Check
+    from harness.checks.registry import Check
 
 MAIN_JOB, EVERYTHING = 600_000, 3_000_000
 WORKS = Outcome(behaviour=Behaviour.WORKS)
