@@ -1,6 +1,6 @@
 """`report.json`: the report as data, without repeating itself. `docs/schemas/report.schema.json` describes it.
 
-A row is below its topology and its check, what all rows of a check share is in `checks`, and a field that has its
+A row is below its topology and its check, `checks` has the facts that all rows of a check share, and a field with its
 default is left out. Tables that follow from the rows (the matrix, the feature map, the drivers and the limits) are not
 in it: :func:`rows_of` returns the rows, from which `tables.py` and `feature_map.py` make them.
 """
@@ -51,7 +51,7 @@ DERIVED = frozenset({"rows", "limits", "features", "drivers", "feature_topologie
 
 
 class ReportCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all rows of a check have in common."""
+    """The facts that all rows of a check share."""
 
     claim: str
     section: Section
@@ -87,7 +87,7 @@ class ReportProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happens to a feature, as `topologies/behaviour/` spells it: `fails (08P01, closed)`."""
+    """The outcome of a feature, as `topologies/behaviour/` spells it: `fails (08P01, closed)`."""
 
     observed: str
     #: any of them is as documented

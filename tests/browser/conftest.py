@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page, Request
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ class Pages:
         page.set_default_timeout(20_000)
         page.on("console", lambda message: self.errors.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: (self.errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._dialog)
         address = path.as_uri()
         page.context.on("request", lambda request: self._asked(request, address))
         page.goto(address + place)
@@ -69,7 +69,11 @@ class Pages:
             page.locator("#lanes > *").wait_for(state="attached")  # drawn last, from the evidence inside the page
         return page
 
-    def _asked(self, request: Any, page: str) -> None:
+    def _dialog(self, dialog: Dialog) -> None:
+        self.errors.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def _asked(self, request: Request, page: str) -> None:
         if request.url.partition("#")[0] != page:
             self.requests.append(request.url)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from harness.cli.planning import planned as plan_of
 from harness.model import (
     BackendProbe,
     Behaviour,
-    Expectation,
     FeatureOutcome,
     KnownIssue,
     Outcome,
@@ -30,7 +27,6 @@ from harness.model import (
 from harness.report.evidence import Evidence, Row
 from harness.report.render import render
 from harness.report.tables import Report, build_report
-from harness.suites.catalogue import catalogue
 from tests.unit.made_up import NAMES, mixed, planned, record, stood
 
 #: a text that runs a script, loads an image, ends its element or attribute, or reorders a line, if it is not escaped
@@ -143,11 +139,13 @@ def _trail_rows() -> list[Row]:
 
 def _path_rows() -> list[Row]:
     rows = []
-    for name, title, kind in (
-        ("create-post", "POST /api/organizations/{organization}/posts/{post}/comments", "HTTP"),
-        ("nightly-recalculation", "example.jobs.NightlyRecalculationOfEveryAccount", "job"),
+    for label in (
+        PathLabel(
+            name="create-post", title="POST /api/organizations/{organization}/posts/{post}/comments", kind="HTTP"
+        ),
+        PathLabel(name="nightly-recalculation", title="example.jobs.NightlyRecalculationOfEveryAccount", kind="job"),
     ):
-        plan = replace(planned("transaction", f"paths.{name}"), path=PathLabel(name=name, title=title, kind=kind))
+        plan = replace(planned("transaction", f"paths.{label.name}"), path=label)
         found = Result(
             target="transaction", check=plan.check, status=Status.OK, reproduce=plan.reproduce, duration_ms=30.0
         )
@@ -207,44 +205,3 @@ def _marked(value: Any) -> Any:
 def written(report: Report, folder: Path) -> Path:
     """Write the documents of a report, and return its page."""
     return next(path for path in render(report, folder) if path.name == "report.html")
-
-
-def large(topologies: int) -> Report:
-    """Return a report of every check in many topologies. Values, times and pids differ, as they do in real runs."""
-    chance = random.Random(16)  # noqa: S311 -- the same report each time
-    behaviours = list(Behaviour)
-    rows = []
-    names = [f"topology-{number}" for number in range(topologies)]
-    for name in names:
-        for check in catalogue().checks:
-            if check.section in {Section.PATHS, Section.ENVIRONMENT, Section.COMMANDS}:
-                continue
-            plan = plan_of(name, check, f"nox -s topology-{name} -- --check {check.id}")
-            outcome = Outcome(behaviour=chance.choice(behaviours))
-            pids = chance.randrange(99_999), chance.randrange(99_999)
-            found = Result(
-                target=name,
-                check=check.id,
-                status=Status.OK,
-                expectations=tuple(
-                    Expectation(name=f"value {number}", expected=value, observed=value, held=True)
-                    for number, value in enumerate((f"{chance.getrandbits(40):x}", "1", f"the row of {name}"))
-                ),
-                probes=(BackendProbe(how="the client moved", first_pid=pids[0], second_pid=pids[1]),),
-                facts={"rows": str(chance.randrange(9_999))},
-                feature=FeatureOutcome(observed=outcome, expected=(outcome,), source=_SOURCE) if plan.feature else None,
-                started_at=f"2026-01-01T00:{chance.randrange(60):02}:{chance.randrange(60):02}.{chance.randrange(1000):03}Z",
-                duration_ms=chance.random() * 9_999,
-                reproduce=plan.reproduce,
-            )
-            rows.append(Row(planned=plan, result=found, run_id=record().run_id))
-    return build_report(
-        Evidence(
-            rows=tuple(rows),
-            topologies={name: stood("transaction") for name in names},
-            records=dict.fromkeys(names, record()),
-            folders={record().run_id: Path("runs") / record().run_id},
-            shown=(record(),),
-        ),
-        Path(),
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.printable import CONTROLS
-from tests.browser.made_up_page import FEATURES, large, written
+from tests.browser.made_up_page import FEATURES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,14 +41,6 @@ def test_nothing_scrolls_the_page_or_the_evidence_sideways(pages: Pages, report_
                 )
                 assert 0 <= left < right <= width, width
                 assert inside <= room, "a long address or value breaks between lines"
-
-
-def test_a_page_of_forty_topologies_is_below_3_mb(pages: Pages, tmp_path: Path) -> None:
-    path = written(large(40), tmp_path)
-    assert path.stat().st_size < 3_000_000
-    page = pages.open(path, width=1400)
-    assert page.locator(".card").count() == 40
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
 
 
 # --- paper ----------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def _commands(group: click.Group, before: str = "", section: str = "") -> Iterat
 
 
 def _command(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name)
+    # with the settings of the command: click makes its help option once, from the first context
+    context = click.Context(command, info_name=name, **command.context_settings)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     arguments = [
         row

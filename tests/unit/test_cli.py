@@ -252,19 +252,18 @@ def test_the_version_names_the_code_and_what_it_runs_on(capsys: pytest.CaptureFi
     assert lines["Python"] == ".".join(map(str, sys.version_info[:3]))
 
 
-def document() -> str:
+def document(name: str = "command-line.md") -> str:
     if not (places.SHIPPED / "pyproject.toml").exists():
         pytest.skip("not a checkout")
-    return (places.SHIPPED / "docs" / "command-line.md").read_text(encoding="utf-8")
+    return (places.SHIPPED / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_the_document_names_every_command_option_exit_code_and_variable() -> None:
-    text = document()
-    named = {f"harness {name}" for name in COMMANDS}
-    named |= {name for command in COMMANDS.values() for parameter in command.params for name in option_names(parameter)}
-    named |= {"--version", "--help"}
-    assert {name for name in named if f"`{name}" not in text} == set()
-    assert {code for code in ExitCode if f"\n| {int(code)} |" not in text} == set()
+def test_the_documents_name_every_command_option_exit_code_and_variable() -> None:
+    text, options = document(), document("reference/commands.md")
+    assert {name for name in COMMANDS if f"`harness {name}" not in text} == set()
+    named = {name for command in COMMANDS.values() for parameter in command.params for name in option_names(parameter)}
+    assert named - set(re.findall(r"(?<=[` ])--?[a-z][a-z-]*", options)) == set()
+    assert {code for code in ExitCode if f"\n| {int(code)} |" not in document("reference.md")} == set()
     source = "".join(path.read_text(encoding="utf-8") for path in (places.PACKAGE / "cli").glob("*.py"))
     assert {name for name in re.findall(r"HARNESS_[A-Z_]+", source) if f"`{name}`" not in text} == set()
 
