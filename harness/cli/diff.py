@@ -30,6 +30,7 @@ _MOST, _MOST_ISSUES = 5, 12
     "diff",
     section="Evidence",
     examples=(
+        "harness diff previous",
         "harness diff 20260131T120000Z-1a2b3c4d latest",
         "harness diff 1a2b3c4d",
         "harness diff main-job/runs runs --markdown",

@@ -21,7 +21,7 @@ from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
-from harness.report.changes import THIS_REPORT, compare
+from harness.report.changes import THIS_REPORT, compare, newer_than
 from harness.report.issue_groups import issue_groups
 from harness.report.job_summary import summary, workflow_commands
 from harness.report.render import scrubbed
@@ -162,7 +162,7 @@ def report(
     up_to_date = [_fill_document(invocation, name, evidence, check_only=check_only) for name in documents]
     if check_only:
         return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
-    changes = compare(older, scoped(evidence), (since or "", THIS_REPORT)) if older is not None else None
+    changes = compare(older, newer_than(older, scoped(evidence)), (since or "", THIS_REPORT)) if older else None
     paths = fill(evidence, settings, changes)
     if markdown:
         sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))

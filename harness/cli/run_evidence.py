@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
-LATEST = "latest"
+LATEST, PREVIOUS = "latest", "previous"
 #: the most names that an error lists
 _MOST_NAMES = 5
-ACCEPTED = "latest, the id of a run or a part of it, a run folder, or a folder of runs"
+ACCEPTED = "latest, previous, the id of a run or a part of it, a run folder, or a folder of runs"
 
 
 def evidence_of(settings: Settings, name: str) -> Evidence:
     """Return the evidence that a name leads to, whatever code it is of.
 
-    :param name: `latest`, the id of a run in the reports folder or a part that only one id has, a run folder, or a
+    :param name: `latest`, `previous` (the run before it), the id of a run in the reports folder or a part that only one id has, a run folder, or a
         folder of runs such as another machine's reports folder. Its runs are merged; those of other code than the
         newest are left out.
     :raises UsageError: for a name that leads nowhere, or to several runs.
@@ -71,6 +71,10 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
             raise UsageError("no run here", where=str(runs), hint="harness verify makes one")
         latest = runs / LATEST
         return latest.resolve() if (latest / "run.json").is_file() else runs / ids[0]
+    if name == PREVIOUS:
+        if len(ids) < 2:  # noqa: PLR2004 -- the latest and the one before it
+            raise UsageError("no run before the latest one here", where=str(runs))
+        return runs / ids[1]
     if name in ids:
         return runs / name
     path = Path(name)
@@ -86,7 +90,7 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
         raise UsageError(f"{name[:80]!r} is a part of {len(matching)} runs: {listed}{more}", hint="name one of them")
     if matching:
         return runs / matching[0]
-    near = close_to(name[:80], (LATEST, *ids))
+    near = close_to(name[:80], (LATEST, PREVIOUS, *ids))
     newest = f"the newest runs: {', '.join(ids[:_MOST_NAMES])}" if ids else f"{runs} has no run"
     raise UsageError(f"no run or folder {name[:80]!r}, expected {ACCEPTED}", hint=near or newest)
 

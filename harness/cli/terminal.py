@@ -179,7 +179,8 @@ class Terminal:
                 self.close()
                 for (topology, reason), rows in self._not_run.items():
                     if rows > 1:
-                        self.say(f"{topology:<12} Not run  {rows - 1} more rows: {reason}", "yellow")
+                        more = "1 more row" if rows - 1 == 1 else f"{rows - 1} more rows"
+                        self.say(f"{topology:<12} Not run  {more}: {reason}", "yellow")
                 self._not_run.clear()
 
     def _image(self, event: ImageStarted | ImageProgress | ImageReady | ImageFailed) -> None:

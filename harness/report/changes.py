@@ -204,6 +204,27 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
     )
 
 
+def newer_than(before: Evidence, report: Evidence) -> Evidence:
+    """Return the evidence of a report without the topologies that ran again in another version.
+
+    A report also holds older runs. If `before` is one of them, its own rows of such a topology would be compared with
+    themselves.
+    """
+    runs = {row.run_id for row in before.rows}
+    again = {row.planned.target for row in report.rows if row.run_id and row.run_id not in runs}
+    bases = {name.partition("+")[0] for name in again}
+    return replace(
+        report,
+        rows=tuple(
+            row
+            for row in report.rows
+            if row.run_id not in runs
+            or row.planned.target in again
+            or row.planned.target.partition("+")[0] not in bases
+        ),
+    )
+
+
 def _side(evidence: Evidence, name: str) -> Side:
     runs = tuple(record.run_id for record in evidence.shown)
     notes = () if name == THIS_REPORT else evidence.left_out

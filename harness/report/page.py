@@ -126,6 +126,8 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The evidence of one row. What is empty is left out."""
 
     status: str
+    #: of an Issue, if the outcome decides it; else the check's
+    severity: str = ""
     tone: str
     text: str
     mark: str = ""
@@ -222,6 +224,7 @@ def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:
     feature = result.feature
     return Detail(
         status=result.status,
+        severity=result.severity or "" if result.status is Status.ISSUE else "",
         tone=cell.tone,
         text=cell.text,
         mark=mark_of(result),

@@ -109,19 +109,26 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     known = [row for row in rows if row.result.known]
     missing = [row for row in rows if row.status is Status.NOT_RUN]
     held = sum(row.status is Status.OK for row in rows)
+    limits = sum(row.status is Status.OK and row.result.limit is not None for row in rows)
     checks = _number(held, "check")
     inapplicable = sum(row.status is Status.NA for row in rows)
-    apart = f"; {inapplicable} do not apply here" if inapplicable else ""
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
     if not held:
         return "the audit trail was not verified here"
+    # where most of it cannot be used, a few checks that hold are no verdict on the trail
+    if inapplicable > held and not missing:
+        return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, and {held} hold"
+    does = "does" if inapplicable == 1 else "do"
+    apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
+    shows = "shows" if limits == 1 else "show"
+    forbidden = f", {limits} of which {shows} what an application must not do" if limits else ""
     if missing:
-        return f"the audit trail holds in {checks}, and {len(missing)} are Not run{apart}"
+        return f"the audit trail holds in {checks}{forbidden}, and {len(missing)} are Not run{apart}"
     if known:
-        return f"the audit trail holds in {checks}, except for {_number(len(known), 'known Issue')}{apart}"
-    return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{apart}"
+        return f"the audit trail holds in {checks}{forbidden}, except for {_number(len(known), 'known Issue')}{apart}"
+    return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{forbidden}{apart}"
 
 
 def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:

@@ -6,14 +6,18 @@ if (choose) {
   first.value = names.includes('session') ? 'session' : names[0];
   second.value = names.includes('transaction') ? 'transaction' : names[1];
 
-  const cell = (name, check, detail) => make('td', {}, detail ? make('a', {class: `tag ${detail.tone}`, href: `#row=${name}/${check}`}, detail.text) : '—');
+  /* a documented limit has an outcome of its own, which may differ where both rows are OK */
+  const outcome = (detail) => detail.limit && !detail.expected ? `${detail.text}: ${detail.limit.outcome}` : detail.text;
+  const cell = (name, check, detail) => make('td', {}, make('a', {class: `tag ${detail.tone}`, href: `#row=${name}/${check}`}, detail.text), detail.limit && !detail.expected ? make('small', {}, detail.limit.outcome) : '');
   async function compare() {
     const data = await evidence, left = data.rows[first.value] || {}, right = data.rows[second.value] || {};
     const both = Object.keys(data.checks).filter((check) => left[check] && right[check]);
-    const turned = both.filter((check) => left[check].text !== right[check].text);
+    const turned = both.filter((check) => outcome(left[check]) !== outcome(right[check]))
+      .sort((one, other) => (right[one].status === 'N/A' || left[one].status === 'N/A') - (right[other].status === 'N/A' || left[other].status === 'N/A'));
     const worse = new Map();
     for (const check of turned) {
-      const change = `${left[check].text.split(' (')[0]} → ${right[check].text.split(' (')[0]}`;
+      const words = [left[check], right[check]].map((detail) => detail.text.split(' (')[0]);
+      const change = words[0] === words[1] ? `${words[0]} in another way` : words.join(' → ');
       worse.set(change, (worse.get(change) || 0) + 1);
     }
     const counted = [...worse].sort((one, other) => other[1] - one[1]).map(([change, number]) => `${number} × ${change}`).join(', ');

@@ -19,6 +19,8 @@ function close() {
   history.replaceState(null, '', location.pathname + location.search);
   const back = opener && opener.isConnected ? opener : cell;
   if (back) back.focus({preventScroll: true});
+  const shown = by('.tip');
+  if (shown) shown.hidden = true;
 }
 
 function expectations(detail) {
@@ -80,14 +82,15 @@ async function open(topology, check) {
   panel.replaceChildren(...[
     make('button', {class: 'close', type: 'button', 'aria-label': 'Close', onclick: close}, '✕'),
     make('h3', {}, check),
-    make('p', {class: 'faint'}, `${topology} · ${claim.severity} · ${claim.area}`),
+    make('p', {class: 'faint'}, `${topology} · ${detail.severity || claim.severity} · ${claim.area}`),
     make('p', {}, make('span', {class: `tag ${detail.tone}`}, detail.text), detail.mark ? ` ${detail.mark}` : ''),
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
     make('p', {}, `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(['fails', 'hangs', 'lost', 'wrong', 'leaks'].includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
+    ...section(detail.expected ? 'What was observed' : 'What an application must not rely on here', detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source))),
     ...section('Documented', detail.expected && make('p', {}, `expected: ${detail.expected}`), detail.source && make('p', {}, linked(detail.source)),
-      detail.limit && make('p', {}, `${detail.limit.outcome} `, linked(detail.limit.source)), detail.link && make('p', {}, 'known: ', linked(detail.link))),
+      detail.link && make('p', {}, 'known: ', linked(detail.link))),
     ...section('Expected and observed', ...expectations(detail)),
     ...section('Who held which server connection', ...(detail.probes || []).flatMap(held)),
     ...section('Facts', Object.keys(detail.facts || {}).length && make('dl', {}, Object.entries(detail.facts).flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, make('code', {}, value))]))),
