@@ -9,6 +9,7 @@ import re
 #: surrogates, which no encoding can print
 CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROLS = re.compile(f"[{CONTROLS}]|\r(?!\n)")
+_BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 #: the sequences that only set colours and weights, see Select Graphic Rendition in ECMA-48
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
@@ -19,6 +20,11 @@ def printable(text: str) -> str:
     Characters above U+007E are written as in JSON, so a JSON document keeps its meaning.
     """
     return _CONTROLS.sub(_written_out, text)
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line breaks folded: the line of a CI log that begins with `::` is a command there."""
+    return _BREAKS.sub(" ", text)
 
 
 def printable_with_colours(text: str) -> str:

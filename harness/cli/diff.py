@@ -13,6 +13,7 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.run_evidence import ACCEPTED, LATEST, evidence_of
 from harness.errors import UsageError
+from harness.printable import one_line
 from harness.report.change_columns import checks_of, seconds
 from harness.report.changes import Changes, Kind, compare
 from harness.report.render import changes_in_markdown, scrubbed
@@ -75,7 +76,9 @@ def diff(invocation: Invocation, before: str, after: str, *, markdown: bool, as_
     elif markdown:
         sys.stdout.write(changes_in_markdown(found))
     else:
-        sys.stdout.writelines(f"{line}\n" for line in lines_of(found))
+        for line in lines_of(found):
+            heading = line.removeprefix("\n")
+            sys.stdout.write(f"{line[: len(line) - len(heading)]}{one_line(heading)}\n")
     for side in (found.before, found.after):
         for note in side.notes:
             invocation.terminal.say(f"note: {side.name}: {note}")

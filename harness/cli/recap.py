@@ -15,6 +15,7 @@ from msgspec import Struct
 from harness.cli.exit_codes import rows_of
 from harness.cli.wrapping import REPRODUCE, shortened, wrapped
 from harness.model import Behaviour, Result, Status
+from harness.printable import one_line
 from harness.report.evidence import elapsed_s
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count
 
@@ -157,8 +158,8 @@ class _Group(Struct):
         known = self.first.known
         kind = f"Known Issue ({known.link})" if known else "Issue"
         also = f", and on {', '.join(self.others)}" if self.others else ""
-        said = f"{kind} {self.first.target} {self.first.check}: {self.first.reason}{also}"
-        return f"{said}\n  {REPRODUCE}{self.first.reproduce}"
+        said = f"{kind} {self.first.target} {self.first.check}: {one_line(self.first.reason)}{also}"
+        return f"{said}\n  {REPRODUCE}{one_line(self.first.reproduce)}"
 
 
 def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:

@@ -28,7 +28,7 @@ from harness.events import (
     RunStarted,
 )
 from harness.model import Status
-from harness.printable import printable
+from harness.printable import one_line, printable
 from harness.report.outcomes import BETTER_THAN, mark_of, text_of, word_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _remark(result: Result) -> str:
         return f"  {text_of(result)}, {mark_of(result)}"
     if result.limit:
         return f"  documented limit: {result.limit.outcome}"
-    return f"  {result.reason}" if result.reason else ""
+    return f"  {one_line(result.reason)}" if result.reason else ""
 
 
 def _colour(result: Result) -> str:
@@ -170,7 +170,7 @@ class Terminal:
                 ready_s = evidence.ready_ms / 1000
                 self.say(f"{topology}: ready after {ready_s:.2f} s ({servers}; data {evidence.storage})")
             case LabFailed(topology, reason):
-                self.say(f"{topology}: {reason}", "bold red")
+                self.say(f"{topology}: {one_line(reason)}", "bold red")
             case CheckFinished(result):
                 self._finished(result)
             case ControlFinished(proof):
@@ -180,7 +180,7 @@ class Terminal:
                 for (topology, reason), rows in self._not_run.items():
                     if rows > 1:
                         more = "1 more row" if rows - 1 == 1 else f"{rows - 1} more rows"
-                        self.say(f"{topology:<12} Not run  {more}: {reason}", "yellow")
+                        self.say(f"{topology:<12} Not run  {more}: {one_line(reason)}", "yellow")
                 self._not_run.clear()
 
     def _image(self, event: ImageStarted | ImageProgress | ImageReady | ImageFailed) -> None:
@@ -215,7 +215,7 @@ class Terminal:
     def _proof(self, proof: Proof) -> None:
         verdict = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"
         if verdict == "UNPROVEN" or self.verbose:
-            reason = f"  {proof.reason}" if proof.reason else ""
+            reason = f"  {one_line(proof.reason)}" if proof.reason else ""
             self.say(
                 f"{proof.topology:<12} {verdict:<8} {proof.check} under {proof.control}{reason}",
                 "bold red" if verdict == "UNPROVEN" else "",

@@ -117,7 +117,7 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
     if not held:
         return "the audit trail was not verified here"
-    # where most of it cannot be used, a few checks that hold are no verdict on the trail
+    # a few checks that hold do not speak for a trail of which most cannot be used
     if inapplicable > held and not missing:
         return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, and {held} hold"
     does = "does" if inapplicable == 1 else "do"

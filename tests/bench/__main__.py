@@ -164,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unknown part {name!r}; choose from {', '.join(known)}")
     chosen = [known[name] for name in dict.fromkeys(arguments.parts)] or list(PARTS)
     signal.signal(signal.SIGTERM, _terminated)
+    # a shell script that starts a process in the background lets it ignore SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with contextlib.ExitStack() as stack:
             trees = [this_tree()]

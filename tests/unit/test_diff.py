@@ -98,9 +98,9 @@ def test_the_reports_folder_of_another_machine(reports: Path, tmp_path: Path) ->
         ("latst", "did you mean latest?"),
         ("20260101T000000Z-aaaaaaa9", f"did you mean {OLD}"),
         ("", "found an empty name of a run"),
-        ("harness.txt", "found the file harness.txt, expected latest, the id of a run"),
-        ("x" * 5000, "expected latest, the id of a run"),
-        ("a\0b", "expected latest, the id of a run"),
+        ("harness.txt", "found the file harness.txt, expected latest, previous, the id of a run"),
+        ("x" * 5000, "expected latest, previous, the id of a run"),
+        ("a\0b", "expected latest, previous, the id of a run"),
     ],
 )
 def test_a_name_that_leads_nowhere(name: str, expected: str, reports: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from harness.printable import one_line
 from harness.report.escape import Ready, code, link, text
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
@@ -65,3 +66,15 @@ def test_only_web_addresses_become_links(target: str) -> None:
 def test_the_label_of_a_link_is_escaped() -> None:
     assert link("a|b", "https://example.org/x#y") == "[a\\|b](https://example.org/x#y)"
     assert isinstance(text(Ready("**b**")), Ready)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("expected 1\n::error::forged", "expected 1 ::error::forged"),
+        ("a \r\n  ::stop-commands::x\rb", "a ::stop-commands::x b"),
+        ("one line", "one line"),
+    ],
+)
+def test_a_text_of_evidence_begins_no_line_of_a_log(text: str, shown: str) -> None:
+    assert one_line(text) == shown
