@@ -35,7 +35,7 @@ def focused(page: Page) -> str:
 
 
 def place(page: Page) -> str:
-    return "#" + page.url.partition("#")[2]
+    return "#" + str(page.url).partition("#")[2]
 
 
 # --- filters --------------------------------------------------------------------------------------------
