@@ -45,7 +45,9 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
         """Keep each error that arrives between two statements in :attr:`unsolicited`."""
 
         def keep(notice: Diagnostic) -> None:
-            if notice.severity_nonlocalized in {"ERROR", "FATAL", "PANIC"} and self.unsolicited is None:
+            # PgBouncer sends the localized severity only
+            severity = notice.severity_nonlocalized or notice.severity
+            if severity in {"ERROR", "FATAL", "PANIC"} and self.unsolicited is None:
                 self.unsolicited = (notice.sqlstate or "", notice.message_primary or "")
 
         self.add_notice_handler(keep)

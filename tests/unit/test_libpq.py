@@ -24,7 +24,7 @@ def _message(kind: bytes, body: bytes) -> bytes:
 _READY = _message(b"Z", b"I")
 _DONE = _message(b"C", b"BEGIN\0") + _message(b"Z", b"T")
 _TIMEOUT = _message(b"E", b"SFATAL\0VFATAL\0C25P03\0Midle-in-transaction timeout\0\0")
-_CRASHED = _message(b"E", b"SFATAL\0VFATAL\0C08P01\0Mserver conn crashed?\0\0")
+_CRASHED = _message(b"E", b"SFATAL\0C08P01\0Mserver conn crashed?\0\0")
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def _server(*answers: bytes) -> Iterator[Endpoint]:
         thread.join()
 
 
-@pytest.mark.parametrize("ends", [_TIMEOUT, _TIMEOUT + _CRASHED], ids=["server", "pooler"])
+@pytest.mark.parametrize("ends", [_TIMEOUT, _TIMEOUT + _CRASHED], ids=["server", "server, then pooler"])
 def test_an_error_that_arrives_with_the_end_of_the_statement_before_is_the_answer_to_the_next(
     ends: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +63,14 @@ def test_an_error_that_arrives_with_the_end_of_the_statement_before_is_the_answe
     with _server(_DONE + ends) as endpoint, connect(endpoint) as client:
         assert not simple(client, "BEGIN").is_error
         assert simple(client, "SELECT 1") == Reply(sqlstate="25P03", message="idle-in-transaction timeout", closed=True)
+
+
+def test_an_error_of_pgbouncer_has_no_untranslated_severity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    monkeypatch.setenv("PGGSSENCMODE", "disable")
+    with _server(_DONE + _CRASHED) as endpoint, connect(endpoint) as client:
+        assert not simple(client, "BEGIN").is_error
+        assert simple(client, "SELECT 1") == Reply(sqlstate="08P01", message="server conn crashed?", closed=True)
 
 
 def test_a_connection_that_ends_without_an_error_has_no_sqlstate(monkeypatch: pytest.MonkeyPatch) -> None:
