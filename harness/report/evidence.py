@@ -356,12 +356,12 @@ def interval(rows: Iterable[Row]) -> tuple[datetime, datetime] | None:
     times = [
         (start, start + timedelta(milliseconds=row.result.duration_ms))
         for row in rows
-        if row.run_id and (start := _time(row.result.started_at))
+        if row.run_id and (start := read_time(row.result.started_at))
     ]
     return (min(start for start, _ in times), max(end for _, end in times)) if times else None
 
 
-def _time(text: str) -> datetime | None:
+def read_time(text: str) -> datetime | None:
     """Read a time of the evidence; None when it is missing or invalid."""
     try:
         time = datetime.fromisoformat(text)

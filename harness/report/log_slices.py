@@ -6,7 +6,7 @@ A check has a database of its own, named after it, so servers name the check in 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 from harness.model import Behaviour, Status
 from harness.printable import printable
 from harness.redaction import Redactor
+from harness.report.evidence import read_time
 from harness.report.outcomes import word_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def log_slices(report: Report, folder: Path) -> dict[tuple[str, str], tuple[str,
     runs = {row.environment: (folder / row.run_link).parent for row in report.topologies if row.run_link}
     wanted: dict[str, list[Row]] = {}
     for row in report.rows:
-        if row.planned.target in runs and row.result.started_at and _needs_explanation(row):
+        if row.planned.target in runs and _needs_explanation(row):
             wanted.setdefault(row.planned.target, []).append(row)
     redact = Redactor()
     found = {
@@ -93,7 +94,9 @@ def _of_target(
         return
     by_database: dict[str, list[tuple[Row, datetime, datetime]]] = {}
     for row in rows:
-        begin = datetime.fromisoformat(row.result.started_at).astimezone(UTC)
+        begin = read_time(row.result.started_at)
+        if begin is None:  # evidence may come from elsewhere
+            continue
         end = begin + timedelta(milliseconds=row.result.duration_ms)
         # the name is that of harness/checks/workspace.py
         stem = re.sub("[^a-z0-9]+", "_", row.planned.check)[:40]
@@ -121,6 +124,6 @@ def _about(log: Path, stems: set[str]) -> Iterator[tuple[str, _Line]]:
     for line in text.splitlines():
         stem = next((name[1] for name in _DATABASE.finditer(line) if name[1] in stems), None)
         time = _TIME.search(line)
-        if stem and time:
-            at = datetime.fromisoformat(f"{time[1]}T{time[2]}").replace(tzinfo=UTC)
+        # a statement that a server logs may hold anything, also what only looks like a time
+        if stem and time and (at := read_time(f"{time[1]}T{time[2]}")):
             yield stem, _Line(at, log.stem, line.replace(time[0], time[2], 1))

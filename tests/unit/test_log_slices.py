@@ -95,3 +95,11 @@ def test_the_slices_of_a_report_are_bounded_together(tmp_path: Path, monkeypatch
     report = report_of(tmp_path, f"{WRITTEN} {ABOUT} ERROR")
     monkeypatch.setattr(under_test, "TOTAL", 10)
     assert log_slices(report, tmp_path) == {}
+
+
+def test_what_only_looks_like_a_time_is_no_time(tmp_path: Path) -> None:
+    report = report_of(tmp_path, f"2026-99-99 99:99:99 ERROR {ABOUT}", f"{WRITTEN} ERROR {ABOUT}")
+    [lines] = log_slices(report, tmp_path).values()
+    assert len(lines) == 1
+    rows = tuple(replace(row, result=replace(row.result, started_at="yesterday")) for row in report.rows)
+    assert log_slices(replace(report, rows=rows), tmp_path) == {}
