@@ -212,7 +212,7 @@ def newer_than(before: Evidence, report: Evidence) -> Evidence:
     """
     runs = {row.run_id for row in before.rows}
     again = {row.planned.target for row in report.rows if row.run_id and row.run_id not in runs}
-    bases = {name.partition("+")[0] for name in again}
+    bases = {_base(name) for name in again}
     return replace(
         report,
         rows=tuple(
@@ -220,7 +220,7 @@ def newer_than(before: Evidence, report: Evidence) -> Evidence:
             for row in report.rows
             if row.run_id not in runs
             or row.planned.target in again
-            or row.planned.target.partition("+")[0] not in bases
+            or _base(row.planned.target) not in bases
         ),
     )
 

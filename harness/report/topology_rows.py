@@ -131,7 +131,8 @@ def _service(topology: TopologyEvidence, name: str) -> ServiceEvidence | None:
     return next((service for service in topology.services if service.name == name), None)
 
 
-def _titled(service: ServiceEvidence) -> str:
+def titled(service: ServiceEvidence) -> str:
+    """Return the product and the version of a service, such as `PgBouncer 1.24.1`."""
     return f"{service.title or service.product} {service.version.partition(' ')[0]}"
 
 
@@ -141,9 +142,9 @@ def _chain(topology: TopologyEvidence, *, hosted: bool = False) -> str:
     :param hosted: the reference host ran audited paths on it, in addition to the checks' own clients.
     """
     server, pooler = _service(topology, "postgres"), _service(topology, "pooler")
-    middle = f"{_titled(pooler)} to " if pooler else ""
+    middle = f"{titled(pooler)} to " if pooler else ""
     clients = "reference host and psycopg" if hosted else "psycopg"
-    return f"{clients} to {middle}{_titled(server)}" if server else "unknown"
+    return f"{clients} to {middle}{titled(server)}" if server else "unknown"
 
 
 def _recognised(topology: TopologyEvidence, fact: str, declared: str) -> str:
@@ -157,7 +158,7 @@ def _recognised(topology: TopologyEvidence, fact: str, declared: str) -> str:
 
 def _pooler_product(topology: TopologyEvidence) -> str:
     pooler = _service(topology, "pooler")
-    return _recognised(topology, "product", _titled(pooler)) if pooler else "none"
+    return _recognised(topology, "product", titled(pooler)) if pooler else "none"
 
 
 def _pool_mode(topology: TopologyEvidence) -> str:
@@ -254,7 +255,7 @@ def _tracking(topology: TopologyEvidence, pooler: dict[str, str]) -> str:
     if found := topology.found("prepared_statements"):
         return f"{found.value}: {found.how}"
     service = _service(topology, "pooler")
-    return f"no: {_titled(service)} does not support it" if service else "no"
+    return f"no: {titled(service)} does not support it" if service else "no"
 
 
 def _reset(topology: TopologyEvidence, pooler: dict[str, str]) -> str:

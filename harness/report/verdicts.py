@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import EvidenceClass, Prepare, Section, Status
+from harness.model import Behaviour, EvidenceClass, Prepare, Section, Status
 from harness.report.evidence import interval
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
+from harness.report.topology_rows import titled
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from harness.model import EnvironmentEvidence, ServiceEvidence, TopologyEvidence
+    from harness.model import EnvironmentEvidence, Outcome, TopologyEvidence
     from harness.report.evidence import Evidence, Row
 
 #: the sections whose checks are about the audit trail
 TRAIL_SECTIONS = frozenset({*TITLES, Section.PATHS})
-#: the topology that the others are compared with
+#: the topology that the others are compared with, if it ran in the same versions
 _BASELINE = "direct"
 
 
@@ -115,19 +116,22 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
+    accepted = _number(len(known), "known Issue")
     if not held:
-        return "the audit trail was not verified here"
+        return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
     if inapplicable > held and not missing:
-        return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, and {held} hold"
+        others = f", {accepted}" if known else ""
+        return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, {held} OK{others}"
     does = "does" if inapplicable == 1 else "do"
     apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
     shows = "shows" if limits == 1 else "show"
     forbidden = f", {limits} of which {shows} what an application must not do" if limits else ""
     if missing:
-        return f"the audit trail holds in {checks}{forbidden}, and {len(missing)} are Not run{apart}"
+        rest = "1 is Not run" if len(missing) == 1 else f"{len(missing)} are Not run"
+        return f"the audit trail holds in {checks}{forbidden}, and {rest}{apart}"
     if known:
-        return f"the audit trail holds in {checks}{forbidden}, except for {_number(len(known), 'known Issue')}{apart}"
+        return f"the audit trail holds in {checks}{forbidden}, except for {accepted}{apart}"
     return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{forbidden}{apart}"
 
 
@@ -135,19 +139,11 @@ def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyE
     observed = [row for row in rows if outcome_of(row.result)]
     if not observed:
         return []
-    changed = [row for row in observed if _differs_from_direct(evidence, row)]
-    tried, works = len(observed), len(observed) - len(changed)
-    silent = [row for row in changed if row.result.feature and row.result.feature.observed.behaviour in SILENT]
-    apart = f", {len(silent)} of them without an error" if silent else ""
+    tried, works = len(observed), sum(_works(row) for row in observed)
     if topology is not None and topology.declared.pooler is None:
         sentences = [f"{works} of {tried} PostgreSQL features work: the others are the baseline of the comparison"]
-    elif tried == 1:
-        does = "does not work" if changed else "works"
-        sentences = [f"the one PostgreSQL feature that was tried {does} as on a direct connection"]
-    elif changed:
-        sentences = [f"{len(changed)} of {tried} PostgreSQL features do not work as on a direct connection{apart}"]
     else:
-        sentences = [f"all {tried} PostgreSQL features work as on a direct connection"]
+        sentences = [_compared_with_direct(evidence, observed)]
     marks = [mark_of(row.result) for row in observed]
     if number := marks.count(KNOWN_DEFECT):
         sentences.append(f"{_number(number, 'known defect')} of {_pooler(topology) or 'the pooler'}")
@@ -156,16 +152,39 @@ def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyE
     return sentences
 
 
-def _differs_from_direct(evidence: Evidence, row: Row) -> bool:
-    """Return whether a feature behaves differently than on a direct connection, or fails where none was tried."""
+def _compared_with_direct(evidence: Evidence, rows: Sequence[Row]) -> str:
+    """Return how many features behave as on a direct connection; how many work, if none was tried there.
+
+    A feature that only a pooler has was not tried on a direct connection: it is unchanged if it works.
+    """
+    pairs = [(row, _on_direct(evidence, row)) for row in rows]
+    changed = [row for row, direct in pairs if (_observed(row) != direct if direct else not _works(row))]
+    silent = sum(row.result.feature is not None and row.result.feature.observed.behaviour in SILENT for row in changed)
+    apart = f", {silent} of them without an error" if silent else ""
+    alike = " as on a direct connection" if any(direct for _, direct in pairs) else ""
+    if len(rows) == 1:
+        return f"the one PostgreSQL feature that was tried {'does not work' if changed else 'works'}{alike}"
+    if changed:
+        return f"{len(changed)} of {len(rows)} PostgreSQL features do not work{alike}{apart}"
+    return f"all {len(rows)} PostgreSQL features work{alike}"
+
+
+def _on_direct(evidence: Evidence, row: Row) -> Outcome | None:
+    """Return the outcome of a feature on a direct connection to the same version of PostgreSQL; None without one."""
+    _, *versions = row.planned.target.split("+")
+    baseline = "+".join((_BASELINE, *(version for version in versions if version.startswith("postgres-"))))
+    direct = evidence.row(baseline, row.planned.check)
+    return _observed(direct) if direct else None
+
+
+def _observed(row: Row) -> Outcome | None:
     outcome = outcome_of(row.result)
-    if outcome is None:
-        return False
-    baseline = evidence.row(_BASELINE, row.planned.check)
-    direct = outcome_of(baseline.result) if baseline else None
-    if direct is None or row.planned.target == _BASELINE:
-        return outcome.observed.behaviour != "works"
-    return outcome.observed != direct.observed
+    return outcome.observed if outcome else None
+
+
+def _works(row: Row) -> bool:
+    observed = _observed(row)
+    return observed is not None and observed.behaviour is Behaviour.WORKS
 
 
 def _number(count: int, noun: str) -> str:
@@ -175,19 +194,15 @@ def _number(count: int, noun: str) -> str:
 # --- the chain -------------------------------------------------------------------------------------------
 
 
-def _titled(service: ServiceEvidence) -> str:
-    return f"{service.title or service.product} {service.version.partition(' ')[0]}"
-
-
 def _pooler(topology: TopologyEvidence | None) -> str:
     services = topology.services if topology else ()
-    return next((_titled(service) for service in services if service.name == "pooler"), "")
+    return next((titled(service) for service in services if service.name == "pooler"), "")
 
 
 def _stations(topology: TopologyEvidence) -> tuple[Station, ...]:
     named = topology.prepare is Prepare.NAMED
     application = Station(role="application", title="psycopg", details=("prepares" if named else "never prepares",))
-    servers = {service.name: _titled(service) for service in topology.services}
+    servers = {service.name: titled(service) for service in topology.services}
     declared = topology.declared
     server = Station(role="server", title=servers.get("postgres", f"PostgreSQL {declared.postgres.version}"))
     if not declared.pooler:
