@@ -26,6 +26,7 @@ from harness.model import (
     Severity,
     Topology,
 )
+from harness.store import read_history, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
     from harness.audit.target_file import TrailFeature
+    from harness.checks.judges import Judge
+    from harness.checks.load import LoadSettings
     from harness.database import Endpoint
     from harness.host.site import Site
     from harness.lab.lab import Lab
+    from harness.store import Journal
 
 _UNTAMPER = "DROP FUNCTION public.tamper() CASCADE"
 
@@ -57,7 +61,10 @@ class DatabaseSource(Protocol):
 
     @property
     def attached(self) -> dict[str, str]: ...
+    @property
+    def load(self) -> LoadSettings: ...
     def site(self) -> Site: ...
+    def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str], /) -> Journal: ...
     def new_database(self, name: str, /) -> None: ...
     def drop_database(self, name: str, /) -> None: ...
     def forget_connections(self) -> None: ...
@@ -78,6 +85,8 @@ class CheckContext(CheckRecord):
         self.declared: dict[str, str] = {}
         #: set by a control: the address of the chain is the server's own
         self.past_the_pooler = False
+        #: replaced by a control: returns the judge that decides instead of the given one
+        self.judged_by: Callable[[Judge], Judge] = lambda judge: judge
         #: cleared by a control: the canary table is not captured
         self.canary_captured = True
 
@@ -114,6 +123,29 @@ class CheckContext(CheckRecord):
     def recognised(self) -> tuple[tuple[Finding, ...], dict[str, str]]:
         """Return the findings of a client that knew only the addresses, and the declared facts by name."""
         return self._lab.evidence.findings, declared_facts(self.topology, self._lab.evidence) | self.declared
+
+    @property
+    def load(self) -> LoadSettings:
+        """How long and how often checks under load or faults run."""
+        return self._workspace.load
+
+    @contextlib.contextmanager
+    def history(self, judge: Judge, **facts: str) -> Iterator[Journal]:
+        """Record a history, and judge it once the block ends without an error.
+
+        The block writes the final state with `keep_state`. What the judge sees is read back from disk, so that
+        `harness judge` sees the same later.
+
+        :param facts: what a reader has to know about the load.
+        """
+        judge = self.judged_by(judge)
+        journal = self._workspace.journal(self, judge.name, facts)
+        try:
+            yield journal
+        finally:
+            journal.close()
+        for expectation in judge.judge(read_history(journal.path), read_state(journal.path, judge.state)):
+            self.add(expectation)
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""

@@ -85,6 +85,7 @@ def run_check(
     watchdog.start()
     try:
         with workspace.host_context() if check.path else workspace.context(check.id) as ctx:
+            ctx.check, ctx.control = check.id, control.name if control else ""
             ctx.ends_with(interrupted or Event())
             error = _run_body(check, control, ctx)
             ctx.complete()
@@ -92,7 +93,7 @@ def run_check(
             if verdict.status in {Status.ISSUE, Status.NOT_RUN}:
                 # the check itself ran on the same servers a moment before its control, and found room for its data
                 failure = workspace.own_failure(read_logs=control is None)
-                may_end_servers = check.disrupts or control is not None
+                may_end_servers = check.disrupts or check.own_servers or control is not None
                 if failure and not (failure.on_purpose and may_end_servers):
                     verdict = _failed(verdict, ctx, failure)
     except (SqlError, HarnessError) as failed:

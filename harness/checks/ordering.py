@@ -29,6 +29,8 @@ class Phases(Struct, frozen=True, kw_only=True):
     paths: tuple[PlannedCheck, ...]
     #: they restart servers or change the pooler's settings, so nothing else runs meanwhile
     disruptive: tuple[PlannedCheck, ...]
+    #: on servers of their own, one after another, at the same time as all others
+    apart: tuple[PlannedCheck, ...]
 
 
 def longest_first(topologies: Iterable[Topology], rows: Callable[[Topology], int]) -> list[Topology]:
@@ -57,11 +59,24 @@ def phases_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> Phas
     grouped: list[PlannedCheck] = []
     paths: list[PlannedCheck] = []
     disruptive: list[PlannedCheck] = []
+    apart: list[PlannedCheck] = []
     for row in rows:
         check = checks[row.check]
-        phase = disruptive if check.disrupts else paths if check.path else grouped if check.serial_group else together
-        phase.append(row)
-    return Phases(together=tuple(together), grouped=tuple(grouped), paths=tuple(paths), disruptive=tuple(disruptive))
+        if check.own_servers:
+            apart.append(row)
+        elif check.disrupts:
+            disruptive.append(row)
+        elif check.path:
+            paths.append(row)
+        else:
+            (grouped if check.serial_group else together).append(row)
+    return Phases(
+        together=tuple(together),
+        grouped=tuple(grouped),
+        paths=tuple(paths),
+        disruptive=tuple(disruptive),
+        apart=tuple(apart),
+    )
 
 
 def groups_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> list[list[PlannedCheck]]:

@@ -50,6 +50,8 @@ class CheckRecord:
 
     def __init__(self, target: AuditTarget) -> None:
         self.target = target
+        #: the id of the check, and the name of the control that it runs under; "" for none
+        self.check = self.control = ""
         #: what to undo when the check ends, in reverse order
         self._stack = ExitStack()
         #: clients that keep server connections busy; released before the next forced share or move

@@ -103,6 +103,8 @@ class Check(Struct, frozen=True, kw_only=True):
     feature: str = ""
     serial_group: str = ""
     disrupts: bool = False
+    own_servers: bool = False
+    on_demand: bool = False
     path: PathLabel | None = None
     environment_safety: Safety = Safety.NO
     last: bool = False
@@ -166,6 +168,9 @@ def check(
     feature: str = "",
     serial_group: str = "",
     disrupts: bool = False,
+    own_servers: bool = False,
+    on_demand: bool = False,
+    longest_s: float = 90.0,
     path: PathLabel | None = None,
     environment_safety: Safety = Safety.NO,
     last: bool = False,
@@ -194,6 +199,10 @@ def check(
         When empty, the check runs next to all others.
     :param disrupts: whether the check restarts servers or changes settings of the pooler. Nothing else runs in its
         topology meanwhile.
+    :param own_servers: whether the check runs on a second lab of its topology, whose data is on disk with fsync and
+        synchronous commit. Such checks run one after another, next to those of the first lab, and may crash servers.
+    :param on_demand: whether the check runs only when it or its suite is named.
+    :param longest_s: seconds after which the check is cut off and is Not run.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
@@ -222,6 +231,9 @@ def check(
             feature=feature,
             serial_group=serial_group,
             disrupts=disrupts,
+            own_servers=own_servers,
+            on_demand=on_demand,
+            longest_s=longest_s,
             path=path,
             environment_safety=environment_safety,
             last=last,

@@ -14,6 +14,7 @@ from harness.audit.target import AuditTarget
 from harness.checks.collection import Catalogue
 from harness.checks.documented import newer_than_seen
 from harness.checks.execution import accept_known, run_check
+from harness.checks.load import LoadSettings
 from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
 from harness.checks.proving import Prover
 from harness.checks.workspace import Workspace
@@ -30,7 +31,7 @@ from harness.events import (
 )
 from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
-from harness.lab.lab import Lab, stand_up
+from harness.lab.lab import Lab, stand_up, stand_up_for_faults
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
 from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
@@ -68,6 +69,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     known: tuple[KnownIssue, ...] = ()
     #: whether every check also runs under its controls
     proving: bool = False
+    #: of checks under load or faults
+    load: LoadSettings = LoadSettings()
     #: run every check under its control of this name instead, to show what the control turns
     under: str = ""
 
@@ -184,7 +187,7 @@ class Run:
             with ThreadPoolExecutor(1, thread_name_prefix=f"recognition-{topology.name}") as pool:
                 recognition = pool.submit(recognised, lab)
                 # provision the database meanwhile
-                workspace = Workspace(lab, self._settings.target, self._settings.catalogue.fixtures)
+                workspace = self._workspace(lab)
                 lab.evidence = recognition.result()
             if newer := newer_than_seen(lab.topology, lab.evidence):
                 lab.evidence = replace(lab.evidence, notes=(*lab.evidence.notes, *newer))
@@ -213,13 +216,49 @@ class Run:
             workspace.close()
             self._tear_down(lab)
 
+    def _workspace(self, lab: Lab) -> Workspace:
+        settings = self._settings
+        return Workspace(lab, settings.target, settings.catalogue.fixtures, store=self._store, load=settings.load)
+
+    def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology) -> None:
+        """Run rows one after another on a second lab of the topology, which they may crash."""
+        reasons = {row: self._checks[row.check].lacking(topology, self._settings.target) for row in rows}
+        if all(reasons.values()):  # no server is needed
+            for row, reason in reasons.items():
+                self._finish(replace(_not_run(row, reason or ""), status=Status.NA))
+            return
+        lab: Lab | None = None
+        workspace: Workspace | None = None
+        try:
+            lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop)
+            with self._lock:
+                self._labs.append(lab)
+            workspace = self._workspace(lab)
+        except HarnessError as error:
+            reason = f"the servers of these checks did not start: {error.what}"
+            for row in rows:
+                self._finish(_not_run(row, "the run was interrupted" if self._stop.is_set() else reason))
+        else:
+            run_row = self._prove_row if self._settings.proving else self._verify_row
+            for row in rows:
+                run_row(self._checks[row.check], row, lab.topology, workspace)
+        finally:
+            if workspace:
+                workspace.close()
+            if lab:
+                self._tear_down(lab)
+
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
         """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs."""
         phases = phases_of(rows, self._checks)
         disruptive = phases.disruptive
         undisturbed = Lock()
-        with ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as host_thread:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as host_thread,
+            ThreadPoolExecutor(1, thread_name_prefix=f"apart-{topology.name}") as second_lab,
+        ):
             try:
+                apart = second_lab.submit(self._run_apart, phases.apart, topology)
                 if begins_with_disruptive(self._settings.topologies, topology.name):
                     self._in_groups(disruptive, topology, workspace)
                     disruptive = ()
@@ -229,6 +268,7 @@ class Run:
                 with undisturbed:
                     self._in_groups(disruptive, topology, workspace)
                 paths.result()
+                apart.result()
             except BaseException:
                 self._stop.set()
                 raise
@@ -357,7 +397,7 @@ class Run:
 
     def _store_logs(self, lab: Lab) -> None:
         for service, text in lab.logs().items():
-            self._store.write_log(lab.topology.name, service, text)
+            self._store.write_log(lab.topology.name, f"{service}{lab.log_suffix}", text)
         for (check, name), text in lab.artifacts.items():
             self._store.write_artifact(lab.topology.name, check, name, text)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from harness.checks.context import CheckContext
 from harness.checks.judging import Failure
+from harness.checks.load import LoadSettings
 from harness.checks.record import NotExercisedError
 from harness.config import at_key
 from harness.database import (
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
     from harness.audit.target import AuditTarget
     from harness.checks.collection import Fixtures
+    from harness.checks.record import CheckRecord
     from harness.engine.protocol import Service, ServiceState
     from harness.host.site import Site
     from harness.lab.host import HostService
     from harness.lab.lab import Lab
+    from harness.store import Journal, RunStore
 
 _TEMPLATE = "harness_template"
 #: the share of the memory for data that databases of finished checks may take
@@ -54,12 +57,24 @@ _HOST_STARTS_S = 90.0
 class Workspace:
     """Provisions a template database once, on the direct connection, then makes a clone of it for each check."""
 
-    def __init__(self, lab: Lab, target: AuditTarget, fixtures: Fixtures) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        target: AuditTarget,
+        fixtures: Fixtures,
+        *,
+        store: RunStore | None = None,
+        load: LoadSettings | None = None,
+    ) -> None:
         """Install the trail and the fixture tables in the template database.
 
+        :param store: keeps the histories of checks; None where no check has one.
+        :param load: settings of checks under load or faults.
         :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
+        self._store = store
+        self.load = load or LoadSettings()
         self.target = target
         #: the fixture tables by name: `done` when capture is attached, else the error
         self.attached: dict[str, str] = {}
@@ -152,6 +167,15 @@ class Workspace:
             yield ctx
         finally:
             ctx.close()
+
+    def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str]) -> Journal:
+        """Begin the history of a check.
+
+        :raises NotExercisedError: where no evidence is kept.
+        """
+        if self._store is None:
+            raise NotExercisedError("no history can be kept here")
+        return self._store.open_journal(self._lab.topology.name, ctx.check, judge, control=ctx.control, facts=facts)
 
     def why_nothing_runs(self) -> str:
         """Return which service ended, once a check found that one did; "" when all of them run again."""

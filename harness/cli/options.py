@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.cli import completion
-from harness.cli.parser import OneOf, Option, WholeNumber
+from harness.cli.parser import Duration, OneOf, Option, WholeNumber
 from harness.engine.protocol import ENGINE_NAMES
 from harness.engine.recipes import PULLS
 from harness.engine.storage import LAB_MIB, NEEDED_MIB, ROOMY_MIB, StoragePolicy
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _MOST_JOBS = 64
+_MOST_ROUNDS = 1000
+_LONGEST_SOAK_S = 24 * 3600.0
 
 
 def option(*declarations: str, section: str, **attributes: Any) -> Callable[[F], F]:
@@ -99,6 +101,24 @@ def _jobs(*, hidden: bool = False) -> Callable[[F], F]:
     )
 
 
+_load = _all_of(
+    option(
+        "--rounds",
+        type=WholeNumber(1, _MOST_ROUNDS),
+        metavar="N",
+        section="Load",
+        help="how often the suite resilience injects each fault (default: 1)",
+    ),
+    option(
+        "--for",
+        "soak_s",
+        type=Duration(_LONGEST_SOAK_S),
+        metavar="TIME",
+        section="Load",
+        help="how long each load of the suite soak lasts, such as 30s, 5m or 2h (default: 30s)",
+    ),
+)
+
 images = _all_of(
     option(
         "--set",
@@ -176,11 +196,11 @@ topologies_folder = option(
 # A hidden option has no effect in that command. It stays accepted, because option names are interfaces.
 
 #: options of the commands that start servers, run checks and keep evidence
-running = _all_of(_servers, _jobs(), images, _audit_trail(), _strict(), _reports(), topologies_folder, verbose)
+running = _all_of(_servers, _jobs(), _load, images, _audit_trail(), _strict(), _reports(), topologies_folder, verbose)
 
 #: the same for `prove`, which breaks the reference layer only
 proving = _all_of(
-    _servers, _jobs(), images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder, verbose
+    _servers, _jobs(), _load, images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder, verbose
 )
 
 #: the same for `exec`, which runs one row, and never succeeds when that row is Not run

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
@@ -229,6 +230,26 @@ class WholeNumber(click.ParamType[int]):
         if (self._least is not None and number < self._least) or (self._most is not None and number > self._most):
             self.fail(f"found {value!r}, expected {expected}", param, ctx)
         return number
+
+
+class Duration(click.ParamType[float]):
+    """A time such as `30s`, `5m` or `2h`, more than 0; a number alone is seconds."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smh]?)", str(value).strip())
+        seconds = float(found[1]) * self._UNITS[found[2]] if found else 0.0
+        if not 0 < seconds <= self._most_s:
+            most = f"{self._most_s / 3600:g}h"
+            self.fail(f"found {value!r}, expected a time such as 30s, 5m or 2h, at most {most}", param, ctx)
+        return seconds
 
 
 class Seconds(click.ParamType[float]):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from harness import places
 from harness.checks.environment_workspace import NOT_SAFE
+from harness.checks.load import LoadSettings
 from harness.checks.registry import Safety
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
@@ -121,7 +122,8 @@ def plan_topologies(
 
     def command(topology: Topology, check: Check) -> str:
         base = topology.name.partition("+")[0]
-        extra = (f" --under {under}" if under else "") + _options(settings, engine, topology)
+        extra = (f" --under {under}" if under else "") + _load_options(check, settings.load)
+        extra += _options(settings, engine, topology)
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
@@ -132,7 +134,7 @@ def plan_topologies(
         replace(planned(topology.name, check, command(topology, check)), declared_as=digests.get(check.id, ""))
         for topology in topologies
         for check in checks
-        if _runs_in(check, topology, settings) and (named or topology.verifies(check.id))
+        if _runs_in(check, topology, settings) and (named or (topology.verifies(check.id) and not check.on_demand))
     )
 
 
@@ -197,6 +199,16 @@ def declared_as(name: str, settings: Settings) -> str:
 
 def _digest(declared: object) -> str:
     return hashlib.sha256(msgspec.json.encode(declared, order="deterministic")).hexdigest()[:16]
+
+
+def _load_options(check: Check, load: LoadSettings) -> str:
+    """Return the options that decide how long and how often a check under load or faults runs."""
+    usual, options = LoadSettings(), ""
+    if check.own_servers and load.rounds != usual.rounds:
+        options += f" --rounds {load.rounds}"
+    if check.own_servers and load.soak_s != usual.soak_s:
+        options += f" --for {load.soak_s:g}s"
+    return options
 
 
 def _options(settings: Settings, engine: Engine | None, topology: Topology | None) -> str:

@@ -91,6 +91,7 @@ def run_selection(
                     known=settings.known_issues,
                     proving=proving,
                     under=under,
+                    load=settings.load,
                 ),
                 engine,
                 owner,

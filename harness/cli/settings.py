@@ -13,6 +13,7 @@ from harness import config, places
 from harness.audit.target import AuditTarget
 from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
+from harness.checks.load import LoadSettings
 from harness.cli.parser import one_of
 from harness.cli.project_file import load_project_file
 from harness.cli.settings_options import SettingsOptions
@@ -39,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage: StoragePolicy
     #: concurrent checks per topology; 0: derived from the number of cores
     jobs: int
+    #: of checks under load or faults
+    load: LoadSettings
     reports: Path
     #: the folder of topology files
     topologies: Path
@@ -107,6 +110,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
             options.storage or _variable("HARNESS_STORAGE", tuple(map(str, StoragePolicy)), file.storage)
         ),
         jobs=options.jobs or file.jobs,
+        load=LoadSettings(rounds=options.rounds or 1, soak_s=options.soak_s or LoadSettings().soak_s),
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
         own_topologies=Path(file.topologies or places.TOPOLOGIES),

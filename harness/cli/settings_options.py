@@ -13,6 +13,10 @@ class SettingsOptions(Struct, frozen=True, kw_only=True):
     engine: EngineName | None = None
     storage: str | None = None
     jobs: int | None = None
+    #: of checks under faults: how often each fault is injected
+    rounds: int | None = None
+    #: of checks under load: how long each load lasts, seconds
+    soak_s: float | None = None
     reports: str | None = None
     topologies_folder: str | None = None
     #: `--set PRODUCT=VERSION`

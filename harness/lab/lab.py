@@ -72,6 +72,8 @@ class Lab:
         #: files that checks produced, by check and name
         self.artifacts: dict[tuple[str, str], str] = {}
         self._closed = Event()
+        #: of the names of its logs in the run: the second lab of a topology has one
+        self.log_suffix = ""
         self._changing = Lock()
         #: held while one check waits for a released server connection; the other checks do not connect meanwhile
         self.hunting = RLock()
@@ -213,6 +215,19 @@ def stand_up(
         if _PORT_TAKEN not in error.detail or engine.name == "docker":
             raise
     return _stand_up(engine, topology, owner, redactor, cancelled)
+
+
+def stand_up_for_faults(
+    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None = None
+) -> Lab:
+    """Start a second lab of a topology for checks that crash its servers, next to the first one.
+
+    Its data is on disk, with fsync and synchronous commit. See :func:`stand_up` for the rest.
+    """
+    durable = replace(topology, postgres=replace(topology.postgres, durable=True))
+    lab = stand_up(engine, durable, owner, redactor, cancelled)
+    lab.log_suffix = ".faults"
+    return lab
 
 
 def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None) -> Lab:

@@ -43,6 +43,10 @@ class Section(StrEnum):
     PATHS = "paths"
     #: an operator's environment (STG-01)
     ENVIRONMENT = "environment"
+    #: acknowledged work under faults
+    RESILIENCE = "resilience"
+    #: judged work under load for a stated time
+    SOAK = "soak"
     #: commands of other test suites
     COMMANDS = "commands"
 

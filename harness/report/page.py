@@ -39,6 +39,8 @@ STYLES = (
 _AREAS = {
     Section.PATHS: "Audited paths of the host",
     Section.ENVIRONMENT: "Environment",
+    Section.RESILIENCE: "Resilience: acknowledged work under faults",
+    Section.SOAK: "Soak: judged work under load",
     Section.COMMANDS: "Other test suites",
 }
 

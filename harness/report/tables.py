@@ -295,6 +295,8 @@ _PREFIX = {
     Section.POOLING: "PL",
     Section.PATHS: "PATH",
     Section.ENVIRONMENT: "ENV",
+    Section.RESILIENCE: "FAULT",
+    Section.SOAK: "SOAK",
     Section.COMMANDS: "CMD",
 }
 

@@ -7,6 +7,7 @@
       trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log
       artifacts/<topology>/<check>/…   files that a check produced, such as JUnit XML
+      histories/<topology>/<check>.jsonl   the operations of a check under load or faults; `.state.json`: the end
 
 A killed run leaves complete rows and at most one incomplete line, which the reader drops. A planned row without a
 result is then read as Not run. :mod:`harness.store.chain` describes how an edit is noticed, and
@@ -14,6 +15,7 @@ result is then read as Not run. :mod:`harness.store.chain` describes how an edit
 """
 
 from harness.store.files import require_writable, write_atomically, write_together
+from harness.store.histories import Journal, history_files, read_history, read_state
 from harness.store.integrity import Integrity, Verdict
 from harness.store.reading import StoredRun, kept_runs, read_run, read_runs, run_folders_in
 from harness.store.statement import PREDICATE_TYPE, compare, statement_of
@@ -22,14 +24,18 @@ from harness.store.writing import RunStore, new_run_id, utc_now
 __all__ = [
     "PREDICATE_TYPE",
     "Integrity",
+    "Journal",
     "RunStore",
     "StoredRun",
     "Verdict",
     "compare",
+    "history_files",
     "kept_runs",
     "new_run_id",
+    "read_history",
     "read_run",
     "read_runs",
+    "read_state",
     "require_writable",
     "run_folders_in",
     "statement_of",

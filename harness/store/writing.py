@@ -14,6 +14,7 @@ import msgspec
 
 from harness.errors import StoreError
 from harness.model import Result, Status
+from harness.model.history import Opening
 from harness.store.chain import (
     IDENTITY,
     PROOFS,
@@ -31,6 +32,7 @@ from harness.store.chain import (
     sha256,
 )
 from harness.store.files import cannot_write, write_atomically
+from harness.store.histories import HISTORIES, Journal
 from harness.store.rules import ContradictionError, RowRules
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
     from harness.model import Proof, RunRecord, TrailProof
 
+#: of one check in one run
+MOST_HISTORIES = 10_000
 #: goes on while the machine sleeps, where the system has such a clock
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BEGAN, _BEGAN_S = datetime.now(UTC), time.clock_gettime(_CLOCK)
@@ -183,6 +187,25 @@ class RunStore:
             folder = self.folder / "artifacts" / topology / check
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(self._redact(text), encoding="utf-8")
+
+    def open_journal(
+        self, topology: str, check: str, judge: str, *, control: str = "", facts: dict[str, str] | None = None
+    ) -> Journal:
+        """Begin the history of a check. A second one of the same check gets a number.
+
+        :param judge: the name of the judge that decides about it.
+        :param control: the control that the check runs under; such a history has its name.
+        :param facts: what a reader has to know about the load.
+        """
+        opening = Opening(
+            topology=topology, check=check, judge=judge, started_at=utc_now(), control=control, facts=facts or {}
+        )
+        folder = self.folder / HISTORIES / topology
+        name = f"{check}.under-{control}" if control else check
+        with self._lock:
+            numbers = ("", *(f".{number}" for number in range(2, MOST_HISTORIES)))
+            path = next(path for number in numbers if not (path := folder / f"{name}{number}.jsonl").exists())
+            return Journal(path, opening, self._redact)
 
     def close(self) -> None:
         """Close the files, and the chain if the run has ended. Nothing is written to the folder afterwards."""

@@ -215,7 +215,7 @@ def test_the_help_text_of_a_command_has_sections(capsys: pytest.CaptureFixture[s
     assert main(["verify", "--help"]) == ExitCode.OK
     headings = re.findall(r"^(\w.*):$", capsys.readouterr().out, re.MULTILINE)
     assert headings == [
-        *("Positional arguments", "Selection", "Engine", "Images", "Audit trail", "Evidence", "Files", "Output"),
+        *("Positional arguments", "Selection", "Engine", "Load", "Images", "Audit trail", "Evidence", "Files", "Output"),
         *("Other options", "Examples"),
     ]
 

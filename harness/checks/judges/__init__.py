@@ -1,0 +1,57 @@
+"""Judges: pure functions from a history and the final state to expectations.
+
+A check runs its judge at its end, and `harness judge` runs it again from disk, with the same result. A judge asks no
+server and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from harness.errors import StoreError
+from harness.model import Expectation
+from harness.model.history import History
+
+_LONGEST = 400
+
+
+class Judge(Struct, frozen=True, kw_only=True):
+    """A judge, as a history names it."""
+
+    #: lower-case words with dashes; stored histories hold it, so it stays the same
+    name: str
+    #: the class of the final state that it needs besides the history
+    state: type[Struct]
+    #: compares them; it raises :class:`~harness.errors.StoreError` for a history that contradicts itself
+    judge: Callable[[History, Any], tuple[Expectation, ...]]
+
+
+def compared(name: str, observed: object, expected: object, *, consequence: bool = False) -> Expectation:
+    """Return an expectation of a judge: its values as JSON, of at most a few hundred characters."""
+    return Expectation(
+        name=name,
+        expected=_spell(expected),
+        observed=_spell(observed),
+        held=observed == expected,
+        consequence=consequence,
+    )
+
+
+def _spell(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def judge_of(name: str, judges: tuple[Judge, ...]) -> Judge:
+    """Return the judge of a history.
+
+    :raises StoreError: for a name that this version of the harness does not know.
+    """
+    for judge in judges:
+        if judge.name == name:
+            return judge
+    raise StoreError(f"unknown judge {name!r}, expected one of {', '.join(judge.name for judge in judges)}")
