@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from harness.checks.load import LoadSettings
     from harness.database import Endpoint
     from harness.host.site import Site
+    from harness.lab.host import HostService
     from harness.lab.lab import Lab
     from harness.store import Journal
 
@@ -64,6 +65,7 @@ class DatabaseSource(Protocol):
     @property
     def load(self) -> LoadSettings: ...
     def site(self) -> Site: ...
+    def host_service(self) -> HostService: ...
     def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str], /) -> Journal: ...
     def new_database(self, name: str, /) -> None: ...
     def drop_database(self, name: str, /) -> None: ...
@@ -109,6 +111,14 @@ class CheckContext(CheckRecord):
         :raises NotExercisedError: when it cannot run here.
         """
         return self._workspace.site()
+
+    @property
+    def host_service(self) -> HostService:
+        """The service of the reference host, for checks that end it.
+
+        :raises NotExercisedError: when it cannot run here.
+        """
+        return self._workspace.host_service()
 
     @property
     def audited_tables(self) -> tuple[str, ...]:

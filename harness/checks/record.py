@@ -15,6 +15,8 @@ from harness.database import Client, Side, SqlError, cut
 from harness.model import BackendProbe, EndedBy, Expectation, FeatureOutcome, Limit, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.audit.target import AuditTarget
     from harness.host.site import Site
 
@@ -141,6 +143,10 @@ class CheckRecord:
             Expectation(name=name, expected=spell(equals), observed=spell(observed), held=held, consequence=consequence)
         )
         return held
+
+    def when_ended(self, action: Callable[[], object]) -> None:
+        """Run an action when the check ends, before the actions that were given earlier."""
+        self._stack.callback(action)
 
     def fact(self, name: str, value: object) -> None:
         """Record an observation that is not judged. A second value under the same name replaces the first."""

@@ -222,9 +222,19 @@ class Workspace:
 
         :raises NotExercisedError: with the reason, when it could not be started.
         """
+        return self._hosted()[0]
+
+    def host_service(self) -> HostService:
+        """Return the service of the reference host, once it is ready.
+
+        :raises NotExercisedError: with the reason, when it could not be started.
+        """
+        return self._hosted()[1]
+
+    def _hosted(self) -> tuple[Site, HostService]:
         self.start_host()
         try:
-            return cast("Future[tuple[Site, HostService]]", self._host).result()[0]
+            return cast("Future[tuple[Site, HostService]]", self._host).result()
         except HarnessError as error:
             raise NotExercisedError(f"the reference host could not be started: {error.what}") from None
 

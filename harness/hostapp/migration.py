@@ -1,4 +1,4 @@
-"""Prepares the database: the application's table, Oban's tables, and the privileges of the application's role.
+"""Prepares the database: the application's tables, Oban's tables, and the privileges of the application's role.
 
 It runs as the role that will own the tables, past the pooler. It does not install the audit layer; its owner attaches
 capture to `public.posts`.
@@ -21,6 +21,7 @@ _LOG = logging.getLogger("hostapp.database")
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _RIGHTS = (
     ("SELECT, INSERT, UPDATE", "posts"),
+    ("SELECT, INSERT, DELETE", "hostapp_pauses"),
     # Oban's pruner deletes jobs, and each of its processes maintains its own rows
     ("SELECT, INSERT, UPDATE, DELETE", "oban_jobs"),
     ("SELECT, INSERT, UPDATE, DELETE", "oban_leaders"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("hostapp.database")
 
 #: when the last job succeeded; whether the newest finished job was discarded within the window; whether a due job has
-#: waited longer than the bound
+#: waited longer than the bound, unless the queue is paused
 _QUERY = """
 WITH ended AS (
     SELECT max(completed_at) FILTER (WHERE state = 'completed') AS succeeded,
@@ -29,6 +29,7 @@ WITH ended AS (
     FROM public.oban_jobs WHERE queue = %(queue)s AND state IN ('completed', 'discarded')
 ), due AS (
     SELECT min(scheduled_at) AS since FROM public.oban_jobs WHERE queue = %(queue)s AND state = 'available'
+      AND NOT EXISTS (SELECT FROM public.hostapp_pauses p WHERE p.queue = %(queue)s)
 ), bound AS (
     SELECT timezone('UTC', now()) - make_interval(secs => %(failure_window_s)s) AS failure,
            timezone('UTC', now()) - make_interval(secs => %(waiting_bound_s)s) AS waiting

@@ -19,8 +19,13 @@ from .log_lines import described
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
+    from .settings import Actor
+
 _LOG = logging.getLogger("hostapp.job")
 _NAME = "hostapp"
+_IS_PAUSED = "SELECT EXISTS (SELECT FROM public.hostapp_pauses WHERE queue = %s)"
+_PAUSE = "INSERT INTO public.hostapp_pauses (queue, actor) VALUES (%s, %s) ON CONFLICT (queue) DO NOTHING"
+_RESUME = "DELETE FROM public.hostapp_pauses WHERE queue = %s"
 _PAUSE_S = 0.5
 _GRACE_S = 0.8
 _EVENTS = ["oban.job.start", "oban.job.stop", "oban.job.exception", "oban.producer.ack.exception"]
@@ -33,6 +38,7 @@ class Runner:
         self._tools = tools
         self._stopping = asyncio.Event()
         self._ack_failed = False
+        self._paused = False
         self.started = False
         #: time of the last successful job in this process
         self.last_success: datetime | None = None
@@ -49,7 +55,7 @@ class Runner:
             pool=self._tools.pool,
             name=_NAME,
             node=self._node,
-            queues={QUEUE: jobs.concurrency},
+            queues={QUEUE: {"limit": jobs.concurrency, "paused": self._paused}},
             stager={"interval": jobs.stage_interval_s},
             lifeline={"interval": jobs.rescue_interval_s, "rescue_after": jobs.rescue_after_s},
             shutdown_grace_period=_GRACE_S,
@@ -60,6 +66,20 @@ class Runner:
         job = Job(WORKER, queue=QUEUE, max_attempts=MAX_ATTEMPTS, args=change.as_args())
         job = await self._oban.enqueue(job, conn=connection)
         return int(job.id)
+
+    async def pause(self, actor: Actor) -> None:
+        """Run no further job until somebody resumes the queue, also after a restart. Running jobs end."""
+        async with self._tools.pool.connection() as connection:
+            await connection.execute(_PAUSE, [QUEUE, actor.as_json()])
+        self._paused = True
+        await self._oban.pause_queue(QUEUE, node=self._node)
+
+    async def resume(self) -> None:
+        """Run the jobs of the queue again."""
+        async with self._tools.pool.connection() as connection:
+            await connection.execute(_RESUME, [QUEUE])
+        self._paused = False
+        await self._oban.resume_queue(QUEUE, node=self._node)
 
     async def supervise(self) -> None:
         """Start the runner, retry until it is up, and supervise it until it is stopped."""
@@ -74,7 +94,10 @@ class Runner:
     async def _try_to_start(self) -> None:
         try:
             async with self._tools.pool.connection() as connection:
-                await connection.execute("SELECT 1")
+                found = await (await connection.execute(_IS_PAUSED, [QUEUE])).fetchone()
+            if found and found[0] is not self._paused:
+                self._paused = found[0]
+                self._oban = self._built()
             await self._oban.start()
         except Exception as error:  # noqa: BLE001 -- Oban raises RuntimeError where its tables are missing
             _LOG.warning("the job runner failed to start, retrying: %s", described(error))
@@ -100,6 +123,8 @@ class Runner:
         Without this, Oban records them only when the next job runs.
         """
         self._ack_failed = False
+        if self._paused:  # the end of the pause does it
+            return
         try:
             await self._oban.resume_queue(QUEUE, node=self._node)
         except Exception as error:  # noqa: BLE001 -- any error is retried

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from . import correlation, counters, validation
 from .audited import Action, NotAuditedError, attest, audited_transaction, is_unreachable
-from .jobs import TitleChange
+from .jobs import QUEUE, TitleChange
 from .log_lines import described
 from .requests import Callers, Observed, RefusedError, document_of
 
@@ -57,6 +57,8 @@ class Host:
         routes = [
             Route("/api/posts", self.create_post, methods=["POST"]),
             Route("/api/posts/{id}/title", self.change_title, methods=["POST"]),
+            Route("/api/jobs/pause", self.pause_jobs, methods=["POST"]),
+            Route("/api/jobs/resume", self.resume_jobs, methods=["POST"]),
             Route("/api/audit_transactions/{id}/changes", self.list_changes, methods=["GET"]),
             Route("/health", self.health, methods=["GET"]),
             Route("/ready", self.ready, methods=["GET"]),
@@ -138,6 +140,20 @@ class Host:
             job = await self._runner.enqueue(change, connection)
         _LOG.info("job enqueued", extra={"fields": {"job_id": job, "post_id": change.post_id}})
         return JSONResponse({"job_id": job, "correlation_id": change.correlation_id}, 202)
+
+    async def pause_jobs(self, request: Request) -> Response:
+        """Pause the queue until it is resumed, whoever restarts meanwhile: 200."""
+        actor = self._callers.require(request)
+        await self._runner.pause(actor)
+        _LOG.info("jobs paused")
+        return JSONResponse({"queue": QUEUE, "paused": True})
+
+    async def resume_jobs(self, request: Request) -> Response:
+        """Resume the queue: 200."""
+        self._callers.require(request)
+        await self._runner.resume()
+        _LOG.info("jobs resumed")
+        return JSONResponse({"queue": QUEUE, "paused": False})
 
     async def _require_post(self, connection: AsyncConnection[tuple[Any, ...]], post_id: int) -> None:
         # locks the row, so that the post is not deleted before the commit

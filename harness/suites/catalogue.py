@@ -19,6 +19,7 @@ from harness.suites import (
     observability,
     pooling,
     redaction,
+    resilience,
     retention,
     trail_breaks,
 )
@@ -77,6 +78,7 @@ def _suites() -> Catalogue:
             *pooling.MODULES,
             environment,
             drivers,
+            *resilience.MODULES,
             pooling_failures,
             # last, because it restarts servers
             pooling_restarts,

@@ -286,6 +286,22 @@ def test_a_job_changes_a_title_with_the_actor_and_correlation_of_its_request(blo
     assert sorted(listed["changes"][0]["changed_fields"]) == ["title", "updated_at"]
 
 
+def test_a_paused_queue_runs_no_job_until_it_is_resumed(blog: Blog) -> None:
+    post = blog.created()
+    assert blog.request("POST", "/api/jobs/pause", caller=None)[0] == 401
+    for _ in range(2):  # the first pause counts
+        assert blog.request("POST", "/api/jobs/pause")[2] == {"queue": QUEUE, "paused": True}
+    job = blog.retitled(post["id"], f"{CANARY} paused")
+    # the scheduler finds a delayed job: it has looked at the queue
+    later = blog.retitled(post["id"], f"{CANARY} after the pause")
+    blog.owner.run("UPDATE oban_jobs SET state = 'scheduled' WHERE id = %s", [later])
+    blog.when(later, "available")
+    assert blog.job(job)[:2] == ("available", 0)
+    assert blog.request("POST", "/api/jobs/resume")[2] == {"queue": QUEUE, "paused": False}
+    assert blog.when(job, "completed")[1] == 1
+    assert blog.when(later, "completed")[1] == 1
+
+
 def test_invalid_ids_are_replaced(blog: Blog) -> None:
     sent = {"x-correlation-id": "x" * 257, "x-request-id": ""}
     _, headers, _ = blog.request("GET", "/health", headers=sent)

@@ -1,0 +1,5 @@
+"""Resilience: acknowledged work survives faults."""
+
+from harness.suites.resilience import jobs
+
+MODULES = (jobs,)
