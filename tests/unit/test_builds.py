@@ -94,8 +94,12 @@ def debootstrap(programs: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+#: its debootstraps are found by this name: tests of another process must not end them
+RUN = f"build-{os.getpid()}"
+
+
 def owner() -> Owner:
-    return Owner.me("build-test")
+    return Owner.me(RUN)
 
 
 @needs_root
@@ -186,7 +190,7 @@ def test_leftovers_of_a_killed_debootstrap_are_reaped_with_their_mounts(programs
     script = (
         "from contextlib import nullcontext\nfrom threading import Event\n"
         "from harness.engine import debian\nfrom harness.engine.owner import Owner\n"
-        "with debian.bare_system('trixie', Owner.me('build-test'), Event(), nullcontext()): pass\n"
+        f"with debian.bare_system('trixie', Owner.me('{RUN}'), Event(), nullcontext()): pass\n"
     )
     builds = tmp_path / "cache/pooler-harness/builds"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
@@ -203,7 +207,7 @@ def test_leftovers_of_a_killed_debootstrap_are_reaped_with_their_mounts(programs
             process.kill()
     pid = _pid_in(builds)
     assert process_started(pid)
-    folder = builds / "trixie-build-test"
+    folder = builds / f"trixie-{RUN}"
     assert debian.reap() == [f"2 processes of debootstrap in {folder}", f"folder {folder}"]
     assert process_started(pid) is None
     assert list(builds.iterdir()) == []
