@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,10 +24,13 @@ from harness.model import (
     Status,
     TrailProof,
 )
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.render import render
-from harness.report.tables import Report, build_report
 from tests.unit.made_up import NAMES, mixed, planned, record, stood
+
+if TYPE_CHECKING:
+    from harness.report.tables import Report
 
 #: a text that runs a script, loads an image, ends its element or attribute, or reorders a line, if it is not escaped
 MARKUP = (
