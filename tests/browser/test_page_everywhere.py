@@ -43,6 +43,33 @@ def test_nothing_scrolls_the_page_or_the_evidence_sideways(pages: Pages, report_
                 assert inside <= room, "a long address or value breaks between lines"
 
 
+def test_on_a_narrow_screen_a_feature_is_a_card(pages: Pages, report_page: Path) -> None:
+    """Neither the map nor the comparison scrolls sideways; each outcome stands beside its topology."""
+    page = pages.open(report_page, "#compare=session/transaction", width=360)
+    page.locator("#comparison table").wait_for()
+    for part in ("#features .wide", "#comparison .wide"):
+        inside, room = page.locator(part).evaluate("part => [part.scrollWidth, part.clientWidth]")
+        assert inside <= room, part
+    cells = page.locator("#features tr[data-check='pooling.cancel'] td")
+    named = "cell => getComputedStyle(cell, '::before').content"
+    assert [cell.evaluate(named) for cell in cells.all()][1:] == ['"session"', '"transaction"']
+    assert [cell.is_visible() for cell in cells.all()] == [False, True, True], "a dash takes no line"
+    assert cells.nth(1).get_attribute("role") == "cell", "also where it is no cell of a drawn table"
+
+
+def test_the_placeholder_of_the_search_fits(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, width=360)
+    needed, room = page.locator("#feature-tools input").evaluate(
+        """field => {
+            const pen = document.createElement('canvas').getContext('2d'), style = getComputedStyle(field);
+            pen.font = style.font;
+            const sides = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+            return [pen.measureText(field.placeholder).width, field.clientWidth - sides];
+        }"""
+    )
+    assert needed < room
+
+
 # --- paper ----------------------------------------------------------------------------------------------
 
 #: the texts of cells that are wider than their cell, and of tables that are wider than the paper
@@ -83,7 +110,7 @@ def test_without_scripts_verdicts_and_maps_are_readable(pages: Pages, report_pag
     assert any("does not hold" in card for card in cards)
     for word in ("OK", "known", "Issue", "Not run", "N/A", "fails (26000)", "hangs", "lost", "wrong", "leaks"):
         assert page.locator("table.heat a.sq", has_text=word).count(), f"a square says {word}"
-    rows = page.locator("table.map tbody tr:not(.group):visible")
+    rows = page.locator("#features tr[data-check]:visible")
     assert rows.count() == len(FEATURES)
     assert page.locator("table.map td", has_text="fails (26000)").first.is_visible()
     assert page.locator("#feature-tools").is_hidden(), "filters need scripts"
