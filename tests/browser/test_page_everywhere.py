@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
+from harness.model import Status
 from harness.printable import CONTROLS
-from tests.browser.made_up_page import FEATURES
+from tests.browser.made_up_page import FEATURES, ordinary, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -87,6 +89,34 @@ def test_the_tables_of_the_rubrics_fit_on_paper(pages: Pages, report_page: Path,
     page = pages.open(report_page, width=_PAPER)
     page.emulate_media(media="print")
     assert page.evaluate(_CLIPPED, place) == []
+
+
+def test_paper_has_verdicts_differences_and_the_rubrics_first(pages: Pages, tmp_path: Path) -> None:
+    report = ordinary()
+    holding, *others = report.walkthrough
+    held = replace(report, walkthrough=(replace(holding, status=Status.OK), *others))
+    page = pages.open(written(held, tmp_path), width=_PAPER)
+    assert page.locator(".paper:visible").count() == 0, "a screen has the whole map"
+    page.emulate_media(media="print")
+    order = page.locator("main > section:visible").evaluate_all(
+        "parts => parts.sort((one, other) => one.offsetTop - other.offsetTop).map(part => part.id)"
+    )
+    assert order[:4] == ["verdicts", "differences", "topology", "paths"]
+    assert not set(order) & {"checks", "features", "compare", "load", "timeline", "limits"}
+    assert page.locator("header .paper", has_text="feature-map.md").is_visible(), "says where the other rows are"
+    assert page.locator("#differences td", has_text="the feature advisory-lock").is_visible()
+    assert page.locator("#paths tr", has_text="nightly-recalculation").is_visible(), "the rubrics are whole"
+    items = page.locator("#checklist tbody tr:not(.group)").all()
+    assert [item.is_visible() for item in items] == [False] + [True] * len(others), "else what is not OK"
+
+
+def test_a_folded_table_of_issues_is_printed(pages: Pages, tmp_path: Path) -> None:
+    report = ordinary()
+    page = pages.open(written(replace(report, issues=report.issues * 20), tmp_path), width=_PAPER)
+    row = page.locator("#issues tbody tr").last
+    assert not row.is_visible()
+    page.emulate_media(media="print")
+    assert row.evaluate("row => row.checkVisibility({contentVisibilityAuto: true}) && row.offsetHeight > 0")
 
 
 def test_what_only_a_screen_needs_is_not_printed(pages: Pages, report_page: Path) -> None:
