@@ -2,7 +2,7 @@
 
 A row is below its topology and its check, `checks` has the facts that all rows of a check share, and a field with its
 default is left out. Tables that follow from the rows (the matrix, the feature map, the drivers and the limits) are not
-in it: :func:`rows_of` returns the rows, from which `tables.py` and `feature_map.py` make them.
+in it: :func:`rows_of` returns the rows, from which `building.py` and `feature_map.py` make them.
 """
 
 from __future__ import annotations

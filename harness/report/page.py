@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from harness.report.tables import Report
 
 #: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
-SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "plots.js", "start.js")
+SCRIPTS = (
+    *("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "plots.js", "nav.js"),
+    "start.js",
+)
 STYLES = (
     *("base.css", "verdicts.css", "changes.css", "heat.css", "panel.css", "features.css"),
     *("tables.css", "load.css", "print.css"),

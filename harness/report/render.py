@@ -24,7 +24,7 @@ from harness.report.issue_groups import issue_groups
 from harness.report.json_report import encoded
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
-from harness.report.sections import sections
+from harness.report.sections import differing, sections
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -158,6 +158,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         page=page,
         spreads=spreads,
         sections=sections,
+        differing=differing,
         check_columns=check_columns,
         change_columns=change_columns,
         anchor=anchor,

@@ -26,12 +26,12 @@ from harness.model import (
     Subject,
 )
 from harness.model.run_record import Confidence
+from harness.report.building import build_report
 from harness.report.changes import THIS_REPORT, Change, Changes, Kind, compare
 from harness.report.evidence import Evidence, Row
 from harness.report.factors import Factor
 from harness.report.render import changes_in_markdown, render, scrubbed
 from harness.report.row_states import Direction
-from harness.report.tables import build_report
 from tests.unit.made_up import CHECKS, NAMES, planned, record, result
 
 if TYPE_CHECKING:

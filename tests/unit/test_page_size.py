@@ -18,9 +18,9 @@ from harness.model import (
     Severity,
     Status,
 )
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.render import html_page
-from harness.report.tables import build_report
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import record, result, stood
 

@@ -26,10 +26,11 @@ from harness.model import (
     Status,
 )
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
 from harness.report.render import fragments
-from harness.report.tables import ParityRow, build_report
+from harness.report.tables import ParityRow
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:

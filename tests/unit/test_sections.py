@@ -9,15 +9,18 @@ from msgspec.structs import replace
 
 from harness.model import Severity, Status
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell
 from harness.report.render import html_page
-from harness.report.sections import Section, sections
-from harness.report.tables import IssueRow, LimitRow, Report, build_report
+from harness.report.sections import sections
+from harness.report.tables import IssueRow, LimitRow, Report
 from tests.unit.made_up import NAMES, PLAN, mixed, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.report.listings import Section
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
 from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
 from harness.report.evidence import merge
 from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.render import render
-from harness.report.tables import Declared, build_report
+from harness.report.tables import Declared
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
