@@ -93,7 +93,7 @@ def verify_environment(
     rendered = fill(evidence_here(settings.of_project), settings)
     print_recap(done)
     say_where(invocation, done.folder, rendered)
-    say_issues(invocation, done.answers())
+    say_issues(invocation, rows_of(done))
     return exit_code(invocation, rows_of(done), [done], strict=strict)
 
 

@@ -171,9 +171,8 @@ def report(
         if changes is not None:
             sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
     say_where(invocation, runs[-1].folder if runs else None, paths)
-    results = [row.result for row in evidence.rows]
-    say_issues(invocation, results)
-    answers = [(row.planned, row.result) for row in evidence.rows]
+    answers = [row.answer for row in evidence.rows]
+    say_issues(invocation, answers)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(issue_groups(answers)):
             invocation.terminal.say(line)

@@ -40,9 +40,7 @@ def evidence_of(settings: Settings, name: str) -> Evidence:
     runs, damaged = read_runs([_folder(settings, name)])
     whole, edited = without_edited(runs, settings)
     ordinary, left_out = without_controls(whole)
-    merged = replace(
-        merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited)
-    )
+    merged = replace(merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited))
     return with_known_issues(merged, settings)
 
 
