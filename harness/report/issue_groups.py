@@ -114,7 +114,7 @@ def _group(answers: list[Answer]) -> IssueGroup:
 
 
 def _symptoms(worst: Answer, answers: Iterable[Answer]) -> tuple[str, ...]:
-    """Return the symptom of the worst Issue, then each other one with its topologies, and with its check if it differs."""
+    """Return the symptom of the worst Issue, then the others with their topologies, and with another check's name."""
     first = _symptom(worst[1])
     found: dict[tuple[str, str], dict[str, None]] = {}
     for planned, result in answers:
