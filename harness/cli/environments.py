@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
-from harness.cli.estimate import earlier_ends
+from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of

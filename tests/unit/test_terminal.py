@@ -24,7 +24,8 @@ from rich.cells import cell_len
 from harness import places
 from harness.cli import terminal as terminal_module
 from harness.cli.console import live_lines
-from harness.cli.estimate import about, clock, earlier_ends, left_s
+from harness.cli.earlier_runs import earlier_ends
+from harness.cli.estimate import about, clock, left_s
 from harness.cli.progress import ProgressCounts, TopologyProgress, shown_first
 from harness.cli.terminal import Terminal
 from harness.cli.wrapping import REPRODUCE, shortened, wrapped
