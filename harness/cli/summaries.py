@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: between two definitions
+_BETWEEN = "\n\n\n"
+_QUOTES = '"""'
 #: longer than any first sentence
 _LONGEST = 200
 
@@ -29,24 +33,34 @@ def summary_of(place: str) -> Summary | None:
     :param place: module and variable: `harness.cli.verify:verify`.
     """
     module, _, variable = place.partition(":")
-    for node in _parsed(module).body:
-        if isinstance(node, ast.FunctionDef) and node.name == variable:
-            found = _keywords(node.decorator_list[:1])  # the outermost one makes the command
-            found["help"] = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Assign) and variable in map(ast.unparse, node.targets):
+    found: dict[str, str] = {}
+    for node in ast.parse(_declaration(_source(module), variable)).body:
+        if isinstance(node, ast.FunctionDef):
+            # the outermost decorator makes the command
+            found = _keywords(node.decorator_list[:1]) | {"help": ast.get_docstring(node) or ""}
+        elif isinstance(node, ast.Assign):
             found = _keywords([node.value])
-        else:
-            continue
-        if found.get("section") and found.get("help"):
-            return Summary(found["section"], click.Command(variable, help=found["help"]).get_short_help_str(_LONGEST))
-    return None
+    if not (found.get("section") and found.get("help")):
+        return None
+    return Summary(found["section"], click.Command(variable, help=found["help"]).get_short_help_str(_LONGEST))
 
 
 @cache
-def _parsed(module: str) -> ast.Module:
+def _source(module: str) -> str:
     spec = find_spec(module)
-    source = getattr(spec.loader, "get_source", None) if spec else None
-    return ast.parse((source(module) if source else None) or "")
+    read = getattr(spec.loader, "get_source", None) if spec else None
+    return (read(module) if read else None) or ""
+
+
+def _declaration(source: str, variable: str) -> str:
+    """Return the statement that declares a command, without the body of a function: parsing all takes too long."""
+    for part in source.split(_BETWEEN):
+        if begin := re.search(rf"^(def {variable}\(|{variable} = )", part, re.MULTILINE):
+            if not begin[1].startswith("def"):
+                return part
+            docstring = part.find(_QUOTES, begin.end())
+            return part[: part.find(_QUOTES, docstring + len(_QUOTES)) + len(_QUOTES)] if docstring >= 0 else ""
+    return ""
 
 
 def _keywords(calls: list[ast.expr]) -> dict[str, str]:
