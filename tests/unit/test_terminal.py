@@ -129,6 +129,12 @@ def test_each_topology_has_its_counts_at_any_width(width: int) -> None:
     ]
 
 
+def test_rows_that_are_not_run_are_counted_while_the_run_goes_on() -> None:
+    not_run = result("direct", "capture.delete", Status.NOT_RUN, "could not force a move")
+    lines = [line.plain for line in live_lines(counted(*RESULTS, not_run).view(), 0.0, 60, 9)]
+    assert ["1 Not run" in line for line in lines[:3]] == [True, False, False]
+
+
 def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     counts = counted(*RESULTS)
     counts.add(LabStarting("direct"))
