@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from harness.model import Severity, Status
 from harness.report.factors import Difference, differences
 from harness.report.outcomes import is_shown
-from harness.report.row_states import Direction, behaviour, is_new_issue, shown, state_of
+from harness.report.row_states import Direction, behaviour, detail, is_new_issue, shown, state_of
 from harness.report.scope import asked_for
 from harness.report.sides import Side, side_of
 
@@ -267,7 +267,9 @@ def _turned(then: Row, now: Row) -> Iterator[Change]:
         return
     direction, words = behaviour(then, now)
     kind = _kind(then, now, direction)
-    yield _change(now, kind, before=shown(then), after=shown(now), direction=direction, reason=words)
+    yield _change(
+        now, kind, before=shown(then), after=shown(now), direction=direction, reason=words or detail(then, now)
+    )
 
 
 def _kind(then: Row, now: Row, direction: Direction | None) -> Kind:
@@ -287,7 +289,14 @@ def _appeared(now: Row) -> Change:
 
 
 def _change(
-    row: Row, kind: Kind, *, before: str, after: str, direction: Direction | None = None, reason: str = ""
+    row: Row,
+    kind: Kind,
+    *,
+    before: str,
+    after: str,
+    direction: Direction | None = None,
+    reason: str = "",
+    what: str = "",
 ) -> Change:
     planned, result = row.planned, row.result
     given = result.reason if kind in {Kind.NEW_ISSUE, Kind.UNVERIFIED, Kind.STATUS} else ""
@@ -299,7 +308,7 @@ def _change(
         before=before,
         after=after,
         direction=direction,
-        reason=reason or given,
+        reason=reason or "; ".join(filter(None, (what, given))),
         targets=(planned.target,),
     )
 

@@ -451,6 +451,17 @@ def test_what_differs_in_an_environment() -> None:
     assert change.cause == "likely settings of pool_mode: session → transaction"
 
 
+def test_a_row_that_is_shown_alike_says_what_differs() -> None:
+    ok = result("transaction", CHECKS[0])
+    before, after = (replace(ok, limit=Limit(outcome=text, source="https://example.org/doc")) for text in ("a", "b"))
+    change = one([before], [after])
+    assert (change.before, change.after) == ("OK, documented limit", "OK, documented limit")
+    assert change.reason == "another documented limit: a → b"
+    change = one([issue(broken="rows")], [issue(broken="actor")])
+    assert (change.before, change.after) == ("Issue", "Issue")
+    assert change.reason == "actor broken now; rows no longer broken; actor: expected 1, observed 0"
+
+
 # --- outputs ---------------------------------------------------------------------------------------------
 
 
