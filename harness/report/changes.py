@@ -267,9 +267,9 @@ def _turned(then: Row, now: Row) -> Iterator[Change]:
         return
     direction, words = behaviour(then, now)
     kind = _kind(then, now, direction)
-    yield _change(
-        now, kind, before=shown(then), after=shown(now), direction=direction, reason=words or detail(then, now)
-    )
+    change = _change(now, kind, before=shown(then), after=shown(now), direction=direction, reason=words)
+    parts = (detail(then, now), change.reason)
+    yield replace(change, reason="; ".join(filter(None, parts)))
 
 
 def _kind(then: Row, now: Row, direction: Direction | None) -> Kind:
@@ -289,14 +289,7 @@ def _appeared(now: Row) -> Change:
 
 
 def _change(
-    row: Row,
-    kind: Kind,
-    *,
-    before: str,
-    after: str,
-    direction: Direction | None = None,
-    reason: str = "",
-    what: str = "",
+    row: Row, kind: Kind, *, before: str, after: str, direction: Direction | None = None, reason: str = ""
 ) -> Change:
     planned, result = row.planned, row.result
     given = result.reason if kind in {Kind.NEW_ISSUE, Kind.UNVERIFIED, Kind.STATUS} else ""
@@ -308,7 +301,7 @@ def _change(
         before=before,
         after=after,
         direction=direction,
-        reason=reason or "; ".join(filter(None, (what, given))),
+        reason=reason or given,
         targets=(planned.target,),
     )
 

@@ -55,8 +55,8 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
     @property
     def found(self) -> str:
         """The symptoms, and the other checks with the same cause, in one line without a full stop."""
-        others = ", ".join(check for check in self.checks if check != self.checks[0])
         symptoms = in_words(self.symptoms)
+        others = ", ".join(check for check in self.checks[1:] if f"({check} on " not in symptoms)
         return f"{symptoms}; the same cause: {others}" if others else symptoms
 
     @property

@@ -92,6 +92,7 @@ def test_the_symptom_of_another_check_is_named_with_the_check() -> None:
         [issue("session", CHECKS[0], link=LINKS[1]), issue("session", CHECKS[1], "rows: 7", link=LINKS[1])]
     )
     assert group.symptoms == ("rows: expected 1, observed 0", f"rows: 7 ({CHECKS[1]} on session)")
+    assert group.found == f"rows: expected 1, observed 0; also rows: 7 ({CHECKS[1]} on session)"
 
 
 def test_a_group_shows_its_worst_issue() -> None:
