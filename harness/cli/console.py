@@ -124,6 +124,8 @@ def _line(row: TopologyProgress, width: int, names: int, digits: int) -> Text:
     counts.append(f" {row.count(Status.OK):>{digits}} OK", style="green")
     issues = row.count(Status.ISSUE)
     counts.append(f" {issues:>2} Issue", style="" if not issues else "yellow" if issues == row.known else "bold red")
+    if not_run := row.count(Status.NOT_RUN):
+        counts.append(f" {not_run} Not run", style="yellow")
     filled = _BAR_WIDTH * min(row.done, row.planned) // row.planned if row.planned else 0
     bar = f" {'█' * filled}{'░' * (_BAR_WIDTH - filled)}" if width >= _BAR_FROM else ""
     room = max(width - cell_len(counts.plain) - len(bar), 1)
