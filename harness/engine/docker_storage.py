@@ -41,7 +41,7 @@ until [ -e ended ]; do tries=$((tries + 1)); [ $tries -lt {tries} ] || exit 1; s
 _END_TRY_S = 0.02
 #: a small file system of a durable server, which a fault fills
 SPARE = f"{FOLDER}/spare"
-_SPARE_OPTIONS = "size=32m,mode=1777"
+_SPARE_OPTIONS = "size=48m,mode=1777"
 
 
 def memory_mount(memory_mib: int) -> dict[str, str]:
