@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.engine.owner import process_started
-from harness.engine.processes import descendants, end_all
+from harness.engine.processes import descendants, end_all, is_stopped
 from harness.engine.protocol import Address, ServiceSpec, ServiceState
 from harness.engine.service_user import as_user
 from harness.errors import ServiceFailedError, TimedOutError
@@ -99,7 +99,7 @@ class NativeService:
             return ServiceState(running=False, detail="removed", on_purpose=True)
         code = self._process.poll()
         if code is None:
-            return ServiceState(running=True, detail="running")
+            return ServiceState(running=True, detail="frozen" if is_stopped(self._process.pid) else "running")
         return ServiceState(
             running=False,
             detail=f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}",
