@@ -104,6 +104,7 @@ class Check(Struct, frozen=True, kw_only=True):
     serial_group: str = ""
     disrupts: bool = False
     own_servers: bool = False
+    server_link: bool = False
     on_demand: bool = False
     path: PathLabel | None = None
     environment_safety: Safety = Safety.NO
@@ -169,6 +170,7 @@ def check(
     serial_group: str = "",
     disrupts: bool = False,
     own_servers: bool = False,
+    server_link: bool = False,
     on_demand: bool = False,
     longest_s: float = 90.0,
     path: PathLabel | None = None,
@@ -201,6 +203,7 @@ def check(
         topology meanwhile.
     :param own_servers: whether the check runs on a second lab of its topology, whose data is on disk with fsync and
         synchronous commit. Such checks run one after another, next to those of the first lab, and may crash servers.
+    :param server_link: whether that second lab has a link between the pooler and PostgreSQL, which the check can cut.
     :param on_demand: whether the check runs only when it or its suite is named.
     :param longest_s: seconds after which the check is cut off and is Not run.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
@@ -232,6 +235,7 @@ def check(
             serial_group=serial_group,
             disrupts=disrupts,
             own_servers=own_servers,
+            server_link=server_link,
             on_demand=on_demand,
             longest_s=longest_s,
             path=path,

@@ -32,6 +32,7 @@ from harness.events import (
 from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
 from harness.lab.lab import Lab, stand_up, stand_up_for_faults
+from harness.lab.links import LINK
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
 from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check, TrailBreak
     from harness.engine.owner import Owner
-    from harness.engine.protocol import Engine
+    from harness.engine.protocol import Engine, Wanted
     from harness.redaction import Redactor
     from harness.store import RunStore
 
@@ -119,13 +120,15 @@ class Run:
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), MOST_TOPOLOGIES))
         with (
-            ThreadPoolExecutor(1, thread_name_prefix="host") as preparation,
+            ThreadPoolExecutor(2, thread_name_prefix="preparation") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
             topologies = longest_first(self._settings.topologies, lambda topology: len(self._applicable(topology)))
             running = {pool.submit(self._run_topology, topology) for topology in topologies}
             if any(self._runs_paths(topology) for topology in topologies):
-                running.add(preparation.submit(self._prepare_host))
+                running.add(preparation.submit(self._prepare_in_advance, HOST))
+            if any(topology.pooler and self._uses_link(topology) for topology in topologies):
+                running.add(preparation.submit(self._prepare_in_advance, LINK))
             try:
                 failure = self._watch(running)
             finally:
@@ -153,10 +156,10 @@ class Run:
                 self._close_labs()
         return failure
 
-    def _prepare_host(self) -> None:
-        """Prepare the host application first: it may take longest. Topologies do not wait for it."""
-        with contextlib.suppress(HarnessError):  # each path reports why it could not run
-            self._engine.prepare((HOST,), self._notify)
+    def _prepare_in_advance(self, product: Wanted) -> None:
+        """Prepare what not every check needs. Topologies do not wait for it."""
+        with contextlib.suppress(HarnessError):  # each check that needs it reports why it could not run
+            self._engine.prepare((product,), self._notify)
 
     def _rows(self, topology: Topology) -> list[PlannedCheck]:
         return [row for row in self._settings.plan if row.target == topology.name]
@@ -165,6 +168,9 @@ class Run:
         """Return the checks that are planned in a topology and apply to it and to the audit target."""
         planned = (self._checks[row.check] for row in self._rows(topology))
         return [check for check in planned if check.lacking(topology, self._settings.target) is None]
+
+    def _uses_link(self, topology: Topology) -> bool:
+        return any(check.server_link for check in self._applicable(topology))
 
     def _runs_paths(self, topology: Topology) -> bool:
         return any(check.path for check in self._applicable(topology))
@@ -221,7 +227,15 @@ class Run:
         return Workspace(lab, settings.target, settings.catalogue.fixtures, store=self._store, load=settings.load)
 
     def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology) -> None:
-        """Run rows one after another on a second lab of the topology, which they may crash."""
+        """Run rows one after another on a second lab of the topology, which they may crash.
+
+        The rows that need a link between the pooler and PostgreSQL get a lab of their own: others do without its cost.
+        """
+        for linked in (False, True):
+            if some := [row for row in rows if self._checks[row.check].server_link is linked]:
+                self._run_on_second_lab(some, topology, linked=linked)
+
+    def _run_on_second_lab(self, rows: Sequence[PlannedCheck], topology: Topology, *, linked: bool) -> None:
         reasons = {row: self._checks[row.check].lacking(topology, self._settings.target) for row in rows}
         if all(reasons.values()):  # no server is needed
             for row, reason in reasons.items():
@@ -230,7 +244,7 @@ class Run:
         lab: Lab | None = None
         workspace: Workspace | None = None
         try:
-            lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop)
+            lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
             with self._lock:
                 self._labs.append(lab)
             workspace = self._workspace(lab)

@@ -48,6 +48,8 @@ _TEMPLATE = "harness_template"
 _LEFT = 0.5
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 _NO_SPACE = "No space left on device"
+#: in such a line: the full file system is that of a tablespace, which only a fault makes and fills
+_TABLESPACES = "pg_tblspc/"
 #: how long a server takes to accept a connection, and the engine to notice that a server ended, seconds
 _ANSWERS_S, _SETTLES_S = 1.0, 3.0
 #: longer than any deadline of the host's start
@@ -192,12 +194,13 @@ class Workspace:
         if ended or not read_logs:
             return ended
         # the log keeps it, so that it explains an Issue and never stops other checks: space may be free again
-        full = _NO_SPACE in self._lab.postgres.logs()
+        logged = self._lab.postgres.logs().splitlines()
+        full = any(_NO_SPACE in line and _TABLESPACES not in line for line in logged)
         storage = self._lab.evidence.storage
         return Failure(what=f"the file system of the server's data was full ({storage})") if full else None
 
     def _ended_service(self) -> Failure | None:
-        for service in self._lab.services:
+        for service in self._lab.required:
             state = _settled(service)
             if not state.running:
                 what = f"the service {service.name} is not running: {state.detail}"

@@ -195,7 +195,7 @@ class DockerEngine:
         return self._images[wanted]
 
     def open_group(self, run: Owner, topology: str, *, durable: bool = False) -> DockerGroup:
-        return DockerGroup(self, self._api, run, topology, self.memory.take(durable=durable))
+        return DockerGroup(self, self._api, run, topology, self.memory.take(durable=durable), durable=durable)
 
     def reap(self) -> list[str]:
         """Remove containers, networks and unfinished builds whose owner on this host is gone.

@@ -24,7 +24,7 @@ from harness.engine.docker_labels import (
 from harness.engine.docker_reach import PUBLISH
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
-from harness.engine.docker_storage import DATABASE, FOLDER, memory_mount, supervised
+from harness.engine.docker_storage import DATABASE, FOLDER, SPARE, memory_mount, spare_mount, supervised
 from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted
 from harness.engine.recipes import load_product
 from harness.errors import ServiceFailedError
@@ -40,7 +40,16 @@ if TYPE_CHECKING:
 class DockerGroup:
     """The containers of one topology, and their network; a group of one service has no network."""
 
-    def __init__(self, engine: DockerEngine, api: APIClient, run: Owner, topology: str, storage: DataStorage) -> None:
+    def __init__(
+        self,
+        engine: DockerEngine,
+        api: APIClient,
+        run: Owner,
+        topology: str,
+        storage: DataStorage,
+        *,
+        durable: bool = False,
+    ) -> None:
         self.storage = storage
         self._engine = engine
         self._api = api
@@ -61,6 +70,8 @@ class DockerGroup:
         self._services: list[DockerService] = []
         self._network: str | None = None
         self._closed = False
+        #: whether a database server gets a small file system of its own
+        self._has_spare = durable
         self._lock = Lock()
 
     def place(self, name: str, wanted: Wanted) -> ServicePlace:
@@ -104,6 +115,7 @@ class DockerGroup:
         keeps_data = self._wanted[spec.place.name].product == DATABASE
         while True:
             in_memory = keeps_data and self.storage.in_memory
+            spare = keeps_data and self._has_spare
             with self._lock:
                 if self._closed:
                     raise ServiceFailedError("the topology is being torn down", where=name)
@@ -116,15 +128,19 @@ class DockerGroup:
                     reach=self._engine.reach,
                     alone=network is None,
                     keeps_data=keeps_data,
+                    spare_folder=SPARE if spare else "",
                 )
                 self._services.append(service)
             try:
                 self._api.put_archive(container, spec.place.folder, tar_of(dict(spec.files)))
                 self._api.start(container)
             except docker.errors.APIError as error:
-                if not in_memory:
+                if not in_memory and not spare:
                     raise
                 service.remove()
+                if spare:
+                    self._has_spare = False
+                    continue
                 self.storage = self._engine.memory.refused(self.storage, message_of(error))
             else:
                 return service
@@ -134,9 +150,11 @@ class DockerGroup:
         script = spec.script
         if keeps_data:
             script = supervised(spec.script, spec.place.folder)
-        in_memory = keeps_data and self.storage.in_memory
+        mounts = memory_mount(self.storage.memory_mib) if keeps_data and self.storage.in_memory else {}
+        if keeps_data and self._has_spare:
+            mounts |= spare_mount()
         host = api.create_host_config(
-            tmpfs=memory_mount(self.storage.memory_mib) if in_memory else None,
+            tmpfs=mounts or None,
             port_bindings={port: (self._engine.reach.published.bind, None)},
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),

@@ -40,6 +40,7 @@ class DockerService:
         reach: ContainerReach,
         alone: bool,
         keeps_data: bool,
+        spare_folder: str = "",
     ) -> None:
         self._api = api
         #: the container keeps running while its server is down, because it may hold the data in memory
@@ -57,6 +58,7 @@ class DockerService:
         self._inside = Address("127.0.0.1", spec.place.port) if alone else spec.place.inside
         self._removed = False
         self.container_name = container_name
+        self.spare_folder = spare_folder
         self.name = spec.place.name
         self.origin = spec.place.origin
 
@@ -171,6 +173,15 @@ class DockerService:
 
     def resume(self) -> None:
         self._do("resumed", lambda: self._api.unpause(self._id))
+
+    def signal_process(self, pid: int, signal: str) -> None:
+        # the kill of the shell, because an image may lack the program; only processes of the container are in reach
+        script = f"kill -{signal.removeprefix('SIG')} {pid:d}"
+        code, output = self.run(["sh", "-c", script], {})
+        if code != 0:
+            raise ServiceFailedError(
+                f"process {pid} could not be signalled: {output.strip()}", where=self.container_name
+            )
 
     def restart(self) -> None:
         if not self._is_supervised:

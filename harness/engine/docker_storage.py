@@ -39,11 +39,19 @@ tries=0
 until [ -e ended ]; do tries=$((tries + 1)); [ $tries -lt {tries} ] || exit 1; sleep 0.02; done
 """
 _END_TRY_S = 0.02
+#: a small file system of a durable server, which a fault fills
+SPARE = f"{FOLDER}/spare"
+_SPARE_OPTIONS = "size=48m,mode=1777"
 
 
 def memory_mount(memory_mib: int) -> dict[str, str]:
     """Return the tmpfs mount for the data: its folder and its options."""
     return {_MEMORY: _MEMORY_OPTIONS.format(mib=memory_mib)}
+
+
+def spare_mount() -> dict[str, str]:
+    """Return the tmpfs mount of a small file system: its folder and its options."""
+    return {SPARE: _SPARE_OPTIONS}
 
 
 def supervised(script: str, folder: str) -> str:

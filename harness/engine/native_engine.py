@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import pwd
 import shutil
 import signal
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock, Thread
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import subprocess
 
 
+#: a program of the harness: it runs in the harness's own Python, as the harness's user
+OWN_PRODUCT = "link"
 #: ENOSPC as the C library words it
 _NO_SPACE = "No space left on device"
 
@@ -112,6 +116,9 @@ class NativeEngine:
     def _locate(self, wanted: Wanted, listener: Listener) -> Origin:
         if wanted.product == PYTHON_PRODUCT:
             return self._virtual_environment(wanted, listener)
+        if wanted.product == OWN_PRODUCT:
+            self._users[wanted] = pwd.getpwuid(os.geteuid())
+            return Origin(product=wanted.product, version=platform.python_version(), reference=sys.executable)
         if installed := installed_program(wanted):
             return installed
         server = embedded_server(wanted)

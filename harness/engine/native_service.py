@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import signal
+import signal as signals
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.engine.owner import process_started
-from harness.engine.processes import descendants, end_all
+from harness.engine.processes import descendants, end_all, is_stopped
 from harness.engine.protocol import Address, ServiceSpec, ServiceState
 from harness.engine.service_user import as_user
 from harness.errors import ServiceFailedError, TimedOutError
@@ -39,6 +39,8 @@ class NativeService:
         #: whether `stop` or `kill` ended the process
         self._ended = False
         self._removed = ""
+        #: limiting the size of a folder would take a mount, and with it root
+        self.spare_folder = ""
         self.name = spec.place.name
         self.origin = spec.place.origin
 
@@ -97,7 +99,7 @@ class NativeService:
             return ServiceState(running=False, detail="removed", on_purpose=True)
         code = self._process.poll()
         if code is None:
-            return ServiceState(running=True, detail="running")
+            return ServiceState(running=True, detail="frozen" if is_stopped(self._process.pid) else "running")
         return ServiceState(
             running=False,
             detail=f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}",
@@ -113,7 +115,7 @@ class NativeService:
     def stop(self, signal_name: str = "") -> None:
         if self._process and self._process.poll() is None:
             self._ended = True
-            self._process.send_signal(signal.Signals[signal_name or self._spec.stop_signal])
+            self._process.send_signal(signals.Signals[signal_name or self._spec.stop_signal])
             try:
                 self._process.wait(_STOP_DEADLINE_S)
             except subprocess.TimeoutExpired:
@@ -122,14 +124,23 @@ class NativeService:
     def kill(self) -> None:
         if self._process and self._process.poll() is None:
             self._ended = True
-            end_all(self._process.pid, signal.SIGKILL)
+            end_all(self._process.pid, signals.SIGKILL)
             self._process.wait(_STOP_DEADLINE_S)
 
     def pause(self) -> None:
-        self._signal_all(signal.SIGSTOP)
+        self._signal_all(signals.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal_all(signal.SIGCONT)
+        self._signal_all(signals.SIGCONT)
+
+    def signal_process(self, pid: int, signal: str) -> None:
+        number = signals.Signals[signal]
+        if self._process is None or pid not in {self._process.pid, *descendants(self._process.pid)}:
+            raise ServiceFailedError(f"process {pid} is not one of the server's", where=self.name)
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            raise ServiceFailedError(f"process {pid} is gone", where=self.name) from None
 
     def restart(self) -> None:
         self.stop()
@@ -146,13 +157,13 @@ class NativeService:
         if self._process is None or self._process.poll() is not None:
             return
         self.resume()
-        self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, for both PostgreSQL and PgBouncer
+        self._process.send_signal(signals.SIGQUIT)  # immediate shutdown, for both PostgreSQL and PgBouncer
         try:
             self._process.wait(_IMMEDIATE_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _signal_all(self, number: signals.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
             raise ServiceFailedError("the service is not running", where=self.name)
         for pid in [self._process.pid, *descendants(self._process.pid)]:

@@ -34,6 +34,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped by a signal. Source: proc(5), field 3 of /proc/<pid>/stat."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
 def end_all(pid: int, number: signal.Signals) -> None:
     """Signal a process and all its descendants, and wait until the descendants are gone."""
     below = {child: process_started(child) for child in descendants(pid)}

@@ -134,10 +134,27 @@ class Service(Protocol):
         ...
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open, and requests get no answer."""
+        """Freeze all processes of the server: connections stay open, and requests get no answer."""
         ...
 
     def resume(self) -> None: ...
+    def signal_process(self, pid: int, signal: str) -> None:
+        """Signal one process of the server, such as the one that serves a connection.
+
+        :param pid: as the server itself sees it, in `pg_stat_activity` for example.
+        :param signal: the name of the signal, such as SIGKILL.
+        :raises ServiceFailedError: when the process is not one of the server's, or is gone.
+        """
+        ...
+
+    @property
+    def spare_folder(self) -> str:
+        """The folder of a small file system that only this server uses; "" without one.
+
+        A database server has one if its group is durable, and the engine can limit the size of a file system.
+        """
+        ...
+
     def restart(self) -> None:
         """Start the server again with its files and data, whether it is running or not."""
         ...

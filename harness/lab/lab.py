@@ -25,13 +25,14 @@ from harness.lab.effective import (
     postgres_settings,
     reported_parameters,
 )
+from harness.lab.links import LINK, LINK_SERVICE, ApplicationLink, ServerLink, link_spec, new_token
 from harness.lab.services import pooler_spec, postgres_spec
 from harness.lab.topologies import chain_of
 from harness.model import ServiceEvidence, Topology, TopologyEvidence
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine, Group, ServicePlace, ServiceSpec, Wanted
@@ -64,6 +65,11 @@ class Lab:
         self.poolers = tuple(service for name, service in chain.items() if name != "postgres")
         #: services next to the chain, such as the host application, by name
         self.beside: dict[str, Service] = {}
+        #: the link between the pooler and PostgreSQL; None without one, and then the next attribute says why
+        self.server_link: ServerLink | None = None
+        self.no_server_link = ""
+        #: the link of the application while one is open
+        self.open_link: ApplicationLink | None = None
         self._group = group
         self._engine = engine
         self._redactor = redactor
@@ -90,6 +96,23 @@ class Lab:
     def services(self) -> tuple[Service, ...]:
         """The services of the chain, from the database outwards."""
         return (self.postgres, *self.poolers)
+
+    @property
+    def required(self) -> tuple[Service, ...]:
+        """The services without which the chain does not work, from the database outwards."""
+        link = (self.server_link.service,) if self.server_link else ()
+        return (self.postgres, *link, *self.poolers)
+
+    @contextlib.contextmanager
+    def application_link(self) -> Iterator[ApplicationLink]:
+        """Open a link between the application and the outermost service; its connections end with the block."""
+        link = ApplicationLink(self.chain)
+        self.open_link = link
+        try:
+            yield link
+        finally:
+            self.open_link = None
+            link.close()
 
     def chain(self, dbname: str = "postgres") -> Endpoint:
         """Return the endpoint of the application: the outer end of the chain, as the application role."""
@@ -136,7 +159,7 @@ class Lab:
 
     def logs(self) -> dict[str, str]:
         """Return the logs of all services by name, removed ones included."""
-        return {service.name: service.logs() for service in (*self.services, *self.beside.values())} | self._kept
+        return {service.name: service.logs() for service in (*self.required, *self.beside.values())} | self._kept
 
     def learn(self, *more: str) -> None:
         """Add secrets that were made for this lab to the run's redactor."""
@@ -200,43 +223,65 @@ class Lab:
 
 
 def stand_up(
-    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None = None
+    engine: Engine,
+    topology: Topology,
+    owner: Owner,
+    redactor: Redactor,
+    cancelled: Event | None = None,
+    *,
+    linked: bool = False,
 ) -> Lab:
     """Start a topology, and return its lab once the whole chain answered a real query.
 
     :param cancelled: ends the wait early when set.
+    :param linked: whether to put a link between the pooler and PostgreSQL, which can be cut. Where its program is not
+        available, the lab starts without it and says why.
     :raises ImageUnavailableError: or EngineUnavailableError, when one of its products is not available.
     :raises ServiceFailedError: with the end of the log, when a service ended, refused the login or never answered. All
         services are removed then.
     """
     try:
-        return _stand_up(engine, topology, owner, redactor, cancelled)
+        return _stand_up(engine, topology, owner, redactor, cancelled, linked=linked)
     except ServiceFailedError as error:
         if _PORT_TAKEN not in error.detail or engine.name == "docker":
             raise
-    return _stand_up(engine, topology, owner, redactor, cancelled)
+    return _stand_up(engine, topology, owner, redactor, cancelled, linked=linked)
 
 
 def stand_up_for_faults(
-    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None = None
+    engine: Engine,
+    topology: Topology,
+    owner: Owner,
+    redactor: Redactor,
+    cancelled: Event | None = None,
+    *,
+    linked: bool = False,
 ) -> Lab:
     """Start a second lab of a topology for checks that crash its servers, next to the first one.
 
     Its data is on disk, with fsync and synchronous commit. See :func:`stand_up` for the rest.
     """
     durable = replace(topology, postgres=replace(topology.postgres, durable=True))
-    lab = stand_up(engine, durable, owner, redactor, cancelled)
+    lab = stand_up(engine, durable, owner, redactor, cancelled, linked=linked)
     lab.log_suffix = ".faults"
     return lab
 
 
-def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None) -> Lab:
+def _stand_up(
+    engine: Engine, topology: Topology, owner: Owner, redactor: Redactor, cancelled: Event | None, *, linked: bool
+) -> Lab:
     began = time.monotonic()
-    roles = random_roles()
-    redactor.learn(*roles.secrets())
+    roles, token = random_roles(), new_token()
+    redactor.learn(*roles.secrets(), token)
     group = engine.open_group(owner, topology.name, durable=topology.postgres.durable)
     try:
-        lab = Lab(topology, group, _start(group, topology, roles), roles, engine=engine, redactor=redactor)
+        missing = _missing_link(engine, topology, wanted=linked)
+        started = _start(group, topology, roles, token if linked and not missing else "")
+        chain = {name: service for name, service in started.items() if name != LINK_SERVICE}
+        lab = Lab(topology, group, chain, roles, engine=engine, redactor=redactor)
+        lab.no_server_link = missing
+        if link := started.get(LINK_SERVICE):
+            lab.server_link = ServerLink(link, token)
         evidence = _when_ready(lab, cancelled)
         ready_ms = round((time.monotonic() - began) * 1000, 1)
         lab.evidence = replace(evidence, storage=group.storage.note, ready_ms=ready_ms)
@@ -248,11 +293,35 @@ def _stand_up(engine: Engine, topology: Topology, owner: Owner, redactor: Redact
     return lab
 
 
-def _start(group: Group, topology: Topology, roles: Roles) -> dict[str, Service]:
-    places = {name: group.place(name, wanted) for name, wanted in chain_of(topology).items()}
+def _missing_link(engine: Engine, topology: Topology, *, wanted: bool) -> str:
+    """Return why a lab has no link between its pooler and PostgreSQL; "" when it gets one."""
+    if not wanted:
+        return "these servers were started without it"
+    if topology.pooler is None:
+        return "no pooler is between the application and PostgreSQL"
+    try:
+        engine.prepare((LINK,), silent)
+    except HarnessError as error:
+        return f"its program is not available: {error.what}"
+    return ""
+
+
+def _start(group: Group, topology: Topology, roles: Roles, link_token: str) -> dict[str, Service]:
+    """Start all services of a topology.
+
+    :param link_token: the secret of the link between the pooler and PostgreSQL; "" for no link.
+    """
+    wanted = chain_of(topology)
+    if link_token:
+        wanted = {"postgres": wanted["postgres"], LINK_SERVICE: LINK} | wanted
+    places = {name: group.place(name, product) for name, product in wanted.items()}
     specs = {"postgres": postgres_spec(places["postgres"], topology.postgres, roles)}
+    upstream = places["postgres"].inside
+    if link_token:
+        specs[LINK_SERVICE] = link_spec(places[LINK_SERVICE], upstream, link_token)
+        upstream = places[LINK_SERVICE].inside
     if topology.pooler:
-        specs["pooler"] = pooler_spec(places["pooler"], topology.pooler, roles, places["postgres"].inside)
+        specs["pooler"] = pooler_spec(places["pooler"], topology.pooler, roles, upstream)
     with ThreadPoolExecutor(len(places)) as pool:
         starting = {name: pool.submit(group.start, specs[name]) for name in places}
         return {name: service.result() for name, service in starting.items()}
@@ -268,6 +337,8 @@ def _when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
     notes = [service.origin.note for service in lab.services if service.origin.note]
     prepare = topology.client.prepare
     chain = lab.chain()
+    if lab.server_link:  # the pooler would remember for a while that its name is unknown
+        _await_link(lab, lab.server_link, cancelled)
     _ask(lab, lab.outermost, chain, cancelled).close()
     if topology.pooler and (console := lab.console()):
         version, shown = pgbouncer_settings(console, chain.dbname, chain.user)
@@ -301,6 +372,22 @@ def _evidence(service: Service, version: str, settings: dict[str, str]) -> Servi
         origin=origin.reference,
         settings=settings,
     )
+
+
+def _await_link(lab: Lab, link: ServerLink, cancelled: Event | None) -> None:
+    def probe() -> None:
+        if not (state := link.service.state()).running:
+            raise ServiceFailedError(
+                f"the link ended while starting: {state.detail}",
+                where=f"topology {lab.topology.name}",
+                detail=log_tail(link.service.logs()),
+            )
+        try:
+            link.counts()
+        except ServiceFailedError as error:
+            raise NotYet(error.what) from None
+
+    poll(probe, what="the link between the pooler and PostgreSQL", deadline_s=_READY_DEADLINE_S, cancelled=cancelled)
 
 
 def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None) -> Client:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import struct
-from threading import Thread
 from typing import TYPE_CHECKING, Self
 
-from harness.wire.sockets import Deadline, ServerAddress, open_socket
+from harness.wire.link import Link
+from harness.wire.sockets import ServerAddress
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_HOST = "127.0.0.1"
-_CHUNK_BYTES = 65536
 _HEADER_BYTES = 5
-_CONNECT_S = 5.0
 #: ReadyForQuery without its last byte, the status of the transaction; the server's answer to a login ends with it
 _READY = b"Z\0\0\0\5"
 #: SSLRequest and GSSENCRequest; the proxy refuses both, so that it can read the messages
@@ -39,6 +34,31 @@ def passed(buffer: bytearray, withheld: frozenset[int]) -> bytes:
     return bytes(out)
 
 
+class Withholder:
+    """Reads the messages of one connection, and withholds some of the server's."""
+
+    def __init__(self, withheld: frozenset[int], *, at_login: bool) -> None:
+        self._withheld = withheld
+        self._withholds_now = at_login
+        self._logs_in = False
+        self._answers = bytearray()
+
+    def requests(self, data: bytes) -> tuple[bytes, bytes]:
+        """Refuse encryption, and forward everything else."""
+        if not self._logs_in and data in _ENCRYPTION:
+            return b"", b"N"
+        self._logs_in = True
+        return data, b""
+
+    def answers(self, data: bytes) -> bytes:
+        """Return the complete messages that are not withheld."""
+        self._answers += data
+        answer = passed(self._answers, self._withheld if self._withholds_now else frozenset())
+        if answer[-len(_READY) - 1 : -1] == _READY:
+            self._withholds_now = True
+        return answer
+
+
 class Relay:
     """Accepts connections on loopback, and forwards them to a server until it is closed."""
 
@@ -48,13 +68,12 @@ class Relay:
         :param withheld: the types of the server's messages that clients do not get, such as `b"S"`.
         :param at_login: whether the answer to the login also lacks them.
         """
-        self._server = server
-        self._withheld = frozenset(withheld)
-        self._at_login = at_login
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server((_HOST, 0))
-        self.address = ServerAddress(host=_HOST, port=self._listener.getsockname()[1])
-        Thread(target=self._accept, daemon=True).start()
+        self._link = Link(
+            lambda: (server.host, server.port), reader=lambda: Withholder(frozenset(withheld), at_login=at_login)
+        )
+        host, port = self._link.address
+        self.address = ServerAddress(host=host, port=port)
+        self._link.start()
 
     def __enter__(self) -> Self:
         """Return the proxy itself."""
@@ -68,51 +87,4 @@ class Relay:
 
     def close(self) -> None:
         """End all connections, and stop listening."""
-        for opened in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
-            opened.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._sockets.append(client)
-                Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            request = client.recv(_CHUNK_BYTES)
-            while request in _ENCRYPTION:
-                client.sendall(b"N")
-                request = client.recv(_CHUNK_BYTES)
-        try:
-            server = open_socket(self._server, Deadline(_CONNECT_S))
-        except Exception:  # noqa: BLE001 -- without the server, the client's connection ends
-            client.close()
-            return
-        server.settimeout(None)
-        self._sockets.append(server)
-        Thread(target=self._answers, args=(server, client), daemon=True).start()
-        _pump(client, server, request)
-
-    def _answers(self, server: socket.socket, client: socket.socket) -> None:
-        buffer = bytearray()
-        withheld = self._withheld if self._at_login else frozenset()
-        with contextlib.suppress(OSError):
-            while got := server.recv(_CHUNK_BYTES):
-                buffer += got
-                answer = passed(buffer, withheld)
-                client.sendall(answer)
-                if answer[-len(_READY) - 1 : -1] == _READY:
-                    withheld = self._withheld
-            client.shutdown(socket.SHUT_RDWR)
-
-
-def _pump(source: socket.socket, sink: socket.socket, first: bytes) -> None:
-    with contextlib.suppress(OSError):
-        got = first
-        while got:
-            sink.sendall(got)
-            got = source.recv(_CHUNK_BYTES)
-        sink.shutdown(socket.SHUT_RDWR)
+        self._link.close()
