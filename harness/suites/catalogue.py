@@ -20,6 +20,7 @@ from harness.suites import (
     pooling,
     redaction,
     retention,
+    soak,
     trail_breaks,
 )
 from harness.suites.commands import command_checks
@@ -77,6 +78,7 @@ def _suites() -> Catalogue:
             *pooling.MODULES,
             environment,
             drivers,
+            *soak.MODULES,
             pooling_failures,
             # last, because it restarts servers
             pooling_restarts,
