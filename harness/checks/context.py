@@ -30,6 +30,7 @@ from harness.store import read_history, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from threading import Event
 
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
@@ -138,6 +139,21 @@ class CheckContext(CheckRecord):
     def load(self) -> LoadSettings:
         """How long and how often checks under load or faults run."""
         return self._workspace.load
+
+    @contextlib.contextmanager
+    def ending_in_order(self) -> Iterator[Event]:
+        """Keep the servers up within the block when the run is interrupted: the check ends its load, and judges it.
+
+        What it has seen by then still counts. The check is Not run, since it did not last as long as it should have.
+
+        :return: the event that is set by an interruption. The block has to end soon after it.
+        """
+        with self._lab.under_load:
+            self._ends_in_order = True
+            try:
+                yield self._interrupted
+            finally:
+                self._ends_in_order = False
 
     @contextlib.contextmanager
     def history(self, judge: Judge, **facts: str) -> Iterator[Journal]:

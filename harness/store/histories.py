@@ -85,9 +85,12 @@ class Journal:
             FaultStep(seconds=self.seconds, number=number, fault=fault, step=step, detail=self._redact(detail))
         )
 
-    def sample(self, values: dict[str, float]) -> None:
-        """Record what was measured in the interval that ends now."""
-        self._append(Sample(seconds=self.seconds, values=values))
+    def sample(self, values: dict[str, float], *, at_s: float | None = None) -> None:
+        """Record what was measured in one interval.
+
+        :param at_s: the seconds since the opening, of an interval that another program has measured; now by default.
+        """
+        self._append(Sample(seconds=self.seconds if at_s is None else at_s, values=values))
 
     def keep_state(self, state: msgspec.Struct) -> None:
         """Write the final state that the judge needs besides the history."""
