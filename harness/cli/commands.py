@@ -17,6 +17,12 @@ COMMANDS = (
     Entry("report", "harness.cli.report:report", _EVIDENCE, "Fill the tables from evidence."),
     Entry("diff", "harness.cli.diff:diff", _EVIDENCE, "Print what changed between two runs, and the likely cause."),
     Entry(
+        "judge",
+        "harness.cli.judge:judge",
+        _EVIDENCE,
+        "Judge the stored histories of a run again, and compare with its rows.",
+    ),
+    Entry(
         "decide",
         "harness.cli.decide:decide",
         _EVIDENCE,
