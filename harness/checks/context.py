@@ -12,6 +12,7 @@ from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
+from harness.events import CheckProgress
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.effective import effective_limits
 from harness.lab.recognised import declared_facts
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from harness.checks.judges import Judge
     from harness.checks.load import LoadSettings
     from harness.database import Endpoint
+    from harness.events import Event
     from harness.host.site import Site
     from harness.lab.host import HostService
     from harness.lab.lab import Lab
@@ -68,6 +70,7 @@ class DatabaseSource(Protocol):
     def site(self) -> Site: ...
     def host_service(self) -> HostService: ...
     def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str], /) -> Journal: ...
+    def notify(self, event: Event, /) -> None: ...
     def new_database(self, name: str, /) -> None: ...
     def drop_database(self, name: str, /) -> None: ...
     def forget_connections(self) -> None: ...
@@ -172,6 +175,16 @@ class CheckContext(CheckRecord):
             journal.close()
         for expectation in judge.judge(read_history(journal.path), read_state(journal.path, judge.state)):
             self.add(expectation)
+
+    def progress(self, done: float, of: float, what: str) -> None:
+        """Show how far the check is, if it lasts: a person who waits sees that it does not hang.
+
+        :param done: in any unit, such as faults or seconds; 0 at the start.
+        :param of: the same at the end.
+        :param what: what is being done, such as the name of a fault, or `seconds of load`.
+        """
+        under = f"{self.control}: " if self.control else ""
+        self._workspace.notify(CheckProgress(self.topology.name, self.check, done, of, f"{under}{what}"))
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""

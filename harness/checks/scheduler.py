@@ -226,7 +226,14 @@ class Run:
 
     def _workspace(self, lab: Lab) -> Workspace:
         settings = self._settings
-        return Workspace(lab, settings.target, settings.catalogue.fixtures, store=self._store, load=settings.load)
+        return Workspace(
+            lab,
+            settings.target,
+            settings.catalogue.fixtures,
+            store=self._store,
+            load=settings.load,
+            listener=self._notify,
+        )
 
     def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology) -> None:
         """Run rows one after another on a second lab of the topology, which they may crash.

@@ -13,6 +13,7 @@ COMMANDS = (
     Entry("prove", "harness.cli.prove:prove"),
     Entry("report", "harness.cli.report:report"),
     Entry("diff", "harness.cli.diff:diff"),
+    Entry("judge", "harness.cli.judge:judge"),
     Entry("decide", "harness.cli.decide:decide"),
     Entry("up", "harness.cli.up:up"),
     Entry("exec", "harness.cli.exec:exec_behind"),

@@ -46,6 +46,22 @@ def evidence_of(settings: Settings, name: str) -> Evidence:
     return with_known_issues(merged, settings)
 
 
+def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
+    """Return the runs that a name leads to, oldest first, as they were stored.
+
+    :param name: as for :func:`evidence_of`.
+    :raises UsageError: for a name that leads nowhere, or to several runs.
+    :raises StoreError: for a run that cannot be read.
+    """
+    found = _run_folder(settings, name)
+    if found is not None:
+        return (read_run(found),)
+    runs, damaged = read_runs([_folder(settings, name)])
+    if damaged:
+        raise StoreError(damaged[0], hint="leave out this folder")
+    return runs
+
+
 def _of_run(run: StoredRun, settings: Settings) -> Evidence:
     """Return the evidence of one run. Of an edited one, too: the user named it, and the comparison names the edit."""
     _, edited = without_edited([run], settings)

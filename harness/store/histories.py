@@ -130,8 +130,15 @@ def state_path(history: Path) -> Path:
 
 
 def history_files(run: Path) -> tuple[Path, ...]:
-    """Return the histories of a run folder, by topology and check."""
-    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl")))
+    """Return the histories of a run folder: by topology and check, and those of one check in their order."""
+    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl"), key=_place))
+
+
+def _place(path: Path) -> tuple[str, str, int]:
+    name, _, number = path.name.removesuffix(".jsonl").rpartition(".")
+    if number.isdigit():
+        return path.parent.name, name, int(number)
+    return path.parent.name, path.name.removesuffix(".jsonl"), 1
 
 
 def read_state(history: Path, kind: type[msgspec.Struct]) -> Any:

@@ -31,6 +31,7 @@ from harness.cli.terminal import Terminal
 from harness.cli.wrapping import REPRODUCE, shortened, wrapped
 from harness.events import (
     CheckFinished,
+    CheckProgress,
     CheckStarted,
     Event,
     ImageProgress,
@@ -142,6 +143,37 @@ def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     assert view.line(view.began + 80) == (
         "1:20 elapsed, 3 of 9 rows, about 3 min left; 1 OK, 2 Issue (1 known); running: direct"
     )
+
+
+def lasting(*reports: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> ProgressCounts:
+    """Return the counts of a check that reports `(second, faults done)` of 4 faults."""
+    counts = counted()
+    counts.add(LabStarting("direct"))
+    counts.add(CheckStarted("direct", _CHECKS[0]))
+    for second, done in reports:
+        monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda second=second: 1000 + second)
+        counts.add(CheckProgress("direct", _CHECKS[0], done, 4, "server-killed"))
+    return counts
+
+
+def test_a_check_that_lasts_says_which_step_it_does_and_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = lasting((0, 0), monkeypatch=monkeypatch).view()
+    assert view.line(1000.0).endswith("running: direct (capture.insert: server-killed, 0 of 4)")
+    view = lasting((0, 0), (10, 1), (30, 2), monkeypatch=monkeypatch).view()
+    assert view.line(1030.0).endswith("running: direct (capture.insert: server-killed, 2 of 4, about 30 s left)")
+    assert view.topologies[0].steps[_CHECKS[0]].left_s(1050.0) == pytest.approx(10.0)
+    assert view.topologies[0].steps[_CHECKS[0]].left_s(2000.0) == pytest.approx(0.0)
+    assert "about 30 s left; " in view.line(1030.0)
+    narrow, wide = (next(live_lines(view, 1030.0, width, 5)).plain for width in (90, 140))
+    assert "  starting: server-killed, 2 of" in narrow
+    assert wide.endswith("  starting: capture.insert: server-killed, 2 of 4, about 30 s left")
+
+
+def test_the_steps_of_a_check_end_with_it_and_begin_again_under_a_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = lasting((0, 0), (10, 4), (20, 0), (22, 1), monkeypatch=monkeypatch)
+    assert counts.view().topologies[0].steps[_CHECKS[0]].left_s(1022.0) == pytest.approx(6.0)
+    counts.add(CheckFinished(result("direct", _CHECKS[0])))
+    assert counts.view().topologies[0].steps == {}
 
 
 def test_topologies_that_run_are_shown_before_those_that_ended() -> None:
