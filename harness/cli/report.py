@@ -21,12 +21,12 @@ from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
-from harness.report.changes import compare, newer_than
+from harness.report.changes import compare
 from harness.report.issue_groups import issue_groups
 from harness.report.job_summary import summary, workflow_commands
 from harness.report.render import scrubbed
 from harness.report.scope import scoped
-from harness.report.sides import THIS_REPORT
+from harness.report.sides import THIS_REPORT, newer_than
 from harness.store import require_writable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from harness.report.factors import Difference, differences
 from harness.report.outcomes import is_shown
 from harness.report.row_states import Direction, behaviour, detail, is_new_issue, shown, state_of
 from harness.report.scope import asked_for
-from harness.report.sides import Side, side_of
+from harness.report.sides import Side, pairs_of, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -181,7 +181,7 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
 
     :param names: what the user calls the two.
     """
-    pairs = _pairs(before, after)
+    pairs = pairs_of(before, after)
     then, now = _rows(before, {old: new for new, old in pairs.items()}), _rows(after, {})
     sides = side_of(before, names[0]), side_of(after, names[1])
     shared = [key for key in now if key in then]
@@ -210,42 +210,6 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
         only_after=_one_sided(now, then),
         differences=found,
     )
-
-
-def newer_than(before: Evidence, report: Evidence) -> Evidence:
-    """Return the evidence of a report without the topologies that ran again in another version.
-
-    A report also holds older runs. If `before` is one of them, its own rows of such a topology would be compared with
-    themselves.
-    """
-    runs = {row.run_id for row in before.rows}
-    again = {row.planned.target for row in report.rows if row.run_id and row.run_id not in runs}
-    bases = {_base(name) for name in again}
-    return replace(
-        report,
-        rows=tuple(
-            row
-            for row in report.rows
-            if row.run_id not in runs or row.planned.target in again or _base(row.planned.target) not in bases
-        ),
-    )
-
-
-def _pairs(before: Evidence, after: Evidence) -> dict[str, str]:
-    """Return the name of each target after that both have, with its name before."""
-    then, now = before.names(), after.names()
-    pairs = {name: name for name in now if name in then}
-    rest_before, rest_after = ([name for name in names if name not in pairs] for names in (then, now))
-    for name in rest_after:
-        same = [[other for other in rest if _base(other) == _base(name)] for rest in (rest_before, rest_after)]
-        if len(same[0]) == 1 and len(same[1]) == 1:
-            pairs[name] = same[0][0]
-    return pairs
-
-
-def _base(name: str) -> str:
-    """Return the name of a topology without the versions that `--set` appends to it."""
-    return name.partition("+")[0]
 
 
 def _rows(evidence: Evidence, renamed: Mapping[str, str]) -> dict[tuple[str, str], Row]:

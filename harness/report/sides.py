@@ -1,10 +1,11 @@
-"""The two pieces of evidence of a comparison: when they were made, with which code, servers and topologies."""
+"""The two pieces of evidence of a comparison: what identifies each, and which of their targets belong together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.report.factors import code_in_words
 
@@ -97,3 +98,42 @@ def _once(values: Iterable[str]) -> tuple[str, ...]:
 def _listed(values: Sequence[str]) -> str:
     more = f" and {len(values) - _MOST} more" if len(values) > _MOST else ""
     return ", ".join(values[:_MOST]) + more
+
+
+# --- targets that belong together ------------------------------------------------------------------------
+
+
+def newer_than(before: Evidence, report: Evidence) -> Evidence:
+    """Return the evidence of a report without the topologies that ran again in another version.
+
+    A report also holds older runs. If `before` is one of them, its own rows of such a topology would be compared with
+    themselves.
+    """
+    runs = {row.run_id for row in before.rows}
+    again = {row.planned.target for row in report.rows if row.run_id and row.run_id not in runs}
+    bases = {_base(name) for name in again}
+    return replace(
+        report,
+        rows=tuple(
+            row
+            for row in report.rows
+            if row.run_id not in runs or row.planned.target in again or _base(row.planned.target) not in bases
+        ),
+    )
+
+
+def pairs_of(before: Evidence, after: Evidence) -> dict[str, str]:
+    """Return the name of each target after that both have, with its name before."""
+    then, now = before.names(), after.names()
+    pairs = {name: name for name in now if name in then}
+    rest_before, rest_after = ([name for name in names if name not in pairs] for names in (then, now))
+    for name in rest_after:
+        same = [[other for other in rest if _base(other) == _base(name)] for rest in (rest_before, rest_after)]
+        if len(same[0]) == 1 and len(same[1]) == 1:
+            pairs[name] = same[0][0]
+    return pairs
+
+
+def _base(name: str) -> str:
+    """Return the name of a topology without the versions that `--set` appends to it."""
+    return name.partition("+")[0]
