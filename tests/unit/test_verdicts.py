@@ -149,7 +149,7 @@ def running(version: str, title: str = "PgBouncer") -> TopologyEvidence:
 
 
 def security(**evidence: object) -> str:
-    empty = {"rows": (), "topologies": {}, "records": {}, "folders": {}}
+    empty: dict[str, object] = {"rows": (), "topologies": {}, "records": {}, "folders": {}}
     return verdicts(Evidence(**(empty | evidence)), ["transaction"])[0].security  # type: ignore[arg-type]
 
 
