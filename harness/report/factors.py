@@ -161,7 +161,7 @@ def _of_topologies(
 ) -> Iterator[Difference]:
     if before is None or after is None:
         return
-    engines = [f"{record.engine} {record.engine_version}".strip() for record in (then, now)]
+    engines = [record.ran_on for record in (then, now)]
     if engines[0] != engines[1]:
         yield Difference(factor=Factor.ENGINE, before=engines[0], after=engines[1])
     storages = [topology.storage.partition(",")[0] for topology in (before, after)]

@@ -24,6 +24,7 @@ from harness.report.issue_groups import issue_groups
 from harness.report.json_report import encoded
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
+from harness.report.proofs import count_proofs
 from harness.report.sections import differing, sections
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
@@ -159,6 +160,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         spreads=spreads,
         sections=sections,
         differing=differing,
+        proof_count=count_proofs(report.rows, report.audit_target),
         check_columns=check_columns,
         change_columns=change_columns,
         anchor=anchor,

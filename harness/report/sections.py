@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from harness.model import Confidence, Status
+from harness.model import Confidence, EvidenceClass, Status
 from harness.report import check_columns, columns
 from harness.report.feature_differences import differences
 from harness.report.listings import Listing, Paper, Part, Section
@@ -115,7 +115,7 @@ def _topology(report: Report) -> Section:
         missing=("no_verdicts", ()),
         listings=_one("STG-01: the chain of each environment", columns.TOPOLOGY, rows, on_paper=True),
         remarks=tuple((f"{row.environment}: matches prod {row.matches_prod}.", row.rationale) for row in rows),
-        shared=("ci_class", ()) if any(row.environment not in report.hosts for row in rows) else ("", ()),
+        shared=("ci_class", ()) if any(row.evidence_class == EvidenceClass.CI for row in rows) else ("", ()),
         parts=(
             Part(title="What ran", intro=("what_ran", ()), listings=(what_ran,)),
             Part(

@@ -92,7 +92,7 @@ TABLES = {
 #: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
 DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
 #: only report.md has them, because it has no other place for all of it
-SUMMARISED = {"issue groups", "differences", "files"}
+SUMMARISED = {"issue groups", "files"}
 
 
 class PageTables(HTMLParser):
