@@ -13,6 +13,7 @@ SHARING = frozenset(
         "test_audit_edges",
         "test_audit_layer",
         "test_engine",
+        "test_faults",
         "test_hostapp",
         "test_page",
         "test_page_everywhere",

@@ -16,6 +16,7 @@ from harness.engine.processes import descendants, end_all, is_stopped
 from harness.engine.protocol import Address, ServiceSpec, ServiceState
 from harness.engine.service_user import as_user
 from harness.errors import ServiceFailedError, TimedOutError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     import pwd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _STOP_DEADLINE_S = 10.0
 _IMMEDIATE_S = 2.0
+_FROZEN_S = 10.0
 #: the same as the time limit of a request to Docker
 _PROGRAM_S = 60.0
 
@@ -128,7 +130,12 @@ class NativeService:
             self._process.wait(_STOP_DEADLINE_S)
 
     def pause(self) -> None:
-        self._signal_all(signals.SIGSTOP)
+        def frozen() -> None:
+            # the parent first, so that no process that it starts meanwhile is missed
+            if running := [pid for pid in self._signal_all(signals.SIGSTOP) if not is_stopped(pid)]:
+                raise NotYet(f"processes {running} run")
+
+        poll(frozen, what="all processes of the server to be frozen", deadline_s=_FROZEN_S, interval_s=0.005)
 
     def resume(self) -> None:
         self._signal_all(signals.SIGCONT)
@@ -163,9 +170,13 @@ class NativeService:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _signal_all(self, number: signals.Signals) -> None:
+    def _signal_all(self, number: signals.Signals) -> list[int]:
+        """Signal every process of the server, the parent first, and return their pids."""
         if self._process is None or self._process.poll() is not None:
             raise ServiceFailedError("the service is not running", where=self.name)
-        for pid in [self._process.pid, *descendants(self._process.pid)]:
+        os.kill(self._process.pid, number)
+        processes = [self._process.pid, *descendants(self._process.pid)]
+        for pid in processes[1:]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return processes

@@ -35,11 +35,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether a process is stopped by a signal. Source: proc(5), field 3 of /proc/<pid>/stat."""
+    """Return whether a signal has stopped a process, or it has ended. Source: proc(5), field 3 of /proc/<pid>/stat."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "T"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in {"T", "Z", "X"}
     except (OSError, IndexError):
-        return False
+        return True
 
 
 def end_all(pid: int, number: signal.Signals) -> None:

@@ -6,6 +6,7 @@ outermost service, inside the process of the harness.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from harness.wire.commit_loss import CommitLoss
 from harness.wire.link import Counts, Link, ask, command_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.database import Endpoint
     from harness.engine.protocol import Service
@@ -110,11 +111,20 @@ class ApplicationLink:
 
     def change(self, state: str, *, bytes_per_s: float = 0.0, delay_s: float = 0.0) -> Counts:
         """Change the state, and return it once it has taken effect on every connection. See :class:`ServerLink`."""
-        return self._link.change(state, bytes_per_s=bytes_per_s, delay_s=delay_s)
+        with self._answering():
+            return self._link.change(state, bytes_per_s=bytes_per_s, delay_s=delay_s)
 
     def counts(self) -> Counts:
-        """Return the state and the counters."""
-        return self._link.counts()
+        """Return the state and the counters. :raises ServiceFailedError: when the link is closed."""
+        with self._answering():
+            return self._link.counts()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ServiceFailedError(f"the link of the application does not answer: {error}") from None
 
     def close(self) -> None:
         """End all connections, and stop listening."""

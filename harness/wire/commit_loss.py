@@ -6,12 +6,16 @@ certainly is.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from threading import Lock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.wire.link import ResetConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: `request`: the server does not get the COMMIT; `answer`: it commits, and the client does not get the answer
 Lost = Literal["request", "answer"]
@@ -19,9 +23,15 @@ Lost = Literal["request", "answer"]
 _COMMIT = re.compile(rb"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
 _HEADER_BYTES = 5
 _STARTUP_BYTES = 8
+#: PostgreSQL accepts no longer one (MAX_STARTUP_PACKET_LENGTH)
+_LONGEST_STARTUP = 10_000
 _ENCRYPTION = {80877103, 80877104}
 _VERSION_3 = 3
 _TLS_HELLO = 0x16
+
+
+class NotReadableError(Exception):
+    """Bytes that are no messages of PostgreSQL's protocol."""
 
 
 class CommitLoss:
@@ -84,17 +94,26 @@ class CommitReader:
         """Return the complete messages to the server; nothing goes back."""
         self._requests += data
         out = bytearray()
-        while not self._opaque and (message := self._next_request()):
-            if self._started and self._commits(message):
-                if self._loss.chooses("request"):
-                    raise ResetConnection
-                self._loses_answer = self._loses_answer or self._loss.chooses("answer")
-            self._started = self._started or self._begins_session(message)
-            out += message
+        with self._reading():
+            while not self._opaque and (message := self._next_request()):
+                if self._started and self._commits(message):
+                    if self._loss.chooses("request"):
+                        raise ResetConnection
+                    self._loses_answer = self._loses_answer or self._loss.chooses("answer")
+                self._started = self._started or self._begins_session(message)
+                out += message
         if self._opaque:
             out += self._requests
             self._requests.clear()
         return bytes(out), b""
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Let everything from now on pass unread once the bytes are no messages."""
+        try:
+            yield
+        except NotReadableError:
+            self._opaque = True
 
     def _next_request(self) -> bytes:
         buffer = self._requests
@@ -118,7 +137,7 @@ class CommitReader:
     def _commits(self, message: bytes) -> bool:
         """Return whether a message executes a COMMIT."""
         kind, body = message[:1], message[_HEADER_BYTES:]
-        names = body.split(b"\0", 2)
+        names = [*body.split(b"\0", 2), b"", b""]
         if kind == b"Q":
             return _COMMIT.search(body) is not None
         if kind == b"P":
@@ -129,22 +148,30 @@ class CommitReader:
 
     def answers(self, data: bytes) -> bytes:
         """Return the complete messages to the client."""
-        if self._opaque:
-            return data
         self._answers += data
         out = bytearray()
-        if self._encryption_asked and self._answers:
-            self._encryption_asked = False
-            if bytes(self._answers[:1]) in {b"S", b"G"}:
-                self._opaque = True
-                return data
-            out += self._answers[:1]
-            del self._answers[:1]
-        while message := _taken(self._answers, _HEADER_BYTES, 1):
-            if self._loses_answer and message[:1] in {b"C", b"E"}:
-                self._watch_commit(message)
-            out += message
+        with self._reading():
+            while not self._opaque and (message := self._next_answer()):
+                if self._loses_answer and message[:1] in {b"C", b"E"}:
+                    self._watch_commit(message)
+                out += message
+        if self._opaque:
+            out += self._answers
+            self._answers.clear()
         return bytes(out)
+
+    def _next_answer(self) -> bytes:
+        if not self._encryption_asked:
+            return _taken(self._answers, _HEADER_BYTES, 1)
+        # one byte, unless the server refuses the whole connection with an error message
+        answer = bytes(self._answers[:1])
+        if answer:
+            self._encryption_asked = False
+            if answer == b"E":
+                return self._next_answer()
+            self._opaque = answer in {b"S", b"G"}
+            del self._answers[:1]
+        return answer
 
     def _watch_commit(self, message: bytes) -> None:
         tag = message[_HEADER_BYTES:]
@@ -161,11 +188,14 @@ def _taken(buffer: bytearray, header: int, at: int) -> bytes:
 
     :param header: the length of what every message has.
     :param at: where its length is.
+    :raises NotReadableError: when the bytes are no messages.
     """
     if len(buffer) < header:
         return b""
     length = struct.unpack_from("!i", buffer, at)[0] + at
-    if len(buffer) < length or length < at + 4:
+    if length < header or (at == 0 and length > _LONGEST_STARTUP):
+        raise NotReadableError
+    if len(buffer) < length:
         return b""
     message = bytes(buffer[:length])
     del buffer[:length]

@@ -176,16 +176,19 @@ class Link:
 
         :param bytes_per_s: of a slow link; 0 for unbounded.
         :param delay_s: of a slow link, in each direction.
+        :raises OSError: when the link is closed.
         """
         return self._ask(command_for(state, bytes_per_s=bytes_per_s, delay_s=delay_s))
 
     def counts(self) -> Counts:
-        """Return the state and the counters."""
+        """Return the state and the counters. :raises OSError: when the link is closed."""
         return self._ask("state")
 
     def _ask(self, command: str) -> Counts:
         answer: list[Counts | Exception] = []
         answered = threading.Event()
+        if self._closed.is_set():
+            raise OSError("the link is closed")
         self._asked.append((command, answer, answered))
         with contextlib.suppress(OSError):
             self._wake.send(b"\0")
@@ -209,16 +212,21 @@ class Link:
             for opened in tuple(self._masks):
                 self._forget(opened)
                 opened.close()
-            self._listener.close()
             self._selector.close()
+            for opened in (self._listener, self._woken, self._wake):
+                opened.close()
+            self._answer_all(OSError("the link is closed"))
 
     def _answer_asked(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(_CHUNK_BYTES)
+        self._answer_all()
+
+    def _answer_all(self, refusal: Exception | None = None) -> None:
         while self._asked:
             command, answer, answered = self._asked.popleft()
             try:
-                answer.append(self._obey(command))
+                answer.append(refusal or self._obey(command))
             except ValueError as error:
                 answer.append(error)
             answered.set()
@@ -500,7 +508,7 @@ def ask(address: tuple[str, int], token: str, command: str, timeout_s: float = _
     with socket.create_connection(address, timeout_s) as control:
         control.sendall(_MAGIC + f"{token} {command}\n".encode())
         answer = b""
-        while got := control.recv(_CHUNK_BYTES):
+        while not answer.endswith(b"\n") and (got := control.recv(_CHUNK_BYTES)):
             answer += got
     pairs = dict(word.split("=", 1) for word in answer.decode("ascii", "replace").split() if "=" in word)
     if set(pairs) != set(Counts._fields):

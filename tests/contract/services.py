@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.database import Client, Endpoint, SqlError, connect
+from harness.engine.docker_engine import DockerEngine
+from harness.engine.docker_labels import LABEL_RUN
+from harness.engine.native_folders import runs_in_memory, runs_on_disk
 from harness.engine.protocol import Wanted
 from harness.lab.credentials import Roles, random_roles
 from harness.lab.services import postgres_spec
 from harness.model import PostgresDeclaration
 from harness.waiting import NotYet, poll
+from tests.conftest import require_engine
 
 if TYPE_CHECKING:
     from harness.engine.protocol import Group, Service, ServiceSpec
@@ -41,3 +45,16 @@ def connect_admin(service: Service, roles: Roles) -> Client:
             raise NotYet(str(error)) from None
 
     return poll(probe, what="PostgreSQL", deadline_s=20)
+
+
+def leftovers(engine_name: str, run_id: str) -> list[str]:
+    """Return the containers, networks and folders of a run that still exist."""
+    if engine_name == "docker":
+        engine = require_engine("docker")
+        assert isinstance(engine, DockerEngine)
+        label = {"label": f"{LABEL_RUN}={run_id}"}
+        return [
+            resource["Id"]
+            for resource in engine._api.containers(all=True, filters=label) + engine._api.networks(filters=label)
+        ]
+    return [str(path) for path in [*runs_on_disk().glob(run_id), *runs_in_memory().glob(run_id)]]

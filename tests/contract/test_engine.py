@@ -22,7 +22,7 @@ from harness.events import silent
 from harness.store import new_run_id
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
-from tests.contract.services import POSTGRES, admin_endpoint, connect_admin, specify
+from tests.contract.services import POSTGRES, admin_endpoint, connect_admin, leftovers, specify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,6 +183,57 @@ def test_removal_ends_the_service_and_may_be_repeated(group: Group) -> None:
     service.remove()
 
 
+def test_removal_ends_a_paused_service(group: Group) -> None:
+    service, _ = started_in(group)
+    service.pause()
+    assert service.state().detail != "running"
+    group.close()
+    assert not service.state().running
+
+
+def test_a_signal_ends_one_process_of_the_server_and_no_other(started: tuple[Service, Roles]) -> None:
+    service, roles = started
+    with connect_admin(service, roles) as client:
+        with pytest.raises(ServiceFailedError):
+            service.signal_process(2**22 + 1, "SIGKILL")  # no process has this pid
+        with connect_admin(service, roles) as other:
+            service.signal_process(other.server_pid(), "SIGTERM")
+            with pytest.raises(SqlError, match="terminating connection"):
+                other.value("SELECT 1")
+        assert client.value("SELECT 1") == 1
+
+
+def test_a_process_of_another_program_is_never_signalled(started: tuple[Service, Roles]) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with pytest.raises(ServiceFailedError):
+            started[0].signal_process(process.pid, "SIGKILL")
+        assert process.poll() is None
+        process.kill()
+
+
+def test_a_durable_server_may_have_a_small_file_system_of_its_own(engine: Engine, owner: Owner) -> None:
+    group = engine.open_group(owner, "contract", durable=True)
+    try:
+        service, _ = started_in(group)
+        assert bool(service.spare_folder) is (engine.name == "docker")
+        if folder := service.spare_folder:
+            code, output = service.run(["sh", "-c", f"cat /dev/zero > {folder}/filler"], {})
+            assert code != 0
+            assert "No space left on device" in output
+    finally:
+        group.close()
+
+
+def test_a_small_file_system_that_docker_refuses_is_missing(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = require_engine("docker")
+    monkeypatch.setattr(docker_storage, "_SPARE_OPTIONS", "no-such-option=1")
+    group = docker.open_group(owner, "contract", durable=True)
+    try:
+        assert started_in(group)[0].spare_folder == ""
+    finally:
+        group.close()
+
+
 def test_the_log_of_a_service_that_does_not_start_is_kept(group: Group) -> None:
     spec, _ = specify(group)
     broken = replace(spec, script="echo 'first line' >&2; echo 'the reason' >&2; exit 7")
@@ -213,20 +264,27 @@ def test_services_of_two_groups_are_separate(engine: Engine, started: tuple[Serv
         other.close()
 
 
-def test_reaping_removes_the_services_of_a_dead_owner_only(engine: Engine, started: tuple[Service, Roles]) -> None:
+@pytest.mark.parametrize("change", ["none", "paused", "stopped"])
+def test_reaping_removes_the_services_of_a_dead_owner_only(
+    engine: Engine, started: tuple[Service, Roles], change: str
+) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         dead = replace(Owner.me(new_run_id()), pid=process.pid, started=process_started(process.pid) or 0)
         group = engine.open_group(dead, "contract")
         left, _ = started_in(group)
+        if change == "paused":
+            left.pause()
         engine.reap()
         assert left.state().running  # its owner is running
+        if change == "stopped":
+            left.stop()
         process.communicate(b"\n")
 
     def reaped() -> None:
         """Reap; another harness on this machine may be reaping the same service."""
         engine.reap()
-        if left.state().running:
-            raise NotYet("its owner is gone, and it is running")
+        if left.state().running or (still := leftovers(engine.name, dead.run_id)):
+            raise NotYet(f"its owner is gone, and it is running, or {still} exist")
 
     poll(reaped, what="the service of a dead owner to be removed", deadline_s=20)
     assert started[0].state().running

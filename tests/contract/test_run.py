@@ -17,15 +17,13 @@ import msgspec
 import pytest
 
 from harness import places
-from harness.engine.docker_engine import DockerEngine
-from harness.engine.docker_labels import LABEL_RUN
-from harness.engine.native_folders import runs_on_disk
 from harness.model import Status
 from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
 from tests.contract.command_line import command, ended, environment, harness, harness_here
+from tests.contract.services import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,18 +98,6 @@ def wait_for_file(path: Path) -> None:
             raise NotYet("no such file yet")
 
     poll(probe, what=str(path), deadline_s=60)
-
-
-def leftovers(engine_name: str, run_id: str) -> list[str]:
-    if engine_name == "docker":
-        engine = require_engine("docker")
-        assert isinstance(engine, DockerEngine)
-        label = {"label": f"{LABEL_RUN}={run_id}"}
-        return [
-            resource["Id"]
-            for resource in engine._api.containers(all=True, filters=label) + engine._api.networks(filters=label)
-        ]
-    return [str(path) for path in runs_on_disk().glob(run_id)]
 
 
 def test_a_run_without_issues_exits_0_and_leaves_only_its_evidence(engine_name: str, tmp_path: Path) -> None:

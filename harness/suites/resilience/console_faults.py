@@ -15,8 +15,24 @@ if TYPE_CHECKING:
 
 
 def pause(injection: Injection) -> str:
-    """PAUSE the database; healing resumes it."""
-    return _pause_with(injection, "PAUSE")
+    """PAUSE the database; healing resumes it. In session mode, connected clients go on, and new ones wait."""
+    paused = _pause_with(injection, "PAUSE")
+    waiting = connect(injection.lab.chain(injection.ctx.database), connect_timeout_s=5)
+
+    def close() -> str:
+        waiting.close()
+        return ""
+
+    injection.on_heal(close)
+    start(waiting, "SELECT 1")
+
+    def waits() -> int:
+        rows = [row for row in injection.console("SHOW POOLS") if row["database"] == injection.ctx.database]
+        if not (clients := sum(int(row["cl_waiting"]) for row in rows)):
+            raise NotYet("no client waits")
+        return clients
+
+    return f"{paused}, and {seen(waits, 'a client that waits')} clients wait for a server connection"
 
 
 def kill_and_resume(injection: Injection) -> str:
@@ -81,7 +97,7 @@ def reconnect(injection: Injection) -> str:
             raise NotExercisedError("the application has no server connection that could be replaced")
         injection.console(f"RECONNECT {injection.ctx.database}")
 
-        def closing() -> None:
+        def closing() -> int:
             left = injection.server_processes(admin) & before
             marked = [
                 row
@@ -90,10 +106,11 @@ def reconnect(injection: Injection) -> str:
             ]
             if left == before and not marked:
                 raise NotYet("no server connection is closed")
+            return len(marked)
 
-        seen(closing, "the end of a server connection")
-        left = injection.server_processes(admin) & before
-    return f"RECONNECT: {len(before) - len(left)} of {len(before)} server connections are closed"
+        marked = seen(closing, "the end of a server connection")
+        closed = len(before - injection.server_processes(admin))
+    return f"RECONNECT: of {len(before)} server connections {closed} are closed, and {marked} once they are released"
 
 
 def _await_console(injection: Injection, column: str) -> None:

@@ -7,7 +7,7 @@ uses connections of its own: those of the check may be cut, or end with the faul
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.checks.record import NotExercisedError
 from harness.database import Client, SqlError, connect, console, describe
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.engine.protocol import Service
+
+T = TypeVar("T")
 
 _SEEN_S = 10.0
 _BACK_S = 30.0
@@ -114,19 +116,19 @@ class Injection:
         return rows[0]
 
 
-def seen(probe: Callable[[], object], what: str, deadline_s: float = _SEEN_S) -> None:
-    """Wait until a probe returns. Errors of servers and :class:`NotYet` say that it has not happened yet.
+def seen(probe: Callable[[], T], what: str, deadline_s: float = _SEEN_S) -> T:
+    """Wait until a probe returns, and return its result. Errors of servers and :class:`NotYet` say that it has not happened yet.
 
     :raises TimedOutError: at the deadline.
     """
 
-    def attempt() -> None:
+    def attempt() -> T:
         try:
-            probe()
+            return probe()
         except SqlError as error:
             raise NotYet(" ".join(str(error).split())) from None
 
-    poll(attempt, what=what, deadline_s=deadline_s, interval_s=0.01)
+    return poll(attempt, what=what, deadline_s=deadline_s, interval_s=0.01)
 
 
 def await_log(service: Service, before: int, text: str) -> None:

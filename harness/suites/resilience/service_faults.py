@@ -42,8 +42,8 @@ def kill_process(injection: Injection) -> str:
     pid, before = min(pids), len(injection.lab.postgres.logs())
     injection.on_heal(injection.await_server)
     injection.lab.postgres.signal_process(pid, "SIGKILL")
-    await_log(injection.lab.postgres, before, "was terminated by signal 9")
-    return f"process {pid} ended by SIGKILL, and PostgreSQL recovers"
+    await_log(injection.lab.postgres, before, "all server processes terminated; reinitializing")
+    return f"process {pid} ended by SIGKILL, and PostgreSQL ended all others and recovers"
 
 
 def _await_gone(injection: Injection, admin: Client, pids: set[int]) -> None:
