@@ -38,6 +38,10 @@ class Application:
         self.policy: dict[str, Any] = {}
         #: the status that it records for its actions
         self.action_status = "ok"
+        #: whether it acknowledges a unit of work before it commits
+        self.acknowledges_early = False
+        #: whether it repeats a unit of work whose outcome it does not know
+        self.repeats_unknown = False
         #: the statement that undoes a transaction
         self.undo = "ROLLBACK"
         #: the statement that undoes the work since a savepoint; {} is its name

@@ -117,6 +117,16 @@ class CheckRecord:
         if self._interrupted.is_set():
             self.end(EndedBy.INTERRUPTION, INTERRUPTED)
 
+    def require_undisturbed(self) -> None:
+        """Return at once while the check runs undisturbed. A check that waits by itself calls it again and again.
+
+        :raises NotExercisedError: when the check timed out, or the run was interrupted.
+        """
+        with self._lock:
+            self._notice_interruption()
+            if self.ended:
+                raise NotExercisedError(self.ended.reason)
+
     # --- findings ------------------------------------------------------------------------------------
 
     def add(self, expectation: Expectation) -> bool:
