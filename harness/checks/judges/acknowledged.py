@@ -231,8 +231,10 @@ def judge(history: History, state: FinalState) -> tuple[Expectation, ...]:
     :raises StoreError: for a history whose writers did not keep the rules of keys and values.
     """
     judgement = _Judgement(history, state)
-    changes = (*state.operation_changes, *state.write_changes)
-    names_transactions = not changes or any(change.transaction for change in changes)
+    transactions = {
+        change.transaction for changes in (state.operation_changes, state.write_changes) for change in changes
+    }
+    names_transactions = transactions != {0}
     rules = (LOST, UNRECORDED, REPEATED, FAILED, HALF, MISATTRIBUTED, *((MIXED,) if names_transactions else ()))
     expectations = [
         compared(name, _listed(f"client {client}, {seq}" for client, seq in sorted(judgement.offenders[name])), _NONE)
@@ -310,7 +312,7 @@ def _problem(one: Operation, before: Operation | None, values: set[str]) -> str:
     known = one.operation in {"insert", "update", "delete"}
     touched = f"the key {one.key} is touched after"
     place = "next" if before else "first"
-    rules = (
+    rules: tuple[tuple[bool, str], ...] = (
         (known, f"unknown operation {one.operation!r}, expected insert, update or delete"),
         ((one.operation == "delete") is not bool(one.value), f"{one.operation} with the value {one.value!r}"),
         (one.value not in values, f"the value {one.value!r} is written a second time"),
