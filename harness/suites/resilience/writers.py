@@ -34,7 +34,7 @@ _PACE_S = 0.04
 #: the pause after an error grows from the first to the second, seconds
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
 #: an application that acknowledges before it commits keeps its transaction open for so long, seconds
-_EARLY_S = 0.05
+_EARLY_S = 0.1
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
 
