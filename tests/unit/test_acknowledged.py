@@ -436,3 +436,7 @@ def test_recovery_is_measured_from_the_healing_to_the_first_new_success_of_each_
         1: Recovery(first_s=0.25, median_s=0.875, last_s=1.5),
         2: Recovery(first_s=0.4, median_s=0.4, last_s=0.4),
     }
+
+
+def test_a_history_without_a_fault_has_no_recovery() -> None:
+    assert recoveries(History(opening=OPENING, operations=(operation(1),))) == {}

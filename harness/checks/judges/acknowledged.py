@@ -283,9 +283,9 @@ def recoveries(history: History) -> dict[int, Recovery]:
         for one in history.operations
         if one.outcome == "ok" and one.answered_s is not None
     )
-    ends = [fault.inject_s for fault in history.faults[1:]] + [float("inf")]
+    ends = (*(fault.inject_s for fault in history.faults[1:]), float("inf"))
     found = {}
-    for fault, until in zip(history.faults, ends, strict=True):
+    for fault, until in zip(history.faults, ends, strict=False):  # without a fault there is an end too many
         if fault.healed_s is None:
             continue
         first: dict[int, float] = {}
