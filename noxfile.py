@@ -127,6 +127,14 @@ def prove(session: nox.Session) -> None:
 
 
 @nox.session
+def resilience(session: nox.Session) -> None:
+    """Inject at least 100 faults on each of direct, session and transaction, and judge every acknowledged write."""
+    install_harness(session)
+    # twelve faults apply without a pooler; arguments of the session come later, so they may change the rounds
+    harness(session, "verify", "direct", "session", "transaction", "--suite", "resilience", "--rounds", "9")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")

@@ -43,10 +43,10 @@ def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]
     known = load_topologies(settings.topologies)
     verified = {check.id for check in settings.catalogue.checks} | set(settings.catalogue.suites())
     for topology in known.values():
-        for name in topology.verify:
+        for key, name in (*(("verify", name) for name in topology.verify), *(("omit", name) for name in topology.omit)):
             if name not in verified:
                 raise ConfigError(
-                    f"verify: unknown suite or check {name!r}",
+                    f"{key}: unknown suite or check {name!r}",
                     where=str(settings.topologies / f"{topology.name}.toml"),
                     hint=nearest(name, verified),
                 )

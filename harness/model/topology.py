@@ -105,12 +105,18 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: HostDeclaration = HostDeclaration()
     #: the suites and checks that run unless others are named; all when empty
     verify: tuple[str, ...] = ()
+    #: the suites and checks that run only when they are named
+    omit: tuple[str, ...] = ()
     #: runs only when it is named
     on_demand: bool = False
 
     def verifies(self, check: str) -> bool:
-        """Return whether the topology runs a check by default: `verify` names the check or its suite, or is empty."""
-        return not self.verify or not {check, check.partition(".")[0]}.isdisjoint(self.verify)
+        """Return whether the topology runs a check by default.
+
+        It does if `verify` names the check or its suite, or is empty, and `omit` names neither.
+        """
+        names = {check, check.partition(".")[0]}
+        return (not self.verify or not names.isdisjoint(self.verify)) and names.isdisjoint(self.omit)
 
     @property
     def pool_mode(self) -> PoolMode | None:

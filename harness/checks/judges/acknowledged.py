@@ -39,6 +39,9 @@ FOREIGN = "rows and changes that nobody wrote"
 PANIC = "PANIC lines in the log of the server"
 
 _NONE = "none"
+_KINDS = ("insert", "update", "delete")
+#: after these the row of a key is certainly there
+_LEAVE_A_ROW = {("ok", "insert"), ("ok", "update")}
 #: how many offenders an expectation names
 _FIRST = 6
 
@@ -144,8 +147,8 @@ class _Judgement:
         self._keys = _by_key(history.operations)
         self._by_value = {one.value: one for one in history.operations if one.operation != "delete"}
         self._deletes = {one.key: one for one in history.operations if one.operation == "delete"}
-        self._read_rows(state)
         self._read_changes(state)
+        self._read_rows(state)
         self._judge_outcomes()
 
     def _read_rows(self, state: FinalState) -> None:
@@ -171,12 +174,15 @@ class _Judgement:
             self.offenders[REPEATED].add(_id(last))
         there = value == last.value
         before = operations[-2] if len(operations) > 1 else None
+        found = self.found[_id(last)]
         if last.outcome == "ok":
             if not there:
                 self.offenders[LOST].add(_id(last))
-        elif not there and before and value != before.value:
+        elif before and value != before.value and not (there and (value or found.anything)):
+            # a missing row without any other sign of its deletion is a lost one
             self.offenders[LOST].add(_id(before))
-        self.found[_id(last)].effect = there
+            there = False
+        found.effect = there
 
     def _read_changes(self, state: FinalState) -> None:
         owners: dict[int, Id] = {}
@@ -277,9 +283,9 @@ def recoveries(history: History) -> dict[int, Recovery]:
         for one in history.operations
         if one.outcome == "ok" and one.answered_s is not None
     )
-    ends = [fault.inject_s for fault in history.faults[1:]] + [float("inf")]
+    ends = (*(fault.inject_s for fault in history.faults[1:]), float("inf"))
     found = {}
-    for fault, until in zip(history.faults, ends, strict=True):
+    for fault, until in zip(history.faults, ends, strict=False):  # without a fault there is an end too many
         if fault.healed_s is None:
             continue
         first: dict[int, float] = {}
@@ -309,25 +315,22 @@ def _by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
 
 
 def _problem(one: Operation, before: Operation | None, values: set[str]) -> str:
-    known = one.operation in {"insert", "update", "delete"}
-    touched = f"the key {one.key} is touched after"
-    place = "next" if before else "first"
-    rules: tuple[tuple[bool, str], ...] = (
-        (known, f"unknown operation {one.operation!r}, expected insert, update or delete"),
-        ((one.operation == "delete") is not bool(one.value), f"{one.operation} with the value {one.value!r}"),
-        (one.value not in values, f"the value {one.value!r} is written a second time"),
-        ((one.operation == "insert") is (before is None), f"{one.operation} as the {place} operation on {one.key}"),
-    )
-    if before:
-        rules += (
-            (before.client == one.client, f"the key {one.key} belongs to client {before.client}"),
-            (
-                before.outcome == "ok",
-                f"{touched} the {before.operation} {before.seq}, whose outcome is {before.outcome}",
-            ),
-            (before.operation != "delete", f"{touched} its deletion"),
+    problem = ""
+    if one.operation not in _KINDS:
+        problem = f"unknown operation {one.operation!r}, expected {', '.join(_KINDS)}"
+    elif (one.operation == "delete") is bool(one.value):
+        problem = f"{one.operation} with the value {one.value!r}"
+    elif one.value in values:
+        problem = f"the value {one.value!r} is written a second time"
+    elif (one.operation == "insert") is not (before is None):
+        problem = f"{one.operation} as the {'next' if before else 'first'} operation on {one.key}"
+    elif before and before.client != one.client:
+        problem = f"the key {one.key} belongs to client {before.client}"
+    elif before and (before.outcome, before.operation) not in _LEAVE_A_ROW:
+        problem = (
+            f"the key {one.key} is touched after the {before.operation} {before.seq}, which ended {before.outcome}"
         )
-    return next((problem for kept, problem in rules if not kept), "")
+    return problem
 
 
 def _id(one: Operation) -> Id:

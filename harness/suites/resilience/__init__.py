@@ -1,5 +1,5 @@
 """Resilience: acknowledged work survives faults."""
 
-from harness.suites.resilience import jobs
+from harness.suites.resilience import controls, jobs, writes
 
-MODULES = (jobs,)
+MODULES = (writes, controls, jobs)

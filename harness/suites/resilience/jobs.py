@@ -18,7 +18,6 @@ from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import fetch
 from harness.errors import TimedOutError
 from harness.host.declarations import ObanJob, Step
-from harness.host.http_client import HttpClient
 from harness.host.job_table import ENDED, ObanJobs
 from harness.host.site import Values
 from harness.lab.host import QUEUE, WORKER
@@ -62,6 +61,8 @@ class Runner:
 
         :raises NotExercisedError: when it is not answered as expected.
         """
+        from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
         site = replace(self.ctx.site, base_url=self._service.base_url)
         with HttpClient(site) as client:
             response = client.send(Step(path=path, json=body, status=status), Values(self._caller), _REQUEST_S)

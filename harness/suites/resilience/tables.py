@@ -51,7 +51,7 @@ def read_final_state(ctx: CheckContext) -> FinalState:
 
     :raises NotExercisedError: when the server does not answer.
     """
-    admin = _direct(ctx)
+    admin = direct(ctx)
     _end_transactions(admin)
     numbers: dict[str | None, int] = {None: 0}
     writes: list[WriteChange] = []
@@ -67,10 +67,8 @@ def read_final_state(ctx: CheckContext) -> FinalState:
             client, seq = (_whole(change, column) for column in ("client", "seq"))
             operations.append(OperationChange(change.op, client, seq, spelled(change.actor), number))
     return FinalState(
-        writes=tuple(WriteRow(*row) for row in admin.rows("SELECT id, client, value FROM public.writes ORDER BY id")),
-        operations=tuple(
-            OperationRow(*row) for row in admin.rows("SELECT client, seq FROM public.operations ORDER BY id")
-        ),
+        writes=tuple(WriteRow(*row) for row in _rows(admin, WRITES, "id, client, value")),
+        operations=tuple(OperationRow(*row) for row in _rows(admin, OPERATIONS, "client, seq")),
         write_changes=tuple(writes),
         operation_changes=tuple(operations),
         panics=_panics(ctx),
@@ -87,7 +85,7 @@ def spelled(actor: Any) -> str:
     return msgspec.json.encode(actor, order="deterministic").decode()
 
 
-def _direct(ctx: CheckContext) -> Client:
+def direct(ctx: CheckContext) -> Client:
     """Return a new connection to the server itself. The earlier one may have ended with the server."""
 
     def answering() -> Client:
@@ -124,6 +122,13 @@ def _end_transactions(admin: Client) -> None:
         poll(gone, what="the end of the connections of the writers", deadline_s=_ENDS_S)
     except TimedOutError as error:
         raise NotExercisedError(f"{error.what}: the state is not final") from None
+
+
+def _rows(admin: Client, table: str, columns: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a table; none if the table itself is lost."""
+    if admin.value("SELECT to_regclass(%s) IS NULL", [table]):
+        return []
+    return admin.rows(f"SELECT {columns} FROM {table} ORDER BY id")
 
 
 def _key(change: Change) -> str:

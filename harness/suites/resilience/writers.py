@@ -34,7 +34,7 @@ _PACE_S = 0.04
 #: the pause after an error grows from the first to the second, seconds
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
 #: an application that acknowledges before it commits keeps its transaction open for so long, seconds
-_EARLY_S = 0.05
+_EARLY_S = 0.1
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
 
@@ -152,7 +152,7 @@ class Writers:
         try:
             while not self._stopping.is_set():
                 began, seq = time.monotonic(), seq + 1
-                unit = _unit(client, seq, keys)
+                unit = next_unit(client, seq, keys)
                 invoked = self._journal.seconds
                 self._journal.invoke(
                     client, seq, unit.operation, key=unit.key, value=unit.value, actor=spelled(actor.reference)
@@ -221,7 +221,7 @@ class Writers:
         client.run(_NUMBER, [unit.client, unit.seq])
 
 
-def _unit(client: int, seq: int, keys: deque[str]) -> Unit:
+def next_unit(client: int, seq: int, keys: deque[str]) -> Unit:
     """Return the next unit of work of a writer. A key that it takes from `keys` is its to give back."""
     operation = _OPERATIONS[seq % len(_OPERATIONS)] if keys else "insert"
     key = f"{client}-{seq}" if operation == "insert" else keys.popleft()

@@ -1,0 +1,128 @@
+"""Writers on real servers: what they record is what the servers have, and a server that refuses them proves nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.audit.target_loading import reference_target
+from harness.checks.execution import run_check
+from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recoveries, tally
+from harness.checks.registry import breaks
+from harness.checks.workspace import Workspace
+from harness.engine.owner import Owner
+from harness.lab.lab import Lab, stand_up_for_faults
+from harness.lab.topologies import load_topologies, wanted_by
+from harness.model import Result, Status
+from harness.redaction import Redactor
+from harness.store import RunStore, new_run_id, read_history, read_state
+from harness.suites.catalogue import catalogue
+from harness.suites.resilience import rounds
+from harness.suites.resilience.tables import prepare_tables
+from harness.suites.resilience.writes import CHECKS
+from tests.conftest import ENGINES, require_engine
+from tests.unit.made_up import planned, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.checks.context import CheckContext
+    from harness.checks.registry import Check, Control
+    from harness.model.history import History
+
+pytestmark = pytest.mark.engine
+
+TERMINATED, ANSWER_LOST = (
+    next(check for check in CHECKS if check.id == f"resilience.{fault}")
+    for fault in ("connections-terminated", "commit-answer-lost")
+)
+
+
+class Stage:
+    """A lab without a pooler, and a run that keeps histories."""
+
+    def __init__(self, lab: Lab, reports: Path) -> None:
+        self.lab = lab
+        self.store = RunStore(reports, record(new_run_id()), lambda text: text)
+        self.workspace = Workspace(lab, reference_target(), catalogue().fixtures, store=self.store)
+
+    def run(self, check: Check, control: Control | None = None) -> tuple[Result, History, FinalState | None]:
+        """Run a check, and return its result, its history, and the final state if it was read."""
+        row = planned("direct", check.id)
+        result = run_check(check, row, self.lab.topology, self.workspace, control=control)
+        path = max((self.store.folder / "histories" / "direct").glob("*.jsonl"), key=lambda one: one.stat().st_mtime_ns)
+        kept = path.with_name(path.name.replace(".jsonl", ".state.json")).exists()
+        return result, read_history(path), read_state(path, FinalState) if kept else None
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    engine, topology = require_engine(request.param), load_topologies()["direct"]
+    engine.prepare(wanted_by(topology), lambda _: None)
+    lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), Redactor())
+    try:
+        stage = Stage(lab, tmp_path_factory.mktemp("reports"))
+        yield stage
+        stage.workspace.close()
+        stage.store.close()
+    finally:
+        lab.close()
+
+
+def test_terminated_connections_lose_nothing_and_all_writers_succeed_again(stage: Stage) -> None:
+    result, history, state = stage.run(TERMINATED)
+    assert result.status is Status.OK, result.reason
+    assert state is not None
+    assert history.opening.judge == ACKNOWLEDGED.name
+    assert ACKNOWLEDGED.judge(history, state) == result.expectations
+    counts = tally(history, state)
+    assert counts.ok > 0
+    assert counts.lost == 0
+    assert {one.operation for one in history.operations if one.outcome == "ok"} == {"insert", "update", "delete"}
+    [fault] = history.faults
+    assert fault.recovered_s is not None
+    assert recoveries(history)[1].last_s > 0
+
+
+def test_a_commit_whose_answer_is_lost_is_unknown_and_there(stage: Stage) -> None:
+    result, history, state = stage.run(ANSWER_LOST)
+    assert result.status is Status.OK, result.reason
+    assert state is not None
+    counts = tally(history, state)
+    assert counts.unknown == counts.unknown_there > 0
+
+
+def test_writers_that_the_server_refuses_are_not_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    @breaks(TERMINATED, at="nothing")
+    def no_rights(ctx: CheckContext) -> None:
+        prepare_tables(ctx)
+        ctx.sabotage("REVOKE INSERT ON public.operations FROM harness_app")
+
+    monkeypatch.setattr(rounds, "_FIRST_S", 1.0)
+    result, history, _ = stage.run(TERMINATED, no_rights)
+    assert result.status is Status.NOT_RUN, result.reason
+    assert "8 of 8 writers had no unit of work acknowledged before the first fault within 1 s" in result.reason
+    assert "42501 permission denied for table operations" in result.reason
+    assert history.operations
+    assert {one.outcome for one in history.operations} == {"fail"}
+    assert not any(expectation.broken for expectation in result.expectations)
+
+
+def test_a_table_that_is_lost_has_lost_every_acknowledged_write(stage: Stage) -> None:
+    @breaks(TERMINATED, at="nothing")
+    def table_is_dropped(ctx: CheckContext) -> None:
+        forget = ctx.forget_connections
+
+        def drop() -> None:  # before the final state is read
+            forget()
+            ctx.owner.run("DROP TABLE IF EXISTS public.writes")
+
+        ctx.forget_connections = drop  # type: ignore[method-assign]
+
+    result, history, state = stage.run(TERMINATED, table_is_dropped)
+    assert result.status is Status.ISSUE
+    assert state is not None
+    assert state.writes == ()
+    assert tally(history, state).lost > 0
