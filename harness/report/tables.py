@@ -15,6 +15,7 @@ from harness.report.changes import Changes
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
+from harness.report.histories import StoredHistory, stored_histories
 from harness.report.outcomes import (
     KNOWN_DEFECT,
     Count,
@@ -141,6 +142,8 @@ class Report(Struct, frozen=True, kw_only=True):
     feature_topologies: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
+    #: of the rows that are shown and have one
+    histories: tuple[StoredHistory, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
@@ -230,6 +233,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         feature_topologies=tuple(name for name in counted if name in mapped),
         matrix=_matrix(asked, newest.target_name if newest else ""),
         rows=asked.rows,
+        histories=stored_histories(asked.rows, evidence.folders, reports),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(
