@@ -44,6 +44,8 @@ _LEAST_SPAN = 0.1
 _MOST_AREAS = 30
 _MARK = 3
 _NO_ROOM = 1e-9
+#: a shorter history has no rate
+_SHORTEST_S = 0.001
 
 
 class StoredHistory(Struct, frozen=True, kw_only=True):
@@ -157,8 +159,8 @@ def _with(plot: Plot, sentence: str) -> Plot:
 def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Plot:
     """Draw a history."""
     end_s = _end_s(history)
-    if end_s <= 0:
-        said = "not drawn: the history has no operation and no sample"
+    if end_s < _SHORTEST_S:
+        said = "not drawn: the history has no operation and no sample, or a single one"
         return Plot(topology=stored.target, check=stored.check, link=stored.link, said=(said,))
     grid = _Grid(end_s, points)
     panels = _of_samples(history.samples, grid) if history.samples else _of_operations(history.operations, grid)
