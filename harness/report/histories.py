@@ -44,8 +44,8 @@ _LEAST_SPAN = 0.1
 _MOST_AREAS = 30
 _MARK = 3
 _NO_ROOM = 1e-9
-#: a shorter history has no rate
-_SHORTEST_S = 0.001
+#: a shorter history has no rate, and a smaller value is 0
+_SHORTEST_S = _LEAST_VALUE = 0.001
 
 
 class StoredHistory(Struct, frozen=True, kw_only=True):
@@ -295,7 +295,7 @@ def _panels(
     of_rates: str,
     of_latencies: str,
 ) -> Iterator[Panel]:
-    if most := max(_values(rates), default=0.0):
+    if (most := max(_values(rates), default=0.0)) >= _LEAST_VALUE:
         most = _round_up(most)
         yield Panel(
             title=of_rates,
@@ -303,7 +303,7 @@ def _panels(
             bottom="0",
             curves=tuple(_curve(name, values, kind, lambda value: value / most) for name, values, kind in rates),
         )
-    if measured := [value for value in _values(latencies) if value > 0]:
+    if measured := [value for value in _values(latencies) if value >= _LEAST_VALUE]:
         low, high = floor(log10(min(measured))), max(ceil(log10(max(measured))), floor(log10(min(measured))) + 1)
 
         def place(value: float) -> float:
@@ -327,7 +327,7 @@ def _curve(name: str, values: Sequence[float | None], kind: str, place: Callable
     legend = f"{name}: {_number(min(measured))} to {_number(max(measured))}" if measured else f"{name}: none"
     path, before = "", None
     for x, value in enumerate(values):
-        y = None if value is None else round(HEIGHT - place(value) * HEIGHT)
+        y = None if value is None else max(0, min(HEIGHT, round(HEIGHT - place(value) * HEIGHT)))
         if kind in {"bad", "open"}:
             path += f"M{x} {HEIGHT}V{y}" if value else ""
         elif y is not None and before is None:
