@@ -11,6 +11,7 @@ from harness.model import Section, Status
 from harness.report.environment_rows import environment_questions, environment_row
 from harness.report.evidence import worst
 from harness.report.feature_map import driver_table, feature_map
+from harness.report.histories import stored_histories
 from harness.report.outcomes import KNOWN_DEFECT, count, is_shown, mark_of, outcome_of, text_of, word_of
 from harness.report.path_rows import path_rows
 from harness.report.proofs import proven
@@ -93,6 +94,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         feature_topologies=tuple(name for name in counted if name in mapped),
         matrix=_matrix(asked, newest.target_name if newest else ""),
         rows=asked.rows,
+        histories=stored_histories(asked.rows, evidence.folders, reports),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(

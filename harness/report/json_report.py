@@ -33,6 +33,7 @@ from harness.model import (
 from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
+from harness.report.histories import StoredHistory
 from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
 from harness.report.proofs import NOT_PROVEN, proven
@@ -171,6 +172,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     checks: dict[str, ReportCheck]
     #: by topology or environment, then by check
     rows: dict[str, dict[str, ReportRow]]
+    #: the files that hold every operation of a check under load or faults; `harness judge` judges them again
+    histories: tuple[StoredHistory, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import change_columns, check_columns, columns, page, spreads
+from harness.report import change_columns, check_columns, columns, histories, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.ctrf_report import ctrf
 from harness.report.documents import MARKDOWN, SUMMARY, documents
@@ -158,6 +158,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         columns=columns,
         page=page,
         spreads=spreads,
+        histories=histories,
         sections=sections,
         differing=differing,
         proof_count=count_proofs(report.rows, report.audit_target),

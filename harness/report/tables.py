@@ -10,6 +10,7 @@ from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
+from harness.report.histories import StoredHistory
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Decision, ReadinessRow
@@ -118,6 +119,8 @@ class Report(Struct, frozen=True, kw_only=True):
     feature_topologies: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
+    #: of the rows that are shown and have one
+    histories: tuple[StoredHistory, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
