@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 _PACE_S = 0.04
 #: the pause after an error grows from the first to the second, seconds
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
-#: an application that acknowledges before it commits keeps its transaction open for so long, seconds
-_EARLY_S = 0.1
+#: an application that acknowledges before it commits keeps its transaction open for so long, seconds; each writer
+#: longer than the one before, so that they do not commit at the same time
+_EARLY_S, _EARLY_MORE_S = 0.05, 0.02
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
 
@@ -201,7 +202,7 @@ class Writers:
                     if self._ctx.application.acknowledges_early:
                         self._journal.answer(unit.client, unit.seq, "ok")
                         answered = True
-                        self._stopping.wait(_EARLY_S)
+                        self._stopping.wait(_EARLY_S + unit.client * _EARLY_MORE_S)
                     commit_sent = True  # the end of the block sends it
         except RowMissingError as missing:
             return "fail", str(missing), answered
