@@ -73,6 +73,18 @@ class CheckStarted(Struct, frozen=True):
     check: str
 
 
+class CheckProgress(Struct, frozen=True):
+    """A check that lasts is in the middle of its faults or of its load."""
+
+    topology: str
+    check: str
+    #: in any unit, such as faults or seconds
+    done: float
+    of: float
+    #: what is being done, such as the name of a fault
+    what: str
+
+
 class CheckFinished(Struct, frozen=True):
     result: Result
 
@@ -100,6 +112,7 @@ Event = (
     | LabReady
     | LabFailed
     | CheckStarted
+    | CheckProgress
     | CheckFinished
     | ControlFinished
     | LabStopped

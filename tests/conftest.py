@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from typing import TYPE_CHECKING
@@ -43,6 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Start the long tests first when tests run in parallel, so that the short ones fill the other workers."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the thousands of collected tests from garbage collection: none of them is garbage until the run ends."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,6 +12,7 @@ from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
+from harness.events import CheckProgress
 from harness.host.canary import Canary, scratch_canary
 from harness.lab.effective import effective_limits
 from harness.lab.recognised import declared_facts
@@ -30,6 +31,7 @@ from harness.store import read_history, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from threading import Event
 
     from harness.audit.actor import Actor
     from harness.audit.target import AuditTarget, Change
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from harness.checks.judges import Judge
     from harness.checks.load import LoadSettings
     from harness.database import Endpoint
+    from harness.events import Event as Notification
     from harness.host.site import Site
     from harness.lab.host import HostService
     from harness.lab.lab import Lab
@@ -67,6 +70,7 @@ class DatabaseSource(Protocol):
     def site(self) -> Site: ...
     def host_service(self) -> HostService: ...
     def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str], /) -> Journal: ...
+    def notify(self, event: Notification, /) -> None: ...
     def new_database(self, name: str, /) -> None: ...
     def drop_database(self, name: str, /) -> None: ...
     def forget_connections(self) -> None: ...
@@ -140,6 +144,21 @@ class CheckContext(CheckRecord):
         return self._workspace.load
 
     @contextlib.contextmanager
+    def ending_in_order(self) -> Iterator[Event]:
+        """Keep the servers up within the block when the run is interrupted: the check ends its load, and judges it.
+
+        What it has seen by then still counts. The check is Not run, since it did not last as long as it should have.
+
+        :return: the event that is set by an interruption. The block has to end soon after it.
+        """
+        with self._lab.under_load:
+            self._ends_in_order = True
+            try:
+                yield self._interrupted
+            finally:
+                self._ends_in_order = False
+
+    @contextlib.contextmanager
     def history(self, judge: Judge, **facts: str) -> Iterator[Journal]:
         """Record a history, and judge it once the block ends without an error.
 
@@ -156,6 +175,16 @@ class CheckContext(CheckRecord):
             journal.close()
         for expectation in judge.judge(read_history(journal.path), read_state(journal.path, judge.state)):
             self.add(expectation)
+
+    def progress(self, done: float, of: float, what: str) -> None:
+        """Show how far the check is, if it lasts: a person who waits sees that it does not hang.
+
+        :param done: in any unit, such as faults or seconds; 0 at the start.
+        :param of: the same at the end.
+        :param what: what is being done, such as the name of a fault, or `seconds of load`.
+        """
+        under = f"{self.control}: " if self.control else ""
+        self._workspace.notify(CheckProgress(self.topology.name, self.check, done, of, f"{under}{what}"))
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""

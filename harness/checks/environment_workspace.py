@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
 from harness.checks.execution import accept_known, run_check
+from harness.checks.load import LoadSettings
 from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
 from harness.database import Side
@@ -122,6 +123,7 @@ class EnvironmentWorkspace(Struct, frozen=True):
     target: AuditTarget
     #: returns whether the run has to end
     stopped: Callable[[], bool]
+    load: LoadSettings = LoadSettings()
     _contexts: list[EnvironmentContext] = []
 
     def cut(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from harness.audit.target import AuditTarget
     from harness.checks.context import CheckContext
+    from harness.checks.load import LoadSettings
     from harness.checks.registry import Check, Control
     from harness.checks.workspace import Workspace
     from harness.model import Topology
@@ -31,6 +32,11 @@ class ContextSource(Protocol):
     @property
     def target(self) -> AuditTarget:
         """The audit target that the checks judge."""
+        ...
+
+    @property
+    def load(self) -> LoadSettings:
+        """How long loads last."""
         ...
 
     def context(self, check: str, /) -> AbstractContextManager[CheckContext]:
@@ -75,12 +81,13 @@ def run_check(
         return replace(result, status=Status.NA, reason=lacking)
     ctx: CheckContext | None = None
     verdict: Verdict | None = None
+    limit_s = check.limit_s(workspace.load.soak_s) if check.loads else check.longest_s
 
     def give_up() -> None:
         if ctx:
-            ctx.cut(EndedBy.TIME_LIMIT, f"the check timed out after {check.longest_s:g} s")
+            ctx.cut(EndedBy.TIME_LIMIT, f"the check timed out after {limit_s:g} s")
 
-    watchdog = Timer(check.longest_s, give_up)
+    watchdog = Timer(limit_s, give_up)
     watchdog.daemon = True
     watchdog.start()
     try:

@@ -73,6 +73,8 @@ class CheckRecord:
         self.limit: Limit | None = None
         self.feature: FeatureOutcome | None = None
         self.severity: Severity | None = None
+        #: whether the check ends its load itself after an interruption, and judges what was seen
+        self._ends_in_order = False
         #: set by a control: the probe itself changes the outcome, so that the feature does not behave as expected
         self.sabotaged = False
 
@@ -114,7 +116,7 @@ class CheckRecord:
             self.expectations = [replace(expectation, counts=False) for expectation in self.expectations]
 
     def _notice_interruption(self) -> None:
-        if self._interrupted.is_set():
+        if self._interrupted.is_set() and not self._ends_in_order:
             self.end(EndedBy.INTERRUPTION, INTERRUPTED)
 
     def require_undisturbed(self) -> None:

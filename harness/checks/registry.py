@@ -109,8 +109,16 @@ class Check(Struct, frozen=True, kw_only=True):
     path: PathLabel | None = None
     environment_safety: Safety = Safety.NO
     last: bool = False
+    loads: int = 0
     #: seconds after which the check is cut off and is Not run. Drivers have a deadline of their own, and a shorter one
     longest_s: float = 90.0
+
+    def limit_s(self, soak_s: float) -> float:
+        """Return the seconds after which the check is cut off.
+
+        :param soak_s: how long each of its loads lasts.
+        """
+        return self.longest_s + self.loads * soak_s
 
     def lacking(self, topology: Topology | None, target: AuditTarget) -> str | None:
         """Return in one sentence why the check does not apply to a topology or an audit target; None when it applies.
@@ -172,6 +180,7 @@ def check(
     own_servers: bool = False,
     server_link: bool = False,
     on_demand: bool = False,
+    loads: int = 0,
     longest_s: float = 90.0,
     path: PathLabel | None = None,
     environment_safety: Safety = Safety.NO,
@@ -205,7 +214,8 @@ def check(
         synchronous commit. Such checks run one after another, next to those of the first lab, and may crash servers.
     :param server_link: whether that second lab has a link between the pooler and PostgreSQL, which the check can cut.
     :param on_demand: whether the check runs only when it or its suite is named.
-    :param longest_s: seconds after which the check is cut off and is Not run.
+    :param loads: how many loads of the time that the user asks for run one after another.
+    :param longest_s: seconds after which the check is cut off and is Not run; the time of its loads is added.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
@@ -237,6 +247,7 @@ def check(
             own_servers=own_servers,
             server_link=server_link,
             on_demand=on_demand,
+            loads=loads,
             longest_s=longest_s,
             path=path,
             environment_safety=environment_safety,

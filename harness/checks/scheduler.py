@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 #: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
+#: how long an interrupted run waits for a check that ends its load and judges it
+_LOAD_ENDS_S = 45.0
 #: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 MOST_TOPOLOGIES = 4
 
@@ -224,7 +226,14 @@ class Run:
 
     def _workspace(self, lab: Lab) -> Workspace:
         settings = self._settings
-        return Workspace(lab, settings.target, settings.catalogue.fixtures, store=self._store, load=settings.load)
+        return Workspace(
+            lab,
+            settings.target,
+            settings.catalogue.fixtures,
+            store=self._store,
+            load=settings.load,
+            listener=self._notify,
+        )
 
     def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology) -> None:
         """Run rows one after another on a second lab of the topology, which they may crash.
@@ -399,6 +408,8 @@ class Run:
             if lab not in self._labs:
                 return
             self._labs.remove(lab)
+        if lab.under_load.acquire(timeout=_LOAD_ENDS_S):
+            lab.under_load.release()
         try:
             self._store_logs(lab)
         except HarnessError as error:

@@ -25,6 +25,7 @@ from harness.database import (
     run_files,
 )
 from harness.errors import DatabaseError, HarnessError, ServiceFailedError, TimedOutError
+from harness.events import Listener, silent
 from harness.host.reference import HOST_DATABASE, stand_up_reference
 from harness.waiting import NotYet, poll
 from harness.wire.connection import Wire
@@ -67,16 +68,20 @@ class Workspace:
         *,
         store: RunStore | None = None,
         load: LoadSettings | None = None,
+        listener: Listener = silent,
     ) -> None:
         """Install the trail and the fixture tables in the template database.
 
         :param store: keeps the histories of checks; None where no check has one.
         :param load: settings of checks under load or faults.
+        :param listener: gets the progress of checks.
         :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
         self._store = store
         self.load = load or LoadSettings()
+        #: reports an event to whoever shows the run
+        self.notify = listener
         self.target = target
         #: the fixture tables by name: `done` when capture is attached, else the error
         self.attached: dict[str, str] = {}

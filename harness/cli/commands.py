@@ -1,58 +1,29 @@
-"""All commands. Each is imported when it is looked up, so that a process loads only what its command needs."""
+"""All commands. Each is imported when it is looked up, so that a process loads only what its command needs.
+
+Section and summary of a command are where it is declared; the help text of the program reads them from there.
+"""
 
 from __future__ import annotations
 
 from harness.cli.parser import Entry
 
-_EVIDENCE, _SYSTEMS, _MACHINE = "Evidence", "Your own systems", "This machine"
-
+#: in the order of the help text
 COMMANDS = (
-    Entry("verify", "harness.cli.verify:verify", _EVIDENCE, "Run checks in topologies, and fill the tables."),
-    Entry(
-        "prove",
-        "harness.cli.prove:prove",
-        _EVIDENCE,
-        "Run every check under each of its controls: each must turn to Issue.",
-    ),
-    Entry("report", "harness.cli.report:report", _EVIDENCE, "Fill the tables from evidence."),
-    Entry("diff", "harness.cli.diff:diff", _EVIDENCE, "Print what changed between two runs, and the likely cause."),
-    Entry(
-        "decide",
-        "harness.cli.decide:decide",
-        _EVIDENCE,
-        "Say whether the evidence allows the rollout of a workflow, and what is missing.",
-    ),
-    Entry("up", "harness.cli.up:up", _SYSTEMS, "Keep a topology running until Ctrl-C, for experiments."),
-    Entry("exec", "harness.cli.exec:exec_behind", _SYSTEMS, "Run a command behind a topology."),
-    Entry(
-        "identify",
-        "harness.cli.identify:identify",
-        _SYSTEMS,
-        "Find out which pooler and server a connection string leads to.",
-    ),
-    Entry(
-        "lint",
-        "harness.cli.lint:lint_documents",
-        _SYSTEMS,
-        "Judge filled adoption tables by the rules of honest evidence.",
-    ),
-    Entry("audit", "harness.cli.audit:audit", _SYSTEMS, "Use the reference audit layer in a database of your own."),
-    Entry("list", "harness.cli.listing:list_names", _MACHINE, "List topologies, suites, checks and audit targets."),
-    Entry(
-        "matrix",
-        "harness.cli.listing:matrix",
-        _MACHINE,
-        "Print the CI matrix as JSON: one job per topology, or per combination of versions.",
-    ),
-    Entry(
-        "doctor", "harness.cli.machine:doctor", _MACHINE, "Show what this machine can run, and what prevents the rest."
-    ),
-    Entry("images", "harness.cli.machine:images", _MACHINE, "Pull or build the images that topologies need."),
-    Entry("reap", "harness.cli.machine:reap", _MACHINE, "Remove the servers and files that killed runs left behind."),
-    Entry(
-        "completion",
-        "harness.cli.completion:completion",
-        _MACHINE,
-        "Print the completion script of a shell; without the name of one, say how to enable it.",
-    ),
+    Entry("verify", "harness.cli.verify:verify"),
+    Entry("prove", "harness.cli.prove:prove"),
+    Entry("report", "harness.cli.report:report"),
+    Entry("diff", "harness.cli.diff:diff"),
+    Entry("judge", "harness.cli.judge:judge"),
+    Entry("decide", "harness.cli.decide:decide"),
+    Entry("up", "harness.cli.up:up"),
+    Entry("exec", "harness.cli.exec:exec_behind"),
+    Entry("identify", "harness.cli.identify:identify"),
+    Entry("lint", "harness.cli.lint:lint_documents"),
+    Entry("audit", "harness.cli.audit:audit"),
+    Entry("list", "harness.cli.listing:list_names"),
+    Entry("matrix", "harness.cli.listing:matrix"),
+    Entry("doctor", "harness.cli.machine:doctor"),
+    Entry("images", "harness.cli.machine:images"),
+    Entry("reap", "harness.cli.machine:reap"),
+    Entry("completion", "harness.cli.completion:completion"),
 )

@@ -109,7 +109,7 @@ def live_lines(view: ProgressView, now: float, width: int, most: int) -> Iterato
     names = max((cell_len(row.topology) for row in rows), default=0)
     digits = max((len(str(row.planned)) for row in rows), default=1)
     for row in rows:
-        line = _line(row, width, names, digits)
+        line = _line(row, now, width, names, digits)
         line.truncate(width, overflow="ellipsis")
         yield line
     if left_out:
@@ -118,19 +118,25 @@ def live_lines(view: ProgressView, now: float, width: int, most: int) -> Iterato
         yield Text(shortened(text, width, cell_len), style="bold")
 
 
-def _line(row: TopologyProgress, width: int, names: int, digits: int) -> Text:
+def _line(row: TopologyProgress, now: float, width: int, names: int, digits: int) -> Text:
     """Return the line of one topology: the name may be shortened, so that the counts are always there."""
     counts = Text(f" {row.done:>{digits}}/{row.planned:<{digits}}")
     counts.append(f" {row.count(Status.OK):>{digits}} OK", style="green")
     issues = row.count(Status.ISSUE)
     counts.append(f" {issues:>2} Issue", style="" if not issues else "yellow" if issues == row.known else "bold red")
+    if not_run := row.count(Status.NOT_RUN):
+        counts.append(f" {not_run} Not run", style="yellow")
     filled = _BAR_WIDTH * min(row.done, row.planned) // row.planned if row.planned else 0
     bar = f" {'█' * filled}{'░' * (_BAR_WIDTH - filled)}" if width >= _BAR_FROM else ""
     room = max(width - cell_len(counts.plain) - len(bar), 1)
     name = shortened(printable(row.topology), min(names, room), cell_len)
     line = Text(f"{name}{' ' * (min(names, room) - cell_len(name))}{bar}")
     line.append_text(counts)
-    checks = f": {', '.join(row.running[:3])}" if row.running and width >= _CHECKS_FROM else ""
+    if width >= _CHECKS_FROM:
+        shown = row.lasting(now) or row.running[:3]
+    else:
+        shown = [steps.text(now) for steps in row.steps.values()]
+    checks = f": {', '.join(shown)}" if shown else ""
     _append_if_room(line, f"  {row.state}{printable(checks)}", width)
     return line
 

@@ -40,7 +40,7 @@ _MOST, _MOST_ISSUES = 5, 12
     exit_codes=(
         ("0", "no new Issue: none that is neither known nor was there before"),
         ("1", "at least one new Issue"),
-        ("2", "invalid usage, such as a run that does not exist"),
+        ("2", "invalid usage, such as a run that does not exist, or a run and itself"),
         ("3", "no row ran in both, or a run was edited, so nothing follows"),
     ),
 )
@@ -71,6 +71,11 @@ def diff(invocation: Invocation, before: str, after: str, *, markdown: bool, as_
         raise UsageError("found --markdown and --json, expected one of them")
     settings = invocation.settings
     found = scrubbed(compare(evidence_of(settings, before), evidence_of(settings, after), (before, after)))
+    if found.same and not found.compared and not found.edited:
+        runs = ", ".join(found.after.runs)
+        raise UsageError(
+            f"{before} and {after} are the same evidence: run {runs}", hint="harness diff previous compares two runs"
+        )
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
     elif markdown:
@@ -86,18 +91,20 @@ def diff(invocation: Invocation, before: str, after: str, *, markdown: bool, as_
 
 
 def exit_code_of(found: Changes) -> ExitCode:
-    """Return the exit code of a comparison: 1 only for new Issues."""
+    """Return the exit code of a comparison: 1 only for new Issues, and 3 where nothing follows."""
+    if found.edited:
+        return ExitCode.NOTHING_VERIFIED
     if found.new_issues:
         return ExitCode.ISSUE
-    return ExitCode.NOTHING_VERIFIED if found.edited or not found.verified else ExitCode.OK
+    return ExitCode.NOTHING_VERIFIED if found.void else ExitCode.OK
 
 
 def lines_of(found: Changes) -> Iterator[str]:
     """Yield the lines for a terminal: one screen, grouped over topologies."""
     for side in (found.before, found.after):
-        yield f"{side.name}: {', '.join(side.runs) or 'no run with a row that counts'}"
+        yield f"{side.name}: {side.description}"
     for sentence in found.edited:
-        yield f"edited, so nothing follows: {sentence}"
+        yield f"edited: {sentence}"
     yield found.summary
     if found.differences:
         differing = [f"{difference.text}  [{', '.join(difference.targets)}]" for difference in found.differences]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.checks.environment_workspace import EnvironmentRun
 from harness.checks.registry import Safety
-from harness.cli.estimate import earlier_ends
+from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of
@@ -93,7 +93,7 @@ def verify_environment(
     rendered = fill(evidence_here(settings.of_project), settings)
     print_recap(done)
     say_where(invocation, done.folder, rendered)
-    say_issues(invocation, done.answers())
+    say_issues(invocation, rows_of(done))
     return exit_code(invocation, rows_of(done), [done], strict=strict)
 
 

@@ -147,7 +147,7 @@ def exec_behind(
     for result in run.answers():
         invocation.terminal.say(_outcome(result))
     say_where(invocation, run.folder, paths)
-    say_issues(invocation, run.answers())
+    say_issues(invocation, rows_of(run))
     return exit_code(invocation, rows_of(run), [run], strict=True)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.report.building import build_report
 from harness.report.render import fragments, render
-from harness.report.tables import Declared, Report, build_report
+from harness.report.tables import Declared, Report
 
 if TYPE_CHECKING:
     from harness.cli.settings import Settings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
+from harness.cli.summaries import summary_of
 from harness.config import close_to
 
 if TYPE_CHECKING:
@@ -112,9 +113,10 @@ class Entry(NamedTuple):
     name: str
     #: module and variable: `harness.cli.verify:verify`
     place: str
-    section: str
-    #: the first sentence of the command's own help text
-    summary: str
+
+    def in_help(self) -> tuple[str, str]:
+        """Return the section and the summary of the command in the help text of its group."""
+        return summary_of(self.place) or in_help(self.load())
 
     def load(self) -> click.Command:
         module, _, variable = self.place.partition(":")
@@ -184,8 +186,7 @@ class Group(Command, click.Group):
     def _in_help(self, name: str) -> tuple[str, str]:
         """Return the section and the summary of a command."""
         if isinstance(self.commands, LazyCommands):
-            entry = self.commands.entries[name]
-            return entry.section, entry.summary
+            return self.commands.entries[name].in_help()
         return in_help(self.commands[name])
 
 

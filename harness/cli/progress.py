@@ -6,10 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.cli.estimate import about, clock, left_s
 from harness.events import (
     CheckFinished,
+    CheckProgress,
     CheckStarted,
     ControlFinished,
     Event,
@@ -31,6 +33,30 @@ if TYPE_CHECKING:
 WAITING, STARTING, VERIFYING, FAILED, STOPPED = "waiting", "starting", "verifying", "did not start", "stopped"
 
 
+class Steps(Struct, frozen=True):
+    """How far a check is that reports it, with times of :func:`time.monotonic`."""
+
+    #: the first and the newest report
+    first: CheckProgress
+    newest: CheckProgress
+    first_at: float
+    newest_at: float
+
+    def left_s(self, now: float) -> float | None:
+        """Return about how many seconds are left; None before the first step is done."""
+        done = self.newest.done - self.first.done
+        if done <= 0:
+            return None
+        pace = (self.newest_at - self.first_at) / done
+        return max(0.0, pace * (self.newest.of - self.newest.done) - (now - self.newest_at))
+
+    def text(self, now: float) -> str:
+        """Return `server-killed, 3 of 12, about 20 s left`."""
+        left = self.left_s(now)
+        shown = f"{self.newest.what}, {self.newest.done:.0f} of {self.newest.of:.0f}"
+        return shown if left is None else f"{shown}, {about(left)} left"
+
+
 class TopologyProgress(Struct):
     """The counts of one topology."""
 
@@ -43,6 +69,8 @@ class TopologyProgress(Struct):
     known: int = 0
     #: checks that run now, oldest first
     running: list[str] = field(default_factory=list)
+    #: of those of them that report how far they are
+    steps: dict[str, Steps] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -50,6 +78,10 @@ class TopologyProgress(Struct):
 
     def count(self, status: Status) -> int:
         return self.rows.get(status, 0)
+
+    def lasting(self, now: float) -> list[str]:
+        """Return the checks that report how far they are, such as `resilience.x: server-killed, 3 of 12`."""
+        return [f"{check}: {self.steps[check].text(now)}" for check in self.running if check in self.steps]
 
 
 class ProgressView(Struct, frozen=True):
@@ -79,7 +111,7 @@ class ProgressView(Struct, frozen=True):
         if planned:
             yield f"{done} of {planned} rows"
         is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
-        left = left_s(self.earlier, done, planned, elapsed_s) if done < planned and not is_ending else None
+        left = self._left_s(done, planned, elapsed_s, now) if done < planned and not is_ending else None
         if left:
             yield f"{about(left)} left"
         if self.proven or self.unproven:
@@ -91,6 +123,12 @@ class ProgressView(Struct, frozen=True):
         if self.images:
             yield f"{self.steps} step{'' if self.steps == 1 else 's'} done"
 
+    def _left_s(self, done: int, planned: int, elapsed_s: float, now: float) -> float | None:
+        """Return about how many seconds are left: not less than those of a check that lasts."""
+        steps = [one.left_s(now) for row in self.topologies for one in row.steps.values()]
+        known = [left for left in (left_s(self.earlier, done, planned, elapsed_s), *steps) if left is not None]
+        return max(known, default=None)
+
     def line(self, now: float) -> str:
         """Return one line with everything that a log shows: the summary, the counts, and what runs."""
         known = sum(row.known for row in self.topologies)
@@ -99,7 +137,11 @@ class ProgressView(Struct, frozen=True):
             if number := sum(row.count(status) for row in self.topologies):
                 accepted = f" ({known} known)" if known and status is Status.ISSUE else ""
                 counts.append(f"{number} {status}{accepted}")
-        runs = [row.topology for row in self.topologies if row.state in {STARTING, VERIFYING}]
+        runs = [
+            f"{row.topology} ({'; '.join(lasting)})" if (lasting := row.lasting(now)) else row.topology
+            for row in self.topologies
+            if row.state in {STARTING, VERIFYING}
+        ]
         parts = (self.summary(now), ", ".join(counts), f"running: {', '.join(runs)}" if runs else "")
         return "; ".join(part for part in parts if part)
 
@@ -132,7 +174,7 @@ class ProgressCounts:
         doing = list(self._images.values())
         return ProgressView(
             topologies=tuple(
-                TopologyProgress(row.topology, row.planned, row.state, dict(row.rows), row.known, list(row.running))
+                replace(row, rows=dict(row.rows), running=list(row.running), steps=dict(row.steps))
                 for row in self._topologies.values()
             ),
             images=tuple((text, doing.count(text)) for text in dict.fromkeys(doing)),
@@ -169,15 +211,26 @@ class ProgressCounts:
                 self._of(topology).state = STOPPED
             case CheckStarted(topology, check):
                 self._of(topology).running.append(check)
+            case CheckProgress(topology, check):
+                self._step(self._of(topology), check, event)
             case CheckFinished(result):
                 row = self._of(result.target)
                 row.rows[result.status] = row.count(result.status) + 1
                 row.known += result.known is not None
                 if result.check in row.running:
                     row.running.remove(result.check)
+                row.steps.pop(result.check, None)
             case ControlFinished(proof):
                 self._proven += proof.applicable and proof.proven
                 self._unproven += proof.applicable and not proof.proven
+
+    @staticmethod
+    def _step(row: TopologyProgress, check: str, event: CheckProgress) -> None:
+        now, before = time.monotonic(), row.steps.get(check)
+        # a check begins again under its next control
+        begins = before is None or event.done < before.newest.done or event.of != before.newest.of
+        first, first_at = (event, now) if before is None or begins else (before.first, before.first_at)
+        row.steps[check] = Steps(first, event, first_at, now)
 
     def _of(self, topology: str) -> TopologyProgress:
         return self._topologies.setdefault(topology, TopologyProgress(topology))

@@ -1,6 +1,7 @@
 """The end of a run, on one screen: the counts on stdout, then where the evidence is, then the Issues.
 
-On a terminal the counts are a table of its width; elsewhere they are keys and values, for scripts.
+On a terminal the counts are a table, or lists where it is too narrow for a table; elsewhere they are keys and values,
+for scripts. The count of a status is never left out.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.cli.exit_codes import rows_of
-from harness.cli.wrapping import REPRODUCE, shortened, wrapped
-from harness.model import Behaviour, Result, Status
+from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
+from harness.model import Behaviour
 from harness.printable import one_line
 from harness.report.evidence import elapsed_s
+from harness.report.issue_groups import issue_groups
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.cli.invocation import Invocation
-    from harness.model import PlannedCheck
     from harness.report.evidence import Evidence
+    from harness.report.issue_groups import Answer, IssueGroup
     from harness.store import StoredRun
 
 _NARROWEST = 12
@@ -45,14 +47,14 @@ def print_evidence_recap(evidence: Evidence) -> None:
     _print_counts(row.answer for row in evidence.rows)
 
 
-def _print_counts(answers: Iterable[tuple[PlannedCheck, Result]]) -> None:
-    by_target: dict[str, list[tuple[PlannedCheck, Result]]] = {}
+def _print_counts(answers: Iterable[Answer]) -> None:
+    by_target: dict[str, list[Answer]] = {}
     for planned, result in answers:
         by_target.setdefault(planned.target, []).append((planned, result))
     counted = [
         _Line(target, count(rows), elapsed_s(result for _, result in rows)) for target, rows in by_target.items()
     ]
-    lines = _table(counted, get_terminal_size().columns) if sys.stdout.isatty() else _key_values(counted)
+    lines = _for_terminal(counted, get_terminal_size().columns) if sys.stdout.isatty() else _key_values(counted)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
 
@@ -82,11 +84,19 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
 
 
 class _Column(Struct, frozen=True):
-    """A column of the table on a terminal. Those with a lower rank stay on a narrow one."""
+    """A column of the table on a terminal.
+
+    :ivar heading: "" for a remark on the column before it.
+    :ivar spare: whether the table does without it on a narrow terminal; the higher, the sooner. 0: never.
+    """
 
     heading: str
-    rank: int
     cell: Callable[[_Line], object]
+    spare: int = 0
+
+
+def _known(line: _Line) -> str:
+    return f"({line.count.known} known)" if line.count.known else ""
 
 
 def _works(counted: OutcomeCount) -> str:
@@ -94,41 +104,57 @@ def _works(counted: OutcomeCount) -> str:
 
 
 def _with(behaviour: Behaviour) -> Callable[[_Line], object]:
-    return lambda line: getattr(line.count.features, behaviour)
+    return lambda line: getattr(line.count.features, behaviour) or ""
 
 
 _COLUMNS = (
-    _Column("OK", 0, lambda line: line.count.ok),
-    _Column("Issue", 0, lambda line: line.count.issue),
-    _Column("(known)", 2, lambda line: f"({line.count.known})" if line.count.known else ""),
-    _Column("N/A", 3, lambda line: line.count.na),
-    _Column("Not run", 1, lambda line: line.count.not_run),
-    _Column("features", 4, lambda line: _works(line.count.features)),
-    _Column("drivers", 5, lambda line: _works(line.count.drivers)),
-    _Column("time", 6, lambda line: f"{line.elapsed_s:.1f}s"),
+    _Column("OK", lambda line: line.count.ok),
+    _Column("Issue", lambda line: line.count.issue),
+    _Column("", _known),
+    _Column("N/A", lambda line: line.count.na),
+    _Column("Not run", lambda line: line.count.not_run),
+    _Column("features", lambda line: _works(line.count.features)),
+    _Column("drivers", lambda line: _works(line.count.drivers)),
+    _Column("time", lambda line: f"{line.elapsed_s:.1f}s", spare=1),
     *(
-        _Column(word.behaviour.value, 7, _with(word.behaviour))
+        _Column(word.behaviour.value, _with(word.behaviour), spare=2)
         for word in WORDS
         if word.behaviour is not Behaviour.WORKS
     ),
 )
 
 
-def _table(lines: Sequence[_Line], width: int) -> Iterator[str]:
-    """Yield a heading, and one line for each topology: features and drivers as how many of them work."""
-    cells = {column: [column.heading, *(str(column.cell(line)) for line in lines)] for column in _COLUMNS}
-    widths = {column: 1 + max(map(len, found)) for column, found in cells.items()}
-    names = ["", *(line.target for line in lines)]
-    longest = max(map(len, names))
-    for rank in sorted({column.rank for column in _COLUMNS}, reverse=True):
-        if longest + sum(widths.values()) <= width:
-            break
-        if rank:
-            widths = {column: cell for column, cell in widths.items() if column.rank < rank}
-    room = max(min(longest, width - sum(widths.values())), 1)
-    for number, name in enumerate(names):
-        counts = "".join(cells[column][number].rjust(wide) for column, wide in widths.items())
-        yield f"{shortened(name, room):<{room}}{counts}".rstrip()
+def _for_terminal(lines: Sequence[_Line], width: int) -> Iterator[str]:
+    """Yield the table with the columns that fit; where a status does not, yield lists of all counts."""
+    names = max((len(line.target) for line in lines), default=0)
+    for spare in sorted({column.spare for column in _COLUMNS}, reverse=True):
+        columns = [column for column in _COLUMNS if column.spare <= spare and _is_used(column, lines)]
+        cells = [[column.heading, *(str(column.cell(line)) for line in lines)] for column in columns]
+        widths = [1 + max(map(len, texts)) for texts in cells]
+        if names + sum(widths) <= width:
+            for place, name in enumerate(["", *(line.target for line in lines)]):
+                counts = "".join(texts[place].rjust(wide) for texts, wide in zip(cells, widths, strict=True))
+                yield f"{name:<{names}}{counts}".rstrip()
+            return
+    for line in lines:
+        yield line.target
+        yield from items_in_lines(_items(line), width)
+
+
+def _is_used(column: _Column, lines: Sequence[_Line]) -> bool:
+    """Return whether a column has a cell. A status always has: nothing but its count says that it is 0."""
+    return any(column.cell(line) != "" for line in lines)
+
+
+def _items(line: _Line) -> list[str]:
+    """Return the counts of a topology, each with its heading."""
+    items: list[str] = []
+    for column in _COLUMNS:
+        if (cell := str(column.cell(line))) and column.heading:
+            items.append(f"{column.heading} {cell}")
+        elif cell:
+            items[-1] += f" {cell}"
+    return items
 
 
 def name_width(names: Iterable[str]) -> int:
@@ -148,49 +174,27 @@ def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) ->
     invocation.terminal.say(f"report:   {page} and {len(paths) - 1} more files in {paths[0].parent}/")
 
 
-class _Group(Struct):
-    """Issues of one check, for one reason, on one topology or several."""
+def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
+    """Say the Issues in groups, those that nobody accepted first, each with a command that reproduces it.
 
-    first: Result
-    others: list[str] = []
-
-    def __str__(self) -> str:
-        known = self.first.known
-        kind = f"Known Issue ({known.link})" if known else "Issue"
-        also = f", and on {', '.join(self.others)}" if self.others else ""
-        said = f"{kind} {self.first.target} {self.first.check}: {one_line(self.first.reason)}{also}"
-        return f"{said}\n  {REPRODUCE}{one_line(self.first.reproduce)}"
-
-
-def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
-    """Say every Issue, those that nobody accepted first, with the command that reproduces it.
-
-    The same Issue on several topologies is said once. On a terminal, known Issues that do not fit into one screen with
-    the lines before them are only counted.
+    On a terminal, known Issues that do not fit into one screen with the lines before them are only counted.
     """
-    results = tuple(results)
-    groups = _grouped(results)
+    answers = tuple(answers)
+    groups = issue_groups(answers)
     screen = invocation.terminal.screen
-    room = max(_SCREEN_LINES, screen[1]) - len({result.target for result in results}) - _OTHER_LINES if screen else 0
-    for number, group in enumerate(groups):
+    room = max(_SCREEN_LINES, screen[1]) - len({row.target for row, _ in answers}) - _OTHER_LINES if screen else 0
+    for place, group in enumerate(groups):
+        text = _text(group)
         if screen:
-            room -= len(list(wrapped(str(group), screen[0])))
-            if room < 0 and group.first.known:
-                rest = sum(1 + len(left.others) for left in groups[number:])
+            room -= len(list(wrapped(text, screen[0])))
+            if room < 0 and group.link:
+                rest = sum(left.number for left in groups[place:])
                 invocation.terminal.say(f"and {rest} more known Issue{'s' if rest > 1 else ''}, in issues.md")
                 return
-        invocation.terminal.say(str(group))
+        invocation.terminal.say(text)
 
 
-def _grouped(results: Iterable[Result]) -> list[_Group]:
-    """Group Issues that differ in nothing but their topology. Known ones come last."""
-    groups: dict[tuple[str, ...], _Group] = {}
-    for result in results:
-        if result.status is Status.ISSUE:
-            link = result.known.link if result.known else ""
-            key = (result.check, link, result.reason)
-            if key in groups:
-                groups[key].others.append(result.target)
-            else:
-                groups[key] = _Group(result)
-    return sorted(groups.values(), key=lambda group: group.first.known is not None)
+def _text(group: IssueGroup) -> str:
+    kind = f"Known Issue ({group.link})" if group.link else "Issue"
+    said = f"{kind} {group.severity} {group.where}: {one_line(group.found)}"
+    return f"{said}\n  {REPRODUCE}{one_line(group.command)}"

@@ -21,11 +21,12 @@ from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
-from harness.report.changes import THIS_REPORT, compare, newer_than
+from harness.report.changes import compare
 from harness.report.issue_groups import issue_groups
 from harness.report.job_summary import summary, workflow_commands
 from harness.report.render import scrubbed
 from harness.report.scope import scoped
+from harness.report.sides import THIS_REPORT, newer_than
 from harness.store import require_writable
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ _FIRST = ("direct", "session", "transaction")
     metavar="RUN",
     section="Comparison",
     shell_complete=completion.run_names,
-    help=f"also report what changed since other evidence: {ACCEPTED}; exit with 1 only for new Issues",
+    help=f"also report what changed since other evidence: {ACCEPTED}; exit with 1 only for new Issues, and with 3 if "
+    "nothing can be compared",
 )
 @options.option(
     "--into",
@@ -171,20 +173,23 @@ def report(
         if changes is not None:
             sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
     say_where(invocation, runs[-1].folder if runs else None, paths)
-    results = [row.result for row in evidence.rows]
-    say_issues(invocation, results)
-    answers = [(row.planned, row.result) for row in evidence.rows]
+    answers = [row.answer for row in evidence.rows]
+    say_issues(invocation, answers)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(issue_groups(answers)):
             invocation.terminal.say(line)
     code = exit_code(invocation, answers, runs, strict=strict, new_issues=_new_issues(changes))
     # an edited run is a finding, whatever the other runs show
-    return ExitCode.ISSUE if evidence.edited and code is not ExitCode.INTERRUPTED else code
+    if evidence.edited and code is not ExitCode.INTERRUPTED:
+        return ExitCode.ISSUE
+    # as `diff` exits: an answer to "what changed" needs rows to compare
+    says_nothing = changes is not None and changes.void and code in {ExitCode.OK, ExitCode.NOT_RUN}
+    return ExitCode.NOTHING_VERIFIED if says_nothing else code
 
 
 def _new_issues(changes: Changes | None) -> Collection[tuple[str, str]] | None:
     """Return the rows whose Issues fail the report; None for all. An edited run excuses no Issue."""
-    return None if changes is None or changes.before.edited else changes.new_issues
+    return None if changes is None or changes.edited else changes.new_issues
 
 
 def _require_alone(option: str, documents: Sequence[str], *, fills: bool, two: bool) -> None:

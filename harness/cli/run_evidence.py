@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
+#: the files that only a run folder has: its record and its rows
+_KINDS = ("run.json", "results.jsonl")
 LATEST, PREVIOUS = "latest", "previous"
 #: the most names that an error lists
 _MOST_NAMES = 5
@@ -37,13 +39,27 @@ def evidence_of(settings: Settings, name: str) -> Evidence:
     found = _run_folder(settings, name)
     if found is not None:
         return _of_run(read_run(found), settings)
-    runs, damaged = read_runs([_folder(settings, name)])
+    runs, damaged = read_runs(_run_folders(settings, name))
     whole, edited = without_edited(runs, settings)
     ordinary, left_out = without_controls(whole)
-    merged = replace(
-        merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited)
-    )
+    merged = replace(merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited))
     return with_known_issues(merged, settings)
+
+
+def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
+    """Return the runs that a name leads to, oldest first, as they were stored.
+
+    :param name: as for :func:`evidence_of`.
+    :raises UsageError: for a name that leads nowhere, or to several runs.
+    :raises StoreError: for a run that cannot be read.
+    """
+    found = _run_folder(settings, name)
+    if found is not None:
+        return (read_run(found),)
+    runs, damaged = read_runs([_folder(settings, name)])
+    if damaged:
+        raise StoreError(damaged[0], hint="leave out this folder")
+    return runs
 
 
 def _of_run(run: StoredRun, settings: Settings) -> Evidence:
@@ -95,8 +111,33 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
     raise UsageError(f"no run or folder {name[:80]!r}, expected {ACCEPTED}", hint=near or newest)
 
 
+#: where a folder of runs has its run folders: itself, as a reports folder, or in a folder for each of several machines
+_PLACES = ("*", "runs/*", "*/*", "*/runs/*", "*/reports/runs/*")
+
+
+def _run_folders(settings: Settings, name: str) -> list[Path]:
+    """Return the run folders of the folder that a name leads to. Only the usual places are searched, not a whole disk.
+
+    :raises UsageError: for a folder without a run, and for a file.
+    :raises StoreError: for a report without its runs.
+    """
+    path = _folder(settings, name)
+    try:
+        # a run that lost its record has rows still, and is then named
+        found = {file.parent for place in _PLACES for kind in _KINDS for file in path.glob(f"{place}/{kind}")}
+    except OSError as error:
+        raise UsageError(f"the folder cannot be read: {error.strerror}", where=name[:80]) from None
+    if not found:
+        raise UsageError(
+            "neither a run folder nor a folder of runs",
+            where=str(path)[:200],
+            hint=f"a run folder has the file {_KINDS[0]}; a folder of runs has run folders, or a folder runs of them",
+        )
+    return sorted(found)
+
+
 def _folder(settings: Settings, name: str) -> Path:
-    """Return the folder of runs that a name leads to."""
+    """Return the folder that a name leads to; that of its runs for a report."""
     path = Path(name)
     if path.is_dir():
         return path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.scheduler import Run, RunSettings
-from harness.cli.estimate import earlier_ends
+from harness.cli.earlier_runs import earlier_ends
 from harness.cli.planning import new_record
 from harness.engine.choice import choose
 from harness.engine.owner import Owner

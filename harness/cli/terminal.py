@@ -159,7 +159,7 @@ class Terminal:
                 topologies = ", ".join(dict.fromkeys(row.target for row in record.plan))
                 self.say(
                     f"run {record.run_id}: {len(record.plan)} rows, topologies: {topologies}; "
-                    f"engine {record.engine} {record.engine_version}"
+                    f"engine {record.ran_on}"
                 )
             case Notice(text):
                 self.say(f"note: {text}", "yellow")

@@ -82,5 +82,5 @@ def verify(
     paths = fill(evidence_here(settings.of_project), settings)
     print_recap(run)
     say_where(invocation, run.folder, paths)
-    say_issues(invocation, run.answers())
+    say_issues(invocation, rows_of(run))
     return exit_code(invocation, rows_of(run), [run], strict=strict)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 #: what a line begins with that ends in a command
 REPRODUCE = "reproduce: "
@@ -31,6 +31,17 @@ def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> Itera
             yield from _wrapped_command(found[1], found[2], width, measure)
         else:
             yield from _joined(_GAP_AND_WORD.findall(line), width, measure)
+
+
+def items_in_lines(items: Sequence[str], width: int, measure: Callable[[str], int] = len) -> Iterator[str]:
+    """Yield the lines of an indented list. A line never ends within an item, unless the item is wider than it."""
+    words = [(_MORE if not place else " ", item) for place, item in enumerate(_with_commas(items))]
+    for line in _joined(words, width, measure, ""):
+        yield from wrapped(line, width, measure)
+
+
+def _with_commas(items: Sequence[str]) -> list[str]:
+    return [*(f"{item}," for item in items[:-1]), *items[-1:]]
 
 
 def _wrapped_command(before: str, command: str, width: int, measure: Callable[[str], int]) -> Iterator[str]:

@@ -57,6 +57,8 @@ class ImageBuilder:
         self._notify = listener
         self._slots = slots or BoundedSemaphore(1)
         self.cancelled = cancelled or Event()
+        #: whether this build may have made a container or an image
+        self._began = False
         self.owner = Owner.me(f"build-{secrets.token_hex(4)}")
         self.labels = {
             LABEL_BUILD: self.owner.run_id,
@@ -114,6 +116,7 @@ class ImageBuilder:
         image = ""
         with contextlib.nullcontext() if only_labels else self.slot(what):
             self.check(what)
+            self._began = True
             try:
                 for line in self._api.build(
                     fileobj=io.BytesIO(tar_of(context)),
@@ -160,6 +163,7 @@ class ImageBuilder:
                 self.check(what)
                 yield piece
 
+        self._began = True
         try:
             output = self._api.import_image_from_stream(
                 pieces(), changes=[_label_instruction(self.labels), 'CMD ["bash"]']
@@ -178,6 +182,7 @@ class ImageBuilder:
 
         :raises ImageUnavailableError: when the command cannot be run.
         """
+        self._began = True
         try:
             container = self._api.create_container(
                 image, command=["sh", "-c", command], labels={LABEL_TOOL: "build"} | self.labels
@@ -198,8 +203,12 @@ class ImageBuilder:
     def clean(self, api: APIClient | None = None) -> None:
         """Remove the containers and images of this build that are not part of a finished image.
 
+        Most products have an image already. Then nothing is searched for: Docker lists images slowly if it has many.
+
         :param api: the client to use, if the caller is another thread than the one that builds.
         """
+        if not self._began:
+            return
         with contextlib.suppress(*DOCKER_ERRORS):
             remove_unfinished(api or self._api, lambda labels: labels.get(LABEL_BUILD) == self.owner.run_id)
 

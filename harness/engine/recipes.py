@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import Struct
@@ -70,7 +71,14 @@ def load_product(product: str) -> Recipe:
     """
     if product not in products():
         raise ConfigError(f"unknown product {product!r}; choose one of: {', '.join(products())}")
-    return config.load(recipe_folder(product) / "recipe.toml", Recipe)
+    path = recipe_folder(product) / "recipe.toml"
+    return _recipe(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _recipe(path: Path, _changed_ns: int) -> Recipe:
+    """Read a recipe once, because loading the topologies asks for it a hundred times."""
+    return config.load(path, Recipe)
 
 
 def products() -> list[str]:

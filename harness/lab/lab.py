@@ -85,6 +85,8 @@ class Lab:
         self.hunting = RLock()
         #: whether the pooler ends a server connection with its client; None until a check has found it out
         self.ends_with_client: bool | None = None
+        #: held by a check under load, which ends its load and judges it before an interrupted run closes the lab
+        self.under_load = Lock()
         self.evidence = TopologyEvidence(declared=topology, stood=False)
 
     @property

@@ -185,6 +185,11 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def ran_on(self) -> str:
+        """The engine with its version; the servers of somebody else have none."""
+        return f"{self.engine} {self.engine_version}".strip()
+
+    @property
     def target_name(self) -> str:
         """The name of the audit target, without its fingerprint."""
         return target_name(self.audit_target)

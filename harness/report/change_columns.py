@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.report.cells import Cell, Gap, Identifier, Link, Text, joined
 from harness.report.changes import Change, Changes, Duration, Kind, OneSided
 from harness.report.factors import Difference
-from harness.report.sections import Listing
+from harness.report.listings import Listing
 from harness.report.table import Column, Columns, Field, identifier, listed, table, text_field
 
 if TYPE_CHECKING:

@@ -11,16 +11,15 @@ from msgspec.structs import replace
 from harness.model import Severity, Status
 from harness.report.factors import Difference, differences
 from harness.report.outcomes import is_shown
-from harness.report.row_states import Direction, behaviour, is_new_issue, shown, state_of
+from harness.report.row_states import Direction, behaviour, detail, is_new_issue, shown, state_of
 from harness.report.scope import asked_for
+from harness.report.sides import Side, pairs_of, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from harness.report.evidence import Evidence, Row
 
-#: the name of the newer evidence in a report, which prints its remarks itself
-THIS_REPORT = "this report"
 #: a duration changed if it is this many times as long, and longer by this many milliseconds
 _TIMES, _MORE_MS = 2, 1000
 
@@ -92,27 +91,17 @@ class OneSided(Struct, frozen=True, kw_only=True):
     whole: bool
 
 
-class Side(Struct, frozen=True, kw_only=True):
-    """One of the two pieces of evidence."""
-
-    #: as the user named it
-    name: str
-    runs: tuple[str, ...]
-    #: one sentence for each run that was edited: nothing follows from it
-    edited: tuple[str, ...] = ()
-    #: why runs or rows were left out
-    notes: tuple[str, ...] = ()
-
-
 class Changes(Struct, frozen=True, kw_only=True):
     """Everything that changed between two pieces of evidence."""
 
     before: Side
     after: Side
-    #: number of rows that both have
+    #: number of rows that both have, of different runs
     compared: int
     #: those of them that are Not run in neither
     verified: int
+    #: number of rows that both have of the same run: nothing can differ
+    same: int = 0
     changes: tuple[Change, ...] = ()
     durations: tuple[Duration, ...] = ()
     only_before: tuple[OneSided, ...] = ()
@@ -132,10 +121,8 @@ class Changes(Struct, frozen=True, kw_only=True):
     @property
     def summary(self) -> str:
         """What changed in one line without a full stop, each part with its number of rows."""
-        if not self.compared:
-            return "the two have no row in common, so nothing was compared"
-        if not self.verified:
-            return f"no row ran in both, so nothing follows ({self.compared} were planned in both)"
+        if self.void:
+            return self.void
         parts = []
         for kind in Kind:
             if found := self.of(kind):
@@ -146,8 +133,23 @@ class Changes(Struct, frozen=True, kw_only=True):
         for side, rows in (("before", self.only_before), ("after", self.only_after)):
             if number := sum(len(row.targets) * len(row.checks) for row in rows):
                 parts.append(f"{number} {'row' if number == 1 else 'rows'} only {side}")
+        if self.same:
+            parts.append(f"{self.same} {'row' if self.same == 1 else 'rows'} of the same run in both")
         compared = f"{self.compared} {'row was' if self.compared == 1 else 'rows were'} compared"
         return f"{compared}: {', '.join(parts) or 'no row changed'}"
+
+    @property
+    def void(self) -> str:
+        """Why nothing follows from the comparison, in one line without a full stop; "" if something does."""
+        if self.edited:
+            return "a run was edited, so nothing follows"
+        if self.same and not self.compared:
+            return "both have the same rows of the same run, so nothing was compared"
+        if not self.compared:
+            return "the two have no row in common, so nothing was compared"
+        if not self.verified:
+            return f"no row ran in both, so nothing follows ({self.compared} were planned in both)"
+        return ""
 
     @property
     def edited(self) -> tuple[str, ...]:
@@ -174,22 +176,28 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
     """Return what changed.
 
     A topology that ran in another version, such as `transaction+postgres-18`, is compared with the other version of the
-    same topology, unless the other evidence has the same one.
+    same topology, unless the other evidence has the same one. No statement follows from edited evidence, so nothing is
+    compared with it.
 
     :param names: what the user calls the two.
     """
-    pairs = _pairs(before, after)
+    pairs = pairs_of(before, after)
     then, now = _rows(before, {old: new for new, old in pairs.items()}), _rows(after, {})
+    sides = side_of(before, names[0]), side_of(after, names[1])
+    shared = [key for key in now if key in then]
+    both = [key for key in shared if not then[key].run_id or then[key].run_id != now[key].run_id]
+    if any(side.edited for side in sides):
+        return Changes(before=sides[0], after=sides[1], compared=len(both), verified=0, same=len(shared) - len(both))
     found = differences(before, after, pairs)
-    both = [key for key in now if key in then]
     changes = [change for key in both for change in _turned(then[key], now[key])]
     changes += [_appeared(row) for key, row in now.items() if key not in then and is_new_issue(None, row)]
     caused = [replace(change, causes=_causes(change, found)) for change in changes]
     order = list(Kind)
     return Changes(
-        before=_side(before, names[0]),
-        after=_side(after, names[1]),
+        before=sides[0],
+        after=sides[1],
         compared=len(both),
+        same=len(shared) - len(both),
         verified=sum(Status.NOT_RUN not in {then[key].status, now[key].status} for key in both),
         changes=tuple(sorted(_grouped(caused), key=lambda change: (order.index(change.kind), change.severity))),
         durations=tuple(
@@ -202,50 +210,6 @@ def compare(before: Evidence, after: Evidence, names: tuple[str, str] = ("before
         only_after=_one_sided(now, then),
         differences=found,
     )
-
-
-def newer_than(before: Evidence, report: Evidence) -> Evidence:
-    """Return the evidence of a report without the topologies that ran again in another version.
-
-    A report also holds older runs. If `before` is one of them, its own rows of such a topology would be compared with
-    themselves.
-    """
-    runs = {row.run_id for row in before.rows}
-    again = {row.planned.target for row in report.rows if row.run_id and row.run_id not in runs}
-    bases = {_base(name) for name in again}
-    return replace(
-        report,
-        rows=tuple(
-            row
-            for row in report.rows
-            if row.run_id not in runs
-            or row.planned.target in again
-            or _base(row.planned.target) not in bases
-        ),
-    )
-
-
-def _side(evidence: Evidence, name: str) -> Side:
-    runs = tuple(record.run_id for record in evidence.shown)
-    notes = () if name == THIS_REPORT else evidence.left_out
-    return Side(name=name, runs=runs, edited=evidence.edited, notes=notes)
-
-
-def _pairs(before: Evidence, after: Evidence) -> dict[str, str]:
-    """Return the name of each target after that both have, with its name before."""
-    then, now = before.names(), after.names()
-    pairs = {name: name for name in now if name in then}
-    rest_before, rest_after = ([name for name in names if name not in pairs] for names in (then, now))
-    for name in rest_after:
-        same = [[other for other in rest if _base(other) == _base(name)] for rest in (rest_before, rest_after)]
-        if len(same[0]) == 1 and len(same[1]) == 1:
-            pairs[name] = same[0][0]
-    return pairs
-
-
-def _base(name: str) -> str:
-    """Return the name of a topology without the versions that `--set` appends to it."""
-    return name.partition("+")[0]
 
 
 def _rows(evidence: Evidence, renamed: Mapping[str, str]) -> dict[tuple[str, str], Row]:
@@ -267,7 +231,9 @@ def _turned(then: Row, now: Row) -> Iterator[Change]:
         return
     direction, words = behaviour(then, now)
     kind = _kind(then, now, direction)
-    yield _change(now, kind, before=shown(then), after=shown(now), direction=direction, reason=words)
+    change = _change(now, kind, before=shown(then), after=shown(now), direction=direction, reason=words)
+    parts = (detail(then, now), change.reason)
+    yield replace(change, reason="; ".join(filter(None, parts)))
 
 
 def _kind(then: Row, now: Row, direction: Direction | None) -> Kind:

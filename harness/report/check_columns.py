@@ -30,7 +30,7 @@ from harness.report.cells import (
 from harness.report.evidence import Row
 from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
-from harness.report.issue_groups import IssueGroup
+from harness.report.issue_groups import IssueGroup, in_words
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, identifier, listed, number, table, text_field
@@ -126,7 +126,7 @@ DIFFERENCES = table(
 
 
 def _what_and_cause(row: IssueGroup) -> Cell:
-    return Cell((Text(f"{row.about}: {row.symptom}"),))
+    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}"),))
 
 
 def _known_and_command(row: IssueGroup) -> Cell:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.report.evidence import Evidence
 
 _SANDBOX = "no SQL sandbox: the harness commits what it writes; a test sandbox is not evidence about production"
+_A_LAB, _THEIRS = "servers that the harness started", "the operator's own servers"
 _NOT_VERIFIED = "no run of this code verified this environment"
 
 
@@ -38,7 +39,7 @@ def environment_row(
     product = f"{_value(found, 'product', 'unknown')} {_value(found, 'version', '')}".strip()
     row = TopologyRow(
         environment=name,
-        evidence_class=EvidenceClass.HOST,
+        evidence_class=evidence.class_of(name),
         chain=_chain(found),
         pooler_product=product if has_pooler else "none",
         pool_mode=_value(found, "pool_mode", "unknown") if has_pooler else "none: no pooler",
@@ -50,7 +51,7 @@ def environment_row(
         command=_command(name),
         run_id=record.run_id,
         run_link=os.path.relpath(evidence.folders[record.run_id] / "run.json", reports),
-        engine="attached: the operator's own servers",
+        engine=f"attached: {_A_LAB if found.is_a_lab else _THEIRS}",
         findings=found.findings,
         contradictions=found.contradictions,
     )
@@ -78,7 +79,7 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, other: str) -> Com
         return compare(
             facts_of(found),
             found.production,
-            evidence_class=_class_of(found),
+            evidence_class=evidence.class_of(found.name),
             names=(found.name, "production"),
             declared_by=found.declared_by,
         )
@@ -88,15 +89,10 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, other: str) -> Com
     return compare(
         facts_of(found),
         facts_of(there) if there and there.reached else {},
-        evidence_class=_class_of(found),
+        evidence_class=evidence.class_of(found.name),
         names=(found.name, other),
         declared_by=f"a verification of {other} by the same checks",
     )
-
-
-def _class_of(found: EnvironmentEvidence) -> EvidenceClass:
-    # servers that the harness started are CI-class, whatever the environment is called
-    return EvidenceClass.CI if found.is_a_lab else EvidenceClass.HOST
 
 
 def _with_itself(found: EnvironmentEvidence, other: str) -> Comparison:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from harness.model import (
     TRAIL,
     EnvironmentEvidence,
+    EvidenceClass,
     PlannedCheck,
     Proof,
     Result,
@@ -96,6 +97,15 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def _by_key(self) -> dict[tuple[str, str], Row]:
         return {(row.planned.target, row.planned.check): row for row in self.rows}
+
+    def class_of(self, name: str) -> EvidenceClass:
+        """Return the class of the evidence about a topology or environment.
+
+        Servers that the harness started are CI-class, whatever an operator calls the environment.
+        """
+        if name in self.environments:
+            return EvidenceClass.CI if self.environments[name].is_a_lab else EvidenceClass.HOST
+        return next((row.planned.evidence_class for row in self.of(name)), EvidenceClass.CI)
 
     def names(self) -> list[str]:
         return list(self._by_topology)

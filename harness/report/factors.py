@@ -107,15 +107,15 @@ def _of_code(then: Provenance, now: Provenance) -> Iterator[Difference]:
     # a fingerprint covers Python and psycopg, too
     same_checkout = bool(then.commit) and then.commit == now.commit and not then.dirty and not now.dirty
     if then.fingerprint != now.fingerprint and not (other_runtime and same_checkout):
-        names = [_code(then), _code(now)]
+        names = [code_in_words(then), code_in_words(now)]
         if names[0] == names[1]:
-            names = [f"{_code(code)}, fingerprint {code.fingerprint}" for code in (then, now)]
+            names = [f"{code_in_words(code)}, fingerprint {code.fingerprint}" for code in (then, now)]
         yield Difference(factor=Factor.HARNESS, before=names[0], after=names[1])
     if other_runtime:
         yield Difference(factor=Factor.CLIENT, before=runtimes[0], after=runtimes[1])
 
 
-def _code(code: Provenance) -> str:
+def code_in_words(code: Provenance) -> str:
     """Return what identifies the harness's code, for people."""
     if not code.commit:
         return f"version {code.tool_version}"
@@ -161,7 +161,7 @@ def _of_topologies(
 ) -> Iterator[Difference]:
     if before is None or after is None:
         return
-    engines = [f"{record.engine} {record.engine_version}".strip() for record in (then, now)]
+    engines = [record.ran_on for record in (then, now)]
     if engines[0] != engines[1]:
         yield Difference(factor=Factor.ENGINE, before=engines[0], after=engines[1])
     storages = [topology.storage.partition(",")[0] for topology in (before, after)]

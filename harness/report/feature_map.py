@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -41,11 +42,27 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
     cells: dict[str, FeatureCell]
 
 
+class Advised(NamedTuple):
+    """Neighbouring features with the same advice, which is said once; "" without advice."""
+
+    instead: str
+    source: str
+    rows: tuple[FeatureRow, ...]
+
+
 class FeatureGroup(Struct, frozen=True, kw_only=True):
     """Features that belong together."""
 
     name: str
     rows: tuple[FeatureRow, ...]
+
+    @property
+    def advised(self) -> tuple[Advised, ...]:
+        """The rows in their order, by what to do instead."""
+        return tuple(
+            Advised(*advice, tuple(rows))
+            for advice, rows in groupby(self.rows, key=lambda row: (row.instead, row.instead_source))
+        )
 
 
 class DriverRow(Struct, frozen=True, kw_only=True):

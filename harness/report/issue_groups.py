@@ -1,4 +1,7 @@
-"""Issues that belong together: the same check on several topologies, or several checks with the same cause."""
+"""Issues that belong together: the same check on several topologies, or several checks with the same cause.
+
+The only grouping there is: the recap on a terminal, the report and the annotations of a CI service show these groups.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from harness.model import CHECK_BROKE, Severity, Status
 from harness.report.outcomes import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from harness.model import PlannedCheck, Result
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 #: the beginnings of the reasons that show an error, which is its own cause
 _ERRORS = (CHECK_BROKE, *STATEMENTS.values())
+
+
+#: the most symptoms that a line names, besides the first one
+_MOST_SYMPTOMS = 3
 
 
 class IssueGroup(Struct, frozen=True, kw_only=True):
@@ -31,8 +38,9 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
     topologies: tuple[str, ...]
     #: the rows that are an Issue
     number: int
-    #: what was found in the worst of them, and the feature or the claim that it is about
-    symptom: str
+    #: what was found in the worst of them, then what else was found, each with its topologies: `rows: 2 (peered)`
+    symptoms: tuple[str, ...]
+    #: the feature or the claim that the worst of them is about
     about: str
     #: where a known Issue is accepted; "" for a new one
     link: str
@@ -40,11 +48,29 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
     command: str
 
     @property
+    def where(self) -> str:
+        """The worst check and all topologies, in one line."""
+        return f"{self.checks[0]} on {', '.join(self.topologies)}"
+
+    @property
+    def found(self) -> str:
+        """The symptoms, and the other checks with the same cause, in one line without a full stop."""
+        symptoms = in_words(self.symptoms)
+        others = ", ".join(check for check in self.checks[1:] if f"({check} on " not in symptoms)
+        return f"{symptoms}; the same cause: {others}" if others else symptoms
+
+    @property
     def text(self) -> str:
         """The whole group in one line without a full stop."""
-        others = [check for check in self.checks if check != self.checks[0]]
-        also = f"; the same cause: {', '.join(others)}" if others else ""
-        return f"{self.checks[0]} on {', '.join(self.topologies)}: {self.about}: {self.symptom}{also}"
+        return f"{self.where}: {self.about}: {self.found}"
+
+
+def in_words(symptoms: Sequence[str]) -> str:
+    """Return the symptoms of a group in one line; the last part says how many it leaves out."""
+    first, *others = symptoms
+    shown = others[:_MOST_SYMPTOMS]
+    more = (f"and {len(others) - len(shown)} more, in issues.md",) if len(others) > len(shown) else ()
+    return "; ".join((first, *(f"also {symptom}" for symptom in shown), *more))
 
 
 def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
@@ -80,11 +106,22 @@ def _group(answers: list[Answer]) -> IssueGroup:
         checks=tuple(dict.fromkeys([planned.check, *(other.check for other, _ in answers)])),
         topologies=tuple(dict.fromkeys(other.target for other, _ in answers)),
         number=len(answers),
-        symptom=_symptom(result),
+        symptoms=_symptoms(worst, answers),
         about=planned.feature or planned.claim,
         link=result.known.link if result.known else "",
         command=result.reproduce,
     )
+
+
+def _symptoms(worst: Answer, answers: Iterable[Answer]) -> tuple[str, ...]:
+    """Return the symptom of the worst Issue, then the others with their topologies, and with another check's name."""
+    first = _symptom(worst[1])
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for planned, result in answers:
+        check = f"{planned.check} on " if planned.check != worst[0].check else ""
+        found.setdefault((_symptom(result), check), {})[planned.target] = None
+    others = (f"{symptom} ({check}{', '.join(names)})" for (symptom, check), names in found.items() if symptom != first)
+    return first, *others
 
 
 def _symptom(result: Result) -> str:

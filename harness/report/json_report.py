@@ -2,7 +2,7 @@
 
 A row is below its topology and its check, `checks` has the facts that all rows of a check share, and a field with its
 default is left out. Tables that follow from the rows (the matrix, the feature map, the drivers and the limits) are not
-in it: :func:`rows_of` returns the rows, from which `tables.py` and `feature_map.py` make them.
+in it: :func:`rows_of` returns the rows, from which `building.py` and `feature_map.py` make them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from harness.model import (
 from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
+from harness.report.histories import StoredHistory
 from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
 from harness.report.proofs import NOT_PROVEN, proven
@@ -171,6 +172,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     checks: dict[str, ReportCheck]
     #: by topology or environment, then by check
     rows: dict[str, dict[str, ReportRow]]
+    #: the files that hold every operation of a check under load or faults; `harness judge` judges them again
+    histories: tuple[StoredHistory, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from harness.report.tables import Report
 
 #: the parts of the script and of the style, in the order in which they are joined; each is a file of `templates/page/`
-SCRIPTS = ("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "plots.js", "start.js")
+SCRIPTS = (
+    *("core.js", "panel.js", "heat.js", "features.js", "compare.js", "timeline.js", "nav.js"),
+    "start.js",
+)
 STYLES = (
     *("base.css", "verdicts.css", "changes.css", "heat.css", "panel.css", "features.css"),
     *("tables.css", "load.css", "print.css"),
@@ -153,33 +156,6 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reproduce: str = ""
 
 
-class Series(Struct, frozen=True, kw_only=True):
-    """One measured quantity over time, such as `writes` in `per second`."""
-
-    name: str
-    unit: str
-    #: the seconds since the start of the check, and the value; None where nothing was measured
-    points: tuple[tuple[float, float | None], ...]
-
-
-class Span(Struct, frozen=True, kw_only=True):
-    """A time in which a check did something to the chain, such as `server down`; in seconds since its start."""
-
-    label: str
-    begin: float
-    end: float
-
-
-class History(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one check measured over time. The page draws the series of each unit together."""
-
-    topology: str
-    check: str
-    title: str
-    series: tuple[Series, ...]
-    spans: tuple[Span, ...] = ()
-
-
 class PageData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the script of the page reads."""
 
@@ -187,14 +163,12 @@ class PageData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     checks: dict[str, Claim]
     #: by check, then by topology: what neighbours share is compressed
     rows: dict[str, dict[str, Detail]]
-    histories: tuple[History, ...] = ()
 
 
-def page_data(report: Report, folder: Path, histories: tuple[History, ...] = ()) -> PageData:
+def page_data(report: Report, folder: Path) -> PageData:
     """Return the evidence of every row that is shown.
 
     :param folder: that of the report, from which its links lead to the runs.
-    :param histories: what checks measured over time.
     """
     logs = log_slices(report, folder)
     checks: dict[str, Claim] = {}
@@ -217,7 +191,7 @@ def page_data(report: Report, folder: Path, histories: tuple[History, ...] = ())
             rows.setdefault(planned.check, {})[planned.target] = _detail(
                 row, proven(row, report.audit_target), logs.get((planned.target, planned.check), ())
             )
-    return PageData(topologies=tuple(report.counts), checks=checks, rows=rows, histories=histories)
+    return PageData(topologies=tuple(report.counts), checks=checks, rows=rows)
 
 
 def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:

@@ -137,5 +137,7 @@ def _evidence_class(evidence: Evidence, environment: str, *, is_host: bool) -> s
     if not is_host:
         return "CI-class: the reference host, not yours"
     found = evidence.environments.get(environment)
+    if found and found.is_a_lab:
+        return "CI-class: servers that the harness started, not yours"
     versions = ", ".join(found.versions.values()) if found else ""
     return "host-class: the operator's own host" + (f" ({versions})" if versions else "")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from harness.model import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.model import TrailProof
     from harness.report.evidence import Row
 
 #: of a check whose controls have not run
 NOT_PROVEN = "not proven yet"
+#: of a check that stayed green under one of its controls
+UNPROVEN = "unproven"
 
 
 def proven(row: Row, about: str) -> str:
@@ -25,8 +31,32 @@ def proven(row: Row, about: str) -> str:
     if not row.proofs:
         return NOT_PROVEN
     if not all(proof.proven for proof in applicable):
-        return "unproven"
+        return UNPROVEN
     return "proven" if about in {"", "reference"} else "proven on the reference"
+
+
+class ProofCount(Struct, frozen=True, kw_only=True):
+    """How many results come from checks that controls turned to Issue."""
+
+    proven: int
+    unproven: int
+    #: whose controls have not run
+    missing: int
+
+    @property
+    def results(self) -> int:
+        return self.proven + self.unproven + self.missing
+
+    @property
+    def tried(self) -> int:
+        return self.proven + self.unproven
+
+
+def count_proofs(rows: Iterable[Row], about: str) -> ProofCount:
+    """Count the rows that are OK or an Issue and that a control applies to, by whether controls turned their check."""
+    states = [proven(row, about) for row in rows if row.status in {Status.OK, Status.ISSUE}]
+    missing, unproven = states.count(NOT_PROVEN), states.count(UNPROVEN)
+    return ProofCount(proven=sum(map(bool, states)) - missing - unproven, unproven=unproven, missing=missing)
 
 
 def exactness(proof: TrailProof) -> str:

@@ -89,10 +89,13 @@ def not_by_the_host(evidence: Evidence, environment: str, paths: Sequence[str]) 
         return [f"no environment is named in which the host ran {', '.join(paths)}"]
     record = evidence.records.get(environment)
     missing = []
+    found = evidence.environments.get(environment)
     if record is not None and record.evidence_class is not EvidenceClass.HOST:
         missing.append(
             f"the evidence of {environment} is {record.evidence_class}-class: the harness ran the path, not the host"
         )
+    if found and found.is_a_lab:
+        missing.append(f"the evidence of {environment} is CI-class: the harness started its servers")
     for path in paths:
         rows = path_rows(evidence, environment, path)
         main = [row for row in rows if row.planned.check == f"{_PATH}{path}"]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import change_columns, check_columns, columns, page, spreads
+from harness.report import change_columns, check_columns, columns, histories, page, spreads
 from harness.report.cells import Code, Outcome, element
 from harness.report.ctrf_report import ctrf
 from harness.report.documents import MARKDOWN, SUMMARY, documents
@@ -24,7 +24,8 @@ from harness.report.issue_groups import issue_groups
 from harness.report.json_report import encoded
 from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
-from harness.report.sections import sections
+from harness.report.proofs import count_proofs
+from harness.report.sections import differing, sections
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -157,7 +158,10 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         columns=columns,
         page=page,
         spreads=spreads,
+        histories=histories,
         sections=sections,
+        differing=differing,
+        proof_count=count_proofs(report.rows, report.audit_target),
         check_columns=check_columns,
         change_columns=change_columns,
         anchor=anchor,

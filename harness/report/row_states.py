@@ -105,5 +105,17 @@ def behaviour(then: Row, now: Row) -> tuple[Direction | None, str]:
     return direction, _NOW[after.observed.behaviour]
 
 
+def detail(then: Row, now: Row) -> str:
+    """Return what differs between two rows that are shown alike, in words; "" for rows that are not."""
+    before, after = state_of(then), state_of(now)
+    if shown(then) != shown(now):
+        return ""
+    if before.limit != after.limit:
+        return f"another documented limit: {before.limit or 'none'} → {after.limit or 'none'}"
+    added, gone = (", ".join(sorted(names)) for names in (after.broken - before.broken, before.broken - after.broken))
+    parts = (f"{names} {words}" for names, words in ((added, "broken now"), (gone, "no longer broken")) if names)
+    return "; ".join(parts)
+
+
 def _harm(outcome: Outcome) -> int:
     return _HARM[outcome.behaviour] + (_CLOSED if outcome.closed else 0)

@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
-from harness.model import Confidence, Status
+from harness.model import Confidence, EvidenceClass, Status
 from harness.report import check_columns, columns
+from harness.report.feature_differences import differences
+from harness.report.listings import Listing, Paper, Part, Section
 from harness.report.readiness import Stance
 from harness.report.spreads import readable
-from harness.report.table import Columns
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from harness.report.table import Columns
     from harness.report.tables import Report
     from harness.report.topology_rows import TopologyRow
-
-#: a macro of `templates/_words.j2`, and what it is called with
-Said = tuple[str, tuple[Any, ...]]
 
 #: the order in which a reader wants them
 _WORST_FIRST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
@@ -35,59 +32,6 @@ _COUNTED = (Status.OK, Status.ISSUE, Status.NOT_RUN, Status.NA)
 _OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
 #: tables with more rows are folded: their summary has the result
 _LONG = 25
-
-
-class Listing(Struct, frozen=True, kw_only=True):
-    """One table."""
-
-    caption: str
-    columns: Columns
-    #: groups of rows, each with its heading; "" for rows without one
-    groups: tuple[tuple[str, tuple[Any, ...]], ...]
-    #: the result in words, which a reader sees while the table is folded
-    summary: str = ""
-    folded: bool = False
-    #: whether it scrolls inside the page, under its headings
-    tall: bool = False
-    #: what it says if it has no row
-    empty: Said = ("", ())
-
-    @property
-    def number(self) -> int:
-        return sum(len(rows) for _, rows in self.groups)
-
-
-class Part(Struct, frozen=True, kw_only=True):
-    """Tables with a heading of their own."""
-
-    title: str
-    intro: Said
-    listings: tuple[Listing, ...]
-
-
-class Section(Struct, frozen=True, kw_only=True):
-    """One section of the page, and its entry in the navigation."""
-
-    anchor: str
-    title: str
-    #: for the navigation
-    short: str
-    #: the result, in one sentence without a full stop; "" if nothing is declared or nothing ran
-    result: str
-    intro: Said = ("", ())
-    #: what is said in place of a section that has no row
-    missing: Said
-    listings: tuple[Listing, ...]
-    parts: tuple[Part, ...] = ()
-    #: paragraphs after the tables: a strong beginning, and the rest
-    remarks: tuple[tuple[str, str], ...] = ()
-    #: what all remarks share
-    shared: Said = ("", ())
-
-    @property
-    def is_shown(self) -> bool:
-        listings = [*self.listings, *(listing for part in self.parts for listing in part.listings)]
-        return any(listing.number for listing in listings)
 
 
 def sections(report: Report) -> tuple[Section, ...]:
@@ -171,7 +115,7 @@ def _topology(report: Report) -> Section:
         missing=("no_verdicts", ()),
         listings=_one("STG-01: the chain of each environment", columns.TOPOLOGY, rows, on_paper=True),
         remarks=tuple((f"{row.environment}: matches prod {row.matches_prod}.", row.rationale) for row in rows),
-        shared=("ci_class", ()) if any(row.environment not in report.hosts for row in rows) else ("", ()),
+        shared=("ci_class", ()) if any(row.evidence_class == EvidenceClass.CI for row in rows) else ("", ()),
         parts=(
             Part(title="What ran", intro=("what_ran", ()), listings=(what_ran,)),
             Part(
@@ -219,6 +163,7 @@ def _drivers(report: Report) -> Section:
         short="Drivers",
         result=tried if rows else "",
         intro=("drivers", ()),
+        paper=Paper.OPEN,
         missing=("no_drivers", ()),
         listings=_one("Drivers by topology", check_columns.drivers(report.feature_topologies, ""), rows),
     )
@@ -235,6 +180,7 @@ def _limits(report: Report) -> Section:
         if rows
         else "",
         intro=("limits", ()),
+        paper=Paper.NONE,
         missing=("no_limits", ()),
         listings=_one("Limits, those of most topologies first", columns.LIMITS, rows),
     )
@@ -253,6 +199,7 @@ def _checklist(report: Report) -> Section:
         short="Checklist",
         result=f"{_number(rows, 'item')}: {_statuses(rows)}" if rows else "",
         intro=("checklist", ()),
+        paper=Paper.OPEN,
         missing=("no_verdicts", ()),
         listings=(listing,),
     )
@@ -290,6 +237,7 @@ def _by_status(anchor: str, title: str, short: str, shown: Columns, rows: Sequen
         short=short,
         result=f"{_number(rows, noun)}: {_statuses(rows)}" if rows else "",
         intro=(anchor, ()),
+        paper=Paper.OPEN,
         missing=(f"no_{anchor}", ()),
         listings=_one(title, shown, _worst_first(rows)),
     )
@@ -306,6 +254,20 @@ def _breaks(report: Report) -> Section:
         intro=("breaks", ()),
         missing=("no_breaks", ()),
         listings=_one("Breaks, the inexact ones first", check_columns.BREAKS, rows),
+    )
+
+
+# --- on paper --------------------------------------------------------------------------------------------
+
+
+def differing(report: Report) -> Listing:
+    """Return the features that differ between topologies: what paper has in place of the feature map."""
+    rows = differences(report.features)
+    return Listing(
+        caption="Differences between topologies",
+        columns=check_columns.DIFFERENCES,
+        groups=(("", rows),),
+        empty=("no_differences", (report,)),
     )
 
 

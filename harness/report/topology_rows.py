@@ -91,7 +91,7 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         command=command,
         run_id=record.run_id,
         run_link=os.path.relpath(folder / "run.json", reports),
-        engine=f"{record.engine} {record.engine_version}",
+        engine=record.ran_on,
         origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in topology.services),
         ready_ms=topology.ready_ms,
         storage=topology.storage,

@@ -10,6 +10,8 @@ from msgspec import Struct
 from harness.model import Behaviour, EvidenceClass, Prepare, Section, Status
 from harness.report.evidence import interval
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
+from harness.report.scope import asked_for
+from harness.report.security import missing_from_environment, missing_from_pooler
 from harness.report.topology_rows import titled
 from harness.report.walkthrough import TITLES
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: the sections whose checks are about the audit trail
 TRAIL_SECTIONS = frozenset({*TITLES, Section.PATHS})
+#: the check that judges missing security fixes
+SECURITY_CHECK = "pooling.security-fixes"
 #: the topology that the others are compared with, if it ran in the same versions
 _BASELINE = "direct"
 
@@ -56,11 +60,15 @@ class Verdict(Struct, frozen=True, kw_only=True):
     mode: str = ""
     #: from the start of the first result to the end of the last one
     duration_ms: float = 0.0
+    #: the published security fixes that the pooler as it ran lacks, in a sentence without a full stop; "" without one
+    security: str = ""
+    #: the check that judged them; "" if the report has no row of it
+    security_check: str = ""
 
     @property
     def text(self) -> str:
         """The whole verdict in one line."""
-        return f"{self.name}: {'. '.join(self.sentences)}."
+        return f"{self.name}: {'. '.join(filter(None, (*self.sentences, self.security)))}."
 
     @property
     def chain_text(self) -> str:
@@ -85,7 +93,7 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     sentences = [_about_the_trail(trail), *_about_features(evidence, features, topology)]
     return Verdict(
         name=name,
-        evidence_class=rows[0].planned.evidence_class if rows else EvidenceClass.CI,
+        evidence_class=evidence.class_of(name),
         sentences=tuple(sentences),
         tone=_tone(rows),
         chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
@@ -93,7 +101,15 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
         version=_pooler(topology).rpartition(" ")[2],
         mode=str(topology.declared.pool_mode or "") if topology else "",
         duration_ms=_duration_ms(rows),
+        security=_security(topology, environment),
+        security_check=SECURITY_CHECK if any(row.planned.check == SECURITY_CHECK for row in rows) else "",
     )
+
+
+def _security(topology: TopologyEvidence | None, environment: EnvironmentEvidence | None) -> str:
+    if environment is not None:
+        return missing_from_environment(environment)
+    return missing_from_pooler(*_pooler(topology).rsplit(" ", 1)) if _pooler(topology) else ""
 
 
 def _tone(rows: Sequence[Row]) -> str:
@@ -108,7 +124,8 @@ def _tone(rows: Sequence[Row]) -> str:
 def _about_the_trail(rows: Sequence[Row]) -> str:
     issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
     known = [row for row in rows if row.result.known]
-    missing = [row for row in rows if row.status is Status.NOT_RUN]
+    missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
+    unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
     limits = sum(row.status is Status.OK and row.result.limit is not None for row in rows)
     checks = _number(held, "check")
@@ -120,11 +137,13 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if not held:
         return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
-    if inapplicable > held and not missing:
+    if inapplicable > held and not missing and not unasked:
         others = f", {accepted}" if known else ""
         return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, {held} OK{others}"
     does = "does" if inapplicable == 1 else "do"
     apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
+    if unasked:
+        apart += f"; {unasked} more {'was' if unasked == 1 else 'were'} not asked for"
     shows = "shows" if limits == 1 else "show"
     forbidden = f", {limits} of which {shows} what an application must not do" if limits else ""
     if missing:
@@ -132,7 +151,7 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
         return f"the audit trail holds in {checks}{forbidden}, and {rest}{apart}"
     if known:
         return f"the audit trail holds in {checks}{forbidden}, except for {accepted}{apart}"
-    return f"the audit trail holds in {checks if held == 1 else f'all {checks}'}{forbidden}{apart}"
+    return f"the audit trail holds in {checks if held == 1 or unasked else f'all {checks}'}{forbidden}{apart}"
 
 
 def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:

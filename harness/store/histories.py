@@ -85,9 +85,12 @@ class Journal:
             FaultStep(seconds=self.seconds, number=number, fault=fault, step=step, detail=self._redact(detail))
         )
 
-    def sample(self, values: dict[str, float]) -> None:
-        """Record what was measured in the interval that ends now."""
-        self._append(Sample(seconds=self.seconds, values=values))
+    def sample(self, values: dict[str, float], *, at_s: float | None = None) -> None:
+        """Record what was measured in one interval.
+
+        :param at_s: the seconds since the opening, of an interval that another program has measured; now by default.
+        """
+        self._append(Sample(seconds=self.seconds if at_s is None else at_s, values=values))
 
     def keep_state(self, state: msgspec.Struct) -> None:
         """Write the final state that the judge needs besides the history."""
@@ -127,8 +130,15 @@ def state_path(history: Path) -> Path:
 
 
 def history_files(run: Path) -> tuple[Path, ...]:
-    """Return the histories of a run folder, by topology and check."""
-    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl")))
+    """Return the histories of a run folder: by topology and check, and those of one check in their order."""
+    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl"), key=_place))
+
+
+def _place(path: Path) -> tuple[str, str, int]:
+    name, _, number = path.name.removesuffix(".jsonl").rpartition(".")
+    if number.isdigit():
+        return path.parent.name, name, int(number)
+    return path.parent.name, path.name.removesuffix(".jsonl"), 1
 
 
 def read_state(history: Path, kind: type[msgspec.Struct]) -> Any:

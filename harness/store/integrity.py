@@ -6,9 +6,6 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-#: the most sentences that are kept about one run: a forged file may hold any number of bad lines
-MOST_SENTENCES = 20
-
 
 class Verdict(StrEnum):
     """What the chain and the rules say about a run."""
@@ -29,13 +26,17 @@ class Integrity(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     #: one sentence for each break of the chain, with file and line, the first one first
     breaks: tuple[str, ...] = ()
-    #: one sentence for each row that was refused, with file and line
+    #: one sentence for each cause of refused rows, with file, first line and number of rows
     refused: tuple[str, ...] = ()
-    #: number of refused rows, also of those without a sentence
+    #: number of refused rows
     refusals: int = 0
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Breaks and refused rows; a sentence at the end says how many more there are."""
-        more = self.refusals - len(self.refused)
-        return (*self.breaks, *self.refused, *((f"and {more} more refused rows",) if more else ()))
+        """Breaks, then the causes of refused rows."""
+        return (*self.breaks, *self.refused)
+
+
+def more_of(number: int, noun: str) -> str:
+    """Return how many more there are, for the end of the sentence about the first one; "" for none."""
+    return f" (and {number} more {noun}{'s' if number > 1 else ''})" if number else ""

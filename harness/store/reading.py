@@ -22,7 +22,7 @@ from harness.store.chain import (
     head_of,
 )
 from harness.store.files import regular_file
-from harness.store.integrity import MOST_SENTENCES, Integrity, Verdict
+from harness.store.integrity import Integrity, Verdict, more_of
 from harness.store.rows import UNDECODABLE, RowReader, short
 from harness.store.rules import contradictions_in_record, seconds_of
 
@@ -83,7 +83,7 @@ def read_run(folder: Path) -> StoredRun:
         breaks += _differences(seal.files, digests(folder))
     verdict = (
         Verdict.EDITED
-        if breaks or reader.refusals
+        if breaks or reader.refused
         else Verdict.NOT_CHAINED
         if not chained
         else Verdict.WHOLE
@@ -92,8 +92,8 @@ def read_run(folder: Path) -> StoredRun:
     )
     integrity = Integrity(
         verdict=verdict,
-        breaks=tuple(breaks[:MOST_SENTENCES]),
-        refused=tuple(reader.refused),
+        breaks=tuple(breaks),
+        refused=reader.refused,
         refusals=reader.refusals,
     )
     return StoredRun(folder, record, results, proofs, trail_proofs, reader.torn, integrity)
@@ -240,9 +240,10 @@ def _read_seal(raw: dict[str, Any]) -> tuple[Seal, list[str]]:
 
 
 def _differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Return one sentence for each file that was changed, removed or added."""
-    return [
-        f"{name}: it was {'added' if name not in expected else 'removed' if name not in found else 'changed'}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
+    """Return one sentence for files that were changed, one for removed and one for added files."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            kind = "added" if name not in expected else "removed" if name not in found else "changed"
+            kinds.setdefault(kind, []).append(name)
+    return [f"{names[0]}: it was {kind}{more_of(len(names) - 1, 'file')}" for kind, names in kinds.items()]

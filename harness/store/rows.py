@@ -10,7 +10,7 @@ from harness.errors import StoreError
 from harness.model import Proof, Result, TrailProof
 from harness.store.chain import RECORD, End, Seal, first_link, link_of, sha256
 from harness.store.files import regular_file
-from harness.store.integrity import MOST_SENTENCES
+from harness.store.integrity import more_of
 from harness.store.rules import RowRules, key_of
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class RowReader:
         """
         self.rules = RowRules(record, chained=bool(head))
         self.breaks: list[str] = []
-        self.refused: list[str] = []
         self.refusals = 0
         self.torn = 0
+        #: by file and cause: the first row's line and sentence, and the number of rows
+        self._refused: dict[tuple[str, str], tuple[int, str, int]] = {}
         self._folder = folder
         self._seal = seal
         self._head = head
@@ -55,23 +56,32 @@ class RowReader:
             try:
                 row = decoder.decode(line)
             except UNDECODABLE as error:
-                self._refuse(name, number, f"not a row: {short(error)}")
+                self._refuse(name, number, f"not a row: {short(error)}", "not a row")
                 continue
             key = key_of(row)
             if sentence := contradiction(row):
-                self._refuse(name, number, sentence)
+                cause = _without(sentence, key)
+                self._refuse(name, number, sentence, cause)
                 if first := rows.get(key):  # neither of two rows counts
-                    self._refuse(name, first[0], sentence)
+                    self._refuse(name, first[0], sentence, cause)
                     rows[key] = None
             else:
                 self.rules.accept(row)
                 rows[key] = (number, row)
         return tuple(kept[1] for kept in rows.values() if kept)
 
-    def _refuse(self, name: str, number: int, sentence: str) -> None:
+    def _refuse(self, name: str, number: int, sentence: str, cause: str) -> None:
         self.refusals += 1
-        if len(self.refused) < MOST_SENTENCES:
-            self.refused.append(f"{name}:{number}: {sentence}")
+        first, said, rows = self._refused.get((name, cause), (number, sentence, 0))
+        self._refused[name, cause] = (first, said, rows + 1)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """One sentence for each cause, about its first row, with the number of further rows."""
+        return tuple(
+            f"{name}:{first}: {sentence}{more_of(rows - 1, 'row')}"
+            for (name, _), (first, sentence, rows) in self._refused.items()
+        )
 
     def _lines(self, name: str) -> Iterator[tuple[int, bytes]]:
         """Yield number and bytes of each complete line, and compare the chain."""
@@ -117,6 +127,13 @@ class RowReader:
             self.breaks.append(f"{name}:{found.lines}: it has {found.lines} lines, expected {expected.lines}")
         elif found.last != expected.last:
             self.breaks.append(f"{name}:{found.lines}: the last line was changed")
+
+
+def _without(sentence: str, key: tuple[str, ...]) -> str:
+    """Return what a sentence says about any row, without the names of this one."""
+    for part in filter(None, key):
+        sentence = sentence.replace(part, "…")
+    return sentence
 
 
 def short(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from harness.suites import (
     redaction,
     resilience,
     retention,
+    soak,
     trail_breaks,
 )
 from harness.suites.commands import command_checks
@@ -79,6 +80,7 @@ def _suites() -> Catalogue:
             environment,
             drivers,
             *resilience.MODULES,
+            *soak.MODULES,
             pooling_failures,
             # last, because it restarts servers
             pooling_restarts,

@@ -20,12 +20,22 @@ if (choose) {
       const change = words[0] === words[1] ? `${words[0]} in another way` : words.join(' → ');
       worse.set(change, (worse.get(change) || 0) + 1);
     }
+    const rows = [];
+    turned.forEach((check, number) => {
+      const claim = data.checks[check], next = data.checks[turned[number + 1]], id = claim.instead && `instead-${check}`;
+      rows.push(make('tr', {'data-check': check}, make('th', {scope: 'row'}, claim.feature || claim.claim), cell(first.value, check, left[check]), cell(second.value, check, right[check])));
+      /* neighbours with the same advice share it */
+      if (id && (!next || next.instead !== claim.instead)) {
+        rows.push(make('tr', {class: 'advice'}, make('td', {colspan: 3}, make('p', {id}, make('b', {}, 'Instead: '), claim.instead, ' ', /^https?:/.test(claim.source_of_instead) && make('a', {href: claim.source_of_instead, rel: 'noreferrer'}, 'source')))));
+        for (let at = rows.length - 2; at >= 0 && !rows[at].className && data.checks[rows[at].dataset.check].instead === claim.instead; at -= 1) rows[at].cells[0].setAttribute('aria-describedby', id);
+      }
+    });
     const counted = [...worse].sort((one, other) => other[1] - one[1]).map(([change, number]) => `${number} × ${change}`).join(', ');
     place.replaceChildren(
       make('p', {}, turned.length ? `${turned.length} of ${both.length} checks that ran in both come out differently: ${counted}.` : `All ${both.length} checks that ran in both come out alike.`),
-      turned.length ? make('div', {class: 'wide tall', tabindex: 0, role: 'region', 'aria-label': 'Differences'}, make('table', {}, make('caption', {class: 'hidden'}, `What changes from ${first.value} to ${second.value}`),
-        make('thead', {}, make('tr', {}, ...['What', first.value, second.value, 'What to do instead'].map((head) => make('th', {scope: 'col'}, head)))),
-        make('tbody', {}, turned.map((check) => make('tr', {}, make('th', {scope: 'row'}, data.checks[check].feature || data.checks[check].claim), cell(first.value, check, left[check]), cell(second.value, check, right[check]), make('td', {}, data.checks[check].instead || '')))))) : '',
+      turned.length ? make('div', {class: 'wide tall', tabindex: 0, role: 'region', 'aria-label': 'Differences'}, stack(make('table', {class: 'map'}, make('caption', {class: 'hidden'}, `What changes from ${first.value} to ${second.value}`),
+        make('thead', {}, make('tr', {}, ...['What', first.value, second.value].map((head) => make('th', {scope: 'col'}, head)))),
+        make('tbody', {}, rows)))) : '',
     );
   }
   choose.hidden = false;

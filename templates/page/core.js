@@ -18,6 +18,18 @@ function make(name, attributes = {}, ...children) {
 const linked = (address) => /^https?:\/\//.test(address)
   ? make('a', {href: address, rel: 'noreferrer'}, address) : make('code', {}, address);
 
+/* a table whose rows become cards on a narrow screen: each cell names its column, and keeps its role there */
+function stack(table) {
+  const names = all('thead th', table).map((head) => head.dataset.name || head.textContent);
+  const roles = {TABLE: 'table', THEAD: 'rowgroup', TBODY: 'rowgroup', TR: 'row', TD: 'cell'};
+  for (const part of [table, ...all('thead, tbody, tr, th, td', table)]) {
+    part.setAttribute('role', part.tagName === 'TH' ? (part.scope === 'col' ? 'columnheader' : 'rowheader') : roles[part.tagName]);
+    if (part.tagName === 'TD' && part.colSpan === 1) part.dataset.name = names[part.cellIndex];
+  }
+  table.classList.add('stacked');
+  return table;
+}
+
 const seconds = (ms) => ms >= 10000 ? `${(ms / 1000).toFixed(0)} s` : ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${ms.toFixed(0)} ms`;
 
 /* the evidence, decoded once: {topologies, checks: {id: claim}, rows: {topology: {check: detail}}} */

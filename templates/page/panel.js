@@ -109,7 +109,7 @@ async function open(topology, check) {
   /* on a narrow screen the panel covers the lower part of the page */
   const sheet = getComputedStyle(panel).position === 'fixed', place = looked && looked.getBoundingClientRect();
   const bottom = sheet ? panel.getBoundingClientRect().top : innerHeight;
-  if (place && (place.top < 0 || place.bottom > bottom)) looked.scrollIntoView({block: sheet ? 'start' : 'center', behavior: 'instant'});
+  if (place && (place.top < by('nav').offsetHeight || place.bottom > bottom)) looked.scrollIntoView({block: sheet ? 'start' : 'center', behavior: 'instant'});
 }
 
 /* a check of several topologies: the worst of its cells */

@@ -39,8 +39,9 @@ class Part(Struct, frozen=True, kw_only=True):
     compares: bool = False
 
 
-_TWO_CHECKS = ("--check=capture.insert", "--check=actor.local-setting")
-_ONE_CHECK = ("--check=actor.local-setting",)
+# in quick mode, parts with the same command share its run: growth-checks chooses the first checks of the suite capture
+_TWO_CHECKS = ("--check=capture.insert", "--check=capture.update")
+_ONE_CHECK = _TWO_CHECKS[:1]
 _QUICK_JOB = Scale(topologies=("direct",), selection=_ONE_CHECK)
 
 PARTS = (
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not chosen:
                     parser.error("--beside: none of these parts compares commits; choose parts marked [--beside]")
                 trees.append(stack.enter_context(checked_out(arguments.beside)))
-            setting = Setting(arguments.engine, tuple(trees))
+            setting = Setting(arguments.engine, tuple(trees), quick=arguments.quick)
             stack.callback(setting.close)
             return _measure(setting, chosen, arguments)
     except HarnessError as error:

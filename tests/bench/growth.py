@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.store import StoredRun, read_run
 from harness.suites.catalogue import catalogue
 from tests.bench.copies import copy_runs, copy_topologies
 from tests.bench.figures import Table, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tests.bench.setting import Scale, Setting
 
@@ -35,7 +34,7 @@ def measure_topologies(setting: Setting, scale: Scale) -> Iterator[Table]:
         measured = []
         for number in range(scale.rounds):
             setting.say(f"growth-topologies: {count}, round {number + 1} of {scale.rounds}")
-            measured.append(_verify(setting, topologies[:count], checks))
+            measured.append(setting.run(setting.trees[0], "verify", *topologies[:count], *checks))
         took = statistics.median(seconds for seconds, _ in measured)
         first = first or took
         run = measured[-1][1]
@@ -63,7 +62,8 @@ def measure_checks(setting: Setting, scale: Scale) -> Iterator[Table]:
     for label, chosen in (("every other check", checks[::2]), ("all of them", checks)):
         setting.say(f"growth-checks: {label}")
         measured = [
-            _verify(setting, [topology.name], [f"--check={check}" for check in chosen]) for _ in range(scale.rounds)
+            setting.run(setting.trees[0], "verify", topology.name, *(f"--check={check}" for check in chosen))
+            for _ in range(scale.rounds)
         ]
         took = statistics.median(seconds for seconds, _ in measured)
         exercised = sum(bool(row.expectations) for row in measured[-1][1].results)
@@ -88,7 +88,7 @@ def measure_evidence(setting: Setting, scale: Scale) -> Iterator[Table]:
     """Yield the cost of merging and of rendering. The evidence is one real run, copied under other names."""
     names = [topology.name for topology in setting.topologies(scale)]
     setting.say(f"evidence: run {', '.join(names)} once, to copy its evidence")
-    run = _verify(setting, names, scale.selection)[1]
+    run = setting.run(setting.trees[0], "verify", *names, *scale.selection)[1]
     most = scale.rows or _MOST_TOPOLOGIES
     merged, rendered = [], []
     with tempfile.TemporaryDirectory() as text:
@@ -159,12 +159,3 @@ def _rendered(setting: Setting, folder: Path, source: str, count: int, rounds: i
         *(str(count), f"{took:.2f} s", f"{took / count * 1000:.0f} ms"),
         *(f"{max(peaks):.0f} MB", f"{written / 1e6:.1f} MB"),
     )
-
-
-def _verify(setting: Setting, topologies: Sequence[str], selection: Sequence[str]) -> tuple[float, StoredRun]:
-    """Return the seconds, and the run, which is read completely before its folder is removed."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        setting.trees[0].harness(Path(folder), "verify", *topologies, *selection, "--engine", setting.engine.name)
-        took = time.perf_counter() - began
-        return took, read_run((Path(folder) / "reports" / "runs" / "latest").resolve())

@@ -5,13 +5,11 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.store import StoredRun, read_run
 from tests.bench.costs import cost_tables
 from tests.bench.figures import Table, verdict
 from tests.bench.trees import run_child
@@ -19,6 +17,7 @@ from tests.bench.trees import run_child
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.store import StoredRun
     from tests.bench.setting import Scale, Setting
     from tests.bench.trees import Tree
 
@@ -106,19 +105,11 @@ def measure_job(job: Job, setting: Setting, scale: Scale) -> Iterator[Table]:
 
 def _timed(job: Job, tree: Tree, setting: Setting, scale: Scale) -> tuple[float, StoredRun]:
     narrow = bool(scale.topologies or scale.selection)
-    command = [*(job.narrow if narrow else job.command), *scale.topologies, *scale.selection]
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        tree.harness(Path(folder), *command, "--engine", setting.engine.name, allowed=(0, 1))
-        return time.perf_counter() - began, _read(tree, Path(folder) / "reports" / "runs" / "latest")
-
-
-def _read(tree: Tree, folder: Path) -> StoredRun:
-    """Read a run. Another commit may have written it in another format; then some of its rows can be missing."""
-    run = read_run(folder.resolve())
+    took, run = setting.run(tree, *(job.narrow if narrow else job.command), *scale.topologies, *scale.selection)
+    # another commit may have written it in another format; then some of its rows can be missing
     if not any(row.expectations for row in run.results):
-        sys.stderr.write(f"bench: {tree.name}: the run in {folder} exercised no check\n")
-    return run
+        sys.stderr.write(f"bench: {tree.name}: the run {run.record.run_id} exercised no check\n")
+    return took, run
 
 
 def _exercised(run: StoredRun) -> int:

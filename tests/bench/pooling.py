@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.database import create_database
@@ -93,7 +90,4 @@ def _verify(setting: Setting, topologies: Sequence[Topology], scale: Scale) -> t
     selection = [f"--check={check}" for check in checks]
     names = [topology.name for topology in topologies]
     setting.say(f"pooling: verify {' '.join(names)}")
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        setting.trees[0].harness(Path(folder), "verify", *names, *selection, "--engine", setting.engine.name)
-        return time.perf_counter() - began, len(checks) * len(names)
+    return setting.run(setting.trees[0], "verify", *names, *selection)[0], len(checks) * len(names)

@@ -6,6 +6,9 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,13 +18,14 @@ from harness.engine.owner import Owner
 from harness.engine.recipes import ImagePolicy
 from harness.lab.host import HOST
 from harness.lab.topologies import load_topologies, select, wanted_by
-from harness.store import new_run_id
+from harness.store import new_run_id, read_run
 from tests.bench.trees import Tree, this_tree
 
 if TYPE_CHECKING:
     from harness.engine.protocol import Engine, EngineName
     from harness.events import Event
     from harness.model import Topology
+    from harness.store import StoredRun
 
 
 class Scale(Struct, frozen=True, kw_only=True):
@@ -39,7 +43,9 @@ class Scale(Struct, frozen=True, kw_only=True):
 class Setting:
     """The engine that runs the servers, the trees that are compared, and progress messages on stderr."""
 
-    def __init__(self, engine: EngineName, trees: tuple[Tree, ...] = ()) -> None:
+    def __init__(self, engine: EngineName, trees: tuple[Tree, ...] = (), *, quick: bool = False) -> None:
+        self.quick = quick
+        self._runs: dict[tuple[str, ...], tuple[float, StoredRun]] = {}
         self.owner = Owner.me(new_run_id())
         self.trees = trees or (this_tree(),)
         #: names of the trees whose images are built and whose byte code is compiled
@@ -56,6 +62,22 @@ class Setting:
 
     def topologies(self, scale: Scale) -> list[Topology]:
         return select(load_topologies(), scale.topologies)
+
+    def run(self, tree: Tree, *command: str) -> tuple[float, StoredRun]:
+        """Run a command of the harness in a new folder.
+
+        In quick mode, parts with the same command share one run of it: what differs is what they make of it.
+
+        :return: the seconds, report included, and the run, which is read completely before its folder is removed.
+        """
+        key = (tree.name, *command)
+        if not self.quick or key not in self._runs:
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                tree.harness(Path(folder), *command, "--engine", self.engine.name)
+                took = time.perf_counter() - began
+                self._runs[key] = took, read_run((Path(folder) / "reports" / "runs" / "latest").resolve())
+        return self._runs[key]
 
     def say(self, text: str) -> None:
         """Report progress on stderr; stdout has the figures."""

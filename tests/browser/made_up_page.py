@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,10 +24,13 @@ from harness.model import (
     Status,
     TrailProof,
 )
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.render import render
-from harness.report.tables import Report, build_report
 from tests.unit.made_up import NAMES, mixed, planned, record, stood
+
+if TYPE_CHECKING:
+    from harness.report.tables import Report
 
 #: a text that runs a script, loads an image, ends its element or attribute, or reorders a line, if it is not escaped
 MARKUP = (
@@ -48,11 +51,14 @@ class _Feature(msgspec.Struct, frozen=True):
     documented: bool = True
     #: whether it is a defect of the pooler that its issue tracker has
     defect: bool = False
+    #: None if only a pooler has the feature
+    direct: Outcome | None = _WORKS
 
 
 #: by the name of the check; some have advice
 FEATURES = {
     "pooling.advisory-lock": _Feature("locks", _WORKS, Outcome(behaviour=Behaviour.LEAKS)),
+    "pooling.advisory-unlock": _Feature("locks", _WORKS, Outcome(behaviour=Behaviour.FAILS, sqlstate="57014")),
     "pooling.local-outside": _Feature("session settings", _WORKS, Outcome(behaviour=Behaviour.LOST)),
     "pooling.listen": _Feature("notifications", _WORKS, Outcome(behaviour=Behaviour.HANGS)),
     "pooling.simple-query": _Feature("queries", _WORKS, _WORKS),
@@ -64,12 +70,16 @@ FEATURES = {
     "pooling.copy-both": _Feature(
         "queries", Outcome(behaviour=Behaviour.FAILS, sqlstate="08P01", closed=True), Outcome(behaviour=Behaviour.LEAKS)
     ),
+    "pooling.cancel": _Feature("connections", _WORKS, Outcome(behaviour=Behaviour.LOST), direct=None),
 }
 
 
 def _feature_rows(check: str, feature: _Feature) -> list[Row]:
     rows = []
-    for topology, outcome in (("direct", _WORKS), ("session", feature.session), ("transaction", feature.transaction)):
+    outcomes = {"direct": feature.direct, "session": feature.session, "transaction": feature.transaction}
+    for topology, outcome in outcomes.items():
+        if outcome is None:
+            continue
         behind = topology == "transaction"
         accepted = KnownIssue(check=check, link="https://example.org/defect", owner="the pooler", expires="")
         undocumented = behind and not feature.documented

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 #: the features in the order of the map
 _ALL = [check.partition(".")[2] for check in FEATURES]
+#: those that a direct connection has, too
+_ON_DIRECT = [check for check, feature in FEATURES.items() if feature.direct]
 
 
 def shown_features(page: Page) -> set[str]:
     """Return the features whose rows are visible in the feature map."""
-    links = page.locator("table.map tbody tr:not(.group):visible").locator("td a").all()
+    links = page.locator("#features table.map tr[data-check]:visible").locator("td a").all()
     return {str(link.get_attribute("href")).partition("/pooling.")[2] for link in links}
 
 
 def heads(page: Page) -> list[str]:
     """Return the topologies whose columns are visible in the feature map."""
-    names = page.locator("table.map thead th:visible").all_inner_texts()
+    names = page.locator("#features table.map thead th:visible").all_inner_texts()
     return [name.partition("\n")[0] for name in names[1:]]
 
 
@@ -52,7 +54,7 @@ def test_filters_of_the_feature_map(pages: Pages, report_page: Path) -> None:
     assert "differs" in place(page)
 
     tools.get_by_text("Only silent ones").click()
-    silent = {"advisory-lock", "local-outside", "temp-table-kept", "cursor-with-hold", "copy-both"}
+    silent = {"advisory-lock", "local-outside", "temp-table-kept", "cursor-with-hold", "copy-both", "cancel"}
     assert shown_features(page) == silent
 
     tools.locator("select[data-choice=mode]").select_option("session")
@@ -64,11 +66,72 @@ def test_filters_of_the_feature_map(pages: Pages, report_page: Path) -> None:
     tools.get_by_text("Only silent ones").click()
     tools.locator("select[data-choice=mode]").select_option("")
     tools.locator("input").fill("ADVISORY lock")
-    assert shown_features(page) == {"advisory-lock"}
-    assert page.locator("table.map tr.group:visible").all_inner_texts() == ["LOCKS"], "empty groups are hidden"
+    assert shown_features(page) == {"advisory-lock", "advisory-unlock"}
+    assert page.locator("#features tr.group:visible").all_inner_texts() == ["LOCKS"], "empty groups are hidden"
 
     tools.locator("input").fill("")
     assert shown_features(page) == set(_ALL)
+
+
+def test_a_topology_that_tried_no_feature_of_a_filter_has_no_column(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, "#features=&q=cancel")
+    tools = page.locator("#feature-tools")
+    assert shown_features(page) == {"cancel"}
+    assert heads(page) == ["session", "transaction"]
+    assert tools.locator("output").inner_text() == (f"1 of {len(_ALL)} features; none of them was tried in direct")
+    assert page.locator("#features .group:visible th").get_attribute("colspan") == "3"
+
+    tools.locator("input").fill("nothing has this name")
+    assert heads(page) == ["direct", "session", "transaction"], "without a row, the columns say nothing"
+    tools.locator("input").fill("")
+    assert heads(page) == ["direct", "session", "transaction"]
+
+
+def test_neighbours_with_the_same_advice_share_it(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page)
+    advice = page.locator("#features .advice:visible", has_text="pg_advisory_xact_lock")
+    assert advice.count() == 1
+    described = page.locator(f"#features th[aria-describedby='{advice.locator('p').get_attribute('id')}']")
+    assert described.all_inner_texts() == ["the feature advisory-lock", "the feature advisory-unlock"]
+
+    page.locator("#feature-tools input").fill("unlock")
+    assert advice.count() == 1, "one of its features is left"
+    page.locator("#feature-tools input").fill("xact_lock")
+    assert shown_features(page) == {"advisory-lock", "advisory-unlock"}, "the search reads advice, too"
+    page.locator("#feature-tools input").fill("simple-query")
+    assert page.locator("#features .advice:visible").count() == 0
+
+    page.evaluate("location.hash = '#compare=session/transaction'")
+    compared = page.locator("#comparison .advice", has_text="pg_advisory_xact_lock")
+    compared.wait_for()
+    assert compared.count() == 1
+
+
+# --- the navigation -------------------------------------------------------------------------------------
+
+
+def test_the_navigation_stays_on_screen_and_marks_the_section(pages: Pages, report_page: Path) -> None:
+    """Each link leads to a heading that the bar does not cover, at any width."""
+    page = pages.open(report_page)
+    links = page.locator("nav a")
+    for width in (360, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        for link in links.all():
+            link.focus()
+            page.keyboard.press("Enter")
+            anchor = str(link.get_attribute("href"))
+            page.locator(f"nav a[aria-current][href='{anchor}']").wait_for(state="attached")
+            bar, heading, marked = (
+                part.bounding_box() for part in (page.locator("nav"), page.locator(f"{anchor}-title"), link)
+            )
+            assert bar
+            assert heading
+            assert marked
+            assert (bar["y"], bar["width"]) == (0, width)
+            assert bar["height"] < 50, "one thin line"
+            assert bar["height"] < heading["y"] < 900, (anchor, width)
+            assert 0 <= marked["x"] < width, "the line scrolls to its mark"
+        assert page.locator("nav a[aria-current]").count() == 1
 
 
 # --- addresses ------------------------------------------------------------------------------------------
@@ -116,7 +179,8 @@ def test_the_address_of_a_comparison_opens_it(pages: Pages, report_page: Path) -
     table.wait_for()
     assert table.locator("thead th").all_inner_texts()[1:3] == ["direct", "transaction"]
     changed = table.locator("tbody tr").all_inner_texts()
-    assert len([row for row in changed if "feature" in row]) == len(_ALL) - 1, "each feature but the one that works"
+    features = [row for row in changed if "the feature" in row]
+    assert len(features) == len(_ON_DIRECT) - 1, "each feature but the one that works"
 
     page.get_by_role("button", name="Swap").click()
     assert place(page) == "#compare=transaction/direct"
@@ -143,8 +207,8 @@ def test_the_first_stop_of_the_tab_key_skips_to_the_verdicts(pages: Pages, repor
     page.keyboard.press("Enter")
     assert place(page) == "#verdicts"
     page.keyboard.press("Tab")
-    inside = page.evaluate("document.querySelector('header.top').contains(document.activeElement)")
-    assert not inside, "the links of the header come before the verdicts"
+    inside = page.evaluate("document.activeElement.closest('header.top, nav') !== null")
+    assert not inside, "the navigation comes before the verdicts"
 
 
 def test_each_part_of_the_heat_map_is_one_stop_of_the_tab_key(pages: Pages, report_page: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
+from harness.model import Status
 from harness.printable import CONTROLS
-from tests.browser.made_up_page import FEATURES
+from tests.browser.made_up_page import FEATURES, ordinary, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -43,6 +45,33 @@ def test_nothing_scrolls_the_page_or_the_evidence_sideways(pages: Pages, report_
                 assert inside <= room, "a long address or value breaks between lines"
 
 
+def test_on_a_narrow_screen_a_feature_is_a_card(pages: Pages, report_page: Path) -> None:
+    """Neither the map nor the comparison scrolls sideways; each outcome stands beside its topology."""
+    page = pages.open(report_page, "#compare=session/transaction", width=360)
+    page.locator("#comparison table").wait_for()
+    for part in ("#features .wide", "#comparison .wide"):
+        inside, room = page.locator(part).evaluate("part => [part.scrollWidth, part.clientWidth]")
+        assert inside <= room, part
+    cells = page.locator("#features tr[data-check='pooling.cancel'] td")
+    named = "cell => getComputedStyle(cell, '::before').content"
+    assert [cell.evaluate(named) for cell in cells.all()][1:] == ['"session"', '"transaction"']
+    assert [cell.is_visible() for cell in cells.all()] == [False, True, True], "a dash takes no line"
+    assert cells.nth(1).get_attribute("role") == "cell", "also where it is no cell of a drawn table"
+
+
+def test_the_placeholder_of_the_search_fits(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, width=360)
+    needed, room = page.locator("#feature-tools input").evaluate(
+        """field => {
+            const pen = document.createElement('canvas').getContext('2d'), style = getComputedStyle(field);
+            pen.font = style.font;
+            const sides = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+            return [pen.measureText(field.placeholder).width, field.clientWidth - sides];
+        }"""
+    )
+    assert needed < room
+
+
 # --- paper ----------------------------------------------------------------------------------------------
 
 #: the texts of cells that are wider than their cell, and of tables that are wider than the paper
@@ -60,6 +89,34 @@ def test_the_tables_of_the_rubrics_fit_on_paper(pages: Pages, report_page: Path,
     page = pages.open(report_page, width=_PAPER)
     page.emulate_media(media="print")
     assert page.evaluate(_CLIPPED, place) == []
+
+
+def test_paper_has_verdicts_differences_and_the_rubrics_first(pages: Pages, tmp_path: Path) -> None:
+    report = ordinary()
+    holding, *others = report.walkthrough
+    held = replace(report, walkthrough=(replace(holding, status=Status.OK), *others))
+    page = pages.open(written(held, tmp_path), width=_PAPER)
+    assert page.locator(".paper:visible").count() == 0, "a screen has the whole map"
+    page.emulate_media(media="print")
+    order = page.locator("main > section:visible").evaluate_all(
+        "parts => parts.sort((one, other) => one.offsetTop - other.offsetTop).map(part => part.id)"
+    )
+    assert order[:4] == ["verdicts", "differences", "topology", "paths"]
+    assert not set(order) & {"checks", "features", "compare", "load", "timeline", "limits"}
+    assert page.locator("header .paper", has_text="feature-map.md").is_visible(), "says where the other rows are"
+    assert page.locator("#differences td", has_text="the feature advisory-lock").is_visible()
+    assert page.locator("#paths tr", has_text="nightly-recalculation").is_visible(), "the rubrics are whole"
+    items = page.locator("#checklist tbody tr:not(.group)").all()
+    assert [item.is_visible() for item in items] == [False] + [True] * len(others), "else what is not OK"
+
+
+def test_a_folded_table_of_issues_is_printed(pages: Pages, tmp_path: Path) -> None:
+    report = ordinary()
+    page = pages.open(written(replace(report, issues=report.issues * 20), tmp_path), width=_PAPER)
+    row = page.locator("#issues tbody tr").last
+    assert not row.is_visible()
+    page.emulate_media(media="print")
+    assert row.evaluate("row => row.checkVisibility({contentVisibilityAuto: true}) && row.offsetHeight > 0")
 
 
 def test_what_only_a_screen_needs_is_not_printed(pages: Pages, report_page: Path) -> None:
@@ -83,7 +140,7 @@ def test_without_scripts_verdicts_and_maps_are_readable(pages: Pages, report_pag
     assert any("does not hold" in card for card in cards)
     for word in ("OK", "known", "Issue", "Not run", "N/A", "fails (26000)", "hangs", "lost", "wrong", "leaks"):
         assert page.locator("table.heat a.sq", has_text=word).count(), f"a square says {word}"
-    rows = page.locator("table.map tbody tr:not(.group):visible")
+    rows = page.locator("#features tr[data-check]:visible")
     assert rows.count() == len(FEATURES)
     assert page.locator("table.map td", has_text="fails (26000)").first.is_visible()
     assert page.locator("#feature-tools").is_hidden(), "filters need scripts"

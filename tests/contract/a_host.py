@@ -228,7 +228,7 @@ def concurrent_writes(host: Host) -> Iterator[None]:
 
     def write() -> None:
         with host.connect() as client:
-            while not stopped.wait(0.005):
+            while not stopped.wait(0.02):
                 with client.transaction():
                     host._set_actor(client, "mallory")
                     client.execute("INSERT INTO posts (slug) VALUES (%s)", [f"of-another-{time.monotonic_ns()}"])

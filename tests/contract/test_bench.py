@@ -43,31 +43,37 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(tmp_path)}
 
 
-@pytest.fixture
-def with_docker() -> None:
-    require_engine("docker")
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("with_docker")
-def test_every_part_prints_figures(environment: dict[str, str]) -> None:
-    """In one process, so that all parts share one engine."""
-    done = ended(_started(environment, "--quick", "--markdown", "--engine", "docker"))
+def _printed_parts(environment: dict[str, str], engine: str, *parts: str) -> set[str]:
+    """Run parts in quick mode in one process, and return the parts that print tables with figures, as documented."""
+    done = ended(_started(environment, "--quick", "--markdown", "--engine", engine, *parts))
     assert done.returncode == 0, done.stderr
     tables = dict(re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", done.stdout, re.MULTILINE))
     figures = {title: table.splitlines()[2:] for title, table in tables.items()}
     assert not re.search(r"\b(within|OVER) [0-9]", done.stdout), "bounds are for the usual scale"
     assert all(re.search(r"[0-9]", line) for lines in figures.values() for line in lines)
-    parts = {title.partition(":")[0] for title, lines in figures.items() if lines}
-    # the parts growth-topologies and growth-checks print tables with the prefix "growth"
-    assert {part.name.partition("-")[0] for part in PARTS} == parts
-    assert {"growth: topologies", "growth: checks"} <= set(figures)
     documented = (places.SHIPPED / "docs" / "performance.md").read_text(encoding="utf-8")
     for title, table in tables.items():
         columns = table.splitlines()[0]
         assert f"### {title}\n\n{columns}\n" in documented, (
             f"docs/performance.md has no table {title!r} with the columns {columns}"
         )
+    named = {part.name for part in PARTS}
+    # the tables of growth-topologies and growth-checks are `growth: topologies` and `growth: checks`
+    whole = {title.replace("growth: ", "growth-").partition(":")[0] for title, lines in figures.items() if lines}
+    assert whole <= named
+    return whole
+
+
+@pytest.mark.long
+def test_every_part_prints_figures(any_engine: Engine, environment: dict[str, str]) -> None:
+    parts = {part.name for part in PARTS} - {"startup"}
+    assert _printed_parts(environment, any_engine.name, *sorted(parts)) == parts
+
+
+@pytest.mark.long
+def test_docker_is_compared_with_other_tools_and_its_images_are_built_before_a_job(environment: dict[str, str]) -> None:
+    require_engine("docker")
+    assert _printed_parts(environment, "docker", "startup", "one") == {"startup", "one"}
 
 
 def test_beside_measures_another_commit_and_removes_its_checkout(

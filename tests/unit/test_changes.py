@@ -26,12 +26,13 @@ from harness.model import (
     Subject,
 )
 from harness.model.run_record import Confidence
-from harness.report.changes import THIS_REPORT, Change, Changes, Kind, compare
+from harness.report.building import build_report
+from harness.report.changes import Change, Changes, Kind, compare
 from harness.report.evidence import Evidence, Row
 from harness.report.factors import Factor
 from harness.report.render import changes_in_markdown, render, scrubbed
 from harness.report.row_states import Direction
-from harness.report.tables import build_report
+from harness.report.sides import THIS_REPORT, side_of
 from tests.unit.made_up import CHECKS, NAMES, planned, record, result
 
 if TYPE_CHECKING:
@@ -116,7 +117,42 @@ many = st.lists(results, max_size=8, unique_by=lambda found: (found.target, foun
 def test_a_run_does_not_differ_from_itself(found: list[Result]) -> None:
     changes = compare(evidence(found), evidence(found))
     assert changes.empty
-    assert changes.compared == len(found)
+    assert (changes.compared, changes.same) == (0, len(found))
+    assert changes.void
+
+
+@given(many)
+def test_a_repetition_with_the_same_results_has_no_change(found: list[Result]) -> None:
+    changes = compare(evidence(found), evidence(found, record(NEW)))
+    assert changes.empty
+    assert (changes.compared, changes.same) == (len(found), 0)
+
+
+def test_a_side_of_several_runs_is_one_line() -> None:
+    runs = [
+        replace(record(f"r{day}"), started_at=f"2026-01-0{day}T00:00:00.000Z", topologies={}) for day in range(1, 9)
+    ]
+    rows = [
+        replace(row, planned=replace(row.planned, target=f"t{place}"))
+        for place in range(9)
+        for row in evidence([result("direct", CHECKS[0])]).rows
+    ]
+    side = side_of(replace(evidence([]), rows=tuple(rows), topologies={}, shown=tuple(runs)), "runs")
+    assert side.description == (
+        "8 runs, 2026-01-01 00:00 UTC to 2026-01-08 00:00 UTC; commit cccccccccccc; t0, t1, t2, t3, t4, t5 and 3 more"
+    )
+    assert side_of(replace(evidence([]), shown=()), "x").description == "no run with a row that counts"
+
+
+@given(many, many, st.sampled_from(["before", "after"]))
+def test_nothing_is_said_about_edited_evidence(before: list[Result], after: list[Result], side: str) -> None:
+    edited = {side: ("run x was edited",)}
+    changes = compare(
+        evidence(before, edited=edited.get("before", ())), evidence(after, record(NEW), edited=edited.get("after", ()))
+    )
+    assert changes.empty
+    assert not changes.new_issues
+    assert changes.summary == changes.void == "a run was edited, so nothing follows"
 
 
 def mirrored(changes: Changes) -> tuple[object, ...]:
@@ -248,7 +284,14 @@ def test_an_issue_of_a_row_that_did_not_exist_is_new() -> None:
 
 @pytest.mark.parametrize(
     ("before_ms", "after_ms", "changed"),
-    [(1000, 2000, True), (2000, 1000, True), (1000, 1999, False), (100, 1099, False), (5000, 9000, False), (0, 5000, False)],
+    [
+        (1000, 2000, True),
+        (2000, 1000, True),
+        (1000, 1999, False),
+        (100, 1099, False),
+        (5000, 9000, False),
+        (0, 5000, False),
+    ],
 )
 def test_a_duration_changed_if_it_doubled_and_by_a_second(before_ms: float, after_ms: float, *, changed: bool) -> None:
     then, now = (replace(result("direct", CHECKS[0]), duration_ms=ms) for ms in (before_ms, after_ms))
@@ -355,7 +398,9 @@ def test_a_thing_that_differs_elsewhere_is_not_the_cause() -> None:
 
 
 def test_a_row_that_is_not_run_has_its_reason_and_not_a_cause() -> None:
-    now = evidence([result("transaction", CHECKS[0], Status.NOT_RUN, "the time limit")], CASES[Factor.POOLER](record(NEW)))
+    now = evidence(
+        [result("transaction", CHECKS[0], Status.NOT_RUN, "the time limit")], CASES[Factor.POOLER](record(NEW))
+    )
     [change] = compare(evidence([result("transaction", CHECKS[0])]), now).changes
     assert (change.reason, change.cause, change.causes) == ("the time limit", "", ())
 
@@ -406,6 +451,17 @@ def test_what_differs_in_an_environment() -> None:
     assert change.cause == "likely settings of pool_mode: session → transaction"
 
 
+def test_a_row_that_is_shown_alike_says_what_differs() -> None:
+    ok = result("transaction", CHECKS[0])
+    before, after = (replace(ok, limit=Limit(outcome=text, source="https://example.org/doc")) for text in ("a", "b"))
+    change = one([before], [after])
+    assert (change.before, change.after) == ("OK, documented limit", "OK, documented limit")
+    assert change.reason == "another documented limit: a → b"
+    change = one([issue(broken="rows")], [issue(broken="actor")])
+    assert (change.before, change.after) == ("Issue", "Issue")
+    assert change.reason == "actor broken now; rows no longer broken; actor: expected 1, observed 0"
+
+
 # --- outputs ---------------------------------------------------------------------------------------------
 
 
@@ -423,7 +479,9 @@ def test_an_edited_run_is_named_everywhere(tmp_path: Path) -> None:
 def test_the_page_links_a_change_to_its_evidence(tmp_path: Path) -> None:
     now = evidence([issue()], record(NEW))
     found = compare(evidence([result("transaction", CHECKS[0])]), now, ("x", THIS_REPORT))
-    written = {path.name: path.read_text() for path in render(replace(build_report(now, tmp_path), changes=found), tmp_path)}
+    written = {
+        path.name: path.read_text() for path in render(replace(build_report(now, tmp_path), changes=found), tmp_path)
+    }
     part = written["report.html"].partition('<section id="changes"')[2].partition("</section>")[0]
     assert f'href="#row=transaction/{CHECKS[0]}"' in part
     assert "1 row was compared: 1 new Issue." in part

@@ -17,6 +17,7 @@ from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report import check_columns, columns
+from harness.report.building import build_report
 from harness.report.cells import (
     Badge,
     Code,
@@ -42,7 +43,7 @@ from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow,
 from harness.report.render import render
 from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
-from harness.report.tables import LimitRow, ParityRow, Report, build_report
+from harness.report.tables import LimitRow, ParityRow, Report
 from harness.report.topology_rows import TopologyRow
 from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
 from tests.unit.pages import evidence_of
@@ -91,7 +92,7 @@ TABLES = {
 #: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
 DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
 #: only report.md has them, because it has no other place for all of it
-SUMMARISED = {"issue groups", "differences", "files"}
+SUMMARISED = {"issue groups", "files"}
 
 
 class PageTables(HTMLParser):

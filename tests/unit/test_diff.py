@@ -66,7 +66,27 @@ def test_a_new_issue_is_named_and_exit_1(
 
 def test_the_newer_run_is_the_latest_by_default(reports: Path) -> None:
     assert main(["diff", "aaaa"]) == ExitCode.ISSUE
-    assert main(["diff", "bbbb"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    "names", [("latest", "latest"), ("bbbb", "latest"), ("reports", "reports"), (f"reports/runs/{OLD}", OLD)]
+)
+def test_a_run_is_not_compared_with_itself(
+    names: tuple[str, str], reports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", *names]) == ExitCode.USAGE
+    said = capsys.readouterr()
+    assert f"{names[0]} and {names[1]} are the same evidence: run " in said.err
+    assert said.out == ""
+
+
+def test_each_side_is_one_line(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["diff", OLD, "latest"])
+    rest = "commit cccccccccccc; direct, session, transaction; postgres 17.5, pgbouncer 1.24.1"
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"{OLD}: 2026-01-01 00:00 UTC; {rest}",
+        f"latest: run {NEW}, 2026-01-02 00:00 UTC; {rest}",
+    ]
 
 
 def test_an_issue_that_is_gone_or_was_there_is_exit_0(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +130,9 @@ def test_a_name_that_leads_nowhere(name: str, expected: str, reports: Path, caps
     assert expected in capsys.readouterr().err
 
 
-def test_a_report_without_its_runs_is_not_enough(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_without_its_runs_is_not_enough(
+    reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "report.json").write_text("{}")
     assert main(["diff", "elsewhere/report.json", "latest"]) == ExitCode.NOTHING_VERIFIED
@@ -121,7 +143,30 @@ def test_nothing_follows_from_an_edited_run(reports: Path, capsys: pytest.Captur
     rows = reports / "runs" / NEW / "results.jsonl"
     rows.write_text(rows.read_text().replace('"duration_ms":12.5', '"duration_ms":12.6'))
     assert main(["diff", NEW, OLD]) == ExitCode.NOTHING_VERIFIED
-    assert f"edited, so nothing follows: run {NEW} was edited" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"edited: run {NEW} was edited" in out
+    assert "a run was edited, so nothing follows" in out
+    assert main(["diff", OLD, NEW]) == ExitCode.NOTHING_VERIFIED
+    assert "new Issue" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["/", "empty", "deep"])
+def test_a_folder_without_runs_is_not_searched(name: str, reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (reports.parent / "empty").mkdir()
+    run(reports.parent / "deep" / "a" / "b" / "c", "20260103T000000Z-ccccccc3", day=3)
+    assert main(["diff", name, "latest"]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "neither a run folder nor a folder of runs" in err
+    assert "a run folder has the file run.json" in err
+
+
+@pytest.mark.parametrize("place", ["runs", "one/runs", "one/reports/runs", "one"])
+def test_the_places_of_runs_in_a_folder(place: str, reports: Path) -> None:
+    """The last one is what `gh run download --pattern` makes of the artifacts of several jobs."""
+    found = run(reports.parent / "made", "20260103T000000Z-ccccccc3", *NAMES, day=3)
+    (reports.parent / "machines" / place).mkdir(parents=True)
+    found.folder.rename(reports.parent / "machines" / place / found.folder.name)
+    assert main(["diff", "aaaa", "machines"]) == ExitCode.ISSUE
 
 
 def test_runs_without_a_row_in_common(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +203,9 @@ def report_run(reports: Path, run_id: str, *issues: str) -> None:
 
     written = replace(record(run_id, fingerprint=fingerprint()), audit_target=reference_target().identity)
     rows = [
-        result(name, CHECKS[0], Status.ISSUE, "rows: expected 1, observed 0") if name in issues else result(name, CHECKS[0])
+        result(name, CHECKS[0], Status.ISSUE, "rows: expected 1, observed 0")
+        if name in issues
+        else result(name, CHECKS[0])
         for name in NAMES
     ]
     store_run(reports, rows, written)
@@ -188,6 +235,33 @@ def test_an_edited_run_excuses_no_issue(tmp_path: Path, monkeypatch: pytest.Monk
     rows = old.folder / "results.jsonl"
     rows.write_text(rows.read_text().replace("12.5", "12.6"))
     assert main(["report", "--since", str(old.folder)]) == ExitCode.ISSUE
+
+
+def test_an_edited_run_is_no_base_for_a_statement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`diff` and `report --since` exit with the same code, also where no Issue is left."""
+    monkeypatch.chdir(tmp_path)
+    old = run(tmp_path / "old", OLD, "session")
+    monkeypatch.setattr("harness.cli.evidence._contradictions_with_code", lambda *_: ())
+    report_run(tmp_path / "reports", NEW)
+    assert main(["report", "--since", str(old.folder)]) == ExitCode.OK
+    rows = old.folder / "results.jsonl"
+    rows.write_text(rows.read_text().replace("12.5", "12.6"))
+    capsys.readouterr()
+    assert main(["report", "--since", str(old.folder)]) == ExitCode.NOTHING_VERIFIED
+    assert "no longer an Issue" not in capsys.readouterr().out
+    assert main(["diff", str(old.folder)]) == ExitCode.NOTHING_VERIFIED
+
+
+def test_a_report_without_a_newer_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.cli.evidence._contradictions_with_code", lambda *_: ())
+    report_run(tmp_path / "reports", NEW, "session")
+    assert main(["report", "--since", "latest"]) == ExitCode.NOTHING_VERIFIED
+    assert "both have the same rows of the same run, so nothing was compared" in capsys.readouterr().out
 
 
 def test_since_is_not_combined_with_what_prints_no_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,9 @@ def test_servers_of_the_harness_are_at_best_partial() -> None:
     found = compared(environment(is_a_lab=True))
     assert found.matches == "partial"
     assert found.paragraph.startswith("CI-class evidence: the harness started staging itself, ")
+    shown, _ = row(environment(is_a_lab=True))
+    assert shown.evidence_class == "CI", "one class, in the table and in the paragraph"
+    assert shown.engine == "attached: servers that the harness started"
 
 
 def test_an_environment_is_compared_with_another_one() -> None:

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from harness.checks.execution import accept_known
 from harness.model import Behaviour, FeatureOutcome, Outcome, PlannedCheck, Result, Section, Severity, Status
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.feature_map import anchor, driver_table, feature_map
 from harness.report.render import render
-from harness.report.tables import build_report
 from tests.unit.pages import evidence_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 from harness import places
 from harness.cli.commands import COMMANDS
 from harness.cli.main import root
-from harness.cli.parser import in_help
+from harness.cli.parser import Entry, in_help
+from harness.cli.summaries import summary_of
 
 _RUN = """
 import contextlib, io, json, sys
@@ -61,11 +62,16 @@ def test_a_command_loads_only_what_it_needs(arguments: str, unneeded: set[str]) 
 
 
 @pytest.mark.parametrize("entry", COMMANDS, ids=[entry.name for entry in COMMANDS])
-def test_the_help_text_of_the_program_says_what_the_command_itself_says(entry: tuple[str, ...]) -> None:
-    name, _, section, summary = entry
-    command = root.commands[name]
-    assert command.name == name
-    assert in_help(command) == (section, summary)
+def test_the_help_text_of_the_program_says_what_the_command_itself_says(entry: Entry) -> None:
+    """The source is read without an import; it shows the same as the command."""
+    command = root.commands[entry.name]
+    assert command.name == entry.name
+    assert summary_of(entry.place) == in_help(command) == entry.in_help()
+
+
+@pytest.mark.parametrize("place", ["harness.cli.verify:missing", "harness.cli.missing:verify", "msgspec._core:verify"])
+def test_a_source_that_does_not_show_a_command_gives_no_summary(place: str) -> None:
+    assert summary_of(place) is None
 
 
 def test_the_commands_of_the_program_are_complete() -> None:

@@ -22,7 +22,7 @@ def group(number: int, *, link: str = "", symptom: str = "rows: expected 1, obse
         checks=(f"capture.check-{number}",),
         topologies=("session", "transaction"),
         number=2,
-        symptom=symptom,
+        symptoms=(symptom,),
         about="a claim",
         link=link,
         command="harness verify session",

@@ -26,11 +26,12 @@ from harness.model import (
     Severity,
     Status,
 )
+from harness.report.building import build_report
 from harness.report.ctrf_report import ctrf
 from harness.report.evidence import Row, merge
 from harness.report.json_report import DERIVED, ReportFile, encoded, report_file, rows_of, schema
 from harness.report.render import render
-from harness.report.tables import Report, build_report
+from harness.report.tables import Report
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
 
 if TYPE_CHECKING:

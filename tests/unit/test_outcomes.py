@@ -28,10 +28,10 @@ from harness.model import (
     Severity,
     Status,
 )
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count, describe, is_shown, mark_of, text_of
 from harness.report.render import render
-from harness.report.tables import build_report
 from harness.store import StoredRun
 from tests.unit.made_up import record
 from tests.unit.test_report import table

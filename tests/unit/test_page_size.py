@@ -18,16 +18,20 @@ from harness.model import (
     Severity,
     Status,
 )
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
+from harness.report.histories import StoredHistory
 from harness.report.render import html_page
-from harness.report.tables import build_report
 from harness.suites.catalogue import catalogue
+from tests.unit.histories import fault, operations, write_history
 from tests.unit.made_up import record, result, stood
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from harness.checks.registry import Check
+    from harness.model.history import Outcome as Ended
 
 MAIN_JOB, EVERYTHING = 600_000, 3_000_000
 WORKS = Outcome(behaviour=Behaviour.WORKS)
@@ -72,7 +76,19 @@ def row(topology: str, check: Check, seed: random.Random) -> Row:
     return Row(planned=planned, result=found, run_id=record().run_id)
 
 
-def size_of_page(folder: Path, topologies: int) -> int:
+def stored(folder: Path, topologies: Iterable[str]) -> tuple[StoredHistory, ...]:
+    """Return twelve histories of each topology, which all are the same file, with three faults and its widest plot."""
+    outcomes: dict[int, Ended] = {**dict.fromkeys(range(40, 60), "fail"), 60: "unknown"}
+    faults = [step for number in range(1, 4) for step in fault(number, "server-link-black-holed", number, number + 0.3)]
+    path = write_history(folder, "direct", "capture.insert", [*operations(100, outcomes=outcomes), *faults])
+    return tuple(
+        StoredHistory(target=name, check=f"resilience.server-link-black-holed-{number}", link=str(path))
+        for name in topologies
+        for number in range(12)
+    )
+
+
+def size_of_page(folder: Path, topologies: int, under_faults: int) -> int:
     seed = random.Random(1)  # noqa: S311 -- the same rows in each run
     names = [f"transaction-{number}" for number in range(topologies)]
     rows = tuple(row(name, check, seed) for name in names for check in catalogue().checks)
@@ -84,12 +100,13 @@ def size_of_page(folder: Path, topologies: int) -> int:
         folders={record().run_id: folder},
         shown=(record(),),
     )
-    return sum(len(piece.encode()) for piece in html_page(build_report(evidence, folder), folder))
+    report = replace(build_report(evidence, folder), histories=stored(folder, names[:under_faults]))
+    return sum(len(piece.encode()) for piece in html_page(report, folder))
 
 
 def test_the_page_of_the_main_job(tmp_path: Path) -> None:
-    assert size_of_page(tmp_path, 8) < MAIN_JOB
+    assert size_of_page(tmp_path, 8, 3) < MAIN_JOB
 
 
 def test_the_page_of_forty_topologies(tmp_path: Path) -> None:
-    assert size_of_page(tmp_path, 40) < EVERYTHING
+    assert size_of_page(tmp_path, 40, 40) < EVERYTHING

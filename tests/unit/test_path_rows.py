@@ -321,6 +321,14 @@ def test_an_environment_that_no_run_verified_is_host_class(tmp_path: Path) -> No
     assert row.notes == f"no run of this code has exercised it; {HOST}"
 
 
+def test_a_lab_that_is_called_an_environment_is_ci_class(tmp_path: Path) -> None:
+    found = evidence(tmp_path, sound("staging", POST), environments=("staging",))
+    lab = {"staging": replace(found.environments["staging"], is_a_lab=True)}
+    notes = row_of(path_rows(replace(found, environments=lab)), "new-post").notes
+    assert "CI-class: servers that the harness started, not yours" in notes
+    assert HOST not in notes
+
+
 def test_the_versions_of_a_host_are_named(tmp_path: Path) -> None:
     found = evidence(tmp_path, sound("staging", POST), environments=("staging",))
     staging = replace(found.environments["staging"], versions={"library": "audit 0.4.0", "app": "app 7c1"})

@@ -6,7 +6,7 @@ import pytest
 
 from harness.model import Proof, Status, TrailProof
 from harness.report.evidence import Row
-from harness.report.proofs import exactness, proven
+from harness.report.proofs import ProofCount, count_proofs, exactness, proven
 from tests.unit.made_up import planned, result
 
 
@@ -52,6 +52,24 @@ def test_every_applicable_control_must_turn_its_check(
         proofs=proofs,
     )
     assert proven(row, target) == expected
+
+
+def test_results_are_counted_by_whether_controls_turned_their_check() -> None:
+    rows = [
+        Row(planned=planned("direct", check), result=result("direct", check, status, "why"), run_id="r", proofs=proofs)
+        for check, status, proofs in (
+            ("capture.insert", Status.OK, (PROVEN,)),
+            ("capture.update", Status.ISSUE, (PROVEN,)),
+            ("capture.delete", Status.OK, (FAILED,)),
+            ("capture.bulk", Status.OK, ()),
+            ("actor.types", Status.OK, (NOT_APPLICABLE,)),
+            ("actor.unset", Status.NA, ()),
+            ("actor.residue", Status.NOT_RUN, ()),
+        )
+    ]
+    counted = count_proofs(rows, "carbonite")
+    assert counted == ProofCount(proven=2, unproven=1, missing=1)
+    assert (counted.results, counted.tried) == (4, 3)
 
 
 @pytest.mark.parametrize(

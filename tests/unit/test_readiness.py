@@ -26,10 +26,11 @@ from harness.model import (
     Status,
 )
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
 from harness.report.render import fragments
-from harness.report.tables import ParityRow, build_report
+from harness.report.tables import ParityRow
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:
@@ -324,6 +325,13 @@ def test_a_path_on_a_topology_of_the_harness_is_not_the_hosts() -> None:
     found = decide(WORKFLOW, evidence(GREEN, hosts=()), library_version="0.4.0", today=TODAY)
     assert found.answer == "not yet"
     assert found.missing == ("the evidence of staging is CI-class: the harness ran the path, not the host",)
+
+
+def test_a_path_on_a_lab_that_is_called_an_environment_is_not_the_hosts() -> None:
+    lab = EnvironmentEvidence(name="staging", reached=True, is_a_lab=True)
+    found = decide(WORKFLOW, replace(evidence(GREEN), environments={"staging": lab}), library_version="0.4.0", today=TODAY)
+    assert found.answer == "not yet"
+    assert found.missing == ("the evidence of staging is CI-class: the harness started its servers",)
 
 
 def test_no_path_or_no_environment_is_never_yes() -> None:

@@ -7,16 +7,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.cli import exit_codes, recap
+from harness.cli.wrapping import items_in_lines
 from harness.model import EndedBy, EnvironmentEvidence, KnownIssue, PathLabel, Result, Status
 from harness.report.evidence import merge
+from harness.report.issue_groups import issue_groups
 from harness.store import StoredRun
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
 
 if TYPE_CHECKING:
     from harness.cli.invocation import Invocation
+    from harness.report.issue_groups import Answer
 
 ACCEPTED = KnownIssue(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
 
@@ -104,10 +109,17 @@ def test_without_a_run_only_the_report_is_named() -> None:
     assert len(terminal.lines) == 1
 
 
+def answers(*results: Result) -> list[Answer]:
+    return [(planned(found.target, found.check), found) for found in results]
+
+
+CLAIM = "capture.insert on {}: rows: expected 1, observed 0"
+
+
 def test_every_issue_is_printed_with_the_command_that_reproduces_it() -> None:
     terminal = Said()
-    recap.say_issues(invocation(terminal), [ISSUE, NA, NOT_RUN, OK, KNOWN])
-    rest = "direct capture.insert: rows: expected 1, observed 0\n  reproduce: " + ISSUE.reproduce
+    recap.say_issues(invocation(terminal), answers(ISSUE, NA, NOT_RUN, OK, KNOWN))
+    rest = f"P0 {CLAIM.format('direct')}\n  reproduce: {ISSUE.reproduce}"
     assert terminal.lines == [f"Issue {rest}", f"Known Issue (https://example.org/1) {rest}"]
 
 
@@ -117,65 +129,88 @@ def on(*targets: str, known: bool = False) -> list[Result]:
     return [replace(found, target=target, reproduce=f"harness verify {target}") for target in targets]
 
 
-def test_the_same_issue_on_several_topologies_is_one_entry() -> None:
+def test_the_recap_has_the_groups_of_the_report_and_every_symptom() -> None:
     terminal = Said()
     other = replace(ISSUE, target="peered", reason="rows: expected 1, observed 2")
-    recap.say_issues(invocation(terminal), [*on("direct", known=True), *on("transaction", "session"), other])
-    assert [line.partition(": ")[0] for line in terminal.lines] == [
-        "Issue transaction capture.insert",
-        "Issue peered capture.insert",
-        "Known Issue (https://example.org/1) direct capture.insert",
+    found = answers(*on("direct", known=True), *on("transaction", "session"), other)
+    recap.say_issues(invocation(terminal), found)
+    where = CLAIM.format("transaction, session, peered")
+    assert terminal.lines == [
+        f"Issue P0 {where}; also rows: expected 1, observed 2 (peered)\n  reproduce: harness verify transaction",
+        f"Known Issue (https://example.org/1) P0 {CLAIM.format('direct')}\n  reproduce: harness verify direct",
     ]
-    assert terminal.lines[0].endswith("observed 0, and on session\n  reproduce: harness verify transaction")
+    assert [group.found in line for group, line in zip(issue_groups(found), terminal.lines, strict=True)] == [True] * 2
 
 
 def test_known_issues_that_do_not_fit_into_one_screen_are_counted() -> None:
     """Issues that nobody accepted are always printed."""
     results = [
-        replace(found, check=f"capture.{number}")
+        replace(found, check=f"capture.{number}", known=replace(ACCEPTED, link=f"https://example.org/{number}"))
+        if found.known
+        else replace(found, check=f"capture.{number}")
         for number in range(20)
         for found in on("direct", "session", known=number % 2 == 0)
     ]
     terminal = Said(screen=(80, 24))
-    recap.say_issues(invocation(terminal), results)
+    recap.say_issues(invocation(terminal), answers(*results))
     assert [line.partition(" ")[0] for line in terminal.lines] == [*["Issue"] * 10, "and"]
     assert terminal.lines[-1] == "and 20 more known Issues, in issues.md"
     high = Said(screen=(80, 200))
-    recap.say_issues(invocation(high), results)
+    recap.say_issues(invocation(high), answers(*results))
     assert len(high.lines) == 20
 
 
-NARROW = [
-    "            OK Issue Not run",
-    "direct       2     0       0",
-    "session      0     2       1",
-    "transaction  2     0       1",
+NARROW = ["direct", "  OK 2, Issue 0,", "  N/A 1, Not run 0,", "  time 0.0s", "session"]
+MIDDLE = [
+    "            OK Issue           N/A Not run",
+    "direct       2     0             1       0",
+    "session      0     2 (1 known)   0       1",
+    "transaction  2     0             0       1",
 ]
+
+
+def on_a_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *more: Result
+) -> list[str]:
+    """Return the recap on a terminal of this width."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    recap.print_recap(run(*(row.result for row in merge([STORED], PLAN).rows), *more))
+    return capsys.readouterr().out.splitlines()
+
+
+STORED = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
 
 
 @pytest.mark.parametrize(
     ("columns", "lines"),
-    [
-        (28, NARROW),
-        (
-            80,
-            [
-                "            OK Issue (known) N/A Not run features drivers time",
-                "direct       2     0           1       0                  0.0s",
-            ],
-        ),
-    ],
+    [(20, NARROW), (41, ["direct", "  OK 2, Issue 0, N/A 1, Not run 0,"]), (42, MIDDLE), (80, [f"{MIDDLE[0]} time"])],
 )
 def test_on_a_terminal_the_counts_are_a_table_of_its_width(
     columns: int, lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
-    recap.print_evidence_recap(merge([stored], PLAN))
-    found = capsys.readouterr().out.splitlines()
+    found = on_a_terminal(columns, capsys, monkeypatch)
     assert all(len(line) <= columns for line in found)
     assert found[: len(lines)] == lines
+
+
+@pytest.mark.parametrize("columns", range(1, 120, 7))
+def test_no_width_drops_anything_about_a_status(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a topology is whole, too: a shortened one may be that of another topology."""
+    long = result("transaction-with-a-long-name", "capture.insert", Status.NOT_RUN, "why")
+    text = " ".join(" ".join(on_a_terminal(columns, capsys, monkeypatch, long)).split())
+    assert "transaction-with-a-long-name" in text
+    for heading in ("OK", "Issue", "N/A", "Not run", "(1 known)"):
+        assert heading in text
+
+
+@given(st.lists(st.text("ab ", min_size=1).map(str.strip).filter(bool)), st.integers(1, 60))
+def test_a_list_keeps_its_words_at_any_width(items: list[str], width: int) -> None:
+    lines = list(items_in_lines(items, width))
+    assert " ".join(lines).split() == ", ".join(items).split()
+    assert [line for line in lines if len(line) > width and " " in line.strip()] == []
 
 
 # --- the exit code ---------------------------------------------------------------------------------------

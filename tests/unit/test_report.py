@@ -13,10 +13,11 @@ from harness.checks.collection import Catalogue
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status, TopologyEvidence
+from harness.report.building import build_report
 from harness.report.evidence import merge, worst
 from harness.report.render import render
 from harness.report.scope import outside
-from harness.report.tables import Declared, Report, build_report
+from harness.report.tables import Declared, Report
 from harness.report.walkthrough import ITEMS, TITLES, walk
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import CHECKS, NAMES, PLAN, STORAGE, mixed, planned, record, result, store_run

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from harness.model import Severity, Status
+from harness.model import Proof, Severity, Status
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell
 from harness.report.render import html_page
-from harness.report.sections import Section, sections
-from harness.report.tables import IssueRow, LimitRow, Report, build_report
+from harness.report.sections import sections
+from harness.report.tables import IssueRow, LimitRow, Report
 from tests.unit.made_up import NAMES, PLAN, mixed, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.report.listings import Section
 
 
 @pytest.fixture
@@ -76,6 +79,20 @@ def test_a_long_table_is_folded_unless_it_belongs_on_paper(report: Report) -> No
     many = replace(report, limits=(limit,) * 100, paths=report.paths * 50, topologies=report.topologies * 50)
     folded = {one.anchor: [listing.folded for listing in one.listings] for one in sections(many)}
     assert (folded["limits"], folded["paths"], folded["topology"]) == ([True], [False], [False])
+
+
+def test_the_page_says_first_whether_controls_prove_its_checks(report: Report, tmp_path: Path) -> None:
+    page = "".join(html_page(report, tmp_path))
+    assert page.index("Not proven in this store") < page.index('id="verdicts"')
+    proof = Proof(topology="", check="", control="no-trigger", at="rows", proven=True, applicable=True, reason="")
+    first, *others = [row for row in report.rows if row.status in {Status.OK, Status.ISSUE}]
+    part = "".join(html_page(replace(report, rows=(replace(first, proofs=(proof,)), *others)), tmp_path))
+    assert f"for 1 of {len(others) + 1} results, controls turned the check to Issue" in part
+    assert f"has not run for the other {len(others)}." in part
+    whole = "".join(html_page(replace(report, rows=(replace(first, proofs=(proof,)),)), tmp_path))
+    assert "for every result, controls turned the check to Issue" in whole
+    foreign = replace(report, rows=(replace(first, proofs=(proof,)),), audit_target="carbonite")
+    assert "for this code and on the reference layer." in "".join(html_page(foreign, tmp_path))
 
 
 def test_every_section_has_its_anchor_with_and_without_rows(report: Report, tmp_path: Path) -> None:

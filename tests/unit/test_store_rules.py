@@ -429,14 +429,26 @@ def test_a_folder_without_runs_is_named_with_the_reason(tmp_path: Path) -> None:
     )
 
 
-def test_refused_rows_beyond_the_first_twenty_are_counted(tmp_path: Path) -> None:
+def test_refused_rows_are_named_once_for_each_cause_with_their_number(tmp_path: Path) -> None:
     run = store_run(tmp_path, mixed())
-    with (run.folder / "results.jsonl").open("ab") as rows:
-        rows.write(b"{}\n" * 25)
+    path = run.folder / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join((*lines, b"{}\n" * 25, b"{\n", *lines[:2])))
     integrity = read_run(run.folder).integrity
-    assert (len(integrity.refused), integrity.refusals) == (20, 25)
-    assert integrity.reasons[-1] == "and 5 more refused rows"
-    assert Integrity(verdict=Verdict.EDITED, refused=("x",), refusals=1).reasons == ("x",)
+    number = len(lines)
+    assert (len(integrity.refused), integrity.refusals) == (2, 25 + 1 + 2 * 2)
+    assert re.fullmatch(rf"results.jsonl:{number + 1}: not a row: .* \(and 25 more rows\)", integrity.reasons[-2])
+    # neither of two rows counts
+    twice = rf"results.jsonl:{number + 27}: more than one row of .* \(and 3 more rows\)"
+    assert re.fullmatch(twice, integrity.reasons[-1])
+
+
+def test_files_that_changed_in_the_same_way_are_named_once(tmp_path: Path) -> None:
+    run = store_run(tmp_path, mixed())
+    (run.folder / "logs").mkdir(exist_ok=True)
+    for number in range(30):
+        (run.folder / "logs" / f"a{number:02}.log").touch()
+    assert read_run(run.folder).integrity.reasons == ("logs/a00.log: it was added (and 29 more files)",)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

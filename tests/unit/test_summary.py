@@ -16,13 +16,14 @@ from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
 from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
 from harness.preflight.declaration import GateResult
+from harness.report.building import build_report
 from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
 from harness.report.evidence import merge
 from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
 from harness.report.render import render
-from harness.report.tables import Declared, build_report
+from harness.report.tables import Declared
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
@@ -58,7 +59,15 @@ def test_every_issue_is_in_one_group(rows: list[Answer]) -> None:
 def test_the_same_check_on_several_topologies_is_one_group() -> None:
     (group,) = issue_groups([issue("session", CHECKS[0]), issue("transaction", CHECKS[0], "rows: another reason")])
     assert (group.topologies, group.number) == (("session", "transaction"), 2)
-    assert group.text == f"{CHECKS[0]} on session, transaction: the claim of {CHECKS[0]}: rows: expected 1, observed 0"
+    assert group.text == (
+        f"{CHECKS[0]} on session, transaction: the claim of {CHECKS[0]}: rows: expected 1, observed 0; "
+        "also rows: another reason (transaction)"
+    )
+
+
+def test_a_line_names_a_few_symptoms_and_counts_the_others() -> None:
+    (group,) = issue_groups([issue(f"t{number}", CHECKS[0], f"rows: {number}") for number in range(6)])
+    assert group.found == "rows: 0; also rows: 1 (t1); also rows: 2 (t2); also rows: 3 (t3); and 2 more, in issues.md"
 
 
 @pytest.mark.parametrize("reason", [ERROR, f"{CHECK_BROKE}: KeyError"])
@@ -79,10 +88,18 @@ def test_known_issues_follow_new_ones_and_share_their_link() -> None:
     assert [(group.link, group.checks) for group in groups] == [("", CHECKS[:1]), (LINKS[1], CHECKS[:2])]
 
 
+def test_the_symptom_of_another_check_is_named_with_the_check() -> None:
+    (group,) = issue_groups(
+        [issue("session", CHECKS[0], link=LINKS[1]), issue("session", CHECKS[1], "rows: 7", link=LINKS[1])]
+    )
+    assert group.symptoms == ("rows: expected 1, observed 0", f"rows: 7 ({CHECKS[1]} on session)")
+    assert group.found == f"rows: expected 1, observed 0; also rows: 7 ({CHECKS[1]} on session)"
+
+
 def test_a_group_shows_its_worst_issue() -> None:
     plan, found = issue("session", CHECKS[0], "minor")
     (group,) = issue_groups([(replace(plan, severity=Severity.P2), found), issue("transaction", CHECKS[0], "worse")])
-    assert (group.severity, group.symptom) == (Severity.P0, "worse")
+    assert (group.severity, group.symptoms) == (Severity.P0, ("worse", "minor (session)"))
     assert group.command == planned("transaction", CHECKS[0]).reproduce
 
 

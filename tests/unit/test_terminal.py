@@ -24,12 +24,14 @@ from rich.cells import cell_len
 from harness import places
 from harness.cli import terminal as terminal_module
 from harness.cli.console import live_lines
-from harness.cli.estimate import about, clock, earlier_ends, left_s
+from harness.cli.earlier_runs import earlier_ends
+from harness.cli.estimate import about, clock, left_s
 from harness.cli.progress import ProgressCounts, TopologyProgress, shown_first
 from harness.cli.terminal import Terminal
 from harness.cli.wrapping import REPRODUCE, shortened, wrapped
 from harness.events import (
     CheckFinished,
+    CheckProgress,
     CheckStarted,
     Event,
     ImageProgress,
@@ -128,6 +130,12 @@ def test_each_topology_has_its_counts_at_any_width(width: int) -> None:
     ]
 
 
+def test_rows_that_are_not_run_are_counted_while_the_run_goes_on() -> None:
+    not_run = result("direct", "capture.delete", Status.NOT_RUN, "could not force a move")
+    lines = [line.plain for line in live_lines(counted(*RESULTS, not_run).view(), 0.0, 60, 9)]
+    assert ["1 Not run" in line for line in lines[:3]] == [True, False, False]
+
+
 def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     counts = counted(*RESULTS)
     counts.add(LabStarting("direct"))
@@ -135,6 +143,37 @@ def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     assert view.line(view.began + 80) == (
         "1:20 elapsed, 3 of 9 rows, about 3 min left; 1 OK, 2 Issue (1 known); running: direct"
     )
+
+
+def lasting(*reports: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> ProgressCounts:
+    """Return the counts of a check that reports `(second, faults done)` of 4 faults."""
+    counts = counted()
+    counts.add(LabStarting("direct"))
+    counts.add(CheckStarted("direct", _CHECKS[0]))
+    for second, done in reports:
+        monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda second=second: 1000 + second)
+        counts.add(CheckProgress("direct", _CHECKS[0], done, 4, "server-killed"))
+    return counts
+
+
+def test_a_check_that_lasts_says_which_step_it_does_and_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = lasting((0, 0), monkeypatch=monkeypatch).view()
+    assert view.line(1000.0).endswith("running: direct (capture.insert: server-killed, 0 of 4)")
+    view = lasting((0, 0), (10, 1), (30, 2), monkeypatch=monkeypatch).view()
+    assert view.line(1030.0).endswith("running: direct (capture.insert: server-killed, 2 of 4, about 30 s left)")
+    assert view.topologies[0].steps[_CHECKS[0]].left_s(1050.0) == pytest.approx(10.0)
+    assert view.topologies[0].steps[_CHECKS[0]].left_s(2000.0) == pytest.approx(0.0)
+    assert "about 30 s left; " in view.line(1030.0)
+    narrow, wide = (next(live_lines(view, 1030.0, width, 5)).plain for width in (90, 140))
+    assert "  starting: server-killed, 2 of" in narrow
+    assert wide.endswith("  starting: capture.insert: server-killed, 2 of 4, about 30 s left")
+
+
+def test_the_steps_of_a_check_end_with_it_and_begin_again_under_a_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = lasting((0, 0), (10, 4), (20, 0), (22, 1), monkeypatch=monkeypatch)
+    assert counts.view().topologies[0].steps[_CHECKS[0]].left_s(1022.0) == pytest.approx(6.0)
+    counts.add(CheckFinished(result("direct", _CHECKS[0])))
+    assert counts.view().topologies[0].steps == {}
 
 
 def test_topologies_that_run_are_shown_before_those_that_ended() -> None:
@@ -368,6 +407,7 @@ _REPLAY = """
 from pathlib import Path
 from types import SimpleNamespace
 from harness.cli import recap
+from harness.cli.exit_codes import rows_of
 from harness.cli.terminal import Terminal
 from harness.store import StoredRun
 from tests.unit import test_terminal as given
@@ -377,7 +417,7 @@ for event in given.run_events():
 events = list(given.run_events())
 run = StoredRun(Path("r"), events[0].record, tuple(e.result for e in events if hasattr(e, "result")), (), (), 0)
 recap.print_recap(run)
-recap.say_issues(SimpleNamespace(terminal=terminal), run.answers())
+recap.say_issues(SimpleNamespace(terminal=terminal), rows_of(run))
 terminal.close()
 terminal.say("harness: one error with a sentence that is longer than forty columns of a narrow screen")
 """
@@ -428,13 +468,20 @@ def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
     lines = lines_of(text)
     assert [line for line in lines if cell_len(line) > columns and " " in line.strip()] == []
     assert any(line.endswith("elapsed, 0 of 5 rows") for line in lines)
-    heading = next(line for line in lines if line.split()[:2] == ["OK", "Issue"])
-    assert ("features" in heading) is (columns == 80)
-    assert "Not run" in heading
-    assert [line.split()[:3] for line in lines if line.startswith(("direct  ", "transaction-unprepared  "))][-2:] == [
-        ["direct", "0", "2"],
-        ["transaction-unprepared", "1", "0"],
-    ]
+    headings = [line for line in lines if line.split()[:2] == ["OK", "Issue"]]
+    if columns == 80:
+        assert ["Not run" in heading for heading in headings] == [True]
+        assert [line.split()[:3] for line in lines if line.startswith(("direct  ", "transaction-unprepared  "))][
+            -2:
+        ] == [
+            ["direct", "0", "2"],
+            ["transaction-unprepared", "1", "0"],
+        ]
+    else:
+        assert headings == []
+        begin = lines.index("transaction-unprepared")
+        assert lines[begin + 1].startswith("  OK 1, Issue 0")
+        assert any("Not run" in line for line in lines[begin + 1 : begin + 4])
 
 
 def test_no_color_leaves_no_colours() -> None:

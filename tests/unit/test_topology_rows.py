@@ -353,3 +353,8 @@ def test_the_settings_that_a_topology_chooses_are_shown_with_their_effective_val
     )
     assert row(topology).pools.endswith(f"; default_pool_size 8; {shown}")
     assert answers(topology)["Which other settings of the pooler does the topology choose?"] == shown
+
+
+def test_the_servers_of_somebody_else_have_no_engine_version() -> None:
+    assert record().ran_on == "docker 20.10"
+    assert replace(record(), engine="attached", engine_version="").ran_on == "attached"

@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from harness.model import Behaviour, FeatureOutcome, KnownIssue, Outcome, Section, Status
-from harness.report.evidence import Evidence, Row
-from harness.report.verdicts import verdicts
-from tests.unit.made_up import planned, result, stood
+from harness.model import (
+    Behaviour,
+    Confidence,
+    EnvironmentEvidence,
+    FeatureOutcome,
+    Finding,
+    KnownIssue,
+    Outcome,
+    Section,
+    Status,
+)
+from harness.recognition.security import security_fixes
+from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row, merge
+from harness.report.verdicts import SECURITY_CHECK, verdicts
+from harness.suites.catalogue import catalogue
+from tests.unit.made_up import PLAN, planned, record, result, stood, store_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.model import TopologyEvidence
 
 FAILS = Outcome(behaviour=Behaviour.FAILS, sqlstate="42P05")
@@ -40,7 +54,11 @@ def sentences(name: str, *rows: Row, topologies: dict[str, TopologyEvidence] | N
 
 
 def test_a_feature_that_fails_on_a_direct_connection_too_is_not_called_changed() -> None:
-    rows = (feature("direct", "pooling.a", FAILS), feature("transaction", "pooling.a", FAILS), feature("transaction", "pooling.b", LOST))
+    rows = (
+        feature("direct", "pooling.a", FAILS),
+        feature("transaction", "pooling.a", FAILS),
+        feature("transaction", "pooling.b", LOST),
+    )
     assert sentences("transaction", *rows) == (
         "1 of 2 PostgreSQL features do not work as on a direct connection, 1 of them without an error",
     )
@@ -88,3 +106,95 @@ def test_a_verdict_on_the_trail_hides_no_issue(statuses: list[tuple[Status, bool
     rows = [trail(check, status, known=known) for check, (status, known) in zip(checks, statuses, strict=False)]
     evidence = Evidence(rows=tuple(rows), topologies={}, records={}, folders={})
     assert verdicts(evidence, ["direct"])[0].sentences[0] == words
+
+
+# --- what no run was asked for --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ([Status.OK], "the audit trail holds in 1 check; 2 more were not asked for"),
+        ([Status.OK, Status.OK], "the audit trail holds in 2 checks; 1 more was not asked for"),
+        (
+            [Status.OK, Status.NOT_RUN],
+            "the audit trail holds in 1 check, and 1 is Not run; 1 more was not asked for",
+        ),
+        ([], "the audit trail was not verified here"),
+    ],
+)
+def test_what_no_run_was_asked_for_is_not_called_not_run(asked: list[Status], words: str, tmp_path: Path) -> None:
+    plan = tuple(row for row in PLAN if row.target == "direct")
+    results = [
+        result("direct", row.check, status, "a reason" if status is Status.NOT_RUN else "")
+        for row, status in zip(plan, asked, strict=False)
+    ]
+    run = store_run(tmp_path, results, replace(record(), plan=plan[: len(asked)]))
+    [found] = verdicts(merge([run], PLAN), ["direct"])
+    assert found.sentences[0] == words
+    assert NOBODY_RAN_IT not in found.text
+    assert found.tone == "open", "a verdict about some checks is not one about all of them"
+
+
+# --- security fixes -------------------------------------------------------------------------------------
+
+
+def running(version: str, title: str = "PgBouncer") -> TopologyEvidence:
+    found = stood("transaction")
+    services = [
+        replace(service, title=title, version=version) if service.name == "pooler" else service
+        for service in found.services
+    ]
+    return replace(found, services=tuple(services))
+
+
+def security(**evidence: object) -> str:
+    empty: dict[str, object] = {"rows": (), "topologies": {}, "records": {}, "folders": {}}
+    return verdicts(Evidence(**(empty | evidence)), ["transaction"])[0].security  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("version", "unless"), [("1.24.1", ", unless Debian 13 has backported them"), ("1.24.0", "")])
+def test_a_verdict_names_the_security_fixes_that_the_pooler_lacks(version: str, unless: str) -> None:
+    table = security_fixes()
+    missing = table.above("PgBouncer", version)
+    assert security(topologies={"transaction": running(version)}) == (
+        f"PgBouncer {version} lacks {len(missing)} published security fixes up to 1.26.1 (as of {table.as_of}){unless}"
+    )
+
+
+def test_a_pooler_without_a_missing_fix_has_no_such_sentence() -> None:
+    newest = max((fix.fixed_in for fix in security_fixes().fix), key=lambda text: [*map(int, text.split("."))])
+    for found in (running(newest), running("4.5.0", "Pgpool-II"), stood("direct")):
+        assert security(topologies={"transaction": found}) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.26.0", "PgBouncer 1.26.0 lacks "),
+        (">= 1.21, < 1.24", "the pooler likely lacks published security fixes: missing before 1.26.1"),
+    ],
+)
+def test_the_pooler_of_an_operator_is_judged_as_far_as_it_was_recognised(version: str, expected: str) -> None:
+    values = {"product": "PgBouncer", "version": version, "security_fixes": "missing before 1.26.1"}
+    sure = {"product", "version"} if version == "1.26.0" else {"product"}
+    findings = tuple(
+        Finding(
+            fact=fact,
+            value=value,
+            how="it was asked",
+            confidence=Confidence.CERTAIN if fact in sure else Confidence.LIKELY,
+        )
+        for fact, value in values.items()
+    )
+    found = EnvironmentEvidence(name="transaction", reached=True, findings=findings)
+    assert security(environments={"transaction": found}).startswith(expected)
+
+
+def test_the_sentence_leads_to_the_row_that_judged_it() -> None:
+    assert SECURITY_CHECK in {check.id for check in catalogue().checks}
+    row = feature("transaction", SECURITY_CHECK, WORKS)
+    evidence = Evidence(rows=(row,), topologies={"transaction": running("1.24.0")}, records={}, folders={})
+    [found] = verdicts(evidence, ["transaction"])
+    assert found.security_check == SECURITY_CHECK
+    assert found.security in found.text

@@ -51,7 +51,7 @@ def workspace(*states: ServiceState, address: Address | None = None, log: str = 
     seen = iter((*states[:-1], *[states[-1]] * 9))
     endpoint = address or Address("127.0.0.1", 1)
     service = SimpleNamespace(name="postgres", state=lambda: next(seen), endpoint=lambda: endpoint, logs=lambda: log)
-    made._lab = SimpleNamespace(services=(service,), postgres=service, evidence=SimpleNamespace(storage="in memory"))
+    made._lab = SimpleNamespace(required=(service,), postgres=service, evidence=SimpleNamespace(storage="in memory"))
     made._ended = False
     return made
 

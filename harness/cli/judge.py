@@ -1,0 +1,165 @@
+"""`judge`: the judges of a stored run, run again from its histories. Starts nothing and writes no file."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from harness.checks.execution import accept_known
+from harness.checks.rejudging import Judged, Judgement, judged_again
+from harness.cli import completion, options
+from harness.cli.evidence import without_edited
+from harness.cli.exit_codes import ExitCode
+from harness.cli.invocation import Invocation, command
+from harness.cli.run_evidence import ACCEPTED, LATEST, runs_of
+from harness.model import Result, Status
+from harness.printable import one_line
+from harness.suites.judges import JUDGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from harness.cli.settings import Settings
+    from harness.model.history import Outcome
+    from harness.store import StoredRun
+
+_WIDTH = max(map(len, Judgement))
+_OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "failed"), ("unknown", "unknown"))
+
+
+@command(
+    "judge",
+    section="Evidence",
+    examples=(
+        "harness judge",
+        "harness judge latest --topology transaction",
+        "harness judge 1a2b3c4d --check capture.insert",
+        "harness judge latest --under",
+    ),
+    exit_codes=(
+        ("0", "every expectation holds, as the stored rows say"),
+        ("1", "at least one expectation does not hold, and the Issue is not known"),
+        ("2", "invalid usage, such as a run that does not exist"),
+        ("3", "no history could be judged, the run was edited, or a judge says something else than the stored row"),
+    ),
+)
+@click.argument(
+    "run",
+    metavar="[RUN]",
+    required=False,
+    default=LATEST,
+    shell_complete=completion.run_names,
+    help=f"the run whose histories are judged: {ACCEPTED} (default: latest)",
+)
+@options.option(
+    "--topology",
+    "topologies",
+    multiple=True,
+    metavar="TOPOLOGY",
+    section="Selection",
+    shell_complete=completion.topology_names,
+    help="only the histories of this topology; may be repeated",
+)
+@options.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="CHECK",
+    section="Selection",
+    shell_complete=completion.check_names,
+    help="only the histories of this check; may be repeated",
+)
+@options.option(
+    "--under",
+    is_flag=True,
+    section="Selection",
+    help="judge the histories of checks under their controls instead: each control broke something on purpose",
+)
+@options.option("--json", "as_json", is_flag=True, section="Output", help="print what the judges say as JSON")
+@options.reading
+def judge(
+    invocation: Invocation,
+    run: str,
+    topologies: Sequence[str],
+    checks: Sequence[str],
+    *,
+    under: bool,
+    as_json: bool,
+) -> int:
+    """Judge the stored histories of a run again, and compare with its rows.
+
+    A history holds each operation of a check under load or faults. Its judge decides from the history and the final
+    state alone, so the result is the same years later. It is printed with the expectations that do not hold.
+    """
+    settings, say = invocation.settings, invocation.terminal.say
+    runs = runs_of(settings, run)
+    whole, edited = without_edited(runs, settings)
+    for sentence in (one.sentence for one in edited):
+        say(f"not judged: {sentence}")
+    for unfinished in (one for one in whole if one.record.state == "running"):
+        say(f"note: run {unfinished.record.run_id} did not finish: it was killed, or is still running")
+    found = [
+        (stored, judged)
+        for stored in whole
+        for judged in judged_again(stored, JUDGES, topologies=topologies, checks=checks, under=under)
+    ]
+    if as_json:
+        rows = [{"run": stored.record.run_id, **msgspec.to_builtins(judged)} for stored, judged in found]
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n")
+    else:
+        sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines(judged for _, judged in found))
+    if not found and whole:
+        say(_nothing(runs, under=under, chosen=bool(topologies or checks)))
+    return _exit_code([judged for _, judged in found], settings, edited=bool(edited))
+
+
+def _lines(found: Iterable[Judged]) -> Iterator[str]:
+    found = list(found)
+    width = max((len(judged.topology) for judged in found), default=0)
+    for judged in found:
+        name = f"{judged.check} under {judged.control}" if judged.control else judged.check or judged.file
+        yield f"{judged.topology:<{width}}  {judged.verdict:<{_WIDTH}}  {'; '.join((name, *_counted(judged)))}"
+        if judged.reason:
+            yield f"    {judged.reason}"
+        for expectation in judged.broken:
+            yield f"    {expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
+    if found:
+        counts = Counter(judged.verdict for judged in found)
+        shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Judgement if counts[verdict])
+        yield f"{len(found)} histor{'y' if len(found) == 1 else 'ies'}: {shown}"
+
+
+def _counted(judged: Judged) -> Iterator[str]:
+    """Yield the size of a history in words."""
+    if judged.operations:
+        counts = (f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES)
+        yield f"operations: {', '.join(counts)}"
+    if judged.faults:
+        yield f"{judged.faults} fault{'s' if judged.faults > 1 else ''}"
+
+
+def _nothing(runs: Sequence[StoredRun], *, under: bool, chosen: bool) -> str:
+    names = ", ".join(run.record.run_id for run in runs[:3])
+    which = "a history under a control" if under else "a history"
+    suite = "harness verify transaction --suite resilience makes some"
+    hint = "try it without --topology and --check" if chosen else suite
+    return f"nothing to judge: {names} does not have {which}{' of this selection' if chosen else ''}; {hint}"
+
+
+def _exit_code(found: Sequence[Judged], settings: Settings, *, edited: bool) -> ExitCode:
+    verdicts = {judged.verdict for judged in found}
+    if edited or Judgement.DIFFERS in verdicts or not verdicts & {Judgement.HOLDS, Judgement.ISSUE}:
+        return ExitCode.NOTHING_VERIFIED
+    return ExitCode.ISSUE if any(_counts(judged, settings) for judged in found) else ExitCode.OK
+
+
+def _counts(judged: Judged, settings: Settings) -> bool:
+    """Return whether it is an Issue that nobody has accepted."""
+    if judged.verdict is not Judgement.ISSUE:
+        return False
+    row = Result(target=judged.topology, check=judged.check, status=Status.ISSUE, reason=judged.broken[0].name)
+    return accept_known(row, settings.known_issues).known is None

@@ -1,0 +1,207 @@
+"""Soak: a mix of success, retry, cancellation, replay, errors, idle clients and reconnects."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import quantiles
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from harness.checks.judges import soak
+from harness.checks.judges.soak import SOAK_JUDGE, Found
+from harness.checks.record import NotExercisedError
+from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
+from harness.database import Client, SqlError, cut, describe
+from harness.model import PoolMode, Section
+from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.soak.clients import CYCLE, OPERATIONS, LoadClient, Tally
+from harness.suites.soak.sabotage import every_thousandth
+from harness.suites.soak.tables import compare, connections, most_clients, prepare, record_growth, sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.checks.context import CheckContext
+    from harness.store import Journal
+
+_CLIENTS, _IDLE = 6, 2
+#: operations per second of all clients
+RATE = 100.0
+_TICK_S = 1.0
+
+
+def _run(ctx: CheckContext, clients: Sequence[LoadClient], tally: Tally, journal: Journal, interrupted: Event) -> float:
+    """Let the clients work for the stated time, or until the run is interrupted, and return the seconds."""
+    stop, began, lasts_s = Event(), time.monotonic(), ctx.load.soak_s
+    interval_s, step = len(clients) / RATE, max(1, len(CYCLE) // len(clients))
+    acknowledged = failed = 0
+    with ThreadPoolExecutor(len(clients), thread_name_prefix="soak") as pool:
+        working = [pool.submit(client.work, stop, interval_s, step * place) for place, client in enumerate(clients)]
+        try:
+            while (left_s := began + lasts_s - time.monotonic()) > 0 and not any(one.done() for one in working):
+                if interrupted.wait(min(_TICK_S, left_s)):
+                    break
+                latencies, failed_now = tally.since(acknowledged)
+                values = {
+                    "transactions per second": float(len(latencies)),
+                    "errors per second": float(failed_now - failed),
+                    "server connections": float(connections(ctx)),
+                }
+                acknowledged, failed = acknowledged + len(latencies), failed_now
+                values |= {
+                    f"latency ms p{number}": percentile for number, percentile in _percentiles(latencies, (50, 95))
+                }
+                journal.sample(values)
+        finally:
+            stop.set()
+        for one in working:
+            one.result()
+    return time.monotonic() - began
+
+
+def _percentiles(latencies: Sequence[float], numbers: Sequence[int]) -> list[tuple[int, float]]:
+    if len(latencies) < 2:
+        return []
+    found = quantiles(latencies, n=100, method="inclusive")
+    return [(number, round(found[number - 1], 3)) for number in numbers]
+
+
+def _still_idle(idle: Sequence[Client]) -> Found:
+    """Return the idle clients that no longer work, and close them all."""
+    broken = []
+    for number, client in enumerate(idle):
+        try:
+            client.value("SELECT 1")
+        except SqlError as error:
+            broken.append(f"client {number}: {describe(error)}")
+        client.close()
+    return Found(count=len(broken), first=tuple(broken))
+
+
+@check(
+    "soak.mix",
+    claim="under a mix of success, retry, cancellation, replay, errors, idle clients and reconnects every acknowledged "
+    "insert is in table and trail exactly once, with its actor, no failed one is, and nothing is left behind",
+    section=Section.SOAK,
+    severity=P0,
+    area=CAPTURE_TRIGGER,
+    needs=(TRANSACTION_BLOCKS,),
+    own_servers=True,
+    on_demand=True,
+    loads=1,
+    longest_s=150.0,
+)
+def mix(ctx: CheckContext) -> None:
+    prepare(ctx)
+    room = most_clients(ctx)
+    # in session mode an idle client keeps a server connection
+    idle_clients = min(_IDLE, room // 2) if ctx.mode is PoolMode.SESSION else _IDLE
+    number = min(_CLIENTS, room - idle_clients) if ctx.mode is PoolMode.SESSION else _CLIENTS
+    facts = {"load": "psycopg", "clients": f"{number}, and {idle_clients} idle", "rate": f"{RATE:g} per second"}
+    before, tally = sizes(ctx), Tally()
+    with ctx.ending_in_order() as interrupted, ctx.history(SOAK_JUDGE, **facts) as journal:
+        idle = [ctx.client() for _ in range(idle_clients)]
+        for client in idle:
+            client.value("SELECT 1")
+        clients = [LoadClient(ctx, place + 1, journal, tally) for place in range(number)]
+        seconds = _run(ctx, clients, tally, journal, interrupted)
+        found = _still_idle(idle)
+        ctx.admin.copy_in(
+            "COPY soak.outcomes FROM STDIN",
+            [
+                (client.number, seq, outcome)
+                for client in clients
+                for outcome, seqs in client.outcomes.items()
+                for seq in seqs
+            ],
+        )
+        state = compare(ctx, found)
+        journal.keep_state(state)
+        for name, value in facts.items():
+            ctx.fact(name, value)
+        ctx.fact("seconds", round(seconds, 1))
+        ctx.fact("transactions", state.acknowledged)
+        ctx.fact("transactions per second", round(state.acknowledged / seconds, 1))
+        ctx.fact("operations", dict(tally.performed))
+        for percentile, latency in _percentiles(tally.latencies_ms, (50, 95, 99)):
+            ctx.fact(f"latency ms p{percentile}", latency)
+        record_growth(ctx, before, state.acknowledged)
+    if lacking := [operation for operation in OPERATIONS if not tally.performed[operation]]:
+        raise NotExercisedError(f"not one of these operations ended as it is meant to: {', '.join(lacking)}")
+
+
+@breaks(mix, at=soak.MISSING_CHANGES)
+def a_trail_that_loses_a_row(ctx: CheckContext) -> None:
+    every_thousandth(ctx, "public.audit_changes", "RETURN NULL", every=100)
+
+
+@breaks(mix, at=soak.FAILED_ROWS)
+def statements_that_commit_alone(ctx: CheckContext) -> None:
+    """Open no transaction, so that an error after the write no longer undoes it."""
+    ctx.application.begin = ctx.application.begin_nothing
+
+
+@breaks(mix, at=soak.STRAYS)
+def a_write_of_nobody(ctx: CheckContext) -> None:
+    prepare(ctx)
+    every_thousandth(
+        ctx,
+        "public.soak_writes",
+        "INSERT INTO public.soak_writes (client, seq, value) VALUES (0, nextval('public.tampered'), 'of nobody')",
+        every=100,
+    )
+
+
+@breaks(mix, at=soak.SESSIONS)
+def a_connection_that_leaks(ctx: CheckContext) -> None:
+    """Keep a connection with a transaction and its locks, as an application does that forgets it."""
+    begin = ctx.application.begin
+
+    def forget_one(client: Client) -> object:
+        ctx.application.begin = begin
+        leaked = ctx.direct_client()
+        leaked.run("BEGIN")
+        leaked.run("SELECT FROM public.soak_writes")
+        return begin(client)
+
+    ctx.application.begin = forget_one
+
+
+@breaks(mix, at=soak.PREPARED)
+def a_prepared_transaction_that_nobody_ends(ctx: CheckContext) -> None:
+    begin = ctx.application.begin
+
+    def forget_one(client: Client) -> object:
+        ctx.application.begin = begin
+        prepared = ctx.direct_client()
+        prepared.run("BEGIN")
+        prepared.run("SELECT FROM public.soak_writes")
+        prepared.run("PREPARE TRANSACTION 'forgotten'")
+        prepared.close()
+        return begin(client)
+
+    ctx.application.begin = forget_one
+
+
+@breaks(mix, at=soak.IDLE)
+def an_idle_client_that_is_dropped(ctx: CheckContext) -> None:
+    connect, begin, idle = ctx.client, ctx.application.begin, list[Client]()
+
+    def remember(**options: Any) -> Client:
+        idle.append(connect(**options))
+        return idle[-1]
+
+    def drop_one(client: Client) -> object:
+        ctx.application.begin = begin
+        cut(idle[0])
+        return begin(client)
+
+    ctx.client = remember  # type: ignore[method-assign]
+    ctx.application.begin = drop_one
+
+
+@breaks(mix, at=soak.ORDER)
+def changes_in_another_order(ctx: CheckContext) -> None:
+    """Put a change before those that are older."""
+    every_thousandth(ctx, "public.audit_changes", "NEW.captured_at := NEW.captured_at - interval '1 day'", every=100)

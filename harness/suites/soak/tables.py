@@ -1,0 +1,192 @@
+"""The tables of a load, the comparison of its writes with table and trail, and what it may leave behind."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from harness.audit.actor import Actor
+from harness.checks.judges import soak
+from harness.checks.judges.soak import Found, SoakState
+from harness.checks.record import NotExercisedError
+from harness.database import Client, Side, load_queries, raised_for
+from harness.errors import TimedOutError
+from harness.lab.effective import effective_limits
+from harness.model import PoolMode
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.checks.context import CheckContext
+
+TABLE = "public.soak_writes"
+#: after all clients have ended: a pooler resets its server connections, and the server ends its processes
+_SETTLES_S = 20.0
+_SHOWN = 5
+#: clients where a pooler has no limit that they must respect
+MOST_CLIENTS = 16
+
+
+@cache
+def queries() -> dict[str, str]:
+    """Return the statements of the suite by name."""
+    return load_queries(Path(__file__).with_name("load.sql"))
+
+
+def actor_of(client: int | str) -> Actor:
+    """Return the actor of a client of a load."""
+    return Actor("user", f"soak-{client}")
+
+
+def prepare(ctx: CheckContext) -> None:
+    """Create the tables of the load and attach the trail, unless they exist: a control may come first."""
+    if ctx.owner.value("SELECT to_regclass(%s)", [TABLE]):
+        return
+    ctx.owner.run(queries()["tables"])
+    ctx.target.attach(ctx.owner, TABLE)
+    ctx.admin.run(queries()["observation"])
+
+
+def most_clients(ctx: CheckContext, *, beside: int = 0) -> int:
+    """Return how many clients a load has: in session mode each keeps a server connection.
+
+    :param beside: clients of the check that are connected at the same time.
+    :raises NotExercisedError: where not a single client finds room.
+    """
+    limits = effective_limits(ctx.lab.evidence)
+    room = MOST_CLIENTS
+    if limits and ctx.mode is PoolMode.SESSION:
+        room = min(room, limits.largest - beside)
+    if room < 1:
+        raise NotExercisedError("the pool has a single server connection, which leaves no room for the load")
+    return room
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """What a load uses of the server."""
+
+    trail_bytes: int
+    database_bytes: int
+    #: None where it cannot be read
+    memory_kib: int | None
+    connections: int
+
+
+def sizes(ctx: CheckContext) -> Sizes:
+    """Return what the server holds now."""
+    trail = sum(ctx.admin.value("SELECT pg_total_relation_size(%s::regclass)", [table]) for table in ctx.target.tables)
+    memory = ctx.admin.value(queries()["memory"])
+    return Sizes(
+        trail_bytes=trail,
+        database_bytes=ctx.admin.value(queries()["size"]),
+        memory_kib=None if memory is None else int(memory),
+        connections=connections(ctx),
+    )
+
+
+def connections(ctx: CheckContext) -> int:
+    """Return how many sessions the application has at the server."""
+    return int(ctx.admin.value(queries()["connections"], [ctx.lab.roles.app.name]))
+
+
+def compare(ctx: CheckContext, idle: Found | None = None) -> SoakState:
+    """Compare all writes of the load with table and trail, once every client has ended.
+
+    :param idle: idle clients that no longer work; None for a load without any.
+    """
+    found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name not in soak.OPTIONAL}
+    sessions = _left_sessions(ctx)
+    prepared = [gid for (gid,) in ctx.admin.rows(queries()["left_prepared"])]
+    outcomes = _compare_rows(ctx.admin, ctx.target.statements.changes, found)
+    found[soak.SESSIONS] = Found(count=len(sessions), first=tuple(sessions[:_SHOWN]))
+    found[soak.PREPARED] = Found(count=len(prepared), first=tuple(prepared[:_SHOWN]))
+    if idle is not None:
+        found[soak.IDLE] = idle
+    unknown, there = outcomes.get("unknown", (0, 0))
+    ctx.fact("unknown", f"{unknown}, {there} of them there")
+    return SoakState(
+        acknowledged=outcomes.get("ok", (0, 0))[0],
+        failed=outcomes.get("fail", (0, 0))[0],
+        unknown=unknown,
+        found=found,
+    )
+
+
+def _compare_rows(admin: Client, changes: str, found: dict[str, Found]) -> dict[str, tuple[int, int]]:
+    """Add what is wrong with rows and changes, and return the number of writes and of rows by outcome."""
+    with raised_for(Side.TARGET):
+        admin.run(_filled("changes", changes=changes.strip().rstrip(";")))
+    admin.run(queries()["statistics"])
+    admin.run(queries()["tally"])
+    for name in ("found_in_writes", "found_in_changes"):
+        for finding, count, first in admin.rows(_filled(name, **_NAMES)):
+            before = found[finding]
+            found[finding] = Found(count=before.count + count, first=(*before.first, *first)[:_SHOWN])
+    [(records, count, first)] = admin.rows(queries()["found_in_transactions"])
+    if records:
+        found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
+    return {outcome: (count, there) for outcome, count, there in admin.rows(queries()["outcomes"])}
+
+
+_NAMES = {
+    "missing_rows": soak.MISSING_ROWS,
+    "missing_changes": soak.MISSING_CHANGES,
+    "repeated_rows": soak.REPEATED_ROWS,
+    "repeated_changes": soak.REPEATED_CHANGES,
+    "failed_rows": soak.FAILED_ROWS,
+    "strays": soak.STRAYS,
+    "disagreeing": soak.DISAGREEING,
+    "images": soak.IMAGES,
+    "actors": soak.ACTORS,
+    "order": soak.ORDER,
+}
+
+
+def _filled(name: str, **values: str) -> str:
+    statement = queries()[name]
+    for key, value in values.items():
+        statement = statement.replace(f"{{{key}}}", value)
+    return statement
+
+
+def _left_sessions(ctx: CheckContext) -> list[str]:
+    """Return the sessions that clients of the load left with a lock or a transaction, once the server has settled.
+
+    :raises NotExercisedError: when a session still runs a statement: the machine is slow, and nothing is known.
+    """
+
+    def look() -> list[Any]:
+        parameters = [ctx.lab.roles.app.name, ctx.topology.pooler is not None]
+        return ctx.admin.rows(queries()["left_sessions"], parameters)
+
+    def settled() -> None:
+        if left := look():
+            raise NotYet("; ".join(shown for _, shown in left[:_SHOWN]))
+
+    try:
+        poll(settled, what="the end of the clients' sessions", deadline_s=_SETTLES_S, interval_s=0.05)
+    except TimedOutError as error:
+        left = look()
+        if any(state == "active" for state, _ in left):
+            raise NotExercisedError(error.what) from None
+        return [shown for _, shown in left]
+    return []
+
+
+def record_growth(ctx: CheckContext, before: Sizes, writes: int) -> None:
+    """Record what the load added to the server, and what stays of it, as facts."""
+    after = sizes(ctx)
+    ctx.fact("trail bytes per write", round((after.trail_bytes - before.trail_bytes) / max(writes, 1)))
+    ctx.fact("database MiB before and after", f"{_mib(before.database_bytes)} and {_mib(after.database_bytes)}")
+    if before.memory_kib is not None and after.memory_kib is not None:
+        ctx.fact(
+            "server memory MiB before and after",
+            f"{before.memory_kib / 1024:.1f} and {after.memory_kib / 1024:.1f}",
+        )
+    ctx.fact("server connections before and after", f"{before.connections} and {after.connections}")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f}"

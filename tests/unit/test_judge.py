@@ -1,0 +1,232 @@
+"""`harness judge`: stored histories are judged again, and a result that differs from the stored row is named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness.checks.rejudging import Judgement, judged_again
+from harness.cli import judge as judge_module
+from harness.cli.exit_codes import ExitCode
+from harness.cli.main import main
+from harness.model import Expectation, Result, Status
+from harness.redaction import Redactor
+from harness.store import RunStore, read_history, read_run, read_state
+from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operations, write_history
+from tests.unit.made_up import CHECKS, planned, record, result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.store import StoredRun
+
+CHECK = CHECKS[0]
+RUN = "20260101T000000Z-aaaaaaa1"
+RECORDS = [*operations(10, outcomes={3: "fail", 7: "unknown"}), *fault(1, "server-killed", 0.1, 0.3, 0.35)]
+#: without the failed write, and with the unknown one
+WHOLE = Present(tuple(key for number, key in enumerate(everything(10).present) if number != 3))
+LOSING = Present(WHOLE.present[1:])
+
+
+def row(topology: str, expectations: tuple[Expectation, ...]) -> Result:
+    broken = next((one for one in expectations if not one.held), None)
+    status = Status.ISSUE if broken else Status.OK
+    reason = f"{broken.name}: expected {broken.expected}, observed {broken.observed}" if broken else ""
+    return replace(result(topology, CHECK, status, reason), expectations=expectations)
+
+
+def expectations_of(path: Path) -> tuple[Expectation, ...]:
+    return JUDGE.judge(read_history(path), read_state(path, Present))
+
+
+class Kept:
+    """A run that is being stored: one check on each topology, with its history."""
+
+    def __init__(self, reports: Path, *, state: str = "finished") -> None:
+        plan = tuple(planned(topology, CHECK) for topology in ("direct", "session", "transaction"))
+        self.store = RunStore(reports, replace(record(RUN, state=state), plan=plan), Redactor())
+
+    def judged(self, topology: str, state: Present, *more: Expectation) -> Path:
+        """Store a history and the row that its judge makes of it."""
+        path = write_history(self.store.folder, topology, CHECK, RECORDS, state)
+        self.store.append(row(topology, (*more, *expectations_of(path))))
+        return path
+
+    def read(self) -> StoredRun:
+        self.store.close()
+        return read_run(self.store.folder)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    return Kept(tmp_path / "reports")
+
+
+def test_what_holds_is_judged_as_it_was_stored(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    own = Expectation(name="writers that made progress", expected="2", observed="2", held=True)
+    kept.judged("transaction", WHOLE, own)
+    kept.read()
+    assert main(["judge"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines() == [
+        f"transaction  holds        {CHECK}; operations: 8 acknowledged, 1 failed, 1 unknown; 1 fault",
+        "1 history: 1 holds",
+    ]
+
+
+def test_an_issue_is_printed_with_its_expectation(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.judged("direct", WHOLE)
+    kept.judged("session", LOSING)
+    kept.read()
+    assert main(["judge", RUN]) == ExitCode.ISSUE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("direct   holds ")
+    assert lines[1].startswith("session  Issue ")
+    assert lines[2] == f"    {LOST}: expected [], observed [[0,1]]"
+    assert lines[3] == "2 histories: 1 holds, 1 Issue"
+    assert main(["judge", "--topology", "direct"]) == ExitCode.OK
+
+
+def test_a_known_issue_does_not_count(kept: Kept, tmp_path: Path) -> None:
+    kept.judged("session", LOSING)
+    kept.read()
+    (tmp_path / "harness.toml").write_text(
+        f'[[known_issues]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
+    )
+    assert main(["judge"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(("stored", "now"), [(WHOLE, LOSING), (LOSING, WHOLE)], ids=["worse", "better"])
+def test_a_judge_that_differs_from_the_stored_row_is_named(
+    kept: Kept, capsys: pytest.CaptureFixture[str], stored: Present, now: Present
+) -> None:
+    """The seal is written after the change, so that it does not give the change away."""
+    path = kept.judged("direct", stored)
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, now)
+    run = kept.read()
+    assert run.integrity.reasons == ()
+    assert path.exists()
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert f"    {LOST}: observed " in capsys.readouterr().out
+
+
+def test_a_history_that_was_edited_after_the_run_is_not_judged(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    path = kept.judged("direct", WHOLE)
+    kept.read()
+    path.write_bytes(path.read_bytes().replace(b'"fail"', b'"ok"'))
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"not judged: run {RUN} was edited" in err
+    assert f"histories/direct/{CHECK}.jsonl" in err
+
+
+def test_a_killed_run_is_judged_where_its_final_state_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    kept = Kept(tmp_path / "reports", state="running")
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+    torn = write_history(kept.store.folder, "session", CHECK, RECORDS)
+    torn.write_bytes(torn.read_bytes()[:-9])
+    kept.read()
+    assert main(["judge", "--topology", "session"]) == ExitCode.NOTHING_VERIFIED
+    out, err = capsys.readouterr()
+    assert "session  not judged   capture.insert; operations: 7 acknowledged, 1 failed, 2 unknown; 1 fault" in out
+    assert "    the final state is missing: the check ended before it was read" in out
+    assert f"note: run {RUN} did not finish" in err
+    assert main(["judge"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1] == "2 histories: 1 holds, 1 not judged"
+
+
+def test_what_a_disturbed_check_lost_is_no_issue(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING)
+    kept.store.append(result("direct", CHECK, Status.NOT_RUN, "the run was interrupted before this check finished"))
+    kept.read()
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    out = capsys.readouterr().out
+    assert "direct  not counted" in out
+    assert "    its row is Not run: the run was interrupted" in out
+
+
+def test_histories_under_controls_are_judged_on_request(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.judged("direct", WHOLE)
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING, control="commits-lost")
+    kept.read()
+    assert main(["judge"]) == ExitCode.OK
+    assert "under" not in capsys.readouterr().out
+    assert main(["judge", "--under"]) == ExitCode.ISSUE
+    assert f"direct  Issue        {CHECK} under commits-lost" in capsys.readouterr().out
+
+
+def test_each_attempt_accounts_for_its_own_expectations(kept: Kept) -> None:
+    kept.judged("direct", WHOLE)
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING, number=2)
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE, number=10)
+    found = list(judged_again(kept.read(), (JUDGE,)))
+    assert [one.file.partition("insert")[2] for one in found] == [".jsonl", ".2.jsonl", ".10.jsonl"]
+    # the row has the expectations of one attempt only
+    assert [one.verdict for one in found] == [Judgement.HOLDS, Judgement.DIFFERS, Judgement.DIFFERS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "does not have a history; harness verify"),
+        (["--under"], "does not have a history under a control; "),
+        (["--topology", "session"], "does not have a history of this selection; try it without"),
+    ],
+)
+def test_without_a_history_there_is_nothing_to_judge(
+    kept: Kept, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    kept.read()
+    assert main(["judge", *arguments]) == ExitCode.NOTHING_VERIFIED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+
+
+def test_a_judge_that_this_version_does_not_know(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE, judge="of-next-year")
+    kept.read()
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert "unknown judge 'of-next-year', expected one of made-up" in capsys.readouterr().out
+
+
+def test_an_unknown_run_is_a_usage_error(kept: Kept) -> None:
+    kept.read()
+    assert main(["judge", "of-yesterday"]) == ExitCode.USAGE
+
+
+def test_the_json_has_what_the_lines_have(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.judged("session", LOSING)
+    kept.read()
+    assert main(["judge", "--json"]) == ExitCode.ISSUE
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["run"], found["verdict"], found["faults"]) == (RUN, "Issue", 1)
+    assert found["operations"] == {"ok": 8, "fail": 1, "unknown": 1}
+    assert [one["name"] for one in found["expectations"] if not one["held"]] == [LOST]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(junk=st.binary(max_size=200), state=st.booleans())
+def test_a_damaged_history_never_ends_the_command(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, *, state: bool
+) -> None:
+    kept = Kept(tmp_path_factory.mktemp("run"))
+    path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+    damaged = path.with_name(f"{CHECK}.state.json") if state else path
+    with contextlib.suppress(OSError):
+        damaged.write_bytes(junk)
+    [found] = judged_again(kept.read(), (JUDGE,))
+    assert found.verdict is Judgement.NOT_JUDGED
+    assert found.reason
