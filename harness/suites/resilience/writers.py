@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 from harness.audit.actor import Actor
-from harness.checks.record import NotExercisedError
+from harness.checks.record import INTERRUPTED, NotExercisedError
 from harness.database import SqlError, describe
 from harness.suites.resilience.connections import DEADLINE_S, Connections
 from harness.suites.resilience.outcomes import outcome_of
@@ -64,12 +64,21 @@ class RowMissingError(Exception):
 class Writers:
     """Writers in threads. They start with the block, and have ended when it ends."""
 
-    def __init__(self, ctx: CheckContext, journal: Journal, endpoint: Callable[[], Endpoint], count: int) -> None:
+    def __init__(
+        self,
+        ctx: CheckContext,
+        journal: Journal,
+        endpoint: Callable[[], Endpoint],
+        count: int,
+        interrupted: Event | None = None,
+    ) -> None:
         """Start none yet.
 
         :param endpoint: returns the address that they connect to.
+        :param interrupted: set when the run has to end; nobody waits for a writer then.
         """
         self.count = count
+        self._interrupted = interrupted or Event()
         self._ctx = ctx
         self._journal = journal
         self._connections = Connections(count, endpoint, ctx.prepare_threshold)
@@ -132,9 +141,9 @@ class Writers:
             )
 
     def _wait(self, done: Callable[[], bool], deadline_s: float) -> None:
-        """Wait, unless the check ended or a writer broke.
+        """Wait, unless a writer broke.
 
-        :raises NotExercisedError: when the check was ended.
+        :raises NotExercisedError: when the check was ended or interrupted meanwhile.
         """
         end = time.monotonic() + deadline_s
         with self._changed:
@@ -143,6 +152,8 @@ class Writers:
                 if self._failure:
                     raise self._failure
                 self._ctx.require_undisturbed()
+                if self._interrupted.is_set():
+                    raise NotExercisedError(INTERRUPTED)
 
     # --- in the thread of a writer ------------------------------------------------------------------
 
