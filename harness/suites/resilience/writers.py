@@ -36,6 +36,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
 #: an application that acknowledges before it commits keeps its transaction open for so long, seconds; each writer
 #: longer than the one before, so that they do not commit at the same time
 _EARLY_S, _EARLY_MORE_S = 0.05, 0.02
+_KEYS_OF_A_WRITER = 1_000_000_000
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
 
@@ -223,7 +224,7 @@ class Writers:
         return "ok", "", answered
 
     def _send(self, client: Client, unit: Unit, *, again: bool) -> None:
-        parameters = {"client": unit.client, "key": unit.key, "value": unit.value}
+        parameters = {"client": unit.client, "key": int(unit.key), "value": unit.value}
         statement = _STATEMENTS[unit.operation]
         if again and unit.operation == "insert":
             statement += " ON CONFLICT DO NOTHING"
@@ -236,7 +237,8 @@ class Writers:
 def next_unit(client: int, seq: int, keys: deque[str]) -> Unit:
     """Return the next unit of work of a writer. A key that it takes from `keys` is its to give back."""
     operation = _OPERATIONS[seq % len(_OPERATIONS)] if keys else "insert"
-    key = f"{client}-{seq}" if operation == "insert" else keys.popleft()
+    # a number, since many trails keep no other keys of deleted rows
+    key = str(client * _KEYS_OF_A_WRITER + seq) if operation == "insert" else keys.popleft()
     return Unit(
         client=client, seq=seq, operation=operation, key=key, value="" if operation == "delete" else f"{client}-{seq}"
     )
