@@ -56,6 +56,7 @@ def _run(
             while (left_s := began + lasts_s - time.monotonic()) > 0 and not any(one.done() for one in working):
                 if interrupted.wait(min(_TICK_S, left_s)):
                     break
+                ctx.progress(lasts_s - max(left_s - _TICK_S, 0), lasts_s, "seconds of load")
                 latencies, failed_now = tally.since(acknowledged)
                 values = {
                     "transactions per second": float(len(latencies)),

@@ -56,6 +56,10 @@ class _Load:
         self._pace = pace
         self._journal = journal
         self._interrupted = interrupted
+        #: seconds of load that are asked for, of all loads
+        self._asked_s = 0.0
+        #: whether the clients of a turn did not last, so that another turn would show nothing more
+        self._is_over = False
         #: seconds between the server's clock and that of the history
         self._clock_s = float(ctx.admin.value("SELECT extract(epoch FROM clock_timestamp())")) - journal.seconds
         #: clients that waited for a lock at the end, and for whom
@@ -68,12 +72,13 @@ class _Load:
     def run(self, loads: tuple[str, ...], lasts_s: float) -> None:
         """Run the loads in turns, each for the stated time, or until the run is interrupted."""
         turn = more = 0
+        self._asked_s = lasts_s * len(loads)
         while self.seconds[AUDITED] < lasts_s or (self.lines[AUDITED] < _LEAST_WRITES and more < _MOST_TURNS_MORE):
             left_s = lasts_s - self.seconds[AUDITED]
             more += left_s <= 0
             turn += 1
             for load in loads:
-                if self._interrupted.is_set():
+                if self._interrupted.is_set() or self._is_over:
                     return
                 self._turn(load, turn, min(_TURN_S, left_s if left_s > 0 else lasts_s))
 
@@ -84,8 +89,10 @@ class _Load:
         try:
             running = pool.submit(self._pgbench.run, load, turn, seconds, self._pace)
             while not wait([running], timeout=_TICK_S).done:
+                passed_s = time.monotonic() - began
                 seen[int(self._journal.seconds)] = connections(self._ctx)
-                self._end_if_due(time.monotonic() - began - seconds)
+                self._show(load, passed_s)
+                self._end_if_due(passed_s - seconds)
             ended = running.result()
         finally:
             pool.shutdown(wait=False)  # after an error here, pgbench ends with its time, or with its server
@@ -94,6 +101,13 @@ class _Load:
         self._sample(ended, seen)
         if load == AUDITED:
             self._record_outcomes(ended)
+        self._is_over = bool(self.blocked) or len(aborted_clients(ended.output)) >= self._pace.clients
+
+    def _show(self, load: str, passed_s: float) -> None:
+        """Show how much of the load is done."""
+        done_s = sum(self.seconds.values()) + passed_s
+        what = "seconds of pgbench" if load == AUDITED else "seconds of pgbench without a trail"
+        self._ctx.progress(min(done_s, self._asked_s), self._asked_s, what)
 
     def _end_if_due(self, late_s: float) -> None:
         """End pgbench when the run is interrupted, and clients that wait for a lock when it should have ended.
