@@ -16,6 +16,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import Evidence, Row, worst
 from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, feature_map
 from harness.report.histories import StoredHistory, stored_histories
+from harness.report.load_rows import FaultRow, LoadRow, fault_rows, load_rows
 from harness.report.outcomes import (
     KNOWN_DEFECT,
     Count,
@@ -31,6 +32,7 @@ from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
 from harness.report.scope import asked_for, scoped
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
+from harness.report.trials import TrialRow, trial_rows
 from harness.report.verdicts import Verdict, verdicts
 from harness.report.walkthrough import TITLES, ItemAnswer, walk
 from harness.suites.commands import NOTES, log_of
@@ -144,12 +146,21 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     #: of the rows that are shown and have one
     histories: tuple[StoredHistory, ...]
+    #: smoke, resilience and soak
+    trials: tuple[TrialRow, ...]
+    faults: tuple[FaultRow, ...]
+    loads: tuple[LoadRow, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
+
+    @property
+    def has_load(self) -> bool:
+        """Whether a fault or a load was planned."""
+        return bool(self.faults or self.loads)
 
     @property
     def declares_readiness(self) -> bool:
@@ -234,6 +245,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         matrix=_matrix(asked, newest.target_name if newest else ""),
         rows=asked.rows,
         histories=stored_histories(asked.rows, evidence.folders, reports),
+        trials=trial_rows(evidence, counted),
+        faults=fault_rows(asked.rows),
+        loads=load_rows(asked.rows),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(
