@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.audit.target_file import ActorConvention
 from harness.checks.judges.soak import FINDINGS, OPTIONAL, PLANNED, SOAK_JUDGE, UNPLANNED, Found, SoakState
 from harness.errors import StoreError
-from harness.model.history import History, Opening, Operation
+from harness.model.history import History, Opening, Operation, Outcome
 from harness.store.histories import Journal, read_history, read_state
 from harness.suites.soak.clients import CYCLE, KINDS, OPERATIONS
 from harness.suites.soak.programs import AUDITED, PLAIN, aborted_clients, scripts
@@ -30,10 +30,10 @@ def state_of(found: dict[str, Found] = CLEAN, *, unknown: int = 0) -> SoakState:
     return SoakState(acknowledged=10, failed=3, unknown=unknown, found=found)
 
 
-def operation(name: str, error: str, outcome: str = "fail", seq: int = 1) -> Operation:
+def operation(name: str, error: str, outcome: Outcome = "fail", seq: int = 1) -> Operation:
     return Operation(
         client=1, seq=seq, operation=name, key="", value="", actor="soak-1", invoked_s=1.0, outcome=outcome, error=error
-    )  # type: ignore[arg-type]
+    )
 
 
 def judged(*operations: Operation, state: SoakState | None = None) -> dict[str, Expectation]:
