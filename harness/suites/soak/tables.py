@@ -49,16 +49,16 @@ def prepare(ctx: CheckContext) -> None:
     ctx.admin.run(queries()["observation"])
 
 
-def most_clients(ctx: CheckContext, *, beside: int = 0) -> int:
+def most_clients(ctx: CheckContext, *, others: int = 0) -> int:
     """Return how many clients a load has: in session mode each keeps a server connection.
 
-    :param beside: clients of the check that are connected at the same time.
+    :param others: clients of the check that are connected at the same time.
     :raises NotExercisedError: where not a single client finds room.
     """
     limits = effective_limits(ctx.lab.evidence)
     room = MOST_CLIENTS
     if limits and ctx.mode is PoolMode.SESSION:
-        room = min(room, limits.largest - beside)
+        room = min(room, limits.largest - others)
     if room < 1:
         raise NotExercisedError("the pool has a single server connection, which leaves no room for the load")
     return room
