@@ -135,6 +135,13 @@ def resilience(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Run bounded loads on direct, session and transaction, and judge every write; `-- --for 1h` sets their time."""
+    install_harness(session)
+    harness(session, "verify", "direct", "session", "transaction", "--suite", "soak")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import HarnessError
-from tests.bench import capture, growth, jobs, pooling, startup, trail
+from tests.bench import capture, growth, jobs, pooling, soak, startup, trail
 from tests.bench.figures import Table
 from tests.bench.setting import Scale, Setting, machine
 from tests.bench.trees import checked_out, this_tree
@@ -65,6 +65,13 @@ PARTS = (
         summary="export and purge of the trail, compared with COPY and one DELETE",
         measure=trail.measure,
         usual=Scale(rows=1_000_000, topologies=("direct",)),
+        quick=Scale(rows=2_000, topologies=("direct",)),
+    ),
+    Part(
+        name="soak",
+        summary="judging every row of a load, and the rate of a judged load compared with the same load unjudged",
+        measure=soak.measure,
+        usual=Scale(rounds=5, rows=1_000_000, topologies=("transaction",)),
         quick=Scale(rows=2_000, topologies=("direct",)),
     ),
     Part(

@@ -32,6 +32,7 @@ IMAGES = "changes that differ from their row"
 ACTORS = "changes with another actor"
 ORDER = "changes of a client out of order"
 SHARED = "changes of several writes in one transaction"
+BLOCKED = "writes that never end, because another session holds a lock"
 SESSIONS = "sessions and locks that are left"
 PREPARED = "prepared transactions that are left"
 IDLE = "idle clients that no longer work"
@@ -50,6 +51,7 @@ FINDINGS = (
     ACTORS,
     ORDER,
     SHARED,
+    BLOCKED,
     SESSIONS,
     PREPARED,
     IDLE,

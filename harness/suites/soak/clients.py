@@ -74,6 +74,8 @@ class LoadClient:
         self._application = ctx.application
         self._journal = journal
         self._tally = tally
+        #: whether the harness ends what the client does
+        self.cut = False
         self._seq = 0
         self._requests = 0
         self._client = ctx.client()
@@ -222,6 +224,8 @@ class LoadClient:
             outcome = "ok" if act(seq, request) else "fail"
         except SqlError as error:
             outcome, said = "unknown" if is_lost(error) else "fail", describe(error)
+            if self.cut and outcome == "unknown":
+                operation = "interrupted"
             self._recover()
         latency_ms = (time.monotonic() - began) * 1000
         if said and not planned:

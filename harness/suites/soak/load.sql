@@ -150,6 +150,15 @@ SELECT (SELECT count(transaction_id) > 0 FROM soak_changes), count(*),
        (array_agg(format('transaction %s', transaction_id) ORDER BY transaction_id))[1:5]
 FROM (SELECT transaction_id FROM soak_changes GROUP BY transaction_id HAVING min(id) IS DISTINCT FROM max(id)) shared;
 
+-- name: blocked
+-- Sessions of the application that wait for a lock, and for whom they wait.
+SELECT a.pid, format('process %%s waits for %%s (%%s)', a.pid, string_agg(b.pid::text, ', '),
+              string_agg(DISTINCT b.state, ', '))
+FROM pg_catalog.pg_stat_activity a
+JOIN pg_catalog.pg_stat_activity b ON b.pid = ANY (pg_catalog.pg_blocking_pids(a.pid))
+WHERE a.datname = current_database() AND a.usename = %s
+GROUP BY a.pid ORDER BY a.pid;
+
 -- name: left_sessions
 -- Sessions of the application that hold a lock or a transaction, although all clients have ended; without a pooler any
 -- session. Only what does nothing is certain: a statement may still be running on a slow machine.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from statistics import quantiles
 from threading import Event
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from harness.checks.judges import soak
 from harness.checks.judges.soak import SOAK_JUDGE, Found
@@ -17,7 +19,7 @@ from harness.model import PoolMode, Section
 from harness.suites.areas import CAPTURE_TRIGGER
 from harness.suites.soak.clients import CYCLE, OPERATIONS, LoadClient, Tally
 from harness.suites.soak.sabotage import every_thousandth
-from harness.suites.soak.tables import compare, connections, most_clients, prepare, record_growth, sizes
+from harness.suites.soak.tables import compare, connections, end_blocked, most_clients, prepare, record_growth, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +31,22 @@ _CLIENTS, _IDLE = 6, 2
 #: operations per second of all clients
 RATE = 100.0
 _TICK_S = 1.0
+#: the longest operation is a cancellation that is lost
+_LATE_S = 10.0
 
 
-def _run(ctx: CheckContext, clients: Sequence[LoadClient], tally: Tally, journal: Journal, interrupted: Event) -> float:
-    """Let the clients work for the stated time, or until the run is interrupted, and return the seconds."""
+class _Result(Struct, frozen=True, kw_only=True):
+    """How the clients' work ended."""
+
+    seconds: float
+    #: clients that waited for a lock at the end, and for whom
+    blocked: tuple[str, ...]
+
+
+def _run(
+    ctx: CheckContext, clients: Sequence[LoadClient], tally: Tally, journal: Journal, interrupted: Event
+) -> _Result:
+    """Let the clients work for the stated time, or until the run is interrupted."""
     stop, began, lasts_s = Event(), time.monotonic(), ctx.load.soak_s
     interval_s, step = len(clients) / RATE, max(1, len(CYCLE) // len(clients))
     acknowledged = failed = 0
@@ -42,6 +56,7 @@ def _run(ctx: CheckContext, clients: Sequence[LoadClient], tally: Tally, journal
             while (left_s := began + lasts_s - time.monotonic()) > 0 and not any(one.done() for one in working):
                 if interrupted.wait(min(_TICK_S, left_s)):
                     break
+                ctx.progress(lasts_s - max(left_s - _TICK_S, 0), lasts_s, "seconds of load")
                 latencies, failed_now = tally.since(acknowledged)
                 values = {
                     "transactions per second": float(len(latencies)),
@@ -49,15 +64,19 @@ def _run(ctx: CheckContext, clients: Sequence[LoadClient], tally: Tally, journal
                     "server connections": float(connections(ctx)),
                 }
                 acknowledged, failed = acknowledged + len(latencies), failed_now
-                values |= {
-                    f"latency ms p{number}": percentile for number, percentile in _percentiles(latencies, (50, 95))
-                }
-                journal.sample(values)
+                journal.sample(
+                    values | {f"latency ms p{number}": value for number, value in _percentiles(latencies, (50, 95))}
+                )
         finally:
             stop.set()
+        seconds, blocked = time.monotonic() - began, tuple[str, ...]()
+        while wait(working, timeout=_LATE_S).not_done:
+            for client in clients:
+                client.cut = True
+            blocked += end_blocked(ctx)
         for one in working:
             one.result()
-    return time.monotonic() - began
+    return _Result(seconds=seconds, blocked=blocked)
 
 
 def _percentiles(latencies: Sequence[float], numbers: Sequence[int]) -> list[tuple[int, float]]:
@@ -105,7 +124,7 @@ def mix(ctx: CheckContext) -> None:
         for client in idle:
             client.value("SELECT 1")
         clients = [LoadClient(ctx, place + 1, journal, tally) for place in range(number)]
-        seconds = _run(ctx, clients, tally, journal, interrupted)
+        ran = _run(ctx, clients, tally, journal, interrupted)
         found = _still_idle(idle)
         ctx.admin.copy_in(
             "COPY soak.outcomes FROM STDIN",
@@ -116,13 +135,13 @@ def mix(ctx: CheckContext) -> None:
                 for seq in seqs
             ],
         )
-        state = compare(ctx, found)
+        state = compare(ctx, ran.blocked, found)
         journal.keep_state(state)
         for name, value in facts.items():
             ctx.fact(name, value)
-        ctx.fact("seconds", round(seconds, 1))
+        ctx.fact("seconds", round(ran.seconds, 1))
         ctx.fact("transactions", state.acknowledged)
-        ctx.fact("transactions per second", round(state.acknowledged / seconds, 1))
+        ctx.fact("transactions per second", round(state.acknowledged / ran.seconds, 1))
         ctx.fact("operations", dict(tally.performed))
         for percentile, latency in _percentiles(tally.latencies_ms, (50, 95, 99)):
             ctx.fact(f"latency ms p{percentile}", latency)

@@ -18,6 +18,7 @@ from harness.suites.soak.tables import (
     actor_of,
     compare,
     connections,
+    end_blocked,
     most_clients,
     prepare,
     queries,
@@ -40,6 +41,8 @@ _TURN_S = 10.0
 _LEAST_WRITES = 1200
 _MOST_TURNS_MORE = 6
 _TICK_S = 1.0
+#: after its time, pgbench waits for its last transactions
+_LATE_S, _NEVER_S = 8.0, 60.0
 #: the identity of a transaction that wrote nothing
 _OF_ANOTHER = "00000000-0000-8000-8000-000000000017"
 
@@ -53,38 +56,72 @@ class _Load:
         self._pace = pace
         self._journal = journal
         self._interrupted = interrupted
+        #: seconds of load that are asked for, of all loads
+        self._asked_s = 0.0
+        #: whether the clients of a turn did not last, so that another turn would show nothing more
+        self._is_over = False
         #: seconds between the server's clock and that of the history
         self._clock_s = float(ctx.admin.value("SELECT extract(epoch FROM clock_timestamp())")) - journal.seconds
+        #: clients that waited for a lock at the end, and for whom
+        self.blocked: tuple[str, ...] = ()
+        #: whether the harness ended the clients of a turn
+        self._cut = False
         self.lines = dict.fromkeys((AUDITED, PLAIN), 0)
         self.seconds = dict.fromkeys((AUDITED, PLAIN), 0.0)
 
     def run(self, loads: tuple[str, ...], lasts_s: float) -> None:
         """Run the loads in turns, each for the stated time, or until the run is interrupted."""
         turn = more = 0
+        self._asked_s = lasts_s * len(loads)
         while self.seconds[AUDITED] < lasts_s or (self.lines[AUDITED] < _LEAST_WRITES and more < _MOST_TURNS_MORE):
             left_s = lasts_s - self.seconds[AUDITED]
             more += left_s <= 0
             turn += 1
             for load in loads:
-                if self._interrupted.is_set():
+                if self._interrupted.is_set() or self._is_over:
                     return
                 self._turn(load, turn, min(_TURN_S, left_s if left_s > 0 else lasts_s))
 
     def _turn(self, load: str, turn: int, seconds: float) -> None:
         """Run pgbench once, and read its log."""
-        began, seen = time.monotonic(), dict[int, int]()
-        with ThreadPoolExecutor(1, thread_name_prefix="pgbench") as pool:
+        began, seen, self._cut = time.monotonic(), dict[int, int](), False
+        pool = ThreadPoolExecutor(1, thread_name_prefix="pgbench")
+        try:
             running = pool.submit(self._pgbench.run, load, turn, seconds, self._pace)
             while not wait([running], timeout=_TICK_S).done:
+                passed_s = time.monotonic() - began
                 seen[int(self._journal.seconds)] = connections(self._ctx)
-                if self._interrupted.is_set():
-                    self._pgbench.end_soon()
-        ended = running.result()
+                self._show(load, passed_s)
+                self._end_if_due(passed_s - seconds)
+            ended = running.result()
+        finally:
+            pool.shutdown(wait=False)  # after an error here, pgbench ends with its time, or with its server
         self.lines[load] += self._pgbench.read_log(ended)
         self.seconds[load] += min(time.monotonic() - began, seconds)
         self._sample(ended, seen)
         if load == AUDITED:
             self._record_outcomes(ended)
+        self._is_over = bool(self.blocked) or len(aborted_clients(ended.output)) >= self._pace.clients
+
+    def _show(self, load: str, passed_s: float) -> None:
+        """Show how much of the load is done."""
+        done_s = sum(self.seconds.values()) + passed_s
+        what = "seconds of pgbench" if load == AUDITED else "seconds of pgbench without a trail"
+        self._ctx.progress(min(done_s, self._asked_s), self._asked_s, what)
+
+    def _end_if_due(self, late_s: float) -> None:
+        """End pgbench when the run is interrupted, and clients that wait for a lock when it should have ended.
+
+        :raises NotExercisedError: when it does not end for another reason.
+        """
+        if self._interrupted.is_set():
+            self._cut = True
+            self._pgbench.end_soon()
+        if late_s > _LATE_S and (blocked := end_blocked(self._ctx)):
+            self._cut = True
+            self.blocked += blocked
+        if late_s > _NEVER_S:
+            raise NotExercisedError(f"pgbench still runs {_NEVER_S:g} s after its time")
 
     def _sample(self, ended: Ended, seen: dict[int, int]) -> None:
         """Add a sample of each second to the history.
@@ -118,7 +155,7 @@ class _Load:
             admin.run("INSERT INTO soak.outcomes VALUES (%s, %s, 'unknown')", [client, reached.get(client, 0) + 1])
 
     def _record(self, client: int, seq: int, outcome: Outcome, error: str) -> None:
-        operation = "interrupted" if self._interrupted.is_set() else "insert"
+        operation = "interrupted" if self._cut else "insert"
         self._journal.invoke(client, seq, operation, actor=actor_of(client).id or "")
         self._journal.answer(client, seq, outcome, error)
 
@@ -150,7 +187,7 @@ def pgbench(ctx: CheckContext) -> None:
     with ctx.ending_in_order() as interrupted, ctx.history(SOAK_JUDGE, **facts) as journal:
         load = _Load(ctx, program, pace, journal, interrupted)
         load.run((AUDITED,) if ctx.control else (AUDITED, PLAIN), ctx.load.soak_s)
-        state = compare(ctx)
+        state = compare(ctx, load.blocked)
         if not state.acknowledged:
             raise NotExercisedError("pgbench committed no transaction")
         journal.keep_state(state)
@@ -227,7 +264,12 @@ def one_transaction_for_all(ctx: CheckContext) -> None:
 
 @breaks(pgbench, at=soak.SESSIONS, needs=(MOVES,))
 def a_lock_that_stays_with_the_connection(ctx: CheckContext) -> None:
-    every_thousandth(ctx, "public.audit_changes", "PERFORM pg_advisory_lock(17)")
+    every_thousandth(ctx, "public.audit_changes", "PERFORM pg_advisory_lock_shared(17)")
+
+
+@breaks(pgbench, at=soak.BLOCKED, needs=(MOVES,))
+def a_lock_that_stops_the_next_writer(ctx: CheckContext) -> None:
+    every_thousandth(ctx, "public.audit_changes", "PERFORM pg_advisory_lock(17)", every=300)
 
 
 @breaks(pgbench, at=soak.UNPLANNED)

@@ -49,16 +49,16 @@ def prepare(ctx: CheckContext) -> None:
     ctx.admin.run(queries()["observation"])
 
 
-def most_clients(ctx: CheckContext, *, beside: int = 0) -> int:
+def most_clients(ctx: CheckContext, *, others: int = 0) -> int:
     """Return how many clients a load has: in session mode each keeps a server connection.
 
-    :param beside: clients of the check that are connected at the same time.
+    :param others: clients of the check that are connected at the same time.
     :raises NotExercisedError: where not a single client finds room.
     """
     limits = effective_limits(ctx.lab.evidence)
     room = MOST_CLIENTS
     if limits and ctx.mode is PoolMode.SESSION:
-        room = min(room, limits.largest - beside)
+        room = min(room, limits.largest - others)
     if room < 1:
         raise NotExercisedError("the pool has a single server connection, which leaves no room for the load")
     return room
@@ -91,15 +91,28 @@ def connections(ctx: CheckContext) -> int:
     return int(ctx.admin.value(queries()["connections"], [ctx.lab.roles.app.name]))
 
 
-def compare(ctx: CheckContext, idle: Found | None = None) -> SoakState:
+def end_blocked(ctx: CheckContext) -> tuple[str, ...]:
+    """End the sessions of the application that wait for a lock, and return who waits for whom.
+
+    The caller has waited long after the end of the load. However slow the machine is, a lock is held then that no client
+    of the load gives back by itself.
+    """
+    blocked = ctx.admin.rows(queries()["blocked"], [ctx.lab.roles.app.name])
+    for pid, _ in blocked:
+        ctx.admin.run("SELECT pg_terminate_backend(%s)", [pid])
+    return tuple(shown for _, shown in blocked)
+
+
+def compare(ctx: CheckContext, blocked: tuple[str, ...], idle: Found | None = None) -> SoakState:
     """Compare all writes of the load with table and trail, once every client has ended.
 
+    :param blocked: from :func:`end_blocked`.
     :param idle: idle clients that no longer work; None for a load without any.
     """
-    found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name not in soak.OPTIONAL}
     sessions = _left_sessions(ctx)
     prepared = [gid for (gid,) in ctx.admin.rows(queries()["left_prepared"])]
-    outcomes = _compare_rows(ctx.admin, ctx.target.statements.changes, found)
+    found, outcomes = compare_rows(ctx.admin, ctx.target.statements.changes)
+    found[soak.BLOCKED] = Found(count=len(blocked), first=blocked[:_SHOWN])
     found[soak.SESSIONS] = Found(count=len(sessions), first=tuple(sessions[:_SHOWN]))
     found[soak.PREPARED] = Found(count=len(prepared), first=tuple(prepared[:_SHOWN]))
     if idle is not None:
@@ -114,8 +127,12 @@ def compare(ctx: CheckContext, idle: Found | None = None) -> SoakState:
     )
 
 
-def _compare_rows(admin: Client, changes: str, found: dict[str, Found]) -> dict[str, tuple[int, int]]:
-    """Add what is wrong with rows and changes, and return the number of writes and of rows by outcome."""
+def compare_rows(admin: Client, changes: str) -> tuple[dict[str, Found], dict[str, tuple[int, int]]]:
+    """Return what is wrong with rows and changes, and by outcome the number of writes, and of those that are there.
+
+    :param changes: the target's statement.
+    """
+    found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name not in soak.OPTIONAL}
     with raised_for(Side.TARGET):
         admin.run(_filled("changes", changes=changes.strip().rstrip(";")))
     admin.run(queries()["statistics"])
@@ -127,7 +144,7 @@ def _compare_rows(admin: Client, changes: str, found: dict[str, Found]) -> dict[
     [(records, count, first)] = admin.rows(queries()["found_in_transactions"])
     if records:
         found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
-    return {outcome: (count, there) for outcome, count, there in admin.rows(queries()["outcomes"])}
+    return found, {outcome: (count, there) for outcome, count, there in admin.rows(queries()["outcomes"])}
 
 
 _NAMES = {
