@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.model import Expectation
+    from harness.model.history import Outcome
 
 OPENING = Opening(topology="direct", check="soak.mix", judge="soak", started_at="2026-01-01T00:00:00.000Z")
 CLEAN = dict.fromkeys(FINDINGS, Found())
@@ -30,10 +31,10 @@ def state_of(found: dict[str, Found] = CLEAN, *, unknown: int = 0) -> SoakState:
     return SoakState(acknowledged=10, failed=3, unknown=unknown, found=found)
 
 
-def operation(name: str, error: str, outcome: str = "fail", seq: int = 1) -> Operation:
+def operation(name: str, error: str, outcome: Outcome = "fail", seq: int = 1) -> Operation:
     return Operation(
         client=1, seq=seq, operation=name, key="", value="", actor="soak-1", invoked_s=1.0, outcome=outcome, error=error
-    )  # type: ignore[arg-type]
+    )
 
 
 def judged(*operations: Operation, state: SoakState | None = None) -> dict[str, Expectation]:
