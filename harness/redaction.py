@@ -202,6 +202,8 @@ _SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
         ),
     ),
 )
+#: each sign once, because most of them belong to several shapes
+_SIGNS = frozenset(sign for signs, _ in _SHAPES for sign in signs)
 
 
 #: a name of a secret at the end of a text, whose value may be on the next line
@@ -318,9 +320,10 @@ class Redactor:
     def _redact(self, text: str, _generation: int) -> str:
         text = self.by_value(text)
         lower = text.lower()
+        present = {sign for sign in _SIGNS if sign in lower}
         for signs, pattern in _SHAPES:
             # without case, some letters equal one outside ASCII: the long s, the Kelvin sign
-            if not text.isascii() or any(sign in lower for sign in signs):
+            if not text.isascii() or not present.isdisjoint(signs):
                 text = _compiled(pattern).sub(_without_value, text)
         return text
 

@@ -127,13 +127,20 @@ class EncodedSecrets:
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the start and the end of each encoded secret, in their order."""
         for word in self._words.finditer(text) if self._words else ():
+            if "\n" not in word[0] and "\r" not in word[0]:
+                for start, end in self._within(word[0]):
+                    yield word.start() + start, word.start() + end
+                continue
             # a wrapped word is searched without its line ends
             at = [position for position in range(*word.span()) if text[position] not in "\r\n"]
-            joined = word[0] if len(at) == len(word[0]) else "".join(text[position] for position in at)
+            joined = "".join(text[position] for position in at)
             for start, end in self._within(joined):
                 yield at[start], at[end - 1] + 1
 
     def _within(self, word: str) -> Iterator[tuple[int, int]]:
+        # searching for each beginning is faster than looking one up at each position
+        if len(word) > len(self._by_start) and not any(start in word for start in self._by_start):
+            return
         position = free = 0
         while position <= len(word) - _INDEXED:
             for spelling in self._by_start.get(word[position : position + _INDEXED], ()):

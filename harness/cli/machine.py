@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ from harness.errors import EngineUnavailableError, HarnessError
 from harness.host.journal import abandoned
 from harness.host.leftovers import about
 from harness.lab.host import HOST
+from harness.lab.links import LINK
 from harness.lab.login_files import reap_login_files
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.store import require_writable
@@ -108,7 +110,8 @@ def _native(wanted: tuple[Wanted, ...], storage: StoragePolicy) -> list[str]:
         for origin in found.values()
     ]
     engine = NativeEngine(storage)
-    return [*programs, *missing, _reference_host(engine), engine.memory.describe(MOST_TOPOLOGIES)]
+    link = f"link for faults of the network: Python {platform.python_version()} ({sys.executable})"
+    return [*programs, *missing, _reference_host(engine), link, engine.memory.describe(MOST_TOPOLOGIES)]
 
 
 def _reference_host(engine: NativeEngine) -> str:
@@ -143,7 +146,7 @@ def images(invocation: Invocation, topologies: Sequence[str]) -> int:
     ]
     require_used(settings, chosen)
     products = [product for topology in chosen for product in wanted_by(topology)]
-    wanted = tuple(dict.fromkeys((*products, HOST)))
+    wanted = tuple(dict.fromkeys((*products, HOST, LINK)))
     engine = DockerEngine(settings.images)
     try:
         engine.prepare(wanted, invocation.terminal)

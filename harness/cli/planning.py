@@ -19,6 +19,7 @@ from harness.checks.registry import Safety
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
 from harness.lab.host import HOST
+from harness.lab.links import LINK
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
 from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Subject, Topology
 from harness.provenance import provenance
@@ -82,7 +83,7 @@ def require_used(settings: Settings, topologies: Sequence[Topology]) -> None:
         require_product_used("--set", f"{product}={version}", product, topologies)
     for name in settings.chosen_images:
         product = name.partition(":")[0]
-        if product != HOST.product:  # the reference host, which paths start
+        if product not in {HOST.product, LINK.product}:  # checks start these next to a topology
             require_product_used("--image", f"{name}={settings.images.override[name]}", product, topologies)
 
 
@@ -222,7 +223,7 @@ def chosen_options(settings: Settings, topology: Topology | None) -> str:
 
     :param topology: whose servers start; None for an environment, where none does.
     """
-    used = {wanted.product for wanted in (*wanted_by(topology), HOST)} if topology else set()
+    used = {wanted.product for wanted in (*wanted_by(topology), HOST, LINK)} if topology else set()
     extra = "".join(f" --set {product}={version}" for product, version in settings.versions.items() if product in used)
     extra += "".join(
         f" --image {quote(f'{name}={image}')}"

@@ -107,7 +107,8 @@ def _needed(names: list[str]) -> list[tuple[str, str, str]]:
 
     Published images come first; the first name is empty for the others.
     """
-    products = {("hostapp", next(iter(_recipe("hostapp")["versions"])))}
+    # what checks start next to every topology
+    products = {(product, next(iter(_recipe(product)["versions"]))) for product in ("hostapp", "link")}
     for path in sorted(_SHIPPED.glob("*.toml")):
         topology = tomllib.loads(path.read_text(encoding="utf-8"))
         if path.stem in names or (not names and not topology.get("on_demand", False)):

@@ -12,6 +12,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import worst
 from harness.report.feature_map import driver_table, feature_map
 from harness.report.histories import stored_histories
+from harness.report.load_rows import fault_rows, load_rows
 from harness.report.outcomes import KNOWN_DEFECT, count, is_shown, mark_of, outcome_of, text_of, word_of
 from harness.report.path_rows import path_rows
 from harness.report.proofs import proven
@@ -19,6 +20,7 @@ from harness.report.readiness import decide, library_of, readiness
 from harness.report.scope import asked_for, scoped
 from harness.report.tables import Declared, IssueRow, LimitRow, MatrixCell, MatrixRow, ParityRow, Report
 from harness.report.topology_rows import questions, topology_row
+from harness.report.trials import trial_rows
 from harness.report.verdicts import verdicts
 from harness.report.walkthrough import TITLES, walk
 from harness.suites.commands import NOTES, log_of
@@ -95,6 +97,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         matrix=_matrix(asked, newest.target_name if newest else ""),
         rows=asked.rows,
         histories=stored_histories(asked.rows, evidence.folders, reports),
+        trials=trial_rows(evidence, counted),
+        faults=fault_rows(asked.rows),
+        loads=load_rows(asked.rows),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(

@@ -220,9 +220,7 @@ class _Grid:
         while len(joined := _joined(drawn, apart)) > _MOST_AREAS:
             apart *= 2
         high = HEIGHT - top
-        return "".join(
-            f"M{x:.2f} {top}h{max(_LEAST_SPAN, end - x):.2f}v{high}H{x:.2f}z" for x, end in joined
-        )
+        return "".join(f"M{x:.2f} {top}h{max(_LEAST_SPAN, end - x):.2f}v{high}H{x:.2f}z" for x, end in joined)
 
 
 def _joined(spans: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:

@@ -40,6 +40,7 @@ from harness.report.proofs import NOT_PROVEN, proven
 from harness.report.readiness import Decision, ReadinessRow
 from harness.report.tables import IssueRow, ParityRow, Report
 from harness.report.topology_rows import Question, TopologyRow
+from harness.report.trials import TrialRow
 from harness.report.verdicts import Verdict
 from harness.report.walkthrough import ItemAnswer
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 3
 #: the fields of a report that follow from its rows
-DERIVED = frozenset({"rows", "limits", "features", "drivers", "feature_topologies", "matrix"})
+DERIVED = frozenset({"rows", "limits", "faults", "loads", "features", "drivers", "feature_topologies", "matrix"})
 
 
 class ReportCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,6 +175,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     rows: dict[str, dict[str, ReportRow]]
     #: the files that hold every operation of a check under load or faults; `harness judge` judges them again
     histories: tuple[StoredHistory, ...]
+    #: of each topology and environment: smoke, resilience and soak
+    trials: tuple[TrialRow, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited

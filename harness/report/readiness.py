@@ -22,6 +22,7 @@ from harness.report.readiness_rows import (
     rows_of,
     sentence_of,
 )
+from harness.report.trials import missing_trials, shown_trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -143,7 +144,7 @@ def decide(workflow: Workflow, evidence: Evidence, *, library_version: str = "",
 
     1. Rollout guidance: each of its items is signed.
     2. Verification: each row of the workflow's checks is OK, N/A with a reason, or a known Issue, and each check is OK
-       in at least one topology.
+       in at least one topology. The same holds for smoke, resilience and soak: see :mod:`harness.report.trials`.
     3. Host path: each named path was run in the workflow's environment, with host-class evidence, and is OK. Aspects
        of a path may be N/A.
 
@@ -191,13 +192,14 @@ def _verification(workflow: Workflow, evidence: Evidence, library_version: str) 
     judged = judge(rows)
     missing = never_planned(evidence, workflow.checks, workflow.topologies)
     missing += few(judged.broken) + few(judged.absent)
+    missing += missing_trials(evidence, workflow.topologies)
     missing += [
         f"{name} is OK in no topology: its rows are N/A or known Issues"
         for name in workflow.checks
         if (relevant := [row for row in rows if is_of(row, name)])
         and all(row.status is Status.NA or row.result.known for row in relevant)
     ]
-    shown = [counted(rows), *few(judged.limits)]
+    shown = [counted(rows), *few(judged.limits), *shown_trials(evidence, workflow.topologies)]
     if not library_version:
         missing.append(f"the evidence does not record the library's version, expected {workflow.release}")
     elif not _is_release(library_version, workflow):

@@ -13,7 +13,17 @@ from markupsafe import Markup
 from harness import places
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report import change_columns, check_columns, columns, histories, page, spreads
+from harness.report import (
+    change_columns,
+    check_columns,
+    columns,
+    histories,
+    load_columns,
+    load_rows,
+    page,
+    spreads,
+    trials,
+)
 from harness.report.cells import Code, Outcome, element
 from harness.report.ctrf_report import ctrf
 from harness.report.documents import MARKDOWN, SUMMARY, documents
@@ -75,6 +85,8 @@ _FRAGMENTS = {
     "checklist": "_checklist",
     "issues": "_issues",
     "feature-map": "_features",
+    "resilience": "_resilience",
+    "trials": "_trials",
     "readiness": "_readiness",
     "preflight": "_preflight",
     "parity": "_parity",
@@ -159,6 +171,9 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         page=page,
         spreads=spreads,
         histories=histories,
+        load_columns=load_columns,
+        load_rows=load_rows,
+        trials=trials,
         sections=sections,
         differing=differing,
         proof_count=count_proofs(report.rows, report.audit_target),

@@ -10,11 +10,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from harness.model import Confidence, EvidenceClass, Status
-from harness.report import check_columns, columns
+from harness.report import check_columns, columns, load_columns
 from harness.report.feature_differences import differences
 from harness.report.listings import Listing, Paper, Part, Section
+from harness.report.load_rows import faults_in_words, loads_in_words
 from harness.report.readiness import Stance
 from harness.report.spreads import readable
+from harness.report.trials import ASKS, Trial
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ def sections(report: Report) -> tuple[Section, ...]:
         _topology(report),
         _paths(report),
         _drivers(report),
+        _trials(report),
+        _faults(report),
+        _loads(report),
         _limits(report),
         _checklist(report),
         _readiness(report),
@@ -166,6 +171,44 @@ def _drivers(report: Report) -> Section:
         paper=Paper.OPEN,
         missing=("no_drivers", ()),
         listings=_one("Drivers by topology", check_columns.drivers(report.feature_topologies, ""), rows),
+    )
+
+
+def _trials(report: Report) -> Section:
+    rows = report.trials
+    answers = [(trial, _statuses([getattr(row, trial) for row in rows])) for trial in Trial]
+    return Section(
+        anchor="trials",
+        title="Smoke, resilience, soak",
+        short="Smoke to soak",
+        result="; ".join(f"{trial}: {statuses}" for trial, statuses in answers) if rows else "",
+        intro=("trials", (ASKS,)),
+        missing=("no_verdicts", ()),
+        listings=_one("Three questions about each topology and environment", load_columns.TRIALS, rows),
+    )
+
+
+def _faults(report: Report) -> Section:
+    return Section(
+        anchor="resilience",
+        title="Resilience: acknowledged writes under faults",
+        short="Resilience",
+        result=faults_in_words(report.faults),
+        intro=("resilience", ()),
+        missing=("no_resilience", ()),
+        listings=_one("Faults by topology", load_columns.FAULTS, _worst_first(report.faults)),
+    )
+
+
+def _loads(report: Report) -> Section:
+    return Section(
+        anchor="soak",
+        title="Soak: judged work under load",
+        short="Soak",
+        result=loads_in_words(report.loads),
+        intro=("soak", ()),
+        missing=("no_soak", ()),
+        listings=_one("Loads by topology", load_columns.LOADS, _worst_first(report.loads)),
     )
 
 

@@ -11,10 +11,12 @@ from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
 from harness.report.histories import StoredHistory
+from harness.report.load_rows import FaultRow, LoadRow
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Decision, ReadinessRow
 from harness.report.topology_rows import Question, TopologyRow
+from harness.report.trials import TrialRow
 from harness.report.verdicts import Verdict
 from harness.report.walkthrough import ItemAnswer
 
@@ -121,12 +123,21 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     #: of the rows that are shown and have one
     histories: tuple[StoredHistory, ...]
+    #: smoke, resilience and soak
+    trials: tuple[TrialRow, ...]
+    faults: tuple[FaultRow, ...]
+    loads: tuple[LoadRow, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
+
+    @property
+    def has_load(self) -> bool:
+        """Whether a fault or a load was planned."""
+        return bool(self.faults or self.loads)
 
     @property
     def declares_readiness(self) -> bool:

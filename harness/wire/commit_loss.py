@@ -31,7 +31,7 @@ _TLS_HELLO = 0x16
 
 
 class NotReadableError(Exception):
-    """Bytes that are no messages of PostgreSQL's protocol."""
+    """Invalid messages: another protocol, or damaged bytes."""
 
 
 class CommitLoss:
@@ -109,7 +109,7 @@ class CommitReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Let everything from now on pass unread once the bytes are no messages."""
+        """Let everything from now on pass unread once a message is invalid."""
         try:
             yield
         except NotReadableError:
@@ -188,7 +188,7 @@ def _taken(buffer: bytearray, header: int, at: int) -> bytes:
 
     :param header: the length of what every message has.
     :param at: where its length is.
-    :raises NotReadableError: when the bytes are no messages.
+    :raises NotReadableError: when it is invalid.
     """
     if len(buffer) < header:
         return b""

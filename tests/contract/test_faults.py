@@ -17,8 +17,8 @@ from harness.checks.workspace import Workspace
 from harness.database import Client, SqlError, connect
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
-from harness.lab import lab as lab_module
 from harness.lab.lab import stand_up_for_faults
+from harness.lab.links import LINK
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.redaction import Redactor
 from harness.store import new_run_id
@@ -199,7 +199,7 @@ def test_without_the_program_of_the_link_the_lab_starts_and_says_why(
     prepare = engine.prepare
 
     def without_link(wanted: tuple[object, ...], listener: object) -> None:
-        if lab_module.LINK in wanted:
+        if LINK in wanted:
             raise ServiceFailedError("no Python here")
         prepare(wanted, listener)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_folders import runs_on_disk
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
-from harness.lab import services, templates
+from harness.lab import readiness, services, templates
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
@@ -105,7 +105,7 @@ def test_a_mistake_in_a_template_is_an_error_with_its_line(
 def test_a_service_that_never_answers_ends_at_the_deadline(
     any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab_module, "_READY_DEADLINE_S", 0.5)
+    monkeypatch.setattr(readiness, "_READY_DEADLINE_S", 0.5)
     spec = services.postgres_spec
     monkeypatch.setattr(
         lab_module,

@@ -14,9 +14,9 @@ from harness.markdown import headings
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
-from harness.model import Confidence, Finding, Status, TrailProof
+from harness.model import Confidence, Finding, Section, Status, TrailProof
 from harness.preflight.declaration import GateResult
-from harness.report import check_columns, columns
+from harness.report import check_columns, columns, load_columns
 from harness.report.building import build_report
 from harness.report.cells import (
     Badge,
@@ -33,10 +33,11 @@ from harness.report.cells import (
     joined,
 )
 from harness.report.documents import documents
-from harness.report.evidence import merge
+from harness.report.evidence import Row, merge
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
+from harness.report.load_rows import fault_rows, load_rows
 from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
@@ -45,7 +46,7 @@ from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report
 from harness.report.topology_rows import TopologyRow
-from tests.unit.made_up import NAMES, PLAN, mixed, record, store_run
+from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, planned, record, result, store_run
 from tests.unit.pages import evidence_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ TABLES = {
     "checklist": columns.CHECKLIST,
     "issues": columns.ISSUES,
     "limits": columns.LIMITS,
+    "trials": load_columns.TRIALS,
+    "faults": load_columns.FAULTS,
+    "loads": load_columns.LOADS,
     "features": check_columns.features(NAMES, None),
     "drivers": check_columns.drivers(NAMES, None),
     "matrix": check_columns.matrix(NAMES),
@@ -139,6 +143,11 @@ class PageTables(HTMLParser):
             self._spanning = []
 
 
+def under_load(check: str, section: Section) -> Row:
+    plan = replace(planned("direct", CHECKS[0]), check=check, section=section)
+    return Row(planned=plan, result=replace(result("direct", CHECKS[0]), check=check), run_id="r")
+
+
 def everything(folder: Path) -> Report:
     """Return a report with a row in every table."""
     run = record()
@@ -155,6 +164,8 @@ def everything(folder: Path) -> Report:
         feature_topologies=NAMES,
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
+        faults=fault_rows([under_load("resilience.server-killed", Section.RESILIENCE)]),
+        loads=load_rows([under_load("soak.mix", Section.SOAK)]),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
         parity=(
@@ -426,6 +437,9 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "checklist": report.walkthrough,
         "issues": report.issues,
         "limits": report.limits,
+        "trials": report.trials,
+        "faults": report.faults,
+        "loads": report.loads,
         "features": report.features[0].rows,
         "drivers": report.drivers,
         "matrix": report.matrix,

@@ -74,6 +74,10 @@ def row(
     )
 
 
+def replace_section(row: Row, section: Section) -> Row:
+    return replace(row, planned=replace(row.planned, section=section))
+
+
 def evidence(rows: Iterable[Row], hosts: tuple[str, ...] = ("staging",)) -> Evidence:
     rows = tuple(rows)
     records = {
@@ -219,7 +223,17 @@ WORKFLOW = Workflow(
     environment="staging",
     paths=("reminder",),
 )
-GREEN = (row("actor.a"), row("path.reminder", topology="staging"), row("path.reminder-twice", topology="staging"))
+TRIALS = (
+    row("capture.insert"),
+    replace_section(row("resilience.server-killed"), Section.RESILIENCE),
+    replace_section(row("soak.mix"), Section.SOAK),
+)
+GREEN = (
+    row("actor.a"),
+    row("path.reminder", topology="staging"),
+    row("path.reminder-twice", topology="staging"),
+    *TRIALS,
+)
 
 
 def _decide(workflow: Workflow = WORKFLOW, rows: Iterable[Row] = GREEN, version: str = "0.4.0") -> Decision:
@@ -276,6 +290,46 @@ def test_verification_that_is_not_green_is_named(verification: list[Row], senten
     assert found.conjuncts[1].missing == (sentence,)
 
 
+@pytest.mark.parametrize(
+    ("trials", "sentences"),
+    [
+        (
+            [],
+            [
+                "smoke in transaction: no run has exercised it",
+                "resilience in transaction: no run has exercised it: harness verify transaction --suite resilience",
+                "soak in transaction: no run has exercised it: harness verify transaction --suite soak",
+            ],
+        ),
+        (
+            [*TRIALS, replace_section(row("resilience.pooler-killed", Status.NOT_RUN), Section.RESILIENCE)],
+            ["resilience: resilience.pooler-killed in transaction is Not run: for a reason"],
+        ),
+        (
+            [*TRIALS[:2], replace_section(row("soak.mix", Status.ISSUE), Section.SOAK)],
+            ["soak: soak.mix in transaction is Issue: for a reason"],
+        ),
+        (
+            [*TRIALS[:2], replace_section(row("soak.mix", Status.NA), Section.SOAK)],
+            ["soak: it is OK in no topology: its rows are N/A or known Issues"],
+        ),
+        ([*TRIALS, replace_section(row("soak.mix", Status.ISSUE, known=KNOWN), Section.SOAK)], []),
+        ([*TRIALS, replace_section(row("soak.mix", Status.ISSUE, topology="direct"), Section.SOAK)], []),
+    ],
+)
+def test_smoke_resilience_and_soak_are_part_of_the_verification(trials: list[Row], sentences: list[str]) -> None:
+    found = _decide(rows=[*GREEN[:3], *trials])
+    assert list(found.missing) == sentences
+    assert (found.answer == "yes") is (not sentences)
+
+
+def test_without_named_topologies_one_must_answer_each_question() -> None:
+    open_workflow = replace(WORKFLOW, topologies=())
+    assert _decide(open_workflow).answer == "yes"
+    found = _decide(open_workflow, rows=GREEN[:-1])
+    assert found.missing == ("soak: no run has exercised it: harness verify TOPOLOGY --suite soak",)
+
+
 def test_a_known_issue_is_green_and_named() -> None:
     found = _decide(rows=[*GREEN, row("actor.b", Status.ISSUE, known=KNOWN)])
     assert found.answer == "yes"
@@ -316,7 +370,7 @@ def test_a_host_that_runs_another_release_has_not_verified_this_one() -> None:
     ],
 )
 def test_the_hosts_own_path_must_be_ok(host: list[Row], sentence: str) -> None:
-    found = _decide(rows=[GREEN[0], *host])
+    found = _decide(rows=[GREEN[0], *TRIALS, *host])
     assert [conjunct.held for conjunct in found.conjuncts] == [True, True, False]
     assert sentence in found.missing
 

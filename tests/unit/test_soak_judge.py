@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.audit.target_file import ActorConvention
 from harness.checks.judges.soak import FINDINGS, OPTIONAL, PLANNED, SOAK_JUDGE, UNPLANNED, Found, SoakState
 from harness.errors import StoreError
-from harness.model.history import History, Opening, Operation
+from harness.model.history import History, Opening, Operation, Outcome
 from harness.store.histories import Journal, read_history, read_state
 from harness.suites.soak.clients import CYCLE, KINDS, OPERATIONS
 from harness.suites.soak.programs import AUDITED, PLAIN, aborted_clients, scripts

@@ -1,6 +1,6 @@
 """One fault in a lab: an action harms a part of it and returns what showed the effect, and healing undoes the harm.
 
-An action registers how to heal before it harms anything, so that healing is complete wherever an injection ends. It
+An action registers each step of the healing before the harm, and healing is complete wherever an injection ends. It
 uses connections of its own: those of the check may be cut, or end with the fault.
 """
 

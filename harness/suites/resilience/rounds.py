@@ -18,6 +18,7 @@ from harness.suites.resilience.writers import Writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Event
 
     from harness.checks.context import CheckContext
     from harness.database import Endpoint
@@ -39,17 +40,18 @@ LONGEST_S = _ROUNDS_S + 120.0
 def survive(fault: FaultKind, ctx: CheckContext) -> None:
     """Inject a fault into the servers of the writers, once a round, and judge what they wrote.
 
-    What was written is judged however the rounds ended: a lost write is an Issue also if another fault could not be
-    injected afterwards.
+    What was written is judged however the rounds ended, by Ctrl-C as well: a lost write is an Issue also if another
+    fault could not be injected afterwards.
 
     :raises NotExercisedError: when the rounds ended early, and everything that was written is there.
     """
     prepare_tables(ctx)
     count = _writers(ctx)
     reason = ""
-    with ctx.history(ACKNOWLEDGED, fault=fault.title, writers=str(count), rounds=str(ctx.load.rounds)) as journal:
+    facts = {"fault": fault.title, "writers": str(count), "rounds": str(ctx.load.rounds)}
+    with ctx.ending_in_order() as interrupted, ctx.history(ACKNOWLEDGED, **facts) as journal:
         try:
-            _run_rounds(fault, ctx, journal, count)
+            _run_rounds(fault, ctx, journal, count, interrupted)
         except (NotExercisedError, ServiceFailedError, TimedOutError) as error:
             reason = str(error) if isinstance(error, NotExercisedError) else error.what
         try:
@@ -68,20 +70,21 @@ def _writers(ctx: CheckContext) -> int:
     return min(_WRITERS, limits.size) if limits and ctx.mode is PoolMode.SESSION else _WRITERS
 
 
-def _run_rounds(fault: FaultKind, ctx: CheckContext, journal: Journal, count: int) -> None:
+def _run_rounds(fault: FaultKind, ctx: CheckContext, journal: Journal, count: int, interrupted: Event) -> None:
     began, rounds = time.monotonic(), ctx.load.rounds
     with contextlib.ExitStack() as stack:
         endpoint: Callable[[], Endpoint] = lambda: ctx.lab.chain(ctx.database)  # noqa: E731 -- a restart may change it
         if fault.where is Where.APPLICATION_LINK:
             link = stack.enter_context(ctx.lab.application_link())
             endpoint = lambda: link.endpoint(ctx.database)  # noqa: E731
-        writers = stack.enter_context(Writers(ctx, journal, endpoint, count))
+        writers = stack.enter_context(Writers(ctx, journal, endpoint, count, interrupted))
         writers.wait_for_all(0.0, _FIRST_S, "before the first fault")
         for number in range(1, rounds + 1):
             if time.monotonic() - began > _ROUNDS_S:
                 raise NotExercisedError(
                     f"{number - 1} of {rounds} rounds took {_ROUNDS_S:g} s, so the others did not begin"
                 )
+            ctx.progress(number - 1, rounds, fault.id)
             _run_round(fault, ctx, journal, writers, number)
 
 
@@ -89,15 +92,17 @@ def _run_round(fault: FaultKind, ctx: CheckContext, journal: Journal, writers: W
     writers.wait_for_answers(writers.answers + _BEFORE * writers.count, _BEFORE_S)
     with injection(fault, ctx) as injected:
         journal.fault(number, fault.id, "inject")
-        effect = injected.inject()
-        journal.fault(number, fault.id, "injected", effect)
-        ctx.fact("effect of the last fault", effect)
-        if fault.lasts:
-            writers.wait_for_answers(writers.answers + _MET * writers.count, _LASTS_S)
-        journal.fault(number, fault.id, "heal")
-        healing = injected.heal()
-        healed_s = journal.seconds
-        journal.fault(number, fault.id, "healed", healing)
+        try:
+            effect = injected.inject()
+            journal.fault(number, fault.id, "injected", effect)
+            ctx.fact("effect of the last fault", effect)
+            if fault.lasts:
+                writers.wait_for_answers(writers.answers + _MET * writers.count, _LASTS_S)
+        finally:
+            journal.fault(number, fault.id, "heal")
+            healing = injected.heal()
+            healed_s = journal.seconds
+            journal.fault(number, fault.id, "healed", healing)
     writers.wait_for_all(healed_s, RECOVERS_S, f"after fault {number} was healed")
     journal.fault(number, fault.id, "recovered")
 

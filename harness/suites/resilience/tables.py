@@ -24,7 +24,7 @@ _ANSWERS_S = 30.0
 _ENDS_S = 10.0
 
 _TABLES = """
-CREATE TABLE public.writes (id text PRIMARY KEY, client integer NOT NULL, value text NOT NULL);
+CREATE TABLE public.writes (id bigint PRIMARY KEY, client integer NOT NULL, value text NOT NULL);
 CREATE TABLE public.operations (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, client integer NOT NULL, seq integer NOT NULL
 );
@@ -67,7 +67,7 @@ def read_final_state(ctx: CheckContext) -> FinalState:
             client, seq = (_whole(change, column) for column in ("client", "seq"))
             operations.append(OperationChange(change.op, client, seq, spelled(change.actor), number))
     return FinalState(
-        writes=tuple(WriteRow(*row) for row in _rows(admin, WRITES, "id, client, value")),
+        writes=tuple(WriteRow(*row) for row in _rows(admin, WRITES, "id::text, client, value")),
         operations=tuple(OperationRow(*row) for row in _rows(admin, OPERATIONS, "client, seq")),
         write_changes=tuple(writes),
         operation_changes=tuple(operations),
@@ -134,7 +134,7 @@ def _rows(admin: Client, table: str, columns: str) -> list[tuple[Any, ...]]:
 def _key(change: Change) -> str:
     """Return the key of a changed row: a deletion has no row after the change."""
     for image in (change.table_pk, change.data_after, change.changed_from):
-        if isinstance(image, dict) and "id" in image:
+        if isinstance(image, dict) and image.get("id") is not None:
             return str(image["id"])
     return ""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 from harness.audit.actor import Actor
-from harness.checks.record import NotExercisedError
+from harness.checks.record import INTERRUPTED, NotExercisedError
 from harness.database import SqlError, describe
 from harness.suites.resilience.connections import DEADLINE_S, Connections
 from harness.suites.resilience.outcomes import outcome_of
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 _PACE_S = 0.04
 #: the pause after an error grows from the first to the second, seconds
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
-#: an application that acknowledges before it commits keeps its transaction open for so long, seconds
-_EARLY_S = 0.1
+#: an application that acknowledges before it commits keeps its transaction open for so long, seconds; each writer
+#: longer than the one before, so that they do not commit at the same time
+_EARLY_S, _EARLY_MORE_S = 0.05, 0.02
+_KEYS_OF_A_WRITER = 1_000_000_000
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
 
@@ -63,12 +65,21 @@ class RowMissingError(Exception):
 class Writers:
     """Writers in threads. They start with the block, and have ended when it ends."""
 
-    def __init__(self, ctx: CheckContext, journal: Journal, endpoint: Callable[[], Endpoint], count: int) -> None:
+    def __init__(
+        self,
+        ctx: CheckContext,
+        journal: Journal,
+        endpoint: Callable[[], Endpoint],
+        count: int,
+        interrupted: Event | None = None,
+    ) -> None:
         """Start none yet.
 
         :param endpoint: returns the address that they connect to.
+        :param interrupted: set when the run has to end; nobody waits for a writer then.
         """
         self.count = count
+        self._interrupted = interrupted or Event()
         self._ctx = ctx
         self._journal = journal
         self._connections = Connections(count, endpoint, ctx.prepare_threshold)
@@ -131,9 +142,9 @@ class Writers:
             )
 
     def _wait(self, done: Callable[[], bool], deadline_s: float) -> None:
-        """Wait, unless the check ended or a writer broke.
+        """Wait, unless a writer broke.
 
-        :raises NotExercisedError: when the check was ended.
+        :raises NotExercisedError: when the check was ended or interrupted meanwhile.
         """
         end = time.monotonic() + deadline_s
         with self._changed:
@@ -142,6 +153,8 @@ class Writers:
                 if self._failure:
                     raise self._failure
                 self._ctx.require_undisturbed()
+                if self._interrupted.is_set():
+                    raise NotExercisedError(INTERRUPTED)
 
     # --- in the thread of a writer ------------------------------------------------------------------
 
@@ -201,7 +214,7 @@ class Writers:
                     if self._ctx.application.acknowledges_early:
                         self._journal.answer(unit.client, unit.seq, "ok")
                         answered = True
-                        self._stopping.wait(_EARLY_S)
+                        self._stopping.wait(_EARLY_S + unit.client * _EARLY_MORE_S)
                     commit_sent = True  # the end of the block sends it
         except RowMissingError as missing:
             return "fail", str(missing), answered
@@ -211,7 +224,7 @@ class Writers:
         return "ok", "", answered
 
     def _send(self, client: Client, unit: Unit, *, again: bool) -> None:
-        parameters = {"client": unit.client, "key": unit.key, "value": unit.value}
+        parameters = {"client": unit.client, "key": int(unit.key), "value": unit.value}
         statement = _STATEMENTS[unit.operation]
         if again and unit.operation == "insert":
             statement += " ON CONFLICT DO NOTHING"
@@ -224,7 +237,8 @@ class Writers:
 def next_unit(client: int, seq: int, keys: deque[str]) -> Unit:
     """Return the next unit of work of a writer. A key that it takes from `keys` is its to give back."""
     operation = _OPERATIONS[seq % len(_OPERATIONS)] if keys else "insert"
-    key = f"{client}-{seq}" if operation == "insert" else keys.popleft()
+    # a number, since many trails keep no other keys of deleted rows
+    key = str(client * _KEYS_OF_A_WRITER + seq) if operation == "insert" else keys.popleft()
     return Unit(
         client=client, seq=seq, operation=operation, key=key, value="" if operation == "delete" else f"{client}-{seq}"
     )

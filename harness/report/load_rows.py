@@ -1,0 +1,193 @@
+"""The rows about faults and load: the acknowledged writes under each fault, and the measures of each load.
+
+They show facts and expectations that the checks recorded. A fact that a row does not have is a dash.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.model import Section, Status
+from harness.report.outcomes import is_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.report.evidence import Row
+
+ABSENT = "—"
+#: expectations of the judges: their observed value is `none`, or begins with a number
+_LOST = (
+    ("acknowledged writes missing in the table", "in the table"),
+    ("acknowledged writes missing in the trail", "in the trail"),
+)
+_UNITS = re.compile(r"(\d+) acknowledged, (\d+) failed, (\d+) unknown \((\d+) of them")
+_AGAIN = re.compile(r"([\d.]+) s the first writer, ([\d.]+) s in the median, ([\d.]+) s the last")
+_UNKNOWN = re.compile(r"(\d+), (\d+) of them")
+
+
+class FaultRow(Struct, frozen=True, kw_only=True):
+    """One fault in one topology."""
+
+    check: str
+    #: in words, such as `PostgreSQL killed`
+    fault: str
+    target: str
+    status: Status
+    #: how many were injected, of how many, such as `3 of 3`
+    injected: str
+    acknowledged: str
+    #: acknowledged writes that are missing: `0`, or where they are missing
+    lost: str
+    failed: str
+    #: and how many of them happened, such as `4, 2 of them there`
+    unknown: str
+    #: from the end of the healing until every client has succeeded again: in the median, and the longest
+    recovered: str
+    longest: str
+    #: why it is not OK
+    note: str
+
+
+class LoadRow(Struct, frozen=True, kw_only=True):
+    """One load in one topology."""
+
+    check: str
+    #: such as `pgbench`
+    load: str
+    target: str
+    status: Status
+    seconds: str
+    transactions: str
+    #: acknowledged transactions per second, and those of the same load without the trail
+    rate: str
+    plain_rate: str
+    #: milliseconds: p50, p95 and p99
+    latency: str
+    #: milliseconds by which transactions began late, p95
+    lag: str
+    lost: str
+    unknown: str
+    #: bytes that one write adds to the trail
+    growth: str
+    note: str
+
+
+def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
+    """Return the rows of the section about resilience: those of one fault together."""
+    found: dict[str, list[FaultRow]] = {}
+    for row in _of(rows, Section.RESILIENCE):
+        facts = row.result.facts
+        acknowledged, failed, unknown, there = _groups(_UNITS, facts.get("units of work", ""), 4)
+        _, median, longest = _groups(_AGAIN, facts.get("acknowledged again after the healing", ""), 3)
+        found.setdefault(row.planned.check, []).append(
+            FaultRow(
+                check=row.planned.check,
+                fault=row.planned.claim.partition(":")[0] if ":" in row.planned.claim else row.planned.check,
+                target=row.planned.target,
+                status=row.status,
+                injected=facts.get("faults injected", ABSENT),
+                acknowledged=acknowledged,
+                lost=_lost(row),
+                failed=failed,
+                unknown=_there(unknown, there),
+                recovered=median,
+                longest=longest,
+                note=row.result.reason,
+            )
+        )
+    return tuple(row for of_check in found.values() for row in of_check)
+
+
+def load_rows(rows: Iterable[Row]) -> tuple[LoadRow, ...]:
+    """Return the rows of the section about load."""
+    found = []
+    for row in _of(rows, Section.SOAK):
+        facts = row.result.facts
+        latencies = [facts.get(f"latency ms p{share}", ABSENT) for share in (50, 95, 99)]
+        found.append(
+            LoadRow(
+                check=row.planned.check,
+                load=row.planned.check.partition(".")[2],
+                target=row.planned.target,
+                status=row.status,
+                seconds=facts.get("seconds", ABSENT),
+                transactions=facts.get("transactions", ABSENT),
+                rate=facts.get("transactions per second", ABSENT),
+                plain_rate=facts.get("plain transactions per second", ABSENT),
+                latency=ABSENT if set(latencies) == {ABSENT} else " / ".join(latencies),
+                lag=facts.get("schedule lag ms p95", ABSENT),
+                lost=_lost(row),
+                unknown=_there(*_groups(_UNKNOWN, facts.get("unknown", ""), 2)),
+                growth=facts.get("trail bytes per write", ABSENT),
+                note=row.result.reason,
+            )
+        )
+    return tuple(found)
+
+
+def faults_in_words(rows: Sequence[FaultRow]) -> str:
+    """Return the result of all faults in one sentence without a full stop; "" without a row."""
+    if not rows:
+        return ""
+    parts = [f"{_number({row.check for row in rows}, 'fault')} in {_number({row.target for row in rows}, 'topology')}"]
+    acknowledged, unknown = _total(row.acknowledged for row in rows), _total(row.unknown for row in rows)
+    missing = [row for row in rows if row.lost not in {"0", ABSENT}]
+    if acknowledged:
+        lost = f"some of them missing under {_number(missing, 'fault')}" if missing else "none of them missing"
+        parts.append(f"{acknowledged} acknowledged writes, {lost}; {unknown} unknown ones are neither lost nor failed")
+    return f"{parts[0]}: {_statuses(rows)}{''.join(f'; {part}' for part in parts[1:])}"
+
+
+def loads_in_words(rows: Sequence[LoadRow]) -> str:
+    """Return the result of all loads in one sentence without a full stop; "" without a row."""
+    if not rows:
+        return ""
+    found = f"{_number({row.check for row in rows}, 'load')} in {_number({row.target for row in rows}, 'topology')}"
+    transactions = _total(row.transactions for row in rows)
+    judged = f"; {transactions} transactions were judged" if transactions else ""
+    return f"{found}: {_statuses(rows)}{judged}"
+
+
+def _of(rows: Iterable[Row], section: Section) -> list[Row]:
+    return [row for row in rows if row.planned.section is section and is_shown(*row.answer)]
+
+
+def _groups(pattern: re.Pattern[str], text: str, number: int) -> tuple[str, ...]:
+    found = pattern.search(text)
+    return found.groups() if found else (ABSENT,) * number
+
+
+def _there(unknown: str, there: str) -> str:
+    return unknown if unknown in {"0", ABSENT} else f"{unknown}, {there} of them there"
+
+
+def _lost(row: Row) -> str:
+    """Return the acknowledged writes that are missing, by where they are missing."""
+    observed = {one.name: one.observed for one in row.result.expectations if one.counts}
+    counts = [(_count(observed[name]), where) for name, where in _LOST if name in observed]
+    if not counts:
+        return ABSENT
+    return ", ".join(f"{count} {where}" for count, where in counts if count != "0") or "0"
+
+
+def _count(observed: str) -> str:
+    number = re.match(r"\d+", observed)
+    return number[0] if number else "0" if observed == "none" else "some"
+
+
+def _total(texts: Iterable[str]) -> int:
+    return sum(int(found[0]) for text in texts if (found := re.match(r"\d+", text)))
+
+
+def _statuses(rows: Sequence[FaultRow] | Sequence[LoadRow]) -> str:
+    counts = {status: sum(row.status is status for row in rows) for status in Status}
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+
+
+def _number(found: set[str] | Sequence[FaultRow], noun: str) -> str:
+    plural = "topologies" if noun == "topology" else f"{noun}s"
+    return f"{len(found)} {noun if len(found) == 1 else plural}"

@@ -1,0 +1,209 @@
+"""Smoke, resilience and soak in the report, and the tables about faults and load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness.model import EvidenceClass, Expectation, PathLabel, PlannedCheck, Result, Section, Severity, Status
+from harness.report.building import build_report
+from harness.report.evidence import Evidence, Row
+from harness.report.load_rows import ABSENT, fault_rows, faults_in_words, load_rows, loads_in_words
+from harness.report.render import fragments, render
+from harness.report.trials import Trial, trial_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOST, UNRECORDED = "acknowledged writes missing in the table", "acknowledged writes missing in the trail"
+FACTS = {
+    "faults injected": "3 of 3",
+    "units of work": "491 acknowledged, 31 failed, 4 unknown (2 of them happened)",
+    "acknowledged again after the healing": "0.02 s the first writer, 0.15 s in the median, 0.52 s the last one",
+}
+SOAKED = {
+    "seconds": "30.1",
+    "transactions": "3003",
+    "transactions per second": "99.8",
+    "plain transactions per second": "100.1",
+    "latency ms p50": "4.4",
+    "latency ms p95": "18.2",
+    "latency ms p99": "41",
+    "schedule lag ms p95": "2.8",
+    "trail bytes per write": "612",
+    "unknown": "1, 1 of them there",
+}
+
+
+def row(
+    check: str,
+    section: Section,
+    status: Status = Status.OK,
+    target: str = "transaction",
+    *,
+    facts: dict[str, str] | None = None,
+    lost: str = "none",
+    unrecorded: str = "none",
+) -> Row:
+    planned = PlannedCheck(
+        target=target,
+        check=check,
+        claim=f"{check.partition('.')[2].replace('-', ' ')}: every acknowledged write is there",
+        section=section,
+        severity=Severity.P0,
+        area="PostgreSQL",
+        reproduce=f"nox -s topology-{target} -- --check {check}",
+    )
+    expectations = tuple(
+        Expectation(name=name, expected="none", observed=observed, held=observed == "none")
+        for name, observed in ((LOST, lost), (UNRECORDED, unrecorded))
+        if status in {Status.OK, Status.ISSUE}
+    )
+    result = Result(
+        target=target,
+        check=check,
+        status=status,
+        reason="" if status is Status.OK else "for a reason",
+        facts=facts or {},
+        expectations=expectations,
+        reproduce=planned.reproduce,
+    )
+    return Row(planned=planned, result=result, run_id="r")
+
+
+def evidence(*rows: Row) -> Evidence:
+    return Evidence(rows=rows, topologies={}, records={}, folders={})
+
+
+def answers(*rows: Row, target: str = "transaction") -> list[tuple[Status, str]]:
+    [found] = trial_rows(evidence(*rows), [target])
+    return [(getattr(found, trial).status, getattr(found, trial).reason) for trial in Trial]
+
+
+def test_each_question_has_its_own_answer() -> None:
+    assert answers(
+        row("capture.insert", Section.CAPTURE),
+        row("capture.coverage", Section.CAPTURE, Status.ISSUE),
+        row("resilience.server-killed", Section.RESILIENCE),
+        row("resilience.pooler-killed", Section.RESILIENCE, Status.NA),
+        row("soak.mix", Section.SOAK, Status.ISSUE),
+    ) == [
+        (Status.OK, "1 OK"),
+        (Status.OK, "1 OK, 1 N/A"),
+        (Status.ISSUE, "1 Issue; soak.mix: for a reason"),
+    ]
+
+
+def test_a_question_that_no_run_has_exercised_is_not_run() -> None:
+    assert answers(row("actor.residue", Section.ACTOR)) == [
+        (Status.NOT_RUN, "no run has exercised it"),
+        (Status.NOT_RUN, "no run has exercised it: harness verify transaction --suite resilience"),
+        (Status.NOT_RUN, "no run has exercised it: harness verify transaction --suite soak"),
+    ]
+
+
+def test_one_row_that_is_not_run_leaves_its_question_open() -> None:
+    found = answers(
+        row("resilience.server-killed", Section.RESILIENCE),
+        row("resilience.server-frozen", Section.RESILIENCE, Status.NOT_RUN),
+    )
+    assert found[1] == (Status.NOT_RUN, "1 OK, 1 Not run; resilience.server-frozen: for a reason")
+
+
+def test_an_environment_is_asked_for_its_basic_path_only() -> None:
+    def of_host(found: Row, path: str = "") -> Row:
+        label = PathLabel(name="posts", title="POST /posts", kind="HTTP", aspect=path)
+        is_path = found.planned.section is Section.PATHS
+        return replace(
+            found,
+            planned=replace(
+                found.planned, evidence_class=EvidenceClass.HOST, path=label if is_path else None, target="staging"
+            ),
+        )
+
+    found = answers(
+        of_host(row("environment.canary-attributed", Section.ENVIRONMENT)),
+        of_host(row("path.posts", Section.PATHS)),
+        of_host(row("path.posts-repeated", Section.PATHS, Status.ISSUE), "repeated"),
+        target="staging",
+    )
+    assert found[0] == (Status.OK, "2 OK")
+    assert {status for status, _ in found[1:]} == {Status.NOT_RUN}
+    assert found[1][1] == "faults and load are injected only where the harness started the servers"
+
+
+def test_a_fault_has_its_writes_by_outcome() -> None:
+    [found] = fault_rows([row("resilience.server-killed", Section.RESILIENCE, facts=FACTS)])
+    assert found.fault == "server killed"
+    assert (found.injected, found.acknowledged, found.lost, found.failed) == ("3 of 3", "491", "0", "31")
+    assert (found.unknown, found.recovered, found.longest) == ("4, 2 of them there", "0.15", "0.52")
+
+
+@pytest.mark.parametrize(
+    ("lost", "unrecorded", "shown"),
+    [
+        ("none", "none", "0"),
+        ("2: client 1, 5; client 2, 9", "none", "2 in the table"),
+        ("2: client 1, 5", "14: client 1, 5; …", "2 in the table, 14 in the trail"),
+        ("a text of a later version", "none", "some in the table"),
+    ],
+)
+def test_what_is_lost_is_said_with_its_place(lost: str, unrecorded: str, shown: str) -> None:
+    status = Status.OK if shown == "0" else Status.ISSUE
+    [found] = fault_rows([row("resilience.x", Section.RESILIENCE, status, lost=lost, unrecorded=unrecorded)])
+    assert found.lost == shown
+
+
+def test_what_no_check_recorded_is_a_dash() -> None:
+    [found] = fault_rows([row("resilience.x", Section.RESILIENCE, Status.NOT_RUN)])
+    assert {found.injected, found.acknowledged, found.lost, found.unknown, found.recovered} == {ABSENT}
+    assert found.note == "for a reason"
+    [load] = load_rows([row("soak.mix", Section.SOAK, Status.NOT_RUN)])
+    assert {load.seconds, load.rate, load.latency, load.lag, load.lost, load.unknown} == {ABSENT}
+
+
+def test_the_rows_of_one_fault_are_together_and_counted_in_words() -> None:
+    rows = fault_rows(
+        row(f"resilience.{fault}", Section.RESILIENCE, status, target, facts=FACTS, lost=lost)
+        for target, fault, status, lost in (
+            ("direct", "a", Status.OK, "none"),
+            ("direct", "b", Status.OK, "none"),
+            ("session", "a", Status.ISSUE, "1: client 1, 2"),
+            ("session", "b", Status.NA, "none"),
+        )
+    )
+    assert [(found.check, found.target) for found in rows] == [
+        ("resilience.a", "direct"),
+        ("resilience.a", "session"),
+        ("resilience.b", "direct"),
+        ("resilience.b", "session"),
+    ]
+    assert faults_in_words(rows) == (
+        "2 faults in 2 topologies: 2 OK, 1 Issue, 1 N/A; 1964 acknowledged writes, some of them missing under 1 fault; "
+        "16 unknown ones are neither lost nor failed"
+    )
+    assert faults_in_words(()) == ""
+
+
+def test_a_load_is_shown_beside_the_same_load_without_the_trail(tmp_path: Path) -> None:
+    rows = (row("soak.pgbench", Section.SOAK, facts=SOAKED), row("resilience.x", Section.RESILIENCE, facts=FACTS))
+    report = build_report(evidence(*rows), tmp_path)
+    [load] = report.loads
+    assert (load.load, load.unknown, load.latency) == ("pgbench", "1, 1 of them there", "4.4 / 18.2 / 41")
+    assert loads_in_words(report.loads) == "1 load in 1 topology: 1 OK; 3003 transactions were judged"
+    rendered = fragments(report)["resilience"]
+    assert (
+        "| pgbench | transaction | OK | 30.1 | 3003 | 0 | 1, 1 of them there | 99.8, 100.1 without the trail "
+        "| 4.4 / 18.2 / 41 | 2.8 | 612 |  |"
+    ) in rendered
+    assert "| 491 | 0 | 31 | 4, 2 of them there | 0.15 s, 0.52 s at the longest |  |" in rendered
+
+
+def test_the_document_is_written_only_if_a_fault_or_a_load_was_planned(tmp_path: Path) -> None:
+    with_load = build_report(evidence(row("soak.mix", Section.SOAK)), tmp_path)
+    assert tmp_path / "resilience.md" in render(with_load, tmp_path)
+    without = build_report(evidence(row("capture.insert", Section.CAPTURE)), tmp_path)
+    assert tmp_path / "resilience.md" not in render(without, tmp_path)
+    assert not (tmp_path / "resilience.md").exists()
