@@ -155,7 +155,7 @@ def write_ahead_log_that_cannot_grow(ctx: CheckContext) -> None:
 
 
 #: by fault: what breaks its check, and the expectation that must not hold then
-_BROKEN_BY: dict[str, tuple[tuple[Callable[[CheckContext], None], str], ...]] = {
+BROKEN_BY: dict[str, tuple[tuple[Callable[[CheckContext], None], str], ...]] = {
     "connections-terminated": (
         (success_reported_before_commit, LOST),
         (statements_that_commit_alone, MIXED),
@@ -192,5 +192,7 @@ _BROKEN_BY: dict[str, tuple[tuple[Callable[[CheckContext], None], str], ...]] = 
 }
 
 CONTROLS: tuple[Control, ...] = tuple(
-    breaks(one, at=at)(break_it) for one in CHECKS for break_it, at in _BROKEN_BY[one.id.removeprefix("resilience.")]
+    breaks(one, at=at)(break_it)
+    for one in CHECKS
+    for break_it, at in BROKEN_BY.get(one.id.removeprefix("resilience."), ())
 )
