@@ -73,7 +73,7 @@ def _judging(ctx: CheckContext, scale: Scale) -> Table:
     prepare(ctx)
     ctx.admin.run(_FILL.replace("{clients}", str(MOST_CLIENTS)).replace("{rows}", str(scale.rows)))
     began = time.perf_counter()
-    found, outcomes = compare_rows(ctx.admin, ctx.target.statements.changes)
+    found, outcomes = compare_rows(ctx.admin, ctx.target)
     state = SoakState(acknowledged=outcomes["ok"][0], failed=0, unknown=0, found=found)
     opening = Opening(topology=ctx.topology.name, check=ctx.check, judge=SOAK_JUDGE.name, started_at="")
     expectations = SOAK_JUDGE.judge(History(opening=opening), state)

@@ -71,6 +71,10 @@ SELECT load, count(*) FILTER (WHERE committed),
        percentile_cont(0.95) WITHIN GROUP (ORDER BY lag_us)
 FROM soak.log GROUP BY load;
 
+-- name: room
+-- Sorts and joins of a million rows stay in memory.
+SET work_mem = '128MB';
+
 -- name: changes
 -- The target's own statement, once: the comparison looks at its rows several times. Values are compared as text, so
 -- that a wrong one is found and raises no error.
@@ -83,17 +87,25 @@ FROM (
 ) c
 WHERE c.table_schema = 'public' AND c.table_name = 'soak_writes';
 
--- name: statistics
+-- name: matched
+-- Each change with its row. A change without a row has no number, and a row without a change no place.
 ANALYZE soak_changes, public.soak_writes, soak.outcomes;
+CREATE TEMPORARY TABLE soak_matched AS
+SELECT c.place, w.id, w.client, w.seq,
+       CASE WHEN w.id IS NULL THEN format('client %s, write %s', c.client, c.seq) END AS stray,
+       (c.client, c.seq, c.request, c.value, c.op)
+           IS DISTINCT FROM (w.client::text, w.seq::text, w.request, w.value, 'insert') AS is_different,
+       c.actor IS DISTINCT FROM jsonb_build_object('type', 'user', 'id', 'soak-' || w.client) AS is_of_another
+FROM soak_changes c FULL JOIN public.soak_writes w ON w.id::text = c.id;
+ANALYZE soak_matched;
 
 -- name: tally
 -- One row for each write: what its client knows, and how often it is in the table and in the trail.
 CREATE TEMPORARY TABLE soak_tally AS
-WITH changes AS (SELECT id, count(*) AS number FROM soak_changes GROUP BY id),
-present AS (
-    SELECT w.client, w.seq, count(*) AS rows, sum(coalesce(c.number, 0)) AS changes
-    FROM public.soak_writes w LEFT JOIN changes c ON c.id = w.id::text
-    GROUP BY w.client, w.seq
+WITH by_row AS (
+    SELECT client, seq, count(place) AS changes FROM soak_matched WHERE id IS NOT NULL GROUP BY id, client, seq
+), present AS (
+    SELECT client, seq, count(*) AS rows, sum(changes) AS changes FROM by_row GROUP BY client, seq
 )
 SELECT client, seq, o.outcome, coalesce(p.rows, 0) AS rows, coalesce(p.changes, 0) AS changes
 FROM soak.outcomes o FULL JOIN present p USING (client, seq);
@@ -123,21 +135,19 @@ SELECT finding, count(*),
 FROM numbered GROUP BY finding;
 
 -- name: found_in_changes
-WITH compared AS (
-    SELECT c.place, c.id, c.client, c.seq, w.id IS NULL AS is_stray,
-           w.id IS NOT NULL AND (c.client, c.seq, c.request, c.value, c.op)
-               IS DISTINCT FROM (w.client::text, w.seq::text, w.request, w.value, 'insert') AS is_different,
-           w.id IS NOT NULL AND c.actor
-               IS DISTINCT FROM jsonb_build_object('type', 'user', 'id', 'soak-' || w.client) AS is_of_another,
-           w.id IS NOT NULL AND lag(w.seq) OVER (PARTITION BY w.client ORDER BY c.place) > w.seq AS is_early
-    FROM soak_changes c LEFT JOIN public.soak_writes w ON w.id::text = c.id
+WITH ordered AS (
+    SELECT *, lag(seq) OVER (PARTITION BY client ORDER BY place) > seq AS is_early
+    FROM soak_matched WHERE place IS NOT NULL
 ), offending AS (
-    SELECT v.finding, c.place, format('client %s, write %s', c.client, c.seq) AS shown
-    FROM compared c
+    SELECT v.finding, o.place, coalesce(o.stray, format('client %s, write %s', o.client, o.seq)) AS shown
+    FROM ordered o
     CROSS JOIN LATERAL (VALUES
-        ('{strays}', is_stray), ('{images}', is_different), ('{actors}', is_of_another), ('{order}', is_early)
+        ('{strays}', stray IS NOT NULL),
+        ('{images}', stray IS NULL AND is_different),
+        ('{actors}', stray IS NULL AND is_of_another),
+        ('{order}', stray IS NULL AND is_early)
     ) v (finding, broken)
-    WHERE (is_stray OR is_different OR is_of_another OR is_early) AND v.broken
+    WHERE (is_different OR is_of_another OR is_early) AND v.broken
 ), numbered AS (
     SELECT *, row_number() OVER (PARTITION BY finding ORDER BY place) AS number FROM offending
 )
