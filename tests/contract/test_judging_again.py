@@ -28,7 +28,9 @@ def test_a_stored_history_is_judged_as_the_run_judged_it(tmp_path: Path, any_eng
     [history] = (tmp_path / "reports" / "runs" / "latest" / "histories" / "direct").glob("*.jsonl")
     page = (tmp_path / "reports" / "report.html").read_text()
     assert page.count('<path class="fault"') == 2  # rate and latency
-    assert "| server connections terminated | direct | OK | 1 of 1 |" in (tmp_path / "reports/resilience.md").read_text()
+    assert (
+        "| server connections terminated | direct | OK | 1 of 1 |" in (tmp_path / "reports/resilience.md").read_text()
+    )
     history.write_bytes(history.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"fail"', 1))
     edited = harness_here(tmp_path, "judge")
     assert edited.returncode == 3
