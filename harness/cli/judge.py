@@ -135,8 +135,10 @@ def _lines(found: Iterable[Judged]) -> Iterator[str]:
 
 def _counted(judged: Judged) -> Iterator[str]:
     """Yield the size of a history in words."""
-    if judged.operations:
-        counts = (f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES)
+    counts = [f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES]
+    if judged.samples:
+        yield f"{judged.samples} samples; recorded one by one: {', '.join(counts[1:])}"
+    elif judged.operations:
         yield f"operations: {', '.join(counts)}"
     if judged.faults:
         yield f"{judged.faults} fault{'s' if judged.faults > 1 else ''}"

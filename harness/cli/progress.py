@@ -127,9 +127,11 @@ class ProgressView(Struct, frozen=True):
 
     def _left_s(self, done: int, planned: int, elapsed_s: float, now: float) -> float | None:
         """Return about how many seconds are left: not less than those of a check that lasts."""
-        steps = [one.left_s(now) for row in self.topologies for one in row.steps.values()]
-        known = [left for left in (left_s(self.earlier, done, planned, elapsed_s), *steps) if left is not None]
-        return max(known, default=None)
+        steps = [left for row in self.topologies for one in row.steps.values() if (left := one.left_s(now)) is not None]
+        if 0 < planned - done <= len(steps):  # each row that is left says it
+            return max(steps)
+        usual = left_s(self.earlier, done, planned, elapsed_s)
+        return max(steps if usual is None else (usual, *steps), default=None)
 
     def line(self, now: float) -> str:
         """Return one line with everything that a log shows: the summary, the counts, and what runs."""

@@ -196,6 +196,7 @@ def _faults(report: Report) -> Section:
         short="Resilience",
         result=faults_in_words(report.faults),
         intro=("resilience", ()),
+        paper=Paper.OPEN,
         missing=("no_resilience", ()),
         listings=_one("Faults by topology", load_columns.FAULTS, _worst_first(report.faults)),
     )

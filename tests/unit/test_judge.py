@@ -16,6 +16,7 @@ from harness.cli import judge as judge_module
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
 from harness.model import Expectation, Result, Status
+from harness.model.history import Sample
 from harness.redaction import Redactor
 from harness.store import RunStore, read_history, read_run, read_state
 from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operations, write_history
@@ -201,6 +202,14 @@ def test_a_judge_that_this_version_does_not_know(kept: Kept, capsys: pytest.Capt
     kept.read()
     assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
     assert "unknown judge 'of-next-year', expected one of made-up" in capsys.readouterr().out
+
+
+def test_a_load_records_no_acknowledged_operation(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [*operations(1, outcomes={0: "fail"}), Sample(seconds=1.0, values={"transactions per second": 9.0})]
+    write_history(kept.store.folder, "direct", CHECK, failed, Present(()))
+    kept.read()
+    assert main(["judge"]) == ExitCode.OK
+    assert "1 samples; recorded one by one: 1 failed, 0 unknown" in capsys.readouterr().out
 
 
 def test_an_unknown_run_is_a_usage_error(kept: Kept) -> None:
