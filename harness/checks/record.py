@@ -73,6 +73,8 @@ class CheckRecord:
         self.limit: Limit | None = None
         self.feature: FeatureOutcome | None = None
         self.severity: Severity | None = None
+        #: the number of the attempt, from 1
+        self.attempt_number = 1
         #: set by a control: the probe itself changes the outcome, so that the feature does not behave as expected
         self.sabotaged = False
 

@@ -64,6 +64,8 @@ class ProgressView(Struct, frozen=True):
     unproven: int
     earlier: tuple[float, ...]
     began: float
+    #: what `planned` counts: `rows`, or `attempts` if rows are tried several times
+    counted: str = "rows"
 
     def summary(self, now: float) -> str:
         """Return one line: elapsed time, rows, and about how much is left.
@@ -77,7 +79,7 @@ class ProgressView(Struct, frozen=True):
         done, planned = (sum(getattr(row, name) for row in self.topologies) for name in ("done", "planned"))
         yield f"{clock(elapsed_s)} elapsed"
         if planned:
-            yield f"{done} of {planned} rows"
+            yield f"{done} of {planned} {self.counted}"
         is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
         left = left_s(self.earlier, done, planned, elapsed_s) if done < planned and not is_ending else None
         if left:
@@ -113,6 +115,7 @@ class ProgressCounts:
         self._images: dict[str, str] = {}
         self._steps = self._proven = self._unproven = 0
         self._earlier: tuple[float, ...] = ()
+        self._counted = "rows"
         self._began = time.monotonic()
 
     @property
@@ -141,6 +144,7 @@ class ProgressCounts:
             unproven=self._unproven,
             earlier=self._earlier,
             began=self._began,
+            counted=self._counted,
         )
 
     def add(self, event: Event) -> None:
@@ -149,8 +153,9 @@ class ProgressCounts:
                 # a report on the native engine has two runs
                 self._topologies, self._proven, self._unproven = {}, 0, 0
                 self._earlier, self._began = earlier, time.monotonic()
+                self._counted = "attempts" if any(row.attempts > 1 for row in record.plan) else "rows"
                 for planned in record.plan:
-                    self._of(planned.target).planned += 1
+                    self._of(planned.target).planned += planned.attempts
             case ImageStarted(image, doing):
                 if self.is_idle:
                     self._began = time.monotonic()

@@ -37,21 +37,26 @@ _OTHER_LINES = 5
 
 def print_recap(run: StoredRun) -> None:
     """Print the counts of the rows of one run."""
-    _print_counts(rows_of(run))
+    _print_counts(rows_of(run), run.results)
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
     """Print the counts of merged evidence."""
-    _print_counts(row.answer for row in evidence.rows)
+    _print_counts([row.answer for row in evidence.rows], [row.result for row in evidence.rows])
 
 
-def _print_counts(answers: Iterable[tuple[PlannedCheck, Result]]) -> None:
+def _print_counts(answers: Iterable[tuple[PlannedCheck, Result]], attempts: Iterable[Result]) -> None:
+    """Print the counts of some rows.
+
+    :param attempts: what the rows took; there may be several of each.
+    """
+    ran: dict[str, list[Result]] = {}
+    for result in attempts:
+        ran.setdefault(result.target, []).append(result)
     by_target: dict[str, list[tuple[PlannedCheck, Result]]] = {}
     for planned, result in answers:
         by_target.setdefault(planned.target, []).append((planned, result))
-    counted = [
-        _Line(target, count(rows), elapsed_s(result for _, result in rows)) for target, rows in by_target.items()
-    ]
+    counted = [_Line(target, count(rows), elapsed_s(ran.get(target, ()))) for target, rows in by_target.items()]
     lines = _table(counted, get_terminal_size().columns) if sys.stdout.isatty() else _key_values(counted)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
@@ -71,10 +76,13 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
     for line in lines:
         counted, name = line.count, line.target.ljust(width)
         limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
-        known = f" ({counted.known} known)" if counted.known else ""
+        apart = [f"{counted.known} known"] if counted.known else []
+        apart += [f"{counted.quarantined} quarantined"] if counted.quarantined else []
+        known = f" ({', '.join(apart)})" if apart else ""
+        flaky = f" flaky={counted.flaky}" if counted.flaky else ""
         yield (
             f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{known} na={counted.na} "
-            f"not_run={counted.not_run}  {line.elapsed_s:.1f}s"
+            f"not_run={counted.not_run}{flaky}  {line.elapsed_s:.1f}s"
         )
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
             if found.observed:
@@ -156,9 +164,11 @@ class _Group(Struct):
 
     def __str__(self) -> str:
         known = self.first.known
-        kind = f"Known Issue ({known.link})" if known else "Issue"
+        apart = self.first.quarantine
+        kind = f"Known Issue ({known.link})" if known else f"Quarantined Issue ({apart.link})" if apart else "Issue"
         also = f", and on {', '.join(self.others)}" if self.others else ""
-        said = f"{kind} {self.first.target} {self.first.check}: {one_line(self.first.reason)}{also}"
+        counts = f" ({self.first.repetition})" if self.first.repetition else ""
+        said = f"{kind} {self.first.target} {self.first.check}: {one_line(self.first.reason)}{counts}{also}"
         return f"{said}\n  {REPRODUCE}{one_line(self.first.reproduce)}"
 
 
@@ -175,9 +185,10 @@ def say_issues(invocation: Invocation, results: Iterable[Result]) -> None:
     for number, group in enumerate(groups):
         if screen:
             room -= len(list(wrapped(str(group), screen[0])))
-            if room < 0 and group.first.known:
+            if room < 0 and not group.first.gates:
                 rest = sum(1 + len(left.others) for left in groups[number:])
-                invocation.terminal.say(f"and {rest} more known Issue{'s' if rest > 1 else ''}, in issues.md")
+                kind = "known" if all(left.first.known for left in groups[number:]) else "known or quarantined"
+                invocation.terminal.say(f"and {rest} more {kind} Issue{'s' if rest > 1 else ''}, in issues.md")
                 return
         invocation.terminal.say(str(group))
 
@@ -187,10 +198,11 @@ def _grouped(results: Iterable[Result]) -> list[_Group]:
     groups: dict[tuple[str, ...], _Group] = {}
     for result in results:
         if result.status is Status.ISSUE:
-            link = result.known.link if result.known else ""
+            entry = result.known or result.quarantine
+            link = entry.link if entry else ""
             key = (result.check, link, result.reason)
             if key in groups:
                 groups[key].others.append(result.target)
             else:
                 groups[key] = _Group(result)
-    return sorted(groups.values(), key=lambda group: group.first.known is not None)
+    return sorted(groups.values(), key=lambda group: not group.first.gates)

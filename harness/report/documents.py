@@ -37,6 +37,7 @@ MARKDOWN = (
     Document("feature-map.md", "what each pooler does to PostgreSQL features, and which driver settings are safe"),
     Document("matrix.md", "every check in every topology, whether it was proven able to fail, and its evidence"),
     Document("readiness.md", "readiness areas and decisions that harness.toml declares", "declares_readiness"),
+    Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "consecutive"),
     Document("parity.md", "other test suites that ran behind a topology", "parity"),
     Document("changes.md", "what changed since another run, and the likely cause", "changes"),
     Document("preflight.md", "the distribution preflight of a library", "preflight"),

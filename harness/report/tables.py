@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, Result, Section, Severity, Status, TrailProof
+from harness.model import Attestation, Quarantine, Result, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.environment_rows import environment_questions, environment_row
@@ -18,16 +18,26 @@ from harness.report.feature_map import DriverRow, FeatureGroup, driver_table, fe
 from harness.report.outcomes import (
     KNOWN_DEFECT,
     Count,
+    accepted_as,
     count,
     is_shown,
     mark_of,
     outcome_of,
+    reliability_of,
     text_of,
     word_of,
 )
 from harness.report.path_rows import PathRow, path_rows
 from harness.report.proofs import proven
 from harness.report.readiness import Decision, ReadinessRow, decide, library_of, readiness
+from harness.report.repetition import (
+    ConsecutiveRow,
+    QuarantineRow,
+    RepeatedRow,
+    consecutive_runs,
+    quarantine_rows,
+    repeated_rows,
+)
 from harness.report.scope import asked_for, scoped
 from harness.report.topology_rows import Question, TopologyRow, questions, topology_row
 from harness.report.verdicts import Verdict, verdicts
@@ -50,6 +60,8 @@ class IssueRow(Struct, frozen=True, kw_only=True):
     area: str
     owner: str
     link: str
+    #: `known`, `quarantined`, or "" for an Issue that counts
+    accepted: str = ""
     command: str
     topology: str
     check: str
@@ -141,6 +153,10 @@ class Report(Struct, frozen=True, kw_only=True):
     feature_topologies: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     rows: tuple[Row, ...]
+    consecutive: tuple[ConsecutiveRow, ...]
+    #: the rows that a run repeated, and those that are flaky
+    repeated: tuple[RepeatedRow, ...]
+    quarantine: tuple[QuarantineRow, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
@@ -166,6 +182,8 @@ class Declared(Struct, frozen=True, kw_only=True):
     readiness: tuple[ReadinessArea, ...] = ()
     workflows: tuple[Workflow, ...] = ()
     preflight: tuple[GateResult, ...] = ()
+    quarantine: tuple[Quarantine, ...] = ()
+    expired_quarantine: tuple[Quarantine, ...] = ()
 
 
 def build_report(evidence: Evidence, reports: Path, declared: Declared | None = None) -> Report:
@@ -230,6 +248,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         feature_topologies=tuple(name for name in counted if name in mapped),
         matrix=_matrix(asked, newest.target_name if newest else ""),
         rows=asked.rows,
+        consecutive=consecutive_runs(evidence),
+        repeated=repeated_rows(asked.rows),
+        quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(
@@ -280,7 +301,7 @@ def _output(evidence: Evidence, row: Row, reports: Path) -> str:
     folder = evidence.folders.get(row.run_id)
     if folder is None:
         return ""
-    log = folder / "logs" / row.planned.target / f"{log_of(row.planned.check)}.log"
+    log = folder / "logs" / row.planned.target / f"{log_of(row.planned.check, row.result.attempt)}.log"
     return os.path.relpath(log, reports) if log.is_file() else ""
 
 
@@ -315,25 +336,28 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
             id=_issue_id(row),
             symptom=_symptom(row),
             area=row.planned.area,
-            owner=row.result.known.owner if row.result.known else "unassigned",
-            link=row.result.known.link if row.result.known else "",
+            owner=entry.owner if entry else "unassigned",
+            link=entry.link if entry else "",
+            accepted=accepted_as(row.result),
             command=row.result.reproduce,
             topology=row.planned.target,
             check=row.planned.check,
         )
         for row in evidence.rows
         if row.status is Status.ISSUE
+        for entry in [row.result.known or row.result.quarantine]
     ]
     return tuple(sorted(issues, key=lambda issue: (issue.severity, issue.id)))
 
 
 def _symptom(row: Row) -> str:
     """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
+    said = f"; {text}" if (text := reliability_of(row.result)) else ""
     if outcome := outcome_of(row.result):
         expected = " or ".join(map(str, outcome.expected))
         defect = " (a known defect)" if mark_of(row.result) == KNOWN_DEFECT else ""
-        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}"
-    return f"{row.result.reason}; the check is: {row.planned.claim}"
+        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}{said}"
+    return f"{row.result.reason}{said}; the check is: {row.planned.claim}"
 
 
 def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
@@ -378,6 +402,15 @@ def _matrix_cell(row: Row, about: str) -> MatrixCell:
         status=row.status,
         outcome=text_of(result),
         word=word_of(result),
-        mark=mark_of(result) or ("limit" if result.limit else "known" if result.known else ""),
+        mark=", ".join(
+            filter(
+                None,
+                (
+                    mark_of(result) or ("limit" if result.limit else "known" if result.known else ""),
+                    "flaky" if result.flaky else "",
+                    "quarantined" if result.quarantine else "",
+                ),
+            )
+        ),
         proven=proven(row, about),
     )

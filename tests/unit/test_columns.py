@@ -14,7 +14,7 @@ from harness.markdown import headings
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
-from harness.model import Confidence, Finding, Status, TrailProof
+from harness.model import Confidence, Finding, Repetition, RunAttempts, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report import check_columns, columns
 from harness.report.cells import (
@@ -40,6 +40,7 @@ from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
+from harness.report.repetition import QuarantineRow, RepeatedRow
 from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report, build_report
@@ -77,6 +78,9 @@ TABLES = {
     "checklist": columns.CHECKLIST,
     "issues": columns.ISSUES,
     "limits": columns.LIMITS,
+    "consecutive": columns.CONSECUTIVE,
+    "repeated": columns.REPEATED,
+    "quarantine": columns.QUARANTINE,
     "features": check_columns.features(NAMES, None),
     "drivers": check_columns.drivers(NAMES, None),
     "matrix": check_columns.matrix(NAMES),
@@ -155,6 +159,27 @@ def everything(folder: Path) -> Report:
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
+        repeated=(
+            RepeatedRow(
+                topology="direct",
+                check="",
+                number=2,
+                status=Status.ISSUE,
+                counts=Repetition(ok=2, issue=1),
+                runs=(RunAttempts(run_id="r", counts=Repetition(ok=2, issue=1)),),
+            ),
+        ),
+        quarantine=(
+            QuarantineRow(
+                check="c",
+                topologies="all",
+                owner="ada",
+                link="https://example.org",
+                expires="2099-01-01",
+                decides="no",
+                shown="OK in direct",
+            ),
+        ),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
         parity=(
             ParityRow(
@@ -401,7 +426,8 @@ NOT_SHOWN = {
     "features": {"check", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
-    "rows": {"run_id"},
+    # the attempts of each run are in the table of repeated rows
+    "rows": {"run_id", "runs"},
     # the topologies of the group are their number
     "issue groups": {"number"},
     # it decides the order of the rows, and whether a file is written
@@ -425,6 +451,9 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "checklist": report.walkthrough,
         "issues": report.issues,
         "limits": report.limits,
+        "consecutive": report.consecutive,
+        "repeated": report.repeated,
+        "quarantine": report.quarantine,
         "features": report.features[0].rows,
         "drivers": report.drivers,
         "matrix": report.matrix,
