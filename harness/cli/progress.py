@@ -96,6 +96,8 @@ class ProgressView(Struct, frozen=True):
     unproven: int
     earlier: tuple[float, ...]
     began: float
+    #: what `planned` counts: `rows`, or `attempts` if rows are tried several times
+    counted: str = "rows"
 
     def summary(self, now: float) -> str:
         """Return one line: elapsed time, rows, and about how much is left.
@@ -109,7 +111,7 @@ class ProgressView(Struct, frozen=True):
         done, planned = (sum(getattr(row, name) for row in self.topologies) for name in ("done", "planned"))
         yield f"{clock(elapsed_s)} elapsed"
         if planned:
-            yield f"{done} of {planned} rows"
+            yield f"{done} of {planned} {self.counted}"
         is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
         left = self._left_s(done, planned, elapsed_s, now) if done < planned and not is_ending else None
         if left:
@@ -155,6 +157,7 @@ class ProgressCounts:
         self._images: dict[str, str] = {}
         self._steps = self._proven = self._unproven = 0
         self._earlier: tuple[float, ...] = ()
+        self._counted = "rows"
         self._began = time.monotonic()
 
     @property
@@ -183,6 +186,7 @@ class ProgressCounts:
             unproven=self._unproven,
             earlier=self._earlier,
             began=self._began,
+            counted=self._counted,
         )
 
     def add(self, event: Event) -> None:
@@ -191,8 +195,9 @@ class ProgressCounts:
                 # a report on the native engine has two runs
                 self._topologies, self._proven, self._unproven = {}, 0, 0
                 self._earlier, self._began = earlier, time.monotonic()
+                self._counted = "attempts" if any(row.attempts > 1 for row in record.plan) else "rows"
                 for planned in record.plan:
-                    self._of(planned.target).planned += 1
+                    self._of(planned.target).planned += planned.attempts
             case ImageStarted(image, doing):
                 if self.is_idle:
                     self._began = time.monotonic()
