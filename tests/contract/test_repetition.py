@@ -130,7 +130,7 @@ expires = "2099-01-01"
     done = harness_here(folder, *arguments)
     assert done.returncode == 0, done.stderr
     assert "issue=1 (1 quarantined)" in done.stdout
-    assert "Quarantined Issue (https://example.org/issues/1) P1 command.suite on direct" in done.stderr
+    assert "Quarantined Issue (https://example.org/issues/1) P0 command.suite on direct" in done.stderr
     path = folder / "harness.toml"
     path.write_text(path.read_text().replace("2099", "2020"))
     done = harness_here(folder, *arguments)
