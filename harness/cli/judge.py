@@ -37,7 +37,7 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     examples=(
         "harness judge",
         "harness judge latest --topology transaction",
-        "harness judge 1a2b3c4d --check capture.insert",
+        "harness judge 1a2b3c4d --check resilience.server-killed",
         "harness judge latest --under",
     ),
     exit_codes=(

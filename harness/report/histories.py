@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from harness.report.tables import Report
 
 #: intervals of one plot, and of all plots of a report together
-POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 900
+POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 700
+#: a shorter interval holds so few operations that their rate is noise, seconds
+_SHORTEST_INTERVAL_S = 0.1
 #: a larger history is not drawn: reading it takes longer than a reader waits for a report
 LARGEST_BYTES = 128 << 20
 #: the newest histories of one attempt that are drawn
@@ -82,7 +84,6 @@ class Plot(Struct, frozen=True, kw_only=True):
 
     topology: str
     check: str
-    link: str
     #: in words: the operations, the faults and the gaps
     said: tuple[str, ...]
     #: at the right edge
@@ -94,6 +95,14 @@ class Plot(Struct, frozen=True, kw_only=True):
     faults: str = ""
     recoveries: str = ""
     gaps: str = ""
+
+
+class Plots(Struct, frozen=True, kw_only=True):
+    """The plots of one topology."""
+
+    #: where the files are, relative to the folder of the report
+    folders: tuple[str, ...]
+    drawn: tuple[Plot, ...]
 
 
 def stored_histories(rows: Iterable[Row], folders: Mapping[str, Path], reports: Path) -> tuple[StoredHistory, ...]:
@@ -128,7 +137,7 @@ def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
     return found
 
 
-def plots(report: Report, folder: Path) -> dict[str, tuple[Plot, ...]]:
+def plots(report: Report, folder: Path) -> dict[str, Plots]:
     """Return the plots of a report by topology.
 
     :param folder: that of the report.
@@ -137,11 +146,14 @@ def plots(report: Report, folder: Path) -> dict[str, tuple[Plot, ...]]:
     found: dict[str, list[Plot]] = {}
     for stored in report.histories:
         found.setdefault(stored.target, []).append(_plot(stored, folder / stored.link, points))
-    return {name: tuple(drawn) for name, drawn in found.items()}
+    folders: dict[str, dict[str, None]] = {}
+    for stored in report.histories:
+        folders.setdefault(stored.target, {}).setdefault(os.path.dirname(stored.link))  # noqa: PTH120 -- a link
+    return {name: Plots(folders=tuple(folders[name]), drawn=tuple(drawn)) for name, drawn in found.items()}
 
 
 def _plot(stored: StoredHistory, path: Path, points: int) -> Plot:
-    empty = Plot(topology=stored.target, check=stored.check, link=stored.link, said=())
+    empty = Plot(topology=stored.target, check=stored.check, said=())
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
             said = f"not drawn: the history has {size >> 20} MiB, and at most {LARGEST_BYTES >> 20} MiB are read"
@@ -155,7 +167,7 @@ def _plot(stored: StoredHistory, path: Path, points: int) -> Plot:
 
 
 def _with(plot: Plot, sentence: str) -> Plot:
-    return Plot(topology=plot.topology, check=plot.check, link=plot.link, said=(sentence,))
+    return Plot(topology=plot.topology, check=plot.check, said=(sentence,))
 
 
 def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Plot:
@@ -163,14 +175,14 @@ def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Pl
     end_s = _end_s(history)
     if end_s < _SHORTEST_S:
         said = "not drawn: the history has no operation and no sample, or a single one"
-        return Plot(topology=stored.target, check=stored.check, link=stored.link, said=(said,))
+        return Plot(topology=stored.target, check=stored.check, said=(said,))
+    points = max(LEAST_POINTS, min(points, int(end_s / _SHORTEST_INTERVAL_S)))
     grid = _Grid(end_s, points)
     panels = _of_samples(history.samples, grid) if history.samples else _of_operations(history.operations, grid)
     gaps = _gaps(history, grid)
     return Plot(
         topology=stored.target,
         check=stored.check,
-        link=stored.link,
         said=tuple(map(printable, _said(history, gaps))),
         end=f"{_number(end_s)} s",
         points=points,

@@ -40,7 +40,7 @@ def size(plot: histories.Plot) -> int:
 
 def drawn(folder: Path, records: list[Record]) -> histories.Plot:
     path = write_history(folder, "direct", CHECK, records, everything(1))
-    return plot_of(STORED, read_history(path), 10)
+    return plot_of(STORED, read_history(path), 12)
 
 
 def test_rate_latency_faults_and_gaps(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_rate_latency_faults_and_gaps(tmp_path: Path) -> None:
     )
     rate, latency = plot.panels
     assert (rate.top, rate.bottom, latency.top, latency.bottom) == ("20", "0", "100", "1")
-    assert [curve.legend for curve in rate.curves] == ["acknowledged: 0 to 10", "failed: 0 to 3.4"]
+    assert [curve.legend for curve in rate.curves] == ["acknowledged: 0 to 12", "failed: 0 to 4.1"]
     assert [curve.legend for curve in latency.curves] == ["p50: 10 to 10", "p95: 10 to 10"]
     # one line before the fault, and one after it
     assert latency.curves[0].path.count("M") == 2
-    assert plot.faults == "M2.94 0h3.44v99H2.94z"
-    assert plot.recoveries == "M6.37 0h0.69v99H6.37z"
-    assert plot.gaps == "M2.28 96h4.12v3H2.28z"
+    assert plot.faults == "M3.62 0h4.12v99H3.62z"
+    assert plot.recoveries == "M7.75 0h0.82v99H7.75z"
+    assert plot.gaps == "M2.84 96h4.95v3H2.84z"
     assert plot.end == "2.9 s"
 
 
@@ -98,10 +98,10 @@ def test_the_samples_of_a_load(tmp_path: Path) -> None:
 def test_a_history_of_a_killed_run_is_drawn(tmp_path: Path) -> None:
     path = write_history(tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)])
     path.write_bytes(path.read_bytes()[:-5])
-    plot = plot_of(STORED, read_history(path), 10)
+    plot = plot_of(STORED, read_history(path), 12)
     assert "1 fault: cut" in plot.said
     assert "its last line is incomplete: the harness was killed" in plot.said
-    assert plot.faults.startswith("M4.63 0h4.87")  # until the end of the history
+    assert plot.faults.startswith("M5.65 0h5.85")  # until the end of the history
 
 
 def test_without_an_operation_nothing_is_drawn() -> None:

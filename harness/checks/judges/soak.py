@@ -72,7 +72,7 @@ REPLAY = "replay"
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """What SQL found of one kind."""
+    """The findings of one kind."""
 
     count: int = 0
     #: the first few, such as `client 3, write 17`

@@ -14,7 +14,8 @@ from harness.checks.judges.soak import Found, SoakState
 from harness.checks.record import NotExercisedError
 from harness.database import Client, Side, load_queries, raised_for
 from harness.errors import TimedOutError
-from harness.lab.effective import effective_limits
+from harness.lab.effective import declared_limits, effective_limits
+from harness.lab.effective import most_clients as admitted
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 TABLE = "public.soak_writes"
 #: after all clients have ended: a pooler resets its server connections, and the server ends its processes
-_SETTLES_S = 20.0
+_SETTLES_S = 12.0
 _SHOWN = 5
 #: clients where a pooler has no limit that they must respect
 MOST_CLIENTS = 16
@@ -49,19 +50,12 @@ def prepare(ctx: CheckContext) -> None:
     ctx.admin.run(queries()["observation"])
 
 
-def most_clients(ctx: CheckContext, *, others: int = 0) -> int:
-    """Return how many clients a load has: in session mode each keeps a server connection.
-
-    :param others: clients of the check that are connected at the same time.
-    :raises NotExercisedError: where not a single client finds room.
-    """
-    limits = effective_limits(ctx.lab.evidence)
-    room = MOST_CLIENTS
-    if limits and ctx.mode is PoolMode.SESSION:
-        room = min(room, limits.largest - others)
-    if room < 1:
-        raise NotExercisedError("the pool has a single server connection, which leaves no room for the load")
-    return room
+def most_clients(ctx: CheckContext) -> int:
+    """Return how many clients a load may have: the pooler admits them, and in session mode each has a server connection."""
+    evidence = ctx.lab.evidence
+    limits = effective_limits(evidence) or declared_limits(ctx.topology)
+    served = limits.largest if limits and ctx.mode is PoolMode.SESSION else MOST_CLIENTS
+    return min(MOST_CLIENTS, served, admitted(evidence) or MOST_CLIENTS)
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
