@@ -182,7 +182,14 @@ class Workspace:
         """
         if self._store is None:
             raise NotExercisedError("no history can be kept here")
-        return self._store.open_journal(self._lab.topology.name, ctx.check, judge, control=ctx.control, facts=facts)
+        return self._store.open_journal(
+            self._lab.topology.name,
+            ctx.check,
+            judge,
+            control=ctx.control,
+            attempt=ctx.attempt_number,
+            facts=facts,
+        )
 
     def why_nothing_runs(self) -> str:
         """Return which service ended, once a check found that one did; "" when all of them run again."""

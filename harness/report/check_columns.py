@@ -126,7 +126,8 @@ DIFFERENCES = table(
 
 
 def _what_and_cause(row: IssueGroup) -> Cell:
-    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}"),))
+    attempts = f" ({row.attempts})" if row.attempts else ""
+    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}{attempts}"),))
 
 
 def _known_and_command(row: IssueGroup) -> Cell:

@@ -7,7 +7,6 @@ counted in at most :data:`POINTS` intervals, and in fewer when a report has many
 from __future__ import annotations
 
 import os
-import re
 from itertools import pairwise
 from math import ceil, floor, log10
 from statistics import median
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 from harness.errors import StoreError
 from harness.printable import printable
-from harness.store import history_files, read_history
+from harness.store import attempt_of, history_files, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 700
 _SHORTEST_INTERVAL_S = 0.1
 #: a larger history is not drawn: reading it takes longer than a reader waits for a report
 LARGEST_BYTES = 128 << 20
-#: the newest histories of one row that are drawn
+#: the newest histories of one attempt that are drawn
 MOST_OF_A_ROW = 2
 #: the height of a drawing in its own units; its width is the number of intervals
 HEIGHT = 99
@@ -109,29 +108,32 @@ class Plots(Struct, frozen=True, kw_only=True):
 def stored_histories(rows: Iterable[Row], folders: Mapping[str, Path], reports: Path) -> tuple[StoredHistory, ...]:
     """Return the histories of the rows that a report shows, without those under a control.
 
+    A row that was tried several times has the history of the attempt that it shows.
+
     :param folders: the folder of each run, by its id.
     :param reports: the folder of the report.
     """
-    files: dict[str, dict[tuple[str, str], list[Path]]] = {}
+    files: dict[str, dict[tuple[str, str, int], list[Path]]] = {}
     found = []
     for row in rows:
         if row.run_id not in folders:
             continue
         if row.run_id not in files:
             files[row.run_id] = _files_of(folders[row.run_id])
-        for path in files[row.run_id].get((row.planned.target, row.planned.check), [])[-MOST_OF_A_ROW:]:
+        of_row = (row.planned.target, row.planned.check, row.result.attempt)
+        for path in files[row.run_id].get(of_row, [])[-MOST_OF_A_ROW:]:
             link = os.path.relpath(path, reports)
             found.append(StoredHistory(target=row.planned.target, check=row.planned.check, link=link))
     return tuple(found)
 
 
-def _files_of(run: Path) -> dict[tuple[str, str], list[Path]]:
-    """Return the histories of a run that are under no control, by topology and check."""
-    found: dict[tuple[str, str], list[Path]] = {}
+def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
+    """Return the histories of a run that are under no control, by topology, check and attempt."""
+    found: dict[tuple[str, str, int], list[Path]] = {}
     for path in history_files(run):
-        name = re.sub(r"(\.\d+)?\.jsonl$", "", path.name)
-        if ".under-" not in name:
-            found.setdefault((path.parent.name, name), []).append(path)
+        check, attempt = attempt_of(path)
+        if ".under-" not in check:
+            found.setdefault((path.parent.name, check, attempt), []).append(path)
     return found
 
 
