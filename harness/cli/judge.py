@@ -159,7 +159,7 @@ def _exit_code(found: Sequence[Judged], settings: Settings, *, edited: bool) -> 
 
 
 def _counts(judged: Judged, settings: Settings) -> bool:
-    """Return whether it is an Issue that nobody has accepted, of a check that is not in quarantine."""
+    """Return whether it is an Issue that counts: nobody has accepted it, and its check is not in quarantine."""
     if judged.verdict is not Judgement.ISSUE:
         return False
     row = Result(target=judged.topology, check=judged.check, status=Status.ISSUE, reason=judged.broken[0].name)

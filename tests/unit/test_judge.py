@@ -94,11 +94,12 @@ def test_an_issue_is_printed_with_its_expectation(kept: Kept, capsys: pytest.Cap
     assert main(["judge", "--topology", "direct"]) == ExitCode.OK
 
 
-def test_a_known_issue_does_not_count(kept: Kept, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["known_issues", "quarantine"])
+def test_an_accepted_issue_does_not_count(kept: Kept, tmp_path: Path, kind: str) -> None:
     kept.judged("session", LOSING)
     kept.read()
     (tmp_path / "harness.toml").write_text(
-        f'[[known_issues]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
+        f'[[{kind}]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
     )
     assert main(["judge"]) == ExitCode.OK
 
