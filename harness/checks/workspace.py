@@ -139,6 +139,8 @@ class Workspace:
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""
+        if self._lab.is_closed:  # its servers and their databases are gone, and a request would wait for an answer
+            return
         try:
             if self._left_bytes >= self._may_be_left_bytes:
                 drop_database(self._admin(), name)
