@@ -10,6 +10,7 @@ from tests.conftest import ENGINES
 #: other ones
 SHARING = frozenset(
     {
+        "test_acknowledged_writes",
         "test_audit_edges",
         "test_audit_layer",
         "test_engine",

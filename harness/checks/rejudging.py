@@ -49,8 +49,9 @@ class Judged(Struct, frozen=True, kw_only=True):
     verdict: Judgement
     #: why it was not judged, why it does not count, or how it differs from the stored row; "" otherwise
     reason: str = ""
-    #: the number of operations by outcome
+    #: the number of operations by outcome; a load records only those that failed or are unknown
     operations: dict[Outcome, int] = {}
+    samples: int = 0
     #: the number of injected faults
     faults: int = 0
     expectations: tuple[Expectation, ...] = ()
@@ -119,6 +120,7 @@ def _judged(
             verdict=verdict,
             reason=reason,
             operations=dict(Counter(operation.outcome for operation in history.operations)),
+            samples=len(history.samples),
             faults=sum(fault.injected_s is not None for fault in history.faults),
             expectations=expectations,
         )

@@ -37,8 +37,8 @@ LARGEST_BYTES = 128 << 20
 MOST_OF_A_ROW = 2
 #: the height of a drawing in its own units; its width is the number of intervals
 HEIGHT = 99
-#: seconds without an acknowledgement that are marked
-_GAP_S = 0.5
+#: seconds without an acknowledgement that are marked; without a sample, so many times the usual time between two
+_GAP_S, _PAUSE = 0.5, 3
 #: spans and gaps that are named one by one
 _NAMED = 3
 #: the least width of an area, of which a drawing has so many of one kind, and the height of the mark of a gap
@@ -275,7 +275,7 @@ _SHARES = ((50, "a"), (95, "b"))
 _RATES: tuple[tuple[str, str, Callable[[list[float]], float]], ...] = (
     ("transactions per second", "a", lambda values: sum(values) / len(values)),
     ("plain transactions per second", "c", lambda values: sum(values) / len(values)),
-    ("errors per second", "bad", max),
+    ("errors per second", "open", max),
 )
 _LATENCIES: tuple[tuple[str, str, Callable[[list[float]], float]], ...] = (
     ("latency ms p50", "a", median),
@@ -292,11 +292,33 @@ def _of_samples(samples: Sequence[Sample], grid: _Grid) -> tuple[Panel, ...]:
         for name, kind, joined in quantities:
             found = grid.sorted_in((one.seconds, one.values[name]) for one in samples if name in one.values)
             values = [joined(values) if values else None for values in found]
-            if any(value is not None for value in values) and not (kind == "bad" and not any(values)):
-                yield name.replace(ending, ""), values, kind
+            if kind != "open" and any(value is not None for value in values):
+                yield name.replace(ending, ""), _bridged(values, bridge), kind
+            elif any(values):  # bars
+                yield "errors, also the planned ones", values, kind
 
+    # an interval between two samples has none: the line goes on
+    bridge = ceil(_PAUSE * _usual_s(samples) / grid.width_s)
     rates, latencies = list(measured(_RATES, " per second")), list(measured(_LATENCIES, " ms"))
     return tuple(_panels(rates, latencies, "per second", "milliseconds"))
+
+
+def _usual_s(samples: Sequence[Sample]) -> float:
+    """Return the usual time between two samples."""
+    times = sorted(sample.seconds for sample in samples)
+    return median(end - begin for begin, end in pairwise(times)) if len(times) > 1 else 0.0
+
+
+def _bridged(values: Sequence[float | None], most: int) -> list[float | None]:
+    """Fill at most so many intervals between two measured ones with what is between their values."""
+    found = list(values)
+    measured = [place for place, value in enumerate(found) if value is not None]
+    for begin, end in pairwise(measured):
+        first, last = found[begin], found[end]
+        if first is not None and last is not None and end - begin - 1 <= most:
+            for place in range(begin + 1, end):
+                found[place] = first + (last - first) * (place - begin) / (end - begin)
+    return found
 
 
 def _panels(
@@ -372,7 +394,7 @@ def _gaps(history: History, grid: _Grid) -> list[tuple[float, float]]:
     """Return when nothing was acknowledged, or when no sample was taken, for longer than usual."""
     if history.samples:
         times = [0.0, *sorted(sample.seconds for sample in history.samples)]
-        usual = 3 * median(end - begin for begin, end in pairwise(times)) if len(times) > 1 else 0.0
+        usual = _PAUSE * _usual_s(history.samples)
     else:
         acknowledged = [
             operation.answered_s

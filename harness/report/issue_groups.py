@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from harness.checks.judging import STATEMENTS
 from harness.model import CHECK_BROKE, Severity, Status
-from harness.report.outcomes import outcome_of
+from harness.report.outcomes import accepted_as, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _MOST_SYMPTOMS = 3
 
 
 class IssueGroup(Struct, frozen=True, kw_only=True):
-    """Issues with the same check or the same cause, either all known or all new."""
+    """Issues with the same check or the same cause: all new, all known, or all in quarantine."""
 
     #: of the worst of them
     severity: Severity
@@ -42,8 +42,10 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
     symptoms: tuple[str, ...]
     #: the feature or the claim that the worst of them is about
     about: str
-    #: where a known Issue is accepted; "" for a new one
+    #: where a known Issue is accepted, or one in quarantine is investigated; "" for a new one
     link: str
+    #: `known`, `quarantined`, or "" for a new one
+    accepted: str = ""
     #: the command that reproduces the worst of them
     command: str
 
@@ -89,7 +91,7 @@ def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
 def _keys(answer: Answer) -> list[tuple[str, ...]]:
     """Return what joins an Issue with others: its check, and its cause if it is certain."""
     planned, result = answer
-    kind = "known" if result.known else "new"
+    kind = "known" if result.known else "quarantine" if result.quarantine else "new"
     keys: list[tuple[str, ...]] = [(kind, "check", planned.check)]
     if result.known:
         keys.append((kind, "cause", result.known.link))
@@ -108,7 +110,8 @@ def _group(answers: list[Answer]) -> IssueGroup:
         number=len(answers),
         symptoms=_symptoms(worst, answers),
         about=planned.feature or planned.claim,
-        link=result.known.link if result.known else "",
+        link=entry.link if (entry := result.known or result.quarantine) else "",
+        accepted=accepted_as(result),
         command=result.reproduce,
     )
 
@@ -126,9 +129,10 @@ def _symptoms(worst: Answer, answers: Iterable[Answer]) -> tuple[str, ...]:
 
 def _symptom(result: Result) -> str:
     outcome = outcome_of(result)
+    counts = f" ({result.repetition})" if result.repetition and result.flaky else ""
     if outcome is None:
-        return result.reason
-    return f"expected {' or '.join(map(str, outcome.expected))}, observed {outcome.observed}"
+        return f"{result.reason}{counts}"
+    return f"expected {' or '.join(map(str, outcome.expected))}, observed {outcome.observed}{counts}"
 
 
 def _severity(answer: Answer) -> Severity:

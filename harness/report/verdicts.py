@@ -90,11 +90,15 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     trail = [row for row in rows if row.planned.section in TRAIL_SECTIONS]
     features = [row for row in rows if row.planned.feature and row.planned.area != DRIVERS]
     topology, environment = evidence.topologies.get(name), evidence.environments.get(name)
-    sentences = [_about_the_trail(trail), *_about_features(evidence, features, topology)]
+    sentences = [
+        _about_the_trail(trail),
+        *(_about_load(rows, section, *words) for section, words in _LOADS.items()),
+        *_about_features(evidence, features, topology),
+    ]
     return Verdict(
         name=name,
         evidence_class=evidence.class_of(name),
-        sentences=tuple(sentences),
+        sentences=tuple(filter(None, sentences)),
         tone=_tone(rows),
         chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
         product=_pooler(topology).rpartition(" ")[0],
@@ -152,6 +156,25 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if known:
         return f"the audit trail holds in {checks}{forbidden}, except for {accepted}{apart}"
     return f"the audit trail holds in {checks if held == 1 or unasked else f'all {checks}'}{forbidden}{apart}"
+
+
+#: what an Issue says, what OK rows say, and the noun of a row
+_LOADS = {
+    Section.RESILIENCE: ("acknowledged work does not survive", "acknowledged work survives", "fault"),
+    Section.SOAK: ("not every write is right under", "every write is right under", "load"),
+}
+
+
+def _about_load(rows: Sequence[Row], section: Section, broken: str, holds: str, noun: str) -> str:
+    """Return the result of faults or loads; "" if none of them was exercised."""
+    tried = [row for row in rows if row.planned.section is section and asked_for(row)]
+    issues = sum(row.status is Status.ISSUE and row.result.known is None for row in tried)
+    held = sum(row.status is Status.OK for row in tried)
+    if issues:
+        return f"{broken} {issues} of {_number(issues + held, noun)}"
+    missing = sum(row.status is Status.NOT_RUN for row in tried)
+    apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
+    return f"{holds} {_number(held, noun)}{apart}" if held else ""
 
 
 def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:

@@ -2,7 +2,7 @@
 
     reports/runs/<utc>-<id>/
       run.json        the record: plan, provenance, topologies as they ran, and the seal; replaced atomically
-      results.jsonl   one row per planned check, appended
+      results.jsonl   one row per attempt of a planned check, appended
       proofs.jsonl    one row per control, when the run proved its checks
       trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log

@@ -65,10 +65,16 @@ class Journal:
         return round(time.monotonic() - self._began, 6)
 
     def invoke(self, client: int, seq: int, operation: str, *, key: str = "", value: str = "", actor: str = "") -> None:
-        """Record an operation, before it is sent."""
+        """Record an operation, before it is sent. It is redacted like the final state, with which it is compared."""
         self._append(
             Invoked(
-                seconds=self.seconds, client=client, seq=seq, operation=operation, key=key, value=value, actor=actor
+                seconds=self.seconds,
+                client=client,
+                seq=seq,
+                operation=self._redact(operation),
+                key=self._redact(key),
+                value=self._redact(value),
+                actor=self._redact(actor),
             )
         )
 

@@ -140,14 +140,14 @@ class RunStore:
             self._write_record()
 
     def append(self, result: Result) -> None:
-        """Add the result of one planned row.
+        """Add the result of one attempt of a planned row.
 
         :raises ContradictionError: for a result that breaks the rules; it is not written.
         """
         self._append(RESULTS, result, lambda: self._rules.of_result(result, self.record))
 
     def append_or_refuse(self, result: Result) -> Result:
-        """Add the result of one planned row, and return the row that was added.
+        """Add the result of one attempt of a planned row, and return the row that was added.
 
         A result that breaks the rules is a mistake in the harness, and says nothing about the system under test. Its
         row is then Not run, and the other rows of the run stay.
@@ -162,6 +162,7 @@ class RunStore:
                 reason=f"the harness made a result that contradicts itself: {error}",
                 started_at=result.started_at,
                 reproduce=result.reproduce,
+                attempt=result.attempt,
             )
             self.append(result)
         return result

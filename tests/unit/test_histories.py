@@ -94,6 +94,17 @@ def test_the_samples_of_a_load(tmp_path: Path) -> None:
     assert "no sample from 10 to 30 s" in plot.said
 
 
+def test_the_line_of_a_load_is_not_broken_between_two_samples() -> None:
+    """A sample a second, in sixty intervals of a third of a second: also where one of them is late."""
+    seconds = [second + 0.3 * (second % 3) for second in range(1, 21) if second != 10]
+    samples = tuple(Sample(seconds=at, values={"transactions per second": 90.0 + at}) for at in seconds)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=samples)).panels
+    assert rate.curves[0].path.count("M") == 1
+    apart = tuple(sample for sample in samples if not 5 < sample.seconds < 12)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=apart)).panels
+    assert rate.curves[0].path.count("M") == 2
+
+
 def test_a_history_of_a_killed_run_is_drawn(tmp_path: Path) -> None:
     path = write_history(tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)])
     path.write_bytes(path.read_bytes()[:-5])

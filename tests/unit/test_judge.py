@@ -16,6 +16,7 @@ from harness.cli import judge as judge_module
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
 from harness.model import Expectation, Result, Status
+from harness.model.history import Sample
 from harness.redaction import Redactor
 from harness.store import RunStore, read_history, read_run, read_state
 from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operations, write_history
@@ -94,11 +95,12 @@ def test_an_issue_is_printed_with_its_expectation(kept: Kept, capsys: pytest.Cap
     assert main(["judge", "--topology", "direct"]) == ExitCode.OK
 
 
-def test_a_known_issue_does_not_count(kept: Kept, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["known_issues", "quarantine"])
+def test_an_accepted_issue_does_not_count(kept: Kept, tmp_path: Path, kind: str) -> None:
     kept.judged("session", LOSING)
     kept.read()
     (tmp_path / "harness.toml").write_text(
-        f'[[known_issues]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
+        f'[[{kind}]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
     )
     assert main(["judge"]) == ExitCode.OK
 
@@ -200,6 +202,14 @@ def test_a_judge_that_this_version_does_not_know(kept: Kept, capsys: pytest.Capt
     kept.read()
     assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
     assert "unknown judge 'of-next-year', expected one of made-up" in capsys.readouterr().out
+
+
+def test_a_load_records_no_acknowledged_operation(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [*operations(1, outcomes={0: "fail"}), Sample(seconds=1.0, values={"transactions per second": 9.0})]
+    write_history(kept.store.folder, "direct", CHECK, failed, Present(()))
+    kept.read()
+    assert main(["judge"]) == ExitCode.OK
+    assert "1 samples; recorded one by one: 1 failed, 0 unknown" in capsys.readouterr().out
 
 
 def test_an_unknown_run_is_a_usage_error(kept: Kept) -> None:
