@@ -18,6 +18,7 @@ SHARING = frozenset(
         "test_hostapp",
         "test_page",
         "test_page_everywhere",
+        "test_soak_comparison",
         "test_trail_errors",
     }
 )

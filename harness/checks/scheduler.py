@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 #: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
 #: how long an interrupted run waits for a check that ends its load and judges it
-_LOAD_ENDS_S = 45.0
+_LOAD_ENDS_S = 90.0
 #: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 MOST_TOPOLOGIES = 4
 

@@ -77,8 +77,8 @@ SET work_mem = '128MB';
 
 -- name: changes
 -- The target's own statement, once: the comparison looks at its rows several times. Values are compared as text, so
--- that a wrong one is found and raises no error.
-CREATE TEMPORARY TABLE soak_changes AS
+-- that a wrong one is found and raises no error. The tables are not temporary, since no parallel worker reads those.
+CREATE UNLOGGED TABLE soak.changes AS
 SELECT row_number() OVER () AS place, c.data_after ->> 'id' AS id, c.data_after ->> 'client' AS client,
        c.data_after ->> 'seq' AS seq, c.data_after ->> 'request' AS request, c.data_after ->> 'value' AS value,
        lower(c.op) AS op, c.transaction_id::text AS transaction_id, to_jsonb(c.actor) AS actor
@@ -89,21 +89,21 @@ WHERE c.table_schema = 'public' AND c.table_name = 'soak_writes';
 
 -- name: matched
 -- Each change with its row. A change without a row has no number, and a row without a change no place.
-ANALYZE soak_changes, public.soak_writes, soak.outcomes;
-CREATE TEMPORARY TABLE soak_matched AS
+ANALYZE soak.changes, public.soak_writes, soak.outcomes;
+CREATE UNLOGGED TABLE soak.matched AS
 SELECT c.place, w.id, w.client, w.seq,
        CASE WHEN w.id IS NULL THEN format('client %s, write %s', c.client, c.seq) END AS stray,
        (c.client, c.seq, c.request, c.value, c.op)
            IS DISTINCT FROM (w.client::text, w.seq::text, w.request, w.value, 'insert') AS is_different,
        c.actor IS DISTINCT FROM jsonb_build_object('type', 'user', 'id', 'soak-' || w.client) AS is_of_another
-FROM soak_changes c FULL JOIN public.soak_writes w ON w.id::text = c.id;
-ANALYZE soak_matched;
+FROM soak.changes c FULL JOIN public.soak_writes w ON w.id::text = c.id;
+ANALYZE soak.matched;
 
 -- name: tally
 -- One row for each write: what its client knows, and how often it is in the table and in the trail.
-CREATE TEMPORARY TABLE soak_tally AS
+CREATE UNLOGGED TABLE soak.tally AS
 WITH by_row AS (
-    SELECT client, seq, count(place) AS changes FROM soak_matched WHERE id IS NOT NULL GROUP BY id, client, seq
+    SELECT client, seq, count(place) AS changes FROM soak.matched WHERE id IS NOT NULL GROUP BY id, client, seq
 ), present AS (
     SELECT client, seq, count(*) AS rows, sum(changes) AS changes FROM by_row GROUP BY client, seq
 )
@@ -111,12 +111,12 @@ SELECT client, seq, o.outcome, coalesce(p.rows, 0) AS rows, coalesce(p.changes, 
 FROM soak.outcomes o FULL JOIN present p USING (client, seq);
 
 -- name: outcomes
-SELECT outcome, count(*), count(*) FILTER (WHERE rows > 0) FROM soak_tally WHERE outcome IS NOT NULL GROUP BY outcome;
+SELECT outcome, count(*), count(*) FILTER (WHERE rows > 0) FROM soak.tally WHERE outcome IS NOT NULL GROUP BY outcome;
 
 -- name: found_in_writes
 WITH offending AS (
     SELECT v.finding, t.client, t.seq
-    FROM soak_tally t
+    FROM soak.tally t
     CROSS JOIN LATERAL (VALUES
         ('{missing_rows}', outcome = 'ok' AND rows = 0),
         ('{missing_changes}', outcome = 'ok' AND changes = 0),
@@ -137,7 +137,7 @@ FROM numbered GROUP BY finding;
 -- name: found_in_changes
 WITH ordered AS (
     SELECT *, lag(seq) OVER (PARTITION BY client ORDER BY place) > seq AS is_early
-    FROM soak_matched WHERE place IS NOT NULL
+    FROM soak.matched WHERE place IS NOT NULL
 ), offending AS (
     SELECT v.finding, o.place, coalesce(o.stray, format('client %s, write %s', o.client, o.seq)) AS shown
     FROM ordered o
@@ -156,9 +156,9 @@ FROM numbered GROUP BY finding;
 
 -- name: found_in_transactions
 -- Each write has a transaction of its own. The first column is false for a trail that records no transactions.
-SELECT (SELECT count(transaction_id) > 0 FROM soak_changes), count(*),
+SELECT (SELECT count(transaction_id) > 0 FROM soak.changes), count(*),
        (array_agg(format('transaction %s', transaction_id) ORDER BY transaction_id))[1:5]
-FROM (SELECT transaction_id FROM soak_changes GROUP BY transaction_id HAVING min(id) IS DISTINCT FROM max(id)) shared;
+FROM (SELECT transaction_id FROM soak.changes GROUP BY transaction_id HAVING min(id) IS DISTINCT FROM max(id)) shared;
 
 -- name: blocked
 -- Sessions of the application that wait for a lock, and for whom they wait.
