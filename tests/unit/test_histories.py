@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from harness.model.history import Answered, Fault, History, Invoked, Opening, Operation, Sample
 from harness.redaction import Redactor
-from harness.report import histories
+from harness.report import curves, histories
+from harness.report.curves import HEIGHT
 from harness.report.evidence import Row
-from harness.report.histories import HEIGHT, StoredHistory, plot_of, stored_histories
+from harness.report.histories import StoredHistory, plot_of, stored_histories
 from harness.store import RunStore, attempt_of, history_files, read_history
 from harness.store.histories import history_name
 from tests.unit.histories import everything, fault, operations, write_history
@@ -212,7 +213,7 @@ a_sample = st.builds(
     Sample,
     seconds=seconds,
     values=st.dictionaries(
-        st.sampled_from([name for name, *_ in (*histories._RATES, *histories._LATENCIES)]), st.floats(0, 1e9)
+        st.sampled_from([name for name, *_ in (*curves._RATES, *curves._LATENCIES)]), st.floats(0, 1e9)
     ),
 )
 
