@@ -31,9 +31,9 @@ ACCEPTED = "latest, previous, the id of a run or a part of it, a run folder, or 
 def evidence_of(settings: Settings, name: str) -> Evidence:
     """Return the evidence that a name leads to, whatever code it is of.
 
-    :param name: `latest`, `previous` (the newest earlier run with a row that the latest also ran), the id of a run in the reports folder or a part that only one
-        id has, a run folder, or a folder of runs such as another machine's reports folder. Its runs are merged; those
-        of other code than the newest are left out.
+    :param name: `latest`, `previous` (the newest earlier run that ran a row of the latest one), the id of a run in the
+        reports folder or a part that only one id has, a run folder, or a folder of runs such as another machine's
+        reports folder. Its runs are merged; those of other code than the newest are left out.
     :raises UsageError: for a name that leads nowhere, or to several runs.
     :raises StoreError: for a run that cannot be read.
     """

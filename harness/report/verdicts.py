@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.registry import TRANSACTION_BLOCKS
-from harness.model import Behaviour, EvidenceClass, Prepare, Section, Status
+from harness.model import Behaviour, Confidence, EvidenceClass, Prepare, Section, Status
 from harness.report.evidence import Row, interval
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
@@ -319,13 +319,15 @@ def _stations(topology: TopologyEvidence) -> tuple[Station, ...]:
 def _found_stations(environment: EnvironmentEvidence) -> tuple[Station, ...]:
     """Return the chain of an operator's environment, as a client found it."""
     application = Station(role="application", title=environment.application or "application")
-    values = {finding.fact: finding.value for finding in environment.findings if finding.value}
+    found = [finding for finding in environment.findings if finding.value]
+    values = {finding.fact: finding.value for finding in found}
+    unsure = {finding.fact: " (likely)" for finding in found if finding.confidence is Confidence.LIKELY}
     server = Station(role="server", title=f"PostgreSQL {values.get('server_version', '')}".strip())
     if values.get("pooler") != "yes":
         return application, server
     details = (
-        f"{values['pool_mode']} mode" if "pool_mode" in values else "pool mode unknown",
-        *((f"pool of {values['pool_size']}",) if "pool_size" in values else ()),
+        f"{values['pool_mode']} mode{unsure.get('pool_mode', '')}" if "pool_mode" in values else "pool mode unknown",
+        *((f"pool of {values['pool_size']}{unsure.get('pool_size', '')}",) if "pool_size" in values else ()),
     )
     title = " ".join(filter(None, (values.get("product", "a pooler"), values.get("version", ""))))
     return application, Station(role="pooler", title=title, details=details), server

@@ -516,11 +516,16 @@ def test_a_selection_that_runs_nowhere_is_a_usage_error(
 
 
 def test_a_dry_run_of_an_environment_says_what_each_row_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "harness.toml").write_text(OWN)
     assert main(["verify", "--environment", "staging", "--dry-run"]) == ExitCode.OK
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    [variables] = re.findall(r"^warning: environment staging needs .* not set: (.*); export", err, re.MULTILINE)
+    for variable in variables.split(", "):
+        monkeypatch.setenv(variable, "x")
+    assert main(["verify", "--environment", "staging", "--dry-run"]) == ExitCode.OK
+    assert "warning" not in capsys.readouterr().err
     assert re.search(r"^staging      path\.create-post  runs a declared path$", out, re.MULTILINE)
     assert re.search(r"^and \d+ more: Not run: not safe in an environment that others use$", out, re.MULTILINE)
     assert not (tmp_path / "reports").exists()
