@@ -66,7 +66,7 @@ class Lab:
         #: files that checks produced, by check and name
         self.artifacts: dict[tuple[str, str], str] = {}
         self._closed = Event()
-        #: of the names of its logs in the run: the second lab of a topology has one
+        #: of the names of its logs in the run: each lab for faults has its own
         self.log_suffix = ""
         self._changing = Lock()
         #: held while one check waits for a released server connection; the other checks do not connect meanwhile
@@ -253,7 +253,8 @@ def stand_up_for_faults(
     """
     durable = replace(topology, postgres=replace(topology.postgres, durable=True))
     lab = stand_up(engine, durable, owner, redactor, cancelled, linked=linked)
-    lab.log_suffix = ".faults"
+    # a topology may have one of each, and their logs are stored next to each other
+    lab.log_suffix = ".faults-linked" if linked else ".faults"
     return lab
 
 

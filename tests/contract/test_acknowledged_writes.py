@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.database import Endpoint
+    from harness.engine.protocol import Engine
     from harness.model.history import History
 
 pytestmark = pytest.mark.engine
@@ -46,7 +47,8 @@ TERMINATED, ANSWER_LOST = (
 class Stage:
     """A lab without a pooler, and a run that keeps histories."""
 
-    def __init__(self, lab: Lab, reports: Path) -> None:
+    def __init__(self, engine: Engine, lab: Lab, reports: Path) -> None:
+        self.engine = engine
         self.lab = lab
         self.store = RunStore(reports, record(new_run_id()), lambda text: text)
         self.workspace = Workspace(lab, reference_target(), catalogue().fixtures, store=self.store)
@@ -66,7 +68,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     engine.prepare(wanted_by(topology), lambda _: None)
     lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), Redactor())
     try:
-        stage = Stage(lab, tmp_path_factory.mktemp("reports"))
+        stage = Stage(engine, lab, tmp_path_factory.mktemp("reports"))
         yield stage
         stage.workspace.close()
         stage.store.close()
@@ -144,3 +146,13 @@ def test_a_table_that_is_lost_has_lost_every_acknowledged_write(stage: Stage) ->
     assert state is not None
     assert state.writes == ()
     assert tally(history, state).lost > 0
+
+
+def test_the_logs_of_a_lab_for_faults_replace_no_other_logs(stage: Stage) -> None:
+    """A topology has a lab for its other checks, and one with and one without a link for its faults."""
+    owner, topology = Owner.me(new_run_id()), stage.lab.topology
+    linked = stand_up_for_faults(stage.engine, topology, owner, Redactor(), linked=True)
+    try:
+        assert len({stage.lab.log_suffix, linked.log_suffix, ""}) == 3
+    finally:
+        linked.close()
