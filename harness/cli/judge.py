@@ -42,7 +42,7 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     ),
     exit_codes=(
         ("0", "every expectation holds, as the stored rows say"),
-        ("1", "at least one expectation does not hold, and the Issue is not known"),
+        ("1", "at least one expectation does not hold, and the Issue is neither known nor in quarantine"),
         ("2", "invalid usage, such as a run that does not exist"),
         ("3", "no history could be judged, the run was edited, or a judge says something else than the stored row"),
     ),
@@ -122,6 +122,7 @@ def _lines(found: Iterable[Judged]) -> Iterator[str]:
     width = max((len(judged.topology) for judged in found), default=0)
     for judged in found:
         name = f"{judged.check} under {judged.control}" if judged.control else judged.check or judged.file
+        name += f", attempt {judged.attempt}" if judged.attempt > 1 else ""
         yield f"{judged.topology:<{width}}  {judged.verdict:<{_WIDTH}}  {'; '.join((name, *_counted(judged)))}"
         if judged.reason:
             yield f"    {judged.reason}"

@@ -79,12 +79,10 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
     for line in lines:
         counted, name = line.count, line.target.ljust(width)
         limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
-        apart = [f"{counted.known} known"] if counted.known else []
-        apart += [f"{counted.quarantined} quarantined"] if counted.quarantined else []
-        known = f" ({', '.join(apart)})" if apart else ""
+        apart = f" {said}" if (said := _apart(line)) else ""
         flaky = f" flaky={counted.flaky}" if counted.flaky else ""
         yield (
-            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{known} na={counted.na} "
+            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{apart} na={counted.na} "
             f"not_run={counted.not_run}{flaky}  {line.elapsed_s:.1f}s"
         )
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
@@ -104,8 +102,12 @@ class _Column(Struct, frozen=True):
     spare: int = 0
 
 
-def _known(line: _Line) -> str:
-    return f"({line.count.known} known)" if line.count.known else ""
+def _apart(line: _Line) -> str:
+    """Return how many of the Issues do not count, in words."""
+    counted = line.count
+    numbers = ((counted.known, "known"), (counted.quarantined, "quarantined"))
+    said = ", ".join(f"{number} {word}" for number, word in numbers if number)
+    return f"({said})" if said else ""
 
 
 def _works(counted: OutcomeCount) -> str:
@@ -119,9 +121,10 @@ def _with(behaviour: Behaviour) -> Callable[[_Line], object]:
 _COLUMNS = (
     _Column("OK", lambda line: line.count.ok),
     _Column("Issue", lambda line: line.count.issue),
-    _Column("", _known),
+    _Column("", _apart),
     _Column("N/A", lambda line: line.count.na),
     _Column("Not run", lambda line: line.count.not_run),
+    _Column("flaky", lambda line: line.count.flaky or ""),
     _Column("features", lambda line: _works(line.count.features)),
     _Column("drivers", lambda line: _works(line.count.drivers)),
     _Column("time", lambda line: f"{line.elapsed_s:.1f}s", spare=1),
@@ -186,7 +189,8 @@ def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) ->
 def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
     """Say the Issues in groups, those that nobody accepted first, each with a command that reproduces it.
 
-    On a terminal, known Issues that do not fit into one screen with the lines before them are only counted.
+    On a terminal, Issues that are known or in quarantine, and do not fit into one screen with the lines before them,
+    are only counted.
     """
     answers = tuple(answers)
     groups = issue_groups(answers)
@@ -196,7 +200,7 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
         text = _text(group)
         if screen:
             room -= len(list(wrapped(text, screen[0])))
-            if room < 0 and group.link:
+            if room < 0 and group.accepted:
                 rest = sum(left.number for left in groups[place:])
                 kind = "known" if all(left.accepted == "known" for left in groups[place:]) else "known or quarantined"
                 invocation.terminal.say(f"and {rest} more {kind} Issue{'s' if rest > 1 else ''}, in issues.md")
@@ -205,6 +209,6 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
 
 
 def _text(group: IssueGroup) -> str:
-    kind = f"{group.accepted.capitalize()} Issue ({group.link})" if group.link else "Issue"
+    kind = f"{group.accepted.capitalize()} Issue ({group.link})" if group.accepted else "Issue"
     said = f"{kind} {group.severity} {group.where}: {one_line(group.found)}"
     return f"{said}\n  {REPRODUCE}{one_line(group.command)}"

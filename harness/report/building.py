@@ -12,6 +12,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import worst
 from harness.report.feature_map import driver_table, feature_map
 from harness.report.histories import stored_histories
+from harness.report.limits import LimitKind, limit_kind
 from harness.report.load_rows import fault_rows, load_rows
 from harness.report.outcomes import (
     KNOWN_DEFECT,
@@ -224,19 +225,22 @@ def _symptom(row: Row) -> str:
 
 
 def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
-    limits: dict[tuple[str, str, str], list[Row]] = {}
+    order = list(LimitKind)
+    limits: dict[tuple[LimitKind, str, str, str], list[Row]] = {}
     for row in evidence.rows:
-        if limit := row.result.limit:
-            limits.setdefault((row.planned.check, limit.outcome, limit.source), []).append(row)
+        limit, kind = row.result.limit, limit_kind(*row.answer)
+        if limit and kind:
+            limits.setdefault((kind, row.planned.check, limit.outcome, limit.source), []).append(row)
     return tuple(
         LimitRow(
+            kind=kind,
             topologies=tuple(row.planned.target for row in rows),
             outcome=outcome,
             check=check,
             source=source,
             command=rows[0].result.reproduce,
         )
-        for (check, outcome, source), rows in limits.items()
+        for (kind, check, outcome, source), rows in sorted(limits.items(), key=lambda found: order.index(found[0][0]))
     )
 
 
@@ -260,7 +264,7 @@ def _matrix(evidence: Evidence, about: str) -> tuple[MatrixRow, ...]:
 
 
 def _matrix_cell(row: Row, about: str) -> MatrixCell:
-    result = row.result
+    result, kind = row.result, limit_kind(*row.answer)
     return MatrixCell(
         status=row.status,
         outcome=text_of(result),
@@ -269,7 +273,7 @@ def _matrix_cell(row: Row, about: str) -> MatrixCell:
             filter(
                 None,
                 (
-                    mark_of(result) or ("limit" if result.limit else "known" if result.known else ""),
+                    mark_of(result) or (kind.word if kind else "known" if result.known else ""),
                     "flaky" if result.flaky else "",
                     "quarantined" if result.quarantine else "",
                 ),

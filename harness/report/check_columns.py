@@ -31,6 +31,7 @@ from harness.report.evidence import Row
 from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
 from harness.report.issue_groups import IssueGroup, in_words
+from harness.report.limits import limit_kind
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, reliability_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, identifier, listed, number, table, text_field
@@ -126,7 +127,8 @@ DIFFERENCES = table(
 
 
 def _what_and_cause(row: IssueGroup) -> Cell:
-    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}"),))
+    attempts = f" ({row.attempts})" if row.attempts else ""
+    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}{attempts}"),))
 
 
 def _known_and_command(row: IssueGroup) -> Cell:
@@ -134,10 +136,14 @@ def _known_and_command(row: IssueGroup) -> Cell:
     return Cell(joined(_LINE, known, Code(row.command)))
 
 
+def _checks(row: IssueGroup) -> Cell:
+    return Cell(joined(Gap(", ", ", "), *(Evidence(check, "", check) for check in row.checks)))
+
+
 ISSUE_GROUPS = table(
     IssueGroup,
     Column("Priority", text_field("severity")),
-    Column("Checks", listed("checks")),
+    Column("Checks", listed("checks"), _checks),
     Column("Topologies", listed("topologies")),
     Column("What was found", _what_and_cause),
     Column("Reproduce", _known_and_command),
@@ -220,7 +226,8 @@ def _what_happens(row: Row) -> Cell:
     """Return the outcome of a feature, or the documented limit that another check observed."""
     if text := text_of(row.result):
         return Cell((Outcome(text, word_of(row.result), mark_of(row.result)),))
-    return Cell((Text(f"limit: {row.result.limit.outcome}"),) if row.result.limit else ())
+    kind = limit_kind(*row.answer)
+    return Cell((Text(f"{kind.word}: {row.result.limit.outcome}"),) if row.result.limit and kind else ())
 
 
 def _evidence(row: Row) -> Cell:

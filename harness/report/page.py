@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
+from harness.report.limits import LimitKind, limit_kind, practice_text
 from harness.report.log_slices import log_slices
 from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
 from harness.report.proofs import proven
@@ -51,7 +52,8 @@ _AREAS = {
 class HeatCell(Struct, frozen=True, kw_only=True):
     """One check in one topology.
 
-    :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `issue`, `known`, `na`, `notrun`.
+    :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `mustnot`, `security`, `issue`,
+        `known`, `na`, `notrun`.
     :param text: what it says, such as `fails (26000)` or `OK`.
     :param marked: whether a feature's outcome is an Issue, known or not.
     """
@@ -105,10 +107,22 @@ def _heat_cell(row: Row | None) -> HeatCell | None:
         marked = {UNDOCUMENTED: "issue", KNOWN_DEFECT: "known", ACCEPTED: "known"}.get(mark, "")
         return HeatCell(tone=word, text=text_of(row.result), marked=marked)
     if row.status is Status.OK:
-        return HeatCell(tone="limit" if row.result.limit else "ok", text="OK, limit" if row.result.limit else "OK")
+        return _ok_cell(row)
     if row.status is Status.ISSUE:
         return HeatCell(tone="known" if row.result.known else "issue", text="known" if row.result.known else "Issue")
     return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
+
+
+def _ok_cell(row: Row) -> HeatCell:
+    """Return the cell of an OK row: a limit that warns somebody does not look like what works."""
+    match kind := limit_kind(*row.answer):
+        case None:
+            return HeatCell(tone="ok", text="OK")
+        case LimitKind.PRACTICE:
+            return HeatCell(tone="mustnot", text=practice_text(row.result))
+        case LimitKind.SECURITY:
+            return HeatCell(tone="security", text=kind.word)
+    return HeatCell(tone="limit", text=f"OK, {kind.word}")
 
 
 # --- the evidence of each cell ---------------------------------------------------------------------------
@@ -122,7 +136,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: str
     area: str
     feature: str = ""
-    #: what to do instead where the feature does not work, and where that is documented
+    #: what to do instead of the feature or the practice, and where that is documented
     instead: str = ""
     source_of_instead: str = ""
 

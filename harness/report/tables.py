@@ -11,6 +11,7 @@ from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
 from harness.report.histories import StoredHistory
+from harness.report.limits import LimitKind
 from harness.report.load_rows import FaultRow, LoadRow
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
@@ -55,6 +56,7 @@ class ParityRow(Struct, frozen=True, kw_only=True):
 class LimitRow(Struct, frozen=True, kw_only=True):
     """A documented limit that a check observed."""
 
+    kind: LimitKind
     topologies: tuple[str, ...]
     outcome: str
     check: str

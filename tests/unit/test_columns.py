@@ -37,6 +37,7 @@ from harness.report.evidence import Row, merge
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
+from harness.report.limits import LimitKind
 from harness.report.load_rows import fault_rows, load_rows
 from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map
@@ -99,8 +100,8 @@ TABLES = {
 
 #: the page draws these in another form: cards, the feature map, the heat map, and the evidence of each of its cells
 DRAWN = {"recap", "outcomes", "features", "matrix", "rows"}
-#: only report.md has them, because it has no other place for all of it
-SUMMARISED = {"issue groups", "files"}
+#: only report.md has it
+SUMMARISED = {"files"}
 
 
 class PageTables(HTMLParser):
@@ -170,7 +171,16 @@ def everything(folder: Path) -> Report:
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         faults=fault_rows([under_load("resilience.server-killed", Section.RESILIENCE)]),
         loads=load_rows([under_load("soak.mix", Section.SOAK)]),
-        limits=(LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"),),
+        limits=(
+            LimitRow(
+                kind=LimitKind.TRAIL,
+                topologies=NAMES,
+                outcome="o",
+                check="c",
+                source="https://example.org",
+                command="c",
+            ),
+        ),
         repeated=(
             RepeatedRow(
                 topology="direct",
@@ -434,6 +444,8 @@ NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
     "checklist": {"section"},
+    # it titles a table of its own
+    "limits": {"kind"},
     # the page has the source of the advice under the feature
     "features": {"check", "instead_source"},
     "matrix": {"section"},

@@ -11,6 +11,7 @@ from jinja2 import meta, nodes
 
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
 from harness.checks.documented import load_behaviour
+from harness.checks.registry import Safety
 from harness.engine.protocol import ServicePlace
 from harness.engine.recipes import Recipe, RecipeVersion
 from harness.lab.credentials import Roles
@@ -96,6 +97,12 @@ def test_the_table_of_claims_is_complete() -> None:
         if feature is not TrailFeature.LIBRARY
     }
     assert described == expected
+
+
+def test_the_table_of_checks_of_an_environment_is_complete() -> None:
+    safe = {check.id for check in catalogue().checks if check.environment_safety in {Safety.READS, Safety.WRITES}}
+    described = {row[0] for row in rows("docs/your-staging.md", "check | effect")}
+    assert described - {"path.*"} == safe
 
 
 def test_the_table_of_topology_keys_is_complete() -> None:

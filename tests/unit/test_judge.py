@@ -169,13 +169,43 @@ def test_histories_under_controls_are_judged_on_request(kept: Kept, capsys: pyte
     assert f"direct  Issue        {CHECK} under commits-lost" in capsys.readouterr().out
 
 
-def test_each_attempt_accounts_for_its_own_expectations(kept: Kept) -> None:
+def test_an_issue_in_quarantine_does_not_count(kept: Kept, tmp_path: Path) -> None:
+    kept.judged("session", LOSING)
+    kept.read()
+    entry = f'[[quarantine]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = '
+    (tmp_path / "harness.toml").write_text(f'{entry}"2099-01-01"\n')
+    assert main(["judge"]) == ExitCode.OK
+    (tmp_path / "harness.toml").write_text(f'{entry}"2020-01-01"\n')
+    assert main(["judge"]) == ExitCode.ISSUE
+
+
+def test_the_history_of_an_attempt_is_compared_with_its_own_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    plan = (replace(planned("direct", CHECK), attempts=10),)
+    store = RunStore(tmp_path / "reports", replace(record(RUN), plan=plan), Redactor())
+    # the last two histories are those of the other row
+    found = {1: (WHOLE, WHOLE), 2: (LOSING, LOSING), 3: (WHOLE, LOSING), 10: (LOSING, WHOLE)}
+    for attempt, (stored, now) in found.items():
+        path = write_history(store.folder, "direct", CHECK, RECORDS, stored, attempt=attempt)
+        store.append(replace(row("direct", expectations_of(path)), attempt=attempt))
+        write_history(store.folder, "direct", CHECK, RECORDS, now, attempt=attempt)
+    store.close()
+    verdicts = [Judgement.HOLDS, Judgement.ISSUE, Judgement.DIFFERS, Judgement.DIFFERS]
+    assert [one.verdict for one in judged_again(read_run(store.folder), (JUDGE,))] == verdicts
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert f"direct  Issue        {CHECK}, attempt 2; operations: " in capsys.readouterr().out
+
+
+def test_each_history_of_an_attempt_accounts_for_its_own_expectations(kept: Kept) -> None:
     kept.judged("direct", WHOLE)
     write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING, number=2)
     write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE, number=10)
     found = list(judged_again(kept.read(), (JUDGE,)))
     assert [one.file.partition("insert")[2] for one in found] == [".jsonl", ".2.jsonl", ".10.jsonl"]
-    # the row has the expectations of one attempt only
+    # the row has the expectations of one of them only
     assert [one.verdict for one in found] == [Judgement.HOLDS, Judgement.DIFFERS, Judgement.DIFFERS]
 
 
