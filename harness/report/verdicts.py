@@ -150,19 +150,19 @@ def _security(topology: TopologyEvidence | None, environment: EnvironmentEvidenc
 
 
 def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
-    statuses = {row.status for row in rows if row.result.known is None}
-    if Status.ISSUE in statuses:
+    if any(row.result.gates for row in rows):
         return "issue"
-    if Status.NOT_RUN in statuses or not statuses:
+    statuses = {row.status for row in rows}
+    if Status.NOT_RUN in statuses or statuses <= {Status.ISSUE}:
         return "open"
-    if any(row.result.known for row in rows):
+    if Status.ISSUE in statuses:
         return "known"
     return "breaks" if breaks else "holds"
 
 
 def _about_the_trail(rows: Sequence[Row]) -> str:
-    issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
-    known = [row for row in rows if row.result.known]
+    issues = [row for row in rows if row.result.gates]
+    known = [row for row in rows if row.status is Status.ISSUE and not row.result.gates]
     missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
     unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
@@ -171,7 +171,8 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
-    accepted = _number(len(known), "known Issue")
+    in_quarantine = sum(row.result.known is None for row in known)
+    accepted = _number(len(known), "known Issue") + (f" ({in_quarantine} in quarantine)" if in_quarantine else "")
     if not held:
         return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
@@ -204,7 +205,7 @@ _LOADS = {
 def _about_load(rows: Sequence[Row], section: Section, broken: str, holds: str, noun: str) -> str:
     """Return the result of faults or loads; "" if none of them was exercised."""
     tried = [row for row in rows if row.planned.section is section and asked_for(row)]
-    issues = sum(row.status is Status.ISSUE and row.result.known is None for row in tried)
+    issues = sum(row.result.gates for row in tried)
     held = sum(row.status is Status.OK for row in tried)
     if issues:
         return f"{broken} {issues} of {_number(issues + held, noun)}"

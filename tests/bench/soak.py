@@ -74,7 +74,7 @@ def _judging(ctx: CheckContext, scale: Scale) -> Table:
     ctx.admin.run(FILL.replace("{clients}", str(MOST_CLIENTS)).replace("{rows}", str(scale.rows)))
     began = time.perf_counter()
     found, outcomes = compare_rows(ctx.admin, ctx.target)
-    state = SoakState(acknowledged=outcomes["ok"][0], failed=0, unknown=0, found=found)
+    state = SoakState(acknowledged=outcomes["ok"], failed=0, unknown=0, found=found)
     opening = Opening(topology=ctx.topology.name, check=ctx.check, judge=SOAK_JUDGE.name, started_at="")
     expectations = SOAK_JUDGE.judge(History(opening=opening), state)
     took = time.perf_counter() - began

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -23,8 +24,6 @@ from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operat
 from tests.unit.made_up import CHECKS, planned, record, result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.store import StoredRun
 
 CHECK = CHECKS[0]
@@ -257,16 +256,14 @@ def test_the_json_has_what_the_lines_have(kept: Kept, capsys: pytest.CaptureFixt
     assert [one["name"] for one in found["expectations"] if not one["held"]] == [LOST]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(junk=st.binary(max_size=200), state=st.booleans())
-def test_a_damaged_history_never_ends_the_command(
-    tmp_path_factory: pytest.TempPathFactory, junk: bytes, *, state: bool
-) -> None:
-    kept = Kept(tmp_path_factory.mktemp("run"))
-    path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
-    damaged = path.with_name(f"{CHECK}.state.json") if state else path
-    with contextlib.suppress(OSError):
+def test_a_damaged_history_never_ends_the_command(junk: bytes, *, state: bool) -> None:
+    with tempfile.TemporaryDirectory() as reports:
+        kept = Kept(Path(reports))
+        path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+        damaged = path.with_name(f"{CHECK}.state.json") if state else path
         damaged.write_bytes(junk)
-    [found] = judged_again(kept.read(), (JUDGE,))
+        [found] = judged_again(kept.read(), (JUDGE,))
     assert found.verdict is Judgement.NOT_JUDGED
     assert found.reason

@@ -112,18 +112,18 @@ def compare(ctx: CheckContext, blocked: tuple[str, ...], idle: Found | None = No
     found[soak.PREPARED] = Found(count=len(prepared), first=tuple(prepared[:_SHOWN]))
     if idle is not None:
         found[soak.IDLE] = idle
-    unknown, there = outcomes.get("unknown", (0, 0))
-    ctx.fact("unknown", f"{unknown}, {there} of them there")
+    unknown = outcomes.get("unknown", 0)
+    ctx.fact("unknown", f"{unknown}, {ctx.admin.value(queries()['unknown_there'])} of them there")
     return SoakState(
-        acknowledged=outcomes.get("ok", (0, 0))[0],
-        failed=outcomes.get("fail", (0, 0))[0],
+        acknowledged=outcomes.get("ok", 0),
+        failed=outcomes.get("fail", 0),
         unknown=unknown,
         found=found,
     )
 
 
-def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], dict[str, tuple[int, int]]]:
-    """Return what is wrong with rows and changes, and by outcome the number of writes, and of those that are there."""
+def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], dict[str, int]]:
+    """Return what is wrong with rows and changes, and the number of writes by outcome."""
     found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name not in soak.OPTIONAL}
     admin.run(queries()["room"])
     # without statistics, the server would look up each of a million rows in an index
@@ -139,7 +139,7 @@ def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], 
     [(records, count, first)] = admin.rows(queries()["found_in_transactions"])
     if records:
         found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
-    return found, {outcome: (count, there) for outcome, count, there in admin.rows(queries()["outcomes"])}
+    return found, dict(admin.rows(queries()["outcomes"]))
 
 
 _NAMES = {
