@@ -269,21 +269,41 @@ class Run:
                 for attempt in range(1, row.attempts + 1):
                     self._finish(replace(_not_run(row, reason or ""), status=Status.NA, attempt=attempt))
             return
+        pending = [(attempt, row) for attempt, tried in by_attempt(rows) for row in tried]
+        number = 0
+        while pending and not self._stop.is_set():
+            number += 1
+            pending = self._run_until_broken(pending, topology, linked=linked, number=number)
+
+    def _run_until_broken(
+        self, pending: list[tuple[int, PlannedCheck]], topology: Topology, *, linked: bool, number: int
+    ) -> list[tuple[int, PlannedCheck]]:
+        """Run rows on a lab of their own, until a fault leaves servers that no longer answer.
+
+        :param pending: the number of an attempt, and its row.
+        :param number: of the lab.
+        :return: the rows that are left: they need other servers.
+        """
         lab: Lab | None = None
         workspace: Workspace | None = None
         try:
             lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
+            lab.log_suffix += f"-{number}" if number > 1 else ""
             with self._lock:
                 self._labs.append(lab)
             workspace = self._workspace(lab)
         except HarnessError as error:
             reason = f"the servers of these checks did not start: {error.what}"
-            for row in rows:
-                self._finish(_not_run(row, "the run was interrupted" if self._stop.is_set() else reason))
+            for attempt, row in pending:
+                not_run = _not_run(row, "the run was interrupted" if self._stop.is_set() else reason)
+                self._finish(replace(not_run, attempt=attempt))
+            return []
         else:
-            for attempt, tried in by_attempt(rows):
-                for row in tried:
-                    self._run_row(row, attempt, lab.topology, workspace)
+            for done, (attempt, row) in enumerate(pending, 1):
+                self._run_row(row, attempt, lab.topology, workspace)
+                if done < len(pending) and not lab.answers():
+                    return pending[done:]
+            return []
         finally:
             if workspace:
                 workspace.close()

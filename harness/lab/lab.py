@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock, RLock
+from threading import Event, Lock, RLock, Timer
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.database import Client, Endpoint, connect
+from harness.database import Client, Endpoint, SqlError, connect, cut
 from harness.errors import HarnessError, ServiceFailedError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 #: in a server's log: another program took the port after it was chosen
 _PORT_TAKEN = "Address already in use"
+
+
+#: longer than a healthy chain takes on a busy machine
+_ANSWERS_S = 10.0
 
 
 class Lab:
@@ -204,6 +208,20 @@ class Lab:
     def is_closed(self) -> bool:
         """Whether the services are removed, or being removed."""
         return self._closed.is_set()
+
+    def answers(self) -> bool:
+        """Return whether a new client gets an answer through the whole chain within some seconds."""
+        try:
+            with connect(self.chain(), connect_timeout_s=int(_ANSWERS_S)) as client:
+                late = Timer(_ANSWERS_S, cut, (client,))
+                late.start()
+                try:
+                    client.value("SELECT 1")
+                finally:
+                    late.cancel()
+        except (SqlError, ServiceFailedError):
+            return False
+        return True
 
     def close(self) -> None:
         """Remove the services; a second call does nothing."""

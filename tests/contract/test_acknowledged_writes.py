@@ -6,11 +6,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
+from harness.checks.collection import Catalogue
 from harness.checks.execution import run_check
 from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recoveries, tally
 from harness.checks.registry import breaks
+from harness.checks.scheduler import Run, RunSettings
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
@@ -18,7 +21,7 @@ from harness.lab.lab import Lab, stand_up_for_faults
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Result, Status
 from harness.redaction import Redactor
-from harness.store import RunStore, new_run_id, read_history, read_state
+from harness.store import RunStore, new_run_id, read_history, read_run, read_state
 from harness.suites.catalogue import catalogue
 from harness.suites.resilience import rounds
 from harness.suites.resilience.tables import prepare_tables
@@ -156,3 +159,34 @@ def test_the_logs_of_a_lab_for_faults_replace_no_other_logs(stage: Stage) -> Non
         assert len({stage.lab.log_suffix, linked.log_suffix, ""}) == 3
     finally:
         linked.close()
+
+
+def test_checks_after_a_fault_that_leaves_no_server_run_on_new_servers(any_engine: Engine, tmp_path: Path) -> None:
+    def leave_no_server(ctx: CheckContext) -> None:
+        ctx.lab.postgres.kill()
+        ctx.expect("anything", 1, equals=1)
+
+    def use_server(ctx: CheckContext) -> None:
+        ctx.expect("an answer", ctx.client().value("SELECT 1"), equals=1)
+
+    topology = load_topologies()["direct"]
+    checks = tuple(
+        replace(TERMINATED, id=f"resilience.{run.__name__}", run=run) for run in (leave_no_server, use_server)
+    )
+    plan = tuple(planned("direct", check.id) for check in checks)
+    settings = RunSettings(
+        topologies=(topology,),
+        plan=plan,
+        catalogue=Catalogue(checks, (), catalogue().fixtures),
+        target=reference_target(),
+        jobs=1,
+        at_a_time=1,
+    )
+    store = RunStore(tmp_path, replace(record(new_run_id(), state="running"), plan=plan), lambda text: text)
+    Run(settings, any_engine, Owner.me(store.record.run_id), store, Redactor(), lambda _: None).execute()
+    store.close()
+    run = read_run(store.folder)
+    assert {result.check: result.status for result in run.results} == {check.id: Status.OK for check in checks}
+    assert {path.name for path in (store.folder / "logs/direct").iterdir()} == {
+        f"postgres{lab}.log" for lab in ("", ".faults", ".faults-2")
+    }
