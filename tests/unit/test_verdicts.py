@@ -21,7 +21,8 @@ from harness.model import (
 )
 from harness.recognition.security import security_fixes
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row, merge
-from harness.report.verdicts import SECURITY_CHECK, verdicts
+from harness.report.limits import SECURITY_CHECK
+from harness.report.verdicts import verdicts
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import PLAN, planned, record, result, stood, store_run
 
