@@ -65,7 +65,8 @@ def diff(invocation: Invocation, before: str, after: str, *, markdown: bool, as_
     """Print what changed between two runs, and the likely cause.
 
     Rows that turned, features that behave differently, durations that doubled, and versions and settings that moved.
-    A cause is named if only one thing differs that the runs recorded.
+    A cause is named if only one thing differs that the runs recorded. `previous` is the newest earlier run that ran a
+    row of the latest one.
     """
     if markdown and as_json:
         raise UsageError("found --markdown and --json, expected one of them")

@@ -20,7 +20,7 @@ from harness.cli.selection import print_plan
 from harness.config import nearest
 from harness.errors import UsageError
 from harness.events import RunEnded, RunStarted
-from harness.host.env_secrets import looked_up
+from harness.host.env_secrets import looked_up, variables_of
 from harness.host.environment import resolve
 from harness.host.journal import Journal
 from harness.store import RunStore, new_run_id, read_run, require_writable
@@ -58,6 +58,7 @@ def verify_environment(
         raise UsageError(f"no selected check runs in the environment {name}")
     if dry_run:
         _print_effects(plan, settings)
+        _warn_of_unset(invocation, name)
         return 0
     preflight_of(settings)  # a mistake in [preflight] is an error before anything is written
     environment = resolve(name, settings.environments[name], os.environ, invocation.redactor)
@@ -83,6 +84,7 @@ def verify_environment(
             terminal,
             declared_as=declared_as(name, settings),
             paths=paths,
+            quarantine=settings.quarantine,
         )
         with invocation.signals.deferred_to(run.interrupt):
             run.execute()
@@ -104,6 +106,14 @@ def _print_effects(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
     print_plan(shown, (_effect(row, safety[row.check], settings) for row in shown))
     if unsafe := len(plan) - len(shown):
         sys.stdout.write(f"and {unsafe} more: {_NOT_SAFE}\n")
+
+
+def _warn_of_unset(invocation: Invocation, name: str) -> None:
+    """Name the variables without which the run that was planned cannot begin."""
+    declared = invocation.settings.environments[name]
+    if unset := [variable for variable in variables_of(declared) if not os.environ.get(variable)]:
+        needs = f"warning: environment {name} needs environment variables that are not set: {', '.join(unset)}"
+        invocation.terminal.say(f"{needs}; export {unset[0]}=…")
 
 
 def _effect(row: PlannedCheck, safety: Safety, settings: Settings) -> str:

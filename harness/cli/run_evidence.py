@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.cli.evidence import with_known_issues, without_controls, without_edited
+from harness.cli.evidence import with_acceptance, without_controls, without_edited
 from harness.config import close_to
 from harness.errors import StoreError, UsageError
+from harness.model import Status
 from harness.report.evidence import merge
 from harness.store import read_run, read_runs, run_folders_in
 
@@ -30,9 +31,9 @@ ACCEPTED = "latest, previous, the id of a run or a part of it, a run folder, or 
 def evidence_of(settings: Settings, name: str) -> Evidence:
     """Return the evidence that a name leads to, whatever code it is of.
 
-    :param name: `latest`, `previous` (the run before it), the id of a run in the reports folder or a part that only one
-        id has, a run folder, or a folder of runs such as another machine's reports folder. Its runs are merged; those
-        of other code than the newest are left out.
+    :param name: `latest`, `previous` (the newest earlier run that ran a row of the latest one), the id of a run in the
+        reports folder or a part that only one id has, a run folder, or a folder of runs such as another machine's
+        reports folder. Its runs are merged; those of other code than the newest are left out.
     :raises UsageError: for a name that leads nowhere, or to several runs.
     :raises StoreError: for a run that cannot be read.
     """
@@ -43,7 +44,7 @@ def evidence_of(settings: Settings, name: str) -> Evidence:
     whole, edited = without_edited(runs, settings)
     ordinary, left_out = without_controls(whole)
     merged = replace(merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited))
-    return with_known_issues(merged, settings)
+    return with_acceptance(merged, settings)
 
 
 def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
@@ -68,7 +69,7 @@ def _of_run(run: StoredRun, settings: Settings) -> Evidence:
     sentences = tuple(f"run {found.record.run_id} was edited: {found.reasons}" for found in edited)
     under = run.record.under
     notes = (f"run {run.record.run_id} ran under the control {under}, which breaks its system",) if under else ()
-    return with_known_issues(replace(merge([run], (), left_out=notes), edited=sentences), settings)
+    return with_acceptance(replace(merge([run], (), left_out=notes), edited=sentences), settings)
 
 
 def run_names(reports: Path) -> list[str]:
@@ -85,12 +86,9 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
     if name == LATEST:
         if not ids:
             raise UsageError("no run here", where=str(runs), hint="harness verify makes one")
-        latest = runs / LATEST
-        return latest.resolve() if (latest / "run.json").is_file() else runs / ids[0]
+        return _latest(runs, ids)
     if name == PREVIOUS:
-        if len(ids) < 2:  # noqa: PLR2004 -- the latest and the one before it
-            raise UsageError("no run before the latest one here", where=str(runs))
-        return runs / ids[1]
+        return _previous(runs, ids)
     if name in ids:
         return runs / name
     path = Path(name)
@@ -109,6 +107,35 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
     near = close_to(name[:80], (LATEST, PREVIOUS, *ids))
     newest = f"the newest runs: {', '.join(ids[:_MOST_NAMES])}" if ids else f"{runs} has no run"
     raise UsageError(f"no run or folder {name[:80]!r}, expected {ACCEPTED}", hint=near or newest)
+
+
+def _latest(runs: Path, ids: list[str]) -> Path:
+    latest = runs / LATEST
+    return latest.resolve() if (latest / "run.json").is_file() else runs / ids[0]
+
+
+def _previous(runs: Path, ids: list[str]) -> Path:
+    """Return the newest run before the latest one that ran one of its rows, without a control; else the newest one.
+
+    Runs of other commands, such as `exec` after `verify`, have no row in common with it.
+    """
+    latest = _latest(runs, ids) if ids else runs
+    earlier = [run_id for run_id in ids if run_id < latest.name]
+    if not earlier:
+        raise UsageError("no run before the latest one here", where=str(runs))
+    rows = _rows_that_ran(latest)
+    return runs / next((run_id for run_id in earlier if rows & _rows_that_ran(runs / run_id)), earlier[0])
+
+
+def _rows_that_ran(folder: Path) -> set[tuple[str, str]]:
+    """Return target and check of each row that a run exercised; nothing of a damaged run, or of one under a control."""
+    try:
+        run = read_run(folder)
+    except StoreError:
+        return set()
+    if run.record.under:
+        return set()
+    return {(result.target, result.check) for result in run.results if result.status is not Status.NOT_RUN}
 
 
 #: where a folder of runs has its run folders: itself, as a reports folder, or in a folder for each of several machines

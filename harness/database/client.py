@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from threading import Timer
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
@@ -205,22 +206,39 @@ def roll_back() -> NoReturn:
     raise psycopg.Rollback
 
 
-def console(endpoint: Endpoint, command: str) -> list[dict[str, str]]:
+@contextlib.contextmanager
+def bounded(client: Client, longest_s: float) -> Iterator[Client]:
+    """Break a connection, as :func:`cut` does, if the block has not ended in time; a waiting thread gets an error."""
+    watchdog = Timer(longest_s, cut, [client])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield client
+    finally:
+        watchdog.cancel()
+
+
+def console(endpoint: Endpoint, command: str, *, longest_s: float = 60.0) -> list[dict[str, str]]:
     """Run one command of PgBouncer's admin console, and return its rows: texts by column name.
 
     The console supports only the simple protocol and no transactions, so the connection uses autocommit and the
     command has no parameters (https://www.pgbouncer.org/usage.html#admin-console).
+
+    :param longest_s: seconds after which the connection is broken: the console has no timeout.
     """
-    with Client.connect(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=endpoint.user,
-        password=endpoint.password,
-        dbname="pgbouncer",
-        autocommit=True,
-        connect_timeout=10,
-        prepare_threshold=None,
-    ) as client:
+    with (
+        Client.connect(
+            host=endpoint.host,
+            port=endpoint.port,
+            user=endpoint.user,
+            password=endpoint.password,
+            dbname="pgbouncer",
+            autocommit=True,
+            connect_timeout=10,
+            prepare_threshold=None,
+        ) as client,
+        bounded(client, longest_s),
+    ):
         cursor = client.execute(query(command))
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, map(str, row), strict=True)) for row in cursor] if names else []

@@ -88,6 +88,7 @@ class NativeService:
                 cwd="/",
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment},
                 timeout=_PROGRAM_S,
+                start_new_session=True,  # Ctrl-C at the terminal reaches the harness only
                 **as_user(self._user),  # type: ignore[call-overload]
             )
         except subprocess.TimeoutExpired:

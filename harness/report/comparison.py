@@ -77,6 +77,13 @@ class FieldComparison(Struct, frozen=True, kw_only=True):
     verdict: Sameness
     #: why the verdict is unknown although both values are known
     note: str = ""
+    #: a value that is likely here, and so was not compared
+    likely: str = ""
+
+    @property
+    def found(self) -> str:
+        """The value here in words: a likely one is no certain one, and is not unknown either."""
+        return self.here or (f"likely {_short(self.likely)}" if self.likely else "unknown")
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
@@ -97,6 +104,7 @@ def compare(
     evidence_class: EvidenceClass,
     names: tuple[str, str] = ("staging", "production"),
     declared_by: str = "",
+    likely: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare an environment with the declaration of production.
 
@@ -111,12 +119,16 @@ def compare(
 
     :param names: what the paragraph calls the two environments.
     :param declared_by: the source of the values of production; its operators if empty.
+    :param likely: values of the environment that are likely: they are named and not compared.
     """
+    likely = likely or {}
     here, production = _with_chains(here, production)
     needed = {*_ALWAYS_NEEDED, *(() if _no_pooler(here) and _no_pooler(production) else _NEEDED_WITH_POOLER)}
     chosen = needed | set(production)
     order = [*(name for name in FIELDS if name in chosen), *sorted(chosen - set(FIELDS))]
-    fields = tuple(_compare_field(name, here.get(name, ""), production.get(name, "")) for name in order)
+    fields = tuple(
+        _compare_field(name, here.get(name, ""), production.get(name, ""), likely.get(name, "")) for name in order
+    )
     undeclared = tuple(
         name for name in FIELDS if name not in chosen and _known(here.get(name, "")) and name != "pooler"
     )
@@ -152,7 +164,7 @@ def _matches(fields: Sequence[FieldComparison], evidence_class: EvidenceClass) -
     return "partial"
 
 
-def _compare_field(name: str, here: str, there: str) -> FieldComparison:
+def _compare_field(name: str, here: str, there: str, likely: str) -> FieldComparison:
     verdict, note = _judge(name, here, there)
     return FieldComparison(
         field=name,
@@ -160,6 +172,7 @@ def _compare_field(name: str, here: str, there: str) -> FieldComparison:
         there=there.strip() if _known(there) else "",
         verdict=verdict,
         note=note,
+        likely="" if _known(here) else likely,
     )
 
 
@@ -271,9 +284,7 @@ def _difference(compared: FieldComparison, here: str, there: str) -> str:
 
 
 def _gap(compared: FieldComparison, here: str, there: str) -> str:
-    values = ", ".join(
-        f"{name}: {_short(value) or 'unknown'}" for name, value in ((here, compared.here), (there, compared.there))
-    )
+    values = f"{here}: {_short(compared.found)}, {there}: {_short(compared.there) or 'unknown'}"
     note = f"; {compared.note}" if compared.note else ""
     return f"{compared.field} ({values}{note})"
 

@@ -82,6 +82,7 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, other: str) -> Com
             evidence_class=evidence.class_of(found.name),
             names=(found.name, "production"),
             declared_by=found.declared_by,
+            likely=_likely(found),
         )
     there = evidence.environments.get(other)
     if there and there.database and there.database == found.database:
@@ -92,6 +93,7 @@ def _compared(evidence: Evidence, found: EnvironmentEvidence, other: str) -> Com
         evidence_class=evidence.class_of(found.name),
         names=(found.name, other),
         declared_by=f"a verification of {other} by the same checks",
+        likely=_likely(found),
     )
 
 
@@ -110,6 +112,10 @@ def facts_of(found: EnvironmentEvidence) -> dict[str, str]:
     if found.prepare:
         facts["prepare"] = str(found.prepare)
     return {**found.settings, **facts}
+
+
+def _likely(found: EnvironmentEvidence) -> dict[str, str]:
+    return {finding.fact: finding.value for finding in found.findings if finding.confidence is Confidence.LIKELY}
 
 
 def _value(found: EnvironmentEvidence, fact: str, default: str) -> str:
@@ -134,7 +140,7 @@ def environment_questions(row: TopologyRow, comparison: Comparison | None) -> tu
     return tuple(
         Question(
             question=f"Is {compared.field} the same as in production?",
-            answer=f"{row.environment}: {compared.here or 'unknown'}; production: {compared.there or 'not declared'}",
+            answer=f"{row.environment}: {compared.found}; production: {compared.there or 'not declared'}",
             matches_prod=matches[compared.verdict],
         )
         for compared in comparison.fields

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import Behaviour
+from harness.report.feature_map import MUST_NOT
 from harness.report.outcomes import SILENT
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _difference(rows: list[FeatureRow]) -> Difference:
         features=tuple(row.feature for row in rows),
         works_in=tuple(name for name, cell in cells.items() if _works(cell)),
         elsewhere={outcome: tuple(names) for outcome, names in elsewhere.items()},
-        silent=any(cell.word in SILENT for cell in cells.values()),
+        silent=any(cell.word in {*SILENT, MUST_NOT} for cell in cells.values()),
     )
 
 

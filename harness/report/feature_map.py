@@ -1,4 +1,7 @@
-"""The feature map: a row for each PostgreSQL feature, a column for each topology; and the same for drivers."""
+"""The feature map: a row for each PostgreSQL feature, a column for each topology; and the same for drivers.
+
+What an application must not do with the audit trail has rows there as well: it breaks without an error, too.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from harness.model import Behaviour
+from harness.report.limits import LimitKind, is_refused, limit_kind, practice_text
 from harness.report.outcomes import DOCUMENTED, DRIVERS, is_shown, mark_of, text_of, word_of
-from harness.suites.pooling.advice import advice_for
+from harness.suites.pooling.advice import advice_for, practices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from harness.report.evidence import Evidence, Row
 
 
@@ -21,7 +28,7 @@ class FeatureCell(Struct, frozen=True, kw_only=True):
 
     #: `works`, `fails (26000)`, `lost`, `wrong`, `leaks`; the status if no outcome was observed
     text: str
-    #: the word alone, which decides the colour; "" without an outcome
+    #: the word alone, which decides the colour: that of a behaviour, or `mustnot`; "" without an outcome
     word: str
     #: `Issue`, `known Issue`, `known defect`, `better than …`, or "" for a documented outcome
     mark: str
@@ -55,6 +62,8 @@ class FeatureGroup(Struct, frozen=True, kw_only=True):
 
     name: str
     rows: tuple[FeatureRow, ...]
+    #: whether they are practices that an application must avoid, and no features of PostgreSQL
+    is_practices: bool = False
 
     @property
     def advised(self) -> tuple[Advised, ...]:
@@ -89,12 +98,34 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
             titles[row.planned.check] = row.planned.feature
             checks = found.setdefault(row.planned.area, {})
             checks.setdefault(row.planned.check, {})[row.planned.target] = _cell(row)
-    return tuple(
-        FeatureGroup(
-            name=area,
-            rows=tuple(_row(titles[check], check, cells) for check, cells in checks.items()),
-        )
+    features = [
+        FeatureGroup(name=area, rows=tuple(_row(titles[check], check, cells) for check, cells in checks.items()))
         for area, checks in found.items()
+    ]
+    return (*features, *_practices(evidence))
+
+
+#: the word of a practice that an application does not notice
+MUST_NOT = "mustnot"
+
+
+def _practices(evidence: Evidence) -> Iterator[FeatureGroup]:
+    """Yield the practices that the checks of the audit trail tried, in one group."""
+    found: dict[str, dict[str, FeatureCell]] = {}
+    for row in evidence.rows:
+        if row.planned.check in practices() and is_shown(row.planned, row.result):
+            found.setdefault(row.planned.check, {})[row.planned.target] = _practice_cell(row)
+    rows = tuple(_row(practices()[check].what, check, cells) for check, cells in found.items())
+    if any(cell.word for row in rows for cell in row.cells.values()):
+        yield FeatureGroup(name="audit trail: what an application must not do", rows=rows, is_practices=True)
+
+
+def _practice_cell(row: Row) -> FeatureCell:
+    if limit_kind(*row.answer) is not LimitKind.PRACTICE:
+        return _cell(row)
+    word = Behaviour.FAILS.value if is_refused(row.result) else MUST_NOT
+    return FeatureCell(
+        text=practice_text(row.result), word=word, mark="", anchor=anchor(row), command=row.result.reproduce
     )
 
 
@@ -139,6 +170,37 @@ def driver_table(evidence: Evidence) -> tuple[DriverRow, ...]:
             )
         )
     return tuple(table)
+
+
+def safe_drivers(rows: Iterable[DriverRow], modes: Mapping[str, str]) -> str:
+    """Return which drivers work in which pool mode, in one sentence without a full stop; "" without a driver.
+
+    :param modes: the pool mode of each topology; "" for one without a pooler.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        for name, cell in row.cells.items():
+            if cell.word:
+                found.setdefault(modes.get(name, ""), {}).setdefault(row.driver, [])
+                if cell.word != Behaviour.WORKS:
+                    found[modes.get(name, "")][row.driver].append(name)
+    return "; ".join(f"{f'{mode} mode' if mode else 'without a pooler'}: {_safe(of)}" for mode, of in found.items())
+
+
+def _safe(broken_in: Mapping[str, Sequence[str]]) -> str:
+    """Return which drivers work in one pool mode, and where the others do not.
+
+    :param broken_in: by driver, the topologies in which it does not work.
+    """
+    safe = [driver for driver, names in broken_in.items() if not names]
+    if len(safe) == len(broken_in):
+        return f"all {len(safe)} drivers work" if len(safe) > 1 else f"{safe[0]} works"
+    if not safe:
+        return "none works"
+    others = dict.fromkeys(name for names in broken_in.values() for name in names)
+    number = len(broken_in) - len(safe)
+    breaks = "other breaks" if number == 1 else "others break"
+    return f"safe: {' and '.join(safe)}; {number} {breaks} in {', '.join(others)}"
 
 
 def _counted(facts: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.checks.judges import acknowledged, soak
 from harness.model import Section, Status
 from harness.report.outcomes import is_shown
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
 ABSENT = "—"
 #: expectations of the judges: their observed value is `none`, or begins with a number
-_LOST = (
-    ("acknowledged writes missing in the table", "in the table"),
-    ("acknowledged writes missing in the trail", "in the trail"),
-)
+_LOST = {
+    acknowledged.LOST: "in the table",
+    acknowledged.UNRECORDED: "in the trail",
+    soak.MISSING_ROWS: "in the table",
+    soak.MISSING_CHANGES: "in the trail",
+}
 _UNITS = re.compile(r"(\d+) acknowledged, (\d+) failed, (\d+) unknown \((\d+) of them")
 _AGAIN = re.compile(r"([\d.]+) s the first writer, ([\d.]+) s in the median, ([\d.]+) s the last")
 _UNKNOWN = re.compile(r"(\d+), (\d+) of them")
@@ -81,7 +84,7 @@ def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
     found: dict[str, list[FaultRow]] = {}
     for row in _of(rows, Section.RESILIENCE):
         facts = row.result.facts
-        acknowledged, failed, unknown, there = _groups(_UNITS, facts.get("units of work", ""), 4)
+        answered, failed, unknown, there = _groups(_UNITS, facts.get("units of work", ""), 4)
         _, median, longest = _groups(_AGAIN, facts.get("acknowledged again after the healing", ""), 3)
         found.setdefault(row.planned.check, []).append(
             FaultRow(
@@ -90,7 +93,7 @@ def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
                 target=row.planned.target,
                 status=row.status,
                 injected=facts.get("faults injected", ABSENT),
-                acknowledged=acknowledged,
+                acknowledged=answered,
                 lost=_lost(row),
                 failed=failed,
                 unknown=_there(unknown, there),
@@ -134,11 +137,11 @@ def faults_in_words(rows: Sequence[FaultRow]) -> str:
     if not rows:
         return ""
     parts = [f"{_number({row.check for row in rows}, 'fault')} in {_number({row.target for row in rows}, 'topology')}"]
-    acknowledged, unknown = _total(row.acknowledged for row in rows), _total(row.unknown for row in rows)
+    answered, unknown = _total(row.acknowledged for row in rows), _total(row.unknown for row in rows)
     missing = [row for row in rows if row.lost not in {"0", ABSENT}]
-    if acknowledged:
+    if answered:
         lost = f"some of them missing under {_number(missing, 'fault')}" if missing else "none of them missing"
-        parts.append(f"{acknowledged} acknowledged writes, {lost}; {unknown} unknown ones are neither lost nor failed")
+        parts.append(f"{answered} acknowledged writes, {lost}; {unknown} unknown ones are neither lost nor failed")
     return f"{parts[0]}: {_statuses(rows)}{''.join(f'; {part}' for part in parts[1:])}"
 
 
@@ -168,7 +171,7 @@ def _there(unknown: str, there: str) -> str:
 def _lost(row: Row) -> str:
     """Return the acknowledged writes that are missing, by where they are missing."""
     observed = {one.name: one.observed for one in row.result.expectations if one.counts}
-    counts = [(_count(observed[name]), where) for name, where in _LOST if name in observed]
+    counts = [(_count(observed[name]), where) for name, where in _LOST.items() if name in observed]
     if not counts:
         return ABSENT
     return ", ".join(f"{count} {where}" for count, where in counts if count != "0") or "0"

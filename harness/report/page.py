@@ -16,8 +16,19 @@ from msgspec import Struct
 
 from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
+from harness.report.limits import LimitKind, limit_kind, practice_text
 from harness.report.log_slices import log_slices
-from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
+from harness.report.outcomes import (
+    ACCEPTED,
+    DRIVERS,
+    KNOWN_DEFECT,
+    UNDOCUMENTED,
+    is_shown,
+    mark_of,
+    reliability_of,
+    text_of,
+    word_of,
+)
 from harness.report.proofs import proven
 from harness.report.walkthrough import TITLES
 from harness.suites.pooling.advice import advice_for
@@ -51,7 +62,8 @@ _AREAS = {
 class HeatCell(Struct, frozen=True, kw_only=True):
     """One check in one topology.
 
-    :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `issue`, `known`, `na`, `notrun`.
+    :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `mustnot`, `security`, `issue`,
+        `known`, `na`, `notrun`.
     :param text: what it says, such as `fails (26000)` or `OK`.
     :param marked: whether a feature's outcome is an Issue, known or not.
     """
@@ -105,10 +117,24 @@ def _heat_cell(row: Row | None) -> HeatCell | None:
         marked = {UNDOCUMENTED: "issue", KNOWN_DEFECT: "known", ACCEPTED: "known"}.get(mark, "")
         return HeatCell(tone=word, text=text_of(row.result), marked=marked)
     if row.status is Status.OK:
-        return HeatCell(tone="limit" if row.result.limit else "ok", text="OK, limit" if row.result.limit else "OK")
+        return _ok_cell(row)
     if row.status is Status.ISSUE:
-        return HeatCell(tone="known" if row.result.known else "issue", text="known" if row.result.known else "Issue")
+        if row.result.gates:
+            return HeatCell(tone="issue", text="Issue")
+        return HeatCell(tone="known", text="known" if row.result.known else "quarantined")
     return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
+
+
+def _ok_cell(row: Row) -> HeatCell:
+    """Return the cell of an OK row: a limit that warns somebody does not look like what works."""
+    match kind := limit_kind(*row.answer):
+        case None:
+            return HeatCell(tone="ok", text="OK")
+        case LimitKind.PRACTICE:
+            return HeatCell(tone="mustnot", text=practice_text(row.result))
+        case LimitKind.SECURITY:
+            return HeatCell(tone="security", text=kind.word)
+    return HeatCell(tone="limit", text=f"OK, {kind.word}")
 
 
 # --- the evidence of each cell ---------------------------------------------------------------------------
@@ -122,7 +148,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: str
     area: str
     feature: str = ""
-    #: what to do instead where the feature does not work, and where that is documented
+    #: what to do instead of the feature or the practice, and where that is documented
     instead: str = ""
     source_of_instead: str = ""
 
@@ -137,6 +163,8 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     mark: str = ""
     reason: str = ""
+    #: how far the verdict can be relied on; "" for a row that was tried once and counts
+    reliability: str = ""
     expectations: tuple[Expectation, ...] = ()
     probes: tuple[BackendProbe, ...] = ()
     facts: dict[str, str] = {}
@@ -205,6 +233,7 @@ def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:
         text=cell.text,
         mark=mark_of(result),
         reason=result.reason,
+        reliability=reliability_of(result),
         expectations=result.expectations,
         probes=result.probes,
         facts=result.facts,

@@ -191,6 +191,17 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def _period(report: Report) -> str:
+    """Return the time of the evidence to the minute, in UTC: `of 2026-11-28, 16:48 to 16:50 UTC`."""
+    (day, begin), (last, end) = ((time[:10], time[11:16]) for time in (report.evidence_from, report.evidence_to))
+    return f"of {day}, {begin} to {end} UTC" if day == last else f"from {day} {begin} to {last} {end} UTC"
+
+
+def _in_document(title: str, _: str, document: str) -> Ready:
+    """Return the title of a section that another document has."""
+    return Ready(f"{_em(title)} in {code(document)}")
+
+
 def _em(value: object) -> Ready:
     return Ready(f"*{text(value)}*")
 
@@ -226,6 +237,7 @@ def _markdown_environment() -> jinja2.Environment:
         finalize=text,
     )
     environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence}
+    environment.filters |= {"period": _period, "to_section": _in_document}
     environment.filters["markdown_cells"] = _markdown_cells
     return environment
 
@@ -240,7 +252,8 @@ def _html_environment() -> jinja2.Environment:
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
-    environment.filters["sentence"] = _sentence
+    environment.filters |= {"sentence": _sentence, "period": _period}
+    environment.filters["to_section"] = lambda title, anchor, _: element("a", title, href=f"#{anchor}")
     # the result of a macro is markup already
     environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_rows": _html_rows}
     return environment

@@ -44,22 +44,20 @@ def outside(evidence: Evidence, *, on_demand: Iterable[str] = (), environments: 
     shown = {row.planned.target for row in evidence.rows if asked_for(row)}
     absent = [name for name in open_rows if name not in shown]
     partial = [
-        f"{number} more row{'' if number == 1 else 's'} of {name}"
-        for name, number in open_rows.items()
-        if name in shown
+        f"{number} row{'' if number == 1 else 's'} of {name}" for name, number in open_rows.items() if name in shown
     ]
     if len(partial) > _MOST_NAMES:
         number = sum(number for name, number in open_rows.items() if name in shown)
-        partial = [f"{number} more rows of {len(partial)} topologies"]
+        partial = [f"{number} rows of {len(partial)} topologies"]
     topologies = [name for name in absent if name not in environments]
     named = [name for name in on_demand if name not in shown and name not in open_rows]
     missing = [
         *partial,
-        *([", ".join(topologies)] if topologies else []),
-        *([f"{', '.join(named)} (on demand: harness verify NAME)"] if named else []),
+        *([f"all rows of {', '.join(topologies)}"] if topologies else []),
+        *([f"{', '.join(named)}, on demand only (harness verify NAME)"] if named else []),
         *(f"environment {name} (harness verify --environment {name})" for name in absent if name in environments),
     ]
     if not missing:
         return ""
-    completes = "; harness report --complete runs what is missing" if partial or topologies else ""
-    return f"no run of this code was asked for: {'; '.join(missing)}. The tables leave these rows out{completes}"
+    completes = ". harness report --complete runs what is missing" if partial or topologies else ""
+    return f"the tables leave out what no run of this code was asked for: {'; '.join(missing)}{completes}"

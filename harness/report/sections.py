@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from harness.model import Confidence, EvidenceClass, Status
 from harness.report import check_columns, columns, load_columns
 from harness.report.feature_differences import differences
+from harness.report.feature_map import safe_drivers
+from harness.report.issue_groups import issue_groups
+from harness.report.limits import LimitKind
 from harness.report.listings import Listing, Paper, Part, Section
 from harness.report.load_rows import faults_in_words, loads_in_words
 from harness.report.readiness import Stance
@@ -49,6 +52,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         _limits(report),
         _checklist(report),
         _readiness(report),
+        _repetition(report),
         _by_status("parity", "In-repo parity", "Parity", columns.PARITY, report.parity, noun="suite"),
         _by_status(
             "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"
@@ -63,17 +67,32 @@ def sections(report: Report) -> tuple[Section, ...]:
 def _issues(report: Report) -> Section:
     severities = _counts(sorted(issue.severity for issue in report.issues))
     unknown = [issue for issue in report.issues if not issue.link]
-    known = f"; {len(report.issues) - len(unknown)} of them are known" if len(unknown) < len(report.issues) else ""
+    accepted = len(report.issues) - len(unknown)
+    known = f"; {accepted} of them {'is' if accepted == 1 else 'are'} known" if accepted else ""
     return Section(
         anchor="issues",
         title="Prioritised issues",
         short="Issues",
         result=f"{_number(report.issues, 'Issue')}: {severities}{known}" if report.issues else "",
         missing=("no_issues", (report,)),
-        listings=_one(
-            "Issues: those that nobody has accepted first, then by severity",
-            columns.ISSUES,
-            sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id)),
+        listings=(
+            *_one(
+                "Issues with the same check or the same cause: those that nobody has accepted first, then by severity",
+                check_columns.ISSUE_GROUPS,
+                issue_groups(row.answer for row in report.rows),
+            ),
+            Listing(
+                caption="Each Issue, with its owner",
+                columns=columns.ISSUES,
+                groups=(
+                    (
+                        "",
+                        tuple(sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id))),
+                    ),
+                ),
+                summary=_rows(report.issues),
+                folded=True,
+            ),
         ),
     )
 
@@ -157,16 +176,11 @@ def _drivers(report: Report) -> Section:
         return min((_OUTCOMES.index(cell.word) for cell in row.cells.values()), default=len(_OUTCOMES))
 
     rows = sorted(report.drivers, key=worst)
-    safe = sum({cell.word for cell in row.cells.values()} == {"works"} for row in rows)
-    wrong = sum(any(cell.word in {"wrong", "leaks"} for cell in row.cells.values()) for row in rows)
-    tried = f"{safe} of {_number(rows, 'driver')} work in every topology where they were tried"
-    if wrong:
-        tried += f", and {wrong} return wrong results in at least one"
     return Section(
         anchor="drivers",
         title="Drivers: which settings are safe",
         short="Drivers",
-        result=tried if rows else "",
+        result=safe_drivers(report.drivers, {verdict.name: verdict.mode for verdict in report.verdicts}),
         intro=("drivers", ()),
         paper=Paper.OPEN,
         missing=("no_drivers", ()),
@@ -195,6 +209,7 @@ def _faults(report: Report) -> Section:
         short="Resilience",
         result=faults_in_words(report.faults),
         intro=("resilience", ()),
+        paper=Paper.OPEN,
         missing=("no_resilience", ()),
         listings=_one("Faults by topology", load_columns.FAULTS, _worst_first(report.faults)),
     )
@@ -213,19 +228,25 @@ def _loads(report: Report) -> Section:
 
 
 def _limits(report: Report) -> Section:
-    rows = sorted(report.limits, key=lambda limit: -len(limit.topologies))
-    names = {name for limit in rows for name in limit.topologies}
+    by_kind = {
+        kind: tuple(
+            sorted((limit for limit in report.limits if limit.kind is kind), key=lambda limit: -len(limit.topologies))
+        )
+        for kind in LimitKind
+    }
+    names = {name for limit in report.limits for name in limit.topologies}
+    observed = _number(report.limits, "documented limit")
     return Section(
         anchor="limits",
         title="Documented limits that were observed",
         short="Limits",
-        result=f"{_number(rows, 'documented limit')} observed, in {_number(names, 'topology', 'topologies')}"
-        if rows
-        else "",
+        result=f"{observed} observed, in {_number(names, 'topology', 'topologies')}" if names else "",
         intro=("limits", ()),
         paper=Paper.NONE,
         missing=("no_limits", ()),
-        listings=_one("Limits, those of most topologies first", columns.LIMITS, rows),
+        listings=tuple(
+            listing for kind, rows in by_kind.items() for listing in _one(kind.value, columns.LIMITS, rows) if rows
+        ),
     )
 
 
@@ -270,6 +291,29 @@ def _readiness(report: Report) -> Section:
         missing=("no_readiness", ()),
         listings=_one("Areas, the least ready first", columns.READINESS, rows),
         parts=(Part(title="Decisions", intro=("decisions", ()), listings=decisions),) if decisions else (),
+    )
+
+
+def _repetition(report: Report) -> Section:
+    flaky = sum(row.counts.flaky for row in report.repeated)
+    repeated = sum(row.number for row in report.repeated)
+    said = (
+        f"Three consecutive runs of a topology: {_statuses(report.consecutive)}" if report.consecutive else "",
+        f"{flaky} flaky of {repeated} repeated row{'' if repeated == 1 else 's'}" if report.repeated else "",
+        f"{_number(report.quarantine, 'check')} in quarantine" if report.quarantine else "",
+    )
+    return Section(
+        anchor="repetition",
+        title="Repetition: which verdicts are reliable",
+        short="Repetition",
+        result="; ".join(filter(None, said)),
+        intro=("repetition", ()),
+        missing=("no_verdicts", ()),
+        listings=(
+            *_one("Three consecutive runs", columns.CONSECUTIVE, _worst_first(report.consecutive)),
+            *(_one("Repeated rows, flaky ones first", columns.REPEATED, report.repeated) if report.repeated else ()),
+            *(_one("Checks in quarantine", columns.QUARANTINE, report.quarantine) if report.quarantine else ()),
+        ),
     )
 
 
@@ -325,11 +369,15 @@ def _one(caption: str, shown: Columns, rows: Sequence[Any], *, on_paper: bool = 
             caption=caption,
             columns=shown,
             groups=(("", tuple(rows)),),
-            summary=f"{len(rows)} rows",
+            summary=_rows(rows),
             folded=is_long and not on_paper,
             tall=is_long,
         ),
     )
+
+
+def _rows(rows: Sequence[Any]) -> str:
+    return _number(rows, "row")
 
 
 def _worst_first(rows: Iterable[Any]) -> list[Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from harness.model import Behaviour, EvidenceClass, Prepare, Section, Status
-from harness.report.evidence import interval
+from harness.checks.registry import TRANSACTION_BLOCKS
+from harness.model import Behaviour, Confidence, EvidenceClass, Prepare, Section, Status
+from harness.report.evidence import Row, interval
+from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
@@ -19,12 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.model import EnvironmentEvidence, Outcome, TopologyEvidence
-    from harness.report.evidence import Evidence, Row
+    from harness.report.evidence import Evidence
 
 #: the sections whose checks are about the audit trail
 TRAIL_SECTIONS = frozenset({*TITLES, Section.PATHS})
-#: the check that judges missing security fixes
-SECURITY_CHECK = "pooling.security-fixes"
 #: the topology that the others are compared with, if it ran in the same versions
 _BASELINE = "direct"
 
@@ -50,7 +52,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     evidence_class: EvidenceClass
     #: the parts of the verdict, each a sentence without a full stop; the first one is about the audit trail
     sentences: tuple[str, ...]
-    #: the worst that the verdict says: `holds`, `known`, `open` (rows are Not run) or `issue`
+    #: the worst that the verdict says: `holds`, `breaks` (a feature is not as on a direct connection, as documented),
+    #: `known`, `open` (rows are Not run) or `issue`
     tone: str
     chain: tuple[Station, ...]
     #: of the pooler as it ran, such as `PgBouncer` and `1.24.1`; "" without one
@@ -64,6 +67,16 @@ class Verdict(Struct, frozen=True, kw_only=True):
     security: str = ""
     #: the check that judged them; "" if the report has no row of it
     security_check: str = ""
+    #: where it judged them: here, or in another topology with the same version of the pooler
+    security_at: str = ""
+    #: features that break without an error here, and work on a direct connection or were not tried there
+    silent: int = 0
+    #: features that break without an error here as on a direct connection
+    silent_on_direct: int = 0
+    #: what an application must not do with the audit trail, by the number of checks that show it
+    practices: int = 0
+    #: checks that observe a documented limit of the trail itself
+    trail_limits: int = 0
 
     @property
     def text(self) -> str:
@@ -82,7 +95,18 @@ def verdicts(evidence: Evidence, names: Iterable[str]) -> tuple[Verdict, ...]:
     :param evidence: with the rows that no run was asked for: a verdict about some checks is not one about all of them.
     :param names: the topologies and environments that the report is about.
     """
-    return tuple(_verdict(evidence, name) for name in names)
+    found = [_verdict(evidence, name) for name in names]
+    judged = {
+        (verdict.product, verdict.version): verdict.name
+        for verdict in reversed(found)
+        if verdict.product and verdict.security_check
+    }
+    return tuple(
+        verdict
+        if verdict.security_check or (verdict.product, verdict.version) not in judged
+        else replace(verdict, security_check=SECURITY_CHECK, security_at=judged[verdict.product, verdict.version])
+        for verdict in found
+    )
 
 
 def _verdict(evidence: Evidence, name: str) -> Verdict:
@@ -90,19 +114,32 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     trail = [row for row in rows if row.planned.section in TRAIL_SECTIONS]
     features = [row for row in rows if row.planned.feature and row.planned.area != DRIVERS]
     topology, environment = evidence.topologies.get(name), evidence.environments.get(name)
-    sentences = [_about_the_trail(trail), *_about_features(evidence, features, topology)]
+    compared = _compared_with_direct(evidence, features)
+    is_baseline = topology is not None and topology.declared.pooler is None
+    kinds = Counter(limit_kind(*row.answer) for row in trail)
+    judges_security = any(row.planned.check == SECURITY_CHECK for row in rows)
+    sentences = [
+        _about_the_trail(trail),
+        *(_about_load(rows, section, *words) for section, words in _LOADS.items()),
+        *_about_features(compared, features, topology),
+    ]
     return Verdict(
         name=name,
         evidence_class=evidence.class_of(name),
-        sentences=tuple(sentences),
-        tone=_tone(rows),
+        sentences=tuple(filter(None, sentences)),
+        tone=_tone(rows, breaks=bool(compared.changed) and not is_baseline),
         chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
         product=_pooler(topology).rpartition(" ")[0],
         version=_pooler(topology).rpartition(" ")[2],
         mode=str(topology.declared.pool_mode or "") if topology else "",
         duration_ms=_duration_ms(rows),
         security=_security(topology, environment),
-        security_check=SECURITY_CHECK if any(row.planned.check == SECURITY_CHECK for row in rows) else "",
+        security_check=SECURITY_CHECK if judges_security else "",
+        security_at=name if judges_security else "",
+        silent=compared.silent,
+        silent_on_direct=sum(map(_is_silent, features)) - compared.silent,
+        practices=kinds[LimitKind.PRACTICE],
+        trail_limits=kinds[LimitKind.TRAIL],
     )
 
 
@@ -112,58 +149,127 @@ def _security(topology: TopologyEvidence | None, environment: EnvironmentEvidenc
     return missing_from_pooler(*_pooler(topology).rsplit(" ", 1)) if _pooler(topology) else ""
 
 
-def _tone(rows: Sequence[Row]) -> str:
-    statuses = {row.status for row in rows if row.result.known is None}
-    if Status.ISSUE in statuses:
+def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
+    if any(row.result.gates for row in rows):
         return "issue"
-    if Status.NOT_RUN in statuses or not statuses:
+    statuses = {row.status for row in rows}
+    if Status.NOT_RUN in statuses or statuses <= {Status.ISSUE}:
         return "open"
-    return "known" if any(row.result.known for row in rows) else "holds"
+    if Status.ISSUE in statuses:
+        return "known"
+    return "breaks" if breaks else "holds"
 
 
 def _about_the_trail(rows: Sequence[Row]) -> str:
-    issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
-    known = [row for row in rows if row.result.known]
+    issues = [row for row in rows if row.result.gates]
+    known = [row for row in rows if row.status is Status.ISSUE and not row.result.gates]
     missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
     unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
-    limits = sum(row.status is Status.OK and row.result.limit is not None for row in rows)
     checks = _number(held, "check")
     inapplicable = sum(row.status is Status.NA for row in rows)
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
-    accepted = _number(len(known), "known Issue")
+    in_quarantine = sum(row.result.known is None for row in known)
+    accepted = _number(len(known), "known Issue") + (f" ({in_quarantine} in quarantine)" if in_quarantine else "")
     if not held:
         return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
     if inapplicable > held and not missing and not unasked:
         others = f", {accepted}" if known else ""
-        return f"most of the audit trail does not apply here: {inapplicable} checks are N/A, {held} OK{others}"
+        return f"{_inapplicable(rows)}: {inapplicable} checks of the audit trail are N/A, {held} OK{others}"
     does = "does" if inapplicable == 1 else "do"
     apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
     if unasked:
         apart += f"; {unasked} more {'was' if unasked == 1 else 'were'} not asked for"
-    shows = "shows" if limits == 1 else "show"
-    forbidden = f", {limits} of which {shows} what an application must not do" if limits else ""
+    limits = _limits(rows)
+    # checks of the host's paths do not speak for the trail, of which no other check runs in some topologies
+    on_paths = all(row.planned.section is Section.PATHS for row in rows)
+    holds = "only audited paths of the host ran here, and the trail holds" if on_paths else "the audit trail holds"
     if missing:
         rest = "1 is Not run" if len(missing) == 1 else f"{len(missing)} are Not run"
-        return f"the audit trail holds in {checks}{forbidden}, and {rest}{apart}"
+        return f"{holds} in {checks}{limits}, and {rest}{apart}"
     if known:
-        return f"the audit trail holds in {checks}{forbidden}, except for {accepted}{apart}"
-    return f"the audit trail holds in {checks if held == 1 or unasked else f'all {checks}'}{forbidden}{apart}"
+        return f"{holds} in {checks}{limits}, except for {accepted}{apart}"
+    return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"
 
 
-def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:
-    observed = [row for row in rows if outcome_of(row.result)]
-    if not observed:
+#: what an Issue says, what OK rows say, and the noun of a row
+_LOADS = {
+    Section.RESILIENCE: ("acknowledged work does not survive", "acknowledged work survives", "fault"),
+    Section.SOAK: ("not every write is right under", "every write is right under", "load"),
+}
+
+
+def _about_load(rows: Sequence[Row], section: Section, broken: str, holds: str, noun: str) -> str:
+    """Return the result of faults or loads; "" if none of them was exercised."""
+    tried = [row for row in rows if row.planned.section is section and asked_for(row)]
+    issues = sum(row.result.gates for row in tried)
+    held = sum(row.status is Status.OK for row in tried)
+    if issues:
+        return f"{broken} {issues} of {_number(issues + held, noun)}"
+    missing = sum(row.status is Status.NOT_RUN for row in tried)
+    apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
+    return f"{holds} {_number(held, noun)}{apart}" if held else ""
+
+
+def _inapplicable(rows: Sequence[Row]) -> str:
+    """Return in words why most of the trail does not apply: the most frequent reason."""
+    reasons = Counter(row.result.reason for row in rows if row.status is Status.NA)
+    [(reason, _)] = reasons.most_common(1)
+    what = "no audited transaction can run here" if reason == TRANSACTION_BLOCKS.lacking else "most cannot run here"
+    return f"{what}, because {reason}"
+
+
+def _limits(rows: Sequence[Row]) -> str:
+    """Return how many checks show what an application must not do, and how many a documented limit of the trail."""
+    kinds = Counter(limit_kind(*row.answer) for row in rows)
+    practices, limits = kinds[LimitKind.PRACTICE], kinds[LimitKind.TRAIL]
+    shows = "shows" if practices == 1 else "show"
+    parts = (
+        f"{practices} of them {shows} what an application must not do" if practices else "",
+        f"{limits} a documented limit of the trail" if limits else "",
+    )
+    return f" ({', '.join(filter(None, parts))})" if practices or limits else ""
+
+
+class _Compared(Struct, frozen=True, kw_only=True):
+    """The features of a topology, compared with those on a direct connection."""
+
+    tried: tuple[Row, ...]
+    #: those that behave otherwise; of those that were not tried there, those that do not work
+    changed: tuple[Row, ...]
+    #: whether any of them was tried on a direct connection
+    with_direct: bool
+
+    @property
+    def silent(self) -> int:
+        return sum(map(_is_silent, self.changed))
+
+
+def _compared_with_direct(evidence: Evidence, rows: Sequence[Row]) -> _Compared:
+    """Compare features with a direct connection.
+
+    A feature that only a pooler has was not tried on a direct connection: it is unchanged if it works.
+    """
+    pairs = [(row, _on_direct(evidence, row)) for row in rows if outcome_of(row.result)]
+    return _Compared(
+        tried=tuple(row for row, _ in pairs),
+        changed=tuple(row for row, direct in pairs if (_observed(row) != direct if direct else not _works(row))),
+        with_direct=any(direct for _, direct in pairs),
+    )
+
+
+def _about_features(compared: _Compared, rows: Sequence[Row], topology: TopologyEvidence | None) -> list[str]:
+    if not compared.tried:
         return []
-    tried, works = len(observed), sum(_works(row) for row in observed)
     if topology is not None and topology.declared.pooler is None:
+        works, tried = sum(map(_works, compared.tried)), len(compared.tried)
         sentences = [f"{works} of {tried} PostgreSQL features work: the others are the baseline of the comparison"]
     else:
-        sentences = [_compared_with_direct(evidence, observed)]
-    marks = [mark_of(row.result) for row in observed]
+        sentences = [_changes(compared)]
+    marks = [mark_of(row.result) for row in rows]
     if number := marks.count(KNOWN_DEFECT):
         sentences.append(f"{_number(number, 'known defect')} of {_pooler(topology) or 'the pooler'}")
     if number := marks.count(UNDOCUMENTED):
@@ -171,21 +277,16 @@ def _about_features(evidence: Evidence, rows: Sequence[Row], topology: TopologyE
     return sentences
 
 
-def _compared_with_direct(evidence: Evidence, rows: Sequence[Row]) -> str:
-    """Return how many features behave as on a direct connection; how many work, if none was tried there.
-
-    A feature that only a pooler has was not tried on a direct connection: it is unchanged if it works.
-    """
-    pairs = [(row, _on_direct(evidence, row)) for row in rows]
-    changed = [row for row, direct in pairs if (_observed(row) != direct if direct else not _works(row))]
-    silent = sum(row.result.feature is not None and row.result.feature.observed.behaviour in SILENT for row in changed)
-    apart = f", {silent} of them without an error" if silent else ""
-    alike = " as on a direct connection" if any(direct for _, direct in pairs) else ""
-    if len(rows) == 1:
+def _changes(compared: _Compared) -> str:
+    """Return how many features behave as on a direct connection; how many work, if none was tried there."""
+    tried, changed = len(compared.tried), len(compared.changed)
+    alike = " as on a direct connection" if compared.with_direct else ""
+    if tried == 1:
         return f"the one PostgreSQL feature that was tried {'does not work' if changed else 'works'}{alike}"
     if changed:
-        return f"{len(changed)} of {len(rows)} PostgreSQL features do not work{alike}{apart}"
-    return f"all {len(rows)} PostgreSQL features work{alike}"
+        apart = f", {compared.silent} of them without an error" if compared.silent else ""
+        return f"{changed} of {tried} PostgreSQL features do not work{alike}{apart}"
+    return f"all {tried} PostgreSQL features work{alike}"
 
 
 def _on_direct(evidence: Evidence, row: Row) -> Outcome | None:
@@ -199,6 +300,11 @@ def _on_direct(evidence: Evidence, row: Row) -> Outcome | None:
 def _observed(row: Row) -> Outcome | None:
     outcome = outcome_of(row.result)
     return outcome.observed if outcome else None
+
+
+def _is_silent(row: Row) -> bool:
+    observed = _observed(row)
+    return observed is not None and observed.behaviour in SILENT
 
 
 def _works(row: Row) -> bool:
@@ -237,13 +343,15 @@ def _stations(topology: TopologyEvidence) -> tuple[Station, ...]:
 def _found_stations(environment: EnvironmentEvidence) -> tuple[Station, ...]:
     """Return the chain of an operator's environment, as a client found it."""
     application = Station(role="application", title=environment.application or "application")
-    values = {finding.fact: finding.value for finding in environment.findings if finding.value}
+    found = [finding for finding in environment.findings if finding.value]
+    values = {finding.fact: finding.value for finding in found}
+    unsure = {finding.fact: " (likely)" for finding in found if finding.confidence is Confidence.LIKELY}
     server = Station(role="server", title=f"PostgreSQL {values.get('server_version', '')}".strip())
     if values.get("pooler") != "yes":
         return application, server
     details = (
-        f"{values['pool_mode']} mode" if "pool_mode" in values else "pool mode unknown",
-        *((f"pool of {values['pool_size']}",) if "pool_size" in values else ()),
+        f"{values['pool_mode']} mode{unsure.get('pool_mode', '')}" if "pool_mode" in values else "pool mode unknown",
+        *((f"pool of {values['pool_size']}{unsure.get('pool_size', '')}",) if "pool_size" in values else ()),
     )
     title = " ".join(filter(None, (values.get("product", "a pooler"), values.get("version", ""))))
     return application, Station(role="pooler", title=title, details=details), server

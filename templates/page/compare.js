@@ -7,6 +7,7 @@ if (choose) {
   second.value = names.includes('transaction') ? 'transaction' : names[1];
 
   /* a documented limit has an outcome of its own, which may differ where both rows are OK */
+  const plain = (detail) => detail.text.split(' (')[0].replace('OK, limit', 'documented limit');
   const outcome = (detail) => detail.limit && !detail.expected ? `${detail.text}: ${detail.limit.outcome}` : detail.text;
   const cell = (name, check, detail) => make('td', {}, make('a', {class: `tag ${detail.tone}`, href: `#row=${name}/${check}`}, detail.text), detail.limit && !detail.expected ? make('small', {}, detail.limit.outcome) : '');
   async function compare() {
@@ -16,8 +17,8 @@ if (choose) {
       .sort((one, other) => (right[one].status === 'N/A' || left[one].status === 'N/A') - (right[other].status === 'N/A' || left[other].status === 'N/A'));
     const worse = new Map();
     for (const check of turned) {
-      const words = [left[check], right[check]].map((detail) => detail.text.split(' (')[0]);
-      const change = words[0] === words[1] ? `${words[0]} in another way` : words.join(' → ');
+      const words = [left[check], right[check]].map(plain);
+      const change = words[0] !== words[1] ? words.join(' → ') : words[0] === 'documented limit' ? 'another documented limit' : `${words[0]} in another way`;
       worse.set(change, (worse.get(change) || 0) + 1);
     }
     const rows = [];

@@ -13,7 +13,7 @@ if (tools) {
   for (const {row, cells} of rows) {
     cells.forEach((cell, number) => { if (by('a', cell)) by('a', cell).href = `#row=${heads[number].dataset.name}/${row.dataset.check}`; });
   }
-  const silent = new Set(['lost', 'wrong', 'leaks']);
+  const silent = new Set(['lost', 'wrong', 'leaks', 'mustnot']), practices = map.querySelector('[data-practices]');
   const word = (cell) => { const link = by('a', cell); return link ? link.className : ''; };
 
   function filter() {
@@ -25,6 +25,7 @@ if (tools) {
       const tried = cells.filter((cell, number) => asked[number] && word(cell));
       row.hidden = !(words.every((part) => text.includes(part))
         && (!pressed.includes('differs') || new Set(tried.map((cell) => cell.textContent)).size > 1)
+        && (!pressed.includes('mustnot') || (practices && practices.contains(row)))
         && (!pressed.includes('silent') || tried.some((cell) => silent.has(word(cell))))
         && tried.length);
       return !row.hidden;
@@ -40,7 +41,9 @@ if (tools) {
     all('tbody', map).forEach((body) => { body.hidden = all('tr[data-check]', body).every((row) => row.hidden); });
     const without = heads.filter((head, number) => empty[number]).map((head) => head.dataset.name);
     const left = without.length > 4 ? `${without.length} topologies` : without.join(', ');
-    output.textContent = `${visible.length} of ${rows.length} features${left ? `; none of them was tried in ${left}` : ''}`;
+    const must = (of) => of.filter(({row}) => practices && practices.contains(row)).length;
+    const tail = must(visible) ? `, ${must(visible)} of ${must(rows)} practices` : '';
+    output.textContent = `${visible.length - must(visible)} of ${rows.length - must(rows)} features${tail}${left ? `; none of them was tried in ${left}` : ''}`;
     return [pressed.join(','), ...chosen.map((choice) => `${choice.dataset.choice}=${choice.value}`), ...(search.value ? [`q=${search.value}`] : [])].join('&');
   }
   stack(map);

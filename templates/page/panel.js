@@ -23,9 +23,12 @@ function close() {
   if (shown) shown.hidden = true;
 }
 
+/* a harm that was predicted, as of a practice that an application must avoid, is not good news */
 function expectations(detail) {
-  return (detail.expectations || []).map((one) => make('div', {class: `expectation${one.held ? '' : ' broken'}`},
-    make('b', {}, one.name), one.held ? ' held' : ' did not hold', one.counts === false ? ' (after the harness ended the check: it shows nothing)' : '',
+  const foreseen = detail.tone === 'mustnot';
+  if (detail.tone === 'security') return [];
+  return (detail.expectations || []).map((one) => make('div', {class: `expectation${!one.held ? ' broken' : foreseen ? ' foreseen' : ''}`},
+    make('b', {}, one.name), !one.held ? ' did not hold' : foreseen ? ' as predicted' : ' held', one.counts === false ? ' (after the harness ended the check: it shows nothing)' : '',
     make('dl', {}, make('dt', {}, 'expected'), make('dd', {}, make('code', {}, one.expected)), make('dt', {}, 'observed'), make('dd', {}, make('code', {}, one.observed)))));
 }
 
@@ -68,6 +71,10 @@ function copyable(command) {
   return [make('pre', {}, command), button];
 }
 
+const BREAKS = ['fails', 'hangs', 'lost', 'wrong', 'leaks', 'mustnot'];
+/* the title of what a row observed, by what it is about */
+const observed = (detail) => detail.expected ? 'What was observed' : {mustnot: 'What comes of it: an application must not do this', security: 'What this version lacks'}[detail.tone] || 'Documented limit';
+
 async function open(topology, check) {
   const data = await evidence;
   const detail = (data.rows[topology] || {})[check];
@@ -85,10 +92,12 @@ async function open(topology, check) {
     make('p', {class: 'faint'}, `${topology} · ${detail.severity || claim.severity} · ${claim.area}`),
     make('p', {}, make('span', {class: `tag ${detail.tone}`}, detail.text), detail.mark ? ` ${detail.mark}` : ''),
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
-    make('p', {}, `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
-    ...(['fails', 'hangs', 'lost', 'wrong', 'leaks'].includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
+    make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
+    ...(BREAKS.includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
-    ...section(detail.expected ? 'What was observed' : 'What an application must not rely on here', detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source))),
+    ...section('Reliability', detail.reliability && make('p', {}, detail.reliability)),
+    ...section(observed(detail), detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source)),
+      detail.tone === 'security' && make('p', {}, 'The row is OK because a distribution maintains this version and may have backported the fixes. The facts below name each one: compare them with its changelog, or upgrade.')),
     ...section('Documented', detail.expected && make('p', {}, `expected: ${detail.expected}`), detail.source && make('p', {}, linked(detail.source)),
       detail.link && make('p', {}, 'known: ', linked(detail.link))),
     ...section('Expected and observed', ...expectations(detail)),

@@ -18,7 +18,7 @@ import pytest
 
 from harness import places
 from harness.model import Status
-from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
+from harness.store import Integrity, StoredRun, Verdict, history_files, kept_runs, read_history, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
@@ -294,6 +294,31 @@ def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     assert other.returncode == 0, err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_while_its_servers_are_frozen_leaves_nothing(
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    check = ("--check", "resilience.server-frozen", "--rounds", "100")
+    process = start(running, tmp_path, "verify", "direct", "--engine", engine_name, *check)
+
+    def frozen() -> StoredRun:
+        """Wait for the moment between the injection of a fault and its healing."""
+        runs, _ = kept_runs(tmp_path / "reports")
+        histories = history_files(runs[-1].folder) if runs else ()
+        if not histories or not (faults := read_history(histories[0]).faults):
+            raise NotYet("no fault yet")
+        if faults[-1].injected_s is None or faults[-1].heal_s is not None:
+            raise NotYet("the servers run")
+        return runs[-1]
+
+    run = poll(frozen, what="frozen servers", deadline_s=60)
+    process.send_signal(number)
+    ended(process)
+    if number is signal.SIGKILL:
+        assert harness_here(tmp_path, "reap", "--engine", engine_name).returncode == 0
+    assert leftovers(engine_name, run.record.run_id) == []
+
+
 #: checks with few and with many connections
 CONCURRENT = ("--check=capture.insert", "--check=redaction.insert", "--check=actor.many-clients")
 
@@ -396,7 +421,7 @@ def test_runs_of_several_jobs_merge(any_name: str, tmp_path: Path) -> None:
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if "checks:" in line}
     assert lines.keys() == {"direct", "session"}
     owed = [check for check in catalogue().checks if not check.on_demand]
-    assert f"no run of this code was asked for: {len(owed) - 1} more rows of direct" in done.stderr
+    assert f"what no run of this code was asked for: {len(owed) - 1} rows of direct" in done.stderr
     raw = msgspec.json.decode((tmp_path / "reports" / "report.json").read_bytes())
     assert {(row["environment"], row["matches_prod"]) for row in raw["topologies"]} == {
         ("direct", "partial"),

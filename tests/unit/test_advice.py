@@ -10,7 +10,7 @@ from harness import places
 from harness.checks.documented import load_behaviour_file
 from harness.errors import ConfigError
 from harness.suites.catalogue import catalogue
-from harness.suites.pooling.advice import advice_for, load_advice, require_known, shipped_advice
+from harness.suites.pooling.advice import advice_for, load_advice, practices, require_known, shipped_advice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,3 +58,11 @@ def test_advice_of_a_check() -> None:
     assert found is not None
     assert "pg_advisory_xact_lock" in found.instead
     assert advice_for("drivers.listen") is None
+
+
+def test_each_check_of_a_careless_application_says_what_to_do_instead() -> None:
+    careless = {check.id for check in catalogue().checks if check.id.startswith("actor.careless-")}
+    assert set(practices()) == careless
+    for check in careless:
+        assert advice_for(check) == practices()[check]
+    assert all((places.PACKAGE.parent / one.source).is_file() or "://" in one.source for one in practices().values())

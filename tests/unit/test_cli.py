@@ -215,7 +215,17 @@ def test_the_help_text_of_a_command_has_sections(capsys: pytest.CaptureFixture[s
     assert main(["verify", "--help"]) == ExitCode.OK
     headings = re.findall(r"^(\w.*):$", capsys.readouterr().out, re.MULTILINE)
     assert headings == [
-        *("Positional arguments", "Selection", "Engine", "Load", "Images", "Audit trail", "Evidence", "Files", "Output"),
+        *(
+            "Positional arguments",
+            "Selection",
+            "Engine",
+            "Load",
+            "Images",
+            "Audit trail",
+            "Evidence",
+            "Files",
+            "Output",
+        ),
         *("Other options", "Examples"),
     ]
 
@@ -330,7 +340,8 @@ def test_a_report_of_nothing_is_one_sentence_and_exit_3(tmp_path: Path, capsys: 
     assert main(["report"]) == ExitCode.NOTHING_VERIFIED
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"note: no run of this code was asked for: {', '.join(DEFAULT)}; pgagroal, pgpool (on demand: " in err
+    left_out = "note: the tables leave out what no run of this code was asked for: all rows of"
+    assert f"{left_out} {', '.join(DEFAULT)}; pgagroal, pgpool, on demand only (" in err
     assert (tmp_path / "reports" / "report.md").exists()
 
 
@@ -505,11 +516,16 @@ def test_a_selection_that_runs_nowhere_is_a_usage_error(
 
 
 def test_a_dry_run_of_an_environment_says_what_each_row_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "harness.toml").write_text(OWN)
     assert main(["verify", "--environment", "staging", "--dry-run"]) == ExitCode.OK
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    [variables] = re.findall(r"^warning: environment staging needs .* not set: (.*); export", err, re.MULTILINE)
+    for variable in variables.split(", "):
+        monkeypatch.setenv(variable, "x")
+    assert main(["verify", "--environment", "staging", "--dry-run"]) == ExitCode.OK
+    assert "warning" not in capsys.readouterr().err
     assert re.search(r"^staging      path\.create-post  runs a declared path$", out, re.MULTILINE)
     assert re.search(r"^and \d+ more: Not run: not safe in an environment that others use$", out, re.MULTILINE)
     assert not (tmp_path / "reports").exists()
@@ -825,7 +841,7 @@ def test_runs_from_elsewhere_of_other_code_are_left_out_and_explained(tmp_path: 
     merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
     assert {row.status for row in merged.rows} == {Status.NOT_RUN}
     sentence, rest = merged.left_out
-    assert rest.startswith("no run of this code was asked for: direct, ")
+    assert rest.startswith("the tables leave out what no run of this code was asked for: all rows of direct, ")
     assert sentence.startswith(f"run {run.record.run_id} is left out: it ran other harness code (version 0.1.0, commit")
     assert f"fingerprint {fingerprint()}); check out that code to read it" in sentence
 
@@ -842,7 +858,7 @@ def test_runs_from_elsewhere_of_this_code_on_another_python_count(tmp_path: Path
     merged = evidence_from(read_settings(), [str(tmp_path / "elsewhere")])
     assert Status.OK in {row.status for row in merged.rows}
     [rest] = merged.left_out
-    assert rest.startswith("no run of this code was asked for: peered, ")
+    assert rest.startswith("the tables leave out what no run of this code was asked for: all rows of peered, ")
 
 
 def _run_with_closed_stdout(folder: Path, *arguments: str) -> int:

@@ -80,6 +80,33 @@ def test_a_run_is_not_compared_with_itself(
     assert said.out == ""
 
 
+def test_the_previous_run_has_a_row_in_common(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tuple(row for row in record().plan if row.check == CHECKS[1])
+    between = replace(record("20260102T120000Z-ddddddd4"), plan=plan)
+    store_run(reports, [result(name, CHECKS[1]) for name in NAMES], between)
+    run(reports, "20260103T000000Z-eeeeeee5", *NAMES, day=3)
+    assert main(["diff", "previous"]) == ExitCode.ISSUE
+    assert capsys.readouterr().out.startswith(f"previous: run {NEW}, ")
+
+
+def test_a_run_under_a_control_is_not_the_previous_one(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [result(name, CHECKS[0], Status.ISSUE, "it was broken") for name in NAMES]
+    store_run(reports, rows, replace(record("20260102T120000Z-ddddddd4"), under="insert-trigger-disabled"))
+    run(reports, "20260103T000000Z-eeeeeee5", *NAMES, day=3)
+    assert main(["diff", "previous"]) == ExitCode.ISSUE
+    assert capsys.readouterr().out.startswith(f"previous: run {NEW}, ")
+
+
+def test_without_a_row_in_common_the_previous_run_is_the_one_before(
+    reports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = "20260103T000000Z-ddddddd4"
+    plan = tuple(row for row in record().plan if row.check == CHECKS[1])
+    store_run(reports, [result(name, CHECKS[1]) for name in NAMES], replace(record(newest), plan=plan))
+    assert main(["diff", "previous"]) == ExitCode.NOTHING_VERIFIED
+    assert capsys.readouterr().out.startswith(f"previous: run {NEW}, ")
+
+
 def test_each_side_is_one_line(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["diff", OLD, "latest"])
     rest = "commit cccccccccccc; direct, session, transaction; postgres 17.5, pgbouncer 1.24.1"

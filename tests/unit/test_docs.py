@@ -11,6 +11,7 @@ from jinja2 import meta, nodes
 
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
 from harness.checks.documented import load_behaviour
+from harness.checks.registry import Safety
 from harness.engine.protocol import ServicePlace
 from harness.engine.recipes import Recipe, RecipeVersion
 from harness.lab.credentials import Roles
@@ -63,6 +64,19 @@ def test_the_surprises_of_the_readme_are_documented_outcomes_in_transaction_mode
         ], check
 
 
+def test_the_surprises_of_the_readme_are_in_the_sample_that_it_links() -> None:
+    sample, readme = "docs/sample/README.md", " ".join(text("README.md").split())
+    [heading] = set(re.findall(r"^\| Feature \|.*$", text(sample), re.MULTILINE))
+    column = [cell.partition("+")[0] for cell in heading.strip("| ").split(" | ")].index("transaction")
+    observed = {cells[0].replace("\\", ""): cells[column] for cells in rows(sample, heading.strip("| "))}
+    titles = {check.id: check.feature for check in catalogue().checks}
+    for _, outcome, _, check in rows("README.md", "What you use"):
+        assert observed[titles[check]] == outcome.partition(":")[0], check
+    versions = re.search(r"What (PostgreSQL [\d.]+\d) does.*behind (PgBouncer [\d.]+\d)", text(sample))
+    assert versions
+    assert all(version in readme for version in versions.groups())
+
+
 def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
     titles = {check.feature for check in catalogue().checks if check.feature}
     quoted = {row[0] for row in [*rows("docs/quickstart.md", "Feature"), *rows("docs/quickstart.md", "Driver")]}
@@ -83,6 +97,12 @@ def test_the_table_of_claims_is_complete() -> None:
         if feature is not TrailFeature.LIBRARY
     }
     assert described == expected
+
+
+def test_the_table_of_checks_of_an_environment_is_complete() -> None:
+    safe = {check.id for check in catalogue().checks if check.environment_safety in {Safety.READS, Safety.WRITES}}
+    described = {row[0] for row in rows("docs/your-staging.md", "check | effect")}
+    assert described - {"path.*"} == safe
 
 
 def test_the_table_of_topology_keys_is_complete() -> None:
@@ -142,11 +162,11 @@ def test_the_table_of_template_variables_is_complete() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_check_that_is_named_exists(document: str) -> None:
     suites = "|".join(catalogue().suites())
-    cells = re.findall(rf"\| `((?:{suites})\.[a-z0-9-]+)` (?=\|)", text(document))
+    cells = re.findall(rf"\| `((?:{suites})\.(?!md`)[a-z0-9-]+)` (?=\|)", text(document))
     options = re.findall(r"--check ([a-z]+\.[a-z0-9-]+)", text(document))
     declared = re.findall(r'^check = "([^"]+)"', text(document), re.MULTILINE)
     known = {check.id for check in catalogue().checks}
-    assert {*cells, *options, *declared} - {"path.create-post"} <= known
+    assert {*cells, *options, *declared} - {"path.create-post", "resilience.md"} <= known
 
 
 def test_claims_are_quoted_as_the_checks_state_them() -> None:

@@ -236,3 +236,15 @@ def test_a_value_that_was_not_found_is_unknown_in_its_answer() -> None:
     found, comparison = row(environment(findings=()))
     answers = [question.answer for question in environment_questions(found, comparison)]
     assert "staging: unknown; production: transaction" in answers
+
+
+def test_a_likely_value_is_named_and_not_compared() -> None:
+    likely = findings({"pool_size": "4"}, Confidence.LIKELY)
+    certain = findings({name: value for name, value in FACTS.items() if name != "pool_size"})
+    found, comparison = row(replace(environment(production=SAME), findings=(*certain, *likely)))
+    assert comparison is not None
+    [size] = [field for field in comparison.fields if field.field == "pool_size"]
+    assert (size.verdict, size.here, size.found) == ("unknown", "", "likely 4")
+    assert "pool_size (staging: likely 4, production: 20)" in found.rationale
+    answers = [question.answer for question in environment_questions(found, comparison)]
+    assert "staging: likely 4; production: 20" in answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.model.history import Answered, Fault, History, Invoked, Opening, Operation, Sample
-from harness.report import histories
+from harness.redaction import Redactor
+from harness.report import curves, histories
+from harness.report.curves import HEIGHT
 from harness.report.evidence import Row
-from harness.report.histories import HEIGHT, StoredHistory, plot_of, stored_histories
-from harness.store import read_history
+from harness.report.histories import StoredHistory, plot_of, stored_histories
+from harness.store import RunStore, attempt_of, history_files, read_history
+from harness.store.histories import history_name
 from tests.unit.histories import everything, fault, operations, write_history
-from tests.unit.made_up import planned, result
+from tests.unit.made_up import planned, record, result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.model.history import Outcome, Record
 
 CHECK = "capture.insert"
@@ -39,7 +41,7 @@ def size(plot: histories.Plot) -> int:
 
 def drawn(folder: Path, records: list[Record]) -> histories.Plot:
     path = write_history(folder, "direct", CHECK, records, everything(1))
-    return plot_of(STORED, read_history(path), 10)
+    return plot_of(STORED, read_history(path), 12)
 
 
 def test_rate_latency_faults_and_gaps(tmp_path: Path) -> None:
@@ -60,13 +62,13 @@ def test_rate_latency_faults_and_gaps(tmp_path: Path) -> None:
     )
     rate, latency = plot.panels
     assert (rate.top, rate.bottom, latency.top, latency.bottom) == ("20", "0", "100", "1")
-    assert [curve.legend for curve in rate.curves] == ["acknowledged: 0 to 10", "failed: 0 to 3.4"]
+    assert [curve.legend for curve in rate.curves] == ["acknowledged: 0 to 12", "failed: 0 to 4.1"]
     assert [curve.legend for curve in latency.curves] == ["p50: 10 to 10", "p95: 10 to 10"]
     # one line before the fault, and one after it
     assert latency.curves[0].path.count("M") == 2
-    assert plot.faults == "M2.94 0h3.44v99H2.94z"
-    assert plot.recoveries == "M6.37 0h0.69v99H6.37z"
-    assert plot.gaps == "M2.28 96h4.12v3H2.28z"
+    assert plot.faults == "M3.62 0h4.12v99H3.62z"
+    assert plot.recoveries == "M7.75 0h0.82v99H7.75z"
+    assert plot.gaps == "M2.84 96h4.95v3H2.84z"
     assert plot.end == "2.9 s"
 
 
@@ -94,13 +96,24 @@ def test_the_samples_of_a_load(tmp_path: Path) -> None:
     assert "no sample from 10 to 30 s" in plot.said
 
 
+def test_the_line_of_a_load_is_not_broken_between_two_samples() -> None:
+    """A sample a second, in sixty intervals of a third of a second: also where one of them is late."""
+    seconds = [second + 0.3 * (second % 3) for second in range(1, 21) if second != 10]
+    samples = tuple(Sample(seconds=at, values={"transactions per second": 90.0 + at}) for at in seconds)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=samples)).panels
+    assert rate.curves[0].path.count("M") == 1
+    apart = tuple(sample for sample in samples if not 5 < sample.seconds < 12)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=apart)).panels
+    assert rate.curves[0].path.count("M") == 2
+
+
 def test_a_history_of_a_killed_run_is_drawn(tmp_path: Path) -> None:
     path = write_history(tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)])
     path.write_bytes(path.read_bytes()[:-5])
-    plot = plot_of(STORED, read_history(path), 10)
+    plot = plot_of(STORED, read_history(path), 12)
     assert "1 fault: cut" in plot.said
     assert "its last line is incomplete: the harness was killed" in plot.said
-    assert plot.faults.startswith("M4.63 0h4.87")  # until the end of the history
+    assert plot.faults.startswith("M5.65 0h5.85")  # until the end of the history
 
 
 def test_without_an_operation_nothing_is_drawn() -> None:
@@ -137,6 +150,44 @@ def test_the_newest_histories_of_a_row_count_and_none_under_a_control(tmp_path: 
     ]
 
 
+def test_a_row_has_the_history_of_the_attempt_that_it_shows(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "r"
+    for attempt in (1, 2, 12):
+        write_history(run, "direct", CHECK, [], attempt=attempt)
+    write_history(run, "direct", CHECK, [], attempt=2, number=2)
+    shown = Row(planned=planned("direct", CHECK), result=replace(result("direct", CHECK), attempt=2), run_id="r")
+    found = stored_histories([shown], {"r": run}, tmp_path)
+    assert [stored.link for stored in found] == [
+        f"runs/r/histories/direct/{CHECK}.attempt-2.jsonl",
+        f"runs/r/histories/direct/{CHECK}.attempt-2.2.jsonl",
+    ]
+    assert [attempt_of(path) for path in history_files(run)] == [(CHECK, 1), (CHECK, 2), (CHECK, 2), (CHECK, 12)]
+
+
+def test_a_journal_is_named_after_its_attempt(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, record("20260101T000000Z-aaaaaaa1"), Redactor())
+    paths = []
+    for attempt, control in ((1, ""), (2, ""), (2, ""), (1, "a-control")):
+        journal = store.open_journal("direct", CHECK, "made-up", control=control, attempt=attempt)
+        journal.close()
+        assert read_history(journal.path).opening.attempt == attempt
+        paths.append(journal.path.name)
+    store.close()
+    names = (CHECK, f"{CHECK}.attempt-2", f"{CHECK}.attempt-2.2", f"{CHECK}.under-a-control")
+    assert paths == [f"{name}.jsonl" for name in names]
+
+
+@given(
+    check=st.from_regex(r"[a-z]+\.[a-z]+(-[a-z0-9]+)*", fullmatch=True),
+    control=st.just("") | st.from_regex(r"[a-z]+(-[a-z0-9]+)*", fullmatch=True),
+    attempt=st.integers(1, 10_000),
+    number=st.just("") | st.integers(2, 10_000).map(".{}".format),
+)
+def test_the_name_of_a_history_has_its_check_and_attempt(check: str, control: str, attempt: int, number: str) -> None:
+    path = Path(f"{history_name(check, control=control, attempt=attempt)}{number}.jsonl")
+    assert attempt_of(path) == (history_name(check, control=control), attempt)
+
+
 seconds = st.floats(0, 1e6)
 an_operation = st.builds(
     Operation,
@@ -162,7 +213,7 @@ a_sample = st.builds(
     Sample,
     seconds=seconds,
     values=st.dictionaries(
-        st.sampled_from([name for name, *_ in (*histories._RATES, *histories._LATENCIES)]), st.floats(0, 1e9)
+        st.sampled_from([name for name, *_ in (*curves._RATES, *curves._LATENCIES)]), st.floats(0, 1e9)
     ),
 )
 

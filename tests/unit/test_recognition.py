@@ -37,20 +37,21 @@ def found(fact: str, value: str, confidence: Confidence = Confidence.CERTAIN) ->
 
 
 @pytest.mark.parametrize(
-    ("handle", "text"),
+    ("handle", "text", "deadline_s"),
     [
-        (http, "not PostgreSQL"),
-        (garbage, "not PostgreSQL"),
-        (closes, "closed before the login"),
-        (silent, "no login before the deadline"),
-        (refuses, "too many clients"),
+        (http, "not PostgreSQL", 60.0),
+        (garbage, "not PostgreSQL", 60.0),
+        (closes, "closed before the login", 60.0),
+        (silent, "no login before the deadline", 0.2),
+        (refuses, "too many clients", 60.0),
     ],
 )
-def test_an_invalid_server_gives_one_clear_error(handle: Callable[[socket.socket], None], text: str) -> None:
-    began = time.monotonic()
+def test_an_invalid_server_gives_one_clear_error(
+    handle: Callable[[socket.socket], None], text: str, deadline_s: float
+) -> None:
+    """Only the silent server uses up its deadline, so a slow machine changes no error."""
     with serving(handle) as address, pytest.raises(HarnessError) as caught:
-        recognise(f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db?gssencmode=disable", deadline_s=1.0)
-    assert time.monotonic() - began < 5
+        recognise(f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db?gssencmode=disable", deadline_s=deadline_s)
     assert text in str(caught.value).replace("\n", " ")
     assert SECRET not in str(caught.value)
     assert caught.value.exit_code == 3

@@ -188,8 +188,8 @@ def test_tables_have_the_rows_that_a_run_was_asked_for_and_one_sentence_names_th
     assert [row.environment for row in report.topologies] == ["direct"]
     assert [row.check for row in report.matrix] == list(CHECKS[:2])
     assert outside(evidence, on_demand=["pgpool", "direct"]) == (
-        "no run of this code was asked for: 1 more row of direct; session, transaction; pgpool (on demand: harness "
-        "verify NAME). The tables leave these rows out; harness report --complete runs what is missing"
+        "the tables leave out what no run of this code was asked for: 1 row of direct; all rows of session, transaction; "
+        "pgpool, on demand only (harness verify NAME). harness report --complete runs what is missing"
     )
     # one topology answers nothing about the others
     assert {item.status for item in report.walkthrough if item.checks} == {Status.NOT_RUN}
@@ -206,8 +206,8 @@ def test_an_environment_that_no_run_was_asked_for_is_owed_its_rows_in_stg_01(tmp
     assert [row.environment for row in report.topologies] == [*NAMES, "staging"]
     assert "staging" not in report.counts
     assert outside(evidence, environments=["staging"]) == (
-        "no run of this code was asked for: environment staging (harness verify --environment staging). The tables "
-        "leave these rows out"
+        "the tables leave out what no run of this code was asked for: environment staging (harness verify --environment "
+        "staging)"
     )
 
 

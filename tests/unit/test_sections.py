@@ -11,7 +11,8 @@ from harness.model import Proof, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
 from harness.report.evidence import merge
-from harness.report.feature_map import DriverRow, FeatureCell
+from harness.report.feature_map import DriverRow, FeatureCell, safe_drivers
+from harness.report.limits import LimitKind
 from harness.report.render import html_page
 from harness.report.sections import sections
 from harness.report.tables import IssueRow, LimitRow, Report
@@ -46,8 +47,8 @@ def test_issues_that_nobody_accepted_come_first(report: Report) -> None:
     link = "https://example.org/1"
     rows = (issue("a", Severity.P0, link), issue("b", Severity.P2), issue("c", Severity.P1))
     found = section(replace(report, issues=rows), "issues")
-    assert [row.id for _, rows in found.listings[0].groups for row in rows] == ["c", "b", "a"]
-    assert found.result == "3 Issues: 1 P0, 1 P1, 1 P2; 1 of them are known"
+    assert [row.id for _, rows in found.listings[1].groups for row in rows] == ["c", "b", "a"]
+    assert found.result == "3 Issues: 1 P0, 1 P1, 1 P2; 1 of them is known"
 
 
 def test_the_worst_status_comes_first(report: Report) -> None:
@@ -69,13 +70,38 @@ def test_drivers_with_wrong_results_come_first(report: Report) -> None:
     )
     found = section(replace(report, drivers=rows), "drivers")
     assert [row.driver for _, rows in found.listings[0].groups for row in rows] == ["b", "c", "a", "d"]
-    assert found.result == (
-        "1 of 4 drivers work in every topology where they were tried, and 1 return wrong results in at least one"
+    assert found.result == "without a pooler: safe: a and b; 1 other breaks in direct; session mode: none works"
+
+
+def test_a_defect_of_several_topologies_is_one_row_of_the_page(report: Report) -> None:
+    rows = tuple(
+        replace(row, result=replace(row.result, status=Status.ISSUE, reason="r", known=None))
+        for row in report.rows
+        if row.planned.check == report.rows[0].planned.check
     )
+    assert len(rows) > 1
+    first, each = section(replace(report, rows=rows, issues=(issue("a", Severity.P0),)), "issues").listings
+    assert (first.number, first.folded, each.folded) == (1, False, True)
+
+
+def test_drivers_are_safe_by_pool_mode() -> None:
+    words = {"named": ("works", "works", "wrong", "fails"), "unnamed": ("works", "works", "works", "fails")}
+    names = {"direct": "", "transaction": "transaction", "unprepared": "transaction", "statement": "statement"}
+    rows = [
+        DriverRow(driver=driver, check="c", settings="", versions="", cells=dict(zip(names, map(cell, of), strict=True)))
+        for driver, of in words.items()
+    ]
+    assert safe_drivers(rows, names) == (
+        "without a pooler: all 2 drivers work; transaction mode: safe: unnamed; 1 other breaks in unprepared; "
+        "statement mode: none works"
+    )
+    assert safe_drivers((), names) == ""
 
 
 def test_a_long_table_is_folded_unless_it_belongs_on_paper(report: Report) -> None:
-    limit = LimitRow(topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c")
+    limit = LimitRow(
+        kind=LimitKind.TRAIL, topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"
+    )
     many = replace(report, limits=(limit,) * 100, paths=report.paths * 50, topologies=report.topologies * 50)
     folded = {one.anchor: [listing.folded for listing in one.listings] for one in sections(many)}
     assert (folded["limits"], folded["paths"], folded["topology"]) == ([True], [False], [False])

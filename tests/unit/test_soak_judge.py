@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.model import Expectation
+    from harness.model.history import Outcome
 
 OPENING = Opening(topology="direct", check="soak.mix", judge="soak", started_at="2026-01-01T00:00:00.000Z")
 CLEAN = dict.fromkeys(FINDINGS, Found())

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from msgspec.structs import replace
 
-from harness.model import EvidenceClass, Expectation, PathLabel, PlannedCheck, Result, Section, Severity, Status
+from harness.checks.judges.acknowledged import (
+    LOST,
+    UNRECORDED,
+    FinalState,
+    OperationChange,
+    OperationRow,
+    WriteChange,
+    WriteRow,
+)
+from harness.checks.load import LoadSettings
+from harness.model import (
+    EvidenceClass,
+    Expectation,
+    PathLabel,
+    PlannedCheck,
+    Quarantine,
+    Repetition,
+    Result,
+    Section,
+    Severity,
+    Status,
+)
+from harness.model.history import Opening
 from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.load_rows import ABSENT, fault_rows, faults_in_words, load_rows, loads_in_words
 from harness.report.render import fragments, render
 from harness.report.trials import Trial, trial_rows
+from harness.store import Journal
+from harness.suites.resilience.rounds import record_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOST, UNRECORDED = "acknowledged writes missing in the table", "acknowledged writes missing in the trail"
+    from harness.checks.context import CheckContext
+
 FACTS = {
     "faults injected": "3 of 3",
     "units of work": "491 acknowledged, 31 failed, 4 unknown (2 of them happened)",
@@ -112,6 +138,21 @@ def test_one_row_that_is_not_run_leaves_its_question_open() -> None:
     assert found[1] == (Status.NOT_RUN, "1 OK, 1 Not run; resilience.server-frozen: for a reason")
 
 
+def test_an_answer_names_the_verdicts_that_are_not_reliable() -> None:
+    flaky, apart = row("capture.insert", Section.CAPTURE), row("soak.mix", Section.SOAK)
+    entry = Quarantine(check="soak.mix", link="https://example.org/1", owner="ada", expires="2099-01-01")
+    found = answers(
+        replace(flaky, result=replace(flaky.result, repetition=Repetition(ok=19, issue=1))),
+        replace(apart, result=replace(apart.result, quarantine=entry)),
+    )
+    assert found[0] == (
+        Status.OK,
+        "1 OK; capture.insert is flaky: Issue in 1 of 20 attempts, failure rate below 21.7 %",
+    )
+    quarantined = "1 OK; soak.mix is in quarantine until 2099-01-01 (owner ada, https://example.org/1)"
+    assert found[2] == (Status.OK, quarantined)
+
+
 def test_an_environment_is_asked_for_its_basic_path_only() -> None:
     def of_host(found: Row, path: str = "") -> Row:
         label = PathLabel(name="posts", title="POST /posts", kind="HTTP", aspect=path)
@@ -139,6 +180,35 @@ def test_a_fault_has_its_writes_by_outcome() -> None:
     assert found.fault == "server killed"
     assert (found.injected, found.acknowledged, found.lost, found.failed) == ("3 of 3", "491", "0", "31")
     assert (found.unknown, found.recovered, found.longest) == ("4, 2 of them there", "0.15", "0.52")
+
+
+def test_the_facts_of_a_check_are_the_ones_that_are_shown(tmp_path: Path) -> None:
+    """Two writes of one writer, of which the second got no answer and happened; then a third one after a fault."""
+    journal = Journal(
+        tmp_path / "h.jsonl", Opening(topology="t", check="c", judge="acknowledged-writes", started_at=""), str
+    )
+    for seq in (1, 2):
+        journal.invoke(1, seq, "insert", key=str(seq), value=f"v{seq}", actor="user:a")
+    journal.answer(1, 1, "ok")
+    for step in ("inject", "injected", "heal", "healed"):
+        journal.fault(1, "server-killed", step)
+    journal.invoke(1, 3, "insert", key="3", value="v3", actor="user:a")
+    journal.answer(1, 3, "ok")
+    state = FinalState(
+        writes=tuple(WriteRow(str(seq), 1, f"v{seq}") for seq in (1, 2, 3)),
+        operations=tuple(OperationRow(1, seq) for seq in (1, 2, 3)),
+        write_changes=tuple(WriteChange("insert", str(seq), f"v{seq}", "user:a", seq) for seq in (1, 2, 3)),
+        operation_changes=tuple(OperationChange("insert", 1, seq, "user:a", seq) for seq in (1, 2, 3)),
+        panics=(),
+    )
+    facts: dict[str, str] = {}
+    ctx = SimpleNamespace(load=LoadSettings(), fact=lambda name, value: facts.update({name: str(value)}))
+    record_facts(cast("CheckContext", ctx), journal, state)
+    journal.close()
+    [found] = fault_rows([row("resilience.server-killed", Section.RESILIENCE, facts=facts)])
+    assert (found.injected, found.acknowledged, found.failed) == ("1 of 1", "2", "0")
+    assert found.unknown == "1, 1 of them there"
+    assert float(found.recovered) <= float(found.longest)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import (
     Behaviour,
     Confidence,
@@ -20,7 +21,8 @@ from harness.model import (
 )
 from harness.recognition.security import security_fixes
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row, merge
-from harness.report.verdicts import SECURITY_CHECK, verdicts
+from harness.report.limits import SECURITY_CHECK
+from harness.report.verdicts import verdicts
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import PLAN, planned, record, result, stood, store_run
 
@@ -95,7 +97,7 @@ def test_a_direct_connection_works_where_its_features_work(name: str) -> None:
         ([(Status.ISSUE, True)], "the audit trail holds in no check: 1 known Issue"),
         (
             [(Status.ISSUE, True), (Status.NA, False), (Status.NA, False), (Status.OK, False)],
-            "most of the audit trail does not apply here: 2 checks are N/A, 1 OK, 1 known Issue",
+            "most cannot run here, because a reason: 2 checks of the audit trail are N/A, 1 OK, 1 known Issue",
         ),
         ([(Status.NA, False)], "the audit trail was not verified here"),
         ([(Status.OK, False), (Status.NOT_RUN, False)], "the audit trail holds in 1 check, and 1 is Not run"),
@@ -106,6 +108,43 @@ def test_a_verdict_on_the_trail_hides_no_issue(statuses: list[tuple[Status, bool
     rows = [trail(check, status, known=known) for check, (status, known) in zip(checks, statuses, strict=False)]
     evidence = Evidence(rows=tuple(rows), topologies={}, records={}, folders={})
     assert verdicts(evidence, ["direct"])[0].sentences[0] == words
+
+
+def test_a_topology_with_a_break_is_not_called_whole() -> None:
+    rows = (trail("capture.insert", Status.OK), feature("direct", "pooling.a", WORKS))
+    broken = replace(feature("direct", "pooling.a", LOST), planned=feature("unpeered", "pooling.a", LOST).planned)
+    evidence = Evidence(rows=(*rows, broken), topologies={}, records={}, folders={})
+    whole, found = verdicts(evidence, ["direct", "unpeered"])
+    assert (whole.tone, found.tone) == ("holds", "breaks")
+    assert found.silent == 1
+
+
+def test_a_feature_that_breaks_silently_on_a_direct_connection_too_is_counted_apart() -> None:
+    rows = (
+        feature("direct", "pooling.a", LOST),
+        feature("transaction", "pooling.a", LOST),
+        feature("transaction", "pooling.b", LOST),
+    )
+    [found] = verdicts(Evidence(rows=rows, topologies={}, records={}, folders={}), ["transaction"])
+    assert (found.silent, found.silent_on_direct) == (1, 1)
+
+
+def test_checks_of_the_hosts_paths_do_not_speak_for_the_trail() -> None:
+    row = trail("capture.insert", Status.OK)
+    row = replace(row, planned=replace(row.planned, section=Section.PATHS))
+    [found] = verdicts(Evidence(rows=(row,), topologies={}, records={}, folders={}), ["direct"])
+    assert found.sentences == ("only audited paths of the host ran here, and the trail holds in 1 check",)
+
+
+def test_a_mode_without_transactions_has_no_audited_transaction() -> None:
+    found = trail("capture.insert", Status.NA)
+    row = replace(found, result=replace(found.result, reason=TRANSACTION_BLOCKS.lacking))
+    rows = (row, trail("capture.update", Status.NA), trail("capture.delete", Status.OK))
+    [verdict] = verdicts(Evidence(rows=rows, topologies={}, records={}, folders={}), ["direct"])
+    assert verdict.sentences[0] == (
+        "no audited transaction can run here, because statement pooling refuses transaction blocks: "
+        "2 checks of the audit trail are N/A, 1 OK"
+    )
 
 
 # --- what no run was asked for --------------------------------------------------------------------------
@@ -196,5 +235,35 @@ def test_the_sentence_leads_to_the_row_that_judged_it() -> None:
     row = feature("transaction", SECURITY_CHECK, WORKS)
     evidence = Evidence(rows=(row,), topologies={"transaction": running("1.24.0")}, records={}, folders={})
     [found] = verdicts(evidence, ["transaction"])
-    assert found.security_check == SECURITY_CHECK
+    assert (found.security_check, found.security_at) == (SECURITY_CHECK, "transaction")
     assert found.security in found.text
+
+
+def under_load(check: str, status: Status) -> Row:
+    section = Section(check.partition(".")[0])
+    found = trail("capture.insert", status)
+    plan = replace(found.planned, check=check, section=section)
+    return replace(found, planned=plan, result=replace(found.result, check=check))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], ()),
+        ([("resilience.a", Status.NA)], ()),
+        ([("resilience.a", Status.OK), ("resilience.b", Status.NA)], ("acknowledged work survives 1 fault",)),
+        (
+            [("resilience.a", Status.OK), ("resilience.b", Status.NOT_RUN), ("soak.mix", Status.OK)],
+            ("acknowledged work survives 1 fault, and 1 is Not run", "every write is right under 1 load"),
+        ),
+        (
+            [("resilience.a", Status.OK), ("resilience.b", Status.ISSUE), ("soak.mix", Status.ISSUE)],
+            ("acknowledged work does not survive 1 of 2 faults", "not every write is right under 1 of 1 load"),
+        ),
+    ],
+)
+def test_faults_and_loads_have_sentences_of_their_own(
+    rows: list[tuple[str, Status]], expected: tuple[str, ...]
+) -> None:
+    found = [under_load(check, status) for check, status in rows]
+    assert sentences("direct", trail("capture.insert", Status.OK), *found) == expected

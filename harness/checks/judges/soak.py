@@ -72,14 +72,14 @@ REPLAY = "replay"
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """What SQL found of one kind."""
+    """The findings of one kind."""
 
     count: int = 0
     #: the first few, such as `client 3, write 17`
     first: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.count}: {', '.join(self.first)}" if self.count else NONE
+        return f"{self.count}: {'; '.join(self.first)}" if self.count else NONE
 
 
 class SoakState(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Advice: what to do instead of a feature that does not work behind some pooler."""
+"""Advice: what to do instead of a feature that does not work behind some pooler, or that misleads the audit trail."""
 
 from __future__ import annotations
 
@@ -26,10 +26,26 @@ class Advice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: Annotated[str, Meta(pattern=r"^https://\S+$")]
 
 
+class Practice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that an application must not do with the audit trail, and what to do instead.
+
+    Its check is OK if the practice does the documented harm, so the status does not warn anybody.
+    """
+
+    check: Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z-]+$")]
+    #: the practice, as the feature map titles it
+    what: Annotated[str, Meta(min_length=1, max_length=120)]
+    #: one or two sentences
+    instead: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\.$")]
+    #: the documentation that supports it: a web address, or a file of this project
+    source: Annotated[str, Meta(pattern=r"^(https://\S+|docs/\S+\.md)$")]
+
+
 class AdviceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file of all advice."""
 
     advice: tuple[Advice, ...]
+    practice: tuple[Practice, ...] = ()
 
 
 def load_advice(path: Path) -> dict[str, Advice]:
@@ -64,7 +80,13 @@ def shipped_advice() -> dict[str, Advice]:
     return load_advice(FILE)
 
 
-def advice_for(check: str) -> Advice | None:
-    """Return the advice for a check of the pooling suite; None for other checks, and without advice."""
+@cache
+def practices() -> dict[str, Practice]:
+    """Return what an application must not do with the audit trail, by the check that shows it."""
+    return {practice.check: practice for practice in config.load(FILE, AdviceFile).practice}
+
+
+def advice_for(check: str) -> Advice | Practice | None:
+    """Return the advice for a check: about its feature, or about the practice that it shows; None without advice."""
     suite, _, feature = check.partition(".")
-    return shipped_advice().get(feature) if suite == "pooling" else None
+    return shipped_advice().get(feature) if suite == "pooling" else practices().get(check)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness.database import Endpoint
 
-#: how long one unit of work may take, then its connection is cut
+#: how long one unit of work may take by default, then its connection is cut
 DEADLINE_S = 4.0
 _CONNECT_S = 3
 _TICK_S = 0.1

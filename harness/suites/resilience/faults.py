@@ -70,6 +70,8 @@ class FaultKind(Struct, frozen=True, kw_only=True):
     main: bool = False
     #: whether it lasts until it is healed; the others have their effect at once
     lasts: bool = True
+    #: whether clients get no error meanwhile, so that only their own deadline ends a unit of work
+    silent: bool = False
     #: injects it, and returns what showed the effect
     act: Callable[[Injection], str]
 
@@ -137,6 +139,7 @@ FAULTS: tuple[FaultKind, ...] = (
         title="PostgreSQL frozen",
         what="freezes all processes of PostgreSQL, and thaws them",
         where=Where.SERVER,
+        silent=True,
         act=service_faults.freeze(lambda injected: injected.lab.postgres),
     ),
     FaultKind(
@@ -162,6 +165,7 @@ FAULTS: tuple[FaultKind, ...] = (
         what="freezes all processes of the pooler, and thaws them",
         where=Where.POOLER,
         needs=(POOLER,),
+        silent=True,
         act=service_faults.freeze(lambda injected: injected.lab.outermost),
     ),
     FaultKind(
@@ -171,6 +175,7 @@ FAULTS: tuple[FaultKind, ...] = (
         where=Where.POOLER,
         needs=(CONSOLE,),
         main=True,
+        silent=True,
         act=console_faults.pause,
     ),
     FaultKind(
@@ -223,6 +228,7 @@ FAULTS: tuple[FaultKind, ...] = (
         what="forwards nothing between the pooler and PostgreSQL, and keeps their connections open",
         where=Where.SERVER_LINK,
         needs=(POOLER,),
+        silent=True,
         act=link_faults.harm_server_link(BLACK_HOLE),
     ),
     FaultKind(
@@ -232,6 +238,7 @@ FAULTS: tuple[FaultKind, ...] = (
         where=Where.SERVER_LINK,
         needs=(POOLER,),
         main=True,
+        silent=True,
         act=link_faults.harm_server_link(HALF_OPEN),
     ),
     FaultKind(
@@ -255,6 +262,7 @@ FAULTS: tuple[FaultKind, ...] = (
         title="network of the application: black hole",
         what="forwards nothing between the application and the chain, and keeps the connections open",
         where=Where.APPLICATION_LINK,
+        silent=True,
         act=link_faults.harm_application_link(BLACK_HOLE),
     ),
     FaultKind(
@@ -262,6 +270,7 @@ FAULTS: tuple[FaultKind, ...] = (
         title="network of the application half-open",
         what="forwards what the application sends, and holds back every answer",
         where=Where.APPLICATION_LINK,
+        silent=True,
         act=link_faults.harm_application_link(HALF_OPEN),
     ),
     FaultKind(

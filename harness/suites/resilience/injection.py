@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.checks.record import NotExercisedError
-from harness.database import Client, SqlError, connect, console, describe
+from harness.database import Client, SqlError, bounded, connect, console, describe
 from harness.errors import HarnessError, ServiceFailedError
 from harness.waiting import NotYet, poll
 
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 _SEEN_S = 10.0
 _BACK_S = 30.0
+_LONGEST_S = 20
+#: a pooler lets a client wait for minutes; then another attempt may be answered sooner
+_ANSWERS_S = 5.0
 _SQL = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND usename = %s AND backend_type = 'client backend'"
 
 
@@ -44,8 +47,7 @@ class Injection:
         try:
             return self._act(self)
         except (HarnessError, SqlError) as error:
-            what = error.what if isinstance(error, HarnessError) else describe(error)
-            raise NotExercisedError(f"the fault could not be injected: {what}") from None
+            raise NotExercisedError(f"the fault could not be injected: {_worded(error)}") from None
 
     def on_heal(self, undo: Callable[[], str]) -> None:
         """Register a step of the healing, before the harm; steps run in reverse order."""
@@ -64,8 +66,8 @@ class Injection:
                 continue
             try:
                 done.append(undo())
-            except (HarnessError, SqlError) as error:
-                failed.append(error.what if isinstance(error, HarnessError) else describe(error))
+            except Exception as error:  # noqa: BLE001 -- the other steps have to run
+                failed.append(_worded(error))
         if failed and not self.lab.is_closed:
             raise ServiceFailedError(
                 f"the fault could not be healed: {'; '.join(failed)}", where=f"topology {self.lab.topology.name}"
@@ -75,8 +77,13 @@ class Injection:
     # --- what actions need -------------------------------------------------------------------------------------
 
     def admin(self) -> Client:
-        """Connect directly as superuser; the caller closes the connection."""
-        return connect(self.lab.admin(self.ctx.database), application_name="pooler-harness fault", connect_timeout_s=5)
+        """Connect directly as superuser; the caller closes the connection. No statement lasts for ever."""
+        return connect(
+            self.lab.admin(self.ctx.database),
+            application_name="pooler-harness fault",
+            options=f"-c statement_timeout={_LONGEST_S}s",
+            connect_timeout_s=5,
+        )
 
     def server_processes(self, admin: Client) -> set[int]:
         """Return the server processes of the application's connections to the database of the check."""
@@ -95,7 +102,7 @@ class Injection:
         endpoint = self.lab.chain(self.ctx.database)
 
         def answered() -> None:
-            with connect(endpoint, connect_timeout_s=2) as client:
+            with connect(endpoint, connect_timeout_s=2) as client, bounded(client, _ANSWERS_S):
                 client.value("SELECT 1")
 
         seen(answered, "an answer through the chain", _BACK_S)
@@ -106,7 +113,7 @@ class Injection:
         endpoint = self.lab.console()
         if endpoint is None:
             raise NotExercisedError("the pooler has no console")
-        return console(endpoint, command)
+        return console(endpoint, command, longest_s=_LONGEST_S)
 
     def database_on_console(self) -> dict[str, str]:
         """Return the row of the check's database in PgBouncer's SHOW DATABASES."""
@@ -114,6 +121,12 @@ class Injection:
         if not rows:
             raise NotExercisedError(f"no client has used the database {self.ctx.database} through the pooler yet")
         return rows[0]
+
+
+def _worded(error: Exception) -> str:
+    if isinstance(error, HarnessError):
+        return error.what
+    return describe(error) if isinstance(error, SqlError) else str(error)
 
 
 def seen(probe: Callable[[], T], what: str, deadline_s: float = _SEEN_S) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Service
     from harness.suites.resilience.injection import Injection
 
-_ENDED_MS = 5000
 #: ENOSPC as the C library words it in the server's log, whose locale is C.UTF-8
 DISK_FULL = "No space left on device"
 
@@ -27,8 +27,7 @@ def terminate_connections(injection: Injection) -> str:
         pids = injection.server_processes(admin)
         if not pids:
             raise NotExercisedError("the application has no server connection that could be terminated")
-        for pid in pids:
-            admin.value("SELECT pg_terminate_backend(%s, %s)", [pid, _ENDED_MS])
+        admin.rows("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [list(pids)])
         _await_gone(injection, admin, pids)
     return f"server processes ended: {_listed(pids)}"
 
@@ -115,8 +114,11 @@ def freeze(which: Callable[[Injection], Service]) -> Callable[[Injection], str]:
         service = which(injection)
 
         def thaw() -> str:
-            service.resume()
-            return f"{service.name} is {service.state().detail}"
+            with contextlib.suppress(ServiceFailedError):  # it was not frozen; its state shows that
+                service.resume()
+            if (detail := service.state().detail) != "running":
+                raise ServiceFailedError(f"{service.name} is {detail}", where=service.name)
+            return f"{service.name} runs"
 
         injection.on_heal(thaw)
         service.pause()
@@ -165,6 +167,7 @@ def _move_all(admin: Client, source: str, target: str) -> None:
     """Move all tables and indexes of a database to another tablespace, while clients write to them."""
     # this session then notices a deadlock with a client first, and gives way
     admin.run("SET deadlock_timeout = '20ms'")
+    admin.run("SET lock_timeout = '2s'")
 
     def move() -> None:
         for kind in ("TABLE", "INDEX"):

@@ -16,6 +16,7 @@ from msgspec import Struct
 from harness.audit.actor import Actor
 from harness.checks.record import INTERRUPTED, NotExercisedError
 from harness.database import SqlError, describe
+from harness.errors import ServiceFailedError
 from harness.suites.resilience.connections import DEADLINE_S, Connections
 from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
@@ -71,15 +72,18 @@ class Writers:
         journal: Journal,
         endpoint: Callable[[], Endpoint],
         count: int,
-        interrupted: Event | None = None,
+        interrupted: Event,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         """Start none yet.
 
         :param endpoint: returns the address that they connect to.
         :param interrupted: set when the run has to end; nobody waits for a writer then.
+        :param deadline_s: how long one unit of work may take.
         """
         self.count = count
-        self._interrupted = interrupted or Event()
+        self._interrupted = interrupted
+        self._deadline_s = deadline_s
         self._ctx = ctx
         self._journal = journal
         self._connections = Connections(count, endpoint, ctx.prepare_threshold)
@@ -107,7 +111,7 @@ class Writers:
         """End the writers and their connections; a second call does nothing. The unit of work under way ends first."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(DEADLINE_S)
+            thread.join(self._deadline_s)
         self._connections.cut()
         for thread in self._threads:
             thread.join()
@@ -207,7 +211,7 @@ class Writers:
         """Return the outcome, the error, and whether the answer is recorded already."""
         commit_sent = answered = False
         try:
-            with slot.deadline(DEADLINE_S):
+            with slot.deadline(self._deadline_s):
                 client = slot.client()
                 with self._ctx.audited(client, actor):
                     self._send(client, unit, again=again)
@@ -218,6 +222,8 @@ class Writers:
                     commit_sent = True  # the end of the block sends it
         except RowMissingError as missing:
             return "fail", str(missing), answered
+        except ServiceFailedError as error:  # a service that is down may have no address
+            return "fail", error.what, answered
         except SqlError as error:
             slot.discard()
             return outcome_of(error, commit_sent=commit_sent), describe(error), answered

@@ -19,8 +19,8 @@ def _check_of(fault: FaultKind) -> Check:
 
     @check(
         f"resilience.{fault.id}",
-        claim=f"{fault.title}: every acknowledged write is in table and trail once, in its transaction and with its "
-        f"actor, and no failed write is there{limits}",
+        claim=f"{fault.title}: acknowledged writes are in table and trail once, with their actor, and failed ones are not"
+        + limits,
         section=Section.RESILIENCE,
         severity=P0,
         area=str(fault.where),

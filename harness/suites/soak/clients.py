@@ -1,4 +1,4 @@
-"""The clients of the mixed load: what each of them does, one operation after another, and what it knows afterwards."""
+"""The clients of the mixed load: each runs one operation after another, and knows the outcome of all of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CANCEL_AFTER_S, _SLEEP_S, _CANCEL_S = 0.1, 3.0, 5.0
 
 
 class Tally:
-    """What all clients of a load have done; threads share it."""
+    """The operations of all clients of a load, counted; threads share it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
