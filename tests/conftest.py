@@ -33,7 +33,11 @@ _opened: dict[str, Engine | HarnessError] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the processes that tests start share compiled modules until the run ends, if Python writes none."""
+    """Let the processes that tests start share compiled modules until the run ends, if Python writes none.
+
+    Nothing that is collected is garbage, so the garbage collector pauses until all tests are.
+    """
+    gc.disable()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # workers inherit the changed environment
         compiled = tempfile.TemporaryDirectory(prefix="harness-compiled-", ignore_cleanup_errors=True)
         config.add_cleanup(compiled.cleanup)
@@ -49,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Exempt the thousands of collected tests from garbage collection: none of them is garbage until the run ends."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -123,11 +123,14 @@ def plan_topologies(
     # a project that installs the harness as a package has no such Nox session
     has_sessions = shipped and Path.cwd().resolve() == places.SHIPPED.resolve()
 
+    topologies = tuple(topologies)
+    options = {topology.name: _options(settings, engine, topology) for topology in topologies}
+
     def command(topology: Topology, check: Check) -> str:
         base = topology.name.partition("+")[0]
         extra = f" --under {under}" if under else f" --repeat {repeat}" if repeat > 1 else ""
         extra += _load_options(check, settings.load)
-        extra += _options(settings, engine, topology)
+        extra += options[topology.name]
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _READY_DEADLINE_S = 30.0
 #: seconds within which a server ends whose port is taken
 _PORT_CONFLICT_S = 2.0
+#: pause between two looks at a service that does not answer yet: asking Docker costs more than a refused connection
+_LOOK_S = 0.1
 
 
 def when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
@@ -110,12 +113,17 @@ def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None
         require_running()
         raise NotYet("the service is running")
 
+    looked_at = time.monotonic()
+
     def probe() -> Client:
-        require_running()
+        nonlocal looked_at
         try:
             client = connect(endpoint, connect_timeout_s=3)
             client.value("SELECT 1")
         except SqlError as error:
+            if time.monotonic() - looked_at >= _LOOK_S:
+                require_running()
+                looked_at = time.monotonic()
             if why := refusal(error):
                 # a server of another run may have taken the port; this service then ends a moment later
                 with contextlib.suppress(TimedOutError):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.database import Client
 
 _HERE = Section.CAPTURE
+#: a value whose text is too large for JSON, in KiB, and one that is not, in kB
+_HUGE_KIB, _LARGE_KB = 129 * 1024, 100 * 1000
 
 
 def _unaudited(ctx: CheckContext) -> list[str]:
@@ -181,18 +183,20 @@ def hostile_values(ctx: CheckContext) -> None:
 def large_values(ctx: CheckContext) -> None:
     client = _blobs(ctx)
     # repeating a thousand bytes is twice as fast as repeating one
-    huge = "INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat(repeat('x', 1024), 129 * 1024), 'UTF8'))"
+    huge = (
+        f"INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat(repeat('x', 1024), {_HUGE_KIB}), 'UTF8'))"
+    )
     outcome = ctx.sqlstate(partial(_write_with_post, ctx, client, huge))
     ctx.fact("the client's outcome for 129 MiB of bytea, 258 as text", outcome)
     ctx.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
     ctx.expect("other rows of the transaction", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-    large = "INSERT INTO public.blobs (id, body) VALUES (3, repeat(repeat('x', 1000), 100 * 1000))"
+    large = f"INSERT INTO public.blobs (id, body) VALUES (3, repeat(repeat('x', 1000), {_LARGE_KB}))"
     ctx.expect("100 MB of text", ctx.attempt(partial(_write_with_post, ctx, client, large)), equals="done")
     # measured on the server: the transfer would cost more than the capture did
     lengths = (
         f"SELECT length(c.data_after ->> 'body') FROM ({ctx.target.statements.changes}) c WHERE c.table_name = 'blobs'"
     )
-    ctx.expect("bytes kept", _first_column(ctx, lengths), equals=[100 * 1000 * 1000])
+    ctx.expect("bytes kept", _first_column(ctx, lengths), equals=[_LARGE_KB * 1000])
 
 
 @raised_for(Side.TARGET)
