@@ -13,7 +13,8 @@ from harness.checks.collection import Catalogue
 from harness.checks.execution import run_check
 from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recoveries, tally
 from harness.checks.registry import breaks
-from harness.checks.scheduler import Run, RunSettings
+from harness.checks.run_settings import RunSettings
+from harness.checks.scheduler import Run
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
