@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -196,9 +197,8 @@ def _survives(ctx: CheckContext, case: Callable[[Runner], None]) -> None:
             case(runner)
 
 
-@check(
-    "resilience.jobs-queued",
-    claim="jobs that are queued while worker and scheduler are down run after the restart: once, with their actor",
+_job_check = partial(
+    check,
     section=Section.RESILIENCE,
     severity=P0,
     area="host application",
@@ -206,6 +206,12 @@ def _survives(ctx: CheckContext, case: Callable[[Runner], None]) -> None:
     requires_features=(TrailFeature.LIBRARY,),
     own_servers=True,
     on_demand=True,
+)
+
+
+@_job_check(
+    "resilience.jobs-queued",
+    claim="jobs that are queued while worker and scheduler are down run after the restart: once, with their actor",
 )
 def jobs_queued(ctx: CheckContext) -> None:
     def case(runner: Runner) -> None:
@@ -219,16 +225,9 @@ def jobs_queued(ctx: CheckContext) -> None:
     _survives(ctx, case)
 
 
-@check(
+@_job_check(
     "resilience.jobs-delayed",
     claim="jobs with a delay survive the end of worker and scheduler, and run when they are due: once, with their actor",
-    section=Section.RESILIENCE,
-    severity=P0,
-    area="host application",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-    own_servers=True,
-    on_demand=True,
 )
 def jobs_delayed(ctx: CheckContext) -> None:
     def case(runner: Runner) -> None:
@@ -247,17 +246,10 @@ def jobs_delayed(ctx: CheckContext) -> None:
     _survives(ctx, case)
 
 
-@check(
+@_job_check(
     "resilience.jobs-retrying",
     claim="jobs that wait for their second attempt survive the end of worker and scheduler, and complete in it: once, "
     "with their actor",
-    section=Section.RESILIENCE,
-    severity=P0,
-    area="host application",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-    own_servers=True,
-    on_demand=True,
 )
 def jobs_retrying(ctx: CheckContext) -> None:
     def case(runner: Runner) -> None:
@@ -290,17 +282,10 @@ def _failing(admin: Client) -> Iterator[None]:
         admin.run("DROP FUNCTION public.refuse() CASCADE")
 
 
-@check(
+@_job_check(
     "resilience.jobs-paused",
     claim="a paused queue stays paused when worker and scheduler end, and its jobs run after it is resumed: once, with "
     "their actor",
-    section=Section.RESILIENCE,
-    severity=P0,
-    area="host application",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-    own_servers=True,
-    on_demand=True,
 )
 def jobs_paused(ctx: CheckContext) -> None:
     def case(runner: Runner) -> None:
@@ -338,16 +323,9 @@ def _wait_until_available(runner: Runner, identity: int) -> None:
         raise NotExercisedError(error.what) from None
 
 
-@check(
+@_job_check(
     "resilience.jobs-interrupted",
     claim="a job that runs when worker and scheduler are killed is run again, and changes its row once, with its actor",
-    section=Section.RESILIENCE,
-    severity=P0,
-    area="host application",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-    own_servers=True,
-    on_demand=True,
     longest_s=2 * _RESCUED_S,
 )
 def jobs_interrupted(ctx: CheckContext) -> None:
