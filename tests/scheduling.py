@@ -10,6 +10,7 @@ from tests.conftest import ENGINES
 #: other ones
 SHARING = frozenset(
     {
+        "test_acknowledged_writes",
         "test_audit_edges",
         "test_audit_layer",
         "test_engine",
@@ -17,6 +18,7 @@ SHARING = frozenset(
         "test_hostapp",
         "test_page",
         "test_page_everywhere",
+        "test_soak_comparison",
         "test_trail_errors",
     }
 )

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.audit.target import AuditTarget
-from harness.checks.execution import accept_known, run_check
+from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.load import LoadSettings
 from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
@@ -21,7 +21,17 @@ from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
 from harness.host.environment import Environment, look_at
 from harness.host.leftovers import find_leftovers
-from harness.model import EndedBy, EnvironmentEvidence, Finding, KnownIssue, PlannedCheck, Result, Status, Subject
+from harness.model import (
+    EndedBy,
+    EnvironmentEvidence,
+    Finding,
+    KnownIssue,
+    PlannedCheck,
+    Quarantine,
+    Result,
+    Status,
+    Subject,
+)
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -175,6 +185,7 @@ class EnvironmentRun:
         *,
         declared_as: str = "",
         paths: Sequence[PathDeclaration] = (),
+        quarantine: Sequence[Quarantine] = (),
     ) -> None:
         self._environment = environment
         self._paths = paths
@@ -183,6 +194,7 @@ class EnvironmentRun:
         self._checks = {check.id: check for check in catalogue.checks}
         self._target = target
         self._known = known
+        self._quarantine = quarantine
         self._store = store
         self._redactor = redactor
         self._notify = listener
@@ -260,4 +272,5 @@ class EnvironmentRun:
         return accept_known(result, self._known)
 
     def _finish(self, result: Result) -> None:
+        result = in_quarantine(result, self._quarantine)
         self._notify(CheckFinished(self._store.append_or_refuse(result)))

@@ -12,10 +12,11 @@ from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judg
 from harness.checks.record import INTERRUPTED
 from harness.database import SqlError, describe
 from harness.errors import HarnessError
-from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Result, Status
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status
 from harness.store import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from harness.audit.target import AuditTarget
@@ -60,6 +61,7 @@ def run_check(
     *,
     control: Control | None = None,
     interrupted: Event | None = None,
+    attempt: int = 1,
 ) -> Result:
     """Run one check in a context of its own, and return its result. Exceptions of the check become its result.
 
@@ -71,11 +73,17 @@ def run_check(
     :param workspace: makes the context.
     :param control: a deliberate break that is applied before the check.
     :param interrupted: set when the run has to end; no later expectation counts.
+    :param attempt: its number, of a row that is tried several times.
     :raises HarnessError: when no context could be made, although the run was not interrupted.
     """
     began, started_at = time.monotonic(), utc_now()
     result = Result(
-        target=row.target, check=row.check, status=Status.NOT_RUN, started_at=started_at, reproduce=row.reproduce
+        target=row.target,
+        check=row.check,
+        status=Status.NOT_RUN,
+        started_at=started_at,
+        reproduce=row.reproduce,
+        attempt=attempt,
     )
     if lacking := check.lacking(topology, workspace.target):
         return replace(result, status=Status.NA, reason=lacking)
@@ -94,6 +102,7 @@ def run_check(
         with workspace.host_context() if check.path else workspace.context(check.id) as ctx:
             ctx.check, ctx.control = check.id, control.name if control else ""
             ctx.ends_with(interrupted or Event())
+            ctx.attempt_number = attempt
             error = _run_body(check, control, ctx)
             ctx.complete()
             verdict = judge(check, ctx, error, shared=topology is None)
@@ -238,6 +247,18 @@ def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
     for entry in known:
         if entry.check == result.check and (not entry.topologies or result.target in entry.topologies):
             return replace(result, known=entry)
+    return result
+
+
+def in_quarantine(result: Result, entries: Iterable[Quarantine]) -> Result:
+    """Mark a result, whatever its status, if its verdict is known not to be reliable.
+
+    :param entries: those that have not expired. The first entry for the check and the target counts; an entry without
+        topologies is for all of them.
+    """
+    for entry in entries:
+        if entry.check == result.check and (not entry.topologies or result.target in entry.topologies):
+            return replace(result, quarantine=entry)
     return result
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from harness.model import PlannedCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from harness.checks.registry import Check, TrailBreak
     from harness.model import Topology
@@ -77,6 +77,12 @@ def phases_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> Phas
         disruptive=tuple(disruptive),
         apart=tuple(apart),
     )
+
+
+def by_attempt(rows: Sequence[PlannedCheck]) -> Iterator[tuple[int, tuple[PlannedCheck, ...]]]:
+    """Yield the number of each attempt, from 1, with the rows that have one of that number."""
+    for attempt in range(1, max((row.attempts for row in rows), default=0) + 1):
+        yield attempt, tuple(row for row in rows if row.attempts >= attempt)
 
 
 def groups_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> list[list[PlannedCheck]]:

@@ -75,6 +75,8 @@ class CheckRecord:
         self.severity: Severity | None = None
         #: whether the check ends its load itself after an interruption, and judges what was seen
         self._ends_in_order = False
+        #: the number of the attempt, from 1
+        self.attempt_number = 1
         #: set by a control: the probe itself changes the outcome, so that the feature does not behave as expected
         self.sabotaged = False
 

@@ -83,6 +83,8 @@ class Safety(StrEnum):
     PATH = "path"
 
 
+#: a load and the comparison of its rows, in times of the load
+_WITH_JUDGE = 1.5
 #: the body of a check, or of a control: it uses its context, and returns nothing
 CheckFunction = Callable[["CheckContext"], None]
 
@@ -118,7 +120,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
         :param soak_s: how long each of its loads lasts.
         """
-        return self.longest_s + self.loads * soak_s
+        return self.longest_s + _WITH_JUDGE * self.loads * soak_s
 
     def lacking(self, topology: Topology | None, target: AuditTarget) -> str | None:
         """Return in one sentence why the check does not apply to a topology or an audit target; None when it applies.
@@ -215,7 +217,8 @@ def check(
     :param server_link: whether that second lab has a link between the pooler and PostgreSQL, which the check can cut.
     :param on_demand: whether the check runs only when it or its suite is named.
     :param loads: how many loads of the time that the user asks for run one after another.
-    :param longest_s: seconds after which the check is cut off and is Not run; the time of its loads is added.
+    :param longest_s: seconds after which the check is cut off and is Not run. The time of its loads is added, and half
+        of it for the comparison of their rows.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.

@@ -15,7 +15,7 @@ from harness.model.history import Outcome
 from harness.store import history_files, read_history, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from harness.checks.judges import Judge
@@ -45,12 +45,15 @@ class Judged(Struct, frozen=True, kw_only=True):
     check: str = ""
     #: the control that the check ran under; "" for none
     control: str = ""
+    #: the number of the attempt, from 1
+    attempt: int = 1
     judge: str = ""
     verdict: Judgement
     #: why it was not judged, why it does not count, or how it differs from the stored row; "" otherwise
     reason: str = ""
-    #: the number of operations by outcome
+    #: the number of operations by outcome; a load records only those that failed or are unknown
     operations: dict[Outcome, int] = {}
+    samples: int = 0
     #: the number of injected faults
     faults: int = 0
     expectations: tuple[Expectation, ...] = ()
@@ -75,7 +78,8 @@ def judged_again(
     :param checks: only histories of these checks; all when empty.
     :param under: the histories of checks under a control, which broke something on purpose, instead of the others.
     """
-    pools: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
+    stored: dict[tuple[str, str, int], Result] = {(row.target, row.check, row.attempt): row for row in run.results}
+    pools: dict[tuple[str, str, int], Counter[tuple[str, ...]]] = {}
     for path in history_files(run.folder):
         if topologies and path.parent.name not in topologies:
             continue
@@ -89,9 +93,10 @@ def judged_again(
             continue
         if checks and opening.check not in checks:
             continue
-        rows = [row for row in run.results if (row.target, row.check) == (opening.topology, opening.check)]
-        pool = pools.setdefault((opening.topology, opening.check), Counter(map(_key, _expectations(rows))))
-        yield _judged(run, path, history, judges, rows, pool)
+        attempt = (opening.topology, opening.check, opening.attempt)
+        row = stored.get(attempt)
+        pool = pools.setdefault(attempt, Counter(map(_key, row.expectations if row else ())))
+        yield _judged(run, path, history, judges, row, pool)
 
 
 def _judged(
@@ -99,13 +104,14 @@ def _judged(
     path: Path,
     history: History,
     judges: tuple[Judge, ...],
-    rows: Sequence[Result],
+    row: Result | None,
     pool: Counter[tuple[str, ...]],
 ) -> Judged:
     """Judge one history.
 
-    :param rows: the stored rows of its check, one for each attempt.
-    :param pool: their expectations that no earlier history accounts for; those of this one are taken from it.
+    :param row: the stored row of its attempt, if there is one.
+    :param pool: the expectations of the row that no earlier history of the attempt accounts for; those of this one are
+        taken from it.
     """
     opening = history.opening
 
@@ -115,10 +121,12 @@ def _judged(
             topology=opening.topology,
             check=opening.check,
             control=opening.control,
+            attempt=opening.attempt,
             judge=opening.judge,
             verdict=verdict,
             reason=reason,
             operations=dict(Counter(operation.outcome for operation in history.operations)),
+            samples=len(history.samples),
             faults=sum(fault.injected_s is not None for fault in history.faults),
             expectations=expectations,
         )
@@ -129,19 +137,19 @@ def _judged(
     except StoreError as error:
         return found(Judgement.NOT_JUDGED, error.what)
     verdict = Judgement.HOLDS if all(one.held for one in expectations) else Judgement.ISSUE
-    if opening.control or not rows:  # a control has no row, and a killed run stored none
+    if opening.control or row is None:  # a control has no row, and a killed run stored none
         return found(verdict, "", expectations)
-    if not any(row.status in {Status.OK, Status.ISSUE} for row in rows):
-        return found(Judgement.NOT_COUNTED, f"its row is {rows[-1].status}: {rows[-1].reason}", expectations)
-    if difference := _difference(expectations, _expectations(rows), pool):
+    if row.status not in {Status.OK, Status.ISSUE}:
+        return found(Judgement.NOT_COUNTED, f"its row is {row.status}: {row.reason}", expectations)
+    if difference := _difference(expectations, row.expectations, pool):
         return found(Judgement.DIFFERS, difference, expectations)
     return found(verdict, "", expectations)
 
 
 def _difference(
-    expectations: Sequence[Expectation], stored: Iterable[Expectation], pool: Counter[tuple[str, ...]]
+    expectations: Sequence[Expectation], stored: Sequence[Expectation], pool: Counter[tuple[str, ...]]
 ) -> str:
-    """Return in one sentence what the stored rows say differently; "" if they say the same."""
+    """Return in one sentence what the stored row says differently; "" if it says the same."""
     wanted = Counter(map(_key, expectations))
     if wanted <= pool:
         pool.subtract(wanted)
@@ -155,10 +163,6 @@ def _difference(
 
 def _key(expectation: Expectation) -> tuple[str, ...]:
     return expectation.name, expectation.expected, expectation.observed, str(expectation.held)
-
-
-def _expectations(rows: Iterable[Result]) -> list[Expectation]:
-    return [expectation for row in rows for expectation in row.expectations]
 
 
 def _inside(run: StoredRun, path: Path) -> str:

@@ -13,9 +13,16 @@ from msgspec.structs import replace
 from harness.audit.target import AuditTarget
 from harness.checks.collection import Catalogue
 from harness.checks.documented import newer_than_seen
-from harness.checks.execution import accept_known, run_check
+from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.load import LoadSettings
-from harness.checks.ordering import begins_with_disruptive, breaks_tried_in, groups_of, longest_first, phases_of
+from harness.checks.ordering import (
+    begins_with_disruptive,
+    breaks_tried_in,
+    by_attempt,
+    groups_of,
+    longest_first,
+    phases_of,
+)
 from harness.checks.proving import Prover
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
@@ -35,7 +42,16 @@ from harness.lab.lab import Lab, stand_up, stand_up_for_faults
 from harness.lab.links import LINK
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
-from harness.model import EndedBy, KnownIssue, PlannedCheck, Result, Status, Topology, TopologyEvidence
+from harness.model import (
+    EndedBy,
+    KnownIssue,
+    PlannedCheck,
+    Quarantine,
+    Result,
+    Status,
+    Topology,
+    TopologyEvidence,
+)
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -50,7 +66,7 @@ if TYPE_CHECKING:
 #: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
 #: how long an interrupted run waits for a check that ends its load and judges it
-_LOAD_ENDS_S = 45.0
+_LOAD_ENDS_S = 90.0
 #: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 MOST_TOPOLOGIES = 4
 
@@ -70,6 +86,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     at_a_time: int
     #: Issues that their owners accept
     known: tuple[KnownIssue, ...] = ()
+    #: checks that do not decide the exit code
+    quarantine: tuple[Quarantine, ...] = ()
     #: whether every check also runs under its controls
     proving: bool = False
     #: of checks under load or faults
@@ -99,7 +117,7 @@ class Run:
         self._notify = listener
         self._labs: list[Lab] = []
         self._lock = Lock()
-        #: of the rows that have a result, by target and check
+        #: of the rows that have a result, by target and check: of the last attempt
         self._statuses: dict[tuple[str, str], Status] = {}
         #: limits the checks without a serial group: those of groups are few, and mostly wait
         self._slots = BoundedSemaphore(settings.at_a_time)
@@ -248,7 +266,8 @@ class Run:
         reasons = {row: self._checks[row.check].lacking(topology, self._settings.target) for row in rows}
         if all(reasons.values()):  # no server is needed
             for row, reason in reasons.items():
-                self._finish(replace(_not_run(row, reason or ""), status=Status.NA))
+                for attempt in range(1, row.attempts + 1):
+                    self._finish(replace(_not_run(row, reason or ""), status=Status.NA, attempt=attempt))
             return
         lab: Lab | None = None
         workspace: Workspace | None = None
@@ -262,9 +281,9 @@ class Run:
             for row in rows:
                 self._finish(_not_run(row, "the run was interrupted" if self._stop.is_set() else reason))
         else:
-            run_row = self._prove_row if self._settings.proving else self._verify_row
-            for row in rows:
-                run_row(self._checks[row.check], row, lab.topology, workspace)
+            for attempt, tried in by_attempt(rows):
+                for row in tried:
+                    self._run_row(row, attempt, lab.topology, workspace)
         finally:
             if workspace:
                 workspace.close()
@@ -272,7 +291,10 @@ class Run:
                 self._tear_down(lab)
 
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
-        """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs."""
+        """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs.
+
+        Every row has its first attempt before any row of its phase has a second one: attempts are spread over the run.
+        """
         phases = phases_of(rows, self._checks)
         disruptive = phases.disruptive
         undisturbed = Lock()
@@ -283,13 +305,15 @@ class Run:
             try:
                 apart = second_lab.submit(self._run_apart, phases.apart, topology)
                 if begins_with_disruptive(self._settings.topologies, topology.name):
-                    self._in_groups(disruptive, topology, workspace)
+                    self._in_turn(disruptive, topology, workspace)
                     disruptive = ()
                 paths = host_thread.submit(self._run_paths, phases.paths, topology, workspace, undisturbed)
-                self._side_by_side(phases.together, self._settings.jobs, topology, workspace)
-                self._in_groups(phases.grouped, topology, workspace)
+                for attempt, tried in by_attempt((*phases.together, *phases.grouped)):
+                    now = phases_of(tried, self._checks)
+                    self._side_by_side(now.together, attempt, self._settings.jobs, topology, workspace)
+                    self._in_groups(now.grouped, attempt, topology, workspace)
                 with undisturbed:
-                    self._in_groups(disruptive, topology, workspace)
+                    self._in_turn(disruptive, topology, workspace)
                 paths.result()
                 apart.result()
             except BaseException:
@@ -310,29 +334,32 @@ class Run:
         with undisturbed:
             if needs_host:
                 workspace.start_host()
-            self._in_groups(rows, topology, workspace)
+            self._in_turn(rows, topology, workspace)
             with contextlib.suppress(HarnessError):  # the lab removes what is left of it
                 workspace.end_host()
 
-    def _in_groups(self, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace) -> None:
+    def _in_turn(self, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace) -> None:
+        for attempt, tried in by_attempt(rows):
+            self._in_groups(tried, attempt, topology, workspace)
+
+    def _in_groups(self, rows: Sequence[PlannedCheck], attempt: int, topology: Topology, workspace: Workspace) -> None:
         """Run group after group, and the rows of a group side by side."""
         for group in groups_of(rows, self._checks):
             # paths share one host, and a control changes it while it is tried
             alone = self._settings.proving and self._checks[group[0].check].path
-            self._side_by_side(group, 1 if alone else len(group), topology, workspace)
+            self._side_by_side(group, attempt, 1 if alone else len(group), topology, workspace)
 
     def _side_by_side(
-        self, rows: Sequence[PlannedCheck], at_a_time: int, topology: Topology, workspace: Workspace
+        self, rows: Sequence[PlannedCheck], attempt: int, at_a_time: int, topology: Topology, workspace: Workspace
     ) -> None:
         if not rows:
             return
         at_a_time = 1 if limits_all_databases(topology) else at_a_time
-        run_row = self._prove_row if self._settings.proving else self._verify_row
 
         def in_its_turn(row: PlannedCheck) -> None:
             check = self._checks[row.check]
             with contextlib.nullcontext() if check.serial_group else self._slots:
-                run_row(check, row, topology, workspace)
+                self._run_row(row, attempt, topology, workspace)
 
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
             pending = [pool.submit(in_its_turn, row) for row in rows]
@@ -345,11 +372,20 @@ class Run:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _verify_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
+    def _run_row(self, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace) -> None:
+        check = self._checks[row.check]
+        if self._settings.proving:
+            self._prove_row(check, row, topology, workspace)
+        else:
+            self._verify_row(check, row, attempt, topology, workspace)
+
+    def _verify_row(
+        self, check: Check, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace
+    ) -> None:
         if self._stop.is_set():
             return
         if reason := workspace.why_nothing_runs():
-            self._finish(_not_run(row, reason, EndedBy.INFRASTRUCTURE))
+            self._finish(replace(_not_run(row, reason, EndedBy.INFRASTRUCTURE), attempt=attempt))
             return
         controls = self._settings.catalogue.controls_of(check.id)
         control = next((control for control in controls if control.name == self._settings.under), None)
@@ -357,15 +393,16 @@ class Run:
             self._finish(replace(_not_run(row, lacking), status=Status.NA))
             return
         self._notify(CheckStarted(topology.name, check.id))
-        result = run_check(check, row, topology, workspace, control=control, interrupted=self._stop)
-        self._finish(accept_known(result, self._settings.known))
+        self._finish(
+            run_check(check, row, topology, workspace, control=control, interrupted=self._stop, attempt=attempt)
+        )
 
     def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
         if self._stop.is_set():
             return
         self._notify(CheckStarted(topology.name, check.id))
         if result := self._prover.prove_row(check, row, topology, workspace):
-            self._finish(accept_known(result, self._settings.known))
+            self._finish(result)
 
     def _prove_trail(
         self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
@@ -384,6 +421,8 @@ class Run:
         ]
 
     def _finish(self, result: Result) -> None:
+        """Store the result of one attempt, marked with the entry of harness.toml that is about it."""
+        result = in_quarantine(accept_known(result, self._settings.known), self._settings.quarantine)
         result = self._store.append_or_refuse(result)
         with self._lock:
             self._statuses[result.target, result.check] = result.status

@@ -139,6 +139,8 @@ class Workspace:
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""
+        if self._lab.is_closed:  # its servers and their databases are gone, and a request would wait for an answer
+            return
         try:
             if self._left_bytes >= self._may_be_left_bytes:
                 drop_database(self._admin(), name)
@@ -182,7 +184,14 @@ class Workspace:
         """
         if self._store is None:
             raise NotExercisedError("no history can be kept here")
-        return self._store.open_journal(self._lab.topology.name, ctx.check, judge, control=ctx.control, facts=facts)
+        return self._store.open_journal(
+            self._lab.topology.name,
+            ctx.check,
+            judge,
+            control=ctx.control,
+            attempt=ctx.attempt_number,
+            facts=facts,
+        )
 
     def why_nothing_runs(self) -> str:
         """Return which service ended, once a check found that one did; "" when all of them run again."""

@@ -36,6 +36,7 @@ class _Row(Struct):
     check: str
     started_at: str = ""
     duration_ms: float = 0.0
+    attempt: int = 1
 
 
 class _Timed(Struct, frozen=True):
@@ -79,7 +80,7 @@ def _timed_rows(folder: Path) -> dict[str, list[_Timed]]:
         decoder = msgspec.json.Decoder(_Row)
         with regular_file(folder / RESULTS, _LARGEST_FILE) as file:
             for row in map(decoder.decode, file):
-                if row.started_at:
+                if row.started_at and row.attempt == 1:
                     start_s = (datetime.fromisoformat(row.started_at) - began).total_seconds()
                     timed = _Timed(row.check, start_s, start_s + row.duration_ms / 1000)
                     if 0 <= timed.start_s <= timed.end_s <= _LONGEST_S:

@@ -84,6 +84,7 @@ def verify_environment(
             terminal,
             declared_as=declared_as(name, settings),
             paths=paths,
+            quarantine=settings.quarantine,
         )
         with invocation.signals.deferred_to(run.interrupt):
             run.execute()

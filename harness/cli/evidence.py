@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness import places
-from harness.checks.execution import accept_known
+from harness.checks.execution import accept_known, in_quarantine
 from harness.cli.planning import declared_as, folder_of_topologies, named_topologies, plan_environment, plan_topologies
 from harness.errors import ConfigError, UsageError
 from harness.host.subjects import subjects_now
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
-    from harness.model import PlannedCheck, Provenance, Subject, Topology
+    from harness.model import PlannedCheck, Provenance, Quarantine, Subject, Topology
     from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
@@ -100,8 +100,8 @@ def _finished(
     settings: Settings,
     on_demand: Iterable[str] = (),
 ) -> Evidence:
-    """Return merged evidence with what is known today, and a sentence about the rows that no run was asked for."""
-    evidence = with_known_issues(_without_doubtful(merged, runs, edited), settings)
+    """Return merged evidence with what is accepted today, and a sentence about the rows that no run was asked for."""
+    evidence = with_acceptance(_without_doubtful(merged, runs, edited), settings)
     rest = outside(evidence, on_demand=on_demand, environments=settings.environments)
     return replace(evidence, left_out=(*evidence.left_out, rest)) if rest else evidence
 
@@ -228,7 +228,7 @@ def _without_doubtful(evidence: Evidence, runs: Iterable[StoredRun], edited: Ite
                 reason=f"the newest run of this row was edited: {doubt.run_id}",
                 reproduce=row.planned.reproduce,
             )
-            rows.append(replace(row, result=result, run_id=""))
+            rows.append(replace(row, result=result, run_id="", runs=()))
         else:
             rows.append(row)
     return replace(evidence, rows=tuple(rows), edited=tuple(run.sentence for run in edited))
@@ -247,10 +247,30 @@ def _contradictions_with_code(run: StoredRun, checks: Mapping[str, Check]) -> It
                 yield f"run.json: the {name} of {row.check} differs from that of the check"
 
 
-def with_known_issues(evidence: Evidence, settings: Settings) -> Evidence:
-    """Mark the Issues that are accepted today, regardless of what was accepted when they were found."""
-    rows = tuple(
-        replace(row, result=accept_known(replace(row.result, known=None), settings.known_issues))
-        for row in evidence.rows
+def with_acceptance(evidence: Evidence, settings: Settings) -> Evidence:
+    """Mark the Issues that are accepted today, and the checks in quarantine, whatever applied when they were found."""
+
+    def marked(result: Result) -> Result:
+        found = accept_known(replace(result, known=None, quarantine=None), settings.known_issues)
+        return in_quarantine(found, settings.quarantine)
+
+    expired = tuple(map(expired_sentence, settings.expired_quarantine))
+    return replace(
+        evidence,
+        rows=tuple(replace(row, result=marked(row.result)) for row in evidence.rows),
+        series={
+            name: tuple(
+                replace(run, results={check: marked(result) for check, result in run.results.items()}) for run in runs
+            )
+            for name, runs in evidence.series.items()
+        },
+        left_out=(*evidence.left_out, *expired),
     )
-    return replace(evidence, rows=rows)
+
+
+def expired_sentence(entry: Quarantine) -> str:
+    """Return a sentence about an entry of the quarantine whose day has passed."""
+    return (
+        f"the quarantine of {entry.check} expired on {entry.expires}, so it decides the exit code again "
+        f"(owner {entry.owner}, {entry.link})"
+    )

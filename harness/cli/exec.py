@@ -19,6 +19,7 @@ from harness.cli.output import command_stream
 from harness.cli.parser import OneOf, Seconds
 from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
 from harness.cli.recap import say_issues, say_where
+from harness.cli.repeating import say_attempts
 from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
@@ -85,6 +86,7 @@ _LONGEST_S = 7200
     section="Command",
     help=f"seconds that the command may run (default: {_DEADLINE_S:g})",
 )
+@options.repeat
 @options.running_one_command
 def exec_behind(
     invocation: Invocation,
@@ -95,6 +97,7 @@ def exec_behind(
     junit: Sequence[str],
     role: CommandRole,
     deadline: float,
+    repeat: int,
     strict: bool,  # noqa: ARG001 -- a command that did not run is never a success, with --strict or without
 ) -> int:
     """Run a command behind a topology.
@@ -135,9 +138,12 @@ def exec_behind(
     output = RedactedStream(invocation.redactor, show)
     catalogue = settings.catalogue.with_checks(command_checks([declared], output))
     selection = Selection(
-        topologies=tuple(topologies), checks=catalogue.select((), [f"command.{declared.name}"]), named=True
+        topologies=tuple(topologies),
+        checks=catalogue.select((), [f"command.{declared.name}"]),
+        named=True,
+        repeat=repeat,
     )
-    options_of = _options(declared, settings, topologies[0])
+    options_of = _options(declared, settings, topologies[0], repeat)
     reproduce = exec_command(topologies[0].name.partition("+")[0], declared.command, options_of)
     try:
         run = run_selection(invocation, selection, catalogue=catalogue, commands=[declared], reproduce=reproduce)
@@ -146,16 +152,18 @@ def exec_behind(
     paths = fill(evidence_here(settings.of_project), settings)
     for result in run.answers():
         invocation.terminal.say(_outcome(result))
+    say_attempts(invocation, run)
     say_where(invocation, run.folder, paths)
     say_issues(invocation, rows_of(run))
     return exit_code(invocation, rows_of(run), [run], strict=True)
 
 
-def _options(declared: CommandDeclaration, settings: Settings, topology: Topology) -> str:
+def _options(declared: CommandDeclaration, settings: Settings, topology: Topology, repeat: int) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
     options_given += f" --role {declared.role}" if declared.role != _ROLE else ""
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
+    options_given += f" --repeat {repeat}" if repeat > 1 else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""
     return options_given + chosen_options(settings, topology)
 

@@ -27,7 +27,10 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: tuple[tuple[str, str], ...] = (
-    ("0", "every row is OK, N/A or a known Issue; Not run rows count only under --strict, and only if they are owed"),
+    (
+        "0",
+        "every row is OK, N/A, a known Issue or in quarantine; owed rows that are Not run count only under --strict",
+    ),
     ("1", "at least one Issue, or a finding of the command at hand"),
     ("2", "invalid usage or configuration"),
     ("3", "nothing verified; a topology, server or engine failed; no path of an environment ran; evidence not kept"),
@@ -63,7 +66,7 @@ def exit_code(
     """
     if was_interrupted(invocation, runs):
         return ExitCode.INTERRUPTED
-    issues = [result for _, result in rows if result.status is Status.ISSUE and result.known is None]
+    issues = [result for _, result in rows if result.gates]
     if any(new_issues is None or (result.target, result.check) in new_issues for result in issues):
         return ExitCode.ISSUE
     owed = [result for planned, result in rows if planned.owed]
@@ -72,13 +75,14 @@ def exit_code(
         return ExitCode.NOTHING_VERIFIED
     if any(_host_not_observed(run) for run in runs if run.record.environments):
         return ExitCode.NOTHING_VERIFIED
-    return ExitCode.NOT_RUN if strict and not_run else ExitCode.OK
+    gaps = [result for result in not_run if result.quarantine is None]
+    return ExitCode.NOT_RUN if strict and gaps else ExitCode.OK
 
 
 def infrastructure_failed(run: StoredRun) -> bool:
     """Return whether a topology did not start, or a server or the engine failed under a check."""
     return any(not evidence.stood for evidence in run.record.topologies.values()) or any(
-        result.status is Status.NOT_RUN and result.ended_by is EndedBy.INFRASTRUCTURE for result in run.answers()
+        result.status is Status.NOT_RUN and result.ended_by is EndedBy.INFRASTRUCTURE for result in run.results
     )
 
 

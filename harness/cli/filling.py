@@ -35,6 +35,8 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
         readiness=settings.readiness,
         workflows=settings.workflows,
         preflight=preflight_of(settings),
+        quarantine=settings.quarantine,
+        expired_quarantine=settings.expired_quarantine,
     )
     return build_report(evidence, settings.rendered, declared)
 

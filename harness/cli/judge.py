@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from harness.checks.execution import accept_known
+from harness.checks.execution import accept_known, in_quarantine
 from harness.checks.rejudging import Judged, Judgement, judged_again
 from harness.cli import completion, options
 from harness.cli.evidence import without_edited
@@ -42,7 +42,7 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     ),
     exit_codes=(
         ("0", "every expectation holds, as the stored rows say"),
-        ("1", "at least one expectation does not hold, and the Issue is not known"),
+        ("1", "at least one expectation does not hold, and the Issue is neither known nor in quarantine"),
         ("2", "invalid usage, such as a run that does not exist"),
         ("3", "no history could be judged, the run was edited, or a judge says something else than the stored row"),
     ),
@@ -122,6 +122,7 @@ def _lines(found: Iterable[Judged]) -> Iterator[str]:
     width = max((len(judged.topology) for judged in found), default=0)
     for judged in found:
         name = f"{judged.check} under {judged.control}" if judged.control else judged.check or judged.file
+        name += f", attempt {judged.attempt}" if judged.attempt > 1 else ""
         yield f"{judged.topology:<{width}}  {judged.verdict:<{_WIDTH}}  {'; '.join((name, *_counted(judged)))}"
         if judged.reason:
             yield f"    {judged.reason}"
@@ -135,8 +136,10 @@ def _lines(found: Iterable[Judged]) -> Iterator[str]:
 
 def _counted(judged: Judged) -> Iterator[str]:
     """Yield the size of a history in words."""
-    if judged.operations:
-        counts = (f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES)
+    counts = [f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES]
+    if judged.samples:
+        yield f"{judged.samples} samples; recorded one by one: {', '.join(counts[1:])}"
+    elif judged.operations:
         yield f"operations: {', '.join(counts)}"
     if judged.faults:
         yield f"{judged.faults} fault{'s' if judged.faults > 1 else ''}"
@@ -158,8 +161,8 @@ def _exit_code(found: Sequence[Judged], settings: Settings, *, edited: bool) -> 
 
 
 def _counts(judged: Judged, settings: Settings) -> bool:
-    """Return whether it is an Issue that nobody has accepted."""
+    """Return whether it is an Issue that counts: nobody has accepted it, and its check is not in quarantine."""
     if judged.verdict is not Judgement.ISSUE:
         return False
     row = Result(target=judged.topology, check=judged.check, status=Status.ISSUE, reason=judged.broken[0].name)
-    return accept_known(row, settings.known_issues).known is None
+    return in_quarantine(accept_known(row, settings.known_issues), settings.quarantine).gates

@@ -59,6 +59,7 @@ def _checks(settings: Settings) -> list[dict[str, Any]]:
             "section": check.section.value,
             "needs": [need.name for need in check.needs],
             "claims": [feature.value for feature in check.requires_features],
+            "quarantine": [msgspec.to_builtins(entry) for entry in settings.quarantine if entry.check == check.id],
             "controls": [{"name": control.name, "at": control.at} for control in catalogue.controls_of(check.id)],
         }
         for check in catalogue.checks
@@ -101,8 +102,11 @@ def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> in
             sys.stdout.write(f"{name}:\n")
         for row in found[name]:
             severity = f"  {row['severity']}" if "severity" in row else ""
-            on_demand = "  (on demand)" if row.get("on_demand") else ""
-            sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}{on_demand}\n")
+            remark = "  (on demand)" if row.get("on_demand") else ""
+            remark += "".join(
+                f"  (in quarantine until {entry['expires']}: {entry['link']})" for entry in row.get("quarantine", ())
+            )
+            sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}{remark}\n")
     return ExitCode.OK
 
 

@@ -110,12 +110,14 @@ def plan_topologies(
     *,
     named: bool = False,
     under: str = "",
+    repeat: int = 1,
 ) -> tuple[PlannedCheck, ...]:
     """Return every row with the command that reproduces it; the command names everything that decides the result.
 
     :param engine: None before one is chosen.
     :param named: the user named suites or checks, so they also run in topologies whose `verify` leaves them out.
     :param under: name of the control that every row runs under.
+    :param repeat: the number of attempts of every row.
     """
     shipped = not folder_of_topologies(settings)
     # a project that installs the harness as a package has no such Nox session
@@ -123,7 +125,8 @@ def plan_topologies(
 
     def command(topology: Topology, check: Check) -> str:
         base = topology.name.partition("+")[0]
-        extra = (f" --under {under}" if under else "") + _load_options(check, settings.load)
+        extra = f" --under {under}" if under else f" --repeat {repeat}" if repeat > 1 else ""
+        extra += _load_options(check, settings.load)
         extra += _options(settings, engine, topology)
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
@@ -132,7 +135,11 @@ def plan_topologies(
 
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
     return tuple(
-        replace(planned(topology.name, check, command(topology, check)), declared_as=digests.get(check.id, ""))
+        replace(
+            planned(topology.name, check, command(topology, check)),
+            declared_as=digests.get(check.id, ""),
+            attempts=repeat,
+        )
         for topology in topologies
         for check in checks
         if _runs_in(check, topology, settings) and (named or (topology.verifies(check.id) and not check.on_demand))

@@ -96,6 +96,8 @@ class ProgressView(Struct, frozen=True):
     unproven: int
     earlier: tuple[float, ...]
     began: float
+    #: what `planned` counts: `rows`, or `attempts` if rows are tried several times
+    counted: str = "rows"
 
     def summary(self, now: float) -> str:
         """Return one line: elapsed time, rows, and about how much is left.
@@ -109,7 +111,7 @@ class ProgressView(Struct, frozen=True):
         done, planned = (sum(getattr(row, name) for row in self.topologies) for name in ("done", "planned"))
         yield f"{clock(elapsed_s)} elapsed"
         if planned:
-            yield f"{done} of {planned} rows"
+            yield f"{done} of {planned} {self.counted}"
         is_ending = all(row.state in {STOPPED, FAILED} for row in self.topologies)  # after an interruption
         left = self._left_s(done, planned, elapsed_s, now) if done < planned and not is_ending else None
         if left:
@@ -125,9 +127,11 @@ class ProgressView(Struct, frozen=True):
 
     def _left_s(self, done: int, planned: int, elapsed_s: float, now: float) -> float | None:
         """Return about how many seconds are left: not less than those of a check that lasts."""
-        steps = [one.left_s(now) for row in self.topologies for one in row.steps.values()]
-        known = [left for left in (left_s(self.earlier, done, planned, elapsed_s), *steps) if left is not None]
-        return max(known, default=None)
+        steps = [left for row in self.topologies for one in row.steps.values() if (left := one.left_s(now)) is not None]
+        if 0 < planned - done <= len(steps):  # each row that is left says it
+            return max(steps)
+        usual = left_s(self.earlier, done, planned, elapsed_s)
+        return max(steps if usual is None else (usual, *steps), default=None)
 
     def line(self, now: float) -> str:
         """Return one line with everything that a log shows: the summary, the counts, and what runs."""
@@ -155,6 +159,7 @@ class ProgressCounts:
         self._images: dict[str, str] = {}
         self._steps = self._proven = self._unproven = 0
         self._earlier: tuple[float, ...] = ()
+        self._counted = "rows"
         self._began = time.monotonic()
 
     @property
@@ -183,6 +188,7 @@ class ProgressCounts:
             unproven=self._unproven,
             earlier=self._earlier,
             began=self._began,
+            counted=self._counted,
         )
 
     def add(self, event: Event) -> None:
@@ -191,8 +197,9 @@ class ProgressCounts:
                 # a report on the native engine has two runs
                 self._topologies, self._proven, self._unproven = {}, 0, 0
                 self._earlier, self._began = earlier, time.monotonic()
+                self._counted = "attempts" if any(row.attempts > 1 for row in record.plan) else "rows"
                 for planned in record.plan:
-                    self._of(planned.target).planned += 1
+                    self._of(planned.target).planned += planned.attempts
             case ImageStarted(image, doing):
                 if self.is_idle:
                     self._began = time.monotonic()

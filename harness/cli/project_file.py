@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
-from harness.model import Attestation, KnownIssue
+from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.recognition.findings import FACTS
 from harness.report.comparison import FIELDS
@@ -47,6 +47,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     topologies: str = ""
     images: ImagePolicy = ImagePolicy()
     known_issues: tuple[KnownIssue, ...] = ()
+    #: checks whose verdict is not reliable: they do not decide the exit code
+    quarantine: tuple[Quarantine, ...] = ()
     #: the audit trail under test: name of a shipped target, or a path that ends in .toml
     audit_target: str = "reference"
     #: SQL files that install it, for a target that names none
@@ -75,6 +77,9 @@ def load_project_file(today: str) -> ProjectFile:
     checks = {check.id for check in whole_catalogue(file.paths, file.commands).checks}
     _require_known_names(file, checks, path)
     _require_current(file.known_issues, checks, path, today)
+    for entry in file.quarantine:  # the check of an expired one decides again, which the report says
+        _require_all_known("quarantine: unknown check", (entry.check,), checks, path)
+        _require_date("quarantine", entry.expires, path)
     for workflow in file.workflows:
         for item in workflow.guidance:
             _require_signed(f"workflows: {workflow.name}: {item.item}", item, path, today)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.cli.invocation import Invocation
+    from harness.model import Result
     from harness.report.evidence import Evidence
     from harness.report.issue_groups import Answer, IssueGroup
     from harness.store import StoredRun
@@ -39,21 +40,26 @@ _OTHER_LINES = 5
 
 def print_recap(run: StoredRun) -> None:
     """Print the counts of the rows of one run."""
-    _print_counts(rows_of(run))
+    _print_counts(rows_of(run), run.results)
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
     """Print the counts of merged evidence."""
-    _print_counts(row.answer for row in evidence.rows)
+    _print_counts([row.answer for row in evidence.rows], [row.result for row in evidence.rows])
 
 
-def _print_counts(answers: Iterable[Answer]) -> None:
+def _print_counts(answers: Iterable[Answer], attempts: Iterable[Result]) -> None:
+    """Print the counts of some rows.
+
+    :param attempts: what the rows took; there may be several of each.
+    """
+    ran: dict[str, list[Result]] = {}
+    for result in attempts:
+        ran.setdefault(result.target, []).append(result)
     by_target: dict[str, list[Answer]] = {}
     for planned, result in answers:
         by_target.setdefault(planned.target, []).append((planned, result))
-    counted = [
-        _Line(target, count(rows), elapsed_s(result for _, result in rows)) for target, rows in by_target.items()
-    ]
+    counted = [_Line(target, count(rows), elapsed_s(ran.get(target, ()))) for target, rows in by_target.items()]
     lines = _for_terminal(counted, get_terminal_size().columns) if sys.stdout.isatty() else _key_values(counted)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
@@ -73,10 +79,11 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
     for line in lines:
         counted, name = line.count, line.target.ljust(width)
         limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
-        known = f" ({counted.known} known)" if counted.known else ""
+        apart = f" {said}" if (said := _apart(line)) else ""
+        flaky = f" flaky={counted.flaky}" if counted.flaky else ""
         yield (
-            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{known} na={counted.na} "
-            f"not_run={counted.not_run}  {line.elapsed_s:.1f}s"
+            f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{apart} na={counted.na} "
+            f"not_run={counted.not_run}{flaky}  {line.elapsed_s:.1f}s"
         )
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
             if found.observed:
@@ -95,8 +102,12 @@ class _Column(Struct, frozen=True):
     spare: int = 0
 
 
-def _known(line: _Line) -> str:
-    return f"({line.count.known} known)" if line.count.known else ""
+def _apart(line: _Line) -> str:
+    """Return how many of the Issues do not count, in words."""
+    counted = line.count
+    numbers = ((counted.known, "known"), (counted.quarantined, "quarantined"))
+    said = ", ".join(f"{number} {word}" for number, word in numbers if number)
+    return f"({said})" if said else ""
 
 
 def _works(counted: OutcomeCount) -> str:
@@ -110,9 +121,10 @@ def _with(behaviour: Behaviour) -> Callable[[_Line], object]:
 _COLUMNS = (
     _Column("OK", lambda line: line.count.ok),
     _Column("Issue", lambda line: line.count.issue),
-    _Column("", _known),
+    _Column("", _apart),
     _Column("N/A", lambda line: line.count.na),
     _Column("Not run", lambda line: line.count.not_run),
+    _Column("flaky", lambda line: line.count.flaky or ""),
     _Column("features", lambda line: _works(line.count.features)),
     _Column("drivers", lambda line: _works(line.count.drivers)),
     _Column("time", lambda line: f"{line.elapsed_s:.1f}s", spare=1),
@@ -177,7 +189,8 @@ def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) ->
 def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
     """Say the Issues in groups, those that nobody accepted first, each with a command that reproduces it.
 
-    On a terminal, known Issues that do not fit into one screen with the lines before them are only counted.
+    On a terminal, Issues that are known or in quarantine, and do not fit into one screen with the lines before them,
+    are only counted.
     """
     answers = tuple(answers)
     groups = issue_groups(answers)
@@ -187,14 +200,15 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
         text = _text(group)
         if screen:
             room -= len(list(wrapped(text, screen[0])))
-            if room < 0 and group.link:
+            if room < 0 and group.accepted:
                 rest = sum(left.number for left in groups[place:])
-                invocation.terminal.say(f"and {rest} more known Issue{'s' if rest > 1 else ''}, in issues.md")
+                kind = "known" if all(left.accepted == "known" for left in groups[place:]) else "known or quarantined"
+                invocation.terminal.say(f"and {rest} more {kind} Issue{'s' if rest > 1 else ''}, in issues.md")
                 return
         invocation.terminal.say(text)
 
 
 def _text(group: IssueGroup) -> str:
-    kind = f"Known Issue ({group.link})" if group.link else "Issue"
+    kind = f"{group.accepted.capitalize()} Issue ({group.link})" if group.accepted else "Issue"
     said = f"{kind} {group.severity} {group.where}: {one_line(group.found)}"
     return f"{said}\n  {REPRODUCE}{one_line(group.command)}"

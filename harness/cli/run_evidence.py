@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.cli.evidence import with_known_issues, without_controls, without_edited
+from harness.cli.evidence import with_acceptance, without_controls, without_edited
 from harness.config import close_to
 from harness.errors import StoreError, UsageError
 from harness.model import Status
@@ -44,7 +44,7 @@ def evidence_of(settings: Settings, name: str) -> Evidence:
     whole, edited = without_edited(runs, settings)
     ordinary, left_out = without_controls(whole)
     merged = replace(merge(ordinary, (), left_out=(*damaged, *left_out)), edited=tuple(run.sentence for run in edited))
-    return with_known_issues(merged, settings)
+    return with_acceptance(merged, settings)
 
 
 def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
@@ -69,7 +69,7 @@ def _of_run(run: StoredRun, settings: Settings) -> Evidence:
     sentences = tuple(f"run {found.record.run_id} was edited: {found.reasons}" for found in edited)
     under = run.record.under
     notes = (f"run {run.record.run_id} ran under the control {under}, which breaks its system",) if under else ()
-    return with_known_issues(replace(merge([run], (), left_out=notes), edited=sentences), settings)
+    return with_acceptance(replace(merge([run], (), left_out=notes), edited=sentences), settings)
 
 
 def run_names(reports: Path) -> list[str]:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from harness.checks.scheduler import Run, RunSettings
 from harness.cli.earlier_runs import earlier_ends
+from harness.cli.evidence import expired_sentence
 from harness.cli.planning import new_record
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
@@ -71,6 +72,10 @@ def run_selection(
         plan = selection.plan(settings, engine, under=under)
         if reproduce:
             plan = tuple(replace(row, reproduce=reproduce) for row in plan)
+        checks = {row.check for row in plan}
+        for entry in settings.expired_quarantine:
+            if entry.check in checks:
+                terminal(Notice(expired_sentence(entry)))
         folders = _folders(settings, plan, commands)
         for sentence in folders.notes():
             terminal(Notice(sentence))
@@ -78,7 +83,8 @@ def run_selection(
         store = RunStore(reports, record, invocation.redactor)
         jobs = settings.jobs or _jobs()
         try:
-            earlier = () if proving or under else earlier_ends(settings.reports, plan)
+            comparable = not (proving or under or selection.repeat > 1)
+            earlier = earlier_ends(settings.reports, plan) if comparable else ()
             terminal(RunStarted(store.record, str(store.folder), earlier))
             run = Run(
                 RunSettings(
@@ -89,6 +95,7 @@ def run_selection(
                     jobs=jobs,
                     at_a_time=2 * jobs,
                     known=settings.known_issues,
+                    quarantine=settings.quarantine,
                     proving=proving,
                     under=under,
                     load=settings.load,

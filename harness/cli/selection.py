@@ -28,18 +28,29 @@ class Selection(Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     #: the user named suites or checks: they also run in topologies whose `verify` leaves them out
     named: bool
+    #: the number of attempts of each row
+    repeat: int = 1
     #: names of selected topologies that no selected check runs in: they are not started
     idle: tuple[str, ...] = ()
 
     def plan(self, settings: Settings, engine: Engine | None = None, *, under: str = "") -> tuple[PlannedCheck, ...]:
         """Return the rows; see :func:`~harness.cli.planning.plan_topologies`."""
-        return plan_topologies(self.topologies, self.checks, engine, settings, named=self.named, under=under)
+        return plan_topologies(
+            self.topologies, self.checks, engine, settings, named=self.named, under=under, repeat=self.repeat
+        )
 
 
 def select_rows(
-    settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]
+    settings: Settings,
+    topologies: Sequence[str],
+    suites: Sequence[str],
+    checks: Sequence[str],
+    *,
+    repeat: int = 1,
 ) -> Selection:
     """Return what the names select; everything of a kind that is not named. Topologies without a row are left out.
+
+    :param repeat: the number of attempts of each row.
 
     :raises UsageError: for an unknown name, when no selected check applies to any selected topology, or for a version
         or an image that no topology uses.
@@ -48,6 +59,7 @@ def select_rows(
         topologies=tuple(named_topologies(settings, topologies)),
         checks=settings.catalogue.select(suites, checks),
         named=bool(suites or checks),
+        repeat=repeat,
     )
     targets = {row.target for row in selection.plan(settings)}
     if not targets:
@@ -88,6 +100,6 @@ def print_selection(selection: Selection, settings: Settings, *, under: str = ""
     plan = selection.plan(settings)
     topologies = {topology.name: topology for topology in selection.topologies}
     checks = {check.id: check for check in selection.checks}
-    other = f"under {under}" if under else ""
+    other = f"under {under}" if under else f"{selection.repeat} attempts" if selection.repeat > 1 else ""
     reasons = (checks[row.check].lacking(topologies[row.target], settings.target) for row in plan)
     print_plan(plan, (f"N/A: {reason}" if reason else other for reason in reasons))

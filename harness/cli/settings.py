@@ -23,7 +23,7 @@ from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, KnownIssue
+from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: the products, or products with versions, that `--image` names
     chosen_images: tuple[str, ...]
     known_issues: tuple[KnownIssue, ...]
+    #: checks that do not decide the exit code
+    quarantine: tuple[Quarantine, ...]
+    #: those that decide again, because the day of their entry has passed
+    expired_quarantine: tuple[Quarantine, ...]
     #: product to version, from `--set`
     versions: dict[str, str]
     target: AuditTarget
@@ -92,7 +96,8 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     :raises UsageError: for an invalid option or environment variable.
     """
     options = options or SettingsOptions()
-    file = load_project_file(today or f"{datetime.now(UTC):%Y-%m-%d}")
+    today = today or f"{datetime.now(UTC):%Y-%m-%d}"
+    file = load_project_file(today)
     require_sound(feature_of(check) for check in catalogue().checks if check.feature)
     for name, value, expected in (
         ("--reports", options.reports, "a folder"),
@@ -117,6 +122,8 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         images=_images(options, file.images),
         chosen_images=tuple(_image_pairs(options)),
         known_issues=file.known_issues,
+        quarantine=tuple(entry for entry in file.quarantine if entry.expires >= today),
+        expired_quarantine=tuple(entry for entry in file.quarantine if entry.expires < today),
         versions=_pairs("--set", options.versions, expected="PRODUCT=VERSION", example="postgres=17"),
         target=load_target(named, target_sql),
         target_named=named,

@@ -97,6 +97,8 @@ class Terminal:
         self._counts = ProgressCounts()
         #: the last steps of each image that is not ready
         self._steps: dict[str, deque[str]] = {}
+        #: the number of attempts of each row
+        self._attempts = 1
         #: number of rows by topology and reason
         self._not_run: dict[tuple[str, str], int] = {}
 
@@ -156,9 +158,11 @@ class Terminal:
     def _show(self, event: Event) -> None:
         match event:
             case RunStarted(record):
+                self._attempts = max((row.attempts for row in record.plan), default=1)
+                each = f", {self._attempts} attempts each" if self._attempts > 1 else ""
                 topologies = ", ".join(dict.fromkeys(row.target for row in record.plan))
                 self.say(
-                    f"run {record.run_id}: {len(record.plan)} rows, topologies: {topologies}; "
+                    f"run {record.run_id}: {len(record.plan)} rows{each}, topologies: {topologies}; "
                     f"engine {record.ran_on}"
                 )
             case Notice(text):
@@ -206,10 +210,12 @@ class Terminal:
                 return
         needs_attention = result.status in {Status.ISSUE, Status.NOT_RUN}
         if needs_attention or self.verbose:
-            known = " (known)" if result.known else ""
+            known = " (known)" if result.known else " (quarantined)" if result.quarantine else ""
+            attempt = f" attempt {result.attempt} of {self._attempts}" if self._attempts > 1 else ""
             # a feature that is lost, as documented, is OK for the check and not for an application
             shown = (result.status is Status.OK and word_of(result)) or f"{result.status}{known}"
-            line = f"{result.target:<12} {shown:<8} {result.check}  {result.duration_ms / 1000:.2f}s{_remark(result)}"
+            took = f"{result.duration_ms / 1000:.2f}s"
+            line = f"{result.target:<12} {shown:<8} {result.check}{attempt}  {took}{_remark(result)}"
             self.say(line, _colour(result) if self._console.is_terminal else "")
 
     def _proof(self, proof: Proof) -> None:

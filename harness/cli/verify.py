@@ -11,6 +11,7 @@ from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.recap import print_recap, say_issues, say_where
+from harness.cli.repeating import require_repeatable, say_attempts
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, select_rows
 from harness.cli.under import control_of, verify_under
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         "harness verify direct transaction --suite actor --check capture.insert",
         "harness verify transaction --set postgres=15 --engine docker",
         "harness verify transaction --check capture.insert --under insert-trigger-disabled",
+        "harness verify transaction --suite pooling --repeat 59",
         "harness verify --environment staging --dry-run",
     ),
 )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     help="run the one selected check under this control, which breaks the system under test on purpose; exits with 0 "
     "if the check turns to Issue at the expectation that the control names, otherwise with 1; reports omit the run",
 )
+@options.repeat
 @options.running
 def verify(
     invocation: Invocation,
@@ -57,6 +60,7 @@ def verify(
     dry_run: bool,
     environment: str | None,
     under: str | None,
+    repeat: int,
     strict: bool,
 ) -> int:
     """Run checks in topologies, and fill the tables.
@@ -65,13 +69,14 @@ def verify(
     report, and for each Issue the command that reproduces it.
     """
     settings = invocation.settings
+    require_repeatable(repeat, environment=environment is not None, under=under is not None)
     if environment is not None:
         if topologies or under is not None:
             other = "topologies" if topologies else "--under"
             raise UsageError(f"found {other} and --environment, expected one of them")
         selected = settings.catalogue.select(suites, checks)
         return verify_environment(invocation, environment, selected, dry_run=dry_run, strict=strict)
-    selection = select_rows(settings, topologies, suites, checks)
+    selection = select_rows(settings, topologies, suites, checks, repeat=repeat)
     control = None if under is None else control_of(selection, under, settings)
     if dry_run:
         print_selection(selection, settings, under="" if control is None else control.name)
@@ -81,6 +86,7 @@ def verify(
     run = run_selection(invocation, selection)
     paths = fill(evidence_here(settings.of_project), settings)
     print_recap(run)
+    say_attempts(invocation, run)
     say_where(invocation, run.folder, paths)
     say_issues(invocation, rows_of(run))
     return exit_code(invocation, rows_of(run), [run], strict=strict)

@@ -4,7 +4,8 @@ Times are UTC, ISO 8601 with a zone; durations have their unit in the name. :mod
 JSON: a new field needs a default, so that runs that were stored before are still read.
 """
 
-from harness.model.acceptance import Attestation, KnownIssue
+from harness.model.acceptance import Attestation, KnownIssue, Quarantine
+from harness.model.repetition import Repetition, RunAttempts, spelled, total
 from harness.model.results import (
     CHECK_BROKE,
     BackendProbe,
@@ -79,7 +80,10 @@ __all__ = [
     "Prepare",
     "Proof",
     "Provenance",
+    "Quarantine",
+    "Repetition",
     "Result",
+    "RunAttempts",
     "RunRecord",
     "Section",
     "ServiceEvidence",
@@ -90,5 +94,7 @@ __all__ = [
     "TopologyEvidence",
     "TrailProof",
     "Version",
+    "spelled",
     "target_name",
+    "total",
 ]

@@ -1,4 +1,4 @@
-"""What people answer for: Issues that their owners accept, and statements that operators sign."""
+"""What people answer for: accepted Issues, checks in quarantine, and statements that operators sign."""
 
 from __future__ import annotations
 
@@ -22,6 +22,25 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     owner: Annotated[str, Meta(min_length=1)]
     #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+    #: names of topologies and environments; all when empty
+    topologies: tuple[str, ...] = ()
+
+
+class Quarantine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A check whose verdict is not reliable until a date: it runs and is reported, and does not decide the exit code.
+
+    A known Issue says what is broken. An entry here says that the verdict changes although nothing else does. After its
+    date the check decides the exit code again.
+    """
+
+    #: the id of the check
+    check: str
+    #: where its verdict is investigated
+    link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    #: who investigates it
+    owner: Annotated[str, Meta(min_length=1)]
+    #: the last day on which it does not decide, YYYY-MM-DD
+    expires: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     #: names of topologies and environments; all when empty
     topologies: tuple[str, ...] = ()
 

@@ -33,6 +33,8 @@ class Opening(Struct, frozen=True, kw_only=True, tag="opening", tag_field="recor
     version: int = HISTORY_VERSION
     #: the control that the check ran under; "" for none
     control: str = ""
+    #: the number of the attempt, from 1, of a row that is tried several times
+    attempt: int = 1
     #: what a reader has to know about the load, such as the number of clients
     facts: dict[str, str] = {}
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from harness.model.acceptance import KnownIssue
+from harness.model.acceptance import KnownIssue, Quarantine
+from harness.model.repetition import Repetition
 
 
 class Status(StrEnum):
@@ -188,6 +189,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     declared_as: str = ""
     #: why nobody owes an answer to the row, in one sentence without a full stop; "" for a row that is owed
     out_of_scope: str = ""
+    #: how often the run tries it
+    attempts: int = 1
 
     @property
     def owed(self) -> bool:
@@ -196,7 +199,7 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """The result of one planned row, or of one control of it."""
+    """The result of one attempt of a planned row, of all of its attempts, or of one control of it."""
 
     #: the name of a topology or of an environment; the key in a stored run is `topology`
     target: str = field(name="topology")
@@ -219,6 +222,22 @@ class Result(Struct, frozen=True, kw_only=True):
     started_at: str = ""
     duration_ms: float = 0.0
     reproduce: str = ""
+    #: the number of the attempt, from 1; of all attempts: of the one that the other fields are about
+    attempt: int = 1
+    #: the verdicts of all attempts, if there were several; a stored row is one attempt, and has none
+    repetition: Repetition | None = None
+    #: the entry because of which the row does not decide the exit code, whatever its status
+    quarantine: Quarantine | None = None
+
+    @property
+    def gates(self) -> bool:
+        """Whether it is an Issue that fails the run: nobody accepts it, and its check is not in quarantine."""
+        return self.status is Status.ISSUE and self.known is None and self.quarantine is None
+
+    @property
+    def flaky(self) -> bool:
+        """Whether attempts on the same subject were OK and others an Issue."""
+        return self.repetition is not None and self.repetition.flaky
 
 
 class Proof(Struct, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from msgspec import Struct
 from harness.model.results import EvidenceClass, PlannedCheck
 from harness.model.topology import Prepare, Topology
 
-#: 2: rows are chained by hash, and `run.json` has a seal
-SCHEMA_VERSION = 2
+#: 2: rows are chained by hash, and `run.json` has a seal; 3: a planned row may have several attempts, a row each
+SCHEMA_VERSION = 3
 #: the fact of a subject that is a digest of its whole declaration
 DECLARATION = "declaration"
 #: the key of the audit trail among the subjects of a run

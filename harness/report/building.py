@@ -14,10 +14,21 @@ from harness.report.feature_map import driver_table, feature_map
 from harness.report.histories import stored_histories
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.load_rows import fault_rows, load_rows
-from harness.report.outcomes import KNOWN_DEFECT, count, is_shown, mark_of, outcome_of, text_of, word_of
+from harness.report.outcomes import (
+    KNOWN_DEFECT,
+    accepted_as,
+    count,
+    is_shown,
+    mark_of,
+    outcome_of,
+    reliability_of,
+    text_of,
+    word_of,
+)
 from harness.report.path_rows import path_rows
 from harness.report.proofs import proven
 from harness.report.readiness import decide, library_of, readiness
+from harness.report.repetition import consecutive_runs, quarantine_rows, repeated_rows
 from harness.report.scope import asked_for, scoped
 from harness.report.tables import Declared, IssueRow, LimitRow, MatrixCell, MatrixRow, ParityRow, Report
 from harness.report.topology_rows import questions, topology_row
@@ -101,6 +112,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         trials=trial_rows(evidence, counted),
         faults=fault_rows(asked.rows),
         loads=load_rows(asked.rows),
+        consecutive=consecutive_runs(evidence),
+        repeated=repeated_rows(asked.rows),
+        quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         edited=evidence.edited,
         notes=tuple(
@@ -151,7 +165,7 @@ def _output(evidence: Evidence, row: Row, reports: Path) -> str:
     folder = evidence.folders.get(row.run_id)
     if folder is None:
         return ""
-    log = folder / "logs" / row.planned.target / f"{log_of(row.planned.check)}.log"
+    log = folder / "logs" / row.planned.target / f"{log_of(row.planned.check, row.result.attempt)}.log"
     return os.path.relpath(log, reports) if log.is_file() else ""
 
 
@@ -186,25 +200,28 @@ def _issues(evidence: Evidence) -> tuple[IssueRow, ...]:
             id=_issue_id(row),
             symptom=_symptom(row),
             area=row.planned.area,
-            owner=row.result.known.owner if row.result.known else "unassigned",
-            link=row.result.known.link if row.result.known else "",
+            owner=entry.owner if entry else "unassigned",
+            link=entry.link if entry else "",
+            accepted=accepted_as(row.result),
             command=row.result.reproduce,
             topology=row.planned.target,
             check=row.planned.check,
         )
         for row in evidence.rows
         if row.status is Status.ISSUE
+        for entry in [row.result.known or row.result.quarantine]
     ]
     return tuple(sorted(issues, key=lambda issue: (issue.severity, issue.id)))
 
 
 def _symptom(row: Row) -> str:
     """Return the part that failed, with what was expected and observed. The rest of the claim may hold."""
+    said = f"; {text}" if (text := reliability_of(row.result)) else ""
     if outcome := outcome_of(row.result):
         expected = " or ".join(map(str, outcome.expected))
         defect = " (a known defect)" if mark_of(row.result) == KNOWN_DEFECT else ""
-        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}"
-    return f"{row.result.reason}; the check is: {row.planned.claim}"
+        return f"{row.planned.feature}: expected {expected}, observed {outcome.observed}{defect}{said}"
+    return f"{row.result.reason}{said}; the check is: {row.planned.claim}"
 
 
 def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
@@ -252,6 +269,15 @@ def _matrix_cell(row: Row, about: str) -> MatrixCell:
         status=row.status,
         outcome=text_of(result),
         word=word_of(result),
-        mark=mark_of(result) or (kind.word if kind else "known" if result.known else ""),
+        mark=", ".join(
+            filter(
+                None,
+                (
+                    mark_of(result) or (kind.word if kind else "known" if result.known else ""),
+                    "flaky" if result.flaky else "",
+                    "quarantined" if result.quarantine else "",
+                ),
+            )
+        ),
         proven=proven(row, about),
     )

@@ -32,7 +32,7 @@ from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
 from harness.report.issue_groups import IssueGroup, in_words
 from harness.report.limits import limit_kind
-from harness.report.outcomes import KNOWN_DEFECT, mark_of, text_of, word_of
+from harness.report.outcomes import KNOWN_DEFECT, mark_of, reliability_of, text_of, word_of
 from harness.report.proofs import exactness, proven
 from harness.report.table import Column, Field, identifier, listed, number, table, text_field
 from harness.report.tables import MatrixRow
@@ -127,11 +127,12 @@ DIFFERENCES = table(
 
 
 def _what_and_cause(row: IssueGroup) -> Cell:
-    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}"),))
+    attempts = f" ({row.attempts})" if row.attempts else ""
+    return Cell((Text(f"{row.about}: {in_words(row.symptoms)}{attempts}"),))
 
 
 def _known_and_command(row: IssueGroup) -> Cell:
-    known = Source(row.link, label="known") if row.link else None
+    known = Source(row.link, label=row.accepted) if row.link else None
     return Cell(joined(_LINE, known, Code(row.command)))
 
 
@@ -231,10 +232,11 @@ def _what_happens(row: Row) -> Cell:
 
 def _evidence(row: Row) -> Cell:
     result = row.result
+    said = Text(reliability) if (reliability := reliability_of(result)) else None
     if result.status is Status.OK:
-        return Cell(joined(_LINE, Code(result.reproduce), Expectations(result.expectations), *_pids(row)))
+        return Cell(joined(_LINE, Code(result.reproduce), said, Expectations(result.expectations), *_pids(row)))
     command = Code(result.reproduce) if result.status is Status.ISSUE else None
-    return Cell(joined(_LINE, Text(result.reason) if result.reason else None, command))
+    return Cell(joined(_LINE, Text(result.reason) if result.reason else None, said, command))
 
 
 def _all_evidence(row: Row) -> Cell:
@@ -243,7 +245,8 @@ def _all_evidence(row: Row) -> Cell:
     source = result.limit.source if result.limit else result.feature.source if result.feature else ""
     named = "known defect: " if mark_of(result) == KNOWN_DEFECT else "documented at "
     pieces: list[Piece] = []
-    for piece in ([Text(result.reason)] if result.reason else []) + _pids(row):
+    said = [Text(text) for text in (result.reason, reliability_of(result)) if text]
+    for piece in said + _pids(row):
         pieces += [piece, _LINE]
     if source:
         pieces += [Text(named), Source(source), _LINE]

@@ -22,6 +22,7 @@ from harness.report.documents import Document
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Conjunct, ReadinessRow
+from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
 from harness.report.table import Column, Field, badge, code_field, headed, listed, source, table, text_field
 from harness.report.tables import IssueRow, LimitRow, ParityRow
 from harness.report.topology_rows import Question, TopologyRow
@@ -65,8 +66,10 @@ RECAP = table(
     Column("of which documented limits", _counted("limits")),
     Column("Issue", _counted("issue")),
     Column("of which known", _counted("known")),
+    Column("of which in quarantine", _counted("quarantined")),
     Column("N/A", _counted("na")),
     Column("Not run", _counted("not_run")),
+    Column("Flaky", _counted("flaky")),
 )
 
 
@@ -227,6 +230,47 @@ PARITY = headed(
 
 PREFLIGHT = headed(GateResult, headings.PREFLIGHT, {"status": badge("status"), "evidence": _place_and_notes})
 
+# --- repetition ------------------------------------------------------------------------------------------
+
+
+def _repeated(row: RepeatedRow) -> Cell:
+    return Cell((Evidence(row.check, row.topology, row.check) if row.check else Text(f"{row.number} rows"),))
+
+
+CONSECUTIVE = table(
+    ConsecutiveRow,
+    Column("Topology", text_field("topology")),
+    Column("Status", badge("status")),
+    Column("Runs, newest first", listed("runs")),
+    Column("Notes", text_field("notes")),
+    Column("Next run", code_field("command")),
+)
+
+REPEATED = table(
+    RepeatedRow,
+    Column("Topology", text_field("topology")),
+    Column("Check", _repeated),
+    Column("Status", badge("status")),
+    Column("Flaky", text_field("flaky")),
+    Column("Attempts", Field("counts", lambda counts: Cell((Text(counts),)))),
+    Column("Failure rate (95 %)", text_field("rate")),
+    Column(
+        "Of each run",
+        Field("runs", lambda runs: Cell(joined(_LINE, *(Text(f"{run.run_id}: {run.counts}") for run in runs)))),
+    ),
+)
+
+QUARANTINE = table(
+    QuarantineRow,
+    Column("Check", Field("check", lambda check: Cell((Evidence(check, "", check),)))),
+    Column("Topologies", text_field("topologies")),
+    Column("Decides the exit code", text_field("decides")),
+    Column("Until", text_field("expires")),
+    Column("Now", text_field("shown")),
+    Column("Owner", text_field("owner")),
+    Column("Link", source("link")),
+)
+
 # --- the checklist, issues and limits --------------------------------------------------------------------
 
 
@@ -264,7 +308,7 @@ def _issue(row: IssueRow) -> Cell:
 
 
 def _ticket_and_command(row: IssueRow) -> Cell:
-    ticket = Source(row.link, label="known") if row.link else None
+    ticket = Source(row.link, label=row.accepted) if row.link else None
     return Cell(joined(Gap(", ", "<br>"), ticket, Code(row.command)))
 
 

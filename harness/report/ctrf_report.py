@@ -1,7 +1,9 @@
 """CTRF, the Common Test Report Format (https://ctrf.io): the test cases of `junit.xml` as JSON.
 
 Its statuses separate what JUnit calls skipped: N/A is `skipped`, because the row does not apply, and Not run is
-`pending`, because it still owes an answer. A known Issue is `skipped`, as in JUnit. `rawStatus` has the harness's word.
+`pending`, because it still owes an answer. An Issue that is known or in quarantine is `skipped`, as in JUnit.
+`rawStatus` has the harness's word. `flaky` says that attempts were OK and others an Issue. CTRF defines it for tests
+that passed in the end; here the status stays that of the row, because one failed attempt is a failure.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 _SPEC = "1.0.0"
 _STATUSES = {Status.OK: "passed", Status.ISSUE: "failed", Status.NA: "skipped", Status.NOT_RUN: "pending"}
-_KNOWN = "skipped"
+_ACCEPTED = "skipped"
 
 
 class CtrfTool(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -41,6 +43,8 @@ class CtrfSummary(Struct, frozen=True, kw_only=True, rename="camel"):
     pending: int
     skipped: int
     other: int
+    #: tests of any status that are flaky
+    flaky: int
     suites: int
     start: int
     stop: int
@@ -60,6 +64,9 @@ class CtrfTest(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=
     trace: str = ""
     start: int = 0
     stop: int = 0
+    #: attempts after the first one
+    retries: int = 0
+    flaky: bool = False
     labels: dict[str, str] = {}
     #: the command that reproduces the row
     extra: dict[str, str] = {}
@@ -100,6 +107,7 @@ def ctrf(report: Report) -> Ctrf:
                 pending=statuses.count("pending"),
                 skipped=statuses.count("skipped"),
                 other=0,
+                flaky=sum(test.flaky for test in tests),
                 suites=len(report.counts),
                 start=_milliseconds(report.evidence_from),
                 stop=_milliseconds(report.evidence_to),
@@ -111,12 +119,15 @@ def ctrf(report: Report) -> Ctrf:
 
 def _test(row: Row) -> CtrfTest:
     result = row.result
+    is_issue = result.status is Status.ISSUE
     known = f"known ({result.known.link}): " if result.known else ""
+    if is_issue and result.quarantine and not known:
+        known = f"quarantined ({result.quarantine.link}): "
     start = _milliseconds(result.started_at)
     duration = round(result.duration_ms)
     return CtrfTest(
         name=row.planned.check,
-        status=_KNOWN if result.known else _STATUSES[result.status],
+        status=_ACCEPTED if is_issue and not result.gates else _STATUSES[result.status],
         duration=duration,
         suite=(row.planned.target, str(row.planned.section)),
         raw_status=str(result.status),
@@ -124,6 +135,8 @@ def _test(row: Row) -> CtrfTest:
         trace="\n".join(_broken(row)),
         start=start,
         stop=start + duration if start else 0,
+        retries=max(result.repetition.judged + result.repetition.na - 1, 0) if result.repetition else 0,
+        flaky=result.flaky,
         labels={name: value for name, value in _labels(row).items() if value},
         extra={"reproduce": result.reproduce} if result.reproduce else {},
     )
@@ -145,6 +158,8 @@ def _labels(row: Row) -> dict[str, str]:
         "outcome": text_of(result),
         "mark": mark_of(result),
         "limit": result.limit.outcome if result.limit else "",
+        "attempts": str(result.repetition) if result.repetition else "",
+        "quarantine": result.quarantine.link if result.quarantine else "",
     }
 
 

@@ -17,6 +17,7 @@ from harness.model import (
     PlannedCheck,
     Proof,
     Result,
+    RunAttempts,
     RunRecord,
     Section,
     Status,
@@ -25,6 +26,7 @@ from harness.model import (
     TopologyEvidence,
     TrailProof,
     target_name,
+    total,
 )
 from harness.report.stacks import Newest, difference
 
@@ -47,6 +49,8 @@ class Row(Struct, frozen=True, kw_only=True):
     #: the name of the run folder; "" if no run exercised it
     run_id: str
     proofs: tuple[Proof, ...] = ()
+    #: the attempts of each run on the same subject, oldest first, if a run repeated the row or the row is flaky
+    runs: tuple[RunAttempts, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -56,6 +60,14 @@ class Row(Struct, frozen=True, kw_only=True):
     def answer(self) -> tuple[PlannedCheck, Result]:
         """The row and its result, as they are counted."""
         return self.planned, self.result
+
+
+class TopologyRun(Struct, frozen=True, kw_only=True):
+    """The results of one run for one topology, as far as they are about the subject of the report."""
+
+    run_id: str
+    #: by check
+    results: dict[str, Result]
 
 
 class Evidence(Struct, frozen=True, kw_only=True, dict=True):
@@ -79,6 +91,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     shown: tuple[RunRecord, ...] = ()
     #: rows of foreign commands that harness.toml does not declare, as `exec` runs them: by target and check
     unplanned: frozenset[tuple[str, str]] = frozenset()
+    #: the runs of each topology that were merged, oldest first
+    series: dict[str, tuple[TopologyRun, ...]] = {}
 
     @cached_property
     def _by_topology(self) -> dict[str, tuple[Row, ...]]:
@@ -226,6 +240,8 @@ class _Merging:
         #: rows with results about another subject only
         self._outdated: dict[tuple[str, str], Row] = {}
         self._shown: dict[str, RunRecord] = {}
+        self._attempts: dict[tuple[str, str], list[RunAttempts]] = {}
+        self._series: dict[str, list[TopologyRun]] = {}
         #: by topology and check, then by the name of the control
         self._proofs: dict[tuple[str, str], dict[str, Proof]] = {}
         self._trail_proofs: dict[str, TrailProof] = {}
@@ -240,9 +256,7 @@ class _Merging:
                 self._rows[key] = row
         from_runs = {row.run_id for row in self._rows.values()}
         return Evidence(
-            rows=tuple(
-                replace(row, proofs=tuple(self._proofs.get(key, {}).values())) for key, row in self._rows.items()
-            ),
+            rows=tuple(self._with_attempts(key, row) for key, row in self._rows.items()),
             shown=tuple(record for name, record in self._shown.items() if name in from_runs),
             unplanned=frozenset(
                 key
@@ -255,10 +269,23 @@ class _Merging:
             left_out=tuple(dict.fromkeys(self._notes)),
             trail_proofs=self._trail_proofs,
             environments=self._environments,
+            series={name: tuple(runs) for name, runs in self._series.items()},
         )
+
+    def _with_attempts(self, key: tuple[str, str], row: Row) -> Row:
+        """Return a row with its proofs, and with what all runs on the same subject say about it."""
+        row = replace(row, proofs=tuple(self._proofs.get(key, {}).values()))
+        runs = tuple(self._attempts.get(key, ()))
+        counts = total(run.counts for run in runs)
+        repeated = any(run.counts.attempts > 1 for run in runs)
+        # an environment may change between two runs without the harness
+        if not repeated and not (counts.flaky and row.planned.evidence_class is EvidenceClass.CI):
+            return row
+        return replace(row, runs=runs, result=replace(row.result, repetition=counts))
 
     def add(self, run: StoredRun) -> None:
         record = run.record
+        is_copy = record.run_id in self._folders
         self._folders[record.run_id] = run.folder
         self._shown[record.run_id] = record
         self._trail_proofs |= {
@@ -273,7 +300,7 @@ class _Merging:
         outdated = self._newest.differences(record)
         self._note_outdated(run, outdated)
         others = self._other_subjects(record)
-        self._add_results(run, outdated, others)
+        self._add_results(run, outdated, others, is_copy=is_copy)
         self._add_environments(record, outdated)
         for name, topology in record.topologies.items():
             # a run that could not start the topology does not replace one that could
@@ -291,9 +318,16 @@ class _Merging:
             including = f", including its Issue rows ({issues})" if issues else ""
             self._notes.append(f"run {run.record.run_id} is left out for {name}{including}: {reason}")
 
-    def _add_results(self, run: StoredRun, outdated: Mapping[str, str], others: Mapping[str, str]) -> None:
+    def _add_results(
+        self, run: StoredRun, outdated: Mapping[str, str], others: Mapping[str, str], *, is_copy: bool
+    ) -> None:
+        """Merge the results of a run.
+
+        :param is_copy: whether the same run was merged before, from another folder: its attempts count once.
+        """
         plan = {(planned.target, planned.check): planned for planned in run.record.plan}
-        for result in run.answers():
+        answered: dict[str, dict[str, Result]] = {}
+        for result, counts in run.tried():
             key = (result.target, result.check)
             before = self._rows.get(key)
             if result.target in outdated:
@@ -305,8 +339,14 @@ class _Merging:
                     f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
                     "changed since"
                 )
-            elif before is None or _replaces(result, before, run.record):
-                self._rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+            else:
+                if not is_copy:
+                    answered.setdefault(result.target, {})[result.check] = result
+                    self._attempts.setdefault(key, []).append(RunAttempts(run_id=run.record.run_id, counts=counts))
+                if before is None or _replaces(result, before, run.record):
+                    self._rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+        for name, results in answered.items():
+            self._series.setdefault(name, []).append(TopologyRun(run_id=run.record.run_id, results=results))
 
     def _other_subjects(self, record: RunRecord) -> dict[str, str]:
         """Return the checks whose subject in a run is another one than the one that counts, each with the difference.

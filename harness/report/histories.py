@@ -7,9 +7,7 @@ counted in at most :data:`POINTS` intervals, and in fewer when a report has many
 from __future__ import annotations
 
 import os
-import re
 from itertools import pairwise
-from math import ceil, floor, log10
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -17,13 +15,14 @@ from msgspec import Struct
 
 from harness.errors import StoreError
 from harness.printable import printable
-from harness.store import history_files, read_history
+from harness.report.curves import HEIGHT, PAUSE, Grid, Panel, brief, of_operations, of_samples, usual_s
+from harness.store import attempt_of, history_files, read_history
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from harness.model.history import History, Operation, Sample
+    from harness.model.history import History
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
@@ -33,21 +32,16 @@ POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 700
 _SHORTEST_INTERVAL_S = 0.1
 #: a larger history is not drawn: reading it takes longer than a reader waits for a report
 LARGEST_BYTES = 128 << 20
-#: the newest histories of one row that are drawn
+#: the newest histories of one attempt that are drawn
 MOST_OF_A_ROW = 2
-#: the height of a drawing in its own units; its width is the number of intervals
-HEIGHT = 99
 #: seconds without an acknowledgement that are marked
 _GAP_S = 0.5
 #: spans and gaps that are named one by one
 _NAMED = 3
-#: the least width of an area, of which a drawing has so many of one kind, and the height of the mark of a gap
-_LEAST_SPAN = 0.1
-_MOST_AREAS = 30
+#: the height of the mark of a gap
 _MARK = 3
-_NO_ROOM = 1e-9
-#: a shorter history has no rate, and a smaller value is 0
-_SHORTEST_S = _LEAST_VALUE = 0.001
+#: a shorter history has no rate
+_SHORTEST_S = 0.001
 
 
 class StoredHistory(Struct, frozen=True, kw_only=True):
@@ -57,27 +51,6 @@ class StoredHistory(Struct, frozen=True, kw_only=True):
     check: str
     #: the file, relative to the folder of the report
     link: str
-
-
-class Curve(Struct, frozen=True, kw_only=True):
-    """One measured quantity, as the path of an SVG."""
-
-    #: what it is, and its lowest and highest value, such as `acknowledged: 12 to 240`
-    legend: str
-    path: str
-    #: how it is drawn: `a` to `d` for lines, `bad` and `open` for bars
-    kind: str
-
-
-class Panel(Struct, frozen=True, kw_only=True):
-    """One drawing."""
-
-    #: such as `operations per second`
-    title: str
-    #: the values at its upper and at its lower edge
-    top: str
-    bottom: str
-    curves: tuple[Curve, ...]
 
 
 class Plot(Struct, frozen=True, kw_only=True):
@@ -109,29 +82,32 @@ class Plots(Struct, frozen=True, kw_only=True):
 def stored_histories(rows: Iterable[Row], folders: Mapping[str, Path], reports: Path) -> tuple[StoredHistory, ...]:
     """Return the histories of the rows that a report shows, without those under a control.
 
+    A row that was tried several times has the history of the attempt that it shows.
+
     :param folders: the folder of each run, by its id.
     :param reports: the folder of the report.
     """
-    files: dict[str, dict[tuple[str, str], list[Path]]] = {}
+    files: dict[str, dict[tuple[str, str, int], list[Path]]] = {}
     found = []
     for row in rows:
         if row.run_id not in folders:
             continue
         if row.run_id not in files:
             files[row.run_id] = _files_of(folders[row.run_id])
-        for path in files[row.run_id].get((row.planned.target, row.planned.check), [])[-MOST_OF_A_ROW:]:
+        of_row = (row.planned.target, row.planned.check, row.result.attempt)
+        for path in files[row.run_id].get(of_row, [])[-MOST_OF_A_ROW:]:
             link = os.path.relpath(path, reports)
             found.append(StoredHistory(target=row.planned.target, check=row.planned.check, link=link))
     return tuple(found)
 
 
-def _files_of(run: Path) -> dict[tuple[str, str], list[Path]]:
-    """Return the histories of a run that are under no control, by topology and check."""
-    found: dict[tuple[str, str], list[Path]] = {}
+def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
+    """Return the histories of a run that are under no control, by topology, check and attempt."""
+    found: dict[tuple[str, str, int], list[Path]] = {}
     for path in history_files(run):
-        name = re.sub(r"(\.\d+)?\.jsonl$", "", path.name)
-        if ".under-" not in name:
-            found.setdefault((path.parent.name, name), []).append(path)
+        check, attempt = attempt_of(path)
+        if ".under-" not in check:
+            found.setdefault((path.parent.name, check, attempt), []).append(path)
     return found
 
 
@@ -175,14 +151,14 @@ def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Pl
         said = "not drawn: the history has no operation and no sample, or a single one"
         return Plot(topology=stored.target, check=stored.check, said=(said,))
     points = max(LEAST_POINTS, min(points, int(end_s / _SHORTEST_INTERVAL_S)))
-    grid = _Grid(end_s, points)
-    panels = _of_samples(history.samples, grid) if history.samples else _of_operations(history.operations, grid)
+    grid = Grid(end_s, points)
+    panels = of_samples(history.samples, grid) if history.samples else of_operations(history.operations, grid)
     gaps = _gaps(history, grid)
     return Plot(
         topology=stored.target,
         check=stored.check,
         said=tuple(map(printable, _said(history, gaps))),
-        end=f"{_number(end_s)} s",
+        end=f"{brief(end_s)} s",
         points=points,
         panels=panels,
         faults=grid.areas(
@@ -210,169 +186,14 @@ def _end_s(history: History) -> float:
     return max(times)
 
 
-class _Grid:
-    """The time axis: intervals of equal length."""
-
-    def __init__(self, end_s: float, points: int) -> None:
-        self.end_s = end_s
-        self.points = points
-        self.width_s = end_s / points
-
-    def sorted_in(self, times: Iterable[tuple[float, float]]) -> list[list[float]]:
-        """Return the values of each interval, given pairs of a time and a value."""
-        found: list[list[float]] = [[] for _ in range(self.points)]
-        for time, value in times:
-            found[max(0, min(self.points - 1, int(time / self.width_s)))].append(value)
-        return found
-
-    def areas(self, spans: Iterable[tuple[float, float]], top: int = 0) -> str:
-        """Return the path that covers spans of time, from `top` down. Those close to each other become one if many."""
-        drawn = sorted((begin / self.width_s - 0.5, end / self.width_s - 0.5) for begin, end in spans)
-        apart = 0.02
-        while len(joined := _joined(drawn, apart)) > _MOST_AREAS:
-            apart *= 2
-        high = HEIGHT - top
-        return "".join(f"M{x:.2f} {top}h{max(_LEAST_SPAN, end - x):.2f}v{high}H{x:.2f}z" for x, end in joined)
-
-
-def _joined(spans: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:
-    found: list[tuple[float, float]] = []
-    for begin, end in spans:
-        if found and begin - found[-1][1] <= apart:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        else:
-            found.append((begin, end))
-    return found
-
-
-# --- panels ----------------------------------------------------------------------------------------------
-
-#: name, a value for each interval (None where nothing was measured), and how it is drawn
-_Measured = tuple[str, "Sequence[float | None]", str]
-
-
-def _of_operations(operations: Sequence[Operation], grid: _Grid) -> tuple[Panel, ...]:
-    rates: list[_Measured] = []
-    for outcome, name, kind in (("ok", "acknowledged", "a"), ("fail", "failed", "bad"), ("unknown", "unknown", "open")):
-        times = [
-            (operation.invoked_s if operation.answered_s is None else operation.answered_s, 1.0)
-            for operation in operations
-            if operation.outcome == outcome
-        ]
-        if times or outcome == "ok":
-            rates.append((name, [len(values) / grid.width_s for values in grid.sorted_in(times)], kind))
-    latencies = grid.sorted_in(
-        (operation.answered_s, (operation.answered_s - operation.invoked_s) * 1000)
-        for operation in operations
-        if operation.outcome == "ok" and operation.answered_s is not None
-    )
-    spread = [(f"p{share}", [_percentile(values, share) for values in latencies], kind) for share, kind in _SHARES]
-    return tuple(_panels(rates, spread, "operations per second", "milliseconds until acknowledged"))
-
-
-_SHARES = ((50, "a"), (95, "b"))
-#: the quantities of samples: the name in the history, how it is drawn, and how several in one interval become one
-_RATES: tuple[tuple[str, str, Callable[[list[float]], float]], ...] = (
-    ("transactions per second", "a", lambda values: sum(values) / len(values)),
-    ("plain transactions per second", "c", lambda values: sum(values) / len(values)),
-    ("errors per second", "bad", max),
-)
-_LATENCIES: tuple[tuple[str, str, Callable[[list[float]], float]], ...] = (
-    ("latency ms p50", "a", median),
-    ("latency ms p95", "b", max),
-    ("plain latency ms p50", "c", median),
-    ("schedule lag ms p95", "d", max),
-)
-
-
-def _of_samples(samples: Sequence[Sample], grid: _Grid) -> tuple[Panel, ...]:
-    def measured(
-        quantities: Iterable[tuple[str, str, Callable[[list[float]], float]]], ending: str
-    ) -> Iterator[_Measured]:
-        for name, kind, joined in quantities:
-            found = grid.sorted_in((one.seconds, one.values[name]) for one in samples if name in one.values)
-            values = [joined(values) if values else None for values in found]
-            if any(value is not None for value in values) and not (kind == "bad" and not any(values)):
-                yield name.replace(ending, ""), values, kind
-
-    rates, latencies = list(measured(_RATES, " per second")), list(measured(_LATENCIES, " ms"))
-    return tuple(_panels(rates, latencies, "per second", "milliseconds"))
-
-
-def _panels(
-    rates: Sequence[_Measured],
-    latencies: Sequence[_Measured],
-    of_rates: str,
-    of_latencies: str,
-) -> Iterator[Panel]:
-    if (most := max(_values(rates), default=0.0)) >= _LEAST_VALUE:
-        most = _round_up(most)
-        yield Panel(
-            title=of_rates,
-            top=_number(most),
-            bottom="0",
-            curves=tuple(_curve(name, values, kind, lambda value: value / most) for name, values, kind in rates),
-        )
-    if measured := [value for value in _values(latencies) if value >= _LEAST_VALUE]:
-        low, high = floor(log10(min(measured))), max(ceil(log10(max(measured))), floor(log10(min(measured))) + 1)
-
-        def place(value: float) -> float:
-            return (log10(max(value, 10.0**low)) - low) / (high - low)
-
-        yield Panel(
-            title=f"{of_latencies}, logarithmic",
-            top=_number(10.0**high),
-            bottom=_number(10.0**low),
-            curves=tuple(_curve(name, values, kind, place) for name, values, kind in latencies),
-        )
-
-
-def _values(series: Iterable[_Measured]) -> list[float]:
-    return [value for _, values, _ in series for value in values if value is not None]
-
-
-def _curve(name: str, values: Sequence[float | None], kind: str, place: Callable[[float], float]) -> Curve:
-    """Draw one quantity: a line with gaps, or a bar for each interval in which it is not 0."""
-    measured = [value for value in values if value is not None]
-    legend = f"{name}: {_number(min(measured))} to {_number(max(measured))}" if measured else f"{name}: none"
-    path, before = "", None
-    for x, value in enumerate(values):
-        y = None if value is None else max(0, min(HEIGHT, round(HEIGHT - place(value) * HEIGHT)))
-        if kind in {"bad", "open"}:
-            path += f"M{x} {HEIGHT}V{y}" if value else ""
-        elif y is not None and before is None:
-            alone = x + 1 == len(values) or values[x + 1] is None
-            path += f"M{x} {y}{'h.1' if alone else ''}"
-        elif y is not None:
-            path += f" {x} {y}"
-        before = y
-    return Curve(legend=legend, path=path, kind=kind)
-
-
-def _percentile(values: list[float], share: int) -> float | None:
-    if not values:
-        return None
-    return sorted(values)[min(len(values) - 1, ceil(len(values) * share / 100) - 1)]
-
-
-def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 5 times a power of ten."""
-    power = 10.0 ** floor(log10(value))
-    return float(next(size * power for size in (1, 2, 5, 10) if size * power >= value - _NO_ROOM))
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{float(f'{value:.2g}'):g}"  # noqa: PLR2004 -- three digits
-
-
 # --- gaps and words --------------------------------------------------------------------------------------
 
 
-def _gaps(history: History, grid: _Grid) -> list[tuple[float, float]]:
+def _gaps(history: History, grid: Grid) -> list[tuple[float, float]]:
     """Return when nothing was acknowledged, or when no sample was taken, for longer than usual."""
     if history.samples:
         times = [0.0, *sorted(sample.seconds for sample in history.samples)]
-        usual = 3 * median(end - begin for begin, end in pairwise(times)) if len(times) > 1 else 0.0
+        usual = PAUSE * usual_s(history.samples)
     else:
         acknowledged = [
             operation.answered_s
@@ -404,12 +225,12 @@ def _said(history: History, gaps: Sequence[tuple[float, float]]) -> Iterator[str
             if fault.healed_s is not None and fault.recovered_s is not None
         ]
         number = f"{len(history.faults)} fault{'s' if len(history.faults) > 1 else ''}: {names}"
-        times = f"; all clients succeeded again {_number(median(after))} s later" if after else ""
-        longest = f" in the median, {_number(max(after))} s at the longest" if len(after) > 1 else ""
+        times = f"; all clients succeeded again {brief(median(after))} s later" if after else ""
+        longest = f" in the median, {brief(max(after))} s at the longest" if len(after) > 1 else ""
         yield f"{number}{times}{longest}"
     if gaps:
         what = "no sample" if history.samples else "nothing acknowledged"
-        named = ", ".join(f"{_number(begin)} to {_number(end)} s" for begin, end in gaps[:_NAMED])
+        named = ", ".join(f"{brief(begin)} to {brief(end)} s" for begin, end in gaps[:_NAMED])
         yield f"{what} from {named}{f', and {len(gaps) - _NAMED} more times' if len(gaps) > _NAMED else ''}"
     if history.torn:
         yield "its last line is incomplete: the harness was killed"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.checks.judging import STATEMENTS
-from harness.model import CHECK_BROKE, Severity, Status
-from harness.report.outcomes import outcome_of
+from harness.model import CHECK_BROKE, Repetition, Severity, Status, total
+from harness.report.outcomes import accepted_as, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _MOST_SYMPTOMS = 3
 
 
 class IssueGroup(Struct, frozen=True, kw_only=True):
-    """Issues with the same check or the same cause, either all known or all new."""
+    """Issues with the same check or the same cause: all new, all known, or all in quarantine."""
 
     #: of the worst of them
     severity: Severity
@@ -42,8 +42,12 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
     symptoms: tuple[str, ...]
     #: the feature or the claim that the worst of them is about
     about: str
-    #: where a known Issue is accepted; "" for a new one
+    #: where a known Issue is accepted, or one in quarantine is investigated; "" for a new one
     link: str
+    #: `known`, `quarantined`, or "" for a new one
+    accepted: str = ""
+    #: how many attempts of these rows were an Issue; "" if each was tried once
+    attempts: str = ""
     #: the command that reproduces the worst of them
     command: str
 
@@ -54,9 +58,10 @@ class IssueGroup(Struct, frozen=True, kw_only=True):
 
     @property
     def found(self) -> str:
-        """The symptoms, and the other checks with the same cause, in one line without a full stop."""
+        """The symptoms, the number of attempts, and the other checks with the same cause, without a full stop."""
         symptoms = in_words(self.symptoms)
         others = ", ".join(check for check in self.checks[1:] if f"({check} on " not in symptoms)
+        symptoms += f" ({self.attempts})" if self.attempts else ""
         return f"{symptoms}; the same cause: {others}" if others else symptoms
 
     @property
@@ -74,7 +79,7 @@ def in_words(symptoms: Sequence[str]) -> str:
 
 
 def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
-    """Return the Issues in groups: new ones before known ones, then by severity, in the order of the rows."""
+    """Return the Issues in groups: those that count first, then by severity, in the order of the rows."""
     groups: dict[tuple[str, ...], list[Answer]] = {}
     for row in answers:
         if row[1].status is Status.ISSUE:
@@ -83,16 +88,16 @@ def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
             joined = [*(other for group in same.values() for other in group), row]
             groups |= {key: joined for other in joined for key in _keys(other)}
     found = [_group(group) for group in {id(group): group for group in groups.values()}.values()]
-    return tuple(sorted(found, key=lambda group: (bool(group.link), group.severity)))
+    return tuple(sorted(found, key=lambda group: (bool(group.accepted), group.severity)))
 
 
 def _keys(answer: Answer) -> list[tuple[str, ...]]:
     """Return what joins an Issue with others: its check, and its cause if it is certain."""
     planned, result = answer
-    kind = "known" if result.known else "new"
+    kind = "known" if result.known else "quarantine" if result.quarantine else "new"
     keys: list[tuple[str, ...]] = [(kind, "check", planned.check)]
-    if result.known:
-        keys.append((kind, "cause", result.known.link))
+    if entry := result.known or result.quarantine:
+        keys.append((kind, "cause", entry.link))
     elif result.reason.startswith(_ERRORS):
         # expectations of two checks may break alike and have nothing in common, but not errors
         keys.append((kind, "cause", result.reason))
@@ -108,9 +113,18 @@ def _group(answers: list[Answer]) -> IssueGroup:
         number=len(answers),
         symptoms=_symptoms(worst, answers),
         about=planned.feature or planned.claim,
-        link=result.known.link if result.known else "",
+        link=entry.link if (entry := result.known or result.quarantine) else "",
+        accepted=accepted_as(result),
+        attempts=_attempts(result for _, result in answers),
         command=result.reproduce,
     )
+
+
+def _attempts(results: Iterable[Result]) -> str:
+    counts = [result.repetition for result in results]
+    if not any(counts):
+        return ""
+    return str(total(found or Repetition(issue=1) for found in counts))
 
 
 def _symptoms(worst: Answer, answers: Iterable[Answer]) -> tuple[str, ...]:

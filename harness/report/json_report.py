@@ -24,7 +24,10 @@ from harness.model import (
     PathLabel,
     PlannedCheck,
     Proof,
+    Quarantine,
+    Repetition,
     Result,
+    RunAttempts,
     Section,
     Severity,
     Status,
@@ -38,6 +41,7 @@ from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
 from harness.report.proofs import NOT_PROVEN, proven
 from harness.report.readiness import Decision, ReadinessRow
+from harness.report.repetition import ConsecutiveRow, QuarantineRow
 from harness.report.tables import IssueRow, ParityRow, Report
 from harness.report.topology_rows import Question, TopologyRow
 from harness.report.trials import TrialRow
@@ -47,9 +51,11 @@ from harness.report.walkthrough import ItemAnswer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: the fields of a report that follow from its rows
-DERIVED = frozenset({"rows", "limits", "faults", "loads", "features", "drivers", "feature_topologies", "matrix"})
+DERIVED = frozenset(
+    {"rows", "limits", "faults", "loads", "features", "drivers", "feature_topologies", "matrix", "repeated"}
+)
 
 
 class ReportCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,6 +128,16 @@ class ReportRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: of this Issue, if it is not that of the check
     severity: Severity | None = None
     known: KnownIssue | None = None
+    #: the entry because of which the row does not decide the exit code
+    quarantine: Quarantine | None = None
+    #: the number of attempts that its run planned
+    attempts: int = 1
+    #: the attempt that the row shows
+    attempt: int = 1
+    #: of all attempts on the same subject, if there were several or the row is flaky
+    repetition: Repetition | None = None
+    #: the attempts of each run, oldest first
+    runs: tuple[RunAttempts, ...] = ()
     ended_by: EndedBy | None = None
     started_at: str = ""
     duration_ms: float = 0.0
@@ -169,6 +185,9 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     decisions: tuple[Decision, ...]
     walkthrough: tuple[ItemAnswer, ...]
     issues: tuple[IssueRow, ...]
+    #: whether the newest three runs of each topology were complete and without an Issue
+    consecutive: tuple[ConsecutiveRow, ...]
+    quarantine: tuple[QuarantineRow, ...]
     #: by the name of the check
     checks: dict[str, ReportCheck]
     #: by topology or environment, then by check
@@ -205,7 +224,7 @@ def _check(planned: PlannedCheck) -> ReportCheck:
 
 
 #: the fields that a row has in common with its plan and with its result
-_OF_PLAN = ("evidence_class", "declared_as", "out_of_scope")
+_OF_PLAN = ("evidence_class", "declared_as", "out_of_scope", "attempts")
 _OF_RESULT = tuple(
     name
     for name in Result.__struct_fields__
@@ -221,6 +240,7 @@ def _row(row: Row, topology: TopologyRow | None, *, check: ReportCheck | None, a
         expectations=tuple(map(_expectation, row.result.expectations)),
         feature=_outcome(row.result.feature, mark_of(row.result)) if row.result.feature else None,
         run_id=UNSET if row.run_id == _run_of(topology) else row.run_id,
+        runs=row.runs,
         reproduce=UNSET if row.result.reproduce == _command(topology, row.planned.check) else row.result.reproduce,
         proofs=tuple(
             ReportProof(**{name: getattr(proof, name) for name in ReportProof.__struct_fields__})
@@ -287,6 +307,7 @@ def rows_of(file: ReportFile) -> Iterator[Row]:
                     **{name: getattr(row, name) for name in _OF_RESULT},
                 ),
                 run_id=_run_of(topology) if row.run_id is UNSET else row.run_id,
+                runs=row.runs,
                 proofs=tuple(
                     Proof(topology=target, check=name, **msgspec.structs.asdict(proof)) for proof in row.proofs
                 ),

@@ -1,8 +1,8 @@
-"""JUnit XML, for CI systems that show test results. N/A, Not run and known Issues are skipped tests with a reason.
+"""JUnit XML, for CI systems that show test results. N/A, Not run and Issues that do not count are skipped tests.
 
 A feature with a documented outcome is a passed test, whatever the outcome is, because the check was exercised and its
-expectation held; `skipped` is for rows that were not exercised and for accepted Issues. Its properties and its
-`system-out` say what happens to the feature.
+expectation held; `skipped` is for rows that were not exercised, and for Issues that are accepted or in quarantine. Its
+properties and its `system-out` say what happens to the feature.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def junit(report: Report) -> str:
             "testsuite",
             name=topology,
             tests=str(len(rows)),
-            failures=str(counted.issue - counted.known),
+            failures=str(counted.issue - counted.known - counted.quarantined),
             errors="0",
-            skipped=str(counted.na + counted.not_run + counted.known),
+            skipped=str(counted.na + counted.not_run + counted.known + counted.quarantined),
             time=f"{sum(row.result.duration_ms for row in rows) / 1000:.3f}",
         )
         _properties(suite, _counted(counted))
@@ -75,6 +75,8 @@ def _case(suite: ET.Element, row: Row) -> None:
     message = _clean(f"{result.status}: {result.reason}" if result.reason else result.status)
     if result.known:
         ET.SubElement(case, "skipped", message=_clean(f"known {message} ({result.known.link})"))
+    elif result.status is Status.ISSUE and result.quarantine:
+        ET.SubElement(case, "skipped", message=_clean(f"quarantined {message} ({result.quarantine.link})"))
     elif result.status is Status.ISSUE:
         failure = ET.SubElement(case, "failure", message=message, type=result.severity or row.planned.severity)
         failure.text = _clean(
@@ -103,6 +105,10 @@ def _facts(row: Row) -> dict[str, str]:
         found |= {"feature": row.planned.feature, "outcome": text, "mark": mark_of(result), "source": source}
     elif result.limit:
         found |= {"limit": result.limit.outcome, "source": result.limit.source}
+    if result.repetition:
+        found |= {"attempts": str(result.repetition), "flaky": str(result.flaky).lower()}
+    if result.quarantine:
+        found["quarantine"] = result.quarantine.link
     return {name: value for name, value in found.items() if value}
 
 

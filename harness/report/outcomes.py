@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from harness.model import Behaviour, Status
+from harness.model import Behaviour, Status, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,6 +100,10 @@ class Count(Struct, frozen=True, kw_only=True):
     issue: int
     #: those of the Issues that are known
     known: int
+    #: those of the Issues that are in quarantine and not known
+    quarantined: int = 0
+    #: rows, whatever their status, that were OK in some attempts and an Issue in others
+    flaky: int = 0
     na: int
     #: rows that are owed and Not run
     not_run: int
@@ -118,6 +122,11 @@ def count(rows: Iterable[tuple[PlannedCheck, Result]]) -> Count:
         limits=sum(result.status is Status.OK and result.limit is not None for _, result in rows),
         issue=statuses.count(Status.ISSUE),
         known=sum(result.known is not None for _, result in rows),
+        quarantined=sum(
+            result.status is Status.ISSUE and result.known is None and result.quarantine is not None
+            for _, result in rows
+        ),
+        flaky=sum(result.flaky for _, result in rows),
         na=statuses.count(Status.NA),
         not_run=statuses.count(Status.NOT_RUN),
         out_of_scope=len(rows) - len(statuses),
@@ -178,6 +187,21 @@ def mark_of(result: Result) -> str:
     if outcome.defect:
         return KNOWN_DEFECT
     return ACCEPTED if result.known else UNDOCUMENTED
+
+
+def accepted_as(result: Result) -> str:
+    """Return why an Issue does not count: `known`, `quarantined`, or "" for one that counts."""
+    if result.status is not Status.ISSUE or result.gates:
+        return ""
+    return "known" if result.known else "quarantined"
+
+
+def reliability_of(result: Result) -> str:
+    """Return how far the verdict of a row can be relied on, in words; "" for a row that was tried once and counts."""
+    counts, entry = result.repetition, result.quarantine
+    flaky = f"flaky: {counts}, failure rate {spelled(counts.bound)}" if counts and counts.flaky else ""
+    apart = f"in quarantine until {entry.expires} (owner {entry.owner}, {entry.link})" if entry else ""
+    return "; ".join(filter(None, (flaky, apart)))
 
 
 def describe(planned: PlannedCheck, result: Result) -> str:

@@ -18,7 +18,17 @@ from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
 from harness.report.limits import LimitKind, limit_kind, practice_text
 from harness.report.log_slices import log_slices
-from harness.report.outcomes import ACCEPTED, DRIVERS, KNOWN_DEFECT, UNDOCUMENTED, is_shown, mark_of, text_of, word_of
+from harness.report.outcomes import (
+    ACCEPTED,
+    DRIVERS,
+    KNOWN_DEFECT,
+    UNDOCUMENTED,
+    is_shown,
+    mark_of,
+    reliability_of,
+    text_of,
+    word_of,
+)
 from harness.report.proofs import proven
 from harness.report.walkthrough import TITLES
 from harness.suites.pooling.advice import advice_for
@@ -109,7 +119,9 @@ def _heat_cell(row: Row | None) -> HeatCell | None:
     if row.status is Status.OK:
         return _ok_cell(row)
     if row.status is Status.ISSUE:
-        return HeatCell(tone="known" if row.result.known else "issue", text="known" if row.result.known else "Issue")
+        if row.result.gates:
+            return HeatCell(tone="issue", text="Issue")
+        return HeatCell(tone="known", text="known" if row.result.known else "quarantined")
     return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
 
 
@@ -151,6 +163,8 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     mark: str = ""
     reason: str = ""
+    #: how far the verdict can be relied on; "" for a row that was tried once and counts
+    reliability: str = ""
     expectations: tuple[Expectation, ...] = ()
     probes: tuple[BackendProbe, ...] = ()
     facts: dict[str, str] = {}
@@ -219,6 +233,7 @@ def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:
         text=cell.text,
         mark=mark_of(result),
         reason=result.reason,
+        reliability=reliability_of(result),
         expectations=result.expectations,
         probes=result.probes,
         facts=result.facts,

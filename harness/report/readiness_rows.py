@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, Status
 from harness.report.evidence import Row
-from harness.report.outcomes import is_shown
+from harness.report.outcomes import is_shown, reliability_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ class Judged(Struct, frozen=True, kw_only=True):
     """Rows, and a sentence for each row that limits what they show."""
 
     rows: tuple[Row, ...]
-    #: Issues that are not known
+    #: Issues that are not known, and not in quarantine
     broken: tuple[str, ...]
-    #: rows that are Not run
+    #: rows that are Not run, and rows whose verdict is not reliable: flaky, or in quarantine
     absent: tuple[str, ...]
     #: known Issues and documented limits
     limits: tuple[str, ...]
@@ -107,7 +107,7 @@ def not_by_the_host(evidence: Evidence, environment: str, paths: Sequence[str]) 
 
 def judge(rows: Sequence[Row]) -> Judged:
     """Sort rows by their effect on a stance."""
-    issues = [row for row in rows if row.status is Status.ISSUE]
+    issues = [row for row in rows if row.status is Status.ISSUE and not _is_unreliable(row)]
     limits = [sentence_of(row) for row in issues if row.result.known]
     limits += [
         f"{row.planned.check} in {row.planned.target}: {row.result.limit.outcome} ({row.result.limit.source})"
@@ -117,17 +117,24 @@ def judge(rows: Sequence[Row]) -> Judged:
     return Judged(
         rows=tuple(rows),
         broken=tuple(sentence_of(row) for row in issues if not row.result.known),
-        absent=tuple(sentence_of(row) for row in rows if row.status is Status.NOT_RUN),
+        absent=tuple(sentence_of(row) for row in rows if row.status is Status.NOT_RUN or _is_unreliable(row)),
         limits=tuple(limits),
         not_applicable=tuple(sentence_of(row) for row in rows if row.status is Status.NA),
     )
+
+
+def _is_unreliable(row: Row) -> bool:
+    """Return whether the verdict of a row shows nothing; that of a flaky Issue shows that it may fail."""
+    return row.result.quarantine is not None or (row.result.flaky and row.status is not Status.ISSUE)
 
 
 def sentence_of(row: Row) -> str:
     """Return check, topology, status and reason of a row in one sentence."""
     known = row.result.known
     status = f"a known Issue (owner {known.owner}, {known.link})" if known else str(row.status)
-    return f"{row.planned.check} in {row.planned.target} is {status}: {row.result.reason}"
+    said = ": ".join(filter(None, (status, row.result.reason)))
+    reliability = reliability_of(row.result)
+    return f"{row.planned.check} in {row.planned.target} is {said}{f'; {reliability}' if reliability else ''}"
 
 
 def few(sentences: Sequence[str]) -> list[str]:

@@ -75,16 +75,16 @@ def shown(row: Row) -> str:
     if outcome := text_of(row.result):
         mark = mark_of(row.result) if row.status is Status.ISSUE else ""
         return ", ".join(filter(None, (outcome, mark)))
-    if row.status is Status.ISSUE and row.result.known:
-        return "known Issue"
+    if row.status is Status.ISSUE and not row.result.gates:
+        return "known Issue" if row.result.known else "Issue in quarantine"
     if row.status is Status.OK and row.result.limit:
         return "OK, documented limit"
     return str(row.status)
 
 
 def is_new_issue(then: Row | None, now: Row) -> bool:
-    """Return whether a row is an Issue that is neither known nor was there before, with the same symptom."""
-    if now.status is not Status.ISSUE or now.result.known:
+    """Return whether a row is an Issue that counts and was not there before, with the same symptom."""
+    if not now.result.gates:
         return False
     if then is None or then.status is not Status.ISSUE:
         return True

@@ -52,6 +52,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         _limits(report),
         _checklist(report),
         _readiness(report),
+        _repetition(report),
         _by_status("parity", "In-repo parity", "Parity", columns.PARITY, report.parity, noun="suite"),
         _by_status(
             "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"
@@ -208,6 +209,7 @@ def _faults(report: Report) -> Section:
         short="Resilience",
         result=faults_in_words(report.faults),
         intro=("resilience", ()),
+        paper=Paper.OPEN,
         missing=("no_resilience", ()),
         listings=_one("Faults by topology", load_columns.FAULTS, _worst_first(report.faults)),
     )
@@ -289,6 +291,29 @@ def _readiness(report: Report) -> Section:
         missing=("no_readiness", ()),
         listings=_one("Areas, the least ready first", columns.READINESS, rows),
         parts=(Part(title="Decisions", intro=("decisions", ()), listings=decisions),) if decisions else (),
+    )
+
+
+def _repetition(report: Report) -> Section:
+    flaky = sum(row.counts.flaky for row in report.repeated)
+    repeated = sum(row.number for row in report.repeated)
+    said = (
+        f"Three consecutive runs of a topology: {_statuses(report.consecutive)}" if report.consecutive else "",
+        f"{flaky} flaky of {repeated} repeated row{'' if repeated == 1 else 's'}" if report.repeated else "",
+        f"{_number(report.quarantine, 'check')} in quarantine" if report.quarantine else "",
+    )
+    return Section(
+        anchor="repetition",
+        title="Repetition: which verdicts are reliable",
+        short="Repetition",
+        result="; ".join(filter(None, said)),
+        intro=("repetition", ()),
+        missing=("no_verdicts", ()),
+        listings=(
+            *_one("Three consecutive runs", columns.CONSECUTIVE, _worst_first(report.consecutive)),
+            *(_one("Repeated rows, flaky ones first", columns.REPEATED, report.repeated) if report.repeated else ()),
+            *(_one("Checks in quarantine", columns.QUARANTINE, report.quarantine) if report.quarantine else ()),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, Section, Severity, Status, TrailProof
+from harness.model import Attestation, Quarantine, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
@@ -16,6 +16,7 @@ from harness.report.load_rows import FaultRow, LoadRow
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Decision, ReadinessRow
+from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
 from harness.report.topology_rows import Question, TopologyRow
 from harness.report.trials import TrialRow
 from harness.report.verdicts import Verdict
@@ -31,6 +32,8 @@ class IssueRow(Struct, frozen=True, kw_only=True):
     area: str
     owner: str
     link: str
+    #: `known`, `quarantined`, or "" for an Issue that counts
+    accepted: str = ""
     command: str
     topology: str
     check: str
@@ -129,6 +132,10 @@ class Report(Struct, frozen=True, kw_only=True):
     trials: tuple[TrialRow, ...]
     faults: tuple[FaultRow, ...]
     loads: tuple[LoadRow, ...]
+    consecutive: tuple[ConsecutiveRow, ...]
+    #: the rows that a run repeated, and those that are flaky
+    repeated: tuple[RepeatedRow, ...]
+    quarantine: tuple[QuarantineRow, ...]
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
@@ -159,3 +166,5 @@ class Declared(Struct, frozen=True, kw_only=True):
     readiness: tuple[ReadinessArea, ...] = ()
     workflows: tuple[Workflow, ...] = ()
     preflight: tuple[GateResult, ...] = ()
+    quarantine: tuple[Quarantine, ...] = ()
+    expired_quarantine: tuple[Quarantine, ...] = ()

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from harness.model import EvidenceClass, Section, Status
 from harness.report.evidence import worst
-from harness.report.outcomes import is_shown
+from harness.report.outcomes import is_shown, reliability_of
 from harness.report.readiness_rows import counted, few, judge
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class TrialAnswer(Struct, frozen=True, kw_only=True):
     """The answer to one question: OK only if every row that it needs is OK or N/A, and at least one is OK."""
 
     status: Status
-    #: the number of rows by status, or why there is no answer
+    #: the number of rows by status, and which of their verdicts are not reliable; or why there is no answer
     reason: str
 
 
@@ -80,6 +80,7 @@ def _answer(evidence: Evidence, target: str, trial: Trial) -> TrialAnswer:
     telling = [row for row in rows if row.status is status and status is not Status.OK]
     said = counted(rows).rpartition(" in ")[0]
     why = [f"{row.planned.check}: {row.result.reason}" for row in telling[:1]]
+    why += few([f"{row.planned.check} is {reliability}" for row in rows if (reliability := reliability_of(row.result))])
     return TrialAnswer(status=status, reason="; ".join((said, *why)))
 
 

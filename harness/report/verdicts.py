@@ -118,11 +118,15 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     is_baseline = topology is not None and topology.declared.pooler is None
     kinds = Counter(limit_kind(*row.answer) for row in trail)
     judges_security = any(row.planned.check == SECURITY_CHECK for row in rows)
-    sentences = [_about_the_trail(trail), *_about_features(compared, features, topology)]
+    sentences = [
+        _about_the_trail(trail),
+        *(_about_load(rows, section, *words) for section, words in _LOADS.items()),
+        *_about_features(compared, features, topology),
+    ]
     return Verdict(
         name=name,
         evidence_class=evidence.class_of(name),
-        sentences=tuple(sentences),
+        sentences=tuple(filter(None, sentences)),
         tone=_tone(rows, breaks=bool(compared.changed) and not is_baseline),
         chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
         product=_pooler(topology).rpartition(" ")[0],
@@ -146,19 +150,19 @@ def _security(topology: TopologyEvidence | None, environment: EnvironmentEvidenc
 
 
 def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
-    statuses = {row.status for row in rows if row.result.known is None}
-    if Status.ISSUE in statuses:
+    if any(row.result.gates for row in rows):
         return "issue"
-    if Status.NOT_RUN in statuses or not statuses:
+    statuses = {row.status for row in rows}
+    if Status.NOT_RUN in statuses or statuses <= {Status.ISSUE}:
         return "open"
-    if any(row.result.known for row in rows):
+    if Status.ISSUE in statuses:
         return "known"
     return "breaks" if breaks else "holds"
 
 
 def _about_the_trail(rows: Sequence[Row]) -> str:
-    issues = [row for row in rows if row.status is Status.ISSUE and row.result.known is None]
-    known = [row for row in rows if row.result.known]
+    issues = [row for row in rows if row.result.gates]
+    known = [row for row in rows if row.status is Status.ISSUE and not row.result.gates]
     missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
     unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
@@ -167,7 +171,8 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
-    accepted = _number(len(known), "known Issue")
+    in_quarantine = sum(row.result.known is None for row in known)
+    accepted = _number(len(known), "known Issue") + (f" ({in_quarantine} in quarantine)" if in_quarantine else "")
     if not held:
         return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
@@ -188,6 +193,25 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if known:
         return f"{holds} in {checks}{limits}, except for {accepted}{apart}"
     return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"
+
+
+#: what an Issue says, what OK rows say, and the noun of a row
+_LOADS = {
+    Section.RESILIENCE: ("acknowledged work does not survive", "acknowledged work survives", "fault"),
+    Section.SOAK: ("not every write is right under", "every write is right under", "load"),
+}
+
+
+def _about_load(rows: Sequence[Row], section: Section, broken: str, holds: str, noun: str) -> str:
+    """Return the result of faults or loads; "" if none of them was exercised."""
+    tried = [row for row in rows if row.planned.section is section and asked_for(row)]
+    issues = sum(row.result.gates for row in tried)
+    held = sum(row.status is Status.OK for row in tried)
+    if issues:
+        return f"{broken} {issues} of {_number(issues + held, noun)}"
+    missing = sum(row.status is Status.NOT_RUN for row in tried)
+    apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
+    return f"{holds} {_number(held, noun)}{apart}" if held else ""
 
 
 def _inapplicable(rows: Sequence[Row]) -> str:

@@ -2,7 +2,7 @@
 
     reports/runs/<utc>-<id>/
       run.json        the record: plan, provenance, topologies as they ran, and the seal; replaced atomically
-      results.jsonl   one row per planned check, appended
+      results.jsonl   one row per attempt of a planned check, appended
       proofs.jsonl    one row per control, when the run proved its checks
       trail.jsonl     one row per break of the trail, when the run proved its checks
       logs/<topology>/<service>.log
@@ -15,7 +15,7 @@ result is then read as Not run. :mod:`harness.store.chain` describes how an edit
 """
 
 from harness.store.files import require_writable, write_atomically, write_together
-from harness.store.histories import Journal, history_files, read_history, read_state
+from harness.store.histories import Journal, attempt_of, history_files, read_history, read_state
 from harness.store.integrity import Integrity, Verdict
 from harness.store.reading import StoredRun, kept_runs, read_run, read_runs, run_folders_in
 from harness.store.statement import PREDICATE_TYPE, compare, statement_of
@@ -28,6 +28,7 @@ __all__ = [
     "RunStore",
     "StoredRun",
     "Verdict",
+    "attempt_of",
     "compare",
     "history_files",
     "kept_runs",

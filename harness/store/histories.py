@@ -1,12 +1,14 @@
 """Histories on disk: the journal that a check appends to, and its reader.
 
 `histories/<topology>/<check>.jsonl` is the history, and `<check>.state.json` next to it is the final state that the
-judge compares it with. Both are redacted as they are written.
+judge compares it with. The second attempt of a row has `<check>.attempt-2.jsonl`, and a second history of one attempt
+`<check>.2.jsonl`. All are redacted as they are written.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 HISTORIES = "histories"
 _STATE = ".state.json"
 _LARGEST = 4 << 30
+#: what follows the name of a check in the name of its history
+_ATTEMPT = ".attempt-"
+_NAME = re.compile(rf"(.+?)(?:{re.escape(_ATTEMPT)}(\d+))?(?:\.(\d+))?\.jsonl")
 
 
 class Journal:
@@ -65,10 +70,16 @@ class Journal:
         return round(time.monotonic() - self._began, 6)
 
     def invoke(self, client: int, seq: int, operation: str, *, key: str = "", value: str = "", actor: str = "") -> None:
-        """Record an operation, before it is sent."""
+        """Record an operation, before it is sent. It is redacted like the final state, with which it is compared."""
         self._append(
             Invoked(
-                seconds=self.seconds, client=client, seq=seq, operation=operation, key=key, value=value, actor=actor
+                seconds=self.seconds,
+                client=client,
+                seq=seq,
+                operation=self._redact(operation),
+                key=self._redact(key),
+                value=self._redact(value),
+                actor=self._redact(actor),
             )
         )
 
@@ -130,15 +141,29 @@ def state_path(history: Path) -> Path:
 
 
 def history_files(run: Path) -> tuple[Path, ...]:
-    """Return the histories of a run folder: by topology and check, and those of one check in their order."""
-    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl"), key=_place))
+    """Return the histories of a run folder: by topology, check and attempt, and those of one attempt in their order."""
+    return tuple(sorted(run.glob(f"{HISTORIES}/*/*.jsonl"), key=lambda path: (path.parent.name, *_parts(path))))
 
 
-def _place(path: Path) -> tuple[str, str, int]:
-    name, _, number = path.name.removesuffix(".jsonl").rpartition(".")
-    if number.isdigit():
-        return path.parent.name, name, int(number)
-    return path.parent.name, path.name.removesuffix(".jsonl"), 1
+def history_name(check: str, *, control: str = "", attempt: int = 1) -> str:
+    """Return the name of the first history of one attempt, without its ending."""
+    name = f"{check}.under-{control}" if control else check
+    return f"{name}{_ATTEMPT}{attempt}" if attempt > 1 else name
+
+
+def attempt_of(path: Path) -> tuple[str, int]:
+    """Return the check of a history, with the control it ran under, and the number of its attempt, from its name."""
+    check, attempt, _ = _parts(path)
+    return check, attempt
+
+
+def _parts(path: Path) -> tuple[str, int, int]:
+    """Return the name of the check, the number of the attempt, and the number of the history within it."""
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        return path.name, 1, 1
+    check, attempt, number = found.groups()
+    return check, int(attempt or 1), int(number or 1)
 
 
 def read_state(history: Path, kind: type[msgspec.Struct]) -> Any:

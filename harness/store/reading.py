@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import StoreError, UsageError
-from harness.model import SCHEMA_VERSION, Proof, Result, RunRecord, Status, TrailProof
+from harness.model import SCHEMA_VERSION, Proof, Repetition, Result, RunRecord, TrailProof
+from harness.store.attempts import answer, counted
 from harness.store.chain import (
     CHAINED_SINCE,
     PROOFS,
@@ -37,6 +38,7 @@ class StoredRun(Struct, frozen=True):
 
     folder: Path
     record: RunRecord
+    #: one for each attempt of a planned row
     results: tuple[Result, ...]
     proofs: tuple[Proof, ...]
     trail_proofs: tuple[TrailProof, ...]
@@ -46,18 +48,21 @@ class StoredRun(Struct, frozen=True):
 
     def answers(self) -> tuple[Result, ...]:
         """Return one result per planned row, in the order of the plan; a row without a result is Not run."""
-        stored = {(result.target, result.check): result for result in self.results}
+        return tuple(result for result, _ in self.tried())
+
+    def tried(self) -> tuple[tuple[Result, Repetition], ...]:
+        """Return the result of each planned row, with how many of its attempts had each status."""
+        found: dict[tuple[str, str], list[Result]] = {}
+        for result in self.results:
+            found.setdefault((result.target, result.check), []).append(result)
         reason = {
             "running": "the run has no result of this check (it was killed, or is still running)",
             "interrupted": "the run was interrupted before this check finished",
             "failed": f"the run failed before this check finished: {self.record.failure}",
             "finished": "the run ended without a result of this check",
         }[self.record.state]
-        return tuple(
-            stored.get((row.target, row.check))
-            or Result(target=row.target, check=row.check, status=Status.NOT_RUN, reason=reason, reproduce=row.reproduce)
-            for row in self.record.plan
-        )
+        rows = ((row, found.get((row.target, row.check), ())) for row in self.record.plan)
+        return tuple((answer(row, attempts, reason), counted(row, attempts)) for row, attempts in rows)
 
 
 def read_run(folder: Path) -> StoredRun:

@@ -97,6 +97,17 @@ _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
         ),
     ),
     (
+        "a quarantine of another check or topology",
+        lambda row: (
+            row.quarantine
+            and (
+                row.quarantine.check != row.check
+                or (row.quarantine.topologies and row.target not in row.quarantine.topologies)
+            )
+        ),
+    ),
+    ("the counts of other attempts in the row of one", lambda row: row.repetition),
+    (
         "an outcome that no expectation observed",
         lambda row: (
             row.feature
@@ -152,7 +163,7 @@ _TRAIL: tuple[tuple[str, Callable[[TrailProof], object]], ...] = (
 def key_of(row: Result | Proof | TrailProof) -> tuple[str, ...]:
     """Return what only one row of its kind may have in a run."""
     if isinstance(row, Result):
-        return row.target, row.check
+        return row.target, row.check, *((f"attempt {row.attempt}",) if row.attempt != 1 else ())
     return (row.topology, row.check, row.control) if isinstance(row, Proof) else (row.topology, row.name)
 
 
@@ -183,6 +194,7 @@ class RowRules:
             self._twice(row)
             or contradiction_in_result(row)
             or (f"a row that the plan does not name: {row.check} on {row.target}" if planned is None else "")
+            or (_beyond(row, planned) if planned else "")
             or (
                 "an outcome on a row that fills none of the feature map"
                 if planned and row.feature and not planned.feature
@@ -230,6 +242,12 @@ class RowRules:
         return ""
 
 
+def _beyond(row: Result, planned: PlannedCheck) -> str:
+    if 1 <= row.attempt <= planned.attempts:
+        return ""
+    return f"attempt {row.attempt} of {row.check} on {row.target}, which is planned {planned.attempts}x"
+
+
 def contradictions_in_record(record: RunRecord) -> Iterator[str]:
     """Yield what contradicts itself in the record of a chained run."""
     start, end = seconds_of(record.started_at), seconds_of(record.ended_at)
@@ -247,6 +265,10 @@ def contradictions_in_record(record: RunRecord) -> Iterator[str]:
             break
     if len({(row.target, row.check) for row in record.plan}) != len(record.plan):
         yield "the plan names a row twice"
+    for row in record.plan:
+        if row.attempts < 1:
+            yield f"{row.check} on {row.target} is planned {row.attempts}x"
+            break
     for name, topology in record.topologies.items():
         if topology.declared.name != name:
             yield f"the topology {name} is declared as {topology.declared.name}"

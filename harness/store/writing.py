@@ -32,7 +32,7 @@ from harness.store.chain import (
     sha256,
 )
 from harness.store.files import cannot_write, write_atomically
-from harness.store.histories import HISTORIES, Journal
+from harness.store.histories import HISTORIES, Journal, history_name
 from harness.store.rules import ContradictionError, RowRules
 
 if TYPE_CHECKING:
@@ -140,14 +140,14 @@ class RunStore:
             self._write_record()
 
     def append(self, result: Result) -> None:
-        """Add the result of one planned row.
+        """Add the result of one attempt of a planned row.
 
         :raises ContradictionError: for a result that breaks the rules; it is not written.
         """
         self._append(RESULTS, result, lambda: self._rules.of_result(result, self.record))
 
     def append_or_refuse(self, result: Result) -> Result:
-        """Add the result of one planned row, and return the row that was added.
+        """Add the result of one attempt of a planned row, and return the row that was added.
 
         A result that breaks the rules is a mistake in the harness, and says nothing about the system under test. Its
         row is then Not run, and the other rows of the run stay.
@@ -162,6 +162,7 @@ class RunStore:
                 reason=f"the harness made a result that contradicts itself: {error}",
                 started_at=result.started_at,
                 reproduce=result.reproduce,
+                attempt=result.attempt,
             )
             self.append(result)
         return result
@@ -189,19 +190,33 @@ class RunStore:
             (folder / name).write_text(self._redact(text), encoding="utf-8")
 
     def open_journal(
-        self, topology: str, check: str, judge: str, *, control: str = "", facts: dict[str, str] | None = None
+        self,
+        topology: str,
+        check: str,
+        judge: str,
+        *,
+        control: str = "",
+        attempt: int = 1,
+        facts: dict[str, str] | None = None,
     ) -> Journal:
-        """Begin the history of a check. A second one of the same check gets a number.
+        """Begin the history of a check. A second one of the same attempt gets a number.
 
         :param judge: the name of the judge that decides about it.
         :param control: the control that the check runs under; such a history has its name.
+        :param attempt: the number of the attempt; the history of a later one than the first has it in its name.
         :param facts: what a reader has to know about the load.
         """
         opening = Opening(
-            topology=topology, check=check, judge=judge, started_at=utc_now(), control=control, facts=facts or {}
+            topology=topology,
+            check=check,
+            judge=judge,
+            started_at=utc_now(),
+            control=control,
+            attempt=attempt,
+            facts=facts or {},
         )
         folder = self.folder / HISTORIES / topology
-        name = f"{check}.under-{control}" if control else check
+        name = history_name(check, control=control, attempt=attempt)
         with self._lock:
             numbers = ("", *(f".{number}" for number in range(2, MOST_HISTORIES)))
             path = next(path for number in numbers if not (path := folder / f"{name}{number}.jsonl").exists())

@@ -97,9 +97,9 @@ def _discard(_line: str) -> None:
     """Show nothing: the log keeps the output."""
 
 
-def log_of(check: str) -> str:
-    """Return the name of the log with the output of a command, by the id of its check."""
-    return check.replace(".", "-")
+def log_of(check: str, attempt: int = 1) -> str:
+    """Return the name of the log with the output of a command, by the id of its check; each attempt has its own."""
+    return check.replace(".", "-") + (f".attempt-{attempt}" if attempt > 1 else "")
 
 
 def the_server_is_unreachable(ctx: CheckContext) -> None:
@@ -148,7 +148,7 @@ def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_o
         results = _results(declared, root, since)
         if not (ctx.sabotaged or ctx.past_the_pooler):
             _keep_files(ctx, declared, root, since)
-    lab.keep_log(log_of(f"command.{declared.name}"), ended.output)
+    lab.keep_log(log_of(f"command.{declared.name}", ctx.attempt_number), ended.output)
     ctx.fact("command", join(declared.command))
     ctx.fact("role", f"{declared.role}: {RIGHTS[declared.role]}")
     if ctx.topology.pooler and (created := CREATED_ROLES.get(ctx.topology.pooler.product)):
@@ -293,6 +293,7 @@ def _keep_files(ctx: CheckContext, declared: CommandDeclaration, root: Path, sin
             wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             text = data.decode("utf-16" if wide else "utf-8", errors="replace")
             name = re.sub(r"[^\w.-]+", "-", str(path.relative_to(root)))[-_LONGEST_NAME:].lstrip(".-")
+            name = f"attempt-{ctx.attempt_number}-{name}" if ctx.attempt_number > 1 else name
             ctx.lab.keep_artifact(f"command.{declared.name}", name, text)
     if left_out:
         ctx.fact("JUnit files that are too many or too large to keep", left_out)

@@ -95,6 +95,7 @@ async function open(topology, check) {
     make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested claim: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(BREAKS.includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
+    ...section('Reliability', detail.reliability && make('p', {}, detail.reliability)),
     ...section(observed(detail), detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source)),
       detail.tone === 'security' && make('p', {}, 'The row is OK because a distribution maintains this version and may have backported the fixes. The facts below name each one: compare them with its changelog, or upgrade.')),
     ...section('Documented', detail.expected && make('p', {}, `expected: ${detail.expected}`), detail.source && make('p', {}, linked(detail.source)),

@@ -34,7 +34,7 @@ _USUAL_S, _QUICK_S = 5.0, 1.0
 _QUICK_RATE = 100.0
 _PROCESSED = re.compile(r"transactions actually processed: (\d+)")
 #: what a load of pgbench leaves, without running it: each write in a transaction of its own
-_FILL = """
+FILL = """
 ALTER TABLE public.soak_writes DISABLE TRIGGER USER;
 CREATE TEMPORARY TABLE made AS
 SELECT n, 1 + n % {clients} AS client, 1 + n / {clients} AS seq, gen_random_uuid() AS transaction_id
@@ -71,10 +71,10 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
 
 def _judging(ctx: CheckContext, scale: Scale) -> Table:
     prepare(ctx)
-    ctx.admin.run(_FILL.replace("{clients}", str(MOST_CLIENTS)).replace("{rows}", str(scale.rows)))
+    ctx.admin.run(FILL.replace("{clients}", str(MOST_CLIENTS)).replace("{rows}", str(scale.rows)))
     began = time.perf_counter()
-    found, outcomes = compare_rows(ctx.admin, ctx.target.statements.changes)
-    state = SoakState(acknowledged=outcomes["ok"][0], failed=0, unknown=0, found=found)
+    found, outcomes = compare_rows(ctx.admin, ctx.target)
+    state = SoakState(acknowledged=outcomes["ok"], failed=0, unknown=0, found=found)
     opening = Opening(topology=ctx.topology.name, check=ctx.check, judge=SOAK_JUDGE.name, started_at="")
     expectations = SOAK_JUDGE.judge(History(opening=opening), state)
     took = time.perf_counter() - began

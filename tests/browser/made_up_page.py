@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
+from harness.checks.judges.acknowledged import LOST
 from harness.model import (
     BackendProbe,
     Behaviour,
+    Expectation,
     FeatureOutcome,
     KnownIssue,
     Outcome,
@@ -26,10 +28,13 @@ from harness.model import (
 )
 from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
+from harness.report.histories import StoredHistory
 from harness.report.render import render
-from tests.unit.made_up import NAMES, mixed, planned, record, stood
+from tests.unit.histories import fault, operations, write_history
+from tests.unit.made_up import CHECKS, NAMES, mixed, planned, record, result, stood
 
 if TYPE_CHECKING:
+    from harness.model.history import Outcome as Ended
     from harness.report.tables import Report
 
 #: a text that runs a script, loads an image, ends its element or attribute, or reorders a line, if it is not escaped
@@ -163,6 +168,40 @@ def _path_rows() -> list[Row]:
     return rows
 
 
+#: checks under faults and load: their facts
+_LOADS = {
+    "resilience.server-link-black-holed-for-a-while": {
+        "faults injected": "9 of 9",
+        "units of work": "12345 acknowledged, 6789 failed, 12 unknown (5 of them happened)",
+        "acknowledged again after the healing": "0.02 s the first writer, 0.15 s in the median, 0.52 s the last one",
+    },
+    "soak.pgbench": {"seconds": "30.1", "transactions per second": "99.8", "plain transactions per second": "100.1"},
+}
+_HISTORY = "history.jsonl"
+
+
+def _load_rows() -> list[Row]:
+    """Return rows under faults and load; in session mode acknowledged writes are missing."""
+    rows = []
+    for check, facts in _LOADS.items():
+        for topology in NAMES:
+            status = Status.ISSUE if topology == "session" else Status.OK
+            plan = replace(
+                planned("direct", CHECKS[0]), target=topology, check=check, section=Section(check.partition(".")[0])
+            )
+            observed = "2: client 1, 5; client 2, 9" if topology == "session" else "none"
+            found = replace(
+                result("direct", CHECKS[0], status, "" if status is Status.OK else f"{LOST}: observed {observed}"),
+                target=topology,
+                check=check,
+                facts=facts,
+                expectations=(Expectation(name=LOST, expected="none", observed=observed, held=observed == "none"),),
+                started_at="2026-01-01T00:00:05.000Z",
+            )
+            rows.append(Row(planned=plan, result=found, run_id=record().run_id))
+    return rows
+
+
 def evidence() -> Evidence:
     """Return evidence with every kind of cell."""
     proof = TrailProof(
@@ -176,7 +215,7 @@ def evidence() -> Evidence:
     )
     features = [row for check, feature in FEATURES.items() for row in _feature_rows(check, feature)]
     return Evidence(
-        rows=(*_trail_rows(), *features, *_path_rows()),
+        rows=(*_trail_rows(), *features, *_path_rows(), *_load_rows()),
         topologies={name: stood(name) for name in NAMES},
         records=dict.fromkeys(NAMES, record()),
         folders={record().run_id: Path("runs") / record().run_id},
@@ -187,7 +226,10 @@ def evidence() -> Evidence:
 
 
 def ordinary() -> Report:
-    return build_report(evidence(), Path())
+    histories = tuple(
+        StoredHistory(target=topology, check=check, link=_HISTORY) for topology in NAMES for check in _LOADS
+    )
+    return replace(build_report(evidence(), Path()), histories=histories)
 
 
 def hostile() -> Report:
@@ -213,5 +255,8 @@ def _marked(value: Any) -> Any:
 
 
 def written(report: Report, folder: Path) -> Path:
-    """Write the documents of a report, and return its page."""
+    """Write the documents of a report and the history of its plots, and return its page."""
+    outcomes: dict[int, Ended] = {**dict.fromkeys(range(40, 60), "fail"), 60: "unknown"}
+    records = [*operations(160, clients=8, outcomes=outcomes), *fault(1, "server-link-cut", 1.9, 3.0, 3.6)]
+    write_history(folder, "direct", CHECKS[0], records).replace(folder / _HISTORY)
     return next(path for path in render(report, folder) if path.name == "report.html")

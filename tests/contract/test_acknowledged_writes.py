@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recover
 from harness.checks.registry import breaks
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner
+from harness.errors import ServiceFailedError
 from harness.lab.lab import Lab, stand_up_for_faults
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Result, Status
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
+    from harness.database import Endpoint
     from harness.model.history import History
 
 pytestmark = pytest.mark.engine
@@ -108,6 +111,21 @@ def test_writers_that_the_server_refuses_are_not_run(stage: Stage, monkeypatch: 
     assert history.operations
     assert {one.outcome for one in history.operations} == {"fail"}
     assert not any(expectation.broken for expectation in result.expectations)
+
+
+def test_a_service_without_an_address_fails_what_was_not_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, calls = stage.lab.chain, count(1)
+
+    def sometimes(dbname: str = "postgres") -> Endpoint:
+        if next(calls) <= 3:
+            raise ServiceFailedError("the container has no address")
+        return chain(dbname)
+
+    monkeypatch.setattr(stage.lab, "chain", sometimes)
+    result, history, _ = stage.run(TERMINATED)
+    assert result.status is Status.OK, result.reason
+    failures = [one for one in history.operations if one.error == "the container has no address"]
+    assert [one.outcome for one in failures] == ["fail"] * 3
 
 
 def test_a_table_that_is_lost_has_lost_every_acknowledged_write(stage: Stage) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from harness import places
 from harness.model import Status
-from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
+from harness.store import Integrity, StoredRun, Verdict, history_files, kept_runs, read_history, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
@@ -292,6 +292,31 @@ def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     (tmp_path / "other" / "reaped").touch()
     err = ended(other).stderr
     assert other.returncode == 0, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_while_its_servers_are_frozen_leaves_nothing(
+    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    check = ("--check", "resilience.server-frozen", "--rounds", "100")
+    process = start(running, tmp_path, "verify", "direct", "--engine", engine_name, *check)
+
+    def frozen() -> StoredRun:
+        """Wait for the moment between the injection of a fault and its healing."""
+        runs, _ = kept_runs(tmp_path / "reports")
+        histories = history_files(runs[-1].folder) if runs else ()
+        if not histories or not (faults := read_history(histories[0]).faults):
+            raise NotYet("no fault yet")
+        if faults[-1].injected_s is None or faults[-1].heal_s is not None:
+            raise NotYet("the servers run")
+        return runs[-1]
+
+    run = poll(frozen, what="frozen servers", deadline_s=60)
+    process.send_signal(number)
+    ended(process)
+    if number is signal.SIGKILL:
+        assert harness_here(tmp_path, "reap", "--engine", engine_name).returncode == 0
+    assert leftovers(engine_name, run.record.run_id) == []
 
 
 #: checks with few and with many connections

@@ -8,7 +8,7 @@ import msgspec
 
 from harness.checks.judges import Judge, compared
 from harness.model.history import Answered, FaultStep, History, Invoked, Opening, Record
-from harness.store.histories import HISTORIES, state_path
+from harness.store.histories import HISTORIES, history_name, state_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,6 +79,7 @@ def write_history(
     control: str = "",
     judge: str = JUDGE.name,
     facts: dict[str, str] | None = None,
+    attempt: int = 1,
     number: int = 1,
 ) -> Path:
     """Write a history into a run folder, in the order of its seconds."""
@@ -88,9 +89,10 @@ def write_history(
         judge=judge,
         started_at="2026-01-01T00:00:01.000Z",
         control=control,
+        attempt=attempt,
         facts=facts or {},
     )
-    name = f"{check}.under-{control}" if control else check
+    name = history_name(check, control=control, attempt=attempt)
     path = run / HISTORIES / topology / f"{name}{f'.{number}' if number > 1 else ''}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(records, key=lambda record: getattr(record, "seconds", 0.0))

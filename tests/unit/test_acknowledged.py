@@ -363,6 +363,20 @@ def test_a_stored_history_is_judged_as_it_was_in_memory(world: World, loses: boo
     assert judge(stored, kept) == judge(world.history, state)
 
 
+def test_a_secret_that_is_spelled_like_an_actor_names_no_other_actor(tmp_path: Path) -> None:
+    """The password is "writer": it is masked in the history and in the state."""
+    world = World(operations=[operation(1)], happened={(1, 1)})
+    journal = Journal(tmp_path / "made-up.jsonl", OPENING, lambda text: text.replace("writer", "***"))
+    for one in world.operations:
+        journal.invoke(one.client, one.seq, one.operation, key=one.key, value=one.value, actor=one.actor)
+        journal.answer(one.client, one.seq, one.outcome)
+    journal.keep_state(world.state())
+    journal.close()
+    stored, kept = read_history(journal.path), read_state(journal.path, FinalState)
+    assert stored.operations[0].actor == "user:***-1"
+    assert not any(expectation.broken for expectation in judge(stored, kept))
+
+
 def operation(seq: int, **changes: Any) -> Operation:
     one = Operation(
         client=1,

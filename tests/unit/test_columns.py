@@ -14,7 +14,7 @@ from harness.markdown import headings
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
-from harness.model import Confidence, Finding, Section, Status, TrailProof
+from harness.model import Confidence, Finding, Repetition, RunAttempts, Section, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report import check_columns, columns, load_columns
 from harness.report.building import build_report
@@ -43,6 +43,7 @@ from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
 from harness.report.render import render
+from harness.report.repetition import QuarantineRow, RepeatedRow
 from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report
@@ -83,6 +84,9 @@ TABLES = {
     "trials": load_columns.TRIALS,
     "faults": load_columns.FAULTS,
     "loads": load_columns.LOADS,
+    "consecutive": columns.CONSECUTIVE,
+    "repeated": columns.REPEATED,
+    "quarantine": columns.QUARANTINE,
     "features": check_columns.features(NAMES, None),
     "drivers": check_columns.drivers(NAMES, None),
     "matrix": check_columns.matrix(NAMES),
@@ -175,6 +179,27 @@ def everything(folder: Path) -> Report:
                 check="c",
                 source="https://example.org",
                 command="c",
+            ),
+        ),
+        repeated=(
+            RepeatedRow(
+                topology="direct",
+                check="",
+                number=2,
+                status=Status.ISSUE,
+                counts=Repetition(ok=2, issue=1),
+                runs=(RunAttempts(run_id="r", counts=Repetition(ok=2, issue=1)),),
+            ),
+        ),
+        quarantine=(
+            QuarantineRow(
+                check="c",
+                topologies="all",
+                owner="ada",
+                link="https://example.org",
+                expires="2099-01-01",
+                decides="no",
+                shown="OK in direct",
             ),
         ),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
@@ -425,7 +450,8 @@ NOT_SHOWN = {
     "features": {"check", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
-    "rows": {"run_id"},
+    # the attempts of each run are in the table of repeated rows
+    "rows": {"run_id", "runs"},
     # the topologies of the group are their number
     "issue groups": {"number"},
     # it decides the order of the rows, and whether a file is written
@@ -452,6 +478,9 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "trials": report.trials,
         "faults": report.faults,
         "loads": report.loads,
+        "consecutive": report.consecutive,
+        "repeated": report.repeated,
+        "quarantine": report.quarantine,
         "features": report.features[0].rows,
         "drivers": report.drivers,
         "matrix": report.matrix,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.model.history import Answered, Fault, History, Invoked, Opening, Operation, Sample
-from harness.report import histories
+from harness.redaction import Redactor
+from harness.report import curves, histories
+from harness.report.curves import HEIGHT
 from harness.report.evidence import Row
-from harness.report.histories import HEIGHT, StoredHistory, plot_of, stored_histories
-from harness.store import read_history
+from harness.report.histories import StoredHistory, plot_of, stored_histories
+from harness.store import RunStore, attempt_of, history_files, read_history
+from harness.store.histories import history_name
 from tests.unit.histories import everything, fault, operations, write_history
-from tests.unit.made_up import planned, result
+from tests.unit.made_up import planned, record, result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.model.history import Outcome, Record
 
 CHECK = "capture.insert"
@@ -94,6 +96,17 @@ def test_the_samples_of_a_load(tmp_path: Path) -> None:
     assert "no sample from 10 to 30 s" in plot.said
 
 
+def test_the_line_of_a_load_is_not_broken_between_two_samples() -> None:
+    """A sample a second, in sixty intervals of a third of a second: also where one of them is late."""
+    seconds = [second + 0.3 * (second % 3) for second in range(1, 21) if second != 10]
+    samples = tuple(Sample(seconds=at, values={"transactions per second": 90.0 + at}) for at in seconds)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=samples)).panels
+    assert rate.curves[0].path.count("M") == 1
+    apart = tuple(sample for sample in samples if not 5 < sample.seconds < 12)
+    (rate,) = plot_of(STORED, History(opening=OPENING, samples=apart)).panels
+    assert rate.curves[0].path.count("M") == 2
+
+
 def test_a_history_of_a_killed_run_is_drawn(tmp_path: Path) -> None:
     path = write_history(tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)])
     path.write_bytes(path.read_bytes()[:-5])
@@ -137,6 +150,44 @@ def test_the_newest_histories_of_a_row_count_and_none_under_a_control(tmp_path: 
     ]
 
 
+def test_a_row_has_the_history_of_the_attempt_that_it_shows(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "r"
+    for attempt in (1, 2, 12):
+        write_history(run, "direct", CHECK, [], attempt=attempt)
+    write_history(run, "direct", CHECK, [], attempt=2, number=2)
+    shown = Row(planned=planned("direct", CHECK), result=replace(result("direct", CHECK), attempt=2), run_id="r")
+    found = stored_histories([shown], {"r": run}, tmp_path)
+    assert [stored.link for stored in found] == [
+        f"runs/r/histories/direct/{CHECK}.attempt-2.jsonl",
+        f"runs/r/histories/direct/{CHECK}.attempt-2.2.jsonl",
+    ]
+    assert [attempt_of(path) for path in history_files(run)] == [(CHECK, 1), (CHECK, 2), (CHECK, 2), (CHECK, 12)]
+
+
+def test_a_journal_is_named_after_its_attempt(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, record("20260101T000000Z-aaaaaaa1"), Redactor())
+    paths = []
+    for attempt, control in ((1, ""), (2, ""), (2, ""), (1, "a-control")):
+        journal = store.open_journal("direct", CHECK, "made-up", control=control, attempt=attempt)
+        journal.close()
+        assert read_history(journal.path).opening.attempt == attempt
+        paths.append(journal.path.name)
+    store.close()
+    names = (CHECK, f"{CHECK}.attempt-2", f"{CHECK}.attempt-2.2", f"{CHECK}.under-a-control")
+    assert paths == [f"{name}.jsonl" for name in names]
+
+
+@given(
+    check=st.from_regex(r"[a-z]+\.[a-z]+(-[a-z0-9]+)*", fullmatch=True),
+    control=st.just("") | st.from_regex(r"[a-z]+(-[a-z0-9]+)*", fullmatch=True),
+    attempt=st.integers(1, 10_000),
+    number=st.just("") | st.integers(2, 10_000).map(".{}".format),
+)
+def test_the_name_of_a_history_has_its_check_and_attempt(check: str, control: str, attempt: int, number: str) -> None:
+    path = Path(f"{history_name(check, control=control, attempt=attempt)}{number}.jsonl")
+    assert attempt_of(path) == (history_name(check, control=control), attempt)
+
+
 seconds = st.floats(0, 1e6)
 an_operation = st.builds(
     Operation,
@@ -162,7 +213,7 @@ a_sample = st.builds(
     Sample,
     seconds=seconds,
     values=st.dictionaries(
-        st.sampled_from([name for name, *_ in (*histories._RATES, *histories._LATENCIES)]), st.floats(0, 1e9)
+        st.sampled_from([name for name, *_ in (*curves._RATES, *curves._LATENCIES)]), st.floats(0, 1e9)
     ),
 )
 

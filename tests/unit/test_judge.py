@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -16,14 +17,13 @@ from harness.cli import judge as judge_module
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
 from harness.model import Expectation, Result, Status
+from harness.model.history import Sample
 from harness.redaction import Redactor
 from harness.store import RunStore, read_history, read_run, read_state
 from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operations, write_history
 from tests.unit.made_up import CHECKS, planned, record, result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.store import StoredRun
 
 CHECK = CHECKS[0]
@@ -94,11 +94,12 @@ def test_an_issue_is_printed_with_its_expectation(kept: Kept, capsys: pytest.Cap
     assert main(["judge", "--topology", "direct"]) == ExitCode.OK
 
 
-def test_a_known_issue_does_not_count(kept: Kept, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["known_issues", "quarantine"])
+def test_an_accepted_issue_does_not_count(kept: Kept, tmp_path: Path, kind: str) -> None:
     kept.judged("session", LOSING)
     kept.read()
     (tmp_path / "harness.toml").write_text(
-        f'[[known_issues]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
+        f'[[{kind}]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
     )
     assert main(["judge"]) == ExitCode.OK
 
@@ -167,13 +168,43 @@ def test_histories_under_controls_are_judged_on_request(kept: Kept, capsys: pyte
     assert f"direct  Issue        {CHECK} under commits-lost" in capsys.readouterr().out
 
 
-def test_each_attempt_accounts_for_its_own_expectations(kept: Kept) -> None:
+def test_an_issue_in_quarantine_does_not_count(kept: Kept, tmp_path: Path) -> None:
+    kept.judged("session", LOSING)
+    kept.read()
+    entry = f'[[quarantine]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = '
+    (tmp_path / "harness.toml").write_text(f'{entry}"2099-01-01"\n')
+    assert main(["judge"]) == ExitCode.OK
+    (tmp_path / "harness.toml").write_text(f'{entry}"2020-01-01"\n')
+    assert main(["judge"]) == ExitCode.ISSUE
+
+
+def test_the_history_of_an_attempt_is_compared_with_its_own_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    plan = (replace(planned("direct", CHECK), attempts=10),)
+    store = RunStore(tmp_path / "reports", replace(record(RUN), plan=plan), Redactor())
+    # the last two histories are those of the other row
+    found = {1: (WHOLE, WHOLE), 2: (LOSING, LOSING), 3: (WHOLE, LOSING), 10: (LOSING, WHOLE)}
+    for attempt, (stored, now) in found.items():
+        path = write_history(store.folder, "direct", CHECK, RECORDS, stored, attempt=attempt)
+        store.append(replace(row("direct", expectations_of(path)), attempt=attempt))
+        write_history(store.folder, "direct", CHECK, RECORDS, now, attempt=attempt)
+    store.close()
+    verdicts = [Judgement.HOLDS, Judgement.ISSUE, Judgement.DIFFERS, Judgement.DIFFERS]
+    assert [one.verdict for one in judged_again(read_run(store.folder), (JUDGE,))] == verdicts
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert f"direct  Issue        {CHECK}, attempt 2; operations: " in capsys.readouterr().out
+
+
+def test_each_history_of_an_attempt_accounts_for_its_own_expectations(kept: Kept) -> None:
     kept.judged("direct", WHOLE)
     write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING, number=2)
     write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE, number=10)
     found = list(judged_again(kept.read(), (JUDGE,)))
     assert [one.file.partition("insert")[2] for one in found] == [".jsonl", ".2.jsonl", ".10.jsonl"]
-    # the row has the expectations of one attempt only
+    # the row has the expectations of one of them only
     assert [one.verdict for one in found] == [Judgement.HOLDS, Judgement.DIFFERS, Judgement.DIFFERS]
 
 
@@ -202,6 +233,14 @@ def test_a_judge_that_this_version_does_not_know(kept: Kept, capsys: pytest.Capt
     assert "unknown judge 'of-next-year', expected one of made-up" in capsys.readouterr().out
 
 
+def test_a_load_records_no_acknowledged_operation(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [*operations(1, outcomes={0: "fail"}), Sample(seconds=1.0, values={"transactions per second": 9.0})]
+    write_history(kept.store.folder, "direct", CHECK, failed, Present(()))
+    kept.read()
+    assert main(["judge"]) == ExitCode.OK
+    assert "1 samples; recorded one by one: 1 failed, 0 unknown" in capsys.readouterr().out
+
+
 def test_an_unknown_run_is_a_usage_error(kept: Kept) -> None:
     kept.read()
     assert main(["judge", "of-yesterday"]) == ExitCode.USAGE
@@ -217,16 +256,14 @@ def test_the_json_has_what_the_lines_have(kept: Kept, capsys: pytest.CaptureFixt
     assert [one["name"] for one in found["expectations"] if not one["held"]] == [LOST]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(junk=st.binary(max_size=200), state=st.booleans())
-def test_a_damaged_history_never_ends_the_command(
-    tmp_path_factory: pytest.TempPathFactory, junk: bytes, *, state: bool
-) -> None:
-    kept = Kept(tmp_path_factory.mktemp("run"))
-    path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
-    damaged = path.with_name(f"{CHECK}.state.json") if state else path
-    with contextlib.suppress(OSError):
+def test_a_damaged_history_never_ends_the_command(junk: bytes, *, state: bool) -> None:
+    with tempfile.TemporaryDirectory() as reports:
+        kept = Kept(Path(reports))
+        path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+        damaged = path.with_name(f"{CHECK}.state.json") if state else path
         damaged.write_bytes(junk)
-    [found] = judged_again(kept.read(), (JUDGE,))
+        [found] = judged_again(kept.read(), (JUDGE,))
     assert found.verdict is Judgement.NOT_JUDGED
     assert found.reason

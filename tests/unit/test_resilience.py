@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.checks.judges import acknowledged
 from harness.lab.topologies import load_topologies
 from harness.places import TOPOLOGIES
-from harness.suites.resilience.controls import CONTROLS
+from harness.suites.resilience.controls import BROKEN_BY, CONTROLS
 from harness.suites.resilience.faults import FAULTS
 from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
@@ -36,6 +36,7 @@ EXPECTATIONS = {
 def test_each_fault_has_a_check_with_a_control() -> None:
     assert [check.id for check in CHECKS] == [f"resilience.{fault.id}" for fault in FAULTS]
     assert {control.check for control in CONTROLS} == {check.id for check in CHECKS}
+    assert set(BROKEN_BY) == {fault.id for fault in FAULTS}
 
 
 def test_each_expectation_of_the_judge_is_broken_by_a_control() -> None:

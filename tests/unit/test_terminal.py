@@ -169,6 +169,20 @@ def test_a_check_that_lasts_says_which_step_it_does_and_how_much_is_left(monkeyp
     assert wide.endswith("  starting: capture.insert: server-killed, 2 of 4, about 30 s left")
 
 
+def test_the_last_check_knows_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that are done took longer than the last one takes."""
+    counts = ProgressCounts()
+    monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda: 1000.0)
+    plan = tuple(planned("direct", check) for check in _CHECKS[:2])
+    counts.add(RunStarted(replace(record(), plan=plan), "reports/runs/r"))
+    counts.add(CheckFinished(result("direct", _CHECKS[1])))
+    counts.add(CheckStarted("direct", _CHECKS[0]))
+    for second, done in ((1090.0, 0), (1100.0, 1)):
+        monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda second=second: second)
+        counts.add(CheckProgress("direct", _CHECKS[0], done, 2, "seconds of load"))
+    assert counts.view().summary(1100.0) == "1:40 elapsed, 1 of 2 rows, about 10 s left"
+
+
 def test_the_steps_of_a_check_end_with_it_and_begin_again_under_a_control(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = lasting((0, 0), (10, 4), (20, 0), (22, 1), monkeypatch=monkeypatch)
     assert counts.view().topologies[0].steps[_CHECKS[0]].left_s(1022.0) == pytest.approx(6.0)

@@ -18,7 +18,18 @@ from harness.checks.judges.acknowledged import (
     WriteRow,
 )
 from harness.checks.load import LoadSettings
-from harness.model import EvidenceClass, Expectation, PathLabel, PlannedCheck, Result, Section, Severity, Status
+from harness.model import (
+    EvidenceClass,
+    Expectation,
+    PathLabel,
+    PlannedCheck,
+    Quarantine,
+    Repetition,
+    Result,
+    Section,
+    Severity,
+    Status,
+)
 from harness.model.history import Opening
 from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
@@ -125,6 +136,21 @@ def test_one_row_that_is_not_run_leaves_its_question_open() -> None:
         row("resilience.server-frozen", Section.RESILIENCE, Status.NOT_RUN),
     )
     assert found[1] == (Status.NOT_RUN, "1 OK, 1 Not run; resilience.server-frozen: for a reason")
+
+
+def test_an_answer_names_the_verdicts_that_are_not_reliable() -> None:
+    flaky, apart = row("capture.insert", Section.CAPTURE), row("soak.mix", Section.SOAK)
+    entry = Quarantine(check="soak.mix", link="https://example.org/1", owner="ada", expires="2099-01-01")
+    found = answers(
+        replace(flaky, result=replace(flaky.result, repetition=Repetition(ok=19, issue=1))),
+        replace(apart, result=replace(apart.result, quarantine=entry)),
+    )
+    assert found[0] == (
+        Status.OK,
+        "1 OK; capture.insert is flaky: Issue in 1 of 20 attempts, failure rate below 21.7 %",
+    )
+    quarantined = "1 OK; soak.mix is in quarantine until 2099-01-01 (owner ada, https://example.org/1)"
+    assert found[2] == (Status.OK, quarantined)
 
 
 def test_an_environment_is_asked_for_its_basic_path_only() -> None:

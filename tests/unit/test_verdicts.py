@@ -237,3 +237,33 @@ def test_the_sentence_leads_to_the_row_that_judged_it() -> None:
     [found] = verdicts(evidence, ["transaction"])
     assert (found.security_check, found.security_at) == (SECURITY_CHECK, "transaction")
     assert found.security in found.text
+
+
+def under_load(check: str, status: Status) -> Row:
+    section = Section(check.partition(".")[0])
+    found = trail("capture.insert", status)
+    plan = replace(found.planned, check=check, section=section)
+    return replace(found, planned=plan, result=replace(found.result, check=check))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], ()),
+        ([("resilience.a", Status.NA)], ()),
+        ([("resilience.a", Status.OK), ("resilience.b", Status.NA)], ("acknowledged work survives 1 fault",)),
+        (
+            [("resilience.a", Status.OK), ("resilience.b", Status.NOT_RUN), ("soak.mix", Status.OK)],
+            ("acknowledged work survives 1 fault, and 1 is Not run", "every write is right under 1 load"),
+        ),
+        (
+            [("resilience.a", Status.OK), ("resilience.b", Status.ISSUE), ("soak.mix", Status.ISSUE)],
+            ("acknowledged work does not survive 1 of 2 faults", "not every write is right under 1 of 1 load"),
+        ),
+    ],
+)
+def test_faults_and_loads_have_sentences_of_their_own(
+    rows: list[tuple[str, Status]], expected: tuple[str, ...]
+) -> None:
+    found = [under_load(check, status) for check, status in rows]
+    assert sentences("direct", trail("capture.insert", Status.OK), *found) == expected

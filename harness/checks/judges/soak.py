@@ -79,7 +79,7 @@ class Found(Struct, frozen=True, kw_only=True):
     first: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.count}: {', '.join(self.first)}" if self.count else NONE
+        return f"{self.count}: {'; '.join(self.first)}" if self.count else NONE
 
 
 class SoakState(Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ def pause(injection: Injection) -> str:
             raise NotYet("no client waits")
         return clients
 
-    return f"{paused}, and {seen(waits, 'a client that waits')} clients wait for a server connection"
+    return f"{paused}, clients that wait for a server connection: {seen(waits, 'a client that waits')}"
 
 
 def kill_and_resume(injection: Injection) -> str:
@@ -110,7 +110,7 @@ def reconnect(injection: Injection) -> str:
 
         marked = seen(closing, "the end of a server connection")
         closed = len(before - injection.server_processes(admin))
-    return f"RECONNECT: of {len(before)} server connections {closed} are closed, and {marked} once they are released"
+    return f"RECONNECT: server connections before: {len(before)}, closed: {closed}, closed once released: {marked}"
 
 
 def _await_console(injection: Injection, column: str) -> None:

@@ -42,7 +42,7 @@ def _harm(injection: Injection, link: ServerLink | ApplicationLink, state: str) 
             return ""  # the link of the application is closed, and its connections with it
         held = link.counts()
         link.change(PASS)
-        return f"forwards again, {held.held_to_server} and {held.held_to_client} bytes held until then"
+        return f"forwards again; held until then: {held.held_to_server} and {held.held_to_client} bytes"
 
     before = link.counts()
     injection.on_heal(passing)
@@ -61,10 +61,10 @@ def _harm(injection: Injection, link: ServerLink | ApplicationLink, state: str) 
     now = link.counts()
     if state == CUT:
         resets, refused = now.resets - before.resets, now.refused - before.refused
-        return f"{resets} connections were reset, and {refused} new ones"
+        return f"connections that were reset: {resets} open, {refused} new"
     if state == SLOW:
-        return f"at most {_SLOW_BYTES_PER_S:.0f} bytes/s and {_SLOW_DELAY_S:g} s of delay in each direction"
-    return f"{now.held_to_server} bytes to the server and {now.held_to_client} to the client are held back"
+        return f"in each direction at most {_SLOW_BYTES_PER_S:.0f} bytes/s, with {_SLOW_DELAY_S:g} s of delay"
+    return f"bytes held back: {now.held_to_server} to the server, {now.held_to_client} to the client"
 
 
 def harm_server_link(state: str) -> Callable[[Injection], str]:
@@ -86,7 +86,7 @@ def lose_commits(lost: Lost) -> Callable[[Injection], str]:
 
         def stop() -> str:
             commits.disarm()
-            return f"{commits.lost - before} commits were lost"
+            return f"commits that were lost: {commits.lost - before}"
 
         injection.on_heal(stop)
         commits.arm(lost, _LOST_COMMITS)
@@ -96,7 +96,7 @@ def lose_commits(lost: Lost) -> Callable[[Injection], str]:
                 raise NotYet("no COMMIT")
 
         seen(happened, "a COMMIT of the application that is lost")
-        what = "the server did not get it" if lost == "request" else "the server has committed, and its answer is lost"
-        return f"{commits.lost - before} COMMIT: {what}"
+        what = "which the server did not get" if lost == "request" else "which the server did, and whose answer is lost"
+        return f"COMMIT, {what}: {commits.lost - before} so far"
 
     return act

@@ -16,6 +16,7 @@ from msgspec import Struct
 from harness.audit.actor import Actor
 from harness.checks.record import INTERRUPTED, NotExercisedError
 from harness.database import SqlError, describe
+from harness.errors import ServiceFailedError
 from harness.suites.resilience.connections import DEADLINE_S, Connections
 from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
@@ -221,6 +222,8 @@ class Writers:
                     commit_sent = True  # the end of the block sends it
         except RowMissingError as missing:
             return "fail", str(missing), answered
+        except ServiceFailedError as error:  # a service that is down may have no address
+            return "fail", error.what, answered
         except SqlError as error:
             slot.discard()
             return outcome_of(error, commit_sent=commit_sent), describe(error), answered

@@ -71,10 +71,14 @@ SELECT load, count(*) FILTER (WHERE committed),
        percentile_cont(0.95) WITHIN GROUP (ORDER BY lag_us)
 FROM soak.log GROUP BY load;
 
+-- name: room
+-- Sorts and joins of a million rows stay in memory.
+SET work_mem = '128MB';
+
 -- name: changes
 -- The target's own statement, once: the comparison looks at its rows several times. Values are compared as text, so
--- that a wrong one is found and raises no error.
-CREATE TEMPORARY TABLE soak_changes AS
+-- that a wrong one is found and raises no error. The tables are not temporary, since no parallel worker reads those.
+CREATE UNLOGGED TABLE soak.changes AS
 SELECT row_number() OVER () AS place, c.data_after ->> 'id' AS id, c.data_after ->> 'client' AS client,
        c.data_after ->> 'seq' AS seq, c.data_after ->> 'request' AS request, c.data_after ->> 'value' AS value,
        lower(c.op) AS op, c.transaction_id::text AS transaction_id, to_jsonb(c.actor) AS actor
@@ -83,28 +87,50 @@ FROM (
 ) c
 WHERE c.table_schema = 'public' AND c.table_name = 'soak_writes';
 
--- name: statistics
-ANALYZE soak_changes, public.soak_writes, soak.outcomes;
+-- name: matched
+-- Each change with its row. A change without a row has no number, and a row without a change no place.
+ANALYZE soak.changes, public.soak_writes, soak.outcomes;
+CREATE UNLOGGED TABLE soak.matched AS
+SELECT c.place, w.id, w.client, w.seq,
+       CASE WHEN w.id IS NULL THEN format('client %s, write %s', c.client, c.seq) END AS stray,
+       (c.client, c.seq, c.request, c.value, c.op)
+           IS DISTINCT FROM (w.client::text, w.seq::text, w.request, w.value, 'insert') AS is_different,
+       c.actor IS DISTINCT FROM jsonb_build_object('type', 'user', 'id', 'soak-' || w.client) AS is_of_another
+FROM soak.changes c FULL JOIN public.soak_writes w ON w.id::text = c.id;
+ANALYZE soak.matched;
 
 -- name: tally
--- One row for each write: what its client knows, and how often it is in the table and in the trail.
-CREATE TEMPORARY TABLE soak_tally AS
-WITH changes AS (SELECT id, count(*) AS number FROM soak_changes GROUP BY id),
-present AS (
-    SELECT w.client, w.seq, count(*) AS rows, sum(coalesce(c.number, 0)) AS changes
-    FROM public.soak_writes w LEFT JOIN changes c ON c.id = w.id::text
-    GROUP BY w.client, w.seq
+-- One row for each write that is not acknowledged once, in the table once and in the trail once: what its client knows,
+-- and how often it is there. Those that are clean need no counting, and are nearly all.
+CREATE UNLOGGED TABLE soak.tally AS
+WITH suspects AS (
+    SELECT client, seq
+    FROM soak.outcomes o
+    FULL JOIN (SELECT client, seq, place FROM soak.matched WHERE id IS NOT NULL) m USING (client, seq)
+    WHERE o.outcome IS DISTINCT FROM 'ok' OR m.place IS NULL
+    UNION
+    SELECT client, seq FROM soak.matched WHERE id IS NOT NULL GROUP BY client, seq HAVING count(*) > 1
+), by_row AS (
+    SELECT client, seq, count(m.place) AS changes
+    FROM suspects JOIN soak.matched m USING (client, seq)
+    WHERE m.id IS NOT NULL
+    GROUP BY m.id, client, seq
+), present AS (
+    SELECT client, seq, count(*) AS rows, sum(changes) AS changes FROM by_row GROUP BY client, seq
 )
 SELECT client, seq, o.outcome, coalesce(p.rows, 0) AS rows, coalesce(p.changes, 0) AS changes
-FROM soak.outcomes o FULL JOIN present p USING (client, seq);
+FROM suspects LEFT JOIN soak.outcomes o USING (client, seq) LEFT JOIN present p USING (client, seq);
 
 -- name: outcomes
-SELECT outcome, count(*), count(*) FILTER (WHERE rows > 0) FROM soak_tally WHERE outcome IS NOT NULL GROUP BY outcome;
+SELECT outcome, count(*) FROM soak.outcomes GROUP BY outcome;
+
+-- name: unknown_there
+SELECT count(*) FROM soak.tally WHERE outcome = 'unknown' AND rows > 0;
 
 -- name: found_in_writes
 WITH offending AS (
     SELECT v.finding, t.client, t.seq
-    FROM soak_tally t
+    FROM soak.tally t
     CROSS JOIN LATERAL (VALUES
         ('{missing_rows}', outcome = 'ok' AND rows = 0),
         ('{missing_changes}', outcome = 'ok' AND changes = 0),
@@ -114,7 +140,7 @@ WITH offending AS (
         ('{strays}', outcome IS NULL),
         ('{disagreeing}', outcome = 'unknown' AND rows <> changes)
     ) v (finding, broken)
-    WHERE v.broken AND NOT coalesce(outcome = 'ok' AND rows = 1 AND changes = 1, false)
+    WHERE v.broken
 ), numbered AS (
     SELECT *, row_number() OVER (PARTITION BY finding ORDER BY client, seq) AS number FROM offending
 )
@@ -123,21 +149,19 @@ SELECT finding, count(*),
 FROM numbered GROUP BY finding;
 
 -- name: found_in_changes
-WITH compared AS (
-    SELECT c.place, c.id, c.client, c.seq, w.id IS NULL AS is_stray,
-           w.id IS NOT NULL AND (c.client, c.seq, c.request, c.value, c.op)
-               IS DISTINCT FROM (w.client::text, w.seq::text, w.request, w.value, 'insert') AS is_different,
-           w.id IS NOT NULL AND c.actor
-               IS DISTINCT FROM jsonb_build_object('type', 'user', 'id', 'soak-' || w.client) AS is_of_another,
-           w.id IS NOT NULL AND lag(w.seq) OVER (PARTITION BY w.client ORDER BY c.place) > w.seq AS is_early
-    FROM soak_changes c LEFT JOIN public.soak_writes w ON w.id::text = c.id
+WITH ordered AS (
+    SELECT *, lag(seq) OVER (PARTITION BY client ORDER BY place) > seq AS is_early
+    FROM soak.matched WHERE place IS NOT NULL
 ), offending AS (
-    SELECT v.finding, c.place, format('client %s, write %s', c.client, c.seq) AS shown
-    FROM compared c
+    SELECT v.finding, o.place, coalesce(o.stray, format('client %s, write %s', o.client, o.seq)) AS shown
+    FROM ordered o
     CROSS JOIN LATERAL (VALUES
-        ('{strays}', is_stray), ('{images}', is_different), ('{actors}', is_of_another), ('{order}', is_early)
+        ('{strays}', stray IS NOT NULL),
+        ('{images}', stray IS NULL AND is_different),
+        ('{actors}', stray IS NULL AND is_of_another),
+        ('{order}', stray IS NULL AND is_early)
     ) v (finding, broken)
-    WHERE (is_stray OR is_different OR is_of_another OR is_early) AND v.broken
+    WHERE (is_different OR is_of_another OR is_early) AND v.broken
 ), numbered AS (
     SELECT *, row_number() OVER (PARTITION BY finding ORDER BY place) AS number FROM offending
 )
@@ -146,9 +170,9 @@ FROM numbered GROUP BY finding;
 
 -- name: found_in_transactions
 -- Each write has a transaction of its own. The first column is false for a trail that records no transactions.
-SELECT (SELECT count(transaction_id) > 0 FROM soak_changes), count(*),
+SELECT (SELECT count(transaction_id) > 0 FROM soak.changes), count(*),
        (array_agg(format('transaction %s', transaction_id) ORDER BY transaction_id))[1:5]
-FROM (SELECT transaction_id FROM soak_changes GROUP BY transaction_id HAVING min(id) IS DISTINCT FROM max(id)) shared;
+FROM (SELECT transaction_id FROM soak.changes GROUP BY transaction_id HAVING min(id) IS DISTINCT FROM max(id)) shared;
 
 -- name: blocked
 -- Sessions of the application that wait for a lock, and for whom they wait.

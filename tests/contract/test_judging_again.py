@@ -1,0 +1,37 @@
+"""A run with a fault through the command line: its history is judged again, drawn, and counted in the tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.command_line import harness_here
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+CHECK = "resilience.connections-terminated"
+
+
+def test_a_stored_history_is_judged_as_the_run_judged_it(tmp_path: Path, any_engine: Engine) -> None:
+    ran = harness_here(tmp_path, "verify", "direct", "--check", CHECK, "--engine", any_engine.name)
+    assert ran.returncode == 0, ran.stderr
+    again = harness_here(tmp_path, "judge")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"direct  holds        {CHECK}; operations: " in again.stdout
+    assert "; 1 fault\n1 history: 1 holds\n" in again.stdout
+    [history] = (tmp_path / "reports" / "runs" / "latest" / "histories" / "direct").glob("*.jsonl")
+    page = (tmp_path / "reports" / "report.html").read_text()
+    assert page.count('<path class="fault"') == 2  # rate and latency
+    assert (
+        "| server connections terminated | direct | OK | 1 of 1 |" in (tmp_path / "reports/resilience.md").read_text()
+    )
+    history.write_bytes(history.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"fail"', 1))
+    edited = harness_here(tmp_path, "judge")
+    assert edited.returncode == 3
+    assert "was edited" in edited.stderr
