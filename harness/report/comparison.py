@@ -82,7 +82,7 @@ class FieldComparison(Struct, frozen=True, kw_only=True):
 
     @property
     def found(self) -> str:
-        """The value here in words: a likely one is neither certain nor unknown."""
+        """The value here in words: `likely 4` for one that was not compared because it is not certain."""
         return self.here or (f"likely {_short(self.likely)}" if self.likely else "unknown")
 
 

@@ -200,7 +200,8 @@ def _safe(broken_in: Mapping[str, Sequence[str]]) -> str:
     others = dict.fromkeys(name for names in broken_in.values() for name in names)
     number = len(broken_in) - len(safe)
     breaks = "other breaks" if number == 1 else "others break"
-    return f"safe: {' and '.join(safe)}; {number} {breaks} in {', '.join(others)}"
+    named = ", ".join(driver.replace(", ", " with ") for driver in safe)
+    return f"safe: {named} ({number} {breaks} in {', '.join(others)})"
 
 
 def _counted(facts: dict[str, str]) -> str:

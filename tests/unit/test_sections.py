@@ -70,7 +70,7 @@ def test_drivers_with_wrong_results_come_first(report: Report) -> None:
     )
     found = section(replace(report, drivers=rows), "drivers")
     assert [row.driver for _, rows in found.listings[0].groups for row in rows] == ["b", "c", "a", "d"]
-    assert found.result == "without a pooler: safe: a and b; 1 other breaks in direct; session mode: none works"
+    assert found.result == "without a pooler: safe: a, b (1 other breaks in direct); session mode: none works"
 
 
 def test_a_defect_of_several_topologies_is_one_row_of_the_page(report: Report) -> None:
@@ -85,15 +85,15 @@ def test_a_defect_of_several_topologies_is_one_row_of_the_page(report: Report) -
 
 
 def test_drivers_are_safe_by_pool_mode() -> None:
-    words = {"named": ("works", "works", "wrong", "fails"), "unnamed": ("works", "works", "works", "fails")}
+    words = {"named": ("works", "works", "wrong", "fails"), "named, cache=0": ("works", "works", "works", "fails")}
     names = {"direct": "", "transaction": "transaction", "unprepared": "transaction", "statement": "statement"}
     rows = [
         DriverRow(driver=driver, check="c", settings="", versions="", cells=dict(zip(names, map(cell, of), strict=True)))
         for driver, of in words.items()
     ]
     assert safe_drivers(rows, names) == (
-        "without a pooler: all 2 drivers work; transaction mode: safe: unnamed; 1 other breaks in unprepared; "
-        "statement mode: none works"
+        "without a pooler: all 2 drivers work; transaction mode: safe: named with cache=0 "
+        "(1 other breaks in unprepared); statement mode: none works"
     )
     assert safe_drivers((), names) == ""
 
