@@ -238,7 +238,6 @@ def _limits(evidence: Evidence) -> tuple[LimitRow, ...]:
             outcome=outcome,
             check=check,
             source=source,
-            command=rows[0].result.reproduce,
         )
         for (kind, check, outcome, source), rows in sorted(limits.items(), key=lambda found: order.index(found[0][0]))
     )

@@ -320,7 +320,6 @@ LIMITS = table(
     Column("What happens", text_field("outcome")),
     Column("Check", Field("check", lambda check: Cell((Evidence(check, "", check),)))),
     Column("Documented at", source("source")),
-    Column("Shown by", code_field("command")),
 )
 
 

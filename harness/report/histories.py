@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.report.tables import Report
 
 #: intervals of one plot, and of all plots of a report together
-POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 700
+POINTS, LEAST_POINTS, ALL_POINTS = 60, 12, 600
 #: a shorter interval holds so few operations that their rate is noise, seconds
 _SHORTEST_INTERVAL_S = 0.1
 #: a larger history is not drawn: reading it takes longer than a reader waits for a report

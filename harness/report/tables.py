@@ -61,7 +61,6 @@ class LimitRow(Struct, frozen=True, kw_only=True):
     outcome: str
     check: str
     source: str
-    command: str
 
 
 class MatrixCell(Struct, frozen=True, kw_only=True):

@@ -178,7 +178,6 @@ def everything(folder: Path) -> Report:
                 outcome="o",
                 check="c",
                 source="https://example.org",
-                command="c",
             ),
         ),
         repeated=(

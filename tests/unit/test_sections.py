@@ -88,7 +88,9 @@ def test_drivers_are_safe_by_pool_mode() -> None:
     words = {"named": ("works", "works", "wrong", "fails"), "named, cache=0": ("works", "works", "works", "fails")}
     names = {"direct": "", "transaction": "transaction", "unprepared": "transaction", "statement": "statement"}
     rows = [
-        DriverRow(driver=driver, check="c", settings="", versions="", cells=dict(zip(names, map(cell, of), strict=True)))
+        DriverRow(
+            driver=driver, check="c", settings="", versions="", cells=dict(zip(names, map(cell, of), strict=True))
+        )
         for driver, of in words.items()
     ]
     assert safe_drivers(rows, names) == (
@@ -99,9 +101,7 @@ def test_drivers_are_safe_by_pool_mode() -> None:
 
 
 def test_a_long_table_is_folded_unless_it_belongs_on_paper(report: Report) -> None:
-    limit = LimitRow(
-        kind=LimitKind.TRAIL, topologies=NAMES, outcome="o", check="c", source="https://example.org", command="c"
-    )
+    limit = LimitRow(kind=LimitKind.TRAIL, topologies=NAMES, outcome="o", check="c", source="https://example.org")
     many = replace(report, limits=(limit,) * 100, paths=report.paths * 50, topologies=report.topologies * 50)
     folded = {one.anchor: [listing.folded for listing in one.listings] for one in sections(many)}
     assert (folded["limits"], folded["paths"], folded["topology"]) == ([True], [False], [False])
