@@ -1,4 +1,4 @@
-"""The verdict on each topology and environment: one sentence in plain words, and the chain that it is about."""
+"""The verdict on each topology and environment: one sentence in plain words, with the chain that it is about."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.registry import TRANSACTION_BLOCKS
-from harness.model import Behaviour, Confidence, EvidenceClass, Prepare, Section, Status
+from harness.model import Behaviour, EvidenceClass, Section, Status
+from harness.report.chains import Station, found_stations, pooler_title, stations
 from harness.report.evidence import Row, interval
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
-from harness.report.topology_rows import titled
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
@@ -29,20 +29,6 @@ if TYPE_CHECKING:
 TRAIL_SECTIONS = frozenset({*TITLES, Section.PATHS})
 #: the topology that the others are compared with, if it ran in the same versions
 _BASELINE = "direct"
-
-
-class Station(Struct, frozen=True, kw_only=True):
-    """One box of the drawing of a chain."""
-
-    #: `application`, `pooler` or `server`
-    role: str
-    title: str
-    #: pool mode, size, prepare policy, in the order in which they are shown
-    details: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Return the box in words: `PgBouncer 1.24.1 (transaction mode, pool of 4)`."""
-        return f"{self.title} ({', '.join(self.details)})" if self.details else self.title
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -128,9 +114,9 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
         evidence_class=evidence.class_of(name),
         sentences=tuple(filter(None, sentences)),
         tone=_tone(rows, breaks=bool(compared.changed) and not is_baseline),
-        chain=_stations(topology) if topology else _found_stations(environment) if environment else (),
-        product=_pooler(topology).rpartition(" ")[0],
-        version=_pooler(topology).rpartition(" ")[2],
+        chain=stations(topology) if topology else found_stations(environment) if environment else (),
+        product=pooler_title(topology).rpartition(" ")[0],
+        version=pooler_title(topology).rpartition(" ")[2],
         mode=str(topology.declared.pool_mode or "") if topology else "",
         duration_ms=_duration_ms(rows),
         security=_security(topology, environment),
@@ -146,7 +132,7 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
 def _security(topology: TopologyEvidence | None, environment: EnvironmentEvidence | None) -> str:
     if environment is not None:
         return missing_from_environment(environment)
-    return missing_from_pooler(*_pooler(topology).rsplit(" ", 1)) if _pooler(topology) else ""
+    return missing_from_pooler(*pooler_title(topology).rsplit(" ", 1)) if pooler_title(topology) else ""
 
 
 def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
@@ -271,7 +257,7 @@ def _about_features(compared: _Compared, rows: Sequence[Row], topology: Topology
         sentences = [_changes(compared)]
     marks = [mark_of(row.result) for row in rows]
     if number := marks.count(KNOWN_DEFECT):
-        sentences.append(f"{_number(number, 'known defect')} of {_pooler(topology) or 'the pooler'}")
+        sentences.append(f"{_number(number, 'known defect')} of {pooler_title(topology) or 'the pooler'}")
     if number := marks.count(UNDOCUMENTED):
         sentences.append(f"{_number(number, 'outcome')} that nobody documents")
     return sentences
@@ -314,47 +300,6 @@ def _works(row: Row) -> bool:
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
-
-
-# --- the chain -------------------------------------------------------------------------------------------
-
-
-def _pooler(topology: TopologyEvidence | None) -> str:
-    services = topology.services if topology else ()
-    return next((titled(service) for service in services if service.name == "pooler"), "")
-
-
-def _stations(topology: TopologyEvidence) -> tuple[Station, ...]:
-    named = topology.prepare is Prepare.NAMED
-    application = Station(role="application", title="psycopg", details=("prepares" if named else "never prepares",))
-    servers = {service.name: titled(service) for service in topology.services}
-    declared = topology.declared
-    server = Station(role="server", title=servers.get("postgres", f"PostgreSQL {declared.postgres.version}"))
-    if not declared.pooler:
-        return application, server
-    details = [f"{declared.pooler.pool_mode} mode", f"pool of {declared.pooler.default_pool_size}"]
-    if declared.pooler.instances > 1:
-        peers = "peered" if declared.pooler.peered else "not peered"
-        details.append(f"{declared.pooler.instances} processes, {peers}")
-    title = servers.get("pooler", f"{declared.pooler.product} {declared.pooler.version}")
-    return application, Station(role="pooler", title=title, details=tuple(details)), server
-
-
-def _found_stations(environment: EnvironmentEvidence) -> tuple[Station, ...]:
-    """Return the chain of an operator's environment, as a client found it."""
-    application = Station(role="application", title=environment.application or "application")
-    found = [finding for finding in environment.findings if finding.value]
-    values = {finding.fact: finding.value for finding in found}
-    unsure = {finding.fact: " (likely)" for finding in found if finding.confidence is Confidence.LIKELY}
-    server = Station(role="server", title=f"PostgreSQL {values.get('server_version', '')}".strip())
-    if values.get("pooler") != "yes":
-        return application, server
-    details = (
-        f"{values['pool_mode']} mode{unsure.get('pool_mode', '')}" if "pool_mode" in values else "pool mode unknown",
-        *((f"pool of {values['pool_size']}{unsure.get('pool_size', '')}",) if "pool_size" in values else ()),
-    )
-    title = " ".join(filter(None, (values.get("product", "a pooler"), values.get("version", ""))))
-    return application, Station(role="pooler", title=title, details=details), server
 
 
 def _duration_ms(rows: Sequence[Row]) -> float:

@@ -193,7 +193,7 @@ def test_an_address_that_names_nothing_opens_the_page(pages: Pages, report_page:
     for nonsense in ("#row=", "#row=direct/", "#compare=a/b", "#features=&&=", "#%E0", "#x=1", "#check=nothing"):
         page.evaluate("address => { location.hash = address }", nonsense)
         assert page.locator("#panel").is_hidden(), nonsense
-        assert page.get_by_role("heading", name="Verdicts").is_visible()
+        assert page.get_by_role("heading", name="Verdicts", exact=True).is_visible()
 
 
 # --- the keyboard ---------------------------------------------------------------------------------------
