@@ -143,6 +143,16 @@ class CheckContext(CheckRecord):
         """How long and how often checks under load or faults run."""
         return self._workspace.load
 
+    def record_servers(self) -> None:
+        """Record what decides which commits a crash may remove, as a new session of the application has it."""
+        with connect(self._lab.direct(self.database), application_name="pooler-harness check") as client:
+            [(version, fsync, commit)] = client.rows(
+                "SELECT current_setting('server_version'), current_setting('fsync'), "
+                "current_setting('synchronous_commit')"
+            )
+        place = self._lab.evidence.storage.partition(",")[0]
+        self.fact("servers", f"own, data {place}, fsync {fsync}, synchronous_commit {commit}, PostgreSQL {version}")
+
     @contextlib.contextmanager
     def ending_in_order(self) -> Iterator[Event]:
         """Keep the servers up within the block when the run is interrupted: the check ends its load, and judges it.

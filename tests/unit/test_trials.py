@@ -277,3 +277,15 @@ def test_the_document_is_written_only_if_a_fault_or_a_load_was_planned(tmp_path:
     without = build_report(evidence(row("capture.insert", Section.CAPTURE)), tmp_path)
     assert tmp_path / "resilience.md" not in render(without, tmp_path)
     assert not (tmp_path / "resilience.md").exists()
+
+
+def test_the_document_names_the_servers_of_faults_and_loads(tmp_path: Path) -> None:
+    servers = "own, data on disk, fsync on, synchronous_commit on, PostgreSQL 17.2"
+    rows = [
+        row("resilience.server-killed", Section.RESILIENCE, facts={**FACTS, "servers": servers}),
+        row("soak.mix", Section.SOAK, facts={**SOAKED, "servers": servers}),
+        row("resilience.server-killed", Section.RESILIENCE, target="direct", facts={**FACTS, "servers": servers}),
+    ]
+    render(build_report(evidence(*rows), tmp_path), tmp_path)
+    said = (tmp_path / "resilience.md").read_text()
+    assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace("\\", "")
