@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
+from harness.checks.judges import REPLACED_JUDGE
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.events import CheckProgress
@@ -177,7 +178,9 @@ class CheckContext(CheckRecord):
 
         :param facts: what a reader has to know about the load.
         """
-        judge = self.judged_by(judge)
+        own, judge = judge, self.judged_by(judge)
+        if judge is not own:
+            facts[REPLACED_JUDGE] = "yes"
         journal = self._workspace.journal(self, judge.name, facts)
         try:
             yield journal
