@@ -170,6 +170,61 @@ def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
     return "; ".join(f"{servers} (in {', '.join(targets)})" for servers, targets in found.items())
 
 
+class Writes(Struct, frozen=True, kw_only=True):
+    """The writes of all faults, or of all loads, in one topology."""
+
+    #: `faults` or `loads`
+    under: str
+    target: str
+    acknowledged: int
+    #: acknowledged ones that are missing
+    lost_in_table: int
+    lost_in_trail: int
+    failed: int
+    unknown: int
+    #: of the unknown ones: those that happened
+    there: int
+
+
+def writes(rows: Sequence[Row]) -> tuple[Writes, ...]:
+    """Return the writes under faults and under load of each topology, from what its rows recorded."""
+    found = []
+    for section, under in ((Section.RESILIENCE, "faults"), (Section.SOAK, "loads")):
+        of_section = _of(rows, section)
+        for target in dict.fromkeys(row.planned.target for row in of_section):
+            counts = [count for row in of_section if row.planned.target == target and (count := _writes(row))]
+            if counts:
+                total = {name: sum(count[name] for count in counts) for name in _COUNTED}
+                found.append(Writes(under=under, target=target, **total))
+    return tuple(found)
+
+
+#: the numbers of :class:`Writes`
+_COUNTED = ("acknowledged", "lost_in_table", "lost_in_trail", "failed", "unknown", "there")
+
+
+def _writes(row: Row) -> dict[str, int]:
+    """Return the counted writes of a row; nothing if it recorded none."""
+    facts = row.result.facts
+    if units := _UNITS.search(facts.get("units of work", "")):
+        answered, failed, unknown, there = map(int, units.groups())
+    elif transactions := facts.get("transactions", ""):
+        unknown, there = map(_whole, _groups(_UNKNOWN, facts.get("unknown", ""), 2))
+        answered, failed = _whole(transactions), _whole(facts.get("failed", "0"))
+    else:
+        return {}
+    missing = dict.fromkeys(("in the table", "in the trail"), 0)
+    for expectation in row.result.expectations:
+        if expectation.counts and (where := _LOST.get(expectation.name)):
+            missing[where] += _whole(_count(expectation.observed), unreadable=1)
+    lost = (missing["in the table"], missing["in the trail"])
+    return dict(zip(_COUNTED, (answered, *lost, failed, unknown, there), strict=True))
+
+
+def _whole(text: str, unreadable: int = 0) -> int:
+    return int(text) if text.isdecimal() else unreadable
+
+
 def _of(rows: Iterable[Row], section: Section) -> list[Row]:
     return [row for row in rows if row.planned.section is section and is_shown(*row.answer)]
 
