@@ -15,9 +15,9 @@ from harness.model import Section, Status
 from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.report.evidence import Row
+    from harness.report.evidence import Row, TopologyRun
 
 ABSENT = "—"
 #: expectations of the judges: their observed value is `none`, or begins with a number
@@ -29,6 +29,7 @@ _LOST = {
 }
 _UNITS = re.compile(r"(\d+) acknowledged, (\d+) failed, (\d+) unknown \((\d+) of them")
 _AGAIN = re.compile(r"([\d.]+) s the first writer, ([\d.]+) s in the median, ([\d.]+) s the last")
+_WHOLE = re.compile(r"\d+")
 _UNKNOWN = re.compile(r"(\d+), (\d+) of them")
 
 
@@ -40,7 +41,7 @@ class FaultRow(Struct, frozen=True, kw_only=True):
     fault: str
     target: str
     status: Status
-    #: how many were injected, of how many, such as `3 of 3`
+    #: how many were injected, of how many, such as `3 of 3`; the attempts of the row, and what all runs injected
     injected: str
     acknowledged: str
     #: acknowledged writes that are missing: `0`, or where they are missing
@@ -83,8 +84,12 @@ class LoadRow(Struct, frozen=True, kw_only=True):
     note: str
 
 
-def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
-    """Return the rows of the section about resilience: those of one fault together."""
+def fault_rows(rows: Iterable[Row], series: Mapping[str, Sequence[TopologyRun]] | None = None) -> tuple[FaultRow, ...]:
+    """Return the rows of the section about resilience: those of one fault together.
+
+    :param series: the runs of each topology on the same subject. The newest one decides a row, and may have injected
+        fewer faults than the others.
+    """
     found: dict[str, list[FaultRow]] = {}
     for row in _of(rows, Section.RESILIENCE):
         facts = row.result.facts
@@ -96,7 +101,7 @@ def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
                 fault=row.planned.claim.partition(":")[0] if ":" in row.planned.claim else row.planned.check,
                 target=row.planned.target,
                 status=row.status,
-                injected=facts.get("faults injected", ABSENT),
+                injected=_injected(row, (series or {}).get(row.planned.target, ())),
                 acknowledged=answered,
                 lost=_lost(row),
                 failed=failed,
@@ -168,6 +173,25 @@ def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
         if row.servers:
             found.setdefault(row.servers, {}).setdefault(row.target)
     return "; ".join(f"{servers} (in {', '.join(targets)})" for servers, targets in found.items())
+
+
+def _injected(row: Row, series: Sequence[TopologyRun]) -> str:
+    """Return the faults of the attempt that is shown, and those of all runs: `1 of 1, attempt 2 of 3; 7 in 3 runs`.
+
+    Of a run with several attempts, only the attempt that decides its status has its number here.
+    """
+    said = row.result.facts.get("faults injected", ABSENT)
+    if said == ABSENT:
+        return said
+    attempts = next((run.counts.attempts for run in row.runs if run.run_id == row.run_id), 1)
+    if attempts > 1:
+        said += f", attempt {row.result.attempt} of {attempts}"
+    found = [run.results[row.planned.check] for run in series if row.planned.check in run.results]
+    numbers = [int(seen[0]) for one in found if (seen := _WHOLE.match(one.facts.get("faults injected", "")))]
+    if len(numbers) <= 1:
+        return said
+    least = "at least " if any(run.counts.attempts > 1 for run in row.runs) else ""
+    return f"{said}; {least}{sum(numbers)} in {len(numbers)} runs"
 
 
 class Writes(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from itertools import pairwise
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,7 @@ def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     counts = counted(*RESULTS)
     counts.add(LabStarting("direct"))
     view = counts.view()
+    view = replace(view, ended=view.began + 80)
     assert view.line(view.began + 80) == (
         "1:20 elapsed, 3 of 9 rows, about 3 min left; 1 OK, 2 Issue (1 known); running: direct"
     )
@@ -238,6 +240,42 @@ def test_earlier_runs_say_how_much_is_left(done: int, elapsed_s: float, expected
 def test_an_estimate_is_never_negative(earlier: list[float], done: int, planned_rows: int, elapsed_s: float) -> None:
     left = left_s(earlier, min(done, planned_rows), planned_rows, elapsed_s)
     assert left is None or (left >= 0 and about(left))
+
+
+@given(
+    st.lists(st.floats(0, 1e4), max_size=20).map(sorted),
+    st.integers(1, 9),
+    st.floats(0, 1e4),
+    st.lists(st.floats(0, 1e4), min_size=2).map(sorted),
+)
+def test_an_estimate_does_not_grow_until_the_next_row_ends(
+    earlier: list[float], done: int, at_last_s: float, waits_s: list[float]
+) -> None:
+    found = [left_s(earlier, done, 10, at_last_s + wait_s, since_s=wait_s) for wait_s in waits_s]
+    shown = [left for left in found if left is not None]
+    assert all(later <= before + 1e-3 for before, later in pairwise(shown))
+    # an estimate that was too short does not come back
+    assert None not in found[: len(shown)]
+
+
+def test_a_check_that_lasts_without_steps_ends_an_estimate_that_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert left_s((), 9, 10, 90.0, used_s=5.0) == pytest.approx(10.0)
+    assert left_s((), 9, 10, 90.0, used_s=11.0) is None
+    counts = ProgressCounts()
+    plan = tuple(planned("direct", check) for check in _CHECKS[:3])
+    second = 1000.0
+    monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda: second)
+    counts.add(RunStarted(replace(record(), plan=plan), "reports/runs/r"))
+    counts.add(CheckStarted("direct", _CHECKS[0]))
+    second = 1020.0
+    counts.add(CheckFinished(result("direct", _CHECKS[1])))
+    assert counts.view().summary(1030.0) == "0:30 elapsed, 1 of 3 rows, about 30 s left"
+    assert counts.view().summary(1031.0) == "0:31 elapsed, 1 of 3 rows"
+    counts.add(CheckProgress("direct", _CHECKS[0], 0, 2, "runner killed"))
+    assert counts.view().summary(1031.0) == "0:31 elapsed, 1 of 3 rows"
+    second = 1040.0
+    counts.add(CheckProgress("direct", _CHECKS[0], 1, 2, "runner stopped"))
+    assert counts.view().summary(1040.0) == "0:40 elapsed, 1 of 3 rows, about 20 s left"
 
 
 def earlier_run(reports: Path, results: list[Result], *, number: int = 1, state: str = "finished") -> Path:
