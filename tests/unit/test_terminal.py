@@ -38,6 +38,7 @@ from harness.events import (
     ImageProgress,
     ImageReady,
     ImageStarted,
+    LabReady,
     LabStarting,
     RunEnded,
     RunStarted,
@@ -45,7 +46,7 @@ from harness.events import (
 )
 from harness.model import KnownIssue, Status
 from harness.waiting import NotYet, poll
-from tests.unit.made_up import planned, record, result, store_run
+from tests.unit.made_up import planned, record, result, stood, store_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -369,6 +370,18 @@ def test_a_log_has_only_what_is_not_ok() -> None:
         ["transaction-unprepared", "Not", "run", "actor.moved-connection"],
     ]
     assert len(printed(run_events(), verbose=True)) == len(lines) + 2
+
+
+def test_the_servers_of_faults_and_loads_are_named_with_their_settings() -> None:
+    found = stood("transaction")
+    postgres = replace(found.services[0], settings={"fsync": "on", "synchronous_commit": "on"})
+    own = replace(found, services=(postgres, *found.services[1:]), storage="on disk, with fsync: for a reason")
+    lines = printed([LabReady("transaction", found), LabReady("transaction", own, own_servers=True)])
+    servers = "ready after 0.70 s (postgres 17.5 (Debian), pgbouncer 1.24.1; data"
+    assert lines == [
+        f"transaction: {servers} in memory, 1024 MiB at most)",
+        f"transaction: own servers of faults and loads {servers} on disk, fsync on, synchronous_commit on)",
+    ]
 
 
 def image_events(*, fails: bool) -> list[Event]:
