@@ -7,32 +7,24 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import BoundedSemaphore, Event, Lock
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.audit.target import AuditTarget
-from harness.checks.collection import Catalogue
 from harness.checks.documented import newer_than_seen
-from harness.checks.execution import accept_known, in_quarantine, run_check
-from harness.checks.load import LoadSettings
+from harness.checks.open_labs import OpenLabs
 from harness.checks.ordering import (
     begins_with_disruptive,
-    breaks_tried_in,
     by_attempt,
     groups_of,
     longest_first,
     phases_of,
 )
-from harness.checks.proving import Prover
+from harness.checks.row_runner import RowRunner, applicable, not_run
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
 from harness.events import (
-    CheckFinished,
-    CheckStarted,
     LabFailed,
     LabReady,
     LabStarting,
-    LabStopped,
     Listener,
     Notice,
 )
@@ -43,11 +35,7 @@ from harness.lab.links import LINK
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
 from harness.model import (
-    EndedBy,
-    KnownIssue,
     PlannedCheck,
-    Quarantine,
-    Result,
     Status,
     Topology,
     TopologyEvidence,
@@ -57,7 +45,7 @@ from harness.store import utc_now
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.checks.registry import Check, TrailBreak
+    from harness.checks.run_settings import RunSettings
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine, Wanted
     from harness.redaction import Redactor
@@ -65,35 +53,8 @@ if TYPE_CHECKING:
 
 #: how often the main thread interrupts its wait, so that Python delivers signals
 _TICK_S = 0.1
-#: how long an interrupted run waits for a check that ends its load and judges it
-_LOAD_ENDS_S = 90.0
 #: most topologies at the same time: their servers share one machine, and its load delays checks with deadlines
 MOST_TOPOLOGIES = 4
-
-
-class RunSettings(Struct, frozen=True, kw_only=True):
-    """The settings of one run."""
-
-    topologies: tuple[Topology, ...]
-    #: one row for each check in each topology
-    plan: tuple[PlannedCheck, ...]
-    #: holds all checks of the plan
-    catalogue: Catalogue
-    target: AuditTarget
-    #: checks at the same time in each topology
-    jobs: int
-    #: checks at the same time in all topologies; a topology that ends leaves its share to the others
-    at_a_time: int
-    #: Issues that their owners accept
-    known: tuple[KnownIssue, ...] = ()
-    #: checks that do not decide the exit code
-    quarantine: tuple[Quarantine, ...] = ()
-    #: whether every check also runs under its controls
-    proving: bool = False
-    #: of checks under load or faults
-    load: LoadSettings = LoadSettings()
-    #: run every check under its control of this name instead, to show what the control turns
-    under: str = ""
 
 
 class Run:
@@ -115,17 +76,15 @@ class Run:
         self._redactor = redactor
         self._checks = {check.id: check for check in settings.catalogue.checks}
         self._notify = listener
-        self._labs: list[Lab] = []
+        self._labs = OpenLabs(store, listener)
         self._lock = Lock()
-        #: of the rows that have a result, by target and check: of the last attempt
-        self._statuses: dict[tuple[str, str], Status] = {}
         #: limits the checks without a serial group: those of groups are few, and mostly wait
         self._slots = BoundedSemaphore(settings.at_a_time)
         #: set by a signal
         self.interrupted = Event()
         #: set when no check may begin any more, whatever the cause
         self._stop = Event()
-        self._prover = Prover(settings.catalogue, store, listener, self._stop)
+        self._runner = RowRunner(settings, store, listener, self._stop)
 
     def interrupt(self) -> None:
         """Ask the run to end: `execute` then closes the labs, and records the remaining rows as Not run."""
@@ -143,7 +102,9 @@ class Run:
             ThreadPoolExecutor(2, thread_name_prefix="preparation") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
-            topologies = longest_first(self._settings.topologies, lambda topology: len(self._applicable(topology)))
+            topologies = longest_first(
+                self._settings.topologies, lambda topology: len(applicable(self._settings, topology))
+            )
             running = {pool.submit(self._run_topology, topology) for topology in topologies}
             if any(self._runs_paths(topology) for topology in topologies):
                 running.add(preparation.submit(self._prepare_in_advance, HOST))
@@ -152,11 +113,11 @@ class Run:
             try:
                 failure = self._watch(running)
             finally:
-                self._close_labs()
+                self._labs.close_all()
         failure = failure or next((error for future in running if (error := future.exception())), None)
         state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
         with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
-            self._record_missing(str(failure or ""))
+            self._runner.record_missing(str(failure or ""), interrupted=self.interrupted.is_set())
             self._store.update(state=state, ended_at=utc_now(), failure=str(failure or ""))
         if failure:
             raise failure
@@ -173,7 +134,7 @@ class Run:
             if (self.interrupted.is_set() or failure) and not closed:
                 closed = True
                 self._engine.cancel_preparation()
-                self._close_labs()
+                self._labs.close_all()
         return failure
 
     def _prepare_in_advance(self, product: Wanted) -> None:
@@ -184,16 +145,11 @@ class Run:
     def _rows(self, topology: Topology) -> list[PlannedCheck]:
         return [row for row in self._settings.plan if row.target == topology.name]
 
-    def _applicable(self, topology: Topology) -> list[Check]:
-        """Return the checks that are planned in a topology and apply to it and to the audit target."""
-        planned = (self._checks[row.check] for row in self._rows(topology))
-        return [check for check in planned if check.lacking(topology, self._settings.target) is None]
-
     def _uses_link(self, topology: Topology) -> bool:
-        return any(check.server_link for check in self._applicable(topology))
+        return any(check.server_link for check in applicable(self._settings, topology))
 
     def _runs_paths(self, topology: Topology) -> bool:
-        return any(check.path for check in self._applicable(topology))
+        return any(check.path for check in applicable(self._settings, topology))
 
     def _run_topology(self, topology: Topology) -> None:
         """Start a lab, run its rows and close it. A lab that does not start leaves its rows Not run."""
@@ -206,8 +162,7 @@ class Run:
             # other topologies may still be building their images
             self._engine.prepare(wanted_by(topology), self._notify)
             lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
-            with self._lock:
-                self._labs.append(lab)
+            self._labs.add(lab)
             self._record(lab.evidence)
             self._notify(LabReady(topology.name, lab.evidence))
             with ThreadPoolExecutor(1, thread_name_prefix=f"recognition-{topology.name}") as pool:
@@ -232,15 +187,15 @@ class Run:
             if not self._stop.is_set():
                 self._notify(LabFailed(topology.name, str(error)))
             for row in rows:
-                self._finish(_not_run(row, reason))
+                self._runner.finish(not_run(row, reason))
             if lab:
-                self._tear_down(lab)
+                self._labs.tear_down(lab)
             return
         try:
             self._run_rows(lab.topology, rows, workspace)
         finally:
             workspace.close()
-            self._tear_down(lab)
+            self._labs.tear_down(lab)
 
     def _workspace(self, lab: Lab) -> Workspace:
         settings = self._settings
@@ -267,28 +222,47 @@ class Run:
         if all(reasons.values()):  # no server is needed
             for row, reason in reasons.items():
                 for attempt in range(1, row.attempts + 1):
-                    self._finish(replace(_not_run(row, reason or ""), status=Status.NA, attempt=attempt))
+                    self._runner.finish(replace(not_run(row, reason or ""), status=Status.NA, attempt=attempt))
             return
+        pending = [(attempt, row) for attempt, tried in by_attempt(rows) for row in tried]
+        number = 0
+        while pending and not self._stop.is_set():
+            number += 1
+            pending = self._run_until_broken(pending, topology, linked=linked, number=number)
+
+    def _run_until_broken(
+        self, pending: list[tuple[int, PlannedCheck]], topology: Topology, *, linked: bool, number: int
+    ) -> list[tuple[int, PlannedCheck]]:
+        """Run rows on a lab of their own, until a fault leaves servers that no longer answer.
+
+        :param pending: the number of an attempt, and its row.
+        :param number: of the lab.
+        :return: the rows that are left: they need other servers.
+        """
         lab: Lab | None = None
         workspace: Workspace | None = None
         try:
             lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
-            with self._lock:
-                self._labs.append(lab)
+            lab.log_suffix += f"-{number}" if number > 1 else ""
+            self._labs.add(lab)
             workspace = self._workspace(lab)
         except HarnessError as error:
             reason = f"the servers of these checks did not start: {error.what}"
-            for row in rows:
-                self._finish(_not_run(row, "the run was interrupted" if self._stop.is_set() else reason))
+            for attempt, row in pending:
+                missing = not_run(row, "the run was interrupted" if self._stop.is_set() else reason)
+                self._runner.finish(replace(missing, attempt=attempt))
+            return []
         else:
-            for attempt, tried in by_attempt(rows):
-                for row in tried:
-                    self._run_row(row, attempt, lab.topology, workspace)
+            for done, (attempt, row) in enumerate(pending, 1):
+                self._runner.run(row, attempt, lab.topology, workspace)
+                if done < len(pending) and not lab.answers():
+                    return pending[done:]
+            return []
         finally:
             if workspace:
                 workspace.close()
             if lab:
-                self._tear_down(lab)
+                self._labs.tear_down(lab)
 
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
         """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs.
@@ -359,7 +333,7 @@ class Run:
         def in_its_turn(row: PlannedCheck) -> None:
             check = self._checks[row.check]
             with contextlib.nullcontext() if check.serial_group else self._slots:
-                self._run_row(row, attempt, topology, workspace)
+                self._runner.run(row, attempt, topology, workspace)
 
         with ThreadPoolExecutor(at_a_time, thread_name_prefix=f"check-{topology.name}") as pool:
             pending = [pool.submit(in_its_turn, row) for row in rows]
@@ -367,118 +341,12 @@ class Run:
                 for future in pending:
                     future.result()
                 if self._settings.proving and not any(self._checks[row.check].serial_group for row in rows):
-                    self._prove_trail(pool, rows, topology, workspace)
+                    self._runner.prove_trail(pool, rows, topology, workspace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-    def _run_row(self, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace) -> None:
-        check = self._checks[row.check]
-        if self._settings.proving:
-            self._prove_row(check, row, topology, workspace)
-        else:
-            self._verify_row(check, row, attempt, topology, workspace)
-
-    def _verify_row(
-        self, check: Check, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace
-    ) -> None:
-        if self._stop.is_set():
-            return
-        if reason := workspace.why_nothing_runs():
-            self._finish(replace(_not_run(row, reason, EndedBy.INFRASTRUCTURE), attempt=attempt))
-            return
-        controls = self._settings.catalogue.controls_of(check.id)
-        control = next((control for control in controls if control.name == self._settings.under), None)
-        if control and (lacking := control.lacking(topology)):
-            self._finish(replace(_not_run(row, lacking), status=Status.NA))
-            return
-        self._notify(CheckStarted(topology.name, check.id))
-        self._finish(
-            run_check(check, row, topology, workspace, control=control, interrupted=self._stop, attempt=attempt)
-        )
-
-    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
-        if self._stop.is_set():
-            return
-        self._notify(CheckStarted(topology.name, check.id))
-        if result := self._prover.prove_row(check, row, topology, workspace):
-            self._finish(result)
-
-    def _prove_trail(
-        self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
-    ) -> None:
-        """Try the breaks of the audit trail that this topology tries, on the rows that are OK without them."""
-        sound = [row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK]
-        breaks = breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try)
-        self._prover.prove_trail(pool, breaks, sound, topology, workspace)
-
-    def _able_to_try(self, broken: TrailBreak) -> list[str]:
-        """Return the names of the topologies in which a check applies that has to catch the break."""
-        return [
-            topology.name
-            for topology in self._settings.topologies
-            if any(check.id in broken.turns for check in self._applicable(topology))
-        ]
-
-    def _finish(self, result: Result) -> None:
-        """Store the result of one attempt, marked with the entry of harness.toml that is about it."""
-        result = in_quarantine(accept_known(result, self._settings.known), self._settings.quarantine)
-        result = self._store.append_or_refuse(result)
-        with self._lock:
-            self._statuses[result.target, result.check] = result.status
-        self._notify(CheckFinished(result))
-
-    def _record_missing(self, failure: str) -> None:
-        """Record Not run for every planned row without a result."""
-        interrupted = self.interrupted.is_set()
-        reason = "the run was interrupted before this check began" if interrupted else f"the run failed: {failure}"
-        for row in self._settings.plan:
-            if (row.target, row.check) not in self._statuses:
-                self._finish(_not_run(row, reason))
 
     def _record(self, evidence: TopologyEvidence) -> None:
         with self._lock:
             topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
             self._store.update(topologies=topologies)
-
-    def _tear_down(self, lab: Lab) -> None:
-        """Store the logs, then remove the lab. Errors here are reported and never mask an earlier one."""
-        with self._lock:
-            if lab not in self._labs:
-                return
-            self._labs.remove(lab)
-        if lab.under_load.acquire(timeout=_LOAD_ENDS_S):
-            lab.under_load.release()
-        try:
-            self._store_logs(lab)
-        except HarnessError as error:
-            self._notify(Notice(str(error)))
-        try:
-            lab.close()
-        except HarnessError as error:
-            self._notify(Notice(str(error)))
-        self._notify(LabStopped(lab.topology.name))
-
-    def _store_logs(self, lab: Lab) -> None:
-        for service, text in lab.logs().items():
-            self._store.write_log(lab.topology.name, f"{service}{lab.log_suffix}", text)
-        for (check, name), text in lab.artifacts.items():
-            self._store.write_artifact(lab.topology.name, check, name, text)
-
-    def _close_labs(self) -> None:
-        with self._lock:
-            labs = list(self._labs)
-        with ThreadPoolExecutor(max(1, len(labs))) as pool:
-            list(pool.map(self._tear_down, labs))
-
-
-def _not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:
-    return Result(
-        target=row.target,
-        check=row.check,
-        status=Status.NOT_RUN,
-        reason=reason,
-        ended_by=ended_by,
-        started_at=utc_now(),
-        reproduce=row.reproduce,
-    )

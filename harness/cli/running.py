@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.scheduler import Run, RunSettings
+from harness.checks.run_settings import RunSettings
+from harness.checks.scheduler import Run
 from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import expired_sentence
 from harness.cli.planning import new_record

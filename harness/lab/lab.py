@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock, RLock
+from threading import Event, Lock, RLock, Timer
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.database import Client, Endpoint, connect
+from harness.database import Client, Endpoint, SqlError, connect, cut
 from harness.errors import HarnessError, ServiceFailedError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 #: in a server's log: another program took the port after it was chosen
 _PORT_TAKEN = "Address already in use"
+
+
+#: longer than a healthy chain takes on a busy machine
+_ANSWERS_S = 10.0
 
 
 class Lab:
@@ -66,7 +70,7 @@ class Lab:
         #: files that checks produced, by check and name
         self.artifacts: dict[tuple[str, str], str] = {}
         self._closed = Event()
-        #: of the names of its logs in the run: the second lab of a topology has one
+        #: of the names of its logs in the run: each lab for faults has its own
         self.log_suffix = ""
         self._changing = Lock()
         #: held while one check waits for a released server connection; the other checks do not connect meanwhile
@@ -205,6 +209,20 @@ class Lab:
         """Whether the services are removed, or being removed."""
         return self._closed.is_set()
 
+    def answers(self) -> bool:
+        """Return whether a new client gets an answer through the whole chain within some seconds."""
+        try:
+            with connect(self.chain(), connect_timeout_s=int(_ANSWERS_S)) as client:
+                late = Timer(_ANSWERS_S, cut, (client,))
+                late.start()
+                try:
+                    client.value("SELECT 1")
+                finally:
+                    late.cancel()
+        except (SqlError, ServiceFailedError):
+            return False
+        return True
+
     def close(self) -> None:
         """Remove the services; a second call does nothing."""
         self._closed.set()
@@ -253,7 +271,8 @@ def stand_up_for_faults(
     """
     durable = replace(topology, postgres=replace(topology.postgres, durable=True))
     lab = stand_up(engine, durable, owner, redactor, cancelled, linked=linked)
-    lab.log_suffix = ".faults"
+    # a topology may have one of each, and their logs are stored next to each other
+    lab.log_suffix = ".faults-linked" if linked else ".faults"
     return lab
 
 

@@ -82,7 +82,7 @@ class FieldComparison(Struct, frozen=True, kw_only=True):
 
     @property
     def found(self) -> str:
-        """The value here in words: a likely one is no certain one, and is not unknown either."""
+        """The value here in words: a likely one is neither certain nor unknown."""
         return self.here or (f"likely {_short(self.likely)}" if self.likely else "unknown")
 
 

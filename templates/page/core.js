@@ -24,7 +24,17 @@ function stack(table) {
   const roles = {TABLE: 'table', THEAD: 'rowgroup', TBODY: 'rowgroup', TR: 'row', TD: 'cell'};
   for (const part of [table, ...all('thead, tbody, tr, th, td', table)]) {
     part.setAttribute('role', part.tagName === 'TH' ? (part.scope === 'col' ? 'columnheader' : 'rowheader') : roles[part.tagName]);
-    if (part.tagName === 'TD' && part.colSpan === 1) part.dataset.name = names[part.cellIndex];
+  }
+  for (const body of table.tBodies) {
+    /* a cell of several rows takes a column from the rows below it */
+    let taken = [];
+    for (const row of body.rows) {
+      const free = names.map((name, column) => column).filter((column) => !taken.includes(column));
+      [...row.cells].forEach((cell, number) => {
+        if (cell.tagName === 'TD' && cell.colSpan === 1) cell.dataset.name = names[free[number]];
+        if (cell.rowSpan > 1) taken = [...taken, free[number]];
+      });
+    }
   }
   table.classList.add('stacked');
   return table;

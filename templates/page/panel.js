@@ -23,12 +23,13 @@ function close() {
   if (shown) shown.hidden = true;
 }
 
-/* a harm that was predicted, as of a practice that an application must avoid, is not good news */
+/* an outcome that breaks something held its expectation, too: that is no good news */
+const BREAKS = ['fails', 'hangs', 'lost', 'wrong', 'leaks', 'mustnot'];
 function expectations(detail) {
-  const foreseen = detail.tone === 'mustnot';
+  const foreseen = BREAKS.includes(detail.tone);
   if (detail.tone === 'security') return [];
   return (detail.expectations || []).map((one) => make('div', {class: `expectation${!one.held ? ' broken' : foreseen ? ' foreseen' : ''}`},
-    make('b', {}, one.name), !one.held ? ' did not hold' : foreseen ? ' as predicted' : ' held', one.counts === false ? ' (after the harness ended the check: it shows nothing)' : '',
+    make('b', {}, one.name), !one.held ? ' did not hold' : foreseen ? ' as documented' : ' held', one.counts === false ? ' (after the harness ended the check: it shows nothing)' : '',
     make('dl', {}, make('dt', {}, 'expected'), make('dd', {}, make('code', {}, one.expected)), make('dt', {}, 'observed'), make('dd', {}, make('code', {}, one.observed)))));
 }
 
@@ -71,7 +72,6 @@ function copyable(command) {
   return [make('pre', {}, command), button];
 }
 
-const BREAKS = ['fails', 'hangs', 'lost', 'wrong', 'leaks', 'mustnot'];
 /* the title of what a row observed, by what it is about */
 const observed = (detail) => detail.expected ? 'What was observed' : {mustnot: 'What comes of it: an application must not do this', security: 'What this version lacks'}[detail.tone] || 'Documented limit';
 
@@ -92,7 +92,7 @@ async function open(topology, check) {
     make('p', {class: 'faint'}, `${topology} · ${detail.severity || claim.severity} · ${claim.area}`),
     make('p', {}, make('span', {class: `tag ${detail.tone}`}, detail.text), detail.mark ? ` ${detail.mark}` : ''),
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
-    make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
+    make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested claim: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(BREAKS.includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
     ...section('Reliability', detail.reliability && make('p', {}, detail.reliability)),
@@ -114,6 +114,10 @@ async function open(topology, check) {
     by('.shell').classList.add('with-panel');
   });
   panel.scrollTop = 0;
+  /* the panel makes the map narrower: it scrolls to the whole column of the cell */
+  const column = looked && looked.closest('.map td'), frame = column && column.closest('.wide');
+  const hidden = frame ? column.getBoundingClientRect().right - frame.getBoundingClientRect().right : 0;
+  if (hidden > 0) frame.scrollBy({left: hidden + 2, behavior: 'instant'});
   panel.focus({preventScroll: true});
   /* on a narrow screen the panel covers the lower part of the page */
   const sheet = getComputedStyle(panel).position === 'fixed', place = looked && looked.getBoundingClientRect();

@@ -6,11 +6,15 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
+from harness.checks.collection import Catalogue
 from harness.checks.execution import run_check
 from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recoveries, tally
 from harness.checks.registry import breaks
+from harness.checks.run_settings import RunSettings
+from harness.checks.scheduler import Run
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
@@ -18,7 +22,7 @@ from harness.lab.lab import Lab, stand_up_for_faults
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Result, Status
 from harness.redaction import Redactor
-from harness.store import RunStore, new_run_id, read_history, read_state
+from harness.store import RunStore, new_run_id, read_history, read_run, read_state
 from harness.suites.catalogue import catalogue
 from harness.suites.resilience import rounds
 from harness.suites.resilience.tables import prepare_tables
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check, Control
     from harness.database import Endpoint
+    from harness.engine.protocol import Engine
     from harness.model.history import History
 
 pytestmark = pytest.mark.engine
@@ -46,7 +51,8 @@ TERMINATED, ANSWER_LOST = (
 class Stage:
     """A lab without a pooler, and a run that keeps histories."""
 
-    def __init__(self, lab: Lab, reports: Path) -> None:
+    def __init__(self, engine: Engine, lab: Lab, reports: Path) -> None:
+        self.engine = engine
         self.lab = lab
         self.store = RunStore(reports, record(new_run_id()), lambda text: text)
         self.workspace = Workspace(lab, reference_target(), catalogue().fixtures, store=self.store)
@@ -66,7 +72,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     engine.prepare(wanted_by(topology), lambda _: None)
     lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), Redactor())
     try:
-        stage = Stage(lab, tmp_path_factory.mktemp("reports"))
+        stage = Stage(engine, lab, tmp_path_factory.mktemp("reports"))
         yield stage
         stage.workspace.close()
         stage.store.close()
@@ -144,3 +150,44 @@ def test_a_table_that_is_lost_has_lost_every_acknowledged_write(stage: Stage) ->
     assert state is not None
     assert state.writes == ()
     assert tally(history, state).lost > 0
+
+
+def test_the_logs_of_a_lab_for_faults_replace_no_other_logs(stage: Stage) -> None:
+    """A topology has a lab for its other checks, and one with and one without a link for its faults."""
+    owner, topology = Owner.me(new_run_id()), stage.lab.topology
+    linked = stand_up_for_faults(stage.engine, topology, owner, Redactor(), linked=True)
+    try:
+        assert len({stage.lab.log_suffix, linked.log_suffix, ""}) == 3
+    finally:
+        linked.close()
+
+
+def test_checks_after_a_fault_that_leaves_no_server_run_on_new_servers(any_engine: Engine, tmp_path: Path) -> None:
+    def leave_no_server(ctx: CheckContext) -> None:
+        ctx.lab.postgres.kill()
+        ctx.expect("anything", 1, equals=1)
+
+    def use_server(ctx: CheckContext) -> None:
+        ctx.expect("an answer", ctx.client().value("SELECT 1"), equals=1)
+
+    topology = load_topologies()["direct"]
+    checks = tuple(
+        replace(TERMINATED, id=f"resilience.{run.__name__}", run=run) for run in (leave_no_server, use_server)
+    )
+    plan = tuple(planned("direct", check.id) for check in checks)
+    settings = RunSettings(
+        topologies=(topology,),
+        plan=plan,
+        catalogue=Catalogue(checks, (), catalogue().fixtures),
+        target=reference_target(),
+        jobs=1,
+        at_a_time=1,
+    )
+    store = RunStore(tmp_path, replace(record(new_run_id(), state="running"), plan=plan), lambda text: text)
+    Run(settings, any_engine, Owner.me(store.record.run_id), store, Redactor(), lambda _: None).execute()
+    store.close()
+    run = read_run(store.folder)
+    assert {result.check: result.status for result in run.results} == {check.id: Status.OK for check in checks}
+    assert {path.name for path in (store.folder / "logs/direct").iterdir()} == {
+        f"postgres{lab}.log" for lab in ("", ".faults", ".faults-2")
+    }

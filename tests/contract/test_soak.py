@@ -42,7 +42,7 @@ def test_each_load_is_judged_and_leaves_a_history(engine_name: str, tmp_path: Pa
     assert {row.check: row.status for row in run.results} == {"soak.pgbench": Status.OK, "soak.mix": Status.OK}
     histories = {read_history(path).opening.check: read_history(path) for path in history_files(run.folder)}
     facts = {row.check: row.facts for row in run.results}
-    assert int(facts["soak.pgbench"]["transactions"]) > 1000
+    assert int(facts["soak.pgbench"]["transactions"]) > 0
     assert "plain transactions per second" in facts["soak.pgbench"]
     assert not histories["soak.pgbench"].operations
     assert all("transactions per second" in sample.values for sample in histories["soak.mix"].samples)

@@ -68,9 +68,12 @@ def survive(fault: FaultKind, ctx: CheckContext) -> None:
 
 
 def _writers(ctx: CheckContext) -> int:
-    """Return how many writers can write at the same time: in session mode each of them keeps a server connection."""
+    """Return how many writers can write at the same time.
+
+    In session mode each of them keeps a server connection, and the probes of a fault need one.
+    """
     limits = effective_limits(ctx.lab.evidence)
-    return min(_WRITERS, limits.size) if limits and ctx.mode is PoolMode.SESSION else _WRITERS
+    return min(_WRITERS, max(limits.size - 1, 1)) if limits and ctx.mode is PoolMode.SESSION else _WRITERS
 
 
 def _run_rounds(fault: FaultKind, ctx: CheckContext, journal: Journal, count: int, interrupted: Event) -> None:

@@ -55,6 +55,11 @@ class Tally:
             else:
                 self.failed += 1
 
+    def lacking(self) -> list[str]:
+        """Return the operations of which none has ended as it is meant to."""
+        with self._lock:
+            return [operation for operation in OPERATIONS if not self.performed[operation]]
+
     def since(self, acknowledged: int) -> tuple[list[float], int]:
         """Return the latencies after the first few acknowledged operations, and how many operations failed in all."""
         with self._lock:

@@ -17,7 +17,7 @@ from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import Client, SqlError, cut, describe
 from harness.model import PoolMode, Section
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.soak.clients import CYCLE, OPERATIONS, LoadClient, Tally
+from harness.suites.soak.clients import CYCLE, LoadClient, Tally
 from harness.suites.soak.sabotage import every_thousandth
 from harness.suites.soak.tables import compare, connections, end_blocked, most_clients, prepare, record_growth, sizes
 
@@ -31,6 +31,8 @@ _CLIENTS, _IDLE = 6, 2
 #: operations per second of all clients
 RATE = 100.0
 _TICK_S = 1.0
+#: a short load goes on for so long at most, until each operation has been performed
+_LONGER_S = 20.0
 #: the longest operation is a cancellation that is lost
 _LATE_S = 10.0
 
@@ -53,14 +55,19 @@ def _run(
     with ThreadPoolExecutor(len(clients), thread_name_prefix="soak") as pool:
         working = [pool.submit(client.work, stop, interval_s, step * place) for place, client in enumerate(clients)]
         try:
-            while (left_s := began + lasts_s - time.monotonic()) > 0 and not any(one.done() for one in working):
-                if interrupted.wait(min(_TICK_S, left_s)):
+            while not any(one.done() for one in working):
+                left_s = began + lasts_s - time.monotonic()
+                if left_s <= -_LONGER_S or (left_s <= 0 and not tally.lacking()):
+                    break
+                sampled_at = time.monotonic()
+                if interrupted.wait(min(_TICK_S, left_s) if left_s > 0 else _TICK_S):
                     break
                 ctx.progress(lasts_s - max(left_s - _TICK_S, 0), lasts_s, "seconds of load")
                 latencies, failed_now = tally.since(acknowledged)
+                passed_s = time.monotonic() - sampled_at
                 values = {
-                    "transactions per second": float(len(latencies)),
-                    "errors per second": float(failed_now - failed),
+                    "transactions per second": round(len(latencies) / passed_s, 1),
+                    "errors per second": round((failed_now - failed) / passed_s, 1),
                     "server connections": float(connections(ctx)),
                 }
                 acknowledged, failed = acknowledged + len(latencies), failed_now
@@ -146,7 +153,7 @@ def mix(ctx: CheckContext) -> None:
         for percentile, latency in _percentiles(tally.latencies_ms, (50, 95, 99)):
             ctx.fact(f"latency ms p{percentile}", latency)
         record_growth(ctx, before, state.acknowledged)
-    if lacking := [operation for operation in OPERATIONS if not tally.performed[operation]]:
+    if lacking := tally.lacking():
         raise NotExercisedError(f"not one of these operations ended as it is meant to: {', '.join(lacking)}")
 
 

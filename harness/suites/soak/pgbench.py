@@ -39,7 +39,7 @@ RATE = 300.0
 _TURN_S = 10.0
 #: a load goes on until so many writes were acknowledged, since a trail may lose one in a thousand
 _LEAST_WRITES = 1200
-_MOST_TURNS_MORE = 6
+_MOST_TURNS_MORE, _MORE_S = 6, 3.0
 _TICK_S = 1.0
 #: after its time, pgbench waits for its last transactions
 _LATE_S, _NEVER_S = 8.0, 60.0
@@ -80,7 +80,7 @@ class _Load:
             for load in loads:
                 if self._interrupted.is_set() or self._is_over:
                     return
-                self._turn(load, turn, min(_TURN_S, left_s if left_s > 0 else lasts_s))
+                self._turn(load, turn, min(_TURN_S, left_s if left_s > 0 else max(lasts_s, _MORE_S)))
 
     def _turn(self, load: str, turn: int, seconds: float) -> None:
         """Run pgbench once, and read its log."""

@@ -1,0 +1,130 @@
+"""One row of a run: its attempts or its proofs, and their results in the store."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from harness.checks.execution import accept_known, in_quarantine, run_check
+from harness.checks.ordering import breaks_tried_in
+from harness.checks.proving import Prover
+from harness.events import CheckFinished, CheckStarted
+from harness.model import EndedBy, PlannedCheck, Result, Status
+from harness.store import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
+
+    from harness.checks.registry import Check, TrailBreak
+    from harness.checks.run_settings import RunSettings
+    from harness.checks.workspace import Workspace
+    from harness.events import Listener
+    from harness.model import Topology
+    from harness.store import RunStore
+
+
+class RowRunner:
+    """Runs the rows of a plan, and keeps their statuses. Threads share it."""
+
+    def __init__(self, settings: RunSettings, store: RunStore, listener: Listener, stop: Event) -> None:
+        """Run nothing yet.
+
+        :param stop: set when no check may begin any more.
+        """
+        self._settings = settings
+        self._store = store
+        self._notify = listener
+        self._stop = stop
+        self._checks = {check.id: check for check in settings.catalogue.checks}
+        self._prover = Prover(settings.catalogue, store, listener, stop)
+        self._lock = Lock()
+        #: of the rows that have a result, by target and check: of the last attempt
+        self._statuses: dict[tuple[str, str], Status] = {}
+
+    def run(self, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace) -> None:
+        """Run one attempt of a row, or prove it, and store the result."""
+        check = self._checks[row.check]
+        if self._settings.proving:
+            self._prove_row(check, row, topology, workspace)
+        else:
+            self._verify_row(check, row, attempt, topology, workspace)
+
+    def _verify_row(
+        self, check: Check, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace
+    ) -> None:
+        if self._stop.is_set():
+            return
+        if reason := workspace.why_nothing_runs():
+            self.finish(replace(not_run(row, reason, EndedBy.INFRASTRUCTURE), attempt=attempt))
+            return
+        controls = self._settings.catalogue.controls_of(check.id)
+        control = next((control for control in controls if control.name == self._settings.under), None)
+        if control and (lacking := control.lacking(topology)):
+            self.finish(replace(not_run(row, lacking), status=Status.NA))
+            return
+        self._notify(CheckStarted(topology.name, check.id))
+        self.finish(
+            run_check(check, row, topology, workspace, control=control, interrupted=self._stop, attempt=attempt)
+        )
+
+    def _prove_row(self, check: Check, row: PlannedCheck, topology: Topology, workspace: Workspace) -> None:
+        if self._stop.is_set():
+            return
+        self._notify(CheckStarted(topology.name, check.id))
+        if result := self._prover.prove_row(check, row, topology, workspace):
+            self.finish(result)
+
+    def prove_trail(
+        self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
+    ) -> None:
+        """Try the breaks of the audit trail that this topology tries, on the rows that are OK without them."""
+        sound = [row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK]
+        breaks = breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try)
+        self._prover.prove_trail(pool, breaks, sound, topology, workspace)
+
+    def _able_to_try(self, broken: TrailBreak) -> list[str]:
+        """Return the names of the topologies in which a check applies that has to catch the break."""
+        return [
+            topology.name
+            for topology in self._settings.topologies
+            if any(check.id in broken.turns for check in applicable(self._settings, topology))
+        ]
+
+    def finish(self, result: Result) -> None:
+        """Store the result of one attempt, marked with the entry of harness.toml that is about it."""
+        result = in_quarantine(accept_known(result, self._settings.known), self._settings.quarantine)
+        result = self._store.append_or_refuse(result)
+        with self._lock:
+            self._statuses[result.target, result.check] = result.status
+        self._notify(CheckFinished(result))
+
+    def record_missing(self, failure: str, *, interrupted: bool) -> None:
+        """Record Not run for every planned row without a result."""
+        reason = "the run was interrupted before this check began" if interrupted else f"the run failed: {failure}"
+        for row in self._settings.plan:
+            if (row.target, row.check) not in self._statuses:
+                self.finish(not_run(row, reason))
+
+
+def applicable(settings: RunSettings, topology: Topology) -> list[Check]:
+    """Return the checks that are planned in a topology and apply to it and to the audit target."""
+    checks = {check.id: check for check in settings.catalogue.checks}
+    planned = (checks[row.check] for row in settings.plan if row.target == topology.name)
+    return [check for check in planned if check.lacking(topology, settings.target) is None]
+
+
+def not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:
+    """Return the result of a row that could not run."""
+    return Result(
+        target=row.target,
+        check=row.check,
+        status=Status.NOT_RUN,
+        reason=reason,
+        ended_by=ended_by,
+        started_at=utc_now(),
+        reproduce=row.reproduce,
+    )
