@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges import judge_of
+from harness.checks.judges import REPLACED_JUDGE, judge_of
 from harness.errors import StoreError
 from harness.model import Expectation, Result, Status
 from harness.model.history import Outcome
@@ -140,6 +140,8 @@ def _judged(
             expectations=expectations,
         )
 
+    if REPLACED_JUDGE in opening.facts:
+        return found(Judgement.NOT_JUDGED, "its control broke the judge itself, which only the check can show")
     try:
         judge = judge_of(opening.judge, judges)
         state = read_state(path, judge.state)
