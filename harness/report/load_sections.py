@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.report import columns, load_columns
-from harness.report.listings import Paper, Section
+from harness.report.job_rows import jobs_in_words
+from harness.report.listings import Paper, Part, Section
 from harness.report.load_rows import faults_in_words, loads_in_words
 from harness.report.section_words import numbered, one_table, statuses_in_words, worst_first
 from harness.report.trials import ASKS, Trial
@@ -20,7 +21,7 @@ def trials(report: Report) -> Section:
     return Section(
         anchor="trials",
         title="Smoke, resilience, soak",
-        short="Smoke to soak",
+        short="Smoke, resilience, soak",
         result="; ".join(f"{trial}: {statuses}" for trial, statuses in answers) if rows else "",
         intro=("trials", (ASKS,)),
         missing=("no_verdicts", ()),
@@ -29,15 +30,17 @@ def trials(report: Report) -> Section:
 
 
 def faults(report: Report) -> Section:
+    jobs = one_table("Jobs by topology", load_columns.JOBS, worst_first(report.jobs))
     return Section(
         anchor="resilience",
         title="Resilience: acknowledged writes under faults",
         short="Resilience",
-        result=faults_in_words(report.faults),
+        result="; ".join(filter(None, (faults_in_words(report.faults), jobs_in_words(report.jobs)))),
         intro=("resilience", ()),
         paper=Paper.OPEN,
         missing=("no_resilience", ()),
         listings=one_table("Faults by topology", load_columns.FAULTS, worst_first(report.faults)),
+        parts=(Part(title="Jobs of the reference host", intro=("jobs", ()), listings=jobs),) if report.jobs else (),
     )
 
 
