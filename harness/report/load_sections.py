@@ -64,7 +64,7 @@ def repetition(report: Report) -> Section:
         f"{flaky} flaky of {repeated} repeated row{'' if repeated == 1 else 's'}" if report.repeated else "",
         f"{numbered(report.quarantine, 'check')} in quarantine" if report.quarantine else "",
     )
-    repeated = (
+    attempts = (
         *one_table("Repeated rows, flaky ones first", columns.REPEATED, report.repeated),
         *one_table("Checks in quarantine", columns.QUARANTINE, report.quarantine),
     )
@@ -77,6 +77,6 @@ def repetition(report: Report) -> Section:
         missing=("no_verdicts", ()),
         listings=(
             *one_table("Three consecutive runs", columns.CONSECUTIVE, worst_first(report.consecutive)),
-            *(listing for listing in repeated if listing.number),
+            *(listing for listing in attempts if listing.number),
         ),
     )
