@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from harness.checks.judges import acknowledged, soak
 from harness.model import Section, Status
+from harness.report.job_rows import is_about_jobs
 from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class LoadRow(Struct, frozen=True, kw_only=True):
 
 
 def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
-    """Return the rows of the section about resilience: those of one fault together."""
+    """Return the rows of the section about resilience, except those about jobs: those of one fault together."""
     found: dict[str, list[FaultRow]] = {}
     for row in _of(rows, Section.RESILIENCE):
         facts = row.result.facts
@@ -171,7 +172,8 @@ def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
 
 
 def _of(rows: Iterable[Row], section: Section) -> list[Row]:
-    return [row for row in rows if row.planned.section is section and is_shown(*row.answer)]
+    of_section = (row for row in rows if row.planned.section is section and not is_about_jobs(row.planned))
+    return [row for row in of_section if is_shown(*row.answer)]
 
 
 def _groups(pattern: re.Pattern[str], text: str, number: int) -> tuple[str, ...]:

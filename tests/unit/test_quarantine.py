@@ -215,7 +215,7 @@ def test_progress_counts_attempts_and_names_them() -> None:
     terminal(CheckFinished(quarantined(replace(ISSUE, attempt=2))))
     terminal.close()
     shown = stream.getvalue()
-    assert "1 rows, 20 attempts each" in shown
+    assert "1 row, 20 attempts each" in shown
     assert f"Issue (quarantined) {CHECK} attempt 2 of 20  0.01s  rows: expected 1, observed 0" in shown
 
 
