@@ -88,7 +88,8 @@ def _say_summary(found: LintReport, invocation: Invocation) -> None:
     for path, tables in found.tables.items():
         kinds = dict.fromkeys(table.kind for table in tables)
         rows = sum(table.rows for table in tables)
-        say(f"{path}: {len(tables)} tables, {rows} rows: {', '.join(kinds)}")
+        counted = f"{len(tables)} table{'' if len(tables) == 1 else 's'}, {rows} row{'' if rows == 1 else 's'}"
+        say(f"{path}: {counted}: {', '.join(kinds)}")
     say("not judged, for people to review:")
     for sentence in found.not_judged:
         say(f"  {sentence}")

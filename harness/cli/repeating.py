@@ -40,4 +40,5 @@ def say_attempts(invocation: Invocation, run: StoredRun) -> None:
     bound = f"; a row without an Issue has a failure rate {spelled(max(clean))}, with 95 % confidence" if clean else ""
     if repeated:
         tried = sum(found.attempts for found in counts)
-        invocation.terminal.say(f"attempts: {tried} of {len(repeated)} rows, {len(flaky)} flaky{names}{bound}")
+        rows = f"{len(repeated)} row{'' if len(repeated) == 1 else 's'}"
+        invocation.terminal.say(f"attempts: {tried} of {rows}, {len(flaky)} flaky{names}{bound}")

@@ -234,7 +234,8 @@ PREFLIGHT = headed(GateResult, headings.PREFLIGHT, {"status": badge("status"), "
 
 
 def _repeated(row: RepeatedRow) -> Cell:
-    return Cell((Evidence(row.check, row.topology, row.check) if row.check else Text(f"{row.number} rows"),))
+    rows = Text(f"{row.number} row{'' if row.number == 1 else 's'}")
+    return Cell((Evidence(row.check, row.topology, row.check) if row.check else rows,))
 
 
 CONSECUTIVE = table(
@@ -253,7 +254,7 @@ REPEATED = table(
     Column("Status", badge("status")),
     Column("Flaky", text_field("flaky")),
     Column("Attempts", Field("counts", lambda counts: Cell((Text(counts),)))),
-    Column("Failure rate (95 %)", text_field("rate")),
+    Column("Failure rate, upper bound (95 %)", text_field("rate")),
     Column(
         "Of each run",
         Field("runs", lambda runs: Cell(joined(_LINE, *(Text(f"{run.run_id}: {run.counts}") for run in runs)))),

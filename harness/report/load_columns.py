@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.report.cells import Badge, Cell, Evidence, Gap, Text, joined
+from harness.report.job_rows import JobRow
 from harness.report.load_rows import ABSENT, FaultRow, LoadRow
 from harness.report.table import Column, Field, badge, table, text_field
 from harness.report.trials import TrialRow
@@ -38,6 +39,10 @@ def _recovered(row: FaultRow) -> Cell:
     return Cell((Text(f"{row.recovered} s, {row.longest} s at the longest" if both else row.longest),))
 
 
+def _case(row: JobRow) -> Cell:
+    return Cell((Evidence(row.case, row.target, row.check),))
+
+
 def _load(row: LoadRow) -> Cell:
     return Cell((Evidence(row.load, row.target, row.check),))
 
@@ -58,6 +63,14 @@ FAULTS = table(
     Column("Failed", text_field("failed")),
     Column("Unknown", text_field("unknown")),
     Column("Recovered after", _recovered),
+    Column("Note", text_field("note")),
+)
+
+JOBS = table(
+    JobRow,
+    Column("Case", _case),
+    Column("Topology", text_field("target")),
+    Column("Status", badge("status")),
     Column("Note", text_field("note")),
 )
 

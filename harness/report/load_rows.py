@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from harness.checks.judges import acknowledged, soak
 from harness.model import Section, Status
+from harness.report.job_rows import is_about_jobs
 from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class LoadRow(Struct, frozen=True, kw_only=True):
 
 
 def fault_rows(rows: Iterable[Row], series: Mapping[str, Sequence[TopologyRun]] | None = None) -> tuple[FaultRow, ...]:
-    """Return the rows of the section about resilience: those of one fault together.
+    """Return the rows of the section about resilience, except those about jobs: those of one fault together.
 
     :param series: the runs of each topology on the same subject. The newest one decides a row, and may have injected
         fewer faults than the others.
@@ -250,7 +251,8 @@ def _whole(text: str, unreadable: int = 0) -> int:
 
 
 def _of(rows: Iterable[Row], section: Section) -> list[Row]:
-    return [row for row in rows if row.planned.section is section and is_shown(*row.answer)]
+    of_section = (row for row in rows if row.planned.section is section and not is_about_jobs(row.planned))
+    return [row for row in of_section if is_shown(*row.answer)]
 
 
 def _groups(pattern: re.Pattern[str], text: str, number: int) -> tuple[str, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import EvidenceClass, Quarantine, Repetition, RunAttempts, Status, spelled
+from harness.model import EvidenceClass, Quarantine, Repetition, RunAttempts, Section, Status, spelled
 from harness.report.outcomes import is_shown
 from harness.report.scope import scoped
 from harness.report.topology_rows import without_check
+from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 CONSECUTIVE = 3
 #: names of checks that a sentence lists
 _FEW = 3
+#: attempts of one run are one of the three
+_REPEAT = re.compile(r" --repeat \d+")
 
 
 class ConsecutiveRow(Struct, frozen=True, kw_only=True):
@@ -31,7 +35,7 @@ class ConsecutiveRow(Struct, frozen=True, kw_only=True):
     runs: tuple[str, ...]
     #: what is missing or broken, and what does not count, in words
     notes: str
-    #: the command that makes the next run
+    #: the command of a run that tries every row
     command: str
 
 
@@ -104,8 +108,20 @@ def _consecutive(topology: str, rows: Sequence[Row], series: Sequence[TopologyRu
         status=status,
         runs=tuple(run.run_id for run in reversed(whole)),
         notes="; ".join([*sentences, *issues, *gaps, *_apart(whole, owed)]),
-        command=without_check(rows[0]),
+        command=_next_run(rows, owed),
     )
+
+
+def _next_run(rows: Sequence[Row], owed: set[str]) -> str:
+    """Return the command that tries every row. A check on demand runs only if its suite is named."""
+    # the commands of faults and loads say how often and how long they run
+    plain = (row for row in rows if row.planned.section not in {Section.RESILIENCE, Section.SOAK})
+    command = _REPEAT.sub("", without_check(next(plain, rows[0]))).removesuffix(" --")
+    if owed.isdisjoint(check.id for check in catalogue().checks if check.on_demand):
+        return command
+    suites = dict.fromkeys(row.planned.check.partition(".")[0] for row in rows if row.planned.owed)
+    apart = " --" if command.startswith("nox ") and " -- " not in command else ""
+    return f"{command}{apart}{''.join(f' --suite {suite}' for suite in suites)}"
 
 
 def _sentences(runs: Iterable[TopologyRun], owed: set[str], status: Status) -> Iterator[str]:

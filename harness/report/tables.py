@@ -11,6 +11,7 @@ from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
 from harness.report.histories import StoredHistory
+from harness.report.job_rows import JobRow
 from harness.report.limits import LimitKind
 from harness.report.load_rows import FaultRow, LoadRow
 from harness.report.outcomes import Count
@@ -130,6 +131,8 @@ class Report(Struct, frozen=True, kw_only=True):
     #: smoke, resilience and soak
     trials: tuple[TrialRow, ...]
     faults: tuple[FaultRow, ...]
+    #: jobs of the reference host whose runner ends
+    jobs: tuple[JobRow, ...]
     loads: tuple[LoadRow, ...]
     consecutive: tuple[ConsecutiveRow, ...]
     #: the rows that a run repeated, and those that are flaky
@@ -144,8 +147,8 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def has_load(self) -> bool:
-        """Whether a fault or a load was planned."""
-        return bool(self.faults or self.loads)
+        """Whether a fault, the end of a job runner or a load was planned."""
+        return bool(self.faults or self.jobs or self.loads)
 
     @property
     def declares_readiness(self) -> bool:

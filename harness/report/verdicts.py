@@ -13,6 +13,7 @@ from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import Behaviour, EvidenceClass, Section, Status
 from harness.report.chains import Station, found_stations, pooler_title, stations
 from harness.report.evidence import Row, interval
+from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
 from harness.report.scope import asked_for
@@ -106,7 +107,7 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     judges_security = any(row.planned.check == SECURITY_CHECK for row in rows)
     sentences = [
         _about_the_trail(trail),
-        *(_about_load(rows, section, *words) for section, words in _LOADS.items()),
+        *_about_load(rows),
         *_about_features(compared, features, topology),
     ]
     return Verdict(
@@ -181,16 +182,23 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"
 
 
-#: what an Issue says, what OK rows say, and the noun of a row
-_LOADS = {
-    Section.RESILIENCE: ("acknowledged work does not survive", "acknowledged work survives", "fault"),
-    Section.SOAK: ("not every write is right under", "every write is right under", "load"),
-}
+#: of faults, jobs and loads: what an Issue says, what OK rows say, and the noun of a row
+_FAULTS = ("acknowledged work does not survive", "acknowledged work survives", "fault")
+_JOBS = ("jobs do not survive the end of their runner in", "jobs survive the end of their runner in", "case")
+_LOADS = ("not every write is right under", "every write is right under", "load")
 
 
-def _about_load(rows: Sequence[Row], section: Section, broken: str, holds: str, noun: str) -> str:
-    """Return the result of faults or loads; "" if none of them was exercised."""
-    tried = [row for row in rows if row.planned.section is section and asked_for(row)]
+def _about_load(rows: Iterable[Row]) -> list[str]:
+    """Return the results of faults, of jobs and of loads; "" for what was not exercised."""
+    asked = [row for row in rows if asked_for(row)]
+    resilience = [row for row in asked if row.planned.section is Section.RESILIENCE]
+    faults = [row for row in resilience if not is_about_jobs(row.planned)]
+    jobs = [row for row in resilience if is_about_jobs(row.planned)]
+    loads = [row for row in asked if row.planned.section is Section.SOAK]
+    return [_survival(faults, *_FAULTS), _survival(jobs, *_JOBS), _survival(loads, *_LOADS)]
+
+
+def _survival(tried: Sequence[Row], broken: str, holds: str, noun: str) -> str:
     issues = sum(row.result.gates for row in tried)
     held = sum(row.status is Status.OK for row in tried)
     if issues:

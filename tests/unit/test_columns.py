@@ -37,6 +37,7 @@ from harness.report.evidence import Row, merge
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
+from harness.report.job_rows import JOBS, job_rows
 from harness.report.limits import LimitKind
 from harness.report.load_rows import fault_rows, load_rows
 from harness.report.outcomes import WORDS, OutcomeCount
@@ -83,6 +84,7 @@ TABLES = {
     "limits": columns.LIMITS,
     "trials": load_columns.TRIALS,
     "faults": load_columns.FAULTS,
+    "jobs": load_columns.JOBS,
     "loads": load_columns.LOADS,
     "consecutive": columns.CONSECUTIVE,
     "repeated": columns.REPEATED,
@@ -153,6 +155,11 @@ def under_load(check: str, section: Section) -> Row:
     return Row(planned=plan, result=replace(result("direct", CHECKS[0]), check=check), run_id="r")
 
 
+def about_jobs() -> Row:
+    row = under_load("resilience.jobs-queued", Section.RESILIENCE)
+    return replace(row, planned=replace(row.planned, area=JOBS))
+
+
 def everything(folder: Path) -> Report:
     """Return a report with a row in every table."""
     run = record()
@@ -170,6 +177,7 @@ def everything(folder: Path) -> Report:
         features=(FeatureGroup(name="settings", rows=(FeatureRow(feature="SET", check="pooling.set", cells=cells),)),),
         drivers=(DriverRow(driver="psycopg", check="c", settings="s", versions="v", cells=cells),),
         faults=fault_rows([under_load("resilience.server-killed", Section.RESILIENCE)]),
+        jobs=job_rows([about_jobs()]),
         loads=load_rows([under_load("soak.mix", Section.SOAK)]),
         limits=(
             LimitRow(
@@ -479,6 +487,7 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "limits": report.limits,
         "trials": report.trials,
         "faults": report.faults,
+        "jobs": report.jobs,
         "loads": report.loads,
         "consecutive": report.consecutive,
         "repeated": report.repeated,

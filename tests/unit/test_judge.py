@@ -139,7 +139,7 @@ def test_a_killed_run_is_judged_where_its_final_state_is_there(
     monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
     kept = Kept(tmp_path / "reports", state="running")
     write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
-    torn = write_history(kept.store.folder, "session", CHECK, RECORDS)
+    torn = write_history(kept.store.folder, "session", CHECK, RECORDS, complete=False)
     torn.write_bytes(torn.read_bytes()[:-9])
     kept.read()
     assert main(["judge", "--topology", "session"]) == ExitCode.NOTHING_VERIFIED
@@ -149,6 +149,29 @@ def test_a_killed_run_is_judged_where_its_final_state_is_there(
     assert f"note: run {RUN} did not finish" in err
     assert main(["judge"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines()[-1] == "2 histories: 1 holds, 1 not judged"
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut at a line", "another check", "another topology", "more after the end"])
+def test_a_damaged_history_of_a_killed_run_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Its final state is there, so a judge could decide: it would miss what the history no longer says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    kept = Kept(tmp_path / "reports", state="running")
+    path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = {
+        "cut": [*lines[:-3], lines[-3][:-9]],
+        "cut at a line": lines[:-3],
+        "another check": [lines[0].replace(CHECK.encode(), b"capture.update"), *lines[1:]],
+        "another topology": [lines[0].replace(b'"direct"', b'"session"'), *lines[1:]],
+        "more after the end": [*lines, lines[-2]],
+    }
+    path.write_bytes(b"".join(damaged[damage]))
+    kept.read()
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert "1 history: 1 not judged" in capsys.readouterr().out
 
 
 def test_what_a_disturbed_check_lost_is_no_issue(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:

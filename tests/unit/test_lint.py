@@ -718,7 +718,7 @@ def test_other_documents_are_judged_when_one_has_no_tables(repository: Path) -> 
     (repository / "rubric.md").write_text(PATHS + HTTP)
     out: list[str] = []
     run([str(repository / "prose.md"), str(repository / "rubric.md")], out)
-    assert any("1 tables" in line and "rubric.md" in line for line in out), out
+    assert any("1 table," in line and "rubric.md" in line for line in out), out
     with pytest.raises(UsageError, match="in any of the documents"):
         run([str(repository / "prose.md"), str(repository / "prose.md")], [])
 

@@ -21,6 +21,7 @@ from harness.model import (
     Repetition,
     Result,
     RunRecord,
+    Section,
     Severity,
     Status,
     spelled,
@@ -397,6 +398,28 @@ def test_three_consecutive_runs(runs: tuple[StoredRun, ...], status: Status, not
     (found,) = consecutive_runs(merged(*runs))
     assert (found.topology, found.status, found.notes) == ("direct", status, notes)
     assert list(found.runs) == sorted(found.runs, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("checks", "command"),
+    [
+        ((CHECK, OTHER), ""),
+        (("resilience.server-killed", CHECK), ""),
+        (("resilience.jobs-queued", CHECK, OTHER), " -- --suite resilience --suite capture --suite actor"),
+    ],
+)
+def test_the_command_of_the_next_run_tries_every_row(checks: tuple[str, ...], command: str) -> None:
+    """A check on demand runs only if its suite is named, and the options of one row are not those of a run."""
+    reproduce = {check: f"nox -s topology-direct -- --check {check} --repeat 3" for check in checks}
+    reproduce |= {check: f"{line} --rounds 2" for check, line in reproduce.items() if check.startswith("resilience.")}
+    results = [replace(once(OK, check), reproduce=reproduce[check]) for check in checks]
+    run = a_run(1, 1, *results, checks=checks)
+    plan = tuple(
+        replace(row, section=Section(row.check.partition(".")[0]), reproduce=reproduce[row.check])
+        for row in run.record.plan
+    )
+    (found,) = consecutive_runs(merged(replace(run, record=replace(run.record, plan=plan))))
+    assert found.command == f"nox -s topology-direct{command}"
 
 
 def test_known_issues_and_quarantine_do_not_count_and_are_named() -> None:

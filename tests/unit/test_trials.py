@@ -34,6 +34,7 @@ from harness.model import (
 from harness.model.history import Opening
 from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row, TopologyRun
+from harness.report.job_rows import JOBS, is_about_jobs, job_rows, jobs_in_words
 from harness.report.load_rows import ABSENT, fault_rows, faults_in_words, load_rows, loads_in_words
 from harness.report.render import fragments, render
 from harness.report.trials import ALL, REQUIRED, Trial, trial_rows
@@ -74,6 +75,7 @@ def row(
     facts: dict[str, str] | None = None,
     lost: str = "none",
     unrecorded: str = "none",
+    area: str = "PostgreSQL",
 ) -> Row:
     planned = PlannedCheck(
         target=target,
@@ -81,7 +83,7 @@ def row(
         claim=f"{check.partition('.')[2].replace('-', ' ')}: every acknowledged write is there",
         section=section,
         severity=Severity.P0,
-        area="PostgreSQL",
+        area=area,
         reproduce=f"nox -s topology-{target} -- --check {check}",
     )
     expectations = tuple(
@@ -300,6 +302,35 @@ def test_the_rows_of_one_fault_are_together_and_counted_in_words() -> None:
         "16 unknown ones are neither lost nor failed"
     )
     assert faults_in_words(()) == ""
+
+
+def test_jobs_are_not_counted_as_faults() -> None:
+    rows = [
+        row("resilience.server-killed", Section.RESILIENCE, facts=FACTS),
+        row("resilience.jobs-queued", Section.RESILIENCE, area=JOBS),
+        row("resilience.jobs-paused", Section.RESILIENCE, Status.NOT_RUN, area=JOBS),
+        row("resilience.jobs-paused", Section.RESILIENCE, target="direct", area=JOBS),
+    ]
+    assert [fault.check for fault in fault_rows(rows)] == ["resilience.server-killed"]
+    assert faults_in_words(fault_rows(rows)).startswith("1 fault in 1 topology: 1 OK;")
+    found = job_rows(rows)
+    assert [(job.case, job.target, job.note) for job in found] == [
+        ("jobs queued: every acknowledged write is there", "transaction", ""),
+        ("jobs paused: every acknowledged write is there", "transaction", "for a reason"),
+        ("jobs paused: every acknowledged write is there", "direct", ""),
+    ]
+    assert jobs_in_words(found) == "2 cases of jobs whose runner ends, in 2 topologies: 2 OK, 1 Not run"
+    assert jobs_in_words(()) == ""
+
+
+def test_the_checks_about_jobs_are_known_by_their_area() -> None:
+    plans = [
+        replace(row(found.id, found.section).planned, area=found.area, section=found.section)
+        for found in catalogue().checks
+    ]
+    about_jobs = {plan.check for plan in plans if is_about_jobs(plan)}
+    assert about_jobs == {plan.check for plan in plans if plan.check.startswith("resilience.jobs-")}
+    assert len(about_jobs) == 5
 
 
 def test_a_load_is_shown_beside_the_same_load_without_the_trail(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from harness.model import (
 )
 from harness.recognition.security import security_fixes
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row, merge
+from harness.report.job_rows import JOBS
 from harness.report.limits import SECURITY_CHECK
 from harness.report.verdicts import verdicts
 from harness.suites.catalogue import catalogue
@@ -242,7 +243,8 @@ def test_the_sentence_leads_to_the_row_that_judged_it() -> None:
 def under_load(check: str, status: Status) -> Row:
     section = Section(check.partition(".")[0])
     found = trail("capture.insert", status)
-    plan = replace(found.planned, check=check, section=section)
+    area = JOBS if ".jobs-" in check else found.planned.area
+    plan = replace(found.planned, check=check, section=section, area=area)
     return replace(found, planned=plan, result=replace(found.result, check=check))
 
 
@@ -251,6 +253,20 @@ def under_load(check: str, status: Status) -> Row:
     [
         ([], ()),
         ([("resilience.a", Status.NA)], ()),
+        (
+            [("resilience.a", Status.OK), ("resilience.jobs-a", Status.OK), ("resilience.jobs-b", Status.NOT_RUN)],
+            (
+                "acknowledged work survives 1 fault",
+                "jobs survive the end of their runner in 1 case, and 1 is Not run",
+            ),
+        ),
+        (
+            [("resilience.a", Status.OK), ("resilience.jobs-a", Status.ISSUE)],
+            (
+                "acknowledged work survives 1 fault",
+                "jobs do not survive the end of their runner in 1 of 1 case",
+            ),
+        ),
         ([("resilience.a", Status.OK), ("resilience.b", Status.NA)], ("acknowledged work survives 1 fault",)),
         (
             [("resilience.a", Status.OK), ("resilience.b", Status.NOT_RUN), ("soak.mix", Status.OK)],
