@@ -61,6 +61,8 @@ class LabStarting(Struct, frozen=True):
 class LabReady(Struct, frozen=True):
     topology: str
     evidence: TopologyEvidence
+    #: whether they are the second servers of the topology, for checks that crash servers or put them under load
+    own_servers: bool = False
 
 
 class LabFailed(Struct, frozen=True):

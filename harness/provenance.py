@@ -64,8 +64,10 @@ def fingerprint(python: str = "", psycopg: str = "") -> str:
         for inside in sorted(_files(root)):
             topology_file = root == places.TOPOLOGIES and "/" not in inside
             if not topology_file:
-                digest.update(f"{inside}\0".encode())
-                digest.update(hashlib.sha256((root / inside).read_bytes()).digest())
+                # an editor's lock is a link to a file that does not exist
+                with suppress(FileNotFoundError):
+                    text = (root / inside).read_bytes()
+                    digest.update(f"{inside}\0".encode() + hashlib.sha256(text).digest())
     return digest.hexdigest()[:16]
 
 
@@ -76,8 +78,7 @@ def _files(root: Path) -> Iterator[str]:
         if inside == ".":
             folders[:] = [name for name in folders if name not in {*_PRINTS_ONLY, "share"}]
         prefix = "" if inside == "." else f"{inside}/"
-        # an editor's lock is a link to a file that does not exist
-        yield from (prefix + name for name in names if name.endswith(_DECIDES) and Path(folder, name).is_file())
+        yield from (prefix + name for name in names if name.endswith(_DECIDES))
 
 
 def _version(package: str) -> str:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from harness.checks.application import Application
 from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
+from harness.checks.judges import REPLACED_JUDGE
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.events import CheckProgress
@@ -143,6 +144,16 @@ class CheckContext(CheckRecord):
         """How long and how often checks under load or faults run."""
         return self._workspace.load
 
+    def record_servers(self) -> None:
+        """Record what decides which commits a crash may remove, as a new session of the application has it."""
+        with connect(self._lab.direct(self.database), application_name="pooler-harness check") as client:
+            [(version, fsync, commit)] = client.rows(
+                "SELECT current_setting('server_version'), current_setting('fsync'), "
+                "current_setting('synchronous_commit')"
+            )
+        place = self._lab.evidence.storage.partition(",")[0]
+        self.fact("servers", f"own, data {place}, fsync {fsync}, synchronous_commit {commit}, PostgreSQL {version}")
+
     @contextlib.contextmanager
     def ending_in_order(self) -> Iterator[Event]:
         """Keep the servers up within the block when the run is interrupted: the check ends its load, and judges it.
@@ -167,7 +178,9 @@ class CheckContext(CheckRecord):
 
         :param facts: what a reader has to know about the load.
         """
-        judge = self.judged_by(judge)
+        own, judge = judge, self.judged_by(judge)
+        if judge is not own:
+            facts[REPLACED_JUDGE] = "yes"
         journal = self._workspace.journal(self, judge.name, facts)
         try:
             yield journal

@@ -143,6 +143,8 @@ def _run_body(check: Check, control: Control | None, ctx: CheckContext) -> Excep
     try:
         if control:
             control.apply(ctx)
+        if check.own_servers:
+            ctx.record_servers()
         check.run(ctx)
     except Exception as error:  # noqa: BLE001 -- any error of a check becomes its result, and the run goes on
         return error

@@ -201,7 +201,7 @@ def _read_answer(error: Exception, record: CheckRecord, *, may_be_shared: bool) 
     if may_be_shared and not (cause is Cause.SUBJECT and raised_within(error)):
         return Ended(None, f"the server reported an error: {said}")
     if cause is Cause.INFRASTRUCTURE:
-        return Ended(EndedBy.INFRASTRUCTURE, f"the server failed: {said}")
+        return Ended(EndedBy.INFRASTRUCTURE, f"the server did not serve the check: {said}")
     if cause is Cause.HARNESS:
         return said
     record.expect(STATEMENTS[_side_of(error)], said, equals=_NO_ERROR)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges import judge_of
+from harness.checks.judges import REPLACED_JUDGE, judge_of
 from harness.errors import StoreError
 from harness.model import Expectation, Result, Status
 from harness.model.history import Outcome
-from harness.store import history_files, read_history, read_state
+from harness.store import history_files, is_named, read_history, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +99,15 @@ def judged_again(
         yield _judged(run, path, history, judges, row, pool)
 
 
+def _damage(run: StoredRun, path: Path, history: History) -> str:
+    """Return why no judge can decide about a history that was read; "" if one can."""
+    opening = history.opening
+    planned = any((row.target, row.check) == (opening.topology, opening.check) for row in run.record.plan)
+    if not planned or not is_named(path, opening):
+        return f"its opening names {opening.check} in {opening.topology}, and the run has stored it as something else"
+    return "" if history.complete else "its end is missing: the check was killed, or the history was cut"
+
+
 def _judged(
     run: StoredRun,
     path: Path,
@@ -131,9 +140,14 @@ def _judged(
             expectations=expectations,
         )
 
+    if REPLACED_JUDGE in opening.facts:
+        return found(Judgement.NOT_JUDGED, "its control broke the judge itself, which only the check can show")
     try:
         judge = judge_of(opening.judge, judges)
-        expectations = judge.judge(history, read_state(path, judge.state))
+        state = read_state(path, judge.state)
+        if damage := _damage(run, path, history):
+            return found(Judgement.NOT_JUDGED, damage)
+        expectations = judge.judge(history, state)
     except StoreError as error:
         return found(Judgement.NOT_JUDGED, error.what)
     verdict = Judgement.HOLDS if all(one.held for one in expectations) else Judgement.ISSUE

@@ -35,6 +35,7 @@ from harness.lab.links import LINK
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
 from harness.model import (
+    OwnServers,
     PlannedCheck,
     Status,
     Topology,
@@ -245,6 +246,7 @@ class Run:
             lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
             lab.log_suffix += f"-{number}" if number > 1 else ""
             self._labs.add(lab)
+            self._record_own(lab)
             workspace = self._workspace(lab)
         except HarnessError as error:
             reason = f"the servers of these checks did not start: {error.what}"
@@ -345,6 +347,18 @@ class Run:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _record_own(self, lab: Lab) -> None:
+        """Record the servers of checks that crash servers. Those that replace equal ones are recorded once."""
+        found = lab.evidence
+        own = OwnServers(services=found.services, storage=found.storage, linked=lab.server_link is not None)
+        with self._lock:
+            topologies = dict(self._store.record.topologies)
+            name = lab.topology.name
+            if own not in topologies[name].own_servers:
+                topologies[name] = replace(topologies[name], own_servers=(*topologies[name].own_servers, own))
+                self._store.update(topologies=topologies)
+        self._notify(LabReady(lab.topology.name, found, own_servers=True))
 
     def _record(self, evidence: TopologyEvidence) -> None:
         with self._lock:

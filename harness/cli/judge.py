@@ -15,7 +15,7 @@ from harness.cli import completion, options
 from harness.cli.evidence import without_edited
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
-from harness.cli.run_evidence import ACCEPTED, LATEST, runs_of
+from harness.cli.run_evidence import ACCEPTED, runs_to_judge
 from harness.model import Result, Status
 from harness.printable import one_line
 from harness.suites.judges import JUDGES
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
     from harness.cli.settings import Settings
     from harness.model.history import Outcome
-    from harness.store import StoredRun
 
+#: the judge ran, and its verdict counts
+_DECIDED = {Judgement.HOLDS, Judgement.ISSUE}
+#: ids of runs that a sentence names
+_MOST_RUNS = 3
 _WIDTH = max(map(len, Judgement))
 _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "failed"), ("unknown", "unknown"))
 
@@ -41,8 +44,8 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
         "harness judge latest --under",
     ),
     exit_codes=(
-        ("0", "every expectation holds, as the stored rows say"),
-        ("1", "at least one expectation does not hold, and the Issue is neither known nor in quarantine"),
+        ("0", "every expectation holds, as the stored rows say; --under: each is an Issue as its control expects"),
+        ("1", "an expectation does not hold, and the Issue is neither known nor in quarantine; --under: one does hold"),
         ("2", "invalid usage, such as a run that does not exist"),
         ("3", "no history could be judged, the run was edited, or a judge says something else than the stored row"),
     ),
@@ -51,9 +54,10 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     "run",
     metavar="[RUN]",
     required=False,
-    default=LATEST,
+    default=None,
     shell_complete=completion.run_names,
-    help=f"the run whose histories are judged: {ACCEPTED} (default: latest)",
+    help=f"the run whose histories are judged: {ACCEPTED} (default: the newest run with "
+    "histories)",
 )
 @options.option(
     "--topology",
@@ -77,13 +81,14 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     "--under",
     is_flag=True,
     section="Selection",
-    help="judge the histories of checks under their controls instead: each control broke something on purpose",
+    help="judge the histories of checks under their controls instead, also those of verify --under: each control broke "
+    "something on purpose, so an Issue is the wanted result",
 )
 @options.option("--json", "as_json", is_flag=True, section="Output", help="print what the judges say as JSON")
 @options.reading
 def judge(
     invocation: Invocation,
-    run: str,
+    run: str | None,
     topologies: Sequence[str],
     checks: Sequence[str],
     *,
@@ -96,7 +101,11 @@ def judge(
     state alone, so the result is the same years later. It is printed with the expectations that do not hold.
     """
     settings, say = invocation.settings, invocation.terminal.say
-    runs = runs_of(settings, run)
+    chosen = runs_to_judge(settings, run, under=under)
+    runs, named = chosen.runs, tuple(one.record.run_id for one in chosen.runs)
+    others = tuple(run_id for run_id in chosen.with_histories if run_id not in named)
+    if run is None and chosen.with_histories:
+        say(f"run {named[0]}: the newest run with histories{'; others: ' if others else ''}{_few(others)}")
     whole, edited = without_edited(runs, settings)
     for sentence in (one.sentence for one in edited):
         say(f"not judged: {sentence}")
@@ -111,13 +120,13 @@ def judge(
         rows = [{"run": stored.record.run_id, **msgspec.to_builtins(judged)} for stored, judged in found]
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n")
     else:
-        sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines(judged for _, judged in found))
+        sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines((judged for _, judged in found), settings))
     if not found and whole:
-        say(_nothing(runs, under=under, chosen=bool(topologies or checks)))
+        say(_nothing(named, others, under=under, chosen=bool(topologies or checks)))
     return _exit_code([judged for _, judged in found], settings, edited=bool(edited))
 
 
-def _lines(found: Iterable[Judged]) -> Iterator[str]:
+def _lines(found: Iterable[Judged], settings: Settings) -> Iterator[str]:
     found = list(found)
     width = max((len(judged.topology) for judged in found), default=0)
     for judged in found:
@@ -126,6 +135,8 @@ def _lines(found: Iterable[Judged]) -> Iterator[str]:
         yield f"{judged.topology:<{width}}  {judged.verdict:<{_WIDTH}}  {'; '.join((name, *_counted(judged)))}"
         if judged.reason:
             yield f"    {judged.reason}"
+        if judged.control and judged.verdict in _DECIDED:
+            yield f"    {_as_controlled(judged, settings)}"
         for expectation in judged.broken:
             yield f"    {expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
     if found:
@@ -145,23 +156,56 @@ def _counted(judged: Judged) -> Iterator[str]:
         yield f"{judged.faults} fault{'s' if judged.faults > 1 else ''}"
 
 
-def _nothing(runs: Sequence[StoredRun], *, under: bool, chosen: bool) -> str:
-    names = ", ".join(run.record.run_id for run in runs[:3])
+def _nothing(runs: Sequence[str], others: Sequence[str], *, under: bool, chosen: bool) -> str:
     which = "a history under a control" if under else "a history"
-    suite = "harness verify transaction --suite resilience makes some"
-    hint = "try it without --topology and --check" if chosen else suite
-    return f"nothing to judge: {names} does not have {which}{' of this selection' if chosen else ''}; {hint}"
+    if chosen:
+        hint = "try it without --topology and --check"
+    elif others:
+        hint = f"runs with {which}: {_few(others)}"
+    elif under:
+        hint = "harness verify TOPOLOGY --check resilience.server-killed --under CONTROL makes one"
+    else:
+        hint = "harness verify transaction --suite resilience makes some"
+    return f"nothing to judge: {_few(runs)} does not have {which}{' of this selection' if chosen else ''}; {hint}"
+
+
+def _few(run_ids: Sequence[str]) -> str:
+    more = f" and {len(run_ids) - _MOST_RUNS} more" if len(run_ids) > _MOST_RUNS else ""
+    return f"{', '.join(run_ids[:_MOST_RUNS])}{more}"
+
+
+def _as_controlled(judged: Judged, settings: Settings) -> str:
+    """Return whether a history under a control is an Issue where its control expects it, in words."""
+    at = _expected_at(judged, settings)
+    if not at:
+        return f"this version has no control {judged.control!r} of this check, so it expects nothing"
+    if _is_as_controlled(judged, settings):
+        return f"as its control expects: an Issue at {at!r}"
+    seen = "an Issue elsewhere" if judged.broken else "no Issue"
+    return f"its control expects an Issue at {at!r}, and the judge finds {seen}"
+
+
+def _is_as_controlled(judged: Judged, settings: Settings) -> bool:
+    return _expected_at(judged, settings) in {expectation.name for expectation in judged.broken}
+
+
+def _expected_at(judged: Judged, settings: Settings) -> str:
+    """Return the expectation that the control of a history breaks; "" if this version does not have the control."""
+    controls = settings.catalogue.controls_of(judged.check)
+    return next((control.at for control in controls if control.name == judged.control), "")
 
 
 def _exit_code(found: Sequence[Judged], settings: Settings, *, edited: bool) -> ExitCode:
     verdicts = {judged.verdict for judged in found}
-    if edited or Judgement.DIFFERS in verdicts or not verdicts & {Judgement.HOLDS, Judgement.ISSUE}:
+    if edited or Judgement.DIFFERS in verdicts or not verdicts & _DECIDED:
         return ExitCode.NOTHING_VERIFIED
     return ExitCode.ISSUE if any(_counts(judged, settings) for judged in found) else ExitCode.OK
 
 
 def _counts(judged: Judged, settings: Settings) -> bool:
-    """Return whether it is an Issue that counts: nobody has accepted it, and its check is not in quarantine."""
+    """Return whether a history fails the command: it is an Issue that nobody accepts; with a control, it is none."""
+    if judged.control:
+        return judged.verdict in _DECIDED and not _is_as_controlled(judged, settings)
     if judged.verdict is not Judgement.ISSUE:
         return False
     row = Result(target=judged.topology, check=judged.check, status=Status.ISSUE, reason=judged.broken[0].name)

@@ -57,6 +57,7 @@ def _checks(settings: Settings) -> list[dict[str, Any]]:
             "summary": check.claim,
             "severity": check.severity.value,
             "section": check.section.value,
+            "on_demand": check.on_demand,
             "needs": [need.name for need in check.needs],
             "claims": [feature.value for feature in check.requires_features],
             "quarantine": [msgspec.to_builtins(entry) for entry in settings.quarantine if entry.check == check.id],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.engine.protocol import Engine
     from harness.host.declarations import PathDeclaration
+    from harness.model import KnownIssue, Quarantine
 
 
 def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]:
@@ -56,6 +57,15 @@ def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]
                 f"environments: {topology.name} is the name of a topology, expected another name",
                 where="harness.toml",
             )
+    entries: list[KnownIssue | Quarantine] = [*settings.known_issues, *settings.quarantine]
+    for entry in entries:
+        for name in entry.topologies:
+            if name.partition("+")[0] not in known and name not in settings.environments:
+                raise ConfigError(
+                    f"the entry for {entry.check}: unknown topology or environment {name!r}",
+                    where="harness.toml",
+                    hint=nearest(name, (*known, *settings.environments)),
+                )
     for command in settings.commands:
         for name in command.topologies:
             if name not in known:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.cli.evidence import with_acceptance, without_controls, without_edited
@@ -13,16 +14,17 @@ from harness.config import close_to
 from harness.errors import StoreError, UsageError
 from harness.model import Status
 from harness.report.evidence import merge
-from harness.store import read_run, read_runs, run_folders_in
+from harness.store import StoredRun, attempt_of, history_files, read_run, read_runs, run_folders_in
 
 if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.report.evidence import Evidence
-    from harness.store import StoredRun
 
 #: the files that only a run folder has: its record and its rows
 _KINDS = ("run.json", "results.jsonl")
 LATEST, PREVIOUS = "latest", "previous"
+#: the subfolder of the reports folder for runs of `verify --under`, which are not evidence
+UNDER_FOLDER = "under"
 #: the most names that an error lists
 _MOST_NAMES = 5
 ACCEPTED = "latest, previous, the id of a run or a part of it, a run folder, or a folder of runs"
@@ -61,6 +63,45 @@ def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
     if damaged:
         raise StoreError(damaged[0], hint="leave out this folder")
     return runs
+
+
+class JudgedRuns(Struct, frozen=True, kw_only=True):
+    """The runs whose histories are judged."""
+
+    runs: tuple[StoredRun, ...]
+    #: the ids of all runs with such histories, newest first
+    with_histories: tuple[str, ...]
+
+
+def runs_to_judge(settings: Settings, name: str | None, *, under: bool) -> JudgedRuns:
+    """Return the runs that a name leads to. The id of a run under a control is found as well.
+
+    :param name: as for :func:`evidence_of`; None for the newest run with histories.
+    :param under: whether the histories under controls are judged: `latest` then means the newest run of all, also of
+        those under a control.
+    :raises UsageError: for a name that leads nowhere, or to several runs.
+    :raises StoreError: for a run that cannot be read.
+    """
+    ordinary, apart = (run_folders_in(folder) for folder in (settings.reports, settings.reports / UNDER_FOLDER))
+    folders = {folder.name: folder for folder in sorted((*ordinary, *apart), key=lambda path: path.name, reverse=True)}
+    found = tuple(run_id for run_id, folder in folders.items() if _has_histories(folder, under=under))
+    if name is None and found:
+        runs: tuple[StoredRun, ...] = (read_run(folders[found[0]]),)
+    elif name in {None, LATEST} and under and folders:
+        runs = (read_run(next(iter(folders.values()))),)
+    elif name is not None and (matching := [folder for folder in apart if name in folder.name]) and name != LATEST:
+        known = [folder for folder in (*ordinary, *matching) if name in folder.name]
+        if len(known) > 1 and name not in folders:
+            listed = ", ".join(folder.name for folder in known[:_MOST_NAMES])
+            raise UsageError(f"{name[:80]!r} is a part of {len(known)} runs: {listed}", hint="name one of them")
+        runs = (read_run(folders.get(name, known[0])),)
+    else:
+        runs = runs_of(settings, name or LATEST)
+    return JudgedRuns(runs=runs, with_histories=found)
+
+
+def _has_histories(run: Path, *, under: bool) -> bool:
+    return any((".under-" in attempt_of(path)[0]) == under for path in history_files(run))
 
 
 def _of_run(run: StoredRun, settings: Settings) -> Evidence:

@@ -12,6 +12,7 @@ from harness.checks.scheduler import Run
 from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import expired_sentence
 from harness.cli.planning import new_record
+from harness.cli.run_evidence import UNDER_FOLDER
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.events import Notice, RunEnded, RunStarted
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.host.declarations import CommandDeclaration
     from harness.model import PlannedCheck
-
-#: subfolder of the reports folder for runs of `verify --under`, which are not evidence
-_UNDER_FOLDER = "under"
 
 
 def run_selection(
@@ -135,7 +133,7 @@ def command_teardown() -> str:
 
 
 def _reports_folder(reports: Path, under: str) -> Path:
-    return reports / _UNDER_FOLDER if under else reports
+    return reports / UNDER_FOLDER if under else reports
 
 
 def _jobs() -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cli.console import Console, LiveDisplay
-    from harness.model import Proof, Result
+    from harness.model import Proof, Result, TopologyEvidence
 
 _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Status.NOT_RUN: "yellow"}
 
@@ -43,6 +43,18 @@ _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Statu
 BEAT_S = 10.0
 #: steps of a failed pull or build that are printed
 _MOST_STEPS = 20
+
+
+def _ready(evidence: TopologyEvidence, *, own_servers: bool) -> str:
+    """Return which servers are ready, with the settings that decide what a crash may remove from the second ones."""
+    servers = ", ".join(f"{service.product} {service.version}" for service in evidence.services)
+    ready_s = evidence.ready_ms / 1000
+    if not own_servers:
+        return f"ready after {ready_s:.2f} s ({servers}; data {evidence.storage})"
+    settings = evidence.service("postgres").settings
+    shown = ", ".join(f"{name} {settings.get(name, 'unknown')}" for name in ("fsync", "synchronous_commit"))
+    place = evidence.storage.partition(",")[0]
+    return f"own servers of faults and loads ready after {ready_s:.2f} s ({servers}; data {place}, {shown})"
 
 
 def _remark(result: Result) -> str:
@@ -167,10 +179,8 @@ class Terminal:
                 self.say(f"note: {text}", "yellow")
             case ImageStarted() | ImageProgress() | ImageReady() | ImageFailed():
                 self._image(event)
-            case LabReady(topology, evidence):
-                servers = ", ".join(f"{service.product} {service.version}" for service in evidence.services)
-                ready_s = evidence.ready_ms / 1000
-                self.say(f"{topology}: ready after {ready_s:.2f} s ({servers}; data {evidence.storage})")
+            case LabReady(topology, evidence, own_servers):
+                self.say(f"{topology}: {_ready(evidence, own_servers=own_servers)}")
             case LabFailed(topology, reason):
                 self.say(f"{topology}: {one_line(reason)}", "bold red")
             case CheckFinished(result):

@@ -78,7 +78,7 @@ class MemoryBudget:
         :raises ServiceFailedError: when memory is demanded, and too little is available.
         """
         if durable:
-            return DataStorage(note="on disk, with fsync: the topology is declared durable")
+            return DataStorage(note="on disk, with fsync: it has to survive crashes of the server")
         if self._policy is StoragePolicy.DISK:
             return DataStorage(note="on disk, without fsync: --storage disk is set")
         with self._lock:

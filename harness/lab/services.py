@@ -30,12 +30,11 @@ def postgres_spec(place: ServicePlace, declared: PostgresDeclaration, roles: Rol
             "roles.sql": _render("postgres/roles.sql", roles=roles),
         },
         # A single-user server sets the passwords before the real one listens, so no open or known login ever
-        # exists. Only once: a restart finds them set. Then template1 loses its maps of free space and of visibility,
-        # which PostgreSQL can do without: they are a quarter of the files that CREATE DATABASE copies.
+        # exists. Only once: a restart finds them set.
         script=(
             f"cd {quote(place.folder)} && "
             "{ [ -e roles.done ] || { postgres --single --config-file=postgresql.conf postgres < roles.sql > /dev/null "
-            "&& rm -f data/base/1/*_fsm data/base/1/*_vm && : > roles.done; }; } && "
+            "&& : > roles.done; }; } && "
             "exec postgres --config-file=postgresql.conf"
         ),
         stop_signal=load_product("postgres").stop_signal,

@@ -6,6 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+#: an address without a login: it is printed
+Link = Annotated[str, Meta(pattern=r"^https?://(?![^/\s]*@)\S+\Z")]
+#: one line that names somebody: it is printed to logs
+Owner = Annotated[str, Meta(pattern=r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
+
 
 class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An Issue that its owner accepts until a date. The report still shows it, but it does not fail the run.
@@ -17,9 +22,9 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the id of the check
     check: str
     #: where the Issue is discussed
-    link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    link: Link
     #: who accepts it
-    owner: Annotated[str, Meta(min_length=1)]
+    owner: Owner
     #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
     #: names of topologies and environments; all when empty
@@ -36,9 +41,9 @@ class Quarantine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the id of the check
     check: str
     #: where its verdict is investigated
-    link: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    link: Link
     #: who investigates it
-    owner: Annotated[str, Meta(min_length=1)]
+    owner: Owner
     #: the last day on which it does not decide, YYYY-MM-DD
     expires: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     #: names of topologies and environments; all when empty

@@ -1,8 +1,8 @@
 """Histories: the journal of operations that a check performed under load or faults, and what follows from it.
 
 A history is a file of JSON lines, appended as it happens: `histories/<topology>/<check>.jsonl` in the run folder. Its
-first line is the opening. Then each operation has a line before it is sent, and one after its end; the steps of a
-fault, and samples of a load, are between them. Seconds count from the opening.
+first line is the opening, and its last one the closing. Each operation has a line before it is sent, and one after its
+end; the steps of a fault, and samples of a load, are between them. Seconds count from the opening.
 
 An operation without an answer is unknown: it may have happened or not. An unknown operation is neither lost nor failed.
 """
@@ -85,7 +85,15 @@ class Sample(Struct, frozen=True, kw_only=True, tag="sample", tag_field="record"
     values: dict[str, float]
 
 
-Record = Opening | Invoked | Answered | FaultStep | Sample
+class Closing(Struct, frozen=True, kw_only=True, tag="closing", tag_field="record"):
+    """The last line of a history: without it, the end is missing, and nobody knows what it held."""
+
+    seconds: float
+    #: the number of records before it
+    records: int
+
+
+Record = Opening | Invoked | Answered | FaultStep | Sample | Closing
 
 
 class Operation(Struct, frozen=True, kw_only=True):
@@ -128,3 +136,5 @@ class History(Struct, frozen=True, kw_only=True):
     samples: tuple[Sample, ...] = ()
     #: whether the last line is incomplete, as a killed process leaves it
     torn: bool = False
+    #: whether its closing is there: a judge may decide about it only then
+    complete: bool = False

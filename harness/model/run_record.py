@@ -59,6 +59,17 @@ class ServiceEvidence(Struct, frozen=True, kw_only=True):
     reported: tuple[str, ...] = ()
 
 
+class OwnServers(Struct, frozen=True, kw_only=True):
+    """The second servers of a topology as they ran: those of checks that crash servers or put them under load."""
+
+    #: from the database outwards
+    services: tuple[ServiceEvidence, ...]
+    #: the place of the server's data, and the reason
+    storage: str
+    #: whether a link that can be cut is between the pooler and PostgreSQL
+    linked: bool = False
+
+
 class TopologyEvidence(Struct, frozen=True, kw_only=True):
     """A topology as it ran, or the reason why it did not start."""
 
@@ -75,6 +86,8 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     #: the place of the server's data, in memory or on disk, and the reason
     storage: str = ""
+    #: of checks with servers of their own; the other fields are about the servers of all other checks
+    own_servers: tuple[OwnServers, ...] = ()
     #: from the start to the first answer through the whole chain
     ready_ms: float = 0.0
     #: facts about the chain, found by a client that knows nothing but its addresses

@@ -52,6 +52,8 @@ class FaultRow(Struct, frozen=True, kw_only=True):
     #: from the end of the healing until every client has succeeded again: in the median, and the longest
     recovered: str
     longest: str
+    #: on which it ran, as they were read back
+    servers: str
     #: why it is not OK
     note: str
 
@@ -77,6 +79,8 @@ class LoadRow(Struct, frozen=True, kw_only=True):
     unknown: str
     #: bytes that one write adds to the trail
     growth: str
+    #: on which it ran, as they were read back
+    servers: str
     note: str
 
 
@@ -100,6 +104,7 @@ def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
                 unknown=_there(unknown, there),
                 recovered=median,
                 longest=longest,
+                servers=facts.get("servers", ""),
                 note=row.result.reason,
             )
         )
@@ -127,6 +132,7 @@ def load_rows(rows: Iterable[Row]) -> tuple[LoadRow, ...]:
                 lost=_lost(row),
                 unknown=_there(*_groups(_UNKNOWN, facts.get("unknown", ""), 2)),
                 growth=facts.get("trail bytes per write", ABSENT),
+                servers=facts.get("servers", ""),
                 note=row.result.reason,
             )
         )
@@ -154,6 +160,15 @@ def loads_in_words(rows: Sequence[LoadRow]) -> str:
     transactions = _total(row.transactions for row in rows)
     judged = f"; {transactions} transactions were judged" if transactions else ""
     return f"{found}: {_statuses(rows)}{judged}"
+
+
+def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
+    """Return on which servers the rows ran, each with its topologies; "" if no row says it."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.servers:
+            found.setdefault(row.servers, {}).setdefault(row.target)
+    return "; ".join(f"{servers} (in {', '.join(targets)})" for servers, targets in found.items())
 
 
 def _of(rows: Iterable[Row], section: Section) -> list[Row]:

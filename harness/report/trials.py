@@ -28,6 +28,23 @@ _SMOKE = frozenset({"capture.insert", "capture.update", "capture.delete", "actor
 _SMOKE_OF_HOSTS = frozenset({"environment.canary-attributed"})
 
 
+#: the faults of the main job: an answer of OK needs each of them. Rows on demand add to an answer if they ran
+_MAIN_FAULTS = (
+    "connections-terminated",
+    "process-killed",
+    "server-restarted-immediately",
+    "server-killed",
+    "pooler-killed",
+    "pooler-paused",
+    "database-killed",
+    "server-link-cut",
+    "server-link-half-open",
+    "application-link-cut",
+    "commit-lost",
+    "commit-answer-lost",
+)
+
+
 class Trial(StrEnum):
     """One of the three questions."""
 
@@ -42,10 +59,17 @@ ASKS: dict[Trial, str] = {
     Trial.SOAK: "does it stay right under a bounded mix of load?",
 }
 _SECTIONS = {Trial.RESILIENCE: Section.RESILIENCE, Trial.SOAK: Section.SOAK}
+#: the rows that an answer of OK needs, whatever somebody ran
+REQUIRED: dict[Trial, tuple[str, ...]] = {
+    Trial.RESILIENCE: tuple(f"resilience.{fault}" for fault in _MAIN_FAULTS),
+    Trial.SOAK: ("soak.pgbench", "soak.mix"),
+}
+#: the number of rows of the suite
+ALL = {Trial.RESILIENCE: 29, Trial.SOAK: 2}
 
 
 class TrialAnswer(Struct, frozen=True, kw_only=True):
-    """The answer to one question: OK only if every row that it needs is OK or N/A, and at least one is OK."""
+    """The answer to one question: OK only if every row that it needs is OK or N/A, and none of its rows is an Issue."""
 
     status: Status
     #: the number of rows by status, and which of their verdicts are not reliable; or why there is no answer
@@ -76,12 +100,44 @@ def _answer(evidence: Evidence, target: str, trial: Trial) -> TrialAnswer:
     rows = [row for row in evidence.of(target) if _belongs(row, trial)]
     if not rows:
         return TrialAnswer(status=Status.NOT_RUN, reason=_why_none(evidence, target, trial))
-    status = worst(row.status for row in rows)
+    missing = _missing(rows, trial)
+    status = worst([*(row.status for row in rows), *([Status.NOT_RUN] if missing else [])])
     telling = [row for row in rows if row.status is status and status is not Status.OK]
-    said = counted(rows).rpartition(" in ")[0]
     why = [f"{row.planned.check}: {row.result.reason}" for row in telling[:1]]
+    if missing and not telling:
+        why.append(f"{missing[0]}: no run of this code has exercised it")
     why += few([f"{row.planned.check} is {reliability}" for row in rows if (reliability := reliability_of(row.result))])
-    return TrialAnswer(status=status, reason="; ".join((said, *why)))
+    return TrialAnswer(status=status, reason="; ".join((_said(rows, missing, trial), *why)))
+
+
+def _said(rows: Sequence[Row], missing: Sequence[str], trial: Trial) -> str:
+    """Return the number of rows by status, those that an OK needs apart from the others."""
+    required = REQUIRED.get(trial, ())
+    if not required:
+        return _by_status(rows)
+    if len(rows) == ALL[trial]:
+        return f"all {ALL[trial]}: {_by_status(rows)}"
+    needed = [row for row in rows if row.planned.check in required]
+    others = [row for row in rows if row.planned.check not in required]
+    which = f"{len(required)} of the main job" if trial is Trial.RESILIENCE else f"{len(required)} loads"
+    said = f"{which}: {_by_status(needed, len(missing))}"
+    return f"{said}; {len(others)} on demand: {_by_status(others)}" if others else said
+
+
+def _by_status(rows: Sequence[Row], missing: int = 0) -> str:
+    """Return `11 OK, 1 Not run`.
+
+    :param missing: the number of rows that no run was asked for.
+    """
+    counts = {status: sum(row.status is status for row in rows) for status in Status}
+    counts[Status.NOT_RUN] += missing
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+
+
+def _missing(rows: Sequence[Row], trial: Trial) -> list[str]:
+    """Return the checks that an answer needs and that have no row."""
+    present = {row.planned.check for row in rows}
+    return [check for check in REQUIRED.get(trial, ()) if check not in present]
 
 
 def _belongs(row: Row, trial: Trial) -> bool:
@@ -89,7 +145,9 @@ def _belongs(row: Row, trial: Trial) -> bool:
     if not is_shown(*row.answer):
         return False
     if trial is not Trial.SMOKE:
-        return planned.section is _SECTIONS[trial]
+        # a row on demand that did not run takes nothing away
+        counts = planned.check in REQUIRED[trial] or row.status is not Status.NOT_RUN
+        return planned.section is _SECTIONS[trial] and counts
     if planned.evidence_class is EvidenceClass.HOST and planned.check in _SMOKE_OF_HOSTS:
         return True
     is_path = planned.section is Section.PATHS and planned.path is not None and not planned.path.aspect
@@ -113,6 +171,8 @@ def _why_none(evidence: Evidence, target: str, trial: Trial) -> str:
 def missing_trials(evidence: Evidence, topologies: Sequence[str]) -> list[str]:
     """Return in one sentence each what the evidence lacks for a yes to the three questions.
 
+    The faults of the main job and both loads are needed, whatever somebody ran.
+
     :param topologies: those of the workflow, each of which must answer. If empty, all CI-class topologies of the
         evidence: each that answers a question must answer it well, and at least one must.
     """
@@ -121,7 +181,10 @@ def missing_trials(evidence: Evidence, topologies: Sequence[str]) -> list[str]:
         rows = _ci_rows(evidence, trial, topologies)
         judged = judge(rows)
         missing += [f"{trial}: {sentence}" for sentence in (*few(judged.broken), *few(judged.absent))]
-        answered = {row.planned.target for row in rows}
+        answered = dict.fromkeys(row.planned.target for row in rows)
+        for name in answered:
+            if absent := _missing([row for row in rows if row.planned.target == name], trial):
+                missing.append(f"{trial} in {name}: no run has exercised {', '.join(few(absent))}")
         missing += [
             f"{trial} in {name}: {_why_none(evidence, name, trial)}" for name in topologies if name not in answered
         ]

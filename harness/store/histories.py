@@ -7,6 +7,7 @@ judge compares it with. The second attempt of a row has `<check>.attempt-2.jsonl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from harness.errors import StoreError
 from harness.model.history import (
     HISTORY_VERSION,
     Answered,
+    Closing,
     Fault,
     FaultStep,
     History,
@@ -57,6 +59,7 @@ class Journal:
         self.opening = msgspec.convert(self._scrub(msgspec.to_builtins(opening)), Opening)
         self._began = time.monotonic()
         self._lock = Lock()
+        self._records = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -109,7 +112,13 @@ class Journal:
         write_atomically(state_path(self.path), msgspec.json.encode(self._scrub(builtins)).decode())
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Write the closing, and close the file; a second call does nothing.
+
+        A closing that cannot be written is missing: the history is then incomplete, and no judge decides about it.
+        """
+        if self._file >= 0:
+            with contextlib.suppress(StoreError):
+                self._append(Closing(seconds=self.seconds, records=self._records))
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)
@@ -120,6 +129,7 @@ class Journal:
         try:
             with self._lock:
                 written = os.write(self._file, data)
+                self._records += written == len(data)
         except OSError as error:
             raise cannot_write(self.path, error) from None
         if written != len(data):
@@ -157,6 +167,13 @@ def attempt_of(path: Path) -> tuple[str, int]:
     return check, attempt
 
 
+def is_named(path: Path, opening: Opening) -> bool:
+    """Return whether a history is where its opening says: in the folder of its topology, named like its check."""
+    name = history_name(opening.check, control=opening.control, attempt=opening.attempt)
+    rest = path.name.removeprefix(name)
+    return path.parent.name == opening.topology and re.fullmatch(r"(\.\d+)?\.jsonl", rest) is not None
+
+
 def _parts(path: Path) -> tuple[str, int, int]:
     """Return the name of the check, the number of the attempt, and the number of the history within it."""
     found = _NAME.fullmatch(path.name)
@@ -191,8 +208,10 @@ def read_history(path: Path) -> History:
     answers: dict[tuple[int, int], Answered] = {}
     faults: dict[int, Fault] = {}
     samples: list[Sample] = []
-    torn = False
+    torn = complete = False
     for number, record in _records(path):
+        if complete:
+            raise StoreError("a record after the closing", where=f"{path}:{number}")
         if record is None:
             torn = True
         elif opening is None:
@@ -217,13 +236,24 @@ def read_history(path: Path) -> History:
             faults[record.number] = _with_step(faults.get(record.number), record)
         elif isinstance(record, Sample):
             samples.append(record)
+        elif isinstance(record, Closing):
+            if record.records != number - 1:
+                raise StoreError(
+                    f"the closing counts {record.records} records, found {number - 1}", where=f"{path}:{number}"
+                )
+            complete = True
         else:
             raise StoreError("a second opening", where=f"{path}:{number}")
     if opening is None:
         raise StoreError("the history is empty", where=str(path))
     operations = tuple(_operation(one, answers.get(at)) for at, one in invoked.items())
     return History(
-        opening=opening, operations=operations, faults=tuple(faults.values()), samples=tuple(samples), torn=torn
+        opening=opening,
+        operations=operations,
+        faults=tuple(faults.values()),
+        samples=tuple(samples),
+        torn=torn,
+        complete=complete,
     )
 
 

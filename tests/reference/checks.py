@@ -23,6 +23,8 @@ break that must turn the check to Issue, at the expectation after the colon; `no
   environment that others use, and what it does there: it reads, writes to the canary table or the scratch schema, or
   runs a declared path.
 
+A check *on demand* runs only if it or its suite is named: its answer adds to those of the main job.
+
 The paths and commands that `harness.toml` declares are checks, too, in the suites `path` and `command`.
 """
 
@@ -46,7 +48,7 @@ def _suite(checks: list[Check], found: Catalogue) -> str:
         (
             code(check.id),
             check.severity.value,
-            prose(check.claim),
+            prose(check.claim) + (" (on demand)" if check.on_demand else ""),
             ", ".join(_needs(check)),
             "; ".join(f"{code(control.name)}: {prose(control.at)}" for control in found.controls_of(check.id)),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness.checks.judges import Judge, compared
-from harness.model.history import Answered, FaultStep, History, Invoked, Opening, Record
+from harness.model.history import Answered, Closing, FaultStep, History, Invoked, Opening, Record
 from harness.store.histories import HISTORIES, history_name, state_path
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def write_history(
     facts: dict[str, str] | None = None,
     attempt: int = 1,
     number: int = 1,
+    complete: bool = True,
 ) -> Path:
     """Write a history into a run folder, in the order of its seconds."""
     opening = Opening(
@@ -96,7 +97,10 @@ def write_history(
     path = run / HISTORIES / topology / f"{name}{f'.{number}' if number > 1 else ''}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(records, key=lambda record: getattr(record, "seconds", 0.0))
-    path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in (opening, *ordered)))
+    written: list[Record] = [opening, *ordered]
+    if complete:
+        written.append(Closing(seconds=getattr(written[-1], "seconds", 0.0), records=len(written)))
+    path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in written))
     if state is not None:
         state_path(path).write_bytes(msgspec.json.encode(state))
     return path

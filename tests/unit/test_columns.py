@@ -459,6 +459,9 @@ NOT_SHOWN = {
     "breaks": {"duration_ms"},
     # the attempts of each run are in the table of repeated rows
     "rows": {"run_id", "runs"},
+    # the header of the document says it once for all rows
+    "faults": {"servers"},
+    "loads": {"servers"},
     # the topologies of the group are their number
     "issue groups": {"number"},
     # it decides the order of the rows, and whether a file is written

@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from harness.checks.collection import Catalogue
+from harness.checks.judges import REPLACED_JUDGE
+from harness.checks.registry import Control
 from harness.checks.rejudging import Judgement, judged_again
 from harness.cli import judge as judge_module
 from harness.cli.exit_codes import ExitCode
@@ -136,7 +139,7 @@ def test_a_killed_run_is_judged_where_its_final_state_is_there(
     monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
     kept = Kept(tmp_path / "reports", state="running")
     write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
-    torn = write_history(kept.store.folder, "session", CHECK, RECORDS)
+    torn = write_history(kept.store.folder, "session", CHECK, RECORDS, complete=False)
     torn.write_bytes(torn.read_bytes()[:-9])
     kept.read()
     assert main(["judge", "--topology", "session"]) == ExitCode.NOTHING_VERIFIED
@@ -146,6 +149,29 @@ def test_a_killed_run_is_judged_where_its_final_state_is_there(
     assert f"note: run {RUN} did not finish" in err
     assert main(["judge"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines()[-1] == "2 histories: 1 holds, 1 not judged"
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut at a line", "another check", "another topology", "more after the end"])
+def test_a_damaged_history_of_a_killed_run_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Its final state is there, so a judge could decide: it would miss what the history no longer says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge_module, "JUDGES", (JUDGE,))
+    kept = Kept(tmp_path / "reports", state="running")
+    path = write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE)
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = {
+        "cut": [*lines[:-3], lines[-3][:-9]],
+        "cut at a line": lines[:-3],
+        "another check": [lines[0].replace(CHECK.encode(), b"capture.update"), *lines[1:]],
+        "another topology": [lines[0].replace(b'"direct"', b'"session"'), *lines[1:]],
+        "more after the end": [*lines, lines[-2]],
+    }
+    path.write_bytes(b"".join(damaged[damage]))
+    kept.read()
+    assert main(["judge"]) == ExitCode.NOTHING_VERIFIED
+    assert "1 history: 1 not judged" in capsys.readouterr().out
 
 
 def test_what_a_disturbed_check_lost_is_no_issue(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +191,69 @@ def test_histories_under_controls_are_judged_on_request(kept: Kept, capsys: pyte
     assert main(["judge"]) == ExitCode.OK
     assert "under" not in capsys.readouterr().out
     assert main(["judge", "--under"]) == ExitCode.ISSUE
-    assert f"direct  Issue        {CHECK} under commits-lost" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"direct  Issue        {CHECK} under commits-lost" in out
+    assert "this version has no control 'commits-lost' of this check" in out
+
+
+@pytest.mark.parametrize(
+    ("at", "state", "said", "code"),
+    [
+        (LOST, LOSING, f"as its control expects: an Issue at {LOST!r}", ExitCode.OK),
+        (LOST, WHOLE, f"its control expects an Issue at {LOST!r}, and the judge finds no Issue", ExitCode.ISSUE),
+        ("rows", LOSING, "its control expects an Issue at 'rows', and the judge finds an Issue else", ExitCode.ISSUE),
+    ],
+)
+def test_a_run_under_a_control_is_judged_by_what_its_control_expects(
+    kept: Kept,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
+    state: Present,
+    said: str,
+    code: ExitCode,
+) -> None:
+    """The run is where `verify --under` stores it: below the reports folder, and newer than the ordinary one."""
+    kept.judged("direct", WHOLE)
+    kept.read()
+    control = Control(name="commits-lost", check=CHECK, at=at, needs=(), apply=lambda _: None)
+    monkeypatch.setattr(Catalogue, "controls_of", lambda *_: (control,))
+    run_id = RUN.replace("aaaaaaa1", "bbbbbbb2")
+    under = replace(record(run_id, state="finished"), plan=(planned("direct", CHECK),), under="commits-lost")
+    store = RunStore(tmp_path / "reports" / "under", under, Redactor())
+    path = write_history(store.folder, "direct", CHECK, RECORDS, state, control="commits-lost")
+    store.append(row("direct", expectations_of(path)))
+    store.close()
+    for arguments in (["latest"], [], [run_id], ["bbb2"]):
+        assert main(["judge", *arguments, "--under"]) == code
+        out, err = capsys.readouterr()
+        assert said in out
+        assert ("the newest run with histories" in err) is (not arguments)
+    assert main(["judge", run_id]) == ExitCode.NOTHING_VERIFIED
+    assert f"runs with a history: {RUN}" in capsys.readouterr().err
+    assert main(["judge"]) == ExitCode.OK
+
+
+def test_a_control_that_broke_the_judge_itself_is_not_judged(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {REPLACED_JUDGE: "yes"}
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, WHOLE, control="commits-lost", facts=facts)
+    kept.read()
+    assert main(["judge", "--under"]) == ExitCode.NOTHING_VERIFIED
+    assert "its control broke the judge itself" in capsys.readouterr().out
+
+
+def test_without_a_name_the_newest_run_with_histories_is_judged(
+    kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept.judged("direct", WHOLE)
+    kept.read()
+    newer = RUN.replace("20260101", "20260102")
+    RunStore(tmp_path / "reports", replace(record(newer), plan=()), Redactor()).close()
+    assert main(["judge"]) == ExitCode.OK
+    assert f"run {RUN}: the newest run with histories\n" in capsys.readouterr().err
+    assert main(["judge", "latest"]) == ExitCode.NOTHING_VERIFIED
+    assert f"{newer} does not have a history; runs with a history: {RUN}" in capsys.readouterr().err
 
 
 def test_an_issue_in_quarantine_does_not_count(kept: Kept, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ _ENCRYPTION = (80877103, 80877104)
             "a client waited for a server connection longer than query_wait_timeout",
         ),
         # the harness's own connection shows nothing about the pooler
-        (answers(b""), Side.HARNESS, Status.NOT_RUN, "the server failed: OperationalError: "),
+        (answers(b""), Side.HARNESS, Status.NOT_RUN, "the server did not serve the check: OperationalError: "),
         (answers(error("ERROR", "42P01") + READY, b""), Side.HARNESS, Status.ISSUE, "the check itself broke: 42P01"),
     ],
 )

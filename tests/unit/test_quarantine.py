@@ -110,6 +110,28 @@ def test_an_entry_needs_all_its_parts(tmp_path: Path) -> None:
             read_settings(today="2026-01-01")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("owner", "  "),
+        ("owner", "ada\\n| OK | all good |"),
+        ("owner", "ada\\u2028::error::"),
+        ("link", "https://ada:secret@example.org/issues/34"),
+    ],
+)
+def test_an_entry_that_cannot_be_printed_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    old = {"owner": "ada", "link": LINK}[key]
+    Path("harness.toml").write_text(ENTRY.replace(f'{key} = "{old}"', f'{key} = "{value}"'))
+    with pytest.raises(ConfigError, match=key):
+        read_settings(today="2026-06-01")
+
+
+def test_an_entry_for_an_unknown_topology_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("harness.toml").write_text(f'{ENTRY}topologies = ["transacton"]\n'.replace("2026-06-30", "2099-01-01"))
+    assert main(["verify", "direct", "--dry-run"]) == ExitCode.USAGE
+    assert "unknown topology or environment 'transacton'" in capsys.readouterr().err
+
+
 def test_an_entry_without_its_link_is_an_error_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "harness.toml").write_text(ENTRY.replace(f'link = "{LINK}"\n', ""))
     assert main(["verify", "direct", "--dry-run"]) == ExitCode.USAGE

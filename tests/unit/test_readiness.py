@@ -31,6 +31,7 @@ from harness.report.evidence import Evidence, Row
 from harness.report.readiness import MEANINGS, Decision, Stance, decide, readiness
 from harness.report.render import fragments
 from harness.report.tables import ParityRow
+from harness.report.trials import REQUIRED, Trial
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ WORKFLOW = Workflow(
 )
 TRIALS = (
     row("capture.insert"),
-    replace_section(row("resilience.server-killed"), Section.RESILIENCE),
+    *(replace_section(row(check), Section.RESILIENCE) for check in REQUIRED[Trial.RESILIENCE]),
+    replace_section(row("soak.pgbench"), Section.SOAK),
     replace_section(row("soak.mix"), Section.SOAK),
 )
 GREEN = (
@@ -306,12 +308,16 @@ def test_verification_that_is_not_green_is_named(verification: list[Row], senten
             ["resilience: resilience.pooler-killed in transaction is Not run: for a reason"],
         ),
         (
-            [*TRIALS[:2], replace_section(row("soak.mix", Status.ISSUE), Section.SOAK)],
+            [*TRIALS[:-1], replace_section(row("soak.mix", Status.ISSUE), Section.SOAK)],
             ["soak: soak.mix in transaction is Issue: for a reason"],
         ),
         (
-            [*TRIALS[:2], replace_section(row("soak.mix", Status.NA), Section.SOAK)],
+            [*TRIALS[:-2], *(replace_section(row(f"soak.{load}", Status.NA), Section.SOAK) for load in ("mix", "pgbench"))],
             ["soak: it is OK in no topology: its rows are N/A or known Issues"],
+        ),
+        (
+            [*TRIALS[:-2], TRIALS[-1]],
+            ["soak in transaction: no run has exercised soak.pgbench"],
         ),
         ([*TRIALS, replace_section(row("soak.mix", Status.ISSUE, known=KNOWN), Section.SOAK)], []),
         ([*TRIALS, replace_section(row("soak.mix", Status.ISSUE, topology="direct"), Section.SOAK)], []),
@@ -326,7 +332,7 @@ def test_smoke_resilience_and_soak_are_part_of_the_verification(trials: list[Row
 def test_without_named_topologies_one_must_answer_each_question() -> None:
     open_workflow = replace(WORKFLOW, topologies=())
     assert _decide(open_workflow).answer == "yes"
-    found = _decide(open_workflow, rows=GREEN[:-1])
+    found = _decide(open_workflow, rows=GREEN[:-2])
     assert found.missing == ("soak: no run has exercised it: harness verify TOPOLOGY --suite soak",)
 
 

@@ -36,7 +36,7 @@ from harness.report.evidence import Evidence, Row
 from harness.report.job_rows import JOBS, is_about_jobs, job_rows, jobs_in_words
 from harness.report.load_rows import ABSENT, fault_rows, faults_in_words, load_rows, loads_in_words
 from harness.report.render import fragments, render
-from harness.report.trials import Trial, trial_rows
+from harness.report.trials import ALL, REQUIRED, Trial, trial_rows
 from harness.store import Journal
 from harness.suites.catalogue import catalogue
 from harness.suites.resilience.rounds import record_facts
@@ -111,17 +111,56 @@ def answers(*rows: Row, target: str = "transaction") -> list[tuple[Status, str]]
     return [(getattr(found, trial).status, getattr(found, trial).reason) for trial in Trial]
 
 
+MAIN = tuple(row(check, Section.RESILIENCE) for check in REQUIRED[Trial.RESILIENCE])
+LOADS = tuple(row(check, Section.SOAK) for check in REQUIRED[Trial.SOAK])
+
+
+def test_what_an_answer_needs_is_what_the_main_job_runs() -> None:
+    checks = catalogue().checks
+    of = {section: [check for check in checks if check.section is section] for section in Section}
+    main = [check.id for check in of[Section.RESILIENCE] if not check.on_demand]
+    assert list(REQUIRED[Trial.RESILIENCE]) == main
+    assert set(REQUIRED[Trial.SOAK]) == {check.id for check in of[Section.SOAK]}
+    assert {Trial.RESILIENCE: len(of[Section.RESILIENCE]), Trial.SOAK: len(of[Section.SOAK])} == ALL
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "said"),
+    [
+        (MAIN, Status.OK, "12 of the main job: 12 OK"),
+        (MAIN[:2], Status.NOT_RUN, f"12 of the main job: 2 OK, 10 Not run; {MAIN[2].planned.check}: no run of this code"),
+        ((row("resilience.disk-full", Section.RESILIENCE),), Status.NOT_RUN, "12 of the main job: 12 Not run; 1 on demand: 1"),
+        # a row on demand that did not run takes nothing away, and one that is an Issue does
+        ((*MAIN, row("resilience.disk-full", Section.RESILIENCE, Status.NOT_RUN)), Status.OK, "12 of the main job: 12 OK"),
+        (
+            (*MAIN, row("resilience.disk-full", Section.RESILIENCE, Status.ISSUE)),
+            Status.ISSUE,
+            "12 of the main job: 12 OK; 1 on demand: 1 Issue; resilience.disk-full: for a reason",
+        ),
+        (
+            (*MAIN, *(row(f"resilience.{number}", Section.RESILIENCE, Status.NA) for number in range(17))),
+            Status.OK,
+            "all 29: 12 OK, 17 N/A",
+        ),
+    ],
+)
+def test_what_an_ok_needs_does_not_depend_on_what_ran(rows: tuple[Row, ...], status: Status, said: str) -> None:
+    _, (found, reason), _ = answers(*rows)
+    assert found is status
+    assert reason.startswith(said)
+
+
 def test_each_question_has_its_own_answer() -> None:
     assert answers(
         row("capture.insert", Section.CAPTURE),
         row("capture.coverage", Section.CAPTURE, Status.ISSUE),
-        row("resilience.server-killed", Section.RESILIENCE),
-        row("resilience.pooler-killed", Section.RESILIENCE, Status.NA),
+        *MAIN[1:],
+        row(MAIN[0].planned.check, Section.RESILIENCE, Status.NA),
         row("soak.mix", Section.SOAK, Status.ISSUE),
     ) == [
         (Status.OK, "1 OK"),
-        (Status.OK, "1 OK, 1 N/A"),
-        (Status.ISSUE, "1 Issue; soak.mix: for a reason"),
+        (Status.OK, "12 of the main job: 11 OK, 1 N/A"),
+        (Status.ISSUE, "2 loads: 1 Issue, 1 Not run; soak.mix: for a reason"),
     ]
 
 
@@ -135,10 +174,13 @@ def test_a_question_that_no_run_has_exercised_is_not_run() -> None:
 
 def test_one_row_that_is_not_run_leaves_its_question_open() -> None:
     found = answers(
-        row("resilience.server-killed", Section.RESILIENCE),
-        row("resilience.server-frozen", Section.RESILIENCE, Status.NOT_RUN),
+        *MAIN[1:],
+        row(MAIN[0].planned.check, Section.RESILIENCE, Status.NOT_RUN),
     )
-    assert found[1] == (Status.NOT_RUN, "1 OK, 1 Not run; resilience.server-frozen: for a reason")
+    assert found[1] == (
+        Status.NOT_RUN,
+        "12 of the main job: 11 OK, 1 Not run; resilience.connections-terminated: for a reason",
+    )
 
 
 def test_an_answer_names_the_verdicts_that_are_not_reliable() -> None:
@@ -147,12 +189,13 @@ def test_an_answer_names_the_verdicts_that_are_not_reliable() -> None:
     found = answers(
         replace(flaky, result=replace(flaky.result, repetition=Repetition(ok=19, issue=1))),
         replace(apart, result=replace(apart.result, quarantine=entry)),
+        LOADS[0],
     )
     assert found[0] == (
         Status.OK,
         "1 OK; capture.insert is flaky: Issue in 1 of 20 attempts, failure rate below 21.7 %",
     )
-    quarantined = "1 OK; soak.mix is in quarantine until 2099-01-01 (owner ada, https://example.org/1)"
+    quarantined = "all 2: 2 OK; soak.mix is in quarantine until 2099-01-01 (owner ada, https://example.org/1)"
     assert found[2] == (Status.OK, quarantined)
 
 
@@ -309,3 +352,15 @@ def test_the_document_is_written_only_if_a_fault_or_a_load_was_planned(tmp_path:
     without = build_report(evidence(row("capture.insert", Section.CAPTURE)), tmp_path)
     assert tmp_path / "resilience.md" not in render(without, tmp_path)
     assert not (tmp_path / "resilience.md").exists()
+
+
+def test_the_document_names_the_servers_of_faults_and_loads(tmp_path: Path) -> None:
+    servers = "own, data on disk, fsync on, synchronous_commit on, PostgreSQL 17.2"
+    rows = [
+        row("resilience.server-killed", Section.RESILIENCE, facts={**FACTS, "servers": servers}),
+        row("soak.mix", Section.SOAK, facts={**SOAKED, "servers": servers}),
+        row("resilience.server-killed", Section.RESILIENCE, target="direct", facts={**FACTS, "servers": servers}),
+    ]
+    render(build_report(evidence(*rows), tmp_path), tmp_path)
+    said = (tmp_path / "resilience.md").read_text()
+    assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace("\\", "")

@@ -16,6 +16,8 @@ from harness.errors import StoreError
 from harness.model import Expectation
 from harness.model.history import History
 
+#: the fact of a history whose control replaced the judge itself: judging it again shows nothing about the control
+REPLACED_JUDGE = "judge replaced by the control"
 _LONGEST = 400
 
 

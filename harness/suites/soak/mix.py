@@ -15,11 +15,21 @@ from harness.checks.judges.soak import SOAK_JUDGE, Found
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import Client, SqlError, cut, describe
-from harness.model import PoolMode, Section
+from harness.model import Section
 from harness.suites.areas import CAPTURE_TRIGGER
 from harness.suites.soak.clients import CYCLE, LoadClient, Tally
 from harness.suites.soak.sabotage import every_thousandth
-from harness.suites.soak.tables import compare, connections, end_blocked, most_clients, prepare, record_growth, sizes
+from harness.suites.soak.tables import (
+    IDLE_CLIENTS,
+    compare,
+    connections,
+    end_blocked,
+    ends_idle_clients,
+    most_clients,
+    prepare,
+    record_growth,
+    sizes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,9 +131,10 @@ def _still_idle(idle: Sequence[Client]) -> Found:
 def mix(ctx: CheckContext) -> None:
     prepare(ctx)
     room = most_clients(ctx)
-    # in session mode an idle client keeps a server connection
-    idle_clients = min(_IDLE, room // 2) if ctx.mode is PoolMode.SESSION else _IDLE
-    number = min(_CLIENTS, room - idle_clients) if ctx.mode is PoolMode.SESSION else _CLIENTS
+    idle_clients = 0 if (ends := ends_idle_clients(ctx)) else min(_IDLE, room // 2)
+    if ends:
+        ctx.fact("idle clients", f"none: {ends} ends them by design")
+    number = min(_CLIENTS, room - idle_clients)
     facts = {"load": "psycopg", "clients": f"{number}, and {idle_clients} idle", "rate": f"{RATE:g} per second"}
     before, tally = sizes(ctx), Tally()
     with ctx.ending_in_order() as interrupted, ctx.history(SOAK_JUDGE, **facts) as journal:
@@ -132,7 +143,7 @@ def mix(ctx: CheckContext) -> None:
             client.value("SELECT 1")
         clients = [LoadClient(ctx, place + 1, journal, tally) for place in range(number)]
         ran = _run(ctx, clients, tally, journal, interrupted)
-        found = _still_idle(idle)
+        found = _still_idle(idle) if idle else None
         ctx.admin.copy_in(
             "COPY soak.outcomes FROM STDIN",
             [
@@ -210,7 +221,7 @@ def a_prepared_transaction_that_nobody_ends(ctx: CheckContext) -> None:
     ctx.application.begin = forget_one
 
 
-@breaks(mix, at=soak.IDLE)
+@breaks(mix, at=soak.IDLE, needs=(IDLE_CLIENTS,))
 def an_idle_client_that_is_dropped(ctx: CheckContext) -> None:
     connect, begin, idle = ctx.client, ctx.application.begin, list[Client]()
 

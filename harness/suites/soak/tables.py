@@ -12,9 +12,10 @@ from harness.audit.actor import Actor
 from harness.checks.judges import soak
 from harness.checks.judges.soak import Found, SoakState
 from harness.checks.record import NotExercisedError
+from harness.checks.registry import Capability
 from harness.database import Client, Side, load_queries, raised_for
 from harness.errors import TimedOutError
-from harness.lab.effective import declared_limits, effective_limits
+from harness.lab.effective import declared_limits, effective_limits, number
 from harness.lab.effective import most_clients as admitted
 from harness.model import PoolMode
 from harness.waiting import NotYet, poll
@@ -57,6 +58,37 @@ def most_clients(ctx: CheckContext) -> int:
     limits = effective_limits(evidence) or declared_limits(ctx.topology)
     served = limits.largest if limits and ctx.mode is PoolMode.SESSION else MOST_CLIENTS
     return min(MOST_CLIENTS, served, admitted(evidence) or MOST_CLIENTS)
+
+
+#: settings of poolers and of PostgreSQL that end a client because it is idle; 0 is off
+_END_IDLE_CLIENTS = ("client_idle_timeout", "client_idle_limit", "idle_session_timeout")
+
+
+IDLE_CLIENTS = Capability(
+    "clients that may be idle",
+    "a setting of the chain ends idle clients, so the load has none",
+    lambda topology: (
+        not any(
+            name in _END_IDLE_CLIENTS and not _is_off(value)
+            for declared in (topology.postgres, topology.pooler)
+            if declared
+            for name, value in declared.settings.items()
+        )
+    ),
+)
+
+
+def ends_idle_clients(ctx: CheckContext) -> str:
+    """Return the setting of the chain that ends idle clients, with its value; "" if there is none."""
+    for service in ctx.lab.evidence.services:
+        for name in _END_IDLE_CLIENTS:
+            if (value := service.settings.get(name, "").strip()) and not _is_off(value):
+                return f"{name} = {value}"
+    return ""
+
+
+def _is_off(value: str) -> bool:
+    return number(value) == 0 or value in {"off", "0s", "0ms"}
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
