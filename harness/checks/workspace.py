@@ -135,7 +135,8 @@ class Workspace:
 
     def new_database(self, name: str, template: str | None = None) -> None:
         """Create a database that belongs to the owner: a clone of the template, or an empty one."""
-        create_database(self._admin(), name, owner=self._lab.roles.owner.name, template=template)
+        durable = self._lab.topology.postgres.durable
+        create_database(self._admin(), name, owner=self._lab.roles.owner.name, template=template, durable=durable)
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""
