@@ -112,6 +112,7 @@ class Check(Struct, frozen=True, kw_only=True):
     environment_safety: Safety = Safety.NO
     last: bool = False
     loads: int = 0
+    rounds: bool = False
     #: seconds after which the check is cut off and is Not run. Drivers have a deadline of their own, and a shorter one
     longest_s: float = 90.0
 
@@ -183,6 +184,7 @@ def check(
     server_link: bool = False,
     on_demand: bool = False,
     loads: int = 0,
+    rounds: bool = False,
     longest_s: float = 90.0,
     path: PathLabel | None = None,
     environment_safety: Safety = Safety.NO,
@@ -217,6 +219,7 @@ def check(
     :param server_link: whether that second lab has a link between the pooler and PostgreSQL, which the check can cut.
     :param on_demand: whether the check runs only when it or its suite is named.
     :param loads: how many loads of the time that the user asks for run one after another.
+    :param rounds: whether the check injects its fault as often as the user asks for.
     :param longest_s: seconds after which the check is cut off and is Not run. The time of its loads is added, and half
         of it for the comparison of their rows.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
@@ -251,6 +254,7 @@ def check(
             server_link=server_link,
             on_demand=on_demand,
             loads=loads,
+            rounds=rounds,
             longest_s=longest_s,
             path=path,
             environment_safety=environment_safety,

@@ -54,6 +54,8 @@ class Judged(Struct, frozen=True, kw_only=True):
     #: the number of operations by outcome; a load records only those that failed or are unknown
     operations: dict[Outcome, int] = {}
     samples: int = 0
+    #: what the judge compared, in words, where the history does not have each operation
+    compared: str = ""
     #: the number of injected faults
     faults: int = 0
     expectations: tuple[Expectation, ...] = ()
@@ -124,8 +126,11 @@ def _judged(
     """
     opening = history.opening
 
+    compared = ""
+
     def found(verdict: Judgement, reason: str = "", expectations: tuple[Expectation, ...] = ()) -> Judged:
         return Judged(
+            compared=compared,
             file=_inside(run, path),
             topology=opening.topology,
             check=opening.check,
@@ -147,7 +152,7 @@ def _judged(
         state = read_state(path, judge.state)
         if damage := _damage(run, path, history):
             return found(Judgement.NOT_JUDGED, damage)
-        expectations = judge.judge(history, state)
+        expectations, compared = judge.judge(history, state), judge.compares(history, state)
     except StoreError as error:
         return found(Judgement.NOT_JUDGED, error.what)
     verdict = Judgement.HOLDS if all(one.held for one in expectations) else Judgement.ISSUE

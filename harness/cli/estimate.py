@@ -16,23 +16,33 @@ _MINUTE_S = 60
 _HOUR_S = 3600
 
 
-def left_s(earlier: Sequence[float], done: int, planned: int, elapsed_s: float) -> float | None:
+def left_s(
+    earlier: Sequence[float], done: int, planned: int, elapsed_s: float, *, since_s: float = 0.0, used_s: float = 0.0
+) -> float | None:
     """Return about how many seconds are left; None without a base for an estimate.
+
+    Until the next row ends, the estimate only becomes smaller.
 
     :param earlier: from :func:`harness.cli.earlier_runs.earlier_ends`.
     :param done: the rows with a result, of `planned`.
     :param elapsed_s: since the start of the run.
+    :param since_s: since a row ended.
+    :param used_s: what the longest check that runs now has used, of those that do not report how far they are. Without
+        earlier runs nobody knows how long it lasts, and an estimate below it is none.
     """
+    at_last_s = elapsed_s - since_s
     share = done / planned if planned else 1.0
     if not earlier:
-        enough = share >= _LEAST_SHARE and elapsed_s >= _LEAST_S
-        return elapsed_s * (1 - share) / share if enough else None
+        enough = share >= _LEAST_SHARE and at_last_s >= _LEAST_S
+        left = at_last_s * (1 - share) / share - since_s if enough else -1.0
+        return left if left >= used_s else None
     if not done:  # the servers start
         return earlier[-1] - min(elapsed_s, earlier[0])
     reached = earlier[ceil(min(share, 1.0) * len(earlier)) - 1]
-    pace = min(max(elapsed_s / reached, _FASTEST), _SLOWEST) if reached > 0 else 1.0
+    pace = min(max(at_last_s / reached, _FASTEST), _SLOWEST) if reached > 0 else 1.0
     # the first rows say little about the pace of the others
-    return (earlier[-1] - reached) * (1 + (pace - 1) * min(share, 1.0))
+    left = (earlier[-1] - reached) * (1 + (pace - 1) * min(share, 1.0)) - since_s
+    return left if left >= 0 else None
 
 
 def clock(seconds: float) -> str:

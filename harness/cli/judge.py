@@ -148,7 +148,9 @@ def _lines(found: Iterable[Judged], settings: Settings) -> Iterator[str]:
 def _counted(judged: Judged) -> Iterator[str]:
     """Yield the size of a history in words."""
     counts = [f"{judged.operations.get(outcome, 0)} {word}" for outcome, word in _OUTCOMES]
-    if judged.samples:
+    if judged.compared:
+        yield f"{judged.samples} samples; {judged.compared}"
+    elif judged.samples:
         yield f"{judged.samples} samples; recorded one by one: {', '.join(counts[1:])}"
     elif judged.operations:
         yield f"operations: {', '.join(counts)}"

@@ -118,7 +118,7 @@ _load = _all_of(
         type=WholeNumber(1, _MOST_ROUNDS),
         metavar="N",
         section="Load",
-        help="how often the suite resilience injects each fault (default: 1)",
+        help="how often the suite resilience injects each fault; its checks of jobs have none (default: 1)",
     ),
     option(
         "--for",

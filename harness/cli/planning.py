@@ -225,9 +225,9 @@ def _digest(declared: object) -> str:
 def _load_options(check: Check, load: LoadSettings) -> str:
     """Return the options that decide how long and how often a check under load or faults runs."""
     usual, options = LoadSettings(), ""
-    if check.own_servers and load.rounds != usual.rounds:
+    if check.rounds and load.rounds != usual.rounds:
         options += f" --rounds {load.rounds}"
-    if check.own_servers and load.soak_s != usual.soak_s:
+    if check.loads and load.soak_s != usual.soak_s:
         options += f" --for {load.soak_s:g}s"
     return options
 

@@ -69,6 +69,8 @@ class TopologyProgress(Struct):
     known: int = 0
     #: checks that run now, oldest first
     running: list[str] = field(default_factory=list)
+    #: when they began
+    begins: dict[str, float] = field(default_factory=dict)
     #: of those of them that report how far they are
     steps: dict[str, Steps] = field(default_factory=dict)
 
@@ -96,6 +98,8 @@ class ProgressView(Struct, frozen=True):
     unproven: int
     earlier: tuple[float, ...]
     began: float
+    #: when a row ended, or the run began
+    ended: float
     #: what `planned` counts: `rows`, or `attempts` if rows are tried several times
     counted: str = "rows"
 
@@ -130,7 +134,14 @@ class ProgressView(Struct, frozen=True):
         steps = [left for row in self.topologies for one in row.steps.values() if (left := one.left_s(now)) is not None]
         if 0 < planned - done <= len(steps):  # each row that is left says it
             return max(steps)
-        usual = left_s(self.earlier, done, planned, elapsed_s)
+        silent = [
+            begins
+            for row in self.topologies
+            for check, begins in row.begins.items()
+            if check not in row.steps or row.steps[check].left_s(now) is None
+        ]
+        used_s = now - min(silent, default=now)
+        usual = left_s(self.earlier, done, planned, elapsed_s, since_s=now - self.ended, used_s=used_s)
         return max(steps if usual is None else (usual, *steps), default=None)
 
     def line(self, now: float) -> str:
@@ -160,7 +171,7 @@ class ProgressCounts:
         self._steps = self._proven = self._unproven = 0
         self._earlier: tuple[float, ...] = ()
         self._counted = "rows"
-        self._began = time.monotonic()
+        self._began = self._ended = time.monotonic()
 
     @property
     def is_idle(self) -> bool:
@@ -179,7 +190,13 @@ class ProgressCounts:
         doing = list(self._images.values())
         return ProgressView(
             topologies=tuple(
-                replace(row, rows=dict(row.rows), running=list(row.running), steps=dict(row.steps))
+                replace(
+                    row,
+                    rows=dict(row.rows),
+                    running=list(row.running),
+                    begins=dict(row.begins),
+                    steps=dict(row.steps),
+                )
                 for row in self._topologies.values()
             ),
             images=tuple((text, doing.count(text)) for text in dict.fromkeys(doing)),
@@ -188,6 +205,7 @@ class ProgressCounts:
             unproven=self._unproven,
             earlier=self._earlier,
             began=self._began,
+            ended=self._ended,
             counted=self._counted,
         )
 
@@ -196,13 +214,14 @@ class ProgressCounts:
             case RunStarted(record, _, earlier):
                 # a report on the native engine has two runs
                 self._topologies, self._proven, self._unproven = {}, 0, 0
-                self._earlier, self._began = earlier, time.monotonic()
+                self._earlier = earlier
+                self._began = self._ended = time.monotonic()
                 self._counted = "attempts" if any(row.attempts > 1 for row in record.plan) else "rows"
                 for planned in record.plan:
                     self._of(planned.target).planned += planned.attempts
             case ImageStarted(image, doing):
                 if self.is_idle:
-                    self._began = time.monotonic()
+                    self._began = self._ended = time.monotonic()
                 self._images[image] = doing.partition(" ")[0]
             case ImageProgress():
                 self._steps += 1
@@ -218,14 +237,17 @@ class ProgressCounts:
                 self._of(topology).state = STOPPED
             case CheckStarted(topology, check):
                 self._of(topology).running.append(check)
+                self._of(topology).begins[check] = time.monotonic()
             case CheckProgress(topology, check):
                 self._step(self._of(topology), check, event)
             case CheckFinished(result):
                 row = self._of(result.target)
                 row.rows[result.status] = row.count(result.status) + 1
                 row.known += result.known is not None
+                self._ended = time.monotonic()
                 if result.check in row.running:
                     row.running.remove(result.check)
+                row.begins.pop(result.check, None)
                 row.steps.pop(result.check, None)
             case ControlFinished(proof):
                 self._proven += proof.applicable and proof.proven

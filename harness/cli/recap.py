@@ -17,8 +17,9 @@ from harness.cli.exit_codes import rows_of
 from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
 from harness.model import Behaviour
 from harness.printable import one_line
-from harness.report.evidence import elapsed_s
+from harness.report.evidence import Row, elapsed_s
 from harness.report.issue_groups import issue_groups
+from harness.report.load_rows import writes
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ _OTHER_LINES = 5
 
 def print_recap(run: StoredRun) -> None:
     """Print the counts of the rows of one run."""
-    _print_counts(rows_of(run), run.results)
+    answers = tuple(rows_of(run))
+    _print_counts(answers, run.results)
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
@@ -48,19 +50,29 @@ def print_evidence_recap(evidence: Evidence) -> None:
     _print_counts([row.answer for row in evidence.rows], [row.result for row in evidence.rows])
 
 
-def _print_counts(answers: Iterable[Answer], attempts: Iterable[Result]) -> None:
+def _print_counts(answers: Sequence[Answer], attempts: Sequence[Result]) -> None:
     """Print the counts of some rows.
 
     :param attempts: what the rows took; there may be several of each.
     """
+    planned = {(row.target, row.check): row for row, _ in answers}
     ran: dict[str, list[Result]] = {}
     for result in attempts:
         ran.setdefault(result.target, []).append(result)
     by_target: dict[str, list[Answer]] = {}
-    for planned, result in answers:
-        by_target.setdefault(planned.target, []).append((planned, result))
+    for answer in answers:
+        by_target.setdefault(answer[0].target, []).append(answer)
     counted = [_Line(target, count(rows), elapsed_s(ran.get(target, ()))) for target, rows in by_target.items()]
-    lines = _for_terminal(counted, get_terminal_size().columns) if sys.stdout.isatty() else _key_values(counted)
+    rows = [
+        Row(planned=planned[result.target, result.check], result=result, run_id="")
+        for result in attempts
+        if (result.target, result.check) in planned
+    ]
+    if sys.stdout.isatty():
+        width = get_terminal_size().columns
+        lines = (*_for_terminal(counted, width), *_writes_in_words(rows, width))
+    else:
+        lines = (*_key_values(counted), *_writes_as_keys(rows, name_width(line.target for line in counted)))
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
 
@@ -88,6 +100,26 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
             if found.observed:
                 yield f"{name} {kind} {found}"
+
+
+def _writes_as_keys(rows: Sequence[Row], width: int) -> Iterator[str]:
+    """Yield a line for the writes of each topology under faults, and one for those under load."""
+    for found in writes(rows):
+        yield (
+            f"{found.target.ljust(width)} {f'{found.under}:':<9} acknowledged={found.acknowledged} "
+            f"lost_in_table={found.lost_in_table} lost_in_trail={found.lost_in_trail} failed={found.failed} "
+            f"unknown={found.unknown} ({found.there} there)"
+        )
+
+
+def _writes_in_words(rows: Sequence[Row], width: int) -> Iterator[str]:
+    for found in writes(rows):
+        yield from wrapped(
+            f"{found.target}, writes under {found.under}: {found.acknowledged} acknowledged, "
+            f"{found.lost_in_table} of them missing in the table and {found.lost_in_trail} in the trail; "
+            f"{found.failed} failed; {found.unknown} unknown, {found.there} of them there",
+            width,
+        )
 
 
 class _Column(Struct, frozen=True):

@@ -85,18 +85,18 @@ def runs_to_judge(settings: Settings, name: str | None, *, under: bool) -> Judge
     ordinary, apart = (run_folders_in(folder) for folder in (settings.reports, settings.reports / UNDER_FOLDER))
     folders = {folder.name: folder for folder in sorted((*ordinary, *apart), key=lambda path: path.name, reverse=True)}
     found = tuple(run_id for run_id, folder in folders.items() if _has_histories(folder, under=under))
+    chosen = LATEST if name is None else name
     if name is None and found:
-        runs: tuple[StoredRun, ...] = (read_run(folders[found[0]]),)
-    elif name in {None, LATEST} and under and folders:
-        runs = (read_run(next(iter(folders.values()))),)
-    elif name is not None and (matching := [folder for folder in apart if name in folder.name]) and name != LATEST:
-        known = [folder for folder in (*ordinary, *matching) if name in folder.name]
-        if len(known) > 1 and name not in folders:
-            listed = ", ".join(folder.name for folder in known[:_MOST_NAMES])
-            raise UsageError(f"{name[:80]!r} is a part of {len(known)} runs: {listed}", hint="name one of them")
-        runs = (read_run(folders.get(name, known[0])),)
+        chosen = found[0]
+    elif chosen == LATEST and under and folders:
+        chosen = next(iter(folders))
+    named = [chosen] if chosen in folders else [run_id for run_id in folders if chosen and chosen in run_id]
+    if not any(folders[run_id] in apart for run_id in named):
+        runs = runs_of(settings, chosen)
+    elif len(named) > 1:
+        raise UsageError(_ambiguous(chosen, named), hint="name one of them")
     else:
-        runs = runs_of(settings, name or LATEST)
+        runs = (read_run(folders[named[0]]),)
     return JudgedRuns(runs=runs, with_histories=found)
 
 
@@ -140,14 +140,17 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
             return path if (path / "run.json").is_file() else None
     matching = [run_id for run_id in ids if name in run_id]
     if len(matching) > 1:
-        more = f" and {len(matching) - _MOST_NAMES} more" if len(matching) > _MOST_NAMES else ""
-        listed = ", ".join(matching[:_MOST_NAMES])
-        raise UsageError(f"{name[:80]!r} is a part of {len(matching)} runs: {listed}{more}", hint="name one of them")
+        raise UsageError(_ambiguous(name, matching), hint="name one of them")
     if matching:
         return runs / matching[0]
     near = close_to(name[:80], (LATEST, PREVIOUS, *ids))
     newest = f"the newest runs: {', '.join(ids[:_MOST_NAMES])}" if ids else f"{runs} has no run"
     raise UsageError(f"no run or folder {name[:80]!r}, expected {ACCEPTED}", hint=near or newest)
+
+
+def _ambiguous(name: str, matching: list[str]) -> str:
+    more = f" and {len(matching) - _MOST_NAMES} more" if len(matching) > _MOST_NAMES else ""
+    return f"{name[:80]!r} is a part of {len(matching)} runs: {', '.join(matching[:_MOST_NAMES])}{more}"
 
 
 def _latest(runs: Path, ids: list[str]) -> Path:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from statistics import median
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.checks.judges.acknowledged import recovery
 from harness.errors import StoreError
 from harness.printable import printable
 from harness.report.curves import HEIGHT, PAUSE, Grid, Panel, brief, of_operations, of_samples, usual_s
@@ -221,15 +221,14 @@ def _said(history: History, gaps: Sequence[tuple[float, float]]) -> Iterator[str
         yield f"{clients} clients: {counts['ok']} acknowledged, {counts['fail']} failed, {counts['unknown']} unknown"
     if history.faults:
         names = ", ".join(dict.fromkeys(fault.name for fault in history.faults))
-        after = [
-            fault.recovered_s - fault.healed_s
-            for fault in history.faults
-            if fault.healed_s is not None and fault.recovered_s is not None
-        ]
+        again = recovery(history)
         number = f"{len(history.faults)} fault{'s' if len(history.faults) > 1 else ''}: {names}"
-        times = f"; all clients succeeded again {brief(median(after))} s later" if after else ""
-        longest = f" in the median, {brief(max(after))} s at the longest" if len(after) > 1 else ""
-        yield f"{number}{times}{longest}"
+        times = (
+            f"; clients succeeded again {again.median_s:.2f} s later in the median, {again.last_s:.2f} s at the longest"
+            if again
+            else ""
+        )
+        yield f"{number}{times}"
     if gaps:
         what = "no sample" if history.samples else "nothing acknowledged"
         named = ", ".join(f"{brief(begin)} to {brief(end)} s" for begin, end in gaps[:_NAMED])

@@ -16,9 +16,9 @@ from harness.report.job_rows import is_about_jobs
 from harness.report.outcomes import is_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.report.evidence import Row
+    from harness.report.evidence import Row, TopologyRun
 
 ABSENT = "—"
 #: expectations of the judges: their observed value is `none`, or begins with a number
@@ -30,6 +30,7 @@ _LOST = {
 }
 _UNITS = re.compile(r"(\d+) acknowledged, (\d+) failed, (\d+) unknown \((\d+) of them")
 _AGAIN = re.compile(r"([\d.]+) s the first writer, ([\d.]+) s in the median, ([\d.]+) s the last")
+_WHOLE = re.compile(r"\d+")
 _UNKNOWN = re.compile(r"(\d+), (\d+) of them")
 
 
@@ -41,7 +42,7 @@ class FaultRow(Struct, frozen=True, kw_only=True):
     fault: str
     target: str
     status: Status
-    #: how many were injected, of how many, such as `3 of 3`
+    #: how many were injected, of how many, such as `3 of 3`; the attempts of the row, and what all runs injected
     injected: str
     acknowledged: str
     #: acknowledged writes that are missing: `0`, or where they are missing
@@ -84,8 +85,12 @@ class LoadRow(Struct, frozen=True, kw_only=True):
     note: str
 
 
-def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
-    """Return the rows of the section about resilience, except those about jobs: those of one fault together."""
+def fault_rows(rows: Iterable[Row], series: Mapping[str, Sequence[TopologyRun]] | None = None) -> tuple[FaultRow, ...]:
+    """Return the rows of the section about resilience, except those about jobs: those of one fault together.
+
+    :param series: the runs of each topology on the same subject. The newest one decides a row, and may have injected
+        fewer faults than the others.
+    """
     found: dict[str, list[FaultRow]] = {}
     for row in _of(rows, Section.RESILIENCE):
         facts = row.result.facts
@@ -97,7 +102,7 @@ def fault_rows(rows: Iterable[Row]) -> tuple[FaultRow, ...]:
                 fault=row.planned.claim.partition(":")[0] if ":" in row.planned.claim else row.planned.check,
                 target=row.planned.target,
                 status=row.status,
-                injected=facts.get("faults injected", ABSENT),
+                injected=_injected(row, (series or {}).get(row.planned.target, ())),
                 acknowledged=answered,
                 lost=_lost(row),
                 failed=failed,
@@ -169,6 +174,80 @@ def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
         if row.servers:
             found.setdefault(row.servers, {}).setdefault(row.target)
     return "; ".join(f"{servers} (in {', '.join(targets)})" for servers, targets in found.items())
+
+
+def _injected(row: Row, series: Sequence[TopologyRun]) -> str:
+    """Return the faults of the attempt that is shown, and those of all runs: `1 of 1, attempt 2 of 3; 7 in 3 runs`.
+
+    Of a run with several attempts, only the attempt that decides its status has its number here.
+    """
+    said = row.result.facts.get("faults injected", ABSENT)
+    if said == ABSENT:
+        return said
+    attempts = next((run.counts.attempts for run in row.runs if run.run_id == row.run_id), 1)
+    if attempts > 1:
+        said += f", attempt {row.result.attempt} of {attempts}"
+    found = [run.results[row.planned.check] for run in series if row.planned.check in run.results]
+    numbers = [int(seen[0]) for one in found if (seen := _WHOLE.match(one.facts.get("faults injected", "")))]
+    if len(numbers) <= 1:
+        return said
+    least = "at least " if any(run.counts.attempts > 1 for run in row.runs) else ""
+    return f"{said}; {least}{sum(numbers)} in {len(numbers)} runs"
+
+
+class Writes(Struct, frozen=True, kw_only=True):
+    """The writes of all faults, or of all loads, in one topology."""
+
+    #: `faults` or `loads`
+    under: str
+    target: str
+    acknowledged: int
+    #: acknowledged ones that are missing
+    lost_in_table: int
+    lost_in_trail: int
+    failed: int
+    unknown: int
+    #: of the unknown ones: those that happened
+    there: int
+
+
+def writes(rows: Sequence[Row]) -> tuple[Writes, ...]:
+    """Return the writes under faults and under load of each topology, from what its rows recorded."""
+    found = []
+    for section, under in ((Section.RESILIENCE, "faults"), (Section.SOAK, "loads")):
+        of_section = _of(rows, section)
+        for target in dict.fromkeys(row.planned.target for row in of_section):
+            counts = [count for row in of_section if row.planned.target == target and (count := _writes(row))]
+            if counts:
+                total = {name: sum(count[name] for count in counts) for name in _COUNTED}
+                found.append(Writes(under=under, target=target, **total))
+    return tuple(found)
+
+
+#: the numbers of :class:`Writes`
+_COUNTED = ("acknowledged", "lost_in_table", "lost_in_trail", "failed", "unknown", "there")
+
+
+def _writes(row: Row) -> dict[str, int]:
+    """Return the counted writes of a row; nothing if it recorded none."""
+    facts = row.result.facts
+    if units := _UNITS.search(facts.get("units of work", "")):
+        answered, failed, unknown, there = map(int, units.groups())
+    elif transactions := facts.get("transactions", ""):
+        unknown, there = map(_whole, _groups(_UNKNOWN, facts.get("unknown", ""), 2))
+        answered, failed = _whole(transactions), _whole(facts.get("failed", "0"))
+    else:
+        return {}
+    missing = dict.fromkeys(("in the table", "in the trail"), 0)
+    for expectation in row.result.expectations:
+        if expectation.counts and (where := _LOST.get(expectation.name)):
+            missing[where] += _whole(_count(expectation.observed), unreadable=1)
+    lost = (missing["in the table"], missing["in the trail"])
+    return dict(zip(_COUNTED, (answered, *lost, failed, unknown, there), strict=True))
+
+
+def _whole(text: str, unreadable: int = 0) -> int:
+    return int(text) if text.isdecimal() else unreadable
 
 
 def _of(rows: Iterable[Row], section: Section) -> list[Row]:

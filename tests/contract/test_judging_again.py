@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.store import read_run
 from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
@@ -31,7 +32,23 @@ def test_a_stored_history_is_judged_as_the_run_judged_it(tmp_path: Path, any_eng
     assert (
         "| server connections terminated | direct | OK | 1 of 1 |" in (tmp_path / "reports/resilience.md").read_text()
     )
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    [own] = run.record.topologies["direct"].own_servers
+    assert own.storage.startswith("on disk, with fsync")
+    [result] = run.results
+    assert result.facts["servers"].startswith("own, data on disk, fsync on, synchronous_commit on, PostgreSQL ")
+    assert "direct: own servers of faults and loads ready after " in ran.stderr
+    assert "direct       faults:   acknowledged=" in ran.stdout
     history.write_bytes(history.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"fail"', 1))
     edited = harness_here(tmp_path, "judge")
     assert edited.returncode == 3
     assert "was edited" in edited.stderr
+
+
+def test_a_run_under_a_control_is_judged_by_what_the_control_expects(tmp_path: Path, any_engine: Engine) -> None:
+    control = ("--check", CHECK, "--under", "success-reported-before-commit", "--rounds", "3")
+    ran = harness_here(tmp_path, "verify", "direct", *control, "--engine", any_engine.name)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    again = harness_here(tmp_path, "judge", "latest", "--under")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "as its control expects: an Issue at 'acknowledged writes missing in the table'" in again.stdout

@@ -485,6 +485,18 @@ def test_a_command_that_reproduces_a_row_names_only_products_of_its_topology(tmp
     assert given == [" --set postgres=15", " --set postgres=15 --set pgbouncer=1.18"]
 
 
+def test_a_command_that_reproduces_a_row_names_the_load_options_that_its_check_uses() -> None:
+    settings = read_settings(SettingsOptions(rounds=3, soak_s=5.0))
+    checks = ("resilience.server-killed", "resilience.jobs-queued", "soak.mix")
+    rows = select_rows(settings, ["direct"], [], checks).plan(settings)
+    given = {row.check: row.reproduce.partition(f"--check {row.check}")[2] for row in rows}
+    assert given == {
+        "resilience.server-killed": " --rounds 3",
+        "resilience.jobs-queued": "",
+        "soak.mix": " --for 5s",
+    }
+
+
 def test_a_row_that_is_not_safe_in_an_environment_is_not_owed(
     tmp_path: Path,
 ) -> None:

@@ -230,6 +230,9 @@ def test_a_run_under_a_control_is_judged_by_what_its_control_expects(
         out, err = capsys.readouterr()
         assert said in out
         assert ("the newest run with histories" in err) is (not arguments)
+    assert main(["judge", ""]) == ExitCode.USAGE
+    assert main(["judge", "2026", "--under"]) == ExitCode.USAGE
+    assert "'2026' is a part of 2 runs: " in capsys.readouterr().err
     assert main(["judge", run_id]) == ExitCode.NOTHING_VERIFIED
     assert f"runs with a history: {RUN}" in capsys.readouterr().err
     assert main(["judge"]) == ExitCode.OK

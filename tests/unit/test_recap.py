@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from harness.checks.judges.acknowledged import LOST
 from harness.cli import exit_codes, recap
 from harness.cli.wrapping import items_in_lines
-from harness.model import EndedBy, EnvironmentEvidence, KnownIssue, PathLabel, Result, Status
+from harness.model import EndedBy, EnvironmentEvidence, Expectation, KnownIssue, PathLabel, Result, Section, Status
 from harness.report.evidence import merge
 from harness.report.issue_groups import issue_groups
 from harness.store import StoredRun
@@ -299,3 +300,56 @@ def host_run(*results: Result, reached: bool = True) -> StoredRun:
 )
 def test_an_environment_must_be_reached_and_one_of_its_paths_exercised(found: StoredRun, code: int) -> None:
     assert exit_code([found, run(OK)]) == code
+
+
+# --- writes under faults and loads -----------------------------------------------------------------------
+
+
+def under_load(check: str, section: Section, facts: dict[str, str], lost: str = "none") -> StoredRun:
+    """Return a run of one check with two attempts, which recorded the same."""
+    expectation = Expectation(name=LOST, expected="none", observed=lost, held=lost == "none")
+    plan = (replace(planned("transaction", check), section=section, attempts=2),)
+    attempts = [
+        replace(result("transaction", check), facts=facts, expectations=(expectation,), attempt=number)
+        for number in (1, 2)
+    ]
+    return replace(run(*attempts), record=replace(record(), plan=plan))
+
+
+UNITS = {"units of work": "205 acknowledged, 54 failed, 3 unknown (1 of them happened)"}
+SOAKED = {"transactions": "1497", "failed": "12", "unknown": "0, 0 of them there"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "line"),
+    [
+        (
+            under_load("resilience.server-killed", Section.RESILIENCE, UNITS),
+            "transaction  faults:   acknowledged=410 lost_in_table=0 lost_in_trail=0 failed=108 unknown=6 (2 there)",
+        ),
+        (
+            under_load("resilience.server-killed", Section.RESILIENCE, UNITS, lost="4: client 1, 2; …"),
+            "transaction  faults:   acknowledged=410 lost_in_table=8 lost_in_trail=0 failed=108 unknown=6 (2 there)",
+        ),
+        (
+            under_load("soak.pgbench", Section.SOAK, SOAKED),
+            "transaction  loads:    acknowledged=2994 lost_in_table=0 lost_in_trail=0 failed=24 unknown=0 (0 there)",
+        ),
+    ],
+)
+def test_the_writes_of_all_attempts_are_counted(
+    stored: StoredRun, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recap.print_recap(stored)
+    assert capsys.readouterr().out.splitlines()[1:] == [line]
+
+
+def test_on_a_terminal_the_writes_are_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    recap.print_recap(under_load("resilience.server-killed", Section.RESILIENCE, UNITS))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "6 unknown, 2 of them there" in " ".join(map(str.strip, lines))

@@ -54,6 +54,14 @@ def test_a_sound_load_breaks_nothing() -> None:
     assert set(judged()) == {*FINDINGS, UNPLANNED}
 
 
+@pytest.mark.parametrize(("error", "said"), [("40001 x", "all errors planned"), ("XX000 x", "not all of them planned")])
+def test_a_load_says_how_many_writes_were_compared(error: str, said: str) -> None:
+    history = History(opening=OPENING, operations=(operation("conflict", error),))
+    assert SOAK_JUDGE.compares(history, state_of()) == (
+        f"10 acknowledged writes compared with table and trail by SQL; 3 failed, 0 unknown, {said}"
+    )
+
+
 @pytest.mark.parametrize("name", FINDINGS)
 def test_each_finding_breaks_its_own_expectation(name: str) -> None:
     found = Found(count=7, first=("client 3, write 17",))

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from itertools import pairwise
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from harness.events import (
     ImageProgress,
     ImageReady,
     ImageStarted,
+    LabReady,
     LabStarting,
     RunEnded,
     RunStarted,
@@ -44,7 +46,7 @@ from harness.events import (
 )
 from harness.model import KnownIssue, Status
 from harness.waiting import NotYet, poll
-from tests.unit.made_up import planned, record, result, store_run
+from tests.unit.made_up import planned, record, result, stood, store_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -140,6 +142,7 @@ def test_the_counts_say_how_much_is_done_and_what_runs() -> None:
     counts = counted(*RESULTS)
     counts.add(LabStarting("direct"))
     view = counts.view()
+    view = replace(view, ended=view.began + 80)
     assert view.line(view.began + 80) == (
         "1:20 elapsed, 3 of 9 rows, about 3 min left; 1 OK, 2 Issue (1 known); running: direct"
     )
@@ -240,6 +243,42 @@ def test_an_estimate_is_never_negative(earlier: list[float], done: int, planned_
     assert left is None or (left >= 0 and about(left))
 
 
+@given(
+    st.lists(st.floats(0, 1e4), max_size=20).map(sorted),
+    st.integers(1, 9),
+    st.floats(0, 1e4),
+    st.lists(st.floats(0, 1e4), min_size=2).map(sorted),
+)
+def test_an_estimate_does_not_grow_until_the_next_row_ends(
+    earlier: list[float], done: int, at_last_s: float, waits_s: list[float]
+) -> None:
+    found = [left_s(earlier, done, 10, at_last_s + wait_s, since_s=wait_s) for wait_s in waits_s]
+    shown = [left for left in found if left is not None]
+    assert all(later <= before + 1e-3 for before, later in pairwise(shown))
+    # an estimate that was too short does not come back
+    assert None not in found[: len(shown)]
+
+
+def test_a_check_that_lasts_without_steps_ends_an_estimate_that_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert left_s((), 9, 10, 90.0, used_s=5.0) == pytest.approx(10.0)
+    assert left_s((), 9, 10, 90.0, used_s=11.0) is None
+    counts = ProgressCounts()
+    plan = tuple(planned("direct", check) for check in _CHECKS[:3])
+    second = 1000.0
+    monkeypatch.setattr("harness.cli.progress.time.monotonic", lambda: second)
+    counts.add(RunStarted(replace(record(), plan=plan), "reports/runs/r"))
+    counts.add(CheckStarted("direct", _CHECKS[0]))
+    second = 1020.0
+    counts.add(CheckFinished(result("direct", _CHECKS[1])))
+    assert counts.view().summary(1030.0) == "0:30 elapsed, 1 of 3 rows, about 30 s left"
+    assert counts.view().summary(1031.0) == "0:31 elapsed, 1 of 3 rows"
+    counts.add(CheckProgress("direct", _CHECKS[0], 0, 2, "runner killed"))
+    assert counts.view().summary(1031.0) == "0:31 elapsed, 1 of 3 rows"
+    second = 1040.0
+    counts.add(CheckProgress("direct", _CHECKS[0], 1, 2, "runner stopped"))
+    assert counts.view().summary(1040.0) == "0:40 elapsed, 1 of 3 rows, about 20 s left"
+
+
 def earlier_run(reports: Path, results: list[Result], *, number: int = 1, state: str = "finished") -> Path:
     """Store a run of these results, which began with the year, and return its folder."""
     written = replace(
@@ -331,6 +370,18 @@ def test_a_log_has_only_what_is_not_ok() -> None:
         ["transaction-unprepared", "Not", "run", "actor.moved-connection"],
     ]
     assert len(printed(run_events(), verbose=True)) == len(lines) + 2
+
+
+def test_the_servers_of_faults_and_loads_are_named_with_their_settings() -> None:
+    found = stood("transaction")
+    postgres = replace(found.services[0], settings={"fsync": "on", "synchronous_commit": "on"})
+    own = replace(found, services=(postgres, *found.services[1:]), storage="on disk, with fsync: for a reason")
+    lines = printed([LabReady("transaction", found), LabReady("transaction", own, own_servers=True)])
+    servers = "ready after 0.70 s (postgres 17.5 (Debian), pgbouncer 1.24.1; data"
+    assert lines == [
+        f"transaction: {servers} in memory, 1024 MiB at most)",
+        f"transaction: own servers of faults and loads {servers} on disk, fsync on, synchronous_commit on)",
+    ]
 
 
 def image_events(*, fails: bool) -> list[Event]:

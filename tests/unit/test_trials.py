@@ -26,13 +26,14 @@ from harness.model import (
     Quarantine,
     Repetition,
     Result,
+    RunAttempts,
     Section,
     Severity,
     Status,
 )
 from harness.model.history import Opening
 from harness.report.building import build_report
-from harness.report.evidence import Evidence, Row
+from harness.report.evidence import Evidence, Row, TopologyRun
 from harness.report.job_rows import JOBS, is_about_jobs, job_rows, jobs_in_words
 from harness.report.load_rows import ABSENT, fault_rows, faults_in_words, load_rows, loads_in_words
 from harness.report.render import fragments, render
@@ -364,3 +365,31 @@ def test_the_document_names_the_servers_of_faults_and_loads(tmp_path: Path) -> N
     render(build_report(evidence(*rows), tmp_path), tmp_path)
     said = (tmp_path / "resilience.md").read_text()
     assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace("\\", "")
+
+
+def injected(text: str) -> Row:
+    return row("resilience.server-killed", Section.RESILIENCE, facts={**FACTS, "faults injected": text})
+
+
+@pytest.mark.parametrize(
+    ("earlier", "attempts", "said"),
+    [
+        ((), 1, "1 of 1"),
+        (("3 of 3", "2 of 5"), 1, "1 of 1; 6 in 3 runs"),
+        # a run that could not inject any says nothing
+        (("3 of 3", ""), 1, "1 of 1; 4 in 2 runs"),
+        ((), 3, "1 of 1, attempt 1 of 3"),
+        (("2 of 2",), 3, "1 of 1, attempt 1 of 3; at least 3 in 2 runs"),
+    ],
+)
+def test_a_weaker_run_does_not_hide_the_faults_of_stronger_ones(
+    earlier: tuple[str, ...], attempts: int, said: str
+) -> None:
+    newest = injected("1 of 1")
+    runs = (RunAttempts(run_id="r", counts=Repetition(ok=attempts)),) if attempts > 1 else ()
+    results = [*(injected(text).result for text in earlier), newest.result]
+    series = {
+        "transaction": tuple(TopologyRun(run_id=str(number), results={one.check: one}) for number, one in enumerate(results))
+    }
+    [found] = fault_rows([replace(newest, runs=runs)], series)
+    assert found.injected == said

@@ -30,6 +30,8 @@ class Judge(Struct, frozen=True, kw_only=True):
     state: type[Struct]
     #: compares them; it raises :class:`~harness.errors.StoreError` for a history that contradicts itself
     judge: Callable[[History, Any], tuple[Expectation, ...]]
+    #: what it compared, in words, where the history does not have each operation
+    compares: Callable[[History, Any], str] = lambda _history, _state: ""
 
 
 def compared(name: str, observed: object, expected: object, *, consequence: bool = False) -> Expectation:

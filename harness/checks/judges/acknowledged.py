@@ -297,6 +297,21 @@ def recoveries(history: History) -> dict[int, Recovery]:
     return found
 
 
+def recovery(history: History) -> Recovery | None:
+    """Return how long the clients took to succeed again after the faults of a history; None without a healed fault.
+
+    The first client after any fault, the median of the faults' medians, and the last client after any fault.
+    """
+    found = tuple(recoveries(history).values())
+    if not found:
+        return None
+    return Recovery(
+        first_s=min(one.first_s for one in found),
+        median_s=round(median(one.median_s for one in found), 6),
+        last_s=max(one.last_s for one in found),
+    )
+
+
 def _by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
     """Return the operations on each key in their order, once they keep the rules.
 

@@ -121,4 +121,13 @@ def _is_planned(operation: str, error: str) -> bool:
     return operation == REPLAY or (operation in PLANNED and error.startswith(PLANNED[operation]))
 
 
-SOAK_JUDGE = Judge(name="soak", state=SoakState, judge=judge)
+def compares(history: History, state: SoakState) -> str:
+    """Return how many writes the server compared, and whether the errors of the load were planned."""
+    planned = "not all of them planned" if _unplanned(history) != NONE else "all errors planned"
+    return (
+        f"{state.acknowledged} acknowledged writes compared with table and trail by SQL; {state.failed} failed, "
+        f"{state.unknown} unknown, {planned}"
+    )
+
+
+SOAK_JUDGE = Judge(name="soak", state=SoakState, judge=judge, compares=compares)

@@ -192,7 +192,8 @@ def _runner(ctx: CheckContext, how: str) -> Iterator[Runner]:
 def _survives(ctx: CheckContext, case: Callable[[Runner], None]) -> None:
     if ctx.site.about:
         ctx.fact("host", ctx.site.about)
-    for how in _ENDINGS:
+    for number, how in enumerate(_ENDINGS):
+        ctx.progress(number, len(_ENDINGS), f"runner {how}")
         with _runner(ctx, how) as runner:
             case(runner)
 
@@ -330,6 +331,7 @@ def _wait_until_available(runner: Runner, identity: int) -> None:
 )
 def jobs_interrupted(ctx: CheckContext) -> None:
     ctx.fact("host", ctx.site.about)
+    ctx.progress(0, 1, "runner killed")
     connect = ctx.site.admin
     with _runner(ctx, "killed") as runner, connect() as holder:  # type: ignore[misc]  # _runner requires it
         post = runner.insert_post()

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recoveries, tally
+from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recovery, tally
 from harness.checks.record import NotExercisedError
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.effective import effective_limits
@@ -118,7 +118,7 @@ def _run_round(fault: FaultKind, ctx: CheckContext, journal: Journal, writers: W
 def record_facts(ctx: CheckContext, journal: Journal, state: FinalState) -> None:
     """Record how many operations ended how, and how long the recovery took: a measure, and no verdict."""
     history = read_history(journal.path)
-    counts, times = tally(history, state), recoveries(history)
+    counts, again = tally(history, state), recovery(history)
     injected = sum(fault.injected_s is not None for fault in history.faults)
     ctx.fact("faults injected", f"{injected} of {ctx.load.rounds}")
     ctx.fact(
@@ -128,11 +128,9 @@ def record_facts(ctx: CheckContext, journal: Journal, state: FinalState) -> None
     )
     if state.panics is None:
         ctx.fact("log of the server", "it does not hold the begin of this check, so PANIC lines in it are not judged")
-    if times:
-        medians = sorted(recovery.median_s for recovery in times.values())
+    if again:
         ctx.fact(
             "acknowledged again after the healing",
-            f"{min(recovery.first_s for recovery in times.values()):.2f} s the first writer, "
-            f"{medians[len(medians) // 2]:.2f} s in the median, "
-            f"{max(recovery.last_s for recovery in times.values()):.2f} s the last one",
+            f"{again.first_s:.2f} s the first writer, {again.median_s:.2f} s in the median, {again.last_s:.2f} s the last "
+            "one",
         )

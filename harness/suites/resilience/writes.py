@@ -28,6 +28,7 @@ def _check_of(fault: FaultKind) -> Check:
         own_servers=True,
         server_link=fault.where is Where.SERVER_LINK,
         on_demand=not fault.main,
+        rounds=True,
         longest_s=LONGEST_S,
     )
     def written_under_fault(ctx: CheckContext) -> None:

@@ -59,11 +59,19 @@ ORDER BY client, seq LIMIT 1000;
 SELECT client, max(seq) FROM soak.log WHERE load = 'audited' AND client BETWEEN %s AND %s GROUP BY client;
 
 -- name: samples
-SELECT floor(second), count(*) FILTER (WHERE committed), count(*) FILTER (WHERE NOT committed),
+-- Intervals of a second, from the first transaction on. What is left at the end belongs to the last one, which is longer.
+WITH lines AS (
+    SELECT *, min(second) OVER () AS begins, second - min(second) OVER () AS at,
+           max(second) OVER () - min(second) OVER () AS lasts
+    FROM soak.log WHERE load = %s AND client BETWEEN %s AND %s
+), placed AS (
+    SELECT *, least(floor(at), greatest(floor(lasts) - 1, 0)) AS place FROM lines
+)
+SELECT begins + place, CASE WHEN place >= floor(lasts) - 1 THEN greatest(lasts - place, 0.1) ELSE 1 END,
+       count(*) FILTER (WHERE committed), count(*) FILTER (WHERE NOT committed),
        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY latency_us) FILTER (WHERE committed),
        percentile_cont(0.95) WITHIN GROUP (ORDER BY lag_us)
-FROM soak.log WHERE load = %s AND client BETWEEN %s AND %s
-GROUP BY 1 ORDER BY 1;
+FROM placed GROUP BY begins, place, lasts ORDER BY 1;
 
 -- name: measures
 SELECT load, count(*) FILTER (WHERE committed),

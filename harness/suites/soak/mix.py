@@ -70,7 +70,8 @@ def _run(
                 if left_s <= -_LONGER_S or (left_s <= 0 and not tally.lacking()):
                     break
                 sampled_at = time.monotonic()
-                if interrupted.wait(min(_TICK_S, left_s) if left_s > 0 else _TICK_S):
+                # the last interval takes what is left, so that none is a fragment
+                if interrupted.wait(left_s if 0 < left_s < 2 * _TICK_S else _TICK_S):
                     break
                 ctx.progress(lasts_s - max(left_s - _TICK_S, 0), lasts_s, "seconds of load")
                 latencies, failed_now = tally.since(acknowledged)

@@ -129,11 +129,14 @@ class _Load:
         :param seen: the server connections in each second.
         """
         before = "plain " if ended.load == PLAIN else ""
-        for second, committed, failed, latencies, lag in self._ctx.admin.rows(
+        for second, lasts_s, committed, failed, latencies, lag in self._ctx.admin.rows(
             queries()["samples"], [ended.load, ended.first, ended.last]
         ):
             at_s = max(float(second) - self._clock_s, 0.0)
-            values = {f"{before}transactions per second": float(committed), f"{before}errors per second": float(failed)}
+            values = {
+                f"{before}transactions per second": round(committed / float(lasts_s), 1),
+                f"{before}errors per second": round(failed / float(lasts_s), 1),
+            }
             if latencies:
                 values |= {f"{before}latency ms p50": _ms(latencies[0]), f"{before}latency ms p95": _ms(latencies[1])}
             if lag is not None:

@@ -146,6 +146,7 @@ def compare(ctx: CheckContext, blocked: tuple[str, ...], idle: Found | None = No
         found[soak.IDLE] = idle
     unknown = outcomes.get("unknown", 0)
     ctx.fact("unknown", f"{unknown}, {ctx.admin.value(queries()['unknown_there'])} of them there")
+    ctx.fact("failed", outcomes.get("fail", 0))
     return SoakState(
         acknowledged=outcomes.get("ok", 0),
         failed=outcomes.get("fail", 0),
