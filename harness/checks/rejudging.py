@@ -158,9 +158,8 @@ def _judged(
         return found(verdict, "", expectations)
     if row.status not in {Status.OK, Status.ISSUE}:
         return found(Judgement.NOT_COUNTED, f"its row is {row.status}: {row.reason}", expectations)
-    if difference := _difference(expectations, row.expectations, pool):
-        return found(Judgement.DIFFERS, difference, expectations)
-    return found(verdict, "", expectations)
+    difference = _difference(expectations, row.expectations, pool)
+    return found(Judgement.DIFFERS if difference else verdict, difference, expectations)
 
 
 def _difference(

@@ -173,8 +173,8 @@ class Terminal:
                 self._attempts = max((row.attempts for row in record.plan), default=1)
                 each = f", {self._attempts} attempts each" if self._attempts > 1 else ""
                 topologies = ", ".join(dict.fromkeys(row.target for row in record.plan))
-                rows = f"{len(record.plan)} row{'' if len(record.plan) == 1 else 's'}"
-                self.say(f"run {record.run_id}: {rows}{each}, topologies: {topologies}; engine {record.ran_on}")
+                planned = f"{len(record.plan)} row{'' if len(record.plan) == 1 else 's'}"
+                self.say(f"run {record.run_id}: {planned}{each}, topologies: {topologies}; engine {record.ran_on}")
             case Notice(text):
                 self.say(f"note: {text}", "yellow")
             case ImageStarted() | ImageProgress() | ImageReady() | ImageFailed():

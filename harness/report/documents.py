@@ -36,7 +36,7 @@ MARKDOWN = (
     Document("issues.md", "each Issue by priority, then the documented limits that were observed"),
     Document("feature-map.md", "what each pooler does to PostgreSQL features, and which driver settings are safe"),
     Document("matrix.md", "every check in every topology, whether it was proven able to fail, and its evidence"),
-    Document("resilience.md", "acknowledged writes under each fault, and judged work under load", "has_load"),
+    Document("resilience.md", "acknowledged writes under each fault, jobs, and judged work under load", "has_load"),
     Document("readiness.md", "readiness areas and decisions that harness.toml declares", "declares_readiness"),
     Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "consecutive"),
     Document("parity.md", "other test suites that ran behind a topology", "parity"),

@@ -60,7 +60,8 @@ class Plot(Struct, frozen=True, kw_only=True):
     check: str
     #: in words: the operations, the faults and the gaps
     said: tuple[str, ...]
-    #: at the right edge
+    #: the time in the middle, and at the right edge
+    middle: str = ""
     end: str = ""
     #: the intervals of the drawings: number 3 is at x = 3, from 2.5 to 3.5
     points: int = 0
@@ -158,6 +159,7 @@ def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Pl
         topology=stored.target,
         check=stored.check,
         said=tuple(map(printable, _said(history, gaps))),
+        middle=f"{brief(end_s / 2)} s",
         end=f"{brief(end_s)} s",
         points=points,
         panels=panels,

@@ -20,8 +20,8 @@ def trials(report: Report) -> Section:
     answers = [(trial, statuses_in_words([getattr(row, trial) for row in rows])) for trial in Trial]
     return Section(
         anchor="trials",
-        title="Smoke, resilience, soak",
-        short="Smoke, resilience, soak",
+        title="Three questions: smoke, resilience, soak",
+        short="Three questions",
         result="; ".join(f"{trial}: {statuses}" for trial, statuses in answers) if rows else "",
         intro=("trials", (ASKS,)),
         missing=("no_verdicts", ()),
