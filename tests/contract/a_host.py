@@ -111,7 +111,7 @@ class Host:
                 case "answers first":
                     post = json.loads(body)
                     self._send(request, 201, {"id": 1, "slug": post["slug"]})
-                    self._stopped.wait(0.3)
+                    self._stopped.wait(0.8)  # longer than a busy machine needs for the first look
                     self._write(request, post, actor)
                 case "once more, later":
                     post = json.loads(body)

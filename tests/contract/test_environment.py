@@ -224,7 +224,7 @@ def test_safe_checks_verify_a_sound_environment(
     assert statuses["path.new-post-no-trigger"][0] is Status.NOT_RUN
     report = json.loads((tmp_path / "reports" / "report.json").read_text())
     staged = next(entry for entry in report["topologies"] if entry["environment"] == "staging")
-    assert (staged["evidence_class"], staged["pool_mode"]) == ("host", "transaction")
+    assert (staged["evidence_class"], staged["pool_mode"]) == ("CI", "transaction")
     assert staged["matches_prod"] == "partial"
     assert "the harness started staging itself" in staged["rationale"]  # a lab is not a staging system
     # checks that are not safe there owe no answer, so they are not printed as Not run
