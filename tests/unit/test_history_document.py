@@ -26,7 +26,7 @@ def test_every_field_of_every_record_is_documented() -> None:
 
 
 def test_the_example_is_what_the_harness_writes() -> None:
-    (example,) = blocks(DOCUMENT, "jsonl")
+    (example,) = blocks(DOCUMENT, "text")
     decoder = msgspec.json.Decoder(Record, strict=True)
     found = [(line, decoder.decode(line)) for line in example.splitlines()]
     assert [msgspec.json.encode(record).decode() for _, record in found] == [line for line, _ in found]
