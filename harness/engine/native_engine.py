@@ -19,7 +19,7 @@ import msgspec
 
 from harness import places
 from harness.engine import embedded
-from harness.engine.native_folders import locked, memory_available, runs_in_memory, runs_on_disk
+from harness.engine.native_folders import OWNER, locked, memory_available, remove_folder, runs_in_memory, runs_on_disk
 from harness.engine.native_group import NativeGroup
 from harness.engine.owner import Owner, process_started
 from harness.engine.processes import end_all, output_of
@@ -203,7 +203,7 @@ class NativeEngine:
         removed = []
         for folder in sorted([*runs_on_disk().glob("*/*"), *runs_in_memory().glob("*/*")]):
             try:
-                owner = msgspec.json.decode((folder / "owner.json").read_bytes(), type=Owner)
+                owner = msgspec.json.decode((folder / OWNER).read_bytes(), type=Owner)
             except (OSError, msgspec.MsgspecError):
                 continue
             if not owner.is_gone():
@@ -214,10 +214,10 @@ class NativeEngine:
                     if process_started(pid) == started:
                         end_all(pid, signal.SIGKILL)
                         removed.append(f"process {pid}")
-            shutil.rmtree(folder, ignore_errors=True)
+            if remove_folder(folder):
+                removed.append(f"folder {folder}")
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
-            removed.append(f"folder {folder}")
         return removed
 
     def cancel_preparation(self) -> None:

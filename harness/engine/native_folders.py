@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 
 from harness import places
 from harness.engine.storage import available_here_mib
+from harness.errors import TimedOutError
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: names the run that a group belongs to
+OWNER = "owner.json"
+_REMOVED_S = 10.0
 #: the file system in memory on Linux; on other systems data is kept on disk
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- a folder below it is used, and its owner is checked
 
@@ -53,6 +58,28 @@ def memory_available() -> tuple[int, str]:
 def open_to_servers(folder: Path) -> None:
     """Give the user that runs servers access to a folder, regardless of the umask; only the owner can write to it."""
     folder.chmod(0o755)
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove the folder of a group, its owner last, and return whether it is gone.
+
+    A killed run may have left a program that still copies files into it. That program ends when it finds no folder.
+    Until then the owner stays: without it, nobody would know that the rest may be removed.
+    """
+
+    def gone() -> None:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != OWNER:
+                path.unlink(missing_ok=True)
+        if left := [path.name for path in folder.iterdir() if path.name != OWNER]:
+            raise NotYet(f"{', '.join(left)} is still there")
+
+    with contextlib.suppress(FileNotFoundError, TimedOutError):
+        poll(gone, what=f"the removal of {folder}", deadline_s=_REMOVED_S, interval_s=0.02)
+        shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 @contextlib.contextmanager

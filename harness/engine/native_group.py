@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import socket
 from pathlib import Path
 from threading import Lock
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.engine.native_folders import open_to_servers, runs_in_memory, runs_on_disk
+from harness.engine.native_folders import OWNER, open_to_servers, remove_folder, runs_in_memory, runs_on_disk
 from harness.engine.native_service import NativeService
 from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted, log_tail
 from harness.engine.service_user import give
@@ -40,7 +39,7 @@ class NativeGroup:
             self._folder.mkdir(parents=True)
             for made in (self._folder.parent, self._folder):
                 open_to_servers(made)
-            (self._folder / "owner.json").write_bytes(msgspec.json.encode(run))
+            (self._folder / OWNER).write_bytes(msgspec.json.encode(run))
         except OSError as error:
             engine.memory.give_back(storage)
             raise ServiceFailedError(
@@ -105,7 +104,7 @@ class NativeGroup:
             services = list(self._services)
         for service in services:
             service.remove()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
         with contextlib.suppress(OSError):
             self._folder.parent.rmdir()
 
