@@ -89,7 +89,7 @@ def run_check(
         return replace(result, status=Status.NA, reason=lacking)
     ctx: CheckContext | None = None
     verdict: Verdict | None = None
-    limit_s = check.limit_s(workspace.load.soak_s) if check.loads else check.longest_s
+    limit_s = check.limit_s(workspace.load.soak_s)
 
     def give_up() -> None:
         if ctx:

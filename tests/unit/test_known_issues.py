@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from harness.audit.target_loading import reference_target
 from harness.checks.context import CheckContext
 from harness.checks.execution import accept_known, prove, unproven
+from harness.checks.load import LoadSettings
 from harness.checks.record import NotApplicableError
 from harness.checks.registry import MOVES, P0, breaks, check
 from harness.lab.topologies import load_topologies
@@ -31,6 +32,7 @@ class NoServers:
     """A workspace without servers: these checks connect to none."""
 
     target = reference_target()
+    load = LoadSettings()
 
     def own_failure(self, *, read_logs: bool = True) -> None:
         return None

@@ -12,6 +12,7 @@ from harness.audit.target_loading import reference_target
 from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.execution import run_check
+from harness.checks.load import LoadSettings
 from harness.checks.record import NotExercisedError
 from harness.database import Client, Endpoint, Side, connect
 from harness.errors import ServiceFailedError, TimedOutError
@@ -42,6 +43,7 @@ class Context(CheckContext):
 
 class Contexts:
     target = reference_target()
+    load = LoadSettings()
 
     def own_failure(self, *, read_logs: bool = True) -> None:
         return None

@@ -18,6 +18,7 @@ from harness.checks.context import CheckContext
 from harness.checks.documented import WORKS
 from harness.checks.execution import accept_known, prove, run_check, unproven
 from harness.checks.judging import Failure
+from harness.checks.load import LoadSettings
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, Capability, Control, Safety, breaks, check
 from harness.errors import ConfigError, EngineUnavailableError, ServiceFailedError, StoreError, TimedOutError
@@ -42,6 +43,7 @@ class Contexts:
     """A workspace without servers: the checks of these tests do not connect."""
 
     target = reference_target()
+    load = LoadSettings()
 
     def __init__(
         self,

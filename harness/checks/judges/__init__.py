@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from harness.checks.record import spell
 from harness.errors import StoreError
 from harness.model import Expectation
 from harness.model.history import History
 
 #: the fact of a history whose control replaced the judge itself: judging it again shows nothing about the control
 REPLACED_JUDGE = "judge replaced by the control"
-_LONGEST = 400
 
 
 class Judge(Struct, frozen=True, kw_only=True):
@@ -34,20 +33,9 @@ class Judge(Struct, frozen=True, kw_only=True):
     compares: Callable[[History, Any], str] = lambda _history, _state: ""
 
 
-def compared(name: str, observed: object, expected: object, *, consequence: bool = False) -> Expectation:
-    """Return an expectation of a judge: its values as JSON, of at most a few hundred characters."""
-    return Expectation(
-        name=name,
-        expected=_spell(expected),
-        observed=_spell(observed),
-        held=observed == expected,
-        consequence=consequence,
-    )
-
-
-def _spell(value: object) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def compared(name: str, observed: object, expected: object) -> Expectation:
+    """Return an expectation of a judge, with its values as the evidence prints them."""
+    return Expectation(name=name, expected=spell(expected), observed=spell(observed), held=observed == expected)
 
 
 def judge_of(name: str, judges: tuple[Judge, ...]) -> Judge:
