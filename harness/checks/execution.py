@@ -12,7 +12,7 @@ from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judg
 from harness.checks.record import INTERRUPTED
 from harness.database import SqlError, describe
 from harness.errors import HarnessError
-from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status
+from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status, concerns
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -246,10 +246,8 @@ def accept_known(result: Result, known: tuple[KnownIssue, ...]) -> Result:
         return replace(
             result, known=KnownIssue(check=result.check, link=result.feature.source, owner="the pooler", expires="")
         )
-    for entry in known:
-        if entry.check == result.check and (not entry.topologies or result.target in entry.topologies):
-            return replace(result, known=entry)
-    return result
+    entry = next((entry for entry in known if concerns(entry, result.check, result.target)), None)
+    return replace(result, known=entry)
 
 
 def in_quarantine(result: Result, entries: Iterable[Quarantine]) -> Result:
@@ -258,10 +256,8 @@ def in_quarantine(result: Result, entries: Iterable[Quarantine]) -> Result:
     :param entries: those that have not expired. The first entry for the check and the target counts; an entry without
         topologies is for all of them.
     """
-    for entry in entries:
-        if entry.check == result.check and (not entry.topologies or result.target in entry.topologies):
-            return replace(result, quarantine=entry)
-    return result
+    entry = next((entry for entry in entries if concerns(entry, result.check, result.target)), None)
+    return replace(result, quarantine=entry)
 
 
 def _since(began: float) -> float:

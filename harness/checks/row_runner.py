@@ -45,6 +45,11 @@ class RowRunner:
         #: of the rows that have a result, by target and check: of the last attempt
         self._statuses: dict[tuple[str, str], Status] = {}
 
+    def applicable(self, topology: Topology) -> list[Check]:
+        """Return the checks that are planned in a topology and apply to it and to the audit target."""
+        planned = (self._checks[row.check] for row in self._settings.plan if row.target == topology.name)
+        return [check for check in planned if check.lacking(topology, self._settings.target) is None]
+
     def run(self, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace) -> None:
         """Run one attempt of a row, or prove it, and store the result."""
         check = self._checks[row.check]
@@ -91,7 +96,7 @@ class RowRunner:
         return [
             topology.name
             for topology in self._settings.topologies
-            if any(check.id in broken.turns for check in applicable(self._settings, topology))
+            if any(check.id in broken.turns for check in self.applicable(topology))
         ]
 
     def finish(self, result: Result) -> None:
@@ -108,13 +113,6 @@ class RowRunner:
         for row in self._settings.plan:
             if (row.target, row.check) not in self._statuses:
                 self.finish(not_run(row, reason))
-
-
-def applicable(settings: RunSettings, topology: Topology) -> list[Check]:
-    """Return the checks that are planned in a topology and apply to it and to the audit target."""
-    checks = {check.id: check for check in settings.catalogue.checks}
-    planned = (checks[row.check] for row in settings.plan if row.target == topology.name)
-    return [check for check in planned if check.lacking(topology, settings.target) is None]
 
 
 def not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:

@@ -18,7 +18,7 @@ from harness.checks.ordering import (
     longest_first,
     phases_of,
 )
-from harness.checks.row_runner import RowRunner, applicable, not_run
+from harness.checks.row_runner import RowRunner, not_run
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
 from harness.events import (
@@ -104,7 +104,7 @@ class Run:
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
             topologies = longest_first(
-                self._settings.topologies, lambda topology: len(applicable(self._settings, topology))
+                self._settings.topologies, lambda topology: len(self._runner.applicable(topology))
             )
             running = {pool.submit(self._run_topology, topology) for topology in topologies}
             if any(self._runs_paths(topology) for topology in topologies):
@@ -147,10 +147,10 @@ class Run:
         return [row for row in self._settings.plan if row.target == topology.name]
 
     def _uses_link(self, topology: Topology) -> bool:
-        return any(check.server_link for check in applicable(self._settings, topology))
+        return any(check.server_link for check in self._runner.applicable(topology))
 
     def _runs_paths(self, topology: Topology) -> bool:
-        return any(check.path for check in applicable(self._settings, topology))
+        return any(check.path for check in self._runner.applicable(topology))
 
     def _run_topology(self, topology: Topology) -> None:
         """Start a lab, run its rows and close it. A lab that does not start leaves its rows Not run."""

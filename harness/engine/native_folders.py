@@ -67,18 +67,28 @@ def remove_folder(folder: Path) -> bool:
     Until then the owner stays: without it, nobody would know that the rest may be removed.
     """
 
-    def gone() -> None:
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != OWNER:
-                path.unlink(missing_ok=True)
-        if left := [path.name for path in folder.iterdir() if path.name != OWNER]:
-            raise NotYet(f"{', '.join(left)} is still there")
+    def others() -> list[Path]:
+        return [path for path in folder.iterdir() if path.name != OWNER]
 
-    with contextlib.suppress(FileNotFoundError, TimedOutError):
-        poll(gone, what=f"the removal of {folder}", deadline_s=_REMOVED_S, interval_s=0.02)
-        shutil.rmtree(folder, ignore_errors=True)
+    def gone() -> bool:
+        refused = False
+        for path in others():
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except PermissionError:  # of another user: waiting does not help
+                refused = True
+            except OSError:  # something was added or removed meanwhile
+                pass
+        if (left := others()) and not refused:
+            raise NotYet(f"{left[0].name} is still there")
+        return not left
+
+    with contextlib.suppress(OSError, TimedOutError):
+        if poll(gone, what=f"the removal of {folder}", deadline_s=_REMOVED_S, interval_s=0.02):
+            shutil.rmtree(folder)
     return not folder.exists()
 
 

@@ -69,9 +69,10 @@ class ObanJobs:
         with self._in_transaction, client.transaction():
             yield client
 
-    def insert(self, job: ObanJob, values: Values) -> int:
+    def insert(self, job: ObanJob, values: Values, *, delay_s: float = 0.0) -> int:
         """Insert a job and return its id. The runner finds it when it next looks for jobs that are due.
 
+        :param delay_s: seconds until it is due.
         :raises DatabaseError: when the table is missing, or the role may not insert.
         """
         columns = [
@@ -81,13 +82,16 @@ class ObanJobs:
             msgspec.json.encode(values.fill(job.meta)).decode(),
             job.max_attempts,
         ]
+        due, state = "", "'available'"
+        if delay_s:  # in one statement: the runner would take a job that is due for a moment
+            due, state = ", scheduled_at", "'scheduled', timezone('UTC', now()) + make_interval(secs => %s)"
         try:
             with self._transaction() as client:
                 [(identity,)] = fetch(
                     client,
-                    f"INSERT INTO {self._table} (worker, queue, args, meta, max_attempts, state) "
-                    "VALUES (%s, %s, %s::jsonb, %s::jsonb, %s, 'available') RETURNING id",
-                    columns,
+                    f"INSERT INTO {self._table} (worker, queue, args, meta, max_attempts, state{due}) "
+                    f"VALUES (%s, %s, %s::jsonb, %s::jsonb, %s, {state}) RETURNING id",
+                    [*columns, *([delay_s] if delay_s else [])],
                 )
         except SqlError as error:
             raise DatabaseError(

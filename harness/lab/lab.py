@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock, RLock, Timer
+from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.database import Client, Endpoint, SqlError, connect, cut
+from harness.database import Client, Endpoint, SqlError, bounded, connect
 from harness.errors import HarnessError, ServiceFailedError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
@@ -212,13 +212,8 @@ class Lab:
     def answers(self) -> bool:
         """Return whether a new client gets an answer through the whole chain within some seconds."""
         try:
-            with connect(self.chain(), connect_timeout_s=int(_ANSWERS_S)) as client:
-                late = Timer(_ANSWERS_S, cut, (client,))
-                late.start()
-                try:
-                    client.value("SELECT 1")
-                finally:
-                    late.cancel()
+            with connect(self.chain(), connect_timeout_s=int(_ANSWERS_S)) as client, bounded(client, _ANSWERS_S):
+                client.value("SELECT 1")
         except (SqlError, ServiceFailedError):
             return False
         return True

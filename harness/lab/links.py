@@ -11,6 +11,8 @@ import secrets
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness import places
 from harness.engine.protocol import Address, ServicePlace, ServiceSpec, Wanted
 from harness.engine.recipes import load_product
@@ -106,8 +108,7 @@ class ApplicationLink:
     def endpoint(self, dbname: str) -> Endpoint:
         """Return the endpoint that the application connects to, as its own role."""
         host, port = self._link.address
-        at = self._chain(dbname)
-        return type(at)(host=host, port=port, user=at.user, password=at.password, dbname=dbname)
+        return replace(self._chain(dbname), host=host, port=port)
 
     def change(self, state: str, *, bytes_per_s: float = 0.0, delay_s: float = 0.0) -> Counts:
         """Change the state, and return it once it has taken effect on every connection. See :class:`ServerLink`."""

@@ -83,19 +83,28 @@ def _evidence(service: Service, version: str, settings: dict[str, str]) -> Servi
 
 
 def _await_link(lab: Lab, link: ServerLink, cancelled: Event | None) -> None:
+    def failed(what: str) -> ServiceFailedError:
+        return ServiceFailedError(
+            what, where=f"topology {lab.topology.name}, service link", detail=log_tail(link.service.logs())
+        )
+
     def probe() -> None:
-        if not (state := link.service.state()).running:
-            raise ServiceFailedError(
-                f"the link ended while starting: {state.detail}",
-                where=f"topology {lab.topology.name}",
-                detail=log_tail(link.service.logs()),
-            )
         try:
             link.counts()
         except ServiceFailedError as error:
+            if not (state := link.service.state()).running:
+                raise failed(f"the link ended while starting: {state.detail}") from None
             raise NotYet(error.what) from None
 
-    poll(probe, what="the link between the pooler and PostgreSQL", deadline_s=_READY_DEADLINE_S, cancelled=cancelled)
+    try:
+        poll(
+            probe,
+            what="an answer from the link between the pooler and PostgreSQL",
+            deadline_s=_READY_DEADLINE_S,
+            cancelled=cancelled,
+        )
+    except TimedOutError as error:
+        raise failed(error.what) from None
 
 
 def _ask(lab: Lab, service: Service, endpoint: Endpoint, cancelled: Event | None) -> Client:

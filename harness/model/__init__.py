@@ -4,7 +4,7 @@ Times are UTC, ISO 8601 with a zone; durations have their unit in the name. :mod
 JSON: a new field needs a default, so that runs that were stored before are still read.
 """
 
-from harness.model.acceptance import Attestation, KnownIssue, Quarantine
+from harness.model.acceptance import Attestation, KnownIssue, Quarantine, concerns
 from harness.model.repetition import Repetition, RunAttempts, spelled, total
 from harness.model.results import (
     CHECK_BROKE,
@@ -96,6 +96,7 @@ __all__ = [
     "TopologyEvidence",
     "TrailProof",
     "Version",
+    "concerns",
     "spelled",
     "target_name",
     "total",

@@ -50,6 +50,11 @@ class Quarantine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     topologies: tuple[str, ...] = ()
 
 
+def concerns(entry: KnownIssue | Quarantine, check: str, target: str) -> bool:
+    """Return whether an entry is about a check in a topology or an environment."""
+    return entry.check == check and (not entry.topologies or target in entry.topologies)
+
+
 class Attestation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A signed statement of an operator about work that no harness can do."""
 

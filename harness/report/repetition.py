@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import EvidenceClass, Quarantine, Repetition, RunAttempts, Section, Status, spelled
+from harness.model import EvidenceClass, Quarantine, Repetition, RunAttempts, Section, Status, concerns, spelled
 from harness.report.outcomes import is_shown
 from harness.report.scope import scoped
 from harness.report.topology_rows import without_check
@@ -202,11 +202,7 @@ def quarantine_rows(
 
 def _shown(evidence: Evidence, entry: Quarantine) -> str:
     rows = [
-        row
-        for row in evidence.rows
-        if row.planned.check == entry.check
-        and (not entry.topologies or row.planned.target in entry.topologies)
-        and is_shown(*row.answer)
+        row for row in evidence.rows if concerns(entry, row.planned.check, row.planned.target) and is_shown(*row.answer)
     ]
     by_status = {status: [row.planned.target for row in rows if row.status is status] for status in Status}
     found = [f"{status} in {', '.join(targets)}" for status, targets in by_status.items() if targets]

@@ -131,7 +131,7 @@ class RowReader:
 
 def _without(sentence: str, key: tuple[str, ...]) -> str:
     """Return what a sentence says about any row, without the names of this one."""
-    for part in filter(None, key):
+    for part in sorted(filter(None, key), key=len, reverse=True):  # a topology's name may be part of a check's
         sentence = sentence.replace(part, "…")
     return sentence
 

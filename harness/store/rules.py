@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.model import CHECK_BROKE, EvidenceClass, Proof, Result, Status
+from harness.model import CHECK_BROKE, EvidenceClass, Proof, Result, Status, concerns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,20 +91,11 @@ _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
     ("a known Issue on a row that is not an Issue", lambda row: row.known and row.status is not Status.ISSUE),
     (
         "a known Issue of another check or topology",
-        lambda row: (
-            row.known
-            and (row.known.check != row.check or (row.known.topologies and row.target not in row.known.topologies))
-        ),
+        lambda row: row.known and not concerns(row.known, row.check, row.target),
     ),
     (
         "a quarantine of another check or topology",
-        lambda row: (
-            row.quarantine
-            and (
-                row.quarantine.check != row.check
-                or (row.quarantine.topologies and row.target not in row.quarantine.topologies)
-            )
-        ),
+        lambda row: row.quarantine and not concerns(row.quarantine, row.check, row.target),
     ),
     ("the counts of other attempts in the row of one", lambda row: row.repetition),
     (
@@ -272,8 +263,11 @@ def contradictions_in_record(record: RunRecord) -> Iterator[str]:
     for name, topology in record.topologies.items():
         if topology.declared.name != name:
             yield f"the topology {name} is declared as {topology.declared.name}"
+            break
         if topology.stood == bool(topology.reason):
             yield f"the topology {name} started and did not: {topology.reason or 'without a reason'}"
+            break
     for name, environment in record.environments.items():
         if environment.reached == bool(environment.reason):
             yield f"the environment {name} was reached and was not: {environment.reason or 'without a reason'}"
+            break

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     from harness.model import Proof, RunRecord, TrailProof
 
-#: of one check in one run
-MOST_HISTORIES = 10_000
 #: goes on while the machine sleeps, where the system has such a clock
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BEGAN, _BEGAN_S = datetime.now(UTC), time.clock_gettime(_CLOCK)
@@ -218,7 +217,7 @@ class RunStore:
         folder = self.folder / HISTORIES / topology
         name = history_name(check, control=control, attempt=attempt)
         with self._lock:
-            numbers = ("", *(f".{number}" for number in range(2, MOST_HISTORIES)))
+            numbers = chain(("",), (f".{number}" for number in count(2)))
             path = next(path for number in numbers if not (path := folder / f"{name}{number}.jsonl").exists())
             return Journal(path, opening, self._redact)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from harness.engine import native_folders
 from harness.engine.native_folders import OWNER, remove_folder
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_a_folder_is_removed_while_a_program_copies_into_it(tmp_path: Path) -> None:
@@ -37,13 +37,23 @@ def test_a_folder_is_removed_while_a_program_copies_into_it(tmp_path: Path) -> N
     assert remove_folder(group)
 
 
-def test_the_owner_stays_while_something_else_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its owner, no later `reap` would remove the rest."""
+@pytest.mark.parametrize(("error", "tries"), [(OSError, 2), (PermissionError, 1)])
+def test_the_owner_stays_while_something_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError], tries: int
+) -> None:
+    """Without its owner, no later `reap` would remove the rest. What another user owns is not waited for."""
     (tmp_path / "postgres").mkdir()
     (tmp_path / OWNER).write_text("{}")
-    monkeypatch.setattr(native_folders, "_REMOVED_S", 0.05)
+    tried: list[Path] = []
+
+    def fails(path: Path) -> None:
+        tried.append(path)
+        raise error
+
     with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # as if a program went on writing
+        patched.setattr("shutil.rmtree", fails)
+        patched.setattr(native_folders, "_REMOVED_S", 0.1)
         assert not remove_folder(tmp_path)
+    assert (len(tried) >= tries) if tries > 1 else (len(tried) == 1)
     assert (tmp_path / OWNER).exists()
     assert remove_folder(tmp_path)

@@ -76,6 +76,7 @@ def test_each_finding_breaks_its_own_expectation(name: str) -> None:
         ("conflict", "23505 duplicate key value"),
         ("cancellation", "57P01 terminating connection due to administrator command"),
         ("retry", "40001 could not serialize access"),
+        ("replay", "XX000 internal error"),
     ],
 )
 def test_an_error_that_no_operation_planned_is_named(name: str, error: str) -> None:

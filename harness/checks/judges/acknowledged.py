@@ -104,8 +104,6 @@ class Tally(Struct, frozen=True, kw_only=True):
     unknown: int
     #: of the unknown ones: those that happened
     unknown_there: int
-    #: of the acknowledged ones: those that are missing in the table or in the trail
-    lost: int
 
 
 class Recovery(Struct, frozen=True, kw_only=True):
@@ -269,7 +267,6 @@ def tally(history: History, state: FinalState) -> Tally:
         unknown_there=sum(
             one.outcome == "unknown" and judgement.found[at].anything for at, one in judgement.operations.items()
         ),
-        lost=len(judgement.offenders[LOST] | judgement.offenders[UNRECORDED]),
     )
 
 

@@ -118,7 +118,7 @@ def _unplanned(history: History) -> str:
 
 
 def _is_planned(operation: str, error: str) -> bool:
-    return operation == REPLAY or (operation in PLANNED and error.startswith(PLANNED[operation]))
+    return operation in PLANNED and error.startswith(PLANNED[operation])
 
 
 def compares(history: History, state: SoakState) -> str:

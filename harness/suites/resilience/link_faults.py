@@ -46,13 +46,13 @@ def _harm(injection: Injection, link: ServerLink | ApplicationLink, state: str) 
 
     before = link.counts()
     injection.on_heal(passing)
-    link.change(state, bytes_per_s=_SLOW_BYTES_PER_S, delay_s=_SLOW_DELAY_S)
+    changed = link.change(state, bytes_per_s=_SLOW_BYTES_PER_S, delay_s=_SLOW_DELAY_S)
 
     def harmed() -> None:
         now = link.counts()
         harm = {
             CUT: now.resets + now.refused - before.resets - before.refused,
-            SLOW: now.to_client - before.to_client,
+            SLOW: now.to_client - changed.to_client,  # without what has passed before it was slow
         }
         if not harm.get(state, now.held_to_server + now.held_to_client):
             raise NotYet(f"the link is {now.state}, and no connection has met it")

@@ -104,8 +104,10 @@ class Writers:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
+        if kind is None:
+            self._raise_failure()
 
     def stop(self) -> None:
         """End the writers and their connections; a second call does nothing. The unit of work under way ends first."""
@@ -145,6 +147,11 @@ class Writers:
                 f"{deadline_s:g} s; their last errors: {'; '.join(errors[:3])}"
             )
 
+    def _raise_failure(self) -> None:
+        """Raise what broke a writer: a mistake of the harness, which no verdict may hide."""
+        if self._failure:
+            raise self._failure
+
     def _wait(self, done: Callable[[], bool], deadline_s: float) -> None:
         """Wait, unless a writer broke.
 
@@ -154,8 +161,7 @@ class Writers:
         with self._changed:
             while not done() and (left := end - time.monotonic()) > 0:
                 self._changed.wait(min(left, 0.1))
-                if self._failure:
-                    raise self._failure
+                self._raise_failure()
                 self._ctx.require_undisturbed()
                 if self._interrupted.is_set():
                     raise NotExercisedError(INTERRUPTED)

@@ -91,7 +91,11 @@ def _run(
         while wait(working, timeout=_LATE_S).not_done:
             for client in clients:
                 client.cut = True
-            blocked += end_blocked(ctx)
+            ended = end_blocked(ctx)
+            if not ended:  # the harness has ended nothing: what breaks from now on counts
+                for client in clients:
+                    client.cut = False
+            blocked += ended
         for one in working:
             one.result()
     return _Result(seconds=seconds, blocked=blocked)
