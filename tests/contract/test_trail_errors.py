@@ -57,6 +57,7 @@ class Altered:
         self._workspace = workspace
         self._alter = alter
         self.own_failure = workspace.own_failure
+        self.load = workspace.load
 
     @property
     def target(self) -> AuditTarget:
