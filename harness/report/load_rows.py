@@ -14,6 +14,7 @@ from harness.checks.judges import acknowledged, soak
 from harness.model import Section, Status
 from harness.report.job_rows import is_about_jobs
 from harness.report.outcomes import is_shown
+from harness.report.section_words import numbered, statuses_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -145,26 +146,29 @@ def load_rows(rows: Iterable[Row]) -> tuple[LoadRow, ...]:
 
 
 def faults_in_words(rows: Sequence[FaultRow]) -> str:
-    """Return the result of all faults in one sentence without a full stop; "" without a row."""
+    """Return the result of all faults in one sentence without a full stop; "" without a row.
+
+    Writes that no check compared with the tables and the trail are not counted.
+    """
     if not rows:
         return ""
-    parts = [f"{_number({row.check for row in rows}, 'fault')} in {_number({row.target for row in rows}, 'topology')}"]
-    answered, unknown = _total(row.acknowledged for row in rows), _total(row.unknown for row in rows)
-    missing = [row for row in rows if row.lost not in {"0", ABSENT}]
+    compared = [row for row in rows if row.lost != ABSENT]
+    answered, unknown = _total(row.acknowledged for row in compared), _total(row.unknown for row in compared)
+    missing = {row.check for row in compared if row.lost != "0"}
+    said = ""
     if answered:
-        lost = f"some of them missing under {_number(missing, 'fault')}" if missing else "none of them missing"
-        parts.append(f"{answered} acknowledged writes, {lost}; {unknown} unknown ones are neither lost nor failed")
-    return f"{parts[0]}: {_statuses(rows)}{''.join(f'; {part}' for part in parts[1:])}"
+        lost = f"some of them missing under {numbered(missing, 'fault')}" if missing else "none of them missing"
+        said = f"; {answered} acknowledged writes, {lost}; {unknown} unknown ones are neither lost nor failed"
+    return f"{_scope(rows, 'fault')}: {statuses_in_words(rows)}{said}"
 
 
 def loads_in_words(rows: Sequence[LoadRow]) -> str:
     """Return the result of all loads in one sentence without a full stop; "" without a row."""
     if not rows:
         return ""
-    found = f"{_number({row.check for row in rows}, 'load')} in {_number({row.target for row in rows}, 'topology')}"
-    transactions = _total(row.transactions for row in rows)
+    transactions = _total(row.transactions for row in rows if row.lost != ABSENT)
     judged = f"; {transactions} transactions were judged" if transactions else ""
-    return f"{found}: {_statuses(rows)}{judged}"
+    return f"{_scope(rows, 'load')}: {statuses_in_words(rows)}{judged}"
 
 
 def servers_in_words(rows: Sequence[FaultRow | LoadRow]) -> str:
@@ -229,8 +233,10 @@ _COUNTED = ("acknowledged", "lost_in_table", "lost_in_trail", "failed", "unknown
 
 
 def _writes(row: Row) -> dict[str, int]:
-    """Return the counted writes of a row; nothing if it recorded none."""
-    facts = row.result.facts
+    """Return the counted writes of a row; nothing if it recorded none, or if nothing was compared with them."""
+    facts, compared = row.result.facts, _compared(row)
+    if not compared:
+        return {}
     if units := _UNITS.search(facts.get("units of work", "")):
         answered, failed, unknown, there = map(int, units.groups())
     elif transactions := facts.get("transactions", ""):
@@ -239,9 +245,8 @@ def _writes(row: Row) -> dict[str, int]:
     else:
         return {}
     missing = dict.fromkeys(("in the table", "in the trail"), 0)
-    for expectation in row.result.expectations:
-        if expectation.counts and (where := _LOST.get(expectation.name)):
-            missing[where] += _whole(_count(expectation.observed), unreadable=1)
+    for where, number in compared.items():
+        missing[where] = _whole(number, unreadable=1)
     lost = (missing["in the table"], missing["in the trail"])
     return dict(zip(_COUNTED, (answered, *lost, failed, unknown, there), strict=True))
 
@@ -266,11 +271,22 @@ def _there(unknown: str, there: str) -> str:
 
 def _lost(row: Row) -> str:
     """Return the acknowledged writes that are missing, by where they are missing."""
-    observed = {one.name: one.observed for one in row.result.expectations if one.counts}
-    counts = [(_count(observed[name]), where) for name, where in _LOST.items() if name in observed]
-    if not counts:
+    compared = _compared(row)
+    if not compared:
         return ABSENT
-    return ", ".join(f"{count} {where}" for count, where in counts if count != "0") or "0"
+    return ", ".join(f"{number} {where}" for where, number in compared.items() if number != "0") or "0"
+
+
+def _compared(row: Row) -> dict[str, str]:
+    """Return the number of missing acknowledged writes by where they are missing; nothing if nothing follows.
+
+    An expectation that does not count says nothing. Without it, the others show a loss, and never that nothing is lost.
+    """
+    judged = [(one, _LOST[one.name]) for one in row.result.expectations if one.name in _LOST]
+    found = {where: _count(one.observed) for one, where in judged if one.counts}
+    if len(found) == len(judged) or set(found.values()) - {"0"}:
+        return found
+    return {}
 
 
 def _count(observed: str) -> str:
@@ -282,11 +298,6 @@ def _total(texts: Iterable[str]) -> int:
     return sum(int(found[0]) for text in texts if (found := re.match(r"\d+", text)))
 
 
-def _statuses(rows: Sequence[FaultRow] | Sequence[LoadRow]) -> str:
-    counts = {status: sum(row.status is status for row in rows) for status in Status}
-    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-
-
-def _number(found: set[str] | Sequence[FaultRow], noun: str) -> str:
-    plural = "topologies" if noun == "topology" else f"{noun}s"
-    return f"{len(found)} {noun if len(found) == 1 else plural}"
+def _scope(rows: Sequence[FaultRow] | Sequence[LoadRow], noun: str) -> str:
+    checks, topologies = {row.check for row in rows}, {row.target for row in rows}
+    return f"{numbered(checks, noun)} in {numbered(topologies, 'topology', 'topologies')}"
