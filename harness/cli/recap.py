@@ -18,7 +18,7 @@ from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
 from harness.model import Behaviour
 from harness.printable import one_line
 from harness.report.evidence import Row, elapsed_s
-from harness.report.issue_groups import issue_groups
+from harness.report.issue_groups import accepted_kinds, issue_groups
 from harness.report.load_rows import writes
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count
 
@@ -234,8 +234,8 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
             room -= len(list(wrapped(text, screen[0])))
             if room < 0 and group.accepted:
                 rest = sum(left.number for left in groups[place:])
-                kind = "known" if all(left.accepted == "known" for left in groups[place:]) else "known or quarantined"
-                invocation.terminal.say(f"and {rest} more {kind} Issue{'s' if rest > 1 else ''}, in issues.md")
+                kinds = accepted_kinds(groups[place:])
+                invocation.terminal.say(f"and {rest} more {kinds} Issue{'s' if rest > 1 else ''}, in issues.md")
                 return
         invocation.terminal.say(text)
 

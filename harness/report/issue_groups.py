@@ -78,6 +78,11 @@ def in_words(symptoms: Sequence[str]) -> str:
     return "; ".join((first, *(f"also {symptom}" for symptom in shown), *more))
 
 
+def accepted_kinds(groups: Iterable[IssueGroup]) -> str:
+    """Return why Issues do not count: `known`, `quarantined`, or `known or quarantined`."""
+    return " or ".join(sorted({group.accepted for group in groups}))
+
+
 def issue_groups(answers: Iterable[Answer]) -> tuple[IssueGroup, ...]:
     """Return the Issues in groups: those that count first, then by severity, in the order of the rows."""
     groups: dict[tuple[str, ...], list[Answer]] = {}

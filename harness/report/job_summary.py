@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from harness.report.issue_groups import accepted_kinds
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -78,7 +80,7 @@ def _cut(text: str, most_bytes: int) -> str:
 
 def workflow_commands(groups: Sequence[IssueGroup]) -> Iterator[str]:
     """Yield workflow commands of GitHub Actions: an error for each group of new Issues, ten at most, and one notice."""
-    new, known = [group for group in groups if not group.link], [group for group in groups if group.link]
+    new, accepted = [group for group in groups if not group.accepted], [group for group in groups if group.accepted]
     shown = new if len(new) <= MOST_ANNOTATIONS else new[: MOST_ANNOTATIONS - 1]
     for group in shown:
         yield _command(
@@ -87,10 +89,10 @@ def workflow_commands(groups: Sequence[IssueGroup]) -> Iterator[str]:
     if others := new[len(shown) :]:
         checks = ", ".join(group.checks[0] for group in others)
         yield _command("error", f"{len(others)} more groups of Issues", f"{checks}: issues.md has each of them")
-    if known:
-        number = sum(group.number for group in known)
-        checks = ", ".join(check for group in known for check in group.checks)
-        yield _command("notice", f"{number} known Issue{'s' if number > 1 else ''}", checks)
+    if accepted:
+        number = sum(group.number for group in accepted)
+        checks = ", ".join(check for group in accepted for check in group.checks)
+        yield _command("notice", f"{number} {accepted_kinds(accepted)} Issue{'s' if number > 1 else ''}", checks)
 
 
 def _command(kind: str, title: str, message: str) -> str:

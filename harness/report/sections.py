@@ -62,14 +62,13 @@ def sections(report: Report) -> tuple[Section, ...]:
 
 def _issues(report: Report) -> Section:
     severities = counts_in_words(sorted(issue.severity for issue in report.issues))
-    unknown = [issue for issue in report.issues if not issue.link]
-    accepted = len(report.issues) - len(unknown)
-    known = f"; {accepted} of them {'is' if accepted == 1 else 'are'} known" if accepted else ""
+    accepted = counts_in_words(sorted(issue.accepted for issue in report.issues if issue.accepted))
+    apart = f"; {accepted}" if accepted else ""
     return Section(
         anchor="issues",
         title="Prioritised issues",
         short="Issues",
-        result=f"{numbered(report.issues, 'Issue')}: {severities}{known}" if report.issues else "",
+        result=f"{numbered(report.issues, 'Issue')}: {severities}{apart}" if report.issues else "",
         missing=("no_issues", (report,)),
         listings=(
             *one_table(
@@ -83,7 +82,9 @@ def _issues(report: Report) -> Section:
                 groups=(
                     (
                         "",
-                        tuple(sorted(report.issues, key=lambda issue: (bool(issue.link), issue.severity, issue.id))),
+                        tuple(
+                            sorted(report.issues, key=lambda issue: (bool(issue.accepted), issue.severity, issue.id))
+                        ),
                     ),
                 ),
                 summary=rows_in_words(report.issues),

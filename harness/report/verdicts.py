@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,7 +15,16 @@ from harness.report.chains import Station, found_stations, pooler_title, station
 from harness.report.evidence import Row, interval
 from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
-from harness.report.outcomes import DRIVERS, KNOWN_DEFECT, SILENT, UNDOCUMENTED, is_shown, mark_of, outcome_of
+from harness.report.outcomes import (
+    DRIVERS,
+    KNOWN_DEFECT,
+    SILENT,
+    UNDOCUMENTED,
+    accepted_as,
+    is_shown,
+    mark_of,
+    outcome_of,
+)
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
 from harness.report.walkthrough import TITLES
@@ -149,7 +158,7 @@ def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
 
 def _about_the_trail(rows: Sequence[Row]) -> str:
     issues = [row for row in rows if row.result.gates]
-    known = [row for row in rows if row.status is Status.ISSUE and not row.result.gates]
+    accepted = _accepted(rows)
     missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
     unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
@@ -158,13 +167,11 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
-    in_quarantine = sum(row.result.known is None for row in known)
-    accepted = _number(len(known), "known Issue") + (f" ({in_quarantine} in quarantine)" if in_quarantine else "")
     if not held:
-        return f"the audit trail holds in no check: {accepted}" if known else "the audit trail was not verified here"
+        return f"the audit trail holds in no check: {accepted}" if accepted else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
     if inapplicable > held and not missing and not unasked:
-        others = f", {accepted}" if known else ""
+        others = f", {accepted}" if accepted else ""
         return f"{_inapplicable(rows)}: {inapplicable} checks of the audit trail are N/A, {held} OK{others}"
     does = "does" if inapplicable == 1 else "do"
     apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
@@ -176,16 +183,49 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     holds = "only audited paths of the host ran here, and the trail holds" if on_paths else "the audit trail holds"
     if missing:
         rest = "1 is Not run" if len(missing) == 1 else f"{len(missing)} are Not run"
-        return f"{holds} in {checks}{limits}, and {rest}{apart}"
-    if known:
-        return f"{holds} in {checks}{limits}, except for {accepted}{apart}"
+        return f"{holds} in {checks}{limits}{_except_for(accepted)}, and {rest}{apart}"
+    if accepted:
+        return f"{holds} in {checks}{limits}{_except_for(accepted)}{apart}"
     return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"
 
 
-#: of faults, jobs and loads: what an Issue says, what OK rows say, and the noun of a row
-_FAULTS = ("acknowledged work does not survive", "acknowledged work survives", "fault")
-_JOBS = ("jobs do not survive the end of their runner in", "jobs survive the end of their runner in", "case")
-_LOADS = ("not every write is right under", "every write is right under", "load")
+def _accepted(rows: Iterable[Row]) -> str:
+    """Return how many Issues do not count, by why: `2 known Issues and 1 Issue in quarantine`; "" without one."""
+    found = Counter(accepted_as(row.result) for row in rows)
+    known, apart = found["known"], found["quarantined"]
+    parts = (
+        _number(known, "known Issue") if known else "",
+        f"{_number(apart, 'Issue')} in quarantine" if apart else "",
+    )
+    return " and ".join(filter(None, parts))
+
+
+def _except_for(accepted: str) -> str:
+    return f", except for {accepted}" if accepted else ""
+
+
+class _Tried(NamedTuple):
+    """What rows of one kind say."""
+
+    broken: str
+    holds: str
+    #: if no row is OK, and each Issue is accepted
+    holds_in_none: str
+    noun: str
+
+
+_FAULTS = _Tried(
+    "acknowledged work does not survive", "acknowledged work survives", "acknowledged work survives no fault", "fault"
+)
+_JOBS = _Tried(
+    "jobs do not survive the end of their runner in",
+    "jobs survive the end of their runner in",
+    "jobs survive the end of their runner in no case",
+    "case",
+)
+_LOADS = _Tried(
+    "not every write is right under", "every write is right under", "every write is right in no load", "load"
+)
 
 
 def _about_load(rows: Iterable[Row]) -> list[str]:
@@ -195,17 +235,20 @@ def _about_load(rows: Iterable[Row]) -> list[str]:
     faults = [row for row in resilience if not is_about_jobs(row.planned)]
     jobs = [row for row in resilience if is_about_jobs(row.planned)]
     loads = [row for row in asked if row.planned.section is Section.SOAK]
-    return [_survival(faults, *_FAULTS), _survival(jobs, *_JOBS), _survival(loads, *_LOADS)]
+    return [_survival(faults, _FAULTS), _survival(jobs, _JOBS), _survival(loads, _LOADS)]
 
 
-def _survival(tried: Sequence[Row], broken: str, holds: str, noun: str) -> str:
-    issues = sum(row.result.gates for row in tried)
-    held = sum(row.status is Status.OK for row in tried)
+def _survival(rows: Sequence[Row], tried: _Tried) -> str:
+    issues = sum(row.result.gates for row in rows)
+    held = sum(row.status is Status.OK for row in rows)
     if issues:
-        return f"{broken} {issues} of {_number(issues + held, noun)}"
-    missing = sum(row.status is Status.NOT_RUN for row in tried)
+        return f"{tried.broken} {issues} of {_number(issues + held, tried.noun)}"
+    accepted = _accepted(rows)
+    missing = sum(row.status is Status.NOT_RUN for row in rows)
     apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
-    return f"{holds} {_number(held, noun)}{apart}" if held else ""
+    if not held:
+        return f"{tried.holds_in_none}: {accepted}{apart}" if accepted else ""
+    return f"{tried.holds} {_number(held, tried.noun)}{_except_for(accepted)}{apart}"
 
 
 def _inapplicable(rows: Sequence[Row]) -> str:

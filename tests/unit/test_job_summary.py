@@ -16,7 +16,7 @@ MARKDOWN = st.lists(
 ).map("".join)
 
 
-def group(number: int, *, link: str = "", symptom: str = "rows: expected 1, observed 0") -> IssueGroup:
+def group(number: int, *, accepted: str = "", symptom: str = "rows: expected 1, observed 0") -> IssueGroup:
     return IssueGroup(
         severity=Severity.P0,
         checks=(f"capture.check-{number}",),
@@ -24,7 +24,8 @@ def group(number: int, *, link: str = "", symptom: str = "rows: expected 1, obse
         number=2,
         symptoms=(symptom,),
         about="a claim",
-        link=link,
+        link="https://example.org/1" if accepted else "",
+        accepted=accepted,
         command="harness verify session",
     )
 
@@ -71,13 +72,26 @@ def test_links_to_files_that_a_summary_lacks_are_text() -> None:
 
 
 def test_each_group_of_issues_is_one_error_and_known_issues_are_one_notice() -> None:
-    lines = list(workflow_commands([group(1), group(2), group(3, link="https://example.org/1")]))
+    lines = list(workflow_commands([group(1), group(2), group(3, accepted="known")]))
     rest = "on session, transaction: a claim: rows: expected 1, observed 0. Reproduce: harness verify session"
     assert lines == [
         f"::error title=Issue P0 capture.check-1::capture.check-1 {rest}",
         f"::error title=Issue P0 capture.check-2::capture.check-2 {rest}",
         "::notice title=2 known Issues::capture.check-3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "title"),
+    [
+        (("known", "known"), "4 known Issues"),
+        (("quarantined",), "2 quarantined Issues"),
+        (("known", "quarantined"), "4 known or quarantined Issues"),
+    ],
+)
+def test_an_issue_in_quarantine_is_not_called_known(accepted: tuple[str, ...], title: str) -> None:
+    [line] = workflow_commands([group(number, accepted=kind) for number, kind in enumerate(accepted)])
+    assert line.startswith(f"::notice title={title}::capture.check-0")
 
 
 @pytest.mark.parametrize("number", [0, 1, MOST_ANNOTATIONS, MOST_ANNOTATIONS + 1, 40])

@@ -34,9 +34,10 @@ def section(report: Report, anchor: str) -> Section:
     return found
 
 
-def issue(name: str, severity: Severity, link: str = "") -> IssueRow:
+def issue(name: str, severity: Severity, accepted: str = "") -> IssueRow:
     empty = dict.fromkeys(("symptom", "area", "owner", "command", "topology", "check"), "x")
-    return IssueRow(id=name, severity=severity, link=link, **empty)
+    link = "https://example.org/1" if accepted else ""
+    return IssueRow(id=name, severity=severity, link=link, accepted=accepted, **empty)
 
 
 def cell(word: str) -> FeatureCell:
@@ -44,11 +45,16 @@ def cell(word: str) -> FeatureCell:
 
 
 def test_issues_that_nobody_accepted_come_first(report: Report) -> None:
-    link = "https://example.org/1"
-    rows = (issue("a", Severity.P0, link), issue("b", Severity.P2), issue("c", Severity.P1))
+    rows = (
+        issue("a", Severity.P0, "known"),
+        issue("b", Severity.P2),
+        issue("c", Severity.P1),
+        issue("d", Severity.P1, "quarantined"),
+        issue("e", Severity.P2, "known"),
+    )
     found = section(replace(report, issues=rows), "issues")
-    assert [row.id for _, rows in found.listings[1].groups for row in rows] == ["c", "b", "a"]
-    assert found.result == "3 Issues: 1 P0, 1 P1, 1 P2; 1 of them is known"
+    assert [row.id for _, rows in found.listings[1].groups for row in rows] == ["c", "b", "a", "d", "e"]
+    assert found.result == "5 Issues: 1 P0, 2 P1, 2 P2; 2 known, 1 quarantined"
 
 
 def test_the_worst_status_comes_first(report: Report) -> None:

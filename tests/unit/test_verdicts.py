@@ -16,6 +16,7 @@ from harness.model import (
     Finding,
     KnownIssue,
     Outcome,
+    Quarantine,
     Section,
     Status,
 )
@@ -99,6 +100,10 @@ def test_a_direct_connection_works_where_its_features_work(name: str) -> None:
         (
             [(Status.ISSUE, True), (Status.NA, False), (Status.NA, False), (Status.OK, False)],
             "most cannot run here, because a reason: 2 checks of the audit trail are N/A, 1 OK, 1 known Issue",
+        ),
+        (
+            [(Status.ISSUE, True), (Status.NOT_RUN, False), (Status.OK, False)],
+            "the audit trail holds in 1 check, except for 1 known Issue, and 1 is Not run",
         ),
         ([(Status.NA, False)], "the audit trail was not verified here"),
         ([(Status.OK, False), (Status.NOT_RUN, False)], "the audit trail holds in 1 check, and 1 is Not run"),
@@ -283,3 +288,55 @@ def test_faults_and_loads_have_sentences_of_their_own(
 ) -> None:
     found = [under_load(check, status) for check, status in rows]
     assert sentences("direct", trail("capture.insert", Status.OK), *found) == expected
+
+
+def quarantined(found: Row) -> Row:
+    entry = Quarantine(check=found.planned.check, link="https://example.org/2", owner="ada", expires="2999-01-01")
+    return replace(found, result=replace(found.result, quarantine=entry))
+
+
+def known(found: Row) -> Row:
+    entry = KnownIssue(check=found.planned.check, link="https://example.org/1", owner="ada", expires="2999-01-01")
+    return replace(found, result=replace(found.result, known=entry))
+
+
+@pytest.mark.parametrize(
+    ("checks", "others", "expected"),
+    [
+        (("resilience.a",), (Status.OK,), "acknowledged work survives 1 fault, except for 1 known Issue"),
+        (
+            ("resilience.a",),
+            (Status.OK, Status.NOT_RUN),
+            "acknowledged work survives 1 fault, except for 1 known Issue, and 1 is Not run",
+        ),
+        (("resilience.a",), (), "acknowledged work survives no fault: 1 known Issue"),
+        (("resilience.a", "resilience.b"), (Status.NA,), "acknowledged work survives no fault: 2 known Issues"),
+        (
+            ("resilience.jobs-a",),
+            (Status.NOT_RUN,),
+            "jobs survive the end of their runner in no case: 1 known Issue, and 1 is Not run",
+        ),
+        (("soak.mix",), (Status.OK,), "every write is right under 1 load, except for 1 known Issue"),
+        (("soak.mix",), (), "every write is right in no load: 1 known Issue"),
+    ],
+)
+def test_a_sentence_about_load_hides_no_accepted_issue(
+    checks: tuple[str, ...], others: tuple[Status, ...], expected: str
+) -> None:
+    accepted = [known(under_load(check, Status.ISSUE)) for check in checks]
+    kind = ".jobs-" if ".jobs-" in checks[0] else "."
+    section = checks[0].partition(".")[0]
+    rest = [under_load(f"{section}{kind}other-{number}", status) for number, status in enumerate(others)]
+    assert sentences("direct", trail("capture.insert", Status.OK), *accepted, *rest) == (expected,)
+
+
+def test_an_issue_in_quarantine_is_not_called_known() -> None:
+    issues = [trail(check, Status.ISSUE) for check in ("capture.update", "capture.delete")]
+    rows = (trail("capture.insert", Status.OK), quarantined(issues[0]), known(issues[1]))
+    fault = quarantined(under_load("resilience.a", Status.ISSUE))
+    for found, words in ((rows[:2], ""), (rows, "1 known Issue and ")):
+        evidence = Evidence(rows=(*found, fault), topologies={}, records={}, folders={})
+        assert verdicts(evidence, ["direct"])[0].sentences == (
+            f"the audit trail holds in 1 check, except for {words}1 Issue in quarantine",
+            "acknowledged work survives no fault: 1 Issue in quarantine",
+        )
