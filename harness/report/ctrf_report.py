@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import Status
-from harness.report.outcomes import describe, is_shown, mark_of, text_of
+from harness.report.outcomes import accepted_as, describe, is_shown, mark_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,19 +119,17 @@ def ctrf(report: Report) -> Ctrf:
 
 def _test(row: Row) -> CtrfTest:
     result = row.result
-    is_issue = result.status is Status.ISSUE
-    known = f"known ({result.known.link}): " if result.known else ""
-    if is_issue and result.quarantine and not known:
-        known = f"quarantined ({result.quarantine.link}): "
+    accepted, entry = accepted_as(result), result.known or result.quarantine
+    why = f"{accepted} ({entry.link}): " if accepted and entry else ""
     start = _milliseconds(result.started_at)
     duration = round(result.duration_ms)
     return CtrfTest(
         name=row.planned.check,
-        status=_ACCEPTED if is_issue and not result.gates else _STATUSES[result.status],
+        status=_ACCEPTED if accepted else _STATUSES[result.status],
         duration=duration,
         suite=(row.planned.target, str(row.planned.section)),
         raw_status=str(result.status),
-        message=f"{known}{result.reason}" if result.reason else describe(row.planned, result),
+        message=f"{why}{result.reason}" if result.reason else describe(row.planned, result),
         trace="\n".join(_broken(row)),
         start=start,
         stop=start + duration if start else 0,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import Behaviour
-from harness.report.feature_map import MUST_NOT
+from harness.report.limits import MUST_NOT
 from harness.report.outcomes import SILENT
 
 if TYPE_CHECKING:

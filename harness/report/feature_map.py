@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.model import Behaviour
-from harness.report.limits import LimitKind, is_refused, limit_kind, practice_text
+from harness.report.limits import LimitKind, limit_kind, practice_text, practice_word
 from harness.report.outcomes import DOCUMENTED, DRIVERS, is_shown, mark_of, text_of, word_of
 from harness.suites.pooling.advice import advice_for, practices
 
@@ -105,10 +105,6 @@ def feature_map(evidence: Evidence) -> tuple[FeatureGroup, ...]:
     return (*features, *_practices(evidence))
 
 
-#: the word of a practice that an application does not notice
-MUST_NOT = "mustnot"
-
-
 def _practices(evidence: Evidence) -> Iterator[FeatureGroup]:
     """Yield the practices that the checks of the audit trail tried, in one group."""
     found: dict[str, dict[str, FeatureCell]] = {}
@@ -123,9 +119,12 @@ def _practices(evidence: Evidence) -> Iterator[FeatureGroup]:
 def _practice_cell(row: Row) -> FeatureCell:
     if limit_kind(*row.answer) is not LimitKind.PRACTICE:
         return _cell(row)
-    word = Behaviour.FAILS.value if is_refused(row.result) else MUST_NOT
     return FeatureCell(
-        text=practice_text(row.result), word=word, mark="", anchor=anchor(row), command=row.result.reproduce
+        text=practice_text(row.result),
+        word=practice_word(row.result),
+        mark="",
+        anchor=anchor(row),
+        command=row.result.reproduce,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from harness.model import Status
-from harness.report.outcomes import WORDS, describe, is_shown, mark_of, text_of
+from harness.report.outcomes import WORDS, accepted_as, describe, is_shown, mark_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,10 +73,8 @@ def _case(suite: ET.Element, row: Row) -> None:
     )
     _properties(case, _facts(row))
     message = _clean(f"{result.status}: {result.reason}" if result.reason else result.status)
-    if result.known:
-        ET.SubElement(case, "skipped", message=_clean(f"known {message} ({result.known.link})"))
-    elif result.status is Status.ISSUE and result.quarantine:
-        ET.SubElement(case, "skipped", message=_clean(f"quarantined {message} ({result.quarantine.link})"))
+    if (accepted := accepted_as(result)) and (entry := result.known or result.quarantine):
+        ET.SubElement(case, "skipped", message=_clean(f"{accepted} {message} ({entry.link})"))
     elif result.status is Status.ISSUE:
         failure = ET.SubElement(case, "failure", message=message, type=result.severity or row.planned.severity)
         failure.text = _clean(

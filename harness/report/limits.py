@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from harness.model import Status
+from harness.model import Behaviour, Status
 from harness.suites.pooling.advice import practices
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: the check that judges missing security fixes
 SECURITY_CHECK = "pooling.security-fixes"
+#: the word of a practice that an application does not notice
+MUST_NOT = "mustnot"
 #: what a check observes if the chain refuses the practice: an application gets an error, and notices it
 _REFUSED = "refused"
 
@@ -42,11 +44,15 @@ def limit_kind(planned: PlannedCheck, result: Result) -> LimitKind | None:
     return LimitKind.SECURITY if planned.check == SECURITY_CHECK else LimitKind.TRAIL
 
 
-def is_refused(result: Result) -> bool:
-    """Return whether the chain refuses a practice, so that an application notices it."""
+def practice_word(result: Result) -> str:
+    """Return the word that decides the colour of a practice: a refused one fails, and an application notices it."""
+    return Behaviour.FAILS.value if _is_refused(result) else MUST_NOT
+
+
+def _is_refused(result: Result) -> bool:
     return any(_REFUSED in expectation.observed for expectation in result.expectations)
 
 
 def practice_text(result: Result) -> str:
     """Return what a cell says about a practice: `must not`, or that the chain refuses it."""
-    return f"{LimitKind.PRACTICE.word}: refused" if is_refused(result) else LimitKind.PRACTICE.word
+    return f"{LimitKind.PRACTICE.word}: refused" if _is_refused(result) else LimitKind.PRACTICE.word

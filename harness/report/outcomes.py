@@ -117,15 +117,13 @@ def count(rows: Iterable[tuple[PlannedCheck, Result]]) -> Count:
     """Count the rows of one topology: the only count there is, for the recap and every document."""
     rows = tuple(rows)
     statuses = [result.status for planned, result in rows if is_shown(planned, result)]
+    accepted = [accepted_as(result) for _, result in rows]
     return Count(
         ok=statuses.count(Status.OK),
         limits=sum(result.status is Status.OK and result.limit is not None for _, result in rows),
         issue=statuses.count(Status.ISSUE),
-        known=sum(result.known is not None for _, result in rows),
-        quarantined=sum(
-            result.status is Status.ISSUE and result.known is None and result.quarantine is not None
-            for _, result in rows
-        ),
+        known=accepted.count("known"),
+        quarantined=accepted.count("quarantined"),
         flaky=sum(result.flaky for _, result in rows),
         na=statuses.count(Status.NA),
         not_run=statuses.count(Status.NOT_RUN),

@@ -16,13 +16,14 @@ from msgspec import Struct
 
 from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
-from harness.report.limits import LimitKind, limit_kind, practice_text
+from harness.report.limits import LimitKind, limit_kind, practice_text, practice_word
 from harness.report.log_slices import log_slices
 from harness.report.outcomes import (
     ACCEPTED,
     DRIVERS,
     KNOWN_DEFECT,
     UNDOCUMENTED,
+    accepted_as,
     is_shown,
     mark_of,
     reliability_of,
@@ -119,9 +120,8 @@ def _heat_cell(row: Row | None) -> HeatCell | None:
     if row.status is Status.OK:
         return _ok_cell(row)
     if row.status is Status.ISSUE:
-        if row.result.gates:
-            return HeatCell(tone="issue", text="Issue")
-        return HeatCell(tone="known", text="known" if row.result.known else "quarantined")
+        accepted = accepted_as(row.result)
+        return HeatCell(tone="known" if accepted else "issue", text=accepted or "Issue")
     return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
 
 
@@ -131,7 +131,7 @@ def _ok_cell(row: Row) -> HeatCell:
         case None:
             return HeatCell(tone="ok", text="OK")
         case LimitKind.PRACTICE:
-            return HeatCell(tone="mustnot", text=practice_text(row.result))
+            return HeatCell(tone=practice_word(row.result), text=practice_text(row.result))
         case LimitKind.SECURITY:
             return HeatCell(tone="security", text=kind.word)
     return HeatCell(tone="limit", text=f"OK, {kind.word}")

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.report.factors import code_in_words
+from harness.report.topology_rows import titled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +83,7 @@ def _span(times: Sequence[str]) -> str:
 def _versions(evidence: Evidence) -> Iterator[str]:
     for topology in evidence.topologies.values():
         for service in topology.services:
-            yield f"{service.title or service.product} {service.version.partition(' ')[0]}"
+            yield titled(service)
     for environment in evidence.environments.values():
         facts = {finding.fact: finding.value for finding in environment.findings}
         if version := facts.get(_SERVER_VERSION):

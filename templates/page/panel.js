@@ -73,7 +73,7 @@ function copyable(command) {
 }
 
 /* the title of what a row observed, by what it is about */
-const observed = (detail) => detail.expected ? 'What was observed' : {mustnot: 'What comes of it: an application must not do this', security: 'What this version lacks'}[detail.tone] || 'Documented limit';
+const observed = (detail) => detail.expected ? 'What was observed' : detail.text.startsWith('must not') ? 'What comes of it: an application must not do this' : detail.tone === 'security' ? 'What this version lacks' : 'Documented limit';
 
 async function open(topology, check) {
   const data = await evidence;

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from harness.model import Expectation, Limit, Section, Status
+from harness.model import Behaviour, Expectation, Limit, Section, Status
 from harness.report.building import build_report
 from harness.report.evidence import Evidence, Row
 from harness.report.feature_differences import differences
-from harness.report.feature_map import MUST_NOT, feature_map
-from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
-from harness.report.page import heat_map
+from harness.report.feature_map import feature_map
+from harness.report.limits import MUST_NOT, SECURITY_CHECK, LimitKind, limit_kind
+from harness.report.outcomes import WORDS
+from harness.report.page import heat_map, style
 from harness.report.verdicts import verdicts
 from harness.suites.pooling.advice import practices
 from tests.unit.made_up import planned, result
@@ -75,6 +76,27 @@ def test_a_practice_is_in_the_feature_map_with_what_to_do_instead() -> None:
     assert silent.instead == practices()[PRACTICE].instead
     assert (silent.cells["transaction"].word, silent.cells["transaction"].text) == (MUST_NOT, "must not")
     assert (refused.cells["transaction"].word, refused.cells["transaction"].text) == ("fails", "must not: refused")
+
+
+@pytest.mark.parametrize("observed", ["ada", "'refused'"])
+def test_a_practice_has_one_colour(observed: str) -> None:
+    row = limited(PRACTICE, observed=observed)
+    [group], [band] = feature_map(evidence(row)), heat_map([row])
+    [[cell]] = band.lines.values()
+    assert cell is not None
+    shown = group.rows[0].cells["transaction"]
+    assert (cell.tone, cell.text) == (shown.word, shown.text)
+
+
+@pytest.mark.parametrize(
+    "tone",
+    [
+        *(word.behaviour.value for word in WORDS if word.behaviour is not Behaviour.WORKS),
+        *("limit", MUST_NOT, "security", "issue", "known", "notrun", "na"),
+    ],
+)
+def test_the_timeline_shows_each_tone_but_those_of_what_works(tone: str) -> None:
+    assert f".lanes a.{tone} rect" in style()
 
 
 def test_an_issue_of_a_practice_is_shown_as_an_issue() -> None:
