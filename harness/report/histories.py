@@ -128,29 +128,27 @@ def plots(report: Report, folder: Path) -> dict[str, Plots]:
 
 
 def _plot(stored: StoredHistory, path: Path, points: int) -> Plot:
-    empty = Plot(topology=stored.target, check=stored.check, said=())
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
-            said = f"not drawn: the history has {size >> 20} MiB, and at most {LARGEST_BYTES >> 20} MiB are read"
-            return _with(empty, said)
+            reason = f"the history has {size >> 20} MiB, and at most {LARGEST_BYTES >> 20} MiB are read"
+            return _not_drawn(stored, reason)
         history = read_history(path)
     except OSError as error:
-        return _with(empty, f"not drawn: the history cannot be read: {error.strerror}")
+        return _not_drawn(stored, f"the history cannot be read: {error.strerror}")
     except StoreError as error:
-        return _with(empty, f"not drawn: {error.what}")
+        return _not_drawn(stored, error.what)
     return plot_of(stored, history, points)
 
 
-def _with(plot: Plot, sentence: str) -> Plot:
-    return Plot(topology=plot.topology, check=plot.check, said=(sentence,))
+def _not_drawn(stored: StoredHistory, reason: str) -> Plot:
+    return Plot(topology=stored.target, check=stored.check, said=(f"not drawn: {reason}",))
 
 
 def plot_of(stored: StoredHistory, history: History, points: int = POINTS) -> Plot:
     """Draw a history."""
     end_s = _end_s(history)
     if end_s < _SHORTEST_S:
-        said = "not drawn: the history has no operation and no sample, or a single one"
-        return Plot(topology=stored.target, check=stored.check, said=(said,))
+        return _not_drawn(stored, "the history has no operation and no sample, or a single one")
     points = max(LEAST_POINTS, min(points, int(end_s / _SHORTEST_INTERVAL_S)))
     grid = Grid(end_s, points)
     panels = of_samples(history.samples, grid) if history.samples else of_operations(history.operations, grid)
@@ -194,19 +192,17 @@ def _end_s(history: History) -> float:
 def _gaps(history: History, grid: Grid) -> list[tuple[float, float]]:
     """Return when nothing was acknowledged, or when no sample was taken, for longer than usual."""
     if history.samples:
-        times = [0.0, *sorted(sample.seconds for sample in history.samples)]
-        usual = PAUSE * usual_s(history.samples)
+        times = sorted(sample.seconds for sample in history.samples)
+        least = max(_GAP_S, PAUSE * usual_s(history.samples))
     else:
-        acknowledged = [
+        times = sorted(
             operation.answered_s
             for operation in history.operations
             if operation.outcome == "ok" and operation.answered_s is not None
-        ]
-        times, usual = sorted(acknowledged), 0.0
-        if times:
-            times.append(max(grid.end_s, times[-1]))
-    least = max(_GAP_S, usual)
-    return [(begin, end) for begin, end in pairwise(times) if end - begin > least]
+        )
+        times += [grid.end_s] if times else []
+        least = _GAP_S
+    return [(begin, end) for begin, end in pairwise((0.0, *times)) if end - begin > least]
 
 
 def _said(history: History, gaps: Sequence[tuple[float, float]]) -> Iterator[str]:

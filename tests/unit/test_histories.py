@@ -72,6 +72,15 @@ def test_rate_latency_faults_and_gaps(tmp_path: Path) -> None:
     assert plot.end == "2.9 s"
 
 
+def test_the_time_before_the_first_acknowledgement_is_a_gap(tmp_path: Path) -> None:
+    """Two operations fail before it. A history without any acknowledgement has no gap: its words say so."""
+    outcomes: dict[int, Outcome] = {0: "fail", 1: "fail"}
+    plot = drawn(tmp_path, operations(4, clients=1, every_s=0.6, outcomes=outcomes))
+    assert plot.said[1] == "nothing acknowledged from 0 to 1.2 s, 1.2 to 1.8 s"
+    failed: dict[int, Outcome] = dict.fromkeys(range(4), "fail")
+    assert drawn(tmp_path / "failed", operations(4, clients=1, every_s=0.6, outcomes=failed)).gaps == ""
+
+
 def test_the_samples_of_a_load(tmp_path: Path) -> None:
     """Turns with the trail and without it: a line has a gap where the other load runs, and no time is lost."""
     with_trail = {"transactions per second": 90.0, "errors per second": 0.0, "latency ms p50": 5.0}
