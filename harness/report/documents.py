@@ -38,7 +38,7 @@ MARKDOWN = (
     Document("matrix.md", "every check in every topology, whether it was proven able to fail, and its evidence"),
     Document("resilience.md", "acknowledged writes under each fault, jobs, and judged work under load", "has_load"),
     Document("readiness.md", "readiness areas and decisions that harness.toml declares", "declares_readiness"),
-    Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "consecutive"),
+    Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "has_repetition"),
     Document("parity.md", "other test suites that ran behind a topology", "parity"),
     Document("changes.md", "what changed since another run, and the likely cause", "changes"),
     Document("preflight.md", "the distribution preflight of a library", "preflight"),

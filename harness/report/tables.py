@@ -151,6 +151,11 @@ class Report(Struct, frozen=True, kw_only=True):
         return bool(self.faults or self.jobs or self.loads)
 
     @property
+    def has_repetition(self) -> bool:
+        """Whether anything is known about how far verdicts can be relied on."""
+        return bool(self.consecutive or self.repeated or self.quarantine)
+
+    @property
     def declares_readiness(self) -> bool:
         """Whether the project declares a readiness area or a workflow to decide about."""
         return bool(self.readiness or self.decisions)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from harness import places
 from harness.checks.judging import STATEMENTS
 from harness.lint.linter import lint
-from harness.model import CHECK_BROKE, KnownIssue, Severity, Status
+from harness.model import CHECK_BROKE, KnownIssue, Quarantine, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
 from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
@@ -157,6 +157,18 @@ def test_every_file_that_report_md_names_is_written(tmp_path: Path) -> None:
     report = build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path)
     written = {path.name for path in render(report, tmp_path)}
     assert set(re.findall(r"\]\(\./(.*?)\)", (tmp_path / "report.md").read_text())) == written - {"report.md"}
+
+
+def test_a_quarantine_without_consecutive_runs_has_its_file(tmp_path: Path) -> None:
+    """An environment has no three consecutive runs."""
+    entry = Quarantine(check="capture.insert", link="https://example.org/1", owner="ada", expires="2099-01-01")
+    built = build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path, Declared(quarantine=(entry,)))
+    written = {path.name for path in render(replace(built, consecutive=()), tmp_path)}
+    assert "`repetition.md` has all repeated rows" in (tmp_path / "report.md").read_text()
+    assert "repetition.md" in written
+    assert "repetition.md" not in {
+        path.name for path in render(replace(built, consecutive=(), repeated=(), quarantine=()), tmp_path)
+    }
 
 
 def test_what_all_topologies_share_is_said_once(tmp_path: Path) -> None:

@@ -404,6 +404,19 @@ def test_the_document_names_the_servers_of_faults_and_loads(tmp_path: Path) -> N
     assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace("\\", "")
 
 
+def test_each_document_says_the_results_of_faults_and_loads_once(tmp_path: Path) -> None:
+    rows = (row("resilience.x", Section.RESILIENCE, facts=FACTS), row("soak.mix", Section.SOAK, facts=SOAKED))
+    jobs = row("resilience.jobs-queued", Section.RESILIENCE, area=JOBS)
+    report = build_report(evidence(*rows, jobs), tmp_path)
+    render(report, tmp_path)
+    sentences = (faults_in_words(report.faults), jobs_in_words(report.jobs), loads_in_words(report.loads))
+    for name in ("report.md", "resilience.md"):
+        text = (tmp_path / name).read_text()
+        assert [text.count(sentence) for sentence in sentences] == [1, 1, 1]
+    fragment = fragments(report)["trials"]
+    assert [fragment.count(sentence) for sentence in sentences] == [1, 1, 1]
+
+
 def injected(text: str) -> Row:
     return row("resilience.server-killed", Section.RESILIENCE, facts={**FACTS, "faults injected": text})
 
