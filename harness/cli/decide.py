@@ -14,6 +14,7 @@ from harness.cli.filling import report_of
 from harness.cli.invocation import Invocation, command
 from harness.config import nearest
 from harness.errors import UsageError
+from harness.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def decide(invocation: Invocation, workflows: Sequence[str]) -> int:
             raise UsageError(f"unknown workflow {name!r}", hint=nearest(name, known))
     evidence = evidence_here(settings)
     for sentence in evidence.edited:
-        invocation.terminal.say(f"note: {sentence}")
+        invocation.terminal.say(one_line(f"note: {sentence}"))
     decisions = report_of(evidence, settings).decisions
     chosen = [decision for decision in decisions if not workflows or decision.workflow in workflows]
     for decision in chosen:
@@ -56,5 +57,5 @@ def decide(invocation: Invocation, workflows: Sequence[str]) -> int:
         for conjunct in decision.conjuncts:
             sys.stdout.write(f"  {'holds  ' if conjunct.held else 'missing'}  {conjunct.name}\n")
             for sentence in conjunct.missing:
-                sys.stdout.write(f"           {invocation.redactor(sentence)}\n")
+                sys.stdout.write(f"           {one_line(invocation.redactor(sentence))}\n")
     return ExitCode.OK if all(decision.answer == "yes" for decision in chosen) else ExitCode.ISSUE

@@ -82,12 +82,10 @@ def diff(invocation: Invocation, before: str, after: str, *, markdown: bool, as_
     elif markdown:
         sys.stdout.write(changes_in_markdown(found))
     else:
-        for line in lines_of(found):
-            heading = line.removeprefix("\n")
-            sys.stdout.write(f"{line[: len(line) - len(heading)]}{one_line(heading)}\n")
+        sys.stdout.writelines(f"{line}\n" for line in lines_of(found))
     for side in (found.before, found.after):
         for note in side.notes:
-            invocation.terminal.say(f"note: {side.name}: {note}")
+            invocation.terminal.say(one_line(f"note: {side.name}: {note}"))
     return exit_code_of(found)
 
 
@@ -101,7 +99,11 @@ def exit_code_of(found: Changes) -> ExitCode:
 
 
 def lines_of(found: Changes) -> Iterator[str]:
-    """Yield the lines for a terminal: one screen, grouped over topologies."""
+    """Yield the lines for a terminal: one screen, grouped over topologies. Line breaks of the evidence are folded."""
+    return map(one_line, _lines(found))
+
+
+def _lines(found: Changes) -> Iterator[str]:
     for side in (found.before, found.after):
         yield f"{side.name}: {side.description}"
     for sentence in found.edited:
@@ -133,7 +135,7 @@ def lines_of(found: Changes) -> Iterator[str]:
 def _group(heading: str, lines: Iterable[str], most: int) -> Iterator[str]:
     lines = list(lines)
     if lines:
-        yield f"\n{heading}"
+        yield from ("", heading)
     yield from (f"  {line}" for line in lines[:most])
     if len(lines) > most:
         yield f"  and {len(lines) - most} more; --markdown prints all"

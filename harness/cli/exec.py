@@ -28,6 +28,7 @@ from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
 from harness.model import Status
+from harness.printable import one_line
 from harness.redaction import RedactedStream
 from harness.suites.commands import LEFT_BEHIND, NOTES, command_checks
 
@@ -191,4 +192,4 @@ def _outcome(result: Result) -> str:
     notes = f"; {result.facts[NOTES]}" if NOTES in result.facts else ""
     notes += f"; {LEFT_BEHIND}: {result.facts[LEFT_BEHIND]}" if LEFT_BEHIND in result.facts else ""
     after = f"after {result.duration_ms / 1000:.1f} s"
-    return f"{result.target}: {result.check} {result.status} {after}{reason}{tests}{notes}"
+    return one_line(f"{result.target}: {result.check} {result.status} {after}{reason}{tests}{notes}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.exit_codes import ExitCode
 from harness.errors import StoreError
+from harness.printable import one_line
 from harness.store import Verdict, compare, kept_runs, read_runs, statement_of, write_atomically
 
 if TYPE_CHECKING:
@@ -79,4 +80,4 @@ def _runs(invocation: Invocation, folders: Sequence[str]) -> tuple[tuple[StoredR
 
 
 def _print(word: str, sentence: str) -> None:
-    sys.stdout.write(f"{word:<{_WIDTH}}  {sentence}\n")
+    sys.stdout.write(f"{word:<{_WIDTH}}  {one_line(sentence)}\n")

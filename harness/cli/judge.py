@@ -56,8 +56,7 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
     required=False,
     default=None,
     shell_complete=completion.run_names,
-    help=f"the run whose histories are judged: {ACCEPTED} (default: the newest run with "
-    "histories)",
+    help=f"the run whose histories are judged: {ACCEPTED} (default: the newest run with histories)",
 )
 @options.option(
     "--topology",
@@ -108,7 +107,7 @@ def judge(
         say(f"run {named[0]}: the newest run with histories{'; others: ' if others else ''}{_few(others)}")
     whole, edited = without_edited(runs, settings)
     for sentence in (one.sentence for one in edited):
-        say(f"not judged: {sentence}")
+        say(one_line(f"not judged: {sentence}"))
     for unfinished in (one for one in whole if one.record.state == "running"):
         say(f"note: run {unfinished.record.run_id} did not finish: it was killed, or is still running")
     found = [

@@ -13,6 +13,7 @@ from harness.cli.invocation import Invocation, command
 from harness.cli.recap import name_width
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, require_breakable, select_rows
+from harness.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,5 +86,5 @@ def _print_unproven(invocation: Invocation, run: StoredRun) -> bool:
         ):
             if checks:
                 lines.append(f"UNPROVEN {proof.topology}: under the break {proof.name} {', '.join(checks)} {mistake}")
-    sys.stdout.write("".join(f"{invocation.redactor(line)}\n" for line in lines))
+    sys.stdout.write("".join(f"{one_line(invocation.redactor(line))}\n" for line in lines))
     return not lines

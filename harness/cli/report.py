@@ -21,6 +21,7 @@ from harness.cli.running import run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
+from harness.printable import one_line
 from harness.report.changes import compare
 from harness.report.issue_groups import issue_groups
 from harness.report.job_summary import summary, workflow_commands
@@ -160,7 +161,7 @@ def report(
     if complete:
         evidence, runs = _complete(invocation, evidence, fresh=fresh)
     for reason in (*evidence.edited, *evidence.left_out):
-        invocation.terminal.say(f"note: {reason}")
+        invocation.terminal.say(one_line(f"note: {reason}"))
     up_to_date = [_fill_document(invocation, name, evidence, check_only=check_only) for name in documents]
     if check_only:
         return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
@@ -237,9 +238,8 @@ def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tup
     for name in known:
         if outdated := evidence.to_repeat(name):
             for row in outdated:
-                invocation.terminal.say(
-                    f"{name}: {row.planned.check}: {row.result.reason}; run it again: {row.result.reproduce}"
-                )
+                again = f"run it again: {row.result.reproduce}"
+                invocation.terminal.say(one_line(f"{name}: {row.planned.check}: {row.result.reason}; {again}"))
         elif name not in missing:
             invocation.terminal.say(f"{name}: the evidence for this code is complete; --fresh runs it again")
     runs: list[StoredRun] = []

@@ -176,7 +176,7 @@ class Terminal:
                 planned = f"{len(record.plan)} row{'' if len(record.plan) == 1 else 's'}"
                 self.say(f"run {record.run_id}: {planned}{each}, topologies: {topologies}; engine {record.ran_on}")
             case Notice(text):
-                self.say(f"note: {text}", "yellow")
+                self.say(f"note: {one_line(text)}", "yellow")
             case ImageStarted() | ImageProgress() | ImageReady() | ImageFailed():
                 self._image(event)
             case LabReady(topology, evidence, own_servers):

@@ -11,6 +11,7 @@ from harness.cli.selection import require_breakable
 from harness.config import nearest
 from harness.errors import UsageError
 from harness.model import Status
+from harness.printable import one_line
 
 if TYPE_CHECKING:
     from harness.checks.registry import Control
@@ -61,7 +62,7 @@ def _print_result(invocation: Invocation, result: Result, control: Control) -> N
             f"  {held:<6}  {expectation.name:<{width}}  expected {expectation.expected}, "
             f"observed {expectation.observed}{aimed}"
         )
-    sys.stdout.write("".join(f"{invocation.redactor(line)}\n" for line in lines))
+    sys.stdout.write("".join(f"{one_line(invocation.redactor(line))}\n" for line in lines))
     sys.stdout.flush()
 
 

@@ -224,16 +224,13 @@ def test_json_and_markdown(reports: Path, capsys: pytest.CaptureFixture[str]) ->
 # --- report --since --------------------------------------------------------------------------------------
 
 
-def report_run(reports: Path, run_id: str, *issues: str) -> None:
+def report_run(reports: Path, run_id: str, *issues: str, reason: str = "rows: expected 1, observed 0") -> None:
     """Store a run of this code and audit target."""
     from harness.audit.target_loading import reference_target
 
     written = replace(record(run_id, fingerprint=fingerprint()), audit_target=reference_target().identity)
     rows = [
-        result(name, CHECKS[0], Status.ISSUE, "rows: expected 1, observed 0")
-        if name in issues
-        else result(name, CHECKS[0])
-        for name in NAMES
+        result(name, CHECKS[0], Status.ISSUE, reason) if name in issues else result(name, CHECKS[0]) for name in NAMES
     ]
     store_run(reports, rows, written)
 
@@ -279,6 +276,21 @@ def test_an_edited_run_is_no_base_for_a_statement(
     assert main(["report", "--since", str(old.folder)]) == ExitCode.NOTHING_VERIFIED
     assert "no longer an Issue" not in capsys.readouterr().out
     assert main(["diff", str(old.folder)]) == ExitCode.NOTHING_VERIFIED
+
+
+@pytest.mark.parametrize("command", [["report", "--since", "old"], ["diff", "old"]])
+def test_no_line_of_a_comparison_begins_with_a_command_of_a_ci_log(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.cli.evidence._contradictions_with_code", lambda *_: ())
+    run(tmp_path / "old", OLD)
+    report_run(tmp_path / "reports", NEW, "session", reason="rows: expected 1, observed\n::error file=a::forged")
+    assert main(command) == ExitCode.ISSUE
+    out, err = capsys.readouterr()
+    assert "rows: expected 1, observed ::error file=a::forged" in out
+    assert "\n\nnew Issue\n  P0 " in out
+    assert not [line for line in (out + err).splitlines() if line.lstrip().startswith("::")]
 
 
 def test_a_report_without_a_newer_run_says_so(
