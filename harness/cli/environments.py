@@ -14,7 +14,7 @@ from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of
-from harness.cli.planning import declared_as, new_record, plan_environment, require_used
+from harness.cli.planning import declared_as, new_record, plan_environment, require_names_known, require_used
 from harness.cli.recap import print_recap, say_issues, say_where
 from harness.cli.selection import print_plan
 from harness.config import nearest
@@ -52,6 +52,7 @@ def verify_environment(
         declare = f"declare it in harness.toml: [environments.{name}]"
         hint = nearest(name, settings.environments) if settings.environments else declare
         raise UsageError(f"unknown environment {name!r}", hint=hint)
+    require_names_known(settings)
     require_used(settings, ())
     plan = plan_environment(name, checks, settings)
     if not plan:

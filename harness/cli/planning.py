@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.engine.protocol import Engine
     from harness.host.declarations import PathDeclaration
-    from harness.model import KnownIssue, Quarantine
 
 
 def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]:
@@ -57,23 +56,7 @@ def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]
                 f"environments: {topology.name} is the name of a topology, expected another name",
                 where="harness.toml",
             )
-    entries: list[KnownIssue | Quarantine] = [*settings.known_issues, *settings.quarantine]
-    for entry in entries:
-        for name in entry.topologies:
-            if name.partition("+")[0] not in known and name not in settings.environments:
-                raise ConfigError(
-                    f"the entry for {entry.check}: unknown topology or environment {name!r}",
-                    where="harness.toml",
-                    hint=nearest(name, (*known, *settings.environments)),
-                )
-    for command in settings.commands:
-        for name in command.topologies:
-            if name not in known:
-                raise ConfigError(
-                    f"commands: {command.name}: unknown topology {name!r}",
-                    where="harness.toml",
-                    hint=nearest(name, known),
-                )
+    require_names_known(settings)
     for name in names:
         if name in settings.environments:
             raise UsageError(
@@ -81,6 +64,34 @@ def named_topologies(settings: Settings, names: Sequence[str]) -> list[Topology]
             )
     chosen = select(known, [name.partition("+")[0] for name in names])
     return [with_versions(topology, settings.versions) for topology in chosen]
+
+
+def require_names_known(settings: Settings) -> None:
+    """Reject an entry of harness.toml that names a topology or an environment that does not exist.
+
+    An entry may be about a topology of the project's own folder while `--topologies-folder` names another one.
+
+    :raises ConfigError: for the first such name.
+    """
+    entries = [
+        *(("known_issues", f"the entry for {entry.check}", entry.topologies) for entry in settings.known_issues),
+        *(("quarantine", f"the entry for {entry.check}", entry.topologies) for entry in settings.quarantine),
+        *(("commands", command.name, command.topologies) for command in settings.commands),
+    ]
+    if not any(names for _, _, names in entries):
+        return
+    folders = dict.fromkeys((settings.topologies, settings.own_topologies))
+    known = [name for folder in folders for name in load_topologies(folder)]
+    for key, entry, names in entries:
+        is_command = key == "commands"  # runs behind topologies only
+        kind, allowed = (
+            ("topology", known) if is_command else ("topology or environment", [*known, *settings.environments])
+        )
+        for name in names:
+            # the rows of a variant have the name of its topology, and then a plus sign
+            if name not in allowed and (is_command or name.partition("+")[0] not in known):
+                hint = nearest(name, allowed)
+                raise ConfigError(f"{key}: {entry}: unknown {kind} {name!r}", where="harness.toml", hint=hint)
 
 
 def require_used(settings: Settings, topologies: Sequence[Topology]) -> None:

@@ -546,6 +546,28 @@ def test_a_dry_run_of_an_environment_says_what_each_row_does(
 # --- settings -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("key", ["known_issues", "quarantine"])
+@pytest.mark.parametrize("arguments", [["verify", "mine", "--topologies-folder", "other"], ["verify", "direct"]])
+def test_an_entry_names_a_topology_of_either_folder_or_an_environment(
+    key: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("STAGING_URL", "TOKEN_OF_41"):
+        monkeypatch.setenv(variable, "x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.toml").write_text((places.TOPOLOGIES / "direct.toml").read_text())
+    entry = f'[[{key}]]\ncheck = "actor.unset"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
+    file = tmp_path / "harness.toml"
+    file.write_text(f'{OWN}{entry}topologies = ["transaction", "session+isolated", "staging"]\n')
+    environment = ["verify", "--environment", "staging"]
+    for command in (arguments, environment):
+        assert main([*command, "--dry-run"]) == ExitCode.OK, capsys.readouterr().err
+    file.write_text(f'{OWN}{entry}topologies = ["transactoin"]\n')
+    for command in (arguments, environment):
+        assert main([*command, "--dry-run"]) == ExitCode.USAGE
+        expected = f"{key}: the entry for actor.unset: unknown topology or environment 'transactoin'"
+        assert expected in capsys.readouterr().err
+
+
 def test_known_issues_need_all_their_parts_and_expire(tmp_path: Path) -> None:
     entry = '[[known_issues]]\ncheck = "actor.unset"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2026-06-30"\n'
     path = tmp_path / "harness.toml"
