@@ -62,7 +62,7 @@ def measure(setting: Setting, scale: Scale) -> Iterator[Table]:
                 yield _judging(ctx, scale)
             with workspace.context("soak.rate") as ctx:
                 setting.say(f"soak: {scale.rounds} rounds of pgbench")
-                yield _rates(ctx, scale)
+                yield _rates(ctx, scale, quick=setting.quick)
         finally:
             workspace.close()
     finally:
@@ -96,9 +96,13 @@ def _judging(ctx: CheckContext, scale: Scale) -> Table:
     )
 
 
-def _rates(ctx: CheckContext, scale: Scale) -> Table:
+def _rates(ctx: CheckContext, scale: Scale, *, quick: bool) -> Table:
+    """Compare the rates.
+
+    :param quick: limit the rate: the figures then only show that the code works.
+    """
     prepare(ctx)
-    pgbench, quick = Pgbench(ctx), scale.rounds == 1
+    pgbench = Pgbench(ctx)
     seconds = _QUICK_S if quick else _USUAL_S
     pace = Pace(clients=most_clients(ctx), rate=_QUICK_RATE if quick else None)
     rates: dict[bool, list[float]] = {True: [], False: []}
