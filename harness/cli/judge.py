@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,7 @@ from harness.printable import one_line
 from harness.suites.judges import JUDGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from harness.cli.settings import Settings
     from harness.model.history import Outcome
@@ -47,7 +48,13 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (("ok", "acknowledged"), ("fail", "
         ("0", "every expectation holds, as the stored rows say; --under: each is an Issue as its control expects"),
         ("1", "an expectation does not hold, and the Issue is neither known nor in quarantine; --under: one does hold"),
         ("2", "invalid usage, such as a run that does not exist"),
-        ("3", "no history could be judged, the run was edited, or a judge says something else than the stored row"),
+        (
+            "3",
+            (
+                "no history could be judged, the run was edited, or a judge says something else than the stored row; "
+                "--under: this version has none of the controls"
+            ),
+        ),
     ),
 )
 @click.argument(
@@ -102,8 +109,8 @@ def judge(
     settings, say = invocation.settings, invocation.terminal.say
     chosen = runs_to_judge(settings, run, under=under)
     runs, named = chosen.runs, tuple(one.record.run_id for one in chosen.runs)
-    others = tuple(run_id for run_id in chosen.with_histories if run_id not in named)
-    if run is None and chosen.with_histories:
+    if run is None and (with_histories := chosen.with_histories()):
+        others = _without(with_histories, named)
         say(f"run {named[0]}: the newest run with histories{'; others: ' if others else ''}{_few(others)}")
     whole, edited = without_edited(runs, settings)
     for sentence in (one.sentence for one in edited):
@@ -120,7 +127,11 @@ def judge(
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n")
     else:
         sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines((judged for _, judged in found), settings))
+    if not edited:  # an edited run may have it
+        for name in _unmatched((judged for _, judged in found), topologies, checks):
+            say(one_line(f"note: no history of {name}{' under a control' if under else ''}"))
     if not found and whole:
+        others = _without(chosen.with_histories(), named)
         say(_nothing(named, others, under=under, chosen=bool(topologies or checks)))
     return _exit_code([judged for _, judged in found], settings, edited=bool(edited))
 
@@ -142,6 +153,18 @@ def _lines(found: Iterable[Judged], settings: Settings) -> Iterator[str]:
         counts = Counter(judged.verdict for judged in found)
         shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Judgement if counts[verdict])
         yield f"{len(found)} histor{'y' if len(found) == 1 else 'ies'}: {shown}"
+
+
+def _unmatched(found: Iterable[Judged], topologies: Iterable[str], checks: Iterable[str]) -> Iterator[str]:
+    """Yield each topology and each check of the selection that has no history, if any history was found."""
+    found = list(found)
+    if found:
+        # the name of a file says what an unreadable history is about
+        yield from _without(topologies, {Path(judged.file).parent.name for judged in found})
+        unreadable = [Path(judged.file).name for judged in found if not judged.check]
+        for check in _without(checks, {judged.check for judged in found}):
+            if not any(name.startswith(f"{check}.") for name in unreadable):
+                yield check
 
 
 def _counted(judged: Judged) -> Iterator[str]:
@@ -168,6 +191,10 @@ def _nothing(runs: Sequence[str], others: Sequence[str], *, under: bool, chosen:
     else:
         hint = "harness verify transaction --suite resilience makes some"
     return f"nothing to judge: {_few(runs)} does not have {which}{' of this selection' if chosen else ''}; {hint}"
+
+
+def _without(names: Iterable[str], others: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if name not in others)
 
 
 def _few(run_ids: Sequence[str]) -> str:
@@ -197,16 +224,21 @@ def _expected_at(judged: Judged, settings: Settings) -> str:
 
 
 def _exit_code(found: Sequence[Judged], settings: Settings, *, edited: bool) -> ExitCode:
-    verdicts = {judged.verdict for judged in found}
-    if edited or Judgement.DIFFERS in verdicts or not verdicts & _DECIDED:
+    decided = any(_is_decided(judged, settings) for judged in found)
+    if edited or not decided or any(judged.verdict is Judgement.DIFFERS for judged in found):
         return ExitCode.NOTHING_VERIFIED
     return ExitCode.ISSUE if any(_counts(judged, settings) for judged in found) else ExitCode.OK
+
+
+def _is_decided(judged: Judged, settings: Settings) -> bool:
+    """Return whether a verdict counts: not that under a control which this version lacks, since nothing is expected."""
+    return judged.verdict in _DECIDED and (not judged.control or bool(_expected_at(judged, settings)))
 
 
 def _counts(judged: Judged, settings: Settings) -> bool:
     """Return whether a history fails the command: it is an Issue that nobody accepts; with a control, it is none."""
     if judged.control:
-        return judged.verdict in _DECIDED and not _is_as_controlled(judged, settings)
+        return _is_decided(judged, settings) and not _is_as_controlled(judged, settings)
     if judged.verdict is not Judgement.ISSUE:
         return False
     row = Result(target=judged.topology, check=judged.check, status=Status.ISSUE, reason=judged.broken[0].name)

@@ -14,14 +14,15 @@ from harness.config import close_to
 from harness.errors import StoreError, UsageError
 from harness.model import Status
 from harness.report.evidence import merge
-from harness.store import StoredRun, attempt_of, history_files, read_run, read_runs, run_folders_in
+from harness.store import StoredRun, history_files, is_under_control, read_run, read_runs, run_folders_in
+from harness.store.chain import RECORD, RESULTS
 
 if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.report.evidence import Evidence
 
 #: the files that only a run folder has: its record and its rows
-_KINDS = ("run.json", "results.jsonl")
+_KINDS = (RECORD, RESULTS)
 LATEST, PREVIOUS = "latest", "previous"
 #: the subfolder of the reports folder for runs of `verify --under`, which are not evidence
 UNDER_FOLDER = "under"
@@ -59,7 +60,7 @@ def runs_of(settings: Settings, name: str) -> tuple[StoredRun, ...]:
     found = _run_folder(settings, name)
     if found is not None:
         return (read_run(found),)
-    runs, damaged = read_runs([_folder(settings, name)])
+    runs, damaged = read_runs(_run_folders(settings, name))
     if damaged:
         raise StoreError(damaged[0], hint="leave out this folder")
     return runs
@@ -69,8 +70,14 @@ class JudgedRuns(Struct, frozen=True, kw_only=True):
     """The runs whose histories are judged."""
 
     runs: tuple[StoredRun, ...]
-    #: the ids of all runs with such histories, newest first
-    with_histories: tuple[str, ...]
+    #: the folders of all runs here, newest first
+    kept: tuple[Path, ...]
+    #: whether the histories under controls are judged
+    under: bool
+
+    def with_histories(self) -> tuple[str, ...]:
+        """Return the ids of all runs with such histories, newest first. This searches the folder of every run."""
+        return tuple(folder.name for folder in self.kept if _has_histories(folder, under=self.under))
 
 
 def runs_to_judge(settings: Settings, name: str | None, *, under: bool) -> JudgedRuns:
@@ -82,12 +89,12 @@ def runs_to_judge(settings: Settings, name: str | None, *, under: bool) -> Judge
     :raises UsageError: for a name that leads nowhere, or to several runs.
     :raises StoreError: for a run that cannot be read.
     """
-    ordinary, apart = (run_folders_in(folder) for folder in (settings.reports, settings.reports / UNDER_FOLDER))
-    folders = {folder.name: folder for folder in sorted((*ordinary, *apart), key=lambda path: path.name, reverse=True)}
-    found = tuple(run_id for run_id, folder in folders.items() if _has_histories(folder, under=under))
+    ordinary, apart = (set(run_folders_in(folder)) for folder in (settings.reports, settings.reports / UNDER_FOLDER))
+    folders = {folder.name: folder for folder in sorted(ordinary | apart, key=lambda path: path.name, reverse=True)}
     chosen = LATEST if name is None else name
-    if name is None and found:
-        chosen = found[0]
+    newest = (run_id for run_id, folder in folders.items() if _has_histories(folder, under=under))
+    if name is None and (found := next(newest, "")):
+        chosen = found
     elif chosen == LATEST and under and folders:
         chosen = next(iter(folders))
     named = [chosen] if chosen in folders else [run_id for run_id in folders if chosen and chosen in run_id]
@@ -97,11 +104,11 @@ def runs_to_judge(settings: Settings, name: str | None, *, under: bool) -> Judge
         raise UsageError(_ambiguous(chosen, named), hint="name one of them")
     else:
         runs = (read_run(folders[named[0]]),)
-    return JudgedRuns(runs=runs, with_histories=found)
+    return JudgedRuns(runs=runs, kept=tuple(folders.values()), under=under)
 
 
 def _has_histories(run: Path, *, under: bool) -> bool:
-    return any((".under-" in attempt_of(path)[0]) == under for path in history_files(run))
+    return any(is_under_control(path) == under for path in history_files(run))
 
 
 def _of_run(run: StoredRun, settings: Settings) -> Evidence:
@@ -134,10 +141,10 @@ def _run_folder(settings: Settings, name: str) -> Path | None:
         return runs / name
     path = Path(name)
     with suppress(OSError, ValueError):  # such as a name that is too long
-        if path.is_file() and path.name == "run.json":
+        if path.is_file() and path.name == RECORD:
             return path.parent
         if path.exists():
-            return path if (path / "run.json").is_file() else None
+            return path if (path / RECORD).is_file() else None
     matching = [run_id for run_id in ids if name in run_id]
     if len(matching) > 1:
         raise UsageError(_ambiguous(name, matching), hint="name one of them")
@@ -155,7 +162,7 @@ def _ambiguous(name: str, matching: list[str]) -> str:
 
 def _latest(runs: Path, ids: list[str]) -> Path:
     latest = runs / LATEST
-    return latest.resolve() if (latest / "run.json").is_file() else runs / ids[0]
+    return latest.resolve() if (latest / RECORD).is_file() else runs / ids[0]
 
 
 def _previous(runs: Path, ids: list[str]) -> Path:
@@ -168,6 +175,8 @@ def _previous(runs: Path, ids: list[str]) -> Path:
     if not earlier:
         raise UsageError("no run before the latest one here", where=str(runs))
     rows = _rows_that_ran(latest)
+    if not rows:
+        return runs / earlier[0]
     return runs / next((run_id for run_id in earlier if rows & _rows_that_ran(runs / run_id)), earlier[0])
 
 

@@ -16,7 +16,7 @@ from harness.checks.judges.acknowledged import recovery
 from harness.errors import StoreError
 from harness.printable import printable
 from harness.report.curves import HEIGHT, PAUSE, Grid, Panel, brief, of_operations, of_samples, usual_s
-from harness.store import attempt_of, history_files, read_history
+from harness.store import attempt_of, history_files, is_under_control, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,8 +106,8 @@ def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
     """Return the histories of a run that are under no control, by topology, check and attempt."""
     found: dict[tuple[str, str, int], list[Path]] = {}
     for path in history_files(run):
-        check, attempt = attempt_of(path)
-        if ".under-" not in check:
+        if not is_under_control(path):
+            check, attempt = attempt_of(path)
             found.setdefault((path.parent.name, check, attempt), []).append(path)
     return found
 

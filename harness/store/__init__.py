@@ -15,7 +15,15 @@ result is then read as Not run. :mod:`harness.store.chain` describes how an edit
 """
 
 from harness.store.files import require_writable, write_atomically, write_together
-from harness.store.histories import Journal, attempt_of, history_files, is_named, read_history, read_state
+from harness.store.histories import (
+    Journal,
+    attempt_of,
+    history_files,
+    is_named,
+    is_under_control,
+    read_history,
+    read_state,
+)
 from harness.store.integrity import Integrity, Verdict
 from harness.store.reading import StoredRun, kept_runs, read_run, read_runs, run_folders_in
 from harness.store.statement import PREDICATE_TYPE, compare, statement_of
@@ -32,6 +40,7 @@ __all__ = [
     "compare",
     "history_files",
     "is_named",
+    "is_under_control",
     "kept_runs",
     "new_run_id",
     "read_history",

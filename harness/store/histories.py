@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 HISTORIES = "histories"
 _STATE = ".state.json"
 _LARGEST = 4 << 30
-#: what follows the name of a check in the name of its history
+#: what may follow the name of a check in the name of its history, in this order
+_UNDER = ".under-"
 _ATTEMPT = ".attempt-"
 _NAME = re.compile(rf"(.+?)(?:{re.escape(_ATTEMPT)}(\d+))?(?:\.(\d+))?\.jsonl")
 
@@ -157,7 +158,7 @@ def history_files(run: Path) -> tuple[Path, ...]:
 
 def history_name(check: str, *, control: str = "", attempt: int = 1) -> str:
     """Return the name of the first history of one attempt, without its ending."""
-    name = f"{check}.under-{control}" if control else check
+    name = f"{check}{_UNDER}{control}" if control else check
     return f"{name}{_ATTEMPT}{attempt}" if attempt > 1 else name
 
 
@@ -165,6 +166,11 @@ def attempt_of(path: Path) -> tuple[str, int]:
     """Return the check of a history, with the control it ran under, and the number of its attempt, from its name."""
     check, attempt, _ = _parts(path)
     return check, attempt
+
+
+def is_under_control(path: Path) -> bool:
+    """Return whether a check wrote a history under a control, from the name of the history."""
+    return _UNDER in attempt_of(path)[0]
 
 
 def is_named(path: Path, opening: Opening) -> bool:

@@ -17,12 +17,13 @@ from harness.checks.judges import REPLACED_JUDGE
 from harness.checks.registry import Control
 from harness.checks.rejudging import Judgement, judged_again
 from harness.cli import judge as judge_module
+from harness.cli import run_evidence
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
 from harness.model import Expectation, Result, Status
 from harness.model.history import Sample
 from harness.redaction import Redactor
-from harness.store import RunStore, read_history, read_run, read_state
+from harness.store import RunStore, history_files, read_history, read_run, read_state
 from tests.unit.histories import JUDGE, LOST, Present, everything, fault, operations, write_history
 from tests.unit.made_up import CHECKS, planned, record, result
 
@@ -105,6 +106,8 @@ def test_an_accepted_issue_does_not_count(kept: Kept, tmp_path: Path, kind: str)
         f'[[{kind}]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2099-01-01"\n'
     )
     assert main(["judge"]) == ExitCode.OK
+    (tmp_path / "harness.toml").unlink()
+    assert main(["judge"]) == ExitCode.ISSUE
 
 
 @pytest.mark.parametrize(("stored", "now"), [(WHOLE, LOSING), (LOSING, WHOLE)], ids=["worse", "better"])
@@ -190,10 +193,69 @@ def test_histories_under_controls_are_judged_on_request(kept: Kept, capsys: pyte
     kept.read()
     assert main(["judge"]) == ExitCode.OK
     assert "under" not in capsys.readouterr().out
-    assert main(["judge", "--under"]) == ExitCode.ISSUE
+    # nothing is expected of a control that this version lacks, so nothing is missing
+    assert main(["judge", "--under"]) == ExitCode.NOTHING_VERIFIED
     out = capsys.readouterr().out
     assert f"direct  Issue        {CHECK} under commits-lost" in out
     assert "this version has no control 'commits-lost' of this check" in out
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(LOSING, ExitCode.OK), (WHOLE, ExitCode.ISSUE)], ids=["as expected", "no Issue"]
+)
+def test_a_control_that_this_version_lacks_decides_nothing_beside_another(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, state: Present, code: ExitCode
+) -> None:
+    control = Control(name="commits-lost", check=CHECK, at=LOST, needs=(), apply=lambda _: None)
+    monkeypatch.setattr(Catalogue, "controls_of", lambda *_: (control,))
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, state, control="commits-lost")
+    write_history(kept.store.folder, "direct", CHECK, RECORDS, LOSING, control="of-last-year")
+    kept.read()
+    assert main(["judge", "--under"]) == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notes"),
+    [
+        (["--topology", "direct", "--topology", "transaction"], ["transaction"]),
+        (["--check", CHECK, "--check", "capture.update", "--topology", "direct"], ["capture.update"]),
+        (["--topology", "direct", "--topology", "session", "--check", CHECK], []),
+    ],
+)
+def test_a_name_without_a_history_is_named_though_another_one_has_some(
+    kept: Kept, capsys: pytest.CaptureFixture[str], arguments: list[str], notes: list[str]
+) -> None:
+    kept.judged("direct", WHOLE)
+    write_history(kept.store.folder, "session", CHECK, RECORDS, WHOLE).write_bytes(b"{")
+    kept.read()
+    assert main(["judge", "latest", *arguments]) == ExitCode.OK
+    err = capsys.readouterr().err.splitlines()
+    assert [line for line in err if "no history" in line] == [f"note: no history of {name}" for name in notes]
+
+
+def test_a_named_folder_is_searched_in_the_usual_places_only(kept: Kept, tmp_path: Path) -> None:
+    """`judge /` does not read a whole disk."""
+    kept.judged("direct", WHOLE)
+    kept.read()
+    deep = tmp_path / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    (tmp_path / "reports").rename(deep / "reports")
+    assert main(["judge", "a"]) == ExitCode.USAGE
+    assert main(["judge", str(deep)]) == ExitCode.OK
+
+
+def test_only_the_folder_of_a_named_run_is_searched_for_histories(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.judged("direct", WHOLE)
+    kept.read()
+    RunStore(tmp_path / "reports", replace(record(RUN.replace("0101", "0102")), plan=()), Redactor()).close()
+    searched: list[Path] = []
+    monkeypatch.setattr(run_evidence, "history_files", lambda run: searched.append(run) or history_files(run))
+    assert main(["judge", RUN]) == ExitCode.OK
+    assert searched == []
+    assert main(["judge"]) == ExitCode.OK
+    assert searched
 
 
 @pytest.mark.parametrize(
@@ -259,13 +321,12 @@ def test_without_a_name_the_newest_run_with_histories_is_judged(
     assert f"{newer} does not have a history; runs with a history: {RUN}" in capsys.readouterr().err
 
 
-def test_an_issue_in_quarantine_does_not_count(kept: Kept, tmp_path: Path) -> None:
+def test_an_expired_quarantine_accepts_nothing(kept: Kept, tmp_path: Path) -> None:
     kept.judged("session", LOSING)
     kept.read()
-    entry = f'[[quarantine]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = '
-    (tmp_path / "harness.toml").write_text(f'{entry}"2099-01-01"\n')
-    assert main(["judge"]) == ExitCode.OK
-    (tmp_path / "harness.toml").write_text(f'{entry}"2020-01-01"\n')
+    (tmp_path / "harness.toml").write_text(
+        f'[[quarantine]]\ncheck = "{CHECK}"\nlink = "https://example.org/1"\nowner = "ada"\nexpires = "2020-01-01"\n'
+    )
     assert main(["judge"]) == ExitCode.ISSUE
 
 
