@@ -37,12 +37,14 @@ class _Row(Struct):
     started_at: str = ""
     duration_ms: float = 0.0
     attempt: int = 1
+    reproduce: str = ""
 
 
 class _Timed(Struct, frozen=True):
     """A row of an earlier run: its start and its end, in seconds after the start of the run."""
 
     check: str
+    options: str
     start_s: float
     end_s: float
 
@@ -50,20 +52,23 @@ class _Timed(Struct, frozen=True):
 def earlier_ends(reports: Path, plan: Iterable[PlannedCheck]) -> tuple[float, ...]:
     """Return when the planned rows ended in the newest run that has them, in seconds after its start, ascending.
 
-    A run of more rows took longer than these rows take: its time shrinks to the share of the planned ones. Runs that
-    did not finish, and runs of `prove`, are not comparable. A file that cannot be read only costs the estimate.
+    A run of more rows took longer than these rows take: its time shrinks to the share of the planned ones. Rows with
+    other options, such as `--for` and `--rounds`, runs that did not finish, and runs of `prove` are not comparable. A
+    file that cannot be read only costs the estimate.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, dict[str, str]] = {}
     for row in plan:
-        wanted.setdefault(row.target, set()).add(row.check)
+        wanted.setdefault(row.target, {})[row.check] = _options(row.check, row.reproduce)
     ends: list[float] = []
     for folder in run_folders_in(reports)[: -_MOST_RUNS - 1 : -1]:
         if not any(wanted.values()):
             break
         for target, rows in _timed_rows(folder).items():
-            found = [row for row in rows if row.check in wanted.get(target, ())]
+            planned = wanted.get(target, {})
+            found = [row for row in rows if planned.get(row.check) == row.options]
             ends += _shrunk(found, rows)
-            wanted.get(target, set()).difference_update(row.check for row in found)
+            for row in found:
+                planned.pop(row.check, None)
     return tuple(sorted(ends))
 
 
@@ -82,12 +87,18 @@ def _timed_rows(folder: Path) -> dict[str, list[_Timed]]:
             for row in map(decoder.decode, file):
                 if row.started_at and row.attempt == 1:
                     start_s = (datetime.fromisoformat(row.started_at) - began).total_seconds()
-                    timed = _Timed(row.check, start_s, start_s + row.duration_ms / 1000)
+                    options = _options(row.check, row.reproduce)
+                    timed = _Timed(row.check, options, start_s, start_s + row.duration_ms / 1000)
                     if 0 <= timed.start_s <= timed.end_s <= _LONGEST_S:
                         found.setdefault(row.topology, []).append(timed)
     except (OSError, ValueError, TypeError, StoreError, msgspec.MsgspecError):
         return {}
     return found
+
+
+def _options(check: str, reproduce: str) -> str:
+    """Return the options that decide a result, from the command that reproduces it: a session or `verify`."""
+    return reproduce.partition(f" --check {check}")[2]
 
 
 def _shrunk(rows: Sequence[_Timed], of: Sequence[_Timed]) -> list[float]:

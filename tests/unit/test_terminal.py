@@ -312,6 +312,18 @@ def test_the_time_of_other_rows_is_left_out(tmp_path: Path) -> None:
     assert earlier_ends(tmp_path, [planned("session", _CHECKS[1])]) == ()
 
 
+@pytest.mark.parametrize("options", ["--for 10m", "--rounds 9", "--repeat 3", "--set postgres=15"])
+def test_a_row_with_other_options_says_nothing_about_the_time(tmp_path: Path, options: str) -> None:
+    """A load of ten minutes does not make the same load of thirty seconds last ten minutes, or the other way round."""
+    short = planned("direct", _CHECKS[0])
+    long = replace(short, reproduce=f"{short.reproduce} {options}")
+    earlier_run(tmp_path, [replace(timed(_CHECKS[0], 4, 30.0), reproduce=short.reproduce)])
+    earlier_run(tmp_path, [replace(timed(_CHECKS[0], 4, 600.0), reproduce=long.reproduce)], number=2)
+    assert earlier_ends(tmp_path, [short]) == (34.0,)
+    assert earlier_ends(tmp_path, [long]) == (604.0,)
+    assert earlier_ends(tmp_path, [replace(short, reproduce=f"{short.reproduce} --for 1h")]) == ()
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b'{"topology": 1}', b"\xff", b'{"topology":"a","check":"b","started_at":"x"}']
 )
