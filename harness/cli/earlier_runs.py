@@ -67,8 +67,8 @@ def earlier_ends(reports: Path, plan: Iterable[PlannedCheck]) -> tuple[float, ..
             planned = wanted.get(target, {})
             found = [row for row in rows if planned.get(row.check) == row.options]
             ends += _shrunk(found, rows)
-            for row in found:
-                planned.pop(row.check, None)
+            for timed in found:
+                planned.pop(timed.check, None)
     return tuple(sorted(ends))
 
 

@@ -20,7 +20,7 @@ from harness.cli.selection import print_plan
 from harness.config import nearest
 from harness.errors import UsageError
 from harness.events import RunEnded, RunStarted
-from harness.host.env_secrets import looked_up, variables_of
+from harness.host.env_secrets import looked_up, require_set, variables_of
 from harness.host.environment import resolve
 from harness.host.journal import Journal
 from harness.store import RunStore, new_run_id, read_run, require_writable
@@ -111,10 +111,10 @@ def _print_effects(plan: tuple[PlannedCheck, ...], settings: Settings) -> None:
 
 def _warn_of_unset(invocation: Invocation, name: str) -> None:
     """Name the variables without which the run that was planned cannot begin."""
-    declared = invocation.settings.environments[name]
-    if unset := [variable for variable in variables_of(declared) if not os.environ.get(variable)]:
-        needs = f"warning: environment {name} needs environment variables that are not set: {', '.join(unset)}"
-        invocation.terminal.say(f"{needs}; export {unset[0]}=…")
+    try:
+        require_set(variables_of(invocation.settings.environments[name]), os.environ, f"environment {name}")
+    except UsageError as error:
+        invocation.terminal.say(f"warning: {error.what}; {error.hint}")
 
 
 def _effect(row: PlannedCheck, safety: Safety, settings: Settings) -> str:

@@ -256,9 +256,10 @@ class ProgressCounts:
     @staticmethod
     def _step(row: TopologyProgress, check: str, event: CheckProgress) -> None:
         now, before = time.monotonic(), row.steps.get(check)
+        first, first_at = event, now
         # a check begins again under its next control
-        begins = before is None or event.done < before.newest.done or event.of != before.newest.of
-        first, first_at = (event, now) if before is None or begins else (before.first, before.first_at)
+        if before is not None and event.done >= before.newest.done and event.of == before.newest.of:
+            first, first_at = before.first, before.first_at
         row.steps[check] = Steps(first, event, first_at, now)
 
     def _of(self, topology: str) -> TopologyProgress:

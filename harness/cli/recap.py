@@ -170,7 +170,9 @@ _COLUMNS = (
 
 def _for_terminal(lines: Sequence[_Line], width: int) -> Iterator[str]:
     """Yield the table with the columns that fit; where a status does not, yield lists of all counts."""
-    names = max((len(line.target) for line in lines), default=0)
+    if not lines:
+        return
+    names = max(len(line.target) for line in lines)
     for spare in sorted({column.spare for column in _COLUMNS}, reverse=True):
         columns = [column for column in _COLUMNS if column.spare <= spare and _is_used(column, lines)]
         cells = [[column.heading, *(str(column.cell(line)) for line in lines)] for column in columns]

@@ -115,7 +115,9 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
             options.storage or _variable("HARNESS_STORAGE", tuple(map(str, StoragePolicy)), file.storage)
         ),
         jobs=options.jobs or file.jobs,
-        load=LoadSettings(rounds=options.rounds or 1, soak_s=options.soak_s or LoadSettings().soak_s),
+        load=LoadSettings(
+            rounds=options.rounds or LoadSettings().rounds, soak_s=options.soak_s or LoadSettings().soak_s
+        ),
         reports=Path(options.reports or os.environ.get("HARNESS_REPORTS") or file.reports),
         topologies=Path(options.topologies_folder or file.topologies or places.TOPOLOGIES),
         own_topologies=Path(file.topologies or places.TOPOLOGIES),

@@ -17,7 +17,7 @@ from harness.report import curves, histories
 from harness.report.curves import HEIGHT
 from harness.report.evidence import Row
 from harness.report.histories import StoredHistory, plot_of, stored_histories
-from harness.store import RunStore, attempt_of, history_files, read_history
+from harness.store import RunStore, attempt_of, history_files, is_under_control, read_history
 from harness.store.histories import history_name
 from tests.unit.histories import everything, fault, operations, write_history
 from tests.unit.made_up import planned, record, result
@@ -195,6 +195,7 @@ def test_a_journal_is_named_after_its_attempt(tmp_path: Path) -> None:
 def test_the_name_of_a_history_has_its_check_and_attempt(check: str, control: str, attempt: int, number: str) -> None:
     path = Path(f"{history_name(check, control=control, attempt=attempt)}{number}.jsonl")
     assert attempt_of(path) == (history_name(check, control=control), attempt)
+    assert is_under_control(path) is bool(control)
 
 
 seconds = st.floats(0, 1e6)

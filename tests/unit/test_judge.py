@@ -251,7 +251,12 @@ def test_only_the_folder_of_a_named_run_is_searched_for_histories(
     kept.read()
     RunStore(tmp_path / "reports", replace(record(RUN.replace("0101", "0102")), plan=()), Redactor()).close()
     searched: list[Path] = []
-    monkeypatch.setattr(run_evidence, "history_files", lambda run: searched.append(run) or history_files(run))
+
+    def noted(run: Path) -> tuple[Path, ...]:
+        searched.append(run)
+        return history_files(run)
+
+    monkeypatch.setattr(run_evidence, "history_files", noted)
     assert main(["judge", RUN]) == ExitCode.OK
     assert searched == []
     assert main(["judge"]) == ExitCode.OK

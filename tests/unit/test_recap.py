@@ -195,6 +195,13 @@ def test_on_a_terminal_the_counts_are_a_table_of_its_width(
     assert found[: len(lines)] == lines
 
 
+def test_without_a_row_nothing_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_terminal in (True, False):
+        monkeypatch.setattr("sys.stdout.isatty", lambda is_terminal=is_terminal: is_terminal)
+        recap.print_recap(run())
+        assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("columns", range(1, 120, 7))
 def test_no_width_drops_anything_about_a_status(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
