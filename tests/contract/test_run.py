@@ -301,20 +301,30 @@ def test_a_run_that_ends_while_its_servers_are_frozen_leaves_nothing(
     check = ("--check", "resilience.server-frozen", "--rounds", "100")
     process = start(running, tmp_path, "verify", "direct", "--engine", engine_name, *check)
 
-    def frozen() -> StoredRun:
-        """Wait for the moment between the injection of a fault and its healing."""
-        runs, _ = kept_runs(tmp_path / "reports")
-        histories = history_files(runs[-1].folder) if runs else ()
-        if not histories or not (faults := read_history(histories[0]).faults):
-            raise NotYet("no fault yet")
-        if faults[-1].injected_s is None or faults[-1].heal_s is not None:
-            raise NotYet("the servers run")
-        return runs[-1]
+    def is_frozen(run: StoredRun) -> bool:
+        """Return whether the newest fault is injected, and its healing has not begun."""
+        histories = history_files(run.folder)
+        faults = read_history(histories[0]).faults if histories else ()
+        return bool(faults) and faults[-1].injected_s is not None and faults[-1].heal_s is None
 
-    run = poll(frozen, what="frozen servers", deadline_s=60)
+    def stopped_while_frozen() -> StoredRun:
+        """Stop the harness, so that it cannot heal the fault before the signal arrives."""
+        runs, _ = kept_runs(tmp_path / "reports")
+        if not runs or not is_frozen(runs[-1]):
+            raise NotYet("the servers run")
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        if is_frozen(runs[-1]):
+            return runs[-1]
+        process.send_signal(signal.SIGCONT)
+        raise NotYet("the fault was healed before the harness stopped")
+
+    run = poll(stopped_while_frozen, what="frozen servers", deadline_s=60)
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     ended(process)
     if number is signal.SIGKILL:
+        assert is_frozen(run)
         assert harness_here(tmp_path, "reap", "--engine", engine_name).returncode == 0
     assert leftovers(engine_name, run.record.run_id) == []
 
