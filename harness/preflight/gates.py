@@ -37,7 +37,6 @@ _NO_PACKAGE = "the manifest has no readable name, and no package is declared"
 _FEW = 5
 
 
-
 class _Language(Struct, frozen=True, kw_only=True):
     """The readers for projects of one language."""
 

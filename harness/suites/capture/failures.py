@@ -183,9 +183,7 @@ def hostile_values(ctx: CheckContext) -> None:
 def large_values(ctx: CheckContext) -> None:
     client = _blobs(ctx)
     # repeating a thousand bytes is twice as fast as repeating one
-    huge = (
-        f"INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat(repeat('x', 1024), {_HUGE_KIB}), 'UTF8'))"
-    )
+    huge = f"INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat(repeat('x', 1024), {_HUGE_KIB}), 'UTF8'))"
     outcome = ctx.sqlstate(partial(_write_with_post, ctx, client, huge))
     ctx.fact("the client's outcome for 129 MiB of bytea, 258 as text", outcome)
     ctx.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
