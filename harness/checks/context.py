@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
@@ -72,7 +73,8 @@ class DatabaseSource(Protocol):
     def host_service(self) -> HostService: ...
     def journal(self, ctx: CheckRecord, judge: str, facts: dict[str, str], /) -> Journal: ...
     def notify(self, event: Notification, /) -> None: ...
-    def new_database(self, name: str, /) -> None: ...
+    def new_database(self, name: str, template: str | None = None, /) -> None: ...
+    def prepared(self, what: str, prepare: Callable[[str], None], /) -> str: ...
     def drop_database(self, name: str, /) -> None: ...
     def forget_connections(self) -> None: ...
 
@@ -333,10 +335,22 @@ class CheckContext(CheckRecord):
 
     def empty_database(self, name: str) -> Client:
         """Create a second, empty database, and return a connection of its owner. It is dropped when the check ends."""
-        database = f"{self.database[:50]}_{name}"
-        self._workspace.new_database(database)
-        self._stack.callback(self._workspace.drop_database, database)
+        database = self._own_database(f"{self.database[:50]}_{name}")
         return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
+
+    def database_like(self, what: str, prepare: Callable[[str], None]) -> str:
+        """Create a second database with the trail in which something more was prepared, once for all checks.
+
+        :param what: names the preparation, such as a job engine.
+        :param prepare: gets the name of a database; it leaves no connection to it.
+        :return: the name of the database, which is dropped when the check ends.
+        """
+        return self._own_database(f"j{secrets.token_hex(6)}", self._workspace.prepared(what, prepare))
+
+    def _own_database(self, name: str, template: str | None = None) -> str:
+        self._workspace.new_database(name, template)
+        self._stack.callback(self._workspace.drop_database, name)
+        return name
 
     @property
     def attached(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from harness.audit.target_file import TrailFeature
 from harness.errors import ConfigError
 from harness.lab.effective import declared_limits
-from harness.model import PathLabel, PoolMode, Prepare, Section, Severity, Topology
+from harness.model import JobLabel, PathLabel, PoolMode, Prepare, Section, Severity, Topology
 
 if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
@@ -109,6 +109,7 @@ class Check(Struct, frozen=True, kw_only=True):
     server_link: bool = False
     on_demand: bool = False
     path: PathLabel | None = None
+    job: JobLabel | None = None
     environment_safety: Safety = Safety.NO
     last: bool = False
     loads: int = 0
@@ -187,6 +188,7 @@ def check(
     rounds: bool = False,
     longest_s: float = 90.0,
     path: PathLabel | None = None,
+    job: JobLabel | None = None,
     environment_safety: Safety = Safety.NO,
     last: bool = False,
 ) -> Callable[[CheckFunction], Check]:
@@ -224,6 +226,7 @@ def check(
         of it for the comparison of their rows.
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
+    :param job: the job engine and the case that the check tries; None for other checks.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
         By default it may not.
     :param last: whether the check runs after all others in an environment, because it looks for what they left.
@@ -257,6 +260,7 @@ def check(
             rounds=rounds,
             longest_s=longest_s,
             path=path,
+            job=job,
             environment_safety=environment_safety,
             last=last,
         )

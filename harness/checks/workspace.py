@@ -33,7 +33,7 @@ from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 from harness.wire.sockets import Deadline, ServerAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness.audit.target import AuditTarget
     from harness.checks.collection import Fixtures
@@ -88,6 +88,8 @@ class Workspace:
         self._thread = local()
         self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
+        #: databases that several checks begin with, by the name of what is prepared in them
+        self._prepared: dict[str, Future[str]] = {}
         self._starting = Lock()
         #: a check found that a service had ended
         self._ended = False
@@ -137,6 +139,26 @@ class Workspace:
         """Create a database that belongs to the owner: a clone of the template, or an empty one."""
         durable = self._lab.topology.postgres.durable
         create_database(self._admin(), name, owner=self._lab.roles.owner.name, template=template, durable=durable)
+
+    def prepared(self, what: str, prepare: Callable[[str], None]) -> str:
+        """Return a template: a clone of the one with the trail, in which something more was prepared, once.
+
+        :param what: names the preparation, such as a job engine.
+        :param prepare: gets the name of the new database. No connection to it may be left.
+        :raises HarnessError: as `prepare` does; every later call then raises the same.
+        """
+        with self._starting:
+            mine = what not in self._prepared
+            future = self._prepared.setdefault(what, Future())
+        if mine:
+            try:
+                name = f"prepared_{re.sub('[^a-z0-9]+', '_', what)[:40]}_{secrets.token_hex(3)}"
+                self.new_database(name, _TEMPLATE)
+                prepare(name)
+                future.set_result(name)
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""

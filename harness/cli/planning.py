@@ -276,6 +276,7 @@ def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
         area=check.area,
         feature=check.feature,
         path=check.path,
+        job=check.job,
         reproduce=reproduce,
     )
 

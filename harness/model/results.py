@@ -48,6 +48,8 @@ class Section(StrEnum):
     RESILIENCE = "resilience"
     #: judged work under load for a stated time
     SOAK = "soak"
+    #: job engines
+    JOBS = "jobs"
     #: commands of other test suites
     COMMANDS = "commands"
 
@@ -167,6 +169,19 @@ class PathLabel(Struct, frozen=True, kw_only=True):
     aspect: str = ""
 
 
+class JobLabel(Struct, frozen=True, kw_only=True):
+    """The job engine of a row, with which settings, and the case of the suite `jobs` that the row tries."""
+
+    #: the name of the target, such as `pg-boss`
+    engine: str
+    #: as its project spells it, with the version that was tried
+    title: str
+    #: the name of its settings, such as `default`
+    variant: str
+    #: such as `idle`
+    case: str
+
+
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One planned row: a check on a target. Every planned row gets a result."""
 
@@ -184,6 +199,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     feature: str = ""
     #: the audited path that it checks, if any
     path: PathLabel | None = None
+    #: the job engine that it tries, if any
+    job: JobLabel | None = None
     evidence_class: EvidenceClass = EvidenceClass.CI
     #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
     declared_as: str = ""

@@ -184,6 +184,7 @@ _PREFIX = {
     Section.ENVIRONMENT: "ENV",
     Section.RESILIENCE: "FAULT",
     Section.SOAK: "SOAK",
+    Section.JOBS: "JOBS",
     Section.COMMANDS: "CMD",
 }
 

@@ -19,6 +19,7 @@ from harness.model import (
     EvidenceClass,
     Expectation,
     FeatureOutcome,
+    JobLabel,
     KnownIssue,
     Limit,
     PathLabel,
@@ -69,6 +70,7 @@ class ReportCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: the row of the feature map that it fills
     feature: str = ""
     path: PathLabel | None = None
+    job: JobLabel | None = None
 
 
 class ReportExpectation(Struct, frozen=True, kw_only=True, omit_defaults=True):

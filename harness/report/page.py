@@ -56,6 +56,7 @@ _AREAS = {
     Section.ENVIRONMENT: "Environment",
     Section.RESILIENCE: "Resilience: acknowledged work under faults",
     Section.SOAK: "Soak: judged work under load",
+    Section.JOBS: "Job engines",
     Section.COMMANDS: "Other test suites",
 }
 
