@@ -31,8 +31,8 @@ _lock = threading.Lock()
 _connection: psycopg.Connection[Any] | None = None
 
 
-class PlannedFailure(Exception):
-    """This attempt is meant to fail."""
+class PlannedFailureError(Exception):
+    """The attempt is meant to fail."""
 
 
 def perform(
@@ -49,7 +49,7 @@ def perform(
     :param job: the engine's own id of the job.
     :param payload: what the job was given besides its key.
     :param heartbeat: renews the lease.
-    :raises PlannedFailure: when this attempt is meant to fail.
+    :raises PlannedFailureError: when this attempt is meant to fail.
     """
     given = json.dumps(payload) if payload is not None else None
     [(seconds, fails, renews, sql)] = _ask(
@@ -66,7 +66,7 @@ def perform(
             heartbeat()
     report(key, "failed" if fails else "done", attempt=attempt, job=job)
     if fails:
-        raise PlannedFailure(f"attempt of job {key} that is meant to fail")
+        raise PlannedFailureError(f"attempt of job {key} that is meant to fail")
     return key
 
 
