@@ -131,7 +131,7 @@ class Queries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[settings]`: what the engine promises with the settings that its program gives it. A variant may replace some."""
+    """`[settings]`: what the engine promises with the settings that its program gives it."""
 
     #: after how many seconds a job of a worker that is gone is taken over; None if only a restart or a person does it
     lease_s: _Seconds | None = None
