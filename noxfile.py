@@ -142,6 +142,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def jobs(session: nox.Session) -> None:
+    """Run every shipped job engine, with all of its settings, on direct and behind each pool mode."""
+    install_harness(session)
+    topologies = ("direct", "session", "transaction", "transaction-unprepared", "statement")
+    harness(session, "verify", *topologies, "--suite", "jobs")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")

@@ -96,6 +96,12 @@ class CheckContext(CheckRecord):
         self.past_the_pooler = False
         #: replaced by a control: returns the judge that decides instead of the given one
         self.judged_by: Callable[[Judge], Judge] = lambda judge: judge
+        #: set by a control: statements that run in the database of effects of jobs
+        self.effects_sql = ""
+        #: set by a control: replaces the query for the states of jobs
+        self.engine_states = ""
+        #: set by a control: gets the name of the database of the job engine
+        self.with_engine_database: Callable[[str], None] = lambda _database: None
         #: cleared by a control: the canary table is not captured
         self.canary_captured = True
 

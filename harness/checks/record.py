@@ -131,6 +131,13 @@ class CheckRecord:
             if self.ended:
                 raise NotExercisedError(self.ended.reason)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the check timed out, or the run was interrupted."""
+        with self._lock:
+            self._notice_interruption()
+            return self.ended is not None
+
     # --- findings ------------------------------------------------------------------------------------
 
     def add(self, expectation: Expectation) -> bool:

@@ -147,18 +147,19 @@ class Workspace:
         :param prepare: gets the name of the new database. No connection to it may be left.
         :raises HarnessError: as `prepare` does; every later call then raises the same.
         """
+
+        def make() -> str:
+            name = f"prepared_{re.sub('[^a-z0-9]+', '_', what)[:40]}_{secrets.token_hex(3)}"
+            self.new_database(name, _TEMPLATE)
+            prepare(name)
+            return name
+
         with self._starting:
-            mine = what not in self._prepared
-            future = self._prepared.setdefault(what, Future())
-        if mine:
-            try:
-                name = f"prepared_{re.sub('[^a-z0-9]+', '_', what)[:40]}_{secrets.token_hex(3)}"
-                self.new_database(name, _TEMPLATE)
-                prepare(name)
-                future.set_result(name)
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
+            if what not in self._prepared:
+                pool = ThreadPoolExecutor(1, thread_name_prefix=f"prepare-{self._lab.topology.name}")
+                self._prepared[what] = pool.submit(make)
+                pool.shutdown(wait=False)
+        return self._prepared[what].result()
 
     def drop_database(self, name: str) -> None:
         """Drop a database. While memory allows, it stays until the lab ends: removing all of them then is faster."""

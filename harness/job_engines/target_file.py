@@ -147,6 +147,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backoff_s: _Seconds = 5.0
     #: the length of a cron window, seconds
     cron_s: _Seconds = 1.0
+    #: whether a job that runs has to renew its lease itself; else its worker does it for all of its jobs
+    heartbeat_by_job: bool = True
     #: whether its workers exit when their connections break, so that something has to start them again
     needs_supervisor: bool = True
     #: whether the engine promises that the effect of a job happens once; most promise at least once

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.collection import Catalogue, Fixtures, build_catalogue
 from harness.host.reference import reference_paths
+from harness.job_engines.loading import shipped
 from harness.suites import (
     actor,
     capture,
@@ -25,6 +26,7 @@ from harness.suites import (
     trail_breaks,
 )
 from harness.suites.commands import command_checks
+from harness.suites.jobs.rows import job_checks
 from harness.suites.paths.aspects import path_checks
 from harness.suites.pooling import failures as pooling_failures
 from harness.suites.pooling import restarts as pooling_restarts
@@ -60,7 +62,7 @@ def whole_catalogue(
 @cache
 def catalogue() -> Catalogue:
     """Return the checks of every project, including the paths of the reference host."""
-    return _suites().with_checks(path_checks(reference_paths(), reference=True))
+    return _suites().with_checks((*path_checks(reference_paths(), reference=True), *job_checks(shipped())))
 
 
 @cache

@@ -1,0 +1,411 @@
+"""The judge of jobs: what a job engine did, by the effects of its jobs and by its own tables.
+
+The history holds what the harness asked for: jobs enqueued, cancelled, approved, and faults. The final state holds the
+effects, which jobs wrote past the pooler, and what the engine says about each job. A job is acknowledged once its
+program has reported that its transaction is committed; another one may be there or not, and is not lost.
+
+At least once is the promise. An effect that happens twice is counted and shown, and breaks an expectation only where
+the engine promises more, or where no fault was injected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+
+from harness.checks.judges import Judge, compared
+from harness.job_engines.target_file import Case, Settings
+from harness.model import Expectation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.model.history import History
+
+Phase = Literal["enqueued", "begin", "done", "failed", "waiting"]
+#: how a job has to end; a job in a transaction that was rolled back, or that was cancelled, must never begin
+End = Literal["done", "failed", "cancelled", "never"]
+
+#: names of expectations that controls break, and that a target's `documented` entries name
+INSTALLED = "installed through the chain"
+NOT_ENQUEUED = "enqueues that failed"
+LOST, LATE_LOST, LATE_FAILED = "jobs lost", "jobs lost that were enqueued after the faults", "late enqueues that failed"
+UNFINISHED, STUCK = "jobs begun and never finished", "jobs stuck"
+STATES, TWICE = "jobs whose state is another", "jobs done twice"
+EXITS, LOOPS = "exits of workers", "workers that exit again and again"
+IDLE = "jobs that an idle worker began too late"
+EARLY, STALE, AGAIN = (
+    "jobs taken over before their lease ended",
+    "results of stale workers that counted",
+    "jobs begun again after their end",
+)
+KEPT, RENEWED = "jobs without a heartbeat that were not taken over", "jobs with a heartbeat that were taken over"
+ATTEMPTS = "jobs with another number of attempts"
+FORBIDDEN = "jobs that began and must not"
+UNAPPROVED = "jobs that went on without their approval"
+WINDOWS, NO_WINDOW = "cron windows with two runs", "cron windows without a run"
+ORDER = "parents that ended before their children"
+CHANGES, ACTOR, CORRELATION, JOB = (
+    "audited changes missing or repeated",
+    "audited changes with another actor",
+    "audited changes without the correlation",
+    "audited changes without the id of the job",
+)
+LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS = (
+    "advisory locks left",
+    "sessions left in a transaction",
+    "server connections that an idle worker keeps",
+    "prepared statements left on shared server connections",
+    "channels left on shared server connections",
+)
+#: the names of everything that a worker may leave
+LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
+#: operations of the history, by the client that stands for them
+ENQUEUE, LATE = "enqueue", "enqueue late"
+#: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
+RENEWING, SILENT = 1, 2
+#: an idle worker may be later than it promises by this much, since other programs run on the machine, too
+_MARGIN_S = 5.0
+#: of the beginning of a job, which follows its claim, and of clocks that are read one after the other
+_CLOCK_S = 0.5
+
+
+class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row of the database of effects."""
+
+    #: since the opening of the history, by the server's clock
+    seconds: float
+    key: int
+    phase: str
+    worker: str = ""
+    attempt: int | None = None
+    #: the engine's own id of the job
+    job: str = ""
+
+
+class WorkerExit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A worker that exited by itself."""
+
+    worker: str
+    code: int
+    seconds: float
+    #: the SQLSTATEs that it printed
+    sqlstates: tuple[str, ...] = ()
+    #: its last line
+    last: str = ""
+
+
+class AuditedChange(Struct, frozen=True, kw_only=True):
+    """A change in the trail that a job made."""
+
+    key: int
+    actor: str
+    correlation: str
+    job: str
+
+
+class Foreseen(Struct, frozen=True, kw_only=True):
+    """A documented limit of the engine or of the pooler, which the expectation of that name may show."""
+
+    #: "" for every expectation
+    expectation: str
+    outcome: str
+
+
+class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the judge needs besides the history."""
+
+    case: Case
+    settings: Settings
+    #: how each job has to end, by key
+    ends: dict[int, End] = {}
+    effects: tuple[Effect, ...] = ()
+    #: what the engine says at the end, by key; it may have deleted a job that ended
+    states: dict[int, str] = {}
+    #: the states of jobs right after a stale worker reported its result, by key
+    after_stale: dict[int, str] = {}
+    exits: tuple[WorkerExit, ...] = ()
+    #: workers that exited so often that they were not started again
+    given_up: tuple[str, ...] = ()
+    #: why the schema could not be created through the chain; "" if it was
+    not_installed: str = ""
+    #: how long the check waited for jobs after the last fault, seconds
+    waited_s: float = 0.0
+    #: the longest time for which the machine kept the harness itself waiting, seconds
+    pause_s: float = 0.0
+    #: what is left, by the name of the expectation
+    left: dict[str, int] = {}
+    changes: tuple[AuditedChange, ...] = ()
+    #: what each job was given: its actor and its correlation
+    actor: str = ""
+    correlation: str = ""
+    foreseen: tuple[Foreseen, ...] = ()
+
+
+class Jobs:
+    """The jobs of a history, with the questions that cases ask."""
+
+    def __init__(self, history: History, state: JobsState) -> None:
+        self.history = history
+        self.state = state
+        self.by_key: dict[int, list[Effect]] = defaultdict(list)
+        for effect in sorted(state.effects, key=lambda effect: effect.seconds):
+            self.by_key[effect.key].append(effect)
+
+    def times(self, key: int, phase: Phase) -> list[float]:
+        """Return when a job was in a phase, in order."""
+        return [effect.seconds for effect in self.by_key[key] if effect.phase == phase]
+
+    def count(self, key: int, phase: Phase) -> int:
+        """Return how often a job was in a phase."""
+        return len(self.times(key, phase))
+
+    @cached_property
+    def acknowledged(self) -> list[int]:
+        """The jobs that must end as `done`, and whose transaction is committed."""
+        return [key for key, end in self.state.ends.items() if end == "done" and self.count(key, "enqueued")]
+
+    @cached_property
+    def late(self) -> set[int]:
+        """The jobs that were enqueued after the faults."""
+        return {int(one.key) for one in self.history.operations if one.operation == LATE}
+
+    @cached_property
+    def unfinished(self) -> list[int]:
+        """The acknowledged jobs without an effect."""
+        return [key for key in self.acknowledged if not self.count(key, "done")]
+
+    def is_held(self, key: int) -> bool:
+        """Return whether the engine still holds an unfinished job: it waits, or some worker has it."""
+        return self.state.states.get(key) in {"waiting", "running"}
+
+    @cached_property
+    def twice(self) -> list[int]:
+        """The jobs whose effect happened more than once."""
+        return [key for key in self.state.ends if self.count(key, "done") > 1]
+
+    @cached_property
+    def pick_ups(self) -> list[float]:
+        """The seconds from each acknowledged enqueue to the begin of the job."""
+        return [
+            max(0.0, begun[0] - self.times(key, "enqueued")[0])
+            for key in self.acknowledged
+            if (begun := self.times(key, "begin"))
+        ]
+
+
+def _delivery(jobs: Jobs) -> Iterator[Expectation]:
+    """Yield whether what was enqueued before the faults has happened."""
+    failed = sum(one.operation == ENQUEUE and one.outcome == "fail" for one in jobs.history.operations)
+    yield compared(NOT_ENQUEUED, failed, 0)
+    early = [key for key in jobs.unfinished if key not in jobs.late]
+    yield compared(LOST, sum(not jobs.is_held(key) and not jobs.count(key, "begin") for key in early), 0)
+    begun = sum(not jobs.is_held(key) and bool(jobs.count(key, "begin")) for key in early)
+    yield compared(UNFINISHED, begun, 0)
+    yield compared(STUCK, sum(jobs.is_held(key) for key in jobs.unfinished), 0)
+
+
+def _states(jobs: Jobs) -> Iterator[Expectation]:
+    """Yield whether the engine says the same as the effects. A job that it has deleted says nothing."""
+    wrong = sum(
+        jobs.state.states[key] != end
+        for key, end in jobs.state.ends.items()
+        if key in jobs.state.states and end != "never" and key not in jobs.unfinished
+    )
+    yield compared(STATES, wrong, 0)
+
+
+def _works(jobs: Jobs) -> Iterator[Expectation]:
+    yield compared(INSTALLED, jobs.state.not_installed or "yes", "yes")
+    yield from _delivery(jobs)
+    yield from _states(jobs)
+    yield compared(TWICE, len(jobs.twice), 0)
+    yield compared(EXITS, len(jobs.state.exits), 0)
+
+
+def _idle(jobs: Jobs) -> Iterator[Expectation]:
+    promised = jobs.state.settings.idle_s + _MARGIN_S + jobs.state.pause_s
+    late = sum(seconds > promised for seconds in jobs.pick_ups)
+    never = sum(not jobs.count(key, "begin") for key in jobs.acknowledged)
+    yield compared(IDLE, late + never, 0)
+
+
+def _faults(jobs: Jobs) -> Iterator[Expectation]:
+    yield from _delivery(jobs)
+    lost = sum(key in jobs.late and not jobs.is_held(key) for key in jobs.unfinished)
+    yield compared(LATE_LOST, lost, 0)
+    failed = sum(one.operation == LATE and one.outcome == "fail" for one in jobs.history.operations)
+    yield compared(LATE_FAILED, failed, 0)
+    yield compared(LOOPS, len(jobs.state.given_up), 0)
+    if jobs.state.settings.exactly_once:
+        yield compared(TWICE, len(jobs.twice), 0)
+
+
+def _claims(jobs: Jobs) -> Iterator[Expectation]:
+    """A worker was frozen while it ran a job, past its lease; another one took it over, and the first came back."""
+    lease_s = jobs.state.settings.lease_s or 0.0
+    taken_over = [times for key in jobs.state.ends if len(times := jobs.times(key, "begin")) > 1]
+    yield compared(EARLY, sum(times[1] - times[0] < lease_s - _CLOCK_S for times in taken_over), 0)
+    yield compared(STALE, sum(state == "done" for state in jobs.state.after_stale.values()), 0)
+    ends = {key: min(jobs.times(key, "done"), default=None) for key in jobs.state.ends}
+    again = sum(
+        end is not None and begun > end + _CLOCK_S for key, end in ends.items() for begun in jobs.times(key, "begin")
+    )
+    yield compared(AGAIN, again, 0)
+    yield from _delivery(jobs)
+
+
+def _heartbeat(jobs: Jobs) -> Iterator[Expectation]:
+    """Both jobs run longer than the lease."""
+    yield compared(RENEWED, int(jobs.count(RENEWING, "begin") > 1), 0)
+    if SILENT in jobs.state.ends:
+        yield compared(KEPT, int(jobs.count(SILENT, "begin") == 1), 0)
+    yield from _delivery(jobs)
+
+
+def _retries(jobs: Jobs) -> Iterator[Expectation]:
+    """Job 1 fails twice, job 2 always, and job 3 once, with a restart of its worker before the second attempt."""
+    wanted = {1: 3, 2: jobs.state.settings.attempts, 3: 2}
+    wrong = sum(jobs.count(key, "begin") != wanted[key] for key in jobs.state.ends if key in wanted)
+    yield compared(ATTEMPTS, wrong, 0)
+    yield from _delivery(jobs)
+    yield from _states(jobs)
+
+
+def _never(jobs: Jobs) -> Iterator[Expectation]:
+    """Some jobs must not begin, and those next to them must be done."""
+    begun = sum(bool(jobs.count(key, "begin")) for key, end in jobs.state.ends.items() if end in {"cancelled", "never"})
+    yield compared(FORBIDDEN, begun, 0)
+    yield from _delivery(jobs)
+    yield from _states(jobs)
+
+
+def _approve(jobs: Jobs) -> Iterator[Expectation]:
+    """Each job waits for an approval, which is delivered twice at the same time."""
+    approved = {int(one.key): one.invoked_s for one in jobs.history.operations if one.operation == "approve"}
+    before = sum(
+        key not in approved or done < approved[key] - _CLOCK_S
+        for key in jobs.state.ends
+        for done in jobs.times(key, "done")
+    )
+    yield compared(UNAPPROVED, before, 0)
+    yield compared(TWICE, len(jobs.twice), 0)
+    yield from _delivery(jobs)
+
+
+def _cron(jobs: Jobs) -> Iterator[Expectation]:
+    """Two schedulers; each run of the schedule carries its window as the attempt."""
+    windows = Counter(effect.attempt for effect in jobs.state.effects if effect.phase == "begin")
+    yield compared(WINDOWS, sum(runs > 1 for runs in windows.values()), 0)
+    yield compared(NO_WINDOW, int(not windows), 0)
+
+
+def _children(jobs: Jobs) -> Iterator[Expectation]:
+    """Job 1 starts the others, and is done after them."""
+    ended = max(
+        (jobs.times(key, "done")[0] for key in jobs.state.ends if key != 1 and jobs.count(key, "done")), default=0
+    )
+    done = jobs.times(1, "done")
+    yield compared(ORDER, int(bool(done) and done[0] < ended - _CLOCK_S), 0)
+    yield compared(TWICE, len(jobs.twice), 0)
+    yield from _delivery(jobs)
+
+
+def _once(jobs: Jobs) -> Iterator[Expectation]:
+    yield compared(TWICE, len(jobs.twice), 0)
+    yield from _delivery(jobs)
+
+
+def _audited(jobs: Jobs) -> Iterator[Expectation]:
+    """Job 1 succeeds at once, and job 2 in its second attempt; each attempt writes one audited change."""
+    changes, state = jobs.state.changes, jobs.state
+    found = Counter(change.key for change in changes)
+    yield compared(CHANGES, sum(found[key] != jobs.count(key, "begin") for key in state.ends), 0)
+    yield compared(ACTOR, sum(change.actor != state.actor for change in changes), 0)
+    yield compared(CORRELATION, sum(change.correlation != state.correlation for change in changes), 0)
+    ids = {effect.key: effect.job for effect in state.effects if effect.phase == "begin"}
+    yield compared(JOB, sum(not change.job or change.job != ids.get(change.key) for change in changes), 0)
+    yield from _delivery(jobs)
+
+
+def _leaves_nothing(jobs: Jobs) -> Iterator[Expectation]:
+    for name in LEFT:
+        if name in jobs.state.left:
+            yield compared(name, jobs.state.left[name], 0)
+
+
+_CASES: dict[Case, Callable[[Jobs], Iterator[Expectation]]] = {
+    Case.WORKS: _works,
+    Case.IDLE: _idle,
+    Case.FAULTS: _faults,
+    Case.CLAIMS: _claims,
+    Case.HEARTBEAT: _heartbeat,
+    Case.RETRIES: _retries,
+    Case.CANCEL: _never,
+    Case.APPROVE: _approve,
+    Case.CRON: _cron,
+    Case.FORK: _once,
+    Case.CHILDREN: _children,
+    Case.TRANSACTION: _never,
+    Case.AUDITED: _audited,
+    Case.LEAVES_NOTHING: _leaves_nothing,
+}
+
+
+def judge_jobs(history: History, state: Any) -> tuple[Expectation, ...]:
+    """Compare what a job engine did with what its case expects; a documented limit holds, and says so."""
+    foreseen = {one.expectation: one.outcome for one in state.foreseen}
+
+    def limited(found: Expectation) -> Expectation:
+        outcome = foreseen.get(found.name, foreseen.get(""))
+        if found.held or outcome is None:
+            return found
+        return Expectation(name=found.name, expected=f"documented: {outcome}", observed=found.observed, held=True)
+
+    return tuple(limited(found) for found in _CASES[state.case](Jobs(history, state)))
+
+
+def outcome(history: History, state: JobsState, expectations: tuple[Expectation, ...]) -> str:
+    """Return what a row of the table says, such as `works`, `twice 3`, `stuck 4 h` or `crash loop (42P05)`."""
+    jobs = Jobs(history, state)
+    seen = {found.name: found.observed for found in expectations if found.observed not in {"0", "yes"}}
+    states = Counter(code for end in state.exits for code in end.sqlstates).most_common(1)
+    code = f" ({states[0][0]})" if states else ""
+    words = []
+    if INSTALLED in seen:
+        words.append(f"cannot install{_code(state.not_installed)}")
+    if LOOPS in seen or (EXITS in seen and jobs.unfinished):
+        words.append(f"crash loop{code}")
+    elif EXITS in seen:
+        words.append(f"exits {seen[EXITS]}{code}")
+    if LOST in seen or LATE_LOST in seen or UNFINISHED in seen:
+        words.append(f"lost {sum(int(seen.get(name, 0)) for name in (LOST, LATE_LOST, UNFINISHED))}")
+    if STUCK in seen:
+        lease = state.settings.lease_s
+        words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
+    if IDLE in seen:
+        words.append(f"idle {_duration(max(jobs.pick_ups))}" if jobs.pick_ups else "never begins")
+    if state.case is Case.FAULTS or TWICE in seen:
+        words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
+    named = {INSTALLED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, TWICE}
+    words += [f"{name}: {seen[name]}" for name in seen if name not in named]
+    return ", ".join(words) or "works"
+
+
+def _code(text: str) -> str:
+    first = text.partition(" ")[0].rstrip(":")
+    return f" ({first})" if len(first) == 5 and first.isalnum() else ""  # noqa: PLR2004 -- an SQLSTATE
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as a table shows it."""
+    if seconds < 120:  # noqa: PLR2004 -- two minutes
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"  # noqa: PLR2004 -- two hours
+
+
+#: decides about every case of the suite `jobs`
+JOBS_JUDGE = Judge(name="jobs", state=JobsState, judge=judge_jobs)

@@ -1,0 +1,399 @@
+"""The cases of the suite: what is asked of a job engine, and for how long its answer is awaited.
+
+No case decides anything: it creates the situation, and :mod:`harness.checks.judges.jobs` compares the effects. Faults
+begin after progress, never after a time, and everything is enqueued before them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from harness.checks.judges.jobs import (
+    CHANNELS,
+    LATE,
+    LOCKS,
+    PINNED,
+    RENEWING,
+    SILENT,
+    STATEMENTS,
+    TRANSACTIONS,
+    AuditedChange,
+)
+from harness.checks.record import NotExercisedError
+from harness.database import quote_literal
+from harness.errors import ServiceFailedError, TimedOutError
+from harness.job_engines.target_file import Case
+from harness.suites.jobs.running import ACTOR_TYPE
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.checks.judges.jobs import Effect
+    from harness.database import Client
+    from harness.suites.jobs.running import JobRun
+
+_A, _B = "worker-a", "worker-b"
+_JOBS = 10
+#: jobs of the case of faults, each of so many seconds; each fault follows so much progress
+_UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
+#: a worker begins its first job within, seconds: it starts, imports its packages, and connects
+_STARTS_S = 30.0
+#: jobs that are enqueued for an idle worker, and how long it is idle before each, seconds
+_IDLE_JOBS, _IDLES_S = 3, 1.0
+#: an idle worker is awaited for the longest poll that any engine here falls back to, seconds
+_LONGEST_POLL_S = 40.0
+#: looks at what an idle worker keeps, seconds between them
+_LOOKS, _BETWEEN_LOOKS_S = 5, 0.4
+_SETTLES_S = 10.0
+
+
+def works(run: JobRun) -> None:
+    run.use_own_database()
+    run.enqueue(1, _JOBS)
+    run.start_worker(_A)
+    run.start_worker(_B)
+    run.wait_until_done(_STARTS_S + run.patience_s)
+
+
+def idle(run: JobRun) -> None:
+    run.use_prepared_database()
+    _warm_up(run)
+    for key in range(1, _IDLE_JOBS + 1):
+        time.sleep(_IDLES_S)
+        run.enqueue(key, key)
+        run.wait_until_done(_LONGEST_POLL_S, key)
+    run.require_a_responsive_machine()
+
+
+def _warm_up(run: JobRun, *workers: str) -> None:
+    """Start workers, and wait until the first one has run a job that the case does not count."""
+    for worker in workers or (_A,):
+        run.start_worker(worker)
+    run.operate("warm up", "enqueue", 0, first=0, last=0)
+    if not run.wait_for_phase(0, "done", _STARTS_S + _LONGEST_POLL_S):
+        run.expect("done", 0)
+
+
+def faults(run: JobRun) -> None:
+    run.use_prepared_database()
+    for key in range(1, _UNDER_FAULTS + 1):
+        run.plan(key, seconds=_JOB_S)
+    run.enqueue(1, _UNDER_FAULTS)
+    run.start_worker(_A)
+    run.start_worker(_B)
+    for number, fault in enumerate((_kill_worker, _terminate_connections, _restart_pooler), 1):
+        _await_progress(run, number * _PROGRESS)
+        run.fault(number, fault.__name__.strip("_").replace("_", "-"), fault)
+    run.enqueue(_UNDER_FAULTS + 1, _UNDER_FAULTS + _LATE_JOBS, LATE)
+    run.wait_until_done(run.patience_s + _STARTS_S)
+
+
+def _await_progress(run: JobRun, count: int) -> None:
+    """Wait until so many jobs were begun; without progress, the next fault comes all the same."""
+    run.wait(
+        lambda effects: len({effect.key for effect in effects if effect.phase == "begin"}) >= count,
+        f"{count} jobs to begin",
+        _STARTS_S,
+    )
+
+
+def _kill_worker(run: JobRun) -> str:
+    run.workers.kill(_A)
+    return f"{_A} ended by SIGKILL, and was started again"
+
+
+def _terminate_connections(run: JobRun) -> str:
+    with run.ctx.lab.connect_admin() as admin:
+        ended = admin.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s",
+            [run.database, run.ctx.lab.roles.app.name],
+        )
+    if not ended:
+        raise NotExercisedError("the engine has no server connection that could be terminated")
+    return f"{len(ended)} server connections terminated"
+
+
+def _restart_pooler(run: JobRun) -> str:
+    lab = run.ctx.lab
+    if not lab.poolers:
+        return "no pooler is here"
+    lab.outermost.kill()
+    lab.outermost.restart()
+
+    def answers() -> None:
+        if not lab.answers():
+            raise NotYet("the pooler does not answer")
+
+    try:
+        poll(answers, what="the pooler to answer again", deadline_s=_SETTLES_S)
+    except TimedOutError as error:
+        raise ServiceFailedError(error.what, where=lab.outermost.name) from None
+    return f"{lab.outermost.name} killed and started again"
+
+
+def claims(run: JobRun) -> None:
+    run.use_prepared_database()
+    lease_s = run.settings.lease_s or 0.0
+    run.plan(1, seconds=max(1.0, lease_s / 2))
+    run.enqueue(1, 1)
+    run.start_worker(_A)
+    if not run.wait_for_phase(1, "begin", _STARTS_S):
+        raise NotExercisedError("no worker began the job")
+    run.workers.freeze(_A)
+    run.start_worker(_B)
+    taken_over = run.wait_for_phase(1, "begin", _STARTS_S + run.patience_s, times=2)
+    run.workers.thaw(_A)
+    if taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S):
+        # the worker that came back reports its result now; the other one still runs the job
+        time.sleep(min(0.5, lease_s / 8))
+        if not run.was_in_phase(1, "done", _B):
+            run.after_stale[1] = run.states().get(1, "deleted")
+    run.wait_until_done(run.patience_s)
+
+
+def heartbeat(run: JobRun) -> None:
+    run.use_prepared_database()
+    lease_s = run.settings.lease_s or 1.0
+    run.plan(RENEWING, seconds=2.5 * lease_s, heartbeat=True)
+    run.plan(SILENT, seconds=2.5 * lease_s)
+    # where the worker renews the leases of all of its jobs, none is silent
+    run.enqueue(RENEWING, SILENT if run.settings.heartbeat_by_job else RENEWING)
+    run.start_worker(_A)
+    run.start_worker(_B)
+    run.wait_until_done(_STARTS_S + 4 * lease_s + run.patience_s)
+    run.require_a_responsive_machine()
+
+
+def retries(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.plan(1, failures=2)
+    run.plan(2, failures=1000)
+    run.plan(3, failures=1)
+    run.expect("failed", 2)
+    run.enqueue(1, 3)
+    run.start_worker(_A)
+    run.wait_for_phase(3, "failed", _STARTS_S)
+    run.wait(_none_runs, "no job to run", _SETTLES_S)
+    run.workers.kill(_A)
+    settings = run.settings
+    deadline_s = _STARTS_S + run.patience_s + settings.attempts * (settings.backoff_s + settings.poll_s)
+    run.wait_until_done(deadline_s)
+    run.wait_for_phase(2, "failed", deadline_s, times=settings.attempts)
+    run.wait_for_state(2, "failed", _SETTLES_S)
+
+
+def _none_runs(effects: tuple[Effect, ...]) -> bool:
+    begun = sum(effect.phase == "begin" for effect in effects)
+    return begun == sum(effect.phase in {"done", "failed"} for effect in effects)
+
+
+def cancel(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.expect("cancelled", 1)
+    run.enqueue(1, 2)
+    run.operate("cancel", "cancel", 1, key=1)
+    run.start_worker(_A)
+    run.wait_until_done(_STARTS_S + run.patience_s)
+    time.sleep(run.settings.poll_s)
+
+
+def approve(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.start_worker(_A)
+    run.start_worker(_B)
+    run.expect("done", 1)
+    run.operate("wait", "waiting", 1, key=1)
+    if not run.wait_for_phase(1, "waiting", _STARTS_S):
+        raise NotExercisedError("the job did not reach the point where it waits for its approval")
+    time.sleep(_IDLES_S)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run.operate, "approve", "approve", 1, key=1) for _ in range(2)]
+        for delivered in both:
+            delivered.result()
+    run.wait_until_done(_LONGEST_POLL_S)
+    time.sleep(_IDLES_S)
+
+
+def cron(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.expect("never", 1)
+    run.operate("schedule", "schedule", 1, key=1)
+    run.start_worker(_A)
+    run.start_worker(_B)
+    run.wait_for_phase(1, "begin", _STARTS_S + run.settings.cron_s, times=3 if run.settings.cron_s <= _SETTLES_S else 1)
+    time.sleep(min(run.settings.cron_s, 2.0))
+
+
+def fork(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.start_worker(_A)
+    run.enqueue(1, 1)
+    if not run.wait_until_done(_STARTS_S):
+        return
+    run.wait_for_state(1, "done", _SETTLES_S)
+    run.expect("done", 2)
+    run.operate("fork", "fork", 2, key=1, new=2)
+    run.wait_until_done(_LONGEST_POLL_S)
+
+
+def children(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.start_worker(_A)
+    run.start_worker(_B)
+    run.expect("done", 1, 2, 3, 4)
+    run.operate("enqueue", "children", 1, key=1, first=2, last=4)
+    run.wait_until_done(_STARTS_S + _LONGEST_POLL_S)
+
+
+def transaction(run: JobRun) -> None:
+    run.use_prepared_database()
+    run.expect("never", 1)
+    run.expect("done", 2)
+    run.operate("enqueue", "in_transaction", 1, 2, key=1, new=2)
+    run.start_worker(_A)
+    run.wait_until_done(_STARTS_S + run.patience_s)
+    time.sleep(run.settings.poll_s)
+
+
+def audited(run: JobRun) -> None:
+    run.use_prepared_database()
+    ctx, target = run.ctx, run.ctx.target
+    sql = _audited_write(run)
+    run.plan(1, sql=sql)
+    run.plan(2, sql=sql, failures=1)
+    run.enqueue(1, 2)
+    run.start_worker(_A)
+    run.wait_until_done(_STARTS_S + run.patience_s)
+    with ctx.lab.connect_admin(run.database) as admin:
+        actions = _correlations(run, admin)
+        for change in target.changes(admin, "public.posts"):
+            word, _, rest = change.text("title").partition(" ")
+            key, _, job = rest.partition(" ")
+            if word == "job":
+                actor = change.actor.get("id") if isinstance(change.actor, dict) else change.actor
+                written = change.text("slug").partition("/")[0]
+                run.changes += (
+                    AuditedChange(
+                        key=int(key),
+                        actor=str(actor),
+                        correlation=actions.get(change.action_id or "", "") if actions is not None else written,
+                        job=job,
+                    ),
+                )
+
+
+def _correlations(run: JobRun, admin: Client) -> dict[str, str] | None:
+    """Return the correlation of each action in the trail; None for a trail without actions: the row then has it."""
+    statement = run.ctx.target.statements.actions
+    if not statement or not run.ctx.target.statements.record_action:
+        return None
+    cursor = admin.execute(statement.encode())
+    names = [column.name for column in cursor.description or ()]
+    rows = (dict(zip(names, row, strict=True)) for row in cursor)
+    return {str(row["id"]): str(row["correlation_id"]) for row in rows}
+
+
+def _audited_write(run: JobRun) -> str:
+    """Return the unit of work of an audited job; the database of effects fills in what the job was given."""
+    target = run.ctx.target
+    actor = f'{{"type": "{ACTOR_TYPE}", "id": "%ACTOR%"}}' if target.actor.value == "json" else "%ACTOR%"
+    local = str(target.actor.scope == "transaction").lower()
+    declare = f"SELECT set_config({quote_literal(target.actor.setting)}, {quote_literal(actor)}, {local});"
+    action = target.statements.record_action
+    if action:
+        for name, value in (("name", "'job %JOB%'"), ("correlation_id", "'%CORRELATION%'")):
+            action = action.replace(f"%({name})s", value)
+        action = f"{action.rstrip().rstrip(';')};"
+    write = (
+        "INSERT INTO public.posts (title, slug) VALUES "
+        "('job %KEY% %JOB%', '%CORRELATION%/' || md5(random()::text || clock_timestamp()::text));"
+    )
+    return f"BEGIN; {declare} {action} {write} COMMIT;"
+
+
+def leaves_nothing(run: JobRun) -> None:
+    run.use_prepared_database()
+    _warm_up(run)
+    time.sleep(_IDLES_S)
+    looks = []
+    for _ in range(_LOOKS):
+        looks.append(_sessions(run))
+        time.sleep(_BETWEEN_LOOKS_S)
+    if run.ctx.sharing_mode:
+        # a transaction that stays open keeps its server connection from all other clients
+        kept = set.intersection(*({pid for pid, open_since in look.items() if open_since} for look in looks))
+        run.left[PINNED] = len({pid for pid in kept if len({look[pid] for look in looks}) == 1})
+    run.ctx.fact("server connections of an idle worker", len(looks[-1]))
+    run.workers.stop(_A)
+    run.left[LOCKS] = run.left[TRANSACTIONS] = 0
+
+    def clean() -> None:
+        run.left[LOCKS], run.left[TRANSACTIONS] = _kept_by_sessions(run)
+        if run.left[LOCKS] or run.left[TRANSACTIONS]:
+            raise NotYet("something is left")
+
+    with contextlib.suppress(TimedOutError):
+        poll(clean, what="sessions of the worker to end", deadline_s=_SETTLES_S, interval_s=0.2)
+    if run.ctx.sharing_mode:
+        run.left[STATEMENTS], run.left[CHANNELS] = _kept_by_the_pool(run)
+
+
+def _sessions(run: JobRun) -> dict[int, str]:
+    """Return the server processes of the engine's database, with the begin of an open transaction each."""
+    with run.ctx.lab.connect_admin() as admin:
+        rows = admin.rows(
+            "SELECT pid, CASE WHEN state LIKE 'idle in transaction%%' THEN xact_start::text ELSE '' END "
+            "FROM pg_stat_activity WHERE datname = %s AND usename = %s",
+            [run.database, run.ctx.lab.roles.app.name],
+        )
+    return dict(rows)
+
+
+def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
+    """Return the advisory locks in the engine's database, and its sessions that are idle in a transaction."""
+    with run.ctx.lab.connect_admin(run.database) as admin:
+        locks = admin.value(
+            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+            "WHERE l.locktype = 'advisory' AND d.datname = current_database()"
+        )
+    return int(locks), sum(bool(since) for since in _sessions(run).values())
+
+
+def _kept_by_the_pool(run: JobRun) -> tuple[int, int]:
+    """Return what later clients find on the shared server connections: prepared statements, and channels.
+
+    Clients hold a transaction each, so that each of them looks at another server connection.
+    """
+    statements, channels = 0, 0
+    endpoint = run.ctx.lab.chain(run.database)
+    with contextlib.ExitStack() as stack:
+        for _ in range(len(_sessions(run))):
+            client = run.ctx.connect(endpoint)
+            stack.enter_context(client.transaction())
+            statements += int(
+                client.value("SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%%'")
+            )
+            channels += int(client.value("SELECT count(*) FROM pg_listening_channels()"))
+    return statements, channels
+
+
+SCENARIOS: dict[Case, Callable[[JobRun], None]] = {
+    Case.WORKS: works,
+    Case.IDLE: idle,
+    Case.FAULTS: faults,
+    Case.CLAIMS: claims,
+    Case.HEARTBEAT: heartbeat,
+    Case.RETRIES: retries,
+    Case.CANCEL: cancel,
+    Case.APPROVE: approve,
+    Case.CRON: cron,
+    Case.FORK: fork,
+    Case.CHILDREN: children,
+    Case.TRANSACTION: transaction,
+    Case.AUDITED: audited,
+    Case.LEAVES_NOTHING: leaves_nothing,
+}

@@ -1,0 +1,96 @@
+"""The checks of the suite: one for each job engine, each of its variants, and each case that it claims."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from harness.checks.judges.jobs import JOBS_JUDGE, outcome
+from harness.checks.record import NotExercisedError
+from harness.checks.registry import P1, check
+from harness.job_engines.target_file import NEEDS, Case
+from harness.model import JobLabel, Section
+from harness.store import read_history
+from harness.suites.jobs.cases import SCENARIOS
+from harness.suites.jobs.running import JobRun
+from harness.suites.jobs.sabotage import controls_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from harness.checks.context import CheckContext
+    from harness.checks.registry import Check, Control
+    from harness.job_engines.loading import JobEngine
+
+#: what is true of a job engine when a case is OK
+CLAIMS: dict[Case, str] = {
+    Case.WORKS: "its schema is created through the chain, and each enqueued job is done once",
+    Case.IDLE: "an idle worker begins a new job as soon as the engine promises",
+    Case.FAULTS: "no job is lost or stuck when a worker, its connections or the pooler end",
+    Case.CLAIMS: "a job is taken over only after its lease, and the result of the stale worker does not count",
+    Case.HEARTBEAT: "a heartbeat keeps a long job, and without it the job is taken over",
+    Case.RETRIES: "failed attempts are followed by others until the cap, also after a restart",
+    Case.CANCEL: "a cancelled job never begins",
+    Case.APPROVE: "a job waits for its approval, and goes on once when it is delivered twice",
+    Case.CRON: "two schedulers start one run in each window",
+    Case.FORK: "a finished job runs again as a new one, once",
+    Case.CHILDREN: "a job starts others, each runs once, and it ends after them",
+    Case.TRANSACTION: "a job that is enqueued in a transaction exists only if the transaction is committed",
+    Case.AUDITED: "an audited write of a job has the actor, the correlation and the id of the job, also after a retry",
+    Case.LEAVES_NOTHING: "its workers leave no lock, transaction, statement or channel on server connections",
+}
+#: what the main job includes, on topologies whose file does not omit the suite: a positive control, and one that listens
+_MAIN = {("absurd", "default"), ("oban", "default")}
+_LONGEST_S = 300.0
+
+
+def job_checks(engines: Iterable[JobEngine]) -> Iterator[Check | Control]:
+    """Yield the checks of job engines, and their controls."""
+    for engine in engines:
+        for variant in engine.file.variants:
+            for case in Case:
+                if case not in NEEDS or NEEDS[case] in engine.file.claims:
+                    declared = _row(engine, variant, case)
+                    yield declared
+                    yield from controls_of(declared, case)
+
+
+def _row(engine: JobEngine, variant: str, case: Case) -> Check:
+    title = f"{engine.file.title} {engine.file.version}"
+    return check(
+        f"jobs.{engine.name}-{variant}-{case}",
+        claim=f"{title}, {variant}: {CLAIMS[case]}",
+        section=Section.JOBS,
+        severity=P1,
+        area="job engine",
+        own_servers=case is Case.FAULTS,
+        on_demand=(engine.name, variant) not in _MAIN,
+        longest_s=_LONGEST_S,
+        job=JobLabel(engine=engine.name, title=title, variant=variant, case=case),
+    )(partial(run_case, engine, variant, case))
+
+
+def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> None:
+    """Let a job engine run one case, and judge what it did.
+
+    What was seen is judged also if the case ended early: a lost job is an Issue whatever happened after it.
+    """
+    reason = ""
+    with JobRun(ctx, engine, variant, case) as run:
+        with ctx.history(JOBS_JUDGE, engine=engine.file.title, variant=variant, case=case) as journal:
+            run.record(journal)
+            try:
+                SCENARIOS[case](run)
+            except NotExercisedError as error:
+                reason = str(error)
+            if not run.database:
+                raise NotExercisedError(reason)
+            state = run.final_state()
+            journal.keep_state(state)
+        word = outcome(read_history(journal.path), state, tuple(ctx.expectations))
+        ctx.fact("outcome", word)
+        run.record_facts(word)
+    if not reason and state.ends and not state.effects:
+        reason = "nothing was enqueued, and nothing was done"
+    if reason:
+        raise NotExercisedError(reason)

@@ -1,0 +1,443 @@
+"""A job engine under test in one check: its databases, its programs, and what they did in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from harness.checks.judges.jobs import ENQUEUE, Effect, Foreseen, JobsState, WorkerExit
+from harness.checks.record import NotExercisedError
+from harness.database import fetch
+from harness.errors import HarnessError, TimedOutError
+from harness.events import silent
+from harness.host.command import run as run_command
+from harness.host.command import url, variables
+from harness.job_engines.installation import install
+from harness.job_engines.workers import Supervisor
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.checks.context import CheckContext
+    from harness.checks.judges.jobs import AuditedChange, End
+    from harness.database import Client
+    from harness.host.command import CommandResult
+    from harness.job_engines.installation import Installed
+    from harness.job_engines.loading import JobEngine
+    from harness.job_engines.target_file import Case, Documented
+    from harness.store import Journal
+
+_KIT = Path(__file__).parents[2] / "job_engines" / "kit"
+#: what every job is given besides its key
+ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jobs-suite"
+#: a command of a target, seconds
+_COMMAND_S = 40.0
+#: between two looks at the effects, and at the clock of this machine, seconds
+_LOOK_S, _BEAT_S = 0.05, 0.05
+#: the machine kept the harness itself waiting for this long: nothing about times is shown then, seconds
+TOO_SLOW_S = 2.0
+_LONGEST_OUTPUT = 1500
+#: how long anything is awaited under a control, seconds
+_UNDER_CONTROL_S = 15.0
+
+
+class PauseMeter:
+    """Measures for how long the machine keeps a thread of the harness waiting that wants to run."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._stop = Event()
+        self._thread = Thread(target=self._beat, daemon=True, name="pause meter")
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self._stop.wait(_BEAT_S)
+            self.longest_s = max(self.longest_s, time.monotonic() - began - _BEAT_S)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class JobRun:
+    """One job engine in one check. Use it as a context manager: its workers end with the block."""
+
+    def __init__(self, ctx: CheckContext, engine: JobEngine, variant: str, case: Case) -> None:
+        """Install the engine's packages.
+
+        :raises NotExercisedError: when they cannot be installed here.
+        """
+        self.ctx = ctx
+        self.engine = engine
+        self.variant = variant
+        self.case = case
+        self.settings = engine.settings_of(variant)
+        #: how each job has to end, by key
+        self.ends: dict[int, End] = {}
+        self.after_stale: dict[int, str] = {}
+        self.left: dict[str, int] = {}
+        self.changes: tuple[AuditedChange, ...] = ()
+        self.not_installed = ""
+        self.waited_s = 0.0
+        self.database = ""
+        self._installed = self._install_packages()
+        with contextlib.ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            self._pauses = PauseMeter()
+            stack.callback(self._pauses.close)
+            self.workers = stack.enter_context(Supervisor())
+            self._effects: Client = ctx.empty_database("fx")
+            self._effects.run((_KIT / "effects.sql").read_text(encoding="utf-8"))
+            if ctx.effects_sql:
+                self._effects.run(ctx.effects_sql)
+            self._stack = stack.pop_all()
+        self._began = self._effects.value("SELECT clock_timestamp()")
+        self._journal: Journal | None = None
+        #: the last number of each operation
+        self._numbers: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _install_packages(self) -> Installed:
+        if self.engine.file.not_run:
+            raise NotExercisedError(self.engine.file.not_run)
+        try:
+            installed = install(self.engine, silent)
+        except HarnessError as error:
+            raise NotExercisedError(f"{self.engine.file.title} cannot be installed here: {error.what}") from None
+        self.ctx.fact("versions", ", ".join(f"{name} {version}" for name, version in installed.versions.items()))
+        self.ctx.fact("settings", self.engine.file.variants[self.variant].summary)
+        return installed
+
+    # --- databases ---------------------------------------------------------------------------------
+
+    def use_own_database(self) -> None:
+        """Create the schema in the database of the check, through the chain, as an application does it.
+
+        Where that fails, it is created directly, so that the case goes on.
+        """
+        self.database = self.ctx.database
+        self._grant(self.database)
+        found = self.command("install")
+        if found.exit_code != 0:
+            self.not_installed = _why(found)
+            self.ctx.fact("installation through the chain", _tail(found))
+            self._install_directly(self.database)
+
+    def use_prepared_database(self) -> None:
+        """Use a database in which the schema was created on a direct connection, once for all checks."""
+        self.database = self.ctx.database_like(f"{self.engine.name}-{self.variant}", self._prepare)
+        self.ctx.with_engine_database(self.database)
+
+    def _prepare(self, database: str) -> None:
+        self._grant(database)
+        self._install_directly(database)
+        with self.ctx.lab.connect_admin() as admin:
+            admin.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+
+    def _grant(self, database: str) -> None:
+        role = self.ctx.lab.roles.app.name
+        with self.ctx.lab.connect_admin(database) as admin:
+            admin.run(f"GRANT CREATE ON DATABASE {database} TO {role}; GRANT CREATE ON SCHEMA public TO {role}")
+
+    def _install_directly(self, database: str) -> None:
+        found = self.command("install", chain=False, database=database)
+        if found.exit_code != 0:
+            raise NotExercisedError(f"the schema cannot be created on a direct connection either: {_why(found)}")
+
+    # --- programs ----------------------------------------------------------------------------------
+
+    def given(self, worker: str, *, chain: bool = True, database: str = "") -> dict[str, str]:
+        """Return the environment of a program.
+
+        :param chain: whether its database is behind the chain; else on the direct connection.
+        """
+        name, lab, settings = database or self.database, self.ctx.lab, self.settings
+        direct = lab.direct(name)
+        payload = {"actor": f"{ACTOR_ID}", "correlation": CORRELATION}
+        return {
+            **variables(lab.chain(name) if chain else direct, direct),
+            "EFFECTS_URL": url(lab.direct(self._effects.info.dbname)),
+            "WORKER": worker,
+            "VARIANT": self.variant,
+            "LEASE_S": f"{settings.lease_s or 0:g}",
+            "POLL_S": f"{settings.poll_s:g}",
+            "CONCURRENCY": str(settings.concurrency),
+            "ATTEMPTS": str(settings.attempts),
+            "CRON_S": f"{settings.cron_s:g}",
+            "PAYLOAD": msgspec.json.encode(payload).decode(),
+            **self._installed.environment,
+            **self.engine.file.variants[self.variant].environment,
+        }
+
+    def command(self, which: str, *, chain: bool = True, database: str = "", **values: object) -> CommandResult:
+        """Run a command of the target to its end.
+
+        :param which: its key in `[commands]`.
+        :param values: for its placeholders.
+        """
+        self.ctx.require_undisturbed()
+        return run_command(
+            self._words(which, **values),
+            folder=self._folder,
+            given=self.given("commands", chain=chain, database=database),
+            deadline_s=_COMMAND_S,
+            say=lambda _line: None,
+            stopped=lambda: self.ctx.is_ended,
+        )
+
+    def _words(self, which: str, **values: object) -> list[str]:
+        filled = {name: str(value) for name, value in values.items()}
+        return self.engine.command(which, python=self._installed.python, node=self._installed.node, **filled)
+
+    def start_worker(self, name: str) -> None:
+        """Start a worker; it is started again when it exits by itself."""
+        self.workers.start(name, self._words("work"), self._folder, self.given(name))
+
+    # --- jobs --------------------------------------------------------------------------------------
+
+    def record(self, journal: Journal) -> None:
+        """Write operations to this history from now on."""
+        self._journal = journal
+
+    def plan(
+        self, key: int, *, seconds: float = 0.0, failures: int = 0, heartbeat: bool = False, sql: str = ""
+    ) -> None:
+        """Say what a job does."""
+        self._effects.run(
+            "INSERT INTO plan (key, seconds, failures, heartbeat, sql) VALUES (%s, %s, %s, %s, %s)",
+            [key, seconds, failures, heartbeat, sql],
+        )
+
+    def expect(self, end: End, *keys: int) -> None:
+        """Say how jobs have to end."""
+        self.ends |= dict.fromkeys(keys, end)
+
+    def enqueue(self, first: int, last: int, operation: str = ENQUEUE) -> CommandResult:
+        """Enqueue jobs that have to be done."""
+        keys = range(first, last + 1)
+        self.expect("done", *(key for key in keys if key not in self.ends))
+        return self.operate(operation, "enqueue", *keys, first=first, last=last)
+
+    def operate(self, operation: str, which: str, *keys: int, **values: object) -> CommandResult:
+        """Run a command about some jobs, and record it as an operation for each of them."""
+        journal = self._journal
+        numbers = [self._number(operation) for _ in keys]
+        if journal:
+            for key, number in zip(keys, numbers, strict=True):
+                journal.invoke(_client(operation), number, operation, key=str(key))
+        found = self.command(which, **values)
+        reported = {effect.key for effect in self.effects() if effect.phase == "enqueued"}
+        if found.exit_code != 0:
+            self.ctx.fact(f"output of {operation}", _tail(found))
+        if journal:
+            for key, number in zip(keys, numbers, strict=True):
+                done = found.exit_code == 0 or (which == "enqueue" and key in reported)
+                outcome = "ok" if done else "unknown" if found.exit_code is None else "fail"
+                journal.answer(_client(operation), number, outcome, "" if done else _why(found))
+        return found
+
+    def _number(self, operation: str) -> int:
+        self._numbers[operation] = self._numbers.get(operation, 0) + 1
+        return self._numbers[operation]
+
+    # --- observations ------------------------------------------------------------------------------
+
+    def effects(self) -> tuple[Effect, ...]:
+        """Return all effects so far, in their order."""
+        rows = fetch(
+            self._effects,
+            "SELECT extract(epoch FROM at - %s)::float8, key, phase, worker, attempt, job FROM effects ORDER BY id",
+            [self._began],
+        )
+        return tuple(
+            Effect(seconds=round(seconds, 3), key=key, phase=phase, worker=worker, attempt=attempt, job=job)
+            for seconds, key, phase, worker, attempt, job in rows
+        )
+
+    def states(self) -> dict[int, str]:
+        """Return what the engine says about each job."""
+        with self.ctx.lab.connect_admin(self.database) as admin:
+            return {
+                int(key): str(state) for key, state in admin.rows(self.ctx.engine_states or self.engine.file.sql.state)
+            }
+
+    def wait(self, condition: Callable[[tuple[Effect, ...]], bool], what: str, deadline_s: float) -> bool:
+        """Wait until a condition on the effects holds, and return whether it does in time."""
+
+        def seen() -> None:
+            self.ctx.require_undisturbed()
+            if not condition(self.effects()):
+                raise NotYet(what)
+
+        if self.ctx.control:  # the break may have made it impossible
+            deadline_s = min(deadline_s, _UNDER_CONTROL_S)
+        try:
+            poll(seen, what=what, deadline_s=deadline_s, interval_s=_LOOK_S)
+        except TimedOutError:
+            return False
+        return True
+
+    def wait_until_done(self, deadline_s: float, *keys: int) -> bool:
+        """Wait until jobs are done: those that are given, else all that have to be."""
+        wanted = set(keys) or {key for key, end in self.ends.items() if end == "done"}
+        began = time.monotonic()
+        done = self.wait(
+            lambda effects: wanted <= {effect.key for effect in effects if effect.phase == "done"},
+            f"{len(wanted)} jobs to be done",
+            deadline_s,
+        )
+        self.waited_s = time.monotonic() - began
+        return done
+
+    def wait_for_phase(self, key: int, phase: str, deadline_s: float, times: int = 1) -> bool:
+        """Wait until a job was in a phase so many times."""
+        return self.wait(
+            lambda effects: sum(effect.key == key and effect.phase == phase for effect in effects) >= times,
+            f"{phase} of job {key}",
+            deadline_s,
+        )
+
+    def wait_for_phase_of(self, key: int, phase: str, worker: str, deadline_s: float) -> bool:
+        """Wait until one worker reported a phase of a job."""
+        return self.wait(
+            lambda effects: any((one.key, one.phase, one.worker) == (key, phase, worker) for one in effects),
+            f"{phase} of job {key} by {worker}",
+            deadline_s,
+        )
+
+    def was_in_phase(self, key: int, phase: str, worker: str) -> bool:
+        """Return whether a worker has reported a phase of a job."""
+        return any((one.key, one.phase, one.worker) == (key, phase, worker) for one in self.effects())
+
+    def wait_for_state(self, key: int, state: str, deadline_s: float) -> bool:
+        """Wait until the engine says so about a job, or has deleted it."""
+        return self.wait(
+            lambda _effects: self.states().get(key, state) == state, f"job {key} to be {state}", deadline_s
+        )
+
+    def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
+        """Inject a fault, and record it in the history."""
+        if self._journal is None:
+            raise NotExercisedError("no history can be kept here")
+        self._journal.fault(number, name, "inject")
+        effect = inject(self)
+        for step in ("injected", "heal", "healed"):
+            self._journal.fault(number, name, step, effect if step == "injected" else "")  # type: ignore[arg-type]
+
+    @property
+    def patience_s(self) -> float:
+        """How long jobs may take to be done when a worker was lost: lease, polls, a later attempt, and a margin."""
+        settings = self.settings
+        lease_s = min(settings.lease_s or 0.0, 30.0)
+        return lease_s + 2 * settings.poll_s + settings.backoff_s + max(settings.idle_s, 15.0)
+
+    def final_state(self) -> JobsState:
+        """Return everything that the judge needs besides the history."""
+        return JobsState(
+            case=self.case,
+            settings=self.settings,
+            ends=self.ends,
+            effects=self.effects(),
+            states=self.states(),
+            after_stale=self.after_stale,
+            exits=tuple(
+                WorkerExit(
+                    worker=one.worker,
+                    code=one.code,
+                    seconds=round(one.seconds, 3),
+                    sqlstates=tuple(one.sqlstates),
+                    last=one.last,
+                )
+                for one in self.workers.exits
+            ),
+            given_up=tuple(self.workers.given_up),
+            not_installed=self.not_installed,
+            waited_s=round(self.waited_s, 1),
+            pause_s=round(self._pauses.longest_s, 2),
+            left=self.left,
+            changes=self.changes,
+            actor=ACTOR_ID,
+            correlation=CORRELATION,
+            foreseen=tuple(
+                Foreseen(expectation=entry.expectation, outcome=entry.outcome)
+                for entry in self.documented()
+                if entry.limit
+            ),
+        )
+
+    def documented(self) -> list[Documented]:
+        """Return what is documented about this case here."""
+        mode = self.ctx.mode or "direct"
+        return [
+            entry
+            for entry in self.engine.file.documented
+            if entry.case is self.case
+            and (not entry.variants or self.variant in entry.variants)
+            and (not entry.pool_modes or mode in entry.pool_modes)
+            and (not entry.topologies or self.ctx.topology.name in entry.topologies)
+        ]
+
+    def record_facts(self, word: str) -> None:
+        """Record what is documented about what was seen: as a limit, or as advice for an Issue."""
+        ctx = self.ctx
+        ctx.fact("jobs", f"{len(self.ends)} enqueued")
+        ctx.fact("longest pause of the machine", f"{self._pauses.longest_s:.2f} s")
+        if exits := self.workers.exits:
+            ctx.fact("exits of workers", len(exits))
+            ctx.fact("last line of the last exit", exits[-1].last)
+        if word == "works":
+            return
+        seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
+        for entry in self.documented():
+            if not entry.expectation or entry.expectation in seen:
+                ctx.fact("instead", entry.instead)
+                ctx.fact("source", entry.source)
+                if entry.limit:
+                    ctx.documented_limit(entry.outcome, entry.source)
+                break
+
+    def require_a_responsive_machine(self) -> None:
+        """Require that times mean something.
+
+        :raises NotExercisedError: when the machine kept the harness itself waiting.
+        """
+        if self._pauses.longest_s > TOO_SLOW_S:
+            raise NotExercisedError(
+                f"the machine kept the harness itself waiting for {self._pauses.longest_s:.1f} s, so times show nothing"
+            )
+
+
+def _client(operation: str) -> int:
+    """Return the client of the history that stands for an operation: its numbers are its own."""
+    return sum(operation.encode())
+
+
+def _tail(found: CommandResult) -> str:
+    """Return the end of what a command printed."""
+    said = found.output.strip()[-_LONGEST_OUTPUT:]
+    return f"{said or 'it printed nothing'} ({found.reason or f'exit code {found.exit_code}'})"
+
+
+def _why(found: CommandResult) -> str:
+    """Return why a command failed, with its SQLSTATE first if it printed one."""
+    from harness.job_engines.workers import sqlstates_in  # noqa: PLC0415
+
+    lines = found.output.strip().splitlines()
+    last = lines[-1].strip()[:200] if lines else "it printed nothing"
+    codes = sqlstates_in(found.output)
+    said = f"{last} ({found.reason or f'exit code {found.exit_code}'})"
+    return f"{codes[-1]}: {said}" if codes else said

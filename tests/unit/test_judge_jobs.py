@@ -1,0 +1,195 @@
+"""The judge of jobs: a sound course of each case holds, and each single mutation breaks the expectation that names it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from harness.checks.judges import jobs as judged
+from harness.checks.judges.jobs import AuditedChange, Effect, Foreseen, JobsState, WorkerExit, judge_jobs, outcome
+from harness.job_engines.target_file import Case, Settings
+from harness.model.history import History, Opening, Operation
+
+OPENING = Opening(topology="transaction", check="jobs.an-engine", judge="jobs", started_at="2026-11-28T12:00:00Z")
+SETTINGS = Settings(lease_s=3, poll_s=1, idle_s=1, attempts=3)
+
+
+def operation(name: str, key: int, *, seq: int = 1, at_s: float = 0.0, result: Any = "ok") -> Operation:
+    return Operation(
+        client=1, seq=seq, operation=name, key=str(key), value="", actor="", invoked_s=at_s, outcome=result
+    )
+
+
+def course(key: int, *phases: tuple[str, float], worker: str = "a", job: str = "") -> tuple[Effect, ...]:
+    return tuple(
+        Effect(seconds=seconds, key=key, phase=phase, worker=worker, job=job or f"job-{key}") for phase, seconds in phases
+    )
+
+
+def done(key: int, at_s: float = 1.0) -> tuple[Effect, ...]:
+    return course(key, ("enqueued", 0.0), ("begin", at_s), ("done", at_s + 0.1))
+
+
+def sound(case: Case) -> tuple[History, JobsState]:
+    """Return a course of a case in which everything is as it should be."""
+    history = History(opening=OPENING, complete=True)
+    state = JobsState(case=case, settings=SETTINGS, ends={1: "done", 2: "done"}, effects=done(1) + done(2))
+    match case:
+        case Case.FAULTS:
+            history = replace(history, operations=(operation(judged.LATE, 2, at_s=5.0),))
+        case Case.CLAIMS:
+            taken_over = course(1, ("enqueued", 0.0), ("begin", 1.0), ("done", 4.2)) + course(
+                1, ("begin", 4.1), ("done", 5.6), worker="b"
+            )
+            state = replace(state, ends={1: "done"}, effects=taken_over, after_stale={1: "running"})
+        case Case.HEARTBEAT:
+            state = replace(state, effects=done(1) + done(2) + course(2, ("begin", 4.5)))
+        case Case.RETRIES:
+            first = course(1, ("enqueued", 0.0), *(("begin", at) for at in (1.0, 2.0, 3.0)), ("done", 3.1))
+            always = course(2, ("enqueued", 0.0), *(("begin", at) for at in (1.0, 2.0, 3.0)))
+            third = course(3, ("enqueued", 0.0), ("begin", 1.0), ("begin", 2.0), ("done", 2.1))
+            ends = {1: "done", 2: "failed", 3: "done"}
+            state = replace(state, ends=ends, effects=first + always + third, states={1: "done", 2: "failed", 3: "done"})
+        case Case.CANCEL:
+            state = replace(state, ends={1: "cancelled", 2: "done"}, effects=course(1, ("enqueued", 0.0)) + done(2))
+        case Case.TRANSACTION:
+            state = replace(state, ends={1: "never", 2: "done"}, effects=done(2))
+        case Case.APPROVE:
+            history = replace(history, operations=(operation("approve", 1, at_s=0.9),))
+            state = replace(state, ends={1: "done"}, effects=done(1))
+        case Case.CRON:
+            runs = tuple(replace(effect, attempt=number) for number in (1, 2) for effect in course(1, ("begin", number)))
+            state = replace(state, ends={1: "never"}, effects=runs)
+        case Case.CHILDREN:
+            state = replace(state, effects=done(1, 3.0) + done(2, 1.0))
+        case Case.AUDITED:
+            changes = tuple(AuditedChange(key=key, actor="ada", correlation="c", job=f"job-{key}") for key in (1, 2))
+            state = replace(state, changes=changes, actor="ada", correlation="c")
+        case Case.LEAVES_NOTHING:
+            state = replace(state, ends={}, effects=(), left=dict.fromkeys(judged.LEFT, 0))
+    return history, state
+
+
+def broken(history: History, state: JobsState) -> set[str]:
+    return {found.name for found in judge_jobs(history, state) if not found.held}
+
+
+def without(state: JobsState, key: int, *phases: str) -> JobsState:
+    kept = tuple(effect for effect in state.effects if effect.key != key or effect.phase not in phases)
+    return replace(state, effects=kept)
+
+
+def more(state: JobsState, *effects: Effect) -> JobsState:
+    return replace(state, effects=(*state.effects, *effects))
+
+
+@pytest.mark.parametrize("case", Case)
+def test_a_sound_course_holds(case: Case) -> None:
+    history, state = sound(case)
+    assert judge_jobs(history, state)
+    assert broken(history, state) == set()
+    assert outcome(history, state, judge_jobs(history, state)) == "works"
+
+
+MUTATIONS = [
+    (Case.WORKS, judged.INSTALLED, lambda state: replace(state, not_installed="08P01: no transaction blocks")),
+    (Case.WORKS, judged.LOST, lambda state: without(state, 1, "begin", "done")),
+    (Case.WORKS, judged.UNFINISHED, lambda state: without(state, 1, "done")),
+    (Case.WORKS, judged.STUCK, lambda state: replace(without(state, 1, "done"), states={1: "running"})),
+    (Case.WORKS, judged.STATES, lambda state: replace(state, states={1: "failed"})),
+    (Case.WORKS, judged.TWICE, lambda state: more(state, *course(1, ("done", 2.0)))),
+    (Case.WORKS, judged.EXITS, lambda state: replace(state, exits=(WorkerExit(worker="a", code=1, seconds=1.0),))),
+    (Case.IDLE, judged.IDLE, lambda state: replace(state, effects=done(1) + done(2, 27.2))),
+    (Case.IDLE, judged.IDLE, lambda state: without(state, 1, "begin", "done")),
+    (Case.FAULTS, judged.LATE_LOST, lambda state: without(state, 2, "begin", "done")),
+    (Case.FAULTS, judged.LOOPS, lambda state: replace(state, given_up=("a",))),
+    (
+        Case.FAULTS,
+        judged.TWICE,
+        lambda state: replace(
+            more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)
+        ),
+    ),
+    (Case.CLAIMS, judged.EARLY, lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0)))),
+    (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "done"})),
+    (Case.CLAIMS, judged.AGAIN, lambda state: more(state, *course(1, ("begin", 9.0)))),
+    (Case.HEARTBEAT, judged.RENEWED, lambda state: more(state, *course(1, ("begin", 4.5)))),
+    (Case.HEARTBEAT, judged.KEPT, lambda state: replace(state, effects=done(1) + done(2))),
+    (Case.RETRIES, judged.ATTEMPTS, lambda state: more(state, *course(2, ("begin", 4.0)))),
+    (Case.RETRIES, judged.STATES, lambda state: replace(state, states={2: "done"})),
+    (Case.CANCEL, judged.FORBIDDEN, lambda state: more(state, *course(1, ("begin", 1.0)))),
+    (Case.CANCEL, judged.STATES, lambda state: replace(state, states={1: "waiting"})),
+    (Case.TRANSACTION, judged.FORBIDDEN, lambda state: more(state, *course(1, ("begin", 1.0)))),
+    (Case.APPROVE, judged.UNAPPROVED, lambda state: replace(state, effects=done(1, 0.1))),
+    (Case.APPROVE, judged.TWICE, lambda state: more(state, *course(1, ("done", 2.0)))),
+    (Case.CRON, judged.WINDOWS, lambda state: more(state, replace(state.effects[0], worker="b"))),
+    (Case.CRON, judged.NO_WINDOW, lambda state: replace(state, effects=())),
+    (Case.FORK, judged.TWICE, lambda state: more(state, *course(2, ("done", 2.0)))),
+    (Case.CHILDREN, judged.ORDER, lambda state: replace(state, effects=done(1, 1.0) + done(2, 3.0))),
+    (Case.AUDITED, judged.CHANGES, lambda state: replace(state, changes=state.changes[:1])),
+    (Case.AUDITED, judged.ACTOR, lambda state: replace(state, actor="bob")),
+    (Case.AUDITED, judged.CORRELATION, lambda state: replace(state, correlation="d")),
+    (Case.AUDITED, judged.JOB, lambda state: replace(state, changes=tuple(replace(one, job="") for one in state.changes))),
+    *((Case.LEAVES_NOTHING, name, lambda state, name=name: replace(state, left={**state.left, name: 1})) for name in judged.LEFT),
+]
+
+
+@pytest.mark.parametrize(("case", "name", "mutate"), MUTATIONS)
+def test_a_mutation_breaks_the_expectation_that_names_it(case: Case, name: str, mutate: Any) -> None:
+    history, state = sound(case)
+    mutated = mutate(state)
+    assert name in broken(history, mutated)
+    assert outcome(history, mutated, judge_jobs(history, mutated)) != "works"
+
+
+def test_a_late_enqueue_that_fails_is_an_issue_and_one_without_an_answer_is_not() -> None:
+    history, state = sound(Case.FAULTS)
+    for result, expected in (("fail", {judged.LATE_FAILED}), ("unknown", set())):
+        late = replace(history, operations=(operation(judged.LATE, 2, result=result),))
+        assert broken(late, without(state, 2, "enqueued", "begin", "done")) == expected
+
+
+def test_an_enqueue_that_fails_without_a_fault_is_an_issue() -> None:
+    history, state = sound(Case.WORKS)
+    failed = replace(history, operations=(operation(judged.ENQUEUE, 1, result="fail"),))
+    assert broken(failed, without(state, 1, "enqueued", "begin", "done")) == {judged.NOT_ENQUEUED}
+
+
+def test_a_job_that_was_not_acknowledged_is_not_lost() -> None:
+    history, state = sound(Case.FAULTS)
+    assert broken(history, without(state, 1, "enqueued", "begin", "done")) == set()
+
+
+def test_a_double_under_faults_is_shown_and_is_no_issue() -> None:
+    history, state = sound(Case.FAULTS)
+    twice = more(state, *course(1, ("done", 2.0)))
+    assert broken(history, twice) == set()
+    assert outcome(history, twice, judge_jobs(history, twice)) == "twice 1"
+
+
+def test_a_documented_limit_holds_and_says_so() -> None:
+    history, state = sound(Case.IDLE)
+    limited = replace(
+        state, effects=done(1) + done(2, 27.2), foreseen=(Foreseen(expectation=judged.IDLE, outcome="LISTEN is lost"),)
+    )
+    [found] = judge_jobs(history, limited)
+    assert (found.held, found.expected, found.observed) == (True, "documented: LISTEN is lost", "1")
+    assert outcome(history, limited, (found,)) == "idle 27 s"
+
+
+def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:
+    history, state = sound(Case.FAULTS)
+    stuck = replace(
+        without(state, 1, "done"), states={1: "running"}, settings=replace(SETTINGS, lease_s=14_400), waited_s=40
+    )
+    assert broken(history, stuck) == {judged.STUCK}
+    assert outcome(history, stuck, judge_jobs(history, stuck)) == "stuck 4 h"
+
+
+def test_the_sqlstate_of_a_crash_loop_is_named() -> None:
+    history, state = sound(Case.FAULTS)
+    exits = tuple(WorkerExit(worker="a", code=1, seconds=n, sqlstates=("42P05",)) for n in range(12))
+    loop = replace(state, exits=exits, given_up=("a",))
+    assert outcome(history, loop, judge_jobs(history, loop)) == "crash loop (42P05)"
