@@ -1,90 +1,132 @@
-"""The Python of the reference host: a virtual environment in the cache, made with a Python of this machine."""
+"""Virtual environments in the cache, made once with a Python of this machine; the one of the reference host."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import importlib.metadata
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
+from harness.engine.pythons import HINT, Python, choose_python
 from harness.engine.recipes import recipe_folder
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, making_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 #: the product that runs in Python, and has no binary
 PYTHON_PRODUCT = "hostapp"
 #: the minimum for Oban for Python
 _OLDEST = (3, 12)
-_NAMES = ("python3.14", "python3.13", "python3.12", "python3")
-#: prints path and version; fails if this Python lacks a module for making virtual environments
-_QUESTION = "import ensurepip, ssl, sys, venv; print(sys.executable, *sys.version_info[:3])"
-_ANSWER = re.compile(r"^(?P<path>/.+) (?P<version>\d+ \d+ \d+)$")
-_HINT = (
-    "install Python 3.13 with its venv module (apt-get install python3.13-venv, or pyenv install 3.13), set "
-    "HARNESS_PYTHON to the path of a suitable Python, or use --engine docker"
+_HINT = f"{HINT}, or use --engine docker"
+_PIP_HINT = (
+    "set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; a package without a wheel is compiled, which needs g++ and "
+    "Python's headers (apt-get install g++ python3-dev)"
 )
-
-
-class _Python(Struct, frozen=True, kw_only=True):
-    path: str
-    version: tuple[int, ...]
-    #: whether the user that runs services can execute it
-    shared: bool
-
-    def __str__(self) -> str:
-        return ".".join(map(str, self.version))
 
 
 class EnvironmentBuilder:
     """Runs the programs that make an environment; another thread can end them."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline_s: float | None = None) -> None:
+        """Start nothing yet.
+
+        :param deadline_s: the longest that one program may run, in seconds; no limit by default.
+        """
+        self.deadline_s = deadline_s
         self._lock = Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
-    def run(self, command: list[str]) -> tuple[int, str]:
+    def run(
+        self, command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> tuple[int | None, str]:
         """Run a program to its end, and return its exit code and its output.
 
-        :raises EngineUnavailableError: when the builder is closed.
+        :param folder: working directory of the program; this process's by default.
+        :param environment: its variables; this process's by default.
+        :returns: the exit code is None when the deadline ended the program.
+        :raises EngineUnavailableError: when the builder is closed, or the program cannot be started.
         """
         with tempfile.TemporaryFile() as output:  # a pipe would stay open until the last descendant ends
             with self._lock:
                 if self._closed:
                     raise EngineUnavailableError("the run ended before the environment was complete")
-                # the umask lets every user read the files; it is set for the child only, because other threads write
-                self._process = process = subprocess.Popen(  # noqa: S603 -- fixed arguments
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, umask=0o022
-                )
-            code = process.wait()
+                try:
+                    # the umask lets every user read the files; it is set for the child only: other threads write, too
+                    process = subprocess.Popen(  # noqa: S603 -- fixed arguments
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        cwd=folder,
+                        env=environment,
+                        umask=0o022,
+                    )
+                except OSError as error:
+                    raise EngineUnavailableError(f"{command[0]} cannot be started: {error.strerror}") from None
+                self._running.add(process)
+            code: int | None = None
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(self.deadline_s)
+            finally:  # also when a signal raises here
+                with self._lock:
+                    _end(process)
+                    self._running.discard(process)
             output.seek(0)
             return code, output.read().decode(errors="replace")
 
+    def require(
+        self,
+        what: str,
+        command: Sequence[str],
+        *,
+        where: Path,
+        hint: str,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run a program that has to succeed.
+
+        :param what: a clause without its end, such as `the packages of absurd could not be installed`.
+        :param where: what the program makes.
+        :param hint: what to try after a failure.
+        :param folder: see :meth:`run`.
+        :param environment: see :meth:`run`.
+        :raises EngineUnavailableError: when the program fails or takes too long, with the tail of its output.
+        """
+        code, output = self.run(command, folder=folder, environment=environment)
+        if code != 0:
+            late = f" within {self.deadline_s:g} s" if code is None else ""
+            raise EngineUnavailableError(f"{what}{late}", where=str(where), detail=log_tail(output), hint=hint)
+
     def close(self) -> None:
-        """End the running program, and refuse to start others."""
+        """End the running programs, and refuse to start others."""
         with self._lock:
             self._closed = True
-            if self._process is not None and self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._process.pid, signal.SIGSTOP)  # no new children while the children are listed
-                end_all(self._process.pid, signal.SIGKILL)
+            for process in self._running:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and its descendants, if it still runs."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)  # no new children while the children are listed
+        end_all(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def virtual_environment(
@@ -109,7 +151,13 @@ def virtual_environment(
         doing, done = (f"{verb} a virtual environment with Python {python}" for verb in ("making", "made"))
         with making_image(listener, str(home), doing=doing, done=done):
             shutil.rmtree(home, ignore_errors=True)
-            _make(home, python, requirements, builder)
+            make_environment(
+                home,
+                python,
+                ("-r", str(requirements)),
+                builder,
+                what="a virtual environment for the reference host",
+            )
     major_minor = ".".join(map(str, python.version[:2]))
     notes = []
     if major_minor != wanted.version:
@@ -133,60 +181,13 @@ def find_python(wanted: Wanted, service_user: Mapping[str, object]) -> str:
     return f"Python {python} ({python.path})"
 
 
-def _chosen(wanted: Wanted, service_user: Mapping[str, object]) -> _Python:
-    """Return the best Python: one that services can execute, then the declared version, then the newest."""
-    named = os.environ.get("HARNESS_PYTHON", "")
-    found = {python.path: python for path in _candidates(named) if (python := _inspected(path, service_user))}
-    suitable = [python for python in found.values() if python.version >= _OLDEST]
-    if not suitable:
-        versions = ", ".join(sorted({str(python) for python in found.values()})) or "none"
-        raise EngineUnavailableError(
-            f"the reference host needs Python 3.12 or newer, with venv; found: {versions}",
-            where=f"HARNESS_PYTHON={named}" if named else "native engine",
-            hint=_HINT,
-        )
+def _chosen(wanted: Wanted, service_user: Mapping[str, object]) -> Python:
     declared = tuple(map(int, wanted.version.split(".")))
-    return max(
-        suitable, key=lambda python: (python.shared, python.version[: len(declared)] == declared, python.version)
-    )
-
-
-def _candidates(named: str) -> Iterator[str]:
-    if named:
-        yield named
-        return
-    for name in _NAMES:
-        for folder in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]:
-            path = Path(folder) / name
-            if folder and path.is_file() and os.access(path, os.X_OK):
-                yield str(path)
-    yield from sorted(glob.glob(str(Path.home() / ".pyenv/versions/3.1[2-9]*/bin/python3")))  # noqa: PTH207
-
-
-def _inspected(path: str, service_user: Mapping[str, object]) -> _Python | None:
-    """Run a Python and return its facts; None if it does not run, or cannot make virtual environments."""
-
-    def answer(program: str, **as_user: object) -> re.Match[str] | None:
-        try:
-            output = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
-                [program, "-I", "-c", _QUESTION],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd="/",
-                timeout=20,
-                **as_user,
-            ).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return _ANSWER.match(output.strip())
-
-    found = answer(path)
-    if found is None:
-        return None
-    shared = not service_user or answer(found["path"], **service_user) is not None
-    return _Python(path=found["path"], version=tuple(map(int, found["version"].split())), shared=shared)
+    try:
+        return choose_python(_OLDEST, declared, service_user, what="the reference host", hint=_HINT)
+    except EngineUnavailableError as error:
+        error.where = error.where or "native engine"
+        raise
 
 
 def _has_pip() -> bool:
@@ -197,8 +198,15 @@ def _has_pip() -> bool:
         return False
 
 
-def _make(home: Path, python: _Python, requirements: Path, builder: EnvironmentBuilder) -> None:
-    """Make a virtual environment that every user can read, and install the requirements."""
+def make_environment(
+    home: Path, python: Python, requirements: Iterable[str], builder: EnvironmentBuilder, *, what: str
+) -> None:
+    """Make a virtual environment that every user can read, and install packages; `home/complete` marks a complete one.
+
+    :param requirements: arguments of `pip install`; nothing is installed without any.
+    :param what: a noun phrase for errors.
+    :raises EngineUnavailableError: when a step fails, with the tail of its output.
+    """
     inside = str(home / "bin" / "python")
     if _has_pip():  # installing pip into the environment would take half of the time
         made, pip = (
@@ -207,17 +215,8 @@ def _make(home: Path, python: _Python, requirements: Path, builder: EnvironmentB
         )
     else:
         made, pip = [python.path, "-m", "venv", str(home)], [inside, "-m", "pip"]
-    for what, command in (
-        ("made", made),
-        ("filled", [*pip, "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]),
-    ):
-        code, output = builder.run(command)
-        if code != 0:
-            raise EngineUnavailableError(
-                f"a virtual environment for the reference host could not be {what}",
-                where=str(home),
-                detail=log_tail(output),
-                hint="set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; one package is compiled, which needs g++ "
-                "and Python's headers (apt-get install g++ python3-dev)",
-            )
+    builder.require(f"{what} could not be made", made, where=home, hint=_PIP_HINT)
+    if requirements := tuple(requirements):
+        filled = [*pip, "install", "--quiet", "--disable-pip-version-check", *requirements]
+        builder.require(f"{what} could not be filled", filled, where=home, hint=_PIP_HINT)
     (home / "complete").touch()

@@ -288,7 +288,7 @@ def test_closing_ends_the_programs_in_the_background() -> None:
     running.start()
 
     def begun() -> None:
-        if builder._process is None:
+        if not builder._running:
             raise NotYet("no process")
 
     poll(begun, what="the program to run", deadline_s=30)

@@ -1,0 +1,105 @@
+"""Finds a Python of this machine that is new enough, and can make virtual environments."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_NEWEST_MINOR = 14
+#: prints path and version; fails if this Python lacks a module for making virtual environments
+_QUESTION = "import ensurepip, ssl, sys, venv; print(sys.executable, *sys.version_info[:3])"
+_ANSWER = re.compile(r"^(?P<path>/.+) (?P<version>\d+ \d+ \d+)$")
+HINT = (
+    "install Python 3.13 with its venv module (apt-get install python3.13-venv, or pyenv install 3.13), or set "
+    "HARNESS_PYTHON to the path of a suitable Python"
+)
+
+
+class Python(Struct, frozen=True, kw_only=True):
+    path: str
+    version: tuple[int, ...]
+    #: whether the user that runs services can execute it
+    shared: bool
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+def choose_python(
+    oldest: tuple[int, int], preferred: tuple[int, ...], service_user: Mapping[str, object], *, what: str, hint: str
+) -> Python:
+    """Return the best Python: one that services can execute, then the preferred version, then the newest.
+
+    :param oldest: the minimum version.
+    :param preferred: the first numbers of the version that is taken if the machine has it.
+    :param service_user: subprocess's options that run a program as the user for services; empty if none runs.
+    :param what: the program that needs it, for the error.
+    :param hint: of the error: what to try.
+    :raises EngineUnavailableError: when no suitable Python is found.
+    """
+    named = os.environ.get("HARNESS_PYTHON", "")
+    found = {python.path: python for path in _candidates(named, oldest) if (python := _inspected(path, service_user))}
+    suitable = [python for python in found.values() if python.version >= oldest]
+    if not suitable:
+        versions = ", ".join(sorted({str(python) for python in found.values()})) or "none"
+        raise EngineUnavailableError(
+            f"{what} needs Python {oldest[0]}.{oldest[1]} or newer, with venv; found: {versions}",
+            where=f"HARNESS_PYTHON={named}" if named else "",
+            hint=hint,
+        )
+    return max(
+        suitable, key=lambda python: (python.shared, python.version[: len(preferred)] == preferred, python.version)
+    )
+
+
+def _candidates(named: str, oldest: tuple[int, int]) -> Iterator[str]:
+    if named:
+        yield named
+        return
+    minors = range(oldest[1], _NEWEST_MINOR + 1)
+    for name in (*(f"python3.{minor}" for minor in reversed(minors)), "python3"):
+        for folder in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]:
+            path = Path(folder) / name
+            if folder and path.is_file() and os.access(path, os.X_OK):
+                yield str(path)
+    for minor in minors:
+        yield from sorted(glob.glob(str(Path.home() / f".pyenv/versions/3.{minor}.*/bin/python3")))  # noqa: PTH207
+    yield sys.executable
+
+
+def _inspected(path: str, service_user: Mapping[str, object]) -> Python | None:
+    """Run a Python and return its facts; None if it does not run, or cannot make virtual environments."""
+
+    def answer(program: str, **as_user: object) -> re.Match[str] | None:
+        try:
+            output = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
+                [program, "-I", "-c", _QUESTION],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd="/",
+                timeout=20,
+                **as_user,
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return _ANSWER.match(output.strip())
+
+    found = answer(path)
+    if found is None:
+        return None
+    shared = not service_user or answer(found["path"], **service_user) is not None
+    return Python(path=found["path"], version=tuple(map(int, found["version"].split())), shared=shared)
