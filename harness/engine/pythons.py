@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _NEWEST_MINOR = 14
+#: most packages have wheels for it
+PREFERRED = (3, 13)
 #: prints path and version; fails if this Python lacks a module for making virtual environments
 _QUESTION = "import ensurepip, ssl, sys, venv; print(sys.executable, *sys.version_info[:3])"
 _ANSWER = re.compile(r"^(?P<path>/.+) (?P<version>\d+ \d+ \d+)$")
@@ -80,26 +83,31 @@ def _candidates(named: str, oldest: tuple[int, int]) -> Iterator[str]:
 
 
 def _inspected(path: str, service_user: Mapping[str, object]) -> Python | None:
-    """Run a Python and return its facts; None if it does not run, or cannot make virtual environments."""
-
-    def answer(program: str, **as_user: object) -> re.Match[str] | None:
-        try:
-            output = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
-                [program, "-I", "-c", _QUESTION],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd="/",
-                timeout=20,
-                **as_user,
-            ).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return _ANSWER.match(output.strip())
-
-    found = answer(path)
+    """Return the facts of a Python; None if it does not run, or cannot make virtual environments."""
+    found = _answer_here(path)
     if found is None:
         return None
-    shared = not service_user or answer(found["path"], **service_user) is not None
+    shared = not service_user or _answer(found["path"], service_user) is not None
     return Python(path=found["path"], version=tuple(map(int, found["version"].split())), shared=shared)
+
+
+@functools.cache
+def _answer_here(path: str) -> re.Match[str] | None:
+    return _answer(path, {})
+
+
+def _answer(program: str, as_user: Mapping[str, object]) -> re.Match[str] | None:
+    try:
+        output = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 -- a Python of this machine
+            [program, "-I", "-c", _QUESTION],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            timeout=20,
+            **as_user,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return _ANSWER.match(output.strip())

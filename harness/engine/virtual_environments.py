@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from harness.engine.processes import end_all
@@ -47,7 +47,8 @@ class EnvironmentBuilder:
         self.deadline_s = deadline_s
         self._lock = Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._closed = False
+        #: set when the run ends
+        self.closed = Event()
 
     def run(
         self, command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
@@ -61,7 +62,7 @@ class EnvironmentBuilder:
         """
         with tempfile.TemporaryFile() as output:  # a pipe would stay open until the last descendant ends
             with self._lock:
-                if self._closed:
+                if self.closed.is_set():
                     raise EngineUnavailableError("the run ended before the environment was complete")
                 try:
                     # the umask lets every user read the files; it is set for the child only: other threads write, too
@@ -115,7 +116,7 @@ class EnvironmentBuilder:
     def close(self) -> None:
         """End the running programs, and refuse to start others."""
         with self._lock:
-            self._closed = True
+            self.closed.set()
             for process in self._running:
                 _end(process)
 

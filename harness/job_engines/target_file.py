@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from harness.model import PoolMode
-
 _Word = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$", max_length=40)]
 _Line = Annotated[str, Meta(min_length=1, max_length=400)]
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -173,7 +171,7 @@ class Documented(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the names of variants; all when empty
     variants: tuple[str, ...] = ()
     #: all pool modes when empty; `direct` is no pooler
-    pool_modes: tuple[PoolMode | Literal["direct"], ...] = ()
+    pool_modes: tuple[Literal["direct", "session", "transaction", "statement"], ...] = ()
     #: the names of topologies; all when empty
     topologies: tuple[str, ...] = ()
     #: the name of the expectation that does not hold, such as `jobs lost`; "" for any

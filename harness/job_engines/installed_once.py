@@ -1,0 +1,70 @@
+"""Folders of the cache that are made once: complete or made again, and locked while a run makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from typing import TYPE_CHECKING
+
+from harness.errors import EngineUnavailableError, TimedOutError
+from harness.events import Listener, Notice, making_image
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.engine.virtual_environments import EnvironmentBuilder
+
+#: the longest that pip or npm may run, seconds
+DEADLINE_S = 180.0
+
+
+def named_by(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def is_complete(home: Path) -> bool:
+    return (home / "complete").exists()
+
+
+@contextlib.contextmanager
+def made(home: Path, listener: Listener, builder: EnvironmentBuilder, *, what: str) -> Iterator[str]:
+    """Hold the lock of a folder, and report its making; yields "" if it is complete, else what the block makes.
+
+    :param what: a noun phrase for progress and errors.
+    """
+    if is_complete(home):
+        yield ""
+        return
+    with _locked(home.with_name(f"{home.name}.lock"), listener, builder, what):
+        if is_complete(home):  # another process made it meanwhile
+            yield ""
+            return
+        with making_image(listener, str(home), doing=f"installing {what}", done=f"installed {what}"):
+            shutil.rmtree(home, ignore_errors=True)
+            yield what
+
+
+@contextlib.contextmanager
+def _locked(path: Path, listener: Listener, builder: EnvironmentBuilder, what: str) -> Iterator[None]:
+    """Hold a lock file that is shared with other runs. The wait for it ends with this run."""
+    with path.open("w") as lock:
+
+        def acquire() -> None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NotYet("another run installs it") from None
+
+        try:
+            acquire()
+        except NotYet:
+            listener(Notice(f"waiting for another run that installs {what}"))
+            try:
+                poll(acquire, what=what, deadline_s=2 * DEADLINE_S, interval_s=0.05, cancelled=builder.closed)
+            except TimedOutError as error:
+                raise EngineUnavailableError(error.what, where=str(path)) from None
+        yield

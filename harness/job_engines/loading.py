@@ -1,0 +1,267 @@
+"""List the shipped job engines, and load one from its TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+from packaging.requirements import InvalidRequirement, Requirement
+
+from harness import config
+from harness.errors import ConfigError, UsageError
+from harness.job_engines.target_file import NEEDS, JobEngineFile, JobFeature, Settings, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHIPPED = Path(__file__).resolve().parent / "targets"
+#: the name of a job engine becomes part of the ids of its checks
+_NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
+#: `{word}` in an argument; a shell's `${word}` is left as it is
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
+#: a file beside the target, as an argument names it
+_FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
+_NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
+#: placeholders of every command
+_EVERYWHERE = ("folder", "python", "node")
+#: placeholders of one command: each of them has to be there
+_KEYS: dict[str, tuple[str, ...]] = {
+    "install": (),
+    "enqueue": ("first", "last"),
+    "work": (),
+    "cancel": ("key",),
+    "waiting": ("key",),
+    "approve": ("key",),
+    "schedule": ("key",),
+    "fork": ("key", "new"),
+    "children": ("key", "first", "last"),
+    "in_transaction": ("key", "new"),
+}
+#: the commands of a feature; the other features need none
+_COMMANDS: dict[JobFeature, tuple[str, ...]] = {
+    JobFeature.CANCEL: ("cancel",),
+    JobFeature.APPROVE: ("waiting", "approve"),
+    JobFeature.CRON: ("schedule",),
+    JobFeature.FORK: ("fork",),
+    JobFeature.CHILDREN: ("children",),
+    JobFeature.TRANSACTION: ("in_transaction",),
+}
+
+
+class JobEngine(Struct, frozen=True, kw_only=True):
+    """A job engine under test."""
+
+    name: str
+    #: the absolute folder of its file
+    folder: Path
+    file: JobEngineFile
+    #: whether it ships with the harness
+    shipped: bool
+    #: a digest of the file and of the programs that its commands name
+    fingerprint: str
+
+    @property
+    def identity(self) -> str:
+        """Return the key of evidence about this job engine: its name, version and fingerprint."""
+        return f"{self.name} {self.file.version} {self.fingerprint}"
+
+    def variant(self, name: str) -> Variant:
+        """Return a variant.
+
+        :raises UsageError: for an unknown name.
+        """
+        if (found := self.file.variants.get(name)) is None:
+            raise UsageError(
+                f"unknown variant {name!r} of the job engine {self.name}", hint=config.nearest(name, self.file.variants)
+            )
+        return found
+
+    def settings_of(self, variant: str) -> Settings:
+        """Return the settings of a variant: those of the engine, and its own in their place."""
+        return msgspec.convert(_merged(self.file, self.variant(variant)), Settings)
+
+    def has(self, command: str) -> bool:
+        """Return whether the target has a command, such as `cancel`."""
+        return bool(getattr(self.file.commands, command))
+
+    def command(self, which: str, **placeholders: object) -> tuple[str, ...]:
+        """Return the program and the arguments of a command, with its placeholders filled.
+
+        :param which: the name of the command, such as `enqueue`.
+        :param placeholders: `python` and `node` as installed, and the keys of the command, such as `first` and `last`.
+        :raises KeyError: when the command names a placeholder that has no value.
+        """
+        values = {"folder": self.folder, **placeholders}
+        return tuple(
+            _PLACEHOLDER.sub(lambda found: str(values[found[1]]), argument)
+            for argument in getattr(self.file.commands, which)
+        )
+
+    def uses(self, placeholder: str) -> bool:
+        """Return whether a command names a placeholder, such as `node`."""
+        return any(placeholder in _placeholders(arguments) for _, arguments in _commands(self.file))
+
+
+def shipped() -> tuple[JobEngine, ...]:
+    """Return the job engines that ship with the harness, by name."""
+    return tuple(_load(path, shipped=True) for path in sorted(SHIPPED.glob("*.toml")))
+
+
+def load(path: Path) -> JobEngine:
+    """Return the job engine that a TOML file describes.
+
+    :raises ConfigError: with file, line and key.
+    """
+    return _load(path, shipped=path.resolve().parent == SHIPPED)
+
+
+def named(name: str) -> JobEngine:
+    """Return a job engine by its name, or by the path of its TOML file.
+
+    :raises UsageError: for an unknown name.
+    :raises ConfigError: with file, line and key, when the file is invalid.
+    """
+    if name.endswith(".toml"):
+        return load(Path(name))
+    known = {path.stem: path for path in SHIPPED.glob("*.toml")}
+    if name not in known:
+        raise UsageError(
+            f"unknown job engine {name!r}",
+            hint=f"{config.nearest(name, known)}; name one of your own by the path of its file, which ends in .toml",
+        )
+    return _load(known[name], shipped=True)
+
+
+def _load(path: Path, *, shipped: bool) -> JobEngine:
+    name = path.stem
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"invalid name {name!r} of a job engine: the ids of its checks contain it",
+            where=str(path),
+            hint="rename the file: lower-case letters, digits and dashes, a letter first",
+        )
+    file = config.load(path, JobEngineFile)
+    folder = path.absolute().parent
+    for key, problem, hint in (
+        *_wrong_packages(file),
+        *_wrong_commands(file, folder),
+        *_wrong_claims(file),
+        *_wrong_settings(file),
+        *_wrong_documented(file),
+    ):
+        # the line of a key is found by its last word, which is not unique in variants and in documented outcomes
+        where = config.at_key(str(path), key) if key.startswith(("packages", "commands", "claims")) else str(path)
+        raise ConfigError(f"{key}: {problem}", where=where, hint=hint)
+    return JobEngine(name=name, folder=folder, file=file, shipped=shipped, fingerprint=_digest(path, file, folder))
+
+
+#: the key, the problem, and what to try
+_Problem = tuple[str, str, str]
+
+
+def _wrong_packages(file: JobEngineFile) -> Iterator[_Problem]:
+    """Yield packages without an exact version: an installation is kept, and evidence is about one version."""
+    for text in file.packages.python:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            yield "packages.python", f"{text!r} is not a requirement", "write NAME==VERSION, such as dbos==3.4.0"
+            continue
+        pins = [pin for pin in requirement.specifier if pin.operator == "==" and not pin.version.endswith(".*")]
+        if requirement.url or len(pins) != 1:
+            yield "packages.python", f"{text!r} names no exact version", f"write {requirement.name}==VERSION"
+    for text in file.packages.npm:
+        if not _NPM.match(text):
+            yield "packages.npm", f"{text!r} names no exact version", "write NAME@VERSION, such as pg-boss@12.38.0"
+
+
+def _wrong_commands(file: JobEngineFile, folder: Path) -> Iterator[_Problem]:
+    for name, arguments in _commands(file):
+        key, allowed, found = f"commands.{name}", (*_EVERYWHERE, *_KEYS[name]), _placeholders(arguments)
+        for placeholder in found:
+            if placeholder not in allowed:
+                yield (
+                    key,
+                    f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(allowed)}",
+                    config.close_to(placeholder, allowed)
+                    or "move code with a word in braces into a program beside the target file",
+                )
+        if missing := [placeholder for placeholder in _KEYS[name] if placeholder not in found]:
+            yield key, f"needs {_braced(missing)}, which no argument contains", f"add {_braced(missing)} as an argument"
+        for program in _files(arguments, folder):
+            if not file.not_run and not program.is_file():
+                yield key, f"no such file {program}", "{folder} is the folder of the target file"
+
+
+def _wrong_claims(file: JobEngineFile) -> Iterator[_Problem]:
+    for feature, commands in _COMMANDS.items():
+        for name in commands:
+            has = bool(getattr(file.commands, name))
+            if feature in file.claims and not has:
+                yield (
+                    "claims",
+                    f"{feature} requires commands.{name}, which is missing",
+                    f"add commands.{name}, or remove {feature}: its checks are then N/A",
+                )
+            elif has and feature not in file.claims:
+                yield f"commands.{name}", f"nothing runs it, because claims lack {feature}", f"add {feature} to claims"
+    if JobFeature.HEARTBEAT in file.claims and JobFeature.LEASE not in file.claims:
+        yield "claims", "heartbeat requires lease, which is missing", "add lease: a heartbeat renews it"
+    if JobFeature.LEASE in file.claims and file.settings.lease_s is None:
+        yield "claims", "lease requires settings.lease_s, which is missing", "add settings.lease_s, in seconds"
+
+
+def _wrong_settings(file: JobEngineFile) -> Iterator[_Problem]:
+    for name, variant in file.variants.items():
+        try:
+            config.convert(_merged(file, variant), Settings, where="")
+        except ConfigError as error:
+            yield f"variants.{name}.settings.{error.what.partition(':')[0]}", error.what.partition(": ")[2], error.hint
+
+
+def _wrong_documented(file: JobEngineFile) -> Iterator[_Problem]:
+    for number, entry in enumerate(file.documented):
+        key = f"documented[{number}]"
+        for variant in entry.variants:
+            if variant not in file.variants:
+                yield f"{key}.variants", f"unknown variant {variant!r}", config.nearest(variant, file.variants)
+        needed = NEEDS.get(entry.case)
+        if needed is not None and needed not in file.claims:
+            yield f"{key}.case", f"{entry.case} does not run, because claims lack {needed}", f"add {needed} to claims"
+
+
+def _merged(file: JobEngineFile, variant: Variant) -> dict[str, Any]:
+    return {**msgspec.to_builtins(file.settings), **variant.settings}
+
+
+def _commands(file: JobEngineFile) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the commands that the file has, by name."""
+    return [(name, arguments) for name in _KEYS if (arguments := getattr(file.commands, name))]
+
+
+def _placeholders(arguments: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(word for argument in arguments for word in _PLACEHOLDER.findall(argument)))
+
+
+def _braced(placeholders: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+
+
+def _files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
+    return [folder / found["name"] for argument in arguments if (found := _FILE.match(argument))]
+
+
+def _digest(path: Path, file: JobEngineFile, folder: Path) -> str:
+    programs = {program for _, arguments in _commands(file) for program in _files(arguments, folder)}
+    digest = hashlib.sha256()
+    for source in (path, *sorted(programs)):
+        if source.is_file():  # a target that does not run here may lack its program
+            try:
+                digest.update(source.read_bytes())
+            except OSError as error:
+                raise ConfigError(f"{source} cannot be read: {error.strerror}", where=str(path)) from None
+    return digest.hexdigest()[:16]
