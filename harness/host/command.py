@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
+import io
 import time
 from threading import Thread
 from typing import IO, TYPE_CHECKING
@@ -13,9 +11,8 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from harness.errors import TimedOutError, UsageError
-from harness.host.marked_processes import below, end_marked, new_mark
-from harness.waiting import NotYet, poll
+from harness.host.guarded_process import GuardedProcess
+from harness.host.marked_processes import new_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,33 +25,6 @@ _KEPT_LINES = 2000
 #: between SIGTERM and SIGKILL, seconds
 GRACE_S = 5.0
 _LONGEST_LINE = 65_536
-#: run by a shell that reads from the harness. When the harness is killed, the pipe closes before a line arrives, and
-#: the shell ends the command's process group, $1, and the processes with the mark $2: first with SIGTERM, then with
-#: SIGKILL
-_GUARD = """
-read -r _ && exit
-mark=$2
-marked() { grep -ls "$mark=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
-kill -TERM "-$1" $(marked) 2>/dev/null
-for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || [ -n "$(marked)" ] || exit; done
-kill -KILL "-$1" $(marked) 2>/dev/null
-"""
-
-
-#: the variables that libpq documents, of any version: PGREALM and PGREQUIRESSL are of earlier ones. Other programs have
-#: variables that begin with PG, too
-LIBPQ_VARIABLES = frozenset(
-    (
-        *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGREQUIREAUTH"),
-        *("PGCHANNELBINDING", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGAPPNAME", "PGSSLMODE", "PGREQUIRESSL"),
-        *("PGSSLNEGOTIATION", "PGSSLCOMPRESSION", "PGSSLCERT", "PGSSLKEY", "PGSSLCERTMODE", "PGSSLROOTCERT"),
-        *("PGSSLCRL", "PGSSLCRLDIR", "PGSSLSNI", "PGREQUIREPEER", "PGSSLMINPROTOCOLVERSION"),
-        *("PGSSLMAXPROTOCOLVERSION", "PGGSSENCMODE", "PGKRBSRVNAME", "PGREALM", "PGGSSLIB", "PGGSSDELEGATION"),
-        *("PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"),
-        *("PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION", "PGDATESTYLE", "PGTZ", "PGGEQO", "PGSYSCONFDIR"),
-        *("PGLOCALEDIR",),
-    )
-)
 
 
 class CommandResult(Struct, frozen=True, kw_only=True):
@@ -129,118 +99,48 @@ def run(
     :param stopped: returns whether the run is ending; called several times a second.
     :raises UsageError: when the command or the folder does not exist, or the command cannot be started.
     """
-    # libpq's variables of a developer's shell would take precedence over the given ones
-    inherited = {name: value for name, value in os.environ.items() if name not in LIBPQ_VARIABLES}
-    mark = new_mark()
     began = time.monotonic()
-    try:
-        process = subprocess.Popen(  # noqa: S603 -- the user's own command
-            list(command),
-            cwd=folder,
-            env={**inherited, **given, mark: "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a process group of its own, which can be ended as a whole
-        )
-    except (FileNotFoundError, NotADirectoryError):
-        if not folder.is_dir():
-            raise UsageError(f"folder {folder} does not exist", hint="create it, or correct `folder`") from None
-        hint = "install it on this machine, or add its folder to PATH"
-        raise UsageError(f"command {command[0]!r} not found", hint=hint) from None
-    except OSError as error:
-        raise UsageError(f"command {command[0]!r} cannot be started: {error.strerror}") from None
+    process = GuardedProcess(command, folder, given, new_mark())
     lines: list[str] = []
-    reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
-    reader.start()
     reason = ""
-    with _guarded(process, mark) as ending:
-        while process.poll() is None and not reason:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
+    with _ended(process):
+        reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
+        reader.start()
+        while process.exit_code is None and not reason:
+            process.wait(0.1)
             if stopped():
                 reason = "stopped with the run"
             elif time.monotonic() - began > deadline_s:
                 reason = f"did not end within {deadline_s:g} s"
     if reason:
-        reason += f", so {' and '.join(ending.signals)} ended it"
+        reason += f", so {' and '.join(process.signals)} ended it"
     reader.join(GRACE_S)
     return CommandResult(
-        exit_code=None if reason else process.returncode,
+        exit_code=None if reason else process.exit_code,
         seconds=round(time.monotonic() - began, 2),
         output="".join(lines[-_KEPT_LINES:]),
         reason=reason,
-        left_behind=ending.left_behind,
+        left_behind=process.left_behind,
     )
 
 
-def _read(source: IO[str] | None, lines: list[str], say: Callable[[str], None]) -> None:
-    if source is None:
-        return
-    with contextlib.suppress(ValueError, OSError), source:
-        while line := source.readline(_LONGEST_LINE):
+@contextlib.contextmanager
+def _ended(process: GuardedProcess) -> Iterator[None]:
+    """End a command when the block ends; its guard ends it when an interrupt arrives meanwhile."""
+    try:
+        try:
+            yield
+        finally:
+            process.end(GRACE_S)
+    finally:
+        process.close_guard()
+
+
+def _read(source: IO[bytes], lines: list[str], say: Callable[[str], None]) -> None:
+    with contextlib.suppress(ValueError, OSError), io.TextIOWrapper(source, errors="replace") as text:
+        while line := text.readline(_LONGEST_LINE):
             lines.append(line)
             if len(lines) > 2 * _KEPT_LINES:
                 del lines[:-_KEPT_LINES]
             with contextlib.suppress(ValueError, OSError):  # the listener may be gone, such as a pager
                 say(line)
-
-
-class _Ending:
-    """How a command and the processes that it started ended."""
-
-    def __init__(self, process: subprocess.Popen[str], mark: str) -> None:
-        self._process = process
-        self._mark = mark
-        #: names of the signals that its process group got
-        self.signals: list[str] = []
-        self.left_behind: tuple[str, ...] = ()
-
-    def end(self) -> None:
-        """End the command and all processes that it started, first with SIGTERM, then with SIGKILL."""
-        known = below(self._process.pid)
-        self._end_group()
-        self.left_behind += end_marked(self._mark, known, GRACE_S)
-
-    def _end_group(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, number)
-            except (ProcessLookupError, PermissionError):
-                return
-            self.signals.append(number.name)
-            with contextlib.suppress(TimedOutError):
-                poll(self._gone, what="the command to end", deadline_s=GRACE_S)
-
-    def _gone(self) -> None:
-        """Check the process group, because child processes may outlive the command."""
-        self._process.poll()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, 0)
-            raise NotYet("a process of the group still runs")
-
-
-@contextlib.contextmanager
-def _guarded(process: subprocess.Popen[str], mark: str) -> Iterator[_Ending]:
-    """End a command when the block ends, or when this process is killed before that."""
-    ending = _Ending(process, mark)
-    try:
-        with subprocess.Popen(  # noqa: S603 -- our own arguments
-            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid), mark],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # a signal to the harness and its process group does not end the guard
-        ) as guard:
-            try:
-                yield ending
-            finally:
-                ending.end()
-                guard.communicate("the command has ended\n")
-    except BaseException:
-        ending.end()  # also when the guard did not start
-        raise

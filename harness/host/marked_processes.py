@@ -47,19 +47,20 @@ def end_marked(mark: str, known: Mapping[int, int], grace_s: float) -> tuple[str
     """
     names: dict[int, str] = {}
     for _ in range(_MOST_ROUNDS):
-        left = _running({**_marked(mark), **known})
+        left = running({**marked(mark), **known})
         if not left:
             break
-        names |= {pid: _name(pid) for pid in left if pid not in names}
+        names |= {pid: name_of(pid) for pid in left if pid not in names}
         for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal(left, number)
+            send(left, number)
+            send(left, signal.SIGCONT)  # a frozen process handles SIGTERM once it continues
             with contextlib.suppress(TimedOutError):
                 poll(_gone(left), what="processes of the command to end", deadline_s=grace_s)
                 break
-    return tuple(f"{name} (process {pid})" for pid, name in sorted(names.items()))
+    return tuple(name for _, name in sorted(names.items()))
 
 
-def _marked(mark: str) -> dict[int, int]:
+def marked(mark: str) -> dict[int, int]:
     """Return the running processes with a variable in their environment, each with its start time."""
     wanted = f"{mark}=".encode()
     found = {}
@@ -72,28 +73,46 @@ def _marked(mark: str) -> dict[int, int]:
     return found
 
 
-def _running(processes: Mapping[int, int]) -> dict[int, int]:
+def in_session(leader: int) -> dict[int, int]:
+    """Return the running processes of a session, each with its start time. Source: proc(5), field 6 of stat.
+
+    A process stays in its session when its parent ends, and when it clears its environment or leaves its group.
+    """
+    found = {}
+    for path in _PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if int(path.read_text(errors="replace").rpartition(")")[2].split()[3]) == leader:
+                pid = int(path.parent.name)
+                if (started := process_started(pid)) is not None:
+                    found[pid] = started
+    return found
+
+
+def running(processes: Mapping[int, int]) -> dict[int, int]:
+    """Return those of the processes that still run."""
     return {pid: started for pid, started in processes.items() if process_started(pid) == started}
 
 
 def _gone(processes: Mapping[int, int]) -> Callable[[], None]:
     def probe() -> None:
-        if _running(processes):
+        if running(processes):
             raise NotYet("a process of the command still runs")
 
     return probe
 
 
-def _signal(processes: Mapping[int, int], number: signal.Signals) -> None:
-    for pid in _running(processes):
+def send(processes: Mapping[int, int], number: signal.Signals) -> None:
+    """Send a signal to those of the processes that still run."""
+    for pid in running(processes):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
-def _name(pid: int) -> str:
-    """Return the program of a process; its arguments may hold secrets."""
+def name_of(pid: int) -> str:
+    """Return the program of a process and its number; its arguments may hold secrets."""
     try:
         words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
         words = []
-    return os.fsdecode(words[0] if words else b"").rpartition("/")[2].strip()[:_LONGEST_NAME] or "a process"
+    program = os.fsdecode(words[0] if words else b"").rpartition("/")[2].strip()[:_LONGEST_NAME]
+    return f"{program or 'a process'} (process {pid})"
