@@ -19,10 +19,21 @@ from harness.database.client import (
 )
 from harness.database.connection_strings import address_of, confidential, connect_to
 from harness.database.databases import create_database, drop_database, leave_database
-from harness.database.sql_errors import Origin, Side, SqlError, describe, is_lost, origin_of, raised_for, refusal
+from harness.database.sql_errors import (
+    SQLSTATES,
+    Origin,
+    Side,
+    SqlError,
+    describe,
+    is_lost,
+    origin_of,
+    raised_for,
+    refusal,
+)
 from harness.database.sql_files import load_queries, run_files
 
 __all__ = [
+    "SQLSTATES",
     "AnyConnection",
     "Client",
     "Endpoint",

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: any error of a server, or of the connection to it; `sqlstate` is None for an error of the connection
 SqlError = psycopg.Error
+#: the SQLSTATE of each class of errors, by its name in psycopg: `DuplicatePreparedStatement` is 42P05
+SQLSTATES: dict[str, str] = {
+    name: state for name, kind in vars(psycopg.errors).items() if (state := getattr(kind, "sqlstate", None))
+}
 
 
 class Side(StrEnum):

@@ -35,11 +35,18 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether a signal has stopped a process, or it has ended. Source: proc(5), field 3 of /proc/<pid>/stat."""
+    """Return whether a signal has stopped all threads of a process, or it has ended.
+
+    Source: proc(5), field 3 of /proc/<pid>/task/<tid>/stat.
+    """
+    return all(_state(path) in {"T", "Z", "X"} for path in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"))
+
+
+def _state(path: Path) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in {"T", "Z", "X"}
+        return path.read_text(errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
-        return True
+        return "X"
 
 
 def end_all(pid: int, number: signal.Signals) -> None:

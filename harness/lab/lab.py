@@ -159,6 +159,10 @@ class Lab:
         """Add secrets that were made for this lab to the run's redactor."""
         self._redactor.learn(*more)
 
+    def redact(self, text: str) -> str:
+        """Return a text without the secrets of the run."""
+        return self._redactor(text)
+
     def make_ready(self, wanted: Wanted) -> None:
         """Wait until a product can start fast.
 

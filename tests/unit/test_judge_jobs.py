@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.checks.judges import jobs as judged
-from harness.checks.judges.jobs import AuditedChange, Effect, Foreseen, JobsState, WorkerExit, judge_jobs, outcome
+from harness.checks.judges.jobs import AuditedChange, Effect, Foreseen, JobsState, ExitedWorker, judge_jobs, outcome
 from harness.job_engines.target_file import Case, Settings
 from harness.model.history import History, Opening, Operation
 
@@ -100,7 +100,7 @@ MUTATIONS = [
     (Case.WORKS, judged.STUCK, lambda state: replace(without(state, 1, "done"), states={1: "running"})),
     (Case.WORKS, judged.STATES, lambda state: replace(state, states={1: "failed"})),
     (Case.WORKS, judged.TWICE, lambda state: more(state, *course(1, ("done", 2.0)))),
-    (Case.WORKS, judged.EXITS, lambda state: replace(state, exits=(WorkerExit(worker="a", code=1, seconds=1.0),))),
+    (Case.WORKS, judged.EXITS, lambda state: replace(state, exits=(ExitedWorker(worker="a", code=1, seconds=1.0),))),
     (Case.IDLE, judged.IDLE, lambda state: replace(state, effects=done(1) + done(2, 27.2))),
     (Case.IDLE, judged.IDLE, lambda state: without(state, 1, "begin", "done")),
     (Case.FAULTS, judged.LATE_LOST, lambda state: without(state, 2, "begin", "done")),
@@ -190,6 +190,6 @@ def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:
 
 def test_the_sqlstate_of_a_crash_loop_is_named() -> None:
     history, state = sound(Case.FAULTS)
-    exits = tuple(WorkerExit(worker="a", code=1, seconds=n, sqlstates=("42P05",)) for n in range(12))
+    exits = tuple(ExitedWorker(worker="a", code=1, seconds=n, sqlstates=("42P05",)) for n in range(12))
     loop = replace(state, exits=exits, given_up=("a",))
     assert outcome(history, loop, judge_jobs(history, loop)) == "crash loop (42P05)"

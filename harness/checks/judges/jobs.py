@@ -67,6 +67,10 @@ LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
 ENQUEUE, LATE = "enqueue", "enqueue late"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
 RENEWING, SILENT = 1, 2
+#: the job that starts the others
+PARENT = 1
+#: operations after which a job exists
+_MAKE = frozenset({ENQUEUE, LATE, "fork", "wait"})
 #: an idle worker may be later than it promises by this much, since other programs run on the machine, too
 _MARGIN_S = 5.0
 #: of the beginning of a job, which follows its claim, and of clocks that are read one after the other
@@ -86,11 +90,12 @@ class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: str = ""
 
 
-class WorkerExit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ExitedWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A worker that exited by itself."""
 
     worker: str
-    code: int
+    #: None for a worker that could not be started again
+    code: int | None
     seconds: float
     #: the SQLSTATEs that it printed
     sqlstates: tuple[str, ...] = ()
@@ -127,7 +132,7 @@ class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     states: dict[int, str] = {}
     #: the states of jobs right after a stale worker reported its result, by key
     after_stale: dict[int, str] = {}
-    exits: tuple[WorkerExit, ...] = ()
+    exits: tuple[ExitedWorker, ...] = ()
     #: workers that exited so often that they were not started again
     given_up: tuple[str, ...] = ()
     #: why the schema could not be created through the chain; "" if it was
@@ -165,8 +170,15 @@ class Jobs:
 
     @cached_property
     def acknowledged(self) -> list[int]:
-        """The jobs that must end as `done`, and whose transaction is committed."""
-        return [key for key, end in self.state.ends.items() if end == "done" and self.count(key, "enqueued")]
+        """The jobs that must end as `done`, and whose transaction is committed.
+
+        Their program reported it, or the command that made them ended well. Children exist once their parent does.
+        """
+        made = {int(one.key) for one in self.history.operations if one.operation in _MAKE and one.outcome == "ok"}
+        made |= {key for key in self.state.ends if self.count(key, "enqueued")}
+        if self.state.case is Case.CHILDREN and PARENT in made:
+            made |= self.state.ends.keys()
+        return [key for key, end in self.state.ends.items() if end == "done" and key in made]
 
     @cached_property
     def late(self) -> set[int]:
@@ -191,9 +203,9 @@ class Jobs:
     def pick_ups(self) -> list[float]:
         """The seconds from each acknowledged enqueue to the begin of the job."""
         return [
-            max(0.0, begun[0] - self.times(key, "enqueued")[0])
+            max(0.0, begun[0] - enqueued[0])
             for key in self.acknowledged
-            if (begun := self.times(key, "begin"))
+            if (begun := self.times(key, "begin")) and (enqueued := self.times(key, "enqueued"))
         ]
 
 
@@ -304,11 +316,11 @@ def _cron(jobs: Jobs) -> Iterator[Expectation]:
 
 
 def _children(jobs: Jobs) -> Iterator[Expectation]:
-    """Job 1 starts the others, and is done after them."""
+    """One job starts the others, and is done after them."""
     ended = max(
-        (jobs.times(key, "done")[0] for key in jobs.state.ends if key != 1 and jobs.count(key, "done")), default=0
+        (jobs.times(key, "done")[0] for key in jobs.state.ends if key != PARENT and jobs.count(key, "done")), default=0
     )
-    done = jobs.times(1, "done")
+    done = jobs.times(PARENT, "done")
     yield compared(ORDER, int(bool(done) and done[0] < ended - _CLOCK_S), 0)
     yield compared(TWICE, len(jobs.twice), 0)
     yield from _delivery(jobs)

@@ -26,7 +26,7 @@ from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.job_engines.target_file import Case
-from harness.suites.jobs.running import ACTOR_TYPE
+from harness.suites.jobs.running import ACTOR_TYPE, WORKERS
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.suites.jobs.running import JobRun
 
-_A, _B = "worker-a", "worker-b"
+_A, _B = WORKERS
 _JOBS = 10
 #: jobs of the case of faults, each of so many seconds; each fault follows so much progress
 _UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
@@ -102,8 +102,9 @@ def _await_progress(run: JobRun, count: int) -> None:
 
 
 def _kill_worker(run: JobRun) -> str:
-    run.workers.kill(_A)
-    return f"{_A} ended by SIGKILL, and was started again"
+    run.worker(_A).kill()
+    run.start_worker(_A)
+    return f"worker {_A} ended by SIGKILL, and was started again"
 
 
 def _terminate_connections(run: JobRun) -> str:
@@ -143,10 +144,10 @@ def claims(run: JobRun) -> None:
     run.start_worker(_A)
     if not run.wait_for_phase(1, "begin", _STARTS_S):
         raise NotExercisedError("no worker began the job")
-    run.workers.freeze(_A)
+    run.worker(_A).freeze()
     run.start_worker(_B)
     taken_over = run.wait_for_phase(1, "begin", _STARTS_S + run.patience_s, times=2)
-    run.workers.thaw(_A)
+    run.worker(_A).thaw()
     if taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S):
         # the worker that came back reports its result now; the other one still runs the job
         time.sleep(min(0.5, lease_s / 8))
@@ -178,7 +179,8 @@ def retries(run: JobRun) -> None:
     run.start_worker(_A)
     run.wait_for_phase(3, "failed", _STARTS_S)
     run.wait(_none_runs, "no job to run", _SETTLES_S)
-    run.workers.kill(_A)
+    run.worker(_A).kill()
+    run.start_worker(_A)
     settings = run.settings
     deadline_s = _STARTS_S + run.patience_s + settings.attempts * (settings.backoff_s + settings.poll_s)
     run.wait_until_done(deadline_s)
@@ -328,7 +330,7 @@ def leaves_nothing(run: JobRun) -> None:
         kept = set.intersection(*({pid for pid, open_since in look.items() if open_since} for look in looks))
         run.left[PINNED] = len({pid for pid in kept if len({look[pid] for look in looks}) == 1})
     run.ctx.fact("server connections of an idle worker", len(looks[-1]))
-    run.workers.stop(_A)
+    run.worker(_A).stop()
     run.left[LOCKS] = run.left[TRANSACTIONS] = 0
 
     def clean() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from harness.checks.judges.jobs import ENQUEUE, Effect, Foreseen, JobsState, WorkerExit
+from harness.checks.judges.jobs import ENQUEUE, Effect, ExitedWorker, Foreseen, JobsState
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import HarnessError, TimedOutError
@@ -19,11 +19,12 @@ from harness.events import silent
 from harness.host.command import run as run_command
 from harness.host.command import url, variables
 from harness.job_engines.installation import install
-from harness.job_engines.workers import Supervisor
+from harness.job_engines.sqlstates import sqlstates_in
+from harness.job_engines.workers import Supervisor, Worker
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from harness.checks.context import CheckContext
     from harness.checks.judges.jobs import AuditedChange, End
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     from harness.job_engines.installation import Installed
     from harness.job_engines.loading import JobEngine
     from harness.job_engines.target_file import Case, Documented
+    from harness.job_engines.workers import WorkerExit
+    from harness.model.history import Outcome
     from harness.store import Journal
 
+#: the names of the workers of a case
+WORKERS = ("A", "B")
 _KIT = Path(__file__).parents[2] / "job_engines" / "kit"
 #: what every job is given besides its key
 ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jobs-suite"
@@ -43,7 +48,7 @@ _COMMAND_S = 40.0
 _LOOK_S, _BEAT_S = 0.05, 0.05
 #: the machine kept the harness itself waiting for this long: nothing about times is shown then, seconds
 TOO_SLOW_S = 2.0
-_LONGEST_OUTPUT = 1500
+_LONGEST_OUTPUT = 350
 #: how long anything is awaited under a control, seconds
 _UNDER_CONTROL_S = 15.0
 
@@ -94,7 +99,6 @@ class JobRun:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             self._pauses = PauseMeter()
             stack.callback(self._pauses.close)
-            self.workers = stack.enter_context(Supervisor())
             self._effects: Client = ctx.empty_database("fx")
             self._effects.run((_KIT / "effects.sql").read_text(encoding="utf-8"))
             if ctx.effects_sql:
@@ -102,6 +106,10 @@ class JobRun:
             self._stack = stack.pop_all()
         self._began = self._effects.value("SELECT clock_timestamp()")
         self._journal: Journal | None = None
+        #: jobs whose command failed, or did not end: nobody waits for them
+        self._unanswered: set[int] = set()
+        self._workers: dict[str, Worker] = {}
+        self._supervisor: Supervisor | None = None
         #: the last number of each operation
         self._numbers: dict[str, int] = {}
 
@@ -183,7 +191,9 @@ class JobRun:
             **self.engine.file.variants[self.variant].environment,
         }
 
-    def command(self, which: str, *, chain: bool = True, database: str = "", **values: object) -> CommandResult:
+    def command(
+        self, which: str, values: Mapping[str, object] | None = None, *, chain: bool = True, database: str = ""
+    ) -> CommandResult:
         """Run a command of the target to its end.
 
         :param which: its key in `[commands]`.
@@ -191,7 +201,7 @@ class JobRun:
         """
         self.ctx.require_undisturbed()
         return run_command(
-            self._words(which, **values),
+            self._words(which, values or {}),
             folder=self._folder,
             given=self.given("commands", chain=chain, database=database),
             deadline_s=_COMMAND_S,
@@ -199,13 +209,32 @@ class JobRun:
             stopped=lambda: self.ctx.is_ended,
         )
 
-    def _words(self, which: str, **values: object) -> list[str]:
+    def _words(self, which: str, values: Mapping[str, object]) -> tuple[str, ...]:
         filled = {name: str(value) for name, value in values.items()}
         return self.engine.command(which, python=self._installed.python, node=self._installed.node, **filled)
 
     def start_worker(self, name: str) -> None:
-        """Start a worker; it is started again when it exits by itself."""
-        self.workers.start(name, self._words("work"), self._folder, self.given(name))
+        """Start a worker, `A` or `B`. It is started again when it exits by itself."""
+        if self._supervisor is None:
+            words = self._words("work", {})
+            self._workers = {
+                one: Worker(one, words, self._folder, self.given(one), lambda _line: None, redact=self.ctx.lab.redact)
+                for one in WORKERS
+            }
+            self._supervisor = self._stack.enter_context(Supervisor(*self._workers.values()))
+        try:
+            self._workers[name].start()
+        except HarnessError as error:
+            raise NotExercisedError(f"the worker cannot be started: {error.what}") from None
+
+    def worker(self, name: str) -> Worker:
+        """Return a worker that was started."""
+        return self._workers[name]
+
+    @property
+    def exits(self) -> list[WorkerExit]:
+        """The exits of workers that the harness did not cause, in the order of time."""
+        return self._supervisor.exits if self._supervisor else []
 
     # --- jobs --------------------------------------------------------------------------------------
 
@@ -239,15 +268,17 @@ class JobRun:
         if journal:
             for key, number in zip(keys, numbers, strict=True):
                 journal.invoke(_client(operation), number, operation, key=str(key))
-        found = self.command(which, **values)
+        found = self.command(which, values)
         reported = {effect.key for effect in self.effects() if effect.phase == "enqueued"}
         if found.exit_code != 0:
             self.ctx.fact(f"output of {operation}", _tail(found))
         if journal:
             for key, number in zip(keys, numbers, strict=True):
                 done = found.exit_code == 0 or (which == "enqueue" and key in reported)
-                outcome = "ok" if done else "unknown" if found.exit_code is None else "fail"
+                outcome: Outcome = "ok" if done else "unknown" if found.exit_code is None else "fail"
                 journal.answer(_client(operation), number, outcome, "" if done else _why(found))
+                if not done:
+                    self._unanswered.add(key)
         return found
 
     def _number(self, operation: str) -> int:
@@ -294,6 +325,7 @@ class JobRun:
     def wait_until_done(self, deadline_s: float, *keys: int) -> bool:
         """Wait until jobs are done: those that are given, else all that have to be."""
         wanted = set(keys) or {key for key, end in self.ends.items() if end == "done"}
+        wanted -= self._unanswered
         began = time.monotonic()
         done = self.wait(
             lambda effects: wanted <= {effect.key for effect in effects if effect.phase == "done"},
@@ -336,7 +368,7 @@ class JobRun:
         self._journal.fault(number, name, "inject")
         effect = inject(self)
         for step in ("injected", "heal", "healed"):
-            self._journal.fault(number, name, step, effect if step == "injected" else "")  # type: ignore[arg-type]
+            self._journal.fault(number, name, step, effect if step == "injected" else "")
 
     @property
     def patience_s(self) -> float:
@@ -355,16 +387,16 @@ class JobRun:
             states=self.states(),
             after_stale=self.after_stale,
             exits=tuple(
-                WorkerExit(
+                ExitedWorker(
                     worker=one.worker,
-                    code=one.code,
-                    seconds=round(one.seconds, 3),
-                    sqlstates=tuple(one.sqlstates),
-                    last=one.last,
+                    code=one.exit_code,
+                    seconds=one.seconds,
+                    sqlstates=one.sqlstates,
+                    last=one.last_line,
                 )
-                for one in self.workers.exits
+                for one in self.exits
             ),
-            given_up=tuple(self.workers.given_up),
+            given_up=self._supervisor.given_up if self._supervisor else (),
             not_installed=self.not_installed,
             waited_s=round(self.waited_s, 1),
             pause_s=round(self._pauses.longest_s, 2),
@@ -396,9 +428,9 @@ class JobRun:
         ctx = self.ctx
         ctx.fact("jobs", f"{len(self.ends)} enqueued")
         ctx.fact("longest pause of the machine", f"{self._pauses.longest_s:.2f} s")
-        if exits := self.workers.exits:
+        if exits := self.exits:
             ctx.fact("exits of workers", len(exits))
-            ctx.fact("last line of the last exit", exits[-1].last)
+            ctx.fact("last line of the last exit", exits[-1].last_line)
         if word == "works":
             return
         seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
@@ -434,8 +466,6 @@ def _tail(found: CommandResult) -> str:
 
 def _why(found: CommandResult) -> str:
     """Return why a command failed, with its SQLSTATE first if it printed one."""
-    from harness.job_engines.workers import sqlstates_in  # noqa: PLC0415
-
     lines = found.output.strip().splitlines()
     last = lines[-1].strip()[:200] if lines else "it printed nothing"
     codes = sqlstates_in(found.output)
