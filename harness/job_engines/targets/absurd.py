@@ -30,6 +30,7 @@ def spawn(task, key, *, client=app, once="", **params):
         max_attempts=ATTEMPTS,
         retry_strategy={"kind": "fixed", "base_seconds": 1},
         idempotency_key=once or f"job-{key}",
+        queue="default",
     )
 
 
