@@ -16,6 +16,7 @@ from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
+from harness.job_engines.readiness_maps import own_areas, require_sound_areas
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.recognition.findings import FACTS
@@ -58,6 +59,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     paths: tuple[PathDeclaration, ...] = ()
     commands: tuple[CommandDeclaration, ...] = ()
     preflight: PreflightDeclaration | None = None
+    #: areas to begin with: the name of a shipped map, or the path of a TOML file with `[[readiness]]` entries
+    readiness_map: str = ""
     readiness: tuple[ReadinessArea, ...] = ()
     workflows: tuple[Workflow, ...] = ()
 
@@ -74,8 +77,10 @@ def load_project_file(today: str) -> ProjectFile:
     file = config.load(path, ProjectFile)
     require_host_sound(file.environments, file.paths, file.commands, path)
     _require_comparable(file.environments, path)
+    require_sound_areas(file.readiness, path)
     checks = {check.id for check in whole_catalogue(file.paths, file.commands).checks}
-    _require_known_names(file, checks, path)
+    _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
+    _require_known_names(file, own_areas(file.readiness_map), checks, Path(file.readiness_map))
     _require_current(file.known_issues, checks, path, today)
     for entry in file.quarantine:  # the check of an expired one decides again, which the report says
         _require_all_known("quarantine: unknown check", (entry.check,), checks, path)
@@ -87,19 +92,24 @@ def load_project_file(today: str) -> ProjectFile:
     return file
 
 
-def _require_known_names(file: ProjectFile, checks: set[str], path: Path) -> None:
+def _require_known_names(
+    file: ProjectFile, declarations: Iterable[ReadinessArea | Workflow], checks: set[str], path: Path
+) -> None:
     """Reject an undefined name in the readiness map or in a workflow: nothing would ever be shown for it."""
     checks_and_suites = checks | {check.partition(".")[0] for check in checks}
     paths = {declared.name for declared in file.paths}
-    declarations: list[tuple[str, ReadinessArea | Workflow]] = [
-        *((f"readiness: {area.area}", area) for area in file.readiness),
-        *((f"workflows: {workflow.name}", workflow) for workflow in file.workflows),
-    ]
-    for where, declaration in declarations:
+    for declaration in declarations:
+        where = _named(declaration)
         _require_all_known(f"{where}: unknown check or suite", declaration.checks, checks_and_suites, path)
         _require_all_known(f"{where}: unknown path", declaration.paths, paths, path)
         environments = filter(None, (declaration.environment,))
         _require_all_known(f"{where}: unknown environment", environments, file.environments, path)
+
+
+def _named(declaration: ReadinessArea | Workflow) -> str:
+    if isinstance(declaration, ReadinessArea):
+        return f"readiness: {declaration.area}"
+    return f"workflows: {declaration.name}"
 
 
 def _require_all_known(mistake: str, names: Iterable[str], known: Iterable[str], path: Path) -> None:

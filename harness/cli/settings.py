@@ -23,6 +23,7 @@ from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
+from harness.job_engines.readiness_maps import with_map
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
@@ -135,7 +136,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         paths=file.paths,
         commands=file.commands,
         preflight=file.preflight,
-        readiness=file.readiness,
+        readiness=with_map(file.readiness_map, file.readiness),
         workflows=file.workflows,
     )
 

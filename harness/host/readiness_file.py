@@ -43,8 +43,10 @@ class ReadinessArea(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     #: the name of the feature area
     area: _Name
-    #: checks or suites that must be OK
-    checks: Annotated[tuple[_Check, ...], Meta(min_length=1)]
+    #: checks or suites that must be OK; needed unless `not_run` says why nothing runs
+    checks: tuple[_Check, ...] = ()
+    #: why nothing runs for the area, or for a part of it, in one sentence: the area is then Not shown, with this reason
+    not_run: Annotated[str, Meta(max_length=400)] = ""
     #: all topologies of the evidence when empty
     topologies: tuple[_Word, ...] = ()
     #: what the host must do itself, in one sentence

@@ -100,7 +100,8 @@ def readiness(areas: Iterable[ReadinessArea], evidence: Evidence) -> tuple[Readi
 
 def _area(declared: ReadinessArea, evidence: Evidence) -> ReadinessRow:
     checks = judge(rows_of(evidence, declared.checks, declared.topologies))
-    absent = never_planned(evidence, declared.checks, declared.topologies)
+    absent = [f"Not run: {declared.not_run}"] if declared.not_run else []  # the first one, so that it is never cut off
+    absent += never_planned(evidence, declared.checks, declared.topologies)
     paths = [judge(path_rows(evidence, declared.environment, name)) for name in declared.paths]
     absent += not_by_the_host(evidence, declared.environment, declared.paths)
     everything = [checks, *paths]

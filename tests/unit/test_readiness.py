@@ -312,7 +312,10 @@ def test_verification_that_is_not_green_is_named(verification: list[Row], senten
             ["soak: soak.mix in transaction is Issue: for a reason"],
         ),
         (
-            [*TRIALS[:-2], *(replace_section(row(f"soak.{load}", Status.NA), Section.SOAK) for load in ("mix", "pgbench"))],
+            [
+                *TRIALS[:-2],
+                *(replace_section(row(f"soak.{load}", Status.NA), Section.SOAK) for load in ("mix", "pgbench")),
+            ],
             ["soak: it is OK in no topology: its rows are N/A or known Issues"],
         ),
         (
@@ -389,7 +392,9 @@ def test_a_path_on_a_topology_of_the_harness_is_not_the_hosts() -> None:
 
 def test_a_path_on_a_lab_that_is_called_an_environment_is_not_the_hosts() -> None:
     lab = EnvironmentEvidence(name="staging", reached=True, is_a_lab=True)
-    found = decide(WORKFLOW, replace(evidence(GREEN), environments={"staging": lab}), library_version="0.4.0", today=TODAY)
+    found = decide(
+        WORKFLOW, replace(evidence(GREEN), environments={"staging": lab}), library_version="0.4.0", today=TODAY
+    )
     assert found.answer == "not yet"
     assert found.missing == ("the evidence of staging is CI-class: the harness started its servers",)
 
@@ -409,7 +414,7 @@ def test_no_path_or_no_environment_is_never_yes() -> None:
 def test_declarations_are_validated_when_they_are_read() -> None:
     good = {"area": "jobs", "checks": ["actor"], "host_responsibility": "set the actor in every job"}
     assert convert(good, ReadinessArea, where="harness.toml").checks == ("actor",)
-    for bad in ({**good, "stance": "Proven"}, {**good, "checks": []}, {**good, "host_responsibility": ""}):
+    for bad in ({**good, "stance": "Proven"}, {**good, "checks": [""]}, {**good, "host_responsibility": ""}):
         with pytest.raises(ConfigError, match=r"harness\.toml"):
             convert(bad, ReadinessArea, where="harness.toml")
     with pytest.raises(ConfigError, match=r"allowed: .*versions-recorded"):
