@@ -31,6 +31,7 @@ from harness.report.evidence import Row
 from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
 from harness.report.issue_groups import IssueGroup, in_words
+from harness.report.job_engine_cells import outcome_of_case
 from harness.report.limits import limit_kind
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, reliability_of, text_of, word_of
 from harness.report.proofs import exactness, proven
@@ -223,11 +224,12 @@ def _status(row: Row) -> Cell:
 
 
 def _what_happens(row: Row) -> Cell:
-    """Return the outcome of a feature, or the documented limit that another check observed."""
+    """Return the outcome of a feature or of a job engine, and the documented limit that another check observed."""
     if text := text_of(row.result):
         return Cell((Outcome(text, word_of(row.result), mark_of(row.result)),))
-    kind = limit_kind(*row.answer)
-    return Cell((Text(f"{kind.word}: {row.result.limit.outcome}"),) if row.result.limit and kind else ())
+    kind, outcome = limit_kind(*row.answer), outcome_of_case(row)
+    limit = Text(f"{kind.word}: {row.result.limit.outcome}") if row.result.limit and kind else None
+    return Cell(joined(_LINE, Text(outcome) if outcome else None, limit))
 
 
 def _evidence(row: Row) -> Cell:

@@ -38,6 +38,7 @@ from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.histories import StoredHistory
+from harness.report.job_engine_rows import JobEngines
 from harness.report.outcomes import Count, mark_of
 from harness.report.path_rows import PathRow
 from harness.report.proofs import NOT_PROVEN, proven
@@ -198,6 +199,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     histories: tuple[StoredHistory, ...]
     #: of each topology and environment: smoke, resilience and soak
     trials: tuple[TrialRow, ...]
+    #: the table of job engines and its findings; null if no row is about a job engine
+    job_engines: JobEngines | None
     trail_proofs: tuple[TrailProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited

@@ -25,6 +25,7 @@ class LimitKind(StrEnum):
     PRACTICE = "What an application must not do with the audit trail"
     SECURITY = "Published security fixes that the version of a pooler lacks"
     TRAIL = "Limits of the audit trail and of its host"
+    JOBS = "Limits of job engines behind a pooler"
     FEATURE = "Features of PostgreSQL that do not work, as documented"
 
     @property
@@ -39,6 +40,8 @@ def limit_kind(planned: PlannedCheck, result: Result) -> LimitKind | None:
         return None
     if result.feature is not None:
         return LimitKind.FEATURE
+    if planned.job is not None:
+        return LimitKind.JOBS
     if planned.check in practices():
         return LimitKind.PRACTICE
     return LimitKind.SECURITY if planned.check == SECURITY_CHECK else LimitKind.TRAIL

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from harness import places
 from harness.model import BackendProbe, Expectation, Limit, Section, Status
+from harness.report.job_engine_cells import outcome_of_case
 from harness.report.limits import LimitKind, limit_kind, practice_text, practice_word
 from harness.report.log_slices import log_slices
 from harness.report.outcomes import (
@@ -106,6 +107,8 @@ def heat_map(rows: Iterable[Row]) -> tuple[HeatBand, ...]:
 
 def _band(row: Row) -> str:
     planned = row.planned
+    if planned.job is not None:  # a band for each, because all cases of all engines are too many for one
+        return f"Job engine: {planned.job.title}, {planned.job.variant}"
     if planned.section is Section.POOLING:
         return "Drivers" if planned.area == DRIVERS else f"Pooling: {planned.area}"
     return TITLES.get(planned.section) or _AREAS[planned.section]
@@ -118,11 +121,13 @@ def _heat_cell(row: Row | None) -> HeatCell | None:
         mark = mark_of(row.result)
         marked = {UNDOCUMENTED: "issue", KNOWN_DEFECT: "known", ACCEPTED: "known"}.get(mark, "")
         return HeatCell(tone=word, text=text_of(row.result), marked=marked)
+    outcome = f": {observed}" if (observed := outcome_of_case(row)) else ""
     if row.status is Status.OK:
-        return _ok_cell(row)
+        cell = _ok_cell(row)
+        return HeatCell(tone=cell.tone, text=f"{cell.text}{outcome}")
     if row.status is Status.ISSUE:
         accepted = accepted_as(row.result)
-        return HeatCell(tone="known" if accepted else "issue", text=accepted or "Issue")
+        return HeatCell(tone="known" if accepted else "issue", text=f"{accepted or 'Issue'}{outcome}")
     return HeatCell(tone="na" if row.status is Status.NA else "notrun", text=str(row.status))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.report import check_columns, columns, load_sections, topology_sections
+from harness.report import check_columns, columns, job_engine_sections, load_sections, topology_sections
 from harness.report.feature_differences import differences
 from harness.report.feature_map import safe_drivers
 from harness.report.issue_groups import issue_groups
@@ -45,6 +45,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         load_sections.trials(report),
         load_sections.faults(report),
         load_sections.loads(report),
+        job_engine_sections.job_engines(report),
         _limits(report),
         _checklist(report),
         _readiness(report),

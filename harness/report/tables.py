@@ -11,6 +11,7 @@ from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
 from harness.report.histories import StoredHistory
+from harness.report.job_engine_rows import JobEngines
 from harness.report.job_rows import JobRow
 from harness.report.limits import LimitKind
 from harness.report.load_rows import FaultRow, LoadRow
@@ -134,6 +135,8 @@ class Report(Struct, frozen=True, kw_only=True):
     #: jobs of the reference host whose runner ends
     jobs: tuple[JobRow, ...]
     loads: tuple[LoadRow, ...]
+    #: None if no row is about a job engine
+    job_engines: JobEngines | None
     consecutive: tuple[ConsecutiveRow, ...]
     #: the rows that a run repeated, and those that are flaky
     repeated: tuple[RepeatedRow, ...]

@@ -13,6 +13,7 @@ from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import Behaviour, EvidenceClass, Section, Status
 from harness.report.chains import Station, found_stations, pooler_title, stations
 from harness.report.evidence import Row, interval
+from harness.report.job_engine_rows import about_job_engines, observes_limit
 from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import (
@@ -48,8 +49,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     evidence_class: EvidenceClass
     #: the parts of the verdict, each a sentence without a full stop; the first one is about the audit trail
     sentences: tuple[str, ...]
-    #: the worst that the verdict says: `holds`, `breaks` (a feature is not as on a direct connection, as documented),
-    #: `known`, `open` (rows are Not run) or `issue`
+    #: the worst that the verdict says: `holds`, `breaks` (a feature is not as on a direct connection, or a job engine
+    #: has a limit, as documented), `known`, `open` (rows are Not run) or `issue`
     tone: str
     chain: tuple[Station, ...]
     #: of the pooler as it ran, such as `PgBouncer` and `1.24.1`; "" without one
@@ -117,13 +118,14 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     sentences = [
         _about_the_trail(trail),
         *_about_load(rows),
+        about_job_engines(rows),
         *_about_features(compared, features, topology),
     ]
     return Verdict(
         name=name,
         evidence_class=evidence.class_of(name),
         sentences=tuple(filter(None, sentences)),
-        tone=_tone(rows, breaks=bool(compared.changed) and not is_baseline),
+        tone=_tone(rows, breaks=(bool(compared.changed) and not is_baseline) or observes_limit(rows)),
         chain=stations(topology) if topology else found_stations(environment) if environment else (),
         product=pooler_title(topology).rpartition(" ")[0],
         version=pooler_title(topology).rpartition(" ")[2],

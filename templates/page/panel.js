@@ -86,6 +86,9 @@ async function open(topology, check) {
   const focused = document.activeElement;
   opener = focused && focused !== document.body && !panel.contains(focused) ? focused : chosen;
   const others = data.topologies.filter((name) => name !== topology && (data.rows[name] || {})[check]);
+  /* a job engine has its advice in the facts of the row */
+  const {instead, source, ...facts} = detail.facts || {}, job = claim.section === 'jobs' ? {instead, source} : {};
+  const seen = claim.section === 'jobs' ? facts : detail.facts || {};
   panel.replaceChildren(...[
     make('button', {class: 'close', type: 'button', 'aria-label': 'Close', onclick: close}, '✕'),
     make('h3', {}, check),
@@ -94,6 +97,7 @@ async function open(topology, check) {
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
     make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested claim: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(BREAKS.includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
+    ...section('What to do instead', job.instead && make('p', {}, `${job.instead} `, job.source && linked(job.source))),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
     ...section('Reliability', detail.reliability && make('p', {}, detail.reliability)),
     ...section(observed(detail), detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source)),
@@ -102,7 +106,7 @@ async function open(topology, check) {
       detail.link && make('p', {}, 'known: ', linked(detail.link))),
     ...section('Expected and observed', ...expectations(detail)),
     ...section('Who held which server connection', ...(detail.probes || []).flatMap(held)),
-    ...section('Facts', Object.keys(detail.facts || {}).length && make('dl', {}, Object.entries(detail.facts).flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, make('code', {}, value))]))),
+    ...section('Facts', Object.keys(seen).length && make('dl', {}, Object.entries(seen).flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, make('code', {}, value))]))),
     ...section('Proven able to fail', ...controls(detail)),
     ...section('Server logs', detail.log && make('pre', {class: 'log', tabindex: 0, role: 'region', 'aria-label': 'Lines of the server logs'}, detail.log.join('\n'))),
     ...section('Run it again', ...copyable(detail.reproduce), detail.started && make('p', {class: 'faint'}, `started ${detail.started}, took ${seconds(detail.ms || 0)}`)),

@@ -1,0 +1,124 @@
+"""The table of job engines: a row for each engine with its settings, a column for each topology; and its findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.model import Status
+from harness.report.job_engine_cells import ACCEPTED, ISSUE, LIMIT, OPEN, JobEngineCell, job_engine_cell, label
+from harness.report.job_findings import JobFinding, job_findings
+from harness.report.limits import LimitKind, limit_kind
+from harness.report.outcomes import is_shown
+from harness.report.scope import asked_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.report.evidence import Row
+
+#: facts that all rows of an engine and a variant share
+SETTINGS, VERSIONS = "settings", "versions"
+#: what cells that do not work have, worst first
+_HAVE = {ISSUE: "an Issue", ACCEPTED: "an accepted Issue", LIMIT: "a documented limit"}
+
+
+class JobEngineRow(Struct, frozen=True, kw_only=True):
+    """One job engine with its settings."""
+
+    engine: str
+    #: as its project spells it, with the version that was tried
+    title: str
+    variant: str
+    #: as the rows observed them
+    settings: str = ""
+    versions: str = ""
+    #: by topology; one that does not try the engine has no cell
+    cells: dict[str, JobEngineCell]
+
+
+class JobEngines(Struct, frozen=True, kw_only=True):
+    """Everything that the report says about job engines."""
+
+    #: those that try an engine, in the order of the report
+    topologies: tuple[str, ...]
+    rows: tuple[JobEngineRow, ...]
+    findings: tuple[JobFinding, ...]
+
+
+def job_engines(rows: Iterable[Row]) -> JobEngines | None:
+    """Return the table of job engines; None if no row is about one."""
+    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    topologies: dict[str, None] = {}
+    for row in rows:
+        if (job := row.planned.job) and is_shown(*row.answer):
+            topologies.setdefault(row.planned.target)
+            found.setdefault((job.engine, job.variant), {}).setdefault(row.planned.target, []).append(row)
+    if not found:
+        return None
+    return JobEngines(
+        topologies=tuple(topologies),
+        rows=tuple(_row(engine, variant, by_topology) for (engine, variant), by_topology in found.items()),
+        findings=tuple(
+            finding
+            for by_topology in found.values()
+            for finding in job_findings([row for rows in by_topology.values() for row in rows])
+        ),
+    )
+
+
+def _row(engine: str, variant: str, by_topology: dict[str, list[Row]]) -> JobEngineRow:
+    rows = [row for rows in by_topology.values() for row in rows]
+
+    def fact(name: str) -> str:
+        return "; ".join(dict.fromkeys(filter(None, (row.result.facts.get(name, "") for row in rows))))
+
+    return JobEngineRow(
+        engine=engine,
+        title=label(rows[0]).title,
+        variant=variant,
+        settings=fact(SETTINGS),
+        versions=fact(VERSIONS),
+        cells={name: job_engine_cell(rows) for name, rows in by_topology.items()},
+    )
+
+
+# --- in words --------------------------------------------------------------------------------------------
+
+
+def about_job_engines(rows: Iterable[Row]) -> str:
+    """Return how many job engines work in the topology of some rows; "" if nobody asked for one."""
+    found = job_engines(filter(asked_for, rows))
+    words = engines_in_words([cell for row in found.rows for cell in row.cells.values()]) if found else ""
+    return f"job engines: {words}" if words else ""
+
+
+def observes_limit(rows: Iterable[Row]) -> bool:
+    """Return whether a case of a job engine observes a documented limit."""
+    return any(limit_kind(*row.answer) is LimitKind.JOBS for row in rows)
+
+
+def engines_in_words(cells: Sequence[JobEngineCell]) -> str:
+    """Return how many of some cells work, and what the others have, in words; "" without a cell that applies."""
+    applies = [cell for cell in cells if cell.status is not Status.NA]
+    if not applies:
+        return ""
+    works = sum(cell.works for cell in applies)
+    states = Counter(_state(cell) for cell in applies if not cell.works)
+    partly = Counter(_state(cell) for cell in applies if cell.not_run)
+    others = [
+        f"{states[state]} {'has' if states[state] == 1 else 'have'} {said}"
+        + (f" ({partly[state]} with cases that are Not run)" if partly[state] else "")
+        for state, said in _HAVE.items()
+        if states[state]
+    ]
+    if number := states[OPEN]:
+        others.append(f"{number} {'is' if number == 1 else 'are'} not verified as a whole")
+    total = f"all {works}" if works == len(applies) > 1 else f"{works} of {len(applies)}"
+    return ", ".join((f"{total} work", *others))
+
+
+def _state(cell: JobEngineCell) -> str:
+    return next((tone for tone in _HAVE if any(word.tone == tone for word in cell.words)), OPEN)

@@ -1,0 +1,32 @@
+"""The section of the page about job engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.report import job_engine_columns
+from harness.report.job_engine_rows import engines_in_words
+from harness.report.listings import Part, Section
+from harness.report.section_words import one_table
+
+if TYPE_CHECKING:
+    from harness.report.tables import Report
+
+
+def job_engines(report: Report) -> Section:
+    found = report.job_engines
+    rows, findings, names = (found.rows, found.findings, found.topologies) if found else ((), (), ())
+    by_topology = ((name, [row.cells[name] for row in rows if name in row.cells]) for name in names)
+    said = (f"{name}: {words}" for name, cells in by_topology if (words := engines_in_words(cells)))
+    instead = one_table("Findings about job engines, by engine", job_engine_columns.FINDINGS, findings)
+    part = Part(title="What was found, and what to do instead", intro=("job_findings", ()), listings=instead)
+    return Section(
+        anchor="job-engines",
+        title="Job engines behind a pooler",
+        short="Job engines",
+        result="; ".join(said) or ("no case of a job engine applies" if rows else ""),
+        intro=("job_engines", ()),
+        missing=("no_job_engines", ()),
+        listings=one_table("Job engines by topology", job_engine_columns.engines(names, None), rows, on_paper=True),
+        parts=(part,) if findings else (),
+    )
