@@ -87,8 +87,8 @@ async function open(topology, check) {
   opener = focused && focused !== document.body && !panel.contains(focused) ? focused : chosen;
   const others = data.topologies.filter((name) => name !== topology && (data.rows[name] || {})[check]);
   /* a job engine has its advice in the facts of the row */
-  const {instead, source, ...facts} = detail.facts || {}, job = claim.section === 'jobs' ? {instead, source} : {};
-  const seen = claim.section === 'jobs' ? facts : detail.facts || {};
+  const {instead, source, ...facts} = detail.facts || {}, advised = claim.section === 'jobs' && instead;
+  const seen = advised ? facts : detail.facts || {};
   panel.replaceChildren(...[
     make('button', {class: 'close', type: 'button', 'aria-label': 'Close', onclick: close}, '✕'),
     make('h3', {}, check),
@@ -97,7 +97,7 @@ async function open(topology, check) {
     claim.feature && make('p', {}, make('b', {}, claim.feature)),
     make('p', {}, BREAKS.includes(detail.tone) && make('b', {}, 'Tested claim: '), `${claim.claim[0].toUpperCase()}${claim.claim.slice(1)}.`),
     ...(BREAKS.includes(detail.tone) ? section('What to do instead', claim.instead && make('p', {}, `${claim.instead} `, linked(claim.source_of_instead))) : []),
-    ...section('What to do instead', job.instead && make('p', {}, `${job.instead} `, job.source && linked(job.source))),
+    ...section('What to do instead', advised && make('p', {}, `${instead} `, source && linked(source))),
     ...section('Reason', detail.reason && make('p', {}, detail.reason)),
     ...section('Reliability', detail.reliability && make('p', {}, detail.reliability)),
     ...section(observed(detail), detail.limit && make('p', {}, detail.limit.outcome), detail.limit && detail.limit.source !== detail.source && make('p', {}, linked(detail.limit.source)),
