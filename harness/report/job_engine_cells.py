@@ -128,7 +128,8 @@ def word_of_case(row: Row) -> JobWord | None:
     if row.status is Status.ISSUE or result.limit:
         kind = kind_of(result)
         tone = LIMIT if kind == LIMITED else ISSUE if kind == Status.ISSUE else ACCEPTED
-        return _word_of(row, outcome or case, tone, ", ".join(filter(None, (kind, unreliable))))
+        apart = "" if kind.endswith(unreliable) else unreliable  # an Issue in quarantine says so itself
+        return _word_of(row, outcome or case, tone, ", ".join(filter(None, (kind, apart))))
     if unreliable:
         return _word_of(row, outcome or f"{case}: OK", OPEN, unreliable)
     if not all(expectation.counts for expectation in result.expectations):

@@ -12,12 +12,17 @@ from harness.report.section_words import one_table
 if TYPE_CHECKING:
     from harness.report.tables import Report
 
+#: topologies whose results the first sentence has one by one
+_MOST_NAMES = 8
+
 
 def job_engines(report: Report) -> Section:
     found = report.job_engines
     rows, findings, names = (found.rows, found.findings, found.topologies) if found else ((), (), ())
-    by_topology = ((name, [row.cells[name] for row in rows if name in row.cells]) for name in names)
-    said = (f"{name}: {words}" for name, cells in by_topology if (words := engines_in_words(cells)))
+    by_topology = {name: [row.cells[name] for row in rows if name in row.cells] for name in names}
+    if len(names) > _MOST_NAMES:
+        by_topology = {f"in {len(names)} topologies": [cell for cells in by_topology.values() for cell in cells]}
+    said = (f"{name}: {words}" for name, cells in by_topology.items() if (words := engines_in_words(cells)))
     instead = one_table("Findings about job engines, by engine", job_engine_columns.FINDINGS, findings)
     part = Part(title="What was found, and what to do instead", intro=("job_findings", ()), listings=instead)
     return Section(

@@ -91,5 +91,7 @@ def _observed(rows: Sequence[Row]) -> str:
         if outcome := outcome_of_case(row):
             outcomes.setdefault(outcome, {}).setdefault(row.planned.target)
     texts = [f"{text} in {', '.join(names)}" if len(outcomes) > 1 else text for text, names in outcomes.items()]
-    first = rows[0].result
-    return ": ".join(filter(None, ("; ".join(texts), first.limit.outcome if first.limit else first.reason)))
+    said = {row.planned.target: row.result.limit.outcome if row.result.limit else row.result.reason for row in rows}
+    where, first = next(iter(said.items()))
+    example = first if len({*said.values()}) == 1 else f"in {where}, {first}"
+    return ": ".join(filter(None, ("; ".join(texts), example)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.job_engines.target_file import Case
@@ -75,28 +76,40 @@ def job_rows_of_many() -> Iterator[Row]:
 
 def _of_many(title: str, variant: str, topology: str, case: Case) -> Row:
     engine = title.partition(" ")[0]
-    place = {"topology": topology, "title": title, "variant": variant}
+    newcomer = engine if variant == "default" else ""
+    row = partial(job_row, case, topology=topology, title=title, variant=variant)
     if case in {Case.FORK, Case.CHILDREN} and engine != "DBOS":
-        return job_row(case, Status.NA, reason="the engine does not claim it", **place)
-    match engine, topology, case:
-        case "Oban", "session", _:
-            return job_row(case, Status.NOT_RUN, reason="its packages need Python 3.12 or later", **place)
-        case (("procrastinate" | "DBOS" | "Oban"), "statement", Case.WORKS):
-            said = "installing it is refused, because statement pooling refuses transaction blocks"
-            return job_row(case, outcome="cannot install (08P01)", limit=said, instead="use transaction mode", **place)
-        case (("procrastinate" | "DBOS" | "Oban"), "statement", _):
-            return job_row(case, Status.NOT_RUN, reason="it could not be installed through the chain", **place)
-        case "pg-boss", "transaction", Case.IDLE if variant == "default":
-            said = "keep useListenNotify off behind a transaction pool, or give the worker a direct connection"
-            reason = "an idle worker begins a new job: expected within 3 s, observed after 27.2 s"
-            return job_row(case, Status.ISSUE, "idle 27 s", instead=said, reason=reason, **place)
-        case "PgQueuer", "transaction-unprepared", Case.WORKS | Case.FAULTS if variant == "default":
-            said = "connect with prepare_threshold=None"
-            return job_row(case, Status.ISSUE, "crash loop (42P05)", instead=said, **place)
-        case "PgQueuer", "transaction-unprepared", Case.CLAIMS if variant == "default":
-            return job_row(case, Status.ISSUE, "stuck 4 h", **place)
-        case "absurd", "transaction", Case.CRON:
-            return job_row(case, Status.NOT_RUN, reason="the machine was too slow", **place)
-        case _, _, Case.FAULTS if topology != "direct":
-            return job_row(case, outcome="twice 3", **place)
-    return job_row(case, **place)
+        return row(Status.NA, reason="the engine does not claim it")
+    if why := _not_run(engine, topology, case):
+        return row(Status.NOT_RUN, reason=why)
+    if topology == "statement" and engine in _IN_TRANSACTION:
+        said = "installing it is refused, because statement pooling refuses transaction blocks"
+        return row(outcome="cannot install (08P01)", limit=said, instead="use transaction mode")
+    if issue := _ISSUES.get((newcomer, topology, case)):
+        outcome, instead, reason = issue
+        return row(Status.ISSUE, outcome, instead=instead, reason=reason)
+    return row(outcome="twice 3" if case is Case.FAULTS and topology != "direct" else "")
+
+
+_IN_TRANSACTION = frozenset({"procrastinate", "DBOS", "Oban"})
+_EXITS = ("crash loop (42P05)", "connect with prepare_threshold=None", "exits of workers: expected 0, observed 13")
+#: by engine, topology and case, in the variant of a newcomer: outcome, what to do instead, and reason
+_ISSUES = {
+    ("pg-boss", "transaction", Case.IDLE): (
+        "idle 27 s",
+        "keep useListenNotify off behind a transaction pool, or give the worker a direct connection",
+        "an idle worker begins a new job: expected within 3 s, observed after 27.2 s",
+    ),
+    ("PgQueuer", "transaction-unprepared", Case.WORKS): _EXITS,
+    ("PgQueuer", "transaction-unprepared", Case.FAULTS): _EXITS,
+    ("PgQueuer", "transaction-unprepared", Case.CLAIMS): ("stuck 4 h", "", "stuck jobs: expected 0, observed 4"),
+}
+
+
+def _not_run(engine: str, topology: str, case: Case) -> str:
+    """Return why a case is Not run; "" for one that runs."""
+    if (engine, topology) == ("Oban", "session"):
+        return "its packages need Python 3.12 or later"
+    if topology == "statement" and engine in _IN_TRANSACTION and case is not Case.WORKS:
+        return "it could not be installed through the chain"
+    return "the machine was too slow" if (engine, topology, case) == ("absurd", "transaction", Case.CRON) else ""

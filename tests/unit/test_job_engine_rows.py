@@ -1,0 +1,262 @@
+"""The table of job engines: which words a cell has, when it says that an engine works, and what the findings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness.job_engines.target_file import Case
+from harness.model import Expectation, KnownIssue, Quarantine, Repetition, Severity, Status
+from harness.report.building import build_report
+from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row
+from harness.report.job_engine_cells import JobEngineCell, job_engine_cell
+from harness.report.job_engine_rows import engines_in_words, job_engines
+from harness.report.limits import LimitKind, limit_kind
+from harness.report.page import heat_map
+from harness.report.render import fragments, render
+from harness.report.sections import sections
+from harness.report.verdicts import verdicts
+from tests.unit.job_engines import DOCUMENTED, ENGINES, TOPOLOGIES, job_row, job_rows_of_many
+from tests.unit.made_up import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.report.tables import Report
+
+KNOWN = KnownIssue(check="jobs.x", link="https://example.org/1", owner="ada", expires="2099-01-01")
+APART = Quarantine(check="jobs.x", link="https://example.org/2", owner="ada", expires="2099-01-01")
+WORKS, NOT_RUN = job_row(), job_row(Case.IDLE, Status.NOT_RUN, reason="the machine was too slow")
+
+
+def report_of(*rows: Row, folder: Path) -> Report:
+    evidence = Evidence(rows=rows, topologies={}, records={}, folders={}, shown=(record(),))
+    return build_report(evidence, folder)
+
+
+def words(*rows: Row) -> list[str]:
+    """Return the words of the cell of some rows, each with its mark."""
+    return [f"{word.text} ({word.mark})" if word.mark else word.text for word in job_engine_cell(rows).words]
+
+
+def changed(row: Row, **fields: object) -> Row:
+    return replace(row, result=replace(row.result, **fields))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected", "works"),
+    [
+        ([WORKS], ["works"], True),
+        ([WORKS, job_row(Case.FAULTS, outcome="twice 3")], ["works", "twice 3"], True),
+        # N/A: the engine does not claim it
+        ([WORKS, job_row(Case.FORK, Status.NA)], ["works"], True),
+        ([WORKS, NOT_RUN], ["works"], False),
+        # no word says that an engine works if the case `works` was not exercised
+        ([job_row(Case.IDLE), job_row(Case.FAULTS)], ["2 cases OK"], False),
+        ([job_row(status=Status.NOT_RUN), job_row(Case.IDLE)], ["1 case OK"], False),
+        ([job_row(status=Status.NA), job_row(Case.IDLE)], ["1 case OK"], False),
+        ([job_row(Case.FAULTS, outcome="twice 3")], ["twice 3", "1 case OK"], False),
+        ([WORKS, job_row(Case.IDLE, Status.ISSUE, "idle 27 s")], ["idle 27 s (Issue)"], False),
+        # an Issue is never shown as its outcome `works`
+        ([WORKS, job_row(Case.IDLE, Status.ISSUE, "works")], ["idle (Issue)"], False),
+        ([job_row(status=Status.ISSUE)], ["works (Issue)"], False),
+        ([WORKS, job_row(Case.IDLE, outcome="idle 27 s", limit="it polls")], ["idle 27 s (documented limit)"], False),
+        ([job_row(limit="it polls")], ["works (documented limit)"], False),
+        (
+            [WORKS, changed(job_row(Case.FAULTS, Status.ISSUE, "lost 2"), known=KNOWN)],
+            ["lost 2 (known Issue)"],
+            False,
+        ),
+        (
+            [WORKS, changed(job_row(Case.FAULTS, Status.ISSUE, "lost 2"), quarantine=APART)],
+            ["lost 2 (Issue in quarantine)"],
+            False,
+        ),
+        ([changed(WORKS, quarantine=APART)], ["works: OK (in quarantine)"], False),
+        ([changed(WORKS, repetition=Repetition(ok=2, issue=1))], ["works: OK (flaky)"], False),
+        (
+            [
+                changed(
+                    WORKS, expectations=(Expectation(name="a", expected="1", observed="1", held=True, counts=False),)
+                )
+            ],
+            ["works: not judged to its end"],
+            False,
+        ),
+    ],
+)
+def test_the_words_of_a_cell(rows: list[Row], expected: list[str], works: bool) -> None:
+    assert words(*rows) == expected
+    assert job_engine_cell(rows).works is works
+
+
+def test_the_worst_word_comes_first_and_a_cell_has_three() -> None:
+    cell = job_engine_cell(
+        [
+            job_row(Case.IDLE, outcome="idle 9 s", limit="it polls"),
+            job_row(Case.CRON, Status.ISSUE, "ran 2 of 3"),
+            job_row(Case.RETRIES, Status.ISSUE, "stuck 1"),
+            job_row(Case.FAULTS, Status.ISSUE, "lost 2"),
+            changed(job_row(Case.CANCEL, Status.ISSUE, "ran after all"), severity=Severity.P0),
+            job_row(Case.CLAIMS, outcome="twice 3"),
+        ]
+    )
+    assert [word.text for word in cell.words] == ["ran after all", "lost 2", "stuck 1"]
+    assert (cell.status, cell.more) == (Status.ISSUE, 3)
+
+
+def test_cases_that_say_the_same_share_a_word_and_its_link_leads_to_the_first() -> None:
+    cases = (Case.WORKS, Case.IDLE, Case.FAULTS)
+    [word] = job_engine_cell([job_row(case, Status.ISSUE, "crash loop (42P05)") for case in cases]).words
+    assert (word.cases, word.check) == (tuple(case.value for case in cases), "jobs.pg-boss-default-works")
+
+
+@pytest.mark.parametrize("status", [Status.NOT_RUN, Status.NA])
+def test_a_cell_without_any_answer_says_why(status: Status) -> None:
+    rows = [job_row(case, status, reason="Node is missing") for case in (Case.WORKS, Case.IDLE)]
+    rows.append(job_row(Case.CRON, status, reason="another reason"))
+    cell = job_engine_cell(rows)
+    assert (cell.status, cell.words, cell.note) == (status, (), "Node is missing; 1 more in the evidence")
+    assert not cell.works
+
+
+def test_cases_that_are_not_run_are_named_next_to_the_words() -> None:
+    cell = job_engine_cell([WORKS, NOT_RUN])
+    assert (cell.status, cell.not_run, cell.words[0].tone) == (Status.NOT_RUN, ("idle",), "notrun")
+
+
+@given(
+    st.lists(
+        st.builds(
+            job_row,
+            st.sampled_from(Case),
+            st.sampled_from(Status),
+            st.sampled_from(("", "works", "twice 3", "lost 2", "stuck 4 h")),
+            limit=st.sampled_from(("", "it polls")),
+        ),
+        min_size=1,
+        unique_by=lambda row: row.planned.check,
+    )
+)
+def test_no_cell_is_greener_than_its_rows(rows: list[Row]) -> None:
+    cell = job_engine_cell(rows)
+    statuses = {row.status for row in rows}
+    limited = any(row.result.limit and row.status is Status.OK for row in rows)
+    tried = any(row.status is Status.OK and row.planned.check.endswith("-works") for row in rows)
+    assert cell.works is (statuses <= {Status.OK, Status.NA} and tried and not limited)
+    assert ("works" in {word.tone for word in cell.words}) is cell.works
+    assert (cell.status is Status.ISSUE) is (Status.ISSUE in statuses)
+    assert cell.words or cell.note or not any(row.result.reason for row in rows)
+
+
+# --- the table -------------------------------------------------------------------------------------------
+
+
+def test_a_row_is_an_engine_with_its_settings_and_a_column_a_topology(tmp_path: Path) -> None:
+    found = report_of(*job_rows_of_many(), folder=tmp_path).job_engines
+    assert found is not None
+    assert found.topologies == TOPOLOGIES
+    assert [(row.title, row.variant) for row in found.rows] == [
+        (title, variant) for title in ENGINES for variant in ("default", "recommended")
+    ]
+    assert (found.rows[0].settings, found.rows[0].versions) == ("poll 1 s, lease 10 s", "DBOS 3.4.0")
+
+
+def test_rows_that_nobody_asked_for_and_rows_of_other_suites_are_no_part_of_it(tmp_path: Path) -> None:
+    unasked = replace(changed(job_row(status=Status.NOT_RUN), reason=NOBODY_RAN_IT), run_id="")
+    report = report_of(unasked, folder=tmp_path)
+    assert report.job_engines is None
+    assert "Not run: no check of a job engine was planned." in fragments(report)["job-engines"]
+    assert not any("job engines" in verdict.text for verdict in report.verdicts)
+    render(report, tmp_path)
+    assert not (tmp_path / "job-engines.md").exists()
+
+
+def test_findings_of_one_kind_share_a_line() -> None:
+    said = "use a direct connection"
+    slow = [
+        job_row(Case.IDLE, Status.ISSUE, f"idle {seconds} s", topology=name, instead=said, reason=f"after {seconds} s")
+        for name, seconds in (("transaction", 27), ("statement", 25))
+    ]
+    limited = job_row(Case.WORKS, outcome="cannot install (08P01)", limit="DDL is refused", topology="statement")
+    twice, advised = job_row(Case.FAULTS, outcome="twice 3"), job_row(Case.CRON, outcome="2 windows late", instead="x")
+    found = job_engines([limited, *slow, twice, advised])
+    assert found is not None
+    assert [(one.kind, one.topologies, one.observed, one.instead, one.sources) for one in found.findings] == [
+        (
+            "Issue",
+            ("statement", "transaction"),
+            "idle 25 s in statement; idle 27 s in transaction: in statement, after 25 s",
+            said,
+            (DOCUMENTED,),
+        ),
+        ("documented limit", ("statement",), "cannot install (08P01): DDL is refused", "", (DOCUMENTED,)),
+        ("as promised", ("transaction",), "2 windows late", "x", (DOCUMENTED,)),
+    ]
+
+
+# --- where else it is shown ------------------------------------------------------------------------------
+
+
+def test_the_sentence_about_a_topology_counts_engines_with_their_settings() -> None:
+    evidence = Evidence(rows=tuple(job_rows_of_many()), topologies={}, records={}, folders={})
+    found = {verdict.name: verdict for verdict in verdicts(evidence, TOPOLOGIES)}
+    assert {name: verdict.sentences[1:] for name, verdict in found.items()} == {
+        "direct": ("job engines: all 12 work",),
+        "session": ("job engines: 10 of 12 work, 2 are not verified as a whole",),
+        "transaction": ("job engines: 9 of 12 work, 1 has an Issue, 2 are not verified as a whole",),
+        "transaction-unprepared": ("job engines: 11 of 12 work, 1 has an Issue",),
+        "statement": ("job engines: 6 of 12 work, 6 have a documented limit (6 with cases that are Not run)",),
+    }
+    assert {name: verdict.tone for name, verdict in found.items()} == {
+        "direct": "holds",
+        "session": "open",
+        "transaction": "issue",
+        "transaction-unprepared": "issue",
+        "statement": "open",
+    }
+
+
+def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> None:
+    row = job_row(Case.IDLE, outcome="idle 27 s", limit="it polls")
+    assert limit_kind(*row.answer) is LimitKind.JOBS
+    evidence = Evidence(rows=(WORKS, row), topologies={}, records={}, folders={})
+    [verdict] = verdicts(evidence, ["transaction"])
+    assert (verdict.tone, verdict.trail_limits) == ("breaks", 0)
+
+
+def test_an_engine_that_does_not_apply_is_not_counted() -> None:
+    absent = JobEngineCell(status=Status.NA, words=(), note="attached servers")
+    assert engines_in_words([absent]) == ""
+    assert engines_in_words([absent, job_engine_cell([WORKS])]) == "1 of 1 work"
+
+
+def test_each_engine_with_its_settings_is_a_band_of_the_heat_map() -> None:
+    bands = heat_map(job_rows_of_many())
+    assert [len(band.checks) for band in bands] == [len(Case)] * 12
+    assert bands[-2].title == "Job engine: pg-boss 12.38.0, default"
+    texts = {cell.text for cell in bands[-2].lines["transaction"] if cell}
+    assert texts == {"OK", "N/A", "Issue: idle 27 s", "OK: twice 3"}
+
+
+def test_the_page_and_the_document_link_each_word_to_its_evidence(tmp_path: Path) -> None:
+    report = report_of(*job_rows_of_many(), folder=tmp_path)
+    [section] = [one for one in sections(report) if one.anchor == "job-engines"]
+    assert section.is_shown
+    render(report, tmp_path)
+    page, document, matrix = ((tmp_path / name).read_text() for name in ("report.html", "job-engines.md", "matrix.md"))
+    assert '<a class="tag j-issue" href="#row=transaction/jobs.pg-boss-default-idle" title="case idle">' in page
+    assert "[idle 27 s](matrix.md#transaction.jobs.pg-boss-default-idle) (Issue)" in document
+    assert '<a id="transaction.jobs.pg-boss-default-idle"></a>' in matrix
+    assert "Not run: its packages need Python 3.12 or later" in document
+    assert "](matrix.md" not in fragments(report)["job-engines"]
+
+
+def test_many_topologies_are_counted_together(tmp_path: Path) -> None:
+    rows = [job_row(topology=f"transaction-{number}") for number in range(40)]
+    [section] = [one for one in sections(report_of(*rows, folder=tmp_path)) if one.anchor == "job-engines"]
+    assert section.result == "in 40 topologies: all 40 work"
