@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from harness.markdown.document import Document, Table
 
 #: the tables that can be spliced into a document, by the name in the marker
-NAMES = ("stg-01", "stg-02", "checklist", "issues", "feature-map", "job-engines", "readiness", "preflight", "parity")
+NAMES = (
+    *("stg-01", "stg-02", "checklist", "issues", "feature-map", "resilience", "trials", "job-engines"),
+    *("readiness", "preflight", "parity"),
+)
 
 #: the names of the tables that the template's bare markers refer to
 _BARE = {TableKind.TOPOLOGY: "stg-01", TableKind.PATHS: "stg-02"}

@@ -10,13 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from harness import places
+from harness.job_engines.target_file import Case
 from harness.markdown import headings
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
 from harness.model import Confidence, Finding, Repetition, RunAttempts, Section, Status, TrailProof
 from harness.preflight.declaration import GateResult
-from harness.report import check_columns, columns, load_columns
+from harness.report import check_columns, columns, job_engine_columns, load_columns
 from harness.report.building import build_report
 from harness.report.cells import (
     Badge,
@@ -37,6 +38,7 @@ from harness.report.evidence import Row, merge
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
+from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import JOBS, job_rows
 from harness.report.limits import LimitKind
 from harness.report.load_rows import fault_rows, load_rows
@@ -49,6 +51,7 @@ from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report
 from harness.report.topology_rows import TopologyRow
+from tests.unit.job_engines import job_row
 from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, planned, record, result, store_run
 from tests.unit.pages import evidence_of
 
@@ -86,6 +89,8 @@ TABLES = {
     "faults": load_columns.FAULTS,
     "jobs": load_columns.JOBS,
     "loads": load_columns.LOADS,
+    "job engines": job_engine_columns.engines(("transaction",), None),
+    "job findings": job_engine_columns.FINDINGS,
     "consecutive": columns.CONSECUTIVE,
     "repeated": columns.REPEATED,
     "quarantine": columns.QUARANTINE,
@@ -179,6 +184,7 @@ def everything(folder: Path) -> Report:
         faults=fault_rows([under_load("resilience.server-killed", Section.RESILIENCE)]),
         jobs=job_rows([about_jobs()]),
         loads=load_rows([under_load("soak.mix", Section.SOAK)]),
+        job_engines=job_engines([job_row(), job_row(Case.IDLE, Status.ISSUE, "idle 27 s")]),
         limits=(
             LimitRow(
                 kind=LimitKind.TRAIL,

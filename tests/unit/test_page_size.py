@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.job_engines.target_file import Case
 from harness.model import (
     BackendProbe,
     Behaviour,
@@ -24,10 +25,11 @@ from harness.report.histories import StoredHistory
 from harness.report.render import html_page
 from harness.suites.catalogue import catalogue
 from tests.unit.histories import fault, operations, write_history
+from tests.unit.job_engines import ENGINES, job_row
 from tests.unit.made_up import record, result, stood
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from harness.checks.registry import Check
@@ -88,7 +90,16 @@ def stored(folder: Path, topologies: Iterable[str]) -> tuple[StoredHistory, ...]
     )
 
 
-def size_of_page(folder: Path, topologies: int, under_faults: int) -> int:
+def job_engine_rows(names: Iterable[str]) -> Iterator[Row]:
+    """Yield 14 rows of cases for each of 12 engines with their settings, behind each topology."""
+    for title in ENGINES:
+        for variant in ("default", "recommended"):
+            for name in names:
+                for case in Case:
+                    yield job_row(case, topology=name, title=title, variant=variant)
+
+
+def size_of_page(folder: Path, topologies: int, under_faults: int, with_job_engines: int = 0) -> int:
     seed = random.Random(1)  # noqa: S311 -- the same rows in each run
     names = [f"transaction-{number}" for number in range(topologies)]
     checks = [check for check in catalogue().checks if not check.on_demand]
@@ -100,6 +111,7 @@ def size_of_page(folder: Path, topologies: int, under_faults: int) -> int:
         if check.section is not Section.RESILIENCE or number < under_faults
     )
     assert len(rows) > 200 * topologies
+    rows = (*rows, *job_engine_rows(names[:with_job_engines]))
     evidence = Evidence(
         rows=rows,
         topologies=dict.fromkeys(names, stood("transaction")),
@@ -117,3 +129,7 @@ def test_the_page_of_the_main_job(tmp_path: Path) -> None:
 
 def test_the_page_of_forty_topologies(tmp_path: Path) -> None:
     assert size_of_page(tmp_path, 40, 15) < EVERYTHING
+
+
+def test_the_page_of_forty_topologies_with_job_engines_in_each(tmp_path: Path) -> None:
+    assert size_of_page(tmp_path, 40, 15, 40) < EVERYTHING
