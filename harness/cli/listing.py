@@ -17,13 +17,16 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import OneOf
 from harness.cli.planning import named_topologies, require_product_used
-from harness.errors import UsageError
+from harness.errors import EngineUnavailableError, UsageError
+from harness.job_engines import loading as job_engines
+from harness.job_engines.installation import is_installed
 from harness.lab.topologies import load_topologies, with_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.settings import Settings
+    from harness.job_engines.loading import JobEngine
     from harness.model import Topology
 
 
@@ -71,7 +74,47 @@ def _targets(_settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary} for name, summary in shipped_targets().items()]
 
 
-_LISTS = {"topologies": _topologies, "suites": _suites, "checks": _checks, "targets": _targets}
+def _job_engines(_settings: Settings) -> list[dict[str, Any]]:
+    return [_job_engine(engine) for engine in job_engines.shipped()]
+
+
+def _job_engine(engine: JobEngine) -> dict[str, Any]:
+    installed, reason = False, ""
+    try:
+        installed = is_installed(engine)
+    except EngineUnavailableError as error:
+        reason = ": ".join(filter(None, (error.where, error.what))) + (f"; try: {error.hint}" if error.hint else "")
+    return {
+        "name": engine.name,
+        "summary": f"{engine.file.title} {engine.file.version}: {engine.file.summary}",
+        "title": engine.file.title,
+        "version": engine.file.version,
+        "claims": [feature.value for feature in engine.file.claims],
+        "variants": {name: variant.summary for name, variant in engine.file.variants.items()},
+        "installed": installed,
+        "not_run": reason,
+    }
+
+
+def _details(row: dict[str, Any]) -> list[str]:
+    """Return the lines below a row of a list; only job engines have some."""
+    if "installed" not in row:
+        return []
+    state = "installed" if row["installed"] else "not installed yet: its first run installs it"
+    return [
+        f"claims: {', '.join(row['claims']) or 'none'}",
+        *(f"variant {name}: {summary}" for name, summary in row["variants"].items()),
+        f"not run here: {row['not_run']}" if row["not_run"] else state,
+    ]
+
+
+_LISTS = {
+    "topologies": _topologies,
+    "suites": _suites,
+    "checks": _checks,
+    "targets": _targets,
+    "job-engines": _job_engines,
+}
 
 
 @command(
@@ -83,13 +126,13 @@ _LISTS = {"topologies": _topologies, "suites": _suites, "checks": _checks, "targ
     "kind",
     required=False,
     type=OneOf(tuple(_LISTS)),
-    metavar="[topologies|suites|checks|targets]",
+    metavar="[topologies|suites|checks|targets|job-engines]",
     help="what to list; everything by default",
 )
 @options.json_output
 @options.listing
 def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
-    """List topologies, suites, checks and audit targets.
+    """List topologies, suites, checks, audit targets and job engines.
 
     The commands and paths that harness.toml declares are checks of the suites `command` and `path`.
     """
@@ -108,6 +151,7 @@ def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> in
                 f"  (in quarantine until {entry['expires']}: {entry['link']})" for entry in row.get("quarantine", ())
             )
             sys.stdout.write(f"  {row['name']:<34}{severity}  {row['summary']}{remark}\n")
+            sys.stdout.writelines(f"  {'':<34}  {line}\n" for line in _details(row))
     return ExitCode.OK
 
 

@@ -153,9 +153,7 @@ def _needs_node(engine: JobEngine) -> bool:
 
 
 def _folder() -> Path:
-    folder = places.cache() / "job-engines"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return places.cache() / "job-engines"
 
 
 # --- Python -----------------------------------------------------------------------------------------------

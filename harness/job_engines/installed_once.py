@@ -39,6 +39,7 @@ def made(home: Path, listener: Listener, builder: EnvironmentBuilder, *, what: s
     if is_complete(home):
         yield ""
         return
+    home.parent.mkdir(exist_ok=True)
     with _locked(home.with_name(f"{home.name}.lock"), listener, builder, what):
         if is_complete(home):  # another process made it meanwhile
             yield ""

@@ -211,8 +211,10 @@ def _wrong_claims(file: JobEngineFile) -> Iterator[_Problem]:
                 yield f"commands.{name}", f"nothing runs it, because claims lack {feature}", f"add {feature} to claims"
     if JobFeature.HEARTBEAT in file.claims and JobFeature.LEASE not in file.claims:
         yield "claims", "heartbeat requires lease, which is missing", "add lease: a heartbeat renews it"
-    if JobFeature.LEASE in file.claims and file.settings.lease_s is None:
-        yield "claims", "lease requires settings.lease_s, which is missing", "add settings.lease_s, in seconds"
+    if JobFeature.LEASE in file.claims and not any(
+        _merged(file, variant)["lease_s"] for variant in file.variants.values()
+    ):
+        yield "claims", "lease requires settings.lease_s, which no variant has", "add settings.lease_s, in seconds"
 
 
 def _wrong_settings(file: JobEngineFile) -> Iterator[_Problem]:

@@ -7,7 +7,7 @@ commands of any language; addresses and settings are in its environment (see :mo
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -160,8 +160,8 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     summary: _Line
     #: environment variables of all commands
     environment: dict[str, str] = {}
-    #: values of `[settings]` that differ
-    settings: dict[str, float | bool | int] = {}
+    #: values of `[settings]` that differ, under the same keys
+    settings: dict[str, Any] = {}
 
 
 class Documented(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
