@@ -35,9 +35,12 @@ def spawn(task, key, *, client=app, once="", **params):
 
 
 def effect(params, ctx):
-    """Do the job in a step: a retry after the step's checkpoint does not repeat it."""
-    key = params["key"]
-    ctx.step("effect", lambda: perform(key, job=ctx.task_id, payload=params["payload"], heartbeat=ctx.heartbeat))
+    """Do the job in a step: a retry after the step's checkpoint does not repeat it.
+
+    The run of a cron window has the window's number in place of an attempt.
+    """
+    about = {"attempt": params.get("window"), "job": ctx.task_id, "payload": params["payload"]}
+    ctx.step("effect", lambda: perform(params["key"], heartbeat=ctx.heartbeat, **about))
 
 
 @app.register_task("job")
@@ -78,7 +81,7 @@ def window(at):
 def cron(params, ctx):
     """Enqueue the job of a window, and the task of the next one: each once, by its idempotency key."""
     ctx.sleep_until("window", params["window"] * CRON_S)
-    spawn("job", params["key"], once=f"cron-job-{params['key']}-{params['window']}")
+    spawn("job", params["key"], once=f"cron-job-{params['key']}-{params['window']}", window=params["window"])
     schedule(params["key"], max(params["window"], window(time.time())) + 1)
 
 
