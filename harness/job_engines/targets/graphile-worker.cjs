@@ -75,7 +75,7 @@ const [command, ...keys] = process.argv.slice(2);
 commands[command](...keys.map(Number)).then(
   () => process.exit(0),
   (error) => {
-    console.error(error);
+    console.error(`${error.code ?? error.name}: ${error.message}`);
     process.exit(1);
   },
 );
