@@ -1,7 +1,7 @@
 """The TOML description of a job engine: how it is installed, started and asked, what it claims, and what is documented.
 
-A target is a TOML file, with a small program beside it that enqueues and works. The harness starts the program in
-commands of any language; addresses and settings are in its environment (see :mod:`harness.job_engines.contract`).
+A target is a TOML file, with a small program next to it that enqueues and works. The harness starts the program in
+commands of any language; addresses and settings are in its environment. `docs/job-engines.md` describes both.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Commands(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: creates the engine's schema; a second call changes nothing
     install: _Command
-    #: enqueues one job for each key of a range, both ends included, and reports each one with `job_enqueued`
+    #: enqueues one job for each key of a range, both ends included, and reports each one with `job_phase`
     enqueue: _Command
     #: works in the foreground until SIGTERM or SIGKILL ends it
     work: _Command
@@ -165,12 +165,12 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Documented(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[documented]]` entry: an outcome other than *works* that is documented, or advice for an Issue."""
+    """One `[[documented]]` entry: an outcome other than `works` that is documented, or advice for an Issue."""
 
     case: Case
     #: the names of variants; all when empty
     variants: tuple[str, ...] = ()
-    #: all pool modes when empty; `direct` is no pooler
+    #: all pool modes when empty; `direct` is the chain without a pooler
     pool_modes: tuple[Literal["direct", "session", "transaction", "statement"], ...] = ()
     #: the names of topologies; all when empty
     topologies: tuple[str, ...] = ()
