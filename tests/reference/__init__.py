@@ -1,5 +1,7 @@
 """The reference in `docs/`, made from the code: commands, checks, keys of TOML files, exit codes and Nox sessions.
 
+Documents that show whole files of the repository are among them.
+
 `python -m tests.reference` writes it. A unit test compares the committed files with what the code gives.
 """
 
@@ -7,17 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.reference import checks, commands, files, overview
+from tests.reference import checks, commands, embedded, files, overview
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def documents() -> Mapping[str, str]:
-    """Return every document of the reference by its path in the repository."""
+    """Return every document that is made from the code, by its path in the repository."""
     return {
         "docs/reference.md": overview.document(),
         "docs/reference/commands.md": commands.document(),
         "docs/reference/checks.md": checks.document(),
         "docs/reference/files.md": files.document(),
-    }
+    } | {name: embedded.document(name) for name in embedded.DOCUMENTS}

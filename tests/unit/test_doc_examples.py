@@ -24,6 +24,7 @@ from harness.cli.main import main
 from harness.cli.project_file import ProjectFile
 from harness.cli.settings import read_settings
 from harness.engine.recipes import Recipe
+from harness.job_engines.target_file import JobEngineFile
 from harness.lab.topologies import load_topology
 from harness.model import Section, Topology
 from harness.suites.catalogue import FIXTURES
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TARGETS, GUIDE = "docs/audit-targets.md", "CONTRIBUTING.md"
+#: the document with programs of job engines: whole files, which run with the packages of their targets
+JOB_ENGINES = "docs/job-engines.md"
 #: the documents whose TOML examples are parts of one project file
 PROJECT_PAGES = ("docs/your-staging.md", "docs/ci.md")
 #: a day on which no example has expired
@@ -141,11 +144,8 @@ def test_every_toml_example_is_one_of_its_kind(document: str, block: str, tmp_pa
     path.write_text(block)
     (tmp_path / "log.sql").write_text("SELECT 1;\n")
     keys = set(tomllib.loads(block))
-    kinds = [
-        kind
-        for kind in (ProjectFile, Topology, Recipe, BehaviourFile, TargetFile)
-        if keys <= set(kind.__struct_fields__)
-    ]
+    known = (JobEngineFile,) if "sql" in keys else (ProjectFile, Topology, Recipe, BehaviourFile, TargetFile)
+    kinds = [kind for kind in known if keys <= set(kind.__struct_fields__)]
     assert len(kinds) == 1, f"{document}: {sorted(keys)}"
     if kinds == [Topology]:
         if "postgres" not in keys:
@@ -209,7 +209,7 @@ def test_the_examples_of_checks_can_be_declared() -> None:
             assert node.attr in context
 
 
-@pytest.mark.parametrize("document", [document for document in DOCUMENTS if document != GUIDE])
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if document not in {GUIDE, JOB_ENGINES}])
 def test_every_other_python_example_can_be_run(document: str) -> None:
     for example in blocks(document, "python"):
         exec(compile(example, document, "exec"), {})  # noqa: S102 -- a part of this repository
