@@ -13,6 +13,7 @@ from harness.audit.target_file import TargetFile
 from harness.checks.documented import BehaviourFile
 from harness.cli.project_file import ProjectFile
 from harness.engine.recipes import Recipe
+from harness.job_engines.target_file import JobEngineFile
 from harness.model import Topology
 from harness.report.escape import code
 from tests.reference.comments import comments_of
@@ -36,6 +37,7 @@ FILES = (
     File("Topologies", Topology, hidden=("name",)),
     File("Project file", ProjectFile),
     File("Audit targets", TargetFile),
+    File("Job engines", JobEngineFile),
     File("Image recipes", Recipe),
     File("Documented behaviour", BehaviourFile),
 )

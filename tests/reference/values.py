@@ -139,6 +139,8 @@ def _words(info: Type, path: str, headings: Mapping[type[Struct], str]) -> str:
             words = f"tables {code(headings[kind])}"
         case DictType():
             words = f"table of {_words(info.value_type, path, headings)}"
+        case UnionType():
+            words = " or ".join(_words(member, path, headings) for member in _members(info))
         case AnyType():
             words = "any value"
         case _:
