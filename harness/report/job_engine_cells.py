@@ -5,6 +5,7 @@ It says `works` only if the case `works` was exercised, and no case is an Issue,
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,11 @@ ISSUE, ACCEPTED, LIMIT, OPEN, OBSERVED = "issue", "known", "limit", "notrun", "o
 TONES = (ISSUE, ACCEPTED, LIMIT, OPEN, OBSERVED, WORKS)
 #: marks of a word
 _FLAKY, _QUARANTINED, LIMITED = "flaky", "in quarantine", "documented limit"
-#: what a case observed, the most harmful first: the beginning of its outcome
-_HARM = ("lost", "wrong", "stuck", "crash loop", "cannot", "idle", "twice")
+#: what a case observed, the most harmful first; an outcome may have several, such as `exits 2 (57P01), lost 1`
+_HARM = tuple(
+    re.compile(rf"(^|, ){word}\b")
+    for word in ("lost", "stuck", "never", "crash loop", "cannot", "idle", "exits", "twice")
+)
 #: words of a cell
 _MOST_WORDS = 3
 _CASES = [case.value for case in Case]
@@ -169,7 +173,7 @@ def _rank(rows: Iterable[Row]) -> Callable[[JobWord], tuple[int, str, int, int]]
     severities = {row.planned.check: row.result.severity or row.planned.severity for row in rows}
 
     def key(word: JobWord) -> tuple[int, str, int, int]:
-        harm = next((place for place, kind in enumerate(_HARM) if word.text.startswith(kind)), len(_HARM))
+        harm = next((place for place, kind in enumerate(_HARM) if kind.search(word.text)), len(_HARM))
         case = _CASES.index(word.cases[0]) if word.cases[0] in _CASES else len(_CASES)
         return TONES.index(word.tone), severities[word.check], harm, case
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from harness.report.evidence import Row
 
+#: what differs between two outcomes of one kind, such as `idle 27 s` and `idle 25 s`
+_NUMBERS = re.compile(r"\s*[\d(][^,]*")
+
 
 class JobFinding(Struct, frozen=True, kw_only=True):
     """Something that an application must know about a job engine."""
@@ -58,7 +61,7 @@ def job_findings(rows: Sequence[Row]) -> list[JobFinding]:
             said = row.result.facts.get(INSTEAD, ""), row.result.facts.get(SOURCE, "")
             # what was observed as promised is a finding only if something can be done about it
             if word.tone in {ISSUE, ACCEPTED, LIMIT} or (word.tone == OBSERVED and said[0]):
-                kind = re.split(r"[\d(]", outcome_of_case(row))[0].strip() or f"case {label(row).case}"
+                kind = _NUMBERS.sub("", outcome_of_case(row)) or f"case {label(row).case}"
                 limit = row.result.limit
                 found.setdefault(
                     (word.tone, kind_of(row.result), kind, *said, limit.outcome if limit else ""), []

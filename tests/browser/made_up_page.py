@@ -31,6 +31,7 @@ from harness.report.evidence import Evidence, Row
 from harness.report.histories import StoredHistory
 from harness.report.render import render
 from tests.unit.histories import fault, operations, write_history
+from tests.unit.job_engines import job_rows_of_many
 from tests.unit.made_up import CHECKS, NAMES, mixed, planned, record, result, stood
 
 if TYPE_CHECKING:
@@ -202,6 +203,16 @@ def _load_rows() -> list[Row]:
     return rows
 
 
+def _job_rows() -> list[Row]:
+    """Return rows of a few job engines behind the three topologies, with several kinds of cells."""
+    engines = {"pg-boss", "oban", "absurd"}
+    return [
+        row
+        for row in job_rows_of_many()
+        if row.planned.target in NAMES and row.planned.job and row.planned.job.engine in engines
+    ]
+
+
 def evidence() -> Evidence:
     """Return evidence with every kind of cell."""
     proof = TrailProof(
@@ -215,7 +226,7 @@ def evidence() -> Evidence:
     )
     features = [row for check, feature in FEATURES.items() for row in _feature_rows(check, feature)]
     return Evidence(
-        rows=(*_trail_rows(), *features, *_path_rows(), *_load_rows()),
+        rows=(*_trail_rows(), *features, *_path_rows(), *_load_rows(), *_job_rows()),
         topologies={name: stood(name) for name in NAMES},
         records=dict.fromkeys(NAMES, record()),
         folders={record().run_id: Path("runs") / record().run_id},

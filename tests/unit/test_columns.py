@@ -468,6 +468,8 @@ NOT_SHOWN = {
     # the header of the document says it once for all rows
     "faults": {"servers"},
     "loads": {"servers"},
+    # its title has the name of the engine
+    "job engines": {"engine"},
     # the topologies of the group are their number
     "issue groups": {"number"},
     # it decides the order of the rows, and whether a file is written
@@ -495,6 +497,8 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "faults": report.faults,
         "jobs": report.jobs,
         "loads": report.loads,
+        "job engines": report.job_engines.rows if report.job_engines else (),
+        "job findings": report.job_engines.findings if report.job_engines else (),
         "consecutive": report.consecutive,
         "repeated": report.repeated,
         "quarantine": report.quarantine,

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.cli.main import main
+from harness.report.building import build_report
+from harness.report.evidence import merge
+from harness.report.render import fragments
+from harness.report.splice import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +69,10 @@ def test_a_filled_document_passes_the_linter(folder: Path, capsys: pytest.Captur
     capsys.readouterr()
     code = main(["lint", "adoption.md"])
     assert code == 0, capsys.readouterr().out
+
+
+def test_every_table_has_a_marker(tmp_path: Path) -> None:
+    assert set(fragments(build_report(merge([], []), tmp_path))) == set(NAMES)
 
 
 def test_the_error_about_a_document_without_markers_shows_a_marker(

@@ -100,12 +100,12 @@ def test_the_worst_word_comes_first_and_a_cell_has_three() -> None:
             job_row(Case.IDLE, outcome="idle 9 s", limit="it polls"),
             job_row(Case.CRON, Status.ISSUE, "ran 2 of 3"),
             job_row(Case.RETRIES, Status.ISSUE, "stuck 1"),
-            job_row(Case.FAULTS, Status.ISSUE, "lost 2"),
+            job_row(Case.FAULTS, Status.ISSUE, "exits 2 (57P01), lost 2"),
             changed(job_row(Case.CANCEL, Status.ISSUE, "ran after all"), severity=Severity.P0),
             job_row(Case.CLAIMS, outcome="twice 3"),
         ]
     )
-    assert [word.text for word in cell.words] == ["ran after all", "lost 2", "stuck 1"]
+    assert [word.text for word in cell.words] == ["ran after all", "exits 2 (57P01), lost 2", "stuck 1"]
     assert (cell.status, cell.more) == (Status.ISSUE, 3)
 
 
