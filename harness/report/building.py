@@ -62,7 +62,9 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
     newest = records[-1] if records else None
     begin, end = evidence.span()
     asked = scoped(evidence)
-    counted = asked.names()
+    # the order of all rows: what was asked for may begin with the rows of any topology
+    has_rows = set(asked.names())
+    counted = [name for name in evidence.names() if name in has_rows]
     hosts = {name: environment_row(evidence, name, reports, compared) for name in evidence.names() if name in compared}
     # an environment that an operator declares is owed: without a run, it is Not run in STG-01 and STG-02
     names = [name for name in evidence.names() if name in hosts or name in counted]
@@ -115,7 +117,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         faults=fault_rows(asked.rows, evidence.series),
         jobs=job_rows(asked.rows),
         loads=load_rows(asked.rows),
-        job_engines=job_engines(asked.rows),
+        job_engines=job_engines(asked.rows, counted),
         consecutive=consecutive_runs(evidence),
         repeated=repeated_rows(asked.rows),
         quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),

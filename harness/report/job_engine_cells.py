@@ -68,6 +68,8 @@ class JobEngineCell(Struct, frozen=True, kw_only=True):
     words: tuple[JobWord, ...]
     #: the number of words that were left out
     more: int = 0
+    #: the cases that ran
+    ran: tuple[str, ...] = ()
     #: the cases that are Not run
     not_run: tuple[str, ...] = ()
     #: why there is no word, such as the reason of the cases that are Not run
@@ -111,6 +113,7 @@ def job_engine_cell(rows: Sequence[Row]) -> JobEngineCell:
         status=worst(row.status for row in counted),
         words=words[:_MOST_WORDS],
         more=len(words[_MOST_WORDS:]),
+        ran=cases_of(ran),
         not_run=not_run,
         note=note,
         works=not broken and begins is not None and not missing,

@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from harness.report.cells import Badge, Cell, Evidence, Faint, Gap, Source, Text, element, joined
 from harness.report.escape import Ready, link, text
-from harness.report.job_engine_cells import JobWord
+from harness.report.job_engine_cells import WORKS, JobWord
 from harness.report.job_engine_rows import JobEngineRow
 from harness.report.job_findings import JobFinding
+from harness.report.section_words import numbered
 from harness.report.table import Column, Field, listed, table, text_field
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def _cell(cell: JobEngineCell | None, rows_at: str | None) -> Cell:
     if not cell.words:
         return Cell(joined(Gap(": ", " "), Badge(cell.status), Text(cell.note) if cell.note else None))
     words = [Word(word, rows_at) for word in cell.words]
-    details = [f"{cell.more} more" if cell.more else "", cell.note, _not_run(cell)]
+    # a few cases do not speak for an engine of which most were not tried
+    ran = numbered(cell.ran, "case") if any(word.text == WORKS for word in cell.words) else ""
+    details = [f"{cell.more} more" if cell.more else "", ran, cell.note, _not_run(cell)]
     return Cell(joined(_NEXT, *words, *(Faint(detail, "small") for detail in details if detail)))
 
 

@@ -48,40 +48,42 @@ class JobEngines(Struct, frozen=True, kw_only=True):
     findings: tuple[JobFinding, ...]
 
 
-def job_engines(rows: Iterable[Row]) -> JobEngines | None:
-    """Return the table of job engines; None if no row is about one."""
-    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
-    topologies: dict[str, None] = {}
+def job_engines(rows: Iterable[Row], order: Iterable[str] = ()) -> JobEngines | None:
+    """Return the table of job engines; None if no row is about one.
+
+    :param order: that of the topologies; without it, that of the rows.
+    """
+    by_engine: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if (job := row.planned.job) and is_shown(*row.answer):
-            topologies.setdefault(row.planned.target)
-            found.setdefault((job.engine, job.variant), {}).setdefault(row.planned.target, []).append(row)
+            by_engine.setdefault(job.engine, {}).setdefault(job.variant, []).append(row)
+    found = [rows for variants in by_engine.values() for rows in variants.values()]
     if not found:
         return None
+    tried = dict.fromkeys(row.planned.target for rows in found for row in rows)
     return JobEngines(
-        topologies=tuple(topologies),
-        rows=tuple(_row(engine, variant, by_topology) for (engine, variant), by_topology in found.items()),
-        findings=tuple(
-            finding
-            for by_topology in found.values()
-            for finding in job_findings([row for rows in by_topology.values() for row in rows])
-        ),
+        topologies=tuple(name for name in dict.fromkeys((*order, *tried)) if name in tried),
+        rows=tuple(map(_row, found)),
+        findings=tuple(finding for rows in found for finding in job_findings(rows)),
     )
 
 
-def _row(engine: str, variant: str, by_topology: dict[str, list[Row]]) -> JobEngineRow:
-    rows = [row for rows in by_topology.values() for row in rows]
+def _row(rows: Sequence[Row]) -> JobEngineRow:
+    """Return the row of one engine and one variant."""
+    by_topology: dict[str, list[Row]] = {}
+    for row in rows:
+        by_topology.setdefault(row.planned.target, []).append(row)
 
     def fact(name: str) -> str:
         return "; ".join(dict.fromkeys(filter(None, (row.result.facts.get(name, "") for row in rows))))
 
     return JobEngineRow(
-        engine=engine,
+        engine=label(rows[0]).engine,
         title=label(rows[0]).title,
-        variant=variant,
+        variant=label(rows[0]).variant,
         settings=fact(SETTINGS),
         versions=fact(VERSIONS),
-        cells={name: job_engine_cell(rows) for name, rows in by_topology.items()},
+        cells={name: job_engine_cell(found) for name, found in by_topology.items()},
     )
 
 

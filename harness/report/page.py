@@ -86,10 +86,13 @@ class HeatBand(Struct, frozen=True, kw_only=True):
     lines: dict[str, tuple[HeatCell | None, ...]]
 
 
-def heat_map(rows: Iterable[Row]) -> tuple[HeatBand, ...]:
-    """Return the bands of the heat map, in the order of the report."""
+def heat_map(rows: Iterable[Row], order: Iterable[str] = ()) -> tuple[HeatBand, ...]:
+    """Return the bands of the heat map, in the order of the report.
+
+    :param order: that of the topologies; without it, that of the rows.
+    """
     bands: dict[str, dict[str, dict[str, Row]]] = {}
-    names: dict[str, None] = {}
+    names: dict[str, None] = dict.fromkeys(order)
     for row in rows:
         if is_shown(*row.answer):
             names.setdefault(row.planned.target)

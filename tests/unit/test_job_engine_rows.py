@@ -159,7 +159,7 @@ def test_no_cell_is_greener_than_its_rows(rows: list[Row]) -> None:
 def test_a_row_is_an_engine_with_its_settings_and_a_column_a_topology(tmp_path: Path) -> None:
     found = report_of(*job_rows_of_many(), folder=tmp_path).job_engines
     assert found is not None
-    assert found.topologies == TOPOLOGIES
+    assert set(found.topologies) == set(TOPOLOGIES)
     assert [(row.title, row.variant) for row in found.rows] == [
         (title, variant) for title in ENGINES for variant in ("default", "recommended")
     ]
@@ -176,6 +176,19 @@ def test_rows_that_nobody_asked_for_and_rows_of_other_suites_are_no_part_of_it(t
     assert not (tmp_path / "job-engines.md").exists()
 
 
+def test_variants_of_one_engine_are_neighbours_and_topologies_have_the_order_of_the_report() -> None:
+    tried = [("a 1", "default", "b"), ("c 1", "default", "a"), ("a 1", "recommended", "a")]
+    rows = [job_row(title=title, variant=variant, topology=name) for title, variant, name in tried]
+    found = job_engines(rows, ["a", "unused", "b"])
+    assert found is not None
+    assert found.topologies == ("a", "b")
+    assert [(row.engine, row.variant) for row in found.rows] == [
+        ("a", "default"),
+        ("a", "recommended"),
+        ("c", "default"),
+    ]
+
+
 def test_findings_of_one_kind_share_a_line() -> None:
     said = "use a direct connection"
     slow = [
@@ -189,8 +202,8 @@ def test_findings_of_one_kind_share_a_line() -> None:
     assert [(one.kind, one.topologies, one.observed, one.instead, one.sources) for one in found.findings] == [
         (
             "Issue",
-            ("statement", "transaction"),
-            "idle 25 s in statement; idle 27 s in transaction: in statement, after 25 s",
+            ("transaction", "statement"),
+            "idle 27 s in transaction; idle 25 s in statement: in transaction, after 27 s",
             said,
             (DOCUMENTED,),
         ),
@@ -253,6 +266,7 @@ def test_the_page_and_the_document_link_each_word_to_its_evidence(tmp_path: Path
     assert "[idle 27 s](matrix.md#transaction.jobs.pg-boss-default-idle) (Issue)" in document
     assert '<a id="transaction.jobs.pg-boss-default-idle"></a>' in matrix
     assert "Not run: its packages need Python 3.12 or later" in document
+    assert "[works](matrix.md#direct.jobs.absurd-default-works), 12 cases |" in document
     assert "](matrix.md" not in fragments(report)["job-engines"]
 
 
@@ -260,3 +274,13 @@ def test_many_topologies_are_counted_together(tmp_path: Path) -> None:
     rows = [job_row(topology=f"transaction-{number}") for number in range(40)]
     [section] = [one for one in sections(report_of(*rows, folder=tmp_path)) if one.anchor == "job-engines"]
     assert section.result == "in 40 topologies: all 40 work"
+
+
+def test_topologies_keep_their_order_although_only_rows_on_demand_were_asked_for(tmp_path: Path) -> None:
+    unasked = replace(changed(job_row(topology="direct", status=Status.NOT_RUN), reason=NOBODY_RAN_IT), run_id="")
+    rows = (unasked, job_row(topology="transaction"), job_row(Case.IDLE, topology="direct"))
+    report = report_of(*rows, folder=tmp_path)
+    assert list(report.counts) == ["direct", "transaction"]
+    assert report.job_engines is not None
+    assert report.job_engines.topologies == ("direct", "transaction")
+    assert list(heat_map(report.rows, report.counts)[0].lines) == ["direct", "transaction"]
