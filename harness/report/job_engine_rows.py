@@ -92,9 +92,18 @@ def _row(rows: Sequence[Row]) -> JobEngineRow:
 
 def about_job_engines(rows: Iterable[Row]) -> str:
     """Return how many job engines work in the topology of some rows; "" if nobody asked for one."""
+    rows = tuple(rows)
     found = job_engines(filter(asked_for, rows))
     words = engines_in_words([cell for row in found.rows for cell in row.cells.values()]) if found else ""
-    return f"job engines: {words}" if words else ""
+    if found is None or not words:
+        return ""
+    tried = {(row.engine, row.variant) for row in found.rows}
+    unasked = sum(
+        (job := row.planned.job) is not None and (job.engine, job.variant) in tried and not asked_for(row)
+        for row in rows
+    )
+    apart = f"; {unasked} more of their cases {'was' if unasked == 1 else 'were'} not asked for" if unasked else ""
+    return f"job engines: {words}{apart}"
 
 
 def observes_limit(rows: Iterable[Row]) -> bool:

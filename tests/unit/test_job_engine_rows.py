@@ -234,6 +234,14 @@ def test_the_sentence_about_a_topology_counts_engines_with_their_settings() -> N
     }
 
 
+def test_a_verdict_on_some_cases_says_how_many_were_not_asked_for() -> None:
+    unasked = replace(changed(NOT_RUN, reason=NOBODY_RAN_IT), run_id="")
+    other = replace(unasked, planned=job_row(Case.IDLE, title="absurd 0.5.1").planned)
+    evidence = Evidence(rows=(WORKS, unasked, other), topologies={}, records={}, folders={})
+    [verdict] = verdicts(evidence, ["transaction"])
+    assert verdict.sentences[1:] == ("job engines: 1 of 1 work; 1 more of their cases was not asked for",)
+
+
 def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> None:
     row = job_row(Case.IDLE, outcome="idle 27 s", limit="it polls")
     assert limit_kind(*row.answer) is LimitKind.JOBS
