@@ -60,11 +60,13 @@ class EnvironmentBuilder:
         :returns: the exit code is None when the deadline ended the program.
         :raises EngineUnavailableError: when the builder is closed, or the program cannot be started.
         """
+        process: subprocess.Popen[bytes] | None = None
+        code: int | None = None
         with tempfile.TemporaryFile() as output:  # a pipe would stay open until the last descendant ends
-            with self._lock:
-                if self.closed.is_set():
-                    raise EngineUnavailableError("the run ended before the environment was complete")
-                try:
+            try:
+                with self._lock:
+                    if self.closed.is_set():
+                        raise EngineUnavailableError("the run ended before the environment was complete")
                     # the umask lets every user read the files; it is set for the child only: other threads write, too
                     process = subprocess.Popen(  # noqa: S603 -- fixed arguments
                         command,
@@ -75,17 +77,16 @@ class EnvironmentBuilder:
                         env=environment,
                         umask=0o022,
                     )
-                except OSError as error:
-                    raise EngineUnavailableError(f"{command[0]} cannot be started: {error.strerror}") from None
-                self._running.add(process)
-            code: int | None = None
-            try:
+                    self._running.add(process)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = process.wait(self.deadline_s)
+            except OSError as error:
+                raise EngineUnavailableError(f"{command[0]} cannot be started: {error.strerror}") from None
             finally:  # also when a signal raises here
-                with self._lock:
-                    _end(process)
-                    self._running.discard(process)
+                if process is not None:
+                    with self._lock:
+                        _end(process)
+                        self._running.discard(process)
             output.seek(0)
             return code, output.read().decode(errors="replace")
 
