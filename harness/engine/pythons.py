@@ -24,10 +24,6 @@ PREFERRED = (3, 13)
 #: prints path and version; fails if this Python lacks a module for making virtual environments
 _QUESTION = "import ensurepip, ssl, sys, venv; print(sys.executable, *sys.version_info[:3])"
 _ANSWER = re.compile(r"^(?P<path>/.+) (?P<version>\d+ \d+ \d+)$")
-HINT = (
-    "install Python 3.13 with its venv module (apt-get install python3.13-venv, or pyenv install 3.13), or set "
-    "HARNESS_PYTHON to the path of a suitable Python"
-)
 
 
 class Python(Struct, frozen=True, kw_only=True):
@@ -41,7 +37,12 @@ class Python(Struct, frozen=True, kw_only=True):
 
 
 def choose_python(
-    oldest: tuple[int, int], preferred: tuple[int, ...], service_user: Mapping[str, object], *, what: str, hint: str
+    oldest: tuple[int, int],
+    preferred: tuple[int, ...],
+    service_user: Mapping[str, object],
+    *,
+    what: str,
+    hint: str = "",
 ) -> Python:
     """Return the best Python: one that services can execute, then the preferred version, then the newest.
 
@@ -49,7 +50,7 @@ def choose_python(
     :param preferred: the first numbers of the version that is taken if the machine has it.
     :param service_user: subprocess's options that run a program as the user for services; empty if none runs.
     :param what: the program that needs it, for the error.
-    :param hint: of the error: what to try.
+    :param hint: of the error: what to try instead of another Python.
     :raises EngineUnavailableError: when no suitable Python is found.
     """
     named = os.environ.get("HARNESS_PYTHON", "")
@@ -57,10 +58,12 @@ def choose_python(
     suitable = [python for python in found.values() if python.version >= oldest]
     if not suitable:
         versions = ", ".join(sorted({str(python) for python in found.values()})) or "none"
+        wanted = ".".join(map(str, max(oldest, PREFERRED)))
         raise EngineUnavailableError(
             f"{what} needs Python {oldest[0]}.{oldest[1]} or newer, with venv; found: {versions}",
             where=f"HARNESS_PYTHON={named}" if named else "",
-            hint=hint,
+            hint=f"install Python {wanted} with its venv module (apt-get install python{wanted}-venv, or pyenv install "
+            f"{wanted}), or set HARNESS_PYTHON to the path of a suitable Python{hint}",
         )
     return max(
         suitable, key=lambda python: (python.shared, python.version[: len(preferred)] == preferred, python.version)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
-from harness.engine.pythons import HINT, Python, choose_python
+from harness.engine.pythons import Python, choose_python
 from harness.engine.recipes import recipe_folder
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, making_image
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PYTHON_PRODUCT = "hostapp"
 #: the minimum for Oban for Python
 _OLDEST = (3, 12)
-_HINT = f"{HINT}, or use --engine docker"
 _PIP_HINT = (
     "set PIP_INDEX_URL, PIP_CERT or HTTPS_PROXY for pip; a package without a wheel is compiled, which needs g++ and "
     "Python's headers (apt-get install g++ python3-dev)"
@@ -186,7 +185,9 @@ def find_python(wanted: Wanted, service_user: Mapping[str, object]) -> str:
 def _chosen(wanted: Wanted, service_user: Mapping[str, object]) -> Python:
     declared = tuple(map(int, wanted.version.split(".")))
     try:
-        return choose_python(_OLDEST, declared, service_user, what="the reference host", hint=_HINT)
+        return choose_python(
+            _OLDEST, declared, service_user, what="the reference host", hint=", or use --engine docker"
+        )
     except EngineUnavailableError as error:
         error.where = error.where or "native engine"
         raise

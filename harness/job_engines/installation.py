@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness import places
-from harness.engine.pythons import HINT, PREFERRED, Python, choose_python
+from harness.engine.pythons import PREFERRED, Python, choose_python
 from harness.engine.virtual_environments import EnvironmentBuilder, make_environment
 from harness.errors import EngineUnavailableError
 from harness.job_engines.installed_once import DEADLINE_S, is_complete, made, named_by
@@ -161,7 +161,7 @@ def _folder() -> Path:
 
 def _python(engine: JobEngine) -> Python:
     major, minor = map(int, engine.file.packages.oldest_python.split("."))
-    return choose_python((major, minor), PREFERRED, {}, what=engine.file.title, hint=HINT)
+    return choose_python((major, minor), PREFERRED, {}, what=engine.file.title)
 
 
 def _environment(folder: Path, python: Python, requirements: Sequence[str]) -> Path:

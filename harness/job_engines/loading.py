@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).resolve().parent / "targets"
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 #: `{word}` in an argument; a shell's `${word}` is left as it is
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
-#: a file beside the target, as an argument names it
+#: a file next to the target, as an argument names it
 _FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
 _NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
 #: placeholders of every command
@@ -188,7 +188,7 @@ def _wrong_commands(file: JobEngineFile, folder: Path) -> Iterator[_Problem]:
                     key,
                     f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(allowed)}",
                     config.close_to(placeholder, allowed)
-                    or "move code with a word in braces into a program beside the target file",
+                    or "move code with a word in braces into a program next to the target file",
                 )
         if missing := [placeholder for placeholder in _KEYS[name] if placeholder not in found]:
             yield key, f"needs {_braced(missing)}, which no argument contains", f"add {_braced(missing)} as an argument"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from packaging.requirements import Requirement
 
-from harness.engine.pythons import HINT, PREFERRED, choose_python
+from harness.engine.pythons import PREFERRED, choose_python
 from harness.engine.virtual_environments import make_environment
 from harness.errors import EngineUnavailableError
 from harness.job_engines.installed_once import made, named_by
@@ -43,7 +43,7 @@ class Node(Struct, frozen=True, kw_only=True):
 
 
 def node_on_path(engine: JobEngine) -> Node | None:
-    """Return the first Node on PATH that is new enough, and has npm beside it if packages need it."""
+    """Return the first Node on PATH that is new enough, and has npm in the same folder if packages need it."""
     for folder in filter(None, os.environ.get("PATH", "").split(os.pathsep)):
         path, npm = shutil.which("node", path=folder), shutil.which("npm", path=folder)
         if path is None or (engine.file.packages.npm and npm is None):
@@ -101,7 +101,7 @@ def node_of_wheel(engine: JobEngine, folder: Path, listener: Listener, builder: 
     with made(home, listener, builder, what=f"Node ({NODE_WHEEL}) for {engine.file.title}") as what:
         if what:
             try:
-                python = choose_python((3, 11), PREFERRED, {}, what="the wheel of Node", hint=HINT)
+                python = choose_python((3, 11), PREFERRED, {}, what="the wheel of Node")
                 make_environment(home, python, [NODE_WHEEL], builder, what=what)
             except EngineUnavailableError as error:
                 raise EngineUnavailableError(
