@@ -50,7 +50,13 @@ _LOOK_S, _BEAT_S = 0.05, 0.05
 TOO_SLOW_S = 2.0
 _LONGEST_OUTPUT = 350
 #: how long anything is awaited under a control, seconds
-_UNDER_CONTROL_S = 15.0
+_UNDER_CONTROL_S = 12.0
+#: a worker begins its first job within, seconds: it starts, imports its packages, and connects
+STARTS_S = 30.0
+#: added to what an engine's settings need, seconds; no case waits for jobs longer than this, seconds
+_MARGIN_S, _LONGEST_WAIT_S = 8.0, 90.0
+#: a longer lease is not awaited, seconds
+LONGEST_LEASE_S = 15.0
 
 
 class PauseMeter:
@@ -314,26 +320,41 @@ class JobRun:
             if not condition(self.effects()):
                 raise NotYet(what)
 
-        if self.ctx.control:  # the break may have made it impossible
-            deadline_s = min(deadline_s, _UNDER_CONTROL_S)
         try:
-            poll(seen, what=what, deadline_s=deadline_s, interval_s=_LOOK_S)
+            poll(seen, what=what, deadline_s=min(deadline_s, self._longest_wait_s), interval_s=_LOOK_S)
         except TimedOutError:
             return False
         return True
 
-    def wait_until_done(self, deadline_s: float, *keys: int) -> bool:
-        """Wait until jobs are done: those that are given, else all that have to be."""
+    def wait_until_done(self, *keys: int, quiet_s: float = 0.0) -> bool:
+        """Wait until jobs are done, as long as there is progress, and return whether they are.
+
+        :param keys: those that are awaited; by default all that have to be done.
+        :param quiet_s: how long nothing may happen, seconds; by default what the engine's own settings need.
+        """
         wanted = set(keys) or {key for key, end in self.ends.items() if end == "done"}
         wanted -= self._unanswered
-        began = time.monotonic()
-        done = self.wait(
-            lambda effects: wanted <= {effect.key for effect in effects if effect.phase == "done"},
-            f"{len(wanted)} jobs to be done",
-            deadline_s,
-        )
-        self.waited_s = time.monotonic() - began
+        began = changed = time.monotonic()
+        seen = -1
+        while True:
+            effects, now = self.effects(), time.monotonic()
+            if len(effects) != seen:
+                seen, changed = len(effects), now
+            if done := wanted <= {effect.key for effect in effects if effect.phase == "done"}:
+                break
+            begun = any(effect.phase == "begin" for effect in effects)
+            quiet = quiet_s or (self.patience_s if begun else STARTS_S)
+            if now - changed > min(quiet, self._longest_wait_s) or now - began > _LONGEST_WAIT_S:
+                break
+            self.ctx.require_undisturbed()
+            time.sleep(_LOOK_S)
+        self.waited_s = time.monotonic() - changed
         return done
+
+    @property
+    def _longest_wait_s(self) -> float:
+        # a control may have made it impossible
+        return _UNDER_CONTROL_S if self.ctx.control else _LONGEST_WAIT_S
 
     def wait_for_phase(self, key: int, phase: str, deadline_s: float, times: int = 1) -> bool:
         """Wait until a job was in a phase so many times."""
@@ -372,10 +393,13 @@ class JobRun:
 
     @property
     def patience_s(self) -> float:
-        """How long jobs may take to be done when a worker was lost: lease, polls, a later attempt, and a margin."""
+        """How long nothing may happen before jobs are taken as stuck, seconds: lease, poll, later attempt, and a margin.
+
+        A lease that nobody would wait for is not awaited.
+        """
         settings = self.settings
-        lease_s = min(settings.lease_s or 0.0, 30.0)
-        return lease_s + 2 * settings.poll_s + settings.backoff_s + max(settings.idle_s, 15.0)
+        lease_s = settings.lease_s if settings.lease_s and settings.lease_s <= LONGEST_LEASE_S else 0.0
+        return lease_s + 2 * settings.poll_s + settings.backoff_s + _MARGIN_S
 
     def final_state(self) -> JobsState:
         """Return everything that the judge needs besides the history."""
