@@ -54,7 +54,12 @@ def choose_python(
     :raises EngineUnavailableError: when no suitable Python is found.
     """
     named = os.environ.get("HARNESS_PYTHON", "")
-    found = {python.path: python for path in _candidates(named, oldest) if (python := _inspected(path, service_user))}
+    found: dict[str, Python] = {}
+    for path in _candidates(named, oldest, preferred):
+        if (python := _inspected(path, service_user)) is not None:
+            found[python.path] = python
+            if python.shared and python.version >= oldest and python.version[: len(preferred)] == preferred:
+                return python  # starting each Python of a machine takes seconds
     suitable = [python for python in found.values() if python.version >= oldest]
     if not suitable:
         versions = ", ".join(sorted({str(python) for python in found.values()})) or "none"
@@ -70,19 +75,24 @@ def choose_python(
     )
 
 
-def _candidates(named: str, oldest: tuple[int, int]) -> Iterator[str]:
+def _candidates(named: str, oldest: tuple[int, int], preferred: tuple[int, ...]) -> Iterator[str]:
+    """Yield the paths of Pythons: those with the preferred version in their name, then newer before older ones."""
     if named:
         yield named
         return
-    minors = range(oldest[1], _NEWEST_MINOR + 1)
-    for name in (*(f"python3.{minor}" for minor in reversed(minors)), "python3"):
-        for folder in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]:
-            path = Path(folder) / name
-            if folder and path.is_file() and os.access(path, os.X_OK):
-                yield str(path)
+    minors = sorted(range(oldest[1], _NEWEST_MINOR + 1), key=lambda minor: ((3, minor) != preferred[:2], -minor))
     for minor in minors:
+        yield from _on_path(f"python3.{minor}")
         yield from sorted(glob.glob(str(Path.home() / f".pyenv/versions/3.{minor}.*/bin/python3")))  # noqa: PTH207
+    yield from _on_path("python3")
     yield sys.executable
+
+
+def _on_path(name: str) -> Iterator[str]:
+    for folder in dict.fromkeys([*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]):
+        path = Path(folder) / name
+        if folder and path.is_file() and os.access(path, os.X_OK):
+            yield str(path)
 
 
 def _inspected(path: str, service_user: Mapping[str, object]) -> Python | None:

@@ -18,6 +18,7 @@ import pytest
 
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
+from harness.engine.pythons import choose_python
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError, InterruptedRunError
 from harness.events import Event, ImageFailed, ImageReady, Notice, silent
@@ -254,6 +255,26 @@ def test_a_full_disk_is_a_reason(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="the packages of Mine could not be installed: ") as caught:
         install(target(tmp_path), silent)
     assert "XDG_CACHE_HOME" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("oldest", "preferred", "chosen"),
+    [((3, 11), (3, 13), "3.13.9"), ((3, 14), (3, 13), "3.14.0"), ((3, 11), (3, 98), "3.14.0")],
+)
+def test_the_preferred_python_is_chosen_else_the_newest(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    oldest: tuple[int, int],
+    preferred: tuple[int, int],
+    chosen: str,
+) -> None:
+    monkeypatch.delenv("HARNESS_PYTHON")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for minor, patch in ((14, 0), (13, 9), (12, 1)):
+        path = tmp_path / "bin" / f"python3.{minor}"
+        add_program(path, f"echo {path} 3 {minor} {patch}")
+    assert str(choose_python(oldest, preferred, {}, what="Mine")) == chosen
 
 
 # --- Node -------------------------------------------------------------------------------------------------
