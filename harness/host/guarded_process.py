@@ -89,11 +89,11 @@ class GuardedProcess:
         self._guard: subprocess.Popen[str] | None = None
         try:
             self._guard = _guard(self._process.pid, mark)
-        except OSError as error:
+        except BaseException as error:
             self.kill()
-            raise ServiceFailedError(f"the guard of {command[0]!r} cannot be started: {error.strerror}") from None
-        except BaseException:
-            self.kill()
+            self.stdout.close()
+            if isinstance(error, OSError):
+                raise ServiceFailedError(f"the guard of {command[0]!r} cannot be started: {error.strerror}") from None
             raise
 
     @property

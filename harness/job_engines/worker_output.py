@@ -21,8 +21,9 @@ _LONGEST_HELD = 4 * LONGEST_LINE
 _CHUNK_BYTES = 65_536
 #: lines that a listener gets from one start of a worker
 _MOST_SAID = 1000
-#: lines that say nothing about an error: brackets, and the version that Node prints after an uncaught exception
-_EMPTY = re.compile(r"\W*|Node\.js v[\d.]+")
+#: lines that do not name an error: brackets, the indented frames and fields of a trace, and the version that Node
+#: prints after an uncaught exception
+_BESIDES = re.compile(r"\W*|\s.*|Node\.js v[\d.]+")
 _CUT = "…"
 
 
@@ -76,7 +77,7 @@ class WorkerOutput:
 
     @property
     def last_line(self) -> str:
-        """The last line of this start that says something, without secrets."""
+        """The last line of this start that may name an error, without secrets."""
         with self._lock:
             line = self._last
         return _cut(self._redact(line), LONGEST_LINE)
@@ -100,7 +101,8 @@ class WorkerOutput:
         with self._lock:
             self._lines.extend(lines)
             self._sqlstates.update(dict.fromkeys(states))
-            self._last = next((line for line in reversed(lines) if not _EMPTY.fullmatch(line)), self._last)
+            named = next((line for line in reversed(lines) if not _BESIDES.fullmatch(line)), self._last)
+            self._last = named or next((line.strip() for line in reversed(lines) if line.strip()), "")
         for line in lines[: max(0, _MOST_SAID - self._printed)]:
             with contextlib.suppress(ValueError, OSError):  # the listener may be gone, such as a pager
                 self._say(_cut(self._redact(line), LONGEST_LINE))

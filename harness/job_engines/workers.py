@@ -37,7 +37,7 @@ _LOOKS_S = 0.05
 _FOLLOW_S = 0.5
 #: what a worker has printed is read within this time after its end, seconds
 _DRAINED_S = 2.0
-#: a supervisor's thread starts or buries at most one worker before it ends, seconds
+#: a supervisor's thread starts or settles at most one worker before it ends, seconds
 _JOINED_S = 30.0
 
 
@@ -51,7 +51,7 @@ class WorkerExit(Struct, frozen=True, kw_only=True):
     seconds: float
     #: for how long it ran, seconds
     ran_s: float
-    #: the last line of its output that says something, or why it could not be started
+    #: the last line of its output that may name an error, or why it could not be started
     last_line: str = ""
     #: of errors in its output since its start, each once, in the order of their first appearance
     sqlstates: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Worker:
         self._started = 0.0
         #: whether it should run: it was started, and neither stopped nor killed since then
         self._wanted = False
-        self._buried = True
+        self._settled = True
         self._exits: list[WorkerExit] = []
         #: names of processes that outlived it, and were ended
         self.left_behind: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class Worker:
     def pids(self) -> tuple[int, ...]:
         """The numbers of its running processes."""
         with self._lock:
-            return tuple(sorted(self._process.members())) if self._process and not self._buried else ()
+            return tuple(sorted(self._process.members())) if self._process and not self._settled else ()
 
     def start(self) -> None:
         """Start the worker, unless it runs.
@@ -133,10 +133,10 @@ class Worker:
         with self._lock:
             if self.is_running:
                 return
-            self._bury()
+            self._settle()
             output = WorkerOutput(self._say, self._redact, self._output.held())
             self._process = GuardedProcess(self._command, self._folder, self._given, self._mark)
-            self._started, self._wanted, self._buried, self._output = time.monotonic(), True, False, output
+            self._started, self._wanted, self._settled, self._output = time.monotonic(), True, False, output
             reading = (self._process.stdout,)
             self._reader = Thread(target=output.read, args=reading, name=f"output of {self.name}", daemon=True)
             self._reader.start()
@@ -161,9 +161,9 @@ class Worker:
             if self._process and self.is_running:
                 self._process.kill()
                 # another code: it had exited by itself just before
-                self._bury(on_purpose=self.exit_code == -signal.SIGKILL)
+                self._settle(on_purpose=self.exit_code == -signal.SIGKILL)
             else:
-                self._bury()
+                self._settle()
 
     def stop(self, grace_s: float = GRACE_S) -> tuple[str, ...]:
         """End all its processes, and return the names of the signals that its program needed.
@@ -173,14 +173,14 @@ class Worker:
         with self._lock:
             self._wanted = False
             if self._process is None or not self.is_running:
-                self._bury()
+                self._settle()
                 return ()
             process = self._process
             process.end(grace_s)
             self.left_behind += process.left_behind
             if signal.SIGKILL.name in process.signals:
                 self.ignored_sigterm_s = max(self.ignored_sigterm_s, grace_s)
-            self._bury(on_purpose=True)
+            self._settle(on_purpose=True)
             return tuple(process.signals)
 
     def freeze(self) -> bool:
@@ -211,16 +211,16 @@ class Worker:
             return []
         with self._lock:
             if not self.is_running:
-                self._bury()
+                self._settle()
             exits, self._exits = self._exits, []
             return exits
 
-    def _bury(self, *, on_purpose: bool = False) -> None:
+    def _settle(self, *, on_purpose: bool = False) -> None:
         """End what an ended worker left behind, read the rest of its output, and record the exit unless on purpose."""
         process = self._process
-        if process is None or self._buried:
+        if process is None or self._settled:
             return
-        self._buried = True
+        self._settled = True
         at = time.monotonic()
         left: tuple[str, ...] = ()
         if not on_purpose:
