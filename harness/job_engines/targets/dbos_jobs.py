@@ -33,8 +33,9 @@ def own_key():
 
 
 @DBOS.step(retries_allowed=True, max_attempts=ATTEMPTS, interval_seconds=1, backoff_rate=1)
-def effect(key, payload):
-    return perform(key, attempt=DBOS.step_status.current_attempt + 1, job=DBOS.workflow_id, payload=payload)
+def effect(key, payload, window=None):
+    attempt = DBOS.step_status.current_attempt + 1 if window is None else window
+    return perform(key, attempt=attempt, job=DBOS.workflow_id, payload=payload)
 
 
 @DBOS.step()
@@ -66,8 +67,8 @@ def parent(payload, first, last):
 
 
 @DBOS.workflow(name="scheduled")
-def scheduled(window, context):
-    return effect(context["key"], {"timestamp": int(window.timestamp()), **context["payload"]})
+def scheduled(at, context):
+    return effect(context["key"], context["payload"], window=int(at.timestamp()) // CRON_S)
 
 
 def launch():

@@ -62,7 +62,8 @@ async def work():
 
         @pgq.schedule("scheduled", f"* * * * * */{CRON_S}")
         async def scheduled(schedule):
-            await perform_async(int(SCHEDULED), job=schedule.id, payload=PAYLOAD)
+            window = int(schedule.next_run.timestamp()) // CRON_S - 1
+            await perform_async(int(SCHEDULED), attempt=window, job=schedule.id, payload=PAYLOAD)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pgq.shutdown.set)
     await pgq.run(

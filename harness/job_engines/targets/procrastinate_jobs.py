@@ -32,6 +32,10 @@ async def job(context, key, **payload):
     await perform_async(key, attempt=context.job.attempts + 1, job=context.job.id, payload=payload)
 
 
+async def scheduled(context, key, timestamp, **payload):
+    await perform_async(key, attempt=timestamp // CRON_S, job=context.job.id, payload=payload)
+
+
 async def retry_stalled(timestamp):  # noqa: ARG001 -- procrastinate passes it by name
     """Retry the jobs of workers without a heartbeat, as procrastinate's documentation recommends."""
     for stalled in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=LEASE_S):
@@ -56,7 +60,8 @@ async def work():
         task = app.task(name="retry-stalled", queueing_lock="retry-stalled")(retry_stalled)
         app.periodic(cron="* * * * * *")(task)
     if SCHEDULED:
-        app.periodic(cron=f"* * * * * */{CRON_S}", task_kwargs={"key": int(SCHEDULED), **PAYLOAD})(job)
+        task = app.task(name="scheduled", pass_context=True)(scheduled)
+        app.periodic(cron=f"* * * * * */{CRON_S}", task_kwargs={"key": int(SCHEDULED), **PAYLOAD})(task)
     await app.run_worker_async(**options)
 
 
