@@ -49,20 +49,13 @@ def rows_of(evidence: Evidence, checks: Sequence[str], topologies: Sequence[str]
 
 
 def never_planned(evidence: Evidence, checks: Sequence[str], topologies: Sequence[str]) -> list[str]:
-    """Return a sentence for each check and topology without a row in the evidence."""
+    """Return a sentence for each check that has no row in the evidence, or none in some of the topologies."""
     missing = []
     for name in checks:
         planned_in = {row.planned.target for row in rows_of(evidence, (name,), topologies)}
-        if not planned_in:
-            missing.append(
-                f"the evidence has no row for {name}" + (f" in {', '.join(topologies)}" if topologies else "")
-            )
-        else:
-            missing += [
-                f"the evidence has no row for {name} in {topology}"
-                for topology in topologies
-                if topology not in planned_in
-            ]
+        absent = [topology for topology in topologies if topology not in planned_in]
+        if absent or not planned_in:
+            missing.append(f"the evidence has no row for {name}" + (f" in {', '.join(absent)}" if absent else ""))
     return missing
 
 

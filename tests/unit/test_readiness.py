@@ -126,6 +126,10 @@ def test_a_missing_row_of_a_check_is_not_shown() -> None:
     found = readiness([declared], evidence([row("actor.a"), row("actor.b"), row("actor.b", topology="direct")]))[0]
     assert found.stance is Stance.NOT_SHOWN
     assert found.reasons == ("the evidence has no row for actor.a in direct",)
+    declared = area("actor.a", topologies=("direct", "session", "transaction"))
+    assert readiness([declared], evidence([row("actor.a")]))[0].reasons == (
+        "the evidence has no row for actor.a in direct, session",
+    )
 
 
 def test_only_the_named_topologies_count() -> None:
