@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import Status
+from harness.report.job_engine_cells import outcome_of_case
 from harness.report.outcomes import accepted_as, describe, is_shown, mark_of, text_of
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _labels(row: Row) -> dict[str, str]:
         "topology": row.planned.target,
         "severity": str(result.severity or row.planned.severity),
         "feature": row.planned.feature,
-        "outcome": text_of(result),
+        "outcome": text_of(result) or outcome_of_case(row),
         "mark": mark_of(result),
         "limit": result.limit.outcome if result.limit else "",
         "attempts": str(result.repetition) if result.repetition else "",

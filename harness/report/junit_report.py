@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from harness.model import Status
+from harness.report.job_engine_cells import outcome_of_case
 from harness.report.outcomes import WORDS, accepted_as, describe, is_shown, mark_of, text_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def _facts(row: Row) -> dict[str, str]:
         found |= {"feature": row.planned.feature, "outcome": text, "mark": mark_of(result), "source": source}
     elif result.limit:
         found |= {"limit": result.limit.outcome, "source": result.limit.source}
+    if observed := outcome_of_case(row):
+        found["outcome"] = observed
     if result.repetition:
         found |= {"attempts": str(result.repetition), "flaky": str(result.flaky).lower()}
     if result.quarantine:

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from harness.job_engines.target_file import Case
 from harness.model import Expectation, KnownIssue, Quarantine, Repetition, Severity, Status
 from harness.report.building import build_report
+from harness.report.ctrf_report import ctrf
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row
 from harness.report.job_engine_cells import JobEngineCell, job_engine_cell
 from harness.report.job_engine_rows import engines_in_words, job_engines
+from harness.report.junit_report import junit
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.page import heat_map
 from harness.report.render import fragments, render
@@ -292,3 +294,10 @@ def test_topologies_keep_their_order_although_only_rows_on_demand_were_asked_for
     assert report.job_engines is not None
     assert report.job_engines.topologies == ("direct", "transaction")
     assert list(heat_map(report.rows, report.counts)[0].lines) == ["direct", "transaction"]
+
+
+def test_a_test_that_passed_says_what_its_case_observed(tmp_path: Path) -> None:
+    report = report_of(WORKS, job_row(Case.FAULTS, outcome="twice 3"), NOT_RUN, folder=tmp_path)
+    assert [test.labels.get("outcome") for test in ctrf(report).results.tests] == [None, "twice 3", None]
+    assert junit(report).count('<property name="outcome" value="twice 3" />') == 1
+    assert junit(report).count('name="outcome"') == 1
