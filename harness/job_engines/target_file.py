@@ -93,7 +93,7 @@ class Commands(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Placeholders: `{folder}` is the folder of the target file, `{python}` and `{node}` are the programs that the
     packages were installed for; `{first}` and `{last}` are the keys of the first and the last job, `{key}` is one key,
-    and `{new}` is the key of a new job.
+    and `{new}` is the key of a new job. A shell's `${word}` stays as it is.
     """
 
     #: creates the engine's schema; a second call changes nothing
