@@ -32,6 +32,8 @@ _NODE_HINT = (
     f"install a newer Node with npm and add it to PATH, or let pip reach {NODE_WHEEL} "
     "(PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY)"
 )
+#: npm would wait for more than two minutes between its attempts to reach a registry, by default
+_RETRIES = ("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000")
 _NPM_HINT = "set the registry, proxy or cafile of npm (npm config set registry ADDRESS, or npm_config_registry)"
 
 
@@ -145,7 +147,7 @@ def install_packages(home: Path, node: Node, packages: Sequence[str], builder: E
         f"{what} could not be installed",
         (
             *(*node.npm, "install", "--no-audit", "--no-fund", "--no-update-notifier"),
-            *("--ignore-scripts", "--loglevel=error"),
+            *("--ignore-scripts", "--loglevel=error", *_RETRIES),
         ),
         where=home,
         hint=_NPM_HINT,
