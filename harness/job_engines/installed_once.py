@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: the longest that pip or npm may run, seconds
 DEADLINE_S = 180.0
+#: why folders could not be made in this process
+_failed: dict[Path, EngineUnavailableError] = {}
 
 
 def named_by(*parts: str) -> str:
@@ -34,19 +36,29 @@ def is_complete(home: Path) -> bool:
 def made(home: Path, listener: Listener, builder: EnvironmentBuilder, *, what: str) -> Iterator[str]:
     """Hold the lock of a folder, and report its making; yields "" if it is complete, else what the block makes.
 
+    A process that failed to make a folder does not try again: each of the many checks of a job engine needs it.
+
     :param what: a noun phrase for progress and errors.
+    :raises EngineUnavailableError: when the folder could not be made before.
     """
     if is_complete(home):
         yield ""
         return
     home.parent.mkdir(exist_ok=True)
     with _locked(home.with_name(f"{home.name}.lock"), listener, builder, what):
-        if is_complete(home):  # another process made it meanwhile
+        if is_complete(home):  # another process or thread made it meanwhile
             yield ""
             return
+        if (failed := _failed.get(home)) is not None:
+            raise EngineUnavailableError(failed.what, where=failed.where, hint=failed.hint, detail=failed.detail)
         with making_image(listener, str(home), doing=f"installing {what}", done=f"installed {what}"):
             shutil.rmtree(home, ignore_errors=True)
-            yield what
+            try:
+                yield what
+            except EngineUnavailableError as error:
+                if not builder.closed.is_set():
+                    _failed[home] = error
+                raise
 
 
 @contextlib.contextmanager

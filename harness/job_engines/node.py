@@ -100,19 +100,19 @@ def node_of_wheel(engine: JobEngine, folder: Path, listener: Listener, builder: 
     """Return the Node of the wheel, which pip installs into an environment of its own."""
     require_wheel_new_enough(engine)
     home = wheel_home(folder)
-    with made(home, listener, builder, what=f"Node ({NODE_WHEEL}) for {engine.file.title}") as what:
-        if what:
-            try:
+    try:
+        with made(home, listener, builder, what=f"Node ({NODE_WHEEL})") as what:
+            if what:
                 python = choose_python((3, 11), PREFERRED, {}, what="the wheel of Node")
                 make_environment(home, python, [NODE_WHEEL], builder, what=what)
-            except EngineUnavailableError as error:
-                raise EngineUnavailableError(
-                    f"{engine.file.title} needs Node {engine.file.packages.oldest_node} or newer, with npm; none is on "
-                    f"PATH, and {error.what}",
-                    where=error.where,
-                    detail=error.detail,
-                    hint=_NODE_HINT,
-                ) from None
+    except EngineUnavailableError as error:
+        raise EngineUnavailableError(
+            f"{engine.file.title} needs Node {engine.file.packages.oldest_node} or newer, with npm; none is on PATH, "
+            f"and {error.what}",
+            where=error.where,
+            detail=error.detail,
+            hint=_NODE_HINT,
+        ) from None
     node = node_in(home)
     if node is None:
         raise EngineUnavailableError(

@@ -22,7 +22,7 @@ from harness.engine.pythons import choose_python
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError, InterruptedRunError
 from harness.events import Event, ImageFailed, ImageReady, Notice, silent
-from harness.job_engines import node
+from harness.job_engines import installed_once, node
 from harness.job_engines.installation import KIT, install, is_installed
 from harness.job_engines.loading import load
 from harness.waiting import NotYet, poll
@@ -130,6 +130,12 @@ def test_a_failed_installation_is_a_reason_with_pip_s_output_and_is_made_again(t
     assert "PIP_INDEX_URL" in caught.value.hint
     assert isinstance(events[-1], ImageFailed)
     assert not is_installed(engine)
+    # this process does not try again
+    with pytest.raises(EngineUnavailableError) as again:
+        install(engine, events.append)
+    assert str(again.value) == str(caught.value)
+    assert [type(event) for event in events].count(ImageFailed) == 1
+    installed_once._failed.clear()
     [home] = [path for path in cache.iterdir() if path.is_dir()]
     (home / "left-behind").touch()
     add_wheel(tmp_path / "wheels", "my-engine", "1.2.0")
