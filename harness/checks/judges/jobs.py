@@ -137,7 +137,7 @@ class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     given_up: tuple[str, ...] = ()
     #: why the schema could not be created through the chain; "" if it was
     not_installed: str = ""
-    #: how long the check waited for jobs after the last fault, seconds
+    #: how long nothing had happened when the check stopped to wait, seconds
     waited_s: float = 0.0
     #: the longest time for which the machine kept the harness itself waiting, seconds
     pause_s: float = 0.0
