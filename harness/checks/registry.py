@@ -110,6 +110,7 @@ class Check(Struct, frozen=True, kw_only=True):
     on_demand: bool = False
     path: PathLabel | None = None
     job: JobLabel | None = None
+    out_of_scope: str = ""
     environment_safety: Safety = Safety.NO
     last: bool = False
     loads: int = 0
@@ -189,6 +190,7 @@ def check(
     longest_s: float = 90.0,
     path: PathLabel | None = None,
     job: JobLabel | None = None,
+    out_of_scope: str = "",
     environment_safety: Safety = Safety.NO,
     last: bool = False,
 ) -> Callable[[CheckFunction], Check]:
@@ -227,6 +229,8 @@ def check(
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param job: the job engine and the case that the check tries; None for other checks.
+    :param out_of_scope: why nobody owes an answer, in one sentence without a full stop: the check cannot run here, and is
+        Not run. Empty for all other checks.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
         By default it may not.
     :param last: whether the check runs after all others in an environment, because it looks for what they left.
@@ -261,6 +265,7 @@ def check(
             longest_s=longest_s,
             path=path,
             job=job,
+            out_of_scope=out_of_scope,
             environment_safety=environment_safety,
             last=last,
         )

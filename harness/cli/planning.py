@@ -277,6 +277,7 @@ def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
         feature=check.feature,
         path=check.path,
         job=check.job,
+        out_of_scope=check.out_of_scope,
         reproduce=reproduce,
     )
 

@@ -48,7 +48,8 @@ def job_checks(engines: Iterable[JobEngine]) -> Iterator[Check | Control]:
     """Yield the checks of job engines, and their controls."""
     for engine in engines:
         for variant in engine.file.variants:
-            for case in Case:
+            # one row says that an engine does not run here
+            for case in (Case.WORKS,) if engine.file.not_run else Case:
                 if case not in NEEDS or NEEDS[case] in engine.file.claims:
                     declared = _row(engine, variant, case)
                     yield declared
@@ -66,6 +67,7 @@ def _row(engine: JobEngine, variant: str, case: Case) -> Check:
         own_servers=case is Case.FAULTS,
         on_demand=(engine.name, variant) not in _MAIN,
         longest_s=_LONGEST_S,
+        out_of_scope=engine.file.not_run,
         job=JobLabel(engine=engine.name, title=title, variant=variant, case=case),
     )(partial(run_case, engine, variant, case))
 
