@@ -207,6 +207,10 @@ class CheckContext(CheckRecord):
         under = f"{self.control}: " if self.control else ""
         self._workspace.notify(CheckProgress(self.topology.name, self.check, done, of, f"{under}{what}"))
 
+    def notify(self, event: Notification) -> None:
+        """Report an event to whoever shows the run, such as a preparation that takes long."""
+        self._workspace.notify(event)
+
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""
         return self.admin

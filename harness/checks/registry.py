@@ -229,8 +229,8 @@ def check(
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param job: the job engine and the case that the check tries; None for other checks.
-    :param out_of_scope: why nobody owes an answer, in one sentence without a full stop: the check cannot run here, and is
-        Not run. Empty for all other checks.
+    :param out_of_scope: why the check cannot run here and nobody owes an answer, in one sentence without a full stop.
+        Empty for all other checks.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
         By default it may not.
     :param last: whether the check runs after all others in an environment, because it looks for what they left.

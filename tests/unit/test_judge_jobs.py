@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.checks.judges import jobs as judged
-from harness.checks.judges.jobs import AuditedChange, Effect, Foreseen, JobsState, ExitedWorker, judge_jobs, outcome
+from harness.checks.judges.jobs import AuditedChange, Effect, ExitedWorker, Foreseen, JobsState, judge_jobs, outcome
 from harness.job_engines.target_file import Case, Settings
 from harness.model.history import History, Opening, Operation
 

@@ -14,17 +14,18 @@ import msgspec
 from harness.checks.judges.jobs import ENQUEUE, Effect, ExitedWorker, Foreseen, JobsState
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
+from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import HarnessError, TimedOutError
-from harness.events import silent
 from harness.host.command import run as run_command
 from harness.host.command import url, variables
 from harness.job_engines.installation import install
+from harness.job_engines.installed_once import DEADLINE_S
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.workers import Supervisor, Worker
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from harness.checks.context import CheckContext
     from harness.checks.judges.jobs import AuditedChange, End
@@ -128,13 +129,34 @@ class JobRun:
     def _install_packages(self) -> Installed:
         if self.engine.file.not_run:
             raise NotExercisedError(self.engine.file.not_run)
+        builder = EnvironmentBuilder(DEADLINE_S)
         try:
-            installed = install(self.engine, silent)
+            with self._closed_when_ended(builder):
+                installed = install(self.engine, self.ctx.notify, builder)
         except HarnessError as error:
             raise NotExercisedError(f"{self.engine.file.title} cannot be installed here: {error.what}") from None
         self.ctx.fact("versions", ", ".join(f"{name} {version}" for name, version in installed.versions.items()))
         self.ctx.fact("settings", self.engine.file.variants[self.variant].summary)
         return installed
+
+    @contextlib.contextmanager
+    def _closed_when_ended(self, builder: EnvironmentBuilder) -> Iterator[None]:
+        """Close the builder as soon as the check or the run ends: pip and npm may take minutes."""
+        done = Event()
+
+        def watch() -> None:
+            while not done.wait(_BEAT_S):
+                if self.ctx.is_ended:
+                    builder.close()
+                    return
+
+        watcher = Thread(target=watch, daemon=True, name="end of an installation")
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     # --- databases ---------------------------------------------------------------------------------
 
