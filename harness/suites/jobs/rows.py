@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.checks.judges.jobs import JOBS_JUDGE, outcome
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P1, check
-from harness.job_engines.target_file import NEEDS, Case
+from harness.job_engines.target_file import NEEDS, Case, JobFeature
 from harness.model import JobLabel, Section
 from harness.store import read_history
 from harness.suites.jobs.cases import SCENARIOS
@@ -50,10 +50,18 @@ def job_checks(engines: Iterable[JobEngine]) -> Iterator[Check | Control]:
         for variant in engine.file.variants:
             # one row says that an engine does not run here
             for case in (Case.WORKS,) if engine.file.not_run else Case:
-                if case not in NEEDS or NEEDS[case] in engine.file.claims:
+                if _applies(engine, variant, case):
                     declared = _row(engine, variant, case)
                     yield declared
                     yield from controls_of(declared, case)
+
+
+def _applies(engine: JobEngine, variant: str, case: Case) -> bool:
+    """Return whether a variant claims a case: without a lease nothing is taken over, and no heartbeat renews it."""
+    needed = NEEDS.get(case)
+    if needed in {JobFeature.LEASE, JobFeature.HEARTBEAT} and engine.settings_of(variant).lease_s is None:
+        return False
+    return needed is None or needed in engine.file.claims
 
 
 def _row(engine: JobEngine, variant: str, case: Case) -> Check:
