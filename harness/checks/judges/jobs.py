@@ -63,6 +63,9 @@ LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS = (
 )
 #: the names of everything that a worker may leave
 LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
+#: what the engine says about a job that it no longer has, and about one whose result counts
+DELETED = "deleted"
+ENDED = frozenset({"done", DELETED})
 #: operations of the history, by the client that stands for them
 ENQUEUE, LATE = "enqueue", "enqueue late"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
@@ -261,7 +264,7 @@ def _claims(jobs: Jobs) -> Iterator[Expectation]:
     lease_s = jobs.state.settings.lease_s or 0.0
     taken_over = [times for key in jobs.state.ends if len(times := jobs.times(key, "begin")) > 1]
     yield compared(EARLY, sum(times[1] - times[0] < lease_s - _CLOCK_S for times in taken_over), 0)
-    yield compared(STALE, sum(state == "done" for state in jobs.state.after_stale.values()), 0)
+    yield compared(STALE, sum(state in ENDED for state in jobs.state.after_stale.values()), 0)
     ends = {key: min(jobs.times(key, "done"), default=None) for key in jobs.state.ends}
     again = sum(
         end is not None and begun > end + _CLOCK_S for key, end in ends.items() for begun in jobs.times(key, "begin")

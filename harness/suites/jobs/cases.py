@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from harness.checks.judges.jobs import (
     CHANNELS,
+    DELETED,
+    ENDED,
     LATE,
     LOCKS,
     PINNED,
@@ -153,10 +155,21 @@ def claims(run: JobRun) -> None:
     run.worker(_A).thaw()
     if taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S):
         # the worker that came back reports its result now; the other one still runs the job
-        time.sleep(min(0.5, lease_s / 8))
-        if not run.was_in_phase(1, "done", _B):
-            run.after_stale[1] = run.states().get(1, "deleted")
+        run.wait(_counts_stale_result(run), "the result of the stale worker", _SETTLES_S)
     run.wait_until_done()
+
+
+def _counts_stale_result(run: JobRun) -> Callable[[tuple[Effect, ...]], bool]:
+    """Return a look at the job's state that says whether no more looks are needed. It counts only while B runs it."""
+
+    def seen(_effects: tuple[Effect, ...]) -> bool:
+        state = run.states().get(1, DELETED)
+        if run.was_in_phase(1, "done", _B):
+            return True
+        run.after_stale[1] = state
+        return state in ENDED
+
+    return seen
 
 
 def heartbeat(run: JobRun) -> None:
