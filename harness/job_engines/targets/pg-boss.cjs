@@ -33,7 +33,9 @@ const commands = {
   },
 
   async work(boss) {
-    const options = { localConcurrency: CONCURRENCY, pollingIntervalSeconds: POLL_S, includeMetadata: true };
+    // each of the local workers waits for so long between two jobs, too, unless a notification wakes it
+    const poll = LISTENS ? { notifyPollingIntervalSeconds: POLL_S } : { pollingIntervalSeconds: POLL_S };
+    const options = { localConcurrency: CONCURRENCY, includeMetadata: true, ...poll };
     await boss.work(JOBS, options, async ([job]) => {
       const { key, scheduled, ...payload } = job.data;
       const attempt = scheduled ? windowOf(job) : job.retryCount + 1;
