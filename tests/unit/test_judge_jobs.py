@@ -100,7 +100,11 @@ MUTATIONS = [
     (Case.WORKS, judged.STUCK, lambda state: replace(without(state, 1, "done"), states={1: "running"})),
     (Case.WORKS, judged.STATES, lambda state: replace(state, states={1: "failed"})),
     (Case.WORKS, judged.TWICE, lambda state: more(state, *course(1, ("done", 2.0)))),
-    (Case.WORKS, judged.EXITS, lambda state: replace(state, exits=(ExitedWorker(worker="a", code=1, seconds=1.0),))),
+    *(
+        (case, judged.EXITS, lambda state: replace(state, exits=(ExitedWorker(worker="a", code=1, seconds=1.0),)))
+        for case in Case
+        if case not in {Case.FAULTS, Case.CLAIMS}
+    ),
     (Case.IDLE, judged.IDLE, lambda state: replace(state, effects=done(1) + done(2, 27.2))),
     (Case.IDLE, judged.IDLE, lambda state: without(state, 1, "begin", "done")),
     (Case.FAULTS, judged.LATE_LOST, lambda state: without(state, 2, "begin", "done")),
@@ -112,6 +116,7 @@ MUTATIONS = [
             more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)
         ),
     ),
+    (Case.CLAIMS, judged.KEPT_BY_FROZEN, lambda state: replace(state, effects=done(1))),
     (Case.CLAIMS, judged.EARLY, lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0)))),
     (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "done"})),
     # an engine that deletes a job when it is done deleted it while another worker ran it
@@ -176,9 +181,16 @@ def test_a_documented_limit_holds_and_says_so() -> None:
     limited = replace(
         state, effects=done(1) + done(2, 27.2), foreseen=(Foreseen(expectation=judged.IDLE, outcome="LISTEN is lost"),)
     )
-    [found] = judge_jobs(history, limited)
+    found, _ = judge_jobs(history, limited)
     assert (found.held, found.expected, found.observed) == (True, "documented: LISTEN is lost", "1")
     assert outcome(history, limited, (found,)) == "idle 27 s"
+
+
+@pytest.mark.parametrize("case", [Case.FAULTS, Case.CLAIMS])
+def test_a_worker_may_exit_after_a_fault(case: Case) -> None:
+    history, state = sound(case)
+    exits = (ExitedWorker(worker="a", code=1, seconds=1.0, sqlstates=("57P01",)),)
+    assert broken(history, replace(state, exits=exits)) == set()
 
 
 def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:

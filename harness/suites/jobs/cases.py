@@ -55,10 +55,15 @@ _SETTLES_S = 10.0
 
 def works(run: JobRun) -> None:
     run.use_own_database()
-    run.enqueue(1, _JOBS)
+    half = _JOBS // 2
+    run.enqueue(1, half)
     run.start_worker(_A)
     run.start_worker(_B)
-    run.wait_until_done()
+    # the others find workers that have repeated their statements
+    if run.wait_until_done():
+        run.enqueue(half + 1, _JOBS)
+        run.wait_until_done()
+    run.wait_for_ends(_SETTLES_S)
 
 
 def idle(run: JobRun) -> None:
@@ -153,10 +158,14 @@ def claims(run: JobRun) -> None:
     run.start_worker(_B)
     taken_over = run.wait_for_phase(1, "begin", STARTS_S + run.patience_s, times=2)
     run.worker(_A).thaw()
-    if taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S):
+    came_back = taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S)
+    if came_back:
         # the worker that came back reports its result now; the other one still runs the job
         run.wait(_counts_stale_result(run), "the result of the stale worker", _SETTLES_S)
-    run.wait_until_done()
+    if run.wait_until_done() and taken_over:
+        run.wait_for_phase_of(1, "done", _B, _SETTLES_S)
+    if came_back and not run.after_stale:
+        raise NotExercisedError("the stale worker came back after the other one had finished the job")
 
 
 def _counts_stale_result(run: JobRun) -> Callable[[tuple[Effect, ...]], bool]:
@@ -202,7 +211,7 @@ def retries(run: JobRun) -> None:
         run.wait_for_phase(
             2, "failed", run.patience_s + settings.attempts * settings.backoff_s, times=settings.attempts
         )
-    run.wait_for_state(2, "failed", _SETTLES_S)
+    run.wait_for_ends(_SETTLES_S)
 
 
 def _none_runs(effects: tuple[Effect, ...]) -> bool:
@@ -216,7 +225,8 @@ def cancel(run: JobRun) -> None:
     run.enqueue(1, 2)
     run.operate("cancel", "cancel", 1, key=1)
     run.start_worker(_A)
-    run.wait_until_done()
+    if run.wait_until_done():
+        run.wait_for_ends(_SETTLES_S)
     time.sleep(run.settings.poll_s)
 
 
@@ -274,7 +284,8 @@ def transaction(run: JobRun) -> None:
     run.expect("done", 2)
     run.operate("enqueue", "in_transaction", 1, 2, key=1, new=2)
     run.start_worker(_A)
-    run.wait_until_done()
+    if run.wait_until_done():
+        run.wait_for_ends(_SETTLES_S)
     time.sleep(run.settings.poll_s)
 
 

@@ -404,6 +404,16 @@ class JobRun:
             lambda _effects: self.states().get(key, state) == state, f"job {key} to be {state}", deadline_s
         )
 
+    def wait_for_ends(self, deadline_s: float) -> bool:
+        """Wait until the engine says how each job ended: it may do so after the effect."""
+        ends = {key: end for key, end in self.ends.items() if end != "never" and key not in self._unanswered}
+
+        def agree(_effects: tuple[Effect, ...]) -> bool:
+            states = self.states()
+            return all(states.get(key, end) == end for key, end in ends.items())
+
+        return self.wait(agree, "the engine to report how jobs ended", deadline_s)
+
     def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
         """Inject a fault, and record it in the history."""
         if self._journal is None:
