@@ -193,6 +193,12 @@ def test_a_worker_may_exit_after_a_fault(case: Case) -> None:
     assert broken(history, replace(state, exits=exits)) == set()
 
 
+def test_a_worker_that_was_not_frozen_does_not_exit() -> None:
+    history, state = sound(Case.CLAIMS)
+    exits = (ExitedWorker(worker="b", code=1, seconds=1.0, sqlstates=("42P05",)),)
+    assert broken(history, replace(state, exits=exits)) == {judged.EXITS}
+
+
 def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:
     history, state = sound(Case.FAULTS)
     stuck = replace(

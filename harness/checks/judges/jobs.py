@@ -271,6 +271,9 @@ def _claims(jobs: Jobs) -> Iterator[Expectation]:
         end is not None and begun > end + _CLOCK_S for key, end in ends.items() for begun in jobs.times(key, "begin")
     )
     yield compared(AGAIN, again, 0)
+    # the frozen worker may exit after it: its lease has ended
+    begun = [effect.worker for effects in jobs.by_key.values() for effect in effects if effect.phase == "begin"]
+    yield compared(EXITS, sum(one.worker not in begun[:1] for one in jobs.state.exits), 0)
     yield from _delivery(jobs)
 
 
@@ -371,7 +374,7 @@ _CASES: dict[Case, Callable[[Jobs], Iterator[Expectation]]] = {
 }
 
 
-#: cases in which the harness cuts connections, or freezes a worker past its lease: a worker may exit after that
+#: cases in which a fault may end a worker; that of claims looks at its exits itself
 _MAY_EXIT = frozenset({Case.FAULTS, Case.CLAIMS})
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _A, _B = WORKERS
 _JOBS = 10
+#: so many of them are enqueued together; later ones find workers that have repeated their statements
+_JOBS_AT_ONCE = 4
 #: jobs of the case of faults, each of so many seconds; each fault follows so much progress
 _UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
 #: jobs that are enqueued for an idle worker, and how long it is idle before each, seconds
@@ -55,14 +57,13 @@ _SETTLES_S = 10.0
 
 def works(run: JobRun) -> None:
     run.use_own_database()
-    half = _JOBS // 2
-    run.enqueue(1, half)
-    run.start_worker(_A)
-    run.start_worker(_B)
-    # the others find workers that have repeated their statements
-    if run.wait_until_done():
-        run.enqueue(half + 1, _JOBS)
-        run.wait_until_done()
+    for first in range(1, _JOBS + 1, _JOBS_AT_ONCE):
+        run.enqueue(first, min(first + _JOBS_AT_ONCE - 1, _JOBS))
+        if first == 1:
+            run.start_worker(_A)
+            run.start_worker(_B)
+        if not run.wait_until_done():
+            break
     run.wait_for_ends(_SETTLES_S)
 
 
