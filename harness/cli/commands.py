@@ -16,6 +16,7 @@ COMMANDS = (
     Entry("judge", "harness.cli.judge:judge"),
     Entry("decide", "harness.cli.decide:decide"),
     Entry("up", "harness.cli.up:up"),
+    Entry("jobs", "harness.cli.jobs:jobs"),
     Entry("exec", "harness.cli.exec:exec_behind"),
     Entry("identify", "harness.cli.identify:identify"),
     Entry("lint", "harness.cli.lint:lint_documents"),

@@ -116,6 +116,16 @@ def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: s
     return _items(shipped_targets(), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
+def job_engine_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the job engines of harness.toml and the shipped ones, and files."""
+    from harness.job_engines.loading import shipped  # noqa: PLC0415 -- for shells only
+
+    settings = _settings(ctx)
+    engines = (*(settings.job_engines.declared if settings else ()), *shipped())
+    items = _items({engine.name: engine.file.summary for engine in engines}, incomplete)
+    return items or [CompletionItem(incomplete, type="file")]
+
+
 def run_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the ids of runs, newest first, and folders."""
     from harness.cli.run_evidence import LATEST, run_names  # noqa: PLC0415 -- for shells only

@@ -77,7 +77,7 @@ def verify_environment(
         run = EnvironmentRun(
             environment,
             plan,
-            whole_catalogue(paths, settings.commands),
+            whole_catalogue(paths, settings.commands, settings.job_engines),
             settings.target,
             settings.known_issues,
             store,

@@ -74,8 +74,8 @@ def _targets(_settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary} for name, summary in shipped_targets().items()]
 
 
-def _job_engines(_settings: Settings) -> list[dict[str, Any]]:
-    return [_job_engine(engine) for engine in job_engines.shipped()]
+def _job_engines(settings: Settings) -> list[dict[str, Any]]:
+    return [_job_engine(engine) for engine in (*job_engines.shipped(), *settings.job_engines.declared)]
 
 
 def _job_engine(engine: JobEngine) -> dict[str, Any]:
@@ -89,6 +89,7 @@ def _job_engine(engine: JobEngine) -> dict[str, Any]:
         "summary": f"{engine.file.title} {engine.file.version}: {engine.file.summary}",
         "title": engine.file.title,
         "version": engine.file.version,
+        "shipped": engine.shipped,
         "claims": [feature.value for feature in engine.file.claims],
         "variants": {name: variant.summary for name, variant in engine.file.variants.items()},
         "installed": installed,

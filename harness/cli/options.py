@@ -69,6 +69,16 @@ selection = _all_of(
         shell_complete=completion.check_names,
         help="run only this check; may be repeated",
     ),
+    option(
+        "--job-engine",
+        "job_engines",
+        multiple=True,
+        metavar="NAME|FILE.toml",
+        section="Selection",
+        shell_complete=completion.job_engine_names,
+        help="run only checks of this job engine, which `harness list job-engines` names or a file describes; may be "
+        "repeated",
+    ),
     option("--dry-run", is_flag=True, section="Selection", help="print the plan, run nothing"),
 )
 

@@ -151,13 +151,14 @@ def plan_topologies(
         base = topology.name.partition("+")[0]
         extra = f" --under {under}" if under else f" --repeat {repeat}" if repeat > 1 else ""
         extra += _load_options(check, settings.load)
-        extra += options[topology.name]
+        extra += _job_engine_option(check, settings) + options[topology.name]
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
         return f"python -m harness verify {base} --check {check.id}{folder}{extra}"
 
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
+    digests |= {check.id: settings.job_engines.fingerprint_of(check.job.engine) for check in checks if check.job}
     return tuple(
         replace(
             planned(topology.name, check, command(topology, check)),
@@ -241,6 +242,12 @@ def _load_options(check: Check, load: LoadSettings) -> str:
     if check.loads and load.soak_s != usual.soak_s:
         options += f" --for {load.soak_s:g}s"
     return options
+
+
+def _job_engine_option(check: Check, settings: Settings) -> str:
+    """Return the option that names the file of the job engine of a check, if only an option does."""
+    words = settings.job_engines.option_for(check.job.engine) if check.job else ()
+    return "".join(f" {quote(word)}" for word in words)
 
 
 def _options(settings: Settings, engine: Engine | None, topology: Topology | None) -> str:

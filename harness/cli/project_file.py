@@ -16,6 +16,7 @@ from harness.errors import ConfigError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
+from harness.job_engines.known import KnownJobEngines, declared_job_engines
 from harness.job_engines.readiness_maps import own_areas, require_sound_areas
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
@@ -58,6 +59,9 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     environments: dict[Annotated[str, msgspec.Meta(pattern=_ENVIRONMENT)], EnvironmentDeclaration] = {}
     paths: tuple[PathDeclaration, ...] = ()
     commands: tuple[CommandDeclaration, ...] = ()
+    #: job engines of your own: paths of their TOML files, from the folder of this file. Their rows belong to every run
+    #: of a topology that does not omit the suite `jobs`
+    job_engines: tuple[str, ...] = ()
     preflight: PreflightDeclaration | None = None
     #: areas to begin with: the name of a shipped map, or the path of a TOML file with `[[readiness]]` entries
     readiness_map: str = ""
@@ -78,7 +82,8 @@ def load_project_file(today: str) -> ProjectFile:
     require_host_sound(file.environments, file.paths, file.commands, path)
     _require_comparable(file.environments, path)
     require_sound_areas(file.readiness, path)
-    checks = {check.id for check in whole_catalogue(file.paths, file.commands).checks}
+    known = KnownJobEngines(declared=declared_job_engines(file.job_engines, PROJECT_FILE))
+    checks = {check.id for check in whole_catalogue(file.paths, file.commands, known).checks}
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
     _require_known_names(file, own_areas(file.readiness_map), checks, Path(file.readiness_map))
     _require_current(file.known_issues, checks, path, today)

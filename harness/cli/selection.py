@@ -55,10 +55,19 @@ def select_rows(
     :raises UsageError: for an unknown name, when no selected check applies to any selected topology, or for a version
         or an image that no topology uses.
     """
+    chosen = settings.job_engines.chosen
+    selected = settings.catalogue.select(suites, checks)
+    if chosen:
+        selected = tuple(check for check in selected if check.job and check.job.engine in chosen)
+        if not selected:
+            raise UsageError(
+                f"--job-engine {' and '.join(sorted(chosen))}: no selected suite or check is about it",
+                hint="leave --suite and --check out, or name checks of the suite jobs",
+            )
     selection = Selection(
         topologies=tuple(named_topologies(settings, topologies)),
-        checks=settings.catalogue.select(suites, checks),
-        named=bool(suites or checks),
+        checks=selected,
+        named=bool(suites or checks or chosen),
         repeat=repeat,
     )
     targets = {row.target for row in selection.plan(settings)}

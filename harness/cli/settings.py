@@ -15,7 +15,7 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.checks.load import LoadSettings
 from harness.cli.parser import one_of
-from harness.cli.project_file import load_project_file
+from harness.cli.project_file import PROJECT_FILE, load_project_file
 from harness.cli.settings_options import SettingsOptions
 from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.recipes import PULLS, ImagePolicy, products
@@ -23,6 +23,7 @@ from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
+from harness.job_engines.known import KnownJobEngines, declared_job_engines
 from harness.job_engines.readiness_maps import with_map
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
@@ -66,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environments: dict[str, EnvironmentDeclaration]
     paths: tuple[PathDeclaration, ...]
     commands: tuple[CommandDeclaration, ...]
+    #: those of harness.toml, and those that `--job-engine` names
+    job_engines: KnownJobEngines
     preflight: PreflightDeclaration | None
     readiness: tuple[ReadinessArea, ...]
     workflows: tuple[Workflow, ...]
@@ -73,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
-        return whole_catalogue(self.paths, self.commands)
+        return whole_catalogue(self.paths, self.commands, self.job_engines)
 
     @property
     def of_project(self) -> Settings:
@@ -81,7 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         A run writes its report with these, so that `report` afterwards shows the same.
         """
-        return msgspec.structs.replace(self, topologies=self.own_topologies, versions={})
+        declared = KnownJobEngines(declared=self.job_engines.declared)
+        return msgspec.structs.replace(self, topologies=self.own_topologies, versions={}, job_engines=declared)
 
     @property
     def rendered(self) -> Path:
@@ -135,6 +139,9 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         environments=file.environments,
         paths=file.paths,
         commands=file.commands,
+        job_engines=KnownJobEngines(declared=declared_job_engines(file.job_engines, PROJECT_FILE)).choose(
+            options.job_engines
+        ),
         preflight=file.preflight,
         readiness=with_map(file.readiness_map, file.readiness),
         workflows=file.workflows,

@@ -27,3 +27,5 @@ class SettingsOptions(Struct, frozen=True, kw_only=True):
     pull: str | None = None
     audit_target: str | None = None
     audit_sql: tuple[str, ...] = ()
+    #: names of job engines, or paths of their files: the command is about these only
+    job_engines: tuple[str, ...] = ()

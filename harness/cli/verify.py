@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "harness verify transaction",
         "harness verify direct transaction --suite actor --check capture.insert",
         "harness verify transaction --set postgres=15 --engine docker",
+        "harness verify direct transaction --job-engine absurd --job-engine path/to/mine.toml",
         "harness verify transaction --check capture.insert --under insert-trigger-disabled",
         "harness verify transaction --suite pooling --repeat 59",
         "harness verify --environment staging --dry-run",
@@ -74,6 +75,8 @@ def verify(
         if topologies or under is not None:
             other = "topologies" if topologies else "--under"
             raise UsageError(f"found {other} and --environment, expected one of them")
+        if settings.job_engines.chosen:
+            raise UsageError("found --job-engine and --environment, expected one of them")
         selected = settings.catalogue.select(suites, checks)
         return verify_environment(invocation, environment, selected, dry_run=dry_run, strict=strict)
     selection = select_rows(settings, topologies, suites, checks, repeat=repeat)

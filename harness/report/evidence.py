@@ -208,8 +208,12 @@ def merge(
         environments=environments or {},
         audit_target=target,
     )
+    expected = tuple(expected)
+    declarations = {(row.target, row.check): row.declared_as for run in usable for row in run.record.plan}
+    declarations |= {(row.target, row.check): row.declared_as for row in expected}
     merging = _Merging(
         expected,
+        declarations,
         newest,
         notes,
         target or (usable[-1].record.audit_target if usable else ""),
@@ -226,11 +230,14 @@ class _Merging:
     def __init__(
         self,
         expected: Iterable[PlannedCheck],
+        declarations: Mapping[tuple[str, str], str],
         newest: Newest,
         notes: list[str],
         audit_target: str,
         subjects: Mapping[str, Subject],
     ) -> None:
+        #: the declaration of each row that counts: the present one, or that of the newest run of a row on demand
+        self._declarations = declarations
         self._newest = newest
         self._notes = notes
         self._audit_target = audit_target
@@ -295,7 +302,9 @@ class _Merging:
             name = target_name(self._audit_target)
             if record.target_name == name:
                 self._notes.append(f"run {record.run_id} is left out: it tested another version of audit target {name}")
-            self._add_proofs(proof for proof in run.proofs if self._newest.has_servers_of(record, proof.topology))
+            self._add_proofs(
+                run, (proof for proof in run.proofs if self._newest.has_servers_of(record, proof.topology))
+            )
             return
         outdated = self._newest.differences(record)
         self._note_outdated(run, outdated)
@@ -306,11 +315,16 @@ class _Merging:
             # a run that could not start the topology does not replace one that could
             if name not in outdated and (topology.stood or not self._topologies.get(name, topology).stood):
                 self._topologies[name], self._records[name] = topology, record
-        self._add_proofs(proof for proof in run.proofs if proof.topology not in outdated and proof.check not in others)
+        self._add_proofs(
+            run, (proof for proof in run.proofs if proof.topology not in outdated and proof.check not in others)
+        )
 
-    def _add_proofs(self, proofs: Iterable[Proof]) -> None:
+    def _add_proofs(self, run: StoredRun, proofs: Iterable[Proof]) -> None:
+        plan = {(row.target, row.check): row.declared_as for row in run.record.plan}
         for proof in proofs:
-            self._proofs.setdefault((proof.topology, proof.check), {})[proof.control] = proof
+            key = (proof.topology, proof.check)
+            if key not in plan or plan[key] == self._declarations[key]:
+                self._proofs.setdefault(key, {})[proof.control] = proof
 
     def _note_outdated(self, run: StoredRun, outdated: Mapping[str, str]) -> None:
         for name, reason in outdated.items():
@@ -334,9 +348,10 @@ class _Merging:
                 continue
             if result.check in others:
                 self._leave_out(run.record.run_id, plan[key], others[result.check])
-            elif before is not None and before.planned.declared_as != plan[key].declared_as:
+            elif self._declarations[key] != plan[key].declared_as:
                 self._notes.append(
-                    f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
+                    f"run {run.record.run_id} is left out for {result.check}: "
+                    f"{'the files of its job engine have' if plan[key].job else 'its declaration in harness.toml has'} "
                     "changed since"
                 )
             else:

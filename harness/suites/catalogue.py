@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.collection import Catalogue, Fixtures, build_catalogue
 from harness.host.reference import reference_paths
+from harness.job_engines.known import KnownJobEngines
 from harness.job_engines.loading import shipped
 from harness.suites import (
     actor,
@@ -50,13 +51,22 @@ FIXTURES = Fixtures(
 
 
 def whole_catalogue(
-    declared: tuple[PathDeclaration, ...] = (), commands: tuple[CommandDeclaration, ...] = ()
+    declared: tuple[PathDeclaration, ...] = (),
+    commands: tuple[CommandDeclaration, ...] = (),
+    job_engines: KnownJobEngines = KnownJobEngines(),  # noqa: B008 -- it is frozen
 ) -> Catalogue:
-    """Return the catalogue, extended by the paths and commands that a project declares.
+    """Return the catalogue, extended by the paths, commands and job engines of a project.
 
-    :raises ConfigError: for a path or command whose check id exists already, such as a path of the reference host.
+    :raises ConfigError: for one whose check id exists already, such as a path of the reference host.
     """
-    return catalogue().with_checks((*path_checks(declared), *command_checks(commands)))
+    return catalogue().with_checks(
+        (
+            *path_checks(declared),
+            *command_checks(commands),
+            *job_checks(job_engines.declared, planned=True),
+            *job_checks(job_engines.given.values()),
+        )
+    )
 
 
 @cache

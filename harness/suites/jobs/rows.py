@@ -44,14 +44,17 @@ _MAIN = {("absurd", "default"), ("oban", "default")}
 _LONGEST_S = 300.0
 
 
-def job_checks(engines: Iterable[JobEngine]) -> Iterator[Check | Control]:
-    """Yield the checks of job engines, and their controls."""
+def job_checks(engines: Iterable[JobEngine], *, planned: bool = False) -> Iterator[Check | Control]:
+    """Yield the checks of job engines, and their controls.
+
+    :param planned: whether a run that names nothing includes them, because the project declares these job engines.
+    """
     for engine in engines:
         for variant in engine.file.variants:
             # one row says that an engine does not run here
             for case in (Case.WORKS,) if engine.file.not_run else Case:
                 if _applies(engine, variant, case):
-                    declared = _row(engine, variant, case)
+                    declared = _row(engine, variant, case, planned=planned)
                     yield declared
                     yield from controls_of(declared, case)
 
@@ -64,7 +67,7 @@ def _applies(engine: JobEngine, variant: str, case: Case) -> bool:
     return needed is None or needed in engine.file.claims
 
 
-def _row(engine: JobEngine, variant: str, case: Case) -> Check:
+def _row(engine: JobEngine, variant: str, case: Case, *, planned: bool) -> Check:
     title = f"{engine.file.title} {engine.file.version}"
     return check(
         f"jobs.{engine.name}-{variant}-{case}",
@@ -73,7 +76,7 @@ def _row(engine: JobEngine, variant: str, case: Case) -> Check:
         severity=P1,
         area="job engine",
         own_servers=case is Case.FAULTS,
-        on_demand=(engine.name, variant) not in _MAIN,
+        on_demand=not planned and (engine.name, variant) not in _MAIN,
         longest_s=_LONGEST_S,
         out_of_scope=engine.file.not_run,
         job=JobLabel(engine=engine.name, title=title, variant=variant, case=case),

@@ -22,6 +22,7 @@ from harness.job_engines.installation import install
 from harness.job_engines.installed_once import DEADLINE_S
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.workers import Supervisor, Worker
+from harness.suites.jobs.states import read_states
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ WORKERS = ("A", "B")
 _KIT = Path(__file__).parents[2] / "job_engines" / "kit"
 #: what every job is given besides its key
 ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jobs-suite"
+_PAYLOAD = msgspec.json.encode({"actor": ACTOR_ID, "correlation": CORRELATION}).decode()
 #: a command of a target, seconds
 _COMMAND_S = 40.0
 #: between two looks at the effects, and at the clock of this machine, seconds
@@ -169,7 +171,7 @@ class JobRun:
         self._grant(self.database)
         found = self.command("install")
         if found.exit_code != 0:
-            self.not_installed = _why(found)
+            self.not_installed = why_failed(found)
             self.ctx.fact("installation through the chain", _tail(found))
             self._install_directly(self.database)
 
@@ -192,7 +194,7 @@ class JobRun:
     def _install_directly(self, database: str) -> None:
         found = self.command("install", chain=False, database=database)
         if found.exit_code != 0:
-            raise NotExercisedError(f"the schema cannot be created on a direct connection either: {_why(found)}")
+            raise NotExercisedError(f"the schema cannot be created on a direct connection either: {why_failed(found)}")
 
     # --- programs ----------------------------------------------------------------------------------
 
@@ -203,7 +205,6 @@ class JobRun:
         """
         name, lab, settings = database or self.database, self.ctx.lab, self.settings
         direct = lab.direct(name)
-        payload = {"actor": f"{ACTOR_ID}", "correlation": CORRELATION}
         return {
             **variables(lab.chain(name) if chain else direct, direct),
             "EFFECTS_URL": url(lab.direct(self._effects.info.dbname)),
@@ -214,7 +215,7 @@ class JobRun:
             "CONCURRENCY": str(settings.concurrency),
             "ATTEMPTS": str(settings.attempts),
             "CRON_S": f"{settings.cron_s:g}",
-            "PAYLOAD": msgspec.json.encode(payload).decode(),
+            "PAYLOAD": _PAYLOAD,
             **self._installed.environment,
             **self.engine.file.variants[self.variant].environment,
         }
@@ -258,6 +259,11 @@ class JobRun:
     def worker(self, name: str) -> Worker:
         """Return a worker that was started."""
         return self._workers[name]
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether a worker was started, or was tried to be."""
+        return bool(self._workers)
 
     @property
     def exits(self) -> list[WorkerExit]:
@@ -304,7 +310,7 @@ class JobRun:
             for key, number in zip(keys, numbers, strict=True):
                 done = found.exit_code == 0 or (which == "enqueue" and key in reported)
                 outcome: Outcome = "ok" if done else "unknown" if found.exit_code is None else "fail"
-                journal.answer(_client(operation), number, outcome, "" if done else _why(found))
+                journal.answer(_client(operation), number, outcome, "" if done else why_failed(found))
                 if not done:
                     self._unanswered.add(key)
         return found
@@ -328,11 +334,22 @@ class JobRun:
         )
 
     def states(self) -> dict[int, str]:
-        """Return what the engine says about each job."""
+        """Return what the engine says about each job.
+
+        :raises NotExercisedError: when the target's query fails, or returns other words.
+        """
         with self.ctx.lab.connect_admin(self.database) as admin:
-            return {
-                int(key): str(state) for key, state in admin.rows(self.ctx.engine_states or self.engine.file.sql.state)
-            }
+            return read_states(admin, self.ctx.engine_states or self.engine.file.sql.state)
+
+    def lost_payloads(self) -> tuple[int, ...]:
+        """Return the jobs that began without what they were enqueued with, by key."""
+        rows = fetch(
+            self._effects,
+            "SELECT DISTINCT key FROM effects WHERE phase = 'begin' AND NOT coalesce(payload @> %s::jsonb, false) "
+            "ORDER BY key",
+            [_PAYLOAD],
+        )
+        return tuple(key for (key,) in rows)
 
     def wait(self, condition: Callable[[tuple[Effect, ...]], bool], what: str, deadline_s: float) -> bool:
         """Wait until a condition on the effects holds, and return whether it does in time."""
@@ -348,11 +365,14 @@ class JobRun:
             return False
         return True
 
-    def wait_until_done(self, *keys: int, quiet_s: float = 0.0) -> bool:
+    def wait_until_done(
+        self, *keys: int, quiet_s: float = 0.0, look: Callable[[tuple[Effect, ...]], bool] | None = None
+    ) -> bool:
         """Wait until jobs are done, as long as there is progress, and return whether they are.
 
         :param keys: those that are awaited; by default all that have to be done.
         :param quiet_s: how long nothing may happen, seconds; by default what the engine's own settings need.
+        :param look: called with the effects at each look; returns whether to go on.
         """
         wanted = set(keys) or {key for key, end in self.ends.items() if end == "done"}
         wanted -= self._unanswered
@@ -362,11 +382,12 @@ class JobRun:
             effects, now = self.effects(), time.monotonic()
             if len(effects) != seen:
                 seen, changed = len(effects), now
+            goes_on = look is None or look(effects)
             if done := wanted <= {effect.key for effect in effects if effect.phase == "done"}:
                 break
             begun = any(effect.phase == "begin" for effect in effects)
             quiet = quiet_s or (self.patience_s if begun else STARTS_S)
-            if now - changed > min(quiet, self._longest_wait_s) or now - began > _LONGEST_WAIT_S:
+            if not goes_on or now - changed > min(quiet, self._longest_wait_s) or now - began > _LONGEST_WAIT_S:
                 break
             self.ctx.require_undisturbed()
             time.sleep(_LOOK_S)
@@ -520,7 +541,7 @@ def _tail(found: CommandResult) -> str:
     return f"{said or 'it printed nothing'} ({found.reason or f'exit code {found.exit_code}'})"
 
 
-def _why(found: CommandResult) -> str:
+def why_failed(found: CommandResult) -> str:
     """Return why a command failed, with its SQLSTATE first if it printed one."""
     lines = found.output.strip().splitlines()
     last = lines[-1].strip()[:200] if lines else "it printed nothing"

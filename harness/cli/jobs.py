@@ -1,0 +1,184 @@
+"""`jobs try`: ten jobs of one job engine, shown as they happen, for the author of its target file."""
+
+from __future__ import annotations
+
+import sys
+from threading import Event
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.checks.record import NotExercisedError
+from harness.checks.workspace import Workspace
+from harness.cli import completion, options
+from harness.cli.exit_codes import ExitCode
+from harness.cli.invocation import Invocation, command
+from harness.cli.parser import Group
+from harness.cli.planning import named_topologies, require_used
+from harness.engine.choice import choose
+from harness.engine.owner import Owner
+from harness.errors import HarnessError, InterruptedRunError
+from harness.events import Notice
+from harness.job_engines.installation import install
+from harness.lab.lab import stand_up
+from harness.lab.topologies import wanted_by
+from harness.printable import one_line
+from harness.store import new_run_id
+from harness.suites.catalogue import FIXTURES
+from harness.suites.jobs.trial import KEYS, TriedJob, try_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.job_engines.loading import JobEngine
+    from harness.lab.lab import Lab
+    from harness.suites.jobs.trial import Trial
+
+_TOPOLOGY = "direct"
+#: heading and width of each column
+_COLUMNS = (
+    ("key", 3),
+    ("enqueued", 9),
+    ("begun after", 11),
+    ("done after", 10),
+    ("worker", 6),
+    ("attempt", 7),
+    ("state", 0),
+)
+#: lines of each program's output
+_LINES = 15
+
+
+@command(
+    "try",
+    examples=(
+        "harness jobs try absurd",
+        "harness jobs try path/to/mine.toml",
+        "harness jobs try path/to/mine.toml transaction --variant pooler",
+    ),
+    exit_codes=(
+        ("0", "all jobs were done, and nothing is wrong"),
+        ("1", "a job was not done, or a mistake of the target was found"),
+        ("3", "nothing was tried: packages, servers or a topology are not available"),
+    ),
+)
+@click.argument(
+    "job_engine",
+    metavar="NAME|FILE.toml",
+    shell_complete=completion.job_engine_names,
+    help="a name from `harness list job-engines`, or the path of a file of your own",
+)
+@click.argument(
+    "topology",
+    required=False,
+    default=_TOPOLOGY,
+    metavar="[TOPOLOGY]",
+    shell_complete=completion.topology_names,
+    help=f"a name from `list topologies` (default: {_TOPOLOGY})",
+)
+@options.option(
+    "--variant",
+    metavar="NAME",
+    section="Selection",
+    help="a variant of the target; by default its first one",
+)
+@options.standing
+def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, variant: str | None) -> int:
+    """Run ten jobs of a job engine on one worker, and show each of them.
+
+    Installs the packages, starts the topology, creates the schema, enqueues ten jobs and starts a worker. Each line is
+    a job once it is done: when it was enqueued, how many seconds later it began and was done, its worker and attempt,
+    and its state as the target's SQL says it. Each mistake of the target is named, with what to do. Nothing is
+    evidence: `harness verify TOPOLOGY --job-engine NAME|FILE.toml` runs the checks.
+    """
+    settings, terminal = invocation.settings, invocation.terminal
+    engine_under_test = settings.job_engines.find(job_engine)
+    chosen_variant = variant or next(iter(engine_under_test.file.variants))
+    described = engine_under_test.variant(chosen_variant)
+    (chosen,) = named_topologies(settings, [topology])
+    require_used(settings, [chosen])
+    title = engine_under_test.file.title
+    terminal.say(f"installing the packages of {title}, unless they are installed already")
+    installed = install(engine_under_test, terminal)
+    versions = ", ".join(f"{name} {version}" for name, version in installed.versions.items())
+    sys.stdout.write(f"job engine  {title} {engine_under_test.file.version}{f' ({versions})' if versions else ''}\n")
+    sys.stdout.write(f"variant     {chosen_variant}: {described.summary}\n")
+    sys.stdout.write(f"settings    {_settings(engine_under_test, chosen_variant)}\n")
+    engine = choose(settings.engine, settings.images, wanted_by(chosen), terminal, settings.storage)
+    stop = Event()
+    try:
+        for line in engine.reap():
+            terminal(Notice(f"removed leftovers of an earlier run: {line}"))
+        engine.prepare(wanted_by(chosen), terminal)
+        with invocation.signals.deferred_to(stop.set):
+            terminal.say(f"starting {chosen.name}")
+            lab = stand_up(engine, chosen, Owner.me(new_run_id()), invocation.redactor, stop)
+            try:
+                trial = _tried(invocation, lab, engine_under_test, chosen_variant, stop)
+            finally:
+                lab.close()
+    finally:
+        engine.close()
+    _print_end(trial, invocation.redactor)
+    return ExitCode.ISSUE if trial.mistakes or trial.done < len(KEYS) else ExitCode.OK
+
+
+def _tried(invocation: Invocation, lab: Lab, engine: JobEngine, variant: str, stop: Event) -> Trial:
+    """Run the trial in a lab.
+
+    :raises InterruptedRunError: after Ctrl-C.
+    :raises HarnessError: when nothing could be tried.
+    """
+    workspace = Workspace(lab, invocation.settings.target, FIXTURES)
+    try:
+        with workspace.context("jobs.try") as ctx:
+            ctx.ends_with(stop)
+            _print_row([heading for heading, _ in _COLUMNS])
+            return try_jobs(ctx, engine, variant, _print_job, invocation.terminal.say)
+    except NotExercisedError as error:
+        if stop.is_set():
+            raise InterruptedRunError("interrupted: the worker and the servers are removed") from None
+        raise HarnessError(str(error), where=f"topology {lab.topology.name}") from None
+    finally:
+        workspace.close()
+
+
+def _settings(engine: JobEngine, variant: str) -> str:
+    settings = engine.settings_of(variant)
+    lease = f"lease {settings.lease_s:g} s" if settings.lease_s else "no lease"
+    return (
+        f"{lease}, poll {settings.poll_s:g} s, idle pick-up {settings.idle_s:g} s, concurrency {settings.concurrency}, "
+        f"{settings.attempts} attempts"
+    )
+
+
+def _print_job(job: TriedJob) -> None:
+    times = ["-" if seconds is None else f"{seconds:.2f} s" for seconds in (job.enqueued_s, job.begun_s, job.done_s)]
+    attempt = "-" if job.attempt is None else str(job.attempt)
+    _print_row([str(job.key), *times, one_line(job.worker) or "-", attempt, job.state])
+
+
+def _print_row(cells: list[str]) -> None:
+    line = "  ".join(f"{cell:<{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+    sys.stdout.write(f"{line.rstrip()}\n")
+    sys.stdout.flush()
+
+
+def _print_end(trial: Trial, redact: Callable[[str], str]) -> None:
+    lines = [f"{trial.done} of {len(KEYS)} jobs were done"]
+    for mistake in trial.mistakes:
+        lines += [f"wrong: {mistake.what}", f"  try: {mistake.hint}"]
+    if trial.mistakes or trial.done < len(KEYS):
+        for which, text in trial.output.items():
+            tail = text.rstrip().splitlines()[-_LINES:]
+            lines += [f"output of `{which}`, its last lines:", *(f"  {line}" for line in tail)]
+    sys.stdout.write("".join(f"{one_line(redact(line))}\n" for line in lines))
+
+
+jobs = Group(
+    "jobs",
+    section="Your own systems",
+    help="Try a job engine.",
+    examples=("harness jobs try absurd", "harness jobs try path/to/mine.toml transaction"),
+    commands=[try_job_engine],
+)

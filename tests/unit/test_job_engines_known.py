@@ -1,0 +1,176 @@
+"""Job engines of a project's own: which ones a command knows, runs and plans, and what evidence about them is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from harness.cli.exit_codes import ExitCode
+from harness.cli.main import main
+from harness.cli.selection import select_rows
+from harness.cli.settings import read_settings
+from harness.cli.settings_options import SettingsOptions
+from harness.errors import ConfigError, UsageError
+from harness.job_engines.known import KnownJobEngines, declared_job_engines
+from harness.job_engines.loading import load, shipped
+from harness.model import JobLabel, PlannedCheck, Proof, Section, Status
+from harness.report.evidence import merge
+from tests.unit.made_up import planned, record, result, store_run
+from tests.unit.test_job_engines_loading import written
+
+WORKS = "jobs.mine-default-works"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_REPORTS", raising=False)
+    (tmp_path / "engines").mkdir()
+    written(tmp_path / "engines")
+    return Path("engines/mine.toml")
+
+
+def declare(*paths: str) -> None:
+    Path("harness.toml").write_text(f"job_engines = [{', '.join(map(repr, paths))}]\n")
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def test_a_job_engine_of_the_project_file_belongs_to_runs_that_do_not_omit_its_suite(file: Path) -> None:
+    declare(str(file))
+    settings = read_settings()
+    plan = select_rows(settings, ["direct", "transaction"], [], []).plan(settings)
+    rows = [row for row in plan if row.job and row.job.engine == "mine"]
+    assert {row.target for row in rows} == {"transaction"}  # direct omits the suite
+    assert {row.declared_as for row in rows} == {load(file).fingerprint}
+    assert [row.reproduce for row in rows if row.check == WORKS] == [
+        f"python -m harness verify transaction --check {WORKS}"
+    ]
+    assert {row.declared_as for row in plan if row.job and row.job.engine == "absurd"} == {""}  # harness code
+
+
+def test_a_file_on_the_command_line_has_rows_for_this_command_only(file: Path) -> None:
+    settings = read_settings(SettingsOptions(job_engines=(str(file), "absurd")))
+    plan = select_rows(settings, ["direct"], [], []).plan(settings)
+    assert {row.job.engine for row in plan if row.job} == {"mine", "absurd"}
+    assert all(row.job for row in plan)
+    [row] = [row for row in plan if row.check == WORKS]
+    assert row.reproduce == f"python -m harness verify direct --check {WORKS} --job-engine {file}"
+    assert row.declared_as == load(file).fingerprint
+    assert "--job-engine" not in next(row.reproduce for row in plan if row.job and row.job.engine == "absurd")
+    assert not any(check.id == WORKS for check in settings.of_project.catalogue.checks)
+
+
+def test_a_declared_job_engine_is_chosen_by_name_and_by_file(file: Path) -> None:
+    declare(str(file))
+    for name in ("mine", str(file), str(file.absolute())):
+        settings = read_settings(SettingsOptions(job_engines=(name,)))
+        rows = select_rows(settings, ["transaction"], [], []).plan(settings)
+        assert {row.job.engine for row in rows if row.job} == {"mine"}
+        assert not any("--job-engine" in row.reproduce for row in rows)
+
+
+def test_checks_and_job_engines_select_what_both_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", "direct", "--job-engine", str(file), "--dry-run"]
+    assert main([*command, "--check", WORKS]) == ExitCode.OK
+    assert capsys.readouterr().out.split() == ["direct", WORKS]
+    assert main([*command, "--suite", "capture"]) == ExitCode.USAGE
+    assert "--job-engine mine: no selected suite or check is about it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "--job-engine", "absurt"], "did you mean absurd?"),
+        (["verify", "--job-engine", "nowhere.toml"], "nowhere.toml: no such file"),
+        (["verify", "--job-engine", "absurd", "--environment", "staging"], "found --job-engine and --environment"),
+        (["jobs", "try", "absurt"], "did you mean absurd?"),
+        (["jobs", "try", "engines/mine.toml", "--variant", "poller"], "did you mean pooler?"),
+        (["jobs", "try", "engines/mine.toml", "transacton"], "did you mean transaction"),
+        (["jobs", "try"], "missing argument NAME|FILE.toml"),
+        (["jobs"], "missing command, expected try"),
+    ],
+)
+@pytest.mark.usefixtures("file")
+def test_bad_usage_is_one_clear_error(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    assert message in capsys.readouterr().err
+
+
+def test_list_has_the_job_engines_of_the_project_and_their_checks(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(str(file))
+    assert main(["list", "job-engines"]) == ExitCode.OK
+    assert "mine  " in capsys.readouterr().out
+    assert main(["list", "checks"]) == ExitCode.OK
+    assert any(line.split()[:1] == [WORKS] for line in capsys.readouterr().out.splitlines())
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["engines/gone.toml"], "engines/gone.toml: no such file"),
+        (["absurd"], "found 'absurd', expected the path of a file that ends in .toml"),
+        (["engines/mine.toml", "engines/mine.toml"], "engines/mine.toml is declared twice"),
+        (["engines/mine.toml", "other/mine.toml"], "'mine' is the name of the job engine in "),
+        (["other/absurd.toml"], "'absurd' is the name of a job engine that ships with the harness"),
+        ([str(shipped()[0].folder / "absurd.toml")], "ships with the harness"),
+    ],
+)
+@pytest.mark.usefixtures("file")
+def test_a_mistake_in_the_project_file_is_named(paths: list[str], message: str) -> None:
+    Path("other").mkdir()
+    written(Path("other"))
+    written(Path("other"), name="absurd")
+    declare(*paths)
+    with pytest.raises(ConfigError, match=r"harness\.toml|gone\.toml") as caught:
+        read_settings()
+    assert message in str(caught.value)
+
+
+def test_a_name_stands_for_one_job_engine(file: Path) -> None:
+    Path("other").mkdir()
+    known = KnownJobEngines(declared=declared_job_engines([str(file)], "harness.toml"))
+    with pytest.raises(UsageError, match="'mine' is the name of the job engine in"):
+        known.choose([str(written(Path("other")))])
+    with pytest.raises(UsageError, match="ships with the harness"):
+        known.choose([str(written(Path("other"), name="absurd"))])
+    assert KnownJobEngines().choose([str(file), str(file)]).given == {str(file): load(file)}
+    assert KnownJobEngines().choose(["absurd"]).own == ()
+
+
+# --- evidence ---------------------------------------------------------------------------------------------
+
+
+def row_of(digest: str) -> PlannedCheck:
+    label = JobLabel(engine="mine", title="Mine 1.2", variant="default", case="works")
+    return replace(planned("direct", WORKS), section=Section.JOBS, job=label, declared_as=digest)
+
+
+def test_evidence_of_an_edited_job_engine_does_not_count(tmp_path: Path) -> None:
+    before, after = row_of("d1"), row_of("d2")
+    proof = Proof(topology="direct", check=WORKS, control="x", at="y", proven=True, applicable=True, reason="")
+    first = store_run(tmp_path / "1", [result("direct", WORKS)], replace(record(), plan=(before,)))
+    first = replace(first, proofs=(proof,))
+    [row] = merge([first], [before]).rows
+    assert (row.status, row.proofs) == (Status.OK, (proof,))
+    evidence = merge([first], [after])
+    assert (evidence.rows[0].status, evidence.rows[0].proofs) == (Status.NOT_RUN, ())
+    assert "the files of its job engine have changed since" in evidence.left_out[0]
+
+
+def test_rows_that_only_runs_know_are_about_the_newest_files(tmp_path: Path) -> None:
+    before, after = row_of("d1"), row_of("d2")
+    old = store_run(tmp_path / "1", [result("direct", WORKS)], replace(record(), plan=(before,)))
+    issue = result("direct", WORKS, Status.ISSUE, "jobs lost: expected 0, observed 2")
+    new = store_run(tmp_path / "2", [issue], replace(record(), plan=(after,)))
+    evidence = merge([old, new], [])
+    assert [(row.status, row.planned.declared_as) for row in evidence.rows] == [(Status.ISSUE, "d2")]
+    assert len(evidence.left_out) == 1
