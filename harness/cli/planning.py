@@ -18,6 +18,8 @@ from harness.checks.load import LoadSettings
 from harness.checks.registry import Safety
 from harness.config import nearest
 from harness.errors import ConfigError, UsageError
+from harness.job_engines.installation import missing_here
+from harness.job_engines.loading import shipped as shipped_job_engines
 from harness.lab.host import HOST
 from harness.lab.links import LINK
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
@@ -159,15 +161,23 @@ def plan_topologies(
 
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
     digests |= {check.id: settings.job_engines.fingerprint_of(check.job.engine) for check in checks if check.job}
-    return tuple(
-        replace(
-            planned(topology.name, check, command(topology, check)),
-            declared_as=digests.get(check.id, ""),
-            attempts=repeat,
-        )
+    rows = [
+        (topology.name, check, command(topology, check))
         for topology in topologies
         for check in checks
         if _runs_in(check, topology, settings) and (named or (topology.verifies(check.id) and not check.on_demand))
+    ]
+    # nobody asked for these job engines by name, so a machine without their Python or Node owes no answer
+    asked = {check.job.engine for _, check, _ in rows if check.job and not named}
+    missing = {engine.name: missing_here(engine) for engine in shipped_job_engines() if engine.name in asked}
+    return tuple(
+        replace(
+            row,
+            declared_as=digests.get(row.check, ""),
+            attempts=repeat,
+            out_of_scope=row.out_of_scope or (missing.get(row.job.engine, "") if row.job else ""),
+        )
+        for row in (planned(*cells) for cells in rows)
     )
 
 
@@ -199,8 +209,8 @@ def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -
             path = declared.get(check.path.name)
             if path is None or (path.environments and name not in path.environments):
                 continue  # a path of the reference host, or of another environment
-        elif check.id.startswith("command."):
-            continue  # commands run behind topologies
+        elif check.job or check.id.startswith("command."):
+            continue  # job engines and commands run behind topologies
         command = f"python -m harness verify --environment {name} --check {check.id}{extra}"
         rows.append(
             replace(

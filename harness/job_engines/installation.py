@@ -144,6 +144,17 @@ def _require_runnable(engine: JobEngine) -> None:
         )
 
 
+def missing_here(engine: JobEngine) -> str:
+    """Return what this machine lacks for a job engine; "" if it can run, once its packages are installed."""
+    try:
+        _require_runnable(engine)
+        if _needs_python(engine):
+            _python(engine)
+    except EngineUnavailableError as error:
+        return error.what
+    return ""
+
+
 def _needs_python(engine: JobEngine) -> bool:
     return bool(engine.file.packages.python) or engine.uses("python")
 
