@@ -75,6 +75,8 @@ RENEWING, SILENT = 1, 2
 PARENT = 1
 #: operations after which a job exists
 _MAKE = frozenset({ENQUEUE, LATE, "fork", "wait"})
+#: what a row of the table says where everything is as it should be
+WORKS = "works"
 #: an idle worker may be later than it promises by this much, since other programs run on the machine, too
 _MARGIN_S = 5.0
 #: of the beginning of a job, which follows its claim, and of clocks that are read one after the other
@@ -422,7 +424,7 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
     named = {INSTALLED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, TWICE}
     words += [f"{name}: {seen[name]}" for name in seen if name not in named]
-    return ", ".join(words) or "works"
+    return ", ".join(words) or WORKS
 
 
 def _code(text: str) -> str:

@@ -28,6 +28,7 @@ from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.job_engines.target_file import Case
+from harness.model import PoolMode
 from harness.suites.jobs.running import ACTOR_TYPE, STARTS_S, WORKERS
 from harness.waiting import NotYet, poll
 
@@ -369,7 +370,7 @@ def leaves_nothing(run: JobRun) -> None:
 
     with contextlib.suppress(TimedOutError):
         poll(clean, what="sessions of the worker to end", deadline_s=_SETTLES_S, interval_s=0.2)
-    if run.ctx.sharing_mode:
+    if run.ctx.mode is PoolMode.TRANSACTION:  # statement mode refuses the transactions that keep clients apart
         run.left[STATEMENTS], run.left[CHANNELS] = _kept_by_the_pool(run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import JOBS_JUDGE, outcome
+from harness.checks.judges.jobs import JOBS_JUDGE, WORKS, outcome
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P1, check
 from harness.job_engines.target_file import NEEDS, Case, JobFeature
@@ -102,8 +102,8 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
             journal.keep_state(state)
         word = outcome(read_history(journal.path), state, tuple(ctx.expectations))
         ctx.fact("outcome", word)
-        run.record_facts(word)
-    if not reason and state.ends and not state.effects:
+        run.record_facts()
+    if not reason and word == WORKS and state.ends and not state.effects:
         reason = "nothing was enqueued, and nothing was done"
     if reason:
         raise NotExercisedError(reason)
