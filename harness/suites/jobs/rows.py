@@ -41,6 +41,10 @@ CLAIMS: dict[Case, str] = {
 }
 #: what the main job includes, on topologies whose file does not omit the suite: a positive control, and one that listens
 _MAIN = {("absurd", "default"), ("oban", "default")}
+#: its cases: each takes some seconds, and none waits for a lease or a cron window
+_MAIN_CASES = frozenset(
+    {Case.WORKS, Case.IDLE, Case.FAULTS, Case.CANCEL, Case.TRANSACTION, Case.AUDITED, Case.LEAVES_NOTHING}
+)
 _LONGEST_S = 300.0
 
 
@@ -76,7 +80,7 @@ def _row(engine: JobEngine, variant: str, case: Case, *, planned: bool) -> Check
         severity=P1,
         area="job engine",
         own_servers=case is Case.FAULTS,
-        on_demand=not planned and (engine.name, variant) not in _MAIN,
+        on_demand=not planned and ((engine.name, variant) not in _MAIN or case not in _MAIN_CASES),
         longest_s=_LONGEST_S,
         out_of_scope=engine.file.not_run,
         job=JobLabel(engine=engine.name, title=title, variant=variant, case=case),
