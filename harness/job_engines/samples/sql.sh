@@ -2,7 +2,7 @@
 # A job engine in plain SQL: one table, SKIP LOCKED, and a lease. psql finds the pooler by PGHOST, PGPORT and the like.
 set -eu
 
-sql() { psql --no-psqlrc --quiet --no-align --tuples-only --set ON_ERROR_STOP=1 "$@"; }
+sql() { psql --no-psqlrc --quiet --no-align --tuples-only --set ON_ERROR_STOP=1 --set VERBOSITY=verbose "$@"; }
 effect() { sql --dbname "$EFFECTS_URL" "$@"; }
 
 install() {
