@@ -75,7 +75,7 @@ const [command, ...keys] = process.argv.slice(2);
 commands[command](...keys.map(Number)).then(
   () => process.exit(0),
   (error) => {
-    console.error(`${error.code ?? error.name}: ${error.message}`);
+    console.error(`code: '${error.code}'\n${error.message}`);
     process.exit(1);
   },
 );

@@ -115,7 +115,7 @@ async function main([command, ...keys]) {
 main(process.argv.slice(2)).then(
   () => process.exit(0),
   (error) => {
-    console.error(`${error.code ?? error.name}: ${error.message}`);
+    console.error(`code: '${error.code}'\n${error.message}`);
     process.exit(1);
   },
 );
