@@ -164,6 +164,13 @@ def test_an_enqueue_that_fails_without_a_fault_is_an_issue() -> None:
     assert broken(failed, without(state, 1, "enqueued", "begin", "done")) == {judged.NOT_ENQUEUED}
 
 
+@pytest.mark.parametrize("case", [Case.IDLE, Case.LEAVES_NOTHING])
+def test_a_worker_that_cannot_be_given_a_job_shows_nothing(case: Case) -> None:
+    history, state = sound(case)
+    failed = replace(history, operations=(operation(judged.WARM_UP, 0, result="fail"),))
+    assert broken(failed, state) == {judged.NOT_ENQUEUED}
+
+
 def test_a_job_that_was_not_acknowledged_is_not_lost() -> None:
     history, state = sound(Case.FAULTS)
     assert broken(history, without(state, 1, "enqueued", "begin", "done")) == set()
@@ -181,7 +188,7 @@ def test_a_documented_limit_holds_and_says_so() -> None:
     limited = replace(
         state, effects=done(1) + done(2, 27.2), foreseen=(Foreseen(expectation=judged.IDLE, outcome="LISTEN is lost"),)
     )
-    found, _ = judge_jobs(history, limited)
+    found = judge_jobs(history, limited)[0]
     assert (found.held, found.expected, found.observed) == (True, "documented: LISTEN is lost", "1")
     assert outcome(history, limited, (found,)) == "idle 27 s"
 

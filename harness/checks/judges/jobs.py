@@ -68,7 +68,7 @@ LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
 DELETED = "deleted"
 ENDED = frozenset({"done", DELETED})
 #: operations of the history, by the client that stands for them
-ENQUEUE, LATE = "enqueue", "enqueue late"
+ENQUEUE, LATE, WARM_UP = "enqueue", "enqueue late", "warm up"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
 RENEWING, SILENT = 1, 2
 #: the job that starts the others
@@ -215,10 +215,15 @@ class Jobs:
         ]
 
 
+def _enqueued(jobs: Jobs) -> Iterator[Expectation]:
+    """Yield whether each job was enqueued before the faults."""
+    failed = sum(one.operation in {ENQUEUE, WARM_UP} and one.outcome == "fail" for one in jobs.history.operations)
+    yield compared(NOT_ENQUEUED, failed, 0)
+
+
 def _delivery(jobs: Jobs) -> Iterator[Expectation]:
     """Yield whether what was enqueued before the faults has happened."""
-    failed = sum(one.operation == ENQUEUE and one.outcome == "fail" for one in jobs.history.operations)
-    yield compared(NOT_ENQUEUED, failed, 0)
+    yield from _enqueued(jobs)
     early = [key for key in jobs.unfinished if key not in jobs.late]
     yield compared(LOST, sum(not jobs.is_held(key) and not jobs.count(key, "begin") for key in early), 0)
     begun = sum(not jobs.is_held(key) and bool(jobs.count(key, "begin")) for key in early)
@@ -248,6 +253,7 @@ def _idle(jobs: Jobs) -> Iterator[Expectation]:
     late = sum(seconds > promised for seconds in jobs.pick_ups)
     never = sum(not jobs.count(key, "begin") for key in jobs.acknowledged)
     yield compared(IDLE, late + never, 0)
+    yield from _enqueued(jobs)
 
 
 def _faults(jobs: Jobs) -> Iterator[Expectation]:
@@ -356,6 +362,7 @@ def _leaves_nothing(jobs: Jobs) -> Iterator[Expectation]:
     for name in LEFT:
         if name in jobs.state.left:
             yield compared(name, jobs.state.left[name], 0)
+    yield from _enqueued(jobs)
 
 
 _CASES: dict[Case, Callable[[Jobs], Iterator[Expectation]]] = {

@@ -22,6 +22,7 @@ from harness.checks.judges.jobs import (
     SILENT,
     STATEMENTS,
     TRANSACTIONS,
+    WARM_UP,
     AuditedChange,
 )
 from harness.checks.record import NotExercisedError
@@ -53,6 +54,9 @@ _LATE_S = 15.0
 _LONGEST_POLL_S = 40.0
 #: looks at what an idle worker keeps, seconds between them
 _LOOKS, _BETWEEN_LOOKS_S = 5, 0.4
+#: an idle worker repeats its statements so often before that, or as often as it can within, seconds: drivers prepare a
+#: statement that is repeated
+_REPEATS, _LONGEST_IDLE_S = 6, 8.0
 _SETTLES_S = 10.0
 
 
@@ -70,7 +74,8 @@ def works(run: JobRun) -> None:
 
 def idle(run: JobRun) -> None:
     run.use_prepared_database()
-    _warm_up(run)
+    if not _warm_up(run):
+        return
     for key in range(1, _IDLE_JOBS + 1):
         time.sleep(_IDLES_S)
         began = time.monotonic()
@@ -81,13 +86,14 @@ def idle(run: JobRun) -> None:
     run.require_a_responsive_machine()
 
 
-def _warm_up(run: JobRun, *workers: str) -> None:
-    """Start workers, and wait until the first one has run a job that the case does not count."""
-    for worker in workers or (_A,):
-        run.start_worker(worker)
-    run.operate("warm up", "enqueue", 0, first=0, last=0)
-    if not run.wait_for_phase(0, "done", STARTS_S + _LONGEST_POLL_S):
-        run.expect("done", 0)
+def _warm_up(run: JobRun) -> bool:
+    """Start a worker, and return whether it ran a job that the case does not count."""
+    run.start_worker(_A)
+    found = run.operate(WARM_UP, "enqueue", 0, first=0, last=0)
+    if found.exit_code == 0 and run.wait_for_phase(0, "done", STARTS_S + _LONGEST_POLL_S):
+        return True
+    run.expect("done", 0)
+    return False
 
 
 def faults(run: JobRun) -> None:
@@ -349,8 +355,9 @@ def _audited_write(run: JobRun) -> str:
 
 def leaves_nothing(run: JobRun) -> None:
     run.use_prepared_database()
-    _warm_up(run)
-    time.sleep(_IDLES_S)
+    if not _warm_up(run):
+        raise NotExercisedError("the worker did not run a job, so what it leaves is not known")
+    time.sleep(max(_IDLES_S, min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S)))
     looks = []
     for _ in range(_LOOKS):
         looks.append(_sessions(run))
@@ -398,19 +405,32 @@ def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
 def _kept_by_the_pool(run: JobRun) -> tuple[int, int]:
     """Return what later clients find on the shared server connections: prepared statements, and channels.
 
-    Clients hold a transaction each, so that each of them looks at another server connection.
+    Clients look at the same time, in one long statement each, so that each of them has another server connection.
+    Statement mode allows it, too.
+
+    :raises NotExercisedError: when some server connection was never given to a client.
     """
-    statements, channels = 0, 0
     endpoint = run.ctx.lab.chain(run.database)
-    with contextlib.ExitStack() as stack:
-        for _ in range(len(_sessions(run))):
-            client = run.ctx.connect(endpoint)
-            stack.enter_context(client.transaction())
-            statements += int(
-                client.value("SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%%'")
-            )
-            channels += int(client.value("SELECT count(*) FROM pg_listening_channels()"))
-    return statements, channels
+    clients = [run.ctx.connect(endpoint) for _ in _sessions(run)]
+    found: dict[int, tuple[int, int]] = {}
+    with ThreadPoolExecutor(max(1, len(clients))) as pool:
+        for _ in range(_LOOKS):
+            for [(pid, statements, channels)] in pool.map(_look_at_a_session, clients):
+                found[pid] = int(statements), int(channels)
+            if _sessions(run).keys() <= found.keys():
+                break
+        else:
+            raise NotExercisedError("no client was given some of the server connections, so what they keep is not known")
+    return sum(statements for statements, _ in found.values()), sum(channels for _, channels in found.values())
+
+
+def _look_at_a_session(client: Client) -> list[tuple[int, int, int]]:
+    """Return the process of a server connection, its prepared statements, and its channels; it takes a while."""
+    return client.rows(
+        "SELECT pg_backend_pid(), "
+        "(SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%'), "
+        "(SELECT count(*) FROM pg_listening_channels()) FROM pg_sleep(0.3)"
+    )
 
 
 SCENARIOS: dict[Case, Callable[[JobRun], None]] = {
