@@ -160,8 +160,11 @@ def test_a_late_enqueue_that_fails_is_an_issue_and_one_without_an_answer_is_not(
 
 def test_an_enqueue_that_fails_without_a_fault_is_an_issue() -> None:
     history, state = sound(Case.WORKS)
-    failed = replace(history, operations=(operation(judged.ENQUEUE, 1, result="fail"),))
-    assert broken(failed, without(state, 1, "enqueued", "begin", "done")) == {judged.NOT_ENQUEUED}
+    refused = replace(operation(judged.ENQUEUE, 1, result="fail"), error="08P01: transaction blocks not allowed")
+    failed = replace(history, operations=(refused,))
+    without_it = without(state, 1, "enqueued", "begin", "done")
+    assert broken(failed, without_it) == {judged.NOT_ENQUEUED}
+    assert outcome(failed, without_it, judge_jobs(failed, without_it)) == "cannot enqueue 1 (08P01)"
 
 
 @pytest.mark.parametrize("case", [Case.IDLE, Case.LEAVES_NOTHING])

@@ -192,6 +192,12 @@ class Jobs:
         return {int(one.key) for one in self.history.operations if one.operation == LATE}
 
     @cached_property
+    def refused(self) -> list[str]:
+        """The errors of the enqueues that failed before the faults."""
+        early = {ENQUEUE, WARM_UP}
+        return [one.error for one in self.history.operations if one.operation in early and one.outcome == "fail"]
+
+    @cached_property
     def unfinished(self) -> list[int]:
         """The acknowledged jobs without an effect."""
         return [key for key in self.acknowledged if not self.count(key, "done")]
@@ -217,8 +223,7 @@ class Jobs:
 
 def _enqueued(jobs: Jobs) -> Iterator[Expectation]:
     """Yield whether each job was enqueued before the faults."""
-    failed = sum(one.operation in {ENQUEUE, WARM_UP} and one.outcome == "fail" for one in jobs.history.operations)
-    yield compared(NOT_ENQUEUED, failed, 0)
+    yield compared(NOT_ENQUEUED, len(jobs.refused), 0)
 
 
 def _delivery(jobs: Jobs) -> Iterator[Expectation]:
@@ -416,6 +421,8 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
     words = []
     if INSTALLED in seen:
         words.append(f"cannot install{_code(state.not_installed)}")
+    if NOT_ENQUEUED in seen:
+        words.append(f"cannot enqueue {seen[NOT_ENQUEUED]}{_code(jobs.refused[0])}")
     if LOOPS in seen or (EXITS in seen and (jobs.unfinished or state.given_up)):
         words.append(f"crash loop{code}")
     elif EXITS in seen:
@@ -429,7 +436,7 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         words.append(f"idle {_duration(max(jobs.pick_ups))}" if jobs.pick_ups else "never begins")
     if state.case is Case.FAULTS or TWICE in seen:
         words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
-    named = {INSTALLED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, TWICE}
+    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, TWICE}
     words += [f"{name}: {seen[name]}" for name in seen if name not in named]
     return ", ".join(words) or WORKS
 

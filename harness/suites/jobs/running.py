@@ -353,6 +353,8 @@ class JobRun:
 
     def wait(self, condition: Callable[[tuple[Effect, ...]], bool], what: str, deadline_s: float) -> bool:
         """Wait until a condition on the effects holds, and return whether it does in time."""
+        if self.ends and self.ends.keys() <= self._unanswered:
+            return condition(self.effects())  # no job was enqueued, so none begins
 
         def seen() -> None:
             self.ctx.require_undisturbed()
