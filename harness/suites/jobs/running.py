@@ -510,6 +510,9 @@ class JobRun:
         if exits := self.exits:
             ctx.fact("exits of workers", len(exits))
             ctx.fact("last line of the last exit", exits[-1].last_line)
+        # an engine may log an error and go on
+        if printed := sorted({code for worker in self._workers.values() for code in worker.sqlstates}):
+            ctx.fact("SQLSTATEs that workers printed", ", ".join(printed))
         seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
         for entry in self.documented():
             if entry.expectation in seen or (seen and not entry.expectation):
