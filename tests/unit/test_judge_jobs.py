@@ -18,7 +18,15 @@ SETTINGS = Settings(lease_s=3, poll_s=1, idle_s=1, attempts=3)
 
 def operation(name: str, key: int, *, seq: int = 1, at_s: float = 0.0, result: Any = "ok") -> Operation:
     return Operation(
-        client=1, seq=seq, operation=name, key=str(key), value="", actor="", invoked_s=at_s, outcome=result
+        client=1,
+        seq=seq,
+        operation=name,
+        key=str(key),
+        value="",
+        actor="",
+        invoked_s=at_s,
+        outcome=result,
+        answered_s=None if result == "unknown" else at_s,
     )
 
 
@@ -130,6 +138,7 @@ MUTATIONS = [
     (Case.CANCEL, judged.STATES, lambda state: replace(state, states={1: "waiting"})),
     (Case.TRANSACTION, judged.FORBIDDEN, lambda state: more(state, *course(1, ("begin", 1.0)))),
     (Case.APPROVE, judged.UNAPPROVED, lambda state: replace(state, effects=done(1, 0.1))),
+    (Case.APPROVE, judged.WAITED, lambda state: replace(state, effects=done(1, 61.0))),
     (Case.APPROVE, judged.TWICE, lambda state: more(state, *course(1, ("done", 2.0)))),
     (Case.CRON, judged.WINDOWS, lambda state: more(state, replace(state.effects[0], worker="b"))),
     (Case.CRON, judged.NO_WINDOW, lambda state: replace(state, effects=())),

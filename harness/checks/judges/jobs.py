@@ -47,6 +47,7 @@ KEPT, RENEWED = "jobs without a heartbeat that were not taken over", "jobs with 
 ATTEMPTS = "jobs with another number of attempts"
 FORBIDDEN = "jobs that began and must not"
 UNAPPROVED = "jobs that went on without their approval"
+WAITED = "jobs that went on too late after their approval"
 WINDOWS, NO_WINDOW = "cron windows with two runs", "cron windows without a run"
 ORDER = "parents that ended before their children"
 CHANGES, ACTOR, CORRELATION, JOB = (
@@ -68,7 +69,7 @@ LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
 DELETED = "deleted"
 ENDED = frozenset({"done", DELETED})
 #: operations of the history, by the client that stands for them
-ENQUEUE, LATE, WARM_UP = "enqueue", "enqueue late", "warm up"
+ENQUEUE, LATE, WARM_UP, APPROVE = "enqueue", "enqueue late", "warm up", "approve"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
 RENEWING, SILENT = 1, 2
 #: the job that starts the others
@@ -212,6 +213,20 @@ class Jobs:
         return [key for key in self.state.ends if self.count(key, "done") > 1]
 
     @cached_property
+    def waits(self) -> list[float]:
+        """The seconds from the first answer to an approval to the end of its job, for jobs that ended after it."""
+        approved: dict[int, float] = {}
+        for one in self.history.operations:
+            if one.operation == APPROVE and one.outcome == "ok" and one.answered_s is not None:
+                approved[int(one.key)] = min(one.answered_s, approved.get(int(one.key), one.answered_s))
+        return [max(0.0, done[0] - at) for key, at in approved.items() if (done := self.times(key, "done"))]
+
+    @property
+    def promised_s(self) -> float:
+        """Within how many seconds an idle worker begins or goes on, as the engine promises it, with a margin."""
+        return self.state.settings.idle_s + _MARGIN_S + self.state.pause_s
+
+    @cached_property
     def pick_ups(self) -> list[float]:
         """The seconds from each acknowledged enqueue to the begin of the job."""
         return [
@@ -254,8 +269,7 @@ def _works(jobs: Jobs) -> Iterator[Expectation]:
 
 
 def _idle(jobs: Jobs) -> Iterator[Expectation]:
-    promised = jobs.state.settings.idle_s + _MARGIN_S + jobs.state.pause_s
-    late = sum(seconds > promised for seconds in jobs.pick_ups)
+    late = sum(seconds > jobs.promised_s for seconds in jobs.pick_ups)
     never = sum(not jobs.count(key, "begin") for key in jobs.acknowledged)
     yield compared(IDLE, late + never, 0)
     yield from _enqueued(jobs)
@@ -317,13 +331,14 @@ def _never(jobs: Jobs) -> Iterator[Expectation]:
 
 def _approve(jobs: Jobs) -> Iterator[Expectation]:
     """Each job waits for an approval, which is delivered twice at the same time."""
-    approved = {int(one.key): one.invoked_s for one in jobs.history.operations if one.operation == "approve"}
+    approved = {int(one.key): one.invoked_s for one in jobs.history.operations if one.operation == APPROVE}
     before = sum(
         key not in approved or done < approved[key] - _CLOCK_S
         for key in jobs.state.ends
         for done in jobs.times(key, "done")
     )
     yield compared(UNAPPROVED, before, 0)
+    yield compared(WAITED, sum(seconds > jobs.promised_s for seconds in jobs.waits), 0)
     yield compared(TWICE, len(jobs.twice), 0)
     yield from _delivery(jobs)
 
@@ -434,9 +449,11 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
     if IDLE in seen:
         words.append(f"idle {_duration(max(jobs.pick_ups))}" if jobs.pick_ups else "never begins")
+    if WAITED in seen:
+        words.append(f"idle {_duration(max(jobs.waits))}")
     if state.case is Case.FAULTS or TWICE in seen:
         words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
-    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, TWICE}
+    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, WAITED, TWICE}
     words += [f"{name}: {seen[name]}" for name in seen if name not in named]
     return ", ".join(words) or WORKS
 

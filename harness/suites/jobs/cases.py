@@ -52,6 +52,8 @@ _IDLE_JOBS, _IDLES_S = 3, 1.0
 _LATE_S = 15.0
 #: an idle worker is awaited for the longest poll that any engine here falls back to, seconds
 _LONGEST_POLL_S = 40.0
+#: the same for a job that waits for a message: DBOS looks once a minute
+_LONGEST_RECHECK_S = 70.0
 #: looks at what an idle worker keeps, seconds between them
 _LOOKS, _BETWEEN_LOOKS_S = 5, 0.4
 #: an idle worker repeats its statements so often before that, or as often as it can within, seconds: drivers prepare a
@@ -212,6 +214,8 @@ def retries(run: JobRun) -> None:
     run.start_worker(_A)
     run.wait_for_phase(3, "failed", STARTS_S)
     run.wait(_none_runs, "no job to run", _SETTLES_S)
+    # the effect comes before the engine is told: a kill between them would leave the job locked
+    run.wait(lambda _effects: "running" not in run.states().values(), "no job to be running", _SETTLES_S)
     run.worker(_A).kill()
     run.start_worker(_A)
     if run.wait_until_done():
@@ -251,7 +255,7 @@ def approve(run: JobRun) -> None:
         both = [pool.submit(run.operate, "approve", "approve", 1, key=1) for _ in range(2)]
         for delivered in both:
             delivered.result()
-    run.wait_until_done(quiet_s=_LONGEST_POLL_S)
+    run.wait_until_done(quiet_s=_LONGEST_RECHECK_S)
     time.sleep(_IDLES_S)
 
 

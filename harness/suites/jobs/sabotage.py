@@ -86,6 +86,11 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
     Case.APPROVE: (
         _DONE_TWICE,
         _Break(
+            name="a-job-goes-on-late",
+            at=judged.WAITED,
+            before="IF NEW.phase = 'done' THEN NEW.at := NEW.at + interval '300 s'; END IF;",
+        ),
+        _Break(
             name="a-job-goes-on-unapproved",
             at=judged.UNAPPROVED,
             before="IF NEW.phase = 'done' THEN NEW.at := NEW.at - interval '300 s'; END IF;",
