@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from shlex import quote
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,10 @@ def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, va
     finally:
         engine.close()
     _print_end(trial, invocation.redactor)
+    if trial.mistakes and chosen.pooler:
+        terminal.say(
+            f"is it the target or the pooler? harness jobs try {quote(job_engine)} runs the same on {_TOPOLOGY}"
+        )
     return ExitCode.ISSUE if trial.mistakes or trial.done < len(KEYS) else ExitCode.OK
 
 

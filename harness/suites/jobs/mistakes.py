@@ -54,8 +54,8 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def mistakes_in(seen: Seen) -> tuple[Mistake, ...]:
-    """Return what is wrong, in the order in which a job comes by; none when all jobs are done and all of it fits."""
-    return tuple(mistake for find in (_commands, _enqueued, _begun, _ended, _told) for mistake in find(seen))
+    """Return the mistakes, in the order of a job's life; none when all jobs are done and the engine says the same."""
+    return tuple(mistake for find in (_commands, _enqueued, _begun, _ended, _states) for mistake in find(seen))
 
 
 def _commands(seen: Seen) -> Iterator[Mistake]:
@@ -145,7 +145,7 @@ def _ended(seen: Seen) -> Iterator[Mistake]:
         )
 
 
-def _told(seen: Seen) -> Iterator[Mistake]:
+def _states(seen: Seen) -> Iterator[Mistake]:
     if seen.state_error:
         yield Mistake(
             seen.state_error,

@@ -1,4 +1,4 @@
-"""What `sql.state` of a target returns about its jobs, validated: a wrong word would be judged as a wrong state."""
+"""Validates the rows of a target's `sql.state`: an unknown word would be judged as a wrong state."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _HOPELESS = 3
 
 
 class TriedJob(Struct, frozen=True, kw_only=True):
-    """What became of one job. Times are seconds; None for what did not happen."""
+    """One job of a trial. Times are in seconds; None for a phase that was not reported."""
 
     key: int
     #: after the first job was enqueued
@@ -173,7 +173,7 @@ class _Follow:
 
 
 def tried_job(key: int, effects: tuple[Effect, ...], states: dict[int, str], *, known: bool = True) -> TriedJob:
-    """Return what became of a job.
+    """Return when a job reported its phases, and its state.
 
     :param known: whether the target's SQL could be used.
     """
