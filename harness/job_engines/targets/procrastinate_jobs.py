@@ -17,8 +17,10 @@ SCHEDULE = Path("procrastinate.schedule")
 SCHEDULED = SCHEDULE.read_text() if SCHEDULE.exists() else ""
 
 connection = {"prepare_threshold": None} if os.environ.get("PREPARE") == "off" else {}
+# psycopg's pool keeps four connections open by default
+size = int(os.environ.get("POOL_SIZE", "4"))
 app = procrastinate.App(
-    connector=procrastinate.PsycopgConnector(conninfo=DATABASE_URL, kwargs=connection),
+    connector=procrastinate.PsycopgConnector(conninfo=DATABASE_URL, kwargs=connection, min_size=size, max_size=size),
     worker_defaults={"concurrency": CONCURRENCY},
     # a window that passed before a worker started is not made up for
     periodic_defaults={"max_delay": CRON_S / 2},
