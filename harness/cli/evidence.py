@@ -14,6 +14,7 @@ from harness.checks.execution import accept_known, in_quarantine
 from harness.cli.planning import declared_as, folder_of_topologies, named_topologies, plan_environment, plan_topologies
 from harness.errors import ConfigError, UsageError
 from harness.host.subjects import subjects_now
+from harness.job_engines.known import fingerprint_now
 from harness.lab.topologies import load_topologies, with_versions
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
@@ -50,6 +51,7 @@ def evidence_here(settings: Settings) -> Evidence:
         left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged), code)),
         environments=_declared_environments(settings),
         subjects=_subjects(ordinary, settings, [settings.reports]),
+        job_engines=_job_engines_now(ordinary),
     )
     on_demand = [name for name, topology in load_topologies(settings.topologies).items() if topology.on_demand]
     return _finished(merged, ordinary, edited, settings, on_demand)
@@ -81,6 +83,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
         subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
+        job_engines=_job_engines_now(usable),
     )
     return _finished(merged, usable, edited, settings)
 
@@ -139,6 +142,13 @@ def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path
     :param evidence: folders with evidence, which are left out although they may be inside of a command's folder.
     """
     return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
+
+
+def _job_engines_now(runs: Iterable[StoredRun]) -> dict[tuple[str, str], str]:
+    """Return the digest that the files of job engines have now, by target and check; files that are here count."""
+    rows = [row for run in runs for row in run.record.plan if row.job and row.job.file]
+    now = {file: fingerprint_now(file) for file in {row.job.file for row in rows if row.job}}
+    return {(row.target, row.check): digest for row in rows if row.job and (digest := now[row.job.file])}
 
 
 def _of_other_code(reports: Path, of_this_code: int, code: str) -> list[str]:

@@ -101,6 +101,17 @@ def declared_job_engines(paths: Iterable[str], where: str) -> tuple[JobEngine, .
     return found
 
 
+def fingerprint_now(path: str) -> str:
+    """Return the digest that the files of a job engine have now; "" if its file is not here.
+
+    :param path: of a file that was valid when its checks ran.
+    """
+    try:
+        return load(Path(path)).fingerprint
+    except ConfigError:
+        return "invalid" if Path(path).exists() else ""
+
+
 def _read(path: Path, others: Iterable[JobEngine], *, where: str) -> JobEngine:
     """Read a file; a name stands for one job engine, because the ids of its checks contain it.
 

@@ -69,6 +69,12 @@ class JobEngine(Struct, frozen=True, kw_only=True):
         """Return the key of evidence about this job engine: its name, version and fingerprint."""
         return f"{self.name} {self.file.version} {self.fingerprint}"
 
+    @property
+    def own_file(self) -> str:
+        """Return the path of its file, from the current folder if it is below; "" if it ships with the harness."""
+        path, here = self.folder / f"{self.name}.toml", Path.cwd()
+        return "" if self.shipped else str(path.relative_to(here) if path.is_relative_to(here) else path)
+
     def variant(self, name: str) -> Variant:
         """Return a variant.
 

@@ -180,6 +180,8 @@ class JobLabel(Struct, frozen=True, kw_only=True):
     variant: str
     #: such as `idle`
     case: str
+    #: the path of its file, for a job engine of the project's own; "" for a shipped one, whose files are harness code
+    file: str = ""
 
 
 class PlannedCheck(Struct, frozen=True, kw_only=True):

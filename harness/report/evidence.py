@@ -170,6 +170,7 @@ def merge(
     target: str | None = None,
     left_out: Iterable[str] = (),
     environments: Mapping[str, str] | None = None,
+    job_engines: Mapping[tuple[str, str], str] | None = None,
     subjects: Mapping[str, Subject] | None = None,
 ) -> Evidence:
     """Merge runs into one result for each row.
@@ -190,6 +191,8 @@ def merge(
         audit target is, because they are about the checks.
     :param left_out: sentences about what was left out earlier.
     :param environments: the operator's environments, each with a digest of its declaration now.
+    :param job_engines: the digest of the files of a project's own job engines now, by target and check of their rows;
+        that of the newest run by default.
     :param subjects: the identity of each command now, by the id of its check; that of the newest run by default.
     """
     code = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
@@ -210,6 +213,7 @@ def merge(
     )
     expected = tuple(expected)
     declarations = {(row.target, row.check): row.declared_as for run in usable for row in run.record.plan}
+    declarations |= dict(job_engines or {})
     declarations |= {(row.target, row.check): row.declared_as for row in expected}
     merging = _Merging(
         expected,
@@ -348,10 +352,11 @@ class _Merging:
                 continue
             if result.check in others:
                 self._leave_out(run.record.run_id, plan[key], others[result.check])
+            elif self._declarations[key] != plan[key].declared_as and plan[key].job:
+                self._leave_out(run.record.run_id, plan[key], "the files of its job engine")
             elif self._declarations[key] != plan[key].declared_as:
                 self._notes.append(
-                    f"run {run.record.run_id} is left out for {result.check}: "
-                    f"{'the files of its job engine have' if plan[key].job else 'its declaration in harness.toml has'} "
+                    f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
                     "changed since"
                 )
             else:

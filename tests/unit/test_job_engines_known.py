@@ -13,7 +13,7 @@ from harness.cli.selection import select_rows
 from harness.cli.settings import read_settings
 from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError, UsageError
-from harness.job_engines.known import KnownJobEngines, declared_job_engines
+from harness.job_engines.known import KnownJobEngines, declared_job_engines, fingerprint_now
 from harness.job_engines.loading import load, shipped
 from harness.model import JobLabel, PlannedCheck, Proof, Section, Status
 from harness.report.evidence import merge
@@ -163,7 +163,24 @@ def test_evidence_of_an_edited_job_engine_does_not_count(tmp_path: Path) -> None
     assert (row.status, row.proofs) == (Status.OK, (proof,))
     evidence = merge([first], [after])
     assert (evidence.rows[0].status, evidence.rows[0].proofs) == (Status.NOT_RUN, ())
-    assert "the files of its job engine have changed since" in evidence.left_out[0]
+    assert "what it tested has changed: the files of its job engine; run it again: " in evidence.left_out[0]
+    reason = "what the evidence is about has changed: the files of its job engine"
+    assert evidence.rows[0].result.reason == reason
+    # a row that only the run knows, and a file that is here
+    [row] = merge([first], [], job_engines={("direct", WORKS): "d2"}).rows
+    assert (row.status, row.result.reason) == (Status.NOT_RUN, reason)
+
+
+def test_the_files_of_a_job_engine_are_those_that_are_here_now(file: Path) -> None:
+    digest = load(file).fingerprint
+    assert load(file.absolute()).own_file == str(file)
+    assert fingerprint_now(str(file)) == digest
+    (file.parent / "mine.py").write_text("print('edited')\n")
+    assert fingerprint_now(str(file)) not in {digest, ""}
+    file.write_text("nonsense = 1\n")
+    assert fingerprint_now(str(file)) == "invalid"
+    assert fingerprint_now("nowhere/mine.toml") == ""
+    assert {engine.own_file for engine in shipped()} == {""}
 
 
 def test_rows_that_only_runs_know_are_about_the_newest_files(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def _row(engine: JobEngine, variant: str, case: Case, *, planned: bool) -> Check
         on_demand=not planned and ((engine.name, variant) not in _MAIN or case not in _MAIN_CASES),
         longest_s=_LONGEST_S,
         out_of_scope=engine.file.not_run,
-        job=JobLabel(engine=engine.name, title=title, variant=variant, case=case),
+        job=JobLabel(engine=engine.name, title=title, variant=variant, case=case, file=engine.own_file),
     )(partial(run_case, engine, variant, case))
 
 
