@@ -99,6 +99,22 @@ def _of_runs(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
     for name in dict.fromkeys((*then.subjects, *now.subjects)):
         if name.startswith("command."):
             yield from _of_subject(name, then.subjects.get(name), now.subjects.get(name), checks=(name,))
+    yield from _of_job_engines(then, now)
+
+
+def _of_job_engines(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
+    """Yield the job engines of a project's own whose files were edited; those that ship are harness code."""
+    digests = [{row.job.engine: row.declared_as for row in record.plan if row.job} for record in (then, now)]
+    for name in sorted(digests[0].keys() & digests[1].keys()):
+        before, after = digests[0][name], digests[1][name]
+        if before != after:
+            yield Difference(
+                factor=Factor.SUBJECT,
+                name=f"the job engine {name}",
+                before=f"digest {_shortened(before)}" if before else ABSENT,
+                after=f"digest {_shortened(after)}" if after else ABSENT,
+                checks=tuple(dict.fromkeys(row.check for row in now.plan if row.job and row.job.engine == name)),
+            )
 
 
 def _of_code(then: Provenance, now: Provenance) -> Iterator[Difference]:

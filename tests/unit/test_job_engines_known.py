@@ -16,7 +16,8 @@ from harness.errors import ConfigError, UsageError
 from harness.job_engines.known import KnownJobEngines, declared_job_engines, fingerprint_now
 from harness.job_engines.loading import load, shipped
 from harness.model import JobLabel, PlannedCheck, Proof, Section, Status
-from harness.report.evidence import merge
+from harness.report.evidence import Evidence, merge
+from harness.report.factors import differences
 from tests.unit.made_up import planned, record, result, store_run
 from tests.unit.test_job_engines_loading import written
 
@@ -191,3 +192,15 @@ def test_rows_that_only_runs_know_are_about_the_newest_files(tmp_path: Path) -> 
     evidence = merge([old, new], [])
     assert [(row.status, row.planned.declared_as) for row in evidence.rows] == [(Status.ISSUE, "d2")]
     assert len(evidence.left_out) == 1
+
+
+def test_a_comparison_names_the_job_engine_that_was_edited(tmp_path: Path) -> None:
+    def evidence(number: int, digest: str) -> Evidence:
+        facts = replace(record(f"20260101T000000Z-0000000{number}"), plan=(row_of(digest),))
+        return merge([store_run(tmp_path / str(number), [result("direct", WORKS)], facts)], [])
+
+    [difference] = differences(evidence(1, "d1"), evidence(2, "d2"), {"direct": "direct"})
+    assert difference.text == "subject of the job engine mine: digest d1 → digest d2"
+    assert difference.concerns("direct", WORKS)
+    assert not difference.concerns("direct", "capture.insert")
+    assert differences(evidence(3, "d1"), evidence(4, "d1"), {"direct": "direct"}) == ()
