@@ -214,7 +214,7 @@ def retries(run: JobRun) -> None:
     run.start_worker(_A)
     run.wait_for_phase(3, "failed", STARTS_S)
     run.wait(_none_runs, "no job to run", _SETTLES_S)
-    # the effect comes before the engine is told: a kill between them would leave the job locked
+    # the effect comes before the engine records the end: a kill between them would leave the job locked
     run.wait(lambda _effects: "running" not in run.states().values(), "no job to be running", _SETTLES_S)
     run.worker(_A).kill()
     run.start_worker(_A)
