@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,24 @@ def _await_progress(run: JobRun, count: int) -> None:
 
 
 def _kill_worker(run: JobRun) -> str:
-    run.worker(_A).kill()
-    run.start_worker(_A)
-    return f"worker {_A} ended by SIGKILL, and was started again"
+    # a worker that runs nothing would lose nothing
+    run.wait(lambda effects: bool(running(effects)), "a job to run", _SETTLES_S)
+    busy = Counter(running(run.effects()).values())
+    name = max(WORKERS, key=lambda worker: busy[worker])
+    run.worker(name).kill()
+    run.start_worker(name)
+    return f"worker {name} ended by SIGKILL while it ran {busy[name]} jobs, and was started again"
+
+
+def running(effects: tuple[Effect, ...]) -> dict[int, str]:
+    """Return the jobs that began and did not end, with the worker of each."""
+    running: dict[int, str] = {}
+    for effect in effects:
+        if effect.phase == "begin":
+            running[effect.key] = effect.worker
+        elif effect.phase in {"done", "failed"}:
+            running.pop(effect.key, None)
+    return running
 
 
 def _terminate_connections(run: JobRun) -> str:
