@@ -160,6 +160,14 @@ def test_a_mutation_breaks_the_expectation_that_names_it(case: Case, name: str, 
     assert outcome(history, mutated, judge_jobs(history, mutated)) != "works"
 
 
+def test_an_attempt_that_the_engine_had_not_recorded_when_its_worker_was_killed_happens_once_more() -> None:
+    history, state = sound(Case.RETRIES)
+    again = more(state, *course(2, ("begin", 9.0), ("failed", 9.1)))
+    assert broken(history, again) == {judged.ATTEMPTS}
+    assert not broken(history, replace(again, interrupted=(2,)))
+    assert broken(history, replace(more(again, *course(2, ("begin", 9.5))), interrupted=(2,))) == {judged.ATTEMPTS}
+
+
 def test_a_late_enqueue_that_fails_is_an_issue_and_one_without_an_answer_is_not() -> None:
     history, state = sound(Case.FAULTS)
     for result, expected in (("fail", {judged.LATE_FAILED}), ("unknown", set())):

@@ -139,6 +139,8 @@ class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     states: dict[int, str] = {}
     #: the states of jobs right after a stale worker reported its result, by key
     after_stale: dict[int, str] = {}
+    #: the jobs that the engine held for running when their worker was killed, between two attempts
+    interrupted: tuple[int, ...] = ()
     exits: tuple[ExitedWorker, ...] = ()
     #: workers that exited so often that they were not started again
     given_up: tuple[str, ...] = ()
@@ -313,10 +315,13 @@ def _heartbeat(jobs: Jobs) -> Iterator[Expectation]:
 
 
 def _retries(jobs: Jobs) -> Iterator[Expectation]:
-    """Job 1 fails twice, job 2 always, and job 3 once, with a restart of its worker before the second attempt."""
+    """Job 1 fails twice, job 2 always, and job 3 once; their worker is killed between two attempts.
+
+    An attempt whose failure the engine had not recorded by then happens once more: it is promised at least once.
+    """
     wanted = {1: 3, 2: jobs.state.settings.attempts, 3: 2}
     wrong = sum(
-        jobs.count(key, "begin") != wanted[key]
+        not wanted[key] <= jobs.count(key, "begin") <= wanted[key] + (key in jobs.state.interrupted)
         for key in jobs.state.ends
         if key in wanted and (jobs.count(key, "enqueued") or jobs.count(key, "begin"))
     )

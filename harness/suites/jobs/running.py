@@ -98,6 +98,7 @@ class JobRun:
         #: how each job has to end, by key
         self.ends: dict[int, End] = {}
         self.after_stale: dict[int, str] = {}
+        self.interrupted: tuple[int, ...] = ()
         self.left: dict[str, int] = {}
         self.changes: tuple[AuditedChange, ...] = ()
         self.not_installed = ""
@@ -465,6 +466,7 @@ class JobRun:
             effects=self.effects(),
             states=self.states(),
             after_stale=self.after_stale,
+            interrupted=self.interrupted,
             exits=tuple(
                 ExitedWorker(
                     worker=one.worker,
