@@ -32,7 +32,7 @@ def own_key():
     return int(DBOS.workflow_id.removeprefix("job-"))
 
 
-@DBOS.step(retries_allowed=True, max_attempts=ATTEMPTS, interval_seconds=1, backoff_rate=1)
+@DBOS.step(retries_allowed=True, max_attempts=ATTEMPTS, interval_seconds=4, backoff_rate=1)
 def effect(key, payload, window=None):
     attempt = DBOS.step_status.current_attempt + 1 if window is None else window
     return perform(key, attempt=attempt, job=DBOS.workflow_id, payload=payload)

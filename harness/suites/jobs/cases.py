@@ -61,8 +61,10 @@ _LOOKS, _BETWEEN_LOOKS_S = 5, 0.4
 #: statement that is repeated
 _REPEATS, _LONGEST_IDLE_S = 6, 8.0
 _SETTLES_S = 10.0
+#: the job of the case of retries that always fails
+_FAILING = 2
 #: an engine records the failure of an attempt within, seconds: less than the time until the next one
-_RECORDS_S = 0.6
+_RECORDS_S = 2.5
 
 
 def works(run: JobRun) -> None:
@@ -225,26 +227,30 @@ def heartbeat(run: JobRun) -> None:
 def retries(run: JobRun) -> None:
     run.use_prepared_database()
     run.plan(1, failures=2)
-    run.plan(2, failures=1000)
+    run.plan(_FAILING, failures=1000)
     run.plan(3, failures=1)
-    run.expect("failed", 2)
+    run.expect("failed", _FAILING)
     run.enqueue(1, 3)
     run.start_worker(_A)
     # an engine whose process counts the attempts has something to forget by then
     before = min(2, run.settings.attempts - 1)
-    run.wait_for_phase(2, "failed", STARTS_S + run.patience_s, times=before)
+    run.wait_for_phase(_FAILING, "failed", STARTS_S + run.patience_s, times=before)
     run.wait(_none_runs, "no job to run", _SETTLES_S)
-    # the effect comes before the engine records it: a kill between them would leave the job locked
+    # the effect comes before the engine records it: a kill between them would leave the job locked. A process that
+    # counts attempts itself never records one
     run.wait(lambda _effects: "running" not in run.states().values(), "no job to be running", _RECORDS_S)
-    run.interrupted = tuple(key for key, state in run.states().items() if state == "running")
     run.worker(_A).kill()
+    run.interrupted = tuple(key for key, state in run.states().items() if state == "running")
+    begun = sum((effect.key, effect.phase) == (_FAILING, "begin") for effect in run.effects())
     run.start_worker(_A)
     if run.wait_until_done():
         settings = run.settings
         run.wait_for_phase(
-            2, "failed", run.patience_s + settings.attempts * settings.backoff_s, times=settings.attempts
+            _FAILING, "failed", run.patience_s + settings.attempts * settings.backoff_s, times=settings.attempts
         )
     run.wait_for_ends(_SETTLES_S)
+    if begun >= run.settings.attempts:
+        raise NotExercisedError("the worker was killed after the last attempt, not between two of them")
 
 
 def _none_runs(effects: tuple[Effect, ...]) -> bool:
