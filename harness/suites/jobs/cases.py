@@ -74,7 +74,7 @@ def works(run: JobRun) -> None:
         if first == 1:
             run.start_worker(_A)
             run.start_worker(_B)
-        if not run.wait_until_done():
+        if not run.wait_until_done() or run.without_answer:
             break
     run.wait_for_ends(_SETTLES_S)
 

@@ -109,5 +109,6 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
         run.record_facts()
     if not reason and word == WORKS and state.ends and not state.effects:
         reason = "nothing was enqueued, and nothing was done"
-    if reason:
+    # the harness ended a command: its jobs show nothing, and the others alone are not the case
+    if reason := reason or run.without_answer:
         raise NotExercisedError(reason)

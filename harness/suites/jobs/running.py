@@ -118,6 +118,8 @@ class JobRun:
         self._journal: Journal | None = None
         #: jobs whose command failed, or did not end: nobody waits for them
         self._unanswered: set[int] = set()
+        #: why the first command without an answer ended; "" if each one has an answer
+        self.without_answer = ""
         self._workers: dict[str, Worker] = {}
         self._supervisor: Supervisor | None = None
         #: the last number of each operation
@@ -314,6 +316,8 @@ class JobRun:
                 journal.answer(_client(operation), number, outcome, "" if done else why_failed(found))
                 if not done:
                     self._unanswered.add(key)
+                    if found.exit_code is None and not self.without_answer:
+                        self.without_answer = f"the command `{which}` of job {key} {found.reason}"
         return found
 
     def _number(self, operation: str) -> int:
