@@ -93,6 +93,21 @@ def more(state: JobsState, *effects: Effect) -> JobsState:
     return replace(state, effects=(*state.effects, *effects))
 
 
+@pytest.mark.parametrize(
+    ("pause_s", "expected"), [(0.0, {judged.EARLY}), (2.0, set())], ids=["responsive machine", "slow machine"]
+)
+def test_a_pause_of_the_machine_shortens_no_lease(pause_s: float, expected: set[str]) -> None:
+    history, state = sound(Case.CLAIMS)
+    early = without(state, 1, "begin", "done"), course(1, ("begin", 1.0), ("begin", 2.5)) + course(1, ("done", 3.0))
+    assert broken(history, replace(more(*early[:1], *early[1]), pause_s=pause_s)) == expected
+
+
+def test_a_job_that_outlasts_its_lease_may_be_taken_over_again() -> None:
+    history, state = sound(Case.CLAIMS)
+    slow = course(1, ("begin", 4.1), ("done", 7.3), worker="b") + course(1, ("begin", 8.2), worker="a")
+    assert broken(history, more(without(state, 1, "done", "begin"), *course(1, ("begin", 1.0)), *slow)) == set()
+
+
 @pytest.mark.parametrize("case", Case)
 def test_a_sound_course_holds(case: Case) -> None:
     history, state = sound(case)
@@ -124,11 +139,10 @@ MUTATIONS = [
             more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)
         ),
     ),
-    (Case.CLAIMS, judged.KEPT_BY_FROZEN, lambda state: replace(state, effects=done(1))),
     (Case.CLAIMS, judged.EARLY, lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0)))),
     (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "done"})),
-    # an engine that deletes a job when it is done deleted it while another worker ran it
-    (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "deleted"})),
+    (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: judged.DELETED})),
+    (Case.CLAIMS, judged.NOT_TAKEN_OVER, lambda state: replace(state, left={judged.NOT_TAKEN_OVER: 1})),
     (Case.CLAIMS, judged.AGAIN, lambda state: more(state, *course(1, ("begin", 9.0)))),
     (Case.HEARTBEAT, judged.RENEWED, lambda state: more(state, *course(1, ("begin", 4.5)))),
     (Case.HEARTBEAT, judged.KEPT, lambda state: replace(state, effects=done(1) + done(2))),

@@ -37,9 +37,9 @@ UNFINISHED, STUCK = "jobs begun and never finished", "jobs stuck"
 STATES, TWICE = "jobs whose state is another", "jobs done twice"
 EXITS, LOOPS = "exits of workers", "workers that exit again and again"
 IDLE = "jobs that an idle worker began too late"
-KEPT_BY_FROZEN, EARLY, STALE, AGAIN = (
-    "jobs of a frozen worker that were not taken over",
+EARLY, NOT_TAKEN_OVER, STALE, AGAIN = (
     "jobs taken over before their lease ended",
+    "jobs not taken over after their lease",
     "results of stale workers that counted",
     "jobs begun again after their end",
 )
@@ -65,13 +65,13 @@ LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS = (
 )
 #: the names of everything that a worker may leave
 LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
-#: what the engine says about a job that it no longer has, and about one whose result counts
-DELETED = "deleted"
-ENDED = frozenset({"done", DELETED})
 #: operations of the history, by the client that stands for them
 ENQUEUE, LATE, WARM_UP, APPROVE = "enqueue", "enqueue late", "warm up", "approve"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
 RENEWING, SILENT = 1, 2
+#: the state of a job without a row, and those that say that it has ended
+DELETED = "deleted"
+COUNTED = frozenset({"done", DELETED})
 #: the job that starts the others
 PARENT = 1
 #: operations after which a job exists
@@ -150,7 +150,7 @@ class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waited_s: float = 0.0
     #: the longest time for which the machine kept the harness itself waiting, seconds
     pause_s: float = 0.0
-    #: what is left, by the name of the expectation
+    #: what is left on servers, or with a frozen worker, by the name of the expectation
     left: dict[str, int] = {}
     changes: tuple[AuditedChange, ...] = ()
     #: what each job was given: its actor and its correlation
@@ -213,6 +213,22 @@ class Jobs:
     def twice(self) -> list[int]:
         """The jobs whose effect happened more than once."""
         return [key for key in self.state.ends if self.count(key, "done") > 1]
+
+    def begun_after_end(self, key: int, lease_s: float, clock_s: float) -> int:
+        """Return how often a job began after the worker that held it last was done with it, within its lease.
+
+        A worker that was taken over is done with nothing, and one that needs longer than its lease may be taken over.
+        """
+        held: Effect | None = None
+        ended: float | None = None
+        again = 0
+        for effect in self.by_key[key]:
+            if effect.phase == "begin":
+                again += ended is not None and effect.seconds > ended + clock_s
+                held = effect
+            elif effect.phase == "done" and held and effect.worker == held.worker and ended is None:
+                ended = effect.seconds if effect.seconds + clock_s < held.seconds + lease_s else None
+        return again
 
     @cached_property
     def waits(self) -> list[float]:
@@ -290,19 +306,17 @@ def _faults(jobs: Jobs) -> Iterator[Expectation]:
 
 def _claims(jobs: Jobs) -> Iterator[Expectation]:
     """A worker was frozen while it ran a job, past its lease; another one took it over, and the first came back."""
-    lease_s = jobs.state.settings.lease_s or 0.0
-    taken_over = [times for key in jobs.state.ends if len(times := jobs.times(key, "begin")) > 1]
-    yield compared(KEPT_BY_FROZEN, sum(jobs.count(key, "begin") == 1 for key in jobs.state.ends), 0)
-    yield compared(EARLY, sum(times[1] - times[0] < lease_s - _CLOCK_S for times in taken_over), 0)
-    yield compared(STALE, sum(state in ENDED for state in jobs.state.after_stale.values()), 0)
-    ends = {key: min(jobs.times(key, "done"), default=None) for key in jobs.state.ends}
-    again = sum(
-        end is not None and begun > end + _CLOCK_S for key, end in ends.items() for begun in jobs.times(key, "begin")
-    )
-    yield compared(AGAIN, again, 0)
+    state = jobs.state
+    lease_s, clock_s = state.settings.lease_s or 0.0, _CLOCK_S + state.pause_s
+    taken_over = [times for key in state.ends if len(times := jobs.times(key, "begin")) > 1]
+    yield compared(EARLY, sum(times[1] - times[0] < lease_s - clock_s for times in taken_over), 0)
+    if NOT_TAKEN_OVER in state.left:
+        yield compared(NOT_TAKEN_OVER, state.left[NOT_TAKEN_OVER], 0)
+    yield compared(STALE, sum(found in COUNTED for found in state.after_stale.values()), 0)
+    yield compared(AGAIN, sum(jobs.begun_after_end(key, lease_s, clock_s) for key in state.ends), 0)
     # the frozen worker may exit after it: its lease has ended
     begun = [effect.worker for effects in jobs.by_key.values() for effect in effects if effect.phase == "begin"]
-    yield compared(EXITS, sum(one.worker not in begun[:1] for one in jobs.state.exits), 0)
+    yield compared(EXITS, sum(one.worker not in begun[:1] for one in state.exits), 0)
     yield from _delivery(jobs)
 
 

@@ -6,32 +6,18 @@ begin after progress, never after a time, and everything is enqueued before them
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import (
-    CHANNELS,
-    DELETED,
-    ENDED,
-    LATE,
-    LOCKS,
-    PINNED,
-    RENEWING,
-    SILENT,
-    STATEMENTS,
-    TRANSACTIONS,
-    WARM_UP,
-    AuditedChange,
-)
+from harness.checks.judges.jobs import COUNTED, DELETED, LATE, NOT_TAKEN_OVER, RENEWING, SILENT, AuditedChange
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.job_engines.target_file import Case
-from harness.model import PoolMode
-from harness.suites.jobs.running import ACTOR_TYPE, STARTS_S, WORKERS
+from harness.suites.jobs.residue import leaves_nothing
+from harness.suites.jobs.running import ACTOR_TYPE, LONGEST_LEASE_S, LONGEST_POLL_S, STARTS_S, WORKERS
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -42,24 +28,21 @@ if TYPE_CHECKING:
     from harness.suites.jobs.running import JobRun
 
 _A, _B = WORKERS
+#: the job that is taken over from a frozen worker, and one that shows that the other worker works
+_TAKEN_OVER, _OTHER = 1, 2
 _JOBS = 10
 #: so many of them are enqueued together; later ones find workers that have repeated their statements
 _JOBS_AT_ONCE = 4
+#: a worker reports its result to the engine within, seconds: some collect results, or wait for a notification before
+_REPORTS_S, _LONG_JOB_S = 1.5, 4.0
 #: jobs of the case of faults, each of so many seconds; each fault follows so much progress
 _UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
 #: jobs that are enqueued for an idle worker, and how long it is idle before each, seconds
 _IDLE_JOBS, _IDLES_S = 3, 1.0
 #: a job that begins so much later than promised is late, seconds: its command takes some of it
 _LATE_S = 15.0
-#: an idle worker is awaited for the longest poll that any engine here falls back to, seconds
-_LONGEST_POLL_S = 40.0
-#: the same for a job that waits for a message: DBOS looks once a minute
+#: a job that waits for a message is awaited for so long, seconds: DBOS looks once a minute
 _LONGEST_RECHECK_S = 70.0
-#: looks at what an idle worker keeps, seconds between them
-_LOOKS, _BETWEEN_LOOKS_S = 5, 0.4
-#: an idle worker repeats its statements so often before that, or as often as it can within, seconds: drivers prepare a
-#: statement that is repeated
-_REPEATS, _LONGEST_IDLE_S = 6, 8.0
 _SETTLES_S = 10.0
 #: the job of the case of retries that always fails
 _FAILING = 2
@@ -81,26 +64,16 @@ def works(run: JobRun) -> None:
 
 def idle(run: JobRun) -> None:
     run.use_prepared_database()
-    if not _warm_up(run):
+    if not run.warm_up():
         return
     for key in range(1, _IDLE_JOBS + 1):
         time.sleep(_IDLES_S)
         began = time.monotonic()
         run.enqueue(key, key)
-        run.wait_until_done(key, quiet_s=_LONGEST_POLL_S)
+        run.wait_until_done(key, quiet_s=LONGEST_POLL_S)
         if time.monotonic() - began > run.settings.idle_s + _LATE_S:
             break  # one of them is enough
     run.require_a_responsive_machine()
-
-
-def _warm_up(run: JobRun) -> bool:
-    """Start a worker, and return whether it ran a job that the case does not count."""
-    run.start_worker(_A)
-    found = run.operate(WARM_UP, "enqueue", 0, first=0, last=0)
-    if found.exit_code == 0 and run.wait_for_phase(0, "done", STARTS_S + _LONGEST_POLL_S):
-        return True
-    run.expect("done", 0)
-    return False
 
 
 def faults(run: JobRun) -> None:
@@ -177,38 +150,67 @@ def _restart_pooler(run: JobRun) -> str:
 
 
 def claims(run: JobRun) -> None:
-    run.use_prepared_database()
+    """Freeze A while it runs a job; B takes the job over, and A comes back while B still runs it.
+
+    The engine says `running` then, until B is done. Its state is read again and again in that time: where A reports a
+    result, and the state has changed, that result counted. A state that was not `running` before shows nothing.
+    """
     lease_s = run.settings.lease_s or 0.0
-    run.plan(1, seconds=max(1.0, lease_s / 2))
-    run.enqueue(1, 1)
-    run.start_worker(_A)
-    if not run.wait_for_phase(1, "begin", STARTS_S):
+    if not 0 < lease_s <= LONGEST_LEASE_S:
+        raise NotExercisedError(f"a lease of {lease_s:g} s is not awaited" if lease_s else "this variant has no lease")
+    run.use_prepared_database()
+    if not run.warm_up():
+        raise NotExercisedError("the worker did no job, so nothing could be taken over from it")
+    # within its lease, unless its worker renews it
+    job_s = max(1.0, 0.75 * lease_s, 0.0 if run.settings.heartbeat_by_job else _LONG_JOB_S)
+    run.plan(_TAKEN_OVER, seconds=job_s)
+    run.enqueue(_TAKEN_OVER, _TAKEN_OVER)
+    if not run.wait_for_phase(_TAKEN_OVER, "begin", STARTS_S):
         raise NotExercisedError("no worker began the job")
     run.worker(_A).freeze()
+    if run.was_in_phase(_TAKEN_OVER, "done", _A):
+        raise NotExercisedError("the job was done before its worker was frozen")
     run.start_worker(_B)
-    taken_over = run.wait_for_phase(1, "begin", STARTS_S + run.patience_s, times=2)
+    run.enqueue(_OTHER, _OTHER)
+    if not run.wait_for_phase_of(_OTHER, "done", _B, STARTS_S + run.patience_s):
+        raise NotExercisedError("the other worker did no job, so it could take none over")
+    taken_over = run.wait_for_phase_of(_TAKEN_OVER, "begin", _B, run.patience_s)
+    run.left[NOT_TAKEN_OVER] = int(not taken_over)
+    before = run.states().get(_TAKEN_OVER, DELETED)
     run.worker(_A).thaw()
-    came_back = taken_over and run.wait_for_phase_of(1, "done", _A, _SETTLES_S)
-    if came_back:
-        # the worker that came back reports its result now; the other one still runs the job
-        run.wait(_counts_stale_result(run), "the result of the stale worker", _SETTLES_S)
-    if run.wait_until_done() and taken_over:
-        run.wait_for_phase_of(1, "done", _B, _SETTLES_S)
-    if came_back and not run.after_stale:
-        raise NotExercisedError("the stale worker came back after the other one had finished the job")
+    reason = _watch_stale_result(run, before, min(_REPORTS_S, job_s / 2)) if taken_over else ""
+    run.wait_until_done()
+    if reason:
+        raise NotExercisedError(reason)
 
 
-def _counts_stale_result(run: JobRun) -> Callable[[tuple[Effect, ...]], bool]:
-    """Return a look at the job's state that says whether no more looks are needed. It counts only while B runs it."""
+def _watch_stale_result(run: JobRun, before: str, enough_s: float) -> str:
+    """Read the state of the job from the return of A until B is done, and return why that shows nothing, or "".
 
-    def seen(_effects: tuple[Effect, ...]) -> bool:
-        state = run.states().get(1, DELETED)
-        if run.was_in_phase(1, "done", _B):
-            return True
-        run.after_stale[1] = state
-        return state in ENDED
+    :param before: the state before the return of A.
+    :param enough_s: for how long after its report the state has to be the same, seconds, so that its result is refused.
+    """
+    if before != "running":
+        return f"the engine says {before} of a job that is taken over, so a stale result cannot be distinguished"
+    looks: list[float] = []
 
-    return seen
+    def is_over(_effects: tuple[Effect, ...]) -> bool:
+        reported, now = run.was_in_phase(_TAKEN_OVER, "done", _A), time.monotonic()
+        state = run.states(admin).get(_TAKEN_OVER, DELETED)
+        if run.was_in_phase(_TAKEN_OVER, "done", _B):
+            return True  # the state may be that of its own result
+        if reported:
+            looks.append(now)
+            run.after_stale[_TAKEN_OVER] = state
+        return reported and state in COUNTED
+
+    with run.ctx.lab.connect_admin(run.database) as admin:
+        run.wait(is_over, "the other worker to be done", STARTS_S, interval_s=0.01)
+    if not looks:
+        return "the worker that came back reported no result while the other one ran the job"
+    if looks[-1] - looks[0] < enough_s and run.after_stale[_TAKEN_OVER] not in COUNTED:
+        return "the worker that came back reported its result too late to show whether it counts"
+    return ""
 
 
 def heartbeat(run: JobRun) -> None:
@@ -305,7 +307,7 @@ def fork(run: JobRun) -> None:
     run.wait_for_state(1, "done", _SETTLES_S)
     run.expect("done", 2)
     run.operate("fork", "fork", 2, key=1, new=2)
-    run.wait_until_done(quiet_s=_LONGEST_POLL_S)
+    run.wait_until_done(quiet_s=LONGEST_POLL_S)
 
 
 def children(run: JobRun) -> None:
@@ -314,7 +316,7 @@ def children(run: JobRun) -> None:
     run.start_worker(_B)
     run.expect("done", 1, 2, 3, 4)
     run.operate("enqueue", "children", 1, key=1, first=2, last=4)
-    run.wait_until_done(quiet_s=_LONGEST_POLL_S)
+    run.wait_until_done(quiet_s=LONGEST_POLL_S)
 
 
 def transaction(run: JobRun) -> None:
@@ -382,86 +384,6 @@ def _audited_write(run: JobRun) -> str:
         "('job %KEY% %JOB%', '%CORRELATION%/' || md5(random()::text || clock_timestamp()::text));"
     )
     return f"BEGIN; {declare} {action} {write} COMMIT;"
-
-
-def leaves_nothing(run: JobRun) -> None:
-    run.use_prepared_database()
-    if not _warm_up(run):
-        raise NotExercisedError("the worker did not run a job, so what it leaves is not known")
-    time.sleep(max(_IDLES_S, min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S)))
-    looks = []
-    for _ in range(_LOOKS):
-        looks.append(_sessions(run))
-        time.sleep(_BETWEEN_LOOKS_S)
-    if run.ctx.sharing_mode:
-        # a transaction that stays open keeps its server connection from all other clients
-        kept = set.intersection(*({pid for pid, open_since in look.items() if open_since} for look in looks))
-        run.left[PINNED] = len({pid for pid in kept if len({look[pid] for look in looks}) == 1})
-    run.ctx.fact("server connections of an idle worker", len(looks[-1]))
-    run.worker(_A).stop()
-    run.left[LOCKS] = run.left[TRANSACTIONS] = 0
-
-    def clean() -> None:
-        run.left[LOCKS], run.left[TRANSACTIONS] = _kept_by_sessions(run)
-        if run.left[LOCKS] or run.left[TRANSACTIONS]:
-            raise NotYet("something is left")
-
-    with contextlib.suppress(TimedOutError):
-        poll(clean, what="sessions of the worker to end", deadline_s=_SETTLES_S, interval_s=0.2)
-    if run.ctx.mode is PoolMode.TRANSACTION:  # statement mode refuses the transactions that keep clients apart
-        run.left[STATEMENTS], run.left[CHANNELS] = _kept_by_the_pool(run)
-
-
-def _sessions(run: JobRun) -> dict[int, str]:
-    """Return the server processes of the engine's database, with the begin of an open transaction each."""
-    with run.ctx.lab.connect_admin() as admin:
-        rows = admin.rows(
-            "SELECT pid, CASE WHEN state LIKE 'idle in transaction%%' THEN xact_start::text ELSE '' END "
-            "FROM pg_stat_activity WHERE datname = %s AND usename = %s",
-            [run.database, run.ctx.lab.roles.app.name],
-        )
-    return dict(rows)
-
-
-def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
-    """Return the advisory locks in the engine's database, and its sessions that are idle in a transaction."""
-    with run.ctx.lab.connect_admin(run.database) as admin:
-        locks = admin.value(
-            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
-            "WHERE l.locktype = 'advisory' AND d.datname = current_database()"
-        )
-    return int(locks), sum(bool(since) for since in _sessions(run).values())
-
-
-def _kept_by_the_pool(run: JobRun) -> tuple[int, int]:
-    """Return what later clients find on the shared server connections: prepared statements, and channels.
-
-    Clients look at the same time, in one long statement each, so that each of them has another server connection.
-    Statement mode allows it, too.
-
-    :raises NotExercisedError: when some server connection was never given to a client.
-    """
-    endpoint = run.ctx.lab.chain(run.database)
-    clients = [run.ctx.connect(endpoint) for _ in _sessions(run)]
-    found: dict[int, tuple[int, int]] = {}
-    with ThreadPoolExecutor(max(1, len(clients))) as pool:
-        for _ in range(_LOOKS):
-            for [(pid, statements, channels)] in pool.map(_look_at_a_session, clients):
-                found[pid] = int(statements), int(channels)
-            if _sessions(run).keys() <= found.keys():
-                break
-        else:
-            raise NotExercisedError("no client was given some of the server connections, so what they keep is not known")
-    return sum(statements for statements, _ in found.values()), sum(channels for _, channels in found.values())
-
-
-def _look_at_a_session(client: Client) -> list[tuple[int, int, int]]:
-    """Return the process of a server connection, its prepared statements, and its channels; it takes a while."""
-    return client.rows(
-        "SELECT pg_backend_pid(), "
-        "(SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%'), "
-        "(SELECT count(*) FROM pg_listening_channels()) FROM pg_sleep(0.3)"
-    )
 
 
 SCENARIOS: dict[Case, Callable[[JobRun], None]] = {

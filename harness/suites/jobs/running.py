@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from harness.checks.judges.jobs import ENQUEUE, Effect, ExitedWorker, Foreseen, JobsState
+from harness.checks.judges.jobs import ENQUEUE, WARM_UP, Effect, ExitedWorker, Foreseen, JobsState
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.engine.virtual_environments import EnvironmentBuilder
@@ -56,6 +56,8 @@ _LONGEST_OUTPUT = 350
 _UNDER_CONTROL_S = 12.0
 #: a worker begins its first job within, seconds: it starts, imports its packages, and connects
 STARTS_S = 30.0
+#: an idle worker is awaited for the longest poll that any engine here falls back to, seconds
+LONGEST_POLL_S = 40.0
 #: added to what an engine's settings need, seconds; no case waits for jobs longer than this, seconds
 _MARGIN_S, _LONGEST_WAIT_S = 8.0, 90.0
 #: a longer lease is not awaited, seconds
@@ -320,6 +322,15 @@ class JobRun:
                         self.without_answer = f"the command `{which}` of job {key} {found.reason}"
         return found
 
+    def warm_up(self) -> bool:
+        """Start the first worker, and return whether it has done a job that the case does not count."""
+        self.start_worker(WORKERS[0])
+        found = self.operate(WARM_UP, "enqueue", 0, first=0, last=0)
+        done = found.exit_code == 0 and self.wait_for_phase(0, "done", STARTS_S + LONGEST_POLL_S)
+        if not done:
+            self.expect("done", 0)
+        return done
+
     def _number(self, operation: str) -> int:
         self._numbers[operation] = self._numbers.get(operation, 0) + 1
         return self._numbers[operation]
@@ -338,13 +349,16 @@ class JobRun:
             for seconds, key, phase, worker, attempt, job in rows
         )
 
-    def states(self) -> dict[int, str]:
+    def states(self, admin: Client | None = None) -> dict[int, str]:
         """Return what the engine says about each job.
 
+        :param admin: a connection to its database, for many looks in a short time.
         :raises NotExercisedError: when the target's query fails, or returns other words.
         """
-        with self.ctx.lab.connect_admin(self.database) as admin:
-            return read_states(admin, self.ctx.engine_states or self.engine.file.sql.state)
+        if admin is None:
+            with self.ctx.lab.connect_admin(self.database) as made:
+                return self.states(made)
+        return read_states(admin, self.ctx.engine_states or self.engine.file.sql.state)
 
     def lost_payloads(self) -> tuple[int, ...]:
         """Return the jobs that began without what they were enqueued with, by key."""
@@ -356,8 +370,17 @@ class JobRun:
         )
         return tuple(key for (key,) in rows)
 
-    def wait(self, condition: Callable[[tuple[Effect, ...]], bool], what: str, deadline_s: float) -> bool:
-        """Wait until a condition on the effects holds, and return whether it does in time."""
+    def wait(
+        self,
+        condition: Callable[[tuple[Effect, ...]], bool],
+        what: str,
+        deadline_s: float,
+        interval_s: float = _LOOK_S,
+    ) -> bool:
+        """Wait until a condition on the effects holds, and return whether it does in time.
+
+        :param interval_s: the first pause between two looks, seconds; it grows to ten times that.
+        """
         if self.ends and self.ends.keys() <= self._unanswered:
             return condition(self.effects())  # no job was enqueued, so none begins
 
@@ -367,7 +390,7 @@ class JobRun:
                 raise NotYet(what)
 
         try:
-            poll(seen, what=what, deadline_s=min(deadline_s, self._longest_wait_s), interval_s=_LOOK_S)
+            poll(seen, what=what, deadline_s=min(deadline_s, self._longest_wait_s), interval_s=interval_s)
         except TimedOutError:
             return False
         return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.checks.judges import jobs as judged
-from harness.checks.registry import Control
+from harness.checks.registry import MOVES, Capability, Control
 from harness.job_engines.target_file import Case
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check
-
-_LOCK = 4711
 
 
 class _Break(Struct, frozen=True, kw_only=True):
@@ -33,12 +31,23 @@ class _Break(Struct, frozen=True, kw_only=True):
     sql: str = ""
     #: replaces the query for the states of jobs
     states: str = ""
+    #: statements in the database of the engine, as a superuser
+    engine: str = ""
 
 
 def _again(condition: str, key: str = "NEW.key") -> str:
     """Return the body of a trigger that repeats an effect, of the same job or of another one."""
     return (
         f"IF {condition} THEN INSERT INTO effects (key, phase, attempt) VALUES ({key}, NEW.phase, NEW.attempt); END IF;"
+    )
+
+
+def _planned(word: str, other: str = "") -> str:
+    """Return statements that replace a word in what audited jobs write; all of it, if there is no other word."""
+    planned = f"replace(NEW.sql, '{word}', '{other}')" if other else "''"
+    return (
+        f"CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $b$ BEGIN NEW.sql := {planned}; RETURN NEW; "
+        "END $b$; CREATE TRIGGER forget BEFORE INSERT ON plan FOR EACH ROW EXECUTE FUNCTION forget()"
     )
 
 
@@ -53,8 +62,18 @@ _UNFINISHED = _Break(
     # the engine believes that it is done
     states="SELECT 1, 'done'",
 )
+_NO_RUN = "IF NEW.phase = 'begin' AND {} THEN RETURN NULL; END IF;"
 _BREAKS: dict[Case, tuple[_Break, ...]] = {
-    Case.WORKS: (_DONE_TWICE, _UNFINISHED),
+    Case.WORKS: (
+        _DONE_TWICE,
+        _UNFINISHED,
+        _Break(name="the-state-of-a-job-is-another", at=judged.STATES, states="SELECT 1, 'failed'"),
+        _Break(
+            name="a-job-is-not-enqueued",
+            at=judged.NOT_ENQUEUED,
+            before="IF NEW.phase = 'enqueued' AND NEW.key = 1 THEN RAISE 'not enqueued'; END IF;",
+        ),
+    ),
     Case.IDLE: (
         _Break(
             name="a-job-begins-late",
@@ -70,13 +89,35 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
             before="IF NEW.phase = 'begin' THEN NEW.at := coalesce((SELECT min(at) + interval '100 ms' FROM effects "
             "WHERE key = NEW.key AND phase = 'begin'), NEW.at); END IF;",
         ),
-        _Break(name="the-result-of-a-stale-worker-counts", at=judged.STALE, states="SELECT 1, 'done'"),
+        _Break(
+            name="the-result-of-a-stale-worker-counts",
+            at=judged.STALE,
+            engine="CREATE SEQUENCE looks",
+            # only the first look is before the return of that worker
+            states="SELECT 1, CASE nextval('looks') WHEN 1 THEN 'running' ELSE 'done' END",
+        ),
+        _Break(
+            name="a-job-stays-with-its-frozen-worker",
+            at=judged.NOT_TAKEN_OVER,
+            before=_NO_RUN.format("NEW.key = 1 AND NEW.worker = 'B'"),
+        ),
+        _Break(
+            name="a-job-begins-again-after-its-end",
+            at=judged.AGAIN,
+            after="IF NEW.phase = 'done' AND NEW.key = 1 AND NEW.worker = 'B' THEN INSERT INTO effects "
+            "(at, key, phase) VALUES (NEW.at + interval '9 s', 1, 'begin'); END IF;",
+        ),
     ),
     Case.HEARTBEAT: (
         _Break(
             name="a-job-with-a-heartbeat-is-taken-over",
             at=judged.RENEWED,
             after=_again("NEW.phase = 'begin' AND NEW.key = 1"),
+        ),
+        _Break(
+            name="a-silent-job-is-kept",
+            at=judged.KEPT,
+            before=_NO_RUN.format("NEW.key = 2 AND EXISTS (SELECT FROM effects WHERE key = 2 AND phase = 'begin')"),
         ),
     ),
     Case.RETRIES: (
@@ -96,9 +137,13 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
             before="IF NEW.phase = 'done' THEN NEW.at := NEW.at - interval '300 s'; END IF;",
         ),
     ),
-    Case.CRON: (_Break(name="a-window-has-two-runs", at=judged.WINDOWS, after=_again("NEW.phase = 'begin'")),),
+    Case.CRON: (
+        _Break(name="a-window-has-two-runs", at=judged.WINDOWS, after=_again("NEW.phase = 'begin'")),
+        _Break(name="no-window-has-a-run", at=judged.NO_WINDOW, before=_NO_RUN.format("NEW.key = 1")),
+    ),
     Case.FORK: (_DONE_TWICE,),
     Case.CHILDREN: (
+        _DONE_TWICE,
         _Break(
             name="a-parent-ends-early",
             at=judged.ORDER,
@@ -107,20 +152,10 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
     ),
     Case.TRANSACTION: (_FORBIDDEN,),
     Case.AUDITED: (
-        _Break(
-            name="jobs-lose-their-actor",
-            at=judged.ACTOR,
-            sql="CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS "
-            "$b$ BEGIN NEW.sql := replace(NEW.sql, '%ACTOR%', 'somebody-else'); RETURN NEW; END $b$; "
-            "CREATE TRIGGER forget BEFORE INSERT ON plan FOR EACH ROW EXECUTE FUNCTION forget()",
-        ),
-        _Break(
-            name="jobs-write-nothing",
-            at=judged.CHANGES,
-            sql="CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS "
-            "$b$ BEGIN NEW.sql := ''; RETURN NEW; END $b$; "
-            "CREATE TRIGGER forget BEFORE INSERT ON plan FOR EACH ROW EXECUTE FUNCTION forget()",
-        ),
+        _Break(name="jobs-lose-their-actor", at=judged.ACTOR, sql=_planned("%ACTOR%", "somebody-else")),
+        _Break(name="jobs-lose-their-correlation", at=judged.CORRELATION, sql=_planned("%CORRELATION%", "another")),
+        _Break(name="jobs-lose-their-id", at=judged.JOB, sql=_planned("%JOB%", "another")),
+        _Break(name="jobs-write-nothing", at=judged.CHANGES, sql=_planned("")),
     ),
 }
 
@@ -130,7 +165,8 @@ def controls_of(check: Check, case: Case) -> Iterator[Control]:
     for broken in _BREAKS.get(case, ()):
         yield Control(name=broken.name, check=check.id, at=broken.at, needs=(), apply=_Applied(broken))
     if case is Case.LEAVES_NOTHING:
-        yield Control(name="a-lock-is-left", check=check.id, at=judged.LOCKS, needs=(), apply=leave_a_lock)
+        for left in _LEFT:
+            yield Control(name=left.name, check=check.id, at=left.at, needs=left.needs, apply=left)
 
 
 class _Applied:
@@ -152,13 +188,46 @@ CREATE TRIGGER broken_{when} {when} INSERT ON effects
             if body
         )
         ctx.engine_states = broken.states
+        if broken.engine:
+            ctx.with_engine_database = lambda database: _run_as_superuser(ctx, database, broken.engine)
 
 
-def leave_a_lock(ctx: CheckContext) -> None:
-    """Keep an advisory lock in the database of the engine until the check ends."""
+def _run_as_superuser(ctx: CheckContext, database: str, statements: str) -> None:
+    with ctx.lab.connect_admin(database) as admin:
+        admin.run(statements)
 
-    def lock(database: str) -> None:
-        client = ctx.connect(ctx.lab.admin(database))
-        client.value("SELECT pg_advisory_lock(%s)", [_LOCK])
 
-    ctx.with_engine_database = lock
+class _Left(Struct, frozen=True, kw_only=True):
+    """Something that a client leaves in the database of the engine, or keeps until the check ends."""
+
+    name: str
+    at: str
+    sql: str
+    needs: tuple[Capability, ...] = ()
+    #: whether the client is behind the chain, and leaves at once; else it is on a direct connection, and stays
+    chain: bool = False
+
+    def __call__(self, ctx: CheckContext) -> None:
+        def leave(database: str) -> None:
+            client = ctx.connect(ctx.lab.chain(database) if self.chain else ctx.lab.direct(database))
+            client.run(self.sql)
+            if self.chain:
+                client.close()
+
+        ctx.with_engine_database = leave
+
+
+#: sessions of the role of the application
+_LEFT = (
+    _Left(name="a-lock-is-left", at=judged.LOCKS, sql="SELECT pg_advisory_lock(4711)"),
+    _Left(name="a-transaction-is-left", at=judged.TRANSACTIONS, sql="BEGIN; SELECT 1"),
+    _Left(name="a-transaction-stays-open", at=judged.PINNED, needs=(MOVES,), sql="BEGIN; SELECT 1"),
+    _Left(
+        name="a-statement-is-left",
+        at=judged.STATEMENTS,
+        needs=(MOVES,),
+        chain=True,
+        sql="PREPARE left_here AS SELECT 1",
+    ),
+    _Left(name="a-channel-is-left", at=judged.CHANNELS, needs=(MOVES,), chain=True, sql="LISTEN left_here"),
+)

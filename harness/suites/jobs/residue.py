@@ -1,0 +1,131 @@
+"""The case `leaves-nothing`: what a worker keeps while it is idle, and what it leaves on server connections."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.checks.judges.jobs import CHANNELS, LOCKS, PINNED, STATEMENTS, TRANSACTIONS
+from harness.checks.record import NotExercisedError
+from harness.errors import TimedOutError
+from harness.suites.jobs.running import WORKERS
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.suites.jobs.running import JobRun
+
+_WORKER = WORKERS[0]
+#: an idle worker is looked at so often; some looks may fall between two transactions
+_LOOKS, _MISSED, _BETWEEN_LOOKS_S = 8, 2, 0.4
+#: an idle worker repeats its statements so often before that, or as often as it can within, seconds: drivers prepare a
+#: statement that is repeated
+_REPEATS, _LONGEST_IDLE_S = 6, 5.0
+#: a transaction that has done nothing but stay open for this long, seconds, is not one that polls
+_OPEN_S = 0.1
+#: sessions of a worker that ended are awaited for, seconds
+_SETTLES_S, _UNDER_CONTROL_S = 10.0, 2.0
+#: how often clients look at all server connections of a pool, and for how long each statement holds one, seconds
+_TRIES, _HOLDS_S = 4, 0.5
+
+_SESSIONS = """
+SELECT pid, state LIKE 'idle in transaction%%' AND clock_timestamp() - xact_start >= %s * interval '1 s'
+FROM pg_stat_activity WHERE datname = %s AND usename = %s
+"""
+_ADVISORY_LOCKS = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND d.datname = current_database()
+"""
+#: one statement, so that it runs in every pool mode; PgBouncer names the statements that it prepares itself
+_ON_SERVER_CONNECTION = f"""
+SELECT pg_backend_pid(), (SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%%'),
+    (SELECT count(*) FROM pg_listening_channels()), pg_sleep({_HOLDS_S})
+"""
+
+
+class OnServerConnection(Struct, frozen=True):
+    """What a client finds on a server connection that others used before."""
+
+    pid: int
+    statements: int
+    channels: int
+
+
+def leaves_nothing(run: JobRun) -> None:
+    """Look at an idle worker, end it, and look at what is left."""
+    run.use_prepared_database()
+    if not run.warm_up():
+        raise NotExercisedError("the worker did no job, so it may have left nothing")
+    time.sleep(min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S))
+    looks = []
+    for _ in range(_LOOKS):
+        time.sleep(_BETWEEN_LOOKS_S)
+        looks.append(sum(_sessions(run, _OPEN_S).values()))
+    run.ctx.fact("server connections of an idle worker", len(_sessions(run)))
+    run.ctx.fact("of them idle in a transaction, in each look", ", ".join(map(str, looks)))
+    if not run.worker(_WORKER).is_running:
+        raise NotExercisedError("the worker did not run to the end of the looks")
+    if run.ctx.sharing_mode:
+        # such a transaction keeps its server connection from all other clients
+        run.left[PINNED] = kept_open(looks)
+    run.worker(_WORKER).stop()
+    run.left[LOCKS] = run.left[TRANSACTIONS] = 0
+
+    def clean() -> None:
+        run.left[LOCKS], run.left[TRANSACTIONS] = _kept_by_sessions(run)
+        if run.left[LOCKS] or run.left[TRANSACTIONS]:
+            raise NotYet("something is left")
+
+    settles_s = _UNDER_CONTROL_S if run.ctx.control else _SETTLES_S
+    with contextlib.suppress(TimedOutError):
+        poll(clean, what="sessions of the worker to end", deadline_s=settles_s, interval_s=0.2)
+    if run.ctx.sharing_mode:
+        found = _on_shared_connections(run)
+        run.left[STATEMENTS] = sum(one.statements for one in found)
+        run.left[CHANNELS] = sum(one.channels for one in found)
+
+
+def kept_open(looks: list[int]) -> int:
+    """Return how many server connections stay in a transaction, from the number in each look.
+
+    A worker that opens its next transaction at once keeps one, too, so some looks may see less.
+    """
+    return sorted(looks)[_MISSED]
+
+
+def _sessions(run: JobRun, open_s: float = 0.0) -> dict[int, bool]:
+    """Return the server processes of the engine's database, and whether each is idle in a transaction of that age."""
+    with run.ctx.lab.connect_admin() as admin:
+        return dict(admin.rows(_SESSIONS, [open_s, run.database, run.ctx.lab.roles.app.name]))
+
+
+def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
+    """Return the advisory locks in the engine's database, and its sessions that are idle in a transaction."""
+    with run.ctx.lab.connect_admin(run.database) as admin:
+        locks = admin.value(_ADVISORY_LOCKS)
+    return int(locks), sum(_sessions(run).values())
+
+
+def _on_shared_connections(run: JobRun) -> list[OnServerConnection]:
+    """Return what later clients find on each server connection of the pool.
+
+    As many clients as there are server connections ask at the same time, so that each is given another one.
+
+    :raises NotExercisedError: when one of them was given to no client.
+    """
+    wanted = {pid for pid, is_open in _sessions(run).items() if not is_open}
+    clients = [run.ctx.connect(run.ctx.lab.chain(run.database)) for _ in wanted]
+    found: dict[int, OnServerConnection] = {}
+    for _ in range(_TRIES if wanted else 0):
+        with ThreadPoolExecutor(len(clients)) as pool:
+            for [row] in pool.map(lambda client: client.rows(_ON_SERVER_CONNECTION), clients):
+                found[row[0]] = OnServerConnection(*row[:3])
+        wanted &= _sessions(run).keys()  # the pooler may have closed some meanwhile
+        if wanted <= found.keys():
+            return list(found.values())
+    if wanted:
+        raise NotExercisedError(f"{len(wanted - found.keys())} server connections of the pool were given to no client")
+    return []

@@ -1,0 +1,64 @@
+"""The parts of the suite `jobs` that need no server: its controls, and what it makes of its looks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.checks.judges import jobs as judged
+from harness.checks.registry import Control
+from harness.job_engines.loading import shipped
+from harness.job_engines.target_file import Case
+from harness.suites.jobs.residue import kept_open
+from harness.suites.jobs.rows import CLAIMS, job_checks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: breaks that no control makes, since only a program of an engine could; the judge has a mutation for each
+_BY_THE_JUDGE = {
+    *(judged.INSTALLED, judged.EXITS, judged.LOOPS, judged.LOST, judged.STUCK),
+    *(judged.LATE_LOST, judged.LATE_FAILED),
+}
+
+
+def controls() -> Iterator[tuple[Case, Control]]:
+    for declared in job_checks(engine for engine in shipped() if engine.name == "absurd"):
+        if isinstance(declared, Control) and "-default-" in declared.check:
+            yield Case(declared.check.partition("-default-")[2]), declared
+
+
+def expectations() -> set[str]:
+    """Return the names of all expectations of the judge."""
+    names = {name: value for name, value in vars(judged).items() if name.isupper() and isinstance(value, str)}
+    unrelated = {"ENQUEUE", "LATE", "WARM_UP", "APPROVE", "WORKS", "DELETED"}
+    return {value for name, value in names.items() if name not in unrelated and not name.startswith("_")}
+
+
+def test_each_case_has_a_claim() -> None:
+    assert set(CLAIMS) == set(Case)
+
+
+def test_each_expectation_is_broken_by_a_control_or_by_a_mutation_of_the_judge() -> None:
+    assert {control.at for _, control in controls()} | _BY_THE_JUDGE == expectations()
+
+
+def test_each_case_has_a_control_with_a_name_of_its_own() -> None:
+    found = [(case, control.name) for case, control in controls()]
+    assert len(set(found)) == len(found)
+    assert {case for case, _ in found} == set(Case) - {Case.FORK}  # absurd does not claim it
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ([0] * 8, 0),
+        ([1] * 8, 1),
+        ([0, 1, 0, 1, 1, 1, 1, 1], 1),  # between two transactions of one connection
+        ([0, 1, 0, 1, 0, 1, 1, 1], 0),  # transactions that come and go
+        ([2, 2, 1, 2, 2, 3, 2, 2], 2),
+    ],
+)
+def test_a_connection_is_kept_if_nearly_all_looks_see_a_transaction(looks: list[int], expected: int) -> None:
+    assert kept_open(looks) == expected
