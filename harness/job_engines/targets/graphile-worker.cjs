@@ -4,9 +4,11 @@
 
 const { writeFile } = require("node:fs/promises");
 const { makeWorkerUtils, run, runMigrations } = require("graphile-worker");
-const { DATABASE_URL, POLL_S, CONCURRENCY, ATTEMPTS, CRON_S, PAYLOAD, ...effects } = require("effects.cjs");
+const { DATABASE_URL, DIRECT_URL, POLL_S, CONCURRENCY, ATTEMPTS, CRON_S, PAYLOAD, ...effects } = require("effects.cjs");
 
 const shared = { connectionString: DATABASE_URL, noPreparedStatements: process.env.PREPARE === "off" };
+// workers LISTEN, which needs a connection past the pooler in transaction mode
+const workers = process.env.WORK === "direct" ? { ...shared, connectionString: DIRECT_URL } : shared;
 // a job key makes a second call replace the job that waits
 const specOf = (key) => ({ jobKey: `job-${key}`, maxAttempts: ATTEMPTS });
 const dataOf = (key) => ({ key, ...PAYLOAD });
@@ -33,7 +35,7 @@ const commands = {
 
   async work() {
     const runner = await run({
-      ...shared,
+      ...workers,
       concurrency: CONCURRENCY,
       pollInterval: POLL_S * 1000,
       taskList: {

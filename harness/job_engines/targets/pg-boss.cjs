@@ -3,7 +3,9 @@
 "use strict";
 
 const { PgBoss } = require("pg-boss");
-const { DATABASE_URL, LEASE_S, POLL_S, CONCURRENCY, ATTEMPTS, CRON_S, PAYLOAD, ...effects } = require("effects.cjs");
+const {
+  DATABASE_URL, DIRECT_URL, LEASE_S, POLL_S, CONCURRENCY, ATTEMPTS, CRON_S, PAYLOAD, ...effects
+} = require("effects.cjs");
 
 const JOBS = "jobs";
 const APPROVALS = "approvals";
@@ -93,7 +95,7 @@ const commands = {
 async function main([command, ...keys]) {
   const works = command === "work";
   const boss = new PgBoss({
-    connectionString: DATABASE_URL,
+    connectionString: works && process.env.WORK === "direct" ? DIRECT_URL : DATABASE_URL,
     // a program that only enqueues leaves maintenance and cron to the workers
     supervise: works,
     schedule: works,
