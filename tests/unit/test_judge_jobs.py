@@ -139,10 +139,11 @@ MUTATIONS = [
             more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)
         ),
     ),
+    (Case.CLAIMS, judged.KEPT_BY_FROZEN, lambda state: replace(state, left={judged.KEPT_BY_FROZEN: 1})),
     (Case.CLAIMS, judged.EARLY, lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0)))),
     (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "done"})),
-    (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: judged.DELETED})),
-    (Case.CLAIMS, judged.NOT_TAKEN_OVER, lambda state: replace(state, left={judged.NOT_TAKEN_OVER: 1})),
+    # an engine that deletes a job when it is done deleted it while another worker ran it
+    (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "deleted"})),
     (Case.CLAIMS, judged.AGAIN, lambda state: more(state, *course(1, ("begin", 9.0)))),
     (Case.HEARTBEAT, judged.RENEWED, lambda state: more(state, *course(1, ("begin", 4.5)))),
     (Case.HEARTBEAT, judged.KEPT, lambda state: replace(state, effects=done(1) + done(2))),

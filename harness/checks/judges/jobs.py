@@ -37,9 +37,9 @@ UNFINISHED, STUCK = "jobs begun and never finished", "jobs stuck"
 STATES, TWICE = "jobs whose state is another", "jobs done twice"
 EXITS, LOOPS = "exits of workers", "workers that exit again and again"
 IDLE = "jobs that an idle worker began too late"
-EARLY, NOT_TAKEN_OVER, STALE, AGAIN = (
+KEPT_BY_FROZEN, EARLY, STALE, AGAIN = (
+    "jobs of a frozen worker that were not taken over",
     "jobs taken over before their lease ended",
-    "jobs not taken over after their lease",
     "results of stale workers that counted",
     "jobs begun again after their end",
 )
@@ -65,13 +65,13 @@ LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS = (
 )
 #: the names of everything that a worker may leave
 LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
+#: what the engine says about a job that it no longer has, and about one whose result counts
+DELETED = "deleted"
+ENDED = frozenset({"done", DELETED})
 #: operations of the history, by the client that stands for them
 ENQUEUE, LATE, WARM_UP, APPROVE = "enqueue", "enqueue late", "warm up", "approve"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
 RENEWING, SILENT = 1, 2
-#: the state of a job without a row, and those that say that it has ended
-DELETED = "deleted"
-COUNTED = frozenset({"done", DELETED})
 #: the job that starts the others
 PARENT = 1
 #: operations after which a job exists
@@ -310,13 +310,13 @@ def _claims(jobs: Jobs) -> Iterator[Expectation]:
     lease_s, clock_s = state.settings.lease_s or 0.0, _CLOCK_S + state.pause_s
     taken_over = [times for key in state.ends if len(times := jobs.times(key, "begin")) > 1]
     yield compared(EARLY, sum(times[1] - times[0] < lease_s - clock_s for times in taken_over), 0)
-    if NOT_TAKEN_OVER in state.left:
-        yield compared(NOT_TAKEN_OVER, state.left[NOT_TAKEN_OVER], 0)
-    yield compared(STALE, sum(found in COUNTED for found in state.after_stale.values()), 0)
+    if KEPT_BY_FROZEN in state.left:
+        yield compared(KEPT_BY_FROZEN, state.left[KEPT_BY_FROZEN], 0)
+    yield compared(STALE, sum(found in ENDED for found in state.after_stale.values()), 0)
     yield compared(AGAIN, sum(jobs.begun_after_end(key, lease_s, clock_s) for key in state.ends), 0)
     # the frozen worker may exit after it: its lease has ended
     begun = [effect.worker for effects in jobs.by_key.values() for effect in effects if effect.phase == "begin"]
-    yield compared(EXITS, sum(one.worker not in begun[:1] for one in state.exits), 0)
+    yield compared(EXITS, sum(one.worker not in begun[:1] for one in jobs.state.exits), 0)
     yield from _delivery(jobs)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import COUNTED, DELETED, LATE, NOT_TAKEN_OVER, RENEWING, SILENT, AuditedChange
+from harness.checks.judges.jobs import DELETED, ENDED, KEPT_BY_FROZEN, LATE, RENEWING, SILENT, AuditedChange
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError
@@ -41,7 +41,7 @@ _UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
 _IDLE_JOBS, _IDLES_S = 3, 1.0
 #: a job that begins so much later than promised is late, seconds: its command takes some of it
 _LATE_S = 15.0
-#: a job that waits for a message is awaited for so long, seconds: DBOS looks once a minute
+#: the same for a job that waits for a message: DBOS looks once a minute
 _LONGEST_RECHECK_S = 70.0
 _SETTLES_S = 10.0
 #: the job of the case of retries that always fails
@@ -175,7 +175,7 @@ def claims(run: JobRun) -> None:
     if not run.wait_for_phase_of(_OTHER, "done", _B, STARTS_S + run.patience_s):
         raise NotExercisedError("the other worker did no job, so it could take none over")
     taken_over = run.wait_for_phase_of(_TAKEN_OVER, "begin", _B, run.patience_s)
-    run.left[NOT_TAKEN_OVER] = int(not taken_over)
+    run.left[KEPT_BY_FROZEN] = int(not taken_over)
     before = run.states().get(_TAKEN_OVER, DELETED)
     run.worker(_A).thaw()
     reason = _watch_stale_result(run, before, min(_REPORTS_S, job_s / 2)) if taken_over else ""
@@ -202,13 +202,13 @@ def _watch_stale_result(run: JobRun, before: str, enough_s: float) -> str:
         if reported:
             looks.append(now)
             run.after_stale[_TAKEN_OVER] = state
-        return reported and state in COUNTED
+        return reported and state in ENDED
 
     with run.ctx.lab.connect_admin(run.database) as admin:
         run.wait(is_over, "the other worker to be done", STARTS_S, interval_s=0.01)
     if not looks:
         return "the worker that came back reported no result while the other one ran the job"
-    if looks[-1] - looks[0] < enough_s and run.after_stale[_TAKEN_OVER] not in COUNTED:
+    if looks[-1] - looks[0] < enough_s and run.after_stale[_TAKEN_OVER] not in ENDED:
         return "the worker that came back reported its result too late to show whether it counts"
     return ""
 

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 _WORKER = WORKERS[0]
 #: an idle worker is looked at so often; some looks may fall between two transactions
 _LOOKS, _MISSED, _BETWEEN_LOOKS_S = 8, 2, 0.4
-#: an idle worker repeats its statements so often before that, or as often as it can within, seconds: drivers prepare a
-#: statement that is repeated
-_REPEATS, _LONGEST_IDLE_S = 6, 5.0
+#: it repeats its statements so often before that, or as often as it can within, seconds
+_REPEATS, _LONGEST_IDLE_S = 6, 8.0
 #: a transaction that has done nothing but stay open for this long, seconds, is not one that polls
 _OPEN_S = 0.1
 #: sessions of a worker that ended are awaited for, seconds
@@ -59,6 +58,7 @@ def leaves_nothing(run: JobRun) -> None:
     run.use_prepared_database()
     if not run.warm_up():
         raise NotExercisedError("the worker did no job, so it may have left nothing")
+    # drivers prepare a statement that is repeated
     time.sleep(min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S))
     looks = []
     for _ in range(_LOOKS):

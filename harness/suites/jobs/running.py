@@ -326,10 +326,10 @@ class JobRun:
         """Start the first worker, and return whether it has done a job that the case does not count."""
         self.start_worker(WORKERS[0])
         found = self.operate(WARM_UP, "enqueue", 0, first=0, last=0)
-        done = found.exit_code == 0 and self.wait_for_phase(0, "done", STARTS_S + LONGEST_POLL_S)
-        if not done:
-            self.expect("done", 0)
-        return done
+        if found.exit_code == 0 and self.wait_for_phase(0, "done", STARTS_S + LONGEST_POLL_S):
+            return True
+        self.expect("done", 0)
+        return False
 
     def _number(self, operation: str) -> int:
         self._numbers[operation] = self._numbers.get(operation, 0) + 1

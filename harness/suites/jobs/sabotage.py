@@ -98,7 +98,7 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
         ),
         _Break(
             name="a-job-stays-with-its-frozen-worker",
-            at=judged.NOT_TAKEN_OVER,
+            at=judged.KEPT_BY_FROZEN,
             before=_NO_RUN.format("NEW.key = 1 AND NEW.worker = 'B'"),
         ),
         _Break(
