@@ -178,7 +178,11 @@ class JobRun:
         if found.exit_code != 0:
             self.not_installed = why_failed(found)
             self.ctx.fact("installation through the chain", _tail(found))
-            self._install_directly(self.database)
+            try:
+                self._install_directly(self.database)
+            except NotExercisedError:
+                self.database = ""  # nothing in it can be judged
+                raise
 
     def use_prepared_database(self) -> None:
         """Use a database in which the schema was created on a direct connection, once for all checks."""
@@ -274,6 +278,12 @@ class JobRun:
     def exits(self) -> list[WorkerExit]:
         """The exits of workers that the harness did not cause, in the order of time."""
         return self._supervisor.exits if self._supervisor else []
+
+    @property
+    def none_works(self) -> bool:
+        """Whether workers were started, and all of them exited so often that they stay down."""
+        started = {name for name, worker in self._workers.items() if worker.exit_code is not None or worker.is_running}
+        return bool(started) and self._supervisor is not None and started <= set(self._supervisor.given_up)
 
     # --- jobs --------------------------------------------------------------------------------------
 
@@ -386,7 +396,10 @@ class JobRun:
 
         def seen() -> None:
             self.ctx.require_undisturbed()
+            stopped = self.none_works
             if not condition(self.effects()):
+                if stopped:
+                    raise TimedOutError(f"no worker runs any more, waiting for {what}")
                 raise NotYet(what)
 
         try:

@@ -1,0 +1,196 @@
+"""The suite `jobs` with small engines of a user: one that works, one that never begins a job, and one that exits."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from harness.audit.target_loading import reference_target
+from harness.checks.execution import run_check
+from harness.checks.judges import jobs as judged
+from harness.checks.registry import Check, Control
+from harness.checks.workspace import Workspace
+from harness.engine.owner import Owner, process_started
+from harness.job_engines.loading import load
+from harness.job_engines.workers import Supervisor
+from harness.lab.lab import stand_up_for_faults
+from harness.lab.topologies import load_topologies, wanted_by
+from harness.model import Result, Status
+from harness.redaction import Redactor
+from harness.store import RunStore, new_run_id
+from harness.suites.catalogue import catalogue
+from harness.suites.jobs.rows import job_checks
+from tests.unit.made_up import planned, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+PROGRAM = '''
+"""Jobs in a table, each claimed in a transaction that ends with its effect."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psycopg
+from effects import DATABASE_URL, PAYLOAD, VARIANT, enqueued, perform
+
+command, *keys = sys.argv[1:]
+connection = psycopg.connect(DATABASE_URL, autocommit=True)
+if command == "install":
+    if VARIANT == "broken":
+        sys.exit("no schema")
+    connection.execute("CREATE TABLE IF NOT EXISTS my_jobs (key integer PRIMARY KEY, state text DEFAULT 'waiting')")
+elif command == "enqueue":
+    for key in range(int(keys[0]), int(keys[1]) + 1):
+        connection.execute("INSERT INTO my_jobs VALUES (%s)", [key])
+        enqueued(key)
+elif VARIANT == "exits":
+    sys.exit(f"57P01: cannot connect to {DATABASE_URL}")
+elif VARIANT == "idles":
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+    child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
+    with open(os.environ["PIDS"], "a") as file:
+        file.write(f"{os.getpid()} {child.pid} ")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+else:
+    while True:
+        with connection.transaction():
+            claimed = connection.execute("SELECT key FROM my_jobs WHERE state = 'waiting' LIMIT 1 FOR UPDATE SKIP LOCKED")
+            for (key,) in claimed.fetchall():
+                perform(key, payload=PAYLOAD)
+                connection.execute("UPDATE my_jobs SET state = 'done' WHERE key = %s", [key])
+        time.sleep(0.05)
+'''
+TARGET = """
+title = "My jobs"
+summary = "a table"
+documentation = "https://example.test/"
+version = "1"
+[commands]
+install = ["PYTHON", "{folder}/program.py", "install"]
+enqueue = ["PYTHON", "{folder}/program.py", "enqueue", "{first}", "{last}"]
+work = ["PYTHON", "{folder}/program.py", "work"]
+[sql]
+state = "SELECT key, state FROM my_jobs"
+[settings]
+backoff_s = 1
+[variants.works]
+summary = "works"
+[variants.idles]
+summary = "begins no job, ignores SIGTERM, and has a child process in a session of its own"
+environment = { PIDS = "PIDS_FILE" }
+[variants.broken]
+summary = "cannot create its schema"
+[variants.exits]
+summary = "exits at once, and prints its address"
+"""
+
+
+class Stage:
+    """A lab without a pooler, a run that keeps evidence, and the checks of an engine."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.pids = folder / "pids"
+        (folder / "program.py").write_text(PROGRAM)
+        (folder / "my-jobs.toml").write_text(
+            TARGET.replace("PIDS_FILE", str(self.pids)).replace("PYTHON", sys.executable)
+        )
+        declared = list(job_checks([load(folder / "my-jobs.toml")]))
+        self.checks = {one.id: one for one in declared if isinstance(one, Check)}
+        self.controls = {(one.check, one.name): one for one in declared if isinstance(one, Control)}
+        redact, topology = Redactor(), load_topologies()["direct"]
+        engine.prepare(wanted_by(topology), lambda _: None)
+        self.lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), redact)
+        self.store = RunStore(folder / "reports", record(new_run_id()), redact)
+        self.workspace = Workspace(self.lab, reference_target(), catalogue().fixtures, store=self.store)
+
+    def run(self, variant: str, control: str = "") -> Result:
+        """Run the case `works` of a variant."""
+        check = self.checks[f"jobs.my-jobs-{variant}-works"]
+        broken = self.controls[check.id, control] if control else None
+        return run_check(check, planned("direct", check.id), self.lab.topology, self.workspace, control=broken)
+
+    def evidence(self, result: Result) -> str:
+        """Return all that is kept of a result."""
+        kept = [path.read_text() for path in self.store.folder.rglob("*works*") if path.is_file()]
+        return "\n".join([msgspec.json.encode(result).decode(), *kept])
+
+    def close(self) -> None:
+        self.workspace.close()
+        self.store.close()
+        self.lab.close()
+
+
+@pytest.fixture(scope="module")
+def stage(some_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    made = Stage(some_engine, tmp_path_factory.mktemp("jobs"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def few_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.job_engines.workers.RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.job_engines.workers.MOST_RESTARTS", 2)
+
+
+def broken(result: Result) -> set[str]:
+    return {found.name for found in result.expectations if found.broken}
+
+
+def test_an_engine_of_a_user_works(stage: Stage) -> None:
+    result = stage.run("works")
+    assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
+
+
+def test_a_schema_that_cannot_be_created_at_all_is_not_run(stage: Stage) -> None:
+    result = stage.run("broken")
+    assert result.status is Status.NOT_RUN
+    assert "the schema cannot be created on a direct connection either: no schema" in result.reason
+
+
+def test_a_job_that_is_done_twice_is_an_issue_and_no_folder_is_left(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = stage.run("works", "a-job-is-done-twice")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.TWICE})
+    assert result.facts["outcome"] == "twice 1"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.suites.jobs.running.STARTS_S", 3.0)
+    monkeypatch.setattr(Supervisor.close, "__defaults__", (0.5,))
+    result = stage.run("idles")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK})
+    pids = [int(pid) for pid in stage.pids.read_text().split()]
+    assert len(pids) >= 2
+    assert [pid for pid in pids if process_started(pid) is not None] == []
+
+
+@pytest.mark.usefixtures("few_restarts")
+def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stage) -> None:
+    result = stage.run("exits")
+    assert (result.status, result.facts["outcome"]) == (Status.ISSUE, "crash loop (57P01), stuck 10")
+    assert "cannot connect to" in result.facts["last line of the last exit"]
+    password = stage.lab.direct("postgres").password
+    assert password
+    assert password not in stage.evidence(result)
