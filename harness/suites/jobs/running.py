@@ -426,6 +426,7 @@ class JobRun:
             if len(effects) != seen:
                 seen, changed = len(effects), now
             goes_on = look is None or look(effects)
+            goes_on = goes_on and not self.none_works
             if done := wanted <= {effect.key for effect in effects if effect.phase == "done"}:
                 break
             begun = any(effect.phase == "begin" for effect in effects)
