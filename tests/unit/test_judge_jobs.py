@@ -32,7 +32,8 @@ def operation(name: str, key: int, *, seq: int = 1, at_s: float = 0.0, result: A
 
 def course(key: int, *phases: tuple[str, float], worker: str = "a", job: str = "") -> tuple[Effect, ...]:
     return tuple(
-        Effect(seconds=seconds, key=key, phase=phase, worker=worker, job=job or f"job-{key}") for phase, seconds in phases
+        Effect(seconds=seconds, key=key, phase=phase, worker=worker, job=job or f"job-{key}")
+        for phase, seconds in phases
     )
 
 
@@ -59,7 +60,9 @@ def sound(case: Case) -> tuple[History, JobsState]:
             always = course(2, ("enqueued", 0.0), *(("begin", at) for at in (1.0, 2.0, 3.0)))
             third = course(3, ("enqueued", 0.0), ("begin", 1.0), ("begin", 2.0), ("done", 2.1))
             ends = {1: "done", 2: "failed", 3: "done"}
-            state = replace(state, ends=ends, effects=first + always + third, states={1: "done", 2: "failed", 3: "done"})
+            state = replace(
+                state, ends=ends, effects=first + always + third, states={1: "done", 2: "failed", 3: "done"}
+            )
         case Case.CANCEL:
             state = replace(state, ends={1: "cancelled", 2: "done"}, effects=course(1, ("enqueued", 0.0)) + done(2))
         case Case.TRANSACTION:
@@ -68,7 +71,9 @@ def sound(case: Case) -> tuple[History, JobsState]:
             history = replace(history, operations=(operation("approve", 1, at_s=0.9),))
             state = replace(state, ends={1: "done"}, effects=done(1))
         case Case.CRON:
-            runs = tuple(replace(effect, attempt=number) for number in (1, 2) for effect in course(1, ("begin", number)))
+            runs = tuple(
+                replace(effect, attempt=number) for number in (1, 2) for effect in course(1, ("begin", number))
+            )
             state = replace(state, ends={1: "never"}, effects=runs)
         case Case.CHILDREN:
             state = replace(state, effects=done(1, 3.0) + done(2, 1.0))
@@ -135,12 +140,19 @@ MUTATIONS = [
     (
         Case.FAULTS,
         judged.TWICE,
-        lambda state: replace(
-            more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)
-        ),
+        lambda state: replace(more(state, *course(1, ("done", 2.0))), settings=replace(SETTINGS, exactly_once=True)),
+    ),
+    (
+        Case.CLAIMS,
+        judged.EARLY,
+        lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0))),
     ),
     (Case.CLAIMS, judged.KEPT_BY_FROZEN, lambda state: replace(state, left={judged.KEPT_BY_FROZEN: 1})),
-    (Case.CLAIMS, judged.EARLY, lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0)))),
+    (
+        Case.CLAIMS,
+        judged.EARLY,
+        lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0))),
+    ),
     (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "done"})),
     # an engine that deletes a job when it is done deleted it while another worker ran it
     (Case.CLAIMS, judged.STALE, lambda state: replace(state, after_stale={1: "deleted"})),
@@ -162,8 +174,15 @@ MUTATIONS = [
     (Case.AUDITED, judged.CHANGES, lambda state: replace(state, changes=state.changes[:1])),
     (Case.AUDITED, judged.ACTOR, lambda state: replace(state, actor="bob")),
     (Case.AUDITED, judged.CORRELATION, lambda state: replace(state, correlation="d")),
-    (Case.AUDITED, judged.JOB, lambda state: replace(state, changes=tuple(replace(one, job="") for one in state.changes))),
-    *((Case.LEAVES_NOTHING, name, lambda state, name=name: replace(state, left={**state.left, name: 1})) for name in judged.LEFT),
+    (
+        Case.AUDITED,
+        judged.JOB,
+        lambda state: replace(state, changes=tuple(replace(one, job="") for one in state.changes)),
+    ),
+    *(
+        (Case.LEAVES_NOTHING, name, lambda state, name=name: replace(state, left={**state.left, name: 1}))
+        for name in judged.LEFT
+    ),
 ]
 
 
@@ -255,3 +274,19 @@ def test_the_sqlstate_of_a_crash_loop_is_named() -> None:
     exits = tuple(ExitedWorker(worker="a", code=1, seconds=n, sqlstates=("42P05",)) for n in range(12))
     loop = replace(state, exits=exits, given_up=("a",))
     assert outcome(history, loop, judge_jobs(history, loop)) == "crash loop (42P05)"
+
+
+@pytest.mark.parametrize(
+    ("case", "at_s", "name", "held"),
+    [
+        # a job that was approved may send no notification, and then waits for the poll; a new job does not
+        (Case.APPROVE, 28.0, judged.WAITED, True),
+        (Case.APPROVE, 40.0, judged.WAITED, False),
+        (Case.IDLE, 28.0, judged.IDLE, False),
+    ],
+)
+def test_an_approved_job_may_wait_for_the_poll(case: Case, at_s: float, name: str, held: bool) -> None:
+    history, state = sound(case)
+    state = replace(state, settings=replace(SETTINGS, poll_s=30, idle_s=0.5), effects=done(1, at_s))
+    [found] = [found for found in judge_jobs(history, state) if found.name == name]
+    assert found.held is held

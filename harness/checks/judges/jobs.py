@@ -242,7 +242,10 @@ class Jobs:
     @property
     def promised_s(self) -> float:
         """Within how many seconds an idle worker begins or goes on, as the engine promises it, with a margin."""
-        return self.state.settings.idle_s + _MARGIN_S + self.state.pause_s
+        settings = self.state.settings
+        # a notification may come with a new job only: one that was approved is then found by the next poll
+        promised = max(settings.idle_s, settings.poll_s) if self.state.case is Case.APPROVE else settings.idle_s
+        return promised + _MARGIN_S + self.state.pause_s
 
     @cached_property
     def pick_ups(self) -> list[float]:
