@@ -276,6 +276,20 @@ def test_the_sqlstate_of_a_crash_loop_is_named() -> None:
     assert outcome(history, loop, judge_jobs(history, loop)) == "crash loop (42P05)"
 
 
+@pytest.mark.parametrize(("count", "word"), [(1, "exits 1 (42P05), stuck 1"), (5, "crash loop (42P05), stuck 1")])
+def test_one_exit_is_not_a_crash_loop(count: int, word: str) -> None:
+    history, state = sound(Case.WORKS)
+    exits = tuple(ExitedWorker(worker="a", code=1, seconds=n, sqlstates=("42P05",)) for n in range(count))
+    stuck = replace(without(state, 1, "done"), states={1: "running"}, exits=exits, waited_s=40)
+    assert outcome(history, stuck, judge_jobs(history, stuck)) == word
+
+
+def test_a_job_that_never_begins_is_not_only_late() -> None:
+    history, state = sound(Case.IDLE)
+    never = replace(state, effects=done(1, 3.0) + course(2, ("enqueued", 0.0)))
+    assert outcome(history, never, judge_jobs(history, never)) == "never begins"
+
+
 @pytest.mark.parametrize(
     ("case", "at_s", "name", "held"),
     [

@@ -80,6 +80,8 @@ _MAKE = frozenset({ENQUEUE, LATE, "fork", "wait"})
 WORKS = "works"
 #: an idle worker may be later than it promises by this much, since other programs run on the machine, too
 _MARGIN_S = 5.0
+#: exits of workers that make a crash loop
+_LOOP = 4
 #: of the beginning of a job, which follows its claim, and of clocks that are read one after the other
 _CLOCK_S = 0.5
 
@@ -464,7 +466,7 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         words.append(f"cannot install{_code(state.not_installed)}")
     if NOT_ENQUEUED in seen:
         words.append(f"cannot enqueue {seen[NOT_ENQUEUED]}{_code(jobs.refused[0])}")
-    if LOOPS in seen or (EXITS in seen and (jobs.unfinished or state.given_up)):
+    if LOOPS in seen or (EXITS in seen and (state.given_up or len(state.exits) >= _LOOP)):
         words.append(f"crash loop{code}")
     elif EXITS in seen:
         words.append(f"exits {seen[EXITS]}{code}")
@@ -474,7 +476,8 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         lease = state.settings.lease_s
         words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
     if IDLE in seen:
-        words.append(f"idle {_duration(max(jobs.pick_ups))}" if jobs.pick_ups else "never begins")
+        begun = all(jobs.count(key, "begin") for key in jobs.acknowledged)
+        words.append(f"idle {_duration(max(jobs.pick_ups))}" if begun and jobs.pick_ups else "never begins")
     if WAITED in seen:
         words.append(f"idle {_duration(max(jobs.waits))}")
     if state.case is Case.FAULTS or TWICE in seen:
