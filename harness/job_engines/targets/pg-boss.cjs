@@ -96,6 +96,8 @@ async function main([command, ...keys]) {
   const works = command === "work";
   const boss = new PgBoss({
     connectionString: works && process.env.WORK === "direct" ? DIRECT_URL : DATABASE_URL,
+    // connections of this process; 10 by default, and each keeps a server connection in session mode
+    max: Number(process.env.POOL ?? 10),
     // a program that only enqueues leaves maintenance and cron to the workers
     supervise: works,
     schedule: works,
