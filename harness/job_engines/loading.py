@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness import config
 from harness.errors import ConfigError, UsageError
-from harness.job_engines.target_file import NEEDS, JobEngineFile, JobFeature, Settings, Variant
+from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Settings, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +116,16 @@ class JobEngine(Struct, frozen=True, kw_only=True):
 def shipped() -> tuple[JobEngine, ...]:
     """Return the job engines that ship with the harness, by name."""
     return tuple(_load(path, shipped=True) for path in sorted(SHIPPED.glob("*.toml")))
+
+
+class _DocumentedFile(Struct, frozen=True, forbid_unknown_fields=True):
+    documented: tuple[Documented, ...]
+
+
+@cache
+def documented_for_all() -> tuple[Documented, ...]:
+    """Return what is documented about every job engine behind a pooler."""
+    return config.load(SHIPPED.parent / "documented.toml", _DocumentedFile).documented
 
 
 def load(path: Path) -> JobEngine:
@@ -237,9 +248,10 @@ def _wrong_documented(file: JobEngineFile) -> Iterator[_Problem]:
         for variant in entry.variants:
             if variant not in file.variants:
                 yield f"{key}.variants", f"unknown variant {variant!r}", config.nearest(variant, file.variants)
-        needed = NEEDS.get(entry.case)
-        if needed is not None and needed not in file.claims:
-            yield f"{key}.case", f"{entry.case} does not run, because claims lack {needed}", f"add {needed} to claims"
+        for case in entry.cases:
+            needed = NEEDS.get(case)
+            if needed is not None and needed not in file.claims:
+                yield f"{key}.cases", f"{case} does not run, because claims lack {needed}", f"add {needed} to claims"
 
 
 def _merged(file: JobEngineFile, variant: Variant) -> dict[str, Any]:

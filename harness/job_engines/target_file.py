@@ -167,7 +167,8 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Documented(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[documented]]` entry: an outcome other than `works` that is documented, or advice for an Issue."""
 
-    case: Case
+    #: of the suite `jobs`; all when empty
+    cases: tuple[Case, ...] = ()
     #: the names of variants; all when empty
     variants: tuple[str, ...] = ()
     #: all pool modes when empty; `direct` is the chain without a pooler

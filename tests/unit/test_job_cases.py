@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks.judges.jobs import Effect
+from harness.checks.judges.job_state import Effect
 from harness.suites.jobs.cases import running
 
 

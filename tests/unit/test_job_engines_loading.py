@@ -48,7 +48,7 @@ environment = { LISTEN = "off" }
 settings = { poll_s = 5, needs_supervisor = false }
 
 [[documented]]
-case = "claims"
+cases = ["claims"]
 variants = ["pooler"]
 pool_modes = ["direct", "transaction"]
 outcome = "a job runs twice"
@@ -132,7 +132,7 @@ def test_the_identity_changes_with_the_program_and_with_the_file(mine: JobEngine
         ('"cancel", "lease"', '"lease"', "mine.toml:16: commands.cancel: nothing runs it, because claims lack cancel"),
         ('"cancel", "lease"', '"cancel", "heartbeat"', "claims: heartbeat requires lease, which is missing"),
         ("lease_s = 3", "", "claims: lease requires settings.lease_s, which no variant has"),
-        ('"cancel", "lease"', '"cancel"', "documented[0].case: claims does not run, because claims lack lease"),
+        ('"cancel", "lease"', '"cancel"', "documented[0].cases: claims does not run, because claims lack lease"),
         ('["pooler"]', '["poler"]', "mine.toml: documented[0].variants: unknown variant 'poler'"),
         ('"transaction"]', '"trans"]', "documented[0].pool_modes[1]: found 'trans', allowed: "),
         ("poll_s = 5", "pol_s = 5", "mine.toml: variants.pooler.settings.pol_s: unknown key; allowed here: lease_s, "),

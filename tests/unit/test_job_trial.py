@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.checks.judges.jobs import Effect
+from harness.checks.judges.job_state import Effect
 from harness.suites.jobs.mistakes import Seen, mistakes_in
 from harness.suites.jobs.states import WORDS, StateQueryError, states_in
 from harness.suites.jobs.trial import tried_job

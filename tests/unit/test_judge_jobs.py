@@ -8,7 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.checks.judges import jobs as judged
-from harness.checks.judges.jobs import AuditedChange, Effect, ExitedWorker, Foreseen, JobsState, judge_jobs, outcome
+from harness.checks.judges.job_state import AuditedChange, Effect, ExitedWorker, Foreseen, JobsState
+from harness.checks.judges.job_words import outcome
+from harness.checks.judges.jobs import judge_jobs
 from harness.job_engines.target_file import Case, Settings
 from harness.model.history import History, Opening, Operation
 
@@ -135,6 +137,11 @@ MUTATIONS = [
     ),
     (Case.IDLE, judged.IDLE, lambda state: replace(state, effects=done(1) + done(2, 27.2))),
     (Case.IDLE, judged.IDLE, lambda state: without(state, 1, "begin", "done")),
+    (
+        Case.IDLE,
+        judged.SLOWER,
+        lambda state: replace(state, effects=done(1, 2.6) + done(2, 2.7) + done(judged.TWIN + 1, 0.1)),
+    ),
     (Case.FAULTS, judged.LATE_LOST, lambda state: without(state, 2, "begin", "done")),
     (Case.FAULTS, judged.LOOPS, lambda state: replace(state, given_up=("a",))),
     (
@@ -258,6 +265,12 @@ def test_a_worker_that_was_not_frozen_does_not_exit() -> None:
     history, state = sound(Case.CLAIMS)
     exits = (ExitedWorker(worker="b", code=1, seconds=1.0, sqlstates=("42P05",)),)
     assert broken(history, replace(state, exits=exits)) == {judged.EXITS}
+
+
+def test_a_job_that_is_as_late_next_to_the_pooler_is_no_finding() -> None:
+    history, state = sound(Case.IDLE)
+    twin = done(judged.TWIN + 1, 2.5) + done(judged.TWIN + 2, 2.4)
+    assert broken(history, replace(state, effects=done(1, 2.6) + done(2, 2.7) + twin)) == set()
 
 
 def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:

@@ -10,24 +10,22 @@ the engine promises more, or where no fault was injected.
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
-
 from harness.checks.judges import Judge, compared
-from harness.job_engines.target_file import Case, Settings
+from harness.checks.judges.job_state import Effect, JobsState
+from harness.job_engines.target_file import Case
 from harness.model import Expectation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from harness.model.history import History
 
 Phase = Literal["enqueued", "begin", "done", "failed", "waiting"]
-#: how a job has to end; a job in a transaction that was rolled back, or that was cancelled, must never begin
-End = Literal["done", "failed", "cancelled", "never"]
 
 #: names of expectations that controls break, and that a target's `documented` entries name
 INSTALLED = "installed through the chain"
@@ -36,7 +34,7 @@ LOST, LATE_LOST, LATE_FAILED = "jobs lost", "jobs lost that were enqueued after 
 UNFINISHED, STUCK = "jobs begun and never finished", "jobs stuck"
 STATES, TWICE = "jobs whose state is another", "jobs done twice"
 EXITS, LOOPS = "exits of workers", "workers that exit again and again"
-IDLE = "jobs that an idle worker began too late"
+IDLE, SLOWER = "jobs that an idle worker began too late", "slower to begin than next to the pooler"
 KEPT_BY_FROZEN, EARLY, STALE, AGAIN = (
     "jobs of a frozen worker that were not taken over",
     "jobs taken over before their lease ended",
@@ -68,6 +66,34 @@ LEFT = (LOCKS, TRANSACTIONS, PINNED, STATEMENTS, CHANNELS)
 #: what the engine says about a job that it no longer has, and about one whose result counts
 DELETED = "deleted"
 ENDED = frozenset({"done", DELETED})
+#: words for the table, of expectations whose names are long
+SHORT = {
+    EARLY: "taken over early",
+    KEPT_BY_FROZEN: "not taken over",
+    STALE: "stale result counts",
+    AGAIN: "begun again",
+    KEPT: "silent job kept",
+    RENEWED: "renewed job taken over",
+    STATES: "other states",
+    ATTEMPTS: "other attempts",
+    FORBIDDEN: "begun, must not",
+    UNAPPROVED: "unapproved",
+    WINDOWS: "cron twice",
+    NO_WINDOW: "no cron",
+    ORDER: "parent ends first",
+    CHANGES: "changes missing",
+    ACTOR: "other actor",
+    CORRELATION: "no correlation",
+    JOB: "no job id",
+    LOCKS: "locks left",
+    TRANSACTIONS: "transactions left open",
+    PINNED: "connections kept",
+    STATEMENTS: "statements left",
+    CHANNELS: "channels left",
+    LATE_FAILED: "late enqueues failed",
+}
+#: the keys of jobs of a second worker, which has the same settings and a direct connection, begin here
+TWIN = 100
 #: operations of the history, by the client that stands for them
 ENQUEUE, LATE, WARM_UP, APPROVE = "enqueue", "enqueue late", "warm up", "approve"
 #: the jobs of the case of heartbeats: the first one renews its lease, and the second one does not
@@ -80,85 +106,10 @@ _MAKE = frozenset({ENQUEUE, LATE, "fork", "wait"})
 WORKS = "works"
 #: an idle worker may be later than it promises by this much, since other programs run on the machine, too
 _MARGIN_S = 5.0
-#: exits of workers that make a crash loop
-_LOOP = 4
+#: a job that begins so much later than it does next to the pooler, at the same time, is noticed, seconds
+_NOTICED_S = 1.0
 #: of the beginning of a job, which follows its claim, and of clocks that are read one after the other
 _CLOCK_S = 0.5
-
-
-class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One row of the database of effects."""
-
-    #: since the opening of the history, by the server's clock
-    seconds: float
-    key: int
-    phase: str
-    worker: str = ""
-    attempt: int | None = None
-    #: the engine's own id of the job
-    job: str = ""
-
-
-class ExitedWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A worker that exited by itself."""
-
-    worker: str
-    #: None for a worker that could not be started again
-    code: int | None
-    seconds: float
-    #: the SQLSTATEs that it printed
-    sqlstates: tuple[str, ...] = ()
-    #: its last line
-    last: str = ""
-
-
-class AuditedChange(Struct, frozen=True, kw_only=True):
-    """A change in the trail that a job made."""
-
-    key: int
-    actor: str
-    correlation: str
-    job: str
-
-
-class Foreseen(Struct, frozen=True, kw_only=True):
-    """A documented limit of the engine or of the pooler, which the expectation of that name may show."""
-
-    #: "" for every expectation
-    expectation: str
-    outcome: str
-
-
-class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the judge needs besides the history."""
-
-    case: Case
-    settings: Settings
-    #: how each job has to end, by key
-    ends: dict[int, End] = {}
-    effects: tuple[Effect, ...] = ()
-    #: what the engine says at the end, by key; it may have deleted a job that ended
-    states: dict[int, str] = {}
-    #: the states of jobs right after a stale worker reported its result, by key
-    after_stale: dict[int, str] = {}
-    #: the jobs that the engine held for running when their worker was killed, between two attempts
-    interrupted: tuple[int, ...] = ()
-    exits: tuple[ExitedWorker, ...] = ()
-    #: workers that exited so often that they were not started again
-    given_up: tuple[str, ...] = ()
-    #: why the schema could not be created through the chain; "" if it was
-    not_installed: str = ""
-    #: how long nothing had happened when the check stopped to wait, seconds
-    waited_s: float = 0.0
-    #: the longest time for which the machine kept the harness itself waiting, seconds
-    pause_s: float = 0.0
-    #: what is left on servers, or with a frozen worker, by the name of the expectation
-    left: dict[str, int] = {}
-    changes: tuple[AuditedChange, ...] = ()
-    #: what each job was given: its actor and its correlation
-    actor: str = ""
-    correlation: str = ""
-    foreseen: tuple[Foreseen, ...] = ()
 
 
 class Jobs:
@@ -252,9 +203,17 @@ class Jobs:
     @cached_property
     def pick_ups(self) -> list[float]:
         """The seconds from each acknowledged enqueue to the begin of the job."""
+        return self._waits_of(self.acknowledged)
+
+    @cached_property
+    def twin_pick_ups(self) -> list[float]:
+        """The same of the worker with a direct connection."""
+        return self._waits_of([key for key in self.by_key if key > TWIN])
+
+    def _waits_of(self, keys: Iterable[int]) -> list[float]:
         return [
             max(0.0, begun[0] - enqueued[0])
-            for key in self.acknowledged
+            for key in keys
             if (begun := self.times(key, "begin")) and (enqueued := self.times(key, "enqueued"))
         ]
 
@@ -295,6 +254,10 @@ def _idle(jobs: Jobs) -> Iterator[Expectation]:
     late = sum(seconds > jobs.promised_s for seconds in jobs.pick_ups)
     never = sum(not jobs.count(key, "begin") for key in jobs.acknowledged)
     yield compared(IDLE, late + never, 0)
+    if jobs.twin_pick_ups and jobs.pick_ups:
+        expected = max(jobs.state.settings.idle_s, statistics.median(jobs.twin_pick_ups))
+        slower = statistics.median(jobs.pick_ups) - expected
+        yield compared(SLOWER, int(slower > _NOTICED_S + jobs.state.pause_s), 0)
     yield from _enqueued(jobs)
 
 
@@ -453,50 +416,6 @@ def judge_jobs(history: History, state: Any) -> tuple[Expectation, ...]:
         return Expectation(name=found.name, expected=f"documented: {outcome}", observed=found.observed, held=True)
 
     return tuple(limited(found) for found in _compare(Jobs(history, state)))
-
-
-def outcome(history: History, state: JobsState, expectations: tuple[Expectation, ...]) -> str:
-    """Return what a row of the table says, such as `works`, `twice 3`, `stuck 4 h` or `crash loop (42P05)`."""
-    jobs = Jobs(history, state)
-    seen = {found.name: found.observed for found in expectations if found.observed not in {"0", "yes"}}
-    states = Counter(code for end in state.exits for code in end.sqlstates).most_common(1)
-    code = f" ({states[0][0]})" if states else ""
-    words = []
-    if INSTALLED in seen:
-        words.append(f"cannot install{_code(state.not_installed)}")
-    if NOT_ENQUEUED in seen:
-        words.append(f"cannot enqueue {seen[NOT_ENQUEUED]}{_code(jobs.refused[0])}")
-    if LOOPS in seen or (EXITS in seen and (state.given_up or len(state.exits) >= _LOOP)):
-        words.append(f"crash loop{code}")
-    elif EXITS in seen:
-        words.append(f"exits {seen[EXITS]}{code}")
-    if LOST in seen or LATE_LOST in seen or UNFINISHED in seen:
-        words.append(f"lost {sum(int(seen.get(name, 0)) for name in (LOST, LATE_LOST, UNFINISHED))}")
-    if STUCK in seen:
-        lease = state.settings.lease_s
-        words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
-    if IDLE in seen:
-        begun = all(jobs.count(key, "begin") for key in jobs.acknowledged)
-        words.append(f"idle {_duration(max(jobs.pick_ups))}" if begun and jobs.pick_ups else "never begins")
-    if WAITED in seen:
-        words.append(f"idle {_duration(max(jobs.waits))}")
-    if state.case is Case.FAULTS or TWICE in seen:
-        words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
-    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, WAITED, TWICE}
-    words += [f"{name}: {seen[name]}" for name in seen if name not in named]
-    return ", ".join(words) or WORKS
-
-
-def _code(text: str) -> str:
-    first = text.partition(" ")[0].rstrip(":")
-    return f" ({first})" if len(first) == 5 and first.isalnum() else ""  # noqa: PLR2004 -- an SQLSTATE
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration as a table shows it."""
-    if seconds < 120:  # noqa: PLR2004 -- two minutes
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"  # noqa: PLR2004 -- two hours
 
 
 #: decides about every case of the suite `jobs`

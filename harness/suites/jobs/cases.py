@@ -11,19 +11,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import DELETED, ENDED, KEPT_BY_FROZEN, LATE, RENEWING, SILENT, AuditedChange
+from harness.checks.judges.job_state import AuditedChange
+from harness.checks.judges.jobs import DELETED, ENDED, KEPT_BY_FROZEN, LATE, RENEWING, SILENT, TWIN
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.job_engines.target_file import Case
+from harness.suites.jobs.programs import ACTOR_TYPE, WORKERS
 from harness.suites.jobs.residue import leaves_nothing
-from harness.suites.jobs.running import ACTOR_TYPE, LONGEST_LEASE_S, LONGEST_POLL_S, STARTS_S, WORKERS
+from harness.suites.jobs.running import LONGEST_LEASE_S, LONGEST_POLL_S, STARTS_S
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.checks.judges.jobs import Effect
+    from harness.checks.judges.job_state import Effect
     from harness.database import Client
     from harness.suites.jobs.running import JobRun
 
@@ -63,17 +65,38 @@ def works(run: JobRun) -> None:
 
 
 def idle(run: JobRun) -> None:
+    """Enqueue single jobs for an idle worker, and at the same time for its twin: it has a direct connection.
+
+    The twin shows how soon the engine begins jobs on this machine, with this load.
+    """
     run.use_prepared_database()
-    if not run.warm_up():
+    has_twin = bool(run.ctx.lab.poolers)
+    if has_twin:
+        run.start_twin()
+    if not run.warm_up() or (has_twin and not run.warm_up_twin()):
         return
     for key in range(1, _IDLE_JOBS + 1):
         time.sleep(_IDLES_S)
         began = time.monotonic()
-        run.enqueue(key, key)
+        with ThreadPoolExecutor(1) as pool:
+            of_twin = pool.submit(run.enqueue_for_twin, TWIN + key) if has_twin else None
+            run.enqueue(key, key)
+            if of_twin:
+                of_twin.result()
         run.wait_until_done(key, quiet_s=LONGEST_POLL_S)
+        if has_twin:
+            run.wait_for_phase(TWIN + key, "begin", run.patience_s)
         if time.monotonic() - began > run.settings.idle_s + _LATE_S:
             break  # one of them is enough
+    run.ctx.fact("jobs began after", _seconds(run.pick_ups()))
+    if has_twin:
+        run.ctx.fact("next to the pooler after", _seconds(run.pick_ups(TWIN)))
+    run.ctx.fact("promised within", f"{run.settings.idle_s:g} s")
     run.require_a_responsive_machine()
+
+
+def _seconds(waits: list[float]) -> str:
+    return ", ".join(f"{seconds:.2f} s" for seconds in waits) or "no job began"
 
 
 def faults(run: JobRun) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges.jobs import Effect
+from harness.checks.judges.job_state import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

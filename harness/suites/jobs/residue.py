@@ -12,7 +12,7 @@ from msgspec import Struct
 from harness.checks.judges.jobs import CHANNELS, LOCKS, PINNED, STATEMENTS, TRANSACTIONS
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
-from harness.suites.jobs.running import WORKERS
+from harness.suites.jobs.programs import WORKERS
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import JOBS_JUDGE, WORKS, outcome
+from harness.checks.judges.job_words import outcome
+from harness.checks.judges.jobs import JOBS_JUDGE, WORKS
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P1, check
 from harness.job_engines.target_file import NEEDS, Case, JobFeature
 from harness.model import JobLabel, Section
 from harness.store import read_history
 from harness.suites.jobs.cases import SCENARIOS
+from harness.suites.jobs.conclusion import final_state, record_facts
 from harness.suites.jobs.running import JobRun
 from harness.suites.jobs.sabotage import controls_of
 
@@ -102,11 +104,11 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
                 reason = str(error)
             if not run.database:
                 raise NotExercisedError(reason)
-            state = run.final_state()
+            state = final_state(run)
             journal.keep_state(state)
         word = outcome(read_history(journal.path), state, tuple(ctx.expectations))
         ctx.fact("outcome", word)
-        run.record_facts()
+        record_facts(run)
     if not reason and word == WORKS and state.ends and not state.effects:
         reason = "nothing was enqueued, and nothing was done"
     # the harness ended a command: its jobs show nothing, and the others alone are not the case

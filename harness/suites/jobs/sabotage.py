@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
 
 
+_POOLER = Capability(
+    "a pooler",
+    "no pooler is between the application and PostgreSQL",
+    lambda topology: topology.pooler is not None,
+)
+
+
 class _Break(Struct, frozen=True, kw_only=True):
     """One row of the table: what a broken engine would leave, in the terms of the database of effects."""
 
@@ -33,6 +40,7 @@ class _Break(Struct, frozen=True, kw_only=True):
     states: str = ""
     #: statements in the database of the engine, as a superuser
     engine: str = ""
+    needs: tuple[Capability, ...] = ()
 
 
 def _again(condition: str, key: str = "NEW.key") -> str:
@@ -79,6 +87,12 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
             name="a-job-begins-late",
             at=judged.IDLE,
             before="IF NEW.phase = 'begin' AND NEW.key = 1 THEN NEW.at := NEW.at + interval '300 s'; END IF;",
+        ),
+        _Break(
+            name="jobs-begin-later-than-next-to-the-pooler",
+            at=judged.SLOWER,
+            before="IF NEW.phase = 'begin' AND NEW.key BETWEEN 1 AND 99 THEN NEW.at := NEW.at + interval '300 s'; END IF;",
+            needs=(_POOLER,),
         ),
     ),
     Case.FAULTS: (_UNFINISHED,),
@@ -163,7 +177,7 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
 def controls_of(check: Check, case: Case) -> Iterator[Control]:
     """Yield the controls of one case."""
     for broken in _BREAKS.get(case, ()):
-        yield Control(name=broken.name, check=check.id, at=broken.at, needs=(), apply=_Applied(broken))
+        yield Control(name=broken.name, check=check.id, at=broken.at, needs=broken.needs, apply=_Applied(broken))
     if case is Case.LEAVES_NOTHING:
         for left in _LEFT:
             yield Control(name=left.name, check=check.id, at=left.at, needs=left.needs, apply=left)

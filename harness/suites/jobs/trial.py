@@ -9,14 +9,15 @@ from msgspec import Struct
 from harness.checks.record import NotExercisedError
 from harness.job_engines.target_file import Case
 from harness.suites.jobs.mistakes import Mistake, Seen, mistakes_in
-from harness.suites.jobs.running import WORKERS, JobRun, why_failed
+from harness.suites.jobs.programs import WORKERS, why_failed
+from harness.suites.jobs.running import JobRun
 from harness.suites.jobs.states import StateQueryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from harness.checks.context import CheckContext
-    from harness.checks.judges.jobs import Effect
+    from harness.checks.judges.job_state import Effect
     from harness.job_engines.loading import JobEngine
 
 KEYS = tuple(range(1, 11))

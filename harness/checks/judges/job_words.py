@@ -1,0 +1,77 @@
+"""The words of a row of job engines, for the table: what was observed, in short."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from harness.checks.judges.jobs import (
+    EXITS,
+    IDLE,
+    INSTALLED,
+    LATE_LOST,
+    LOOPS,
+    LOST,
+    NOT_ENQUEUED,
+    SHORT,
+    SLOWER,
+    STUCK,
+    TWICE,
+    UNFINISHED,
+    WAITED,
+    WORKS,
+    Jobs,
+)
+from harness.job_engines.target_file import Case
+
+if TYPE_CHECKING:
+    from harness.checks.judges.job_state import JobsState
+    from harness.model import Expectation
+    from harness.model.history import History
+
+#: exits of workers that make a crash loop
+_LOOP = 4
+
+
+def outcome(history: History, state: JobsState, expectations: tuple[Expectation, ...]) -> str:
+    """Return what a row of the table says, such as `works`, `twice 3`, `stuck 4 h` or `crash loop (42P05)`."""
+    jobs = Jobs(history, state)
+    seen = {found.name: found.observed for found in expectations if found.observed not in {"0", "yes"}}
+    states = Counter(code for end in state.exits for code in end.sqlstates).most_common(1)
+    code = f" ({states[0][0]})" if states else ""
+    words = []
+    if INSTALLED in seen:
+        words.append(f"cannot install{_code(state.not_installed)}")
+    if NOT_ENQUEUED in seen:
+        words.append(f"cannot enqueue {seen[NOT_ENQUEUED]}{_code(jobs.refused[0])}")
+    if LOOPS in seen or (EXITS in seen and (state.given_up or len(state.exits) >= _LOOP)):
+        words.append(f"crash loop{code}")
+    elif EXITS in seen:
+        words.append(f"exits {seen[EXITS]}{code}")
+    if LOST in seen or LATE_LOST in seen or UNFINISHED in seen:
+        words.append(f"lost {sum(int(seen.get(name, 0)) for name in (LOST, LATE_LOST, UNFINISHED))}")
+    if STUCK in seen:
+        lease = state.settings.lease_s
+        words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
+    if IDLE in seen or SLOWER in seen:
+        begun = all(jobs.count(key, "begin") for key in jobs.acknowledged)
+        words.append(f"idle {_duration(max(jobs.pick_ups))}" if begun and jobs.pick_ups else "never begins")
+    if WAITED in seen:
+        words.append(f"idle {_duration(max(jobs.waits))}")
+    if state.case is Case.FAULTS or TWICE in seen:
+        words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
+    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, SLOWER, WAITED, TWICE}
+    words += [f"{SHORT.get(name, name)}: {seen[name]}" for name in seen if name not in named]
+    return ", ".join(words) or WORKS
+
+
+def _code(text: str) -> str:
+    first = text.partition(" ")[0].rstrip(":")
+    return f" ({first})" if len(first) == 5 and first.isalnum() else ""  # noqa: PLR2004 -- an SQLSTATE
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as a table shows it."""
+    if seconds < 120:  # noqa: PLR2004 -- two minutes
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"  # noqa: PLR2004 -- two hours

@@ -1,0 +1,80 @@
+"""The conclusion of a case: what the judge gets, and what is documented about what it saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.judges.job_state import ExitedWorker, Foreseen, JobsState
+from harness.job_engines.loading import documented_for_all
+from harness.suites.jobs.programs import ACTOR_ID, CORRELATION
+
+if TYPE_CHECKING:
+    from harness.job_engines.target_file import Documented
+    from harness.suites.jobs.running import JobRun
+
+
+def final_state(run: JobRun) -> JobsState:
+    """Return everything that the judge needs besides the history."""
+    return JobsState(
+        case=run.case,
+        settings=run.settings,
+        ends=run.ends,
+        effects=run.effects(),
+        states=run.states(),
+        after_stale=run.after_stale,
+        interrupted=run.interrupted,
+        exits=tuple(
+            ExitedWorker(
+                worker=one.worker,
+                code=one.exit_code,
+                seconds=one.seconds,
+                sqlstates=one.sqlstates,
+                last=one.last_line,
+            )
+            for one in run.exits
+        ),
+        given_up=run.given_up,
+        not_installed=run.not_installed,
+        waited_s=round(run.waited_s, 1),
+        pause_s=round(run.pauses.longest_s, 2),
+        left=run.left,
+        changes=run.changes,
+        actor=ACTOR_ID,
+        correlation=CORRELATION,
+        foreseen=tuple(
+            Foreseen(expectation=entry.expectation, outcome=entry.outcome) for entry in documented(run) if entry.limit
+        ),
+    )
+
+
+def documented(run: JobRun) -> list[Documented]:
+    """Return what is documented about this case here: of the engine itself, then of all of them."""
+    mode = run.ctx.mode or "direct"
+    return [
+        entry
+        for entry in (*run.engine.file.documented, *documented_for_all())
+        if (not entry.cases or run.case in entry.cases)
+        and (not entry.variants or run.variant in entry.variants)
+        and (not entry.pool_modes or mode in entry.pool_modes)
+        and (not entry.topologies or run.ctx.topology.name in entry.topologies)
+    ]
+
+
+def record_facts(run: JobRun) -> None:
+    """Record what is documented about what was seen: as a limit, or as advice for an Issue."""
+    ctx = run.ctx
+    ctx.fact("jobs", f"{len(run.ends)} enqueued")
+    ctx.fact("longest pause of the machine", f"{run.pauses.longest_s:.2f} s")
+    if exits := run.exits:
+        ctx.fact("exits of workers", len(exits))
+        ctx.fact("last line of the last exit", exits[-1].last_line)
+    if printed := run.printed_sqlstates:
+        ctx.fact("SQLSTATEs that workers printed", ", ".join(printed))
+    seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
+    for entry in documented(run):
+        if entry.expectation in seen or (seen and not entry.expectation):
+            ctx.fact("instead", entry.instead)
+            ctx.fact("source", entry.source)
+            if entry.limit:
+                ctx.documented_limit(entry.outcome, entry.source)
+            break
