@@ -24,6 +24,7 @@ from harness.engine.virtual_environments import find_python
 from harness.errors import EngineUnavailableError, HarnessError
 from harness.host.journal import abandoned
 from harness.host.leftovers import about
+from harness.job_engines.scratch import reap_scratch_folders
 from harness.lab.host import HOST
 from harness.lab.links import LINK
 from harness.lab.login_files import reap_login_files
@@ -176,7 +177,7 @@ def reap(invocation: Invocation) -> int:
             if chosen == "docker":
                 raise
             invocation.terminal.say(f"skipped Docker: {error.what}")
-    removed = reap_login_files()
+    removed = reap_login_files() + reap_scratch_folders()
     for engine in engines:
         removed += engine.reap()
         engine.close()

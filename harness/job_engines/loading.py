@@ -133,7 +133,11 @@ def load(path: Path) -> JobEngine:
 
     :raises ConfigError: with file, line and key.
     """
-    return _load(path, shipped=path.resolve().parent == SHIPPED)
+    try:
+        folder = path.resolve().parent
+    except (OSError, RuntimeError) as error:  # a loop of symbolic links
+        raise ConfigError(f"the file of a job engine cannot be read: {error}", where=str(path)) from None
+    return _load(path, shipped=folder == SHIPPED)
 
 
 def named(name: str) -> JobEngine:

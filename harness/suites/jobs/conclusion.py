@@ -41,8 +41,11 @@ def final_state(run: JobRun) -> JobsState:
         changes=run.changes,
         actor=ACTOR_ID,
         correlation=CORRELATION,
+        # a control must be seen where a limit is documented, too
         foreseen=tuple(
-            Foreseen(expectation=entry.expectation, outcome=entry.outcome) for entry in documented(run) if entry.limit
+            Foreseen(expectation=entry.expectation, outcome=entry.outcome)
+            for entry in documented(run)
+            if entry.limit and not run.ctx.control
         ),
     )
 

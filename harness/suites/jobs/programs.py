@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from harness.checks.record import NotExercisedError
+from harness.database import console
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import HarnessError
 from harness.host.command import run as run_command
 from harness.host.command import url, variables
 from harness.job_engines.installation import install
 from harness.job_engines.installed_once import DEADLINE_S
+from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.workers import Supervisor, Worker
+from harness.model import PoolMode
 from harness.suites.jobs.pauses import PauseMeter
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ _LOOK_S = 0.05
 #: the machine kept the harness itself waiting for this long: nothing about times is shown then, seconds
 TOO_SLOW_S = 2.0
 _LONGEST_OUTPUT = 350
+#: of PgBouncer, when max_client_conn is reached
+_REFUSED = "no more connections allowed"
 
 
 class Programs:
@@ -66,7 +71,7 @@ class Programs:
         self.twin_database = ""
         self._installed = self._install_packages()
         with contextlib.ExitStack() as stack:
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            self._folder = stack.enter_context(scratch_folder())
             self.pauses = PauseMeter()
             stack.callback(self.pauses.close)
             self.effects_database: Client = ctx.empty_database("fx")
@@ -74,6 +79,7 @@ class Programs:
             if ctx.effects_sql:
                 self.effects_database.run(ctx.effects_sql)
             self._stack = stack.pop_all()
+        self._was_refused = False
         self._workers: dict[str, Worker] = {}
         self._supervisor: Supervisor | None = None
 
@@ -91,7 +97,9 @@ class Programs:
             with self._closed_when_ended(builder):
                 installed = install(self.engine, self.ctx.notify, builder)
         except HarnessError as error:
-            raise NotExercisedError(f"{self.engine.file.title} cannot be installed here: {error.what}") from None
+            last = error.detail.strip().splitlines()[-1:]
+            said = "; ".join(filter(None, (error.what, *last, error.hint and f"try: {error.hint}")))
+            raise NotExercisedError(f"{self.engine.file.title} cannot be installed here: {said}") from None
         self.ctx.fact("versions", ", ".join(f"{name} {version}" for name, version in installed.versions.items()))
         self.ctx.fact("settings", self.engine.file.variants[self.variant].summary)
         return installed
@@ -125,6 +133,9 @@ class Programs:
         self.database = self.ctx.database
         self._grant(self.database)
         found = self.command("install")
+        if found.exit_code is None:
+            self.database = ""  # nothing in it can be judged
+            raise NotExercisedError(f"the installation through the chain {found.reason}")
         if found.exit_code != 0:
             self.not_installed = why_failed(found)
             self.ctx.fact("installation through the chain", tail_of(found))
@@ -188,7 +199,7 @@ class Programs:
         :param values: for its placeholders.
         """
         self.ctx.require_undisturbed()
-        return run_command(
+        found = run_command(
             self._words(which, values or {}),
             folder=self._folder,
             given=self.given("commands", chain=chain, database=database),
@@ -196,6 +207,9 @@ class Programs:
             say=lambda _line: None,
             stopped=lambda: self.ctx.is_ended,
         )
+        self._was_refused = self._was_refused or _REFUSED in found.output
+        # before anything is cut: a part of a secret would not be recognised
+        return replace(found, output=self.ctx.lab.redact(found.output))
 
     def _words(self, which: str, values: Mapping[str, object]) -> tuple[str, ...]:
         filled = {name: str(value) for name, value in values.items()}
@@ -252,6 +266,19 @@ class Programs:
     def given_up(self) -> tuple[str, ...]:
         """The workers that exited so often that they were not started again."""
         return self._supervisor.given_up if self._supervisor else ()
+
+    @property
+    def shortage(self) -> str:
+        """Why the pooler gave the programs too few connections just now, in one sentence; "" if it did not.
+
+        Two workers, commands and other checks share its limits: that is the harness's own load.
+        """
+        if self._was_refused or any(_REFUSED in worker.output for worker in self._workers.values()):
+            return "the pooler refused clients, because its limit of client connections was reached"
+        endpoint = self.ctx.lab.console() if self.ctx.mode is PoolMode.SESSION else None
+        pools = console(endpoint, "SHOW POOLS") if endpoint else []
+        waiting = sum(int(pool["cl_waiting"]) for pool in pools if pool["database"] == self.database)
+        return f"{waiting} clients wait for one of the server connections that workers keep" if waiting else ""
 
     @property
     def printed_sqlstates(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from harness.checks.judges.job_state import Effect
@@ -66,6 +67,7 @@ class JobRun(Programs):
         self._unanswered: set[int] = set()
         #: the last number of each operation
         self._numbers: dict[str, int] = {}
+        self._numbering = Lock()
 
     # --- jobs --------------------------------------------------------------------------------------
 
@@ -141,8 +143,9 @@ class JobRun(Programs):
         return [max(0.0, at - times["enqueued"].get(key, at)) for key, at in sorted(times["begin"].items())]
 
     def _number(self, operation: str) -> int:
-        self._numbers[operation] = self._numbers.get(operation, 0) + 1
-        return self._numbers[operation]
+        with self._numbering:  # two approvals run at the same time
+            self._numbers[operation] = self._numbers.get(operation, 0) + 1
+            return self._numbers[operation]
 
     # --- observations ------------------------------------------------------------------------------
 
@@ -277,6 +280,12 @@ class JobRun(Programs):
             return all(states.get(key, end) == end for key, end in ends.items())
 
         return self.wait(agree, "the engine to report how jobs ended", deadline_s)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all jobs that have to be done are."""
+        done = {effect.key for effect in self.effects() if effect.phase == "done"}
+        return not self._unanswered and {key for key, end in self.ends.items() if end == "done"} <= done
 
     def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
         """Inject a fault, and record it in the history."""

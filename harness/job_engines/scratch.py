@@ -1,0 +1,44 @@
+"""Scratch folders of job engines: the working directories of their programs, removed also after a killed run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.engine.owner import process_started, this_host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PREFIX = "pooler-harness-jobs-"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Return an empty folder, which is removed at the end. Its name says which process it belongs to."""
+    prefix = f"{_PREFIX}{_this_host()}-{os.getpid()}-{process_started(os.getpid())}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def reap_scratch_folders() -> list[str]:
+    """Remove the folders of processes of this host that are gone; return one line for each folder."""
+    removed = []
+    start = f"{_PREFIX}{_this_host()}-"
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{start}*")):
+        pid, _, rest = folder.name.removeprefix(start).partition("-")
+        if pid.isdecimal() and str(process_started(int(pid))) != rest.partition("-")[0] and not folder.is_symlink():
+            with contextlib.suppress(OSError):  # of another user
+                shutil.rmtree(folder)
+                removed.append(f"scratch folder {folder}")
+    return removed
+
+
+def _this_host() -> str:
+    """Return a short name for the host and the pid namespace in which a pid is unique."""
+    return hashlib.sha256(this_host().encode()).hexdigest()[:8]
