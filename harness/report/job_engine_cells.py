@@ -76,6 +76,8 @@ class JobEngineCell(Struct, frozen=True, kw_only=True):
     note: str = ""
     #: whether it works: the case `works` ran, and no case is an Issue, a documented limit, unreliable or Not run
     works: bool = False
+    #: whether it does its jobs: the case `works` is OK, without a documented limit; other cases may say anything
+    does_jobs: bool = False
 
 
 def label(row: Row) -> JobLabel:
@@ -117,7 +119,14 @@ def job_engine_cell(rows: Sequence[Row]) -> JobEngineCell:
         not_run=not_run,
         note=note,
         works=not broken and begins is not None and not missing,
+        does_jobs=begins is not None and _is_as_promised(begins),
     )
+
+
+def _is_as_promised(row: Row) -> bool:
+    """Return whether a case that ran is OK, reliably and without a documented limit."""
+    word = word_of_case(row)
+    return word is None or word.tone == OBSERVED
 
 
 def _reason(rows: Sequence[Row]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: facts that all rows of an engine and a variant share
 SETTINGS, VERSIONS = "settings", "versions"
-#: what cells that do not work have, worst first
+#: what cells have that do not work in all of their cases, worst first
 _HAVE = {ISSUE: "an Issue", ACCEPTED: "an accepted Issue", LIMIT: "a documented limit"}
 
 
@@ -35,7 +35,7 @@ class JobEngineRow(Struct, frozen=True, kw_only=True):
     #: as the rows observed them
     settings: str = ""
     versions: str = ""
-    #: by topology; one that does not try the engine has no cell
+    #: by topology; one without a row of this engine has no cell
     cells: dict[str, JobEngineCell]
 
 
@@ -91,7 +91,7 @@ def _row(rows: Sequence[Row]) -> JobEngineRow:
 
 
 def about_job_engines(rows: Iterable[Row]) -> str:
-    """Return how many job engines work in the topology of some rows; "" if nobody asked for one."""
+    """Return how many job engines do their jobs in the topology of some rows; "" if nobody asked for one."""
     rows = tuple(rows)
     found = job_engines(filter(asked_for, rows))
     words = engines_in_words([cell for row in found.rows for cell in row.cells.values()]) if found else ""
@@ -112,11 +112,14 @@ def observes_limit(rows: Iterable[Row]) -> bool:
 
 
 def engines_in_words(cells: Sequence[JobEngineCell]) -> str:
-    """Return how many of some cells work, and what the others have, in words; "" without a cell that applies."""
+    """Return how many engines do their jobs, and what their other cases found; "" without a cell that applies.
+
+    An engine does its jobs if the case `works` is OK. An Issue of another case is counted, and takes nothing from that.
+    """
     applies = [cell for cell in cells if cell.status is not Status.NA]
     if not applies:
         return ""
-    works = sum(cell.works for cell in applies)
+    do = sum(cell.does_jobs for cell in applies)
     states = Counter(_state(cell) for cell in applies if not cell.works)
     partly = Counter(_state(cell) for cell in applies if cell.not_run)
     others = [
@@ -127,8 +130,9 @@ def engines_in_words(cells: Sequence[JobEngineCell]) -> str:
     ]
     if number := states[OPEN]:
         others.append(f"{number} {'is' if number == 1 else 'are'} not verified as a whole")
-    total = f"all {works}" if works == len(applies) > 1 else f"{works} of {len(applies)}"
-    return ", ".join((f"{total} work", *others))
+    total = f"all {do}" if do == len(applies) > 1 else f"{do} of {len(applies)}"
+    does = f"{total} {'does its' if do == 1 else 'do their'} jobs"
+    return "; ".join(filter(None, (does, ", ".join(others))))
 
 
 def _state(cell: JobEngineCell) -> str:

@@ -23,7 +23,7 @@ from harness.report.job_engine_cells import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.report.evidence import Row
 
@@ -88,7 +88,10 @@ def _finding(kind: str, instead: str, source: str, rows: Sequence[Row]) -> JobFi
 
 
 def _observed(rows: Sequence[Row]) -> str:
-    """Return the outcomes, each with its topologies if there are several, and what the first row says about it."""
+    """Return the outcomes, each with its topologies if there are several, and what the first row says about it.
+
+    A reason that begins with the same words as the outcome says it again, with what was expected: one of them is kept.
+    """
     outcomes: dict[str, dict[str, None]] = {}
     for row in rows:
         if outcome := outcome_of_case(row):
@@ -97,4 +100,12 @@ def _observed(rows: Sequence[Row]) -> str:
     said = {row.planned.target: row.result.limit.outcome if row.result.limit else row.result.reason for row in rows}
     where, first = next(iter(said.items()))
     example = first if len({*said.values()}) == 1 else f"in {where}, {first}"
+    if repeats(outcomes, first):
+        texts, example = (texts, "") if len(outcomes) > 1 else ([], example)
     return ": ".join(filter(None, ("; ".join(texts), example)))
+
+
+def repeats(outcomes: Iterable[str], reason: str) -> bool:
+    """Return whether some outcomes, such as `locks left: 2`, have no words of their own besides those of a reason."""
+    subjects = {name for outcome in outcomes if (name := _NUMBERS.sub("", outcome).rstrip(": "))}
+    return any(reason.casefold().startswith(name.casefold()) for name in subjects) if len(subjects) == 1 else False

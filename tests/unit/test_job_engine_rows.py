@@ -150,6 +150,8 @@ def test_no_cell_is_greener_than_its_rows(rows: list[Row]) -> None:
     limited = any(row.result.limit and row.status is Status.OK for row in rows)
     tried = any(row.status is Status.OK and row.planned.check.endswith("-works") for row in rows)
     assert cell.works is (statuses <= {Status.OK, Status.NA} and tried and not limited)
+    does = [row.status is Status.OK and not row.result.limit for row in rows if row.planned.check.endswith("-works")]
+    assert cell.does_jobs is any(does)
     assert ("works" in {word.tone for word in cell.words}) is cell.works
     assert (cell.status is Status.ISSUE) is (Status.ISSUE in statuses)
     assert cell.words or cell.note or not any(row.result.reason for row in rows)
@@ -221,11 +223,11 @@ def test_the_sentence_about_a_topology_counts_engines_with_their_settings() -> N
     evidence = Evidence(rows=tuple(job_rows_of_many()), topologies={}, records={}, folders={})
     found = {verdict.name: verdict for verdict in verdicts(evidence, TOPOLOGIES)}
     assert {name: verdict.sentences[1:] for name, verdict in found.items()} == {
-        "direct": ("job engines: all 12 work",),
-        "session": ("job engines: 10 of 12 work, 2 are not verified as a whole",),
-        "transaction": ("job engines: 9 of 12 work, 1 has an Issue, 2 are not verified as a whole",),
-        "transaction-unprepared": ("job engines: 11 of 12 work, 1 has an Issue",),
-        "statement": ("job engines: 6 of 12 work, 6 have a documented limit (6 with cases that are Not run)",),
+        "direct": ("job engines: all 12 do their jobs",),
+        "session": ("job engines: 10 of 12 do their jobs; 2 are not verified as a whole",),
+        "transaction": ("job engines: all 12 do their jobs; 1 has an Issue, 2 are not verified as a whole",),
+        "transaction-unprepared": ("job engines: 11 of 12 do their jobs; 1 has an Issue",),
+        "statement": ("job engines: 6 of 12 do their jobs; 6 have a documented limit (6 with cases that are Not run)",),
     }
     assert {name: verdict.tone for name, verdict in found.items()} == {
         "direct": "holds",
@@ -241,7 +243,7 @@ def test_a_verdict_on_some_cases_says_how_many_were_not_asked_for() -> None:
     other = replace(unasked, planned=job_row(Case.IDLE, title="absurd 0.5.1").planned)
     evidence = Evidence(rows=(WORKS, unasked, other), topologies={}, records={}, folders={})
     [verdict] = verdicts(evidence, ["transaction"])
-    assert verdict.sentences[1:] == ("job engines: 1 of 1 work; 1 more of their cases was not asked for",)
+    assert verdict.sentences[1:] == ("job engines: 1 of 1 does its jobs; 1 more of their cases was not asked for",)
 
 
 def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> None:
@@ -252,10 +254,55 @@ def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> No
     assert (verdict.tone, verdict.trail_limits) == ("breaks", 0)
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([WORKS, job_row(Case.LEAVES_NOTHING, Status.ISSUE, "channels left: 2")], "1 of 1 does its jobs; 1 has an Issue"),
+        (
+            [WORKS, job_row(Case.IDLE, outcome="idle 27 s", limit="it polls")],
+            "1 of 1 does its jobs; 1 has a documented limit",
+        ),
+        ([WORKS, NOT_RUN], "1 of 1 does its jobs; 1 is not verified as a whole"),
+        # none of these says that jobs are done
+        ([job_row(status=Status.ISSUE)], "0 of 1 do their jobs; 1 has an Issue"),
+        ([job_row(outcome="cannot install (08P01)", limit="DDL")], "0 of 1 do their jobs; 1 has a documented limit"),
+        ([job_row(Case.IDLE)], "0 of 1 do their jobs; 1 is not verified as a whole"),
+        ([changed(WORKS, quarantine=APART)], "0 of 1 do their jobs; 1 is not verified as a whole"),
+    ],
+)
+def test_an_engine_does_its_jobs_whatever_its_other_cases_found(rows: list[Row], expected: str) -> None:
+    assert engines_in_words([job_engine_cell(rows)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (["channels left: 2"], "channels left on shared server connections: expected 0, observed 2"),
+        (
+            ["channels left on shared server connections: 2"],
+            "channels left on shared server connections: expected 0, observed 2",
+        ),
+        (["channels left: 2", "channels left: 3"], "channels left: 2 in t0; channels left: 3 in t1"),
+        (
+            ["crash loop (42P05)"],
+            "crash loop (42P05): channels left on shared server connections: expected 0, observed 2",
+        ),
+    ],
+)
+def test_a_finding_says_what_was_observed_once(outcomes: list[str], expected: str) -> None:
+    reason = "channels left on shared server connections: expected 0, observed 2"
+    found = job_engines(
+        job_row(Case.LEAVES_NOTHING, Status.ISSUE, outcome, topology=f"t{number}", reason=reason, instead="x")
+        for number, outcome in enumerate(outcomes)
+    )
+    assert found is not None
+    assert [finding.observed for finding in found.findings] == [expected]
+
+
 def test_an_engine_that_does_not_apply_is_not_counted() -> None:
     absent = JobEngineCell(status=Status.NA, words=(), note="attached servers")
     assert engines_in_words([absent]) == ""
-    assert engines_in_words([absent, job_engine_cell([WORKS])]) == "1 of 1 work"
+    assert engines_in_words([absent, job_engine_cell([WORKS])]) == "1 of 1 does its jobs"
 
 
 def test_each_engine_with_its_settings_is_a_band_of_the_heat_map() -> None:
@@ -283,7 +330,7 @@ def test_the_page_and_the_document_link_each_word_to_its_evidence(tmp_path: Path
 def test_many_topologies_are_counted_together(tmp_path: Path) -> None:
     rows = [job_row(topology=f"transaction-{number}") for number in range(40)]
     [section] = [one for one in sections(report_of(*rows, folder=tmp_path)) if one.anchor == "job-engines"]
-    assert section.result == "in 40 topologies: all 40 work"
+    assert section.result == "in 40 topologies: all 40 do their jobs"
 
 
 def test_topologies_keep_their_order_although_only_rows_on_demand_were_asked_for(tmp_path: Path) -> None:
