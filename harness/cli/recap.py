@@ -17,10 +17,10 @@ from harness.cli.exit_codes import rows_of
 from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
 from harness.model import Behaviour
 from harness.printable import one_line
-from harness.report.evidence import Row, elapsed_s
+from harness.report.evidence import Row, elapsed_by_run, elapsed_s
 from harness.report.issue_groups import accepted_kinds, issue_groups
 from harness.report.load_rows import writes
-from harness.report.outcomes import WORDS, Count, OutcomeCount, count
+from harness.report.outcomes import WORDS, Count, OutcomeCount, count, is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,32 +37,54 @@ _NARROWEST = 12
 _SCREEN_LINES = 24
 #: the heading of the table, the folder of the evidence, the report, what is left out, and the next prompt
 _OTHER_LINES = 5
+#: rows out of scope that a line names; more are counted
+_MOST_NAMES = 2
 
 
 def print_recap(run: StoredRun) -> None:
     """Print the counts of the rows of one run."""
-    answers = tuple(rows_of(run))
-    _print_counts(answers, run.results)
+    of_target: dict[str, list[Result]] = {}
+    for result in run.results:  # all attempts, of which there may be several of each row
+        of_target.setdefault(result.target, []).append(result)
+    times = {target: _Time(elapsed_s(results)) for target, results in of_target.items()}
+    _print_counts(rows_of(run), run.results, times)
 
 
 def print_evidence_recap(evidence: Evidence) -> None:
     """Print the counts of merged evidence."""
-    _print_counts([row.answer for row in evidence.rows], [row.result for row in evidence.rows])
+    times = {}
+    for name in evidence.names():
+        of_runs = elapsed_by_run(evidence.of(name))
+        times[name] = _Time(sum(of_runs.values()), runs=len(of_runs))
+    _print_counts([row.answer for row in evidence.rows], [row.result for row in evidence.rows], times)
 
 
-def _print_counts(answers: Sequence[Answer], attempts: Sequence[Result]) -> None:
+class _Time(Struct, frozen=True):
+    """How long the rows of one topology took, from the first start to the last end in each run."""
+
+    seconds: float = 0.0
+    runs: int = 1
+
+
+def _print_counts(answers: Sequence[Answer], attempts: Sequence[Result], times: dict[str, _Time]) -> None:
     """Print the counts of some rows.
 
-    :param attempts: what the rows took; there may be several of each.
+    :param attempts: of the rows; there may be several of each.
+    :param times: by topology; one without a result has none.
     """
     planned = {(row.target, row.check): row for row, _ in answers}
-    ran: dict[str, list[Result]] = {}
-    for result in attempts:
-        ran.setdefault(result.target, []).append(result)
     by_target: dict[str, list[Answer]] = {}
     for answer in answers:
         by_target.setdefault(answer[0].target, []).append(answer)
-    counted = [_Line(target, count(rows), elapsed_s(ran.get(target, ()))) for target, rows in by_target.items()]
+    counted = [
+        _Line(
+            target,
+            count(rows),
+            times.get(target, _Time()),
+            tuple(row.check for row, found in rows if not is_shown(row, found)),
+        )
+        for target, rows in by_target.items()
+    ]
     rows = [
         Row(planned=planned[result.target, result.check], result=result, run_id="")
         for result in attempts
@@ -82,7 +104,9 @@ class _Line(Struct, frozen=True):
 
     target: str
     count: Count
-    elapsed_s: float
+    time: _Time
+    #: the checks that are Not run by design
+    out_of_scope: tuple[str, ...] = ()
 
 
 def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
@@ -93,13 +117,21 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
         limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
         apart = f" {said}" if (said := _apart(line)) else ""
         flaky = f" flaky={counted.flaky}" if counted.flaky else ""
+        runs = f" runs={line.time.runs}" if line.time.runs > 1 else ""
         yield (
             f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{apart} na={counted.na} "
-            f"not_run={counted.not_run}{flaky}  {line.elapsed_s:.1f}s"
+            f"not_run={counted.not_run}{_beyond(line)}{flaky}  elapsed={line.time.seconds:.1f}s{runs}"
         )
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
             if found.observed:
                 yield f"{name} {kind} {found}"
+
+
+def _beyond(line: _Line) -> str:
+    """Return the number of rows that nobody owes, and the names of a few: the progress showed each of them."""
+    names = line.out_of_scope
+    named = f" ({', '.join(names)})" if len(names) <= _MOST_NAMES else ""
+    return f" out_of_scope={len(names)}{named}" if names else ""
 
 
 def _writes_as_keys(rows: Sequence[Row], width: int) -> Iterator[str]:
@@ -156,10 +188,12 @@ _COLUMNS = (
     _Column("", _apart),
     _Column("N/A", lambda line: line.count.na),
     _Column("Not run", lambda line: line.count.not_run),
+    _Column("out of scope", lambda line: len(line.out_of_scope) or "", spare=1),
     _Column("flaky", lambda line: line.count.flaky or ""),
     _Column("features", lambda line: _works(line.count.features)),
     _Column("drivers", lambda line: _works(line.count.drivers)),
-    _Column("time", lambda line: f"{line.elapsed_s:.1f}s", spare=1),
+    _Column("elapsed", lambda line: f"{line.time.seconds:.1f}s", spare=1),
+    _Column("", lambda line: f"in {line.time.runs} runs" if line.time.runs > 1 else "", spare=1),
     *(
         _Column(word.behaviour.value, _with(word.behaviour), spare=2)
         for word in WORDS

@@ -463,3 +463,12 @@ def elapsed_s(results: Iterable[Result]) -> float:
     if not ran:
         return 0.0
     return max(start + duration_ms / 1000 for start, duration_ms in ran) - min(start for start, _ in ran)
+
+
+def elapsed_by_run(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the seconds that each run took for some rows: what passes between two runs belongs to neither."""
+    of_run: dict[str, list[Result]] = {}
+    for row in rows:
+        if row.run_id:
+            of_run.setdefault(row.run_id, []).append(row.result)
+    return {run_id: elapsed_s(results) for run_id, results in of_run.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import Behaviour, EvidenceClass, Section, Status
 from harness.report.chains import Station, found_stations, pooler_title, stations
-from harness.report.evidence import Row, interval
+from harness.report.evidence import Row, elapsed_by_run
 from harness.report.job_engine_rows import about_job_engines, observes_limit
 from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
@@ -58,7 +57,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     version: str = ""
     #: the pool mode; "" without a pooler
     mode: str = ""
-    #: from the start of the first result to the end of the last one
+    #: in each run, from the start of the first result to the end of the last one
     duration_ms: float = 0.0
     #: the published security fixes that the pooler as it ran lacks, in a sentence without a full stop; "" without one
     security: str = ""
@@ -356,5 +355,4 @@ def _number(count: int, noun: str) -> str:
 
 
 def _duration_ms(rows: Sequence[Row]) -> float:
-    found = interval(rows)
-    return (found[1] - found[0]) / timedelta(milliseconds=1) if found else 0.0
+    return 1000 * sum(elapsed_by_run(rows).values())

@@ -113,7 +113,7 @@ def test_a_run_without_issues_exits_0_and_leaves_only_its_evidence(engine_name: 
         engine_name,
     )
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"transaction  checks:   ok=2 issue=0 na=0 not_run=0  \d+\.\ds\n", done.stdout)
+    assert re.fullmatch(r"transaction  checks:   ok=2 issue=0 na=0 not_run=0  elapsed=\d+\.\ds\n", done.stdout)
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert run.record.state == "finished"
     assert run.integrity == Integrity(verdict=Verdict.WHOLE)

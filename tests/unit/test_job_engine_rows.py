@@ -257,7 +257,10 @@ def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> No
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([WORKS, job_row(Case.LEAVES_NOTHING, Status.ISSUE, "channels left: 2")], "1 of 1 does its jobs; 1 has an Issue"),
+        (
+            [WORKS, job_row(Case.LEAVES_NOTHING, Status.ISSUE, "channels left: 2")],
+            "1 of 1 does its jobs; 1 has an Issue",
+        ),
         (
             [WORKS, job_row(Case.IDLE, outcome="idle 27 s", limit="it polls")],
             "1 of 1 does its jobs; 1 has a documented limit",

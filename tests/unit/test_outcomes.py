@@ -197,7 +197,7 @@ def test_the_recap_counts_what_happens_to_features(capsys: pytest.CaptureFixture
     recap.print_recap(stored)
     of_run = capsys.readouterr().out
     assert of_run.splitlines() == [
-        "transaction  checks:   ok=5 (4 documented limits) issue=3 (2 known) na=1 not_run=1  0.0s",
+        "transaction  checks:   ok=5 (4 documented limits) issue=3 (2 known) na=1 not_run=1  elapsed=0.0s",
         "transaction  features: works=1 fails=1 lost=3 wrong=1 (2 undocumented, 1 known defect)",
         "transaction  drivers:  works=0 fails=1",
     ]

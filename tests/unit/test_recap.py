@@ -17,6 +17,7 @@ from harness.cli.wrapping import items_in_lines
 from harness.model import EndedBy, EnvironmentEvidence, Expectation, KnownIssue, PathLabel, Result, Section, Status
 from harness.report.evidence import merge
 from harness.report.issue_groups import issue_groups
+from harness.report.verdicts import verdicts
 from harness.store import StoredRun
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
 
@@ -75,8 +76,8 @@ def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -
     longest = result("a-name-of-twenty-one", "capture.insert")
     recap.print_recap(run(timed(KNOWN, 1, 2500), timed(NA, 0, 1500), NOT_RUN, longest))
     assert capsys.readouterr().out.splitlines() == [
-        "direct               checks:   ok=0 issue=1 (1 known) na=1 not_run=1  3.5s",
-        "a-name-of-twenty-one checks:   ok=1 issue=0 na=0 not_run=0  0.0s",
+        "direct               checks:   ok=0 issue=1 (1 known) na=1 not_run=1  elapsed=3.5s",
+        "a-name-of-twenty-one checks:   ok=1 issue=0 na=0 not_run=0  elapsed=0.0s",
     ]
 
 
@@ -84,10 +85,41 @@ def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None
     stored = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), proofs=(), trail_proofs=(), torn=0)
     recap.print_evidence_recap(merge([stored], PLAN))
     assert capsys.readouterr().out.splitlines() == [
-        "direct       checks:   ok=2 (1 documented limit) issue=0 na=1 not_run=0  0.0s",
-        "session      checks:   ok=0 issue=2 (1 known) na=0 not_run=1  0.0s",
-        "transaction  checks:   ok=2 issue=0 na=0 not_run=1  0.0s",
+        "direct       checks:   ok=2 (1 documented limit) issue=0 na=1 not_run=0  elapsed=0.0s",
+        "session      checks:   ok=0 issue=2 (1 known) na=0 not_run=1  elapsed=0.0s",
+        "transaction  checks:   ok=2 issue=0 na=0 not_run=1  elapsed=0.0s",
     ]
+
+
+def test_what_passes_between_two_runs_is_not_time_of_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(timed(OK, 1, 2500), plan=(planned("direct", OK.check),))
+    later = run(timed(NA, 50, 1500), plan=(planned("direct", NA.check),))
+    later = replace(later, record=replace(later.record, run_id="20260101T000040Z-bbbbbbbb"))
+    evidence = merge([first, later], PLAN[:3])
+    recap.print_evidence_recap(evidence)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line == "direct       checks:   ok=1 issue=0 na=1 not_run=1  elapsed=4.0s runs=2"
+    [verdict] = verdicts(evidence, ["direct"])
+    assert verdict.duration_ms == 4000.0
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "out_of_scope=1 (jobs.a-works)"), (3, "out_of_scope=3")])
+def test_rows_that_nobody_owes_are_counted_and_a_few_are_named(
+    number: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = [replace(NOT_RUN, check=f"jobs.{name}-works") for name in "abc"[:number]]
+    plan = (
+        planned("direct", OK.check),
+        *(replace(planned("direct", one.check), out_of_scope="Elixir is missing") for one in missing),
+    )
+    recap.print_recap(run(OK, *missing, plan=plan))
+    [line] = capsys.readouterr().out.splitlines()
+    assert line == f"direct       checks:   ok=1 issue=0 na=0 not_run=0 {said}  elapsed=0.0s"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    recap.print_recap(run(OK, *missing, plan=plan))
+    heading, cells = capsys.readouterr().out.splitlines()
+    assert "Not run out of scope" in heading
+    assert cells.split() == ["direct", "1", "0", "0", "0", str(number), "0.0s"]
 
 
 @pytest.mark.parametrize(("names", "width"), [((), 12), (("direct",), 12), (("x" * 12,), 12), (("x" * 13, "y"), 13)])
@@ -161,7 +193,7 @@ def test_known_issues_that_do_not_fit_into_one_screen_are_counted() -> None:
     assert len(high.lines) == 20
 
 
-NARROW = ["direct", "  OK 2, Issue 0,", "  N/A 1, Not run 0,", "  time 0.0s", "session"]
+NARROW = ["direct", "  OK 2, Issue 0,", "  N/A 1, Not run 0,", "  elapsed 0.0s", "session"]
 MIDDLE = [
     "            OK Issue           N/A Not run",
     "direct       2     0             1       0",
@@ -185,7 +217,12 @@ STORED = StoredRun(folder=Path("r"), record=record(), results=tuple(mixed()), pr
 
 @pytest.mark.parametrize(
     ("columns", "lines"),
-    [(20, NARROW), (41, ["direct", "  OK 2, Issue 0, N/A 1, Not run 0,"]), (42, MIDDLE), (80, [f"{MIDDLE[0]} time"])],
+    [
+        (20, NARROW),
+        (41, ["direct", "  OK 2, Issue 0, N/A 1, Not run 0,"]),
+        (42, MIDDLE),
+        (80, [f"{MIDDLE[0]} elapsed"]),
+    ],
 )
 def test_on_a_terminal_the_counts_are_a_table_of_its_width(
     columns: int, lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
