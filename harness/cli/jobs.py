@@ -20,7 +20,7 @@ from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError
 from harness.events import Notice
-from harness.job_engines.installation import install
+from harness.job_engines.installation import install, is_installed
 from harness.lab.lab import stand_up
 from harness.lab.topologies import wanted_by
 from harness.printable import one_line
@@ -99,7 +99,8 @@ def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, va
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
     title = engine_under_test.file.title
-    terminal.say(f"installing the packages of {title}, unless they are installed already")
+    if not is_installed(engine_under_test):
+        terminal.say(f"installing the packages of {title}")
     installed = install(engine_under_test, terminal)
     versions = ", ".join(f"{name} {version}" for name, version in installed.versions.items())
     sys.stdout.write(f"job engine  {title} {engine_under_test.file.version}{f' ({versions})' if versions else ''}\n")
@@ -120,11 +121,12 @@ def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, va
                 lab.close()
     finally:
         engine.close()
-    _print_end(trial, invocation.redactor)
+    _print_mistakes(trial, invocation.redactor)
     if trial.mistakes and chosen.pooler:
         terminal.say(
             f"is it the target or the pooler? harness jobs try {quote(job_engine)} runs the same on {_TOPOLOGY}"
         )
+    sys.stdout.write(f"{verdict(trial, behind_a_pooler=chosen.pooler is not None)}\n")
     return ExitCode.ISSUE if trial.mistakes or trial.done < len(KEYS) else ExitCode.OK
 
 
@@ -138,8 +140,7 @@ def _tried(invocation: Invocation, lab: Lab, engine: JobEngine, variant: str, st
     try:
         with workspace.context("jobs.try") as ctx:
             ctx.ends_with(stop)
-            _print_row([heading for heading, _ in _COLUMNS])
-            return try_jobs(ctx, engine, variant, _print_job, invocation.terminal.say)
+            return try_jobs(ctx, engine, variant, _Table().show, invocation.terminal.say)
     except NotExercisedError as error:
         if stop.is_set():
             raise InterruptedRunError("interrupted: the worker and the servers are removed") from None
@@ -157,6 +158,19 @@ def _settings(engine: JobEngine, variant: str) -> str:
     )
 
 
+class _Table:
+    """Prints jobs as they come, and the headings before the first one."""
+
+    def __init__(self) -> None:
+        self._has_headings = False
+
+    def show(self, job: TriedJob) -> None:
+        if not self._has_headings:
+            _print_row([heading for heading, _ in _COLUMNS])
+            self._has_headings = True
+        _print_job(job)
+
+
 def _print_job(job: TriedJob) -> None:
     times = ["-" if seconds is None else f"{seconds:.2f} s" for seconds in (job.enqueued_s, job.begun_s, job.done_s)]
     attempt = "-" if job.attempt is None else str(job.attempt)
@@ -169,8 +183,21 @@ def _print_row(cells: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _print_end(trial: Trial, redact: Callable[[str], str]) -> None:
-    lines = [f"{trial.done} of {len(KEYS)} jobs were done"]
+def verdict(trial: Trial, *, behind_a_pooler: bool) -> str:
+    """Return the end of a trial in one sentence without a full stop."""
+    done, number = f"{trial.done} of {len(KEYS)} jobs were done", len(trial.mistakes)
+    sound = trial.done == len(KEYS)
+    if not number:
+        return f"{done}, and nothing is wrong" if sound else f"{done}, and no mistake of the target was recognised"
+    if behind_a_pooler:  # the target, or what the pooler does to it
+        found = "1 thing is wrong" if number == 1 else f"{number} things are wrong"
+    else:
+        found = f"the target has {number} mistake{'' if number == 1 else 's'}"
+    return f"{done}, but {found}" if sound else f"{done}: {found}"
+
+
+def _print_mistakes(trial: Trial, redact: Callable[[str], str]) -> None:
+    lines = []
     for mistake in trial.mistakes:
         lines += [f"wrong: {mistake.what}", f"  try: {mistake.hint}"]
     if trial.mistakes or trial.done < len(KEYS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.checks.judges.job_state import Effect
-from harness.suites.jobs.mistakes import Seen, mistakes_in
+from harness.cli.jobs import verdict
+from harness.job_engines.loading import shipped as shipped_engines
+from harness.suites.jobs.mistakes import Mistake, Seen, mistakes_in
+from harness.suites.jobs.shadowed import namesakes, shadowed
 from harness.suites.jobs.states import WORDS, StateQueryError, states_in
-from harness.suites.jobs.trial import tried_job
+from harness.suites.jobs.trial import Trial, tried_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.job_engines.loading import JobEngine
 
 KEYS = (1, 2, 3)
 
@@ -70,6 +78,78 @@ def test_after_an_enqueue_that_failed_only_the_reported_jobs_are_awaited() -> No
     effects = without(*((3, phase) for phase in ("enqueued", "begin", "done")))
     [mistake] = mistakes_in(replace(SOUND, effects=effects, enqueue_failed="42P01: no (exit code 1)"))
     assert mistake.what == "the command `enqueue` failed: 42P01: no (exit code 1)"
+
+
+def test_after_a_failed_installation_nothing_else_is_a_mistake() -> None:
+    seen = Seen(keys=KEYS, worker="A", install_failed="42601: no (exit code 1)")
+    [mistake] = mistakes_in(seen)
+    assert mistake.what == "the command `install` failed: 42601: no (exit code 1)"
+
+
+@pytest.mark.parametrize(
+    ("printed", "name"),
+    [
+        ("AttributeError: partially initialized module 'signal' has no attribute 'SIGTERM'", "signal"),
+        ("AttributeError: module 'signal' has no attribute 'SIGTERM'", "signal"),
+        ("AttributeError: module 'signal' has no attribute 'x' (consider renaming '/mine/signal.py')", "signal"),
+        ("ImportError: cannot import name 'Oban' from partially initialized module 'oban' (most likely …)", "oban"),
+        ("ImportError: cannot import name 'perform' from 'effects' (/mine/effects.py)", "effects"),
+        ("ModuleNotFoundError: No module named 'oban.schema'; 'oban' is not a package", "oban"),
+    ],
+)
+def test_a_program_that_hides_a_module_is_the_one_mistake(printed: str, name: str, tmp_path: Path) -> None:
+    engine = engine_in(tmp_path, name)
+    for field in ("output", "output_of_commands"):
+        seen = Seen(
+            keys=KEYS,
+            worker="A",
+            exits=("exit code 1 after 0.1 s",) * 3,
+            install_failed="no" if field == "output_of_commands" else "",
+            namesakes=namesakes(engine),
+        )
+        [mistake] = mistakes_in(replace(seen, **{field: printed}))
+        assert f"{tmp_path}/{name}.py hides the module `{name}`" in mistake.what
+        assert "-P" in mistake.hint
+
+
+@pytest.mark.parametrize("name", ["mine", "worker"])
+def test_a_mistake_in_a_module_of_the_target_is_not_a_hidden_module(name: str, tmp_path: Path) -> None:
+    assert namesakes(engine_in(tmp_path, name)) == {}
+
+
+def test_an_error_of_a_module_of_python_itself_is_not_a_hidden_module() -> None:
+    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {}) == ""
+    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {"oban": "/mine/oban.py"}) == ""
+
+
+@given(st.text())
+def test_any_output_is_read(output: str) -> None:
+    assert shadowed(output, {"signal": "/mine/signal.py"}) in {"", "signal"}
+
+
+def engine_in(folder: Path, name: str) -> JobEngine:
+    """Return a target with one program of this name."""
+    (folder / f"{name}.py").touch()
+    shipped = next(engine for engine in shipped_engines() if engine.name == "oban")
+    return replace(shipped, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("done", "number", "behind_a_pooler", "expected"),
+    [
+        (10, 0, False, "10 of 10 jobs were done, and nothing is wrong"),
+        (10, 1, False, "10 of 10 jobs were done, but the target has 1 mistake"),
+        (10, 2, True, "10 of 10 jobs were done, but 2 things are wrong"),
+        (0, 2, False, "0 of 10 jobs were done: the target has 2 mistakes"),
+        (9, 1, True, "9 of 10 jobs were done: 1 thing is wrong"),
+        (9, 0, False, "9 of 10 jobs were done, and no mistake of the target was recognised"),
+    ],
+)
+def test_the_verdict_has_the_jobs_and_the_mistakes(
+    done: int, number: int, behind_a_pooler: bool, expected: str
+) -> None:
+    trial = Trial(mistakes=(Mistake(what="a", hint="b"),) * number, done=done, output={})
+    assert verdict(trial, behind_a_pooler=behind_a_pooler) == expected
 
 
 # --- the query of states -----------------------------------------------------------------------------------

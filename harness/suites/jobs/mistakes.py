@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.checks.judges.job_state import Effect
+from harness.suites.jobs.shadowed import shadowed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -45,6 +46,10 @@ class Seen(Struct, frozen=True, kw_only=True):
     exits: tuple[str, ...] = ()
     #: what the worker printed
     output: str = ""
+    #: what the commands printed
+    output_of_commands: str = ""
+    #: the files of the target that have the name of a module, by that name
+    namesakes: dict[str, str] = {}
     #: how long it went on after SIGTERM, seconds; 0 if it ended
     ignored_sigterm_s: float = 0.0
 
@@ -54,8 +59,24 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def mistakes_in(seen: Seen) -> tuple[Mistake, ...]:
-    """Return the mistakes, in the order of a job's life; none when all jobs are done and the engine says the same."""
+    """Return the mistakes, in the order of a job's life; none when all jobs are done and the engine says the same.
+
+    What follows from another mistake is left out: without a schema, or without its modules, no program can do anything.
+    """
+    if not seen.of_phase("begin"):
+        if hidden := tuple(_hidden(seen)):
+            return hidden
+        if seen.install_failed:
+            return tuple(_commands(seen))
     return tuple(mistake for find in (_commands, _enqueued, _begun, _ended, _states) for mistake in find(seen))
+
+
+def _hidden(seen: Seen) -> Iterator[Mistake]:
+    if name := shadowed(f"{seen.output_of_commands}\n{seen.output}", seen.namesakes):
+        yield Mistake(
+            f"{seen.namesakes[name]} hides the module `{name}`: Python imports the file in its place",
+            "rename the file, or call Python with -P, which leaves the folder of the program out of the search path",
+        )
 
 
 def _commands(seen: Seen) -> Iterator[Mistake]:

@@ -11,6 +11,7 @@ from harness.job_engines.target_file import Case
 from harness.suites.jobs.mistakes import Mistake, Seen, mistakes_in
 from harness.suites.jobs.programs import WORKERS, why_failed
 from harness.suites.jobs.running import JobRun
+from harness.suites.jobs.shadowed import namesakes
 from harness.suites.jobs.states import StateQueryError
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def try_jobs(
 ) -> Trial:
     """Create the schema, enqueue ten jobs, run one worker, and return what is wrong.
 
+    It ends after an installation that failed, unless a pooler refused it and the direct connection did not.
+
     :param show: called with each job, once it is done and the engine knows it; with the others at the end.
     :param say: called with each step.
     :raises NotExercisedError: when the run is interrupted, or packages are missing.
@@ -83,6 +86,8 @@ class _Follow:
         except NotExercisedError as error:
             run.ctx.require_undisturbed()
             return self._ended(install_failed=str(error))
+        if run.not_installed and not run.ctx.lab.topology.pooler:
+            return self._ended(install_failed=run.not_installed)
         say(f"enqueueing jobs {KEYS[0]} to {KEYS[-1]}")
         found = run.enqueue(KEYS[0], KEYS[-1])
         enqueue_failed = "" if found.exit_code == 0 else why_failed(found)
@@ -132,13 +137,20 @@ class _Follow:
         run = self._run
         effects = run.effects()
         states = self._states() if effects else {}
-        self._show_all((key for key in KEYS if key not in self._shown), effects, states)
+        if effects:
+            self._show_all((key for key in KEYS if key not in self._shown), effects, states)
         worker = run.worker(_WORKER) if run.has_workers else None
         exits = tuple(
             f"{'not started again' if one.exit_code is None else f'exit code {one.exit_code}'} after {one.ran_s:.1f} s: "
             f"{one.last_line or 'it printed nothing'}"
             for one in run.exits
         )
+        facts = run.ctx.facts
+        output = {
+            "install": facts.get("installation through the chain", ""),
+            "enqueue": facts.get("output of enqueue", ""),
+            "work": worker.output if worker else "",
+        }
         mistakes = mistakes_in(
             Seen(
                 keys=KEYS,
@@ -150,16 +162,12 @@ class _Follow:
                 enqueue_failed=enqueue_failed,
                 lost_payloads=run.lost_payloads(),
                 exits=(*exits, *filter(None, (start_failed,))),
-                output=worker.output if worker else "",
+                output=output["work"],
+                output_of_commands=f"{output['install']}\n{output['enqueue']}",
+                namesakes=namesakes(run.engine),
                 ignored_sigterm_s=worker.ignored_sigterm_s if worker else 0.0,
             )
         )
-        facts = run.ctx.facts
-        output = {
-            "install": facts.get("installation through the chain", ""),
-            "enqueue": facts.get("output of enqueue", ""),
-            "work": worker.output if worker else "",
-        }
         return Trial(
             mistakes=mistakes,
             done=len(_keys_of(effects, "done") & set(KEYS)),
