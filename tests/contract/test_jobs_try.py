@@ -27,7 +27,7 @@ def test_ten_jobs_of_the_sample_are_done_and_shown(any_engine: Engine, tmp_path:
     rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and " s " in line]
     assert sorted(int(row[0]) for row in rows) == list(range(1, 11))
     assert {(row[-3], row[-2], row[-1]) for row in rows} == {("A", "1", "done")}
-    assert "10 of 10 jobs were done" in done.stdout
+    assert done.stdout.endswith("\n10 of 10 jobs were done, and nothing is wrong\n")
     assert "wrong:" not in done.stdout
 
 
@@ -44,3 +44,16 @@ def test_the_mistakes_of_a_target_are_named(any_engine: Engine, tmp_path: Path) 
         "expected one of waiting, running, done, failed, cancelled",
     ):
         assert mistake in done.stdout
+    assert done.stdout.endswith("\n10 of 10 jobs were done, but the target has 3 mistakes\n")
+
+
+def test_nothing_is_tried_after_an_installation_that_failed(any_engine: Engine, tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES, tmp_path / "mine")
+    program = tmp_path / "mine" / "sql.sh"
+    program.write_text(program.read_text().replace("CREATE TABLE IF NOT EXISTS", "CREATE TABEL"))
+    done = harness_here(tmp_path, "jobs", "try", "mine/sql.toml", "--engine", any_engine.name)
+    assert done.returncode == ExitCode.ISSUE, done.stdout + done.stderr
+    assert done.stdout.count("wrong: ") == 1
+    assert "wrong: the command `install` failed: " in done.stdout
+    assert "key  enqueued" not in done.stdout
+    assert done.stdout.endswith("\n0 of 10 jobs were done: the target has 1 mistake\n")

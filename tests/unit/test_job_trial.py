@@ -118,13 +118,24 @@ def test_a_mistake_in_a_module_of_the_target_is_not_a_hidden_module(name: str, t
 
 
 def test_an_error_of_a_module_of_python_itself_is_not_a_hidden_module() -> None:
-    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {}) == ""
-    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {"oban": "/mine/oban.py"}) == ""
+    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {}) == ()
+    assert shadowed("AttributeError: module 'signal' has no attribute 'x'", {"oban": "/mine/oban.py"}) == ()
+    assert shadowed("ImportError: partially initialized module 'mine' has no …", {"oban": "/mine/oban.py"}) == ()
+
+
+def test_a_module_that_python_itself_could_not_load_is_named_by_the_file_that_kept_it_from_loading() -> None:
+    files = {"oban": "/mine/oban.py", "signal": "/mine/signal.py"}
+    printed = (
+        "AttributeError: partially initialized module 'subprocess' from '/lib/subprocess.py' has no attribute 'PIPE'"
+    )
+    assert shadowed(f'  File "/mine/signal.py", line 9, in <module>\n{printed}', files) == ("signal",)
+    assert shadowed(printed, files) == ("oban", "signal")
+    assert shadowed(printed, {}) == ()
 
 
 @given(st.text())
 def test_any_output_is_read(output: str) -> None:
-    assert shadowed(output, {"signal": "/mine/signal.py"}) in {"", "signal"}
+    assert shadowed(output, {"signal": "/mine/signal.py"}) in {(), ("signal",)}
 
 
 def engine_in(folder: Path, name: str) -> JobEngine:

@@ -72,7 +72,7 @@ def mistakes_in(seen: Seen) -> tuple[Mistake, ...]:
 
 
 def _hidden(seen: Seen) -> Iterator[Mistake]:
-    if name := shadowed(f"{seen.output_of_commands}\n{seen.output}", seen.namesakes):
+    for name in shadowed(f"{seen.output_of_commands}\n{seen.output}", seen.namesakes):
         yield Mistake(
             f"{seen.namesakes[name]} hides the module `{name}`: Python imports the file in its place",
             "rename the file, or call Python with -P, which leaves the folder of the program out of the search path",

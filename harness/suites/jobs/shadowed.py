@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 #: modules that programs of job engines import besides the packages that their target names: the kit, and drivers
 _IMPORTED = frozenset({"effects", "psycopg", "psycopg_pool", "asyncpg"})
+_PYTHONS_OWN = sys.stdlib_module_names | _IMPORTED
+_CIRCULAR = re.compile(r"partially initialized module '(?P<name>\w+)")
 #: what Python prints when it imported another file than the program expected
 _PRINTED = tuple(
     re.compile(pattern)
     for pattern in (
-        r"partially initialized module '(?P<name>\w+)",
+        _CIRCULAR.pattern,
         r"\bmodule '(?P<name>\w+)[\w.]*' has no attribute '",
         r"cannot import name '\w+' from '(?P<name>\w+)",
         r"'(?P<name>\w+)' is not a package",
@@ -34,11 +36,7 @@ def namesakes(engine: JobEngine) -> dict[str, str]:
     A program imports such a file in place of the module, because its own folder comes first.
     """
     packages = {Requirement(text).name.replace("-", "_").lower() for text in engine.file.packages.python}
-    return {
-        name: str(path)
-        for name, path in _modules_in(engine.folder)
-        if name in sys.stdlib_module_names | _IMPORTED | packages
-    }
+    return {name: str(path) for name, path in _modules_in(engine.folder) if name in _PYTHONS_OWN | packages}
 
 
 def _modules_in(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -46,10 +44,17 @@ def _modules_in(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from ((path.parent.name, path.parent) for path in sorted(folder.glob("*/__init__.py")))
 
 
-def shadowed(output: str, files: Mapping[str, str]) -> str:
-    """Return the module that a program imported from its own folder by mistake; "" if the output does not say so.
+def shadowed(output: str, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the modules that a program imported from its own folder by mistake; none if the output does not say so.
 
     :param files: from :func:`namesakes`.
     """
-    names = (found["name"] for pattern in _PRINTED for found in pattern.finditer(output))
-    return next((name for name in names if name in files), "")
+    names = [found["name"] for pattern in _PRINTED for found in pattern.finditer(output)]
+    if named := next((name for name in names if name in files), ""):
+        return (named,)
+    # Python names the module that the file kept from loading; a module of Python itself has no other reason for that
+    circular = any(found["name"] in _PYTHONS_OWN for found in _CIRCULAR.finditer(output))
+    in_traceback = tuple(
+        name for name in files if re.search(rf"\b{re.escape(name)}(\.py|/__init__\.py)\", line", output)
+    )
+    return (in_traceback or tuple(files)) if circular else ()
