@@ -82,7 +82,7 @@ def _settings(row: JobEngineRow) -> Cell:
 
 def _cell(cell: JobEngineCell | None, rows_at: str | None) -> Cell:
     if cell is None:
-        return Cell((Text("—"),), css="faint")
+        return Cell((Text("—"),), css="faint absent")
     if not cell.words:
         return Cell(joined(Gap(": ", " "), Badge(cell.status), Text(cell.note) if cell.note else None))
     words = [Word(word, rows_at) for word in cell.words]

@@ -39,6 +39,16 @@ class JobEngineRow(Struct, frozen=True, kw_only=True):
     cells: dict[str, JobEngineCell]
 
 
+class AbsentEngine(Struct, frozen=True, kw_only=True):
+    """A job engine that does not run on the machine of the evidence, so that nobody owes an answer about it."""
+
+    title: str
+    #: those that would try it
+    topologies: tuple[str, ...]
+    #: one sentence without a full stop
+    reason: str
+
+
 class JobEngines(Struct, frozen=True, kw_only=True):
     """Everything that the report says about job engines."""
 
@@ -46,6 +56,7 @@ class JobEngines(Struct, frozen=True, kw_only=True):
     topologies: tuple[str, ...]
     rows: tuple[JobEngineRow, ...]
     findings: tuple[JobFinding, ...]
+    absent: tuple[AbsentEngine, ...] = ()
 
 
 def job_engines(rows: Iterable[Row], order: Iterable[str] = ()) -> JobEngines | None:
@@ -54,17 +65,25 @@ def job_engines(rows: Iterable[Row], order: Iterable[str] = ()) -> JobEngines | 
     :param order: that of the topologies; without it, that of the rows.
     """
     by_engine: dict[str, dict[str, list[Row]]] = {}
+    absent: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
-        if (job := row.planned.job) and is_shown(*row.answer):
+        job = row.planned.job
+        if job and not is_shown(*row.answer):
+            absent.setdefault((job.title, row.planned.out_of_scope), {}).setdefault(row.planned.target)
+        elif job:
             by_engine.setdefault(job.engine, {}).setdefault(job.variant, []).append(row)
     found = [rows for variants in by_engine.values() for rows in variants.values()]
-    if not found:
+    if not found and not absent:
         return None
     tried = dict.fromkeys(row.planned.target for rows in found for row in rows)
     return JobEngines(
         topologies=tuple(name for name in dict.fromkeys((*order, *tried)) if name in tried),
         rows=tuple(map(_row, found)),
         findings=tuple(finding for rows in found for finding in job_findings(rows)),
+        absent=tuple(
+            AbsentEngine(title=title, topologies=tuple(names), reason=reason)
+            for (title, reason), names in absent.items()
+        ),
     )
 
 

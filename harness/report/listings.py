@@ -69,6 +69,8 @@ class Section(Struct, frozen=True, kw_only=True):
     #: what all remarks share
     shared: Said = ("", ())
     paper: Paper = Paper.WHOLE
+    #: the colours of the first table: the class of each, an example, and its meaning
+    legend: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def is_shown(self) -> bool:

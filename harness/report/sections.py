@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 #: outcomes of a driver, worst first
 _OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
 
+#: the sections that a report about job engines alone begins with
+_FIRST = ("job-engines", "issues", "limits")
+
 
 def sections(report: Report) -> tuple[Section, ...]:
     """Return the sections of tables, in the order of the page; those without a row are said in a line each."""
-    return (
+    found = (
         _issues(report),
         topology_sections.topology(report),
         topology_sections.paths(report),
@@ -56,6 +59,9 @@ def sections(report: Report) -> tuple[Section, ...]:
         ),
         _breaks(report),
     )
+    if report.is_about_job_engines:
+        return tuple(sorted(found, key=lambda section: (*_FIRST, section.anchor).index(section.anchor)))
+    return found
 
 
 # --- one function for each section -----------------------------------------------------------------------

@@ -149,6 +149,11 @@ class Report(Struct, frozen=True, kw_only=True):
     changes: Changes | None = None
 
     @property
+    def is_about_job_engines(self) -> bool:
+        """Whether every row is about a job engine: tables of other checks would then come first and have no row."""
+        return self.job_engines is not None and all(row.planned.job for row in self.rows)
+
+    @property
     def has_load(self) -> bool:
         """Whether a fault, the end of a job runner or a load was planned."""
         return bool(self.faults or self.jobs or self.loads)
