@@ -40,7 +40,7 @@ def job_engines(report: Report) -> Section:
         anchor="job-engines",
         title="Job engines behind a pooler",
         short="Job engines",
-        result="; ".join(said) or ("no case of a job engine applies" if rows else ""),
+        result=". ".join(said) or ("no case of a job engine applies" if rows else ""),
         intro=("job_engines", ()),
         missing=("no_job_engines", (absent,)),
         listings=one_table("Job engines by topology", job_engine_columns.engines(names, None), rows, on_paper=True),

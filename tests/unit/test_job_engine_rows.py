@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.job_engines.target_file import Case
-from harness.model import Expectation, KnownIssue, Quarantine, Repetition, Severity, Status
+from harness.model import Expectation, KnownIssue, Quarantine, Repetition, Section, Severity, Status
 from harness.report.building import build_report
 from harness.report.ctrf_report import ctrf
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row
-from harness.report.job_engine_cells import JobEngineCell, job_engine_cell
+from harness.report.job_engine_cells import TONES, JobEngineCell, job_engine_cell
 from harness.report.job_engine_rows import engines_in_words, job_engines
 from harness.report.junit_report import junit
 from harness.report.limits import LimitKind, limit_kind
@@ -214,6 +215,53 @@ def test_findings_of_one_kind_share_a_line() -> None:
         ("documented limit", ("statement",), "cannot install (08P01): DDL is refused", "", (DOCUMENTED,)),
         ("as promised", ("transaction",), "2 windows late", "x", (DOCUMENTED,)),
     ]
+
+
+def absent(title: str = "Squidie 0.3.7", reason: str = "Elixir is missing") -> Row:
+    """Return a row that nobody owes, because its job engine does not run on this machine."""
+    row = job_row(title=title, status=Status.NOT_RUN, reason=reason)
+    return replace(row, planned=replace(row.planned, out_of_scope=reason))
+
+
+def test_an_engine_that_does_not_run_here_is_named_below_the_table(tmp_path: Path) -> None:
+    said = "Squidie 0.3.7 did not run in transaction: Elixir is missing."
+    for rows in ((WORKS, absent()), (absent(),)):
+        report = report_of(*rows, folder=tmp_path)
+        render(report, tmp_path)
+        assert said in (tmp_path / "job-engines.md").read_text()
+        page = (tmp_path / "report.html").read_text()
+        assert said in re.sub("</?strong>", "", page)
+        assert report.counts["transaction"].not_run == 0
+    assert job_engines([WORKS]) is not None
+    assert job_engines([]) is None
+
+
+def test_a_report_about_job_engines_alone_begins_with_them(tmp_path: Path) -> None:
+    alone, mixed = tmp_path / "alone", tmp_path / "mixed"
+    other = replace(WORKS, planned=replace(WORKS.planned, check="pooling.x", section=Section.POOLING, job=None))
+    for folder, rows in ((alone, (WORKS,)), (mixed, (WORKS, other))):
+        folder.mkdir()
+        render(report_of(*rows, folder=folder), folder)
+    order = {
+        folder.name: re.findall(r'<section id="([\w-]+)"', (folder / "report.html").read_text())
+        for folder in (alone, mixed)
+    }
+    assert next(name for name in order["alone"] if name not in {"verdicts", "differences"}) == "job-engines"
+    assert sorted(order["alone"]) == sorted(order["mixed"])
+    assert order["mixed"].index("checks") < order["mixed"].index("features") < order["mixed"].index("job-engines")
+    for folder in (alone, mixed):  # the navigation has the order of the page
+        links = re.findall(r'<li><a href="#([\w-]+)">', (folder / "report.html").read_text())
+        assert links == [name for name in order[folder.name] if name in links]
+    assert "## Job engines behind a pooler" in (alone / "report.md").read_text()
+    assert "## Job engines behind a pooler" not in (mixed / "report.md").read_text()
+
+
+def test_each_colour_of_a_word_is_in_the_legend_and_in_the_style(tmp_path: Path) -> None:
+    [section] = [one for one in sections(report_of(WORKS, folder=tmp_path)) if one.anchor == "job-engines"]
+    assert {css for css, _, _ in section.legend} == {f"j-{tone}" for tone in TONES}
+    render(report_of(WORKS, NOT_RUN, folder=tmp_path), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert all(f".{css} {{" in page and f'<span class="tag {css}">' in page for css, _, _ in section.legend)
 
 
 # --- where else it is shown ------------------------------------------------------------------------------
