@@ -12,12 +12,12 @@ import pytest
 from harness.job_engines.loading import JobEngine, load, shipped
 
 ROOM = Path(__file__).parents[2] / "harness" / "job_engines"
-SAMPLE = load(ROOM / "samples" / "sql.toml")
+SAMPLES = tuple(load(path) for path in sorted((ROOM / "samples").glob("*.toml")))
 #: how a program defines a command, by the end of its name
 DEFINED = {".cjs": r"(?m)^  (?:async )?{}(?:\(|: )", ".sh": r"(?m)^{}\(\) {{"}
 ENGINES = [
     engine
-    for engine in (*shipped(), SAMPLE)
+    for engine in (*shipped(), *SAMPLES)
     if engine.file.commands.work[1:] and Path(engine.file.commands.work[1]).suffix in DEFINED
 ]
 

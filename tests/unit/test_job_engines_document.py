@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from harness import config
+from harness.checks.judges import jobs
 from harness.job_engines.target_file import NEEDS, Case, Commands, JobEngineFile, JobFeature, Settings
 from harness.places import PACKAGE
 from tests.reference import embedded
 from tests.unit.doc_files import blocks, rows, text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DOCUMENT = "docs/job-engines.md"
 KIT = PACKAGE / "job_engines" / "kit"
@@ -25,6 +24,31 @@ def test_every_case_is_documented_with_the_claim_that_it_needs() -> None:
     documented = {case: claim for case, claim, _ in rows(DOCUMENT, "Case | Claim it needs")}
     assert documented == {case.value: str(NEEDS.get(case, "–")) for case in Case}
     assert {str(feature) for feature in JobFeature} == set(documented.values()) - {"–"}
+
+
+def test_every_expectation_is_explained() -> None:
+    source = ast.parse(Path(inspect.getsourcefile(jobs) or "").read_text(encoding="utf-8"))
+    compared = [
+        call.args[0].id
+        for call in ast.walk(source)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "compared"
+        and isinstance(call.args[0], ast.Name)
+    ]
+    # one call goes over everything that a worker may leave
+    names = {vars(jobs)[name] for name in compared if name.isupper()} | set(jobs.LEFT)
+    assert len(names) > 30
+    explained = [row[0] for row in rows(DOCUMENT, "Expectation")]
+    assert sorted(explained) == sorted(names)
+
+
+def test_every_name_of_the_kit_is_described() -> None:
+    described = {name for row in rows(DOCUMENT, "Name in `effects`") for name in re.findall(r"\w+", row[0])}
+    kit = ast.parse((KIT / "effects.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in kit.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    assigned = {name.id for node in kit.body for name in ast.walk(node) if isinstance(name, ast.Name) and name.id.isupper()}
+    assert {name for name in defined | assigned if not name.startswith("_") and name != "TYPE_CHECKING"} <= described
 
 
 def test_every_setting_is_documented() -> None:
@@ -66,7 +90,7 @@ def test_the_two_calls_are_functions_of_the_database_of_effects() -> None:
 @pytest.mark.parametrize("name", embedded.DOCUMENTS)
 def test_a_document_shows_a_program_in_each_language(name: str) -> None:
     shown = re.findall(r"^<!-- the whole file \S+\.(\w+) -->\n```", text(name), re.MULTILINE)
-    assert shown == ["toml", "sh", "py", "cjs"]
+    assert shown == ["toml", "sh", "toml", "py", "cjs"]
 
 
 def test_a_file_that_is_shown_cannot_drift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _connection: psycopg.Connection[Any] | None = None
 
 
 class PlannedFailureError(Exception):
-    """The attempt is meant to fail."""
+    """The attempt is planned to fail. The program lets it pass to its engine, which retries the job."""
 
 
 def perform(
@@ -45,11 +45,13 @@ def perform(
 ) -> int:
     """Do what the harness planned for a job, and return its key.
 
+    It reports that the job begins, runs the job's SQL through the chain, takes the job's time, and reports its end.
+
     :param attempt: its number, from 1, if the engine says it.
     :param job: the engine's own id of the job.
     :param payload: what the job was given besides its key.
-    :param heartbeat: renews the lease.
-    :raises PlannedFailureError: when this attempt is meant to fail.
+    :param heartbeat: renews the lease. It is called all the while if the harness planned that for this job.
+    :raises PlannedFailureError: at the end of an attempt that is planned to fail.
     """
     given = json.dumps(payload) if payload is not None else None
     [(seconds, fails, renews, sql)] = _ask(
@@ -71,12 +73,12 @@ def perform(
 
 
 async def perform_async(key: int, **about: Any) -> int:
-    """Do the same without blocking the event loop."""
+    """Do the same as :func:`perform` in a thread, without blocking the event loop."""
     return await asyncio.to_thread(perform, key, **about)
 
 
 def enqueued(*keys: int) -> None:
-    """Report that jobs are enqueued: their transaction is committed."""
+    """Report that jobs are enqueued. Call it after the commit."""
     for key in keys:
         report(key, "enqueued")
 
