@@ -46,8 +46,12 @@ def test_every_expectation_is_explained() -> None:
 def test_every_name_of_the_kit_is_described() -> None:
     described = {name for row in rows(DOCUMENT, "Name in `effects`") for name in re.findall(r"\w+", row[0])}
     kit = ast.parse((KIT / "effects.py").read_text(encoding="utf-8"))
-    defined = {node.name for node in kit.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    assigned = {name.id for node in kit.body for name in ast.walk(node) if isinstance(name, ast.Name) and name.id.isupper()}
+    defined = {
+        node.name for node in kit.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    assigned = {
+        name.id for node in kit.body for name in ast.walk(node) if isinstance(name, ast.Name) and name.id.isupper()
+    }
     assert {name for name in defined | assigned if not name.startswith("_") and name != "TYPE_CHECKING"} <= described
 
 

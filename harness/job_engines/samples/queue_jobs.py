@@ -2,9 +2,10 @@
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
+import effects
 import psycopg
-from effects import ATTEMPTS, DATABASE_URL, LEASE_S, PAYLOAD, POLL_S, PlannedFailureError, enqueued, perform
 from psycopg.types.json import Jsonb
 
 INSTALL = """
@@ -23,8 +24,9 @@ UPDATE jobs SET state = %s, due = now() + make_interval(secs => %s)
 WHERE key = %s AND attempt = %s AND state = 'running'"""
 CANCEL = "UPDATE jobs SET state = 'cancelled' WHERE key = %s AND state = 'waiting'"
 
-# each statement is a transaction of its own, and none is prepared: the next one may run on another server connection
-database = psycopg.connect(DATABASE_URL, autocommit=True, prepare_threshold=None)
+# each statement is a transaction of its own, and none is prepared: the next one may run on another server connection.
+# The threads of a worker share this connection, so all of them end with it, and a supervisor starts the worker again
+database = psycopg.connect(effects.DATABASE_URL, autocommit=True, prepare_threshold=None)
 
 
 def install():
@@ -33,16 +35,22 @@ def install():
 
 def enqueue(first, last):
     for key in range(first, last + 1):
-        database.execute(INSERT, (key, Jsonb(PAYLOAD)))
-        enqueued(key)
+        database.execute(INSERT, (key, Jsonb(effects.PAYLOAD)))
+        effects.enqueued(key)
 
 
 def work():
+    with ThreadPoolExecutor(effects.CONCURRENCY) as threads:
+        for ended in as_completed([threads.submit(take_jobs) for _ in range(effects.CONCURRENCY)]):
+            ended.result()
+
+
+def take_jobs():
     while True:
-        if claimed := database.execute(CLAIM, (LEASE_S,)).fetchone():
+        if claimed := database.execute(CLAIM, (effects.LEASE_S,)).fetchone():
             run(*claimed)
         else:
-            time.sleep(POLL_S)
+            time.sleep(effects.POLL_S)
 
 
 def run(key, attempt, payload):
@@ -50,9 +58,11 @@ def run(key, attempt, payload):
         database.execute(UPDATE, (state, seconds, key, attempt))
 
     try:
-        perform(key, attempt=attempt, job=key, payload=payload, heartbeat=lambda: update("running", LEASE_S))
-    except PlannedFailureError:
-        update("waiting" if attempt < ATTEMPTS else "failed", 1)
+        effects.perform(
+            key, attempt=attempt, job=key, payload=payload, heartbeat=lambda: update("running", effects.LEASE_S)
+        )
+    except effects.PlannedFailureError:
+        update("waiting" if attempt < effects.ATTEMPTS else "failed", 1)
     else:
         update("done", 0)
 
@@ -63,10 +73,10 @@ def cancel(key):
 
 def in_transaction(rolled_back, committed):
     with database.transaction(force_rollback=True):
-        database.execute(INSERT, (rolled_back, Jsonb(PAYLOAD)))
+        database.execute(INSERT, (rolled_back, Jsonb(effects.PAYLOAD)))
     with database.transaction():
-        database.execute(INSERT, (committed, Jsonb(PAYLOAD)))
-    enqueued(committed)
+        database.execute(INSERT, (committed, Jsonb(effects.PAYLOAD)))
+    effects.enqueued(committed)
 
 
 COMMANDS = {"install": install, "enqueue": enqueue, "work": work, "cancel": cancel, "in_transaction": in_transaction}
