@@ -126,6 +126,15 @@ def job_engine_names(ctx: click.Context, _parameter: click.Parameter, incomplete
     return items or [CompletionItem(incomplete, type="file")]
 
 
+def variant_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the variants of the job engines of harness.toml and of the shipped ones."""
+    from harness.job_engines.loading import shipped  # noqa: PLC0415 -- for shells only
+
+    settings = _settings(ctx)
+    engines = (*(settings.job_engines.declared if settings else ()), *shipped())
+    return _items({variant: "" for engine in engines for variant in engine.file.variants}, incomplete)
+
+
 def run_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the ids of runs, newest first, and folders."""
     from harness.cli.run_evidence import LATEST, run_names  # noqa: PLC0415 -- for shells only

@@ -79,6 +79,15 @@ selection = _all_of(
         help="run only checks of this job engine, which `harness list job-engines` names or a file describes; may be "
         "repeated",
     ),
+    option(
+        "--variant",
+        "job_variants",
+        multiple=True,
+        metavar="NAME",
+        section="Selection",
+        shell_complete=completion.variant_names,
+        help="run only checks of this variant of the job engines that --job-engine names; may be repeated",
+    ),
     option("--dry-run", is_flag=True, section="Selection", help="print the plan, run nothing"),
 )
 

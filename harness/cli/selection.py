@@ -55,10 +55,11 @@ def select_rows(
     :raises UsageError: for an unknown name, when no selected check applies to any selected topology, or for a version
         or an image that no topology uses.
     """
-    chosen = settings.job_engines.chosen
+    known = settings.job_engines
+    chosen = known.chosen
     selected = settings.catalogue.select(suites, checks)
     if chosen:
-        selected = tuple(check for check in selected if check.job and check.job.engine in chosen)
+        selected = tuple(check for check in selected if check.job and known.selects(check.job))
         if not selected:
             raise UsageError(
                 f"--job-engine {' and '.join(sorted(chosen))}: no selected suite or check is about it",

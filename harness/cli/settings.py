@@ -140,7 +140,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         paths=file.paths,
         commands=file.commands,
         job_engines=KnownJobEngines(declared=declared_job_engines(file.job_engines, PROJECT_FILE)).choose(
-            options.job_engines
+            options.job_engines, options.job_variants
         ),
         preflight=file.preflight,
         readiness=with_map(file.readiness_map, file.readiness),

@@ -29,3 +29,5 @@ class SettingsOptions(Struct, frozen=True, kw_only=True):
     audit_sql: tuple[str, ...] = ()
     #: names of job engines, or paths of their files: the command is about these only
     job_engines: tuple[str, ...] = ()
+    #: names of variants of these job engines: the command is about these only
+    job_variants: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness import config
 from harness.errors import ConfigError, HarnessError, UsageError
@@ -13,6 +14,8 @@ from harness.job_engines.loading import SHIPPED, JobEngine, load, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from harness.model import JobLabel
 
 _SUFFIX = ".toml"
 
@@ -26,6 +29,8 @@ class KnownJobEngines(Struct, frozen=True, kw_only=True):
     given: dict[str, JobEngine] = {}
     #: the names of those that the command is about; all when empty
     chosen: frozenset[str] = frozenset()
+    #: the names of the variants that the command is about; all when empty
+    variants: frozenset[str] = frozenset()
 
     @property
     def own(self) -> tuple[JobEngine, ...]:
@@ -39,6 +44,12 @@ class KnownJobEngines(Struct, frozen=True, kw_only=True):
     def option_for(self, name: str) -> tuple[str, ...]:
         """Return the option without which a command does not know a job engine; none for one that it always knows."""
         return next((("--job-engine", path) for path, engine in self.given.items() if engine.name == name), ())
+
+    def selects(self, label: JobLabel) -> bool:
+        """Return whether the command is about the job engine and the variant of a check."""
+        return (not self.chosen or label.engine in self.chosen) and (
+            not self.variants or label.variant in self.variants
+        )
 
     def find(self, name: str) -> JobEngine:
         """Return a job engine by its name, or by the path of its file.
@@ -58,23 +69,31 @@ class KnownJobEngines(Struct, frozen=True, kw_only=True):
             hint = f"{config.nearest(name, names)}; name one of your own by the path of its file, which ends in .toml"
             raise UsageError(f"unknown job engine {name!r}", hint=hint) from None
 
-    def choose(self, names: Iterable[str]) -> KnownJobEngines:
+    def choose(self, names: Iterable[str], variants: Iterable[str] = ()) -> KnownJobEngines:
         """Return the same job engines for a command that is about some of them.
 
         :param names: names, or paths of files.
-        :raises UsageError: as :meth:`find`.
+        :param variants: names of variants of these job engines; all when empty.
+        :raises UsageError: as :meth:`find`, and for a variant that none of them has.
         :raises ConfigError: as :meth:`find`.
         """
-        known = self
+        known, has = self, dict[str, None]()
         for name in names:
             engine = known.find(name)
+            has |= dict.fromkeys(engine.file.variants)
             is_new = not engine.shipped and engine not in known.own
             known = KnownJobEngines(
                 declared=self.declared,
                 given=known.given | ({name: engine} if is_new else {}),
                 chosen=known.chosen | {engine.name},
             )
-        return known
+        for variant in variants:
+            if not known.chosen:
+                raise UsageError("found --variant without --job-engine", hint="name the job engine: --job-engine NAME")
+            if variant not in has:
+                whose = f"--job-engine {' and '.join(sorted(known.chosen))}"
+                raise UsageError(f"unknown variant {variant!r} of {whose}", hint=config.nearest(variant, has))
+        return replace(known, variants=frozenset(variants))
 
 
 def declared_job_engines(paths: Iterable[str], where: str) -> tuple[JobEngine, ...]:

@@ -82,9 +82,25 @@ def test_checks_and_job_engines_select_what_both_name(file: Path, capsys: pytest
     assert "--job-engine mine: no selected suite or check is about it" in capsys.readouterr().err
 
 
+def test_a_variant_narrows_the_checks_of_a_job_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", "transaction", "--job-engine", "oban", "--job-engine", "pg-boss", "--dry-run"]
+    for names in (["listen"], ["pooler"], ["default", "pooler"]):
+        assert main([*command, *(word for name in names for word in ("--variant", name))]) == ExitCode.OK
+        plan = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+        engines = ["pg-boss"] if names == ["listen"] else ["oban", "pg-boss"]
+        assert {check.rpartition("-works")[0] for check in plan if check.endswith("-works")} == {
+            f"jobs.{engine}-{name}" for engine in engines for name in names
+        }
+        assert all(
+            check.startswith(tuple(f"jobs.{engine}-{name}-" for engine in engines for name in names)) for check in plan
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["verify", "--job-engine", "absurd", "--variant", "poller"], "did you mean pooler?"),
+        (["verify", "--variant", "pooler"], "found --variant without --job-engine"),
         (["verify", "--job-engine", "absurt"], "did you mean absurd?"),
         (["verify", "--job-engine", "nowhere.toml"], "nowhere.toml: no such file"),
         (["verify", "--job-engine", "absurd", "--environment", "staging"], "found --job-engine and --environment"),
