@@ -49,7 +49,7 @@ command, *keys = sys.argv[1:]
 connection = psycopg.connect(DATABASE_URL, autocommit=True)
 if command == "install":
     if VARIANT == "broken":
-        sys.exit("no schema")
+        sys.exit(f"no schema {'0' * 120} {DATABASE_URL} {'1' * 300}")
     connection.execute("CREATE TABLE IF NOT EXISTS my_jobs (key integer PRIMARY KEY, state text DEFAULT 'waiting')")
 elif command == "enqueue":
     for key in range(int(keys[0]), int(keys[1]) + 1):
@@ -162,6 +162,9 @@ def test_a_schema_that_cannot_be_created_at_all_is_not_run(stage: Stage) -> None
     result = stage.run("broken")
     assert result.status is Status.NOT_RUN
     assert "the schema cannot be created on a direct connection either: no schema" in result.reason
+    # the output is cut, and a part of a secret would not be recognised
+    password, kept = stage.lab.direct("postgres").password, stage.evidence(result)
+    assert not any(password[at : at + 6] in kept for at in range(len(password) - 5))
 
 
 def test_a_job_that_is_done_twice_is_an_issue_and_no_folder_is_left(
@@ -189,7 +192,8 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
 @pytest.mark.usefixtures("few_restarts")
 def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stage) -> None:
     result = stage.run("exits")
-    assert (result.status, result.facts["outcome"]) == (Status.ISSUE, "crash loop (57P01), stuck 10")
+    assert result.status is Status.ISSUE
+    assert result.facts["outcome"].startswith("crash loop (57P01), stuck")
     assert "cannot connect to" in result.facts["last line of the last exit"]
     password = stage.lab.direct("postgres").password
     assert password

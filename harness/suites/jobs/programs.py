@@ -278,7 +278,7 @@ class Programs:
         endpoint = self.ctx.lab.console() if self.ctx.mode is PoolMode.SESSION else None
         pools = console(endpoint, "SHOW POOLS") if endpoint else []
         waiting = sum(int(pool["cl_waiting"]) for pool in pools if pool["database"] == self.database)
-        return f"{waiting} clients wait for one of the server connections that workers keep" if waiting else ""
+        return f"workers keep all server connections of the pool, and wait for more ({waiting})" if waiting else ""
 
     @property
     def printed_sqlstates(self) -> list[str]:
