@@ -21,8 +21,9 @@ pytestmark = pytest.mark.engine
 SAMPLES = places.SHIPPED / "harness" / "job_engines" / "samples"
 
 
-def test_ten_jobs_of_the_sample_are_done_and_shown(any_engine: Engine, tmp_path: Path) -> None:
-    done = harness_here(tmp_path, "jobs", "try", str(SAMPLES / "sql.toml"), "--engine", any_engine.name)
+@pytest.mark.parametrize("sample", ["sql", "queue"])
+def test_ten_jobs_of_a_sample_are_done_and_shown(any_engine: Engine, tmp_path: Path, sample: str) -> None:
+    done = harness_here(tmp_path, "jobs", "try", str(SAMPLES / f"{sample}.toml"), "--engine", any_engine.name)
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and " s " in line]
     assert sorted(int(row[0]) for row in rows) == list(range(1, 11))
