@@ -106,7 +106,8 @@ def faults(run: JobRun) -> None:
     run.enqueue(1, _UNDER_FAULTS)
     run.start_worker(_A)
     run.start_worker(_B)
-    for number, fault in enumerate((_kill_worker, _terminate_connections, _restart_pooler), 1):
+    of_pooler = (_restart_pooler,) if run.ctx.lab.poolers else ()
+    for number, fault in enumerate((_kill_worker, _terminate_connections, *of_pooler), 1):
         _await_progress(run, number * _PROGRESS)
         run.fault(number, fault.__name__.strip("_").replace("_", "-"), fault)
     run.enqueue(_UNDER_FAULTS + 1, _UNDER_FAULTS + _LATE_JOBS, LATE)
@@ -114,7 +115,7 @@ def faults(run: JobRun) -> None:
 
 
 def _await_progress(run: JobRun, count: int) -> None:
-    """Wait until so many jobs were begun; without progress, the next fault comes all the same."""
+    """Wait until so many jobs were begun. A fault that finds nothing to disturb ends the case."""
     run.wait(
         lambda effects: len({effect.key for effect in effects if effect.phase == "begin"}) >= count,
         f"{count} jobs to begin",
@@ -127,6 +128,8 @@ def _kill_worker(run: JobRun) -> str:
     run.wait(lambda effects: bool(running(effects)), "a job to run", _SETTLES_S)
     busy = Counter(running(run.effects()).values())
     name = max(WORKERS, key=lambda worker: busy[worker])
+    if not busy[name]:
+        raise NotExercisedError("no job ran, so no worker could be killed while it ran one")
     run.worker(name).kill()
     run.start_worker(name)
     return f"worker {name} ended by SIGKILL while it ran {busy[name]} jobs, and was started again"
@@ -156,8 +159,6 @@ def _terminate_connections(run: JobRun) -> str:
 
 def _restart_pooler(run: JobRun) -> str:
     lab = run.ctx.lab
-    if not lab.poolers:
-        return "no pooler is here"
     lab.outermost.kill()
     lab.outermost.restart()
 
