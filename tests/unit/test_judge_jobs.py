@@ -232,6 +232,37 @@ def test_a_worker_that_cannot_be_given_a_job_shows_nothing(case: Case) -> None:
     assert broken(failed, state) == {judged.NOT_ENQUEUED}
 
 
+@pytest.mark.parametrize(("case", "name"), [(Case.FORK, "fork"), (Case.APPROVE, "wait")])
+def test_a_job_that_cannot_be_made_is_an_issue(case: Case, name: str) -> None:
+    history, state = sound(case)
+    refused = replace(history, operations=(*history.operations, operation(name, 2, seq=9, result="fail")))
+    assert broken(refused, state) == {judged.NOT_ENQUEUED}
+
+
+def test_a_job_of_a_transaction_that_was_rolled_back_is_not_in_the_engine_s_table() -> None:
+    history, state = sound(Case.TRANSACTION)
+    assert broken(history, replace(state, states={1: "waiting"})) == {judged.FORBIDDEN}
+
+
+def test_nothing_follows_from_a_cancellation_that_the_harness_ended() -> None:
+    history, state = sound(Case.CANCEL)
+    unknown = replace(history, operations=(operation("cancel", 1, result="unknown"),))
+    assert broken(unknown, replace(more(state, *course(1, ("begin", 1.0))), states={1: "done"})) == set()
+
+
+def test_on_a_machine_that_was_too_slow_nothing_is_said_about_heartbeats() -> None:
+    history, state = sound(Case.HEARTBEAT)
+    slow = more(replace(state, pause_s=9.0), *course(1, ("begin", 4.5)))
+    assert broken(history, slow) == set()
+
+
+def test_the_worker_that_was_frozen_may_exit_once() -> None:
+    history, state = sound(Case.CLAIMS)
+    once = ExitedWorker(worker="a", code=1, seconds=5.0)
+    assert broken(history, replace(state, exits=(once,))) == set()
+    assert broken(history, replace(state, exits=(once, once))) == {judged.EXITS}
+
+
 def test_a_job_that_was_not_acknowledged_is_not_lost() -> None:
     history, state = sound(Case.FAULTS)
     assert broken(history, without(state, 1, "enqueued", "begin", "done")) == set()

@@ -48,14 +48,14 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         words.append(f"crash loop{code}")
     elif EXITS in seen:
         words.append(f"exits {seen[EXITS]}{code}")
-    if LOST in seen or LATE_LOST in seen or UNFINISHED in seen:
+    never = IDLE in seen and not all(jobs.count(key, "begin") for key in jobs.acknowledged)
+    if not never and (LOST in seen or LATE_LOST in seen or UNFINISHED in seen):
         words.append(f"lost {sum(int(seen.get(name, 0)) for name in (LOST, LATE_LOST, UNFINISHED))}")
-    if STUCK in seen:
+    if STUCK in seen and not never:
         lease = state.settings.lease_s
         words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
     if IDLE in seen or SLOWER in seen:
-        begun = all(jobs.count(key, "begin") for key in jobs.acknowledged)
-        words.append(f"idle {_duration(max(jobs.pick_ups))}" if begun and jobs.pick_ups else "never begins")
+        words.append("never begins" if never or not jobs.pick_ups else f"idle {_duration(max(jobs.pick_ups))}")
     if WAITED in seen:
         words.append(f"idle {_duration(max(jobs.waits))}")
     if state.case is Case.FAULTS or TWICE in seen:

@@ -38,7 +38,9 @@ _JOBS_AT_ONCE = 4
 #: a worker reports its result to the engine within, seconds: some collect results, or wait for a notification before
 _REPORTS_S, _LONG_JOB_S = 1.5, 4.0
 #: jobs of the case of faults, each of so many seconds; each fault follows so much progress
-_UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 24, 6, 0.4, 4
+_UNDER_FAULTS, _LATE_JOBS, _JOB_S, _PROGRESS = 32, 6, 0.4, 4
+#: jobs for each of those that a worker runs at the same time
+_PER_SLOT = 8
 #: jobs that are enqueued for an idle worker, and how long it is idle before each, seconds
 _IDLE_JOBS, _IDLES_S = 3, 1.0
 #: a job that begins so much later than promised is late, seconds: its command takes some of it
@@ -46,8 +48,14 @@ _LATE_S = 15.0
 #: the same for a job that waits for a message: DBOS looks once a minute
 _LONGEST_RECHECK_S = 70.0
 _SETTLES_S = 10.0
+#: cron windows that are awaited, if they are short
+_WINDOWS = 3
+#: windows are numbered from 1970 on, so the number of each is larger
+_FIRST_WINDOW = 10_000
 #: the job of the case of retries that always fails
 _FAILING = 2
+#: the least cap of attempts that can be judged
+_ATTEMPTS = 3
 #: an engine records the failure of an attempt within, seconds: less than the time until the next one
 _RECORDS_S = 2.5
 
@@ -74,7 +82,7 @@ def idle(run: JobRun) -> None:
     if has_twin:
         run.start_twin()
     if not run.warm_up() or (has_twin and not run.warm_up_twin()):
-        return
+        raise NotExercisedError("a worker did no job, so none was given to an idle one")
     for key in range(1, _IDLE_JOBS + 1):
         time.sleep(_IDLES_S)
         began = time.monotonic()
@@ -88,6 +96,8 @@ def idle(run: JobRun) -> None:
             run.wait_for_phase(TWIN + key, "begin", run.patience_s)
         if time.monotonic() - began > run.settings.idle_s + _LATE_S:
             break  # one of them is enough
+    if run.unreported():
+        raise NotExercisedError("`enqueue` did not report its jobs, so nobody knows how long they waited")
     run.ctx.fact("jobs began after", _seconds(run.pick_ups()))
     if has_twin:
         run.ctx.fact("next to the pooler after", _seconds(run.pick_ups(TWIN)))
@@ -101,26 +111,31 @@ def _seconds(waits: list[float]) -> str:
 
 def faults(run: JobRun) -> None:
     run.use_prepared_database()
-    for key in range(1, _UNDER_FAULTS + 1):
+    # both workers are busy until after the last fault
+    count = max(_UNDER_FAULTS, _PER_SLOT * run.settings.concurrency)
+    for key in range(1, count + 1):
         run.plan(key, seconds=_JOB_S)
-    run.enqueue(1, _UNDER_FAULTS)
+    run.enqueue(1, count)
     run.start_worker(_A)
     run.start_worker(_B)
     of_pooler = (_restart_pooler,) if run.ctx.lab.poolers else ()
     for number, fault in enumerate((_kill_worker, _terminate_connections, *of_pooler), 1):
-        _await_progress(run, number * _PROGRESS)
+        _await_progress(run)
+        if run.is_done:
+            raise NotExercisedError("all jobs were done before the faults")
         run.fault(number, fault.__name__.strip("_").replace("_", "-"), fault)
-    run.enqueue(_UNDER_FAULTS + 1, _UNDER_FAULTS + _LATE_JOBS, LATE)
+    run.enqueue(count + 1, count + _LATE_JOBS, LATE)
     run.wait_until_done()
 
 
-def _await_progress(run: JobRun, count: int) -> None:
-    """Wait until so many jobs were begun. A fault that finds nothing to disturb ends the case."""
-    run.wait(
-        lambda effects: len({effect.key for effect in effects if effect.phase == "begin"}) >= count,
-        f"{count} jobs to begin",
-        STARTS_S,
-    )
+def _await_progress(run: JobRun) -> None:
+    """Wait until some more jobs were begun. A fault that finds nothing to disturb ends the case."""
+    before = len(_begun(run.effects()))
+    run.wait(lambda effects: len(_begun(effects)) >= before + _PROGRESS, f"{_PROGRESS} more jobs to begin", STARTS_S)
+
+
+def _begun(effects: tuple[Effect, ...]) -> set[int]:
+    return {effect.key for effect in effects if effect.phase == "begin"}
 
 
 def _kill_worker(run: JobRun) -> str:
@@ -179,9 +194,7 @@ def claims(run: JobRun) -> None:
     The engine says `running` then, until B is done. Its state is read again and again in that time: where A reports a
     result, and the state has changed, that result counted. A state that was not `running` before shows nothing.
     """
-    lease_s = run.settings.lease_s or 0.0
-    if not 0 < lease_s <= LONGEST_LEASE_S:
-        raise NotExercisedError(f"a lease of {lease_s:g} s is not awaited" if lease_s else "this variant has no lease")
+    lease_s = _lease_of(run)
     run.use_prepared_database()
     if not run.warm_up():
         raise NotExercisedError("the worker did no job, so nothing could be taken over from it")
@@ -206,6 +219,18 @@ def claims(run: JobRun) -> None:
     run.wait_until_done()
     if reason:
         raise NotExercisedError(reason)
+    run.require_a_responsive_machine()
+
+
+def _lease_of(run: JobRun) -> float:
+    """Return the lease of the variant, seconds.
+
+    :raises NotExercisedError: when it is too long to be awaited.
+    """
+    lease_s = run.settings.lease_s or 0.0
+    if not 0 < lease_s <= LONGEST_LEASE_S:
+        raise NotExercisedError(f"a lease of {lease_s:g} s is not awaited" if lease_s else "this variant has no lease")
+    return lease_s
 
 
 def _watch_stale_result(run: JobRun, before: str, enough_s: float) -> str:
@@ -238,10 +263,12 @@ def _watch_stale_result(run: JobRun, before: str, enough_s: float) -> str:
 
 
 def heartbeat(run: JobRun) -> None:
+    lease_s = _lease_of(run)
     run.use_prepared_database()
-    lease_s = run.settings.lease_s or 1.0
-    run.plan(RENEWING, seconds=2.5 * lease_s, heartbeat=True)
-    run.plan(SILENT, seconds=2.5 * lease_s)
+    # long enough for the other worker to look for it after its lease
+    job_s = max(2.5 * lease_s, lease_s + 2 * run.settings.poll_s)
+    run.plan(RENEWING, seconds=job_s, heartbeat=True)
+    run.plan(SILENT, seconds=job_s)
     # where the worker renews the leases of all of its jobs, none is silent
     keys = (RENEWING, SILENT) if run.settings.heartbeat_by_job else (RENEWING,)
     run.start_worker(_A)
@@ -249,11 +276,13 @@ def heartbeat(run: JobRun) -> None:
     # a worker that runs one job at a time takes none over while it runs another one
     for first, last in [(key, key) for key in keys] if run.settings.concurrency == 1 else [(keys[0], keys[-1])]:
         run.enqueue(first, last)
-        run.wait_until_done(quiet_s=2.5 * lease_s + run.patience_s)
+        run.wait_until_done(quiet_s=job_s + run.patience_s)
     run.require_a_responsive_machine()
 
 
 def retries(run: JobRun) -> None:
+    if run.settings.attempts < _ATTEMPTS:
+        raise NotExercisedError(f"a cap of fewer than {_ATTEMPTS} attempts leaves nothing to interrupt")
     run.use_prepared_database()
     run.plan(1, failures=2)
     run.plan(_FAILING, failures=1000)
@@ -262,8 +291,7 @@ def retries(run: JobRun) -> None:
     run.enqueue(1, 3)
     run.start_worker(_A)
     # an engine whose process counts the attempts has something to forget by then
-    before = min(2, run.settings.attempts - 1)
-    run.wait_for_phase(_FAILING, "failed", STARTS_S + run.patience_s, times=before)
+    run.wait_for_phase(_FAILING, "failed", STARTS_S + run.patience_s, times=_ATTEMPTS - 1)
     run.wait(_none_runs, "no job to run", _SETTLES_S)
     # the effect comes before the engine records it: a kill between them would leave the job locked. A process that
     # counts attempts itself never records one
@@ -278,8 +306,8 @@ def retries(run: JobRun) -> None:
             _FAILING, "failed", run.patience_s + settings.attempts * settings.backoff_s, times=settings.attempts
         )
     run.wait_for_ends(_SETTLES_S)
-    if begun >= run.settings.attempts:
-        raise NotExercisedError("the worker was killed after the last attempt, not between two of them")
+    if not 0 < begun < run.settings.attempts:
+        raise NotExercisedError("the worker was not killed between two attempts")
 
 
 def _none_runs(effects: tuple[Effect, ...]) -> bool:
@@ -295,7 +323,8 @@ def cancel(run: JobRun) -> None:
     run.start_worker(_A)
     if run.wait_until_done():
         run.wait_for_ends(_SETTLES_S)
-    time.sleep(run.settings.poll_s)
+    # a job that must not begin does so by the next poll
+    run.wait_for_phase(1, "begin", run.settings.poll_s)
 
 
 def approve(run: JobRun) -> None:
@@ -310,10 +339,12 @@ def approve(run: JobRun) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(run.operate, "approve", "approve", 1, key=1) for _ in range(2)]
         delivered = [command.result() for command in both]
-    if all(found.exit_code is None for found in delivered):
-        run.ends.clear()  # the harness ended both commands, so the job may wait on
+    codes = {found.exit_code for found in delivered}
+    if 0 not in codes and None in codes:
+        run.ends.clear()  # the harness ended a command, so the job may wait on
         return
-    run.wait_until_done(quiet_s=_LONGEST_RECHECK_S)
+    if 0 in codes:
+        run.wait_until_done(quiet_s=_LONGEST_RECHECK_S)
     time.sleep(_IDLES_S)
 
 
@@ -324,8 +355,13 @@ def cron(run: JobRun) -> None:
     _avoid_the_next_window(run.settings.cron_s)
     run.start_worker(_A)
     run.start_worker(_B)
-    run.wait_for_phase(1, "begin", STARTS_S + run.settings.cron_s, times=3 if run.settings.cron_s <= _SETTLES_S else 1)
+    wanted = _WINDOWS if run.settings.cron_s <= _SETTLES_S else 1
+    seen = run.wait_for_phase(1, "begin", STARTS_S + wanted * run.settings.cron_s, times=wanted)
     time.sleep(min(run.settings.cron_s, 2.0))
+    if any((effect.attempt or 0) < _FIRST_WINDOW for effect in run.effects() if effect.phase == "begin"):
+        raise NotExercisedError("the program does not give the number of the window as the attempt")
+    if not seen and _begun(run.effects()):
+        raise NotExercisedError(f"the schedule started fewer than {wanted} runs")
 
 
 def _avoid_the_next_window(cron_s: float) -> None:
@@ -364,7 +400,8 @@ def transaction(run: JobRun) -> None:
     run.start_worker(_A)
     if run.wait_until_done():
         run.wait_for_ends(_SETTLES_S)
-    time.sleep(run.settings.poll_s)
+    # a job that must not begin does so by the next poll
+    run.wait_for_phase(1, "begin", run.settings.poll_s)
 
 
 def audited(run: JobRun) -> None:

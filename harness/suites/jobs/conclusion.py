@@ -74,10 +74,9 @@ def record_facts(run: JobRun) -> None:
     if printed := run.printed_sqlstates:
         ctx.fact("SQLSTATEs that workers printed", ", ".join(printed))
     seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
-    for entry in documented(run):
-        if entry.expectation in seen or (seen and not entry.expectation):
-            ctx.fact("instead", entry.instead)
-            ctx.fact("source", entry.source)
-            if entry.limit:
-                ctx.documented_limit(entry.outcome, entry.source)
-            break
+    matching = [entry for entry in documented(run) if entry.expectation in seen or (seen and not entry.expectation)]
+    for advice in matching[:1]:
+        ctx.fact("instead", advice.instead)
+        ctx.fact("source", advice.source)
+    for entry in [one for one in matching if one.limit][:1]:
+        ctx.documented_limit(entry.outcome, entry.source)

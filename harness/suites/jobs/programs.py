@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from msgspec.structs import replace
 
+from harness.checks.judges.jobs import TOO_SLOW_S
 from harness.checks.record import NotExercisedError
 from harness.database import console
 from harness.engine.virtual_environments import EnvironmentBuilder
@@ -44,8 +45,6 @@ PAYLOAD = msgspec.json.encode({"actor": ACTOR_ID, "correlation": CORRELATION}).d
 _COMMAND_S = 40.0
 #: how often an installation looks whether its run has ended, seconds
 _LOOK_S = 0.05
-#: the machine kept the harness itself waiting for this long: nothing about times is shown then, seconds
-TOO_SLOW_S = 2.0
 _LONGEST_OUTPUT = 350
 #: of PgBouncer, when max_client_conn is reached
 _REFUSED = "no more connections allowed"

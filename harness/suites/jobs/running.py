@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from harness.checks.judges.job_state import Effect
-from harness.checks.judges.jobs import ENQUEUE, TWIN, WARM_UP
+from harness.checks.judges.jobs import APPROVE, ENQUEUE, TWIN, WARM_UP
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError
@@ -111,7 +111,8 @@ class JobRun(Programs):
                 outcome: Outcome = "ok" if done else "unknown" if found.exit_code is None else "fail"
                 journal.answer(_client(operation), number, outcome, "" if done else why_failed(found))
                 if not done:
-                    self._unanswered.add(key)
+                    # an engine may refuse the second approval; the job goes on after the first one
+                    self._unanswered |= set() if operation == APPROVE else {key}
                     if found.exit_code is None and not self.without_answer:
                         self.without_answer = f"the command `{which}` of job {key} {found.reason}"
         return found
@@ -141,6 +142,14 @@ class JobRun(Programs):
             if effect.phase in times and after < effect.key < after + TWIN:
                 times[effect.phase].setdefault(effect.key, effect.seconds)
         return [max(0.0, at - times["enqueued"].get(key, at)) for key, at in sorted(times["begin"].items())]
+
+    def unreported(self) -> set[int]:
+        """Return the jobs that began, and whose enqueue was not reported."""
+        keys: dict[str, set[int]] = {"begin": set(), "enqueued": set()}
+        for effect in self.effects():
+            if effect.phase in keys:
+                keys[effect.phase].add(effect.key)
+        return keys["begin"] - keys["enqueued"]
 
     def _number(self, operation: str) -> int:
         with self._numbering:  # two approvals run at the same time
@@ -285,7 +294,8 @@ class JobRun(Programs):
     def is_done(self) -> bool:
         """Whether all jobs that have to be done are."""
         done = {effect.key for effect in self.effects() if effect.phase == "done"}
-        return not self._unanswered and {key for key, end in self.ends.items() if end == "done"} <= done
+        wanted = {key for key, end in self.ends.items() if end == "done"}
+        return not self._unanswered and bool(wanted) and wanted <= done
 
     def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
         """Inject a fault, and record it in the history."""
