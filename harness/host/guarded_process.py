@@ -154,7 +154,7 @@ class GuardedProcess:
 
     def end(self, grace_s: float) -> None:
         """End all its processes, frozen ones too: first with SIGTERM, after `grace_s` seconds with SIGKILL."""
-        known = self._below()
+        known = self.members()
         self._end_group(grace_s)
         self.left_behind += end_marked(self._mark, known, grace_s)
         self._release()

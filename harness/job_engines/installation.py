@@ -150,6 +150,8 @@ def missing_here(engine: JobEngine) -> str:
         _require_runnable(engine)
         if _needs_python(engine):
             _python(engine)
+        if _needs_node(engine) and node_on_path(engine) is None:
+            require_wheel_new_enough(engine)
     except EngineUnavailableError as error:
         return error.what
     return ""

@@ -26,6 +26,8 @@ _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 #: a file next to the target, as an argument names it
 _FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
+#: the same within an argument, such as a command of a shell
+_FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
 _NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
 #: placeholders of every command
 _EVERYWHERE = ("folder", "python", "node")
@@ -276,7 +278,11 @@ def _braced(placeholders: tuple[str, ...] | list[str]) -> str:
 
 
 def _files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
-    return [folder / found["name"] for argument in arguments if (found := _FILE.match(argument))]
+    return [
+        folder / found["name"]
+        for argument in arguments
+        for found in (_FILE if _FILE.match(argument) else _FILE_WITHIN).finditer(argument)
+    ]
 
 
 def _digest(path: Path, file: JobEngineFile, folder: Path) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.engine.owner import process_started, this_host
+from harness.engine.owner import Owner, this_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +20,8 @@ _PREFIX = "pooler-harness-jobs-"
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Return an empty folder, which is removed at the end. Its name says which process it belongs to."""
-    prefix = f"{_PREFIX}{_this_host()}-{os.getpid()}-{process_started(os.getpid())}-"
+    me = Owner.me("")
+    prefix = f"{_PREFIX}{_this_host()}-{me.pid}-{me.started}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -31,8 +31,10 @@ def reap_scratch_folders() -> list[str]:
     removed = []
     start = f"{_PREFIX}{_this_host()}-"
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{start}*")):
-        pid, _, rest = folder.name.removeprefix(start).partition("-")
-        if pid.isdecimal() and str(process_started(int(pid))) != rest.partition("-")[0] and not folder.is_symlink():
+        pid, started, *_ = (*folder.name.removeprefix(start).split("-"), "", "")
+        if not (pid.isdecimal() and started.isdecimal()) or folder.is_symlink():
+            continue
+        if Owner(run_id="", host=this_host(), pid=int(pid), started=int(started)).is_gone():
             with contextlib.suppress(OSError):  # of another user
                 shutil.rmtree(folder)
                 removed.append(f"scratch folder {folder}")

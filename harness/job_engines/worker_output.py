@@ -97,7 +97,8 @@ class WorkerOutput:
         parts = text.rsplit(b"\n", KEPT_LINES)
         first = 1 if continued or len(parts) > KEPT_LINES else 0
         lines = [_cut(part.decode(errors="replace").rstrip("\r"), _LONGEST_HELD) for part in parts[first:]]
-        states = sqlstates_in("\n".join(lines))
+        whole = text.partition(b"\n")[2] if continued else text
+        states = sqlstates_in(whole.decode(errors="replace"))
         with self._lock:
             self._lines.extend(lines)
             self._sqlstates.update(dict.fromkeys(states))

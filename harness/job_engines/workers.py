@@ -88,6 +88,7 @@ class Worker:
         self._lock = RLock()
         self._process: GuardedProcess | None = None
         self._output = WorkerOutput(say, redact)
+        self._earlier_sqlstates: tuple[str, ...] = ()
         self._reader: Thread | None = None
         self._started = 0.0
         #: whether it should run: it was started, and neither stopped nor killed since then
@@ -116,8 +117,8 @@ class Worker:
 
     @property
     def sqlstates(self) -> tuple[str, ...]:
-        """The SQLSTATEs in the output of its last start, each once."""
-        return self._output.sqlstates
+        """The SQLSTATEs in the output of all its starts, each once."""
+        return tuple(dict.fromkeys((*self._earlier_sqlstates, *self._output.sqlstates)))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -134,6 +135,7 @@ class Worker:
             if self.is_running:
                 return
             self._settle()
+            self._earlier_sqlstates = self.sqlstates
             output = WorkerOutput(self._say, self._redact, self._output.held())
             self._process = GuardedProcess(self._command, self._folder, self._given, self._mark)
             self._started, self._wanted, self._settled, self._output = time.monotonic(), True, False, output

@@ -81,7 +81,7 @@ async function ask(statement, values) {
     return (await effects.query(statement, values)).rows;
   } catch (error) {
     if (error.severity !== undefined && !LOST.test(error.code)) throw error;
-    return (await effects.query(statement, values)).rows;
+    return (await through(process.env.EFFECTS_URL, (client) => client.query(statement, values))).rows;
   }
 }
 

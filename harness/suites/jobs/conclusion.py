@@ -71,6 +71,8 @@ def record_facts(run: JobRun) -> None:
     if exits := run.exits:
         ctx.fact("exits of workers", len(exits))
         ctx.fact("last line of the last exit", exits[-1].last_line)
+    if left := [name for one in run.exits for name in one.left_behind]:
+        ctx.fact("processes that exited workers left behind", ", ".join(left))
     if printed := run.printed_sqlstates:
         ctx.fact("SQLSTATEs that workers printed", ", ".join(printed))
     seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}

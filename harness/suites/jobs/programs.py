@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
@@ -17,7 +16,7 @@ from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import HarnessError
 from harness.host.command import run as run_command
 from harness.host.command import url, variables
-from harness.job_engines.installation import install
+from harness.job_engines.installation import KIT, install
 from harness.job_engines.installed_once import DEADLINE_S
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.sqlstates import sqlstates_in
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 #: the names of the workers of a case
 WORKERS = ("A", "B")
-_KIT = Path(__file__).parents[2] / "job_engines" / "kit"
 #: what every job is given besides its key
 ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jobs-suite"
 PAYLOAD = msgspec.json.encode({"actor": ACTOR_ID, "correlation": CORRELATION}).decode()
@@ -74,7 +72,7 @@ class Programs:
             self.pauses = PauseMeter()
             stack.callback(self.pauses.close)
             self.effects_database: Client = ctx.empty_database("fx")
-            self.effects_database.run((_KIT / "effects.sql").read_text(encoding="utf-8"))
+            self.effects_database.run((KIT / "effects.sql").read_text(encoding="utf-8"))
             if ctx.effects_sql:
                 self.effects_database.run(ctx.effects_sql)
             self._stack = stack.pop_all()
