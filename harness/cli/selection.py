@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from harness.cli.settings import Settings
     from harness.engine.protocol import Engine
+    from harness.job_engines.known import KnownJobEngines
     from harness.model import PlannedCheck
 
 
@@ -60,11 +61,7 @@ def select_rows(
     selected = settings.catalogue.select(suites, checks)
     if chosen:
         selected = tuple(check for check in selected if check.job and known.selects(check.job))
-        if not selected:
-            raise UsageError(
-                f"--job-engine {' and '.join(sorted(chosen))}: no selected suite or check is about it",
-                hint="leave --suite and --check out, or name checks of the suite jobs",
-            )
+        _require_rows(known, selected)
     selection = Selection(
         topologies=tuple(named_topologies(settings, topologies)),
         checks=selected,
@@ -82,6 +79,20 @@ def select_rows(
     require_used(settings, starting)
     idle = tuple(topology.name for topology in selection.topologies if topology.name not in targets)
     return replace(selection, topologies=starting, idle=idle)
+
+
+def _require_rows(known: KnownJobEngines, selected: Iterable[Check]) -> None:
+    """Reject a job engine or a variant that is named, and that no selected check is about."""
+    labels = [check.job for check in selected if check.job]
+    without = [f"--job-engine {name}" for name in sorted(known.chosen - {label.engine for label in labels})]
+    without += [f"--variant {name}" for name in sorted(known.variants - {label.variant for label in labels})]
+    if without:
+        raise UsageError(
+            f"{' '.join(without)}: no selected suite or check is about it",
+            hint="leave --variant out, or --suite and --check, or name checks of this variant"
+            if known.variants
+            else "leave --suite and --check out, or name checks of the suite jobs",
+        )
 
 
 def require_breakable(settings: Settings, what: str) -> None:

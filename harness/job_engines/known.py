@@ -13,7 +13,7 @@ from harness.errors import ConfigError, HarnessError, UsageError
 from harness.job_engines.loading import SHIPPED, JobEngine, load, named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from harness.model import JobLabel
 
@@ -74,26 +74,41 @@ class KnownJobEngines(Struct, frozen=True, kw_only=True):
 
         :param names: names, or paths of files.
         :param variants: names of variants of these job engines; all when empty.
-        :raises UsageError: as :meth:`find`, and for a variant that none of them has.
+        :raises UsageError: as :meth:`find`, for a variant that none of them has, and for a job engine that has none of
+            the variants.
         :raises ConfigError: as :meth:`find`.
         """
-        known, has = self, dict[str, None]()
+        known, engines = self, dict[str, JobEngine]()
         for name in names:
             engine = known.find(name)
-            has |= dict.fromkeys(engine.file.variants)
+            engines[engine.name] = engine
             is_new = not engine.shipped and engine not in known.own
             known = KnownJobEngines(
                 declared=self.declared,
                 given=known.given | ({name: engine} if is_new else {}),
                 chosen=known.chosen | {engine.name},
             )
-        for variant in variants:
-            if not known.chosen:
-                raise UsageError("found --variant without --job-engine", hint="name the job engine: --job-engine NAME")
-            if variant not in has:
-                whose = f"--job-engine {' and '.join(sorted(known.chosen))}"
-                raise UsageError(f"unknown variant {variant!r} of {whose}", hint=config.nearest(variant, has))
-        return replace(known, variants=frozenset(variants))
+        named_variants = dict.fromkeys(variants)
+        if named_variants:
+            _require_variants(engines, named_variants)
+        return replace(known, variants=frozenset(named_variants))
+
+
+def _require_variants(engines: Mapping[str, JobEngine], variants: Iterable[str]) -> None:
+    """Reject a variant that no job engine has, and a job engine without any of the variants: it would have no rows."""
+    if not engines:
+        raise UsageError("found --variant without --job-engine", hint="name the job engine: --job-engine NAME")
+    has = dict.fromkeys(variant for engine in engines.values() for variant in engine.file.variants)
+    for variant in variants:
+        if variant not in has:
+            whose = f"--job-engine {' and '.join(sorted(engines))}"
+            raise UsageError(f"unknown variant {variant!r} of {whose}", hint=config.nearest(variant, has))
+    for engine in engines.values():
+        if engine.file.variants.keys().isdisjoint(variants):
+            raise UsageError(
+                f"the job engine {engine.name} has none of the variants {', '.join(variants)}",
+                hint=f"it has {', '.join(engine.file.variants)}; name one of these too, or leave the job engine out",
+            )
 
 
 def declared_job_engines(paths: Iterable[str], where: str) -> tuple[JobEngine, ...]:

@@ -84,16 +84,49 @@ def test_checks_and_job_engines_select_what_both_name(file: Path, capsys: pytest
 
 def test_a_variant_narrows_the_checks_of_a_job_engine(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["verify", "transaction", "--job-engine", "oban", "--job-engine", "pg-boss", "--dry-run"]
-    for names in (["listen"], ["pooler"], ["default", "pooler"]):
+    for names in (["pooler"], ["default", "pooler"]):
         assert main([*command, *(word for name in names for word in ("--variant", name))]) == ExitCode.OK
         plan = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-        engines = ["pg-boss"] if names == ["listen"] else ["oban", "pg-boss"]
-        assert {check.rpartition("-works")[0] for check in plan if check.endswith("-works")} == {
-            f"jobs.{engine}-{name}" for engine in engines for name in names
-        }
-        assert all(
-            check.startswith(tuple(f"jobs.{engine}-{name}-" for engine in engines for name in names)) for check in plan
-        )
+        chosen = tuple(f"jobs.{engine}-{name}-" for engine in ("oban", "pg-boss") for name in names)
+        assert {check for check in plan if check.endswith("-works")} == {f"{start}works" for start in chosen}
+        assert all(check.startswith(chosen) for check in plan)
+    one_has_it = ["verify", "transaction", "--job-engine", "pg-boss", "--variant", "listen", "--dry-run"]
+    assert main(one_has_it) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        # pg-boss has the variant listen, and oban would silently have no row
+        (
+            "--job-engine oban --job-engine pg-boss --variant listen",
+            "the job engine oban has none of the variants listen",
+            "it has default, pooler; name one of these too, or leave the job engine out",
+        ),
+        (
+            "--job-engine oban --check jobs.oban-default-works --variant pooler",
+            "--job-engine oban --variant pooler: no selected suite or check is about it",
+            "leave --variant out",
+        ),
+        (
+            "--job-engine oban --check jobs.oban-default-works --variant default --variant pooler",
+            "harness: --variant pooler: no selected suite or check is about it",
+            "leave --variant out",
+        ),
+        (
+            "--job-engine oban --job-engine absurd --check jobs.absurd-default-works",
+            "harness: --job-engine oban: no selected suite or check is about it",
+            "leave --suite and --check out",
+        ),
+    ],
+)
+def test_nothing_that_is_named_is_silently_left_out(
+    arguments: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "transaction", *arguments.split(), "--dry-run"]) == ExitCode.USAGE
+    shown = " ".join(capsys.readouterr().err.split())
+    assert message in shown
+    assert hint in shown
 
 
 @pytest.mark.parametrize(
