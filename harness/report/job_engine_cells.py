@@ -140,14 +140,14 @@ def _reason(rows: Sequence[Row]) -> str:
 def word_of_case(row: Row) -> JobWord | None:
     """Return what one case observed; None if it simply works."""
     result, case, outcome = row.result, label(row).case, outcome_of_case(row)
-    unreliable = ", ".join(filter(None, (_QUARANTINED if result.quarantine else "", _FLAKY if result.flaky else "")))
+    unreliable = [mark for mark, has in ((_QUARANTINED, result.quarantine), (_FLAKY, result.flaky)) if has]
     if row.status is Status.ISSUE or result.limit:
         kind = kind_of(result)
         tone = LIMIT if kind == LIMITED else ISSUE if kind == Status.ISSUE else ACCEPTED
-        apart = "" if kind.endswith(unreliable) else unreliable  # an Issue in quarantine says so itself
-        return _word_of(row, outcome or case, tone, ", ".join(filter(None, (kind, apart))))
+        marks = [mark for mark in unreliable if not kind.endswith(mark)]  # an Issue in quarantine says so itself
+        return _word_of(row, outcome or case, tone, ", ".join((kind, *marks)))
     if unreliable:
-        return _word_of(row, outcome or f"{case}: OK", OPEN, unreliable)
+        return _word_of(row, outcome or f"{case}: OK", OPEN, ", ".join(unreliable))
     if not all(expectation.counts for expectation in result.expectations):
         return _word_of(row, f"{case}: not judged to its end", OPEN)
     return _word_of(row, outcome, OBSERVED) if outcome else None

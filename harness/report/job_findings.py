@@ -91,21 +91,25 @@ def _observed(rows: Sequence[Row]) -> str:
     """Return the outcomes, each with its topologies if there are several, and what the first row says about it.
 
     A reason that begins with the same words as the outcome says it again, with what was expected: one of them is kept.
+    If the rows say different things, the topology and the case of the first row are named.
     """
     outcomes: dict[str, dict[str, None]] = {}
     for row in rows:
         if outcome := outcome_of_case(row):
             outcomes.setdefault(outcome, {}).setdefault(row.planned.target)
     texts = [f"{text} in {', '.join(names)}" if len(outcomes) > 1 else text for text, names in outcomes.items()]
-    said = {row.planned.target: row.result.limit.outcome if row.result.limit else row.result.reason for row in rows}
-    where, first = next(iter(said.items()))
-    example = first if len({*said.values()}) == 1 else f"in {where}, {first}"
-    if repeats(outcomes, first):
+    said = [row.result.limit.outcome if row.result.limit else row.result.reason for row in rows]
+    example = first = said[0]
+    if len({*said}) > 1:
+        cases = {label(row).case for row in rows}
+        case = f", case {label(rows[0]).case}" if len(cases) > 1 else ""
+        example = f"in {rows[0].planned.target}{case}: {first}"
+    if _repeats(outcomes, first):
         texts, example = (texts, "") if len(outcomes) > 1 else ([], example)
     return ": ".join(filter(None, ("; ".join(texts), example)))
 
 
-def repeats(outcomes: Iterable[str], reason: str) -> bool:
-    """Return whether some outcomes, such as `locks left: 2`, have no words of their own besides those of a reason."""
+def _repeats(outcomes: Iterable[str], reason: str) -> bool:
+    """Return whether all outcomes, such as `locks left: 2`, name the same thing, with which a reason begins."""
     subjects = {name for outcome in outcomes if (name := _NUMBERS.sub("", outcome).rstrip(": "))}
-    return any(reason.casefold().startswith(name.casefold()) for name in subjects) if len(subjects) == 1 else False
+    return len(subjects) == 1 and reason.casefold().startswith(subjects.pop().casefold())

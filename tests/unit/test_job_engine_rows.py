@@ -17,6 +17,7 @@ from harness.report.ctrf_report import ctrf
 from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row
 from harness.report.job_engine_cells import TONES, JobEngineCell, job_engine_cell
 from harness.report.job_engine_rows import engines_in_words, job_engines
+from harness.report.job_findings import job_findings
 from harness.report.junit_report import junit
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.page import heat_map
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 KNOWN = KnownIssue(check="jobs.x", link="https://example.org/1", owner="ada", expires="2099-01-01")
 APART = Quarantine(check="jobs.x", link="https://example.org/2", owner="ada", expires="2099-01-01")
+FLAKY = Repetition(ok=2, issue=1)
 WORKS, NOT_RUN = job_row(), job_row(Case.IDLE, Status.NOT_RUN, reason="the machine was too slow")
 
 
@@ -79,8 +81,14 @@ def changed(row: Row, **fields: object) -> Row:
             ["lost 2 (Issue in quarantine)"],
             False,
         ),
+        (
+            [WORKS, changed(job_row(Case.FAULTS, Status.ISSUE, "lost 2"), quarantine=APART, repetition=FLAKY)],
+            ["lost 2 (Issue in quarantine, flaky)"],
+            False,
+        ),
         ([changed(WORKS, quarantine=APART)], ["works: OK (in quarantine)"], False),
-        ([changed(WORKS, repetition=Repetition(ok=2, issue=1))], ["works: OK (flaky)"], False),
+        ([changed(WORKS, quarantine=APART, repetition=FLAKY)], ["works: OK (in quarantine, flaky)"], False),
+        ([changed(WORKS, repetition=FLAKY)], ["works: OK (flaky)"], False),
         (
             [
                 changed(
@@ -208,13 +216,26 @@ def test_findings_of_one_kind_share_a_line() -> None:
         (
             "Issue",
             ("transaction", "statement"),
-            "idle 27 s in transaction; idle 25 s in statement: in transaction, after 27 s",
+            "idle 27 s in transaction; idle 25 s in statement: in transaction: after 27 s",
             said,
             (DOCUMENTED,),
         ),
         ("documented limit", ("statement",), "cannot install (08P01): DDL is refused", "", (DOCUMENTED,)),
         ("as promised", ("transaction",), "2 windows late", "x", (DOCUMENTED,)),
     ]
+
+
+def test_the_text_of_a_finding_is_that_of_the_row_that_it_links_to() -> None:
+    """Two cases of one topology have the same outcome for different reasons: one is not shown as that of both."""
+    reasons = {Case.WORKS: "42P05 at the start", Case.IDLE: "26000 after a while"}
+    rows = [job_row(case, Status.ISSUE, "crash loop", reason=reason) for case, reason in reasons.items()]
+    found = job_engines(rows)
+    assert found is not None
+    [finding] = found.findings
+    assert finding.check == rows[0].planned.check
+    assert finding.observed == "crash loop: in transaction, case works: 42P05 at the start"
+    [finding] = job_findings([replace(row, result=replace(row.result, reason="42P05")) for row in rows])
+    assert finding.observed == "crash loop: 42P05"
 
 
 def absent(title: str = "Squidie 0.3.7", reason: str = "Elixir is missing") -> Row:
