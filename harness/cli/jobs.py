@@ -16,13 +16,10 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
-from harness.engine.choice import choose
+from harness.cli.standing import standing
 from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError
-from harness.events import Notice
 from harness.job_engines.installation import install, is_installed
-from harness.lab.lab import stand_up
-from harness.lab.topologies import wanted_by
 from harness.printable import one_line
 from harness.store import new_run_id
 from harness.suites.catalogue import FIXTURES
@@ -81,6 +78,7 @@ _LINES = 15
     "--variant",
     metavar="NAME",
     section="Selection",
+    shell_complete=completion.variant_names,
     help="a variant of the target; by default its first one",
 )
 @options.standing
@@ -106,21 +104,9 @@ def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, va
     sys.stdout.write(f"job engine  {title} {engine_under_test.file.version}{f' ({versions})' if versions else ''}\n")
     sys.stdout.write(f"variant     {chosen_variant}: {described.summary}\n")
     sys.stdout.write(f"settings    {_settings(engine_under_test, chosen_variant)}\n")
-    engine = choose(settings.engine, settings.images, wanted_by(chosen), terminal, settings.storage)
     stop = Event()
-    try:
-        for line in engine.reap():
-            terminal(Notice(f"removed leftovers of an earlier run: {line}"))
-        engine.prepare(wanted_by(chosen), terminal)
-        with invocation.signals.deferred_to(stop.set):
-            terminal.say(f"starting {chosen.name}")
-            lab = stand_up(engine, chosen, Owner.me(new_run_id()), invocation.redactor, stop)
-            try:
-                trial = _tried(invocation, lab, engine_under_test, chosen_variant, stop)
-            finally:
-                lab.close()
-    finally:
-        engine.close()
+    with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
+        trial = _tried(invocation, lab, engine_under_test, chosen_variant, stop)
     _print_mistakes(trial, invocation.redactor)
     if trial.mistakes and chosen.pooler:
         terminal.say(

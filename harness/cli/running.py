@@ -13,6 +13,7 @@ from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import expired_sentence
 from harness.cli.planning import new_record
 from harness.cli.run_evidence import UNDER_FOLDER
+from harness.cli.standing import reap_leftovers
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.events import Notice, RunEnded, RunStarted
@@ -65,8 +66,7 @@ def run_selection(
     wanted = tuple(product for topology in selection.topologies for product in wanted_by(topology))
     engine = choose(settings.engine, settings.images, wanted, terminal, settings.storage)
     try:
-        for line in engine.reap():
-            terminal(Notice(f"removed leftovers of an earlier run: {line}"))
+        reap_leftovers(engine, terminal)
         owner = Owner.me(new_run_id())
         plan = selection.plan(settings, engine, under=under)
         if reproduce:

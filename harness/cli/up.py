@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from threading import Event
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,18 +13,19 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import OneOf
 from harness.cli.planning import named_topologies, require_used
+from harness.cli.standing import standing
 from harness.database import quote_name
-from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.engine.protocol import log_tail
 from harness.errors import ServiceFailedError
-from harness.events import Notice
 from harness.host.command import url, variables
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
-from harness.lab.lab import Lab, stand_up
-from harness.lab.login_files import LoginFiles, login_files, reap_login_files
-from harness.lab.topologies import wanted_by
+from harness.lab.login_files import login_files
 from harness.store import new_run_id
+
+if TYPE_CHECKING:
+    from harness.lab.lab import Lab
+    from harness.lab.login_files import LoginFiles
 
 _ROLE: CommandRole = "createdb"
 _DATABASE = "experiments"
@@ -64,25 +66,13 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole) -> int:
     settings, terminal = invocation.settings, invocation.terminal
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
-    engine = choose(settings.engine, settings.images, wanted_by(chosen), terminal, settings.storage)
-    stop = Event()
-    try:
-        for line in (*engine.reap(), *reap_login_files()):
-            terminal(Notice(f"removed leftovers of an earlier run: {line}"))
-        owner = Owner.me(new_run_id())
-        engine.prepare(wanted_by(chosen), terminal)
-        with invocation.signals.deferred_to(stop.set), login_files(owner) as files:
-            lab = stand_up(engine, chosen, owner, invocation.redactor, stop)
-            try:
-                for line in _address(lab, role, files):
-                    sys.stdout.write(f"{line}\n")
-                sys.stdout.flush()
-                terminal.say(f"{chosen.name} is up until Ctrl-C; in another shell: . {files.env} && psql")
-                _wait(lab, stop)
-            finally:
-                lab.close()
-    finally:
-        engine.close()
+    owner, stop = Owner.me(new_run_id()), Event()
+    with standing(invocation, chosen, owner, stop) as lab, login_files(owner) as files:
+        for line in _address(lab, role, files):
+            sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        terminal.say(f"{chosen.name} is up until Ctrl-C; in another shell: . {files.env} && psql")
+        _wait(lab, stop)
     return ExitCode.OK
 
 

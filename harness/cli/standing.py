@@ -1,0 +1,53 @@
+"""One topology that is up for a command, and what is removed before it starts."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from harness.engine.choice import choose
+from harness.events import Notice
+from harness.job_engines.scratch import reap_scratch_folders
+from harness.lab.lab import stand_up
+from harness.lab.login_files import reap_login_files
+from harness.lab.topologies import wanted_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Event
+
+    from harness.cli.invocation import Invocation
+    from harness.cli.terminal import Terminal
+    from harness.engine.owner import Owner
+    from harness.engine.protocol import Engine
+    from harness.lab.lab import Lab
+    from harness.model import Topology
+
+
+@contextlib.contextmanager
+def standing(invocation: Invocation, topology: Topology, owner: Owner, stop: Event) -> Iterator[Lab]:
+    """Start a topology, and remove it at the end of the block.
+
+    :param stop: set by a signal, in place of an exception at an arbitrary statement.
+    """
+    settings, terminal = invocation.settings, invocation.terminal
+    wanted = wanted_by(topology)
+    engine = choose(settings.engine, settings.images, wanted, terminal, settings.storage)
+    try:
+        reap_leftovers(engine, terminal)
+        engine.prepare(wanted, terminal)
+        with invocation.signals.deferred_to(stop.set):
+            terminal.say(f"starting {topology.name}")
+            lab = stand_up(engine, topology, owner, invocation.redactor, stop)
+            try:
+                yield lab
+            finally:
+                lab.close()
+    finally:
+        engine.close()
+
+
+def reap_leftovers(engine: Engine, terminal: Terminal) -> None:
+    """Remove the servers, login files and scratch folders that killed runs left, and name each of them."""
+    for line in (*engine.reap(), *reap_login_files(), *reap_scratch_folders()):
+        terminal(Notice(f"removed leftovers of an earlier run: {line}"))
