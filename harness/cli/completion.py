@@ -14,7 +14,10 @@ from harness.cli.settings_options import SettingsOptions
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.cli.settings import Settings
+    from harness.job_engines.loading import JobEngine
 
 #: the console scripts in pyproject.toml
 SCRIPTS = ("harness", "pooler-harness")
@@ -118,21 +121,16 @@ def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: s
 
 def job_engine_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the job engines of harness.toml and the shipped ones, and files."""
-    from harness.job_engines.loading import shipped  # noqa: PLC0415 -- for shells only
-
-    settings = _settings(ctx)
-    engines = (*(settings.job_engines.declared if settings else ()), *shipped())
-    items = _items({engine.name: engine.file.summary for engine in engines}, incomplete)
+    items = _items({engine.name: engine.file.summary for engine in _job_engines(ctx)}, incomplete)
     return items or [CompletionItem(incomplete, type="file")]
 
 
 def variant_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the variants of the job engines of harness.toml and of the shipped ones."""
-    from harness.job_engines.loading import shipped  # noqa: PLC0415 -- for shells only
-
-    settings = _settings(ctx)
-    engines = (*(settings.job_engines.declared if settings else ()), *shipped())
-    return _items({variant: "" for engine in engines for variant in engine.file.variants}, incomplete)
+    """Complete the variants of the job engines that are named before the option; of all when none is."""
+    named = {*(ctx.params.get("job_engines") or ()), ctx.params.get("job_engine")}
+    engines = _job_engines(ctx)
+    chosen = [engine for engine in engines if engine.name in named] or engines
+    return _items({variant: "" for engine in chosen for variant in engine.file.variants}, incomplete)
 
 
 def run_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -150,6 +148,14 @@ def folder_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: s
 
 def file_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="file")]
+
+
+def _job_engines(ctx: click.Context) -> Sequence[JobEngine]:
+    """Return the job engines of harness.toml and the shipped ones."""
+    from harness.job_engines.loading import shipped  # noqa: PLC0415 -- for shells only
+
+    settings = _settings(ctx)
+    return (*(settings.job_engines.declared if settings else ()), *shipped())
 
 
 def _settings(ctx: click.Context) -> Settings | None:

@@ -167,7 +167,8 @@ def plan_topologies(
         for check in checks
         if _runs_in(check, topology, settings) and (named or (topology.verifies(check.id) and not check.on_demand))
     ]
-    # nobody asked for these job engines by name, so a machine without their Python or Node owes no answer
+    # nobody asked for these job engines by name, so a machine without their Python or programs owes no answer; Node is
+    # not looked for, because its wheel can be installed with their packages
     asked = {check.job.engine for _, check, _ in rows if check.job and not named}
     missing = {engine.name: missing_here(engine) for engine in shipped_job_engines() if engine.name in asked}
     return tuple(

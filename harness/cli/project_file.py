@@ -17,7 +17,8 @@ from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
 from harness.job_engines.known import KnownJobEngines, declared_job_engines
-from harness.job_engines.readiness_maps import own_areas, require_sound_areas
+from harness.job_engines.loading import JobEngine
+from harness.job_engines.readiness_maps import areas_of, is_own_map, require_sound_areas, with_map
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.recognition.findings import FACTS
@@ -69,23 +70,35 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     workflows: tuple[Workflow, ...] = ()
 
 
-def load_project_file(today: str) -> ProjectFile:
-    """Read and validate `harness.toml`; without the file, every key has its default.
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """`harness.toml`, and what the files have that it names."""
+
+    file: ProjectFile
+    job_engines: tuple[JobEngine, ...] = ()
+    #: the areas of its readiness map, and its own
+    readiness: tuple[ReadinessArea, ...] = ()
+
+
+def load_project(today: str) -> Project:
+    """Read and validate `harness.toml` and the files that it names; without it, every key has its default.
 
     :param today: YYYY-MM-DD; an accepted Issue expires after its date, and nobody signs for a later day.
     :raises ConfigError: for a mistake, or an expired entry.
     """
     path = Path(PROJECT_FILE)
     if not path.exists() and not path.is_symlink():  # a dangling link is an error, not a missing file
-        return ProjectFile()
+        return Project(file=ProjectFile())
     file = config.load(path, ProjectFile)
     require_host_sound(file.environments, file.paths, file.commands, path)
     _require_comparable(file.environments, path)
     require_sound_areas(file.readiness, path)
-    known = KnownJobEngines(declared=declared_job_engines(file.job_engines, PROJECT_FILE))
+    job_engines = declared_job_engines(file.job_engines, PROJECT_FILE)
+    known = KnownJobEngines(declared=job_engines)
     checks = {check.id for check in whole_catalogue(file.paths, file.commands, known).checks}
+    areas = areas_of(file.readiness_map)
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
-    _require_known_names(file, own_areas(file.readiness_map), checks, Path(file.readiness_map))
+    if is_own_map(file.readiness_map):
+        _require_known_names(file, areas, checks, Path(file.readiness_map))
     _require_current(file.known_issues, checks, path, today)
     for entry in file.quarantine:  # the check of an expired one decides again, which the report says
         _require_all_known("quarantine: unknown check", (entry.check,), checks, path)
@@ -94,7 +107,7 @@ def load_project_file(today: str) -> ProjectFile:
         for item in workflow.guidance:
             _require_signed(f"workflows: {workflow.name}: {item.item}", item, path, today)
     _require_statements(file.attestations, path, today)
-    return file
+    return Project(file=file, job_engines=job_engines, readiness=with_map(areas, file.readiness))
 
 
 def _require_known_names(

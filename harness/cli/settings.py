@@ -15,7 +15,7 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.checks.load import LoadSettings
 from harness.cli.parser import one_of
-from harness.cli.project_file import PROJECT_FILE, load_project_file
+from harness.cli.project_file import load_project
 from harness.cli.settings_options import SettingsOptions
 from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.recipes import PULLS, ImagePolicy, products
@@ -23,8 +23,7 @@ from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
 from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.job_engines.known import KnownJobEngines, declared_job_engines
-from harness.job_engines.readiness_maps import with_map
+from harness.job_engines.known import KnownJobEngines
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
 from harness.suites.catalogue import catalogue, whole_catalogue
@@ -102,7 +101,8 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     """
     options = options or SettingsOptions()
     today = today or f"{datetime.now(UTC):%Y-%m-%d}"
-    file = load_project_file(today)
+    project = load_project(today)
+    file = project.file
     require_sound(feature_of(check) for check in catalogue().checks if check.feature)
     for name, value, expected in (
         ("--reports", options.reports, "a folder"),
@@ -139,11 +139,9 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         environments=file.environments,
         paths=file.paths,
         commands=file.commands,
-        job_engines=KnownJobEngines(declared=declared_job_engines(file.job_engines, PROJECT_FILE)).choose(
-            options.job_engines, options.job_variants
-        ),
+        job_engines=KnownJobEngines(declared=project.job_engines).choose(options.job_engines, options.job_variants),
         preflight=file.preflight,
-        readiness=with_map(file.readiness_map, file.readiness),
+        readiness=project.readiness,
         workflows=file.workflows,
     )
 

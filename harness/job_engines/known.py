@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness import config
 from harness.errors import ConfigError, HarnessError, UsageError
-from harness.job_engines.loading import SHIPPED, JobEngine, load, named
+from harness.job_engines.loading import JobEngine, load, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,15 +59,11 @@ class KnownJobEngines(Struct, frozen=True, kw_only=True):
         """
         if name.endswith(_SUFFIX):
             return _read(Path(name), self.own, where="")
-        for engine in self.own:
-            if engine.name == name:
-                return engine
-        try:
-            return named(name)
-        except UsageError:
-            names = [*(engine.name for engine in self.own), *_shipped_names()]
-            hint = f"{config.nearest(name, names)}; name one of your own by the path of its file, which ends in .toml"
-            raise UsageError(f"unknown job engine {name!r}", hint=hint) from None
+        engines = {engine.name: engine for engine in (*shipped(), *self.own)}
+        if name not in engines:
+            hint = f"{config.nearest(name, engines)}; name one of your own by the path of its file, which ends in .toml"
+            raise UsageError(f"unknown job engine {name!r}", hint=hint)
+        return engines[name]
 
     def choose(self, names: Iterable[str], variants: Iterable[str] = ()) -> KnownJobEngines:
         """Return the same job engines for a command that is about some of them.
@@ -167,4 +163,4 @@ def _read(path: Path, others: Iterable[JobEngine], *, where: str) -> JobEngine:
 
 
 def _shipped_names() -> list[str]:
-    return [path.stem for path in SHIPPED.glob(f"*{_SUFFIX}")]
+    return [engine.name for engine in shipped()]

@@ -115,8 +115,9 @@ class JobEngine(Struct, frozen=True, kw_only=True):
         return any(placeholder in _placeholders(arguments) for _, arguments in _commands(self.file))
 
 
+@cache
 def shipped() -> tuple[JobEngine, ...]:
-    """Return the job engines that ship with the harness, by name."""
+    """Return the job engines that ship with the harness, by name; their files are read once."""
     return tuple(_load(path, shipped=True) for path in sorted(SHIPPED.glob("*.toml")))
 
 
@@ -140,23 +141,6 @@ def load(path: Path) -> JobEngine:
     except (OSError, RuntimeError) as error:  # a loop of symbolic links
         raise ConfigError(f"the file of a job engine cannot be read: {error}", where=str(path)) from None
     return _load(path, shipped=folder == SHIPPED)
-
-
-def named(name: str) -> JobEngine:
-    """Return a job engine by its name, or by the path of its TOML file.
-
-    :raises UsageError: for an unknown name.
-    :raises ConfigError: with file, line and key, when the file is invalid.
-    """
-    if name.endswith(".toml"):
-        return load(Path(name))
-    known = {path.stem: path for path in SHIPPED.glob("*.toml")}
-    if name not in known:
-        raise UsageError(
-            f"unknown job engine {name!r}",
-            hint=f"{config.nearest(name, known)}; name one of your own by the path of its file, which ends in .toml",
-        )
-    return _load(known[name], shipped=True)
 
 
 def _load(path: Path, *, shipped: bool) -> JobEngine:

@@ -33,12 +33,9 @@ def shipped_maps() -> dict[str, tuple[ReadinessArea, ...]]:
     return {path.stem: _load(path) for path in sorted(_SHIPPED.glob(f"*{_SUFFIX}"))}
 
 
-def own_areas(named: str) -> tuple[ReadinessArea, ...]:
-    """Return the areas of a map of the project's own; none for a shipped map, whose checks belong to this version.
-
-    :param named: the name of a shipped map, or the path of a TOML file; "" for none.
-    """
-    return areas_of(named) if named.endswith(_SUFFIX) else ()
+def is_own_map(named: str) -> bool:
+    """Return whether a map is a file of the project's own; the checks of a shipped map belong to this version."""
+    return named.endswith(_SUFFIX)
 
 
 def areas_of(named: str) -> tuple[ReadinessArea, ...]:
@@ -49,7 +46,7 @@ def areas_of(named: str) -> tuple[ReadinessArea, ...]:
     """
     if not named:
         return ()
-    if named.endswith(_SUFFIX):
+    if is_own_map(named):
         return _load(Path(named))
     known = shipped_maps()
     if named not in known:
@@ -60,13 +57,10 @@ def areas_of(named: str) -> tuple[ReadinessArea, ...]:
     return known[named]
 
 
-def with_map(named: str, declared: Sequence[ReadinessArea]) -> tuple[ReadinessArea, ...]:
-    """Return the areas of a map and the declared ones. A declared area replaces the area of its name in the map.
-
-    :param named: as in :func:`areas_of`.
-    """
+def with_map(areas: Sequence[ReadinessArea], declared: Sequence[ReadinessArea]) -> tuple[ReadinessArea, ...]:
+    """Return the areas of a map and the declared ones. A declared area replaces the area of its name in the map."""
     own = {area.area: area for area in declared}
-    mapped = {area.area: own.get(area.area, area) for area in areas_of(named)}
+    mapped = {area.area: own.get(area.area, area) for area in areas}
     return (*mapped.values(), *(area for area in declared if area.area not in mapped))
 
 

@@ -111,16 +111,17 @@ def _row(rows: Sequence[Row]) -> JobEngineRow:
 
 def about_job_engines(rows: Iterable[Row]) -> str:
     """Return how many job engines do their jobs in the topology of some rows; "" if nobody asked for one."""
-    rows = tuple(rows)
-    found = job_engines(filter(asked_for, rows))
-    words = engines_in_words([cell for row in found.rows for cell in row.cells.values()]) if found else ""
-    if found is None or not words:
+    asked: dict[tuple[str, str], list[Row]] = {}
+    others = Counter[tuple[str, str]]()
+    for row in rows:
+        if (job := row.planned.job) and asked_for(row) and is_shown(*row.answer):
+            asked.setdefault((job.engine, job.variant), []).append(row)
+        elif job and not asked_for(row):
+            others[job.engine, job.variant] += 1
+    words = engines_in_words(list(map(job_engine_cell, asked.values())))
+    if not words:
         return ""
-    tried = {(row.engine, row.variant) for row in found.rows}
-    unasked = sum(
-        (job := row.planned.job) is not None and (job.engine, job.variant) in tried and not asked_for(row)
-        for row in rows
-    )
+    unasked = sum(others[tried] for tried in asked)
     apart = f"; {unasked} more of their cases {'was' if unasked == 1 else 'were'} not asked for" if unasked else ""
     return f"job engines: {words}{apart}"
 

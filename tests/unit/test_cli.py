@@ -693,6 +693,9 @@ def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("list to", {"topologies"}),
         ("audit inst", {"install"}),
         ("report --audit-target sess", {"session-setting"}),
+        ("verify --job-engine absu", {"absurd"}),
+        ("verify --job-engine oban --variant ", {"default", "pooler"}),
+        ("jobs try pg-boss --variant l", {"listen"}),
     ],
 )
 def test_names_are_completed(

@@ -185,6 +185,17 @@ def test_a_mistake_in_the_project_file_is_named(paths: list[str], message: str) 
     assert message in str(caught.value)
 
 
+def test_a_job_engine_is_found_by_its_name_or_by_its_file(file: Path) -> None:
+    known = KnownJobEngines()
+    assert known.find("absurd").shipped
+    assert known.find(str(file)) == load(file)
+    with pytest.raises(UsageError, match="unknown job engine 'absrd'") as caught:
+        known.find("absrd")
+    assert "did you mean absurd" in caught.value.hint
+    with pytest.raises(ConfigError, match="no such file"):
+        known.find("absent.toml")
+
+
 def test_a_name_stands_for_one_job_engine(file: Path) -> None:
     Path("other").mkdir()
     known = KnownJobEngines(declared=declared_job_engines([str(file)], "harness.toml"))

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from harness import places
 from harness.errors import ConfigError, UsageError
-from harness.job_engines.loading import SHIPPED, JobEngine, load, named, shipped
+from harness.job_engines.loading import SHIPPED, JobEngine, load, shipped
 from harness.lab.topologies import load_topologies
 
 GOOD = """
@@ -169,16 +169,6 @@ def test_a_target_that_does_not_run_needs_no_program(tmp_path: Path) -> None:
 def test_a_name_that_no_check_id_can_contain_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="invalid name"):
         load(written(tmp_path, name=name))
-
-
-def test_a_job_engine_is_named_by_its_name_or_by_its_file(tmp_path: Path) -> None:
-    assert named("absurd").shipped
-    assert not named(str(written(tmp_path))).shipped
-    with pytest.raises(UsageError, match="unknown job engine 'absrd'") as caught:
-        named("absrd")
-    assert "did you mean absurd" in caught.value.hint
-    with pytest.raises(ConfigError, match="no such file"):
-        named("absent.toml")
 
 
 def test_the_shipped_job_engines_are_valid() -> None:

@@ -12,7 +12,7 @@ from harness import config
 from harness.cli.settings import read_settings
 from harness.errors import ConfigError
 from harness.host.readiness_file import ReadinessArea
-from harness.job_engines.readiness_maps import shipped_maps, with_map
+from harness.job_engines.readiness_maps import areas_of, shipped_maps, with_map
 from harness.job_engines.target_file import Case
 from harness.places import PACKAGE
 from harness.report.readiness import Stance, readiness
@@ -157,7 +157,7 @@ def test_a_mistake_is_an_error_with_its_place(text: str, message: str, project: 
 @given(st.lists(st.sampled_from((*AREAS, "Invoices", "Imports")), unique=True))
 def test_no_area_is_lost_and_none_is_there_twice(names: list[str]) -> None:
     declared = [area(name, checks=["actor"]) for name in names]
-    merged = with_map("dbos", declared)
+    merged = with_map(areas_of("dbos"), declared)
     shown = [area.area for area in merged]
     assert len(shown) == len(set(shown))
     assert set(shown) == {*AREAS, *names}
