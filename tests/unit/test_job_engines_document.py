@@ -13,6 +13,7 @@ from harness import config
 from harness.checks.judges import jobs
 from harness.job_engines.target_file import NEEDS, Case, Commands, JobEngineFile, JobFeature, Settings
 from harness.places import PACKAGE
+from harness.suites.catalogue import catalogue
 from tests.reference import embedded
 from tests.unit.doc_files import blocks, rows, text
 
@@ -24,6 +25,15 @@ def test_every_case_is_documented_with_the_claim_that_it_needs() -> None:
     documented = {case: claim for case, claim, _ in rows(DOCUMENT, "Case | Claim it needs")}
     assert documented == {case.value: str(NEEDS.get(case, "–")) for case in Case}
     assert {str(feature) for feature in JobFeature} == set(documented.values()) - {"–"}
+
+
+def test_the_cases_of_the_main_job_are_named() -> None:
+    said = re.search(r"with seven cases that wait[^:]*: ([^.]*)\.", text(DOCUMENT))
+    assert said is not None
+    planned = [check.job for check in catalogue().checks if check.job and not check.on_demand]
+    assert set(re.findall(r"`([\w-]+)`", said[1])) == {job.case for job in planned}
+    assert len({job.case for job in planned}) == 7
+    assert {(job.engine, job.variant) for job in planned} == {("absurd", "default"), ("oban", "default")}
 
 
 def test_every_expectation_is_explained() -> None:
