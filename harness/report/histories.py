@@ -113,16 +113,18 @@ def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
 
 
 def plots(report: Report, folder: Path) -> dict[str, Plots]:
-    """Return the plots of a report by topology.
+    """Return the plots of a report by topology: of faults and loads, since commands of job engines are no load.
 
     :param folder: that of the report.
     """
-    points = max(LEAST_POINTS, min(POINTS, ALL_POINTS // max(len(report.histories), 1)))
+    of_jobs = {row.planned.check for row in report.rows if row.planned.job}
+    histories = [stored for stored in report.histories if stored.check not in of_jobs]
+    points = max(LEAST_POINTS, min(POINTS, ALL_POINTS // max(len(histories), 1)))
     found: dict[str, list[Plot]] = {}
-    for stored in report.histories:
+    for stored in histories:
         found.setdefault(stored.target, []).append(_plot(stored, folder / stored.link, points))
     folders: dict[str, dict[str, None]] = {}
-    for stored in report.histories:
+    for stored in histories:
         folders.setdefault(stored.target, {}).setdefault(os.path.dirname(stored.link))  # noqa: PTH120 -- a link
     return {name: Plots(folders=tuple(folders[name]), drawn=tuple(drawn)) for name, drawn in found.items()}
 
