@@ -283,8 +283,9 @@ def test_reaping_removes_the_services_of_a_dead_owner_only(
     def reaped() -> None:
         """Reap; another harness on this machine may be reaping the same service."""
         engine.reap()
-        if left.state().running or (still := leftovers(engine.name, dead.run_id)):
-            raise NotYet(f"its owner is gone, and it is running, or {still} exist")
+        running, still = left.state().running, leftovers(engine.name, dead.run_id)
+        if running or still:
+            raise NotYet(f"its owner is gone; running: {running}; there are {still}")
 
     poll(reaped, what="the service of a dead owner to be removed", deadline_s=20)
     assert started[0].state().running
