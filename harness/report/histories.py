@@ -113,7 +113,7 @@ def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
 
 
 def plots(report: Report, folder: Path) -> dict[str, Plots]:
-    """Return the plots of a report by topology: of faults and loads, since commands of job engines are no load.
+    """Return the plots of a report by topology: of faults and loads, since commands of job engines are not a load.
 
     :param folder: that of the report.
     """

@@ -439,6 +439,13 @@ def test_a_second_start_changes_nothing_in_the_database(blog: Blog) -> None:
         assert second.base_url != blog.host.base_url
         assert second.tokens["ada"] != blog.host.tokens["ada"]
         assert fingerprint() == before
+
+        def logged() -> None:
+            """The line follows the first answer, which ended the start."""
+            if "ready" not in second.logs():
+                raise NotYet("the host has not logged that it is ready")
+
+        poll(logged, what="the log of the host", deadline_s=20)
     finally:
         second.close()
     second.close()
