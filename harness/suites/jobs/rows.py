@@ -104,8 +104,8 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
                 reason = str(error)
             if not run.database:
                 raise NotExercisedError(reason)
-            if not run.is_done and (short := run.shortage):
-                raise NotExercisedError(short)
+            if not run.is_done and (cause := run.shortage or ("" if run.exits else run.not_awaited)):
+                raise NotExercisedError(cause)
             state = final_state(run)
             journal.keep_state(state)
         word = outcome(read_history(journal.path), state, tuple(ctx.expectations))

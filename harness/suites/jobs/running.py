@@ -59,6 +59,8 @@ class JobRun(Programs):
         self.changes: tuple[AuditedChange, ...] = ()
         #: how long nothing had happened when the last wait ended, seconds
         self.waited_s = 0.0
+        #: why the last wait ended although jobs were being done; "" if it did not
+        self.not_awaited = ""
         #: why the first command without an answer ended; "" if each one has an answer
         self.without_answer = ""
         self._began = self.effects_database.value("SELECT clock_timestamp()")
@@ -242,7 +244,12 @@ class JobRun(Programs):
                 break
             begun = any(effect.phase == "begin" for effect in effects)
             quiet = quiet_s or (self.patience_s if begun else STARTS_S)
-            if not goes_on or now - changed > min(quiet, self._longest_wait_s) or now - began > _LONGEST_WAIT_S:
+            if not goes_on or now - changed > min(quiet, self._longest_wait_s):
+                break
+            if now - began > _LONGEST_WAIT_S:
+                self.not_awaited = (
+                    f"jobs were still being done after {_LONGEST_WAIT_S:g} s, and the rest was not awaited"
+                )
                 break
             self.ctx.require_undisturbed()
             time.sleep(_LOOK_S)
