@@ -242,3 +242,23 @@ def console(endpoint: Endpoint, command: str, *, longest_s: float = 60.0) -> lis
         cursor = client.execute(query(command))
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, map(str, row), strict=True)) for row in cursor] if names else []
+
+
+def database_on_console(endpoint: Endpoint, chain: Endpoint) -> dict[str, str] | None:
+    """Return the row of a database in SHOW DATABASES of PgBouncer's console; None if no client has named it.
+
+    PgBouncer takes a database of the entry `*` off this list while no pool has connections, for example while its first
+    clients still log in, and lists it again only when another client names it (janitor.c; seen with 1.18).
+
+    :param endpoint: the console.
+    :param chain: the database through the pooler, with a login.
+    """
+
+    def listed() -> dict[str, str] | None:
+        return next((row for row in console(endpoint, "SHOW DATABASES") if row["name"] == chain.dbname), None)
+
+    if row := listed():
+        return row
+    with contextlib.suppress(SqlError), connect(chain, connect_timeout_s=2):
+        return listed()
+    return listed()  # a database that is disabled refuses the login, and is listed for a moment

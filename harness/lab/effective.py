@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.database import Client, Endpoint, console
+from harness.database import Client, Endpoint, console, database_on_console
 from harness.lab.reset_query import STATES, Reset, read_reset_query
 from harness.model import PoolMode, Prepare, ServiceEvidence, Topology, TopologyEvidence
 
@@ -126,27 +126,25 @@ def reported_parameters(client: Client) -> tuple[str, ...]:
     return tuple(sorted(name.casefold() for name in reported))
 
 
-def pgbouncer_settings(endpoint: Endpoint, database: str, role: str) -> tuple[str, dict[str, str]]:
+def pgbouncer_settings(endpoint: Endpoint, chain: Endpoint) -> tuple[str, dict[str, str]]:
     """Return the version that the pooler reports, and the effective settings of one pool by name.
 
     Limits of the database are named `database.…`, those of the role `user.…`. The pool mode is that of the pool: a
     database or a role can have one of its own.
 
     :param endpoint: the admin console.
-    :param database: of the pool. It must have been used before.
-    :param role: of the pool.
+    :param chain: the database of the pool, and its role.
     """
     version = console(endpoint, "SHOW VERSION")[0]["version"].removeprefix("PgBouncer ")
     shown = {row["key"]: row["value"] for row in console(endpoint, "SHOW CONFIG")}
     settings = {name: shown[name] for name in _POOLER_SETTINGS if name in shown}
-    for row in console(endpoint, "SHOW DATABASES"):
-        if row["name"] == database:
-            settings |= _limits("database", _DATABASE_LIMITS, row)
+    if row := database_on_console(endpoint, chain):
+        settings |= _limits("database", _DATABASE_LIMITS, row)
     for row in console(endpoint, "SHOW USERS"):
-        if row["name"] == role:
+        if row["name"] == chain.user:
             settings |= _limits("user", _USER_LIMITS, row)
     for row in console(endpoint, "SHOW POOLS"):
-        if (row["database"], row["user"]) == (database, role):
+        if (row["database"], row["user"]) == (chain.dbname, chain.user):
             settings["pool_mode"] = row["pool_mode"]
     return version, settings
 

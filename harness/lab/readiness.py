@@ -49,7 +49,7 @@ def when_ready(lab: Lab, cancelled: Event | None) -> TopologyEvidence:
         _await_link(lab, lab.server_link, cancelled)
     _ask(lab, lab.outermost, chain, cancelled).close()
     if topology.pooler and (console := lab.console()):
-        version, shown = pgbouncer_settings(console, chain.dbname, chain.user)
+        version, shown = pgbouncer_settings(console, chain)
         # before 1.23 the console does not show the limits of a role
         shown = {f"user.{name}": value for name, value in topology.pooler.user.items()} | shown
         found.append(_evidence(lab.outermost, version, shown))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from harness.audit.target_loading import reference_target
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import lacking
 from harness.checks.workspace import Workspace
-from harness.database import Client, SqlError, connect
+from harness.database import Client, SqlError, connect, console, database_on_console
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
 from harness.lab.lab import stand_up_for_faults
@@ -32,7 +36,10 @@ from tests.contract.services import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from psycopg.pq.abc import PGconn
+
     from harness.checks.context import CheckContext
+    from harness.database import Endpoint
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
     from harness.lab.links import ApplicationLink
@@ -43,6 +50,8 @@ WRITERS = 4
 _RECOVERS_S = 40.0
 #: needs a file system whose size the engine limits
 _DISK_FULL = "disk-full"
+#: the server has received the name of the database
+ASKED = pq.ConnStatus.AWAITING_RESPONSE
 
 
 class Writers:
@@ -217,3 +226,41 @@ def test_without_the_program_of_the_link_the_lab_starts_and_says_why(
             assert client.value("SELECT 1") == 1
     finally:
         lab.close()
+
+
+def half_logged_in(endpoint: Endpoint) -> PGconn:
+    """Return a connection whose client has named its database, and has not sent its password yet."""
+    conninfo = make_conninfo(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        password=endpoint.password,
+        dbname=endpoint.dbname,
+    )
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    while connection.connect_poll() is not pq.PollingStatus.READING or connection.status is not ASKED:
+        select.select([], [connection.socket], [], 5)
+    select.select([connection.socket], [], [], 5)
+    return connection
+
+
+def test_a_database_that_the_pooler_lists_as_idle_is_found_on_its_console(
+    stage: tuple[CheckContext, Writers],
+) -> None:
+    lab = stage[0].lab
+    console_endpoint = lab.console()
+    assert console_endpoint
+    chain = lab.chain(f"named_{uuid4().hex}")
+    connection = half_logged_in(chain)
+    try:
+
+        def idle() -> None:
+            if any(row["name"] == chain.dbname for row in console(console_endpoint, "SHOW DATABASES")):
+                raise NotYet("it is listed")
+
+        poll(idle, what="the end of the list's entry", deadline_s=10)
+        row = database_on_console(console_endpoint, chain)
+        assert row
+        assert row["name"] == chain.dbname
+    finally:
+        connection.finish()

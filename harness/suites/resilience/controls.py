@@ -26,6 +26,7 @@ from harness.checks.record import NotExercisedError
 from harness.checks.registry import breaks
 from harness.database import SqlError
 from harness.errors import HarnessError
+from harness.suites.resilience.injection import RECOVERS, await_log
 from harness.suites.resilience.tables import direct, prepare_tables
 from harness.suites.resilience.writes import CHECKS
 
@@ -142,6 +143,7 @@ def _read_unknown_as(ctx: CheckContext, outcome: Outcome) -> None:
 def write_ahead_log_that_cannot_grow(ctx: CheckContext) -> None:
     """Let a server process fail to write the write-ahead log: the server panics and recovers, before the check begins."""
     prepare_tables(ctx)
+    before = len(ctx.lab.postgres.logs())
     with ctx.lab.connect_admin(ctx.database) as doomed:
         try:
             doomed.run(f"COPY (SELECT 1) TO PROGRAM 'prlimit --pid {doomed.server_pid()} --fsize={_FILE_LIMIT}:'")
@@ -151,6 +153,7 @@ def write_ahead_log_that_cannot_grow(ctx: CheckContext) -> None:
                 raise
         else:
             raise NotExercisedError("the server process wrote its log in spite of the limit")
+    await_log(ctx.lab.postgres, before, RECOVERS)
     direct(ctx)
 
 

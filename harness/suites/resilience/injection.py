@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.checks.record import NotExercisedError
-from harness.database import Client, SqlError, bounded, connect, console, describe
+from harness.database import Client, SqlError, bounded, connect, console, database_on_console, describe
 from harness.errors import HarnessError, ServiceFailedError
 from harness.waiting import NotYet, poll
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Service
 
 T = TypeVar("T")
+
+#: what PostgreSQL logs when it recovers because one of its processes crashed; until then it accepts connections
+RECOVERS = "all server processes terminated; reinitializing"
 
 _SEEN_S = 10.0
 _BACK_S = 30.0
@@ -117,10 +120,11 @@ class Injection:
 
     def database_on_console(self) -> dict[str, str]:
         """Return the row of the check's database in PgBouncer's SHOW DATABASES."""
-        rows = [row for row in self.console("SHOW DATABASES") if row["name"] == self.ctx.database]
-        if not rows:
+        endpoint = self.lab.console()
+        row = database_on_console(endpoint, self.lab.chain(self.ctx.database)) if endpoint else None
+        if row is None:
             raise NotExercisedError(f"no client has used the database {self.ctx.database} through the pooler yet")
-        return rows[0]
+        return row
 
 
 def _worded(error: Exception) -> str:

@@ -100,7 +100,8 @@ def _run_round(fault: FaultKind, ctx: CheckContext, journal: Journal, writers: W
     with injection(fault, ctx) as injected:
         journal.fault(number, fault.id, "inject")
         try:
-            effect = injected.inject()
+            with writers.fault_due():
+                effect = injected.inject()
             journal.fault(number, fault.id, "injected", effect)
             ctx.fact("effect of the last fault", effect)
             if fault.lasts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.errors import ServiceFailedError
-from harness.suites.resilience.injection import await_log, seen
+from harness.suites.resilience.injection import RECOVERS, await_log, seen
 from harness.waiting import NotYet
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def kill_process(injection: Injection) -> str:
     pid, before = min(pids), len(injection.lab.postgres.logs())
     injection.on_heal(injection.await_server)
     injection.lab.postgres.signal_process(pid, "SIGKILL")
-    await_log(injection.lab.postgres, before, "all server processes terminated; reinitializing")
+    await_log(injection.lab.postgres, before, RECOVERS)
     return f"process {pid} ended by SIGKILL, and PostgreSQL ended all others and recovers"
 
 

@@ -6,6 +6,7 @@ number into the table `operations`. No unit of work is sent twice.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from threading import Condition, Event, Thread
@@ -22,7 +23,7 @@ from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.checks.context import CheckContext
     from harness.database import Client, Endpoint
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 _PACE_S = 0.04
 #: the pause after an error grows from the first to the second, seconds
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
-#: an application that acknowledges before it commits keeps its transaction open for so long, seconds; each writer
-#: longer than the one before, so that they do not commit at the same time
-_EARLY_S, _EARLY_MORE_S = 0.05, 0.02
+#: an application that acknowledges before it commits keeps its transaction open until a fault that is due has met it,
+#: but no longer than this part of the time that a unit of work may take
+_OPEN_PART = 0.5
 _KEYS_OF_A_WRITER = 1_000_000_000
 #: what a writer does in turn; it inserts where it has no key to update or delete
 _OPERATIONS = ("insert", "update", "insert", "update", "delete")
@@ -93,6 +94,9 @@ class Writers:
         self._succeeded: dict[int, float] = {}
         self._errors: dict[int, str] = {}
         self._answers = 0
+        self._fault_due = False
+        #: transactions whose success was acknowledged already
+        self._acknowledged_open = 0
         self._failure: Exception | None = None
         self._threads = [
             Thread(target=self._write, args=(client,), name=f"writer-{client}", daemon=True)
@@ -127,6 +131,23 @@ class Writers:
     def wait_for_answers(self, count: int, deadline_s: float) -> None:
         """Wait until so many units of work have ended in all, or the deadline has passed."""
         self._wait(lambda: self._answers >= count, deadline_s)
+
+    @contextlib.contextmanager
+    def fault_due(self) -> Iterator[None]:
+        """Inject a fault within the block: it meets what the application does wrong.
+
+        An application that acknowledges its work before it commits has such a transaction open when the block begins.
+        """
+        with self._changed:
+            self._fault_due = True
+        try:
+            if self._ctx.application.acknowledges_early:
+                self._wait(lambda: self._acknowledged_open > 0, self._deadline_s)
+            yield
+        finally:
+            with self._changed:
+                self._fault_due = False
+                self._changed.notify_all()
 
     def wait_for_all(self, since: float, deadline_s: float, what: str) -> None:
         """Wait until every writer had a unit of work acknowledged that began at a time or later.
@@ -224,7 +245,7 @@ class Writers:
                     if self._ctx.application.acknowledges_early:
                         self._journal.answer(unit.client, unit.seq, "ok")
                         answered = True
-                        self._stopping.wait(_EARLY_S + unit.client * _EARLY_MORE_S)
+                        self._keep_open()
                     commit_sent = True  # the end of the block sends it
         except RowMissingError as missing:
             return "fail", str(missing), answered
@@ -234,6 +255,14 @@ class Writers:
             slot.discard()
             return outcome_of(error, commit_sent=commit_sent), describe(error), answered
         return "ok", "", answered
+
+    def _keep_open(self) -> None:
+        """Keep a transaction open whose success is acknowledged, until a fault that is due has met it."""
+        with self._changed:
+            self._acknowledged_open += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._fault_due, self._deadline_s * _OPEN_PART)
+            self._acknowledged_open -= 1
 
     def _send(self, client: Client, unit: Unit, *, again: bool) -> None:
         parameters = {"client": unit.client, "key": int(unit.key), "value": unit.value}
