@@ -50,6 +50,10 @@ class Section(StrEnum):
     SOAK = "soak"
     #: job engines
     JOBS = "jobs"
+    #: ingest pipelines
+    INGEST = "ingest"
+    #: migrations of a schema
+    MIGRATIONS = "migrations"
     #: commands of other test suites
     COMMANDS = "commands"
 

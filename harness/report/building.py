@@ -189,6 +189,8 @@ _PREFIX = {
     Section.RESILIENCE: "FAULT",
     Section.SOAK: "SOAK",
     Section.JOBS: "JOBS",
+    Section.INGEST: "INGEST",
+    Section.MIGRATIONS: "MIGR",
     Section.COMMANDS: "CMD",
 }
 

@@ -58,6 +58,8 @@ _AREAS = {
     Section.RESILIENCE: "Resilience: acknowledged work under faults",
     Section.SOAK: "Soak: judged work under load",
     Section.JOBS: "Job engines",
+    Section.INGEST: "Ingest pipeline",
+    Section.MIGRATIONS: "Migrations",
     Section.COMMANDS: "Other test suites",
 }
 
