@@ -32,7 +32,7 @@ class Status(StrEnum):
     PROCESSING = "processing"
     #: it is done
     INDEXED = "indexed"
-    #: it failed for good, and no attempt follows
+    #: it failed finally, and no attempt follows
     FAILED = "failed"
 
 
@@ -66,7 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Each one is also in the environment of its programs, in capital letters: `attempts` is ATTEMPTS.
     """
 
-    #: downloads of a file that always fails, and after which the upload fails for good
+    #: downloads of a file that always fails, and after which the upload fails finally
     attempts: Annotated[int, Meta(ge=1, le=20)] = 4
     #: the delay after the first failed download, and the longest one, seconds
     shortest_delay_s: _Seconds = 0.2
