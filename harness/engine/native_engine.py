@@ -28,6 +28,7 @@ from harness.engine.protocol import Origin, Wanted, log_tail, unavailable_notice
 from harness.engine.service_user import as_user, give, unprivileged_user
 from harness.engine.storage import MemoryBudget, StoragePolicy
 from harness.engine.virtual_environments import PYTHON_PRODUCT, EnvironmentBuilder, virtual_environment
+from harness.engine.wheel_programs import WHEEL_PRODUCTS, program_of_wheel
 from harness.errors import EngineUnavailableError
 from harness.events import Listener, Notice, making_image
 
@@ -114,8 +115,8 @@ class NativeEngine:
             preparation.set_result(origin)
 
     def _locate(self, wanted: Wanted, listener: Listener) -> Origin:
-        if wanted.product == PYTHON_PRODUCT:
-            return self._virtual_environment(wanted, listener)
+        if wanted.product in {PYTHON_PRODUCT, *WHEEL_PRODUCTS}:
+            return self._installed_by_pip(wanted, listener)
         if wanted.product == OWN_PRODUCT:
             self._users[wanted] = pwd.getpwuid(os.geteuid())
             return Origin(product=wanted.product, version=platform.python_version(), reference=sys.executable)
@@ -128,11 +129,12 @@ class NativeEngine:
             server = embedded.executable_by(server, as_user(self.user), self.user.pw_name, folder)
         return origin_of(server, wanted)
 
-    def _virtual_environment(self, wanted: Wanted, listener: Listener) -> Origin:
+    def _installed_by_pip(self, wanted: Wanted, listener: Listener) -> Origin:
+        install = virtual_environment if wanted.product == PYTHON_PRODUCT else program_of_wheel
         folder = places.cache() / wanted.product
         folder.mkdir(exist_ok=True)
         with locked(folder / "lock"):
-            origin, by_service_user = virtual_environment(wanted, folder, as_user(self.user), listener, self._builder)
+            origin, by_service_user = install(wanted, folder, as_user(self.user), listener, self._builder)
         if not by_service_user:
             self._users[wanted] = pwd.getpwuid(os.geteuid())
         return origin

@@ -19,6 +19,7 @@ from harness.lab.effective import as_it_runs
 from harness.lab.links import LINK, LINK_SERVICE, ApplicationLink, ServerLink, link_spec, new_token
 from harness.lab.readiness import when_ready
 from harness.lab.services import pooler_spec, postgres_spec
+from harness.lab.store import ObjectStore, start_store
 from harness.lab.topologies import chain_of
 from harness.model import Topology, TopologyEvidence
 
@@ -73,6 +74,9 @@ class Lab:
         #: of the names of its logs in the run: each lab for faults has its own
         self.log_suffix = ""
         self._changing = Lock()
+        self._storing = Lock()
+        #: the object store, or why it did not start
+        self._store: ObjectStore | HarnessError | None = None
         #: held while one check waits for a released server connection; the other checks do not connect meanwhile
         self.hunting = RLock()
         #: whether the pooler ends a server connection with its client; None until a check has found it out
@@ -195,6 +199,21 @@ class Lab:
             del self.beside[service.name]
             service.remove()
 
+    def object_store(self) -> ObjectStore:
+        """Return the object store of the lab, which starts at the first call.
+
+        :raises HarnessError: with the reason, when it is not available or did not start; also at each later call.
+        """
+        with self._storing:
+            if self._store is None:
+                try:
+                    self._store = start_store(self)
+                except HarnessError as error:
+                    self._store = error
+            if isinstance(self._store, HarnessError):
+                raise self._store
+            return self._store
+
     def keep_log(self, name: str, text: str) -> None:
         """Add the output of another program to the logs, under a name of its own."""
         self._kept[name] = text
@@ -212,6 +231,11 @@ class Lab:
     def is_closed(self) -> bool:
         """Whether the services are removed, or being removed."""
         return self._closed.is_set()
+
+    @property
+    def closing(self) -> Event:
+        """Set once the services are being removed."""
+        return self._closed
 
     def answers(self) -> bool:
         """Return whether a new client gets an answer through the whole chain within some seconds."""
