@@ -1,0 +1,180 @@
+"""Requests to an object store as the proxy sees them: what it records, the faults that it injects, and S3's errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from msgspec import Struct
+
+#: the listener that was used: clients use the public one, the pipeline's own programs the internal one
+Side = Literal["public", "internal"]
+
+#: how a request ended
+Ending = Literal[
+    # it has not
+    "open",
+    # the whole response went to the client
+    "complete",
+    # a fault ended it early
+    "cut",
+    # the client closed the connection, or was too slow
+    "client-gone",
+    # the store was unreachable, or ended the response early
+    "no-store",
+    # it was not HTTP, or exceeded the limits of the proxy
+    "invalid",
+    # the proxy was closed
+    "closed",
+]
+
+Kind = Literal[
+    # 503 SlowDown
+    "unavailable",
+    # a delay before the request goes on
+    "slow",
+    # a reset in the middle of the body: the upload's, otherwise the response's
+    "cut",
+    # a download ends before the announced number of bytes
+    "partial",
+    # one byte of a download is changed
+    "corrupt",
+    # 404 NoSuchKey
+    "missing",
+    # 403 Request has expired
+    "expired",
+    # a reset before any answer
+    "down",
+]
+
+
+class Fault(Struct, frozen=True):
+    """What goes wrong, and for which requests. A field that is None matches all of them."""
+
+    kind: Kind
+    method: str | None = None
+    key: str | None = None
+    #: only the first matching requests; None: until it is healed
+    first: int | None = None
+    side: Side | None = None
+    #: of `slow`
+    delay_s: float = 2.0
+
+
+class S3Error(Struct, frozen=True):
+    """An error as S3 answers it."""
+
+    status: int
+    code: str
+    message: str
+    #: further elements of its XML
+    details: tuple[tuple[str, str], ...] = ()
+
+    def body(self, resource: str) -> bytes:
+        """Return the XML document of the error."""
+        elements = (("Code", self.code), ("Message", self.message), *self.details, ("Resource", resource))
+        inner = "".join(f"<{name}>{_text(value)}</{name}>" for name, value in elements)
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
+
+
+#: the faults that are answers; the store never gets these requests
+ANSWERS: dict[str, S3Error] = {
+    "unavailable": S3Error(503, "SlowDown", "Please reduce your request rate."),
+    "missing": S3Error(404, "NoSuchKey", "The specified key does not exist."),
+    "expired": S3Error(403, "AccessDenied", "Request has expired"),
+}
+#: the faults that change the body of a response, so that they apply to downloads only
+OF_DOWNLOADS = frozenset({"partial", "corrupt"})
+
+
+def content_mismatch(declared: str, computed: str) -> S3Error:
+    """Return the error for a body that differs from the `x-amz-content-sha256` of its request."""
+    return S3Error(
+        400,
+        "XAmzContentSHA256Mismatch",
+        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        (("ClientComputedContentSHA256", declared), ("S3ComputedContentSHA256", computed)),
+    )
+
+
+BAD_DIGEST = S3Error(400, "BadDigest", "The SHA256 you specified did not match the calculated checksum.")
+INCOMPLETE_BODY = S3Error(400, "IncompleteBody", "The request body terminated unexpectedly")
+TOO_LARGE = S3Error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+
+
+class StoreRequest(Struct, frozen=True, kw_only=True):
+    """One request that reached the proxy. The journal has one for each, also for refused and unreadable ones."""
+
+    #: when its head was complete, on the monotonic clock
+    at: float
+    #: until its end; until now while it is open
+    seconds: float = 0.0
+    side: Side
+    #: "" for bytes that are not HTTP
+    method: str = ""
+    bucket: str = ""
+    #: of the object, decoded; "" for a request to a bucket
+    key: str = ""
+    #: the names of the query parameters that say what is done, such as `uploads` or `partNumber&uploadId`
+    operation: str = ""
+    #: whether a header or the query carries a signature; "" when neither does
+    signed: Literal["", "header", "query"] = ""
+    #: the header Range
+    range: str = ""
+    #: 0 when nothing was answered
+    status: int = 0
+    #: bytes of the two bodies
+    received: int = 0
+    sent: int = 0
+    #: the kind of the fault that met it; "" for none
+    fault: Kind | Literal[""] = ""
+    #: of the complete body, of the upload or of the download, as it reached the other end; "" otherwise
+    sha256: str = ""
+    ending: Ending = "open"
+
+    @property
+    def is_download(self) -> bool:
+        """Whether the client got an object, or a part of it, to the last byte."""
+        return (
+            self.method == "GET"
+            and self.key != ""
+            and self.operation == ""
+            and self.status in {200, 206}
+            and self.ending == "complete"
+        )
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """What a request is about, by its target in the path style of addresses."""
+
+    bucket: str = ""
+    key: str = ""
+    operation: str = ""
+    signed_query: bool = False
+
+
+#: parameters of a query that say nothing about the operation, in lower case
+_OTHER_PARAMETERS = ("x-amz-", "x-id", "response-", "awsaccesskeyid", "signature", "expires")
+
+
+def target_of(raw: str) -> Target:
+    """Read a request target, such as `/bucket/a%20key?uploads`."""
+    try:
+        parts = urlsplit(raw)
+    except ValueError:  # such as an invalid IPv6 address
+        return Target()
+    path = parts.path
+    bucket, _, key = path.removeprefix("/").partition("/")
+    names = [unquote(pair.partition("=")[0]) for pair in parts.query.split("&") if pair]
+    return Target(
+        bucket=unquote(bucket),
+        key=unquote(key),
+        operation="&".join(sorted(name for name in names if not name.lower().startswith(_OTHER_PARAMETERS))),
+        signed_query=any(name.lower() in {"x-amz-signature", "signature"} for name in names),
+    )
+
+
+def _text(value: str) -> str:
+    """Return text for XML 1.0, in which control characters are not allowed."""
+    return escape("".join(character if character >= " " else "\N{REPLACEMENT CHARACTER}" for character in value))
