@@ -18,7 +18,7 @@ import h11
 
 from harness.ingest.digests import BodyDigest, Declared
 from harness.ingest.store_changes import Change
-from harness.ingest.store_requests import ANSWERS, TOO_LARGE, S3Error
+from harness.ingest.store_requests import ANSWERS, NOT_ALLOWED, TOO_LARGE, S3Error
 from harness.ingest.store_upstream import (
     PIECE_BYTES,
     GoneError,
@@ -64,7 +64,7 @@ class Exchange:
         writer.transport.set_write_buffer_limits(high=0)
 
     async def run(self) -> None:
-        """Answer requests until the connection ends."""
+        """Answer requests until the connection ends; the caller closes it."""
         try:
             while await self._serve():
                 self._client.start_next_cycle()
@@ -72,8 +72,6 @@ class Exchange:
             _reset(self._writer)
         except (GoneError, OSError):
             pass
-        finally:
-            self._writer.close()
 
     async def _serve(self) -> bool:
         """Answer one request, and return whether the connection can have another one."""
@@ -116,6 +114,9 @@ class Exchange:
             raise _ResetError
         elif fault and fault.kind in ANSWERS:
             await self._refuse(entry, ANSWERS[fault.kind])
+            return
+        if entry.method == "CONNECT":
+            await self._refuse(entry, NOT_ALLOWED)
             return
         headers = _decoded(request)
         announced = int(headers.get("content-length", "0"))
@@ -240,9 +241,10 @@ class Exchange:
         self, request: h11.Request, entry: Entry, body: AsyncIterator[bytes], *, expects: bool = True
     ) -> None:
         """Send the request to the store, and its response to the client."""
+        head = onward(request, expects=expects)
         reader, writer = await open_store(self._route)
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.head_bytes)
-        sending = asyncio.create_task(upload(server, writer, onward(request, expects=expects), body))
+        sending = asyncio.create_task(upload(server, writer, head, body))
         try:
             await self._respond(server, reader, entry, sending)
         except h11.RemoteProtocolError as error:
@@ -251,11 +253,11 @@ class Exchange:
                 raise
             raise NoStoreError from error
         finally:
+            writer.close()
             sending.cancel()
             await asyncio.wait([sending])
             if not sending.cancelled():
                 sending.exception()
-            writer.close()
 
     async def _respond(
         self, server: h11.Connection, reader: asyncio.StreamReader, entry: Entry, sending: asyncio.Task[None]

@@ -131,6 +131,8 @@ class StoreProxy:
                 return
             exchange = self._loop.create_task(Exchange(self._route, self._journal, side, reader, writer).run())
             self._exchanges.add(exchange)
+            # also one that is cancelled before it begins
+            exchange.add_done_callback(lambda _: writer.close())
             exchange.add_done_callback(self._exchanges.discard)
 
         return admit

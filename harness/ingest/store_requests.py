@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -50,7 +51,7 @@ Kind = Literal[
 
 
 class Fault(Struct, frozen=True):
-    """What goes wrong, and for which requests. A field that is None matches all of them."""
+    """Something that goes wrong, and the requests that it meets. A field that is None matches all of them."""
 
     kind: Kind
     method: str | None = None
@@ -100,6 +101,7 @@ def content_mismatch(declared: str, computed: str) -> S3Error:
 
 BAD_DIGEST = S3Error(400, "BadDigest", "The SHA256 you specified did not match the calculated checksum.")
 INCOMPLETE_BODY = S3Error(400, "IncompleteBody", "The request body terminated unexpectedly")
+NOT_ALLOWED = S3Error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 TOO_LARGE = S3Error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
 
 
@@ -154,8 +156,11 @@ class Target(Struct, frozen=True, kw_only=True):
     signed_query: bool = False
 
 
+#: characters that XML 1.0 does not allow
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 #: parameters of a query that say nothing about the operation, in lower case
-_OTHER_PARAMETERS = ("x-amz-", "x-id", "response-", "awsaccesskeyid", "signature", "expires")
+_OTHER_PARAMETERS = ("x-amz-", "x-id", "response-", "content-", "awsaccesskeyid", "signature", "expires")
 
 
 def target_of(raw: str) -> Target:
@@ -176,5 +181,4 @@ def target_of(raw: str) -> Target:
 
 
 def _text(value: str) -> str:
-    """Return text for XML 1.0, in which control characters are not allowed."""
-    return escape("".join(character if character >= " " else "\N{REPLACEMENT CHARACTER}" for character in value))
+    return escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value))
