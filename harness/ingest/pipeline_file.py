@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from harness.host.declarations import Caller, Step
 from harness.job_engines.target_file import Packages
@@ -105,7 +105,7 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: `{unique}`. It keeps `id`, `url` and `key`: `keep = { id = "uploadId", url = "url", key = "objectKey" }`
     presign: Step
     #: headers of the upload itself, with the same placeholders
-    upload_headers: dict[str, str] = {"Content-Type": "{content_type}"}
+    upload_headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "{content_type}"})
     #: asks for the state of an upload, with `{id}`; None: the API has no such route
     state: Step | None = None
     #: paths; "" where the pipeline has none, and what needs it is N/A
