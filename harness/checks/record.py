@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from contextlib import ExitStack
 from threading import Event, RLock
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONGEST = 400
+#: how often a check that lets time pass looks whether it is disturbed, seconds
+_LOOK_S = 0.05
 INTERRUPTED = "the run was interrupted before this check finished"
 
 
@@ -130,6 +133,17 @@ class CheckRecord:
             self._notice_interruption()
             if self.ended:
                 raise NotExercisedError(self.ended.reason)
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass in which nothing may happen, and stop as soon as the check is disturbed.
+
+        :raises NotExercisedError: when the check timed out, or the run was interrupted.
+        """
+        end = time.monotonic() + seconds
+        self.require_undisturbed()
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
+            self.require_undisturbed()
 
     @property
     def is_ended(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -173,6 +173,16 @@ def test_the_first_action_is_the_cause() -> None:
     ctx.complete()
     verdict = judge(made(), ctx, None)
     assert (verdict.ended_by, verdict.reason) == (EndedBy.TIME_LIMIT, "timed out")
+
+
+@pytest.mark.parametrize("action", sorted(ACTIONS))
+def test_time_that_a_check_lets_pass_ends_with_the_check(action: str) -> None:
+    ctx = record()
+    disturbing = Thread(target=ACTIONS[action][0], args=(ctx,))
+    disturbing.start()
+    with pytest.raises(NotExercisedError):
+        ctx.let_pass(3600)
+    disturbing.join()
 
 
 # --- errors of servers ---------------------------------------------------------------------------------

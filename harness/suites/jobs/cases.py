@@ -84,7 +84,7 @@ def idle(run: JobRun) -> None:
     if not run.warm_up() or (has_twin and not run.warm_up_twin()):
         raise NotExercisedError("a worker did no job, so none was given to an idle one")
     for key in range(1, _IDLE_JOBS + 1):
-        time.sleep(_IDLES_S)
+        run.ctx.let_pass(_IDLES_S)
         began = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             of_twin = pool.submit(run.enqueue_for_twin, TWIN + key) if has_twin else None
@@ -178,6 +178,7 @@ def _restart_pooler(run: JobRun) -> str:
     lab.outermost.restart()
 
     def answers() -> None:
+        run.ctx.require_undisturbed()
         if not lab.answers():
             raise NotYet("the pooler does not answer")
 
@@ -335,7 +336,7 @@ def approve(run: JobRun) -> None:
     run.operate("wait", "waiting", 1, key=1)
     if not run.wait_for_phase(1, "waiting", STARTS_S):
         raise NotExercisedError("the job did not reach the point where it waits for its approval")
-    time.sleep(_IDLES_S)
+    run.ctx.let_pass(_IDLES_S)
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(run.operate, "approve", "approve", 1, key=1) for _ in range(2)]
         delivered = [command.result() for command in both]
@@ -345,30 +346,31 @@ def approve(run: JobRun) -> None:
         return
     if 0 in codes:
         run.wait_until_done(quiet_s=_LONGEST_RECHECK_S)
-    time.sleep(_IDLES_S)
+    run.ctx.let_pass(_IDLES_S)
 
 
 def cron(run: JobRun) -> None:
     run.use_prepared_database()
     run.expect("never", 1)
     run.operate("schedule", "schedule", 1, key=1)
-    _avoid_the_next_window(run.settings.cron_s)
+    _avoid_the_next_window(run)
     run.start_worker(_A)
     run.start_worker(_B)
     wanted = _WINDOWS if run.settings.cron_s <= _SETTLES_S else 1
     seen = run.wait_for_phase(1, "begin", STARTS_S + wanted * run.settings.cron_s, times=wanted)
-    time.sleep(min(run.settings.cron_s, 2.0))
+    run.ctx.let_pass(min(run.settings.cron_s, 2.0))
     if any((effect.attempt or 0) < _FIRST_WINDOW for effect in run.effects() if effect.phase == "begin"):
         raise NotExercisedError("the program does not give the number of the window as the attempt")
     if not seen and _begun(run.effects()):
         raise NotExercisedError(f"the schedule started fewer than {wanted} runs")
 
 
-def _avoid_the_next_window(cron_s: float) -> None:
+def _avoid_the_next_window(run: JobRun) -> None:
     """Wait until a long window that is about to begin has begun: both schedulers must be up before the first one."""
+    cron_s = run.settings.cron_s
     left = cron_s - time.time() % cron_s
     if left < _SETTLES_S < cron_s:
-        time.sleep(left)
+        run.ctx.let_pass(left)
 
 
 def fork(run: JobRun) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -59,10 +58,10 @@ def leaves_nothing(run: JobRun) -> None:
     if not run.warm_up():
         raise NotExercisedError("the worker did no job, so it may have left nothing")
     # drivers prepare a statement that is repeated
-    time.sleep(min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S))
+    run.ctx.let_pass(min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S))
     looks = []
     for _ in range(_LOOKS):
-        time.sleep(_BETWEEN_LOOKS_S)
+        run.ctx.let_pass(_BETWEEN_LOOKS_S)
         looks.append(sum(_sessions(run, _OPEN_S).values()))
     run.ctx.fact("server connections of an idle worker", len(_sessions(run)))
     run.ctx.fact("of them idle in a transaction, in each look", ", ".join(map(str, looks)))
@@ -75,6 +74,7 @@ def leaves_nothing(run: JobRun) -> None:
     run.left[LOCKS] = run.left[TRANSACTIONS] = 0
 
     def clean() -> None:
+        run.ctx.require_undisturbed()
         run.left[LOCKS], run.left[TRANSACTIONS] = _kept_by_sessions(run)
         if run.left[LOCKS] or run.left[TRANSACTIONS]:
             raise NotYet("something is left")

@@ -251,8 +251,7 @@ class JobRun(Programs):
                     f"jobs were still being done after {_LONGEST_WAIT_S:g} s, and the rest was not awaited"
                 )
                 break
-            self.ctx.require_undisturbed()
-            time.sleep(_LOOK_S)
+            self.ctx.let_pass(_LOOK_S)
         self.waited_s = time.monotonic() - changed
         return done
 
