@@ -43,7 +43,7 @@ import sys
 import time
 
 import psycopg
-from effects import DATABASE_URL, PAYLOAD, VARIANT, enqueued, perform
+from effects import DATABASE_URL, PAYLOAD, VARIANT, enqueued, perform, report
 
 command, *keys = sys.argv[1:]
 connection = psycopg.connect(DATABASE_URL, autocommit=True)
@@ -57,6 +57,13 @@ elif command == "enqueue":
         enqueued(key)
 elif VARIANT == "exits":
     sys.exit(f"57P01: cannot connect to {DATABASE_URL}")
+elif VARIANT in {"repeats", "loses"}:
+    if VARIANT == "loses":
+        connection.execute("DELETE FROM my_jobs WHERE key = 1")
+    while True:
+        for (key,) in connection.execute("SELECT key FROM my_jobs ORDER BY key").fetchall():
+            report(key, "begin")
+            time.sleep(0.2)
 elif VARIANT == "idles":
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
     child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
@@ -92,6 +99,10 @@ summary = "works"
 [variants.idles]
 summary = "begins no job, ignores SIGTERM, and has a child process in a session of its own"
 environment = { PIDS = "PIDS_FILE" }
+[variants.repeats]
+summary = "begins its jobs for ever"
+[variants.loses]
+summary = "deletes a job, and begins the others for ever"
 [variants.broken]
 summary = "cannot create its schema"
 [variants.exits]
@@ -187,6 +198,27 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
     pids = [int(pid) for pid in stage.pids.read_text().split()]
     assert len(pids) >= 2
     assert [pid for pid in pids if process_started(pid) is not None] == []
+
+
+def test_a_job_that_begins_for_ever_is_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.suites.jobs.running._MARGIN_S", 0.0)
+    result = stage.run("repeats")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK}), result.reason
+
+
+@pytest.mark.parametrize(
+    ("variant", "status", "expected"),
+    [("repeats", Status.NOT_RUN, set()), ("loses", Status.ISSUE, {judged.LOST})],
+)
+def test_of_jobs_that_are_still_being_done_only_a_lost_one_is_an_issue(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, variant: str, status: Status, expected: set[str]
+) -> None:
+    monkeypatch.setattr("harness.suites.jobs.running._LONGEST_WAIT_S", 3.0)
+    result = stage.run(variant)
+    assert (result.status, broken(result)) == (status, expected), result.reason
+    assert "outcome" not in result.facts or result.facts["outcome"] == "lost 1"
+    if status is Status.NOT_RUN:
+        assert result.reason.startswith("jobs were still being done after 3 s")
 
 
 @pytest.mark.usefixtures("few_restarts")

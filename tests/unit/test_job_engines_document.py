@@ -11,6 +11,7 @@ import pytest
 
 from harness import config
 from harness.checks.judges import jobs
+from harness.checks.judges.job_words import SHORT
 from harness.job_engines.target_file import NEEDS, Case, Commands, JobEngineFile, JobFeature, Settings
 from harness.places import PACKAGE
 from harness.suites.catalogue import catalogue
@@ -51,7 +52,7 @@ def test_every_expectation_is_explained() -> None:
     assert len(names) > 30
     explained = {name: word for name, word, _ in rows(DOCUMENT, "Expectation")}
     assert set(explained) == names
-    assert {name: explained[name] for name in jobs.SHORT} == jobs.SHORT
+    assert {name: explained[name] for name in SHORT} == SHORT
 
 
 def test_every_name_of_the_kit_is_described() -> None:

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.checks.judges import jobs as judged
+from harness.checks.judges.job_history import ENQUEUE, LATE, TWIN, WARM_UP
 from harness.checks.judges.job_state import AuditedChange, Effect, ExitedWorker, Foreseen, JobsState
 from harness.checks.judges.job_words import outcome
 from harness.checks.judges.jobs import judge_jobs
@@ -49,7 +50,7 @@ def sound(case: Case) -> tuple[History, JobsState]:
     state = JobsState(case=case, settings=SETTINGS, ends={1: "done", 2: "done"}, effects=done(1) + done(2))
     match case:
         case Case.FAULTS:
-            history = replace(history, operations=(operation(judged.LATE, 2, at_s=5.0),))
+            history = replace(history, operations=(operation(LATE, 2, at_s=5.0),))
         case Case.CLAIMS:
             taken_over = course(1, ("enqueued", 0.0), ("begin", 1.0), ("done", 4.2)) + course(
                 1, ("begin", 4.1), ("done", 5.6), worker="b"
@@ -140,7 +141,7 @@ MUTATIONS = [
     (
         Case.IDLE,
         judged.SLOWER,
-        lambda state: replace(state, effects=done(1, 2.6) + done(2, 2.7) + done(judged.TWIN + 1, 0.1)),
+        lambda state: replace(state, effects=done(1, 2.6) + done(2, 2.7) + done(TWIN + 1, 0.1)),
     ),
     (Case.FAULTS, judged.LATE_LOST, lambda state: without(state, 2, "begin", "done")),
     (Case.FAULTS, judged.LOOPS, lambda state: replace(state, given_up=("a",))),
@@ -212,13 +213,13 @@ def test_an_attempt_that_the_engine_had_not_recorded_when_its_worker_was_killed_
 def test_a_late_enqueue_that_fails_is_an_issue_and_one_without_an_answer_is_not() -> None:
     history, state = sound(Case.FAULTS)
     for result, expected in (("fail", {judged.LATE_FAILED}), ("unknown", set())):
-        late = replace(history, operations=(operation(judged.LATE, 2, result=result),))
+        late = replace(history, operations=(operation(LATE, 2, result=result),))
         assert broken(late, without(state, 2, "enqueued", "begin", "done")) == expected
 
 
 def test_an_enqueue_that_fails_without_a_fault_is_an_issue() -> None:
     history, state = sound(Case.WORKS)
-    refused = replace(operation(judged.ENQUEUE, 1, result="fail"), error="08P01: transaction blocks not allowed")
+    refused = replace(operation(ENQUEUE, 1, result="fail"), error="08P01: transaction blocks not allowed")
     failed = replace(history, operations=(refused,))
     without_it = without(state, 1, "enqueued", "begin", "done")
     assert broken(failed, without_it) == {judged.NOT_ENQUEUED}
@@ -228,7 +229,7 @@ def test_an_enqueue_that_fails_without_a_fault_is_an_issue() -> None:
 @pytest.mark.parametrize("case", [Case.IDLE, Case.LEAVES_NOTHING])
 def test_a_worker_that_cannot_be_given_a_job_shows_nothing(case: Case) -> None:
     history, state = sound(case)
-    failed = replace(history, operations=(operation(judged.WARM_UP, 0, result="fail"),))
+    failed = replace(history, operations=(operation(WARM_UP, 0, result="fail"),))
     assert broken(failed, state) == {judged.NOT_ENQUEUED}
 
 
@@ -300,7 +301,7 @@ def test_a_worker_that_was_not_frozen_does_not_exit() -> None:
 
 def test_a_job_that_is_as_late_next_to_the_pooler_is_no_finding() -> None:
     history, state = sound(Case.IDLE)
-    twin = done(judged.TWIN + 1, 2.5) + done(judged.TWIN + 2, 2.4)
+    twin = done(TWIN + 1, 2.5) + done(TWIN + 2, 2.4)
     assert broken(history, replace(state, effects=done(1, 2.6) + done(2, 2.7) + twin)) == set()
 
 
@@ -348,3 +349,192 @@ def test_an_approved_job_may_wait_for_the_poll(case: Case, at_s: float, name: st
     state = replace(state, settings=replace(SETTINGS, poll_s=30, idle_s=0.5), effects=done(1, at_s))
     [found] = [found for found in judge_jobs(history, state) if found.name == name]
     assert found.held is held
+
+
+CRASHED = ExitedWorker(worker="a", code=1, seconds=1.0, sqlstates=("42P05",))
+TWICE_IN_FULL = replace(SETTINGS, exactly_once=True)
+#: what waiting could still change, or too few connections explain, and what they do not: case, course, and what is
+#: broken while jobs are being done, and while connections are missing
+UNSETTLED = [
+    (
+        "a job waits",
+        Case.WORKS,
+        lambda state: replace(without(state, 1, "begin", "done"), states={1: "waiting"}),
+        "",
+        "",
+    ),
+    ("a job runs", Case.WORKS, lambda state: replace(without(state, 1, "done"), states={1: "running"}), "", ""),
+    ("a job is gone", Case.WORKS, lambda state: without(state, 1, "begin", "done"), judged.LOST, judged.LOST),
+    (
+        "the engine believes that a job is done",
+        Case.FAULTS,
+        lambda state: replace(without(state, 1, "done"), states={1: "done", 2: "done"}),
+        judged.UNFINISHED,
+        judged.UNFINISHED,
+    ),
+    (
+        "a late job is gone",
+        Case.FAULTS,
+        lambda state: without(state, 2, "begin", "done"),
+        judged.LATE_LOST,
+        judged.LATE_LOST,
+    ),
+    # the attempts of a job fail for want of a connection, too
+    (
+        "a job failed for good",
+        Case.WORKS,
+        lambda state: replace(without(state, 1, "done"), states={1: "failed"}),
+        judged.UNFINISHED,
+        "",
+    ),
+    ("a job was done twice", Case.WORKS, lambda state: more(state, *course(1, ("done", 2.0))), judged.TWICE, ""),
+    (
+        "a job was done twice, in spite of the promise",
+        Case.FAULTS,
+        lambda state: replace(more(state, *course(1, ("done", 2.0))), settings=TWICE_IN_FULL),
+        judged.TWICE,
+        judged.TWICE,
+    ),
+    ("a double that is no finding", Case.FAULTS, lambda state: more(state, *course(1, ("done", 2.0))), "", ""),
+    (
+        "the engine has not recorded an end yet",
+        Case.WORKS,
+        lambda state: replace(state, states={1: "running", 2: "done"}),
+        "",
+        "",
+    ),
+    (
+        "a job that was done has failed",
+        Case.WORKS,
+        lambda state: replace(state, states={1: "failed"}),
+        judged.STATES,
+        "",
+    ),
+    ("a worker exited", Case.WORKS, lambda state: replace(state, exits=(CRASHED,)), judged.EXITS, ""),
+    ("a worker stays down", Case.FAULTS, lambda state: replace(state, given_up=("a",)), judged.LOOPS, ""),
+    ("a job began late", Case.IDLE, lambda state: replace(state, effects=done(1) + done(2, 27.2)), judged.IDLE, ""),
+    ("a job has not begun", Case.IDLE, lambda state: without(state, 1, "begin", "done"), judged.LOST, judged.LOST),
+    (
+        "jobs begin later than next to the pooler so far",
+        Case.IDLE,
+        lambda state: replace(state, effects=done(1, 2.6) + done(2, 2.7) + done(TWIN + 1, 0.1)),
+        "",
+        "",
+    ),
+    (
+        "a job was taken over early",
+        Case.CLAIMS,
+        lambda state: more(without(state, 1, "begin"), *course(1, ("begin", 1.0), ("begin", 2.0))),
+        judged.EARLY,
+        "",
+    ),
+    (
+        "a stale result counted",
+        Case.CLAIMS,
+        lambda state: replace(state, after_stale={1: "done"}),
+        judged.STALE,
+        judged.STALE,
+    ),
+    (
+        "a job with a heartbeat was taken over",
+        Case.HEARTBEAT,
+        lambda state: more(state, *course(1, ("begin", 4.5))),
+        judged.RENEWED,
+        "",
+    ),
+    ("a silent job has its worker", Case.HEARTBEAT, lambda state: replace(state, effects=done(1) + done(2)), "", ""),
+    (
+        "attempts are missing",
+        Case.RETRIES,
+        lambda state: replace(without(state, 1, "begin", "done"), states={1: "waiting"}),
+        "",
+        "",
+    ),
+    (
+        "there were too many attempts",
+        Case.RETRIES,
+        lambda state: more(state, *course(2, ("begin", 4.0))),
+        judged.ATTEMPTS,
+        "",
+    ),
+    (
+        "a cancelled job began",
+        Case.CANCEL,
+        lambda state: more(state, *course(1, ("begin", 1.0))),
+        judged.FORBIDDEN,
+        judged.FORBIDDEN,
+    ),
+    (
+        "a job went on without its approval",
+        Case.APPROVE,
+        lambda state: replace(state, effects=done(1, 0.1)),
+        judged.UNAPPROVED,
+        judged.UNAPPROVED,
+    ),
+    (
+        "a job went on late",
+        Case.APPROVE,
+        lambda state: replace(state, effects=done(1, 61.0)),
+        judged.WAITED,
+        "",
+    ),
+    (
+        "children do not exist yet",
+        Case.CHILDREN,
+        lambda state: replace(state, effects=course(1, ("begin", 1.0)), states={1: "running"}),
+        "",
+        "",
+    ),
+    (
+        "a parent was done first",
+        Case.CHILDREN,
+        lambda state: replace(state, effects=done(1, 1.0) + done(2, 3.0)),
+        judged.ORDER,
+        "",
+    ),
+    ("a change is missing so far", Case.AUDITED, lambda state: replace(state, changes=state.changes[:1]), "", ""),
+    ("another actor", Case.AUDITED, lambda state: replace(state, actor="bob"), judged.ACTOR, judged.ACTOR),
+    (
+        "a lock is left",
+        Case.LEAVES_NOTHING,
+        lambda state: replace(state, left={**state.left, judged.LOCKS: 1}),
+        judged.LOCKS,
+        judged.LOCKS,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "mutate", "during_progress", "without_connections"),
+    [row[1:] for row in UNSETTLED],
+    ids=[row[0] for row in UNSETTLED],
+)
+def test_what_waiting_could_change_is_no_finding_and_what_is_certain_stays_one(
+    case: Case, mutate: Any, during_progress: str, without_connections: str
+) -> None:
+    history, state = sound(case)
+    assert broken(history, replace(mutate(state), unsettled="progress")) == {*filter(None, [during_progress])}
+    assert broken(history, replace(mutate(state), unsettled="shortage")) == {*filter(None, [without_connections])}
+
+
+@pytest.mark.parametrize("case", Case)
+@pytest.mark.parametrize("unsettled", ["progress", "shortage"])
+def test_nothing_holds_for_good_while_jobs_can_change(case: Case, unsettled: Any) -> None:
+    history, state = sound(case)
+    assert judge_jobs(history, replace(state, unsettled=unsettled)) == ()
+
+
+def test_a_command_that_failed_for_want_of_a_connection_is_no_finding() -> None:
+    history, state = sound(Case.CANCEL)
+    operations = (operation("cancel", 1, result="fail"), operation(ENQUEUE, 3, result="fail"))
+    failed = replace(history, operations=operations)
+    began = more(state, *course(1, ("begin", 1.0)))
+    assert broken(failed, replace(began, unsettled="shortage")) == set()
+    assert broken(failed, replace(began, unsettled="progress")) == {judged.FORBIDDEN, judged.NOT_ENQUEUED}
+
+
+def test_a_job_that_began_late_and_another_that_has_not_begun_is_late() -> None:
+    history, state = sound(Case.IDLE)
+    late = replace(state, effects=done(1, 27.2) + course(2, ("enqueued", 0.0)), states={2: "waiting"})
+    late = replace(late, unsettled="progress")
+    assert outcome(history, late, judge_jobs(history, late)) == "idle 27 s"

@@ -10,6 +10,10 @@ from harness.job_engines.target_file import Case, Settings
 
 #: how a job has to end; a job in a transaction that was rolled back, or that was cancelled, must never begin
 End = Literal["done", "failed", "cancelled", "never"]
+#: why jobs could still change when the harness stopped to wait: they were being done, or connections were missing
+Unsettled = Literal["", "progress", "shortage"]
+#: states of a job that the engine does not run again
+TERMINAL = frozenset({"done", "failed", "cancelled"})
 
 
 class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +78,7 @@ class JobsState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     given_up: tuple[str, ...] = ()
     #: why the schema could not be created through the chain; "" if it was
     not_installed: str = ""
+    unsettled: Unsettled = ""
     #: how long nothing had happened when the check stopped to wait, seconds
     waited_s: float = 0.0
     #: the longest time for which the machine kept the harness itself waiting, seconds

@@ -5,23 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.jobs import (
-    EXITS,
-    IDLE,
-    INSTALLED,
-    LATE_LOST,
-    LOOPS,
-    LOST,
-    NOT_ENQUEUED,
-    SHORT,
-    SLOWER,
-    STUCK,
-    TWICE,
-    UNFINISHED,
-    WAITED,
-    WORKS,
-    Jobs,
-)
+from harness.checks.judges import jobs as judged
+from harness.checks.judges.job_history import Jobs
 from harness.job_engines.target_file import Case
 
 if TYPE_CHECKING:
@@ -29,6 +14,34 @@ if TYPE_CHECKING:
     from harness.model import Expectation
     from harness.model.history import History
 
+#: what a row of the table says where everything is as it should be
+WORKS = "works"
+#: words for the table, of expectations whose names are long
+SHORT = {
+    judged.EARLY: "taken over early",
+    judged.KEPT_BY_FROZEN: "not taken over",
+    judged.STALE: "stale result counts",
+    judged.AGAIN: "begun again",
+    judged.KEPT: "silent job kept",
+    judged.RENEWED: "renewed job taken over",
+    judged.STATES: "other states",
+    judged.ATTEMPTS: "other attempts",
+    judged.FORBIDDEN: "begun, must not",
+    judged.UNAPPROVED: "unapproved",
+    judged.WINDOWS: "cron twice",
+    judged.NO_WINDOW: "no cron",
+    judged.ORDER: "parent ends first",
+    judged.CHANGES: "changes missing",
+    judged.ACTOR: "other actor",
+    judged.CORRELATION: "no correlation",
+    judged.JOB: "no job id",
+    judged.LOCKS: "locks left",
+    judged.TRANSACTIONS: "transactions left open",
+    judged.PINNED: "connections kept",
+    judged.STATEMENTS: "statements left",
+    judged.CHANNELS: "channels left",
+    judged.LATE_FAILED: "late enqueues failed",
+}
 #: exits of workers that make a crash loop
 _LOOP = 4
 
@@ -40,27 +53,44 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
     states = Counter(code for end in state.exits for code in end.sqlstates).most_common(1)
     code = f" ({states[0][0]})" if states else ""
     words = []
-    if INSTALLED in seen:
+    if judged.INSTALLED in seen:
         words.append(f"cannot install{_code(state.not_installed)}")
-    if NOT_ENQUEUED in seen:
-        words.append(f"cannot enqueue {seen[NOT_ENQUEUED]}{_code(jobs.refused[0])}")
-    if LOOPS in seen or (EXITS in seen and (state.given_up or len(state.exits) >= _LOOP)):
+    if judged.NOT_ENQUEUED in seen:
+        words.append(f"cannot enqueue {seen[judged.NOT_ENQUEUED]}{_code(jobs.refused[0])}")
+    if judged.LOOPS in seen or (judged.EXITS in seen and (state.given_up or len(state.exits) >= _LOOP)):
         words.append(f"crash loop{code}")
-    elif EXITS in seen:
-        words.append(f"exits {seen[EXITS]}{code}")
-    never = IDLE in seen and not all(jobs.count(key, "begin") for key in jobs.acknowledged)
-    if not never and (LOST in seen or LATE_LOST in seen or UNFINISHED in seen):
-        words.append(f"lost {sum(int(seen.get(name, 0)) for name in (LOST, LATE_LOST, UNFINISHED))}")
-    if STUCK in seen and not never:
+    elif judged.EXITS in seen:
+        words.append(f"exits {seen[judged.EXITS]}{code}")
+    never = (
+        judged.IDLE in seen and not state.unsettled and not all(jobs.count(key, "begin") for key in jobs.acknowledged)
+    )
+    if not never and (judged.LOST in seen or judged.LATE_LOST in seen or judged.UNFINISHED in seen):
+        words.append(
+            f"lost {sum(int(seen.get(name, 0)) for name in (judged.LOST, judged.LATE_LOST, judged.UNFINISHED))}"
+        )
+    if judged.STUCK in seen and not never:
         lease = state.settings.lease_s
-        words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[STUCK]}")
-    if IDLE in seen or SLOWER in seen:
+        words.append(f"stuck {_duration(lease)}" if lease and lease > state.waited_s else f"stuck {seen[judged.STUCK]}")
+    if judged.IDLE in seen or judged.SLOWER in seen:
         words.append("never begins" if never or not jobs.pick_ups else f"idle {_duration(max(jobs.pick_ups))}")
-    if WAITED in seen:
+    if judged.WAITED in seen:
         words.append(f"idle {_duration(max(jobs.waits))}")
-    if state.case is Case.FAULTS or TWICE in seen:
+    if state.case is Case.FAULTS or judged.TWICE in seen:
         words += [f"twice {len(jobs.twice)}"] if jobs.twice else []
-    named = {INSTALLED, NOT_ENQUEUED, LOOPS, EXITS, LOST, LATE_LOST, UNFINISHED, STUCK, IDLE, SLOWER, WAITED, TWICE}
+    named = {
+        judged.INSTALLED,
+        judged.NOT_ENQUEUED,
+        judged.LOOPS,
+        judged.EXITS,
+        judged.LOST,
+        judged.LATE_LOST,
+        judged.UNFINISHED,
+        judged.STUCK,
+        judged.IDLE,
+        judged.SLOWER,
+        judged.WAITED,
+        judged.TWICE,
+    }
     words += [f"{SHORT.get(name, name)}: {seen[name]}" for name in seen if name not in named]
     return ", ".join(words) or WORKS
 

@@ -11,8 +11,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from harness.checks.judges.job_history import DELETED, ENDED, LATE, RENEWING, SILENT, TWIN
 from harness.checks.judges.job_state import AuditedChange
-from harness.checks.judges.jobs import DELETED, ENDED, KEPT_BY_FROZEN, LATE, RENEWING, SILENT, TWIN
+from harness.checks.judges.jobs import KEPT_BY_FROZEN
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.errors import ServiceFailedError, TimedOutError

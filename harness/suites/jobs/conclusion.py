@@ -9,18 +9,25 @@ from harness.job_engines.loading import documented_for_all
 from harness.suites.jobs.programs import ACTOR_ID, CORRELATION
 
 if TYPE_CHECKING:
+    from harness.checks.judges.job_state import Unsettled
     from harness.job_engines.target_file import Documented
     from harness.suites.jobs.running import JobRun
 
 
-def final_state(run: JobRun) -> JobsState:
-    """Return everything that the judge needs besides the history."""
+def final_state(run: JobRun, unsettled: Unsettled) -> JobsState:
+    """Return everything that the judge needs besides the history.
+
+    :param unsettled: why jobs can still change.
+    """
+    # in this order: the effect of a job that the engine calls done is there by then
+    states = run.states()
+    effects = run.effects()
     return JobsState(
         case=run.case,
         settings=run.settings,
         ends=run.ends,
-        effects=run.effects(),
-        states=run.states(),
+        effects=effects,
+        states=states,
         after_stale=run.after_stale,
         interrupted=run.interrupted,
         exits=tuple(
@@ -35,6 +42,7 @@ def final_state(run: JobRun) -> JobsState:
         ),
         given_up=run.given_up,
         not_installed=run.not_installed,
+        unsettled=unsettled,
         waited_s=round(run.waited_s, 1),
         pause_s=round(run.pauses.longest_s, 2),
         left=run.left,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from msgspec.structs import replace
 
-from harness.checks.judges.jobs import TOO_SLOW_S
+from harness.checks.judges.job_history import TOO_SLOW_S
 from harness.checks.record import NotExercisedError
 from harness.database import console
 from harness.engine.virtual_environments import EnvironmentBuilder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.job_words import outcome
-from harness.checks.judges.jobs import JOBS_JUDGE, WORKS
+from harness.checks.judges.job_words import WORKS, outcome
+from harness.checks.judges.jobs import JOBS_JUDGE
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P1, check
 from harness.job_engines.target_file import NEEDS, Case, JobFeature
@@ -92,7 +92,8 @@ def _row(engine: JobEngine, variant: str, case: Case, *, planned: bool) -> Check
 def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> None:
     """Let a job engine run one case, and judge what it did.
 
-    What was seen is judged also if the case ended early: a lost job is an Issue whatever happened after it.
+    What was seen is judged also if the case ended early: a lost job is an Issue whatever happened after it. If jobs could
+    still change, only what is certain counts, and without that the case is Not run.
     """
     reason = ""
     with JobRun(ctx, engine, variant, case) as run:
@@ -104,15 +105,16 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
                 reason = str(error)
             if not run.database:
                 raise NotExercisedError(reason)
-            if not run.is_done and (cause := run.shortage or ("" if run.exits else run.not_awaited)):
-                raise NotExercisedError(cause)
-            state = final_state(run)
+            unsettled, cause = run.unsettled()
+            state = final_state(run, unsettled)
             journal.keep_state(state)
         word = outcome(read_history(journal.path), state, tuple(ctx.expectations))
-        ctx.fact("outcome", word)
+        if word == WORKS and state.ends and not state.effects:
+            reason = reason or "nothing was enqueued, and nothing was done"
+        # the harness ended a command: its jobs show nothing, and the others alone are not the case
+        reason = cause or reason or run.without_answer
+        if not (reason and word == WORKS):
+            ctx.fact("outcome", word)
         record_facts(run)
-    if not reason and word == WORKS and state.ends and not state.effects:
-        reason = "nothing was enqueued, and nothing was done"
-    # the harness ended a command: its jobs show nothing, and the others alone are not the case
-    if reason := reason or run.without_answer:
+    if reason:
         raise NotExercisedError(reason)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from harness.checks.judges.job_history import APPROVE, ENQUEUE, TOO_SLOW_S, TWIN, WARM_UP
 from harness.checks.judges.job_state import Effect
-from harness.checks.judges.jobs import APPROVE, ENQUEUE, TWIN, WARM_UP
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.checks.context import CheckContext
-    from harness.checks.judges.job_state import AuditedChange, End
+    from harness.checks.judges.job_state import AuditedChange, End, Unsettled
     from harness.database import Client
     from harness.host.command import CommandResult
     from harness.job_engines.loading import JobEngine
@@ -37,6 +38,8 @@ STARTS_S = 30.0
 LONGEST_POLL_S = 40.0
 #: added to what an engine's settings need, seconds; no case waits for jobs longer than this, seconds
 _MARGIN_S, _LONGEST_WAIT_S = 8.0, 90.0
+#: a job may begin so many times more than the engine has attempts: faults and takeovers are not always counted
+_MORE_BEGINS = 3
 #: a longer lease is not awaited, seconds
 LONGEST_LEASE_S = 15.0
 
@@ -236,8 +239,8 @@ class JobRun(Programs):
         seen = -1
         while True:
             effects, now = self.effects(), time.monotonic()
-            if len(effects) != seen:
-                seen, changed = len(effects), now
+            if (progress := self._progress(effects)) != seen:
+                seen, changed = progress, now
             goes_on = look is None or look(effects)
             goes_on = goes_on and not self.none_works
             if done := wanted <= {effect.key for effect in effects if effect.phase == "done"}:
@@ -254,6 +257,11 @@ class JobRun(Programs):
             self.ctx.let_pass(_LOOK_S)
         self.waited_s = time.monotonic() - changed
         return done
+
+    def _progress(self, effects: tuple[Effect, ...]) -> int:
+        # where the machine keeps workers waiting, their leases end, and jobs begin once more
+        most = self.settings.attempts + _MORE_BEGINS if self.pauses.longest_s <= TOO_SLOW_S else None
+        return len(self.exits) + progress_of(effects, most)
 
     @property
     def _longest_wait_s(self) -> float:
@@ -303,6 +311,14 @@ class JobRun(Programs):
         wanted = {key for key, end in self.ends.items() if end == "done"}
         return not self._unanswered and bool(wanted) and wanted <= done
 
+    def unsettled(self) -> tuple[Unsettled, str]:
+        """Return why jobs can still change, in a word for the judge and in a sentence; both are "" if they cannot."""
+        if self.is_done:
+            return "", ""
+        if shortage := self.shortage:
+            return "shortage", shortage
+        return ("progress", self.not_awaited) if self.not_awaited else ("", "")
+
     def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
         """Inject a fault, and record it in the history."""
         if self._journal is None:
@@ -321,6 +337,15 @@ class JobRun(Programs):
         settings = self.settings
         lease_s = settings.lease_s if settings.lease_s and settings.lease_s <= LONGEST_LEASE_S else 0.0
         return lease_s + 2 * settings.poll_s + settings.backoff_s + _MARGIN_S
+
+
+def progress_of(effects: tuple[Effect, ...], most: int | None) -> int:
+    """Return how much has happened: it grows with each effect, and no more once a job repeats itself for ever.
+
+    :param most: so many effects of one phase of one job count; None for all of them.
+    """
+    counts = Counter((effect.key, effect.phase) for effect in effects)
+    return sum(count if most is None else min(count, most) for count in counts.values())
 
 
 def _client(operation: str) -> int:
