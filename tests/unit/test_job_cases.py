@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness.checks.judges.job_state import Effect
-from harness.suites.jobs.cases import running
-from harness.suites.jobs.running import progress_of
+from harness.suites.jobs.effects import progress_of, running
 
 
 def effect(key: int, phase: str, worker: str) -> Effect:

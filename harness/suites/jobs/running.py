@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from harness.checks.judges.job_state import Effect
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError
+from harness.suites.jobs.effects import keys_of, progress_of
 from harness.suites.jobs.programs import PAYLOAD, WORKERS, Programs, tail_of, why_failed
 from harness.suites.jobs.states import read_states
 from harness.waiting import NotYet, poll
@@ -38,6 +38,8 @@ STARTS_S = 30.0
 LONGEST_POLL_S = 40.0
 #: added to what an engine's settings need, seconds; no case waits for jobs longer than this, seconds
 _MARGIN_S, _LONGEST_WAIT_S = 8.0, 90.0
+#: an engine records what a job did within, seconds
+SETTLES_S = 10.0
 #: a job may begin so many times more than the engine has attempts: faults and takeovers are not always counted
 _MORE_BEGINS = 3
 #: a longer lease is not awaited, seconds
@@ -107,7 +109,7 @@ class JobRun(Programs):
             for key, number in zip(keys, numbers, strict=True):
                 journal.invoke(_client(operation), number, operation, key=str(key))
         found = self.command(which, values)
-        reported = {effect.key for effect in self.effects() if effect.phase == "enqueued"}
+        reported = keys_of(self.effects(), "enqueued")
         if found.exit_code != 0:
             self.ctx.fact(f"output of {operation}", tail_of(found))
         if journal:
@@ -139,22 +141,6 @@ class JobRun(Programs):
     def enqueue_for_twin(self, key: int) -> None:
         """Enqueue a job for the twin, on its direct connection."""
         self.command("enqueue", {"first": key, "last": key}, chain=False, database=self.twin_database)
-
-    def pick_ups(self, after: int = 0) -> list[float]:
-        """Return the seconds from the enqueue of each job to its begin, for the hundred keys after this one."""
-        times: dict[str, dict[int, float]] = {"enqueued": {}, "begin": {}}
-        for effect in self.effects():
-            if effect.phase in times and after < effect.key < after + TWIN:
-                times[effect.phase].setdefault(effect.key, effect.seconds)
-        return [max(0.0, at - times["enqueued"].get(key, at)) for key, at in sorted(times["begin"].items())]
-
-    def unreported(self) -> set[int]:
-        """Return the jobs that began, and whose enqueue was not reported."""
-        keys: dict[str, set[int]] = {"begin": set(), "enqueued": set()}
-        for effect in self.effects():
-            if effect.phase in keys:
-                keys[effect.phase].add(effect.key)
-        return keys["begin"] - keys["enqueued"]
 
     def _number(self, operation: str) -> int:
         with self._numbering:  # two approvals run at the same time
@@ -243,9 +229,9 @@ class JobRun(Programs):
                 seen, changed = progress, now
             goes_on = look is None or look(effects)
             goes_on = goes_on and not self.none_works
-            if done := wanted <= {effect.key for effect in effects if effect.phase == "done"}:
+            if done := wanted <= keys_of(effects, "done"):
                 break
-            begun = any(effect.phase == "begin" for effect in effects)
+            begun = bool(keys_of(effects, "begin"))
             quiet = quiet_s or (self.patience_s if begun else STARTS_S)
             if not goes_on or now - changed > min(quiet, self._longest_wait_s):
                 break
@@ -307,7 +293,7 @@ class JobRun(Programs):
     @property
     def is_done(self) -> bool:
         """Whether all jobs that have to be done are."""
-        done = {effect.key for effect in self.effects() if effect.phase == "done"}
+        done = keys_of(self.effects(), "done")
         wanted = {key for key, end in self.ends.items() if end == "done"}
         return not self._unanswered and bool(wanted) and wanted <= done
 
@@ -337,15 +323,6 @@ class JobRun(Programs):
         settings = self.settings
         lease_s = settings.lease_s if settings.lease_s and settings.lease_s <= LONGEST_LEASE_S else 0.0
         return lease_s + 2 * settings.poll_s + settings.backoff_s + _MARGIN_S
-
-
-def progress_of(effects: tuple[Effect, ...], most: int | None) -> int:
-    """Return how much has happened: it grows with each effect, and no more once a job repeats itself for ever.
-
-    :param most: so many effects of one phase of one job count; None for all of them.
-    """
-    counts = Counter((effect.key, effect.phase) for effect in effects)
-    return sum(count if most is None else min(count, most) for count in counts.values())
 
 
 def _client(operation: str) -> int:

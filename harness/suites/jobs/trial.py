@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from harness.checks.record import NotExercisedError
 from harness.job_engines.target_file import Case
+from harness.suites.jobs.effects import keys_of
 from harness.suites.jobs.mistakes import Mistake, Seen, mistakes_in
 from harness.suites.jobs.programs import WORKERS, why_failed
 from harness.suites.jobs.running import JobRun
@@ -92,7 +93,7 @@ class _Follow:
         found = run.enqueue(KEYS[0], KEYS[-1])
         enqueue_failed = "" if found.exit_code == 0 else why_failed(found)
         run.ctx.require_undisturbed()
-        wanted = _keys_of(run.effects(), "enqueued") & set(KEYS) if enqueue_failed else set(KEYS)
+        wanted = keys_of(run.effects(), "enqueued") & set(KEYS) if enqueue_failed else set(KEYS)
         start_failed = ""
         if wanted:
             say("running one worker")
@@ -108,18 +109,18 @@ class _Follow:
 
     def _look(self, effects: tuple[Effect, ...]) -> bool:
         """Show the jobs that are done and that the engine knows to be done, and return whether to go on."""
-        fresh = _keys_of(effects, "done") - self._shown
+        fresh = keys_of(effects, "done") - self._shown
         if fresh & set(KEYS):
             states = self._states()
             self._show_all((key for key in fresh if states.get(key, "done") == "done"), effects, states)
-        return len(self._run.exits) < _HOPELESS or bool(_keys_of(effects, "begin"))
+        return len(self._run.exits) < _HOPELESS or bool(keys_of(effects, "begin"))
 
     def _settle(self) -> None:
         """Give the engine time to learn that jobs have ended."""
         run = self._run
         if not self._state_error:
             run.wait(
-                lambda effects: all(self._states().get(key, "done") == "done" for key in _keys_of(effects, "done")),
+                lambda effects: all(self._states().get(key, "done") == "done" for key in keys_of(effects, "done")),
                 "the engine to know of the end of its jobs",
                 _SETTLES_S,
             )
@@ -170,7 +171,7 @@ class _Follow:
         )
         return Trial(
             mistakes=mistakes,
-            done=len(_keys_of(effects, "done") & set(KEYS)),
+            done=len(keys_of(effects, "done") & set(KEYS)),
             output={which: text for which, text in output.items() if text.strip()},
         )
 
@@ -206,7 +207,3 @@ def tried_job(key: int, effects: tuple[Effect, ...], states: dict[int, str], *, 
         attempt=begins[-1].attempt if begins else None,
         state=seen_by_engine,
     )
-
-
-def _keys_of(effects: Iterable[Effect], phase: str) -> set[int]:
-    return {effect.key for effect in effects if effect.phase == phase}

@@ -1,0 +1,69 @@
+"""The case `audited`: jobs whose unit of work is captured by the trail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.judges.job_state import AuditedChange
+from harness.database import quote_literal
+from harness.suites.jobs.programs import ACTOR_TYPE, WORKERS
+
+if TYPE_CHECKING:
+    from harness.database import Client
+    from harness.suites.jobs.running import JobRun
+
+
+def audited(run: JobRun) -> None:
+    run.use_prepared_database()
+    ctx, target = run.ctx, run.ctx.target
+    sql = _audited_write(run)
+    run.plan(1, sql=sql)
+    run.plan(2, sql=sql, failures=1)
+    run.enqueue(1, 2)
+    run.start_worker(WORKERS[0])
+    run.wait_until_done()
+    with ctx.lab.connect_admin(run.database) as admin:
+        actions = _correlations(run, admin)
+        for change in target.changes(admin, "public.posts"):
+            word, _, rest = change.text("title").partition(" ")
+            key, _, job = rest.partition(" ")
+            if word == "job":
+                actor = change.actor.get("id") if isinstance(change.actor, dict) else change.actor
+                written = change.text("slug").partition("/")[0]
+                run.changes += (
+                    AuditedChange(
+                        key=int(key),
+                        actor=str(actor),
+                        correlation=actions.get(change.action_id or "", "") if actions is not None else written,
+                        job=job,
+                    ),
+                )
+
+
+def _correlations(run: JobRun, admin: Client) -> dict[str, str] | None:
+    """Return the correlation of each action in the trail; None for a trail without actions: the row then has it."""
+    statement = run.ctx.target.statements.actions
+    if not statement or not run.ctx.target.statements.record_action:
+        return None
+    cursor = admin.execute(statement.encode())
+    names = [column.name for column in cursor.description or ()]
+    rows = (dict(zip(names, row, strict=True)) for row in cursor)
+    return {str(row["id"]): str(row["correlation_id"]) for row in rows}
+
+
+def _audited_write(run: JobRun) -> str:
+    """Return the unit of work of an audited job; the database of effects fills in what the job was given."""
+    target = run.ctx.target
+    actor = f'{{"type": "{ACTOR_TYPE}", "id": "%ACTOR%"}}' if target.actor.value == "json" else "%ACTOR%"
+    local = str(target.actor.scope == "transaction").lower()
+    declare = f"SELECT set_config({quote_literal(target.actor.setting)}, {quote_literal(actor)}, {local});"
+    action = target.statements.record_action
+    if action:
+        for name, value in (("name", "'job %JOB%'"), ("correlation_id", "'%CORRELATION%'")):
+            action = action.replace(f"%({name})s", value)
+        action = f"{action.rstrip().rstrip(';')};"
+    write = (
+        "INSERT INTO public.posts (title, slug) VALUES "
+        "('job %KEY% %JOB%', '%CORRELATION%/' || md5(random()::text || clock_timestamp()::text));"
+    )
+    return f"BEGIN; {declare} {action} {write} COMMIT;"
