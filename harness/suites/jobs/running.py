@@ -11,6 +11,7 @@ from harness.checks.judges.job_state import Effect
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError
+from harness.job_engines.target_file import Case
 from harness.suites.jobs.effects import keys_of, progress_of
 from harness.suites.jobs.programs import PAYLOAD, WORKERS, Programs, tail_of, why_failed
 from harness.suites.jobs.states import read_states
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.host.command import CommandResult
     from harness.job_engines.loading import JobEngine
-    from harness.job_engines.target_file import Case
     from harness.model.history import Outcome
     from harness.store import Journal
 
@@ -251,8 +251,11 @@ class JobRun(Programs):
 
     @property
     def _longest_wait_s(self) -> float:
-        # a control may have made it impossible
-        return _UNDER_CONTROL_S if self.ctx.control else _LONGEST_WAIT_S
+        if not self.ctx.control:
+            return _LONGEST_WAIT_S
+        # a control may have made it impossible; a cron window comes when it is due
+        window_s = self.settings.cron_s if self.case is Case.CRON else 0.0
+        return _UNDER_CONTROL_S + window_s
 
     def wait_for_phase(self, key: int, phase: str, deadline_s: float, times: int = 1) -> bool:
         """Wait until a job was in a phase so many times."""
