@@ -131,6 +131,9 @@ class GuardedProcess:
             new = members.keys() - seen  # may have started others before the signal arrived
             seen.update(new)
             if not_stopped := [pid for pid in members if not is_stopped(pid)]:
+                # a process that waits in vfork(2) stops only once its child, which is stopped, runs another program
+                for pid in not_stopped:
+                    send(below(pid), signal.SIGCONT)
                 raise NotYet(f"processes {not_stopped} run")
             if new:
                 raise NotYet("there were new processes")

@@ -205,6 +205,16 @@ DETACHED = "setsid sh -c '{program}' worker {at} > /dev/null 2>&1 &"
 STAYS = """trap "" TERM; echo $$ > $1; read -r _ < pipe"""
 
 
+def test_a_worker_is_frozen_while_it_starts_a_program(workshop: Workshop) -> None:
+    """A shell waits in vfork(2) until its child runs the program: a child that is frozen before that keeps it there."""
+    worker = workshop.shell("while :; do /bin/true; done")
+    worker.start()
+    for _ in range(40):
+        assert worker.freeze()
+        assert [pid for pid in worker.pids if not is_stopped(pid)] == []
+        assert worker.thaw()
+
+
 @pytest.mark.parametrize("end", [Worker.kill, lambda worker: worker.stop(0.2)], ids=["kill", "stop"])
 def test_a_process_in_a_session_of_its_own_ends_with_the_worker(
     workshop: Workshop, end: Callable[[Worker], object]

@@ -69,13 +69,22 @@ def _kill_worker(run: JobRun) -> str:
 
 def _terminate_connections(run: JobRun) -> str:
     with run.ctx.lab.connect_admin() as admin:
-        ended = admin.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s",
-            [run.database, run.ctx.lab.roles.app.name],
-        )
-    if not ended:
-        raise NotExercisedError("the engine has no server connection that could be terminated")
-    return f"{len(ended)} server connections terminated"
+
+        def terminated() -> int:
+            run.ctx.require_undisturbed()
+            ended = admin.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s",
+                [run.database, run.ctx.lab.roles.app.name],
+            )
+            if not ended:  # a program may connect for each statement
+                raise NotYet("the engine has no server connection")
+            return len(ended)
+
+        try:
+            ended = poll(terminated, what="a server connection of the engine", deadline_s=SETTLES_S, interval_s=0.002)
+        except TimedOutError:
+            raise NotExercisedError("the engine has no server connection that could be terminated") from None
+    return f"{ended} server connections terminated"
 
 
 def _restart_pooler(run: JobRun) -> str:

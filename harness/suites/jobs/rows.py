@@ -103,6 +103,7 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
                 SCENARIOS[case](run)
             except NotExercisedError as error:
                 reason = str(error)
+                run.wait_for_the_rest()
             if not run.database:
                 raise NotExercisedError(reason)
             unsettled, cause = run.unsettled()

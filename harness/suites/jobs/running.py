@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ class JobRun(Programs):
         self.changes: tuple[AuditedChange, ...] = ()
         #: how long nothing had happened when the last wait ended, seconds
         self.waited_s = 0.0
+        #: how much had happened, and when the last of it was seen, or the harness did something
+        self._progressed, self._changed = 0, time.monotonic()
         #: why the last wait ended although jobs were being done; "" if it did not
         self.not_awaited = ""
         #: why the first command without an answer ended; "" if each one has an answer
@@ -109,6 +112,7 @@ class JobRun(Programs):
             for key, number in zip(keys, numbers, strict=True):
                 journal.invoke(_client(operation), number, operation, key=str(key))
         found = self.command(which, values)
+        self._changed = time.monotonic()
         reported = keys_of(self.effects(), "enqueued")
         if found.exit_code != 0:
             self.ctx.fact(f"output of {operation}", tail_of(found))
@@ -198,8 +202,9 @@ class JobRun(Programs):
 
         def seen() -> None:
             self.ctx.require_undisturbed()
-            stopped = self.none_works
-            if not condition(self.effects()):
+            stopped, effects = self.none_works, self.effects()
+            self._note(effects)
+            if not condition(effects):
                 if stopped:
                     raise TimedOutError(f"no worker runs any more, waiting for {what}")
                 raise NotYet(what)
@@ -221,19 +226,30 @@ class JobRun(Programs):
         """
         wanted = set(keys) or {key for key, end in self.ends.items() if end == "done"}
         wanted -= self._unanswered
-        began = changed = time.monotonic()
-        seen = -1
+        self._changed = time.monotonic()
+        return self._wait_until_done(wanted, quiet_s, look)
+
+    def wait_for_the_rest(self) -> None:
+        """Wait until jobs are done, or nothing has happened for long enough, in a case that ended early."""
+        wanted = {key for key, end in self.ends.items() if end == "done"} - self._unanswered
+        if self.has_workers:
+            with contextlib.suppress(NotExercisedError):  # the case has its reason
+                self._wait_until_done(wanted)
+
+    def _wait_until_done(
+        self, wanted: set[int], quiet_s: float = 0.0, look: Callable[[tuple[Effect, ...]], bool] | None = None
+    ) -> bool:
+        began = time.monotonic()
         while True:
             effects, now = self.effects(), time.monotonic()
-            if (progress := self._progress(effects)) != seen:
-                seen, changed = progress, now
+            self._note(effects)
             goes_on = look is None or look(effects)
             goes_on = goes_on and not self.none_works
             if done := wanted <= keys_of(effects, "done"):
                 break
             begun = bool(keys_of(effects, "begin"))
             quiet = quiet_s or (self.patience_s if begun else STARTS_S)
-            if not goes_on or now - changed > min(quiet, self._longest_wait_s):
+            if not goes_on or now - self._changed > min(quiet, self._longest_wait_s):
                 break
             if now - began > _LONGEST_WAIT_S:
                 self.not_awaited = (
@@ -241,13 +257,15 @@ class JobRun(Programs):
                 )
                 break
             self.ctx.let_pass(_LOOK_S)
-        self.waited_s = time.monotonic() - changed
+        self.waited_s = time.monotonic() - self._changed
         return done
 
-    def _progress(self, effects: tuple[Effect, ...]) -> int:
+    def _note(self, effects: tuple[Effect, ...]) -> None:
+        """Note when there was progress."""
         # where the machine keeps workers waiting, their leases end, and jobs begin once more
         most = self.settings.attempts + _MORE_BEGINS if self.pauses.longest_s <= TOO_SLOW_S else None
-        return len(self.exits) + progress_of(effects, most)
+        if (progress := len(self.exits) + progress_of(effects, most)) != self._progressed:
+            self._progressed, self._changed = progress, time.monotonic()
 
     @property
     def _longest_wait_s(self) -> float:
@@ -316,6 +334,7 @@ class JobRun(Programs):
         effect = inject(self)
         for step in ("injected", "heal", "healed"):
             self._journal.fault(number, name, step, effect if step == "injected" else "")
+        self._changed = time.monotonic()
 
     @property
     def patience_s(self) -> float:
