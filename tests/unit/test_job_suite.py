@@ -50,6 +50,15 @@ def test_each_case_has_a_control_with_a_name_of_its_own() -> None:
     assert {case for case, _ in found} == set(Case) - {Case.FORK}  # absurd does not claim it
 
 
+def test_a_silent_job_is_kept_only_where_jobs_renew_their_lease_themselves() -> None:
+    named = {
+        declared.check
+        for declared in job_checks(shipped())
+        if isinstance(declared, Control) and declared.name == "a-silent-job-is-kept"
+    }
+    assert named == {f"jobs.absurd-{variant}-heartbeat" for variant in ("default", "pooler")}
+
+
 @pytest.mark.parametrize(
     ("looks", "expected"),
     [

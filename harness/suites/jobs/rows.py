@@ -62,7 +62,7 @@ def job_checks(engines: Iterable[JobEngine], *, planned: bool = False) -> Iterat
                 if _applies(engine, variant, case):
                     declared = _row(engine, variant, case, planned=planned)
                     yield declared
-                    yield from controls_of(declared, case)
+                    yield from controls_of(declared, case, engine.settings_of(variant))
 
 
 def _applies(engine: JobEngine, variant: str, case: Case) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from harness.checks.context import CheckContext
     from harness.checks.registry import Check
+    from harness.job_engines.target_file import Settings
 
 
 _POOLER = Capability(
@@ -41,6 +42,8 @@ class _Break(Struct, frozen=True, kw_only=True):
     #: statements in the database of the engine, as a superuser
     engine: str = ""
     needs: tuple[Capability, ...] = ()
+    #: whether it needs jobs that renew their lease themselves: else none of them is silent
+    renewed_by_job: bool = False
 
 
 def _again(condition: str, key: str = "NEW.key") -> str:
@@ -131,6 +134,7 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
         _Break(
             name="a-silent-job-is-kept",
             at=judged.KEPT,
+            renewed_by_job=True,
             before=_NO_RUN.format("NEW.key = 2 AND EXISTS (SELECT FROM effects WHERE key = 2 AND phase = 'begin')"),
         ),
     ),
@@ -174,9 +178,11 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
 }
 
 
-def controls_of(check: Check, case: Case) -> Iterator[Control]:
-    """Yield the controls of one case."""
+def controls_of(check: Check, case: Case, settings: Settings) -> Iterator[Control]:
+    """Yield the controls of one case, with the settings of the variant."""
     for broken in _BREAKS.get(case, ()):
+        if broken.renewed_by_job and not settings.heartbeat_by_job:
+            continue
         yield Control(name=broken.name, check=check.id, at=broken.at, needs=broken.needs, apply=_Applied(broken))
     if case is Case.LEAVES_NOTHING:
         for left in _LEFT:
