@@ -14,6 +14,7 @@ import tempfile
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
+from harness.engine.guard import new_mark, release, start_guard
 from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
 from harness.engine.pythons import Python, choose_python
@@ -60,6 +61,8 @@ class EnvironmentBuilder:
         :raises EngineUnavailableError: when the builder is closed, or the program cannot be started.
         """
         process: subprocess.Popen[bytes] | None = None
+        guard: subprocess.Popen[str] | None = None
+        mark = new_mark()
         code: int | None = None
         with tempfile.TemporaryFile() as output:  # a pipe would stay open until the last descendant ends
             try:
@@ -73,10 +76,13 @@ class EnvironmentBuilder:
                         stdout=output,
                         stderr=subprocess.STDOUT,
                         cwd=folder,
-                        env=environment,
+                        env={**(os.environ if environment is None else environment), mark: "1"},
                         umask=0o022,
+                        start_new_session=True,  # ended as a whole, with its guard
                     )
                     self._running.add(process)
+                # a program of a killed run would write into the folder that the next run makes
+                guard = start_guard(process.pid, mark)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = process.wait(self.deadline_s)
             except OSError as error:
@@ -86,6 +92,8 @@ class EnvironmentBuilder:
                     with self._lock:
                         _end(process)
                         self._running.discard(process)
+                if guard is not None:
+                    release(guard)
             output.seek(0)
             return code, output.read().decode(errors="replace")
 

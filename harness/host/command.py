@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from harness.engine.guard import new_mark
 from harness.host.guarded_process import GuardedProcess
-from harness.host.marked_processes import new_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

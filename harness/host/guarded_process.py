@@ -8,6 +8,7 @@ import signal
 import subprocess
 from typing import IO, TYPE_CHECKING
 
+from harness.engine.guard import release, start_guard
 from harness.engine.processes import is_stopped
 from harness.errors import ServiceFailedError, TimedOutError, UsageError
 from harness.host.marked_processes import below, end_marked, in_session, marked, name_of, running, send
@@ -19,17 +20,6 @@ if TYPE_CHECKING:
 
 #: SIGKILL, SIGSTOP and SIGCONT work within milliseconds, unless a process waits for a disk, seconds
 _AT_ONCE_S = 10.0
-#: run by a shell that reads from the harness. When the harness is killed, the pipe closes before a line arrives, and
-#: the shell ends the command's process group, $1, and the processes with the mark $2: first with SIGTERM, then with
-#: SIGKILL
-_GUARD = """
-read -r _ && exit
-mark=$2
-marked() { grep -ls "$mark=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
-kill -TERM "-$1" $(marked) 2>/dev/null
-for _ in 1 2 3 4 5; do sleep 1; kill -0 "-$1" 2>/dev/null || [ -n "$(marked)" ] || exit; done
-kill -KILL "-$1" $(marked) 2>/dev/null
-"""
 #: the variables that libpq documents, of any version: PGREALM and PGREQUIRESSL are of earlier ones. Other programs have
 #: variables that begin with PG, too
 LIBPQ_VARIABLES = frozenset(
@@ -88,7 +78,7 @@ class GuardedProcess:
             raise UsageError(f"command {command[0]!r} cannot be started: {error.strerror}") from None
         self._guard: subprocess.Popen[str] | None = None
         try:
-            self._guard = _guard(self._process.pid, mark)
+            self._guard = start_guard(self._process.pid, mark)
         except BaseException as error:
             self.kill()
             self.stdout.close()
@@ -222,17 +212,5 @@ class GuardedProcess:
 
     def _release(self) -> None:
         if self._guard is not None:
-            self._guard.communicate("the command has ended\n")
+            release(self._guard)
             self._guard = None
-
-
-def _guard(pid: int, mark: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 -- our own arguments
-        ["/bin/sh", "-c", _GUARD, "guard", str(pid), mark],
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # a signal to the harness and its process group does not end the guard
-    )

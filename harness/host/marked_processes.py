@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +25,6 @@ _PROC = Path("/proc")
 #: new processes may start while others end
 _MOST_ROUNDS = 3
 _LONGEST_NAME = 60
-
-
-def new_mark() -> str:
-    """Return the name of a variable that marks one command. Commands within commands have several marks."""
-    return f"HARNESS_COMMAND_{secrets.token_hex(8).upper()}"
 
 
 def below(pid: int) -> dict[int, int]:

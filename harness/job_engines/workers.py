@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness.engine.guard import new_mark
 from harness.errors import HarnessError, TimedOutError
 from harness.host.guarded_process import GuardedProcess
-from harness.host.marked_processes import new_mark
 from harness.job_engines.worker_output import WorkerOutput
 from harness.waiting import NotYet, poll
 

@@ -18,6 +18,7 @@ import pytest
 
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
+from harness.engine.processes import descendants
 from harness.engine.pythons import choose_python
 from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import EngineUnavailableError, InterruptedRunError
@@ -211,6 +212,30 @@ def test_a_signal_ends_the_program_too(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert has_ended(pid)
     assert not builder._running
+
+
+def test_the_programs_of_a_killed_run_end(tmp_path: Path) -> None:
+    pids = [tmp_path / name for name in ("program", "child")]
+    script = f"(echo $$ >{pids[1]}; exec sleep 600) & echo $$ >{pids[0]}; wait"
+    program = (
+        "from harness.engine.virtual_environments import EnvironmentBuilder\n"
+        f"EnvironmentBuilder().run(['sh', '-c', {script!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2]) as run:
+
+        def begun() -> None:
+            # its guard runs in a session of its own, as does the program
+            sessions = {pid for pid in descendants(run.pid) if os.getsid(pid) == pid}
+            if len(sessions) < 2 or not all(pid.exists() and pid.read_text().strip() for pid in pids):
+                raise NotYet("they do not run yet")
+
+        def over() -> None:
+            if not all(map(has_ended, pids)):
+                raise NotYet("a program runs")
+
+        poll(begun, what="the program and its guard", deadline_s=30)
+        run.kill()
+        poll(over, what="the programs to end", deadline_s=30)
 
 
 def test_two_programs_of_a_builder_end_when_it_is_closed() -> None:

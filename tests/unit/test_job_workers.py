@@ -149,7 +149,7 @@ def test_a_worker_without_its_guard_is_ended(workshop: Workshop, monkeypatch: py
         started.append(pid)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("harness.host.guarded_process._guard", fail)
+    monkeypatch.setattr("harness.host.guarded_process.start_guard", fail)
     worker = workshop.shell("read -r _ < pipe")
     with pytest.raises(ServiceFailedError, match="the guard of '/bin/sh' cannot be started"):
         worker.start()
