@@ -36,6 +36,11 @@ _PIP_HINT = (
 )
 
 
+NO_SPACE_HINT = "free space, or set XDG_CACHE_HOME to a writable folder for the cache"
+#: what pip, venv and npm print when a disk is full
+_NO_SPACE = ("No space left on device", "ENOSPC")
+
+
 class EnvironmentBuilder:
     """Runs the programs that make an environment; another thread can end them."""
 
@@ -118,6 +123,8 @@ class EnvironmentBuilder:
         """
         code, output = self.run(command, folder=folder, environment=environment)
         if code != 0:
+            if any(said in output for said in _NO_SPACE):
+                hint = NO_SPACE_HINT
             late = f" within {self.deadline_s:g} s" if code is None else ""
             raise EngineUnavailableError(f"{what}{late}", where=str(where), detail=log_tail(output), hint=hint)
 

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from harness import places
 from harness.engine.pythons import PREFERRED, Python, choose_python
-from harness.engine.virtual_environments import EnvironmentBuilder, make_environment
+from harness.engine.virtual_environments import NO_SPACE_HINT, EnvironmentBuilder, make_environment
 from harness.errors import EngineUnavailableError
 from harness.job_engines.installed_once import DEADLINE_S, is_complete, made, named_by
 from harness.job_engines.node import (
@@ -64,7 +64,7 @@ def install(engine: JobEngine, listener: Listener, builder: EnvironmentBuilder |
     except OSError as error:  # such as a full disk
         raise EngineUnavailableError(
             f"the packages of {engine.file.title} could not be installed: {error}",
-            hint="free space, or set XDG_CACHE_HOME to a writable folder for the cache",
+            hint=NO_SPACE_HINT,
         ) from None
 
 

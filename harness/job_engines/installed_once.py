@@ -59,6 +59,9 @@ def made(home: Path, listener: Listener, builder: EnvironmentBuilder, *, what: s
                 if not builder.closed.is_set():
                     _failed[home] = error
                 raise
+            finally:
+                if not is_complete(home):  # it may fill a disk
+                    shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -137,8 +137,10 @@ def test_a_failed_installation_is_a_reason_with_pip_s_output_and_is_made_again(t
     assert str(again.value) == str(caught.value)
     assert [type(event) for event in events].count(ImageFailed) == 1
     installed_once._failed.clear()
-    [home] = [path for path in cache.iterdir() if path.is_dir()]
-    (home / "left-behind").touch()
+    [lock] = cache.iterdir()  # nothing else is left
+    home = lock.with_suffix("")
+    home.mkdir()
+    (home / "left-behind").touch()  # by a run that was killed
     add_wheel(tmp_path / "wheels", "my-engine", "1.2.0")
     assert install(engine, silent).versions["my-engine"] == "1.2.0"
     assert not (home / "left-behind").exists()
@@ -212,6 +214,26 @@ def test_a_signal_ends_the_program_too(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert has_ended(pid)
     assert not builder._running
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            "free space, or set",
+        ),
+        ("npm error code ENOSPC", "free space, or set"),
+        ("ERROR: No matching distribution found", "try another index"),
+    ],
+)
+def test_a_full_disk_is_named_in_place_of_the_index(tmp_path: Path, said: str, hint: str) -> None:
+    with pytest.raises(EngineUnavailableError) as caught:
+        EnvironmentBuilder().require(
+            "it failed", ["sh", "-c", f"echo '{said}'; false"], where=tmp_path, hint="try another index"
+        )
+    assert caught.value.hint.startswith(hint)
+    assert said in caught.value.detail
 
 
 def test_the_programs_of_a_killed_run_end(tmp_path: Path) -> None:
