@@ -22,6 +22,8 @@ DATABASE_URL, DIRECT_URL = os.environ["DATABASE_URL"], os.environ["DIRECT_URL"]
 WORKER, VARIANT = os.environ.get("WORKER", ""), os.environ.get("VARIANT", "")
 LEASE_S, POLL_S = float(os.environ.get("LEASE_S", "0")), float(os.environ.get("POLL_S", "1"))
 CONCURRENCY, ATTEMPTS = int(os.environ.get("CONCURRENCY", "4")), int(os.environ.get("ATTEMPTS", "3"))
+#: the length of a cron window, in whole seconds: schedules are written in them
+CRON_S = int(float(os.environ.get("CRON_S", "1")))
 #: what each job is given besides its key
 PAYLOAD: dict[str, Any] = json.loads(os.environ.get("PAYLOAD", "{}"))
 #: how often a job renews its lease: several times within it

@@ -8,9 +8,19 @@ import time
 import absurdctl
 import psycopg
 from absurd_sdk import Absurd
-from effects import ATTEMPTS, CONCURRENCY, DATABASE_URL, LEASE_S, PAYLOAD, POLL_S, WORKER, enqueued, perform, report
-
-CRON_S = float(os.environ.get("CRON_S", "2"))
+from effects import (
+    ATTEMPTS,
+    CONCURRENCY,
+    CRON_S,
+    DATABASE_URL,
+    LEASE_S,
+    PAYLOAD,
+    POLL_S,
+    WORKER,
+    enqueued,
+    perform,
+    report,
+)
 
 
 def connect(*, autocommit=True):

@@ -6,10 +6,21 @@ import threading
 
 import sqlalchemy
 from dbos import DBOS, DBOSClient, SetWorkflowID
-from effects import ATTEMPTS, CONCURRENCY, DATABASE_URL, PAYLOAD, POLL_S, VARIANT, WORKER, enqueued, perform, report
+from effects import (
+    ATTEMPTS,
+    CONCURRENCY,
+    CRON_S,
+    DATABASE_URL,
+    PAYLOAD,
+    POLL_S,
+    VARIANT,
+    WORKER,
+    enqueued,
+    perform,
+    report,
+)
 
 QUEUE, APPLICATION, APPROVAL = "jobs", "harness-jobs", "approval"
-CRON_S = int(float(os.environ.get("CRON_S", "1")))
 PREPARE = {"prepare_threshold": None} if os.environ.get("PREPARE") == "off" else {}
 CONFIG = {"name": APPLICATION, "system_database_url": DATABASE_URL, "log_level": "WARNING"}
 if VARIANT == "pooler":

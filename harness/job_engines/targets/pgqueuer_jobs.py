@@ -9,14 +9,24 @@ from datetime import timedelta
 from pathlib import Path
 
 import psycopg
-from effects import ATTEMPTS, CONCURRENCY, DATABASE_URL, DIRECT_URL, LEASE_S, PAYLOAD, POLL_S, enqueued, perform_async
+from effects import (
+    ATTEMPTS,
+    CONCURRENCY,
+    CRON_S,
+    DATABASE_URL,
+    DIRECT_URL,
+    LEASE_S,
+    PAYLOAD,
+    POLL_S,
+    enqueued,
+    perform_async,
+)
 from pgqueuer import DatabaseRetryEntrypointExecutor, PgQueuer, PsycopgDriver, Queries
 
 PREPARE = {"prepare_threshold": None} if os.environ.get("PREPARE") == "off" else {}
 #: whether a job is deleted or held after its last failed attempt
 ON_FAILURE = os.environ.get("ON_FAILURE", "delete")
 WORKER_URL = DIRECT_URL if os.environ.get("WORK") == "direct" else DATABASE_URL
-CRON_S = int(float(os.environ.get("CRON_S", "1")))
 #: keeps the key of the scheduled job, for workers that start later
 SCHEDULE = Path("pgqueuer.schedule")
 SCHEDULED = SCHEDULE.read_text() if SCHEDULE.exists() else ""

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import procrastinate
 import psycopg
-from effects import ATTEMPTS, CONCURRENCY, DATABASE_URL, LEASE_S, PAYLOAD, POLL_S, enqueued, perform_async
+from effects import ATTEMPTS, CONCURRENCY, CRON_S, DATABASE_URL, LEASE_S, PAYLOAD, POLL_S, enqueued, perform_async
 
 LISTEN = os.environ.get("LISTEN") != "off"
 RETRY_STALLED = os.environ.get("RETRY_STALLED") == "on"
-CRON_S = int(float(os.environ.get("CRON_S", "1")))
 #: keeps the key of the scheduled job, for workers that start later
 SCHEDULE = Path("procrastinate.schedule")
 SCHEDULED = SCHEDULE.read_text() if SCHEDULE.exists() else ""

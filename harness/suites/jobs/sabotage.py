@@ -53,13 +53,20 @@ def _again(condition: str, key: str = "NEW.key") -> str:
     )
 
 
+def _trigger(when: str, table: str, body: str, result: str) -> str:
+    """Return statements that let a function in PL/pgSQL run for each row that the harness or a program inserts."""
+    name = f"broken_{when}_{table}"
+    return (
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $b$ BEGIN {body} RETURN {result}; END $b$; "
+        f"CREATE TRIGGER {name} {when} INSERT ON {table} FOR EACH ROW WHEN (pg_trigger_depth() = 0) "
+        f"EXECUTE FUNCTION {name}();"
+    )
+
+
 def _planned(word: str, other: str = "") -> str:
     """Return statements that replace a word in what audited jobs write; all of it, if there is no other word."""
     planned = f"replace(NEW.sql, '{word}', '{other}')" if other else "''"
-    return (
-        f"CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $b$ BEGIN NEW.sql := {planned}; RETURN NEW; "
-        "END $b$; CREATE TRIGGER forget BEFORE INSERT ON plan FOR EACH ROW EXECUTE FUNCTION forget()"
-    )
+    return _trigger("before", "plan", f"NEW.sql := {planned};", "NEW")
 
 
 _DONE_TWICE = _Break(name="a-job-is-done-twice", at=judged.TWICE, after=_again("NEW.phase = 'done' AND NEW.key = 1"))
@@ -121,8 +128,9 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
         _Break(
             name="a-job-begins-again-after-its-end",
             at=judged.AGAIN,
-            after="IF NEW.phase = 'done' AND NEW.key = 1 AND NEW.worker = 'B' THEN INSERT INTO effects "
-            "(at, key, phase) VALUES (NEW.at + interval '9 s', 1, 'begin'); END IF;",
+            # of the job that nobody takes over: where a stale result counts, the case ends before the other job does
+            after="IF NEW.phase = 'done' AND NEW.key = 2 THEN INSERT INTO effects (at, key, phase) "
+            "VALUES (NEW.at + interval '60 s', 2, 'begin'); END IF;",
         ),
     ),
     Case.HEARTBEAT: (
@@ -199,13 +207,7 @@ class _Applied:
         broken = self._broken
         triggers = {"before": (broken.before, "NEW"), "after": (broken.after, "NULL")}
         ctx.effects_sql = broken.sql + "".join(
-            f"""
-CREATE FUNCTION broken_{when}() RETURNS trigger LANGUAGE plpgsql AS
-$b$ BEGIN {body} RETURN {result}; END $b$;
-CREATE TRIGGER broken_{when} {when} INSERT ON effects
-    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION broken_{when}();"""
-            for when, (body, result) in triggers.items()
-            if body
+            _trigger(when, "effects", body, result) for when, (body, result) in triggers.items() if body
         )
         ctx.engine_states = broken.states
         if broken.engine:
