@@ -7,7 +7,6 @@ leftovers of a killed build.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import msgspec
 
 from harness import places
 from harness.engine.build_failures import build_failure, wait_for
+from harness.engine.made_once import named_by
 from harness.engine.owner import Owner
 from harness.errors import ImageUnavailableError, TimedOutError
 from harness.waiting import NotYet, poll
@@ -70,8 +70,7 @@ _NAMED_WITHIN_S = 600.0
 
 def fingerprint() -> str:
     """Return a hash of the configuration of a bare system; the suite is not part of it."""
-    made_of = json.dumps([_CONFIGURATION, _LEFT_OUT])
-    return hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    return named_by(json.dumps([_CONFIGURATION, _LEFT_OUT]))
 
 
 @contextlib.contextmanager

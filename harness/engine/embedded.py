@@ -5,7 +5,6 @@ The wheel is found without an import, because importing it would load modules th
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.engine.made_once import named_by
 from harness.engine.processes import output_of
 from harness.engine.protocol import log_tail
 from harness.errors import EngineUnavailableError
@@ -138,7 +138,7 @@ def _copy(source: Path, target: Path) -> None:
 def _digest(embedded: EmbeddedPostgres) -> str:
     """Return a digest of the wheel's list of files and hashes, because a version has a wheel for each platform."""
     recorded = importlib.metadata.distribution(DISTRIBUTION).read_text("RECORD") or ""
-    return hashlib.sha256(f"{embedded.version}\0{recorded}".encode()).hexdigest()[:12]
+    return named_by(embedded.version, recorded)
 
 
 def _can_execute(embedded: EmbeddedPostgres, service_user: Mapping[str, object]) -> bool:

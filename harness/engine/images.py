@@ -8,8 +8,7 @@ images are cached under a name that ends in a hash of their sources.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
@@ -20,12 +19,12 @@ from harness.engine.build_failures import wait_for
 from harness.engine.builds import ImageBuilder
 from harness.engine.docker_labels import LABEL_VERSION
 from harness.engine.image_availability import NAMESPACE, dockerfile_of, offline_tag
+from harness.engine.made_once import named_by, take
 from harness.engine.protocol import Origin
 from harness.engine.recipes import files_beside, load_recipe, recipe_folder
 from harness.errors import ImageUnavailableError
 from harness.events import ImageProgress, Listener, Notice, making_image
 from harness.versions import version_in
-from harness.waiting import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +63,7 @@ class Images:
             reference, base = self._base(wanted, version)
             dockerfile = dockerfile_of(recipe_folder(wanted.product), "prepared.Dockerfile")
             files = files_beside(wanted.product)
-            made_of = _hash(dockerfile, base["Id"], *(part for file in files.items() for part in file))
+            made_of = named_by(dockerfile, base["Id"], *(part for file in files.items() for part in file))
             tag = f"{NAMESPACE}/{wanted.product}:{wanted.version}-{made_of}"
             image = self._inspect(tag)
             if image is None:
@@ -195,17 +194,7 @@ class Images:
         """Hold the lock of an image, so that one thread of one process on this machine builds it."""
         folder = places.cache() / "locks"
         folder.mkdir(exist_ok=True)
-        with (folder / _hash(tag)).open("w") as lock:
-
-            def locked() -> None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise NotYet("another process builds it") from None
-
+        with (folder / named_by(tag)).open("w") as lock:
+            locked = partial(take, lock, "another process builds it")
             wait_for(locked, what=f"the build of {tag}", cancelled=self._builder.cancelled)
             yield
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

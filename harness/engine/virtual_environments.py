@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -15,6 +14,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from harness.engine.guard import new_mark, release, start_guard
+from harness.engine.made_once import named_by
 from harness.engine.processes import end_all
 from harness.engine.protocol import Origin, Wanted, log_tail
 from harness.engine.pythons import Python, choose_python
@@ -161,7 +161,7 @@ def virtual_environment(
     """
     python = _chosen(wanted, service_user)
     requirements = recipe_folder(wanted.product) / "requirements.txt"
-    made_of = hashlib.sha256(f"{requirements.read_text(encoding='utf-8')}\0{python.path}".encode()).hexdigest()[:12]
+    made_of = named_by(requirements.read_text(encoding="utf-8"), python.path)
     home = folder / f"{python}-{made_of}"
     if not (home / "complete").exists():
         doing, done = (f"{verb} a virtual environment with Python {python}" for verb in ("making", "made"))

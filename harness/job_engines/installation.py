@@ -13,10 +13,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness import places
+from harness.engine.made_once import named_by
 from harness.engine.pythons import PREFERRED, Python, choose_python
 from harness.engine.virtual_environments import NO_SPACE_HINT, EnvironmentBuilder, make_environment
 from harness.errors import EngineUnavailableError
-from harness.job_engines.installed_once import DEADLINE_S, is_complete, made, named_by
+from harness.job_engines.installed_once import DEADLINE_S, is_complete, made
 from harness.job_engines.node import (
     install_packages,
     node_in,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
+from harness.engine.made_once import take
 from harness.errors import EngineUnavailableError, TimedOutError
 from harness.events import Listener, Notice, making_image
 from harness.waiting import NotYet, poll
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 DEADLINE_S = 180.0
 #: why folders could not be made in this process
 _failed: dict[Path, EngineUnavailableError] = {}
-
-
-def named_by(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def is_complete(home: Path) -> bool:
@@ -68,13 +64,7 @@ def made(home: Path, listener: Listener, builder: EnvironmentBuilder, *, what: s
 def _locked(path: Path, listener: Listener, builder: EnvironmentBuilder, what: str) -> Iterator[None]:
     """Hold a lock file that is shared with other runs. The wait for it ends with this run."""
     with path.open("w") as lock:
-
-        def acquire() -> None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise NotYet("another run installs it") from None
-
+        acquire = partial(take, lock, "another run installs it")
         try:
             acquire()
         except NotYet:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from packaging.requirements import Requirement
 
+from harness.engine.made_once import named_by
 from harness.engine.pythons import PREFERRED, choose_python
 from harness.engine.virtual_environments import make_environment
 from harness.errors import EngineUnavailableError
-from harness.job_engines.installed_once import made, named_by
+from harness.job_engines.installed_once import made
 from harness.versions import numbers_of
 
 if TYPE_CHECKING:
