@@ -100,6 +100,8 @@ class CheckContext(CheckRecord):
         self.effects_sql = ""
         #: set by a control: replaces the query for the states of jobs
         self.engine_states = ""
+        #: set by a control: what jobs are awaited for does not come
+        self.awaited_in_vain = False
         #: set by a control: gets the name of the database of the job engine
         self.with_engine_database: Callable[[str], None] = lambda _database: None
         #: cleared by a control: the canary table is not captured

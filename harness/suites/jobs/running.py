@@ -12,7 +12,6 @@ from harness.checks.judges.job_state import Effect
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError
-from harness.job_engines.target_file import Case
 from harness.suites.jobs.effects import keys_of, progress_of
 from harness.suites.jobs.programs import PAYLOAD, WORKERS, Programs, tail_of, why_failed
 from harness.suites.jobs.states import read_states
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.host.command import CommandResult
     from harness.job_engines.loading import JobEngine
+    from harness.job_engines.target_file import Case
     from harness.model.history import Outcome
     from harness.store import Journal
 
 #: between two looks at the effects, seconds
 _LOOK_S = 0.05
-#: how long anything is awaited under a control, seconds
-_UNDER_CONTROL_S = 12.0
+#: how long anything is awaited under a control that keeps it from happening, seconds
+_IN_VAIN_S = 12.0
 #: a worker begins its first job within, seconds: it starts, imports its packages, and connects
 STARTS_S = 30.0
 #: an idle worker is awaited for the longest poll that any engine here falls back to, seconds
@@ -269,11 +269,7 @@ class JobRun(Programs):
 
     @property
     def _longest_wait_s(self) -> float:
-        if not self.ctx.control:
-            return _LONGEST_WAIT_S
-        # a control may have made it impossible; a cron window comes when it is due
-        window_s = self.settings.cron_s if self.case is Case.CRON else 0.0
-        return _UNDER_CONTROL_S + window_s
+        return _IN_VAIN_S if self.ctx.awaited_in_vain else _LONGEST_WAIT_S
 
     def wait_for_phase(self, key: int, phase: str, deadline_s: float, times: int = 1) -> bool:
         """Wait until a job was in a phase so many times."""

@@ -42,6 +42,8 @@ class _Break(Struct, frozen=True, kw_only=True):
     #: statements in the database of the engine, as a superuser
     engine: str = ""
     needs: tuple[Capability, ...] = ()
+    #: whether it keeps an effect from happening that the case awaits
+    in_vain: bool = False
     #: whether it needs jobs that renew their lease themselves: else none of them is silent
     renewed_by_job: bool = False
 
@@ -76,6 +78,7 @@ _FORBIDDEN = _Break(
 _UNFINISHED = _Break(
     name="the-end-of-a-job-is-lost",
     at=judged.UNFINISHED,
+    in_vain=True,
     before="IF NEW.phase = 'done' AND NEW.key = 1 THEN RETURN NULL; END IF;",
     # the engine believes that it is done
     states="SELECT 1, 'done'",
@@ -123,6 +126,7 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
         _Break(
             name="a-job-stays-with-its-frozen-worker",
             at=judged.KEPT_BY_FROZEN,
+            in_vain=True,
             before=_NO_RUN.format("NEW.key = 1 AND NEW.worker = 'B'"),
         ),
         _Break(
@@ -165,7 +169,7 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
     ),
     Case.CRON: (
         _Break(name="a-window-has-two-runs", at=judged.WINDOWS, after=_again("NEW.phase = 'begin'")),
-        _Break(name="no-window-has-a-run", at=judged.NO_WINDOW, before=_NO_RUN.format("NEW.key = 1")),
+        _Break(name="no-window-has-a-run", at=judged.NO_WINDOW, in_vain=True, before=_NO_RUN.format("NEW.key = 1")),
     ),
     Case.FORK: (_DONE_TWICE,),
     Case.CHILDREN: (
@@ -210,6 +214,7 @@ class _Applied:
             _trigger(when, "effects", body, result) for when, (body, result) in triggers.items() if body
         )
         ctx.engine_states = broken.states
+        ctx.awaited_in_vain = broken.in_vain
         if broken.engine:
             ctx.with_engine_database = lambda database: _run_as_superuser(ctx, database, broken.engine)
 
