@@ -41,6 +41,8 @@ CLAIMS: dict[Case, str] = {
     Case.AUDITED: "an audited write of a job has the actor, the correlation and the id of the job, also after a retry",
     Case.LEAVES_NOTHING: "its workers leave no lock, transaction, statement or channel on server connections",
 }
+#: the claim of the case of heartbeats where a worker renews the leases of all of its jobs: none of them is silent
+_RENEWED_BY_WORKER = "a long job is not taken over while its worker renews the lease"
 #: what the main job includes, on topologies whose file does not omit the suite: a positive control, and one that listens
 _MAIN = {("absurd", "default"), ("oban", "default")}
 #: its cases: each takes some seconds, and none waits for a lease or a cron window
@@ -75,9 +77,10 @@ def _applies(engine: JobEngine, variant: str, case: Case) -> bool:
 
 def _row(engine: JobEngine, variant: str, case: Case, *, planned: bool) -> Check:
     title = f"{engine.file.title} {engine.file.version}"
+    by_worker = case is Case.HEARTBEAT and not engine.settings_of(variant).heartbeat_by_job
     return check(
         f"jobs.{engine.name}-{variant}-{case}",
-        claim=f"{title}, {variant}: {CLAIMS[case]}",
+        claim=f"{title}, {variant}: {_RENEWED_BY_WORKER if by_worker else CLAIMS[case]}",
         section=Section.JOBS,
         severity=P1,
         area="job engine",
