@@ -11,7 +11,7 @@ from harness.checks.judges import jobs as judged
 from harness.checks.judges.job_history import ENQUEUE, LATE, TWIN, WARM_UP
 from harness.checks.judges.job_state import AuditedChange, Effect, ExitedWorker, Foreseen, JobsState
 from harness.checks.judges.job_words import outcome
-from harness.checks.judges.jobs import judge_jobs
+from harness.checks.judges.jobs import judge_jobs, settled
 from harness.job_engines.target_file import Case, Settings
 from harness.model.history import History, Opening, Operation
 
@@ -522,6 +522,19 @@ def test_what_waiting_could_change_is_no_finding_and_what_is_certain_stays_one(
 def test_nothing_holds_for_good_while_jobs_can_change(case: Case, unsettled: Any) -> None:
     history, state = sound(case)
     assert judge_jobs(history, replace(state, unsettled=unsettled)) == ()
+
+
+@pytest.mark.parametrize("case", Case)
+def test_a_case_in_which_everything_holds_needed_no_more_connections(case: Case) -> None:
+    history, state = sound(case)
+    assert settled(history, replace(state, unsettled="shortage")) == state
+    running = replace(state, unsettled="progress")
+    assert settled(history, running) == running
+    # an exit may be the shortage, also where it is documented
+    exits = replace(state, unsettled="shortage", exits=(CRASHED, CRASHED), given_up=("a",))
+    exits = replace(exits, foreseen=(Foreseen(expectation="", outcome="workers exit"),))
+    assert settled(history, exits) == exits
+    assert broken(history, replace(exits, foreseen=())) == set()
 
 
 def test_a_command_that_failed_for_want_of_a_connection_is_no_finding() -> None:

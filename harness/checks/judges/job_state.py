@@ -10,7 +10,7 @@ from harness.job_engines.target_file import Case, Settings
 
 #: how a job has to end; a job in a transaction that was rolled back, or that was cancelled, must never begin
 End = Literal["done", "failed", "cancelled", "never"]
-#: why jobs could still change when the harness stopped to wait: they were being done, or connections were missing
+#: why a case shows less than it should: jobs were still being done, or the harness itself took too many connections
 Unsettled = Literal["", "progress", "shortage"]
 #: states of a job that the engine does not run again
 TERMINAL = frozenset({"done", "failed", "cancelled"})

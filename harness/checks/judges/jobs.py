@@ -12,6 +12,8 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from harness.checks.judges import Judge, compared
 from harness.checks.judges.job_history import APPROVE, ENDED, LATE, PARENT, RENEWING, SILENT, TOO_SLOW_S, Jobs
 from harness.checks.judges.job_state import TERMINAL, JobsState
@@ -301,6 +303,14 @@ def judge_jobs(history: History, state: Any) -> tuple[Expectation, ...]:
     if state.unsettled:  # what holds so far may break later
         found = (one for one in found if not one.held and _is_certain(one.name, state))
     return tuple(map(limited, found))
+
+
+def settled(history: History, state: JobsState) -> JobsState:
+    """Return the final state of a case, settled if connections were missing and everything holds all the same."""
+    whole = replace(state, unsettled="", foreseen=())
+    if state.unsettled == "shortage" and all(found.held for found in judge_jobs(history, whole)):
+        return replace(state, unsettled="")
+    return state
 
 
 #: decides about every case of the suite `jobs`

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.checks.judges.job_words import WORKS, outcome
-from harness.checks.judges.jobs import JOBS_JUDGE
+from harness.checks.judges.jobs import JOBS_JUDGE, settled
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import P1, check
 from harness.job_engines.target_file import NEEDS, Case, JobFeature
@@ -96,7 +96,7 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
     """Let a job engine run one case, and judge what it did.
 
     What was seen is judged also if the case ended early: a lost job is an Issue whatever happened after it. If jobs could
-    still change, only what is certain counts, and without that the case is Not run.
+    still change, or connections were missing, only what is certain counts, and without that the case is Not run.
     """
     reason = ""
     with JobRun(ctx, engine, variant, case) as run:
@@ -110,13 +110,13 @@ def run_case(engine: JobEngine, variant: str, case: Case, ctx: CheckContext) -> 
             if not run.database:
                 raise NotExercisedError(reason)
             unsettled, cause = run.unsettled()
-            state = final_state(run, unsettled)
+            state = settled(read_history(journal.path), final_state(run, unsettled))
             journal.keep_state(state)
         word = outcome(read_history(journal.path), state, tuple(ctx.expectations))
         if word == WORKS and state.ends and not state.effects:
             reason = reason or "nothing was enqueued, and nothing was done"
         # the harness ended a command: its jobs show nothing, and the others alone are not the case
-        reason = cause or reason or run.without_answer
+        reason = (cause if state.unsettled else "") or reason or run.without_answer
         if not (reason and word == WORKS):
             ctx.fact("outcome", word)
         record_facts(run)

@@ -316,11 +316,9 @@ class JobRun(Programs):
 
     def unsettled(self) -> tuple[Unsettled, str]:
         """Return why jobs can still change, in a word for the judge and in a sentence; both are "" if they cannot."""
-        if self.is_done:
-            return "", ""
         if shortage := self.shortage:
             return "shortage", shortage
-        return ("progress", self.not_awaited) if self.not_awaited else ("", "")
+        return ("progress", self.not_awaited) if self.not_awaited and not self.is_done else ("", "")
 
     def fault(self, number: int, name: str, inject: Callable[[JobRun], str]) -> None:
         """Inject a fault, and record it in the history."""
