@@ -9,7 +9,9 @@ import pytest
 from harness.checks.judges import jobs as judged
 from harness.checks.registry import Control
 from harness.job_engines.loading import shipped
+from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.target_file import Case
+from harness.suites.jobs.programs import was_refused
 from harness.suites.jobs.residue import kept_open
 from harness.suites.jobs.rows import CLAIMS, job_checks
 
@@ -57,6 +59,21 @@ def test_a_silent_job_is_kept_only_where_jobs_renew_their_lease_themselves() -> 
         if isinstance(declared, Control) and declared.name == "a-silent-job-is-kept"
     }
     assert named == {f"jobs.absurd-{variant}-heartbeat" for variant in ("default", "pooler")}
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("FATAL:  no more connections allowed (max_client_conn)", True),
+        ("psycopg.errors.ProtocolViolation: query_wait_timeout", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("error: connection pool is full, code: '53300'", True),
+        ("ERROR:  08P01: transaction blocks not allowed in statement pooling mode", False),
+        ("FATAL:  terminating connection due to administrator command", False),
+    ],
+)
+def test_a_limit_of_connections_is_recognised(output: str, expected: bool) -> None:
+    assert was_refused(output, sqlstates_in(output)) is expected
 
 
 @pytest.mark.parametrize(

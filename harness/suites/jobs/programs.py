@@ -25,7 +25,7 @@ from harness.model import PoolMode
 from harness.suites.jobs.pauses import PauseMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from harness.checks.context import CheckContext
     from harness.database import Client
@@ -44,8 +44,10 @@ _COMMAND_S = 40.0
 #: how often an installation looks whether its run has ended, seconds
 _LOOK_S = 0.05
 _LONGEST_OUTPUT = 350
-#: of PgBouncer, when max_client_conn is reached
-_REFUSED = "no more connections allowed"
+#: of PgBouncer, when max_client_conn is reached, or a client has waited for longer than query_wait_timeout
+_REFUSALS = ("no more connections allowed", "query_wait_timeout")
+#: too_many_connections, of PostgreSQL and of other poolers
+_TOO_MANY = "53300"
 
 
 class Programs:
@@ -204,7 +206,7 @@ class Programs:
             say=lambda _line: None,
             stopped=lambda: self.ctx.is_ended,
         )
-        self._was_refused = self._was_refused or _REFUSED in found.output
+        self._was_refused = self._was_refused or was_refused(found.output, sqlstates_in(found.output))
         # before anything is cut: a part of a secret would not be recognised
         return replace(found, output=self.ctx.lab.redact(found.output))
 
@@ -266,12 +268,12 @@ class Programs:
 
     @property
     def shortage(self) -> str:
-        """Why the pooler gave the programs too few connections just now, in one sentence; "" if it did not.
+        """Why the programs were given too few connections, in one sentence; "" if they were not.
 
         Two workers, commands and other checks share its limits: that is the harness's own load.
         """
-        if self._was_refused or any(_REFUSED in worker.output for worker in self._workers.values()):
-            return "the pooler refused clients, because its limit of client connections was reached"
+        if self._was_refused or any(was_refused(worker.output, worker.sqlstates) for worker in self._workers.values()):
+            return "clients of the job engine were refused, because a limit of connections was reached"
         endpoint = self.ctx.lab.console() if self.ctx.mode is PoolMode.SESSION else None
         pools = console(endpoint, "SHOW POOLS") if endpoint else []
         waiting = sum(int(pool["cl_waiting"]) for pool in pools if pool["database"] == self.database)
@@ -291,6 +293,11 @@ class Programs:
             raise NotExercisedError(
                 f"the machine kept the harness itself waiting for {self.pauses.longest_s:.1f} s, so times show nothing"
             )
+
+
+def was_refused(output: str, sqlstates: Iterable[str]) -> bool:
+    """Return whether a program was refused a connection because there were too many, or it waited for too long."""
+    return _TOO_MANY in sqlstates or any(refusal in output for refusal in _REFUSALS)
 
 
 def tail_of(found: CommandResult) -> str:
