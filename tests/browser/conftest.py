@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,10 +12,10 @@ from tests.browser.chromium import MissingBrowserError, chromium
 from tests.browser.made_up_page import hostile, ordinary, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Dialog, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,22 @@ def browser() -> Iterator[Browser]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[Page]:
+    """Return a window for one page after another: to open one takes longer than most tests."""
+    page = browser.new_page(reduced_motion="reduce")
+    yield page
+    page.context.close()
+
+
 class Pages:
     """Opens pages from disk, and collects what they must not do."""
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, browser: Browser, window: Page) -> None:
         self._browser = browser
+        self._window = window
         self._opened: list[Page] = []
+        self._listening = contextlib.ExitStack()
         #: errors of the console, which include violations of the content security policy
         self.errors: list[str] = []
         #: addresses that a page asked for, other than itself
@@ -50,24 +61,30 @@ class Pages:
         dark: bool = False,
         scripts: bool = True,
     ) -> Page:
-        """Open a page in a window of its own, at a place such as `#row=session/capture.insert`."""
-        page = self._browser.new_page(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
-            java_script_enabled=scripts,
-        )
+        """Open a page at a place such as `#row=session/capture.insert`; it stays open until the test ends."""
+        if scripts and self._window not in self._opened:
+            page = self._window
+        else:
+            page = self._browser.new_page(reduced_motion="reduce", java_script_enabled=scripts)
         self._opened.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(media="null", color_scheme="dark" if dark else "light")
         page.set_default_timeout(20_000)
-        page.on("console", lambda message: self.errors.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", self._dialog)
         address = path.as_uri()
-        page.context.on("request", lambda request: self._asked(request, address))
+        self._listen(
+            page, "console", lambda message: self.errors.append(message.text) if message.type != "log" else None
+        )
+        self._listen(page, "pageerror", lambda error: self.errors.append(str(error)))
+        self._listen(page, "dialog", self._dialog)
+        self._listen(page.context, "request", lambda request: self._asked(request, address))
         page.goto(address + place)
         if scripts:
             page.locator("#lanes > *").wait_for(state="attached")  # drawn last, from the evidence inside the page
         return page
+
+    def _listen(self, source: Page | BrowserContext, event: Any, heard: Callable[[Any], None]) -> None:
+        source.on(event, heard)
+        self._listening.callback(source.remove_listener, event, heard)
 
     def _dialog(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog {dialog.message}")
@@ -78,14 +95,19 @@ class Pages:
             self.requests.append(request.url)
 
     def close(self) -> None:
+        self._listening.close()
         for page in self._opened:
-            page.context.close()
+            if page is self._window:
+                page.goto("about:blank")
+                page.mouse.move(0, 0)  # nothing of the next page is hovered over
+            else:
+                page.context.close()
 
 
 @pytest.fixture
-def pages(browser: Browser) -> Iterator[Pages]:
+def pages(browser: Browser, window: Page) -> Iterator[Pages]:
     """Return what opens pages; at the end, none may have reported an error or sent a request."""
-    pages = Pages(browser)
+    pages = Pages(browser, window)
     yield pages
     pages.close()
     assert pages.errors == []
