@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import places
 from harness.model import Status
 from harness.store import history_files, kept_runs, read_history
 from harness.waiting import NotYet, poll
@@ -35,7 +36,10 @@ def newest(folder: Path) -> StoredRun:
     return kept_runs(folder / "reports")[0][-1]
 
 
-def test_each_load_is_judged_and_leaves_a_history(engine_name: str, tmp_path: Path) -> None:
+def test_each_load_is_judged_and_leaves_a_history(
+    engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.suites.soak.pgbench._LEAST_WRITES", 100)  # a second of load
     done = harness_here(tmp_path, "verify", "direct", "--suite", "soak", "--for", "1s", "--engine", engine_name)
     assert done.returncode == 0, done.stderr
     run = newest(tmp_path)
@@ -53,10 +57,11 @@ def test_each_load_is_judged_and_leaves_a_history(engine_name: str, tmp_path: Pa
 
 
 def test_after_an_interruption_the_load_ends_and_is_judged(engine_name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("from harness.suites.soak import pgbench\npgbench._TURN_S = 2.0\n")
     process = subprocess.Popen(
         command("verify", "direct", "--check", "soak.pgbench", "--for", "5m", "--engine", engine_name),
         cwd=tmp_path,
-        env=environment(),
+        env=environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(places.SHIPPED)])),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

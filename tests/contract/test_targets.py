@@ -18,6 +18,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run
+from harness.suites.capture import failures
 from harness.suites.catalogue import catalogue
 from tests.contract.command_line import harness_here
 
@@ -83,7 +84,11 @@ WEAKNESSES = {
 STRENGTHS = {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"}
 
 
-def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path, name: str) -> None:
+def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in ("_HUGE_KIB", "_LARGE_KB"):  # `prove` and `report` write values of the usual size
+        monkeypatch.setattr(failures, size, 1)
     target = ("--audit-target", "plain-trigger")
     checks = [f"--check={check}" for check in sorted(WEAKNESSES | STRENGTHS)]
     run = verify(tmp_path, name, "session", "transaction", *target, *checks)
@@ -101,8 +106,9 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(tmp_path: Path,
 
 
 def test_a_session_setting_misattributes_writes_on_shared_connections(tmp_path: Path, name: str) -> None:
-    run = verify(tmp_path, name, "--audit-target", "session-setting", "--suite", "actor")
     shared = {"actor.shared-connection", "actor.after-error", "actor.many-clients"}
+    checks = [f"--check={check}" for check in sorted(shared | {"actor.moved-connection"})]
+    run = verify(tmp_path, name, "--audit-target", "session-setting", *checks)
     assert shared <= issues(run, "direct")
     assert shared & issues(run, "session") == {"actor.many-clients"}
     assert shared | {"actor.moved-connection"} <= issues(run, "transaction")
