@@ -45,9 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the long tests first when tests run in parallel, so that the short ones fill the other workers."""
+    """Sort tests that run in parallel."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+        from tests.scheduling import sort
+
+        sort(items)
 
 
 def pytest_collection_finish() -> None:

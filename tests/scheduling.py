@@ -1,10 +1,21 @@
-"""Distribution of tests over processes: tests that share servers or a browser run in one process, which starts them once."""
+"""Distribution of tests over processes: tests that share servers or a browser run in one process, which starts them once.
+
+The unit tests of a module run in one process, too, because handing out thousands of tests one by one takes longer than
+many of them. What takes longest begins first, and unit tests fill the processes at the end.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.conftest import ENGINES
+
+if TYPE_CHECKING:
+    import pytest
+    from xdist.remote import Producer
 
 #: modules whose tests share servers, or a browser; a parameter that names the engine comes first, and its servers are
 #: other ones
@@ -14,28 +25,56 @@ SHARING = frozenset(
         "test_audit_edges",
         "test_audit_layer",
         "test_engine",
+        "test_environment",
         "test_faults",
         "test_hostapp",
+        "test_job_engines",
         "test_page",
         "test_page_everywhere",
         "test_soak_comparison",
+        "test_targets",
         "test_trail_errors",
     }
 )
 
 
 def group_of(test: str) -> str:
-    """Return the id of the group of tests that one process runs: most tests are alone in theirs."""
+    """Return the id of the group of tests that one process runs: most tests on servers are alone in theirs."""
     path, _, name = test.partition("::")
     module = path.rpartition("/")[2].removesuffix(".py")
+    if _is_unit(path):
+        return path
     if module not in SHARING:
         return test
     parameters = name.partition("[")[2]
     return next((f"{module}-{engine}" for engine in ENGINES if parameters.startswith(engine)), module)
 
 
+def sort(items: list[pytest.Item]) -> None:
+    """Sort tests: long ones, then those that share something, then others on servers, then unit tests by module."""
+    sizes = Counter(item.location[0] for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        path = item.location[0]
+        if item.get_closest_marker("long"):
+            return 0, 0
+        if _is_unit(path):
+            return 3, -sizes[path]
+        return (2, 0) if group_of(item.nodeid) == item.nodeid else (1, -sizes[path])
+
+    items.sort(key=place)
+
+
+def _is_unit(path: str) -> bool:
+    return "/unit/" in path
+
+
 class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands out one group after another, the largest groups first."""
+    """Hands out one group after another, in the order of their first tests."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        config.option.loadscopereorder = False  # by size, the tests that are alone would begin last
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

@@ -1,4 +1,4 @@
-"""Tests that share servers or a browser run in one process; all others are distributed one by one."""
+"""Tests that share servers, a browser or a module of unit tests run in one process; others are distributed one by one."""
 
 from __future__ import annotations
 
@@ -15,4 +15,9 @@ def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:
     assert group_of(f"{module}::test_a[docker-transaction]") == group_of(f"{module}::test_b[docker-transaction-1]")
     assert group_of(f"{module}::test_a[native-direct]") == "test_hostapp-native"
     assert group_of("tests/contract/test_audit_edges.py::test_a") == "test_audit_edges"
-    assert group_of("tests/unit/test_cli.py::test_a[x]") == "tests/unit/test_cli.py::test_a[x]"
+    assert group_of("tests/contract/test_run.py::test_a[x]") == "tests/contract/test_run.py::test_a[x]"
+
+
+def test_unit_tests_are_grouped_by_module() -> None:
+    assert group_of("tests/unit/test_cli.py::test_a[docker]") == group_of("tests/unit/test_cli.py::test_b")
+    assert group_of("tests/unit/test_cli.py::test_a") != group_of("tests/unit/test_lint.py::test_a")
