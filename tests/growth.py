@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SHORT = 4_000
+_SHORT = 2_000
 _LONGEST = 400_000
 #: length of the long text divided by that of the short one. Linear work grows by this factor, quadratic work by its
 #: square; the limit is between the two.

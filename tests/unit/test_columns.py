@@ -241,15 +241,23 @@ def everything(folder: Path) -> Report:
     )
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in render(everything(tmp_path), tmp_path)}
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the text of every document, by its name."""
+    folder = tmp_path_factory.mktemp("reports")
+    return {path.name: path.read_text() for path in render(everything(folder), folder)}
 
 
+@pytest.fixture(scope="module")
 def markdown_tables(written: dict[str, str]) -> list[Table]:
     """Return the tables of all Markdown documents."""
     texts = [text for name, text in written.items() if name.endswith(".md")]
     return [table for text in texts for table in read_document(text).tables]
+
+
+@pytest.fixture(scope="module")
+def tables_of_the_page(written: dict[str, str]) -> PageTables:
+    return page_tables(written["report.html"])
 
 
 def page_tables(page: str) -> PageTables:
@@ -259,10 +267,12 @@ def page_tables(page: str) -> PageTables:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_markdown_and_html_have_every_column(written: dict[str, str], name: str) -> None:
+def test_markdown_and_html_have_every_column(
+    markdown_tables: list[Table], tables_of_the_page: PageTables, name: str
+) -> None:
     header = tuple(column.heading for column in TABLES[name])
-    assert header in {table.header for table in markdown_tables(written)}
-    assert (header in page_tables(written["report.html"]).headers) is (name not in DRAWN | SUMMARISED)
+    assert header in {table.header for table in markdown_tables}
+    assert (header in tables_of_the_page.headers) is (name not in DRAWN | SUMMARISED)
 
 
 def test_no_document_has_a_table_of_its_own(written: dict[str, str]) -> None:
@@ -306,21 +316,21 @@ def test_the_page_draws_what_it_does_not_list(tmp_path: Path) -> None:
     assert re.findall('class="sq [^"]+">([^<]+)</a>', page) == [cell.text for cell in drawn.values()]
 
 
-def test_every_row_has_a_cell_for_every_column(written: dict[str, str]) -> None:
-    page = page_tables(written["report.html"])
+def test_every_row_has_a_cell_for_every_column(markdown_tables: list[Table], tables_of_the_page: PageTables) -> None:
+    page = tables_of_the_page
     assert page.widths == [{len(header)} for header in page.headers]
-    tables = markdown_tables(written)
+    tables = markdown_tables
     assert all(table.rows for table in tables)
     assert [row for table in tables for row in table.rows if row.surplus] == []
 
 
 @pytest.mark.parametrize("kind", LINTED)
-def test_the_linter_knows_every_column(written: dict[str, str], kind: TableKind) -> None:
+def test_the_linter_knows_every_column(markdown_tables: list[Table], kind: TableKind) -> None:
     shared, printed = LINTED[kind]
     assert [column.heading for column in printed] == [column.heading for column in shared]
     keys = tuple(column.key for column in shared)
     # the table of all rows begins like the one of the user's own suites
-    assert keys in {table.columns for table in markdown_tables(written) if table.kind is kind}
+    assert keys in {table.columns for table in markdown_tables if table.kind is kind}
 
 
 @pytest.mark.parametrize("kind", [TableKind.TOPOLOGY, TableKind.PATHS])
