@@ -102,7 +102,7 @@ def wait_for_file(path: Path) -> None:
 
 
 def test_a_run_without_issues_exits_0_and_leaves_only_its_evidence(engine_name: str, tmp_path: Path) -> None:
-    done = harness(
+    done = harness_here(
         tmp_path,
         "verify",
         "transaction",
@@ -179,6 +179,8 @@ def test_a_topology_that_cannot_start_exits_3_and_its_rows_are_not_run(any_name:
     assert "did not start" in answers["dies"].reason
 
 
+#: more checks than end before a signal arrives
+MANY = ("--suite", "capture", "--suite", "actor")
 #: one handler serves both signals, so each engine is torn down by one of them
 SIGNALS = {"docker": signal.SIGINT, "native": signal.SIGTERM}
 
@@ -186,7 +188,7 @@ SIGNALS = {"docker": signal.SIGINT, "native": signal.SIGTERM}
 def test_a_signal_tears_down_and_leaves_a_valid_run(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "transaction", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "transaction", *MANY, "--engine", engine_name)
     wait_for_results(tmp_path)
     process.send_signal(SIGNALS[engine_name])
     err = ended(process).stderr
@@ -205,7 +207,7 @@ def test_a_signal_tears_down_and_leaves_a_valid_run(
 def test_a_signal_ends_the_live_display_and_the_terminal_is_as_before(any_name: str, tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        command("verify", "transaction", "--engine", any_name),
+        command("verify", "transaction", *MANY, "--engine", any_name),
         cwd=tmp_path,
         env=environment(TERM="xterm", COLUMNS="80", LINES="24"),
         stdin=theirs,
@@ -242,7 +244,7 @@ def test_a_signal_ends_the_live_display_and_the_terminal_is_as_before(any_name: 
 def test_a_signal_while_servers_start_leaves_nothing(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "direct", "transaction", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "direct", "transaction", *MANY, "--engine", engine_name)
 
     def started() -> StoredRun:
         runs, _ = kept_runs(tmp_path / "reports")
@@ -270,7 +272,7 @@ assert psycopg.connect(os.environ["DATABASE_URL"]).execute("SELECT 1").fetchone(
 def test_a_killed_run_is_reaped_and_its_rows_are_not_run(
     engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    process = start(running, tmp_path, "verify", "transaction", "--engine", engine_name)
+    process = start(running, tmp_path, "verify", "transaction", *MANY, "--engine", engine_name)
     (tmp_path / "other").mkdir()
     other = start(
         running,
@@ -453,7 +455,7 @@ PROVEN = {
 
 @pytest.mark.long
 def test_every_control_turns_its_check_to_issue(engine_name: str, tmp_path: Path) -> None:
-    done = harness(tmp_path, "prove", *PROVEN[engine_name], "--engine", engine_name)
+    done = harness_here(tmp_path, "prove", *PROVEN[engine_name], "--engine", engine_name)
     assert done.returncode == 0, done.stdout + done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert [proof for proof in run.proofs if proof.applicable and not proof.proven] == []
