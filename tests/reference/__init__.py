@@ -7,19 +7,25 @@ Documents that show whole files of the repository are among them.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from tests.reference import checks, commands, embedded, files, overview
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+#: what makes each document, by its path in the repository
+_MADE: dict[str, Callable[[], str]] = {
+    "docs/reference.md": overview.document,
+    "docs/reference/commands.md": commands.document,
+    "docs/reference/checks.md": checks.document,
+    "docs/reference/files.md": files.document,
+} | {name: partial(embedded.document, name) for name in embedded.DOCUMENTS}
+NAMES = tuple(_MADE)
 
 
+@cache
 def documents() -> Mapping[str, str]:
     """Return every document that is made from the code, by its path in the repository."""
-    return {
-        "docs/reference.md": overview.document(),
-        "docs/reference/commands.md": commands.document(),
-        "docs/reference/checks.md": checks.document(),
-        "docs/reference/files.md": files.document(),
-    } | {name: embedded.document(name) for name in embedded.DOCUMENTS}
+    return {name: made() for name, made in _MADE.items()}

@@ -14,7 +14,7 @@ from harness import places
 from harness.cli.main import root
 from harness.model import PoolMode
 from harness.suites.catalogue import catalogue
-from tests.reference import documents, embedded, files
+from tests.reference import NAMES, documents, embedded, files
 from tests.reference.comments import comments_of
 from tests.reference.files import FILES
 from tests.reference.markdown import prose, table
@@ -24,24 +24,22 @@ from tests.unit.command_lines import commands
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-DOCUMENTS = documents()
 
-
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_committed_reference_is_current(name: str) -> None:
     path = places.PACKAGE.parent / name
     committed = path.read_text(encoding="utf-8") if path.exists() else ""
-    assert committed == DOCUMENTS[name], f"{name} is outdated: run `python -m tests.reference`"
+    assert committed == documents()[name], f"{name} is outdated: run `python -m tests.reference`"
 
 
 def test_no_document_of_the_reference_is_left_over() -> None:
     folder = places.PACKAGE.parent / "docs"
     found = {str(path.relative_to(places.PACKAGE.parent)) for path in folder.glob("reference/**/*.md")}
-    assert found | {"docs/reference.md", *embedded.DOCUMENTS} == set(DOCUMENTS)
+    assert found | {"docs/reference.md", *embedded.DOCUMENTS} == set(NAMES)
 
 
 def test_every_command_and_every_visible_option_is_listed() -> None:
-    text = DOCUMENTS["docs/reference/commands.md"]
+    text = documents()["docs/reference/commands.md"]
     names = [name for name, _ in commands(root)]
     assert [name for name in names if f"\n### harness {name}\n" not in text] == []
     options = {
@@ -57,7 +55,7 @@ def test_every_command_and_every_visible_option_is_listed() -> None:
 
 
 def test_every_check_is_listed_with_each_of_its_controls() -> None:
-    rows = {line.split("`")[1]: line for line in DOCUMENTS["docs/reference/checks.md"].splitlines() if "| `" in line}
+    rows = {line.split("`")[1]: line for line in documents()["docs/reference/checks.md"].splitlines() if "| `" in line}
     found = catalogue()
     for check in found.checks:
         assert f"| {check.severity} |" in rows[check.id]
@@ -67,12 +65,12 @@ def test_every_check_is_listed_with_each_of_its_controls() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    lines = DOCUMENTS["docs/reference/files.md"].splitlines()
+    lines = documents()["docs/reference/files.md"].splitlines()
     assert [line for line in lines if line.startswith("| `") and line.endswith("|  |")] == []
 
 
 def test_every_key_of_every_file_is_listed() -> None:
-    text = DOCUMENTS["docs/reference/files.md"]
+    text = documents()["docs/reference/files.md"]
     for file in FILES:
         fields = msgspec.structs.fields(file.kind)
         assert [
