@@ -26,6 +26,7 @@ SHARING = frozenset(
         "test_audit_layer",
         "test_engine",
         "test_environment",
+        "test_environment_leftovers",
         "test_faults",
         "test_hostapp",
         "test_job_engines",
