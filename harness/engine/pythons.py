@@ -89,9 +89,18 @@ def _candidates(named: str, oldest: tuple[int, int], preferred: tuple[int, ...])
 
 
 def _on_path(name: str) -> Iterator[str]:
+    """Yield the programs of a name on PATH, with the versions of pyenv in place of its shim.
+
+    A shim starts a dozen shells to find one of them.
+    """
     for folder in dict.fromkeys([*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]):
         path = Path(folder) / name
-        if folder and path.is_file() and os.access(path, os.X_OK):
+        if not folder or not path.is_file() or not os.access(path, os.X_OK):
+            continue
+        versions = path.parent.parent / "versions"
+        if path.parent.name == "shims" and versions.is_dir():
+            yield from map(str, sorted(versions.glob(f"{name.removeprefix('python')}.*/bin/python3")))
+        else:
             yield str(path)
 
 

@@ -330,6 +330,19 @@ def test_the_preferred_python_is_chosen_else_the_newest(
     assert str(choose_python(oldest, preferred, {}, what="Mine")) == chosen
 
 
+def test_a_version_of_pyenv_is_started_without_its_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_PYTHON")
+    shims, version = tmp_path / "pyenv" / "shims", tmp_path / "pyenv" / "versions" / "3.13.9" / "bin" / "python3"
+    for folder in (shims, version.parent):
+        folder.mkdir(parents=True)
+    for name in ("python3", "python3.13"):
+        add_program(shims / name, f"touch {tmp_path}/started; echo {version} 3 13 9")
+    add_program(version, f"echo {version} 3 13 9")
+    monkeypatch.setenv("PATH", f"{shims}{os.pathsep}{os.environ['PATH']}")
+    assert choose_python((3, 11), (3, 13), {}, what="Mine").path == str(version)
+    assert not (tmp_path / "started").exists()
+
+
 # --- Node -------------------------------------------------------------------------------------------------
 
 #: stands in for npm: it shows its arguments and the Node on its PATH, and creates what npm would
