@@ -98,6 +98,8 @@ class CheckContext(CheckRecord):
         self.judged_by: Callable[[Judge], Judge] = lambda judge: judge
         #: set by a control: statements that run in the database of effects of jobs
         self.effects_sql = ""
+        #: set by a control: statements that run in the database of migrations, by the step that they follow
+        self.schema_sql: dict[str, str] = {}
         #: set by a control: replaces the query for the states of jobs
         self.engine_states = ""
         #: set by a control: what jobs are awaited for does not come

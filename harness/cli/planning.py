@@ -23,10 +23,11 @@ from harness.job_engines.loading import shipped as shipped_job_engines
 from harness.lab.host import HOST
 from harness.lab.links import LINK
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
-from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Subject, Topology
+from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Section, Subject, Topology
 from harness.provenance import provenance
 from harness.redaction import MASK, Redactor
 from harness.store import utc_now
+from harness.suites.migrations.rows import check_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -160,6 +161,7 @@ def plan_topologies(
         return f"python -m harness verify {base} --check {check.id}{folder}{extra}"
 
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
+    digests |= {check: _digest(declared) for declared in settings.migrations for check in check_ids(declared)}
     digests |= {check.id: settings.job_engines.fingerprint_of(check.job.engine) for check in checks if check.job}
     rows = [
         (topology.name, check, command(topology, check))
@@ -210,8 +212,8 @@ def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -
             path = declared.get(check.path.name)
             if path is None or (path.environments and name not in path.environments):
                 continue  # a path of the reference host, or of another environment
-        elif check.job or check.id.startswith("command."):
-            continue  # job engines and commands run behind topologies
+        elif check.job or check.section in {Section.COMMANDS, Section.MIGRATIONS}:
+            continue  # job engines, commands and migrations run behind topologies
         command = f"python -m harness verify --environment {name} --check {check.id}{extra}"
         rows.append(
             replace(

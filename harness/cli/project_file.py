@@ -13,7 +13,12 @@ from harness.engine.protocol import EngineName
 from harness.engine.recipes import ImagePolicy
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError
-from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+from harness.host.declarations import (
+    CommandDeclaration,
+    EnvironmentDeclaration,
+    MigrationDeclaration,
+    PathDeclaration,
+)
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
 from harness.job_engines.known import KnownJobEngines, declared_job_engines
@@ -60,6 +65,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     environments: dict[Annotated[str, msgspec.Meta(pattern=_ENVIRONMENT)], EnvironmentDeclaration] = {}
     paths: tuple[PathDeclaration, ...] = ()
     commands: tuple[CommandDeclaration, ...] = ()
+    #: migrations of the project's schema: their rows belong to every run of a topology that does not omit the suite
+    migrations: tuple[MigrationDeclaration, ...] = ()
     #: job engines of your own: paths of their TOML files, from the folder of this file. Their rows belong to every run
     #: of a topology that does not omit the suite `jobs`
     job_engines: tuple[str, ...] = ()
@@ -89,12 +96,12 @@ def load_project(today: str) -> Project:
     if not path.exists() and not path.is_symlink():  # a dangling link is an error, not a missing file
         return Project(file=ProjectFile())
     file = config.load(path, ProjectFile)
-    require_host_sound(file.environments, file.paths, file.commands, path)
+    require_host_sound(file.environments, file.paths, file.commands, path, file.migrations)
     _require_comparable(file.environments, path)
     require_sound_areas(file.readiness, path)
     job_engines = declared_job_engines(file.job_engines, PROJECT_FILE)
     known = KnownJobEngines(declared=job_engines)
-    checks = {check.id for check in whole_catalogue(file.paths, file.commands, known).checks}
+    checks = {check.id for check in whole_catalogue(file.paths, file.commands, known, file.migrations).checks}
     areas = areas_of(file.readiness_map)
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
     if is_own_map(file.readiness_map):

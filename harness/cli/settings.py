@@ -21,7 +21,12 @@ from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.recipes import PULLS, ImagePolicy, products
 from harness.engine.storage import StoragePolicy
 from harness.errors import UsageError
-from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+from harness.host.declarations import (
+    CommandDeclaration,
+    EnvironmentDeclaration,
+    MigrationDeclaration,
+    PathDeclaration,
+)
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.job_engines.known import KnownJobEngines
 from harness.model import Attestation, KnownIssue, Quarantine
@@ -66,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environments: dict[str, EnvironmentDeclaration]
     paths: tuple[PathDeclaration, ...]
     commands: tuple[CommandDeclaration, ...]
+    migrations: tuple[MigrationDeclaration, ...]
     #: those of harness.toml, and those that `--job-engine` names
     job_engines: KnownJobEngines
     preflight: PreflightDeclaration | None
@@ -75,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
-        return whole_catalogue(self.paths, self.commands, self.job_engines)
+        return whole_catalogue(self.paths, self.commands, self.job_engines, self.migrations)
 
     @property
     def of_project(self) -> Settings:
@@ -139,6 +145,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         environments=file.environments,
         paths=file.paths,
         commands=file.commands,
+        migrations=file.migrations,
         job_engines=KnownJobEngines(declared=project.job_engines).choose(options.job_engines, options.job_variants),
         preflight=file.preflight,
         readiness=project.readiness,

@@ -205,3 +205,36 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     role: CommandRole = "createdb"
     #: seconds after which the command is ended, and the row is Not run
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0
+
+
+class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The migrations of a project's schema, as commands. Each one gets an empty database of its own."""
+
+    #: the name in the ids of the checks: `migrations.NAME-twice`
+    name: _Name
+    #: the migrations in the report
+    title: _Line
+    #: brings an empty database to the newest schema; a second run changes nothing. No shell reads the words
+    up: Annotated[tuple[str, ...], Meta(min_length=1)]
+    #: the way back: to an earlier schema, or to the empty database
+    down: tuple[str, ...] = ()
+    #: whether the way back leads to the empty database, so that an object that it leaves is an Issue
+    down_empties: bool = False
+    #: another way to the same schema, such as the command that developers run
+    local: tuple[str, ...] = ()
+    #: the application's own start, which must not change the schema: it ends by itself, or runs until SIGTERM
+    starts: tuple[str, ...] = ()
+    #: working directory, below the project's folder
+    folder: str = ""
+    #: the schemas that are compared; all but those of PostgreSQL when empty
+    schemas: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    #: tables of the migration tool that are not compared, in addition to those of tools that the harness knows
+    ledger: tuple[_Table, ...] = ()
+    #: what the login of the commands may do
+    role: CommandRole = "owner"
+    #: whether the project runs its migrations past the pooler: they get the address of the server itself
+    direct: bool = False
+    #: of each command, seconds; one that is ended then makes its row Not run
+    deadline_s: Annotated[float, Meta(gt=0, le=3600)] = 120.0
+    #: an application that runs and listens on no port has started after so many seconds
+    starts_s: Annotated[float, Meta(gt=0, le=300)] = 10.0

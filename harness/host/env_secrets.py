@@ -14,9 +14,16 @@ from harness.redaction import Redactor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+    from harness.host.declarations import (
+        CommandDeclaration,
+        EnvironmentDeclaration,
+        MigrationDeclaration,
+        PathDeclaration,
+    )
 
 _VARIABLE = re.compile(r"\benv:([A-Za-z_][A-Za-z0-9_]*)")
+#: the keys of migrations that hold the words of a command
+MIGRATION_COMMANDS = ("up", "down", "local", "starts")
 #: a text that only names a variable, with the scheme before it that an authorization header needs
 _NAMED = re.compile(r"(?:(?:Bearer|Basic|Token|Digest) )?env:[A-Za-z_][A-Za-z0-9_]*")
 #: redacting a shorter value would blank out ordinary text
@@ -103,6 +110,7 @@ def refuse_secrets(
     environments: Mapping[str, EnvironmentDeclaration],
     paths: Iterable[PathDeclaration],
     commands: Iterable[CommandDeclaration] = (),
+    migrations: Iterable[MigrationDeclaration] = (),
 ) -> None:
     """Reject a secret that the file holds itself instead of naming an environment variable.
 
@@ -116,6 +124,11 @@ def refuse_secrets(
         # joined, because the option before a value shows that it is a secret
         *((f"commands.{command.name}.command", "command", join(command.command)) for command in commands),
         *((f"paths.{path.name}.command", "command", join(path.command)) for path in paths if path.command),
+        *(
+            (f"migrations.{declared.name}.{key}", key, join(getattr(declared, key)))
+            for declared in migrations
+            for key in MIGRATION_COMMANDS
+        ),
     ]:
         if not value or _NAMED.fullmatch(value) or (_SECRET_NAME.search(key) and _PLACEHOLDER.search(value)):
             continue

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from harness.host.declarations import CommandDeclaration, EnvironmentDeclaration, PathDeclaration
+    from harness.host.declarations import (
+        CommandDeclaration,
+        EnvironmentDeclaration,
+        MigrationDeclaration,
+        PathDeclaration,
+    )
 
 
 _YES_NO = ("yes", "no")
@@ -35,6 +40,7 @@ def require_host_sound(
     paths: tuple[PathDeclaration, ...],
     commands: tuple[CommandDeclaration, ...],
     where: Path,
+    migrations: tuple[MigrationDeclaration, ...] = (),
 ) -> None:
     """Reject declarations that contradict each other, name something undefined, or could never be judged.
 
@@ -42,9 +48,16 @@ def require_host_sound(
     :raises ConfigError: naming the key.
     """
     try:
-        refuse_secrets(environments, paths, commands)
+        refuse_secrets(environments, paths, commands, migrations)
         _require_unique("paths", (path.name for path in paths))
         _require_unique("commands", (command.name for command in commands))
+        _require_unique("migrations", (declared.name for declared in migrations))
+        for declared in migrations:
+            if declared.down_empties and not declared.down:
+                raise ConfigError(
+                    f"migrations: {declared.name}: found down_empties without a way back",
+                    hint="add down, or remove down_empties",
+                )
         for command in commands:
             require_patterns(command.junit)
         for path in paths:

@@ -28,12 +28,13 @@ from harness.suites import (
 )
 from harness.suites.commands import command_checks
 from harness.suites.jobs.rows import job_checks
+from harness.suites.migrations.rows import migration_checks
 from harness.suites.paths.aspects import path_checks
 from harness.suites.pooling import failures as pooling_failures
 from harness.suites.pooling import restarts as pooling_restarts
 
 if TYPE_CHECKING:
-    from harness.host.declarations import CommandDeclaration, PathDeclaration
+    from harness.host.declarations import CommandDeclaration, MigrationDeclaration, PathDeclaration
 
 FIXTURES = Fixtures(
     sql=Path(__file__).parent / "tables.sql",
@@ -54,8 +55,9 @@ def whole_catalogue(
     declared: tuple[PathDeclaration, ...] = (),
     commands: tuple[CommandDeclaration, ...] = (),
     job_engines: KnownJobEngines = KnownJobEngines(),  # noqa: B008 -- it is frozen
+    migrations: tuple[MigrationDeclaration, ...] = (),
 ) -> Catalogue:
-    """Return the catalogue, extended by the paths, commands and job engines of a project.
+    """Return the catalogue, extended by the paths, commands, job engines and migrations of a project.
 
     :raises ConfigError: for one whose check id exists already, such as a path of the reference host.
     """
@@ -65,6 +67,7 @@ def whole_catalogue(
             *command_checks(commands),
             *job_checks(job_engines.declared, planned=True),
             *job_checks(job_engines.given.values()),
+            *migration_checks(migrations),
         )
     )
 

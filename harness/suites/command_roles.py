@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.database import SqlError, drop_database, quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from harness.checks.context import CheckContext
     from harness.lab.credentials import CommandRole
@@ -30,39 +30,45 @@ CREATED_ROLES = {
 _OWNERS = ("harness_admin", "harness_owner")
 
 
-def own_database(ctx: CheckContext, role: CommandRole) -> str:
-    """Create an empty database for a command, and return its name. It belongs to the login, except that of `app`."""
-    owner = ctx.empty_database("command")
-    name = owner.info.dbname
+def own_database(ctx: CheckContext, role: CommandRole, name: str = "command") -> str:
+    """Create an empty database for a command, and return its name. It belongs to the login, except that of `app`.
+
+    :param name: the last part of the name; one check may need several databases.
+    """
+    owner = ctx.empty_database(name)
+    database = owner.info.dbname
     owner.close()
     if role != "app":
         login = ctx.lab.roles.commands[role].name
-        ctx.admin.run(f"ALTER DATABASE {quote_name(name)} OWNER TO {quote_name(login)}")
-    return name
+        ctx.admin.run(f"ALTER DATABASE {quote_name(database)} OWNER TO {quote_name(login)}")
+    return database
 
 
 @contextlib.contextmanager
-def leaves_nothing(ctx: CheckContext, database: str) -> Iterator[None]:
-    """Remove the databases and roles that a command created, so that the next command finds none of them."""
+def leaves_nothing(ctx: CheckContext, own: Collection[str]) -> Iterator[None]:
+    """Remove the databases and roles that commands created, so that the next command finds none of them.
+
+    :param own: the databases that were created for them, which the check drops itself.
+    """
     try:
         yield
     finally:
         if not ctx.lab.is_closed:
             with contextlib.suppress(SqlError):
-                _remove(ctx, database)
+                _remove(ctx, own)
 
 
-def _remove(ctx: CheckContext, database: str) -> None:
+def _remove(ctx: CheckContext, own: Collection[str]) -> None:
     made = ctx.admin.rows(
-        "SELECT datname FROM pg_database WHERE datname <> %s AND pg_get_userbyid(datdba) <> ALL(%s)",
-        [database, list(_OWNERS)],
+        "SELECT datname FROM pg_database WHERE datname <> ALL(%s) AND pg_get_userbyid(datdba) <> ALL(%s)",
+        [list(own), list(_OWNERS)],
     )
     for (name,) in made:
         drop_database(ctx.admin, name)
     roles = ctx.admin.rows(
         "SELECT quote_ident(rolname) FROM pg_roles WHERE NOT starts_with(rolname, 'harness_') AND NOT starts_with(rolname, 'pg_')"
     )
-    for name in ("postgres", database) if roles else ():
+    for name in ("postgres", *own) if roles else ():
         with ctx.lab.connect_admin(name) as client:
             for (role,) in roles:
                 client.run(f"DROP OWNED BY {role} CASCADE")

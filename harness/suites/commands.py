@@ -113,7 +113,7 @@ def the_address_bypasses_the_pooler(ctx: CheckContext) -> None:
 def _runs(declared: CommandDeclaration, on_output: Callable[[str], None]) -> Callable[[CheckContext], None]:
     def run_command(ctx: CheckContext) -> None:
         database = own_database(ctx, declared.role)
-        with leaves_nothing(ctx, database):
+        with leaves_nothing(ctx, (database,)):
             _run_in(ctx, database, declared, on_output)
 
     return run_command

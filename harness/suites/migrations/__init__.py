@@ -1,0 +1,1 @@
+"""The suite `migrations`: each way to a project's schema leads to the same one, through the pooler and directly."""

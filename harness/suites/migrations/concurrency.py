@@ -1,0 +1,118 @@
+"""Two runs of a project's migrations at the same time: one waits or fails, and the schema is whole after them."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.errors import TimedOutError
+from harness.suites.migrations.advice import record_lock_limit
+from harness.suites.migrations.running import GATE, QUERIES, StepFailedError
+from harness.suites.migrations.stepping import Relay
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.database import Client
+    from harness.host.command import CommandResult
+    from harness.suites.migrations.running import MigrationRun
+
+LEFT = "what two runs at a time leave different"
+_PASSED = "runs that are past the lock at the same time"
+_ONE, _TWO, _THIRD = "the first of two runs", "the second of two runs", "a third run"
+#: how long a run that has connected may take to its lock or its first DDL, seconds
+_SETTLES_S = 6.0
+_WAITS = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT (locktype = 'advisory' AND classid = @gate@ AND objsubid = 2)
+AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+""".replace("@gate@", str(GATE))
+
+
+class Overlap(Struct, frozen=True, kw_only=True):
+    """The result of two runs at the same time."""
+
+    one: CommandResult
+    two: CommandResult
+    #: whether the first run held a session-level advisory lock, and was paused meanwhile
+    has_lock: bool
+    #: whether the second run began to change the schema while the first one held its lock
+    passed_lock: bool
+
+
+def concurrent(run: MigrationRun) -> None:
+    """Compare the schema after two runs at a time with that after one, and let a third run change nothing."""
+    up, ctx = run.declared.up, run.ctx
+    alone = run.new_database("alone")
+    run.migrate("a run alone", up, alone)
+    wanted = run.catalogue(alone, "after a run alone")
+    ctx.expect("a run alone creates objects", wanted.has_objects, equals=True)
+    database = run.new_database("both")
+    overlap = _overlap(run, database)
+    _judge(run, overlap)
+    run.interfere("both", database)
+    found = run.catalogue(database, "after two runs at a time")
+    run.expect_same(LEFT, wanted, found)
+    run.migrate(_THIRD, up, database)
+    run.expect_same("what a third run changes", found, run.catalogue(database, "after a third run"))
+
+
+def _judge(run: MigrationRun, overlap: Overlap) -> None:
+    ctx = run.ctx
+    ctx.fact("exit codes of the two runs", [overlap.one.exit_code, overlap.two.exit_code])
+    if overlap.has_lock:
+        ctx.fact("lock of the first run", "a session-level advisory lock; the run was paused while it held it")
+        if not ctx.expect(_PASSED, 2 if overlap.passed_lock else 1, equals=1) and not run.declared.direct:
+            record_lock_limit(ctx)
+    with contextlib.suppress(StepFailedError):  # the schema after it is judged as well
+        for step, ended in ((_ONE, overlap.one), (_TWO, overlap.two)):
+            run.judge(step, ended)
+    codes = [overlap.one.exit_code, overlap.two.exit_code]
+    if not ctx.expect("one of the two runs succeeds", 0 in codes, equals=True):
+        run.failed(overlap.one)
+
+
+def _overlap(run: MigrationRun, database: str) -> Overlap:
+    """Run two at a time. Both wait at their first DDL statement for each other, and the next ones take longer."""
+    address, up = run.address(database), run.declared.up
+    with contextlib.ExitStack() as stack:
+        gate, look, lock_look = (stack.enter_context(run.ctx.lab.connect_admin(database)) for _ in range(3))
+        gate.run(QUERIES["gate"])
+        gate.run(f"SELECT pg_advisory_lock({GATE}, 1)")
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["left_locks"]))))
+        second = stack.enter_context(Relay(address))
+        stack.callback(gate.run, f"SELECT pg_advisory_unlock_all()")
+        one = pool.submit(run.run, _ONE, up, database, first, alone=lambda: two.done())
+        two = one
+        _wait(lambda: one.done() or first.is_paused or _at_gate(look) > 0, run.declared.deadline_s)
+        has_lock = first.is_paused
+        two = pool.submit(run.run, _TWO, up, database, second, alone=one.done)
+        _wait(lambda: two.done() or second.connections > 0, run.declared.deadline_s)
+        others = 0 if has_lock else 1  # at the gate
+        _wait(lambda: two.done() or _at_gate(look) > others or look.value(_WAITS) > 0, _SETTLES_S)
+        passed = has_lock and first.is_paused and _at_gate(look) > 0
+        first.go_on()
+        _wait(lambda: one.done() or two.done() or _at_gate(look) > 1 or look.value(_WAITS) > 0, _SETTLES_S)
+        gate.run(f"SELECT pg_advisory_unlock({GATE}, 1)")
+        ended = one.result(), two.result()
+        gate.run(QUERIES["no_gate"])
+    return Overlap(one=ended[0], two=ended[1], has_lock=has_lock, passed_lock=passed)
+
+
+def _at_gate(look: Client) -> int:
+    return int(look.value(QUERIES["at_gate"]))
+
+
+def _wait(seen: Callable[[], bool], deadline_s: float) -> None:
+    """Wait until a condition holds, or the deadline passes."""
+
+    def probe() -> None:
+        if not seen():
+            raise NotYet("not yet")
+
+    with contextlib.suppress(TimedOutError):
+        poll(probe, what="two runs at a time", deadline_s=deadline_s, interval_s=0.01)

@@ -1,0 +1,115 @@
+"""A relay in front of the address that a migration gets: it counts connections, and can pause a run that holds a lock.
+
+A session-level advisory lock belongs to a server connection. Behind a transaction pool the connection goes back to the
+pool while the run still believes that it holds the lock. The relay looks after each answer outside of a transaction
+whether the database has such a lock, and keeps that answer back until :meth:`Relay.go_on`: another run can then be
+watched while this one holds the lock.
+"""
+
+from __future__ import annotations
+
+import struct
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Self
+
+from msgspec.structs import replace
+
+from harness.wire.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from harness.database import Endpoint
+
+_HEADER_BYTES = 5
+#: ReadyForQuery of a session that is in no transaction
+_IDLE = b"Z\0\0\0\5I"
+#: SSLRequest and GSSENCRequest; the relay refuses both, because it reads the messages
+_ENCRYPTION = {struct.pack("!ii", 8, 80877103), struct.pack("!ii", 8, 80877104)}
+#: a run whose answer nobody releases goes on after this, seconds
+_LONGEST_PAUSE_S = 60.0
+
+
+class _Watched:
+    """Reads the messages of one connection, and reports each answer after which the session is in no transaction."""
+
+    def __init__(self, at_idle: Callable[[], None]) -> None:
+        self._at_idle = at_idle
+        self._logs_in = False
+        self._answers = bytearray()
+
+    def requests(self, data: bytes) -> tuple[bytes, bytes]:
+        """Refuse encryption, and forward everything else."""
+        if not self._logs_in and data in _ENCRYPTION:
+            return b"", b"N"
+        self._logs_in = True
+        return data, b""
+
+    def answers(self, data: bytes) -> bytes:
+        """Return the complete messages, once the listener has seen the last one."""
+        self._answers += data
+        complete = _complete(self._answers)
+        answer = bytes(self._answers[:complete])
+        del self._answers[:complete]
+        if answer.endswith(_IDLE):
+            self._at_idle()
+        return answer
+
+
+def _complete(buffer: bytearray) -> int:
+    """Return how many bytes at the beginning are complete messages of a server."""
+    at = 0
+    while len(buffer) >= at + _HEADER_BYTES:
+        length = int.from_bytes(buffer[at + 1 : at + _HEADER_BYTES], "big") + 1
+        if len(buffer) < at + length:
+            break
+        at += length
+    return at
+
+
+class Relay:
+    """Accepts connections on loopback, and forwards them to an address until it is closed."""
+
+    def __init__(self, to: Endpoint, holds_lock: Callable[[], bool] | None = None) -> None:
+        """Start to listen.
+
+        :param holds_lock: returns whether a session of the database holds an advisory lock. The first run that does is
+            paused. Without it nothing is.
+        """
+        self._holds_lock = holds_lock
+        self._lock, self._released, self._paused = Lock(), Event(), Event()
+        self._link = Link(lambda: (to.host, to.port), reader=lambda: _Watched(self._after_answer))
+        host, port = self._link.address
+        self.address = replace(to, host=host, port=port)
+        self._link.start()
+
+    def __enter__(self) -> Self:
+        """Return the relay itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the relay."""
+        self.go_on()
+        self._link.close()
+
+    @property
+    def connections(self) -> int:
+        """How many connections it has accepted."""
+        return self._link.counts().accepted
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a run waits here while it holds a lock."""
+        return self._paused.is_set() and not self._released.is_set()
+
+    def go_on(self) -> None:
+        """Let a paused run go on, and pause none from now on."""
+        self._released.set()
+
+    def _after_answer(self) -> None:
+        if self._holds_lock and not self._released.is_set() and self._holds_lock():
+            self._paused.set()
+            self._released.wait(_LONGEST_PAUSE_S)
