@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code
-_DECLARED = frozenset({Section.COMMANDS, Section.PATHS})
+_DECLARED = frozenset({Section.COMMANDS, Section.MIGRATIONS, Section.PATHS})
 #: the most reasons that a report prints about one run; `report --verify` prints more
 _MOST_REASONS = 3
 
@@ -137,11 +137,11 @@ def _loaded(folder: Path) -> dict[str, Topology]:
 
 
 def _subjects(runs: Iterable[StoredRun], settings: Settings, evidence: list[Path]) -> dict[str, Subject]:
-    """Return the identity that each foreign command has now.
+    """Return the identity that each foreign command, and each declaration of migrations, has now.
 
     :param evidence: folders with evidence, which are left out although they may be inside of a command's folder.
     """
-    return subjects_now(settings.commands, [run.record.subjects for run in runs], evidence)
+    return subjects_now((*settings.commands, *settings.migrations), [run.record.subjects for run in runs], evidence)
 
 
 def _job_engines_now(runs: Iterable[StoredRun]) -> dict[tuple[str, str], str]:

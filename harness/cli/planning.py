@@ -27,7 +27,6 @@ from harness.model import TRAIL, EvidenceClass, PlannedCheck, RunRecord, Section
 from harness.provenance import provenance
 from harness.redaction import MASK, Redactor
 from harness.store import utc_now
-from harness.suites.migrations.rows import check_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -161,7 +160,7 @@ def plan_topologies(
         return f"python -m harness verify {base} --check {check.id}{folder}{extra}"
 
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
-    digests |= {check: _digest(declared) for declared in settings.migrations for check in check_ids(declared)}
+    digests |= {check: _digest(declared) for declared in settings.migrations for check in declared.checks}
     digests |= {check.id: settings.job_engines.fingerprint_of(check.job.engine) for check in checks if check.job}
     rows = [
         (topology.name, check, command(topology, check))

@@ -56,7 +56,7 @@ def run_selection(
     """
     settings, terminal = invocation.settings, invocation.terminal
     settings.target.require_installable()
-    if settings.commands:  # their output may hold secrets of this shell
+    if settings.commands or settings.migrations:  # their output may hold secrets of this shell
         invocation.redactor.learn(*secrets_of(os.environ, settings.environments.values(), settings.paths))
         invocation.signals.teardown = command_teardown()
     if selection.idle:
@@ -120,9 +120,10 @@ def run_selection(
 def _folders(
     settings: Settings, plan: Iterable[PlannedCheck], commands: Iterable[CommandDeclaration]
 ) -> CommandFolders:
-    """Read the folders of the foreign commands that are planned."""
+    """Read the folders of the foreign commands and of the migrations that are planned."""
     planned = {row.check for row in plan}
-    chosen = [command for command in (*settings.commands, *commands) if f"command.{command.name}" in planned]
+    declared = (*settings.commands, *commands, *settings.migrations)
+    chosen = [command for command in declared if planned.intersection(command.checks)]
     runs = kept_runs(settings.reports, fingerprint())[0] if chosen else ()
     return CommandFolders(chosen, settings.reports, written_in(run.record.subjects for run in runs))
 

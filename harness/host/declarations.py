@@ -5,6 +5,7 @@ The file never holds a secret: the declaration names an environment variable ins
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -206,6 +207,26 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     #: seconds after which the command is ended, and the row is Not run
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0
 
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The ids of its checks."""
+        return (f"command.{self.name}",)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of its command lines."""
+        return self.command
+
+
+class MigrationCase(StrEnum):
+    """A case of the suite `migrations`, as the ids of its checks end."""
+
+    TWICE = "twice"
+    SAME_SCHEMA = "same-schema"
+    DOWN_UP = "down-up"
+    CONCURRENT = "concurrent"
+    STARTS = "starts"
+
 
 class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The migrations of a project's schema, as commands. Each one gets an empty database of its own."""
@@ -238,3 +259,13 @@ class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     deadline_s: Annotated[float, Meta(gt=0, le=3600)] = 120.0
     #: an application that runs and listens on no port has started after so many seconds
     starts_s: Annotated[float, Meta(gt=0, le=300)] = 10.0
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The ids of its checks."""
+        return tuple(f"migrations.{self.name}-{case}" for case in MigrationCase)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of its command lines."""
+        return (*self.up, *self.down, *self.local, *self.starts)

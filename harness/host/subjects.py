@@ -1,4 +1,7 @@
-"""The identity of a command of another test suite: the state of its folder, its words, and the files they name."""
+"""The identity of a project's commands: the state of their folder, their words, and the files that the words name.
+
+They are commands of other test suites, and migrations.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,20 @@ from harness.model import DECLARATION, Subject
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from harness.host.declarations import CommandDeclaration
+    from harness.host.declarations import CommandDeclaration, MigrationDeclaration
     from harness.host.folder_state import FolderState
+
+    Declared = CommandDeclaration | MigrationDeclaration
+
+
+#: how the ids of the checks begin whose subject is a command
+_OF_COMMANDS = ("command.", "migrations.")
 
 
 class CommandFolders:
     """The folders of some commands before a run; at its end, the identity of each command."""
 
-    def __init__(
-        self, commands: Iterable[CommandDeclaration], evidence: Path, written: Mapping[str, Collection[str]]
-    ) -> None:
+    def __init__(self, commands: Iterable[Declared], evidence: Path, written: Mapping[str, Collection[str]]) -> None:
         """Read the folders.
 
         :param evidence: the reports folder, which is left out.
@@ -45,7 +52,7 @@ class CommandFolders:
         """
         now = self._states() if ended else self._before
         return {
-            f"command.{command.name}": _subject(
+            check: _subject(
                 command,
                 self._before[command.folder],
                 self._named[command],
@@ -53,6 +60,7 @@ class CommandFolders:
                 | now[command.folder].written_since(self._before[command.folder]),
             )
             for command in self.commands
+            for check in command.checks
         }
 
     def notes(self) -> list[str]:
@@ -66,20 +74,20 @@ class CommandFolders:
 
 
 def subjects_now(
-    commands: Iterable[CommandDeclaration], recorded: Iterable[Mapping[str, Subject]], evidence: Collection[Path]
+    commands: Iterable[Declared], recorded: Iterable[Mapping[str, Subject]], evidence: Collection[Path]
 ) -> dict[str, Subject]:
     """Return the identity that each command has now, by the id of its check.
 
-    :param commands: those of harness.toml. Commands of `exec` are known from the evidence only.
+    :param commands: those of harness.toml, with its migrations. Commands of `exec` are known from the evidence only.
     :param recorded: the subjects of stored runs, oldest first.
     :param evidence: folders with evidence, which are left out.
     :return: the identities of all commands whose folder exists here.
     """
     recorded = tuple(recorded)
     written = written_in(recorded)
-    declared = {f"command.{command.name}": command for command in commands}
+    declared = {check: command for command in commands for check in command.checks}
     newest = {
-        check: subject for subjects in recorded for check, subject in subjects.items() if check.startswith("command.")
+        check: subject for subjects in recorded for check, subject in subjects.items() if check.startswith(_OF_COMMANDS)
     }
     folders = {command.folder for command in declared.values()}
     folders |= {subject.folder for check, subject in newest.items() if check not in declared}
@@ -113,9 +121,7 @@ def written_in(recorded: Iterable[Mapping[str, Subject]]) -> dict[str, frozenset
     return written
 
 
-def _subject(
-    command: CommandDeclaration, state: FolderState, named: Mapping[str, str], written: Collection[str]
-) -> Subject:
+def _subject(command: Declared, state: FolderState, named: Mapping[str, str], written: Collection[str]) -> Subject:
     digest = hashlib.sha256(msgspec.json.encode(command, order="deterministic")).hexdigest()[:16]
     return Subject(
         # the digest covers every key; those that have a short value also say what differs
@@ -132,11 +138,11 @@ def _subject(
     )
 
 
-def _named_files(command: CommandDeclaration, state: FolderState) -> dict[str, str]:
+def _named_files(command: Declared, state: FolderState) -> dict[str, str]:
     """Return the files outside of the folder that the words of a command name, such as a script somewhere else."""
     folder = Path.cwd() / command.folder
     found: dict[str, str] = {}
-    for word in command.command:
+    for word in command.words:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             path = (folder / word).resolve()
             if "/" in word and path.is_file() and not path.is_relative_to(state.top.resolve()):

@@ -53,11 +53,7 @@ def require_host_sound(
         _require_unique("commands", (command.name for command in commands))
         _require_unique("migrations", (declared.name for declared in migrations))
         for declared in migrations:
-            if declared.down_empties and not declared.down:
-                raise ConfigError(
-                    f"migrations: {declared.name}: found down_empties without a way back",
-                    hint="add down, or remove down_empties",
-                )
+            _require_migrations(declared)
         for command in commands:
             require_patterns(command.junit)
         for path in paths:
@@ -75,6 +71,14 @@ def _require_unique(key: str, names: Iterable[str]) -> None:
         if name in seen:
             raise ConfigError(f"{key}: found two entries with the name {name!r}", hint="rename one of them")
         seen.add(name)
+
+
+def _require_migrations(declared: MigrationDeclaration) -> None:
+    if declared.down_empties and not declared.down:
+        raise ConfigError(
+            f"migrations: {declared.name}: found down_empties without a way back",
+            hint="add down, or remove down_empties",
+        )
 
 
 def _require_path(path: PathDeclaration, environments: Mapping[str, EnvironmentDeclaration]) -> None:

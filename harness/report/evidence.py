@@ -373,7 +373,7 @@ class _Merging:
 
         The audit trail is compared as a whole, and environments by :class:`Newest`.
         """
-        commands = {row.check for row in record.plan if row.section is Section.COMMANDS}
+        commands = {row.check for row in record.plan if row.section in {Section.COMMANDS, Section.MIGRATIONS}}
         found = {
             check: difference(record.subjects[check], self._subjects[check])
             if check in record.subjects

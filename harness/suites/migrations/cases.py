@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.host.declarations import MigrationCase as Case
 from harness.suites.migrations.concurrency import LEFT, concurrent
 
 if TYPE_CHECKING:
@@ -17,16 +17,6 @@ CHANGED_TWICE = "what the second run changes"
 CHANGED_LOCALLY = "what the local command makes different"
 CHANGED_AGAIN = "what up, down and up change"
 CHANGED_BY_START = "what the start changes"
-
-
-class Case(StrEnum):
-    """A case, as the ids of its checks end."""
-
-    TWICE = "twice"
-    SAME_SCHEMA = "same-schema"
-    DOWN_UP = "down-up"
-    CONCURRENT = "concurrent"
-    STARTS = "starts"
 
 
 def twice(run: MigrationRun) -> None:

@@ -254,13 +254,13 @@ WHERE locktype = 'advisory' AND NOT granted AND classid = @gate@ AND objsubid = 
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: waits_for_idle
--- A session that waits for a lock of a session that does nothing, and is in no transaction.
+-- A session that waits for a lock of a session that does nothing, and is in no transaction. The gate is not meant.
 SELECT format('%s waits for an advisory lock of the server connection %s, which is idle', waiting.pid, holder.pid)
 FROM pg_stat_activity AS waiting
 JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid) ON true
 JOIN pg_stat_activity AS holder ON holder.pid = blocking.pid
 WHERE waiting.datname = current_database() AND waiting.wait_event_type = 'Lock' AND waiting.wait_event = 'advisory'
-AND holder.state = 'idle'
+AND holder.state = 'idle' AND holder.application_name <> 'pooler-harness admin'
 ORDER BY 1 LIMIT 1
 
 -- name: gate

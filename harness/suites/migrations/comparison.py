@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -123,7 +122,9 @@ def _from_to(old: str, now: str) -> str:
     """Return two values in words; of long ones only what is around the first place at which they differ."""
     if len(old) <= _SHORT and len(now) <= _SHORT and "\n" not in old + now:
         return f"was {old}, is {now}"
-    at = len(os.path.commonprefix((old, now)))
+    at = next(
+        (at for at, (one, other) in enumerate(zip(old, now, strict=False)) if one != other), min(len(old), len(now))
+    )
     start = max(0, at - _AROUND)
     parts = [" ".join(text[start : at + 2 * _AROUND].split()) for text in (old, now)]
     return f"differs at character {at + 1}: was … {parts[0]} …, is … {parts[1]} …"

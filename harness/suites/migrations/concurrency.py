@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.errors import TimedOutError
+from harness.host.command import CommandResult
 from harness.suites.migrations.advice import record_lock_limit
 from harness.suites.migrations.running import GATE, QUERIES, StepFailedError
 from harness.suites.migrations.stepping import Relay
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.database import Client
-    from harness.host.command import CommandResult
     from harness.suites.migrations.running import MigrationRun
 
 LEFT = "what two runs at a time leave different"
@@ -39,8 +40,9 @@ class Overlap(Struct, frozen=True, kw_only=True):
     two: CommandResult
     #: whether the first run held a session-level advisory lock, and was paused meanwhile
     has_lock: bool
-    #: whether the second run began to change the schema while the first one held its lock
-    passed_lock: bool
+    #: whether the second run began to change the schema while the first one held its lock; None when it neither did
+    #: that, nor waited, nor ended
+    passed_lock: bool | None
 
 
 def concurrent(run: MigrationRun) -> None:
@@ -53,6 +55,7 @@ def concurrent(run: MigrationRun) -> None:
     database = run.new_database("both")
     overlap = _overlap(run, database)
     _judge(run, overlap)
+    run.expect_no_locks("two runs at a time", database)
     run.interfere("both", database)
     found = run.catalogue(database, "after two runs at a time")
     run.expect_same(LEFT, wanted, found)
@@ -65,10 +68,12 @@ def _judge(run: MigrationRun, overlap: Overlap) -> None:
     ctx.fact("exit codes of the two runs", [overlap.one.exit_code, overlap.two.exit_code])
     if overlap.has_lock:
         ctx.fact("lock of the first run", "a session-level advisory lock; the run was paused while it held it")
-        if not ctx.expect(_PASSED, 2 if overlap.passed_lock else 1, equals=1) and not run.declared.direct:
+    if overlap.passed_lock is not None:
+        passed = ctx.expect(_PASSED, 2 if overlap.passed_lock else 1, equals=1)
+        if not passed and not run.declared.direct:
             record_lock_limit(ctx)
-    with contextlib.suppress(StepFailedError):  # the schema after it is judged as well
-        for step, ended in ((_ONE, overlap.one), (_TWO, overlap.two)):
+    for step, ended in ((_ONE, overlap.one), (_TWO, overlap.two)):
+        with contextlib.suppress(StepFailedError):  # the schema after it is judged as well
             run.judge(step, ended)
     codes = [overlap.one.exit_code, overlap.two.exit_code]
     if not ctx.expect("one of the two runs succeeds", 0 in codes, equals=True):
@@ -77,7 +82,7 @@ def _judge(run: MigrationRun, overlap: Overlap) -> None:
 
 def _overlap(run: MigrationRun, database: str) -> Overlap:
     """Run two at a time. Both wait at their first DDL statement for each other, and the next ones take longer."""
-    address, up = run.address(database), run.declared.up
+    address, up, deadline_s = run.address(database), run.declared.up, run.declared.deadline_s
     with contextlib.ExitStack() as stack:
         gate, look, lock_look = (stack.enter_context(run.ctx.lab.connect_admin(database)) for _ in range(3))
         gate.run(QUERIES["gate"])
@@ -85,16 +90,17 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         pool = stack.enter_context(ThreadPoolExecutor(2))
         first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["left_locks"]))))
         second = stack.enter_context(Relay(address))
-        stack.callback(gate.run, f"SELECT pg_advisory_unlock_all()")
-        one = pool.submit(run.run, _ONE, up, database, first, alone=lambda: two.done())
-        two = one
-        _wait(lambda: one.done() or first.is_paused or _at_gate(look) > 0, run.declared.deadline_s)
-        has_lock = first.is_paused
+        stack.callback(gate.run, "SELECT pg_advisory_unlock_all()")
+        second_ended = Event()
+        one = pool.submit(run.run, _ONE, up, database, first, alone=second_ended.is_set)
+        _wait(lambda: one.done() or first.is_paused or _at_gate(look) > 0, deadline_s)
         two = pool.submit(run.run, _TWO, up, database, second, alone=one.done)
-        _wait(lambda: two.done() or second.connections > 0, run.declared.deadline_s)
-        others = 0 if has_lock else 1  # at the gate
-        _wait(lambda: two.done() or _at_gate(look) > others or look.value(_WAITS) > 0, _SETTLES_S)
-        passed = has_lock and first.is_paused and _at_gate(look) > 0
+        two.add_done_callback(lambda _two: second_ended.set())
+        _wait(lambda: two.done() or second.connections > 0, deadline_s)
+        has_lock = first.is_paused
+        at_gate = 0 if has_lock else 1
+        shown = _wait(lambda: two.done() or _at_gate(look) > at_gate or look.value(_WAITS) > 0, _SETTLES_S)
+        passed = _at_gate(look) > 0 if has_lock and shown and first.is_paused else None
         first.go_on()
         _wait(lambda: one.done() or two.done() or _at_gate(look) > 1 or look.value(_WAITS) > 0, _SETTLES_S)
         gate.run(f"SELECT pg_advisory_unlock({GATE}, 1)")
@@ -107,12 +113,15 @@ def _at_gate(look: Client) -> int:
     return int(look.value(QUERIES["at_gate"]))
 
 
-def _wait(seen: Callable[[], bool], deadline_s: float) -> None:
-    """Wait until a condition holds, or the deadline passes."""
+def _wait(seen: Callable[[], bool], deadline_s: float) -> bool:
+    """Wait until a condition holds, or the deadline passes, and return whether it held."""
 
-    def probe() -> None:
+    def probe() -> bool:
         if not seen():
             raise NotYet("not yet")
+        return True
 
-    with contextlib.suppress(TimedOutError):
-        poll(probe, what="two runs at a time", deadline_s=deadline_s, interval_s=0.01)
+    try:
+        return poll(probe, what="two runs at a time", deadline_s=deadline_s, interval_s=0.01)
+    except TimedOutError:
+        return False

@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.checks.registry import P1, TRANSACTION_BLOCKS, Capability, Control, check
+from harness.host.declarations import MigrationCase as Case
 from harness.model import Section
 from harness.suites.command_roles import leaves_nothing
-from harness.suites.migrations.cases import CASES, CONTROLLED, Case
+from harness.suites.migrations.cases import CASES, CONTROLLED
 from harness.suites.migrations.running import MigrationRun, StepFailedError, left_over
 
 if TYPE_CHECKING:
@@ -62,11 +63,6 @@ def migration_checks(declared: Iterable[MigrationDeclaration]) -> Iterator[Check
             )
 
 
-def check_ids(migrations: MigrationDeclaration) -> tuple[str, ...]:
-    """Return the ids of the checks of one declaration."""
-    return tuple(f"migrations.{migrations.name}-{case}" for case in Case)
-
-
 def _row(migrations: MigrationDeclaration, case: Case) -> Check:
     identity = f"migrations.{migrations.name}-{case}"
     return check(
@@ -87,7 +83,11 @@ def _undeclared(migrations: MigrationDeclaration, case: Case) -> tuple[Capabilit
     key, what = _NEEDS.get(case, ("up", ""))
     if getattr(migrations, key):
         return ()
-    return (Capability(what, f"the project declares no {what.removeprefix('a ')}: missing `{key}`", lambda _topology: False),)
+    return (
+        Capability(
+            what, f"the project declares no {what.removeprefix('a ')}: missing `{key}`", lambda _topology: False
+        ),
+    )
 
 
 def run_case(migrations: MigrationDeclaration, case: Case, ctx: CheckContext) -> None:

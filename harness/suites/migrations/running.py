@@ -48,7 +48,7 @@ _MOST_LOOKS, _BETWEEN_LOOKS_S = 8, 1.0
 #: an application that listens gets this time to finish its start, seconds
 _LISTENS_S = 1.0
 #: the last lines of a failed command that a row repeats
-_TAIL_LINES, _TAIL_CHARACTERS = 6, 380
+_TAIL_LINES, _LINE_CHARACTERS = 4, 90
 
 
 class StepFailedError(Exception):
@@ -92,7 +92,7 @@ class MigrationRun:
                 f"{step} did not use the given address, so nothing went through the pooler; if the project runs its "
                 "migrations past the pooler, declare direct = true"
             )
-        self._expect_no_locks(step, database)
+        self.expect_no_locks(step, database)
 
     def run(
         self, step: str, words: Sequence[str], database: str, relay: Relay, *, alone: Callable[[], bool] = lambda: True
@@ -111,7 +111,9 @@ class MigrationRun:
         over = _Started(self.declared.starts_s, lambda: self.ctx.lab.is_closed)
         role = self.ctx.lab.roles.commands[self.declared.role]
         with Relay(self.ctx.lab.through(role, database)) as relay:
-            ended = self._started(step, self.declared.starts, database, relay.address, over.is_over, PORT=str(over.port))
+            ended = self._started(
+                step, self.declared.starts, database, relay.address, over.is_over, PORT=str(over.port)
+            )
             connections = relay.connections
         if self.ctx.lab.is_closed:
             raise NotExercisedError("the run ended before the application started")
@@ -166,8 +168,8 @@ class MigrationRun:
 
     def failed(self, ended: CommandResult) -> None:
         """Record the end of the output of a command that failed, and what to do instead."""
-        tail = "\n".join(line for line in ended.output.splitlines() if line.strip())
-        self.ctx.fact("its last lines", "\n".join(tail.splitlines()[-_TAIL_LINES:])[-_TAIL_CHARACTERS:])
+        lines = [line.strip()[:_LINE_CHARACTERS] for line in ended.output.splitlines() if line.strip()]
+        self.ctx.fact("its last lines", "; ".join(lines[-_TAIL_LINES:]))
         advise(self.ctx, ended.output, past_the_pooler=self.declared.direct)
 
     def keep_output(self) -> None:
@@ -207,7 +209,7 @@ class MigrationRun:
             with self.ctx.lab.connect_admin(database) as client:
                 client.run(statements)
 
-    def _expect_no_locks(self, step: str, database: str) -> None:
+    def expect_no_locks(self, step: str, database: str) -> None:
         """Expect that no session keeps an advisory lock after a run: behind a pooler the next run would wait for it."""
         with contextlib.suppress(SqlError), self.ctx.lab.connect_admin(database) as client:
             self.ctx.expect(f"locks that outlive {step}", left_locks(client), equals=[])
