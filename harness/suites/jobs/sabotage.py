@@ -126,7 +126,6 @@ _BREAKS: dict[Case, tuple[_Break, ...]] = {
         _Break(
             name="a-job-stays-with-its-frozen-worker",
             at=judged.KEPT_BY_FROZEN,
-            in_vain=True,
             before=_NO_RUN.format("NEW.key = 1 AND NEW.worker = 'B'"),
         ),
         _Break(
