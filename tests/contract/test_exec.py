@@ -14,7 +14,7 @@ from harness.model import Status
 from harness.store import StoredRun, read_run
 from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
-from tests.contract.command_line import command, ended, environment, harness, harness_here
+from tests.contract.command_line import command, ended, environment, harness_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def last(reports: Path) -> StoredRun:
 
 def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(SUITE)
-    done = harness(
+    done = harness_here(
         tmp_path,
         *("exec", "transaction", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
         *("--", sys.executable, "suite.py"),
@@ -134,9 +134,10 @@ ELSEWHERE = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbn
 
 
 def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothing_of_others(
-    any_engine: Engine, tmp_path: Path
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same suite four times in each topology: what one leaves behind would break the next."""
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     (tmp_path / "suite.py").write_text(CREATES)
     roles = ("app", "owner", "createdb", "superuser")
     commands = [declared(f"as-{role}", sys.executable, "suite.py", role=role) for role in roles]
