@@ -105,12 +105,14 @@ def string(node: ast.Constant | ast.JoinedStr) -> str:
     return node.value if isinstance(node.value, str) else ""
 
 
-def nodes(node: ast.AST) -> Iterator[ast.AST]:
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """Walk a tree without the constant parts of f-strings: they are parts of a longer text."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):
-            yield from nodes(child)
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        parts = isinstance(node, ast.JoinedStr)
+        pending += [child for child in ast.iter_child_nodes(node) if not (parts and isinstance(child, ast.Constant))][::-1]
 
 
 def comment_blocks(source: str) -> Iterator[Passage]:
