@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Engine
     from tests.scheduling import SharedServers
 
-# the duration of an example depends on the machine, so no example has a deadline
-settings.register_profile("harness", deadline=None)
+# the duration of an example depends on the machine, so no example has a deadline. Every run has other examples, so fewer
+# of them find the same mistakes within a few runs
+settings.register_profile("harness", deadline=None, max_examples=60)
 settings.load_profile("harness")
 
 ENGINES = ("docker", "native")
