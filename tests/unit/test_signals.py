@@ -15,14 +15,14 @@ from harness.cli.signals import Signals
 from harness.cli.usage import as_started
 from harness.errors import InterruptedRunError
 
-#: runs `harness list targets`, and sends a signal to itself at one moment
+#: runs a short command, and sends a signal to itself at one moment
 _SCRIPT = """
 import atexit, os, signal, sys, threading
 def send():
     os.kill(os.getpid(), signal.{signal})
 import harness.__main__ as start
 {prepare}
-sys.argv = ["harness", "list", "targets"]
+sys.argv = ["harness", "completion", "bash"]
 code = start.start()
 {after}
 raise SystemExit(code)
