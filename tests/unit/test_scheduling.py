@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from harness import places
-from tests.scheduling import SHARING, group_of
+from tests.scheduling import SHARING, group_of, sort
 
 
 def test_the_modules_whose_tests_share_something_exist() -> None:
@@ -21,3 +24,18 @@ def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:
 def test_unit_tests_are_grouped_by_module() -> None:
     assert group_of("tests/unit/test_cli.py::test_a[docker]") == group_of("tests/unit/test_cli.py::test_b")
     assert group_of("tests/unit/test_cli.py::test_a") != group_of("tests/unit/test_lint.py::test_a")
+
+
+def test_what_takes_longest_begins_first_and_large_modules_of_unit_tests_before_small_ones() -> None:
+    alone, sharing, long = ("contract/test_run.py::a", "contract/test_hostapp.py::a", "contract/test_run.py::long")
+    small, large = "unit/test_cli.py::a", [f"unit/test_lint.py::{name}" for name in "ab"]
+    items: list[Any] = [
+        SimpleNamespace(
+            nodeid=f"tests/{name}",
+            location=(f"tests/{name.partition('::')[0]}", 0, ""),
+            get_closest_marker=lambda _, name=name: name if name == long else None,
+        )
+        for name in (small, alone, *large, sharing, long)
+    ]
+    sort(items)
+    assert [item.nodeid.removeprefix("tests/") for item in items] == [long, sharing, alone, *large, small]
