@@ -24,7 +24,7 @@ from harness.engine.docker_labels import (
 from harness.engine.docker_reach import PUBLISH
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
-from harness.engine.docker_storage import DATABASE, FOLDER, SPARE, memory_mount, spare_mount, supervised
+from harness.engine.docker_storage import DATABASE, FOLDER, KEEPING, SPARE, memory_mount, spare_mount, supervised
 from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted
 from harness.engine.recipes import load_product
 from harness.errors import ServiceFailedError
@@ -112,14 +112,17 @@ class DockerGroup:
 
     def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
         """Create and start a container. If Docker refuses memory for the data, start it with the data on disk."""
-        keeps_data = self._wanted[spec.place.name].product == DATABASE
+        product = self._wanted[spec.place.name].product
+        is_database = product == DATABASE
+        in_memory = product in KEEPING and self.storage.in_memory
         while True:
-            in_memory = keeps_data and self.storage.in_memory
-            spare = keeps_data and self._has_spare
+            spare = is_database and self._has_spare
             with self._lock:
                 if self._closed:
                     raise ServiceFailedError("the topology is being torn down", where=name)
-                container = self._create(name, image, spec, network, keeps_data=keeps_data)
+                mounts = memory_mount(self.storage.memory_mib, product) if in_memory else {}
+                mounts |= spare_mount() if spare else {}
+                container = self._create(name, image, spec, network, mounts)
                 service = DockerService(
                     self._api,
                     container,
@@ -127,7 +130,7 @@ class DockerGroup:
                     spec,
                     reach=self._engine.reach,
                     alone=network is None,
-                    keeps_data=keeps_data,
+                    keeps_data=product in KEEPING,
                     spare_folder=SPARE if spare else "",
                 )
                 self._services.append(service)
@@ -141,18 +144,16 @@ class DockerGroup:
                 if spare:
                     self._has_spare = False
                     continue
-                self.storage = self._engine.memory.refused(self.storage, message_of(error))
+                in_memory = False
+                if is_database:
+                    self.storage = self._engine.memory.refused(self.storage, message_of(error))
             else:
                 return service
 
-    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None, *, keeps_data: bool) -> str:
+    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None, mounts: dict[str, str]) -> str:
         port, api = spec.place.port, self._api
-        script = spec.script
-        if keeps_data:
-            script = supervised(spec.script, spec.place.folder)
-        mounts = memory_mount(self.storage.memory_mib) if keeps_data and self.storage.in_memory else {}
-        if keeps_data and self._has_spare:
-            mounts |= spare_mount()
+        keeps_data = self._wanted[spec.place.name].product in KEEPING
+        script = supervised(spec.script, spec.place.folder) if keeps_data else spec.script
         host = api.create_host_config(
             tmpfs=mounts or None,
             port_bindings={port: (self._engine.reach.published.bind, None)},

@@ -1,4 +1,4 @@
-"""The data of a database server in its container: in memory or on disk, kept while the server is down.
+"""The data of a server in its container: in memory or on disk, kept while the server is down.
 
 Memory that is mounted in a container is lost when the container stops. The first process of the container is therefore
 a shell script, the supervisor, and the server is its child.
@@ -10,6 +10,10 @@ from shlex import quote
 
 #: the product with an initialised cluster in its image, and a supervisor in its container
 DATABASE = "postgres"
+#: the products whose data survives a stop of the server; their images have it in the folder `cluster`
+KEEPING = frozenset({DATABASE, "rclone"})
+#: the limit for data of other products than the database, MiB
+_SMALL_MIB = 256
 #: the folder of a service in its container
 FOLDER = "/srv/harness"
 _MEMORY = f"{FOLDER}/memory"
@@ -44,9 +48,13 @@ SPARE = f"{FOLDER}/spare"
 _SPARE_OPTIONS = "size=48m,mode=1777"
 
 
-def memory_mount(memory_mib: int) -> dict[str, str]:
-    """Return the tmpfs mount for the data: its folder and its options."""
-    return {_MEMORY: _MEMORY_OPTIONS.format(mib=memory_mib)}
+def memory_mount(memory_mib: int, product: str) -> dict[str, str]:
+    """Return the tmpfs mount for the data: its folder and its options.
+
+    :param memory_mib: the limit for the data of the topology; other products than the database get a small part.
+    """
+    mib = memory_mib if product == DATABASE else min(memory_mib, _SMALL_MIB)
+    return {_MEMORY: _MEMORY_OPTIONS.format(mib=mib)}
 
 
 def spare_mount() -> dict[str, str]:
