@@ -196,6 +196,7 @@ class Run:
             self._run_rows(lab.topology, rows, workspace)
         finally:
             workspace.close()
+            self._record_beside(lab)
             self._labs.tear_down(lab)
 
     def _workspace(self, lab: Lab) -> Workspace:
@@ -264,6 +265,7 @@ class Run:
             if workspace:
                 workspace.close()
             if lab:
+                self._record_beside(lab)
                 self._labs.tear_down(lab)
 
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
@@ -359,6 +361,16 @@ class Run:
                 topologies[name] = replace(topologies[name], own_servers=(*topologies[name].own_servers, own))
                 self._store.update(topologies=topologies)
         self._notify(LabReady(lab.topology.name, found, own_servers=True))
+
+    def _record_beside(self, lab: Lab) -> None:
+        """Record the services next to the chain that checks used; equal ones of several labs once."""
+        with self._lock:
+            topologies = dict(self._store.record.topologies)
+            name = lab.topology.name
+            found = tuple(lab.evidence_beside.values())
+            if new := tuple(service for service in found if service not in topologies[name].beside):
+                topologies[name] = replace(topologies[name], beside=(*topologies[name].beside, *new))
+                self._store.update(topologies=topologies)
 
     def _record(self, evidence: TopologyEvidence) -> None:
         with self._lock:

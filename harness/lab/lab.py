@@ -21,7 +21,7 @@ from harness.lab.readiness import when_ready
 from harness.lab.services import pooler_spec, postgres_spec
 from harness.lab.store import ObjectStore, start_store
 from harness.lab.topologies import chain_of
-from harness.model import Topology, TopologyEvidence
+from harness.model import ServiceEvidence, Topology, TopologyEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,6 +70,8 @@ class Lab:
         self._kept: dict[str, str] = {}
         #: files that checks produced, by check and name
         self.artifacts: dict[tuple[str, str], str] = {}
+        #: services next to the chain that are part of the evidence, by name
+        self.evidence_beside: dict[str, ServiceEvidence] = {}
         self._closed = Event()
         #: of the names of its logs in the run: each lab for faults has its own
         self.log_suffix = ""

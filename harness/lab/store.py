@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 from harness.engine.protocol import Address, Service, ServicePlace, ServiceSpec, Wanted, log_tail
 from harness.engine.recipes import load_product
 from harness.errors import ServiceFailedError, TimedOutError
+from harness.model import ServiceEvidence
 from harness.waiting import NotYet, poll
 from harness.wire.s3_signature import Keys, signed_headers
 
@@ -75,12 +76,11 @@ class ObjectStore:
         self.service.restart()
         self.when_ready()
 
-    def when_ready(self, deadline_s: float = _READY_DEADLINE_S) -> None:
+    def when_ready(self) -> None:
         """Wait until the store answers a signed request.
 
-        :param deadline_s: seconds.
         :raises ServiceFailedError: with the last state and the end of the log, when the store ended, refuses its own
-            keys, or the deadline passed.
+            keys, or never answered.
         """
         where = f"topology {self._lab.topology.name}, service {self.service.name}"
 
@@ -102,7 +102,7 @@ class ObjectStore:
             poll(
                 probe,
                 what="the object store to answer a signed request",
-                deadline_s=deadline_s,
+                deadline_s=_READY_DEADLINE_S,
                 interval_s=0.02,
                 cancelled=self._lab.closing,
             )
@@ -148,6 +148,14 @@ def _started(lab: Lab) -> ObjectStore:
     except BaseException:
         lab.remove_service(service)
         raise
+    origin = service.origin
+    lab.evidence_beside[STORE_SERVICE] = ServiceEvidence(
+        name=STORE_SERVICE,
+        product=origin.product,
+        title=load_product(origin.product).title,
+        version=origin.version,
+        origin=origin.reference,
+    )
     return store
 
 

@@ -44,7 +44,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 class ServiceEvidence(Struct, frozen=True, kw_only=True):
     """One service as it ran."""
 
-    #: its role: `postgres` or `pooler`
+    #: its role: `postgres` or `pooler`; of a service next to the chain, such as `store`
     name: str
     product: str
     #: the product's own spelling of its name
@@ -88,6 +88,8 @@ class TopologyEvidence(Struct, frozen=True, kw_only=True):
     storage: str = ""
     #: of checks with servers of their own; the other fields are about the servers of all other checks
     own_servers: tuple[OwnServers, ...] = ()
+    #: services next to the chain that checks used, such as the object store
+    beside: tuple[ServiceEvidence, ...] = ()
     #: from the start to the first answer through the whole chain
     ready_ms: float = 0.0
     #: facts about the chain, found by a client that knows nothing but its addresses

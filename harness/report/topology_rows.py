@@ -92,7 +92,10 @@ def topology_row(evidence: Evidence, name: str, reports: Path) -> TopologyRow:
         run_id=record.run_id,
         run_link=os.path.relpath(folder / "run.json", reports),
         engine=record.ran_on,
-        origins=tuple(f"{service.product} {service.version}: {service.origin}" for service in topology.services),
+        origins=tuple(
+            f"{service.product} {service.version}: {service.origin}"
+            for service in (*topology.services, *topology.beside)
+        ),
         ready_ms=topology.ready_ms,
         storage=topology.storage,
         findings=topology.findings,
