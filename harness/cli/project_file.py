@@ -21,6 +21,7 @@ from harness.host.declarations import (
 )
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
+from harness.ingest.operator_store import StoreDeclaration
 from harness.job_engines.known import KnownJobEngines, declared_job_engines
 from harness.job_engines.loading import JobEngine
 from harness.job_engines.readiness_maps import areas_of, is_own_map, require_sound_areas, with_map
@@ -70,6 +71,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     #: job engines of your own: paths of their TOML files, from the folder of this file. Their rows belong to every run
     #: of a topology that does not omit the suite `jobs`
     job_engines: tuple[str, ...] = ()
+    #: an object store of your own, for pipelines in an environment of yours
+    store: StoreDeclaration | None = None
     preflight: PreflightDeclaration | None = None
     #: areas to begin with: the name of a shipped map, or the path of a TOML file with `[[readiness]]` entries
     readiness_map: str = ""

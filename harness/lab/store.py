@@ -1,4 +1,4 @@
-"""The object store of a lab: rclone's S3 server beside the chain, with random keys."""
+"""The object store of a lab: rclone's S3 server next to the chain, with random keys."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ObjectStore:
 
 
 def start_store(lab: Lab) -> ObjectStore:
-    """Start an object store beside a chain, and return it when it answers a signed request.
+    """Start an object store next to a chain, and return it when it answers a signed request.
 
     :raises ServiceFailedError: with the end of its log, when it does not start.
     :raises HarnessError: when its program is not available here.
