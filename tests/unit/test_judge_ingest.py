@@ -1,0 +1,243 @@
+"""The judge of ingest pipelines: each mutation of a sound final state breaks the expectation that names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness.checks.judges import ingest as judged
+from harness.checks.judges.ingest_state import ProgramExit
+from harness.ingest.cases import IngestCase
+from harness.ingest.pipeline_file import Status
+from tests.unit.ingested import WORKS, broken, download, retried, row, state, upload, words
+
+if TYPE_CHECKING:
+    from harness.checks.judges.ingest_state import IngestState
+
+#: delays of retries of 16 uploads: they double, and differ between uploads
+_JITTERED = [tuple(0.2 * 2**number * (1 + 0.5 * (of % 8) / 7) for number in range(3)) for of in range(16)]
+
+
+def _retries(delays: list[tuple[float, ...]]) -> IngestState:
+    uploads = [upload(number, end="any") for number in range(1, len(delays) + 1)]
+    requests = tuple(one for of, gaps in zip(uploads, delays, strict=True) for one in retried(of, *gaps))
+    return state(IngestCase.RETRIES, *uploads, requests=requests)
+
+
+def _failing(attempts: int = 4) -> IngestState:
+    failed, healthy = upload(1, end="failed"), upload(2)
+    requests = (*retried(failed, *(0.2 * 2**n for n in range(attempts - 1))), download(healthy, 2.2))
+    return state(IngestCase.PERMANENT_FAILURE, failed, healthy, requests=requests)
+
+
+def _transient() -> IngestState:
+    uploads = upload(1), upload(2)
+    requests = tuple(one for of in uploads for one in (*retried(of, 0.2), download(of, 4.0)))
+    return state(IngestCase.STORE_FAILS, *uploads, requests=requests)
+
+
+_SOUND = {
+    **{case: state(case) for case in IngestCase},
+    IngestCase.RETRIES: _retries(_JITTERED),
+    IngestCase.STORE_FAILS: _transient(),
+    IngestCase.PERMANENT_FAILURE: _failing(),
+}
+
+
+@pytest.mark.parametrize("case", IngestCase)
+def test_a_sound_pipeline_breaks_nothing(case: IngestCase) -> None:
+    assert broken(_SOUND[case]) == set()
+    assert words(_SOUND[case]) == WORKS
+
+
+def _with_row(found: IngestState, **changes: object) -> IngestState:
+    first = found.uploads[0].id
+    return replace(found, rows=found.rows | {first: replace(found.rows[first], **changes)})
+
+
+def _with_upload(found: IngestState, **changes: object) -> IngestState:
+    return replace(found, uploads=(replace(found.uploads[0], **changes), *found.uploads[1:]))
+
+
+@pytest.mark.parametrize("case", IngestCase)
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"others_lost": 1}, judged.OTHERS),
+        ({"uploads_lost": 2}, judged.OBJECTS),
+        ({"given_up": ("A",)}, judged.LOOPS),
+        ({"requests": (replace(download(upload(1), 9.0), method="DELETE", key="other/x"),)}, judged.OUTSIDE),
+    ],
+)
+def test_every_case_looks_at_what_a_pipeline_must_not_touch(
+    case: IngestCase, changes: dict[str, object], name: str
+) -> None:
+    assert name in broken(replace(_SOUND[case], **changes))
+
+
+@pytest.mark.parametrize("case", [case for case in IngestCase if case is not IngestCase.RETRIES])
+def test_every_case_compares_checksums_and_times(case: IngestCase) -> None:
+    index = next(n for n, one in enumerate(_SOUND[case].uploads) if one.end == "indexed")
+    of = _SOUND[case].uploads[index]
+    for changes, name in (({"checksum": "0" * 64}, judged.CHECKSUM), ({"indexed_at": None}, judged.INDEXED_AT)):
+        found = replace(_SOUND[case], rows=_SOUND[case].rows | {of.id: replace(row(of), **changes)})
+        assert broken(found) == {name}
+        # a pipeline without the column is not judged by it
+        assert broken(replace(found, columns=("id", "key", "status"))) == set()
+
+
+_STUCK = {
+    IngestCase.KILLED_WORKER: judged.STUCK,
+    IngestCase.PERMANENT_FAILURE: judged.HELD_UP,
+}
+
+
+@pytest.mark.parametrize("case", [case for case in IngestCase if case is not IngestCase.RETRIES])
+def test_an_upload_that_is_not_indexed_is_found(case: IngestCase) -> None:
+    of = next(one for one in _SOUND[case].uploads if one.end == "indexed")
+    found = replace(_SOUND[case], rows=_SOUND[case].rows | {of.id: row(of, Status.PROCESSING)})
+    assert broken(found) == {_STUCK.get(case, judged.NOT_INDEXED)}
+
+
+@pytest.mark.parametrize("case", [case for case in IngestCase if case is not IngestCase.DATABASE_FAILS])
+def test_a_refused_upload_is_found(case: IngestCase) -> None:
+    found = _with_upload(_SOUND[case], error="the API answered 500, expected 201", stored_s=None)
+    assert judged.REFUSED in broken(found)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        IngestCase.THREE_RUNS,
+        IngestCase.STORE_FAILS,
+        IngestCase.DATABASE_FAILS,
+        IngestCase.LATE_UPLOAD,
+        IngestCase.KILLED_WORKER,
+        IngestCase.STOPS,
+    ],
+)
+def test_an_upload_that_was_failed_in_between_is_found(case: IngestCase) -> None:
+    found = _with_upload(_SOUND[case], seen=(Status.PENDING, Status.FAILED, Status.INDEXED))
+    assert broken(found) == {judged.FAILED}
+
+
+def test_a_deployment_has_two_minutes() -> None:
+    found = _SOUND[IngestCase.END_TO_END]
+    assert broken(replace(found, total_s=121.0)) == {judged.IN_TIME}
+    # a machine that paused shows nothing about time
+    assert broken(replace(found, total_s=121.0, pause_s=10.0)) == set()
+    assert broken(replace(found, not_migrated="exit code 1")) == {judged.MIGRATED}
+
+
+def test_latency_is_compared_with_the_promise_and_with_the_machine() -> None:
+    late = _with_upload(_SOUND[IngestCase.LATENCY], indexed_s=2.0 + 6.0)
+    assert broken(late) == {judged.LATE}
+    assert broken(replace(late, floor_s=1.5)) == set()
+    assert broken(replace(late, pause_s=3.0)) == set()
+
+
+@pytest.mark.parametrize("case", [IngestCase.END_TO_END, IngestCase.TWO_WORKERS, IngestCase.LATE_UPLOAD])
+def test_an_exit_without_a_fault_is_found(case: IngestCase) -> None:
+    exited = replace(_SOUND[case], exits=(ProgramExit(program="A", code=1, seconds=3.0),))
+    assert broken(exited) == {judged.EXITS}
+
+
+def test_a_database_that_fails_may_end_programs_and_refuse_requests_meanwhile() -> None:
+    found = replace(_SOUND[IngestCase.DATABASE_FAILS], exits=(ProgramExit(program="A", code=1, seconds=3.0),))
+    assert broken(found) == set()
+
+
+# --- retries ---------------------------------------------------------------------------------------------
+
+
+def test_more_downloads_than_the_cap_are_found() -> None:
+    assert judged.ATTEMPTS in broken(_retries([(*gaps, 1.6) for gaps in _JITTERED]))
+    assert judged.ATTEMPTS in broken(_failing(attempts=5))
+
+
+def test_a_single_download_is_no_retry() -> None:
+    assert broken(_retries([() for _ in _JITTERED])) == {judged.RETRIED}
+
+
+def test_delays_that_do_not_grow_are_found() -> None:
+    constant = [tuple(0.2 * (1 + of / 16) for _ in range(3)) for of in range(16)]
+    assert broken(_retries(constant)) == {judged.GROWTH}
+
+
+def test_delays_beyond_the_longest_are_found() -> None:
+    assert judged.LONGEST in broken(_retries([(*gaps[:2], 60.0 + of) for of, gaps in enumerate(_JITTERED)]))
+
+
+def test_equal_delays_are_found_also_next_to_the_resolution_of_a_sleep() -> None:
+    assert broken(_retries([(0.2, 0.4, 0.8 + of / 1000) for of in range(16)])) == {judged.JITTER}
+
+
+def test_delays_say_nothing_on_a_machine_that_paused() -> None:
+    assert broken(replace(_retries([(0.2, 0.4, 0.8)] * 16), pause_s=5.0)) == set()
+
+
+def test_few_uploads_say_nothing_about_delays() -> None:
+    assert broken(_retries([(0.2, 0.4, 0.8)] * (judged.FEWEST_RETRIED - 1))) == set()
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2), st.floats(0.01, 60))
+def test_jitter_is_never_both(delays: list[float], poll_s: float) -> None:
+    spread = max(delays) - min(delays)
+    shown = judged.has_jitter(delays, poll_s)
+    assert not (shown is True and spread <= poll_s)
+    assert shown is not True or spread > 0
+    if spread == 0:
+        assert shown is False
+
+
+def test_an_upload_that_fails_has_to_be_failed_after_the_cap_and_not_before() -> None:
+    found = _failing()
+    assert broken(_with_row(found, status=Status.PENDING)) == {judged.NOT_FAILED}
+    assert broken(_failing(attempts=2)) == {judged.FEWER}
+
+
+def test_a_failed_store_has_to_be_asked_again() -> None:
+    found = _transient()
+    once = tuple(one for one in found.requests if one.status == 200)
+    assert broken(replace(found, requests=once)) == {judged.RETRIED}
+
+
+# --- several workers and projects ------------------------------------------------------------------------
+
+
+def test_a_file_that_is_downloaded_twice_is_found() -> None:
+    found = _SOUND[IngestCase.TWO_WORKERS]
+    again = download(found.uploads[0], 5.0)
+    assert broken(replace(found, requests=(*found.requests, again))) == {judged.TWICE}
+    # a download that failed, and two halves of a file, are one download
+    assert broken(replace(found, requests=(*found.requests, replace(again, ending="cut", sent=40)))) == set()
+    half = replace(download(found.uploads[0], 2.2), sent=50, range="bytes=0-49", status=206)
+    assert broken(replace(found, requests=(half, half, *found.requests[1:]))) == set()
+
+
+@pytest.mark.parametrize("column", ["project", "filename", "content_type"])
+def test_metadata_of_another_upload_are_found(column: str) -> None:
+    assert broken(_with_row(_SOUND[IngestCase.OTHER_METADATA], **{column: "another"})) == {judged.METADATA}
+
+
+def test_text_of_another_project_is_found_only_where_its_own_kind_has_none() -> None:
+    same, kind = "a" * 64, "application/octet-stream"
+    first = upload(1, sha256=same, project="a")
+    second = upload(2, sha256=same, project="b", kind=kind)
+    own = upload(3, project="b", kind=kind)
+    found = state(IngestCase.OTHER_METADATA, first, second, own)
+    assert broken(found) == set()
+    leaked = replace(found, rows=found.rows | {"u2": replace(row(second), text="text of project a")})
+    assert broken(leaked) == {judged.LEAKED}
+    extracts_all = replace(leaked, rows=leaked.rows | {"u3": replace(row(own), text="its own")})
+    assert broken(extracts_all) == set()
+
+
+def test_a_program_that_ignores_sigterm_is_found() -> None:
+    found = replace(_SOUND[IngestCase.STOPS], ignored_sigterm=("A",))
+    assert broken(found) == {judged.IGNORED}
+    assert words(found) == "ignores SIGTERM: 1"
