@@ -12,6 +12,7 @@ from harness.checks.application import Application
 from harness.checks.conditions import facts_of
 from harness.checks.documented import WORKS, BehaviourEntry, Documented, better_than, compare, documented
 from harness.checks.judges import REPLACED_JUDGE
+from harness.checks.pipeline_breaks import PipelineBreaks
 from harness.checks.record import CheckRecord, NotExercisedError
 from harness.database import Client, Side, SqlError, connect, describe
 from harness.events import CheckProgress
@@ -106,6 +107,8 @@ class CheckContext(CheckRecord):
         self.awaited_in_vain = False
         #: set by a control: gets the name of the database of the job engine
         self.with_engine_database: Callable[[str], None] = lambda _database: None
+        #: set by a control: what it changes of an ingest pipeline
+        self.pipeline = PipelineBreaks()
         #: cleared by a control: the canary table is not captured
         self.canary_captured = True
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from harness.audit.target_file import TrailFeature
 from harness.errors import ConfigError
 from harness.lab.effective import declared_limits
-from harness.model import JobLabel, PathLabel, PoolMode, Prepare, Section, Severity, Topology
+from harness.model import IngestLabel, JobLabel, PathLabel, PoolMode, Prepare, Section, Severity, Topology
 
 if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
@@ -110,6 +110,7 @@ class Check(Struct, frozen=True, kw_only=True):
     on_demand: bool = False
     path: PathLabel | None = None
     job: JobLabel | None = None
+    ingest: IngestLabel | None = None
     out_of_scope: str = ""
     environment_safety: Safety = Safety.NO
     last: bool = False
@@ -190,6 +191,7 @@ def check(
     longest_s: float = 90.0,
     path: PathLabel | None = None,
     job: JobLabel | None = None,
+    ingest: IngestLabel | None = None,
     out_of_scope: str = "",
     environment_safety: Safety = Safety.NO,
     last: bool = False,
@@ -229,6 +231,7 @@ def check(
     :param path: the audited path of a host application that the check runs; the check gets the database of the host.
         None for a check that gets a database of its own.
     :param job: the job engine and the case that the check tries; None for other checks.
+    :param ingest: the ingest pipeline and the case that the check tries; None for other checks.
     :param out_of_scope: why the check cannot run here and nobody owes an answer, in one sentence without a full stop.
         Empty for all other checks.
     :param environment_safety: whether the check may run in an environment that others use, and what it does there.
@@ -265,6 +268,7 @@ def check(
             longest_s=longest_s,
             path=path,
             job=job,
+            ingest=ingest,
             out_of_scope=out_of_scope,
             environment_safety=environment_safety,
             last=last,

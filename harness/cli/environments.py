@@ -77,7 +77,7 @@ def verify_environment(
         run = EnvironmentRun(
             environment,
             plan,
-            whole_catalogue(paths, settings.commands, settings.job_engines, settings.migrations),
+            whole_catalogue(paths, settings.commands, settings.job_engines, settings.migrations, settings.pipeline),
             settings.target,
             settings.known_issues,
             store,

@@ -14,6 +14,7 @@ from harness.checks.execution import accept_known, in_quarantine
 from harness.cli.planning import declared_as, folder_of_topologies, named_topologies, plan_environment, plan_topologies
 from harness.errors import ConfigError, UsageError
 from harness.host.subjects import subjects_now
+from harness.ingest.loading import fingerprint_now as pipeline_now
 from harness.job_engines.known import fingerprint_now
 from harness.lab.topologies import load_topologies, with_versions
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
@@ -51,7 +52,7 @@ def evidence_here(settings: Settings) -> Evidence:
         left_out=(*damaged, *_of_other_code(settings.reports, len(runs) + len(damaged), code)),
         environments=_declared_environments(settings),
         subjects=_subjects(ordinary, settings, [settings.reports]),
-        job_engines=_job_engines_now(ordinary),
+        job_engines=_job_engines_now(ordinary) | _pipelines_now(ordinary, settings),
     )
     on_demand = [name for name, topology in load_topologies(settings.topologies).items() if topology.on_demand]
     return _finished(merged, ordinary, edited, settings, on_demand)
@@ -83,7 +84,7 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
         left_out=(*damaged, *left_out),
         environments=_declared_environments(settings),
         subjects=_subjects(usable, settings, [settings.reports, *map(Path, folders)]),
-        job_engines=_job_engines_now(usable),
+        job_engines=_job_engines_now(usable) | _pipelines_now(usable, settings),
     )
     return _finished(merged, usable, edited, settings)
 
@@ -149,6 +150,18 @@ def _job_engines_now(runs: Iterable[StoredRun]) -> dict[tuple[str, str], str]:
     rows = [row for run in runs for row in run.record.plan if row.job and row.job.file]
     now = {file: fingerprint_now(file) for file in {row.job.file for row in rows if row.job}}
     return {(row.target, row.check): digest for row in rows if row.job and (digest := now[row.job.file])}
+
+
+def _pipelines_now(runs: Iterable[StoredRun], settings: Settings) -> dict[tuple[str, str], str]:
+    """Return the identity that ingest pipelines have now, by target and check; those whose files are here count.
+
+    Several runs may have tried several pipelines: the newest one counts.
+    """
+    rows = {(row.target, row.check): row.ingest for run in runs for row in run.record.plan if row.ingest}
+    files = {label.file for label in rows.values() if label.file}
+    project = settings.project_pipeline
+    now = {file: project.identity if file == project.own_file else pipeline_now(file) for file in files}
+    return {key: identity for key, label in rows.items() if (identity := now.get(label.file, ""))}
 
 
 def _of_other_code(reports: Path, of_this_code: int, code: str) -> list[str]:

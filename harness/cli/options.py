@@ -88,6 +88,13 @@ selection = _all_of(
         shell_complete=completion.variant_names,
         help="run only checks of this variant of the job engines that --job-engine names; may be repeated",
     ),
+    option(
+        "--pipeline",
+        metavar="NAME|FILE.toml",
+        section="Selection",
+        help="the ingest pipeline of the suite ingest: one that ships with the harness, or one that a file describes; "
+        "by default that of harness.toml, else the reference pipeline",
+    ),
     option("--dry-run", is_flag=True, section="Selection", help="print the plan, run nothing"),
 )
 

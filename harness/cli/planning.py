@@ -153,7 +153,7 @@ def plan_topologies(
         base = topology.name.partition("+")[0]
         extra = f" --under {under}" if under else f" --repeat {repeat}" if repeat > 1 else ""
         extra += _load_options(check, settings.load)
-        extra += _job_engine_option(check, settings) + options[topology.name]
+        extra += _job_engine_option(check, settings) + _pipeline_option(check, settings) + options[topology.name]
         if has_sessions:
             return f"nox -s topology-{base} -- --check {check.id}{extra}"
         folder = "" if shipped else f" --topologies-folder {quote(str(settings.topologies))}"
@@ -162,6 +162,7 @@ def plan_topologies(
     digests = {f"command.{declared.name}": _digest(declared) for declared in settings.commands}
     digests |= {check: _digest(declared) for declared in settings.migrations for check in declared.checks}
     digests |= {check.id: settings.job_engines.fingerprint_of(check.job.engine) for check in checks if check.job}
+    digests |= {check.id: settings.pipeline.identity for check in checks if check.ingest}
     rows = [
         (topology.name, check, command(topology, check))
         for topology in topologies
@@ -211,8 +212,8 @@ def plan_environment(name: str, checks: tuple[Check, ...], settings: Settings) -
             path = declared.get(check.path.name)
             if path is None or (path.environments and name not in path.environments):
                 continue  # a path of the reference host, or of another environment
-        elif check.job or check.section in {Section.COMMANDS, Section.MIGRATIONS}:
-            continue  # job engines, commands and migrations run behind topologies
+        elif check.job or check.section in {Section.COMMANDS, Section.MIGRATIONS, Section.INGEST}:
+            continue  # job engines, commands, migrations and pipelines run behind topologies
         command = f"python -m harness verify --environment {name} --check {check.id}{extra}"
         rows.append(
             replace(
@@ -262,6 +263,11 @@ def _job_engine_option(check: Check, settings: Settings) -> str:
     return "".join(f" {quote(word)}" for word in words)
 
 
+def _pipeline_option(check: Check, settings: Settings) -> str:
+    """Return the option that names the pipeline of a check, if only an option does."""
+    return f" --pipeline {quote(settings.pipeline_named)}" if check.ingest and settings.pipeline_named else ""
+
+
 def _options(settings: Settings, engine: Engine | None, topology: Topology | None) -> str:
     # Docker is what a command without --engine prefers
     chosen = f" --engine {engine.name}" if engine and engine.name != "docker" else ""
@@ -296,6 +302,7 @@ def planned(topology: str, check: Check, reproduce: str) -> PlannedCheck:
         feature=check.feature,
         path=check.path,
         job=check.job,
+        ingest=check.ingest,
         out_of_scope=check.out_of_scope,
         reproduce=reproduce,
     )

@@ -21,7 +21,9 @@ from harness.host.declarations import (
 )
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
+from harness.ingest.loading import REFERENCE, LoadedPipeline, find, of_project
 from harness.ingest.operator_store import StoreDeclaration
+from harness.ingest.pipeline_file import Pipeline
 from harness.job_engines.known import KnownJobEngines, declared_job_engines
 from harness.job_engines.loading import JobEngine
 from harness.job_engines.readiness_maps import areas_of, is_own_map, require_sound_areas, with_map
@@ -73,6 +75,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     job_engines: tuple[str, ...] = ()
     #: an object store of your own, for pipelines in an environment of yours
     store: StoreDeclaration | None = None
+    #: the ingest pipeline that the suite `ingest` runs; the reference pipeline of the harness without it
+    ingest: Pipeline | None = None
     preflight: PreflightDeclaration | None = None
     #: areas to begin with: the name of a shipped map, or the path of a TOML file with `[[readiness]]` entries
     readiness_map: str = ""
@@ -85,6 +89,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     file: ProjectFile
     job_engines: tuple[JobEngine, ...] = ()
+    #: the one that it describes, else the reference pipeline
+    pipeline: LoadedPipeline
     #: the areas of its readiness map, and its own
     readiness: tuple[ReadinessArea, ...] = ()
 
@@ -97,14 +103,15 @@ def load_project(today: str) -> Project:
     """
     path = Path(PROJECT_FILE)
     if not path.exists() and not path.is_symlink():  # a dangling link is an error, not a missing file
-        return Project(file=ProjectFile())
+        return Project(file=ProjectFile(), pipeline=find(REFERENCE))
     file = config.load(path, ProjectFile)
     require_host_sound(file.environments, file.paths, file.commands, path, file.migrations)
     _require_comparable(file.environments, path)
     require_sound_areas(file.readiness, path)
     job_engines = declared_job_engines(file.job_engines, PROJECT_FILE)
     known = KnownJobEngines(declared=job_engines)
-    checks = {check.id for check in whole_catalogue(file.paths, file.commands, known, file.migrations).checks}
+    pipeline = of_project(file.ingest, path) if file.ingest else find(REFERENCE)
+    checks = {check.id for check in whole_catalogue(file.paths, file.commands, known, file.migrations, pipeline).checks}
     areas = areas_of(file.readiness_map)
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
     if is_own_map(file.readiness_map):
@@ -117,7 +124,7 @@ def load_project(today: str) -> Project:
         for item in workflow.guidance:
             _require_signed(f"workflows: {workflow.name}: {item.item}", item, path, today)
     _require_statements(file.attestations, path, today)
-    return Project(file=file, job_engines=job_engines, readiness=with_map(areas, file.readiness))
+    return Project(file=file, job_engines=job_engines, pipeline=pipeline, readiness=with_map(areas, file.readiness))
 
 
 def _require_known_names(

@@ -28,6 +28,7 @@ from harness.host.declarations import (
     PathDeclaration,
 )
 from harness.host.readiness_file import ReadinessArea, Workflow
+from harness.ingest.loading import LoadedPipeline, find
 from harness.job_engines.known import KnownJobEngines
 from harness.model import Attestation, KnownIssue, Quarantine
 from harness.preflight.declaration import PreflightDeclaration
@@ -74,6 +75,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     migrations: tuple[MigrationDeclaration, ...]
     #: those of harness.toml, and those that `--job-engine` names
     job_engines: KnownJobEngines
+    #: the ingest pipeline under test
+    pipeline: LoadedPipeline
+    #: the one of harness.toml, else the reference pipeline
+    project_pipeline: LoadedPipeline
+    #: the same as `--pipeline` names it; "" if nothing does
+    pipeline_named: str
     preflight: PreflightDeclaration | None
     readiness: tuple[ReadinessArea, ...]
     workflows: tuple[Workflow, ...]
@@ -81,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
-        return whole_catalogue(self.paths, self.commands, self.job_engines, self.migrations)
+        return whole_catalogue(self.paths, self.commands, self.job_engines, self.migrations, self.pipeline)
 
     @property
     def of_project(self) -> Settings:
@@ -90,7 +97,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         A run writes its report with these, so that `report` afterwards shows the same.
         """
         declared = KnownJobEngines(declared=self.job_engines.declared)
-        return msgspec.structs.replace(self, topologies=self.own_topologies, versions={}, job_engines=declared)
+        return msgspec.structs.replace(
+            self,
+            topologies=self.own_topologies,
+            versions={},
+            job_engines=declared,
+            pipeline=self.project_pipeline,
+            pipeline_named="",
+        )
 
     @property
     def rendered(self) -> Path:
@@ -114,6 +128,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         ("--reports", options.reports, "a folder"),
         ("--topologies-folder", options.topologies_folder, "a folder"),
         ("--audit-target", options.audit_target, "the name of a target or a path that ends in .toml"),
+        ("--pipeline", options.pipeline, "the name of a pipeline or a path that ends in .toml"),
     ):
         if value == "":
             raise UsageError(f"{name}: found an empty name, expected {expected}")
@@ -147,6 +162,9 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         commands=file.commands,
         migrations=file.migrations,
         job_engines=KnownJobEngines(declared=project.job_engines).choose(options.job_engines, options.job_variants),
+        pipeline=find(options.pipeline) if options.pipeline else project.pipeline,
+        project_pipeline=project.pipeline,
+        pipeline_named=options.pipeline or "",
         preflight=file.preflight,
         readiness=project.readiness,
         workflows=file.workflows,

@@ -31,3 +31,5 @@ class SettingsOptions(Struct, frozen=True, kw_only=True):
     job_engines: tuple[str, ...] = ()
     #: names of variants of these job engines: the command is about these only
     job_variants: tuple[str, ...] = ()
+    #: the name of a shipped ingest pipeline, or the path of its file
+    pipeline: str | None = None

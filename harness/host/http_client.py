@@ -80,6 +80,13 @@ class HttpClient:
             deadline_s,
         )
 
+    def get(self, path: str, deadline_s: float) -> HttpResponse:
+        """Send a GET request without the headers of a caller; see :meth:`send`.
+
+        :param path: appended to the base URL.
+        """
+        return self._send("GET", self._site.base_url.rstrip("/") + path, {}, {}, deadline_s)
+
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any], deadline_s: float
     ) -> HttpResponse:

@@ -68,8 +68,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: downloads of a file that always fails, and after which the upload fails finally
     attempts: Annotated[int, Meta(ge=1, le=20)] = 4
-    #: the delay after the first failed download, and the longest one, seconds
+    #: the delay after the first failed download, seconds
     shortest_delay_s: _Seconds = 0.2
+    #: no delay is longer, seconds
     longest_delay_s: _Seconds = 2.0
     #: after how many seconds an upload of a worker that is gone is taken over; None: never
     lease_s: _Seconds | None = 3.0
@@ -84,7 +85,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Logs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[logs]`: each line that API and worker print to stdout is a JSON object with these keys."""
 
+    #: when it was printed: ISO 8601 with its zone
     time: _Line = "ts"
+    #: such as `info` or `error`
     level: _Line = "level"
     #: an object with what the line is about
     context: _Line = "ctx"
@@ -108,9 +111,11 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upload_headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "{content_type}"})
     #: asks for the state of an upload, with `{id}`; None: the API has no such route
     state: Step | None = None
-    #: paths; "" where the pipeline has none, and what needs it is N/A
+    #: answers 2xx while the process lives. "" where the pipeline has none, and what needs it is N/A, also below
     health: _Path = "/health"
+    #: answers 2xx while uploads can be taken and indexed, and says when one was indexed
     ready: _Path = "/ready"
+    #: counters in the text format of Prometheus; "" where the pipeline has none
     metrics: _Path = ""
     #: the counter of indexed uploads in the text of `metrics`
     indexed_counter: str = ""

@@ -188,6 +188,19 @@ class JobLabel(Struct, frozen=True, kw_only=True):
     file: str = ""
 
 
+class IngestLabel(Struct, frozen=True, kw_only=True):
+    """The ingest pipeline of a row, and the case of the suite `ingest` that the row tries."""
+
+    #: the name of the pipeline, such as `reference`
+    pipeline: str
+    #: as its project spells it
+    title: str
+    #: such as `end-to-end`
+    case: str
+    #: the path of its file, for a pipeline of the project's own; "" for a shipped one, whose files are harness code
+    file: str = ""
+
+
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One planned row: a check on a target. Every planned row gets a result."""
 
@@ -207,6 +220,8 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
     path: PathLabel | None = None
     #: the job engine that it tries, if any
     job: JobLabel | None = None
+    #: the ingest pipeline that it tries, if any
+    ingest: IngestLabel | None = None
     evidence_class: EvidenceClass = EvidenceClass.CI
     #: a digest of its declaration in harness.toml, if it has one: a result for another declaration does not count
     declared_as: str = ""

@@ -191,8 +191,8 @@ def merge(
         audit target is, because they are about the checks.
     :param left_out: sentences about what was left out earlier.
     :param environments: the operator's environments, each with a digest of its declaration now.
-    :param job_engines: the digest of the files of a project's own job engines now, by target and check of their rows;
-        that of the newest run by default.
+    :param job_engines: the digest of the files of a project's own job engines and ingest pipeline now, by target and
+        check of their rows; that of the newest run by default.
     :param subjects: the identity of each command now, by the id of its check; that of the newest run by default.
     """
     code = fingerprint or (runs[-1].record.provenance.fingerprint if runs else "")
@@ -354,6 +354,8 @@ class _Merging:
                 self._leave_out(run.record.run_id, plan[key], others[result.check])
             elif self._declarations[key] != plan[key].declared_as and plan[key].job:
                 self._leave_out(run.record.run_id, plan[key], "the files of its job engine")
+            elif self._declarations[key] != plan[key].declared_as and plan[key].ingest:
+                self._leave_out(run.record.run_id, plan[key], "the ingest pipeline, or its files")
             elif self._declarations[key] != plan[key].declared_as:
                 self._notes.append(
                     f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.collection import Catalogue, Fixtures, build_catalogue
 from harness.host.reference import reference_paths
+from harness.ingest.loading import REFERENCE, LoadedPipeline, find
 from harness.job_engines.known import KnownJobEngines
 from harness.job_engines.loading import shipped
 from harness.suites import (
@@ -27,6 +28,7 @@ from harness.suites import (
     trail_breaks,
 )
 from harness.suites.commands import command_checks
+from harness.suites.ingest.rows import ingest_checks
 from harness.suites.jobs.rows import job_checks
 from harness.suites.migrations.rows import migration_checks
 from harness.suites.paths.aspects import path_checks
@@ -56,13 +58,17 @@ def whole_catalogue(
     commands: tuple[CommandDeclaration, ...] = (),
     job_engines: KnownJobEngines = KnownJobEngines(),  # noqa: B008 -- it is frozen
     migrations: tuple[MigrationDeclaration, ...] = (),
+    pipeline: LoadedPipeline | None = None,
 ) -> Catalogue:
     """Return the catalogue, extended by the paths, commands, job engines and migrations of a project.
 
+    :param pipeline: the ingest pipeline under test; the reference pipeline by default.
+
     :raises ConfigError: for one whose check id exists already, such as a path of the reference host.
     """
-    return catalogue().with_checks(
+    return _of_every_project().with_checks(
         (
+            *ingest_checks(pipeline or find(REFERENCE)),
             *path_checks(declared),
             *command_checks(commands),
             *job_checks(job_engines.declared, planned=True),
@@ -74,7 +80,12 @@ def whole_catalogue(
 
 @cache
 def catalogue() -> Catalogue:
-    """Return the checks of every project, including the paths of the reference host."""
+    """Return the checks of every project, including the paths of the reference host and the reference pipeline."""
+    return _of_every_project().with_checks(ingest_checks(find(REFERENCE)))
+
+
+@cache
+def _of_every_project() -> Catalogue:
     return _suites().with_checks((*path_checks(reference_paths(), reference=True), *job_checks(shipped())))
 
 

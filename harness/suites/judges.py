@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.judges.acknowledged import ACKNOWLEDGED
+from harness.checks.judges.ingest import INGEST_JUDGE
 from harness.checks.judges.jobs import JOBS_JUDGE
 from harness.checks.judges.soak import SOAK_JUDGE
 
@@ -12,4 +13,4 @@ if TYPE_CHECKING:
     from harness.checks.judges import Judge
 
 #: to add a judge, add it here
-JUDGES: tuple[Judge, ...] = (ACKNOWLEDGED, SOAK_JUDGE, JOBS_JUDGE)
+JUDGES: tuple[Judge, ...] = (ACKNOWLEDGED, SOAK_JUDGE, JOBS_JUDGE, INGEST_JUDGE)

@@ -67,7 +67,7 @@ def download(of: Upload, at: float, *, status: int = 200) -> StoreRequest:
 
 def retried(of: Upload, *gaps: float) -> tuple[StoreRequest, ...]:
     """Return downloads that fail, one after each gap."""
-    at, found = 3.0, []
+    at, found = 3.0, list[StoreRequest]()
     for gap in (0.0, *gaps):
         at += gap + (0.01 if found else 0.0)
         found.append(download(of, at, status=503))

@@ -1,0 +1,111 @@
+"""The conclusion of a case: what the judge gets, what was measured, and what is kept of a case that is not OK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness.checks.judges.ingest import Ingested, percentile
+from harness.checks.judges.ingest_state import IngestState
+from harness.ingest.cases import IngestCase
+from harness.suites.ingest.programs import API, WORKERS
+
+if TYPE_CHECKING:
+    from harness.suites.ingest.running import IngestRun
+
+#: the last lines of a program's output that are kept
+_KEPT_LINES = 400
+
+
+def final_state(run: IngestRun) -> IngestState:
+    """Return everything that the judge needs besides the history. Programs still run while it is read."""
+    rows = run.look()
+    return run.ctx.pipeline.state(
+        IngestState(
+            case=run.case,
+            settings=run.settings,
+            uploads=tuple(run.uploads.values()),
+            rows={upload.id: rows[upload.id] for upload in run.uploads.values() if upload.id in rows},
+            columns=run.columns,
+            requests=run.requests(),
+            prefix=run.store.prefix,
+            exits=tuple(run.exits),
+            given_up=run.given_up,
+            ignored_sigterm=tuple(sorted(run.ignored_sigterm)),
+            not_migrated=run.not_migrated,
+            total_s=round(run.total_s, 2),
+            healed_s=run.healed_s,
+            floor_s=round(run.floor_s, 3),
+            others_lost=run.store.others_lost(),
+            uploads_lost=run.store.uploads_lost(run.uploads.values()),
+            pause_s=round(run.pauses.longest_s, 2),
+        )
+    )
+
+
+def record_facts(run: IngestRun, state: IngestState) -> None:
+    """Record what was measured, for the table and for a reader of an Issue."""
+    ctx = run.ctx
+    ctx.fact("measured", measured(Ingested(state)))
+    ctx.fact("longest pause of the machine", f"{run.pauses.longest_s:.2f} s")
+    if exits := state.exits:
+        ctx.fact("exits of programs", len(exits))
+        ctx.fact("last line of the last exit", exits[-1].last)
+    if state.ignored_sigterm:
+        ctx.fact("ended by SIGKILL, because SIGTERM did not end them", ", ".join(state.ignored_sigterm))
+    if words := sorted({f"{row.word}" for row in state.rows.values()}):
+        ctx.fact("states at the end", ", ".join(words))
+
+
+def measured(found: Ingested) -> str:
+    """Return what was measured in a case, in a few words."""
+    state = found.state
+    indexed = f"{len(found.indexed)} of {len(state.uploads)} uploads indexed"
+    words = [indexed] if state.uploads else []
+    match state.case:
+        case IngestCase.END_TO_END:
+            words.append(f"after {state.total_s:.1f} s")
+        case IngestCase.LATENCY:
+            p50, p95 = percentile(found.latencies, 50), percentile(found.latencies, 95)
+            words.append(
+                f"p50 {p50:.2f} s, p95 {p95:.2f} s, promised {state.settings.latency_p95_s:g} s; "
+                f"store and database alone p95 {state.floor_s:.2f} s"
+            )
+        case IngestCase.RETRIES | IngestCase.PERMANENT_FAILURE:
+            words = [f"{len(found.stored)} uploads", _attempts(found)]
+        case IngestCase.STORE_FAILS | IngestCase.CORRUPT_DOWNLOAD:
+            words.append(_attempts(found))
+        case IngestCase.KILLED_WORKER:
+            after = [one.indexed_s - state.healed_s for one in found.stored if one.indexed_s and state.healed_s]
+            words += [f"{max(after):.1f} s after the end of its worker"] if after else []
+        case IngestCase.TWO_WORKERS:
+            downloads = sum(one.is_download for upload in found.stored for one in found.attempts(upload))
+            words.append(f"{downloads} downloads")
+        case _:
+            pass
+    return ", ".join(words)
+
+
+def _attempts(found: Ingested) -> str:
+    """Return the downloads of each upload, and the delays between them."""
+    counts = sorted({len(found.attempts(upload)) for upload in found.stored})
+    said = f"{' or '.join(map(str, counts)) or 'no'} downloads each, cap {found.cap}"
+    delays = [found.gaps(upload) for upload in found.stored if len(found.attempts(upload)) == max(counts, default=0)]
+    ranges = [f"{min(column):.2f} to {max(column):.2f} s" for column in zip(*delays, strict=False)]
+    return f"{said}; delays {', '.join(ranges)}" if ranges else said
+
+
+def keep_logs(run: IngestRun) -> None:
+    """Keep what programs printed, and the journal of the store, next to the evidence of a case that is not OK."""
+    lab, check = run.ctx.lab, run.ctx.check + (f"+{run.ctx.control}" if run.ctx.control else "")
+    names = []
+    for program in (API, *WORKERS):
+        if lines := run.printed.get(program):
+            lab.keep_artifact(check, f"{program}.log", "\n".join(lines[-_KEPT_LINES:]) + "\n")
+            names.append(f"{program}.log")
+    if requests := run.requests():
+        encoded = (msgspec.json.encode(request).decode() for request in requests)
+        lab.keep_artifact(check, "store-requests.jsonl", "\n".join(encoded) + "\n")
+        names.append("store-requests.jsonl")
+    run.ctx.fact("kept", ", ".join(names) or "no program was started")

@@ -1,0 +1,182 @@
+"""The checks of the suite: one for each case, about the pipeline under test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.checks.judges.ingest import INGEST_JUDGE, outcome
+from harness.checks.record import NotApplicableError, NotExercisedError
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, check
+from harness.errors import HarnessError
+from harness.ingest.cases import IngestCase
+from harness.model import IngestLabel, Section, Severity
+from harness.suites.ingest import cases
+from harness.suites.ingest.conclusion import final_state, keep_logs, record_facts
+from harness.suites.ingest.running import IngestRun
+from harness.suites.ingest.sabotage import controls_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.context import CheckContext
+    from harness.checks.registry import Check, Control
+    from harness.ingest.loading import LoadedPipeline
+
+#: the most that a case needs: its waits, the starts of its programs, and an installation
+_LONGEST_S = 300.0
+
+
+class CaseRow(Struct, frozen=True, kw_only=True):
+    """One case, as it is planned."""
+
+    case: IngestCase
+    #: what is true of a pipeline when the case is OK
+    claim: str
+    #: creates the situation
+    scenario: Callable[[IngestRun], None]
+    severity: Severity = P1
+    #: whether it restarts servers
+    own_servers: bool = False
+
+
+#: in the order of the report
+CASES: tuple[CaseRow, ...] = (
+    CaseRow(
+        case=IngestCase.END_TO_END,
+        claim="from an empty database, a sample is indexed with the checksum of its bytes within two minutes",
+        scenario=cases.end_to_end,
+    ),
+    CaseRow(
+        case=IngestCase.LATENCY,
+        claim="95 % of single uploads are indexed within the time that the pipeline promises",
+        scenario=cases.latency,
+    ),
+    CaseRow(
+        case=IngestCase.THREE_RUNS,
+        claim="three runs in a row, each from a migrated database, have no failure in between",
+        scenario=cases.three_runs,
+    ),
+    CaseRow(
+        case=IngestCase.RETRIES,
+        claim="failed downloads are repeated up to the cap, after delays that grow and differ between uploads",
+        scenario=cases.retries,
+    ),
+    CaseRow(
+        case=IngestCase.STORE_FAILS,
+        claim="files are indexed although their first downloads fail, are cut, or end early",
+        scenario=cases.store_fails,
+    ),
+    CaseRow(
+        case=IngestCase.DATABASE_FAILS,
+        claim="files are indexed although PostgreSQL restarts while they are processed",
+        scenario=cases.database_fails,
+        own_servers=True,
+    ),
+    CaseRow(
+        case=IngestCase.PERMANENT_FAILURE,
+        claim="an upload whose downloads always fail is marked as failed after the cap, and not tried again",
+        scenario=cases.permanent_failure,
+    ),
+    CaseRow(
+        case=IngestCase.LATE_UPLOAD,
+        claim="a file that is uploaded late, while its address is valid, is indexed",
+        scenario=cases.late_upload,
+    ),
+    CaseRow(
+        case=IngestCase.KILLED_WORKER,
+        claim="the uploads of a worker that was killed are indexed by another one",
+        scenario=cases.killed_worker,
+    ),
+    CaseRow(
+        case=IngestCase.DUPLICATES,
+        claim="two uploads with the same bytes at the same time are both indexed, with the same checksum",
+        scenario=cases.duplicates,
+    ),
+    CaseRow(
+        case=IngestCase.OTHER_METADATA,
+        claim="an upload with the bytes of another project keeps its own metadata, and gets no text of the other one",
+        scenario=cases.other_metadata,
+        severity=P0,
+    ),
+    CaseRow(
+        case=IngestCase.TWO_WORKERS,
+        claim="two workers download each file once, also one whose download is longer than the lease",
+        scenario=cases.two_workers,
+    ),
+    CaseRow(
+        case=IngestCase.CORRUPT_DOWNLOAD,
+        claim="a file that arrives changed is downloaded again, and not indexed with another checksum",
+        scenario=cases.corrupt_download,
+        severity=P0,
+    ),
+    CaseRow(
+        case=IngestCase.STOPS,
+        claim="programs end on SIGTERM, and another worker goes on with what one of them gave back",
+        scenario=cases.stops,
+    ),
+)
+
+
+def ingest_checks(pipeline: LoadedPipeline) -> Iterator[Check | Control]:
+    """Yield the checks of a pipeline, and their controls."""
+    for row in CASES:
+        declared = _declared(pipeline, row)
+        yield declared
+        yield from controls_of(declared, row.case)
+
+
+def _declared(pipeline: LoadedPipeline, row: CaseRow) -> Check:
+    return check(
+        f"ingest.{row.case}",
+        claim=row.claim,
+        section=Section.INGEST,
+        severity=row.severity,
+        area="ingest pipeline",
+        needs=(TRANSACTION_BLOCKS,),
+        own_servers=row.own_servers,
+        on_demand=True,
+        longest_s=_LONGEST_S,
+        ingest=IngestLabel(pipeline=pipeline.name, title=pipeline.title, case=row.case, file=pipeline.own_file),
+    )(partial(run_case, pipeline, row))
+
+
+def run_case(pipeline: LoadedPipeline, row: CaseRow, ctx: CheckContext) -> None:
+    """Bring a pipeline into one situation, and judge what is left.
+
+    What was seen is judged also if the case ended early: a wrong checksum is an Issue whatever happened after it.
+    """
+    with IngestRun(ctx, pipeline, row.case) as run:
+        try:
+            reason = _judged(run, row)
+        except NotApplicableError:
+            raise
+        except (NotExercisedError, HarnessError):
+            keep_logs(run)
+            raise
+        if reason or any(found.broken for found in ctx.expectations):
+            keep_logs(run)
+    if reason:
+        raise NotExercisedError(reason)
+
+
+def _judged(run: IngestRun, row: CaseRow) -> str:
+    """Create the situation, judge what is left, and return why the situation did not come about; "" if it did."""
+    ctx, reason = run.ctx, ""
+    with ctx.history(INGEST_JUDGE, pipeline=run.pipeline.title, case=row.case) as journal:
+        run.record(journal)
+        try:
+            row.scenario(run)
+        except NotExercisedError as error:
+            reason = str(error)
+        if not run.database or (reason and not run.uploads):
+            raise NotExercisedError(reason)
+        ctx.pipeline.at_end(run)
+        state = final_state(run)
+        journal.keep_state(state)
+    ctx.fact("outcome", outcome(ctx.expectations))
+    record_facts(run, state)
+    return reason

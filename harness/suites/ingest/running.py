@@ -1,0 +1,195 @@
+"""A pipeline under test in one check: what happens to its uploads, by its tables and by the store's journal."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from harness.checks.judges.ingest_state import UploadRow
+from harness.checks.record import NotApplicableError, NotExercisedError
+from harness.database import SqlError, describe
+from harness.errors import TimedOutError
+from harness.ingest.pipeline_file import Status
+from harness.suites.ingest.programs import WORKERS
+from harness.suites.ingest.uploading import Uploading
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from harness.checks.context import CheckContext
+    from harness.checks.judges.ingest_state import Upload
+    from harness.database import Client
+    from harness.ingest.cases import IngestCase
+    from harness.ingest.loading import LoadedPipeline
+    from harness.ingest.store_requests import StoreRequest
+
+#: between two looks at the rows, seconds
+_LOOK_S = 0.05
+#: a worker begins its first upload within, seconds: it starts, imports its packages, and connects
+STARTS_S = 30.0
+#: added to what a pipeline's settings need, seconds; no case waits longer than this, seconds, and less under a control
+_MARGIN_S, _LONGEST_WAIT_S, _UNDER_CONTROL_S = 8.0, 60.0, 15.0
+_OPTIONAL = (
+    *("checksum", "indexed_at", "attempts", "worker", "text"),
+    *("project", "filename", "content_type", "correlation"),
+)
+
+
+class IngestRun(Uploading):
+    """One pipeline in one check."""
+
+    def __init__(self, ctx: CheckContext, pipeline: LoadedPipeline, case: IngestCase) -> None:
+        """Install the packages of the pipeline, and prepare its part of the store.
+
+        :raises NotExercisedError: when the packages cannot be installed here, or the store is unavailable.
+        """
+        self._admin: Client | None = None
+        super().__init__(ctx, pipeline, case)
+        #: what the pipeline says, by the id of the upload; of earlier databases, too
+        self.rows: dict[str, UploadRow] = {}
+        self.columns: tuple[str, ...] = ()
+        #: when the worker of the case was killed
+        self.healed_s: float | None = None
+        self.floor_s = 0.0
+        self.total_s = 0.0
+
+    # --- observations ------------------------------------------------------------------------------
+
+    def requests(self) -> tuple[StoreRequest, ...]:
+        """Return all requests that reached the store so far; their seconds count from the beginning of the check."""
+        return tuple(
+            replace(request, at=round(request.at - self.began, 4), seconds=round(request.seconds, 4))
+            for request in self.store.proxy.requests()
+        )
+
+    def downloads(self, *uploads: Upload) -> list[StoreRequest]:
+        """Return the requests of the pipeline's programs for the contents of objects, in their order."""
+        keys = {upload.key for upload in uploads or self.uploads.values()}
+        return [one for one in self.requests() if (one.side, one.method) == ("internal", "GET") and one.key in keys]
+
+    def look(self) -> dict[str, UploadRow]:
+        """Read the pipeline's own tables, note the states of uploads, and return all rows so far.
+
+        :raises NotExercisedError: when its query fails, or lacks a column.
+        """
+        if (rows := self._read()) is None:
+            return self.rows  # the database is down just now
+        self.rows = self.rows | rows
+        for upload in list(self.uploads.values()):
+            row = rows.get(upload.id)
+            if row is None or (upload.seen and upload.seen[-1] is row.status):
+                continue
+            indexed_s = self.seconds if row.status is Status.INDEXED and upload.indexed_s is None else upload.indexed_s
+            self._keep(replace(upload, seen=(*upload.seen, row.status), indexed_s=indexed_s))
+        return self.rows
+
+    def _read(self) -> dict[str, UploadRow] | None:
+        try:
+            if self._admin is None or self._admin.closed or self._admin.info.dbname != self.database:
+                self._disconnect()
+                self._admin = self.ctx.lab.connect_admin(self.database)
+            cursor = self._admin.execute(self.pipeline.file.sql.uploads.encode())
+            names = [column.name for column in cursor.description or ()]
+            found = [dict(zip(names, row, strict=True)) for row in cursor]
+        except SqlError as error:
+            self._disconnect()
+            if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+                return None
+            raise NotExercisedError(f"the pipeline's query for uploads failed: {describe(error)}") from None
+        if missing := [name for name in ("id", "key", "status") if name not in names]:
+            raise NotExercisedError(f"the pipeline's query for uploads returns no column {', '.join(missing)}")
+        self.columns = tuple(names)
+        return {row.id: row for row in map(self._row, found)}
+
+    def _row(self, found: dict[str, Any]) -> UploadRow:
+        word = str(found["status"])
+        optional = {name: None if found.get(name) is None else str(found[name]) for name in (*_OPTIONAL, "correlation")}
+        return UploadRow(
+            id=str(found["id"]),
+            key=str(found["key"]),
+            status=self.pipeline.status_of(word),
+            word=word,
+            **optional,
+        )
+
+    def _disconnect(self) -> None:
+        if self._admin is not None:
+            with contextlib.suppress(SqlError):
+                self._admin.close()
+        self._admin = None
+
+    def end_programs(self) -> None:
+        """End all programs; the next look at the rows reads the database that is used then."""
+        self._disconnect()
+        super().end_programs()
+
+    def status(self, upload: Upload) -> Status | None:
+        """Return the state that an upload was last seen in; None for one without a row."""
+        row = self.rows.get(upload.id)
+        return row.status if row else None
+
+    def require_columns(self, *names: str) -> None:
+        """Require columns of the pipeline's query.
+
+        :raises NotApplicableError: when it lacks one: the property cannot be seen then.
+        """
+        self.look()
+        if missing := [name for name in names if name not in self.columns]:
+            raise NotApplicableError(f"the pipeline's query for uploads returns no column {', '.join(missing)}")
+
+    # --- waiting -----------------------------------------------------------------------------------
+
+    @property
+    def patience_s(self) -> float:
+        """How long nothing may happen before an upload counts as stuck, seconds: lease, polls, retries, and a margin."""
+        settings = self.settings
+        return (settings.lease_s or 0.0) + 4 * settings.poll_s + settings.longest_delay_s + _MARGIN_S
+
+    def wait(self, condition: Callable[[], bool], what: str, deadline_s: float) -> bool:
+        """Wait until a condition holds, and return whether it does in time. The rows are read before each look."""
+
+        def seen() -> None:
+            self.ctx.require_undisturbed()
+            self.look()
+            if condition():
+                return
+            if self._none_works:
+                raise TimedOutError(f"no worker runs any more, waiting for {what}")
+            raise NotYet(what)
+
+        longest_s = _UNDER_CONTROL_S if self.ctx.control else _LONGEST_WAIT_S
+        try:
+            poll(seen, what=what, deadline_s=min(deadline_s, longest_s), interval_s=_LOOK_S / 5)
+        except TimedOutError:
+            return False
+        return True
+
+    @property
+    def _none_works(self) -> bool:
+        return set(WORKERS) <= set(self.given_up)
+
+    def wait_until(self, status: Status, uploads: Iterable[Upload] | None = None, deadline_s: float = 0.0) -> bool:
+        """Wait until uploads are in a state, as long as there is progress, and return whether they are.
+
+        :param uploads: by default all whose file the store has.
+        :param deadline_s: how long no upload may change, seconds; by default what the pipeline's own settings need.
+        """
+        wanted = [one for one in (self.uploads.values() if uploads is None else uploads) if one.stored_s is not None]
+        left = {one.number for one in wanted}
+        ended_s = self.seconds + 3 * _LONGEST_WAIT_S
+        first = True
+        while left and self.seconds < ended_s:
+            before = set(left)
+
+            def progressed() -> bool:
+                left.difference_update(one.number for one in wanted if self.status(self.uploads[one.number]) is status)
+                return left != before or not left  # noqa: B023 -- called in this round only
+
+            quiet_s = deadline_s or self.patience_s + (STARTS_S - _MARGIN_S if first else 0.0)
+            if not self.wait(progressed, f"{len(left)} uploads to be {status}", quiet_s):
+                return False
+            first = False
+        return not left

@@ -1,0 +1,222 @@
+"""What a client does with a pipeline: it asks the API for an address, and uploads a file there."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from harness.checks.judges.ingest_state import Upload
+from harness.checks.record import NotExercisedError
+from harness.errors import TimedOutError
+from harness.host.site import Site, Values, value_at
+from harness.model import EvidenceClass
+from harness.suites.ingest.programs import API, Programs
+from harness.suites.ingest.put_file import put_file
+from harness.waiting import NotYet, poll
+
+if TYPE_CHECKING:
+    from harness.checks.context import CheckContext
+    from harness.checks.judges.ingest_state import End
+    from harness.host.declarations import Caller, Step
+    from harness.host.http_client import HttpClient
+    from harness.host.http_response import HttpResponse
+    from harness.ingest.cases import IngestCase
+    from harness.ingest.loading import LoadedPipeline
+    from harness.store import Journal
+
+#: for one request to the API, and for the upload of a file, seconds
+REQUEST_S = 15.0
+#: the operation of the history
+UPLOAD = "upload"
+_TEXT = "text/plain"
+
+
+class Uploading(Programs):
+    """A pipeline with a client of its API."""
+
+    def __init__(self, ctx: CheckContext, pipeline: LoadedPipeline, case: IngestCase) -> None:
+        """Install the packages of the pipeline, and prepare its part of the store.
+
+        :raises NotExercisedError: when the packages cannot be installed here, or the store is unavailable.
+        """
+        super().__init__(ctx, pipeline)
+        self.case = case
+        #: seconds of all observations count from here, on the monotonic clock
+        self.began = time.monotonic()
+        self.uploads: dict[int, Upload] = {}
+        self._values: dict[int, Values] = {}
+        self._contents: dict[int, bytes] = {}
+        self._journal: Journal | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the beginning of the check."""
+        return time.monotonic() - self.began
+
+    def record(self, journal: Journal) -> None:
+        """Write operations to this history from now on."""
+        self._journal = journal
+
+    # --- the API -----------------------------------------------------------------------------------
+
+    def start(self, *workers: str) -> None:
+        """Start the API and workers, and wait until the API answers.
+
+        :raises NotExercisedError: when it does not answer in time.
+        """
+        self.start_api()
+        for name in workers:
+            self.start_worker(name)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the API answers its health route, or accepts a connection if it has none.
+
+        :raises NotExercisedError: when it does not in time.
+        """
+        health = self.pipeline.file.health
+
+        def ready() -> None:
+            self.ctx.require_undisturbed()
+            if API in self.given_up:
+                raise TimedOutError("the API exits again and again")
+            if not (self.get(health, 2.0).succeeded if health else self.listens()):
+                raise NotYet("no answer")
+
+        try:
+            poll(ready, what="the API", deadline_s=self.pipeline.file.starts_s)
+        except TimedOutError as error:
+            last = next(iter(self.program(API).output.splitlines()[-1:]), "it printed nothing")
+            raise NotExercisedError(f"the API did not become ready: {error.what}; its last line: {last}") from None
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who uploads; None for a pipeline without users."""
+        return next(iter(self.pipeline.file.callers), None)
+
+    def site(self) -> Site:
+        """Return the API as a host."""
+        ctx = self.ctx
+        return Site(
+            name=ctx.topology.name,
+            evidence_class=EvidenceClass.CI,
+            base_url=f"http://127.0.0.1:{self.port}",
+            callers=self.pipeline.file.callers,
+            target=ctx.target,
+            trail=lambda: ctx.lab.connect_admin(self.database),
+            application=ctx.client,
+            stopped=lambda: ctx.is_ended,
+            trust_env=False,
+        )
+
+    def request(self, step: Step, values: Values, deadline_s: float = REQUEST_S) -> HttpResponse:
+        """Send one request to the API."""
+        with self._client() as client:
+            return client.send(step, values, deadline_s)
+
+    def get(self, path: str, deadline_s: float = REQUEST_S) -> HttpResponse:
+        """Send a GET request without a caller's headers, such as to `/ready`."""
+        with self._client() as client:
+            return client.get(path, deadline_s)
+
+    def _client(self) -> HttpClient:
+        from harness.host.http_client import HttpClient  # noqa: PLC0415 -- few processes send requests
+
+        return HttpClient(self.site())
+
+    # --- uploads -----------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        contents: bytes | None = None,
+        *,
+        project: str = "project-a",
+        filename: str = "",
+        content_type: str = _TEXT,
+        end: End = "indexed",
+    ) -> Upload:
+        """Return a new upload, which was not asked for yet.
+
+        :param contents: of the file; by default a short text that no other file has.
+        :param filename: by default one that contains the number of the upload.
+        :param end: how it has to end.
+        """
+        number = len(self.uploads) + 1
+        values = Values(self.caller)
+        text = f"upload {number} of {self.case}: {secrets.token_hex(16)}\n".encode()
+        contents = text if contents is None else contents
+        filename = filename or f"file-{number}.txt"
+        for name, value in (("filename", filename), ("project", project), ("content_type", content_type)):
+            values.keep(name, value)
+        self._values[number], self._contents[number] = values, contents
+        return self._keep(
+            Upload(
+                number=number,
+                sha256=hashlib.sha256(contents).hexdigest(),
+                size=len(contents),
+                filename=filename,
+                project=project,
+                content_type=content_type,
+                correlation=values.correlation,
+                end=end,
+            )
+        )
+
+    def presign(self, upload: Upload) -> Upload:
+        """Ask the API for an address; an upload without one has an error afterwards."""
+        file, values = self.pipeline.file, self._values[upload.number]
+        step = file.presign
+        if header := file.correlation_header:
+            step = replace(step, headers={**step.headers, header: "{correlation}"})
+        if self._journal:
+            self._journal.invoke(upload.number, 1, UPLOAD, key=str(upload.number), value=upload.sha256)
+        answer = self.request(step, values)
+        if answer.failure or answer.status != step.status:
+            return self._refused(upload, f"the API answered {answer}, expected {step.status}", answer)
+        try:
+            for name, path in step.keep.items():
+                values.keep(name, value_at(answer.data, path))
+        except KeyError as error:
+            return self._refused(upload, f"the API's answer has no value at {error.args[0]}", answer)
+        known = values.known()
+        upload = replace(upload, id=str(known["id"]), key=str(known["key"]), presigned_s=self.seconds)
+        return self._keep(upload)
+
+    def expect(self, upload: Upload, end: End) -> Upload:
+        """Say how an upload has to end, where this was not known before."""
+        return self._keep(replace(upload, end=end))
+
+    def url(self, upload: Upload) -> str:
+        """Return the presigned address of an upload."""
+        return str(self._values[upload.number].known().get("url", ""))
+
+    def put(self, upload: Upload) -> Upload:
+        """Upload the file to its presigned address; one that is refused has an error afterwards."""
+        if upload.error or not upload.id:
+            return upload
+        values = self._values[upload.number]
+        headers = {name: values.text(text) for name, text in self.pipeline.file.upload_headers.items()}
+        answer = put_file(self.url(upload), self._contents[upload.number], headers, REQUEST_S)
+        if not answer.succeeded:
+            return self._refused(upload, f"the upload to the presigned address was answered with {answer}", answer)
+        if self._journal:
+            self._journal.answer(upload.number, 1, "ok")
+        return self._keep(replace(upload, stored_s=self.seconds))
+
+    def upload(self, contents: bytes | None = None, **about: Any) -> Upload:
+        """Ask for an address, and upload a file; see :meth:`plan`."""
+        return self.put(self.presign(self.plan(contents, **about)))
+
+    def _refused(self, upload: Upload, error: str, answer: HttpResponse) -> Upload:
+        self.ctx.fact("first refusal", self.ctx.facts.get("first refusal") or error)
+        if self._journal:
+            self._journal.answer(upload.number, 1, "fail" if answer.status or not answer.arrived else "unknown", error)
+        return self._keep(replace(upload, error=error))
+
+    def _keep(self, upload: Upload) -> Upload:
+        self.uploads[upload.number] = upload
+        return upload
