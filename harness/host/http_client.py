@@ -141,7 +141,9 @@ def _read(response: httpx2.Response, end: float, deadline_s: float) -> HttpRespo
     if not failure and time.monotonic() >= end:  # the watchdog closed the socket, which looks like the end of the body
         failure = _late(deadline_s)
     data = None if failure else _decoded(bytes(body))
-    return HttpResponse(status=response.status_code, data=data, failure=failure)
+    return HttpResponse(
+        status=response.status_code, data=data, failure=failure, headers={} if failure else dict(response.headers)
+    )
 
 
 def _shut_down(sockets: list[socket.socket]) -> None:

@@ -21,6 +21,8 @@ class HttpResponse(Struct, frozen=True, kw_only=True):
     data: Any = None
     #: why no complete response arrived; "" when one did
     failure: str = ""
+    #: its headers, their names in lower case; they never become evidence either
+    headers: dict[str, str] = {}
     #: whether the host may have started to process the request
     arrived: bool = True
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.judges import Judge, compared
+from harness.checks.judges.ingest_service import SERVICE_WORDS, judge_service
 from harness.checks.judges.ingest_state import IngestState
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
@@ -85,6 +86,7 @@ SHORT = {
     OUTSIDE: "outside of the prefix",
     OTHERS: "objects of others lost",
     OBJECTS: "uploaded files lost",
+    **SERVICE_WORDS,
 }
 #: a demo is ready, and its sample is indexed, within, seconds
 TWO_MINUTES_S = 120.0
@@ -401,7 +403,7 @@ def judge_ingest(_history: History, state: Any) -> tuple[Expectation, ...]:
     """Compare what a pipeline did with what its case expects. A case without a row here compares by itself."""
     found = Ingested(state)
     own = _CASES.get(state.case)
-    return (*(own(found) if own else ()), *_safe(found))
+    return (*(own(found) if own else ()), *judge_service(state.case, state.service), *_safe(found))
 
 
 def outcome(expectations: Iterable[Expectation]) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from harness.checks.judges.ingest_service import ServiceSeen
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
 from harness.ingest.store_requests import StoreRequest
@@ -101,3 +102,5 @@ class IngestState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     uploads_lost: int = 0
     #: the longest time for which the machine kept the harness itself waiting, seconds
     pause_s: float = 0.0
+    #: what a case about the service saw; None for the other cases
+    service: ServiceSeen | None = None

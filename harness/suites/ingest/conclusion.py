@@ -40,6 +40,7 @@ def final_state(run: IngestRun) -> IngestState:
             others_lost=run.store.others_lost(),
             uploads_lost=run.store.uploads_lost(run.uploads.values()),
             pause_s=round(run.pauses.longest_s, 2),
+            service=run.service,
         )
     )
 

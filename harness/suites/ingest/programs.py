@@ -197,9 +197,9 @@ class Programs:
         }
         own = {
             name: _VARIABLE.sub(lambda found: given.get(found[1], found[0]), value)
-            for name, value in self.pipeline.file.environment.items()
+            for name, value in (self.pipeline.file.environment | self.ctx.pipeline.environment).items()
         }
-        return given | own | self.ctx.pipeline.environment
+        return given | own
 
     def start_api(self) -> None:
         """Start the API without waiting for it."""

@@ -14,10 +14,11 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, check
 from harness.errors import HarnessError
 from harness.ingest.cases import IngestCase
 from harness.model import IngestLabel, Section, Severity
-from harness.suites.ingest import cases
+from harness.suites.ingest import address_cases, cases, service_cases, trace_cases
 from harness.suites.ingest.conclusion import final_state, keep_logs, record_facts
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.sabotage import controls_of
+from harness.suites.ingest.service_sabotage import service_controls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +119,46 @@ CASES: tuple[CaseRow, ...] = (
         claim="programs end on SIGTERM, and another worker goes on with what one of them gave back",
         scenario=cases.stops,
     ),
+    CaseRow(
+        case=IngestCase.READINESS,
+        claim="its probes follow the database, down and back, and show the time of the last indexing",
+        scenario=service_cases.readiness,
+        own_servers=True,
+    ),
+    CaseRow(
+        case=IngestCase.LOGS,
+        claim="each line that its programs print to stdout is a JSON object with time, zone, level and context",
+        scenario=trace_cases.logs,
+    ),
+    CaseRow(
+        case=IngestCase.CORRELATION,
+        claim="the correlation id of a request is found in the API, in the worker's log and in the row",
+        scenario=trace_cases.correlation,
+    ),
+    CaseRow(
+        case=IngestCase.METRICS,
+        claim="the counter of indexed uploads grows by exactly the uploads that were indexed",
+        scenario=trace_cases.metrics,
+    ),
+    CaseRow(
+        case=IngestCase.FAILURES,
+        claim="while the store or the database fails, no request is accepted that is not kept",
+        scenario=service_cases.failures,
+        severity=P0,
+        own_servers=True,
+    ),
+    CaseRow(
+        case=IngestCase.ADDRESS,
+        claim="a presigned address is usable by its client, for its object and its method only, until it ends",
+        scenario=address_cases.address,
+        severity=P0,
+    ),
+    CaseRow(
+        case=IngestCase.AUDITED,
+        claim="each audited change of an upload has an actor, and the correlation of its request",
+        scenario=trace_cases.audited,
+        severity=P0,
+    ),
 )
 
 
@@ -127,6 +168,7 @@ def ingest_checks(pipeline: LoadedPipeline) -> Iterator[Check | Control]:
         declared = _declared(pipeline, row)
         yield declared
         yield from controls_of(declared, row.case)
+        yield from service_controls_of(declared, row.case)
 
 
 def _declared(pipeline: LoadedPipeline, row: CaseRow) -> Check:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from harness.checks.context import CheckContext
+    from harness.checks.judges.ingest_service import ServiceSeen
     from harness.checks.judges.ingest_state import Upload
     from harness.database import Client
     from harness.ingest.cases import IngestCase
@@ -55,6 +56,8 @@ class IngestRun(Uploading):
         self.healed_s: float | None = None
         self.floor_s = 0.0
         self.total_s = 0.0
+        #: what a case about the service saw
+        self.service: ServiceSeen | None = None
 
     # --- observations ------------------------------------------------------------------------------
 

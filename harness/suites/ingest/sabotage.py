@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DEAF = ("/bin/sh", "-c", 'trap "" TERM; "$@"; while :; do sleep 1; done', "deaf")
 
 
-class _Break(Struct, frozen=True, kw_only=True):
+class Break(Struct, frozen=True, kw_only=True):
     """One row of the table: what a broken pipeline would do or leave."""
 
     name: str
@@ -152,81 +152,79 @@ def _write_outside(run: IngestRun) -> None:
     run.store.write_inside_proxy("outside-of-the-prefix.txt")
 
 
-_INDEXED = _Break(
+_INDEXED = Break(
     name="an-upload-stays-pending", at=judged.NOT_INDEXED, state=_rows(status=Status.PENDING, word="uploaded")
 )
-_OTHER_CHECKSUM = _Break(name="a-checksum-is-another", at=judged.CHECKSUM, state=_rows(checksum="0" * 64))
-_FAILED_ONCE = _Break(name="an-upload-was-failed-in-between", at=judged.FAILED, state=_failed_before)
-_CAP = _Break(name="downloads-exceed-the-cap", at=judged.ATTEMPTS, environment={"ATTEMPTS": "7"})
-_BREAKS: dict[IngestCase, tuple[_Break, ...]] = {
+_OTHER_CHECKSUM = Break(name="a-checksum-is-another", at=judged.CHECKSUM, state=_rows(checksum="0" * 64))
+_FAILED_ONCE = Break(name="an-upload-was-failed-in-between", at=judged.FAILED, state=_failed_before)
+_CAP = Break(name="downloads-exceed-the-cap", at=judged.ATTEMPTS, environment={"ATTEMPTS": "7"})
+_BREAKS: dict[IngestCase, tuple[Break, ...]] = {
     IngestCase.END_TO_END: (
         _INDEXED,
         _OTHER_CHECKSUM,
-        _Break(name="an-upload-has-no-row", at=judged.LOST, state=_without_last_row),
-        _Break(name="the-time-of-indexing-is-missing", at=judged.INDEXED_AT, state=_rows(indexed_at=None)),
-        _Break(name="the-sample-is-indexed-late", at=judged.IN_TIME, state=_later(200.0)),
-        _Break(
+        Break(name="an-upload-has-no-row", at=judged.LOST, state=_without_last_row),
+        Break(name="the-time-of-indexing-is-missing", at=judged.INDEXED_AT, state=_rows(indexed_at=None)),
+        Break(name="the-sample-is-indexed-late", at=judged.IN_TIME, state=_later(200.0)),
+        Break(
             name="the-migration-fails",
             at=judged.MIGRATED,
             state=lambda state: replace(state, not_migrated="it printed nothing (exit code 1)"),
         ),
-        _Break(name="uploaded-files-are-removed", at=judged.OBJECTS, at_end=_remove_upload),
-        _Break(name="objects-of-others-are-removed", at=judged.OTHERS, at_end=_remove_others),
-        _Break(name="an-object-is-written-elsewhere", at=judged.OUTSIDE, at_end=_write_outside),
+        Break(name="uploaded-files-are-removed", at=judged.OBJECTS, at_end=_remove_upload),
+        Break(name="objects-of-others-are-removed", at=judged.OTHERS, at_end=_remove_others),
+        Break(name="an-object-is-written-elsewhere", at=judged.OUTSIDE, at_end=_write_outside),
     ),
-    IngestCase.LATENCY: (_Break(name="uploads-are-indexed-late", at=judged.LATE, state=_later(60.0)),),
+    IngestCase.LATENCY: (Break(name="uploads-are-indexed-late", at=judged.LATE, state=_later(60.0)),),
     IngestCase.THREE_RUNS: (_FAILED_ONCE, _INDEXED),
     IngestCase.RETRIES: (
         _CAP,
-        _Break(name="downloads-are-not-repeated", at=judged.RETRIED, environment={"ATTEMPTS": "1"}),
-        _Break(name="delays-stay-the-same", at=judged.GROWTH, state=_retries_at(_constant)),
-        _Break(name="delays-are-too-long", at=judged.LONGEST, state=_retries_at(_endless)),
-        _Break(name="delays-are-equal", at=judged.JITTER, state=_retries_at(_doubling)),
+        Break(name="downloads-are-not-repeated", at=judged.RETRIED, environment={"ATTEMPTS": "1"}),
+        Break(name="delays-stay-the-same", at=judged.GROWTH, state=_retries_at(_constant)),
+        Break(name="delays-are-too-long", at=judged.LONGEST, state=_retries_at(_endless)),
+        Break(name="delays-are-equal", at=judged.JITTER, state=_retries_at(_doubling)),
     ),
     IngestCase.STORE_FAILS: (
-        _Break(name="downloads-are-not-repeated", at=judged.NOT_INDEXED, environment={"ATTEMPTS": "1"}),
+        Break(name="downloads-are-not-repeated", at=judged.NOT_INDEXED, environment={"ATTEMPTS": "1"}),
         _FAILED_ONCE,
-        _Break(name="no-download-is-repeated", at=judged.RETRIED, state=_tried_once),
+        Break(name="no-download-is-repeated", at=judged.RETRIED, state=_tried_once),
     ),
     IngestCase.DATABASE_FAILS: (
         _INDEXED,
-        _Break(name="an-upload-has-no-row", at=judged.LOST, state=_without_last_row),
+        Break(name="an-upload-has-no-row", at=judged.LOST, state=_without_last_row),
     ),
     IngestCase.PERMANENT_FAILURE: (
         _CAP,
-        _Break(name="failing-uploads-are-tried-on-and-on", at=judged.NOT_FAILED, environment={"ATTEMPTS": "60"}),
-        _Break(name="an-upload-is-given-up-early", at=judged.FEWER, environment={"ATTEMPTS": "2"}),
-        _Break(
+        Break(name="failing-uploads-are-tried-on-and-on", at=judged.NOT_FAILED, environment={"ATTEMPTS": "60"}),
+        Break(name="an-upload-is-given-up-early", at=judged.FEWER, environment={"ATTEMPTS": "2"}),
+        Break(
             name="a-healthy-upload-waits-behind-failing-ones",
             at=judged.HELD_UP,
             state=_rows(status=Status.PENDING, word="uploaded"),
         ),
     ),
     IngestCase.LATE_UPLOAD: (_FAILED_ONCE, _INDEXED),
-    IngestCase.KILLED_WORKER: (
-        _Break(name="the-lease-does-not-end", at=judged.STUCK, environment={"LEASE_S": "3600"}),
-    ),
+    IngestCase.KILLED_WORKER: (Break(name="the-lease-does-not-end", at=judged.STUCK, environment={"LEASE_S": "3600"}),),
     IngestCase.DUPLICATES: (_INDEXED, _OTHER_CHECKSUM),
     IngestCase.OTHER_METADATA: (
-        _Break(name="metadata-are-those-of-another", at=judged.METADATA, state=_rows(project="project-a")),
-        _Break(name="text-goes-to-another-project", at=judged.LEAKED, state=_leaks),
+        Break(name="metadata-are-those-of-another", at=judged.METADATA, state=_rows(project="project-a")),
+        Break(name="text-goes-to-another-project", at=judged.LEAKED, state=_leaks),
     ),
-    IngestCase.TWO_WORKERS: (_Break(name="files-are-downloaded-twice", at=judged.TWICE, state=_downloaded_again),),
+    IngestCase.TWO_WORKERS: (Break(name="files-are-downloaded-twice", at=judged.TWICE, state=_downloaded_again),),
     IngestCase.CORRUPT_DOWNLOAD: (_OTHER_CHECKSUM,),
-    IngestCase.STOPS: (_Break(name="programs-ignore-sigterm", at=judged.IGNORED, wrap=_DEAF), _INDEXED),
+    IngestCase.STOPS: (Break(name="programs-ignore-sigterm", at=judged.IGNORED, wrap=_DEAF), _INDEXED),
 }
 
 
 def controls_of(check: Check, case: IngestCase) -> Iterator[Control]:
     """Yield the controls of one case."""
     for broken in _BREAKS.get(case, ()):
-        yield Control(name=broken.name, check=check.id, at=broken.at, needs=(), apply=_Applied(broken))
+        yield Control(name=broken.name, check=check.id, at=broken.at, needs=(), apply=Applied(broken))
 
 
-class _Applied:
+class Applied:
     """The function of a control that a row of the table describes."""
 
-    def __init__(self, broken: _Break) -> None:
+    def __init__(self, broken: Break) -> None:
         self._broken = broken
 
     def __call__(self, ctx: CheckContext) -> None:

@@ -81,11 +81,11 @@ class CheckStore:
 
     def others_lost(self) -> int:
         """Return how many objects of others are gone or changed."""
-        return int(self._digest(self.other_key) != hashlib.sha256(_OTHERS).hexdigest())
+        return int(self.digest(self.other_key) != hashlib.sha256(_OTHERS).hexdigest())
 
     def uploads_lost(self, uploads: Iterable[Upload]) -> int:
         """Return how many uploaded files are gone or changed."""
-        return sum(self._digest(one.key) != one.sha256 for one in uploads if one.stored_s is not None)
+        return sum(self.digest(one.key) != one.sha256 for one in uploads if one.stored_s is not None)
 
     def remove(self, key: str) -> None:
         """Remove an object, past the proxy."""
@@ -95,7 +95,7 @@ class CheckStore:
         """Write an object as a program of the pipeline would do it."""
         self._client(str(self.proxy.internal)).put(key, b"written elsewhere\n")
 
-    def _digest(self, key: str) -> str:
+    def digest(self, key: str) -> str:
         """Return the SHA-256 of an object; "" for one that is gone."""
         try:
             return hashlib.sha256(self.direct.get(key)).hexdigest()

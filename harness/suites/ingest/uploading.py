@@ -48,6 +48,8 @@ class Uploading(Programs):
         #: seconds of all observations count from here, on the monotonic clock
         self.began = time.monotonic()
         self.uploads: dict[int, Upload] = {}
+        #: the answers to requests for an address, by the number of the upload
+        self.answers: dict[int, HttpResponse] = {}
         self._values: dict[int, Values] = {}
         self._contents: dict[int, bytes] = {}
         self._journal: Journal | None = None
@@ -174,7 +176,7 @@ class Uploading(Programs):
             step = replace(step, headers={**step.headers, header: "{correlation}"})
         if self._journal:
             self._journal.invoke(upload.number, 1, UPLOAD, key=str(upload.number), value=upload.sha256)
-        answer = self.request(step, values)
+        answer = self.answers[upload.number] = self.request(step, values)
         if answer.failure or answer.status != step.status:
             return self._refused(upload, f"the API answered {answer}, expected {step.status}", answer)
         try:
@@ -194,13 +196,16 @@ class Uploading(Programs):
         """Return the presigned address of an upload."""
         return str(self._values[upload.number].known().get("url", ""))
 
+    def upload_headers(self, upload: Upload) -> dict[str, str]:
+        """Return the headers with which a client uploads a file."""
+        values = self._values[upload.number]
+        return {name: values.text(text) for name, text in self.pipeline.file.upload_headers.items()}
+
     def put(self, upload: Upload) -> Upload:
         """Upload the file to its presigned address; one that is refused has an error afterwards."""
         if upload.error or not upload.id:
             return upload
-        values = self._values[upload.number]
-        headers = {name: values.text(text) for name, text in self.pipeline.file.upload_headers.items()}
-        answer = put_file(self.url(upload), self._contents[upload.number], headers, REQUEST_S)
+        answer = put_file(self.url(upload), self._contents[upload.number], self.upload_headers(upload), REQUEST_S)
         if not answer.succeeded:
             return self._refused(upload, f"the upload to the presigned address was answered with {answer}", answer)
         if self._journal:

@@ -1,0 +1,393 @@
+"""The judge of a pipeline as a service: probes, logs, counters, addresses, and answers while something fails.
+
+Each case of the suite records observations; these functions turn them into expectations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+
+from harness.checks.judges import compared
+from harness.ingest.cases import IngestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from harness.ingest.pipeline_file import Logs
+    from harness.model import Expectation
+
+#: names of expectations, which controls break
+READY = "ready while the database is up"
+HEALTHY = "healthy while the database is up"
+NOT_READY = "ready while the database is down"
+READY_AGAIN = "ready again after the database is back"
+LAST_INDEXED = "the probes show the time of the last indexing"
+NOT_JSON = "lines that are not JSON objects"
+WITHOUT_KEYS = "lines without a declared key"
+TIMES = "lines whose time is not ISO 8601 with a zone"
+LEVELS = "lines with an unknown level"
+CONTEXTS = "lines whose context is not an object"
+IN_API = "requests whose correlation id is neither in the API's answer nor in its log"
+IN_WORKER = "uploads whose correlation id is not in the worker's log"
+IN_ROW = "uploads whose row has another correlation id"
+COUNTED = "growth of the counter of indexed uploads"
+KEPT = "requests that were accepted and not kept"
+INDEXED_WITHOUT = "uploads indexed while the store was down"
+MIGRATE_FAILS = "migrating without a database fails"
+USABLE = "the address is usable by its client"
+PUBLIC = "the address is the one for clients"
+SECRET = "the address holds the secret key"  # noqa: S105 -- the name of an expectation
+VALID = "the address is valid no longer than promised"
+CHANGES = "uploads without an audited change"
+ACTOR = "audited changes without the actor of their request"
+ATTRIBUTED = "audited changes without an actor"
+CORRELATION = "audited changes with another correlation id"
+#: words for the table
+SERVICE_WORDS = {
+    READY: "not ready",
+    HEALTHY: "not healthy",
+    NOT_READY: "ready without a database",
+    READY_AGAIN: "not ready again",
+    LAST_INDEXED: "no time of the last indexing",
+    NOT_JSON: "lines not JSON",
+    WITHOUT_KEYS: "keys missing",
+    TIMES: "times without a zone",
+    LEVELS: "unknown levels",
+    CONTEXTS: "no context",
+    IN_API: "correlation not in the API",
+    IN_WORKER: "correlation not in the worker's log",
+    IN_ROW: "other correlation in the row",
+    COUNTED: "counts wrong",
+    KEPT: "accepted and not kept",
+    INDEXED_WITHOUT: "indexed without a file",
+    MIGRATE_FAILS: "a failed migration exits with 0",
+    USABLE: "address not usable",
+    PUBLIC: "address for another client",
+    SECRET: "secret key in the address",
+    VALID: "address valid too long",
+    CHANGES: "not audited",
+    ACTOR: "other actor",
+    ATTRIBUTED: "no actor",
+    CORRELATION: "other correlation",
+}
+_LEVELS = frozenset(
+    {"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "critical", "crit", "fatal"}
+    | {"alert", "emergency", "emerg", "panic"}
+)
+#: levels of pino and bunyan
+_NUMBERS = frozenset(range(10, 61, 10))
+#: a line that the harness has cut
+_CUT = "…"
+_LONGEST_QUOTE = 160
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?")
+_EPOCH = re.compile(r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?![\w-])")
+_MILLISECONDS = 100_000_000_000
+_OK = range(200, 300)
+
+
+def is_ok(status: int) -> bool:
+    """Return whether an HTTP status is a success."""
+    return status in _OK
+
+
+class Probe(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer of a route for probes."""
+
+    route: Literal["health", "ready"]
+    #: of the database
+    phase: Literal["up", "down", "back"]
+    #: 0 for no answer in time
+    status: int = 0
+
+
+class LogLines(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a program printed to stdout, as numbers of lines."""
+
+    program: str
+    lines: int = 0
+    not_json: int = 0
+    without_keys: int = 0
+    times: int = 0
+    levels: int = 0
+    contexts: int = 0
+    #: the first line that is wrong; "" if none is
+    first_wrong: str = ""
+
+
+class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the correlation id of one upload was found."""
+
+    number: int
+    api: bool = False
+    worker: bool = False
+    #: None where the pipeline's query has no correlation
+    row: bool | None = None
+
+
+class Refusal(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt at a presigned address that has to be refused."""
+
+    #: such as `a forged signature`
+    attempt: str
+    status: int = 0
+    #: whether the store has another content afterwards
+    changed: bool = False
+
+
+class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A presigned address, and what could be done with it."""
+
+    #: how the upload of its client ended: `yes`, or the error
+    usable: str = ""
+    #: the listener that the upload reached; "" for none
+    side: str = ""
+    holds_secret: bool = False
+    #: what the address itself says, and what was promised; None where it says nothing
+    valid_s: float | None = None
+    promised_s: float = 0.0
+    refusals: tuple[Refusal, ...] = ()
+
+
+class BrokenDependency(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request for an address while a dependency was broken."""
+
+    #: such as `PostgreSQL is down`
+    dependency: str
+    status: int = 0
+    #: whether the answer was a success, and the upload has a row afterwards
+    accepted: bool = False
+    kept: bool = False
+    #: whether the upload was indexed while its file could not be downloaded
+    indexed: bool = False
+
+
+class AuditedWrite(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change of the audited table."""
+
+    number: int
+    operation: str
+    actor: dict[str, str] | None = None
+    correlation: str | None = None
+
+
+class ServiceSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The observations of a case about the service; a case has those that it is about."""
+
+    probes: tuple[Probe, ...] = ()
+    #: whether the probes showed the time of the first indexing, and of one after the failure; None if not looked at
+    shows_indexing: tuple[bool, ...] = ()
+    logs: tuple[LogLines, ...] = ()
+    traces: tuple[Trace, ...] = ()
+    #: the counter before and after, None where the metrics have no such counter; and how many uploads were indexed
+    counter: tuple[float | None, float | None] | None = None
+    indexed: int = 0
+    broken: tuple[BrokenDependency, ...] = ()
+    #: of the migrations while the database was down; None if they were not tried, or ended by the harness
+    migrate_exit: int | None = None
+    address: Address | None = None
+    #: uploads whose changes were looked for, the actor of their requests, and whether the trail has correlations
+    audited: tuple[int, ...] = ()
+    actor: dict[str, str] = {}
+    correlations: dict[int, str] = {}
+    changes: tuple[AuditedWrite, ...] = ()
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_lines(program: str, lines: Iterable[str], logs: Logs) -> LogLines:
+    """Compare the lines of a program with the declared form. Empty lines, and lines that were cut, do not count."""
+    counts = dict.fromkeys(("lines", "not_json", "without_keys", "times", "levels", "contexts"), 0)
+    first = ""
+    for line in lines:
+        if not line.strip() or line.endswith(_CUT):
+            continue
+        counts["lines"] += 1
+        if wrong := _wrong(line, logs):
+            counts[wrong] += 1
+            first = first or line[:_LONGEST_QUOTE]
+    return LogLines(program=program, first_wrong=first, **counts)
+
+
+def _wrong(line: str, logs: Logs) -> str:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return "not_json"
+    if not isinstance(found, dict):
+        return "not_json"
+    if any(key not in found for key in (logs.time, logs.level, logs.context)):
+        return "without_keys"
+    if not _has_zone(found[logs.time]):
+        return "times"
+    if not _is_level(found[logs.level]):
+        return "levels"
+    return "" if isinstance(found[logs.context], dict) else "contexts"
+
+
+def _has_zone(value: Any) -> bool:
+    if not isinstance(value, str) or not _ISO.fullmatch(value):
+        return False
+    try:
+        return datetime.fromisoformat(value.replace(",", ".").replace(" Z", "Z")).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_level(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return value in _NUMBERS if isinstance(value, int) else isinstance(value, str) and value.lower() in _LEVELS
+
+
+def shows_time(text: str, since: float, until: float) -> bool:
+    """Return whether a text has a time between two others: in ISO 8601, without a zone as UTC, or as Unix time.
+
+    :param since: and `until`: Unix time, seconds.
+    """
+    return any(since <= moment <= until for moment in _moments(text))
+
+
+def _moments(text: str) -> Iterator[float]:
+    for found in _ISO.findall(text):
+        try:
+            moment = datetime.fromisoformat(found.replace(",", ".").replace(" Z", "Z").replace(" +", "+"))
+        except ValueError:
+            continue
+        yield (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    for found in _EPOCH.findall(text):
+        moment = float(found)
+        yield moment / 1000 if moment > _MILLISECONDS else moment
+
+
+def counter_of(exposition: str, name: str) -> float | None:
+    """Return a counter from Prometheus' text format, the sum over its labels; None if it is missing.
+
+    :param name: with labels, such as `uploads_total{status="indexed"}`, one series.
+    """
+    total: float | None = None
+    for line in exposition.splitlines():
+        series, _, rest = line.strip().rpartition("} ") if "{" in line else line.strip().partition(" ")
+        series = f"{series}}}" if "{" in line else series
+        if series == name or ("{" not in name and series.partition("{")[0] == name):
+            try:
+                total = (total or 0.0) + float(rest.split()[0])
+            except (ValueError, IndexError):
+                continue
+    return total
+
+
+# --- judging ---------------------------------------------------------------------------------------------
+
+
+def _yes(name: str, holds: bool, otherwise: str = "no") -> Expectation:
+    return compared(name, "yes" if holds else otherwise, "yes")
+
+
+def _readiness(seen: ServiceSeen) -> Iterator[Expectation]:
+    for probe in seen.probes:
+        said = str(probe.status or "no answer")
+        match probe.route, probe.phase:
+            case "health", "up":
+                yield _yes(HEALTHY, is_ok(probe.status), said)
+            case "ready", "up":
+                yield _yes(READY, is_ok(probe.status), said)
+            case "ready", "down":
+                yield compared(NOT_READY, said if is_ok(probe.status) else "no", "no")
+            case "ready", "back":
+                yield _yes(READY_AGAIN, is_ok(probe.status), said)
+            case _:
+                pass
+    if seen.shows_indexing:
+        yield _yes(LAST_INDEXED, all(seen.shows_indexing))
+
+
+def _logs(seen: ServiceSeen) -> Iterator[Expectation]:
+    for name, number in (
+        (NOT_JSON, sum(found.not_json for found in seen.logs)),
+        (WITHOUT_KEYS, sum(found.without_keys for found in seen.logs)),
+        (TIMES, sum(found.times for found in seen.logs)),
+        (LEVELS, sum(found.levels for found in seen.logs)),
+        (CONTEXTS, sum(found.contexts for found in seen.logs)),
+    ):
+        yield compared(name, number, 0)
+
+
+def _correlation(seen: ServiceSeen) -> Iterator[Expectation]:
+    yield compared(IN_API, sum(not trace.api for trace in seen.traces), 0)
+    yield compared(IN_WORKER, sum(not trace.worker for trace in seen.traces), 0)
+    if any(trace.row is not None for trace in seen.traces):
+        yield compared(IN_ROW, sum(trace.row is False for trace in seen.traces), 0)
+
+
+def _metrics(seen: ServiceSeen) -> Iterator[Expectation]:
+    if seen.counter is None:
+        return
+    before, after = seen.counter
+    grown = "the metrics have no such counter" if after is None else f"{after - (before or 0.0):g}"
+    yield compared(COUNTED, grown, f"{seen.indexed}")
+
+
+def _failures(seen: ServiceSeen) -> Iterator[Expectation]:
+    yield compared(KEPT, sum(one.accepted and not one.kept for one in seen.broken), 0)
+    yield compared(INDEXED_WITHOUT, sum(one.indexed for one in seen.broken), 0)
+    if seen.migrate_exit is not None:
+        yield _yes(MIGRATE_FAILS, seen.migrate_exit != 0, "exit code 0")
+
+
+def _address(seen: ServiceSeen) -> Iterator[Expectation]:
+    address = seen.address
+    if address is None:
+        return
+    yield compared(USABLE, address.usable, "yes")
+    if address.side:
+        yield compared(PUBLIC, address.side, "public")
+    yield compared(SECRET, "yes" if address.holds_secret else "no", "no")
+    if address.valid_s is not None:
+        # some clients round up
+        held = address.valid_s <= address.promised_s + 1
+        yield _yes(VALID, held, f"{address.valid_s:g} s, promised {address.promised_s:g} s")
+    for refusal in address.refusals:
+        accepted = f"changed the object ({refusal.status})" if refusal.changed else f"{refusal.status}"
+        yield compared(refused(refusal.attempt), accepted if refusal.changed or is_ok(refusal.status) else "yes", "yes")
+
+
+def refused(attempt: str) -> str:
+    """Return the name of the expectation about an attempt."""
+    return f"{attempt} is refused"
+
+
+def _audited(seen: ServiceSeen) -> Iterator[Expectation]:
+    found = {change.number for change in seen.changes}
+    yield compared(CHANGES, sum(number not in found for number in seen.audited), 0)
+    inserts = [change for change in seen.changes if change.operation == "insert"]
+    yield compared(ACTOR, sum(change.actor != seen.actor for change in inserts), 0)
+    yield compared(ATTRIBUTED, sum(not change.actor for change in seen.changes), 0)
+    if seen.correlations:
+        other = (change.correlation != seen.correlations.get(change.number) for change in seen.changes)
+        yield compared(CORRELATION, sum(other), 0)
+
+
+_CASES: dict[IngestCase, Callable[[ServiceSeen], Iterator[Expectation]]] = {
+    IngestCase.READINESS: _readiness,
+    IngestCase.LOGS: _logs,
+    IngestCase.CORRELATION: _correlation,
+    IngestCase.METRICS: _metrics,
+    IngestCase.FAILURES: _failures,
+    IngestCase.ADDRESS: _address,
+    IngestCase.AUDITED: _audited,
+}
+
+#: the cases that these functions decide
+SERVICE_CASES = frozenset(_CASES)
+
+
+def judge_service(case: IngestCase, seen: ServiceSeen | None) -> tuple[Expectation, ...]:
+    """Compare the observations of a case; nothing for the other cases, and where nothing was observed."""
+    own = _CASES.get(case)
+    return tuple(own(seen)) if own and seen else ()

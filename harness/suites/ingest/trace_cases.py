@@ -1,0 +1,190 @@
+"""The cases about what a pipeline leaves for its operators: log lines, correlation ids, counters, and the audit trail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness.checks.judges.ingest_service import AuditedWrite, ServiceSeen, Trace, counter_of, read_lines
+from harness.checks.record import NotApplicableError, NotExercisedError
+from harness.database import SqlError, describe
+from harness.ingest.pipeline_file import Status
+from harness.ingest.store_requests import Fault
+from harness.suites.ingest.asking import ask
+from harness.suites.ingest.awaiting import FOLLOWS_S, PROBE_S, require_indexed, wait_for
+from harness.suites.ingest.programs import API, WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.judges.ingest_service import LogLines
+    from harness.checks.judges.ingest_state import Upload
+    from harness.database import Client
+    from harness.suites.ingest.running import IngestRun
+
+_A = WORKERS[0]
+#: more lines of one start of a program are not kept
+_MOST_LINES = 1000
+_COUNTED = 3
+#: begins the command of a program: what it writes to stderr is not a log line
+_STDOUT_ONLY = ("/bin/sh", "-c", 'exec "$@" 2>/dev/null', "stdout-only")
+
+
+def logs(run: IngestRun) -> None:
+    """A file is indexed, a download fails, a request is invalid, and the programs end: all lines are read."""
+    declared = run.pipeline.file.logs
+    if declared is None:
+        raise NotApplicableError("the pipeline declares no form of its log lines")
+    run.ctx.pipeline.wrap = (*_STDOUT_ONLY, *run.ctx.pipeline.wrap)
+    run.use_prepared_database()
+    run.start(_A)
+    require_indexed(run, run.upload())
+    failing = run.presign(run.plan(end="any"))
+    run.store.proxy.fail(Fault("unavailable", "GET", failing.key, first=1, side="internal"))
+    failing = run.put(failing)
+    run.wait(lambda: any(request.fault for request in run.downloads(failing)), "a failed download", run.patience_s)
+    ask("GET", f"http://127.0.0.1:{run.port}/no-such-route", deadline_s=PROBE_S)
+    step = run.pipeline.file.presign
+    ask(step.method, f"http://127.0.0.1:{run.port}{step.path}", body=b"{", deadline_s=PROBE_S)
+    run.end_programs()
+    found = tuple(read_lines(program, _lines(run, program), declared) for program in (API, _A))
+    run.service = ServiceSeen(logs=found)
+    _name_first_wrong(run, found)
+    if silent := [lines.program for lines in found if not lines.lines]:
+        raise NotExercisedError(f"nothing was printed to stdout by {', '.join(silent)}")
+
+
+def _name_first_wrong(run: IngestRun, found: tuple[LogLines, ...]) -> None:
+    for lines in found:
+        if lines.first_wrong:
+            run.ctx.fact(f"first wrong line of {lines.program}", lines.first_wrong)
+
+
+def _lines(run: IngestRun, program: str) -> list[str]:
+    """Return the lines that a program printed.
+
+    :raises NotExercisedError: when there are more than are kept.
+    """
+    lines = list(run.printed.get(program, ()))
+    if len(lines) >= _MOST_LINES:
+        raise NotExercisedError(f"{program} printed more than {_MOST_LINES} lines, which are not kept")
+    return lines
+
+
+def correlation(run: IngestRun) -> None:
+    """Two requests with a correlation id each: it is searched for as plain text."""
+    if not run.pipeline.file.correlation_header:
+        raise NotApplicableError("the pipeline declares no header for correlation ids")
+    run.use_prepared_database()
+    run.start(_A)
+    uploads = [require_indexed(run, run.upload()) for _ in range(2)]
+
+    def traces() -> tuple[Trace, ...]:
+        return tuple(_trace(run, upload) for upload in uploads)
+
+    # a program may write its lines after its rows
+    wait_for(run, lambda: all(one.api and one.worker for one in traces()), "the correlation ids", FOLLOWS_S)
+    run.look()
+    run.service = ServiceSeen(traces=traces())
+
+
+def _trace(run: IngestRun, upload: Upload) -> Trace:
+    searched = upload.correlation
+    row = run.rows.get(upload.id)
+    answer = run.answers.get(upload.number)
+    said = [*answer.headers.values(), msgspec.json.encode(answer.data).decode()] if answer else []
+    return Trace(
+        number=upload.number,
+        api=any(searched in text for text in (*said, *_lines(run, API))),
+        worker=any(searched in line for line in _lines(run, _A)),
+        row=row.correlation == searched if row and "correlation" in run.columns else None,
+    )
+
+
+def metrics(run: IngestRun) -> None:
+    """Three files are indexed, and one fails finally: the counter grows by three."""
+    file = run.pipeline.file
+    if not file.metrics or not file.indexed_counter:
+        raise NotApplicableError("the pipeline declares no counter of indexed uploads")
+
+    def counter() -> float | None:
+        return counter_of(
+            ask("GET", f"http://127.0.0.1:{run.port}{file.metrics}", deadline_s=PROBE_S).text, file.indexed_counter
+        )
+
+    run.use_prepared_database()
+    run.start(_A)
+    require_indexed(run, run.upload())
+    # the first upload has to be counted, too
+    wait_for(run, lambda: (counter() or 0) >= 1, "the counter", FOLLOWS_S)
+    before = counter()
+    failing = run.presign(run.plan(end="any"))
+    run.store.proxy.fail(Fault("unavailable", "GET", failing.key, side="internal"))
+    failing = run.put(failing)
+    uploads = [run.upload() for _ in range(_COUNTED)]
+    for upload in uploads:
+        require_indexed(run, upload)
+    run.wait(lambda: run.status(failing) is Status.FAILED, "an upload to fail", run.patience_s)
+    wait_for(run, lambda: (counter() or 0) - (before or 0) >= _COUNTED, "the counter to grow", FOLLOWS_S)
+    after = counter()
+    run.look()
+    done = sum(run.status(upload) is Status.INDEXED for upload in (*uploads, failing))
+    run.service = ServiceSeen(counter=(before, after), indexed=done)
+
+
+def audited(run: IngestRun) -> None:
+    """Two files are indexed: each change of their rows has an actor, and the correlation of its request."""
+    table, ctx = run.pipeline.file.audited_table, run.ctx
+    if not table:
+        raise NotApplicableError("the pipeline declares no audited table")
+    run.use_prepared_database()
+    with ctx.lab.connect_admin(run.database) as admin:
+        if admin.value("SELECT to_regclass(%s)", [table]) is None:
+            raise NotExercisedError(f"the declared table {table} does not exist after the pipeline's migrations")
+        ctx.target.attach(admin, table)
+    run.start(_A)
+    uploads = [require_indexed(run, run.upload()) for _ in range(2)]
+    sends = bool(run.pipeline.file.correlation_header)
+    with ctx.lab.connect_admin(run.database) as admin:
+        try:
+            correlations = _correlations(run, admin)
+            changes = tuple(_changes(run, admin, table, uploads, correlations))
+        except SqlError as error:
+            raise NotExercisedError(f"the audit trail cannot be read: {describe(error)}") from None
+    run.service = ServiceSeen(
+        audited=tuple(upload.number for upload in uploads),
+        actor={name: str(value) for name, value in (run.caller.actor if run.caller else {}).items()},
+        correlations={one.number: one.correlation for one in uploads} if sends and correlations is not None else {},
+        changes=changes,
+    )
+
+
+def _changes(
+    run: IngestRun, admin: Client, table: str, uploads: list[Upload], correlations: dict[str, str] | None
+) -> Iterator[AuditedWrite]:
+    numbers = {upload.id: upload.number for upload in uploads}
+    for change in run.ctx.target.changes(admin, table):
+        known = [change.table_pk, change.data_after]
+        texts = {str(value) for one in known if isinstance(one, dict) for value in one.values()}
+        number = next((number for identity, number in numbers.items() if identity in texts), None)
+        if number is None:
+            continue
+        actor = change.actor if isinstance(change.actor, dict) else None
+        yield AuditedWrite(
+            number=number,
+            operation=change.op.lower(),
+            actor={name: str(value) for name, value in actor.items()} if actor else None,
+            correlation=(correlations or {}).get(change.action_id or ""),
+        )
+
+
+def _correlations(run: IngestRun, admin: Client) -> dict[str, str] | None:
+    """Return the correlation of each action in the trail; None for a trail without actions."""
+    statement = run.ctx.target.statements.actions
+    if not statement or not run.ctx.target.statements.record_action:
+        return None
+    cursor = admin.execute(statement.encode())
+    names = [column.name for column in cursor.description or ()]
+    rows = (dict(zip(names, row, strict=True)) for row in cursor)
+    return {str(row["id"]): str(row["correlation_id"]) for row in rows}
