@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.cli.invocation import Invocation
     from harness.cli.selection import Selection
     from harness.cli.settings import Settings
-    from harness.host.declarations import CommandDeclaration
+    from harness.host.declarations import CommandDeclaration, MigrationDeclaration
     from harness.model import PlannedCheck
 
 
@@ -122,7 +122,11 @@ def _folders(
 ) -> CommandFolders:
     """Read the folders of the foreign commands and of the migrations that are planned."""
     planned = {row.check for row in plan}
-    declared = (*settings.commands, *commands, *settings.migrations)
+    declared: tuple[CommandDeclaration | MigrationDeclaration, ...] = (
+        *settings.commands,
+        *commands,
+        *settings.migrations,
+    )
     chosen = [command for command in declared if planned.intersection(command.checks)]
     runs = kept_runs(settings.reports, fingerprint())[0] if chosen else ()
     return CommandFolders(chosen, settings.reports, written_in(run.record.subjects for run in runs))

@@ -253,6 +253,12 @@ SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND NOT granted AND classid = @gate@ AND objsubid = 2
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
+-- name: waits
+-- Sessions that wait for a lock of another one, and not at the gate.
+SELECT count(*) FROM pg_locks
+WHERE NOT granted AND NOT (locktype = 'advisory' AND classid = @gate@ AND objsubid = 2)
+AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+
 -- name: waits_for_idle
 -- A session that waits for a lock of a session that does nothing, and is in no transaction. The gate is not meant.
 SELECT format('%s waits for an advisory lock of the server connection %s, which is idle', waiting.pid, holder.pid)
@@ -264,20 +270,24 @@ AND holder.state = 'idle' AND holder.application_name <> 'pooler-harness admin'
 ORDER BY 1 LIMIT 1
 
 -- name: gate
--- Each DDL statement waits until the harness opens the gate; then the first ones take longer, so that two runs overlap.
+-- Each DDL statement waits for the turn that the harness gives. Of two that go on together the second is a moment later:
+-- otherwise two CREATE TABLE IF NOT EXISTS collide, and the run that fails shows nothing about the statements after it.
 CREATE SCHEMA harness_gate;
+CREATE SEQUENCE harness_gate.turn;
 CREATE SEQUENCE harness_gate.steps;
+SELECT nextval('harness_gate.turn');
 GRANT USAGE ON SCHEMA harness_gate TO PUBLIC;
-GRANT USAGE ON SEQUENCE harness_gate.steps TO PUBLIC;
+GRANT USAGE, SELECT ON SEQUENCE harness_gate.turn, harness_gate.steps TO PUBLIC;
 CREATE FUNCTION harness_gate.pass() RETURNS event_trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $gate$
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(@gate@, 1);
-    IF pg_catalog.nextval('harness_gate.steps') <= 40 THEN
-        PERFORM pg_catalog.pg_sleep(0.15);
-    END IF;
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(@gate@, last_value::integer) FROM harness_gate.turn;
+    PERFORM pg_catalog.pg_sleep(0.1 * (pg_catalog.nextval('harness_gate.steps') % 2));
 END
 $gate$;
 CREATE EVENT TRIGGER harness_gate ON ddl_command_start EXECUTE FUNCTION harness_gate.pass();
+
+-- name: next_turn
+SELECT nextval('harness_gate.turn');
 
 -- name: no_gate
 DROP EVENT TRIGGER harness_gate;

@@ -27,10 +27,10 @@ _PASSED = "runs that are past the lock at the same time"
 _ONE, _TWO, _THIRD = "the first of two runs", "the second of two runs", "a third run"
 #: how long a run that has connected may take to its lock or its first DDL, seconds
 _SETTLES_S = 6.0
-_WAITS = """
-SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT (locktype = 'advisory' AND classid = @gate@ AND objsubid = 2)
-AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
-""".replace("@gate@", str(GATE))
+#: two runs go through their DDL statements in step until so many turns have passed
+_MOST_TURNS = 60
+#: a run that is at no DDL statement and waits for no lock is waited for, seconds
+_TURN_S = 1.0
 
 
 class Overlap(Struct, frozen=True, kw_only=True):
@@ -81,36 +81,76 @@ def _judge(run: MigrationRun, overlap: Overlap) -> None:
 
 
 def _overlap(run: MigrationRun, database: str) -> Overlap:
-    """Run two at a time. Both wait at their first DDL statement for each other, and the next ones take longer."""
+    """Run two at a time, in step: each DDL statement waits until the other run is at one, waits for a lock or ended."""
     address, up, deadline_s = run.address(database), run.declared.up, run.declared.deadline_s
     with contextlib.ExitStack() as stack:
-        gate, look, lock_look = (stack.enter_context(run.ctx.lab.connect_admin(database)) for _ in range(3))
-        gate.run(QUERIES["gate"])
-        gate.run(f"SELECT pg_advisory_lock({GATE}, 1)")
+        connect = run.ctx.lab.connect_admin
+        gate = _Gate(stack.enter_context(connect(database)), stack.enter_context(connect(database)))
+        lock_look = stack.enter_context(connect(database))
         pool = stack.enter_context(ThreadPoolExecutor(2))
         first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["left_locks"]))))
         second = stack.enter_context(Relay(address))
-        stack.callback(gate.run, "SELECT pg_advisory_unlock_all()")
+        stack.callback(gate.open)
         second_ended = Event()
         one = pool.submit(run.run, _ONE, up, database, first, alone=second_ended.is_set)
-        _wait(lambda: one.done() or first.is_paused or _at_gate(look) > 0, deadline_s)
+        _wait(lambda: one.done() or first.is_paused or gate.reached() > 0, deadline_s)
         two = pool.submit(run.run, _TWO, up, database, second, alone=one.done)
         two.add_done_callback(lambda _two: second_ended.set())
         _wait(lambda: two.done() or second.connections > 0, deadline_s)
         has_lock = first.is_paused
-        at_gate = 0 if has_lock else 1
-        shown = _wait(lambda: two.done() or _at_gate(look) > at_gate or look.value(_WAITS) > 0, _SETTLES_S)
-        passed = _at_gate(look) > 0 if has_lock and shown and first.is_paused else None
+        reached = 0 if has_lock else 1
+        shown = _wait(lambda: two.done() or gate.reached() > reached or gate.waits() > 0, _SETTLES_S)
+        passed = gate.reached() > 0 if has_lock and shown and first.is_paused else None
         first.go_on()
-        _wait(lambda: one.done() or two.done() or _at_gate(look) > 1 or look.value(_WAITS) > 0, _SETTLES_S)
-        gate.run(f"SELECT pg_advisory_unlock({GATE}, 1)")
+        for _ in range(_MOST_TURNS):
+            if one.done() or two.done():
+                break
+            _wait(lambda: one.done() or two.done() or gate.reached() + gate.waits() > 1, _TURN_S)
+            gate.next_turn()
+        gate.open()
         ended = one.result(), two.result()
-        gate.run(QUERIES["no_gate"])
+        gate.remove()
     return Overlap(one=ended[0], two=ended[1], has_lock=has_lock, passed_lock=passed)
 
 
-def _at_gate(look: Client) -> int:
-    return int(look.value(QUERIES["at_gate"]))
+class _Gate:
+    """Stops each DDL statement in a database until its turn comes."""
+
+    def __init__(self, holder: Client, look: Client) -> None:
+        """Close the gate.
+
+        :param holder: a connection that holds it.
+        :param look: another one, which looks at it.
+        """
+        self._holder, self._look = holder, look
+        self._turn: int | None = 1
+        holder.run(QUERIES["gate"])
+        holder.run(f"SELECT pg_advisory_lock({GATE}, 1)")
+
+    def reached(self) -> int:
+        """Return how many runs wait at the gate."""
+        return int(self._look.value(QUERIES["at_gate"]))
+
+    def waits(self) -> int:
+        """Return how many locks are waited for elsewhere."""
+        return int(self._look.value(QUERIES["waits"]))
+
+    def next_turn(self) -> None:
+        """Let those go on that wait at the gate, and stop the others at their next DDL statement."""
+        if self._turn is not None:
+            self._holder.run(f"SELECT pg_advisory_lock({GATE}, {self._turn + 1})")
+            self._holder.run(QUERIES["next_turn"])
+            self._holder.run(f"SELECT pg_advisory_unlock({GATE}, {self._turn})")
+            self._turn += 1
+
+    def open(self) -> None:
+        """Let everything pass from now on."""
+        self._turn = None
+        self._holder.run("SELECT pg_advisory_unlock_all()")
+
+    def remove(self) -> None:
+        """Remove the gate, so that it is in no catalogue."""
+        self._holder.run(QUERIES["no_gate"])
 
 
 def _wait(seen: Callable[[], bool], deadline_s: float) -> bool:

@@ -1,0 +1,184 @@
+"""The suite `migrations` on real servers: sound projects are OK, and each mistake is named by the row that is about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.model import Status
+from harness.store import read_run
+from tests.contract.command_line import harness_here
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+CONNECT = """
+import os, sys, time, psycopg
+connection = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None)
+run = connection.execute
+"""
+TABLE = "run('CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text)')\n"
+#: each run that finds no table of applied migrations adds an index, whatever another run does at the same time
+NO_LOCK = """
+run('CREATE TABLE IF NOT EXISTS applied (version integer)')
+if not run('SELECT 1 FROM applied').fetchone():
+    run('CREATE TABLE IF NOT EXISTS posts (id bigint, slug text)')
+    run('CREATE INDEX ON posts (slug)')
+    run('INSERT INTO applied VALUES (1)')
+"""
+#: the lock that many tools use: of the session, outside of a transaction
+SESSION_LOCK = (
+    "if not run('SELECT pg_try_advisory_lock(7)').fetchone()[0]: sys.exit('another migration is already running')\n"
+    + NO_LOCK
+    + "run('SELECT pg_advisory_unlock(7)')\n"
+)
+#: nothing outside of a transaction, so it works behind every pool
+TRANSACTION_LOCK = "with connection.transaction():\n    run('SELECT pg_advisory_xact_lock(7)')\n    " + "    ".join(
+    NO_LOCK.strip().splitlines(keepends=True)
+)
+COLUMN = "run('ALTER TABLE posts ADD COLUMN body text'); run('CREATE INDEX ON posts (id)')\n"
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", CONNECT + program]
+
+
+#: by name: the commands, the case, and what its row says
+PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
+    "sound-twice": ({"up": python(TABLE)}, "twice", Status.OK, ""),
+    "sound-down": (
+        {"up": python(TABLE), "down": python("run('DROP TABLE posts')"), "down_empties": True},
+        "down-up",
+        Status.OK,
+        "",
+    ),
+    "sound-start": ({"up": python(TABLE), "starts": python("run('SELECT 1')")}, "starts", Status.OK, ""),
+    "second-run": (
+        {"up": python("n = run('SELECT count(*) FROM pg_tables').fetchone()[0]\nrun(f'CREATE TABLE t{n} (id int)')")},
+        "twice",
+        Status.ISSUE,
+        'what the second run changes: expected [], observed ["table public.t',
+    ),
+    "down": (
+        {"up": python(TABLE + COLUMN), "down": python("run('ALTER TABLE posts DROP COLUMN body')")},
+        "down-up",
+        Status.ISSUE,
+        'what up, down and up change: expected [], observed ["index public.posts_id_idx1 is new"]',
+    ),
+    "down-left": (
+        {
+            "up": python(TABLE + "run('CREATE SEQUENCE IF NOT EXISTS numbers')"),
+            "down": python("run('DROP TABLE posts')"),
+            "down_empties": True,
+        },
+        "down-up",
+        Status.ISSUE,
+        'what `down` leaves: expected [], observed ["sequence public.numbers is new"]',
+    ),
+    "local": (
+        {"up": python(TABLE), "local": python("run('CREATE TABLE posts (id bigint PRIMARY KEY, slug varchar(80))')")},
+        "same-schema",
+        Status.ISSUE,
+        "column public.posts.slug: type was text, is character varying(80)",
+    ),
+    "start": (
+        {"up": python(TABLE), "starts": python("run('CREATE TABLE IF NOT EXISTS sessions (id int)')")},
+        "starts",
+        Status.ISSUE,
+        'what the start changes: expected [], observed ["table public.sessions is new"]',
+    ),
+    # after the migrations it changes nothing: whichever of the two runs first decides the schema
+    "start-first": (
+        {
+            "up": python("run('CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text, body text)')"),
+            "starts": python(TABLE),
+        },
+        "starts",
+        Status.ISSUE,
+        "column public.posts.body is missing",
+    ),
+    "no-lock": ({"up": python(NO_LOCK)}, "concurrent", Status.ISSUE, "index public.posts_slug_idx1 is new"),
+    "session-lock": ({"up": python(SESSION_LOCK)}, "concurrent", Status.OK, ""),
+    "creates-nothing": ({"up": python("")}, "twice", Status.ISSUE, "the first run creates objects: expected true"),
+    "missing": ({"up": ["no-such-tool"]}, "twice", Status.NOT_RUN, "command 'no-such-tool' not found"),
+    "hangs": ({"up": python("time.sleep(60)"), "deadline_s": 2}, "twice", Status.NOT_RUN, "did not end within 2 s"),
+    "asks": ({"up": python("input('apply? ')")}, "twice", Status.ISSUE, "exit code of the first run: expected 0"),
+    "drops": (
+        {
+            "up": python(
+                "name = connection.info.dbname\nconnection.close()\n"
+                "with psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres', autocommit=True) as other:\n"
+                "    other.execute(f'DROP DATABASE {name} WITH (FORCE)')"
+            )
+        },
+        "twice",
+        Status.ISSUE,
+        "the database is still there: expected true, observed false",
+    ),
+    "prints": ({"up": python(TABLE + "print(os.environ['DATABASE_URL'])")}, "twice", Status.OK, ""),
+    "no-local": ({"up": python(TABLE)}, "same-schema", Status.NA, "missing `local`"),
+}
+
+
+def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
+    """Write harness.toml."""
+    texts = []
+    for name, keys in projects.items():
+        lines = {"name": name, "title": f"the migrations {name}", **keys}
+        texts.append("[[migrations]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
+    (folder / "harness.toml").write_text("\n".join(texts))
+
+
+def rows(folder: Path, engine: Engine, topology: str, *checks: str) -> dict[str, Any]:
+    """Run checks, and return their results by id."""
+    named = [word for check in checks for word in ("--check", check)]
+    harness_here(folder, "verify", topology, "--engine", engine.name, *named)
+    return {result.check: result for result in read_run(folder / "reports" / "runs" / "latest").results}
+
+
+def test_each_mistake_is_named_by_its_row(any_engine: Engine, tmp_path: Path) -> None:
+    declare(tmp_path, {name: keys for name, (keys, *_) in PROJECTS.items()})
+    checks = {name: f"migrations.{name}-{case}" for name, (_, case, *_) in PROJECTS.items()}
+    found = rows(tmp_path, any_engine, "direct", *checks.values())
+    for name, (_, _, status, reason) in PROJECTS.items():
+        result = found[checks[name]]
+        said = result.reason + " ".join(one.observed for one in result.expectations if one.broken)
+        assert (result.status, reason in said) == (status, True), (name, result)
+    log = (tmp_path / "reports/runs/latest/logs/direct/migrations-prints-twice.log").read_text()
+    assert log.count("postgresql://[redacted]@127.0.0.1:") == 2
+
+
+def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: Engine, tmp_path: Path) -> None:
+    declare(
+        tmp_path,
+        {
+            "session-lock": {"up": python(SESSION_LOCK)},
+            "transaction-lock": {"up": python(TRANSACTION_LOCK)},
+            "past": {"up": python(SESSION_LOCK), "direct": True},
+            "bypasses": {"up": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + TABLE]},
+        },
+    )
+    found = rows(
+        tmp_path,
+        any_engine,
+        "transaction",
+        *(f"migrations.{name}-concurrent" for name in ("session-lock", "transaction-lock", "past")),
+        "migrations.bypasses-twice",
+    )
+    trapped = found["migrations.session-lock-concurrent"]
+    assert trapped.status is Status.ISSUE
+    assert trapped.reason.startswith("runs that are past the lock at the same time: expected 1, observed 2")
+    assert "declare direct = true" in trapped.facts["what to do instead"]
+    assert "https://www.pgbouncer.org/" in trapped.facts["what to do instead"]
+    assert found["migrations.transaction-lock-concurrent"].status is Status.OK
+    assert found["migrations.past-concurrent"].status is Status.OK
+    assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"
+    bypasses = found["migrations.bypasses-twice"]
+    assert (bypasses.status, "declare direct = true" in bypasses.reason) == (Status.NOT_RUN, True)
