@@ -16,6 +16,7 @@ from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import job_rows
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.load_rows import fault_rows, load_rows
+from harness.report.migration_rows import migration_rows
 from harness.report.outcomes import (
     KNOWN_DEFECT,
     accepted_as,
@@ -85,7 +86,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         target_summary=declared.target_summary,
         evidence_from=begin,
         evidence_to=end,
-        subjects=tuple(_subjects(evidence)),
+        subjects=tuple(dict.fromkeys(_subjects(evidence))),
         status=worst(row.status for row in evidence.rows if is_shown(*row.answer)),
         verdicts=verdicts(evidence, counted),
         counts={name: count(row.answer for row in asked.of(name)) for name in counted},
@@ -96,6 +97,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         },
         paths=path_rows(replace(evidence, rows=audited), hosts),
         parity=_parity(asked, reports),
+        migrations=migration_rows(asked.rows, lambda row: _output(evidence, row, reports)),
         preflight=declared.preflight,
         readiness=readiness(declared.readiness, evidence),
         decisions=tuple(
@@ -133,14 +135,16 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
 
 
 def _subjects(evidence: Evidence) -> Iterator[str]:
-    """Yield the revision of each foreign command: the commit in the header is the harness's own."""
+    """Yield the revision of each foreign command, and of migrations: the commit in the header is the harness's own."""
     for name, subject in evidence.subjects().items():
-        if name.startswith("command."):
+        if name.startswith(("command.", "migrations.")):
             commit = subject.facts.get("commit", "")[:12]
             at = f"commit {commit}" if commit else f"files {subject.facts.get('files', 'unknown')}"
             dirty = subject.facts.get("uncommitted changes", "none") != "none"
             where = f" of {subject.folder}" if subject.folder else ""
-            yield f"{name}: {at}{where}{' with uncommitted changes' if dirty else ''}"
+            # migrations have several checks about one revision
+            what = "migrations" if name.startswith("migrations.") else name
+            yield f"{what}: {at}{where}{' with uncommitted changes' if dirty else ''}"
 
 
 def _library(evidence: Evidence, workflow: Workflow, newest: RunRecord | None) -> str:

@@ -19,6 +19,7 @@ from harness.model import Finding
 from harness.preflight.declaration import GateResult
 from harness.report.cells import Cell, Code, Command, Evidence, Folded, Gap, Identifier, Link, Source, Text, joined
 from harness.report.documents import Document
+from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Conjunct, ReadinessRow
@@ -229,6 +230,26 @@ PARITY = headed(
 )
 
 PREFLIGHT = headed(GateResult, headings.PREFLIGHT, {"status": badge("status"), "evidence": _place_and_notes})
+
+# --- migrations ------------------------------------------------------------------------------------------
+
+
+def _migration(row: MigrationRow) -> Cell:
+    return Cell((Evidence(row.check, row.target, row.id),))
+
+
+def _found(row: MigrationRow) -> Cell:
+    texts = (Text(text) for text in (row.note, row.instead, row.way and f"ran: {row.way}") if text)
+    return Cell(joined(_LINE, *texts, Link("output", row.output) if row.output else None))
+
+
+MIGRATIONS = table(
+    MigrationRow,
+    Column("Migrations", _migration),
+    Column("Topology", text_field("target")),
+    Column("Status", badge("status")),
+    Column("Found", _found),
+)
 
 # --- repetition ------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ MARKDOWN = (
     Document("readiness.md", "readiness areas and decisions that harness.toml declares", "declares_readiness"),
     Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "has_repetition"),
     Document("parity.md", "other test suites that ran behind a topology", "parity"),
+    Document("migrations.md", "what a project's migrations leave behind each topology", "migrations"),
     Document("changes.md", "what changed since another run, and the likely cause", "changes"),
     Document("preflight.md", "the distribution preflight of a library", "preflight"),
 )

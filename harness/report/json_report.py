@@ -56,7 +56,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 4
 #: the fields of a report that follow from its rows
 DERIVED = frozenset(
-    {"rows", "limits", "faults", "jobs", "loads", "features", "drivers", "feature_topologies", "matrix", "repeated"}
+    (
+        *("rows", "limits", "migrations", "faults", "jobs", "loads", "features", "drivers", "feature_topologies"),
+        *("matrix", "repeated"),
+    )
 )
 
 

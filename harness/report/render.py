@@ -93,6 +93,7 @@ _FRAGMENTS = {
     "readiness": "_readiness",
     "preflight": "_preflight",
     "parity": "_parity",
+    "migrations": "_migrations",
 }
 
 
@@ -104,7 +105,8 @@ def fragments(report: Report) -> dict[str, str]:
     report = scrubbed(report)
     rows = tuple(msgspec.structs.replace(row, run_link="") for row in report.topologies)
     parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
-    plain = msgspec.structs.replace(report, topologies=rows, parity=parity)
+    migrations = tuple(msgspec.structs.replace(row, output="") for row in report.migrations)
+    plain = msgspec.structs.replace(report, topologies=rows, parity=parity, migrations=migrations)
     return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
 
 

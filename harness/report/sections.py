@@ -53,6 +53,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         _checklist(report),
         _readiness(report),
         load_sections.repetition(report),
+        _by_status("migrations", "Migrations", "Migrations", columns.MIGRATIONS, report.migrations, noun="row"),
         _by_status("parity", "In-repo parity", "Parity", columns.PARITY, report.parity, noun="suite"),
         _by_status(
             "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"

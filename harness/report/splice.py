@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: the tables that can be spliced into a document, by the name in the marker
 NAMES = (
     *("stg-01", "stg-02", "checklist", "issues", "feature-map", "resilience", "trials", "job-engines"),
-    *("readiness", "preflight", "parity"),
+    *("readiness", "preflight", "parity", "migrations"),
 )
 
 #: the names of the tables that the template's bare markers refer to

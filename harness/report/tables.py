@@ -15,6 +15,7 @@ from harness.report.job_engine_rows import JobEngines
 from harness.report.job_rows import JobRow
 from harness.report.limits import LimitKind
 from harness.report.load_rows import FaultRow, LoadRow
+from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Decision, ReadinessRow
@@ -115,6 +116,7 @@ class Report(Struct, frozen=True, kw_only=True):
     questions: dict[str, tuple[Question, ...]]
     paths: tuple[PathRow, ...]
     parity: tuple[ParityRow, ...]
+    migrations: tuple[MigrationRow, ...]
     preflight: tuple[GateResult, ...]
     readiness: tuple[ReadinessRow, ...]
     decisions: tuple[Decision, ...]

@@ -123,7 +123,7 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         "the database is still there: expected true, observed false",
     ),
     "prints": ({"up": python(TABLE + "print(os.environ['DATABASE_URL'])")}, "twice", Status.OK, ""),
-    "no-local": ({"up": python(TABLE)}, "same-schema", Status.NA, "missing `local`"),
+    "no-local": ({"up": python(TABLE)}, "same-schema", Status.NA, "declares no command for local"),
 }
 
 

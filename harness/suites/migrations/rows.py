@@ -83,11 +83,7 @@ def _undeclared(migrations: MigrationDeclaration, case: Case) -> tuple[Capabilit
     key, what = _NEEDS.get(case, ("up", ""))
     if getattr(migrations, key):
         return ()
-    return (
-        Capability(
-            what, f"the project declares no {what.removeprefix('a ')}: missing `{key}`", lambda _topology: False
-        ),
-    )
+    return (Capability(what, f"the project declares no command for {key}: {what}", lambda _topology: False),)
 
 
 def run_case(migrations: MigrationDeclaration, case: Case, ctx: CheckContext) -> None:
