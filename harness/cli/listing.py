@@ -135,7 +135,8 @@ _LISTS = {
 def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
     """List topologies, suites, checks, audit targets and job engines.
 
-    The commands and paths that harness.toml declares are checks of the suites `command` and `path`.
+    The commands, migrations and paths that harness.toml declares are checks of the suites `command`, `migrations` and
+    `path`.
     """
     chosen = [kind] if kind else list(_LISTS)
     found = {name: _LISTS[name](invocation.settings) for name in chosen}

@@ -1,4 +1,4 @@
-"""The parts of `harness.toml` about a host: its environments, its audited paths, and commands of other test suites.
+"""The parts of `harness.toml` about a host: environments, audited paths, commands of other test suites, migrations.
 
 The file never holds a secret: the declaration names an environment variable instead, as `env:NAME`.
 """

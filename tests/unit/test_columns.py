@@ -42,6 +42,7 @@ from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import JOBS, job_rows
 from harness.report.limits import LimitKind
 from harness.report.load_rows import fault_rows, load_rows
+from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map
 from harness.report.readiness import MEANINGS, Conjunct, Decision, ReadinessRow, Stance
@@ -81,6 +82,7 @@ TABLES = {
     "readiness": columns.READINESS,
     "conditions": columns.CONDITIONS,
     "parity": columns.PARITY,
+    "migrations": columns.MIGRATIONS,
     "preflight": columns.PREFLIGHT,
     "checklist": columns.CHECKLIST,
     "issues": columns.ISSUES,
@@ -219,6 +221,11 @@ def everything(folder: Path) -> Report:
         parity=(
             ParityRow(
                 check="unit tests", target="direct", id="command.t", status=Status.OK, command="nox -s t", notes="n"
+            ),
+        ),
+        migrations=(
+            MigrationRow(
+                check="c", id="migrations.m-twice", target="direct", status=Status.OK, note="n", instead="i", way="w"
             ),
         ),
         readiness=(
@@ -499,6 +506,7 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "readiness": report.readiness,
         "conditions": report.decisions[0].conjuncts,
         "parity": report.parity,
+        "migrations": report.migrations,
         "preflight": report.preflight,
         "checklist": report.walkthrough,
         "issues": report.issues,

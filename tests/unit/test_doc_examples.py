@@ -40,7 +40,7 @@ TARGETS, GUIDE = "docs/audit-targets.md", "CONTRIBUTING.md"
 #: the document with programs of job engines: whole files, which run with the packages of their targets
 JOB_ENGINES = "docs/job-engines.md"
 #: the documents whose TOML examples are parts of one project file
-PROJECT_PAGES = ("docs/your-staging.md", "docs/ci.md")
+PROJECT_PAGES = ("docs/your-staging.md", "docs/ci.md", "docs/migrations.md")
 #: a day on which no example has expired
 TODAY = "2026-11-15"
 #: the first lines of a topology, for an example of the rest

@@ -1,0 +1,274 @@
+"""Migrations without a server: the comparison of schemas, the relay's messages, declarations, and advice."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness import config, places
+from harness.audit.target_loading import reference_target
+from harness.checks.registry import Check, Control
+from harness.cli.project_file import ProjectFile
+from harness.database import load_queries
+from harness.errors import ConfigError
+from harness.host.declarations import MigrationCase, MigrationDeclaration
+from harness.host.subjects import CommandFolders, subjects_now
+from harness.host.validation import require_host_sound
+from harness.lab.topologies import load_topologies
+from harness.suites import migrations
+from harness.suites.migrations.advice import _LIMITS
+from harness.suites.migrations.cases import CASES, CONTROLLED
+from harness.suites.migrations.comparison import LEDGERS, Catalogue, SchemaObject, catalogue_of, differences
+from harness.suites.migrations.rows import migration_checks
+from harness.suites.migrations.stepping import _complete, _Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHOP = MigrationDeclaration(name="shop", title="the shop's migrations", up=("migrate", "up"))
+TABLE = SchemaObject(
+    kind="table", schema="public", table="public.posts", name="public.posts", properties={"owner": "a"}
+)
+COLUMN = SchemaObject(
+    kind="column", schema="public", table="public.posts", name="public.posts.slug", properties={"type": "text"}
+)
+FUNCTION = SchemaObject(kind="function", schema="public", table="", name="public.f()", properties={"definition": "x"})
+LONG = "CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS $$\n" + "SELECT 1;\n" * 30
+WHOLE = Catalogue(objects=(TABLE, COLUMN, FUNCTION))
+
+
+# --- the comparison ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ((TABLE, COLUMN, FUNCTION), []),
+        ((FUNCTION, COLUMN, TABLE), []),
+        # the parts of a table that is missing or new are not named one by one
+        ((FUNCTION,), ["table public.posts is missing"]),
+        ((TABLE, FUNCTION), ["column public.posts.slug is missing"]),
+        ((TABLE, COLUMN), ["function public.f() is missing"]),
+        ((TABLE, replace(COLUMN, properties={}), FUNCTION), ["column public.posts.slug: type was text, is none"]),
+        (
+            (TABLE, replace(COLUMN, properties={"type": "text", "default": "0"}), FUNCTION),
+            ["column public.posts.slug: default was none, is 0"],
+        ),
+        (
+            (TABLE, replace(COLUMN, kind="index"), FUNCTION),
+            ["column public.posts.slug is missing", "index public.posts.slug is new"],
+        ),
+    ],
+)
+def test_each_difference_is_named_by_its_object(objects: tuple[SchemaObject, ...], expected: list[str]) -> None:
+    assert differences(WHOLE, Catalogue(objects=objects)) == expected
+
+
+def test_a_long_definition_shows_the_place_that_differs() -> None:
+    before = Catalogue(objects=(replace(FUNCTION, properties={"definition": f"{LONG}SELECT 2"}),))
+    after = Catalogue(objects=(replace(FUNCTION, properties={"definition": f"{LONG}SELECT 3"}),))
+    [found] = differences(before, after)
+    assert found.startswith(f"function public.f(): definition differs at character {len(LONG) + 8}: was … ")
+    assert "SELECT 2 …, is … " in found
+    assert found.endswith("SELECT 3 …")
+    assert len(found) < 250
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+PROPERTIES = st.dictionaries(NAMES, st.text(max_size=200), max_size=3)
+
+
+def _object(kind: str, name: str, table: str, properties: dict[str, str]) -> SchemaObject:
+    whole = f"public.{name}" if kind == "table" else f"public.{name}.part"
+    table = whole if kind == "table" else table
+    return SchemaObject(kind=kind, schema="public", table=table, name=whole, properties=properties)
+
+
+OBJECTS = st.builds(
+    _object, st.sampled_from(["table", "index"]), NAMES, st.sampled_from(["public.a", "public.b"]), PROPERTIES
+)
+CATALOGUES = st.lists(OBJECTS, max_size=6, unique_by=lambda one: (one.kind, one.name)).map(
+    lambda objects: Catalogue(objects=tuple(objects))
+)
+
+
+@given(CATALOGUES)
+def test_a_catalogue_equals_itself_in_any_order(found: Catalogue) -> None:
+    assert differences(found, Catalogue(objects=found.objects[::-1])) == []
+
+
+@given(CATALOGUES, CATALOGUES)
+def test_a_difference_is_found_from_both_sides(one: Catalogue, other: Catalogue) -> None:
+    properties = [{(found.kind, found.name): found.properties for found in side.objects} for side in (one, other)]
+    assert (differences(one, other) == []) is (properties[0] == properties[1])
+    assert len(differences(one, other)) == len(differences(other, one))
+
+
+def test_only_the_named_schemas_and_no_ledgers_are_compared() -> None:
+    rows = [
+        ("table", "public", "public.posts", "public.posts", "owner", "a"),
+        ("column", "public", "public.posts", "public.posts.id", "type", "bigint"),
+        ("column", "public", "public.posts", "public.posts.id", "default", None),
+        ("table", "public", "public.alembic_version", "public.alembic_version", "owner", "a"),
+        ("table", "public", 'public."SequelizeMeta"', 'public."SequelizeMeta"', "owner", "a"),
+        ("table", "public", "public.mine", "public.mine", "owner", "a"),
+        ("table", "other", "other.posts", "other.posts", "owner", "a"),
+        ("extension", "", "", "citext", "version", "1"),
+    ]
+    found = catalogue_of(rows, schemas=("public",), ledgers=("public.mine",))
+    assert [one.name for one in found.objects] == ["public.posts", "public.posts.id", "citext"]
+    assert found.objects[1].properties == {"type": "bigint"}
+    assert found.ledgers == ('public."SequelizeMeta"', "public.alembic_version", "public.mine")
+    assert found.has_objects
+    assert not catalogue_of(rows[-1:]).has_objects
+    assert "posts" not in LEDGERS
+
+
+# --- the relay -----------------------------------------------------------------------------------------------
+
+READY, IN_TRANSACTION = b"Z\0\0\0\5I", b"Z\0\0\0\5T"
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda body: message(b"D", body)), max_size=5), st.data())
+def test_messages_stay_whole_however_they_arrive(messages: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(messages) + READY
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    seen: list[int] = []
+    reader = _Watched(lambda: seen.append(1))
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert b"".join(reader.answers(piece) for piece in pieces) == stream
+    assert seen[-1:] == [1]
+    assert _complete(bytearray(stream)) == len(stream)
+
+
+def test_only_a_session_that_is_in_no_transaction_is_looked_at() -> None:
+    seen: list[int] = []
+    reader = _Watched(lambda: seen.append(1))
+    reader.answers(message(b"C", b"BEGIN\0") + IN_TRANSACTION)
+    assert seen == []
+    reader.answers(message(b"C", b"COMMIT\0") + READY)
+    assert seen == [1]
+
+
+def test_encryption_is_refused_before_the_login_only() -> None:
+    reader = _Watched(lambda: None)
+    asks = struct.pack("!ii", 8, 80877103)
+    assert reader.requests(asks) == (b"", b"N")
+    assert reader.requests(b"login") == (b"login", b"")
+    assert reader.requests(asks) == (asks, b"")
+
+
+# --- declarations --------------------------------------------------------------------------------------------
+
+
+def checks_of(declared: MigrationDeclaration) -> dict[str, Check]:
+    return {one.id: one for one in migration_checks([declared]) if isinstance(one, Check)}
+
+
+def test_a_declaration_has_five_checks_each_with_its_control() -> None:
+    controls = [one for one in migration_checks([SHOP]) if isinstance(one, Control)]
+    assert list(checks_of(SHOP)) == list(SHOP.checks) == [control.check for control in controls]
+    assert {control.at for control in controls} == {at for at, _ in CONTROLLED.values()}
+    assert set(CASES) == set(CONTROLLED) == set(MigrationCase)
+
+
+@pytest.mark.parametrize(("case", "key"), [("same-schema", "local"), ("down-up", "down"), ("starts", "starts")])
+def test_a_case_without_its_command_is_not_applicable(case: str, key: str) -> None:
+    direct = load_topologies(places.TOPOLOGIES)["direct"]
+    without, declared = (
+        checks_of(one)[f"migrations.shop-{case}"].lacking(direct, reference_target())
+        for one in (SHOP, replace(SHOP, **{key: ("go",)}))
+    )
+    assert f"the project declares no command for {key}: " in (without or "")
+    assert declared is None
+
+
+def written(folder: Path, text: str) -> ProjectFile:
+    path = folder / "harness.toml"
+    path.write_text(f'[[migrations]]\nname = "shop"\ntitle = "t"\n{text}')
+    file = config.load(path, ProjectFile)
+    require_host_sound(file.environments, file.paths, file.commands, path, file.migrations)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("up = []\n", "migrations"),
+        ('up = ["a"]\ndown_empties = true\n', "down_empties without a way back"),
+        ('up = ["a"]\n[[migrations]]\nname = "shop"\ntitle = "t"\nup = ["b"]\n', "two entries with the name 'shop'"),
+        ('up = ["a", "--password", "hunter2hunter2"]\n', "migrations.shop.up: found a secret"),
+        ('up = ["a"]\nstarts = ["b", "postgresql://ada:hunter2hunter2@db/shop"]\n', "found a secret"),
+        ('up = ["a"]\nledger = ["no schema"]\n', "ledger"),
+        ('up = ["a"]\ndeadline_s = 0\n', "deadline_s"),
+        ('up = ["a"]\nlocla = ["b"]\n', "locla"),
+    ],
+)
+def test_a_mistake_in_a_declaration_is_named(tmp_path: Path, text: str, mistake: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        written(tmp_path, text)
+    assert mistake in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def _edit_a_migration(folder: Path) -> None:
+    (folder / "1.sql").write_text("CREATE TABLE b ()")
+
+
+def _nothing(_folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("change", "same"), [(_edit_a_migration, False), (_nothing, True)])
+def test_evidence_counts_for_one_revision_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], *, same: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "1.sql").write_text("CREATE TABLE a ()")
+    declared = replace(SHOP, folder="shop")
+    recorded = CommandFolders([declared], tmp_path / "reports", {}).subjects(ended=True)
+    assert set(recorded) == set(SHOP.checks)
+    change(folder)
+    now = subjects_now([declared], [recorded], [tmp_path / "reports"])
+    assert (now == recorded) is same
+    [changed] = {subjects_now([replace(declared, down=("d",))], [], [])["migrations.shop-twice"].facts["declaration"]}
+    assert changed != recorded["migrations.shop-twice"].facts["declaration"]
+
+
+# --- advice --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("printed", "feature"),
+    [
+        ('ERROR:  prepared statement "s0" does not exist', "sql-prepare-kept"),
+        ('psycopg.errors.DuplicatePreparedStatement: prepared statement "_pg3_0" already exists', "sql-prepare-kept"),
+        ("Error: Another migration is already running. Advisory lock mode is set to 'fail'.", "advisory-lock"),
+        ("ActiveRecord::ConcurrentMigrationError:", "advisory-lock"),
+        ("WARNING:  you don't own a lock of type ExclusiveLock", "advisory-lock"),
+        ("FATAL:  unsupported startup parameter: options", "startup-options"),
+        ('ERROR:  relation "posts" already exists', None),
+        ("canceling statement due to lock timeout", None),
+    ],
+)
+def test_what_a_tool_prints_shows_the_documented_limit(printed: str, feature: str | None) -> None:
+    assert next((name for pattern, name, _ in _LIMITS if pattern.search(printed)), None) == feature
+
+
+def test_the_gate_of_the_harness_is_in_no_answer_about_locks() -> None:
+    queries = load_queries(Path(migrations.__file__).parent / "catalogue.sql")
+    for name in ("left_locks", "at_gate", "waits"):
+        assert "@gate@" in queries[name]
+    assert "pooler-harness admin" in queries["waits_for_idle"]
