@@ -64,7 +64,7 @@ class Api:
         self._storage = storage
         self._callers = Callers(settings.actors)
         self._metrics = Metrics()
-        self._looking: asyncio.Task[str | None] | None = None
+        self._looking: asyncio.Task[tuple[bool, str | None]] | None = None
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -161,22 +161,21 @@ class Api:
         """Report whether the database answers, and when a file was indexed last: 200 or 503."""
         # a query that takes longer is not cancelled, because cancelling waits for the database, too
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._last_indexed(), name="readiness")
+            self._looking = asyncio.create_task(self._look(), name="readiness")
         done, _ = await asyncio.wait({self._looking}, timeout=_READY_S)
-        error, last_indexed = "the database does not answer", None
-        if done:
-            try:
-                error, last_indexed = "", self._looking.result()
-            except (psycopg.Error, OSError) as failure:
-                error = "the database does not answer"
-                _LOG.warning("not ready: %s", described(failure))
-        answer = {"ready": not error, "database": not error, "lastIndexedAt": last_indexed, "error": error or None}
-        return JSONResponse(answer, 503 if error else 200)
+        answers, last_indexed = self._looking.result() if done else (False, None)
+        answer = {"ready": answers, "database": answers, "lastIndexedAt": last_indexed}
+        return JSONResponse(answer, 200 if answers else 503)
 
-    async def _last_indexed(self) -> str | None:
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(_LAST_INDEXED)).fetchone()
-        return row[0].isoformat() if row and row[0] else None
+    async def _look(self) -> tuple[bool, str | None]:
+        """Return whether the database answers, and when a file was indexed last."""
+        try:
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(_LAST_INDEXED)).fetchone()
+        except (psycopg.Error, OSError) as error:
+            _LOG.warning("the database does not answer: %s", described(error))
+            return False, None
+        return True, row[0].isoformat() if row and row[0] else None
 
     async def metrics(self, _request: Request) -> Response:
         """Return the metrics in Prometheus' text format; 503 without the database, which has the counts of uploads."""
