@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 #: text that is kept of a file, in bytes of the file
 MOST_TEXT = 256 * 1024
-_CHARSET = re.compile(r"charset=([A-Za-z0-9._-]+)")
+#: Python also has codecs that decode no text, such as `zip`, which inflates
+_CHARSETS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "iso-8859-15", "latin-1", "windows-1252"})
+_CHARSET = re.compile(r"charset=([a-z0-9._-]+)")
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
@@ -75,12 +77,10 @@ class ContentReader:
         return Content(sha256=self._sha256.hexdigest(), size=self._size, text=self._text() if self._is_text else None)
 
     def _text(self) -> str:
-        named = _CHARSET.search(self._content_type)
-        try:
-            decoder = codecs.getincrementaldecoder(named[1] if named else "utf-8")("replace")
-            # not final: the last character may continue after the beginning that is kept
-            text = decoder.decode(bytes(self._beginning))
-        except (LookupError, ValueError):
-            text = self._beginning.decode("utf-8", "replace")
+        named = _CHARSET.search(self._content_type.lower())
+        charset = named[1] if named and named[1] in _CHARSETS else "utf-8"
+        decoder = codecs.getincrementaldecoder(charset)("replace")
+        # the last character may continue after the beginning that is kept
+        text = decoder.decode(bytes(self._beginning), final=self._size == len(self._beginning))
         # PostgreSQL cannot store NUL or an unpaired surrogate
         return text.replace("\0", "").encode("utf-8", "replace").decode()
