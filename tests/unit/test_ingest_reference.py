@@ -318,6 +318,19 @@ def test_a_claim_that_another_worker_has_is_given_up() -> None:
     assert leases.held == [kept]
 
 
+def test_an_answer_about_an_earlier_claim_says_nothing_about_the_next_one() -> None:
+    class Slow(Renewing):
+        def renew(self, claims: Any) -> set[str]:
+            leases.drop(upload())
+            leases.hold(upload(claim=2), since=1e12)
+            return super().renew(claims)
+
+    leases = Leases(Slow(), lease_s=60)
+    leases.hold(upload(), since=0)
+    leases.renew()
+    assert leases.is_held(upload(claim=2))
+
+
 # --- the shipped pipelines -----------------------------------------------------------------------
 
 

@@ -74,9 +74,10 @@ class Leases:
         since = time.monotonic()
         renewed = self._queue.renew(claims)
         with self._lock:
-            for upload in claims.keys() & self._until.keys():
-                # a lease that is lost, or about to be: an upload of the same id is never claimed twice at a time
-                self._until[upload] = since + self._lease_s if upload in renewed else 0.0
+            for name, claim in claims.items():
+                # meanwhile it may have been dropped, and claimed again
+                if name in self._claims and self._claims[name].claim == claim:
+                    self._until[name] = since + self._lease_s if name in renewed else 0.0
 
     def _renew_until_closed(self) -> None:
         while not self._closing.wait(self._lease_s / 3):
