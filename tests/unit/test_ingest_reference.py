@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from harness.hostapp.ingest.log_lines import JsonLines
 from harness.hostapp.ingest.metrics import Metrics
 from harness.hostapp.ingest.settings import Actor, Settings, SettingsError, load_settings
 from harness.hostapp.ingest.validation import InvalidError, upload_request_from
-from harness.hostapp.ingest.work_queue import Claimed, WorkQueue
+from harness.hostapp.ingest.work_queue import Claimed, WorkQueue, is_transient
 from harness.ingest.pipeline_file import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -329,6 +330,24 @@ def test_an_answer_about_an_earlier_claim_says_nothing_about_the_next_one() -> N
     leases.hold(upload(), since=0)
     leases.renew()
     assert leases.is_held(upload(claim=2))
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (psycopg.errors.DiskFull(), True),
+        (psycopg.errors.AdminShutdown(), True),
+        (psycopg.errors.QueryCanceled(), True),
+        (psycopg.errors.DeadlockDetected(), True),
+        (psycopg.errors.TooManyConnections(), True),
+        (psycopg.OperationalError("connection failed"), True),
+        (psycopg.errors.CheckViolation(), False),
+        (psycopg.errors.InsufficientPrivilege(), False),
+        (psycopg.DataError("of the driver"), False),
+    ],
+)
+def test_a_result_is_written_again_only_where_it_may_succeed(error: psycopg.Error, *, transient: bool) -> None:
+    assert is_transient(error) is transient
 
 
 # --- the shipped pipelines -----------------------------------------------------------------------

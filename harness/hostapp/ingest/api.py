@@ -16,13 +16,13 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..audited import is_unreachable
 from ..correlation import correlation_id
 from ..log_lines import described
 from ..requests import Callers, Observed, RefusedError, document_of
 from .audit import Action
 from .metrics import CONTENT_TYPE, STATUSES_QUERY, Metrics
 from .validation import InvalidError, upload_request_from
+from .work_queue import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -200,8 +200,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _database_error(_request: Request, error: Exception) -> Response:
-    """Return 503 when the database is unreachable, and 500 when it rejected a statement, also one of the trail."""
+    """Return 503 when the database is away, full or busy, and 500 when it rejected a statement."""
     _LOG.error("database error: %s", described(error))
-    if isinstance(error, psycopg.Error) and is_unreachable(error):
+    if isinstance(error, psycopg.Error) and is_transient(error):
         return JSONResponse({"error": "the database is unavailable"}, 503, headers={"retry-after": "1"})
     return JSONResponse({"error": "the database rejected the request; nothing was written"}, 500)

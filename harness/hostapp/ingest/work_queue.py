@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from msgspec import Struct
 
 from .audit import WORKER, Action
@@ -89,6 +90,18 @@ class Claimed(Struct, frozen=True, kw_only=True):
     correlation: str
     #: nobody can upload the file any more
     is_expired: bool
+
+
+#: classes of SQLSTATE whose cause ends: connections, rollbacks, resources, locks, shutdown, errors of the system
+_TRANSIENT = {"08", "40", "53", "55", "57", "58"}
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Return whether the same statement may succeed later: the database is away, full or busy."""
+    state = error.sqlstate
+    if state is None:  # errors of the pool and of libpq have no SQLSTATE
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state[:2] in _TRANSIENT
 
 
 class LostClaimError(Exception):

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from ..audited import is_unreachable
 from ..correlation import correlation_id
 from ..log_lines import described
 from .backoff import delay
 from .database import open_pool
 from .leases import Leases
 from .storage import AbandonedError, Storage, StoreError
-from .work_queue import Claimed, LostClaimError, WorkQueue
+from .work_queue import Claimed, LostClaimError, WorkQueue, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +165,7 @@ class Worker:
         try:
             self._written(lambda: self._queue.finish(upload, content))
         except psycopg.Error as error:
-            if is_unreachable(error):
+            if is_transient(error):
                 raise
             # the database refuses this result, and may accept another one
             self._retry_or_fail(upload, attempt, f"the result could not be written: {described(error)}")
@@ -179,12 +178,12 @@ class Worker:
         _LOG.error("the upload failed permanently", extra=_about(upload, error=error))
 
     def _written(self, write: Callable[[], None]) -> None:
-        """Write a result, again and again while the database is away. The claim's number protects a later one."""
+        """Write a result, again and again while the database is away or full. Its claim's number keeps it from others."""
         while True:
             try:
                 write()
             except psycopg.Error as error:
-                if not is_unreachable(error) or self._stopping.wait(_DATABASE_RETRY_S):
+                if not is_transient(error) or self._stopping.wait(_DATABASE_RETRY_S):
                     raise
             else:
                 return
