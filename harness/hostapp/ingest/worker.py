@@ -178,7 +178,7 @@ class Worker:
         _LOG.error("the upload failed permanently", extra=_about(upload, error=error))
 
     def _written(self, write: Callable[[], None]) -> None:
-        """Write a result, again and again while the database is away or full. Its claim's number keeps it from others."""
+        """Write a result, again and again while the database is away or full. It names the number of its claim."""
         while True:
             try:
                 write()
