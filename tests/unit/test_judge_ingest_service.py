@@ -11,19 +11,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.checks.judges import ingest_service as judged
+from harness.checks.judges.ingest_reading import LogLines, counter_of, read_lines, shows_time
 from harness.checks.judges.ingest_service import (
     Address,
     AuditedWrite,
     BrokenDependency,
-    LogLines,
     Probe,
     Refusal,
     ServiceSeen,
     Trace,
-    counter_of,
     judge_service,
-    read_lines,
-    shows_time,
 )
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Logs
@@ -147,9 +144,9 @@ def test_any_exposition_can_be_read(text: str, name: str) -> None:
 
 # --- judging ---------------------------------------------------------------------------------------------------------
 
-UP, DOWN, BACK = (
-    Probe(route="ready", phase=phase, status=status) for phase, status in (("up", 200), ("down", 503), ("back", 200))
-)  # type: ignore[arg-type]
+UP = Probe(route="ready", phase="up", status=200)
+DOWN = Probe(route="ready", phase="down", status=503)
+BACK = Probe(route="ready", phase="back", status=200)
 ADDRESS = Address(
     usable="yes",
     side="public",

@@ -86,7 +86,6 @@ SHORT = {
     OUTSIDE: "outside of the prefix",
     OTHERS: "objects of others lost",
     OBJECTS: "uploaded files lost",
-    **SERVICE_WORDS,
 }
 #: a demo is ready, and its sample is indexed, within, seconds
 TWO_MINUTES_S = 120.0
@@ -412,7 +411,8 @@ def outcome(expectations: Iterable[Expectation]) -> str:
     if not broken:
         return WORKS
     return ", ".join(
-        SHORT.get(found.name, found.name) + (f": {found.observed}" if found.expected == "0" else "") for found in broken
+        (SHORT | SERVICE_WORDS).get(found.name, found.name) + (f": {found.observed}" if found.expected == "0" else "")
+        for found in broken
     )
 
 

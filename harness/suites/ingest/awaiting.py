@@ -29,7 +29,7 @@ def require_indexed(run: IngestRun, upload: Upload) -> Upload:
 
     :raises NotExercisedError: when it is not: other cases say why.
     """
-    if not run.waitwait_for(Status.INDEXED, [upload]):
+    if not run.wait_until(Status.INDEXED, [upload]):
         raise NotExercisedError(f"the upload was not indexed, so the case shows nothing{because(upload)}")
     return run.uploads[upload.number]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness.checks.judges.ingest import Ingested, percentile
+from harness.checks.judges.ingest_service import service_measured
 from harness.checks.judges.ingest_state import IngestState
 from harness.ingest.cases import IngestCase
 from harness.suites.ingest.programs import API, WORKERS
@@ -85,6 +86,8 @@ def measured(found: Ingested) -> str:
             words.append(f"{downloads} downloads")
         case _:
             pass
+    if state.service and (said := service_measured(state.service)):
+        words.append(said)
     return ", ".join(words)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from harness.checks.judges.ingest_service import BrokenDependency, Probe, ServiceSeen, is_ok, shows_time
+from harness.checks.judges.ingest_reading import shows_time
+from harness.checks.judges.ingest_service import BrokenDependency, Probe, ServiceSeen, is_ok
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault

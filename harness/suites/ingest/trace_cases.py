@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.checks.judges.ingest_service import AuditedWrite, ServiceSeen, Trace, counter_of, read_lines
+from harness.checks.judges.ingest_reading import counter_of, read_lines
+from harness.checks.judges.ingest_service import AuditedWrite, ServiceSeen, Trace
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.database import SqlError, describe
 from harness.ingest.pipeline_file import Status
@@ -18,7 +19,7 @@ from harness.suites.ingest.programs import API, WORKERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.checks.judges.ingest_service import LogLines
+    from harness.checks.judges.ingest_reading import LogLines
     from harness.checks.judges.ingest_state import Upload
     from harness.database import Client
     from harness.suites.ingest.running import IngestRun
