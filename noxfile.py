@@ -150,6 +150,13 @@ def jobs(session: nox.Session) -> None:
 
 
 @nox.session
+def ingest(session: nox.Session) -> None:
+    """Bring the ingest pipeline into each situation, on direct, session and transaction."""
+    install_harness(session)
+    harness(session, "verify", "direct", "session", "transaction", "--suite", "ingest")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")

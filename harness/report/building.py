@@ -12,6 +12,7 @@ from harness.report.environment_rows import environment_questions, environment_r
 from harness.report.evidence import worst
 from harness.report.feature_map import driver_table, feature_map
 from harness.report.histories import stored_histories
+from harness.report.ingest_rows import ingest_rows
 from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import job_rows
 from harness.report.limits import LimitKind, limit_kind
@@ -120,6 +121,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         jobs=job_rows(asked.rows),
         loads=load_rows(asked.rows),
         job_engines=job_engines(asked.rows, counted),
+        ingest=ingest_rows(asked.rows),
         consecutive=consecutive_runs(evidence),
         repeated=repeated_rows(asked.rows),
         quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),

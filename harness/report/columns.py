@@ -19,6 +19,7 @@ from harness.model import Finding
 from harness.preflight.declaration import GateResult
 from harness.report.cells import Cell, Code, Command, Evidence, Folded, Gap, Identifier, Link, Source, Text, joined
 from harness.report.documents import Document
+from harness.report.ingest_rows import IngestRow
 from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
@@ -249,6 +250,23 @@ MIGRATIONS = table(
     Column("Topology", text_field("target")),
     Column("Status", badge("status")),
     Column("Found", _found),
+)
+
+# --- an ingest pipeline ----------------------------------------------------------------------------------
+
+
+def _ingested(row: IngestRow) -> Cell:
+    return Cell((Evidence(row.outcome or str(row.status), row.target, row.check),))
+
+
+INGEST = table(
+    IngestRow,
+    Column("Pipeline", text_field("pipeline")),
+    Column("Property", text_field("property")),
+    Column("Topology", text_field("target")),
+    Column("Status", badge("status")),
+    Column("Outcome", _ingested),
+    Column("Measured", text_field("measured")),
 )
 
 # --- repetition ------------------------------------------------------------------------------------------

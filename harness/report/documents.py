@@ -38,6 +38,7 @@ MARKDOWN = (
     Document("matrix.md", "every check in every topology, whether it was proven able to fail, and its evidence"),
     Document("resilience.md", "acknowledged writes under each fault, jobs, and judged work under load", "has_load"),
     Document("job-engines.md", "which job engine works behind which pooler, and what to do instead", "job_engines"),
+    Document("ingest.md", "which properties the ingest pipeline under test has, with what was measured", "ingest"),
     Document("readiness.md", "readiness areas and decisions that harness.toml declares", "declares_readiness"),
     Document("repetition.md", "three consecutive runs, flaky rows, and checks in quarantine", "has_repetition"),
     Document("parity.md", "other test suites that ran behind a topology", "parity"),

@@ -113,11 +113,11 @@ def _files_of(run: Path) -> dict[tuple[str, str, int], list[Path]]:
 
 
 def plots(report: Report, folder: Path) -> dict[str, Plots]:
-    """Return the plots of a report by topology: of faults and loads, since commands of job engines are not a load.
+    """Return the plots of a report by topology: of faults and loads, not of commands and uploads.
 
     :param folder: that of the report.
     """
-    of_jobs = {row.planned.check for row in report.rows if row.planned.job}
+    of_jobs = {row.planned.check for row in report.rows if row.planned.job or row.planned.ingest}
     histories = [stored for stored in report.histories if stored.check not in of_jobs]
     points = max(LEAST_POINTS, min(POINTS, ALL_POINTS // max(len(histories), 1)))
     found: dict[str, list[Plot]] = {}

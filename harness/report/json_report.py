@@ -57,8 +57,8 @@ SCHEMA_VERSION = 4
 #: the fields of a report that follow from its rows
 DERIVED = frozenset(
     (
-        *("rows", "limits", "migrations", "faults", "jobs", "loads", "features", "drivers", "feature_topologies"),
-        *("matrix", "repeated"),
+        *("rows", "limits", "migrations", "faults", "jobs", "loads", "ingest", "features", "drivers"),
+        *("feature_topologies", "matrix", "repeated"),
     )
 )
 

@@ -89,6 +89,7 @@ _FRAGMENTS = {
     "feature-map": "_features",
     "resilience": "_resilience",
     "job-engines": "_job_engines",
+    "ingest": "_ingest",
     "trials": "_trials",
     "readiness": "_readiness",
     "preflight": "_preflight",

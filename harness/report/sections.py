@@ -49,6 +49,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         load_sections.faults(report),
         load_sections.loads(report),
         job_engine_sections.job_engines(report),
+        _by_status("ingest", "Ingest pipeline", "Ingest", columns.INGEST, report.ingest, noun="row"),
         _limits(report),
         _checklist(report),
         _readiness(report),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: the tables that can be spliced into a document, by the name in the marker
 NAMES = (
-    *("stg-01", "stg-02", "checklist", "issues", "feature-map", "resilience", "trials", "job-engines"),
+    *("stg-01", "stg-02", "checklist", "issues", "feature-map", "resilience", "trials", "job-engines", "ingest"),
     *("readiness", "preflight", "parity", "migrations"),
 )
 

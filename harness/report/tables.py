@@ -11,6 +11,7 @@ from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
 from harness.report.histories import StoredHistory
+from harness.report.ingest_rows import IngestRow
 from harness.report.job_engine_rows import JobEngines
 from harness.report.job_rows import JobRow
 from harness.report.limits import LimitKind
@@ -147,6 +148,8 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...] = ()
+    #: of the ingest pipeline under test
+    ingest: tuple[IngestRow, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
 

@@ -37,6 +37,7 @@ from harness.report.documents import documents
 from harness.report.evidence import Row, merge
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
+from harness.report.ingest_rows import IngestRow
 from harness.report.issue_groups import issue_groups
 from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import JOBS, job_rows
@@ -93,6 +94,7 @@ TABLES = {
     "loads": load_columns.LOADS,
     "job engines": job_engine_columns.engines(("transaction",), None),
     "job findings": job_engine_columns.FINDINGS,
+    "ingest": columns.INGEST,
     "consecutive": columns.CONSECUTIVE,
     "repeated": columns.REPEATED,
     "quarantine": columns.QUARANTINE,
@@ -215,6 +217,17 @@ def everything(folder: Path) -> Report:
                 expires="2099-01-01",
                 decides="no",
                 shown="OK in direct",
+            ),
+        ),
+        ingest=(
+            IngestRow(
+                target="direct",
+                check="ingest.end-to-end",
+                pipeline="shop",
+                property="a sample is indexed",
+                status=Status.OK,
+                outcome="works",
+                measured="1 of 1 uploads indexed",
             ),
         ),
         preflight=(GateResult(item="version", status=Status.OK, evidence="pyproject.toml:3", notes="n"),),
@@ -517,6 +530,7 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "loads": report.loads,
         "job engines": report.job_engines.rows if report.job_engines else (),
         "job findings": report.job_engines.findings if report.job_engines else (),
+        "ingest": report.ingest,
         "consecutive": report.consecutive,
         "repeated": report.repeated,
         "quarantine": report.quarantine,

@@ -94,7 +94,9 @@ def measured(found: Ingested) -> str:
 def _attempts(found: Ingested) -> str:
     """Return the downloads of each upload, and the delays between them."""
     counts = sorted({len(found.attempts(upload)) for upload in found.stored})
-    said = f"{' or '.join(map(str, counts)) or 'no'} downloads each, cap {found.cap}"
+    said = f"{' or '.join(map(str, counts)) or 'no'} download{'' if counts == [1] else 's'} each, cap {found.cap}"
+    if counts and counts[-1] > found.cap:
+        return said
     delays = [found.gaps(upload) for upload in found.stored if len(found.attempts(upload)) == max(counts, default=0)]
     ranges = [f"{min(column):.2f} to {max(column):.2f} s" for column in zip(*delays, strict=False)]
     return f"{said}; delays {', '.join(ranges)}" if ranges else said
