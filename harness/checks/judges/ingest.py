@@ -42,7 +42,6 @@ GROWTH = "delays of retries grow"
 LONGEST = "retries after the longest delay"
 JITTER = "delays of retries differ between uploads"
 NOT_FAILED = "uploads that always fail and are not failed"
-AFTER_END = "downloads after the upload failed permanently"
 HELD_UP = "uploads next to a failing one that are not indexed"
 STUCK = "uploads of a killed worker that are not indexed"
 TWICE = "uploads that were downloaded twice"
@@ -74,7 +73,6 @@ SHORT = {
     LONGEST: "delays too long",
     JITTER: "no jitter",
     NOT_FAILED: "never failed",
-    AFTER_END: "downloads after the end",
     HELD_UP: "held up by a failing one",
     STUCK: "stuck",
     TWICE: "downloaded twice",

@@ -63,7 +63,7 @@ def record_facts(run: IngestRun, state: IngestState) -> None:
 def measured(found: Ingested) -> str:
     """Return what was measured in a case, in a few words."""
     state = found.state
-    indexed = f"{len(found.indexed)} of {len(state.uploads)} uploads indexed"
+    indexed = f"{len(found.indexed)} of {_numbered(len(state.uploads), 'upload')} indexed"
     words = [indexed] if state.uploads else []
     match state.case:
         case IngestCase.END_TO_END:
@@ -75,7 +75,7 @@ def measured(found: Ingested) -> str:
                 f"store and database alone p95 {state.floor_s:.2f} s"
             )
         case IngestCase.RETRIES | IngestCase.PERMANENT_FAILURE:
-            words = [f"{len(found.stored)} uploads", _attempts(found)]
+            words = [_numbered(len(found.stored), "upload"), _attempts(found)]
         case IngestCase.STORE_FAILS | IngestCase.CORRUPT_DOWNLOAD:
             words.append(_attempts(found))
         case IngestCase.KILLED_WORKER:
@@ -83,12 +83,16 @@ def measured(found: Ingested) -> str:
             words += [f"{max(after):.1f} s after the end of its worker"] if after else []
         case IngestCase.TWO_WORKERS:
             downloads = sum(one.is_download for upload in found.stored for one in found.attempts(upload))
-            words.append(f"{downloads} downloads")
+            words.append(_numbered(downloads, "download"))
         case _:
             pass
     if state.service and (said := service_measured(state.service)):
         words.append(said)
     return ", ".join(words)
+
+
+def _numbered(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _attempts(found: Ingested) -> str:

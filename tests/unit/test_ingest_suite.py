@@ -1,0 +1,60 @@
+"""The parts of the suite `ingest` that need no server: its cases, its controls, and what it keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.checks.judges import ingest as judged
+from harness.checks.registry import Check, Control
+from harness.ingest.cases import IngestCase
+from harness.ingest.loading import REFERENCE, find
+from harness.suites.ingest.conclusion import measured
+from harness.suites.ingest.rows import CASES, ingest_checks
+from tests.unit.ingested import retried, state, upload
+
+#: breaks that no control makes, because only a program could; the judge has a mutation for each
+_BY_THE_JUDGE = {judged.REFUSED, judged.LOOPS, judged.EXITS}
+
+
+def _declared() -> tuple[list[Check], list[Control]]:
+    found = list(ingest_checks(find(REFERENCE)))
+    return [one for one in found if isinstance(one, Check)], [one for one in found if isinstance(one, Control)]
+
+
+def _expectations() -> set[str]:
+    """Return the names of all expectations of the judge."""
+    names = {name: value for name, value in vars(judged).items() if name.isupper() and isinstance(value, str)}
+    return {value for name, value in names.items() if name != "WORKS" and not name.startswith("_")}
+
+
+def test_each_case_of_the_judge_is_a_check_with_a_control() -> None:
+    checks, controls = _declared()
+    assert {row.case for row in CASES} >= set(judged._CASES)
+    assert {control.check for control in controls} == {check.id for check in checks}
+    assert len({(control.check, control.name) for control in controls}) == len(controls)
+
+
+def test_each_expectation_is_broken_by_a_control_or_by_a_mutation_of_the_judge() -> None:
+    _, controls = _declared()
+    assert {control.at for control in controls} >= _expectations() - _BY_THE_JUDGE
+
+
+def test_each_expectation_has_words_for_the_table() -> None:
+    assert set(judged.SHORT) == _expectations()
+
+
+@pytest.mark.parametrize("case", IngestCase)
+def test_each_case_says_what_was_measured(case: IngestCase) -> None:
+    said = measured(judged.Ingested(state(case)))
+    assert said
+    assert "  " not in said
+
+
+def test_delays_are_shown_only_up_to_the_cap() -> None:
+    one = upload(1, end="any")
+    within = state(IngestCase.RETRIES, one, requests=retried(one, 0.2, 0.4, 0.8))
+    beyond = state(IngestCase.RETRIES, one, requests=retried(one, *[0.1] * 8))
+    assert measured(judged.Ingested(within)) == (
+        "1 upload, 4 downloads each, cap 4; delays 0.20 to 0.20 s, 0.40 to 0.40 s, 0.80 to 0.80 s"
+    )
+    assert measured(judged.Ingested(beyond)) == "1 upload, 9 downloads each, cap 4"
