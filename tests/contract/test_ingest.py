@@ -1,0 +1,182 @@
+"""The suite `ingest` with the reference pipeline, and with workers that exit, never work, or remove what is not theirs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.audit.target_loading import reference_target
+from harness.checks.execution import run_check
+from harness.checks.judges import ingest as judged
+from harness.checks.registry import Check, Control
+from harness.checks.workspace import Workspace
+from harness.engine.owner import Owner, process_started
+from harness.errors import ServiceFailedError
+from harness.ingest.loading import SHIPPED, load
+from harness.job_engines.workers import Supervisor
+from harness.lab.lab import stand_up_for_faults
+from harness.lab.topologies import load_topologies, wanted_by
+from harness.model import Result, Status
+from harness.redaction import Redactor
+from harness.store import RunStore, new_run_id
+from harness.suites.catalogue import catalogue
+from harness.suites.ingest.rows import ingest_checks
+from tests.unit.made_up import planned, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+_REFERENCE = SHIPPED / "reference.toml"
+_THIEF = f"""
+import os
+import runpy
+import sys
+import threading
+import time
+
+import boto3
+
+
+def remove():
+    store = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"])
+    while True:
+        for found in store.list_objects_v2(Bucket=os.environ["S3_BUCKET"]).get("Contents", []):
+            store.delete_object(Bucket=os.environ["S3_BUCKET"], Key=found["Key"])
+        time.sleep(0.2)
+
+
+threading.Timer(2.0, remove).start()
+runpy.run_path({str(SHIPPED / "reference.py")!r}, run_name="__main__")
+"""
+#: the command of the worker, by the name of the pipeline
+_WORKERS = {
+    "works": '["{python}", "REFERENCE", "worker"]',
+    "exits": '["sh", "-c", "echo cannot connect to $DATABASE_URL; exit 3"]',
+    "idles": '["sh", "-c", "echo $$ >> {folder}/pids; trap \'\' TERM; while :; do sleep 1; done"]',
+    "thief": '["{python}", "{folder}/thief.py", "worker"]',
+}
+
+
+class Stage:
+    """A lab without a pooler, a run that keeps evidence, and the checks of each pipeline."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.folder = folder
+        (folder / "thief.py").write_text(_THIEF)
+        (folder / "pids").touch()
+        self.checks: dict[str, Check] = {}
+        self.controls: dict[tuple[str, str], Control] = {}
+        for name, worker in _WORKERS.items():
+            text = _REFERENCE.read_text().replace('["{python}", "{folder}/reference.py", "worker"]', worker)
+            text = text.replace("{folder}/reference.py", "REFERENCE").replace(
+                "REFERENCE", str(SHIPPED / "reference.py")
+            )
+            path = folder / f"{name}.toml"
+            path.write_text(text)
+            for declared in ingest_checks(load(path)):
+                if isinstance(declared, Check):
+                    self.checks[f"{name} {declared.id}"] = declared
+                else:
+                    self.controls[declared.check, declared.name] = declared
+        redact, topology = Redactor(), load_topologies()["direct"]
+        engine.prepare(wanted_by(topology), lambda _: None)
+        self.lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), redact)
+        self.store = RunStore(folder / "reports", record(new_run_id()), redact)
+        self.workspace = Workspace(self.lab, reference_target(), catalogue().fixtures, store=self.store)
+
+    def run(self, pipeline: str, case: str = "end-to-end", control: str = "") -> Result:
+        check = self.checks[f"{pipeline} ingest.{case}"]
+        broken = self.controls[check.id, control] if control else None
+        return run_check(check, planned("direct", check.id), self.lab.topology, self.workspace, control=broken)
+
+    def close(self) -> None:
+        self.workspace.close()
+        self.store.close()
+        self.lab.close()
+
+
+@pytest.fixture(scope="module")
+def stage(some_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    made = Stage(some_engine, tmp_path_factory.mktemp("ingest"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be awaited for long, since nothing comes."""
+    monkeypatch.setattr("harness.suites.ingest.running._LONGEST_WAIT_S", 4.0)
+    monkeypatch.setattr("harness.job_engines.workers.RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.job_engines.workers.MOST_RESTARTS", 2)
+    monkeypatch.setattr("harness.suites.ingest.programs.GRACE_S", 0.5)
+    monkeypatch.setattr(Supervisor.close, "__defaults__", (0.5,))
+
+
+def broken(result: Result) -> set[str]:
+    return {found.name for found in result.expectations if found.broken}
+
+
+def test_the_reference_pipeline_works_and_leaves_no_folder(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = stage.run("works")
+    assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
+    assert "kept" not in result.facts
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_was_killed_loses_nothing(stage: Stage) -> None:
+    result = stage.run("works", "killed-worker")
+    assert result.status is Status.OK, result.reason
+
+
+def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> None:
+    result = stage.run("works", "end-to-end", "objects-of-others-are-removed")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.OTHERS})
+    assert result.facts["outcome"] == "objects of others lost: 1"
+    assert result.facts["kept"] == "api.log, A.log, store-requests.jsonl"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stage) -> None:
+    result = stage.run("exits")
+    assert result.status is Status.ISSUE
+    assert broken(result) == {judged.NOT_INDEXED, judged.LOOPS, judged.EXITS}
+    assert "cannot connect to" in result.facts["last line of the last exit"]
+    assert stage.lab.direct().password not in "".join(result.facts.values())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_process(stage: Stage) -> None:
+    result = stage.run("idles")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.NOT_INDEXED})
+    pids = [int(pid) for pid in (stage.folder / "pids").read_text().split()]
+    assert pids
+    assert [pid for pid in pids if process_started(pid) is not None] == []
+
+
+def test_a_worker_that_removes_objects_is_an_issue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.suites.ingest.cases._MEASURED", 10)
+    result = stage.run("thief", "latency")
+    assert result.status is Status.ISSUE
+    assert judged.OTHERS in broken(result)
+    assert judged.OUTSIDE in broken(result)
+
+
+def test_a_store_that_is_unavailable_is_not_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable() -> None:
+        raise ServiceFailedError("the object store ended while starting: exit code 1")
+
+    monkeypatch.setattr(stage.lab, "object_store", unavailable)
+    result = stage.run("works")
+    assert result.status is Status.NOT_RUN
+    assert result.reason == "the object store is unavailable: the object store ended while starting: exit code 1"
